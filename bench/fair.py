@@ -62,7 +62,7 @@ _ZONE = {_KNOWN: [WORLD], SHARED: [_SHARED_ADDRESS], f"*.{_NEW}": [WORLD], TARGE
 _REDIRECTED = {443: 4443, 80: 8081}
 """Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
 
-_NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--silent", SILENT, "--verbose")
+_NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--slow", f"{SILENT}=1h", "--verbose")
 
 LOADS = {
     "known": ("--rate", "50", f"https://{_KNOWN}/", f"http://{_KNOWN}/"),

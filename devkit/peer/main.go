@@ -7,13 +7,16 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 )
 
 const (
@@ -102,4 +105,68 @@ func parseInterspersed(flags *flag.FlagSet, arguments []string) (positional []st
 		positional = append(positional, flags.Arg(0))
 		arguments = flags.Args()[1:]
 	}
+}
+
+// repeated collects the values of a flag that may be given more than once.
+type repeated []string
+
+func (r *repeated) String() string { return strings.Join(*r, ", ") }
+
+func (r *repeated) Set(value string) error {
+	*r = append(*r, value)
+	return nil
+}
+
+// declareServer adds a flag that names a DNS server and returns how to read it as host:port, empty when not given.
+func declareServer(flags *flag.FlagSet, name string) func() string {
+	value := flags.String(name, "", "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf")
+	return func() string {
+		if *value == "" {
+			return ""
+		}
+		return withDefaultPort(*value, "53")
+	}
+}
+
+// given reports whether a flag stood on the command line, for flags whose empty value means something.
+func given(flags *flag.FlagSet, name string) bool {
+	found := false
+	flags.Visit(func(flag *flag.Flag) { found = found || flag.Name == name })
+	return found
+}
+
+// The answer on stdout: one JSON object per line, and how times are written in it.
+
+// printer writes whole lines, whoever calls it.
+type printer struct {
+	mutex  sync.Mutex
+	writer io.Writer
+}
+
+// event is a line that says no more than what has happened.
+type event struct {
+	Event string `json:"event"`
+}
+
+// print writes one object. A reader that has gone away is no reason to stop measuring, so errors are dropped.
+func (p *printer) print(value any) {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	encoder := json.NewEncoder(p.writer)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(value)
+}
+
+// milliseconds is a duration as fractional milliseconds, to the microsecond.
+func milliseconds(duration time.Duration) float64 {
+	return float64(duration.Microseconds()) / 1000
+}
+
+// percentile is the smallest value that at least percent of all don't exceed; zero when there are none.
+func percentile(sorted []time.Duration, percent int) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	rank := (len(sorted)*percent + 99) / 100
+	return milliseconds(sorted[max(rank, 1)-1])
 }

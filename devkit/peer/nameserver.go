@@ -127,9 +127,6 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 	return reply
 }
 
-// never is the delay of an answer that does not come.
-const never = time.Duration(-1)
-
 // delays maps names, lower case and fully qualified, to how late they and all names below them are answered. The longest
 // name wins.
 type delays map[string]time.Duration
@@ -166,22 +163,14 @@ func declareNameserver(flags *flag.FlagSet) action {
 	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias")
 	delays := delays{}
 	flags.Var(delays, "slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated")
-	silent := flags.String("silent", "", "never answer for this `NAME` and everything below it")
 	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
-		if *silent != "" {
-			delays[dns.CanonicalName(*silent)] = never
-		}
 		handler := dns.HandlerFunc(func(writer dns.ResponseWriter, query *dns.Msg) {
 			if *verbose {
 				out.print(describeQuery(writer.RemoteAddr(), query))
 			}
-			delay := delays.of(query)
-			if delay == never {
-				return
-			}
-			time.Sleep(delay)
+			time.Sleep(delays.of(query))
 			reply := zone.answer(query)
 			if writer.RemoteAddr().Network() == "udp" {
 				size := dns.MinMsgSize

@@ -3,12 +3,21 @@ package main
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -58,10 +67,9 @@ type seenRequest struct {
 }
 
 func declareOrigin(flags *flag.FlagSet) action {
-	var plain, secure, sinks ports
-	flags.Var(&plain, "http", "serve HTTP on these `PORTS`, comma-separated; 80 when no list is given")
-	flags.Var(&secure, "https", "serve HTTPS on these `PORTS`, comma-separated; 443 when no list is given")
-	flags.Var(&sinks, "sink", "accept connections on these `PORTS`, comma-separated, and never answer")
+	plain := flags.String("http", "", "serve HTTP on these `PORTS`, comma-separated; 80 when no list is given")
+	secure := flags.String("https", "", "serve HTTPS on these `PORTS`, comma-separated; 443 when no list is given")
+	sinks := flags.String("sink", "", "accept connections on these `PORTS`, comma-separated, and never answer")
 	names := flags.String("name", "", "`NAME[,NAME...]`: the first is reported in answers, all are in the certificate")
 	datagrams := flags.String("datagrams", "", "send back every datagram to this `ADDRESS:PORT`, and tell of it as of a connection")
 	address := flags.String("address", "", "listen at this `ADDRESS` alone")
@@ -69,8 +77,8 @@ func declareOrigin(flags *flag.FlagSet) action {
 	tell := flags.Bool("tell", false, "print every connection and every request")
 
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
-		if len(plain)+len(secure)+len(sinks) == 0 {
-			plain, secure = ports{"80"}, ports{"443"}
+		if *plain+*secure+*sinks == "" {
+			*plain, *secure = "80", "443"
 		}
 		origin, certificate, err := newOrigin(strings.Split(*names, ","), *behind)
 		if err != nil {
@@ -80,16 +88,16 @@ func declareOrigin(flags *flag.FlagSet) action {
 			origin.tellTo(out)
 		}
 		// Every port is open before the first is served.
-		opened := map[*ports][]net.Listener{}
-		for _, wanted := range []*ports{&plain, &secure, &sinks} {
+		opened := map[*string][]net.Listener{}
+		for _, wanted := range []*string{plain, secure, sinks} {
 			if opened[wanted], err = listenAll(*address, *wanted); err != nil {
 				return false, err
 			}
 		}
 		ended := make(chan error, 1)
-		serve(opened[&plain], ended, origin.server.Serve)
-		serve(opened[&secure], ended, func(listener net.Listener) error { return origin.server.ServeTLS(listener, "", "") })
-		serve(opened[&sinks], ended, sink)
+		serve(opened[plain], ended, origin.server.Serve)
+		serve(opened[secure], ended, func(listener net.Listener) error { return origin.server.ServeTLS(listener, "", "") })
+		serve(opened[sinks], ended, sink)
 		if *datagrams != "" {
 			socket, err := net.ListenPacket("udp", *datagrams)
 			if err != nil {
@@ -182,8 +190,8 @@ func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 func addressOf(local *net.TCPAddr) string { return local.AddrPort().Addr().Unmap().String() }
 
 // listenAll opens the ports at an address, at every one without it.
-func listenAll(address string, wanted ports) (listeners []net.Listener, err error) {
-	for _, port := range wanted {
+func listenAll(address, wanted string) (listeners []net.Listener, err error) {
+	for _, port := range strings.FieldsFunc(wanted, func(char rune) bool { return char == ',' }) {
 		listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
 		if err != nil {
 			return nil, err
@@ -382,4 +390,76 @@ type zeros struct{}
 func (zeros) Read(buffer []byte) (int, error) {
 	clear(buffer)
 	return len(buffer), nil
+}
+
+// The certificate of an origin: self-signed, made at start, gone at the end.
+
+// selfSigned makes a certificate for some names and addresses, and its PEM. It is an authority for itself, so a client
+// that verifies can be given it as its root.
+func selfSigned(names []string) (tls.Certificate, string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	now := time.Now()
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: "peer origin"},
+		// A container may run on a machine whose clock is a little behind.
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		IsCA:        true, BasicConstraintsValid: true,
+	}
+	for _, name := range names {
+		if address := net.ParseIP(name); address != nil {
+			template.IPAddresses = append(template.IPAddresses, address)
+		} else if name != "" {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	text := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, text, nil
+}
+
+// Encrypted Client Hello (RFC 9849): a server name that only the origin can read, behind one that everybody can.
+
+const (
+	echVersion  = 0xfe0d
+	echX25519   = 0x0020 // DHKEM(X25519, HKDF-SHA256) of RFC 9180
+	echSHA256   = 0x0001
+	echAES128   = 0x0001
+	echLongest  = 64 // the longest name that is hidden; shorter ones are padded
+	echKeyBytes = 32
+)
+
+// hiding returns what a client needs to hide a server name behind a public one, and what the origin needs to find it.
+// The key is the same in each process: nothing is secret here, and so they need not tell each other.
+func hiding(public string) (list []byte, key tls.EncryptedClientHelloKey, err error) {
+	private, err := ecdh.X25519().NewPrivateKey(append(make([]byte, echKeyBytes-1), 1))
+	if err != nil {
+		return nil, key, err
+	}
+	contents := []byte{0} // the id of the configuration
+	contents = binary.BigEndian.AppendUint16(contents, echX25519)
+	contents = appendSized(contents, private.PublicKey().Bytes())
+	suite := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, echSHA256), echAES128)
+	contents = appendSized(contents, suite)
+	contents = append(contents, echLongest, byte(len(public)))
+	contents = appendSized(append(contents, public...), nil) // no extensions
+	config := appendSized(binary.BigEndian.AppendUint16(nil, echVersion), contents)
+	return appendSized(nil, config), tls.EncryptedClientHelloKey{Config: config, PrivateKey: private.Bytes()}, nil
+}
+
+// appendSized appends bytes with their number before them, in 16 bits.
+func appendSized(to, data []byte) []byte {
+	return append(binary.BigEndian.AppendUint16(to, uint16(len(data))), data...)
 }

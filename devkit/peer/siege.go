@@ -6,14 +6,22 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 const (
@@ -268,4 +276,224 @@ func randomLabel() string {
 		label[i] = byte('a' + rand.IntN(26))
 	}
 	return string(label)
+}
+
+// The verb inundate: one query, sent over and over as fast as it goes, and how many answers come back.
+
+// lastAnswer is how long to wait for the next answer.
+const lastAnswer = 500 * time.Millisecond
+
+type inundateResult struct {
+	Sent    int `json:"sent"`
+	Answers int `json:"answers"`
+}
+
+func declareInundate(flags *flag.FlagSet) action {
+	count := flags.Int("count", 1000, "how many queries to send")
+	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
+	server := declareServer(flags, "server")
+	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
+	return func(_ context.Context, arguments []string, out *printer) (bool, error) {
+		address, err := serverOrFirst(server())
+		if err != nil {
+			return false, err
+		}
+		query, err := new(dns.Msg).SetQuestion(dns.Fqdn(arguments[0]), dns.TypeA).Pack()
+		if err != nil {
+			return false, err
+		}
+		began := time.Now()
+		end := began.Add(time.Duration(*seconds * float64(time.Second)))
+		result, err := inundate(address, query, func(sent int) bool {
+			time.Sleep(time.Until(began.Add(time.Duration(sent) * *pause)))
+			if *seconds > 0 {
+				return time.Now().Before(end)
+			}
+			return sent < *count
+		})
+		out.print(result)
+		return result.Answers == result.Sent, err
+	}
+}
+
+// inundate sends queries from one socket, as long as there are more, while it reads the answers until none comes any
+// longer.
+func inundate(address string, query []byte, more func(sent int) bool) (result inundateResult, err error) {
+	conn, err := net.Dial("udp4", address)
+	if err != nil {
+		return result, err
+	}
+	defer conn.Close()
+	var sending atomic.Bool
+	sending.Store(true)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for buffer := make([]byte, dns.MaxMsgSize); ; {
+			last := !sending.Load()
+			_ = conn.SetReadDeadline(time.Now().Add(lastAnswer))
+			if _, err := conn.Read(buffer); err == nil {
+				result.Answers++
+			} else if last {
+				return
+			}
+		}
+	})
+	for tried := 0; more(tried); tried++ {
+		if _, err := conn.Write(query); err == nil {
+			result.Sent++
+		}
+	}
+	sending.Store(false)
+	reading.Wait()
+	return result, nil
+}
+
+// The verb exhaust: as another user, take all that the kernel gives a user of something.
+
+// exhausted is printed when there is no more.
+type exhausted struct {
+	Event string `json:"event"`
+	User  int    `json:"user"`
+	Taken int    `json:"taken"` // inotify instances, or watches of epoll
+	Error string `json:"error"` // of the next one
+	Files bool   `json:"files"` // whether other files can still be opened: it is not their limit
+
+	Seconds float64 `json:"seconds"` // that it took
+}
+
+func declareExhaust(flags *flag.FlagSet) action {
+	pause := flags.Duration("for", 0, "how long to keep them; until SIGTERM if 0")
+	epoll := flags.Bool("epoll", false, "take watches of epoll, and not inotify instances")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		user, err := strconv.Atoi(arguments[0])
+		if err != nil {
+			return false, err
+		}
+		// Go takes a watch for itself with the first timer: as another user, there may be none left.
+		if *pause > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, *pause)
+			defer cancel()
+		}
+		if err := syscall.Setresuid(user, user, user); err != nil {
+			return false, err
+		}
+		take := takeInotify
+		if *epoll {
+			take = takeWatches
+		}
+		found, began := exhausted{Event: "exhausted", User: user}, time.Now()
+		found.Taken, err = take(ctx)
+		if err != nil {
+			found.Error = err.Error()
+		}
+		found.Seconds = time.Since(began).Seconds()
+		other, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if found.Files = err == nil; found.Files {
+			syscall.Close(other)
+		}
+		out.print(found)
+		<-ctx.Done()
+		return true, nil
+	}
+}
+
+// takeInotify takes inotify instances until there are no more. They are kept until the program ends.
+func takeInotify(context.Context) (int, error) {
+	for taken := 0; ; taken++ {
+		if _, err := syscall.InotifyInit1(syscall.IN_CLOEXEC); err != nil {
+			return taken, err
+		}
+	}
+}
+
+// watchesOfAnInstance are taken with one file of epoll: so few files are enough for all that a user may have.
+const watchesOfAnInstance = 4096
+
+// takeWatches takes watches of epoll until there are no more: each instance watches the same files.
+func takeWatches(ctx context.Context) (int, error) {
+	files := make([]int, watchesOfAnInstance)
+	for index := range files {
+		var pair [2]int
+		if err := syscall.Pipe2(pair[:], syscall.O_CLOEXEC); err != nil {
+			return 0, err
+		}
+		files[index] = pair[0]
+	}
+	for taken := 0; ; {
+		instance, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+		if err != nil {
+			return taken, err
+		}
+		for _, file := range files {
+			event := syscall.EpollEvent{Events: syscall.EPOLLIN}
+			if err := errors.Join(syscall.EpollCtl(instance, syscall.EPOLL_CTL_ADD, file, &event), ctx.Err()); err != nil {
+				return taken, err
+			}
+			taken++
+		}
+	}
+}
+
+// The verb sweep: a datagram to every address of a network, again and again, so that the kernel asks for all of them.
+
+// arpTable lists the neighbours of the network namespace that a program runs in (proc_pid_net(5), `/proc/net/arp`).
+const arpTable = "/proc/net/arp"
+
+type sweepResult struct {
+	// Sent counts datagrams that the kernel took, and Failed those that it refused, as when its table is full.
+	Sent   int `json:"sent"`
+	Failed int `json:"failed"`
+	// Neighbours is the largest number of entries seen in the kernel's table after a round.
+	Neighbours int `json:"neighbours"`
+}
+
+func declareSweep(flags *flag.FlagSet) action {
+	seconds := flags.Float64("seconds", 1, "go on for this long, at least for one round")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		network, err := netip.ParsePrefix(arguments[0])
+		if err != nil {
+			return false, err
+		}
+		ctx, stop := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
+		defer stop()
+		result, err := sweep(ctx, network.Masked())
+		out.print(result)
+		return true, err
+	}
+}
+
+// sweep sends until the context ends. Each datagram has a socket of its own: what waits for a neighbour counts
+// towards what its socket may have queued.
+func sweep(ctx context.Context, network netip.Prefix) (sweepResult, error) {
+	var result sweepResult
+	for {
+		for address := network.Addr().Next(); network.Contains(address); address = address.Next() {
+			if err := sendOnce(address); err != nil {
+				result.Failed++
+			} else {
+				result.Sent++
+			}
+		}
+		table, err := os.ReadFile(arpTable)
+		if err != nil {
+			return result, err
+		}
+		result.Neighbours = max(result.Neighbours, bytes.Count(table, []byte("\n"))-1) // the first line is a heading
+		select {
+		case <-ctx.Done():
+			return result, nil
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func sendOnce(address netip.Addr) error {
+	conn, err := net.Dial("udp4", netip.AddrPortFrom(address, 9).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte{0})
+	return err
 }

@@ -2,15 +2,23 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 type attemptResult struct {
@@ -103,4 +111,317 @@ func declareWait(*flag.FlagSet) action {
 		<-ctx.Done()
 		return true, nil
 	}
+}
+
+// The verb get: a request as odd as a test needs it, on a new connection.
+
+// shownBody is how much of a response body is printed, in bytes.
+const shownBody = 2048
+
+// untilEvery is the time between two requests of which one is to succeed.
+const untilEvery = 10 * time.Millisecond
+
+// getResult is one printed request. Milliseconds run from the first step to the end of the body.
+type getResult struct {
+	OK           bool     `json:"ok"`
+	Status       int      `json:"status"` // 0 without a response
+	Milliseconds float64  `json:"ms"`
+	Error        *failure `json:"error"`
+	Body         string   `json:"body"`
+}
+
+func declareGet(flags *flag.FlagSet) action {
+	var headers repeated
+	timeout := flags.Duration("timeout", 5*time.Second, "limit for a request, from lookup to end of body")
+	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
+	serverName := flags.String("sni", "", "server name to send instead of the URL's; empty sends none")
+	host := flags.String("host", "", "Host header instead of the URL's")
+	method := flags.String("method", "GET", "request method")
+	flags.Var(&headers, "header", "extra header, as it is sent, may be repeated")
+	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
+	nameserver := declareServer(flags, "dns-server")
+	pieces := flags.Bool("pieces", false, "send every byte on its own")
+	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
+	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`, or by those of the `system`")
+
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		sent, to, err := requestFor(arguments[0])
+		if err != nil {
+			return false, err
+		}
+		if err := to.trust(*trusted); err != nil {
+			return false, err
+		}
+		to.dialTo(*connect)
+		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
+		if given(flags, "sni") {
+			to.serverName = *serverName
+		}
+		sent.method, sent.headers = *method, headers
+		if *host != "" {
+			sent.host = *host
+		}
+		result := get(ctx, to, sent, *timeout)
+		for *until && !result.OK && ctx.Err() == nil {
+			time.Sleep(untilEvery)
+			result = get(ctx, to, sent, *timeout)
+		}
+		out.print(result)
+		return result.OK, nil
+	}
+}
+
+// get makes one request.
+func get(ctx context.Context, to destination, sent request, timeout time.Duration) getResult {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var body head
+	begin := time.Now()
+	response, _, finish, err := fetchOnce(ctx, to, sent, &body)
+	defer finish()
+	result := getResult{
+		OK: err == nil, Milliseconds: milliseconds(time.Since(begin)), Error: failureOf(err), Body: body.kept.String(),
+	}
+	if response != nil {
+		result.Status = response.StatusCode
+	}
+	return result
+}
+
+// head keeps the beginning of what is written to it.
+type head struct{ kept bytes.Buffer }
+
+func (h *head) Write(data []byte) (int, error) {
+	if room := shownBody - h.kept.Len(); room > 0 {
+		h.kept.Write(data[:min(room, len(data))])
+	}
+	return len(data), nil
+}
+
+// The verb raw: bytes as they are written, for requests that no client would send.
+
+// rawResult is what came back. Whether that is a refusal is for those to say who could have been reached.
+type rawResult struct {
+	OK    bool     `json:"ok"` // the bytes were sent
+	Reply string   `json:"reply"`
+	Error *failure `json:"error"`
+}
+
+func declareRaw(flags *flag.FlagSet) action {
+	bytes := flags.String("hex", "", "the bytes to send, in `HEXADECIMAL`")
+	timeout := flags.Duration("timeout", time.Second, "limit for all; an answer that goes on is cut")
+	udp := flags.Bool("udp", false, "send a datagram and wait for another one; it is a failure if none comes")
+	options := flags.String("options", "", "of the datagram's IP header (RFC 791, section 3.1), in `HEXADECIMAL`")
+	name := flags.String("tls", "", "send them in TLS with this server `NAME`, whoever answers")
+	pieces := flags.Bool("pieces", false, "send every byte on its own")
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		host, port, err := net.SplitHostPort(arguments[0])
+		if err != nil {
+			return false, err
+		}
+		sent, err := hex.DecodeString(*bytes)
+		if err != nil {
+			return false, err
+		}
+		header, err := hex.DecodeString(*options)
+		if err != nil {
+			return false, err
+		}
+		to := destination{host: host, port: port, pieces: *pieces, secure: *name != "", serverName: *name}
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		var result rawResult
+		if *udp {
+			result, err = sendDatagram(ctx, to, sent, header)
+		} else {
+			result, err = sendRaw(ctx, to, sent)
+		}
+		result.OK, result.Error = err == nil, failureOf(err)
+		out.print(result)
+		return result.OK, nil
+	}
+}
+
+func sendRaw(ctx context.Context, to destination, sent []byte) (rawResult, error) {
+	conn, _, err := open(ctx, to)
+	if err != nil {
+		return rawResult{}, err
+	}
+	defer conn.abandon()
+	defer conn.within(ctx)()
+	if _, err := conn.Write(sent); err != nil {
+		return rawResult{}, err
+	}
+	var reply head
+	_, _ = io.Copy(&reply, conn.reader) // what is not ended by the other side is ended by the time
+	return rawResult{Reply: reply.kept.String()}, nil
+}
+
+// sendDatagram sends one datagram and waits for one. Nobody there is told by the kernel, as for a connection.
+func sendDatagram(ctx context.Context, to destination, sent, options []byte) (rawResult, error) {
+	dialer := &net.Dialer{Control: func(_, _ string, socket syscall.RawConn) (err error) {
+		failed := socket.Control(func(socket uintptr) {
+			if len(options) > 0 {
+				err = unix.SetsockoptString(int(socket), unix.IPPROTO_IP, unix.IP_OPTIONS, string(options))
+			}
+		})
+		return errors.Join(failed, err)
+	}}
+	conn, err := dialer.DialContext(ctx, "udp", net.JoinHostPort(to.host, to.port))
+	if err != nil {
+		return rawResult{}, err
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	if _, err = conn.Write(sent); err != nil {
+		return rawResult{}, err
+	}
+	reply := make([]byte, shownBody)
+	size, err := conn.Read(reply)
+	return rawResult{Reply: string(reply[:size])}, err
+}
+
+// The verb resolve: one DNS query and what came back, unprocessed.
+
+const resolvConf = "/etc/resolv.conf"
+
+// resolveResult is the printed answer. Answers hold the data of each record in presentation format.
+type resolveResult struct {
+	Rcode        string   `json:"rcode"` // empty without an answer
+	Answers      []string `json:"answers"`
+	Milliseconds float64  `json:"ms"`
+	Error        *failure `json:"error"`
+}
+
+func declareResolve(flags *flag.FlagSet) action {
+	typeName := flags.String("type", "A", "record type")
+	className := flags.String("class", "IN", "record class")
+	operation := flags.Int("opcode", dns.OpcodeQuery, "what is asked for, as a `NUMBER` (RFC 6895, section 2.2)")
+	server := declareServer(flags, "server")
+	tcp := flags.Bool("tcp", false, "ask over TCP")
+	edns := flags.Bool("edns", false, "send an EDNS query")
+	version := flags.Uint("edns-version", 0, "of this `NUMBER` (RFC 6891, section 6.1.3), with --edns")
+	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the answer")
+	from := flags.String("from", "", "send from this `ADDRESS`, through its interface, over UDP")
+
+	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
+		recordType, known := dns.StringToType[*typeName]
+		class, knownClass := dns.StringToClass[*className]
+		if !known || !knownClass {
+			return false, fmt.Errorf("there is no record type %q of class %q", *typeName, *className)
+		}
+		address, err := serverOrFirst(server())
+		if err != nil {
+			return false, err
+		}
+		query := new(dns.Msg).SetQuestion(dns.Fqdn(arguments[0]), recordType)
+		query.Question[0].Qclass, query.Opcode = class, *operation
+		if *edns {
+			query.SetEdns0(dns.DefaultMsgSize, false)
+			query.IsEdns0().SetVersion(uint8(*version))
+		}
+		client := &dns.Client{Timeout: *timeout}
+		if *from != "" {
+			client.Dialer = &net.Dialer{Timeout: *timeout, LocalAddr: &net.UDPAddr{IP: net.ParseIP(*from)}}
+		}
+		if *tcp {
+			client.Net = "tcp"
+		}
+		result := resolve(ctx, client, query, address)
+		out.print(result)
+		return result.Rcode == dns.RcodeToString[dns.RcodeSuccess] && len(result.Answers) > 0, nil
+	}
+}
+
+// resolve sends a query once and waits for its answer.
+func resolve(ctx context.Context, client *dns.Client, query *dns.Msg, server string) resolveResult {
+	begin := time.Now()
+	reply, _, err := client.ExchangeContext(ctx, query, server)
+	result := resolveResult{Answers: []string{}, Milliseconds: milliseconds(time.Since(begin)), Error: failureOf(err)}
+	if err != nil {
+		return result
+	}
+	result.Rcode = dns.RcodeToString[reply.Rcode]
+	if reply.Rcode == dns.RcodeBadVers {
+		result.Rcode = "BADVERS" // the same number as BADSIG, which is for signed messages
+	}
+	for _, record := range reply.Answer {
+		result.Answers = append(result.Answers, strings.TrimPrefix(record.String(), record.Header().String()))
+	}
+	return result
+}
+
+// serverOrFirst is a DNS server as host:port, or the first of resolv.conf if there is none.
+func serverOrFirst(server string) (string, error) {
+	if server != "" {
+		return server, nil
+	}
+	config, err := dns.ClientConfigFromFile(resolvConf)
+	if err != nil {
+		return "", err
+	}
+	if len(config.Servers) == 0 {
+		return "", fmt.Errorf("%s names no server", resolvConf)
+	}
+	return net.JoinHostPort(config.Servers[0], config.Port), nil
+}
+
+// The verb netinfo: what a container sees of its network, and what it may do to it.
+
+type netinfo struct {
+	Addresses    []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
+	Routes       string   `json:"routes"`    // of IPv4, as in /proc/net/route
+	ResolvConf   string   `json:"resolv_conf"`
+	Capabilities uint64   `json:"capabilities"` // effective ones, a bit for each, as in linux/capability.h
+}
+
+func declareNetinfo(*flag.FlagSet) action {
+	return func(_ context.Context, _ []string, out *printer) (bool, error) {
+		found := netinfo{}
+		var err error
+		if found.Addresses, err = addresses(); err != nil {
+			return false, err
+		}
+		table, err := os.ReadFile("/proc/net/route")
+		if err != nil {
+			return false, err
+		}
+		found.Routes = string(table)
+		resolvConf, err := os.ReadFile(resolvConf)
+		if err != nil && !os.IsNotExist(err) {
+			return false, err
+		}
+		found.ResolvConf = string(resolvConf)
+		status, err := os.ReadFile("/proc/self/status")
+		if err != nil {
+			return false, err
+		}
+		_, rest, _ := bytes.Cut(status, []byte("\nCapEff:"))
+		if _, err := fmt.Sscanf(string(rest), "%x", &found.Capabilities); err != nil {
+			return false, err
+		}
+		out.print(found)
+		return true, nil
+	}
+}
+
+func addresses() ([]string, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	kept := []string{}
+	for _, one := range all {
+		prefix, err := netip.ParsePrefix(one.String())
+		if err != nil {
+			return nil, err
+		}
+		address := prefix.Addr()
+		if address.IsLoopback() || address.Is6() && address.IsLinkLocalUnicast() {
+			continue
+		}
+		kept = append(kept, prefix.String())
+	}
+	return kept, nil
 }

@@ -27,7 +27,7 @@ def test_a_stack_starts_without_the_collectors_address(
         closing(client(engine.host)) as docker,
         peers(docker) as around,
     ):
-        world.resolve({"a.test": [WORLD], SILENT: ["203.0.113.99"]}, "--silent", SILENT)
+        world.resolve({"a.test": [WORLD], SILENT: ["203.0.113.99"]}, "--slow", f"{SILENT}=1h")
         firewall = Firewall(engine.host, "silent", folder, variables={"XDG_STATE_HOME": str(folder)})
         firewall.write("a.test", otel={"endpoint": f"{SILENT}:4317"})
         assert firewall.run().seconds < 60

@@ -37,7 +37,6 @@ SIDE_BY_SIDE = (
     "arp",
     "attempts",
     "hotfile",
-    "listening",
     "lookups",
     "otel",
     "page",

@@ -11,7 +11,6 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/coremain"
 
-	"clawker-fw/internal/listening"
 	_ "clawker-fw/internal/otel"
 	_ "clawker-fw/internal/policy"
 	"clawker-fw/internal/resolver"
@@ -26,6 +25,5 @@ func main() {
 		content, err := os.ReadFile(*corefile)
 		return caddy.CaddyfileInput{Filepath: *corefile, Contents: content, ServerTypeName: resolver.ServerType}, err
 	}))
-	listening.EndWithout()
 	coremain.Run()
 }

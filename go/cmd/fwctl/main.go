@@ -272,13 +272,8 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	})
 }
 
-// commitInPlace commits what is sent on the standard input.
 func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
-	sent, err := hot.ReadSent(size, os.Stdin)
-	if err != nil {
-		return nil, err
-	}
-	return hot.CommitSent(root, sent, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
+	return hot.CommitSent(root, size, os.Stdin, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
 }
 
 // octets reads how many octets are sent on the standard input.

@@ -25,7 +25,6 @@ const announceEvery = 100 * time.Millisecond
 // restart the network namespace is new and the engine does not know that address, so serve takes it again.
 func ClaimRecord(root string) string { return filepath.Join(root, "state", "claimed") }
 
-// Claimed reports whether this container holds the service address.
 func Claimed(root string) bool {
 	_, err := os.Stat(ClaimRecord(root))
 	return err == nil

@@ -29,14 +29,12 @@ func dial(network, address string, connecting, all time.Duration) (net.Conn, err
 	return connection, nil
 }
 
-// askOver sends a query over a connection, and returns the answer.
 func askOver(connection net.Conn, query *dns.Msg) (*dns.Msg, error) {
 	client := dns.Client{Timeout: serving.AnswerLimit}
 	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
 	return reply, err
 }
 
-// heard is a connection that remembers whether anything came back.
 type heard struct {
 	net.Conn
 	anything bool

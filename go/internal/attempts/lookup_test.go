@@ -10,7 +10,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
@@ -25,11 +24,12 @@ func resolverAt(server string) *net.Resolver {
 }
 
 // saying answers every query for an A record of a name with addresses, and denies that any other name exists.
-func saying(name string, addresses ...string) dnstest.Replies {
-	return func(query *dns.Msg) []byte {
+func saying(name string, addresses ...string) dns.HandlerFunc {
+	return func(writer dns.ResponseWriter, query *dns.Msg) {
 		question := query.Question[0]
 		if question.Name != name || question.Qtype != dns.TypeA {
-			return dnstest.Answered("udp", query, dns.RcodeNameError)
+			nettest.Refusing(writer, query)
+			return
 		}
 		reply := new(dns.Msg).SetReply(query)
 		reply.Authoritative = true
@@ -37,17 +37,13 @@ func saying(name string, addresses ...string) dnstest.Replies {
 			header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: question.Qclass}
 			reply.Answer = append(reply.Answer, &dns.A{Hdr: header, A: net.ParseIP(address)})
 		}
-		packed, err := reply.Pack()
-		if err != nil {
-			panic(err)
-		}
-		return packed
+		_ = writer.WriteMsg(reply)
 	}
 }
 
 // A lookup reports all addresses of the name itself, in order and once each, and no name of a search domain.
 func TestLookup(t *testing.T) {
-	server := resolverAt(dnstest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
+	server := resolverAt(nettest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
 
 	found, err := Resolve(nil, server, "a.test")
 
@@ -73,8 +69,8 @@ func TestLookupOfAnAddress(t *testing.T) {
 
 // A name without an address is reported with the reason, which does not name the resolver.
 func TestLookupOfNothing(t *testing.T) {
-	nobody := dnstest.ServeDNS(t, "udp", saying("a.test."))
-	broken := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeServerFailure))
+	nobody := nettest.ServeDNS(t, "udp", saying("a.test."))
+	broken := nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeServerFailure))
 	for server, wanted := range map[string]string{
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
 	} {

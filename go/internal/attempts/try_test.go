@@ -13,7 +13,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
@@ -26,7 +25,7 @@ func trying(t *testing.T, protocol string, place netip.AddrPort) Trial {
 
 func speaking(t *testing.T, protocol string, place netip.AddrPort, speak speaker) Trial {
 	t.Helper()
-	resolver := dnstest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
+	resolver := nettest.ServeDNS(t, "udp", saying("a.test.", place.Addr().String()))
 	return tryAt(netip.MustParseAddrPort(resolver), "a.test", protocol, place.Port(), speak)
 }
 
@@ -170,7 +169,7 @@ func TestTryThatFails(t *testing.T) {
 	for code, wanted := range map[int]string{
 		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no address", dns.RcodeRefused: "the resolver's answer is REFUSED",
 	} {
-		server := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", code))
+		server := nettest.ServeDNS(t, "udp", nettest.Answering(code))
 		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"]).String()
 		if found != "resolve-: "+wanted {
 			t.Errorf("%d: got %s", code, found)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
@@ -89,14 +88,14 @@ func TestViewOnAnythingElse(t *testing.T) {
 
 // A resolver that resolves the refused name, or does not answer over UDP or TCP, is reported.
 func TestViewOnAResolver(t *testing.T) {
-	server := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
+	server := nettest.ServeDNS(t, "udp", nettest.Refusing)
 
 	found := seenOfResolver(netip.MustParseAddrPort(server))
 
 	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
 		t.Errorf("got %q", found)
 	}
-	knowing := dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeSuccess))
+	knowing := nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeSuccess))
 	found = seenOfResolver(netip.MustParseAddrPort(knowing))
 	if len(found) != 2 || !strings.Contains(found[0], "was answered with NOERROR") {
 		t.Errorf("got %q", found)

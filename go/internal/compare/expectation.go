@@ -3,43 +3,39 @@ package compare
 
 import "slices"
 
-// Expectation holds the items that must be present, and those that may be.
-type Expectation struct {
-	required map[string]bool
-	optional map[string]bool
-}
+// Expectation has the texts that may be there, and says which of them must be.
+type Expectation map[string]bool
 
 // Expect returns an expectation of texts that must be there.
-func Expect(texts ...string) *Expectation {
-	expected := &Expectation{map[string]bool{}, map[string]bool{}}
+func Expect(texts ...string) Expectation {
+	expected := Expectation{}
 	expected.Add(texts...)
 	return expected
 }
 
-// Add adds texts that must be there.
-func (e *Expectation) Add(texts ...string) {
+func (e Expectation) Add(texts ...string) {
 	for _, text := range texts {
-		e.required[text] = true
+		e[text] = true
 	}
 }
 
 // Allow adds texts that may be there.
-func (e *Expectation) Allow(texts ...string) {
+func (e Expectation) Allow(texts ...string) {
 	for _, text := range texts {
-		e.optional[text] = true
+		e[text] = e[text]
 	}
 }
 
 // Differences returns a sentence for each text that was found and not expected, and for each that is missing.
-func (e *Expectation) Differences(found []string) []string {
+func (e Expectation) Differences(found []string) []string {
 	var differences []string
 	for _, text := range found {
-		if !e.required[text] && !e.optional[text] {
+		if _, expected := e[text]; !expected {
 			differences = append(differences, text+" is not ours")
 		}
 	}
-	for text := range e.required {
-		if !slices.Contains(found, text) {
+	for text, required := range e {
+		if required && !slices.Contains(found, text) {
 			differences = append(differences, text+" is missing")
 		}
 	}

@@ -2,15 +2,12 @@
 package filetest
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
@@ -19,7 +16,6 @@ import (
 // Tree maps the paths in a folder to their contents.
 type Tree map[string]string
 
-// Write writes files below a folder.
 func Write(t *testing.T, folder string, files Tree) {
 	t.Helper()
 	for path, content := range files {
@@ -27,7 +23,6 @@ func Write(t *testing.T, folder string, files Tree) {
 	}
 }
 
-// Read returns all files below a folder.
 func Read(t *testing.T, folder string) Tree {
 	t.Helper()
 	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
@@ -73,16 +68,6 @@ func SocketPath(t testing.TB) string {
 	return filepath.Join(folder, "s")
 }
 
-// StatusFrom returns the status that a client of the socket receives.
-func StatusFrom[Status any](t testing.TB, path string) (status Status) {
-	t.Helper()
-	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
-	must.Succeed(t, connection.SetDeadline(time.Now().Add(10*time.Second)))
-	must.Succeed(t, json.NewDecoder(connection).Decode(&status))
-	return status
-}
-
-// Put writes one file in place.
 func Put(t testing.TB, path, content string) {
 	t.Helper()
 	must.Succeed(t, os.WriteFile(path, []byte(content), 0o644))

@@ -5,6 +5,8 @@ package hot
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -70,10 +72,14 @@ func Commit(
 	return result, os.RemoveAll(stage)
 }
 
-// CommitSent commits files that were sent, without staging them.
+// CommitSent commits files that are sent, as a tar of so many octets, without staging them.
 func CommitSent(
-	root string, sent Sent, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
+	root string, size int64, from io.Reader, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {
+	sent, err := readSent(size, from)
+	if err != nil {
+		return Result{}, err
+	}
 	unlock, err := lock(root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
@@ -118,7 +124,6 @@ func (s set) commit(
 	return result, finish(root)
 }
 
-// put has the two trees change places, and the program read the files.
 func put(root string, resources []boot.Resource) error {
 	if err := turn(root); err != nil {
 		return err
@@ -231,6 +236,47 @@ func Check(root string, resources []boot.Resource, program serving.Program) erro
 	for _, each := range digests {
 		if live[each.Name] != committed.Live[each.Name] {
 			return fmt.Errorf("live content differs from the committed one: %s", each.Name)
+		}
+	}
+	return nil
+}
+
+// Envoy reads a file again when something is renamed into a folder that it watches, and its watch stays with the folder
+// when that is moved. So it watches a folder of its own for each file, outside both trees, in which a commit renames an
+// empty file: its bell. They are in the container's memory, and so take no room on the disk.
+
+var bell = [...]string{"0", "1"}
+
+// MakeBells makes the folders that the program watches, before it starts.
+func MakeBells(resources []boot.Resource) error {
+	for _, each := range resources {
+		if each.Watched == "" {
+			continue
+		}
+		if err := os.MkdirAll(each.Watched, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(each.Watched, bell[0]), nil, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ring has the program read its files again, in the order of its resources, so that a file comes before those that refer
+// to it.
+func ring(resources []boot.Resource) error {
+	for _, each := range resources {
+		if each.Watched == "" {
+			continue
+		}
+		one, other := filepath.Join(each.Watched, bell[0]), filepath.Join(each.Watched, bell[1])
+		err := os.Rename(one, other)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = os.Rename(other, one)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

@@ -53,8 +53,8 @@ func fill(t *testing.T, disk string) {
 	}
 }
 
-// sent returns a commit as it is sent, read again.
-func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
+// sent returns a commit as it is sent.
+func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -69,13 +69,14 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) Sent {
 		must.Get[int](t)(archive.Write([]byte(text)))
 	}
 	must.Succeed(t, archive.Close())
-	return must.Get[Sent](t)(ReadSent(int64(content.Len()), &content))
+	return &content
 }
 
 // commitSent commits files that are sent.
 func commitSent(t *testing.T, root string, program *hottest.Reader, wanted record.Commit, files filetest.Tree) (Result, error) {
 	t.Helper()
-	return CommitSent(root, sent(t, wanted, files), hottest.Resources, program, time.Now, func() {})
+	content := sent(t, wanted, files)
+	return CommitSent(root, int64(content.Len()), content, hottest.Resources, program, time.Now, func() {})
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and

@@ -61,31 +61,31 @@ func (s set) withVersion(version string) set {
 // mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
 const mostSent = 256 << 20
 
-// ReadSent reads what would be staged otherwise, as a tar: the record and the files.
-func ReadSent(size int64, from io.Reader) (Sent, error) {
+// readSent reads what would be staged otherwise, as a tar: the record and the files.
+func readSent(size int64, from io.Reader) (set, error) {
 	sent := set{files: map[string]file{}}
 	if size <= 0 || size > mostSent {
-		return Sent{}, fmt.Errorf("%d octets are no commit", size)
+		return set{}, fmt.Errorf("%d octets are no commit", size)
 	}
 	archive := tar.NewReader(io.LimitReader(from, size))
 	for {
 		header, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			return Sent{sent}, sent.verify()
+			return sent, sent.verify()
 		}
 		if err != nil {
-			return Sent{}, err
+			return set{}, err
 		}
 		if header.Typeflag != tar.TypeReg {
 			continue
 		}
 		content, err := io.ReadAll(archive)
 		if err != nil {
-			return Sent{}, err
+			return set{}, err
 		}
 		if header.Name == "stage/commit.json" {
 			if err := json.Unmarshal(content, &sent.record); err != nil {
-				return Sent{}, fmt.Errorf("%s: %w", header.Name, err)
+				return set{}, fmt.Errorf("%s: %w", header.Name, err)
 			}
 		}
 		if path, hot := strings.CutPrefix(header.Name, "stage/hot/"); hot {
@@ -93,9 +93,6 @@ func ReadSent(size int64, from io.Reader) (Sent, error) {
 		}
 	}
 }
-
-// Sent is a set that was sent on the standard input.
-type Sent struct{ set }
 
 func (s set) verify() error {
 	if len(s.record.Files) == 0 {
@@ -107,6 +104,44 @@ func (s set) verify() error {
 		}
 		if file, sent := s.files[each.Path]; !sent || record.DigestOf(file.content) != each.Digest {
 			return fmt.Errorf("%s has another digest", each.Path)
+		}
+	}
+	return nil
+}
+
+// What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
+// them, and the record is before anybody is told. A file system may otherwise keep the record and lose the files.
+
+// flush has a file's content, or a folder's entries, written to the disk (fsync(2)).
+var flush = func(path string) error {
+	opened, err := volume.Open(path)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	return opened.Sync()
+}
+
+// flushTree has everything in a folder written to the disk, and the folder's own name as well. A link has no content.
+func flushTree(folder string) error {
+	var folders []string
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			folders = append(folders, path)
+		case entry.Type().IsRegular():
+			return flush(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range append(folders, filepath.Dir(folder)) {
+		if err := flush(path); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -398,5 +398,4 @@ func fits(folder string, committed record.Commit) error {
 	return committed.VerifyVersions(folder)
 }
 
-// noRoom reports whether something failed for want of room on the disk.
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -51,10 +51,8 @@ func New[T any](path string, parse func(content []byte) (T, error)) *File[T] {
 	return file
 }
 
-// Value returns what is loaded.
 func (f *File[T]) Value() T { return f.state.Load().value }
 
-// Status returns the status.
 func (f *File[T]) Status() Status { return f.state.Load().Status }
 
 // Fresh loads the file if it has changed, and returns what is loaded then, together with its status.
@@ -146,5 +144,4 @@ func Identify(path string) Identity {
 	return Identity{uint64(status.Dev), status.Ino, status.Size, status.Ctim, ""}
 }
 
-// Exists reports whether there is a file.
 func (i Identity) Exists() bool { return i.problem == "" }

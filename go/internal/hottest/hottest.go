@@ -18,6 +18,7 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/volume"
 )
 
@@ -57,7 +58,6 @@ func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
 	return wanted, files
 }
 
-// WriteRecord writes what a commit says.
 func WriteRecord(t *testing.T, path string, commit record.Commit) {
 	t.Helper()
 	text := must.Get[[]byte](t)(json.Marshal(commit))
@@ -182,7 +182,9 @@ func (r *Reader) Rejections([]boot.Resource) (map[string]int, error) {
 
 func (r *Reader) Reason() string { return "rejected by the test" }
 
-func (r *Reader) Telemetry() (serving.Telemetry, error) { return serving.Telemetry{}, r.Broken }
+func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
+	return statussocket.Telemetry{}, r.Broken
+}
 
 func (r *Reader) Serves() error { return r.Broken }
 

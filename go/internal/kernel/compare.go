@@ -87,7 +87,6 @@ func (n *namespace) name(index int) string {
 	return fmt.Sprintf("interface %d", index)
 }
 
-// holding returns the interface with a matching address, or nil.
 func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
 	for _, address := range n.addresses {
 		ip, ok := netip.AddrFromSlice(address.IP.To4())
@@ -108,6 +107,14 @@ func (n *namespace) withAddress(address netip.Addr) netlink.Link {
 }
 
 func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
+
+// indexOf returns the number of an interface, 0 without one.
+func indexOf(link netlink.Link) int {
+	if link == nil {
+		return 0
+	}
+	return link.Attrs().Index
+}
 
 // nameIn returns the name of the interface in a subnet, or a description if there is none.
 func (n *namespace) nameIn(subnet netip.Prefix) string {
@@ -220,27 +227,27 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 
 func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	expected := compare.Expect()
-	sentence := func(table int, text string) string { return fmt.Sprintf("route %s in table %d", text, table) }
-	main := func(text string) { expected.Add(sentence(unix.RT_TABLE_MAIN, text)) }
+	add := func(routes ...netlink.Route) {
+		for _, route := range routes {
+			expected.Add(seen.describeRoute(route))
+		}
+	}
 	for _, each := range sibling.Interfaces {
-		name := seen.nameIn(each.Subnet)
-		main(fmt.Sprintf("%s on %s from %s", each.Subnet.Masked(), name, each.Address))
+		add(netlink.Route{
+			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: IPNet(each.Subnet.Masked()),
+			LinkIndex: indexOf(seen.in(each.Subnet)), Src: each.Address.AsSlice(),
+		})
 		if each.Gateway != nil {
-			main(fmt.Sprintf("default via %s on %s", each.Gateway, name))
+			add(netlink.Route{
+				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Gw: each.Gateway.AsSlice(), LinkIndex: indexOf(seen.in(each.Subnet)),
+			})
 		}
 	}
 	for _, table := range sibling.Tables {
-		name := seen.nameIn(table.Subnet)
-		expected.Add(sentence(table.ID, fmt.Sprintf("default via %s on %s", table.Gateway, name)))
-		if table.Connected {
-			expected.Add(sentence(table.ID, fmt.Sprintf("%s on %s", table.Subnet.Masked(), name)))
-		}
-		for _, prefix := range table.Unreachable {
-			expected.Add(sentence(table.ID, "unreachable "+prefix.String()))
-		}
+		add(routesIn(table, seen.in(table.Subnet))...)
 	}
 	for _, block := range sibling.Blocks {
-		expected.Add(sentence(unix.RT_TABLE_LOCAL, fmt.Sprintf("local %s on %s", block, seen.nameIn(sibling.Around(block)))))
+		add(blockRoute(block, seen.in(sibling.Around(block))))
 	}
 	for _, address := range seen.addresses {
 		expectLocal(expected, seen, address)
@@ -252,13 +259,10 @@ func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	}
 	var texts []string
 	for _, route := range found {
-		texts = append(texts, sentence(route.Table, seen.describeRoute(route)))
+		texts = append(texts, seen.describeRoute(route))
 	}
 	six, err := seen.sixRoutes()
-	if err != nil {
-		return nil, err
-	}
-	return append(expected.Differences(texts), six...), nil
+	return append(expected.Differences(texts), six...), err
 }
 
 // sixRoutes finds routes of IPv6. The kernel itself makes those for its own loopback address.
@@ -273,7 +277,7 @@ func (n *namespace) sixRoutes() ([]string, error) {
 		own := n.isLoopback(route.LinkIndex) &&
 			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
 		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
-			found = append(found, fmt.Sprintf("%sroute %s in table %d is not ours", inSix, n.describeRoute(route), route.Table))
+			found = append(found, inSix+n.describeRoute(route)+" is not ours")
 		}
 	}
 	return found, nil
@@ -287,24 +291,25 @@ func (n *namespace) isLoopback(index int) bool {
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
 // for a subnet's first address. The addresses themselves are compared by addressDifferences.
-func expectLocal(expected *compare.Expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected compare.Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return
 	}
 	bits, _ := address.Mask.Size()
 	subnet := netip.PrefixFrom(ip, bits).Masked()
-	from := fmt.Sprintf("on %s from %s", seen.name(address.LinkIndex), ip)
-	local := func(form string, place any) string {
-		return fmt.Sprintf("route %s %s %s in table %d", form, place, from, unix.RT_TABLE_LOCAL)
+	local := func(form int, place netip.Prefix) string {
+		return seen.describeRoute(netlink.Route{
+			Table: unix.RT_TABLE_LOCAL, Type: form, Dst: IPNet(place), LinkIndex: address.LinkIndex, Src: ip.AsSlice(),
+		})
 	}
-	expected.Add(local("local", netip.PrefixFrom(ip, 32)))
+	expected.Add(local(unix.RTN_LOCAL, prefixOf(ip)))
 	if ip.IsLoopback() {
-		expected.Add(local("local", subnet))
+		expected.Add(local(unix.RTN_LOCAL, subnet))
 	}
 	if bits < 31 {
-		expected.Add(local("broadcast", netip.PrefixFrom(lastOf(subnet), 32)))
-		expected.Allow(local("broadcast", netip.PrefixFrom(subnet.Addr(), 32)))
+		expected.Add(local(unix.RTN_BROADCAST, prefixOf(lastOf(subnet))))
+		expected.Allow(local(unix.RTN_BROADCAST, prefixOf(subnet.Addr())))
 	}
 }
 
@@ -323,10 +328,11 @@ var routeTypes = map[int]string{
 }
 
 func (n *namespace) describeRoute(route netlink.Route) string {
-	text, known := routeTypes[route.Type]
+	form, known := routeTypes[route.Type]
 	if !known {
-		text = fmt.Sprintf("type %d ", route.Type)
+		form = fmt.Sprintf("type %d ", route.Type)
 	}
+	text := "route " + form
 	if isDefault(route) {
 		text += "default"
 	} else {
@@ -355,21 +361,21 @@ func (n *namespace) describeRoute(route netlink.Route) string {
 	if !reflect.DeepEqual(route, plain) {
 		text += " with further attributes" // multipath, encapsulation, MTU, ...
 	}
-	return text
+	return fmt.Sprintf("%s in table %d", text, route.Table)
 }
 
 func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
-	sentence := func(rule netlink.Rule) string { return "rule " + describeRule(rule) }
 	local := 0
 	if len(sibling.Tables) > 0 {
 		local = localRulePriority
 	}
+	mainRule := describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN))
 	expected := compare.Expect(
-		sentence(*localRule(local)), sentence(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)),
-		sentence(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
+		describeRule(*localRule(local)), mainRule, describeRule(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
+	expected.Allow(inSix+describeRule(*localRule(0)), inSix+mainRule)
 	for index, table := range sibling.Tables {
 		for _, rule := range rulesFor(table, index) {
-			expected.Add(sentence(*rule))
+			expected.Add(describeRule(*rule))
 		}
 	}
 	rules, err := netlink.RuleList(unix.AF_INET)
@@ -378,38 +384,18 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	}
 	var found []string
 	for _, rule := range rules {
-		found = append(found, sentence(rule))
-	}
-	six, err := sixRules()
-	if err != nil {
-		return nil, err
-	}
-	return append(expected.Differences(found), six...), nil
-}
-
-// sixRules finds rules for routes of IPv6, except for the kernel's own.
-func sixRules() ([]string, error) {
-	if !hasSix() {
-		return nil, nil
-	}
-	expected := compare.Expect()
-	expected.Allow(describeRule(kernelRule(0, unix.RT_TABLE_LOCAL)), describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN)))
-	rules, err := netlink.RuleList(unix.AF_INET6)
-	if errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without rules for IPv6 (CONFIG_IPV6_MULTIPLE_TABLES)
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, rule := range rules {
 		found = append(found, describeRule(rule))
 	}
-	differences := expected.Differences(found)
-	for index := range differences {
-		differences[index] = inSix + "rule " + differences[index]
+	if hasSix() {
+		rules, err = netlink.RuleList(unix.AF_INET6)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without rules for IPv6 (CONFIG_IPV6_MULTIPLE_TABLES)
+			return nil, err
+		}
+		for _, rule := range rules {
+			found = append(found, inSix+describeRule(rule))
+		}
 	}
-	return differences, nil
+	return expected.Differences(found), nil
 }
 
 func kernelRule(priority, table int) netlink.Rule {
@@ -423,7 +409,7 @@ func describeRule(rule netlink.Rule) string {
 	if rule.Src != nil {
 		source = rule.Src.String()
 	}
-	text := fmt.Sprintf("%d: from %s", rule.Priority, source)
+	text := fmt.Sprintf("rule %d: from %s", rule.Priority, source)
 	if rule.Dst != nil {
 		text += " to " + rule.Dst.String()
 	}

@@ -112,11 +112,9 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	}
 	found := map[[digestSize]byte]string{}
 	for _, element := range elements {
-		if len(element.key) != digestSize {
-			return nil, fmt.Errorf("set %s has a key of %d octets", installedSet, len(element.key))
-		}
-		comment := element.attributes[unix.NFTA_SET_ELEM_USERDATA]
-		found[[digestSize]byte(element.key)], _ = userdata.GetString(comment, userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		var digest [digestSize]byte
+		copy(digest[:], keyOf(element))
+		found[digest], _ = userdata.GetString(element[unix.NFTA_SET_ELEM_USERDATA], userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 	}
 	return found, nil
 }

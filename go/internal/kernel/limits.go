@@ -442,8 +442,7 @@ func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 		return err
 	}
 	if err := f.install(f.rules, options); err != nil {
-		takes := func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
-		missing := strings.Join(missingParts(f.rules, takes), ", ")
+		missing := strings.Join(missingParts(f.rules, f.takes(options)), ", ")
 		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
 			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), first(err))
 	}
@@ -518,24 +517,12 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
 	found := map[netip.Addr]uint64{}
 	for _, element := range elements {
-		address, is := netip.AddrFromSlice(element.key)
-		if !is {
-			return nil, fmt.Errorf("set %s has a key of %d octets", set, len(element.key))
+		if address, is := netip.AddrFromSlice(keyOf(element)); is {
+			counter := element.in(unix.NFTA_SET_ELEM_EXPR).in(unix.NFTA_EXPR_DATA)
+			found[address] = counter.big(unix.NFTA_COUNTER_PACKETS)
 		}
-		counter, err := readAttributes(element.attributes[unix.NFTA_SET_ELEM_EXPR])
-		if err != nil {
-			return nil, err
-		}
-		data, err := readAttributes(counter[unix.NFTA_EXPR_DATA])
-		if err != nil {
-			return nil, err
-		}
-		found[address] = data.big(unix.NFTA_COUNTER_PACKETS)
 	}
-	return found, nil
+	return found, err
 }

@@ -50,23 +50,21 @@ func Shape(sibling boot.Sibling) error {
 		}
 	}
 	for _, block := range sibling.Blocks {
-		route, err := blockRoute(sibling, block)
+		link, err := LinkIn(sibling.Around(block))
 		if err != nil {
 			return err
 		}
-		if err := netlink.RouteReplace(&route); err != nil {
-			return fmt.Errorf("route %s: %w", route, err)
+		if err := replaceRoutes(blockRoute(block, link)); err != nil {
+			return err
 		}
 	}
 	for index, table := range sibling.Tables {
-		routes, err := routesIn(table)
+		link, err := LinkIn(table.Subnet)
 		if err != nil {
 			return err
 		}
-		for _, route := range routes {
-			if err := netlink.RouteReplace(&route); err != nil {
-				return fmt.Errorf("route %s: %w", route, err)
-			}
+		if err := replaceRoutes(routesIn(table, link)...); err != nil {
+			return err
 		}
 		for _, rule := range rulesFor(table, index) {
 			if err := addRule(rule); err != nil {
@@ -89,15 +87,19 @@ func Shape(sibling boot.Sibling) error {
 
 // blockRoute makes all addresses of a block local (AnyIP): a program can listen on each of them, and the kernel answers
 // ARP requests for them, although no interface has them.
-func blockRoute(sibling boot.Sibling, block netip.Prefix) (netlink.Route, error) {
-	link, err := LinkIn(sibling.Around(block))
-	if err != nil {
-		return netlink.Route{}, err
-	}
+func blockRoute(block netip.Prefix, link netlink.Link) netlink.Route {
 	return netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, Dst: IPNet(block), LinkIndex: link.Attrs().Index,
-		Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
-	}, nil
+		Table: unix.RT_TABLE_LOCAL, Dst: IPNet(block), LinkIndex: indexOf(link), Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
+	}
+}
+
+func replaceRoutes(routes ...netlink.Route) error {
+	for _, route := range routes {
+		if err := netlink.RouteReplace(&route); err != nil {
+			return fmt.Errorf("route %s: %w", route, err)
+		}
+	}
+	return nil
 }
 
 // closeOtherWays deletes default routes through networks without a desired gateway. Some engines add one even on an
@@ -161,7 +163,7 @@ func rulesFor(t boot.Table, index int) []*netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = unix.AF_INET
 	rule.Priority = firstRulePriority + index
-	rule.Src = IPNet(netip.PrefixFrom(t.From, 32))
+	rule.Src = IPNet(prefixOf(t.From))
 	rule.Table = t.ID
 	if t.Connected {
 		return []*netlink.Rule{rule}
@@ -170,32 +172,27 @@ func rulesFor(t boot.Table, index int) []*netlink.Rule {
 	answer.Family = unix.AF_INET
 	answer.Priority = answerRulePriority + index
 	answer.Src = rule.Src
-	answer.Dst = IPNet(netip.PrefixFrom(t.Gateway, 32))
+	answer.Dst = IPNet(prefixOf(t.Gateway))
 	answer.UIDRange = netlink.NewRuleUIDRange(0, 0)
 	answer.Table = unix.RT_TABLE_MAIN
 	return []*netlink.Rule{answer, rule}
 }
 
-func routesIn(t boot.Table) ([]netlink.Route, error) {
-	link, err := LinkIn(t.Subnet)
-	if err != nil {
-		return nil, err
-	}
-	everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+// routesIn returns the routes of a table, through the interface in its subnet.
+func routesIn(t boot.Table, link netlink.Link) []netlink.Route {
 	routes := []netlink.Route{{
-		Table: t.ID, Dst: IPNet(everywhere), Gw: t.Gateway.AsSlice(),
-		LinkIndex: link.Attrs().Index, Flags: int(netlink.FLAG_ONLINK), Type: unix.RTN_UNICAST,
+		Table: t.ID, Dst: IPNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)), Gw: t.Gateway.AsSlice(),
+		LinkIndex: indexOf(link), Flags: int(netlink.FLAG_ONLINK), Type: unix.RTN_UNICAST,
 	}}
 	if t.Connected {
 		routes = append(routes, netlink.Route{
-			Table: t.ID, Dst: IPNet(t.Subnet), LinkIndex: link.Attrs().Index,
-			Scope: netlink.SCOPE_LINK, Type: unix.RTN_UNICAST,
+			Table: t.ID, Dst: IPNet(t.Subnet.Masked()), LinkIndex: indexOf(link), Scope: netlink.SCOPE_LINK, Type: unix.RTN_UNICAST,
 		})
 	}
 	for _, prefix := range t.Unreachable {
 		routes = append(routes, netlink.Route{Table: t.ID, Dst: IPNet(prefix), Type: unix.RTN_UNREACHABLE})
 	}
-	return routes, nil
+	return routes
 }
 
 // ErrNoInterface means that no interface has the address, as opposed to a failure to find out.
@@ -224,9 +221,7 @@ func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error)
 
 // AddAddress gives an interface an address, if it does not have it.
 func AddAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) error {
-	err := netlink.AddrAdd(link, &netlink.Addr{
-		IPNet: IPNet(netip.PrefixFrom(address, 32)), Scope: int(scope),
-	})
+	err := netlink.AddrAdd(link, &netlink.Addr{IPNet: IPNet(prefixOf(address)), Scope: int(scope)})
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("adding %s to %s: %w", address, link.Attrs().Name, err)
 	}

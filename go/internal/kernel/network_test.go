@@ -172,8 +172,9 @@ func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	if failure != nil {
 		t.Fatal(failure)
 	}
-	text := fmt.Sprintf("%s/32 %s egress", to, words)
-	if got, _, _ := strings.Cut(seen.describeRoute(found), " with further"); err != nil || got != text {
+	text := fmt.Sprintf("route %s/32 %s egress", to, words)
+	got, _, _ := strings.Cut(seen.describeRoute(found), " in table")
+	if got = strings.TrimSuffix(got, " with further attributes"); err != nil || got != text {
 		t.Errorf("from %s: got %s, %v, expected %s", from, got, err, text)
 	}
 }
@@ -405,8 +406,8 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 	for _, text := range []string{
 		"the interface with 10.214.0.138 is missing",
 		"address 10.214.0.138/24 on the interface in 10.214.0.0/24 is missing",
-		"route default via 10.214.0.1 on the interface in 10.214.0.0/24 in table 101 is missing",
-		"route default via 10.214.0.1 on the interface in 10.214.0.0/24 in table 254 is missing",
+		"route default via 10.214.0.1 in table 101 is missing",
+		"route default via 10.214.0.1 in table 254 is missing",
 	} {
 		if !slices.Contains(found, text) {
 			t.Errorf("%q is not in %q", text, found)
@@ -421,7 +422,7 @@ func TestShapeWithoutTables(t *testing.T) {
 	must.Succeed(t, Shape(sibling))
 
 	rules, err := netlink.RuleList(unix.AF_INET)
-	if err != nil || len(rules) != 3 || describeRule(rules[0]) != "0: from all lookup 255" {
+	if err != nil || len(rules) != 3 || describeRule(rules[0]) != "rule 0: from all lookup 255" {
 		t.Errorf("got %v, %v", rules, err)
 	}
 	expectDifferences(t, sibling)

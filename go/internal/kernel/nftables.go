@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -75,9 +76,7 @@ func nftParts() ([]filterPart, error) {
 			for _, attribute := range kind.decide {
 				content := object.attributes[attribute]
 				if attribute == unix.NFTA_RULE_EXPRESSIONS && kind.name == "rule" {
-					if content, err = withoutCounters(content); err != nil {
-						return nil, fmt.Errorf("%s: %w", part.name, err)
-					}
+					content = withoutCounters(content)
 				}
 				part.content = append(fmt.Appendf(part.content, "%d:%d:", attribute, len(content)), content...)
 			}
@@ -88,22 +87,14 @@ func nftParts() ([]filterPart, error) {
 }
 
 // withoutCounters returns the expressions of a rule without those that only count.
-func withoutCounters(expressions []byte) ([]byte, error) {
-	list, err := nl.ParseRouteAttr(expressions)
-	if err != nil {
-		return nil, err
-	}
+func withoutCounters(expressions []byte) []byte {
 	var found []byte
-	for _, each := range list {
-		expression, err := readAttributes(each.Value)
-		if err != nil {
-			return nil, err
-		}
-		if expression.text(unix.NFTA_EXPR_NAME) != "counter" {
-			found = append(fmt.Appendf(found, "%d:", len(each.Value)), each.Value...)
+	for _, each := range listIn(expressions) {
+		if readAttributes(each).text(unix.NFTA_EXPR_NAME) != "counter" {
+			found = append(fmt.Appendf(found, "%d:", len(each)), each...)
 		}
 	}
-	return found, nil
+	return found
 }
 
 // elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
@@ -118,87 +109,44 @@ func elementDifferences() ([]string, error) {
 		if rule.attributes.text(unix.NFTA_RULE_TABLE) != limitTable {
 			continue
 		}
-		set, limit, err := filledSet(rule.attributes[unix.NFTA_RULE_EXPRESSIONS])
-		if err != nil {
-			return nil, err
-		}
-		if set == "" || limit == "counter" {
-			continue
-		}
-		elements, err := elementsOf(set)
-		if err != nil {
-			return nil, fmt.Errorf("set %s: %w", set, err)
-		}
-		if slices.ContainsFunc(elements, func(e setElement) bool { return string(e.attributes[unix.NFTA_SET_ELEM_EXPR]) != limit }) {
-			differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
+		for _, part := range listIn(rule.attributes[unix.NFTA_RULE_EXPRESSIONS]) {
+			expression := readAttributes(part)
+			filling := expression.in(unix.NFTA_EXPR_DATA)
+			limit := filling.in(unix.NFTA_DYNSET_EXPR)
+			if expression.text(unix.NFTA_EXPR_NAME) != "dynset" || limit.text(unix.NFTA_EXPR_NAME) == "counter" {
+				continue
+			}
+			set := filling.text(unix.NFTA_DYNSET_SET_NAME)
+			elements, err := elementsOf(set)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", set, err)
+			}
+			if slices.ContainsFunc(elements, func(element attributes) bool {
+				return !bytes.Equal(element[unix.NFTA_SET_ELEM_EXPR], filling[unix.NFTA_DYNSET_EXPR])
+			}) {
+				differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
+			}
 		}
 	}
 	return differences, nil
 }
 
-// filledSet returns the set to which a rule adds source addresses, if it does, and the expression that it adds with them.
-func filledSet(expressions []byte) (set, limit string, err error) {
-	list, err := nl.ParseRouteAttr(expressions)
-	if err != nil {
-		return "", "", err
-	}
-	for _, each := range list {
-		expression, err := readAttributes(each.Value)
-		if err != nil {
-			return "", "", err
-		}
-		if expression.text(unix.NFTA_EXPR_NAME) != "dynset" {
-			continue
-		}
-		data, err := readAttributes(expression[unix.NFTA_EXPR_DATA])
-		if err != nil {
-			return "", "", err
-		}
-		inner, err := readAttributes(data[unix.NFTA_DYNSET_EXPR])
-		if err != nil {
-			return "", "", err
-		}
-		limit := string(data[unix.NFTA_DYNSET_EXPR])
-		if name := inner.text(unix.NFTA_EXPR_NAME); name == "counter" {
-			limit = name
-		}
-		return data.text(unix.NFTA_DYNSET_SET_NAME), limit, nil
-	}
-	return "", "", nil
-}
-
-// setElement is an element of a set: its key, and everything that the kernel says of it.
-type setElement struct {
-	key        []byte
-	attributes attributes
-}
-
-func elementsOf(set string) ([]setElement, error) {
+// elementsOf returns everything that the kernel says of the elements of a set of ours.
+func elementsOf(set string) ([]attributes, error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
-	if err != nil {
-		return nil, err
-	}
-	var found []setElement
+	var found []attributes
 	for _, list := range lists {
-		elements, err := nl.ParseRouteAttr(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS])
-		if err != nil {
-			return nil, err
-		}
-		for _, each := range elements {
-			element, err := readAttributes(each.Value)
-			if err != nil {
-				return nil, err
-			}
-			key, err := readAttributes(element[unix.NFTA_SET_ELEM_KEY])
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, setElement{key[unix.NFTA_DATA_VALUE], element})
+		for _, each := range listIn(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
+			found = append(found, readAttributes(each))
 		}
 	}
-	return found, nil
+	return found, err
+}
+
+func keyOf(element attributes) []byte {
+	return element.in(unix.NFTA_SET_ELEM_KEY)[unix.NFTA_DATA_VALUE]
 }
 
 // askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
@@ -221,11 +169,7 @@ func askNftables(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObje
 		if len(message) < nl.SizeofNfgenmsg {
 			return nil, errors.New("the kernel's answer is too short")
 		}
-		read, err := readAttributes(message[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return nil, err
-		}
-		objects = append(objects, nftObject{message[0], read})
+		objects = append(objects, nftObject{message[0], readAttributes(message[nl.SizeofNfgenmsg:])})
 	}
 	return objects, nil
 }
@@ -236,17 +180,27 @@ const attributeNumber = 0x3fff
 // attributes are netlink attributes by number. They can be nested.
 type attributes map[int][]byte
 
-func readAttributes(data []byte) (attributes, error) {
-	list, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return nil, err
-	}
+func readAttributes(data []byte) attributes {
+	list, _ := nl.ParseRouteAttr(data) // the kernel's can be read
 	found := attributes{}
 	for _, each := range list {
 		found[int(each.Attr.Type&attributeNumber)] = each.Value
 	}
-	return found, nil
+	return found
 }
+
+// listIn returns the values of attributes that are all of the same number.
+func listIn(data []byte) [][]byte {
+	list, _ := nl.ParseRouteAttr(data)
+	var found [][]byte
+	for _, each := range list {
+		found = append(found, each.Value)
+	}
+	return found
+}
+
+// in returns the attributes within one: none without it.
+func (a attributes) in(number int) attributes { return readAttributes(a[number]) }
 
 func (a attributes) text(number int) string { return strings.TrimRight(string(a[number]), "\x00") }
 

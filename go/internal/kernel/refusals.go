@@ -92,10 +92,7 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 		if message.Header.Type != logPacket || len(message.Data) < nl.SizeofNfgenmsg {
 			continue
 		}
-		attributes, err := readAttributes(message.Data[nl.SizeofNfgenmsg:])
-		if err != nil {
-			return nil, err
-		}
+		attributes := readAttributes(message.Data[nl.SizeofNfgenmsg:])
 		if refused, is := ReadRefusal(attributes[logPayload]); is {
 			if number := attributes[logNumber]; len(number) == 4 {
 				refused.Number = binary.BigEndian.Uint32(number)

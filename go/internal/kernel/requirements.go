@@ -200,28 +200,13 @@ func first(err error) error {
 // loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each
 // module that it has loaded, and runs modprobe again for those before: 50 times for all of them in one.
 func (f limitFilter) loadModules() {
-	connection, err := openFilter(nil)
-	if err != nil || requireFilter(connection) != nil {
-		return
-	}
-	for _, rule := range covering(f.rules) {
-		_ = f.install([]*nftables.Rule{rule}, nil) // whether it takes them all is asked for afterwards
+	if connection, err := openFilter(nil); err == nil && requireFilter(connection) == nil {
+		_ = missingParts(f.rules, f.takes(nil)) // whether it takes them all is asked for afterwards
 	}
 }
 
-// covering returns some of the rules, in which each expression of all occurs.
-func covering(rules []*nftables.Rule) []*nftables.Rule {
-	chosen, covered := []*nftables.Rule{}, map[string]bool{}
-	for _, rule := range rules {
-		before := len(covered)
-		for _, part := range partsOf(rule) {
-			covered[part] = true
-		}
-		if len(covered) > before {
-			chosen = append(chosen, rule)
-		}
-	}
-	return chosen
+func (f limitFilter) takes(options []nftables.ConnOption) func(*nftables.Rule) bool {
+	return func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
 }
 
 // builtIn are expressions that every kernel with nf_tables has (nft_basic_types in its nf_tables_core.c), by their types

@@ -92,24 +92,6 @@ func TestMissingParts(t *testing.T) {
 	}
 }
 
-// Modules are loaded by a few of the rules, in which everything occurs that occurs in any.
-func TestFewRulesLoadAllModules(t *testing.T) {
-	limits := nettest.SmallLimits()
-	rules := newLimitFilter(limits).rules
-	parts := func(some []*nftables.Rule) []string {
-		all := []string{}
-		for _, rule := range some {
-			all = append(all, partsOf(rule)...)
-		}
-		slices.Sort(all)
-		return slices.Compact(all)
-	}
-	few := covering(rules)
-	if !slices.Equal(parts(few), parts(rules)) || len(few) > len(parts(rules)) {
-		t.Errorf("%q of %q, by %d rules", parts(few), parts(rules), len(few))
-	}
-}
-
 // nobody is a user that has no process on any machine.
 const nobody = 64_999
 

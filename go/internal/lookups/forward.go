@@ -15,6 +15,7 @@ import (
 
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/statussocket"
 )
 
 const (
@@ -81,22 +82,12 @@ func Forward(arguments []string, given []*os.File) error {
 
 // Listen opens the forwarder's sockets, to be handed down.
 func Listen(listen netip.AddrPort) ([]*os.File, error) {
-	datagrams, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen))
+	datagrams, err := statussocket.Handed(net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen)))
 	if err != nil {
 		return nil, err
 	}
-	defer datagrams.Close()
-	streams, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen))
-	if err != nil {
-		return nil, err
-	}
-	defer streams.Close()
-	one, err := datagrams.File()
-	if err != nil {
-		return nil, err
-	}
-	other, err := streams.File()
-	return []*os.File{one, other}, err
+	streams, err := statussocket.Handed(net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen)))
+	return []*os.File{datagrams, streams}, err
 }
 
 func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
@@ -167,7 +158,6 @@ type replyQueue struct {
 	octets  atomic.Int64
 }
 
-// add has an answer wait, if there is room.
 func (q *replyQueue) add(reply []byte) bool {
 	if q.octets.Add(int64(len(reply))) <= mostUnread {
 		select {

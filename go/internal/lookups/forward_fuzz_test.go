@@ -99,7 +99,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(query.Id, []byte{0, 0, 0x80})
 	f.Fuzz(func(t *testing.T, id uint16, message []byte) {
 		query.Id = id
-		if _, is := answerTo(query, message); is && (binary.BigEndian.Uint16(message) != id || message[2]>>7 != 1) {
+		if found, _ := answerTo(query, message); found != nil && (binary.BigEndian.Uint16(message) != id || message[2]>>7 != 1) {
 			t.Errorf("%x is taken for the answer to %d", message, id)
 		}
 	})

@@ -244,7 +244,6 @@ func (s *share) isFull(rule string) bool {
 	return rule != "" && count >= mostWaiting
 }
 
-// start starts those that wait and for which there is room, in their order.
 func (f *forwarder) start(shared *share) {
 	oldest := f.now().Add(-waitTime)
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
@@ -266,7 +265,6 @@ func (s *share) hasRoom(rule string) bool {
 	return s.running < lookupsOfAShare && s.below[rule] < lookupsOfARule
 }
 
-// run asks for a name, answers all who wait for it, and starts others.
 func (f *forwarder) run(l *pendingLookup, shared *share) {
 	reply, err := f.exchange(l)
 	f.lock.Lock()
@@ -320,7 +318,6 @@ func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 	return longestTTL
 }
 
-// giveUp answers those that have waited for room for too long.
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
@@ -406,17 +403,24 @@ func (l *pendingLookup) answer(reply *dns.Msg) {
 	}
 }
 
-// answerTo reads the answer to a query, which repeats its question. One that is cut off is none.
-func answerTo(query *dns.Msg, message []byte) (*dns.Msg, bool) {
+var errUnreadable = errors.New("the reply of the engine's resolver can't be read")
+
+// answerTo reads the answer to a query, which repeats its question. What answers another query is nil.
+func answerTo(query *dns.Msg, message []byte) (*dns.Msg, error) {
 	const answers = 6 // where their number is
+	if len(message) < 2 || binary.BigEndian.Uint16(message) != query.Id {
+		return nil, nil
+	}
 	said := new(dns.Msg)
-	if said.Unpack(message) != nil || said.Id != query.Id || !said.Response || len(said.Question) == 0 ||
+	if said.Unpack(message) != nil || len(said.Question) == 0 ||
 		len(said.Answer) != int(binary.BigEndian.Uint16(message[answers:])) {
-		return nil, false
+		return nil, errUnreadable
 	}
 	asked, repeated := query.Question[0], said.Question[0]
-	same := repeated.Qtype == asked.Qtype && repeated.Qclass == asked.Qclass && strings.EqualFold(repeated.Name, asked.Name)
-	return said, same
+	if !said.Response || repeated.Qtype != asked.Qtype || repeated.Qclass != asked.Qclass || !strings.EqualFold(repeated.Name, asked.Name) {
+		return nil, nil
+	}
+	return said, nil
 }
 
 func has(reply *dns.Msg, network netip.Prefix) bool {
@@ -458,8 +462,8 @@ func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) 
 			}
 			var size int
 			for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
-				if reply, is := answerTo(query, message[:size]); is {
-					return reply, nil
+				if reply, err := answerTo(query, message[:size]); reply != nil || err != nil {
+					return reply, err
 				}
 			}
 			if !errors.Is(err, os.ErrDeadlineExceeded) {

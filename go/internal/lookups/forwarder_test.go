@@ -1,6 +1,7 @@
 package lookups
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -247,8 +248,8 @@ func TestForwarderTellsAddresses(t *testing.T) {
 	query := queryFor("A.rule.test.")
 	query.Id = resolved.Id
 	for end := range len(reply) + 1 {
-		if found, is := answerTo(query, reply[:end]); is != (end == len(reply)) {
-			t.Errorf("%d octets of a reply: %v", end, found)
+		if found, err := answerTo(query, reply[:end]); (found != nil) != (end == len(reply)) || end >= 2 && (err == nil) != (found != nil) {
+			t.Errorf("%d octets of a reply: %v, %v", end, found, err)
 		}
 	}
 }
@@ -449,18 +450,27 @@ func TestForwarderAsksOnlyWhatMatters(t *testing.T) {
 	}
 }
 
-// A query that is not answered is repeated, and given up in time. What answers another query is not the answer.
+// A query that is not answered is repeated, and given up in time. What answers another query is not the answer, and a reply that
+// can't be read is a failure at once.
 func TestExchangeOverUDP(t *testing.T) {
 	server := must.Open[*net.UDPConn](t)(net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0"))))
 	go func() {
 		message := make([]byte, longestDatagram)
-		for repetition := 0; ; repetition++ {
+		for heard := 0; ; {
 			size, from, err := server.ReadFromUDPAddrPort(message)
 			if err != nil {
 				return
 			}
 			query := unpacked(t, message[:size])
-			if query.Question[0].Name == "silent.test." || repetition == 0 {
+			switch query.Question[0].Name {
+			case "silent.test.":
+				continue
+			case "late.test.":
+				if heard++; heard == 1 {
+					continue
+				}
+			case "broken.test.":
+				_, _ = server.WriteToUDPAddrPort(message[:size-1], from)
 				continue
 			}
 			right, wrong := new(dns.Msg).SetReply(query), new(dns.Msg).SetReply(query)
@@ -471,11 +481,11 @@ func TestExchangeOverUDP(t *testing.T) {
 		}
 	}()
 	ask := exchangeWith(server.LocalAddr().(*net.UDPAddr).AddrPort())
-	for name, wanted := range map[string]bool{"late.test.": true, "silent.test.": false} {
+	for name, wanted := range map[string]error{"late.test.": nil, "silent.test.": os.ErrDeadlineExceeded, "broken.test.": errUnreadable} {
 		begun := time.Now()
 		lookup := asking(queryFor(name))
 		lookup.since = begun.Add(-2 * time.Second)
-		if reply, err := ask(lookup); (err == nil) != wanted || wanted && reply.Rcode != dns.RcodeSuccess {
+		if reply, err := ask(lookup); !errors.Is(err, wanted) || wanted == nil && reply.Rcode != dns.RcodeSuccess {
 			t.Errorf("%s: %v, %v", name, reply, err)
 		}
 		if taken := time.Since(begun); taken > lookupTime-time.Second {

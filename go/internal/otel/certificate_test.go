@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/statussocket"
 )
 
 // shows returns a connection to a server that shows a certificate of the authority, and signs with a key.
@@ -44,8 +45,8 @@ func TestNoting(t *testing.T) {
 		"shown without a key": {signer.shows(t, newKey(t)), false},
 		"of somebody else":    {newAuthority(t).shows(t, nil), false},
 	} {
-		var noted []*Certificate
-		note := func(shown *Certificate) { noted = append(noted, shown) }
+		var noted []*statussocket.Certificate
+		note := func(shown *statussocket.Certificate) { noted = append(noted, shown) }
 		taken := noting{credentials.NewTLS(signer.settings(t, "127.0.0.1:1").tls), note}.Clone()
 
 		_, _, err := taken.ClientHandshake(context.Background(), collectorName, each.server)

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"clawker-fw/internal/statussocket"
 )
 
 const (
@@ -30,9 +32,9 @@ type Exporter struct {
 	records  chan record
 	sent     atomic.Uint64
 	lost     atomic.Uint64
-	shown    atomic.Pointer[Certificate] // the collector's, at the last handshake
-	longest  time.Duration               // of a connection
-	patience time.Duration               // with a call
+	shown    atomic.Pointer[statussocket.Certificate] // the collector's, at the last handshake
+	longest  time.Duration                            // of a connection
+	patience time.Duration                            // with a call
 	calls    context.Context
 	cancel   context.CancelFunc
 	stop     chan struct{}

@@ -10,8 +10,6 @@ import (
 	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/encoding/protowire"
-
-	"clawker-fw/internal/policy"
 )
 
 // record is one query and what became of it. A waiting one takes about 200 bytes.
@@ -21,7 +19,9 @@ type record struct {
 	client  netip.Addr
 	name    string
 	kind    uint16
-	outcome policy.Outcome
+	reason  string // why it was refused, or "" if it was allowed
+	code    int    // the response code
+	answers int    // the number of answer records
 }
 
 // longestName bounds what a waiting record takes: escaped octets make a name up to four times as long.
@@ -59,19 +59,19 @@ func (r record) encode(now time.Time) *logs.LogRecord {
 		Attributes: []*common.KeyValue{
 			{Key: "clawker_fw.duration_ms", Value: &common.AnyValue{Value: took}},
 			attribute("client.address", r.client.String()),
-			{Key: "dns.answer.count", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(r.outcome.Answers)}}},
+			{Key: "dns.answer.count", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(r.answers)}}},
 			attribute("dns.question.name", r.name),
 			attribute("dns.question.type", dns.Type(r.kind).String()),
-			attribute("dns.response.code", dns.RcodeToString[r.outcome.Code]),
+			attribute("dns.response.code", dns.RcodeToString[r.code]),
 		},
 	}
-	if r.outcome.Allowed() {
+	if r.reason == "" {
 		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_INFO
 		found.Attributes = append(found.Attributes, attribute("clawker_fw.action", "allowed"))
 	} else {
 		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_WARN
 		found.Attributes = append(found.Attributes,
-			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.outcome.Reason))
+			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.reason))
 	}
 	return found
 }

@@ -1,24 +1,19 @@
 package otel
 
 import (
+	"math/rand/v2"
+	"time"
+
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/policy"
 	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
 
 func init() { resolver.Register("otel", setup) }
-
-// Status is what the plugin reports on its socket.
-type Status struct {
-	hotfile.Status
-	Sent uint64 `json:"sent"` // records that the collector has taken since the start
-	Lost uint64 `json:"lost"` // records that it has not
-
-	Collector *Certificate `json:"collector,omitempty"` // what the collector has shown of itself
-}
 
 // setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
 // The resolver starts without a usable file: telemetry must not keep it from answering.
@@ -39,14 +34,31 @@ func setup(controller *caddy.Controller) error {
 	go exporter.Run()
 	go statussocket.Tell(listener, func() any {
 		_, loaded := settings.Fresh()
-		return Status{loaded, exporter.sent.Load(), exporter.lost.Load(), exporter.shown.Load()}
+		counts := statussocket.Telemetry{Sent: exporter.sent.Load(), Lost: exporter.lost.Load(), Collector: exporter.shown.Load()}
+		return statussocket.Plugin{Status: loaded, Telemetry: counts}
 	})
 	controller.OnShutdown(func() error {
 		exporter.Close()
 		return nil
 	})
-	resolver.ConfigOf(controller).AddPlugin(func(next plugin.Handler) plugin.Handler {
-		return Handler{next, settings.Value, exporter.Add}
-	})
+	resolver.ConfigOf(controller).Told = recording(settings.Value, exporter.Add)
 	return nil
+}
+
+// recording returns what records queries. Every refused one has a record, and of the allowed ones the share in the settings.
+func recording(settings func() *Settings, add func(record)) func(resolver.Outcome) {
+	return func(outcome resolver.Outcome) {
+		settings := settings()
+		if settings == nil || outcome.Reason == "" && !isSampled(settings.sample) {
+			return
+		}
+		add(record{
+			at: outcome.Began, took: time.Since(outcome.Began), client: policy.AddressOf(outcome.Client), name: shortened(outcome.Name),
+			kind: outcome.Type, reason: outcome.Reason, code: outcome.Code, answers: outcome.Answers,
+		})
+	}
+}
+
+func isSampled(share float64) bool {
+	return share == 1 || rand.Float64() < share
 }

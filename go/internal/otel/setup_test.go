@@ -4,12 +4,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns/caddy"
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
+	"clawker-fw/internal/statussocket"
 )
 
 // The plugin starts without settings, says so on its socket, and takes them once they are there.
@@ -19,11 +21,13 @@ func TestSetup(t *testing.T) {
 
 	must.Succeed(t, setup(controller))
 
-	plugins := resolver.ConfigOf(controller).Plugin
-	if len(plugins) != 1 || plugins[0](nil).Name() != "otel" {
-		t.Errorf("there are %d plugins", len(plugins))
+	if resolver.ConfigOf(controller).Told == nil {
+		t.Error("nobody is told of queries")
 	}
-	read := func() Status { return filetest.StatusFrom[Status](t, socket) }
+	read := func() (status statussocket.Plugin) {
+		must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &status))
+		return status
+	}
 	if status := read(); status.Digest != "" || !strings.Contains(status.Reason, "no such file") {
 		t.Errorf("got %+v", status)
 	}

@@ -1,7 +1,7 @@
 package page
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf16"
 
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/reason"
@@ -42,7 +41,6 @@ type half struct {
 	err error
 }
 
-// shown is a refusal as it is on the page.
 type shown struct {
 	By string `json:"by"`
 	refused
@@ -90,17 +88,21 @@ func newDocument(source netip.Addr, halves ...half) document {
 
 func show(by string, known refused) shown {
 	known.First, known.Last = known.First.UTC(), known.Last.UTC()
-	made := shown{By: by, refused: known, Sentence: reason.Sentences[known.Reason]}
+	made := shown{By: by, Sentence: reason.Sentences[known.Reason]}
+	if host, url := urlOf(known); url != "" {
+		made.Command = reason.Command(known.Reason, host, url)
+	}
+	for _, text := range []*string{&known.Protocol, &known.Name, &known.Address, &known.Method, &known.Path, &known.Reason} {
+		*text = printable(*text)
+	}
 	if by == byProxy && known.Reason == reason.NoRule { // Envoy knows of no rules for other ports, so it says no more than this
 		protocol := known.Protocol
 		if protocol == "tls" {
 			protocol = "https"
 		}
-		made.Sentence += fmt.Sprintf(" over %s on port %d", printable(protocol), known.Port)
+		made.Sentence += fmt.Sprintf(" over %s on port %d", protocol, known.Port)
 	}
-	if host, url := urlOf(known); url != "" {
-		made.Command = reason.Command(known.Reason, host, url)
-	}
+	made.refused = known
 	return made
 }
 
@@ -129,51 +131,31 @@ func urlOf(known refused) (host, url string) {
 	return host, url
 }
 
-// json returns a part of the document in ASCII: nothing in it has an effect on a terminal.
-func (s shown) json() []byte { return inASCII(s) }
+func (s shown) json() []byte { return encode(s) }
 
-func (d document) json() []byte { return append(inASCII(d), '\n') }
+func (d document) json() []byte { return append(encode(d), '\n') }
 
-func inASCII(value any) []byte {
-	encoded, err := json.Marshal(value)
-	if err != nil {
-		return nil // no value of ours can't be encoded
-	}
-	var ascii bytes.Buffer
-	for _, each := range string(encoded) {
-		switch {
-		case each < 0x7f:
-			ascii.WriteRune(each)
-		case each > 0xffff:
-			first, second := utf16.EncodeRune(each)
-			fmt.Fprintf(&ascii, `\u%04x\u%04x`, first, second)
-		default:
-			fmt.Fprintf(&ascii, `\u%04x`, each)
-		}
-	}
-	return ascii.Bytes()
+func encode(value any) []byte {
+	encoded, _ := json.Marshal(value) // no value of ours can't be encoded
+	return encoded
 }
 
 func (s shown) text() string {
-	what := printable(s.Name)
-	if s.Name == "" {
-		what = printable(s.Address)
-	}
-	if s.Protocol != "dns" && s.Protocol != "http" {
-		what += ":" + strconv.Itoa(s.Port)
-	} else if s.Protocol == "http" && s.Port != 80 && !strings.Contains(s.Name, ":") {
+	what := cmp.Or(s.Name, s.Address)
+	usual := s.Protocol == "dns" || s.Protocol == "http" && (s.Port == 80 || strings.Contains(s.Name, ":"))
+	if !usual {
 		what += ":" + strconv.Itoa(s.Port)
 	}
-	parts := []string{s.Last.Format("15:04:05Z"), printable(s.Protocol), what}
+	parts := []string{s.Last.Format("15:04:05Z"), s.Protocol, what}
 	for _, each := range []string{s.Method, s.Path} {
 		if each != "" {
-			parts = append(parts, printable(each))
+			parts = append(parts, each)
 		}
 	}
 	if s.Count > 1 {
 		parts = append(parts, fmt.Sprintf("(%d times)", s.Count))
 	}
-	lines := strings.Join(parts, " ") + "\n  " + s.Sentence + " (" + printable(s.Reason) + ")\n"
+	lines := strings.Join(parts, " ") + "\n  " + s.Sentence + " (" + s.Reason + ")\n"
 	if s.Command != "" {
 		lines += "  " + s.Command + "\n"
 	}
@@ -181,7 +163,7 @@ func (s shown) text() string {
 }
 
 // printable returns a text that an agent has chosen without anything that a terminal could obey, or that looks like a line of
-// ours.
+// ours. Text of this kind is the same in JSON.
 func printable(text string) string {
 	if strings.ContainsFunc(text, func(each rune) bool { return each <= ' ' || each >= 0x7f || each == '"' }) {
 		return strconv.QuoteToASCII(text)

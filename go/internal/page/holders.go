@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// followAgain is how long to wait after the kernel's news could not be followed.
 const followAgain = time.Second
 
 // holder is who has an address: a hardware address, and since when that is known. It is the zero time for one that had it when
@@ -86,7 +85,6 @@ func (h *Holders) see(neighbour netlink.Neigh) {
 	}
 }
 
-// learn notes the hardware address that an address has now.
 func (h *Holders) learn(source netip.Addr, hardware string) holder {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()

@@ -1,12 +1,17 @@
 package page
 
 import (
+	"bufio"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +37,6 @@ const (
 	requestTime = 5 * time.Second
 )
 
-// server answers agents.
 type server struct {
 	store *Store
 	other func(netip.Addr, string) (told, error)
@@ -73,12 +77,7 @@ func overHTTP(pages http.Handler) *http.Server {
 // Listen opens the socket for the page. It outlives the recorder, so that requests wait in it while that is started again.
 func Listen(settings boot.PageSettings) (*os.File, error) {
 	if settings.Socket == "" {
-		listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(settings.Listen))
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close()
-		return listener.File()
+		return statussocket.Handed(net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(settings.Listen)))
 	}
 	return statussocket.Prepare(settings.Socket, 0o666) // Envoy is whoever it is; agents see no file of the container
 }
@@ -89,12 +88,7 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 	headers.Set("Cache-Control", "no-store")
 	headers.Set("Content-Type", "text/plain; charset=utf-8")
 	headers.Set("X-Content-Type-Options", "nosniff")
-	said := asked.Header.Values(agentHeader)
-	if len(said) != 1 {
-		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
-		return
-	}
-	source, err := netip.ParseAddr(said[0])
+	source, err := netip.ParseAddr(strings.Join(asked.Header.Values(agentHeader), " ")) // several are no address
 	if err != nil {
 		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
 		return
@@ -189,4 +183,86 @@ func (s *server) askOther(source netip.Addr, hardware string) (told, error) {
 		s.mutex.Unlock()
 	}
 	return found, err
+}
+
+// The page's server asks the other sibling's recorder over TCP, at a port that the packet filter opens for Envoy alone: one
+// line with the agent's address and its hardware address, answered with what is known about it, as JSON.
+
+const (
+	// patience is how long a question may take, on both sides.
+	patience = time.Second
+	// mostAnswered is how many questions are answered at once. Further ones wait.
+	mostAnswered = 16
+
+	longestQuestion = 64
+	// longestTold bounds what an answer may have: more than mostRefusals with the longest texts.
+	longestTold = 1 << 18
+)
+
+// Tell answers questions about agents from those addresses that may ask, for ever.
+func (s *Store) Tell(listener net.Listener, askers []netip.Addr) error {
+	statussocket.Serve(listener, mostAnswered, func(connection net.Conn) {
+		from, err := netip.ParseAddrPort(connection.RemoteAddr().String())
+		if err == nil && slices.Contains(askers, from.Addr().Unmap()) {
+			_ = s.answer(connection) // who has asked sees that there is no answer
+		}
+	})
+	return net.ErrClosed
+}
+
+func (s *Store) answer(connection net.Conn) error {
+	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
+	question, err := bufio.NewReader(io.LimitReader(connection, longestQuestion)).ReadString('\n')
+	if err != nil {
+		return err
+	}
+	source, hardware, err := readQuestion(question)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(connection).Encode(s.Told(source, hardware))
+}
+
+func question(source netip.Addr, hardware string) string {
+	return source.String() + " " + hardware + "\n"
+}
+
+func readQuestion(text string) (netip.Addr, string, error) {
+	address, hardware, _ := strings.Cut(strings.TrimSuffix(text, "\n"), " ")
+	source, err := netip.ParseAddr(address)
+	if err != nil {
+		return netip.Addr{}, "", err
+	}
+	read, err := net.ParseMAC(hardware)
+	return source, read.String(), err
+}
+
+type other struct {
+	own   netip.Addr // the address that may ask
+	place netip.AddrPort
+}
+
+func (o other) ask(source netip.Addr, hardware string) (told, error) {
+	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.own, 0))}
+	connection, err := dialer.Dial("tcp4", o.place.String())
+	if err != nil {
+		return told{}, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
+		return told{}, err
+	}
+	if _, err := io.WriteString(connection, question(source, hardware)); err != nil {
+		return told{}, err
+	}
+	var answer told
+	if err := json.NewDecoder(io.LimitReader(connection, longestTold)).Decode(&answer); err != nil {
+		return told{}, err
+	}
+	if answer.Since.IsZero() {
+		return told{}, errors.New("the answer does not say since when")
+	}
+	return answer, nil
 }

@@ -38,7 +38,6 @@ const (
 	justBefore = 50 * time.Millisecond
 )
 
-// refused is something that was refused to an agent, once or often.
 type refused struct {
 	Protocol string    `json:"protocol"`
 	Name     string    `json:"name,omitempty"` // as the agent has named it

@@ -42,7 +42,7 @@ func FuzzServeDNS(f *testing.F) {
 			return
 		}
 		var refusals bytes.Buffer
-		asked := Handler{source, NewRecorder(&refusals), func() time.Time { return then }}
+		asked := Handler{source, NewRecorder(&refusals), func() time.Time { return then }, nil}
 		who := &writer{from: stranger}
 		if _, err := asked.ServeDNS(context.Background(), who, query); err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/reason"
+	"clawker-fw/internal/resolver"
 )
 
 // ownPage is the name of the page on which agents read their refusals, which is always in the list: no traffic of theirs.
@@ -27,11 +28,13 @@ type Handler struct {
 	source   *hotfile.File[*List]
 	refusals *Recorder
 	now      func() time.Time
+	told     func(resolver.Outcome)
 }
 
-// NewHandler returns a handler that answers from a source, and writes refusals to out.
-func NewHandler(source *hotfile.File[*List], out io.Writer) Handler {
-	return Handler{source, NewRecorder(out), time.Now}
+// NewHandler returns a handler that answers from a source, writes refusals to out, and tells what it did, if somebody wants to
+// know.
+func NewHandler(source *hotfile.File[*List], out io.Writer, told func(resolver.Outcome)) Handler {
+	return Handler{source, NewRecorder(out), time.Now, told}
 }
 
 // longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
@@ -54,8 +57,8 @@ func (h Handler) Name() string { return "policy" }
 
 // ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
 // Every other name does not exist (RFC 2308). Transfers are refused; updates and notifications are not implemented.
-func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
-	list := h.source.Value()
+func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *dns.Msg) (int, error) {
+	began, list := time.Now(), h.source.Value()
 	reply := new(dns.Msg)
 	reply.SetReply(query)
 	reply.Authoritative = true
@@ -91,7 +94,12 @@ func (h Handler) ServeDNS(ctx context.Context, writer dns.ResponseWriter, query 
 	err := writer.WriteMsg(reply)
 	forPage := because == "" && question.Name() == ownPage
 	if !forPage && !isOwnCheck(writer.RemoteAddr(), question.QName()) {
-		tell(ctx, Outcome{true, because, reply.Rcode, len(reply.Answer)})
+		if h.told != nil {
+			h.told(resolver.Outcome{
+				Client: writer.RemoteAddr(), Name: question.QName(), Type: question.QType(), Began: began,
+				Reason: because, Code: reply.Rcode, Answers: len(reply.Answer),
+			})
+		}
 		if because != "" { // on record even if the client has not waited for the answer
 			err = errors.Join(err, h.refusals.Record(writer.RemoteAddr(), reply, because))
 		}

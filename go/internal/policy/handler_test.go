@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
+	"clawker-fw/internal/resolver"
 )
 
 // writer is a client that records the reply.
@@ -49,7 +51,7 @@ func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	source := hotfile.New(path, Parse)
 	source.Refresh()
 	var refusals bytes.Buffer
-	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }}, &refusals
+	return Handler{source, NewRecorder(&refusals), func() time.Time { return then }, nil}, &refusals
 }
 
 // ask returns the reply to one query as it would be on the wire, and the record of it.
@@ -234,33 +236,38 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 	}
 }
 
-// A plugin before this one learns the decision itself: the response code does not say whether a query was refused.
+// Whoever is told learns the decision itself: the response code does not say whether a query was refused.
 func TestServeDNSTellsTheOutcome(t *testing.T) {
+	type outcome struct {
+		reason        string
+		code, answers int
+	}
 	for what, each := range map[string]struct {
 		from   net.Addr
 		name   string
 		kind   uint16
-		wanted Outcome
+		wanted *outcome
 	}{
-		"the address":      {stranger, "a.test.", dns.TypeA, Outcome{true, "", dns.RcodeSuccess, 1}},
-		"no data":          {stranger, "a.test.", dns.TypeAAAA, Outcome{true, "", dns.RcodeSuccess, 0}},
-		"another":          {stranger, "b.test.", dns.TypeA, Outcome{true, reason.NoRule, dns.RcodeNameError, 0}},
-		"a denied one":     {stranger, "no.w.test.", dns.TypeA, Outcome{true, reason.Denied, dns.RcodeNameError, 0}},
-		"a transfer":       {stranger, "a.test.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
-		"the page":         {stranger, "Clawker.INTERNAL.", dns.TypeA, Outcome{}},
-		"no data of it":    {stranger, "clawker.internal.", dns.TypeAAAA, Outcome{}},
-		"a transfer of it": {stranger, "clawker.internal.", dns.TypeAXFR, Outcome{true, reason.BadRequest, dns.RcodeRefused, 0}},
-		"what fwctl asks":  {ourself, askedByOurselves, dns.TypeA, Outcome{}},
+		"the address":      {stranger, "a.test.", dns.TypeA, &outcome{"", dns.RcodeSuccess, 1}},
+		"no data":          {stranger, "a.test.", dns.TypeAAAA, &outcome{"", dns.RcodeSuccess, 0}},
+		"another":          {stranger, "b.test.", dns.TypeA, &outcome{reason.NoRule, dns.RcodeNameError, 0}},
+		"a denied one":     {stranger, "no.w.test.", dns.TypeA, &outcome{reason.Denied, dns.RcodeNameError, 0}},
+		"a transfer":       {stranger, "a.test.", dns.TypeAXFR, &outcome{reason.BadRequest, dns.RcodeRefused, 0}},
+		"the page":         {stranger, "Clawker.INTERNAL.", dns.TypeA, nil},
+		"no data of it":    {stranger, "clawker.internal.", dns.TypeAAAA, nil},
+		"a transfer of it": {stranger, "clawker.internal.", dns.TypeAXFR, &outcome{reason.BadRequest, dns.RcodeRefused, 0}},
+		"what fwctl asks":  {ourself, askedByOurselves, dns.TypeA, nil},
 	} {
 		asked, _ := handler(t)
+		var found *outcome
+		asked.told = func(o resolver.Outcome) { found = &outcome{o.Reason, o.Code, o.Answers} }
 		query := new(dns.Msg)
 		query.SetQuestion(each.name, each.kind)
-		ctx, outcome := WithOutcome(context.Background())
 
-		must.Get[int](t)(asked.ServeDNS(ctx, &writer{from: each.from}, query))
+		must.Get[int](t)(asked.ServeDNS(context.Background(), &writer{from: each.from}, query))
 
-		if *outcome != each.wanted || outcome.Allowed() != (each.wanted.Reason == "") {
-			t.Errorf("%s: got %+v, expected %+v", what, *outcome, each.wanted)
+		if !reflect.DeepEqual(found, each.wanted) {
+			t.Errorf("%s: got %+v, expected %+v", what, found, each.wanted)
 		}
 	}
 }

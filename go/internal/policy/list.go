@@ -17,7 +17,6 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// deny is the value of an entry without an address.
 const deny = "deny"
 
 // file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of

@@ -13,12 +13,6 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// Status is what the process reports on its socket, a file in the container that no agent can open.
-type Status struct {
-	Build string `json:"build"`
-	hotfile.Status
-}
-
 func init() { resolver.Register("policy", setup) }
 
 // setup reads `policy FILE SOCKET` from the Corefile: the list, and the socket on which the process reports its status.
@@ -39,10 +33,10 @@ func setup(controller *caddy.Controller) error {
 	go source.Follow()
 	go statussocket.Tell(listener, func() any {
 		_, loaded := source.Fresh()
-		return Status{"CoreDNS-" + coremain.CoreVersion, loaded}
+		return statussocket.Plugin{Build: "CoreDNS-" + coremain.CoreVersion, Status: loaded}
 	})
-	handler := NewHandler(source, os.Stdout)
 	config := resolver.ConfigOf(controller)
+	handler := NewHandler(source, os.Stdout, config.Told)
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	config.UDPDecorateWriterFunc = handler.watchUDP
 	config.WatchTCP = handler.watchTCP

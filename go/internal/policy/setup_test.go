@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coredns/caddy"
 
@@ -12,6 +13,7 @@ import (
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
+	"clawker-fw/internal/statussocket"
 )
 
 // listOf returns a list that allows one name.
@@ -32,14 +34,15 @@ func TestSetup(t *testing.T) {
 	if len(plugins) != 1 || plugins[0](nil).Name() != "policy" {
 		t.Errorf("there are %d plugins", len(plugins))
 	}
-	first := filetest.StatusFrom[Status](t, socket)
+	var first, second statussocket.Plugin
+	must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &first))
 	if len(first.Digest) != 64 || first.Refused != 0 || len(first.Build) <= len("CoreDNS-") {
 		t.Errorf("got %+v", first)
 	}
 	filetest.Put(t, path, "{}")
 	reason := path + ": names is missing; write {} for an empty list"
-	wanted := Status{first.Build, hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
-	if second := filetest.StatusFrom[Status](t, socket); second != wanted {
+	wanted := statussocket.Plugin{Build: first.Build, Status: hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
+	if must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &second)); second != wanted {
 		t.Errorf("got %+v", second)
 	}
 }

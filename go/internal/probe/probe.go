@@ -3,16 +3,23 @@ package probe
 
 import (
 	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/compare"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/start"
+	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/users"
 )
 
@@ -22,28 +29,28 @@ const Protocol = 1
 
 // Report is the output of probe: everything that can only be seen inside the container.
 type Report struct {
-	Protocol    int                 `json:"protocol"`
-	Sibling     string              `json:"sibling"`
-	Build       string              `json:"build"`
-	Live        map[string]string   `json:"live"` // resource -> digest of the loaded content
-	Evidence    serving.Evidence    `json:"evidence,omitempty"`
-	Connections int                 `json:"connections"`
-	Telemetry   serving.Telemetry   `json:"telemetry"`
-	Addresses   []string            `json:"addresses"`
-	Claimed     bool                `json:"claimed"`
-	Refused     []kernel.Refused    `json:"refused"`      // what the limits have refused
-	Others      []string            `json:"others"`       // other hosts that answer ARP for our addresses
-	Network     []string            `json:"network"`      // differences from the desired network
-	AgentsSee   map[string][]string `json:"agents_see"`   // problems that agents see, by sibling
-	Dropped     []string            `json:"dropped"`      // siblings to whom agents' packets don't get
-	Files       []string            `json:"engine_files"` // differences in the files that the engine provides
-	Program     []string            `json:"program"`      // the command line of process 1
-	Processes   []string            `json:"processes"`    // processes that don't belong here, or are missing
-	Restarts    []start.Restart     `json:"restarts"`     // helpers that have ended since the container started
-	Signer      string              `json:"signer"`       // why the signer beside the program does not answer, or ""
-	Secrets     int                 `json:"secrets"`      // how many secrets for requests the signer has
-	Unhealthy   string              `json:"unhealthy"`    // why a health check would fail now, or ""
-	Error       string              `json:"error"`        // why the program did not answer, or ""
+	Protocol    int                    `json:"protocol"`
+	Sibling     string                 `json:"sibling"`
+	Build       string                 `json:"build"`
+	Live        map[string]string      `json:"live"` // resource -> digest of the loaded content
+	Evidence    serving.Evidence       `json:"evidence,omitempty"`
+	Connections int                    `json:"connections"`
+	Telemetry   statussocket.Telemetry `json:"telemetry"`
+	Addresses   []string               `json:"addresses"`
+	Claimed     bool                   `json:"claimed"`
+	Refused     []kernel.Refused       `json:"refused"`      // what the limits have refused
+	Others      []string               `json:"others"`       // other hosts that answer ARP for our addresses
+	Network     []string               `json:"network"`      // differences from the desired network
+	AgentsSee   map[string][]string    `json:"agents_see"`   // problems that agents see, by sibling
+	Dropped     []string               `json:"dropped"`      // siblings to whom agents' packets don't get
+	Files       []string               `json:"engine_files"` // differences in the files that the engine provides
+	Program     []string               `json:"program"`      // the command line of process 1
+	Processes   []string               `json:"processes"`    // processes that don't belong here, or are missing
+	Restarts    []start.Restart        `json:"restarts"`     // helpers that have ended since the container started
+	Signer      string                 `json:"signer"`       // why the signer beside the program does not answer, or ""
+	Secrets     int                    `json:"secrets"`      // how many secrets for requests the signer has
+	Unhealthy   string                 `json:"unhealthy"`    // why a health check would fail now, or ""
+	Error       string                 `json:"error"`        // why the program did not answer, or ""
 }
 
 // Thoroughness says whether a probe reports what agents see of Envoy. It waits first for a program that is starting.
@@ -114,7 +121,6 @@ func orUnreadable(found []string, err error) []string {
 	return found
 }
 
-// healthAgain is the pause before a failed check is made again.
 const healthAgain = 500 * time.Millisecond
 
 // Health is the container's HEALTHCHECK. What fails is tried twice: for the engine, each check is a process to start in the
@@ -137,4 +143,59 @@ func healthy(root string, sibling boot.Sibling, program serving.Program) error {
 		return err
 	}
 	return attempts.AgentsAreServed(root, sibling)
+}
+
+// engineFolder is the folder with the files that the engine provides in every container.
+const engineFolder = "/etc"
+
+// commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.
+var commonHosts = []string{
+	"::1 localhost ip6-localhost ip6-loopback",
+	"fe00::0 ip6-localnet", "fe00:: ip6-localnet",
+	"ff00::0 ip6-mcastprefix", "ff00:: ip6-mcastprefix",
+	"ff02::1 ip6-allnodes", "ff02::2 ip6-allrouters",
+}
+
+// decisive are the words of /etc/resolv.conf that decide which server is asked, and for which name (resolv.conf(5)).
+// Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
+var decisive = []string{"domain", "nameserver", "options", "search"}
+
+func engineFiles(sibling boot.Sibling) ([]string, error) {
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	return engineFileDifferences(engineFolder, hostname, sibling)
+}
+
+// engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
+// ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
+func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
+	expected := compare.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
+	for _, line := range sibling.ResolvConf {
+		expected.Add("/etc/resolv.conf: " + line)
+	}
+	for _, line := range commonHosts {
+		expected.Allow("/etc/hosts: " + line)
+	}
+	for _, each := range sibling.Interfaces {
+		expected.Allow(fmt.Sprintf("/etc/hosts: %s %s", each.Address, hostname))
+	}
+	var found []string
+	for _, name := range []string{"hostname", "hosts", "resolv.conf"} {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(text)) {
+			meaning, _, _ := strings.Cut(line, "#")
+			words := strings.Fields(meaning)
+			if len(words) > 0 && (name != "resolv.conf" || slices.Contains(decisive, words[0])) {
+				found = append(found, fmt.Sprintf("/etc/%s: %s", name, strings.Join(words, " ")))
+			}
+		}
+	}
+	differences := expected.Differences(found)
+	slices.Sort(differences)
+	return slices.Compact(differences), nil
 }

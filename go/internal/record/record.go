@@ -88,8 +88,15 @@ type StagedFile struct {
 // Verify fails unless a folder has all files, with their digests.
 func (c Commit) Verify(folder string) error {
 	for _, file := range c.Files {
-		if err := file.verify(folder); err != nil {
+		if !filepath.IsLocal(file.Path) {
+			return fmt.Errorf("path %q leaves the folder", file.Path)
+		}
+		content, err := volume.ReadFile(filepath.Join(folder, file.Path))
+		if err != nil {
 			return err
+		}
+		if DigestOf(content) != file.Digest {
+			return fmt.Errorf("%s has another digest", file.Path) // without the digest, which may be a secret's
 		}
 	}
 	return nil
@@ -116,20 +123,6 @@ func (c Commit) Paths() []string {
 		paths[index] = file.Path
 	}
 	return paths
-}
-
-func (f StagedFile) verify(folder string) error {
-	if !filepath.IsLocal(f.Path) {
-		return fmt.Errorf("path %q leaves the folder", f.Path)
-	}
-	content, err := volume.ReadFile(filepath.Join(folder, f.Path))
-	if err != nil {
-		return err
-	}
-	if DigestOf(content) != f.Digest {
-		return fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
-	}
-	return nil
 }
 
 // Path returns the path of the record of what was committed last.

@@ -127,7 +127,6 @@ func (j *journal) tell(agent netip.Addr, from *share) {
 // written is a time as all lines have it.
 func written(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// wait has a line wait for the writer, if there is room.
 func (j *journal) wait(line []byte) bool {
 	if j.octets+len(line) > mostUnread {
 		return false

@@ -3,8 +3,11 @@
 package resolver
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/caddy/caddyfile"
@@ -16,7 +19,7 @@ import (
 // ServerType is what Caddy knows this type of server by.
 const ServerType = "resolver"
 
-// directives are the plugins, in the order in which they handle a query.
+// directives are the plugins, in the order in which they are set up: the second one tells the first what it did.
 var directives = []string{"otel", "policy"}
 
 func init() {
@@ -35,6 +38,18 @@ func Register(name string, setup caddy.SetupFunc) {
 type Config struct {
 	dnsserver.Config
 	WatchTCP func(net.Listener) net.Listener // nil if nobody watches
+	Told     func(Outcome)                   // nil if nobody is told
+}
+
+// Outcome is what the policy did with one query of somebody else than this container.
+type Outcome struct {
+	Client  net.Addr
+	Name    string
+	Type    uint16
+	Began   time.Time
+	Reason  string // why it was refused, or "" if it was allowed
+	Code    int    // the response code
+	Answers int    // the number of answer records
 }
 
 // ConfigOf returns the settings that a plugin may change while it is set up.
@@ -76,8 +91,37 @@ type server struct {
 
 // Serve answers over TCP until the listener is closed.
 func (s server) Serve(listener net.Listener) error {
+	listener = vital{listener}
 	if s.watchTCP != nil {
 		listener = s.watchTCP(listener)
 	}
 	return s.Server.Serve(listener)
+}
+
+// ServePacket answers over UDP until the socket is closed.
+func (s server) ServePacket(socket net.PacketConn) error {
+	err := s.Server.ServePacket(socket)
+	endWith(socket.LocalAddr(), err)
+	return err
+}
+
+// vital is a listener whose failure ends the process.
+type vital struct{ net.Listener }
+
+// Accept waits for the next client.
+func (v vital) Accept() (net.Conn, error) {
+	connection, err := v.Listener.Accept()
+	endWith(v.Addr(), err)
+	return connection, err
+}
+
+// endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
+// and nobody would be answered over this transport any more.
+func endWith(place net.Addr, err error) {
+	var failure net.Error
+	if err == nil || errors.Is(err, net.ErrClosed) || errors.As(err, &failure) && failure.Temporary() { // such as too many files
+		return
+	}
+	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)
+	os.Exit(1)
 }

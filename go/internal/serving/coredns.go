@@ -12,7 +12,6 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -39,21 +38,14 @@ type coredns struct {
 	resources []boot.Resource
 }
 
-type pluginStatus struct {
-	Build string `json:"build"` // from the policy plugin alone
-	hotfile.Status
-	Telemetry
-}
-
-func (c coredns) status(resource string) (pluginStatus, error) {
-	var status pluginStatus
+func (c coredns) status(resource string) (statussocket.Plugin, error) {
+	var status statussocket.Plugin
 	err := statussocket.Ask(filepath.Join(c.folder, resource+".sock"), AnswerLimit, nil, &status)
 	return status, err
 }
 
-// statuses maps each hashed resource to the status of its plugin.
-func (c coredns) statuses(resources []boot.Resource) (map[string]pluginStatus, error) {
-	statuses := map[string]pluginStatus{}
+func (c coredns) statuses(resources []boot.Resource) (map[string]statussocket.Plugin, error) {
+	statuses := map[string]statussocket.Plugin{}
 	for _, each := range resources {
 		if !each.Hashed {
 			continue
@@ -125,9 +117,9 @@ func (c coredns) Reason() string {
 	return strings.Join(reasons, "; ")
 }
 
-func (c coredns) Telemetry() (Telemetry, error) {
+func (c coredns) Telemetry() (statussocket.Telemetry, error) {
 	if !slices.ContainsFunc(c.resources, func(each boot.Resource) bool { return each.Name == telemetryResource }) {
-		return Telemetry{}, nil
+		return statussocket.Telemetry{}, nil
 	}
 	status, err := c.status(telemetryResource)
 	return status.Telemetry, err

@@ -14,10 +14,10 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/dnstest"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
+	"clawker-fw/internal/statussocket"
 )
 
 var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json", Hashed: true}, {Name: "notes", Path: "notes"}}
@@ -53,7 +53,7 @@ func asked(socket, server string) coredns {
 
 // Live digests, rejections, reason and build come from the process's status, and only hashed resources have a digest.
 func TestCoredns(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp")))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Refusing))
 
 	if live, err := program.Live(policyResources); err != nil || !maps.Equal(live, map[string]string{"policy": "9f86d081"}) {
 		t.Errorf("live %v, %v", live, err)
@@ -70,7 +70,7 @@ func TestCoredns(t *testing.T) {
 	if reason := program.Reason(); reason != "no list" {
 		t.Errorf("reason %q", reason)
 	}
-	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{}) {
+	if telemetry, err := program.Telemetry(); err != nil || telemetry != (statussocket.Telemetry{}) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
 	if suppressed, err := program.Suppressed(); err != nil || suppressed != (Suppressed{}) {
@@ -83,9 +83,9 @@ func TestCoredns(t *testing.T) {
 
 // Each resource has a status of its own, and that of telemetry also counts records.
 func TestCorednsWithTelemetry(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp")))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Refusing))
 	program.resources = append(slices.Clip(policyResources), boot.Resource{Name: "telemetry", Path: "telemetry", Hashed: true})
-	if telemetry, err := program.Telemetry(); err == nil || telemetry != (Telemetry{}) {
+	if telemetry, err := program.Telemetry(); err == nil || telemetry != (statussocket.Telemetry{}) {
 		t.Errorf("without a socket: %v, %v", telemetry, err)
 	}
 	other := tells(t, `{"digest": "60303ae2", "refused": 1, "reason": "no key", "sent": 7, "lost": 3,
@@ -104,7 +104,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 		t.Errorf("reason %q", reason)
 	}
 	telemetry, err := program.Telemetry()
-	wanted := Telemetry{7, 3, &Certificate{"CN=c", []string{"c"}, 1, 2, "c0ffee"}}
+	wanted := statussocket.Telemetry{Sent: 7, Lost: 3, Collector: &statussocket.Certificate{Subject: "CN=c", Names: []string{"c"}, Begins: 1, Ends: 2, Digest: "c0ffee"}}
 	if err != nil || !reflect.DeepEqual(telemetry, wanted) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
@@ -112,7 +112,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 
 // Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
-	resolver := dnstest.ServeDNS(t, "udp", dnstest.Refusing("udp"))
+	resolver := nettest.ServeDNS(t, "udp", nettest.Refusing)
 	for name, each := range map[string]struct{ socket, wanted string }{
 		"absent":     {socketPath(t), "no such file"},
 		"silent":     {silentSocket(t), "i/o timeout"},
@@ -146,7 +146,7 @@ func TestCorednsWithoutStatus(t *testing.T) {
 
 // A process that loads lists but does not refuse over DNS is not live.
 func TestCorednsMustAnswerQueries(t *testing.T) {
-	program := asked(tells(t, status), dnstest.ServeDNS(t, "udp", dnstest.Answering("udp", dns.RcodeSuccess)))
+	program := asked(tells(t, status), nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeSuccess)))
 
 	if live, err := program.Live(policyResources); err == nil || live != nil {
 		t.Errorf("got %v, %v", live, err)
@@ -156,11 +156,11 @@ func TestCorednsMustAnswerQueries(t *testing.T) {
 // The refusal is checked over UDP and over TCP. The query is for an A record.
 func TestRefuses(t *testing.T) {
 	for _, network := range []string{"udp", "tcp"} {
-		server := dnstest.ServeDNS(t, network, func(query *dns.Msg) []byte {
+		server := nettest.ServeDNS(t, network, func(writer dns.ResponseWriter, query *dns.Msg) {
 			if question := query.Question[0]; question != (dns.Question{Name: refusedName, Qtype: dns.TypeA, Qclass: dns.ClassINET}) {
 				t.Errorf("asked %v", question)
 			}
-			return dnstest.Answered(network, query, dns.RcodeNameError)
+			nettest.Refusing(writer, query)
 		})
 		if err := Refuses(server, network); err != nil {
 			t.Errorf("%s: %v", network, err)
@@ -170,37 +170,30 @@ func TestRefuses(t *testing.T) {
 
 // Anything except NXDOMAIN for this very query is an error that names the server and the network.
 func TestRefusesNothingElse(t *testing.T) {
-	code := func(code int) func(string) dnstest.Replies {
-		return func(network string) dnstest.Replies { return dnstest.Answering(network, code) }
-	}
-	raw := func(text string) func(string) dnstest.Replies {
-		return func(string) dnstest.Replies { return func(*dns.Msg) []byte { return []byte(text) } }
-	}
-	nothing := func(string) dnstest.Replies { return func(*dns.Msg) []byte { return nil } }
-	other := func(network string) dnstest.Replies {
-		return func(query *dns.Msg) []byte {
-			query.Id++
-			return dnstest.Answered(network, query, dns.RcodeNameError)
-		}
+	garbage := func(writer dns.ResponseWriter, _ *dns.Msg) { _, _ = writer.Write([]byte("OK")) }
+	nothing := func(writer dns.ResponseWriter, _ *dns.Msg) { _ = writer.Close() }
+	other := func(writer dns.ResponseWriter, query *dns.Msg) {
+		query.Id++
+		nettest.Refusing(writer, query)
 	}
 	for name, each := range map[string]struct {
-		reply    func(network string) dnstest.Replies
+		reply    dns.HandlerFunc
 		networks string
 		wanted   string
 	}{
-		"an answer":            {code(dns.RcodeSuccess), "udp tcp", "NOERROR"},
-		"a failure":            {code(dns.RcodeServerFailure), "udp tcp", "SERVFAIL"},
-		"a refusal to answer":  {code(dns.RcodeRefused), "udp tcp", "REFUSED"},
+		"an answer":            {nettest.Answering(dns.RcodeSuccess), "udp tcp", "NOERROR"},
+		"a failure":            {nettest.Answering(dns.RcodeServerFailure), "udp tcp", "SERVFAIL"},
+		"a refusal to answer":  {nettest.Answering(dns.RcodeRefused), "udp tcp", "REFUSED"},
 		"an answer to another": {other, "tcp", "id mismatch"},
 		"only one to another":  {other, "udp", "i/o timeout"},
-		"garbage":              {raw("\x00\x02OK"), "udp tcp", "short read"},
+		"garbage":              {garbage, "udp tcp", "short read"},
 		"silence":              {nothing, "udp", "i/o timeout"},
 		"an end":               {nothing, "tcp", "EOF"},
 	} {
 		for network := range strings.FieldsSeq(each.networks) {
 			t.Run(name+" over "+network, func(t *testing.T) {
 				t.Parallel()
-				server := dnstest.ServeDNS(t, network, each.reply(network))
+				server := nettest.ServeDNS(t, network, each.reply)
 
 				err := Refuses(server, network)
 
@@ -218,7 +211,7 @@ func TestCorednsServesOverEachTransport(t *testing.T) {
 	for served, missing := range map[string]string{"udp": "tcp", "tcp": "udp"} {
 		t.Run("only "+served, func(t *testing.T) {
 			t.Parallel()
-			err := asked(socketPath(t), dnstest.ServeDNS(t, served, dnstest.Refusing(served))).Serves()
+			err := asked(socketPath(t), nettest.ServeDNS(t, served, nettest.Refusing)).Serves()
 			if err == nil || !strings.Contains(err.Error(), "over "+missing) || strings.Contains(err.Error(), "over "+served) {
 				t.Errorf("got %v", err)
 			}

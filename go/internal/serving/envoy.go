@@ -22,6 +22,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/signing"
+	"clawker-fw/internal/statussocket"
 )
 
 // AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap, in a folder that only Envoy and root can enter
@@ -272,7 +273,6 @@ func (e envoy) runtime(key string) (string, error) {
 	return runtime.Entries[key].Value, err
 }
 
-// named returns the parameter with which Envoy shows only what has the name in a proof.
 func named(proof boot.EnvoyProof) string {
 	if proof.Named == "" {
 		return ""
@@ -405,8 +405,8 @@ func (e envoy) open() (map[string]int, error) {
 }
 
 // Telemetry returns the sums over the loggers of all listeners.
-func (e envoy) Telemetry() (Telemetry, error) {
-	var sum Telemetry
+func (e envoy) Telemetry() (statussocket.Telemetry, error) {
+	var sum statussocket.Telemetry
 	values, err := e.numbers(counters, `^access_logs\.open_telemetry_access_log\..*logs_(written|dropped)$`)
 	for name, count := range values {
 		if strings.HasSuffix(name, "written") {

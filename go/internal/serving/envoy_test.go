@@ -16,6 +16,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/statussocket"
 )
 
 // statistics are printed by Envoy 1.40, and include some that must be ignored.
@@ -161,7 +162,7 @@ func TestEnvoyStatistics(t *testing.T) {
 	if err != nil || !maps.Equal(rejections, map[string]int{"listeners": 1, "routes": 3}) {
 		t.Errorf("rejections %v, %v", rejections, err)
 	}
-	if telemetry, err := program.Telemetry(); err != nil || telemetry != (Telemetry{Sent: 42, Lost: 4}) {
+	if telemetry, err := program.Telemetry(); err != nil || telemetry != (statussocket.Telemetry{Sent: 42, Lost: 4}) {
 		t.Errorf("telemetry %+v, %v", telemetry, err)
 	}
 	if suppressed, err := program.Suppressed(); err != nil || suppressed.Refusals != 1080 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/statussocket"
 )
 
 // Program is the interface to the serving process.
@@ -27,7 +28,7 @@ type Program interface {
 	// Connections returns the number of open connections from agents.
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
-	Telemetry() (Telemetry, error)
+	Telemetry() (statussocket.Telemetry, error)
 	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
 	Suppressed() (Suppressed, error)
 }
@@ -40,22 +41,6 @@ type Evidence map[string]Loaded
 type Loaded struct {
 	State  string `json:"state"`
 	Digest string `json:"digest"`
-}
-
-// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
-type Telemetry struct {
-	Sent      uint64       `json:"sent"`
-	Lost      uint64       `json:"lost"`
-	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
-}
-
-// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
-type Certificate struct {
-	Subject string   `json:"subject"`
-	Names   []string `json:"names"`
-	Begins  int64    `json:"begins"`
-	Ends    int64    `json:"ends"`
-	Digest  string   `json:"sha256"`
 }
 
 // Suppressed counts refusals since the program's start.

@@ -97,7 +97,6 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	return &intermediate{certificate, signer, chain, hex.EncodeToString(sum[:])}, nil
 }
 
-// covering returns the intermediate that may sign for a name, or nil.
 func (a *authority) covering(name string) *intermediate {
 	if a == nil {
 		return nil

@@ -65,7 +65,6 @@ const NoVersion = "none"
 // Version returns the version under which Envoy has a secret, by id, or that of one that is not there.
 func (h Held) Version(id string) string { return secret{Given: h.Secrets[id].Given}.version() }
 
-// HeldSecret is one of them.
 type HeldSecret struct {
 	Digest string    `json:"digest"`
 	Given  time.Time `json:"given"`
@@ -86,7 +85,6 @@ func (s secret) version() string {
 	return s.Given.UTC().Format(time.RFC3339Nano)
 }
 
-// secrets is the source of secrets.
 type secrets struct {
 	now   func() time.Time
 	kept  Kept
@@ -119,7 +117,6 @@ func newSecrets(kept Kept, now func() time.Time) *secrets {
 	return found
 }
 
-// leftIn returns the content of a file, or nothing if it has none or can't be read.
 func leftIn(file *os.File) []byte {
 	if file == nil {
 		return nil
@@ -226,7 +223,6 @@ func verifyGiven(all map[string]string) error {
 	return nil
 }
 
-// isNoHeader reports what may not be in a secret: all but printable ASCII.
 func isNoHeader(character rune) bool { return character < ' ' || character > '~' }
 
 // replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
@@ -267,7 +263,6 @@ func (s *secrets) replace(wanted Giving) error {
 	return errors.Join(failed...)
 }
 
-// converse has a client give secrets, or ask for them.
 func (s *secrets) converse(connection net.Conn) {
 	_ = connection.SetDeadline(time.Now().Add(givingTime))
 	var given Giving

@@ -54,7 +54,6 @@ func newServer(names, intermediates string, kept Kept) *server {
 	}
 }
 
-// follow reads both files, and again whenever they change.
 func (s *server) follow() {
 	s.names.Refresh() // the status says why one can't be used
 	s.intermediates.Refresh()
@@ -165,7 +164,6 @@ func readRequests(stream context.Context, body io.Reader) (<-chan request, <-cha
 	return requests, ended
 }
 
-// endOf returns the code and the reason for the end of a stream.
 func endOf(err error) (int, string) {
 	switch {
 	case errors.Is(err, errTooLong):

@@ -311,7 +311,7 @@ func TestSign(t *testing.T) {
 	go func() {
 		_ = Sign([]string{folder, filepath.Join(s.folder, "names"), filepath.Join(s.folder, "none")}, given)
 	}()
-	status := filetest.StatusFrom[Status](t, filepath.Join(folder, "status"))
+	status := must.Get[Status](t)(Ask(folder))
 	if status.Names.Digest == "" || status.Names.Reason != "" || status.Intermediates.Digest != "" || status.Intermediates.Reason == "" {
 		t.Errorf("%+v", status)
 	}

@@ -40,7 +40,6 @@ type Status struct {
 	Failure       string         `json:"failure"`       // the last thing that should not have happened
 }
 
-// Loaded returns the status of the file of a resource.
 func (s Status) Loaded(resource string) hotfile.Status {
 	return map[string]hotfile.Status{"names": s.Names, "intermediates": s.Intermediates}[resource]
 }
@@ -48,7 +47,6 @@ func (s Status) Loaded(resource string) hotfile.Status {
 // answersWithin is how long the signer may take to tell its status. One that has just ended is back by then.
 const answersWithin = time.Second
 
-// Ask returns the status of the signer whose sockets are in a folder.
 func Ask(folder string) (Status, error) {
 	var status Status
 	err := statussocket.Ask(filepath.Join(folder, statusSocket), answersWithin, nil, &status)

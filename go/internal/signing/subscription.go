@@ -29,16 +29,16 @@ func (c *counters) fail(what string) { c.lastFailure.Store(&what) }
 // subscription is what Envoy has on one stream, and what it waits for. It only acts on what is: whatever has changed, the
 // answer follows from the state at the moment at which it is sent. One goroutine has it.
 type subscription struct {
-	sources  sources
-	counts   *counters
-	most     int
-	held     map[string]*holding
-	order    *list.List      // of the names of certificates that are held, the oldest first
-	ofRules  map[string]int  // how many of these each rule has
-	secrets  *list.List      // of the names of secrets that are held
-	pending  []string        // names to answer, in order
-	awaiting map[string]bool // those of them that are still to be answered; true if there is nothing for them
-	nonce    uint64
+	sources      sources
+	counts       *counters
+	most         int
+	held         map[string]*holding
+	order        *list.List      // of the names that are held, the oldest first
+	certificates int             // how many of these are no secrets
+	ofRules      map[string]int  // how many certificates each rule has
+	pending      []string        // names to answer, in order
+	awaiting     map[string]bool // those of them that are still to be answered; true if there is nothing for them
+	nonce        uint64
 }
 
 // holding is a resource that Envoy has, and the nonce with which it was sent.
@@ -51,7 +51,7 @@ type holding struct {
 func newSubscription(from sources, counts *counters) *subscription {
 	return &subscription{
 		sources: from, counts: counts, most: mostHeld,
-		held: map[string]*holding{}, order: list.New(), ofRules: map[string]int{}, secrets: list.New(), awaiting: map[string]bool{},
+		held: map[string]*holding{}, order: list.New(), ofRules: map[string]int{}, awaiting: map[string]bool{},
 	}
 }
 
@@ -75,7 +75,7 @@ func (s *subscription) reject(said request) {
 	s.counts.rejected.Add(1)
 	s.counts.fail("Envoy has rejected a certificate or a secret: " + said.reason)
 	for name, each := range s.held {
-		if each.nonce == said.nonce && s.orderOf(name) == s.order {
+		if each.nonce == said.nonce && !isSecret(name) {
 			s.forget(name)
 			s.await(name, true)
 			return
@@ -85,23 +85,15 @@ func (s *subscription) reject(said request) {
 
 // review has everything answered again that Envoy shall have no more, or another of.
 func (s *subscription) review(now time.Time) {
-	for _, order := range []*list.List{s.order, s.secrets} {
-		for element := order.Front(); element != nil; element = element.Next() {
-			name := element.Value.(string)
-			if !s.sources.of(name).isCurrent(name, s.held[name].stamp, now) {
-				s.await(name, false)
-			}
+	for element := s.order.Front(); element != nil; element = element.Next() {
+		name := element.Value.(string)
+		if !s.sources.of(name).isCurrent(name, s.held[name].stamp, now) {
+			s.await(name, false)
 		}
 	}
 }
 
-// orderOf returns the list with the names of resources of the same kind.
-func (s *subscription) orderOf(name string) *list.List {
-	if strings.HasPrefix(name, SecretPrefix) {
-		return s.secrets
-	}
-	return s.order
-}
+func isSecret(name string) bool { return strings.HasPrefix(name, SecretPrefix) }
 
 func (s *subscription) await(name string, nothing bool) {
 	if _, already := s.awaiting[name]; !already {
@@ -112,7 +104,7 @@ func (s *subscription) await(name string, nothing bool) {
 
 func (s *subscription) forget(name string) {
 	if found := s.held[name]; found != nil {
-		s.orderOf(name).Remove(found.place)
+		s.order.Remove(found.place)
 		delete(s.held, name)
 		s.count(name, found.rule, -1)
 		s.counts.held.Add(-1)
@@ -120,15 +112,15 @@ func (s *subscription) forget(name string) {
 }
 
 func (s *subscription) count(name, rule string, more int) {
-	if s.orderOf(name) != s.order {
+	if isSecret(name) {
 		return
 	}
+	s.certificates += more
 	if s.ofRules[rule] += more; s.ofRules[rule] == 0 {
 		delete(s.ofRules, rule)
 	}
 }
 
-// next returns the next response, or nil if everything is answered.
 func (s *subscription) next(now time.Time) []byte {
 	for len(s.pending) > 0 {
 		name := s.pending[0]
@@ -169,9 +161,9 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 		before.stamp, before.nonce = given, nonce
 		return
 	}
-	s.held[name] = &holding{given, nonce, s.orderOf(name).PushBack(name)}
+	s.held[name] = &holding{given, nonce, s.order.PushBack(name)}
 	s.counts.held.Add(1)
-	if s.order.Len() > s.most {
+	if s.certificates > s.most {
 		oldest := s.oldest()
 		s.forget(oldest)
 		s.await(oldest, true)
@@ -181,11 +173,11 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 // oldest returns the certificate to take back: the oldest one of a rule that has the most.
 func (s *subscription) oldest() string {
 	most := slices.Max(slices.Collect(maps.Values(s.ofRules)))
-	element := s.order.Front()
-	for s.ofRules[s.held[element.Value.(string)].rule] < most {
-		element = element.Next()
+	for element := s.order.Front(); ; element = element.Next() {
+		if name := element.Value.(string); !isSecret(name) && s.ofRules[s.held[name].rule] == most {
+			return name
+		}
 	}
-	return element.Value.(string)
 }
 
 func (s *subscription) end() { s.counts.held.Add(-int64(len(s.held))) }

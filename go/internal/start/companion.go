@@ -92,7 +92,6 @@ func helpersOf(root string, sibling boot.Sibling) []companion {
 	return found
 }
 
-// companionsOf returns the companions that a sibling needs: helpers, and who keeps them.
 func companionsOf(root string, sibling boot.Sibling) []companion {
 	found := helpersOf(root, sibling)
 	if len(found) > 0 {

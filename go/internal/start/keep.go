@@ -1,6 +1,7 @@
 package start
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -41,7 +42,6 @@ const (
 	restartForgotten = time.Minute
 )
 
-// keeping are the capabilities of the keeper.
 var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
 
 // helper is a companion that the keeper starts, with what it is given.
@@ -160,7 +160,6 @@ func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	return found, nil
 }
 
-// socketsFor opens what a helper is given.
 func socketsFor(verb, root string, sibling boot.Sibling) ([]*os.File, error) {
 	switch verb {
 	case ForwardVerb:
@@ -269,3 +268,38 @@ func startKeeper(root string, sibling boot.Sibling) error {
 
 // forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
 var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
+
+// A reader of the container's log that stalls must not delay the keeper or a helper: what they say about themselves waits
+// for it in the keeper's memory. There are mostChunks of at most chunkOctets, and what is more is left out.
+const (
+	mostChunks  = 64
+	chunkOctets = 1 << 12
+)
+
+// neverWaits returns a file to write to in place of one whose reader may stall.
+func neverWaits(log *os.File) (*os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	waiting := make(chan []byte, mostChunks)
+	go func() {
+		for text := range waiting {
+			_, _ = log.Write(text) // nobody could be told
+		}
+	}()
+	go func() {
+		defer close(waiting)
+		for buffer := make([]byte, chunkOctets); ; {
+			size, err := read.Read(buffer)
+			if err != nil {
+				return
+			}
+			select {
+			case waiting <- bytes.Clone(buffer[:size]):
+			default:
+			}
+		}
+	}()
+	return write, nil
+}

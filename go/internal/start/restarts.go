@@ -108,7 +108,6 @@ func ReadRestarts(root string) ([]Restart, error) {
 	return found, json.Unmarshal(content, &found)
 }
 
-// keepsEnding reports whether a helper has ended too often.
 func (r Restart) keepsEnding(up time.Duration) bool {
 	return len(r.Recent) >= restartsTolerated && up-r.Recent[len(r.Recent)-restartsTolerated] < restartsWithin
 }

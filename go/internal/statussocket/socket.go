@@ -8,9 +8,10 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"clawker-fw/internal/hotfile"
 )
 
-// acceptAgain is how long to wait after a failed accept.
 const acceptAgain = 50 * time.Millisecond
 
 // Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
@@ -36,10 +37,19 @@ func Prepare(path string, mode os.FileMode) (*os.File, error) {
 	}
 	defer listener.Close()
 	listener.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, mode); err != nil {
+	return Handed(listener, os.Chmod(path, mode))
+}
+
+// Handed returns the file with which a socket is handed down, and closes the socket here.
+func Handed[Socket interface {
+	File() (*os.File, error)
+	Close() error
+}](socket Socket, err error) (*os.File, error) {
+	if err != nil {
 		return nil, err
 	}
-	return listener.File()
+	defer socket.Close()
+	return socket.File()
 }
 
 // Ask connects to a socket, says something unless it is nil, and reads the answer: one JSON object each way, within a time.
@@ -90,4 +100,27 @@ func Serve(listener net.Listener, most int, answer func(net.Conn)) {
 			answer(connection)
 		}()
 	}
+}
+
+// Plugin is what a plugin of CoreDNS reports of itself on its socket.
+type Plugin struct {
+	Build string `json:"build,omitempty"` // from the policy plugin alone
+	hotfile.Status
+	Telemetry
+}
+
+// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
+type Telemetry struct {
+	Sent      uint64       `json:"sent"`
+	Lost      uint64       `json:"lost"`
+	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
+}
+
+// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
+type Certificate struct {
+	Subject string   `json:"subject"`
+	Names   []string `json:"names"` // DNS names and addresses
+	Begins  int64    `json:"begins"`
+	Ends    int64    `json:"ends"`
+	Digest  string   `json:"sha256"` // in hexadecimal
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
@@ -27,7 +28,8 @@ func TestTell(t *testing.T) {
 	gone := must.Get[net.Conn](t)(net.Dial("unix", path))
 	gone.Close() // a client that goes away does not block others
 	for count := range 3 {
-		if status := filetest.StatusFrom[hotfile.Status](t, path); status.Refused != count+2 {
+		var status hotfile.Status
+		if must.Succeed(t, Ask(path, 10*time.Second, nil, &status)); status.Refused != count+2 {
 			t.Errorf("got %+v", status)
 		}
 	}
@@ -66,7 +68,8 @@ func TestTellGoesOn(t *testing.T) {
 	defer func() { <-ended }()
 	defer listener.Close()
 
-	if status := filetest.StatusFrom[hotfile.Status](t, path); status.Refused != 1 {
+	var status hotfile.Status
+	if must.Succeed(t, Ask(path, 10*time.Second, nil, &status)); status.Refused != 1 {
 		t.Errorf("got %+v", status)
 	}
 }

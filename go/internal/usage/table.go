@@ -57,7 +57,6 @@ func (u *Use) and(other Use) {
 	u.Sent += other.Sent
 }
 
-// Table is what is known, in memory.
 type Table struct {
 	now  func() time.Time
 	own  []netip.Addr

@@ -56,10 +56,8 @@ func OpenFor(path string, flags int) (*os.File, error) {
 	return os.OpenFile(path, flags, 0)
 }
 
-// UserOf returns the user id of a file's owner.
 func UserOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
 
-// GroupOf returns the group id of a file.
 func GroupOf(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Gid) }
 
 // ReadJSON reads a value from a file that everybody may read.
