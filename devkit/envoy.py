@@ -413,7 +413,6 @@ class Resolving(Loading):
                 "per_connection_buffer_limit_bytes": bounds.BUFFER,
                 "circuit_breakers": bounds.unbounded(),
                 "cluster_type": extension(
-                    "envoy.clusters.dynamic_forward_proxy",
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",
                     dns_cache_config=self._asking(each.cache),
                 ),

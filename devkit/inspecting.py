@@ -203,7 +203,6 @@ class Inspecting(Recording):
         """Return what ends TLS."""
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
-            "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.DownstreamTlsContext",
             common_tls_context={
                 "alpn_protocols": ["h2", "http/1.1"],

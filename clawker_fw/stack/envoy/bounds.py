@@ -170,13 +170,13 @@ def overload_manager(bounds: Bounds) -> Json:
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
         "resource_monitors": [
             extension(
-                _HEAP_MONITOR,
                 "resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                _HEAP_MONITOR,
                 max_heap_size_bytes=bounds.heap,
             ),
             extension(
-                "envoy.resource_monitors.global_downstream_max_connections",
                 "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "envoy.resource_monitors.global_downstream_max_connections",
                 max_active_downstream_connections=bounds.connections,
             ),
         ],

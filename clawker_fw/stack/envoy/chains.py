@@ -161,7 +161,7 @@ def action(chain: str) -> Json:
 
 def matching_input(kind: str, **config: str) -> Json:
     """Return what a matcher compares."""
-    return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
+    return extension(f"matching.common_inputs.network.v3.{kind}", "input", **config)
 
 
 def exactly(compared: Json, chosen: Json) -> Json:
@@ -186,7 +186,6 @@ def ending(name: str) -> Json:
         "name": name,
         "filters": [
             extension(
-                "envoy.filters.network.direct_response",
                 "filters.network.direct_response.v3.Config",
                 response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
             ),

@@ -38,7 +38,7 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
         yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
         # It stands for the first one of the two that has a healthy host, or else for any.
         two = [f"{cluster}{_HOST}", _NOWHERE]
-        kind = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=two)
+        kind = extension("clusters.aggregate.v3.ClusterConfig", clusters=two)
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
         yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
     if names:

@@ -82,7 +82,6 @@ LATER = 5
 def bootstrap_extension() -> Json:
     """Return what makes internal listeners work."""
     return extension(
-        "envoy.bootstrap.internal_listener",
         "bootstrap.internal_listener.v3.InternalListener",
         buffer_size_kb=bounds.PIPE // 1024,
     )
@@ -90,7 +89,7 @@ def bootstrap_extension() -> Json:
 
 def cluster() -> Json:
     """Return the cluster that leads to the internal listener."""
-    plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+    plain = extension("transport_sockets.raw_buffer.v3.RawBuffer")
     return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
 
 
@@ -111,7 +110,6 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
         **endpoint(name, address),
         "transport_socket": extension(
-            "envoy.transport_sockets.internal_upstream",
             "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
             transport_socket=spoken,
         ),
@@ -207,7 +205,6 @@ def connection_manager(
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
     return extension(
-        "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **common(routes.NAME, routes.PATH, idle),
         stat_prefix=routes.NAME,
@@ -242,7 +239,6 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     """
     hashed = "envoy.hashable_string"
     return extension(
-        "envoy.filters.http.set_filter_state",
         "filters.http.set_filter_state.v3.Config",
         on_request_headers=[
             passed_on(HOST, host, cel_formatter(), factory_key=hashed),
@@ -257,7 +253,6 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
 def router() -> Json:
     """Return the filter that forwards requests."""
     return extension(
-        "envoy.filters.http.router",
         "filters.http.router.v3.Router",
         dynamic_stats=False,
         suppress_envoy_headers=True,
@@ -277,7 +272,6 @@ def _host_names_only() -> Json:
         for regex in HOST_NAME
     ]
     return extension(
-        "envoy.filters.http.rbac",
         "filters.http.rbac.v3.RBAC",
         rules={
             "action": "DENY",

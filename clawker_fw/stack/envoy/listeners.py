@@ -69,7 +69,7 @@ def at(place: ListenerPlace, tls_chains: chains.Chains, idle: float, reporting: 
         "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
         "access_log": refusals.of_listener(reporting, place.checkers),
         "listener_filters": [
-            extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
+            extension("filters.listener.tls_inspector.v3.TlsInspector"),
             _noted(place.port, reporting),
         ],
         "filter_chain_matcher": _by_protocol(tls_chains),
@@ -89,7 +89,6 @@ def at(place: ListenerPlace, tls_chains: chains.Chains, idle: float, reporting: 
 def _noted(port: int, reporting: Reporting | None) -> Json:
     """Return the filter that notes who has connected, and to which port."""
     return extension(
-        "envoy.filters.listener.set_filter_state",
         "filters.listener.set_filter_state.v3.Config",
         on_accept=[
             passed_on(PORT, str(port)),

@@ -97,17 +97,14 @@ def _forwarding(
 ) -> Sequence[Encoded]:
     cache = BELOW if below else NAMED
     in_a_share = extension(
-        "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
     )
     looked_up = extension(
-        "envoy.filters.network.sni_dynamic_forward_proxy",
         "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
         dns_cache_config=_cache(cache),
     )
     forwarded = extension(
-        "envoy.filters.network.tcp_proxy",
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
         cluster=f"{source} {cache}",
@@ -167,7 +164,6 @@ def proof() -> Json:
     return {
         "name": _LOOKING_UP,
         "cluster_type": extension(
-            "envoy.clusters.dns",
             "clusters.dns.v3.DnsCluster",
             dns_lookup_family="V4_ONLY",
             all_addresses_in_single_endpoint=True,

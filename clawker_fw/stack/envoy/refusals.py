@@ -380,7 +380,7 @@ def _logs(
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
-    formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+    formatters = [extension("formatter.cel.v3.Cel")]
     return {**stdout(json_format=dict(fields), formatters=formatters), "filter": filter_}
 
 
@@ -397,7 +397,7 @@ def cel(expression: str) -> Json:
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
     return {
         "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=expression, **_STRINGS
+            kind, "envoy.access_loggers.extension_filters.cel", expression=expression, **_STRINGS
         )
     }
 
@@ -420,8 +420,8 @@ def _within_limit(number: int) -> Json:
     path = f"{container.VOLUME}/{BUCKETS_FILE}"
     return {
         "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.process_ratelimit",
             "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
+            "envoy.access_loggers.extension_filters.process_ratelimit",
             dynamic_config={
                 "resource_name": _bucket(number),
                 "config_source": {"resource_api_version": "V3", "path_config_source": {"path": path}},

@@ -238,7 +238,6 @@ def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
             "connect_timeout": "10s",
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
             "cluster_type": extension(
-                "envoy.clusters.dynamic_forward_proxy",
                 "clusters.dynamic_forward_proxy.v3.ClusterConfig",
                 dns_cache_config=each.cache,
             ),

@@ -51,9 +51,8 @@ class Reporting:
         return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
-        formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+        formatters = [extension("formatter.cel.v3.Cel")]
         log = extension(
-            "envoy.access_loggers.open_telemetry",
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             log_name="clawker_fw",
             stat_prefix=f"{CLUSTER}.",
@@ -118,7 +117,6 @@ class Reporting:
                     },
                     "filters": [
                         extension(
-                            "envoy.filters.network.tcp_proxy",
                             "filters.network.tcp_proxy.v3.TcpProxy",
                             stat_prefix=LISTENER,
                             cluster=RELAY,
@@ -137,7 +135,6 @@ def looked_up() -> Json:
     """
     return {
         "cluster_type": extension(
-            "envoy.clusters.dns",
             "clusters.dns.v3.DnsCluster",
             dns_lookup_family="V4_ONLY",
             all_addresses_in_single_endpoint=True,

@@ -295,7 +295,6 @@ def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
     common = http.common(NAME, PATH, idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
-        "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **common,
         stat_prefix=NAME,
@@ -335,7 +334,6 @@ def _without_misread_headers() -> Json:
     """
     misread = _regex(f".*[^:a-zA-Z0-9-].*|(?:{'|'.join(PREFIXES_REMOVED)})-.*")
     return extension(
-        "envoy.filters.http.header_mutation",
         "filters.http.header_mutation.v3.HeaderMutation",
         mutations={"request_mutations": [{"remove_on_match": {"key_matcher": misread}}]},
     )
@@ -358,8 +356,8 @@ def _selected(root: str, field: str) -> Json:
 
 def _rbac(name: str, policy: Json, **action: str) -> Json:
     return extension(
-        _filter(name),
         "filters.http.rbac.v3.RBAC",
+        _filter(name),
         rules={**action, "policies": {name: policy}},
     )
 
@@ -564,14 +562,14 @@ def _unless_upgrading(*, verify: bool) -> Json:
     anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
     asks = {"input": header, "value_match": anything}
     nowhere, leading = (
-        {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=each)}
+        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=each)}
         for each in (_NO_WEBSOCKET, _way(verify=verify))
     )
     matchers = [{"predicate": {"single_predicate": asks}, "on_match": nowhere}]
     return {
         "extension": extension(
-            _way(verify=verify),
             f"{_CHOOSING}.MatcherClusterSpecifier",
+            _way(verify=verify),
             cluster_matcher={"matcher_list": {"matchers": matchers}, "on_no_match": leading},
         )
     }

@@ -88,7 +88,6 @@ def _filters(
     name: str, rule: Rule, machine: str, idle: float, reporting: Reporting | None
 ) -> list[Json | Encoded]:
     noted = extension(
-        "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
             state(HOST, rule.leads_to(name, machine)),
