@@ -174,8 +174,10 @@ def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[
 
     `idle` is in seconds: for so long nothing need be sent.
     """
+    alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
+    filters = {kind: lookups.forwarding(rule, statistics, idle, name) for kind, rule in alike.items()}
     return [
-        {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
+        {"name": chain, "filters": filters[shared_kind(rule)]}
         for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
     ]
 

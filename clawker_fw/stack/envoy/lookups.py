@@ -9,9 +9,8 @@ These names have one cache, and those that rules name have another: a rule of an
 has a cluster for each cache, and each source address that it connects from.
 """
 
-import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clawker_fw.rules.policy import Policy
@@ -31,7 +30,7 @@ from clawker_fw.stack.envoy.messages import (
     state,
     typed,
 )
-from clawker_fw.stack.resources import Encoded, Resource
+from clawker_fw.stack.resources import Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
 """Where `fwctl forward` listens. No agent reaches a loopback address."""
@@ -82,36 +81,28 @@ def kind(rule: Rule) -> str:
     return _KINDS[rule.allow_private]
 
 
-def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> Sequence[Encoded]:
+def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> list[Json]:
     """Return the filters that look up the host that a connection is for, and forward it to its address.
 
     `name` is the format of the host's name, or the name itself of an `opaque` connection, which is told of while
     it is open as well. `idle` is in seconds: for so long nothing need be sent.
     """
-    return _forwarding(kind(rule), statistics, idle, name, below=rule.destination.subtree, opaque=opaque)
-
-
-@functools.cache
-def _forwarding(
-    source: str, statistics: str, idle: float, name: str, *, below: bool, opaque: bool
-) -> Sequence[Encoded]:
-    cache = BELOW if below else NAMED
+    cache = BELOW if rule.destination.subtree else NAMED
     in_a_share = extension(
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
     )
     looked_up = extension(
-        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-        dns_cache_config=_cache(cache),
+        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=_cache(cache)
     )
     forwarded = extension(
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
-        cluster=f"{source} {cache}",
+        cluster=f"{kind(rule)} {cache}",
         idle_timeout=duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [Encoded(each) for each in (*([in_a_share] if below else []), looked_up, forwarded)]
+    return [*([in_a_share] if rule.destination.subtree else []), looked_up, forwarded]
 
 
 def clusters() -> Iterator[Cluster]:

@@ -16,7 +16,6 @@ from clawker_fw.stack.envoy import bounds, chains, lookups, refusals
 from clawker_fw.stack.envoy.listeners import ListenerPlace, at
 from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, state
 from clawker_fw.stack.envoy.telemetry import NAME, Reporting
-from clawker_fw.stack.resources import Encoded
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _CHAIN = "tcp"
@@ -61,7 +60,7 @@ def _forwarding(
     rule: Rule,
     address: IPv4Address,
     ports: list[int],
-    filters: list[Json | Encoded],
+    filters: list[Json],
     *,
     reporting: Reporting | None,
 ) -> Json:
@@ -84,9 +83,7 @@ def _forwarding(
     }
 
 
-def _filters(
-    name: str, rule: Rule, machine: str, idle: float, reporting: Reporting | None
-) -> list[Json | Encoded]:
+def _filters(name: str, rule: Rule, machine: str, idle: float, reporting: Reporting | None) -> list[Json]:
     noted = extension(
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
