@@ -20,7 +20,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling, tls_interception
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
@@ -165,7 +165,7 @@ class Proxy:
             "layered_runtime": {
                 "layers": [
                     {"name": "ours", "static_layer": RUNTIME},
-                    json.loads(here(json.dumps(sampling.layer()).encode(), self.folder)),
+                    json.loads(here(json.dumps(telemetry.sampling_layer()).encode(), self.folder)),
                 ]
             },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},

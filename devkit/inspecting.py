@@ -17,7 +17,8 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import chains, lookups, routes, sampling, signing, tls_interception
+from clawker_fw.stack.container import HOT
+from clawker_fw.stack.envoy import chains, lookups, routes, signing, telemetry, tls_interception
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
@@ -232,7 +233,7 @@ class Inspecting(Recording):
         self.put(
             {
                 CLUSTERS: discovery_response([]),
-                sampling.FILE: sampling.content(sampling.ALL),
+                HOT + telemetry.SAMPLING.path: telemetry.sampling(telemetry.EVERYTHING),
                 ROUTES: discovery_response([routes.table(policy)]),
                 f"hot/{TABLE}": discovery_response([self.table(policy)]),
                 LISTENERS: content,

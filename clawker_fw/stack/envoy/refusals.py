@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, page, routes, usage
+from clawker_fw.stack.envoy import bounds, chains, injected, routes, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
 
@@ -69,7 +69,7 @@ BAD_NAME = f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')"
 DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
 """Of a request that a rule denies within what another one allows."""
 
-PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{page.ROUTE}'"
+PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.TO_PAGE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"

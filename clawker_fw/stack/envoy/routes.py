@@ -12,8 +12,8 @@ from typing import NamedTuple
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import page
-from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json, endpoint
 
 NAME = "http"
 
@@ -31,6 +31,14 @@ _HEADERS_REMOVED = (
 
 DENIED = "denied"
 """The route for what a rule denies within what another one allows."""
+
+TO_PAGE = "page"
+"""The route of the page on which an agent reads what was refused to it, and the cluster that leads there.
+
+Envoy says whose request it is. The recorder beside it answers (go/internal/page).
+"""
+
+PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 
 class _Ports(NamedTuple):
@@ -70,7 +78,7 @@ def table(policy: Policy) -> Json:
         "name": NAME,
         "virtual_hosts": [
             *known,
-            page.virtual_host(_on(PAGE_PORT), [_refuse()]),
+            {"name": TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
             {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
         ],
         "request_headers_to_remove": list(_HEADERS_REMOVED),
@@ -100,6 +108,33 @@ def _forward(port: int) -> Json:
 
 def _deny(port: int) -> Json:
     return {"name": DENIED, "match": _on(port), "direct_response": {"status": 403}}
+
+
+def _page() -> Json:
+    """Return the route of the page. What the agent has sent under the header's name is replaced."""
+    agent = {"key": "x-clawker-fw-agent", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": TO_PAGE,
+        "match": _on(PAGE_PORT),
+        "route": {"cluster": TO_PAGE, "timeout": "5s"},
+        "request_headers_to_add": [{"header": agent, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def page_cluster() -> Json:
+    """Return the cluster of the bootstrap that leads to the recorder.
+
+    Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
+    answers an agent only so often.
+    """
+    return {
+        "name": TO_PAGE,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        **endpoint(TO_PAGE, {"pipe": {"path": PAGE_SOCKET}}),
+        "circuit_breakers": bounds.unbounded(),
+    }
 
 
 def _refuse() -> Json:

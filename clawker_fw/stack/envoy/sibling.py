@@ -16,11 +16,10 @@ from clawker_fw.stack.envoy import (
     datagrams,
     http,
     lookups,
-    page,
     refusals,
     routes,
-    sampling,
     signing,
+    telemetry,
     tls_interception,
     virtual_listeners,
 )
@@ -81,7 +80,7 @@ RESOURCES = (
     lookups.RESOURCE,
     *signing.RESOURCES,
     _CLUSTERS,
-    sampling.RESOURCE,
+    telemetry.SAMPLING,
     _PATHS,
     _ROUTES,
     _LISTENERS,
@@ -176,7 +175,7 @@ def boot(
             **({"secrets": [*secrets]} if secrets else {}),
         },
         "page": {
-            "socket": page.SOCKET,
+            "socket": routes.PAGE_SOCKET,
             "own": str(addressing.envoy(slot)),
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
@@ -211,14 +210,14 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
                 http.cluster(),
                 *tls_interception.clusters(trusted),
                 signing.cluster(),
-                page.cluster(),
+                routes.page_cluster(),
                 lookups.proof(),
             ]
         },
         "stats_config": signing.stats_config(),
         "typed_dns_resolver_config": lookups.resolver(),
         "bootstrap_extensions": [http.bootstrap_extension()],
-        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()]},
+        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
         "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
         "overload_manager": overload_manager(most),
     }
@@ -284,7 +283,9 @@ def configuration(
     clusters = discovery_response([*datagrams.clusters(policy, addresses, reporting), *own])
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
-        sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
+        container.HOT + telemetry.SAMPLING.path: public(
+            telemetry.sampling(reporting.telemetry.sample if reporting else telemetry.EVERYTHING)
+        ),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(

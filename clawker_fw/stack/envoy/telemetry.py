@@ -12,8 +12,9 @@ from ipaddress import IPv4Address
 
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
-from clawker_fw.stack.envoy import bounds, sampling
-from clawker_fw.stack.envoy.messages import TYPES, Json, endpoint, extension, http_options
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import TYPES, Json, config_source, endpoint, extension, http_options
+from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
@@ -29,6 +30,31 @@ NAME = "clawker_fw.name"
 
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for the record of a request."""
+
+
+EVERYTHING = 1.0
+
+_LAYER = "sampling"
+"""The layer of Envoy's runtime that says which share of what is allowed is sent, in a file of its own.
+
+In the listeners, where the filter is that uses it, a changed share would end open connections.
+"""
+
+_KEY = "clawker_fw.allowed_per_million"
+_MILLION = 1_000_000
+
+_PATH = "rtds/sampling.json"
+
+SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY), watched=watched_folder(_PATH))
+
+_SAMPLED: Json = {
+    "runtime_filter": {
+        "runtime_key": _KEY,
+        "percent_sampled": {"numerator": _MILLION, "denominator": "MILLION"},
+        "use_independent_randomness": True,
+    }
+}
+"""The access log filter that lets the share pass. It takes the numerator from the runtime, but no fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +73,7 @@ class Reporting:
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
         """Return the log of the sampled part of what is forwarded."""
-        sampled = {"and_filter": {"filters": [sampling.FILTER, filter_]}}
+        sampled = {"and_filter": {"filters": [_SAMPLED, filter_]}}
         return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
@@ -145,6 +171,21 @@ def looked_up() -> Json:
         # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
         "wait_for_warm_on_init": False,
     }
+
+
+def sampling(share: float) -> bytes:
+    """Return the hot file with the layer for a share of 0 to 1, exact to a millionth.
+
+    The number is text, because Envoy shows text as it is, and numbers rounded.
+    """
+    layer = {_KEY: str(round(share * _MILLION))}
+    kind = f"{TYPES}.service.runtime.v3.Runtime"
+    return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
+
+
+def sampling_layer() -> Json:
+    """Return the layer of the bootstrap that reads the file."""
+    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config_source(_PATH)}}
 
 
 _NAMES = {
