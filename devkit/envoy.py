@@ -33,7 +33,7 @@ from clawker_fw.stack.envoy.sibling import (
     RESOURCES,
     configuration,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -179,7 +179,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        files = configuration(policy, addresses, self.idle, self.reporting)
+        files = configuration(Serving(policy, addresses, self.idle, self.reporting))
         self.put({path: file.content for path, file in files.items()})
 
     def put(self, files: Mapping[str, bytes]) -> None:

@@ -23,6 +23,7 @@ from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.resources import discovery_response
+from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.envoy import HERE, Recording
 from devkit.programs import free_port
 from devkit.signer import Signer
@@ -224,7 +225,7 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        served = listeners(policy, HERE, self.idle)
+        served = listeners(telemetry.Serving(policy, EnvoyAddresses(*[HERE] * 4), self.idle))
         for chain in (chain for each in served for chain in each["filter_chains"]):
             if chain["name"] == chains.INSPECTED:
                 chain.update(self.terminated())

@@ -12,7 +12,7 @@ class Reason(StrEnum):
 
     sentence: str
 
-    def __new__(cls, word: str, sentence: str) -> Self:
+    def __new__(cls, word: str, sentence: str = "") -> Self:
         """Keep the sentence beside the word."""
         reason = str.__new__(cls, word)
         reason._value_ = word

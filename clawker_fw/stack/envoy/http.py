@@ -10,13 +10,11 @@ which it was opened. It is used again only for requests of the same agent with t
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 from clawker_fw.rules.own_page import PAGE
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, refusals, routes
+from clawker_fw.stack.envoy import bounds, chains, messages, refusals, routes
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     HOST,
@@ -24,7 +22,6 @@ from clawker_fw.stack.envoy.messages import (
     PORT,
     REQUEST,
     THROUGH_RULES,
-    TYPES,
     Json,
     cel_formatter,
     config_source,
@@ -34,7 +31,7 @@ from clawker_fw.stack.envoy.messages import (
     http_options,
     passed_on,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Serving
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -118,8 +115,9 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
     }
 
 
-def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
+def listener(serving: Serving) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
+    policy = serving.policy
     by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
     used = {port: chosen for port, chosen in by_port.items() if chosen.names}
     if not used:
@@ -134,26 +132,25 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
                 chain
                 for port, chosen in used.items()
                 for chain in chains.forwarding(
-                    chosen, f"http-{port}", idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+                    chosen, f"http-{port}", serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
                 )
             ],
-            refusals.of_rules(reporting),
+            refusals.of_rules(serving.reporting),
         )
     ]
 
 
 def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
     """Return a listener that only Envoy itself connects to."""
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": name,
-        "stat_prefix": name,
-        "internal_listener": {},
-        "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        "access_log": list(access_log),
-        "filter_chain_matcher": matcher,
-        "filter_chains": list(filter_chains),
-    }
+    return messages.listener(
+        name,
+        name,
+        internal_listener={},
+        per_connection_buffer_limit_bytes=bounds.INNER_BUFFER,
+        access_log=list(access_log),
+        filter_chain_matcher=matcher,
+        filter_chains=list(filter_chains),
+    )
 
 
 def common(routes_name: str, routes_path: str, idle: float) -> Json:
@@ -197,16 +194,14 @@ def http2_with_hosts() -> Json:
     }
 
 
-def connection_manager(
-    idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
-) -> Json:
+def connection_manager(serving: Serving) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes.PATH, idle),
+        **common(routes.NAME, routes.PATH, serving.idle),
         stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),
@@ -227,7 +222,7 @@ def connection_manager(
                 )
             ],
         },
-        access_log=refusals.of_http(reporting, checkers),
+        access_log=refusals.of_http(serving),
     )
 
 

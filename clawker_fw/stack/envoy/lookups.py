@@ -27,6 +27,7 @@ from clawker_fw.stack.envoy.messages import (
     endpoint,
     extension,
     passed_on,
+    socket,
     state,
     typed,
 )
@@ -135,7 +136,7 @@ def resolver() -> Json:
     return typed(
         "envoy.network.dns_resolver.cares",
         f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        resolvers=[{"socket_address": {"address": FORWARDER, "port_value": DNS_PORT}}],
+        resolvers=[socket(FORWARDER, DNS_PORT)],
         dns_resolver_options={"no_default_search_domain": True},
         # A cache waits for 5 s in all, and the forwarder answers by then. c-ares asks again after 1 s, but after
         # 250 ms once answers have been quick, and each time it waits about twice as long: with fewer tries, it
@@ -151,7 +152,6 @@ def proof() -> Json:
     `fwctl forward` answers that itself, and nothing leads to the cluster. `fwctl` reads how many lookups have
     begun and ended: a resolver of Envoy's for which the kernel had no room once never looks up anything again.
     """
-    host = {"socket_address": {"address": _LOOKED_UP_AGAIN, "port_value": DNS_PORT}}
     return {
         "name": _LOOKING_UP,
         "cluster_type": extension(
@@ -162,7 +162,7 @@ def proof() -> Json:
             dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
         ),
         "wait_for_warm_on_init": False,
-        **endpoint(_LOOKING_UP, host),
+        **endpoint(_LOOKING_UP, socket(_LOOKED_UP_AGAIN, DNS_PORT)),
     }
 
 

@@ -56,6 +56,21 @@ def extension(kind: str, name: str = "", **config: Any) -> Json:  # noqa: ANN401
     return typed(name or f"envoy.{kind.partition('.v3.')[0]}", f"{TYPES}.extensions.{kind}", **config)
 
 
+def listener(name: str, statistics: str, **fields: object) -> Json:
+    """Return a listener."""
+    return {"@type": f"{TYPES}.config.listener.v3.Listener", "name": name, "stat_prefix": statistics, **fields}
+
+
+def socket(address: str, port: int) -> Json:
+    """Return the address of a socket."""
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def source(address: str) -> Json:
+    """Return what has a cluster connect from an address of ours."""
+    return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
+
+
 def endpoint(cluster: str, address: Json, **state: str) -> Json:
     """Return what has a cluster lead to one address."""
     only = {"endpoint": {"address": address}, **state}

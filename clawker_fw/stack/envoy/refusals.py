@@ -13,7 +13,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, routes, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
-from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
+from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
 """Octets of a name or a path that are written down, and of a method."""
@@ -141,9 +141,9 @@ def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
     return f"({name} == '{container.REFUSED_NAME}' && ({from_one}))"
 
 
-def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
+def of_listener(serving: Serving) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
-    own_check = _is_own_check(_SERVER_NAME, checkers)
+    own_check = _is_own_check(_SERVER_NAME, serving.addresses.checkers)
     refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
     failed = _all(
         {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, cel(f"{_SERVER_NAME} != ''")
@@ -170,11 +170,11 @@ def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Addre
     nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
     forwarded = cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
-    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
+    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, serving.reporting)
     return [*logs, usage.of_listener(forwarded)]
 
 
-def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
+def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
     failed = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}
     fields = {
@@ -198,7 +198,7 @@ NOWHERE = ("255.255.255.255", 1)
 """Where the datagrams of a name without an address lead: the kernel refuses to connect there."""
 
 
-def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
+def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
 
     One that could not connect is written down when it is looked at first, also where its name has no address. One
@@ -243,12 +243,12 @@ def of_route(beginning: str) -> Json:
     return cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
-def of_rules(reporting: Reporting | None = None) -> list[Json]:
+def of_rules(reporting: Reporting | None) -> list[Json]:
     """Return the access log of an internal listener: HTTP requests that their rule forwards, but lead nowhere."""
     return _to_nowhere({"protocol": "http"}, reporting)
 
 
-def of_paths(reporting: Reporting | None = None) -> list[Json]:
+def of_paths(reporting: Reporting | None) -> list[Json]:
     """Return the same for requests in TLS that is looked into."""
     said = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
     return _to_nowhere({"protocol": "https", **said}, reporting)
@@ -278,7 +278,7 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
     return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
-def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
+def of_http(serving: Serving) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
     What the internal listener has written down already is not repeated. What goes to the page
@@ -286,7 +286,7 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
-    not_ours = f"!(has(request.host) && {_is_own_check('request.host', checkers)})"
+    not_ours = f"!(has(request.host) && {_is_own_check('request.host', serving.addresses.checkers)})"
     reason = _first(
         (DENIED_ROUTE, Reason.DENIED),
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
@@ -299,10 +299,10 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
     any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
-    return _logs(any_of_them, forwarded, fields, reporting, {"rule": "%ROUTE_NAME%"})
+    return _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})
 
 
-def of_inspected(reporting: Reporting | None = None) -> list[Json]:
+def of_inspected(reporting: Reporting | None) -> list[Json]:
     """Return the access log of requests in TLS that is looked into: those that are refused, or not answered.
 
     What the internal listener has written down already is not repeated.

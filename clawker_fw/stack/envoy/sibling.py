@@ -15,18 +15,17 @@ from clawker_fw.stack.envoy import (
     bounds,
     datagrams,
     http,
+    listeners,
     lookups,
     refusals,
     routes,
     signing,
     telemetry,
     tls_interception,
-    virtual_listeners,
 )
 from clawker_fw.stack.envoy.bounds import overload_manager
-from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source, extension
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source, extension, source
+from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import (
     SIBLING,
@@ -37,7 +36,7 @@ from clawker_fw.stack.resources import (
     watched_folder,
 )
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
-from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
+from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
@@ -230,7 +229,7 @@ def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
     those for UDP, of which there is one for each name and port (`datagrams`).
     """
     for each in lookups.clusters():
-        source = addressing.exempt(slot) if each.exempt else addressing.guarded(slot)
+        address = addressing.exempt(slot) if each.exempt else addressing.guarded(slot)
         yield {
             "name": each.name,
             "lb_policy": "CLUSTER_PROVIDED",
@@ -240,7 +239,7 @@ def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
                 "clusters.dynamic_forward_proxy.v3.ClusterConfig",
                 dns_cache_config=each.cache,
             ),
-            "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
+            **source(str(address)),
             "circuit_breakers": bounds.unbounded(),
         }
 
@@ -267,20 +266,15 @@ def hot(
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
         **signing.hot(policy, authorities),
-        **configuration(policy, addressing.envoy_addresses(slot), idle, reporting, headers),
+        **configuration(Serving(policy, addressing.envoy_addresses(slot), idle, reporting), headers),
     }
 
 
-def configuration(
-    policy: Policy,
-    addresses: EnvoyAddresses,
-    idle: float,
-    reporting: Reporting | None = None,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> Files:
-    """Return the files of those that Envoy itself reads. `addresses` are Envoy's."""
+def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
+    """Return the files of those that Envoy itself reads."""
+    policy, reporting = serving.policy, serving.reporting
     own = reporting.clusters() if reporting else []
-    clusters = discovery_response([*datagrams.clusters(policy, addresses, reporting), *own])
+    clusters = discovery_response([*datagrams.clusters(serving), *own])
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
         container.HOT + telemetry.SAMPLING.path: public(
@@ -291,10 +285,10 @@ def configuration(
         LISTENERS: public(
             discovery_response(
                 [
-                    tls_interception.holder(idle, reporting),
-                    *listeners(policy, addresses.shared, idle, reporting, addresses.checkers),
-                    *virtual_listeners.listeners(policy, addresses, idle, reporting),
-                    *datagrams.listeners(policy, addresses, idle, reporting),
+                    tls_interception.holder(serving),
+                    *listeners.listeners(serving),
+                    *listeners.virtual(serving),
+                    *datagrams.listeners(serving),
                 ]
             )
         ),

@@ -12,10 +12,22 @@ from ipaddress import IPv4Address
 
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
+from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import TYPES, Json, config_source, endpoint, extension, http_options
+from clawker_fw.stack.envoy.messages import (
+    TYPES,
+    Json,
+    config_source,
+    endpoint,
+    extension,
+    http_options,
+    listener,
+    socket,
+    source,
+)
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
+from clawker_fw.stack.topology import EnvoyAddresses
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
@@ -77,7 +89,7 @@ class Reporting:
         return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
-        formatters = [extension("formatter.cel.v3.Cel")]
+        cel: Json = {"formatters": [extension("formatter.cel.v3.Cel")]}
         log = extension(
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             log_name="clawker_fw",
@@ -91,7 +103,7 @@ class Reporting:
             buffer_size_bytes=_BATCH,
             resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
             attributes=_key_values(_attributes(fields, action)),
-            **({"formatters": formatters} if any("%CEL(" in each for each in fields.values()) else {}),
+            **(cel if any("%CEL(" in each for each in fields.values()) else {}),
         )
         return {**log, "filter": filter_}
 
@@ -114,44 +126,39 @@ class Reporting:
         return [own, relay]
 
     def _cluster(self, name: str) -> Json:
-        to = {"address": self.telemetry.host, "port_value": self.telemetry.port}
         return {
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": name,
             **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
-            **endpoint(name, {"socket_address": to}),
+            **endpoint(name, socket(self.telemetry.host, self.telemetry.port)),
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "upstream_bind_config": {"source_address": {"address": str(self.source), "port_value": 0}},
+            **source(str(self.source)),
         }
 
     def listener(self) -> Json:
         """Return the listener that passes on what CoreDNS sends. Nobody else is let in, here as in the kernel."""
-        return {
-            "@type": f"{TYPES}.config.listener.v3.Listener",
-            "name": LISTENER,
-            "stat_prefix": LISTENER,
-            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        senders = [{"address_prefix": str(address), "prefix_len": 32} for address in self.senders]
+        kind = "filters.network.tcp_proxy.v3.TcpProxy"
+        proxy = extension(kind, stat_prefix=LISTENER, cluster=RELAY, idle_timeout="300s")
+        chain = {"name": RELAY, "filter_chain_match": {"source_prefix_ranges": senders}, "filters": [proxy]}
+        return listener(
+            LISTENER,
+            LISTENER,
+            per_connection_buffer_limit_bytes=bounds.BUFFER,
             **bounds.watched(),
-            "address": {"socket_address": {"address": str(self.relay), "port_value": self.telemetry.relay_port}},
-            "filter_chains": [
-                {
-                    "name": RELAY,
-                    "filter_chain_match": {
-                        "source_prefix_ranges": [
-                            {"address_prefix": str(address), "prefix_len": 32} for address in self.senders
-                        ]
-                    },
-                    "filters": [
-                        extension(
-                            "filters.network.tcp_proxy.v3.TcpProxy",
-                            stat_prefix=LISTENER,
-                            cluster=RELAY,
-                            idle_timeout="300s",
-                        )
-                    ],
-                }
-            ],
-        }
+            address=socket(str(self.relay), self.telemetry.relay_port),
+            filter_chains=[chain],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What an Envoy serves, and where. `idle` is for how many seconds an open connection need not send."""
+
+    policy: Policy
+    addresses: EnvoyAddresses
+    idle: float
+    reporting: Reporting | None = None
 
 
 def looked_up() -> Json:

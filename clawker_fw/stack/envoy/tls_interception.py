@@ -34,7 +34,7 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
-from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals, signing
+from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     PORT,
@@ -44,7 +44,7 @@ from clawker_fw.stack.envoy.messages import (
     extension,
     typed,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Serving
 
 NAME = "inspected"
 
@@ -216,24 +216,20 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def chain(idle: float, reporting: Reporting | None = None) -> Json:
-    """Return the filter chain that looks into TLS. `idle` is in seconds: for so long nothing need be sent."""
-    return {"name": chains.INSPECTED, "filters": [_connection_manager(idle, reporting)], **signing.chain()}
+def chain(serving: Serving) -> Json:
+    """Return the filter chain that looks into TLS."""
+    return {"name": chains.INSPECTED, "filters": [_connection_manager(serving)], **signing.chain()}
 
 
-def holder(idle: float, reporting: Reporting | None = None) -> Json:
+def holder(serving: Serving) -> Json:
     """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": NAME,
-        "stat_prefix": NAME,
-        "internal_listener": {},
-        "filter_chains": [{"name": NAME, "filters": [_connection_manager(idle, reporting)]}],
-    }
+    holding = [{"name": NAME, "filters": [_connection_manager(serving)]}]
+    return messages.listener(NAME, NAME, internal_listener={}, filter_chains=holding)
 
 
-def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
+def listener(serving: Serving) -> list[Json]:
     """Return the internal listener that requests go through, or nothing if no TLS is looked into."""
+    policy = serving.policy
     allowed = {port: list(_allowed(policy, port)) for port in policy.rules.ports}
     by_port = {str(port): _by_allowance(found) for port, found in allowed.items() if found}
     if not by_port:
@@ -245,10 +241,10 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
             THROUGH_PATHS,
             chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port),
             [
-                {"name": chain, "filters": lookups.forwarding(rule, NAME, idle + http.LATER, asked)}
+                {"name": chain, "filters": lookups.forwarding(rule, NAME, serving.idle + http.LATER, asked)}
                 for chain, rule in sorted(rules.items())
             ],
-            refusals.of_paths(reporting),
+            refusals.of_paths(serving.reporting),
         )
     ]
 
@@ -291,8 +287,8 @@ def _named(rule: Rule, words: str) -> str:
     return f"{rule.destination} {words}"
 
 
-def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
-    common = http.common(NAME, PATH, idle)
+def _connection_manager(serving: Serving) -> Json:
+    common = http.common(NAME, PATH, serving.idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -314,7 +310,7 @@ def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
             http.router(),
         ],
         local_reply_config={"mappers": list(_answers())},
-        access_log=refusals.of_inspected(reporting),
+        access_log=refusals.of_inspected(serving.reporting),
     )
 
 
