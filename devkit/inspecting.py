@@ -225,7 +225,7 @@ class Inspecting(Recording):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        served = listeners(telemetry.Serving(policy, EnvoyAddresses(*[HERE] * 4), self.idle))
+        served = listeners(telemetry.Serving(policy, EnvoyAddresses(HERE, HERE, HERE, HERE), self.idle))
         for chain in (chain for each in served for chain in each["filter_chains"]):
             if chain["name"] == chains.INSPECTED:
                 chain.update(self.terminated())

@@ -153,7 +153,7 @@ def test_inspected(golden: Check) -> None:
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
     for name, made in (
         ("routes", [table(policy)]),
-        ("listeners", listeners(Serving(policy, EnvoyAddresses(*[here] * 4), 3600))),
+        ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 3600))),
         ("clusters", list(clusters("/etc/ssl/certs/ca-certificates.crt"))),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))

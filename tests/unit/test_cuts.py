@@ -119,9 +119,9 @@ def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], *, cut: b
 
 def inspecting(*rules: Entry) -> Files:
     """Return the files of an Envoy that looks into TLS."""
-    made = listeners(
-        Serving(Policy(stacks.rule_set(*rules)[1]), EnvoyAddresses(*[IPv4Address("10.213.1.10")] * 4), 60)
-    )
+    here = IPv4Address("10.213.1.10")
+    policy = Policy(stacks.rule_set(*rules)[1])
+    made = listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 60))
     return {LISTENERS: public(discovery_response(made)), CLUSTERS: public(discovery_response([]))}
 
 
