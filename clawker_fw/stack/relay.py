@@ -21,12 +21,10 @@ from clawker_fw.model import (
     File,
     Image,
     Machine,
-    Mount,
     Role,
-    Shape,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME, ulimits
+from clawker_fw.stack.container import HELPER, confined
 from clawker_fw.stack.topology import (
     PUBLISHERS,
     Addressing,
@@ -47,7 +45,6 @@ sysctls below), and the program has two buffers of 32 KiB for it. There are 256 
 
 _PROCESSES = 64
 _OPEN_FILES = 2048
-_SHARED_MEMORY = 64 << 20
 
 _CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl relay`, which configures the network. It drops all of them before the program starts."""
@@ -161,9 +158,8 @@ class Relaying:
 def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
     """Return the container of a relay. `agent` is the id of its agent."""
     names, places = network_names(of.project), Addressing(of.agents, of.agents)
-    shape = Shape(
-        entrypoint=(HELPER_PATH,),
-        command=(
+    shape = confined(
+        (
             "relay",
             f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
             f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
@@ -171,31 +167,18 @@ def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
             str(places.publisher(wanted.number)),
             *(str(port) for port in sorted({each.port for each in wanted.ports})),
         ),
-        networks={
+        {
             names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
             publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),
         },
+        of.machine,
+        _MEMORY,
+        _OPEN_FILES,
         environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
-        user="0:0",
-        working_directory="/",
-        init=False,
-        stop_signal="SIGTERM",
-        mounts=(Mount("volume", VOLUME),),
-        read_only=True,
         capabilities_added=_CAPABILITIES,
-        capabilities_dropped=("ALL",),
-        security_options=("no-new-privileges",),
         sysctls=_SYSCTLS,
         ports=tuple(sorted(each.bound for each in wanted.ports)),
-        runtime=of.machine.runtime,
-        ipc_mode="private",
-        cgroup_mode="private",
-        memory=_MEMORY,
-        memory_swap=_MEMORY if of.machine.swap_limit else -1,  # no swap: what passes would lie on the disk
-        shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES,
-        ulimits=ulimits(_OPEN_FILES),
-        restart="always",
         log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
     )
     boot = {HELPER: of.helper}

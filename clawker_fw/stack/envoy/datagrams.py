@@ -37,7 +37,7 @@ def clusters(serving: Serving) -> Iterator[Json]:
     for name, port, rule in _forwarded(serving.policy):
         cluster = _cluster(name, port, rule)
         told = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
-        room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]}}
+        room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.UNBOUNDED}]}}
         host = socket(rule.leads_to(name, str(addresses.machine)), port)
         bound = source(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:

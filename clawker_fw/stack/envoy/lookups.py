@@ -119,7 +119,7 @@ def _cache(name: str) -> Json:
         "name": name,
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": bounds.CACHED_NAMES,
-        "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
+        "dns_cache_circuit_breaker": {"max_pending_requests": bounds.UNBOUNDED},
         # For so long after its last use, a name is looked up again whenever its TTL ends; then it is forgotten.
         "host_ttl": _FORGOTTEN_AFTER[name],
         # For answers without a TTL, as for a name that does not exist.

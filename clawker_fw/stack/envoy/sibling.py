@@ -40,37 +40,28 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
-_CLUSTERS = Resource(
+
+def _resource(name: str, path: str, proof: EnvoyProof, *, keyed: bool = False) -> Resource:
+    return Resource(name, path, keyed=keyed, envoy=proof, watched=watched_folder(path))
+
+
+def _routes(name: str, table: str, path: str) -> Resource:
+    statistics = f"http.{table}.rds.{table}"
+    return _resource(name, path, EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table))
+
+
+_CLUSTERS = _resource(
     "clusters",
     CLUSTERS_PATH,
+    EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
     keyed=True,
-    envoy=EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
-    watched=watched_folder(CLUSTERS_PATH),
 )
-_ROUTES = Resource(
-    "routes",
-    routes.PATH,
-    envoy=EnvoyProof(
-        "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
-    ),
-    watched=watched_folder(routes.PATH),
-)
-_PATHS = Resource(
-    "paths",
-    tls_interception.PATH,
-    envoy=EnvoyProof(
-        "dynamic_route_configs",
-        ("route_config",),
-        f"http.{tls_interception.NAME}.rds.{tls_interception.NAME}",
-        named=tls_interception.NAME,
-    ),
-    watched=watched_folder(tls_interception.PATH),
-)
-_LISTENERS = Resource(
+_ROUTES = _routes("routes", routes.NAME, routes.PATH)
+_PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
+_LISTENERS = _resource(
     "listeners",
     "lds/listeners.json",
-    envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
-    watched=watched_folder("lds/listeners.json"),
+    EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
 RESOURCES = (

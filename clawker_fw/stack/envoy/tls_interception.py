@@ -74,18 +74,6 @@ HEADERS_REMOVED = (
     "x-base-url",
     "x-envoy-external-address",
     "x-forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-method",
-    "x-forwarded-path",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-forwarded-uri",
-    "x-forwarded-url",
     "x-host",
     "x-host-override",
     "x-http-destinationurl",
@@ -96,20 +84,11 @@ HEADERS_REMOVED = (
     "x-ingress-path",
     "x-method",
     "x-method-override",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-method",
-    "x-original-path",
-    "x-original-uri",
-    "x-original-url",
-    "x-override-url",
     "x-proxy-url",
     "x-real-url",
     "x-replaced-path",
     "x-request-id",
     "x-request-uri",
-    "x-rewrite-uri",
-    "x-rewrite-url",
     "x-script-name",
     "x-sendfile-type",
     "x-wsgi-script-name",
@@ -118,7 +97,7 @@ HEADERS_REMOVED = (
 inspected TLS lists them."""
 
 PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
-"""What other names of such headers begin with."""
+"""What further names of such headers begin with, before a hyphen: `_without_misread_headers`."""
 
 SECOND_PATHS = (
     "destination",
