@@ -211,19 +211,29 @@ def connection_manager(serving: Serving) -> Json:
         ],
         local_reply_config={
             "mappers": [
-                {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
-                for each, sentence in (
-                    (refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
-                    (refusals.cel(refusals.DENIED_ROUTE), _DENIED),
-                    (refusals.cel(refusals.BAD_NAME), _BAD_NAME),
-                    (refusals.of_details(refusals.BY_ROUTE), _REFUSED),
-                    (refusals.of_status(403), _NOT_FORWARDED),
-                    ({"response_flag_filter": {"flags": ["UC", "UF"]}}, _NO_ANSWER),
-                )
+                answering(refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
+                answering(refusals.cel(refusals.DENIED_ROUTE), _DENIED),
+                answering(refusals.cel(refusals.BAD_NAME), _BAD_NAME),
+                answering(refusals.of_details(refusals.BY_ROUTE), _REFUSED),
+                answering(refusals.of_status(403), _NOT_FORWARDED),
+                answering(refusals.of_flags("UC", "UF"), _NO_ANSWER),
             ],
         },
         access_log=refusals.of_http(serving),
     )
+
+
+def answering(filter_: Json, sentence: str, **fields: int) -> Json:
+    """Return how an agent is told of what a filter passes."""
+    text = {"text_format_source": {"inline_string": sentence}}
+    return {"filter": filter_, **fields, "body_format_override": text}
+
+
+def judging(policy: str, filter_: str = "", *, permissions: Sequence[Json], deny: bool, **fields: Json) -> Json:
+    """Return a filter that refuses requests by a policy: those that it is for, or all others."""
+    applied = {"permissions": list(permissions), "principals": [{"any": True}], **fields}
+    rules = {**({"action": "DENY"} if deny else {}), "policies": {policy: applied}}
+    return extension("filters.http.rbac.v3.RBAC", filter_, rules=rules)
 
 
 def remembering(host: str, rule: str, *more: Json) -> Json:
@@ -257,21 +267,7 @@ def router() -> Json:
 def _host_names_only() -> Json:
     """Return the filter that refuses every Host that is no host name, whatever the routes say."""
     other = [
-        {
-            "header": {
-                "name": ":authority",
-                "string_match": {"safe_regex": {"regex": regex}},
-                "invert_match": True,
-            }
-        }
+        {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": regex}}, "invert_match": True}}
         for regex in HOST_NAME
     ]
-    return extension(
-        "filters.http.rbac.v3.RBAC",
-        rules={
-            "action": "DENY",
-            "policies": {
-                "no-host-name": {"permissions": [{"or_rules": {"rules": other}}], "principals": [{"any": True}]}
-            },
-        },
-    )
+    return judging("no-host-name", permissions=[{"or_rules": {"rules": other}}], deny=True)

@@ -145,9 +145,7 @@ def of_listener(serving: Serving) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
     own_check = _is_own_check(_SERVER_NAME, serving.addresses.checkers)
     refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
-    failed = _all(
-        {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, cel(f"{_SERVER_NAME} != ''")
-    )
+    failed = _all(of_flags("UF", "UH", "URX", "DF", "UO"), cel(f"{_SERVER_NAME} != ''"))
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
     never_said = _all(
         {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
@@ -168,7 +166,7 @@ def of_listener(serving: Serving) -> list[Json]:
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
     nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
-    any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
+    any_of_them = _any(nowhere, failed, never_said)
     forwarded = cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
     logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, serving.reporting)
     return [*logs, usage.of_listener(forwarded)]
@@ -176,7 +174,7 @@ def of_listener(serving: Serving) -> list[Json]:
 
 def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
-    failed = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}
+    failed = of_flags("UF", "UH", "URX", "DF", "UO")
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -184,7 +182,7 @@ def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
         "name": name,
         "reason": _first(otherwise=_UPSTREAM_REASON),
     }
-    any_of_them = {"or_filter": {"filters": [failed, cel("response.flags == 0 && !has(upstream.address)")]}}
+    any_of_them = _any(failed, cel("response.flags == 0 && !has(upstream.address)"))
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
     told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
     return _logs(any_of_them, cel(_FORWARDED), fields, reporting, told)
@@ -210,7 +208,7 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
         {"duration_filter": {"comparison": {"op": "LE", "value": milliseconds}}},
         cel("has(upstream.address) && !has(upstream.local_address)"),
     )
-    no_room = {"response_flag_filter": {"flags": ["UO"]}}
+    no_room = of_flags("UO")
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -224,7 +222,12 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
     }
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
-    return _logs({"or_filter": {"filters": [looked_at_first, no_room]}}, ended, fields, reporting, told)
+    return _logs(_any(looked_at_first, no_room), ended, fields, reporting, told)
+
+
+def of_flags(*flags: str) -> Json:
+    """Return the filter that passes what has one of Envoy's response flags."""
+    return {"response_flag_filter": {"flags": list(flags)}}
 
 
 def of_status(status: int) -> Json:
@@ -255,7 +258,7 @@ def of_paths(reporting: Reporting | None) -> list[Json]:
 
 
 def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Json]:
-    failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
+    failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     reason = _first(
         ("xds.filter_chain_name == ''", Reason.NO_RULE),
         (_FORWARDED, Reason.UNREACHABLE),
@@ -271,7 +274,7 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
         "reason": reason,
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
-    any_of_them = {"or_filter": {"filters": [failed, cel(_CROWDED)]}}
+    any_of_them = _any(failed, cel(_CROWDED))
     source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
     logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=cel(_UNANSWERED))
@@ -331,10 +334,10 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
 
 def _of_requests(ours: str) -> Json:
     """Return the filter that passes failed requests for which an expression is true, and violations of HTTP/2."""
-    violation = {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
+    violation = of_flags("DPE"), cel(f"({_VIOLATION}) && !has(upstream.address)")
     # Comparing a number first spares what is forwarded an expression, which takes longer.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    return {"or_filter": {"filters": [_all({"status_code_filter": failed}, cel(ours)), _all(*violation)]}}
+    return _any(_all({"status_code_filter": failed}, cel(ours)), _all(*violation))
 
 
 def buckets() -> bytes:
@@ -370,7 +373,7 @@ def _logs(
 
     What had no answer is only written: who has ended it is told apart by whoever reads the lines.
     """
-    any_of_them = {"or_filter": {"filters": [refused, unanswered]}} if unanswered else refused
+    any_of_them = _any(refused, unanswered) if unanswered else refused
     written = [_log(_all(any_of_them, _not_too_many(source)), fields)]
     if reporting is None:
         return written
@@ -382,6 +385,10 @@ def _logs(
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
     formatters = [extension("formatter.cel.v3.Cel")]
     return {**stdout(json_format=dict(fields), formatters=formatters), "filter": filter_}
+
+
+def _any(*filters: Json) -> Json:
+    return {"or_filter": {"filters": list(filters)}}
 
 
 def _all(*filters: Json) -> Json:
@@ -432,11 +439,9 @@ def _within_limit(number: int) -> Json:
 
 def _not_too_many(source: str = "source.address") -> Json:
     """Return the filter that bounds how many lines Envoy writes, by the last digits of the agents' addresses."""
-    return {
-        "or_filter": {
-            "filters": [
-                _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
-                for number in range(BUCKETS)
-            ]
-        }
-    }
+    return _any(
+        *(
+            _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
+            for number in range(BUCKETS)
+        )
+    )

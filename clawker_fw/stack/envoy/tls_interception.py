@@ -298,7 +298,7 @@ def _bad_path(expression: str) -> Json:
 
 
 def _denying(name: str, *what: Json) -> Json:
-    return _rbac(name, {"permissions": list(what), "principals": [{"any": True}]}, action="DENY")
+    return http.judging(name, _filter(name), permissions=what, deny=True)
 
 
 def _without_misread_headers() -> Json:
@@ -321,20 +321,15 @@ def _names_its_host() -> Json:
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
-    anybody: Json = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": same}
-    return _rbac(_NAMES_HOST, {**anybody, "cel_config": {"enable_string_functions": True}})
+    strings: Json = {"enable_string_functions": True}
+    anybody = [{"any": True}]
+    return http.judging(
+        _NAMES_HOST, _filter(_NAMES_HOST), permissions=anybody, deny=False, condition=same, cel_config=strings
+    )
 
 
 def _selected(root: str, field: str) -> Json:
     return {"select_expr": {"operand": {"ident_expr": {"name": root}}, "field": field}}
-
-
-def _rbac(name: str, policy: Json, **action: str) -> Json:
-    return extension(
-        "filters.http.rbac.v3.RBAC",
-        _filter(name),
-        rules={**action, "policies": {name: policy}},
-    )
 
 
 def _filter(name: str) -> str:
@@ -346,10 +341,8 @@ def _answers() -> Iterator[Json]:
     yield {"filter": refusals.of_route("git ")}
     for filter_, status, text in (
         (refusals.of_details("rbac_access_denied_matched_policy[none]"), 421, _OTHER_HOST),
-        *(
-            (refusals.of_details(f"rbac_access_denied_matched_policy[{each}]"), 400, _ODD_PATH)
-            for each in (_BAD_PATH, _BAD_BELOW_A_DENY)
-        ),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, _ODD_PATH),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, _ODD_PATH),
         (refusals.of_details(_NO_UPGRADE), 403, _NOTHING_ELSE),
         (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
         (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
@@ -358,11 +351,7 @@ def _answers() -> Iterator[Json]:
         (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, _HOST_NOT_TRUSTED),
         (refusals.of_status(503), 503, _NO_ANSWER),
     ):
-        yield {
-            "filter": filter_,
-            "status_code": status,
-            "body_format_override": {"text_format_source": {"inline_string": text}},
-        }
+        yield http.answering(filter_, text, status_code=status)
 
 
 # --- routes ------------------------------------------------------------------------------------------------------
