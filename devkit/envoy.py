@@ -93,7 +93,7 @@ class Proxy:
     """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
-        {"name": each.name, "type": "STATIC"} for each in lookups.clusters()
+        {"name": each["name"], "type": "STATIC"} for each in lookups.clusters("", "")
     )
 
     idle: float = 3600
@@ -408,16 +408,13 @@ class Resolving(Loading):
         weakref.finalize(self, _end, _forwarder(asked, name_server, self._subtrees))
         self.clusters = tuple(
             {
-                "name": each.name,
-                "lb_policy": "CLUSTER_PROVIDED",
-                "per_connection_buffer_limit_bytes": bounds.BUFFER,
-                "circuit_breakers": bounds.unbounded(),
+                **{key: value for key, value in each.items() if key != "upstream_bind_config"},
                 "cluster_type": extension(
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                    dns_cache_config=self._asking(each.cache),
+                    dns_cache_config=self._asking(each["cluster_type"]["typed_config"]["dns_cache_config"]),
                 ),
             }
-            for each in lookups.clusters()
+            for each in lookups.clusters("", "")
         )
         super().__init__(folder, program, before)
 

@@ -9,9 +9,9 @@ These names have one cache, and those that rules name have another: a rule of an
 has a cluster for each cache, and each source address that it connects from.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
@@ -28,6 +28,7 @@ from clawker_fw.stack.envoy.messages import (
     extension,
     passed_on,
     socket,
+    source,
     state,
     typed,
 )
@@ -56,15 +57,6 @@ _LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
 _AGAIN = "0.5s"
 
 _KINDS = ("guarded", "exempt")
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """One of Envoy's clusters. From the source address of an `exempt` one, private addresses can be reached."""
-
-    name: str
-    exempt: bool
-    cache: Json
 
 
 def share() -> Json:
@@ -106,11 +98,24 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
     return [*([in_a_share] if rule.destination.subtree else []), looked_up, forwarded]
 
 
-def clusters() -> Iterator[Cluster]:
-    """Yield all clusters."""
-    for each in (NAMED, BELOW):
-        for exempt in (False, True):
-            yield Cluster(f"{_KINDS[exempt]} {each}", exempt, _cache(each))
+def clusters(guarded: str, exempt: str) -> Iterator[Json]:
+    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
+
+    The routing table of that address decides what can be reached, whichever of a name's addresses is tried: from
+    the `exempt` one also private ones. So do those for UDP, one for each name and port (`datagrams`).
+    """
+    for cache, (kind_, address) in itertools.product((NAMED, BELOW), zip(_KINDS, (guarded, exempt), strict=True)):
+        yield {
+            "name": f"{kind_} {cache}",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "10s",
+            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+            "cluster_type": extension(
+                "clusters.dynamic_forward_proxy.v3.ClusterConfig", dns_cache_config=_cache(cache)
+            ),
+            **source(address),
+            "circuit_breakers": bounds.unbounded(),
+        }
 
 
 def _cache(name: str) -> Json:

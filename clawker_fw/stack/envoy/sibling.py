@@ -1,7 +1,7 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
@@ -24,7 +24,7 @@ from clawker_fw.stack.envoy import (
     tls_interception,
 )
 from clawker_fw.stack.envoy.bounds import overload_manager
-from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source, extension, source
+from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import (
@@ -196,7 +196,7 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
         },
         "static_resources": {
             "clusters": [
-                *_forwarding_clusters(addressing, slot),
+                *lookups.clusters(str(addressing.guarded(slot)), str(addressing.exempt(slot))),
                 http.cluster(),
                 *tls_interception.clusters(trusted),
                 signing.cluster(),
@@ -211,28 +211,6 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
         "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
         "overload_manager": overload_manager(most),
     }
-
-
-def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
-    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
-
-    The routing table of that address decides what can be reached, whichever of a name's addresses is tried. So do
-    those for UDP, of which there is one for each name and port (`datagrams`).
-    """
-    for each in lookups.clusters():
-        address = addressing.exempt(slot) if each.exempt else addressing.guarded(slot)
-        yield {
-            "name": each.name,
-            "lb_policy": "CLUSTER_PROVIDED",
-            "connect_timeout": "10s",
-            "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "cluster_type": extension(
-                "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                dns_cache_config=each.cache,
-            ),
-            **source(str(address)),
-            "circuit_breakers": bounds.unbounded(),
-        }
 
 
 def hot(

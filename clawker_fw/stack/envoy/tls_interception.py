@@ -14,9 +14,8 @@ that TLS has named, or a connection for one rule would reach another one's host.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from clawker_fw.rules.paths import (
     ALWAYS_BAD,
@@ -208,35 +207,27 @@ def holder(serving: Serving) -> Json:
 
 def listener(serving: Serving) -> list[Json]:
     """Return the internal listener that requests go through, or nothing if no TLS is looked into."""
-    policy = serving.policy
-    allowed = {port: list(_allowed(policy, port)) for port in policy.rules.ports}
-    by_port = {str(port): _by_allowance(found) for port, found in allowed.items() if found}
+    rules: dict[str, Rule] = {}
+    by_port: Json = {}
+    route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
+    for port in serving.policy.rules.ports:
+        allowed = _allowed(serving.policy, port)
+        rules |= dict(allowed.values())
+        chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
+        if chosen:
+            by_port[str(port)] = {"matcher": chains.exactly(route, chosen)}
     if not by_port:
         return []
-    asked = f"%FILTER_STATE({ASKED}:PLAIN)%"
-    rules = {each.chain: each.rule for found in allowed.values() for each in found}
-    return [
-        http.internal_listener(
-            THROUGH_PATHS,
-            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port),
-            [
-                {"name": chain, "filters": lookups.forwarding(rule, NAME, serving.idle + http.LATER, asked)}
-                for chain, rule in sorted(rules.items())
-            ],
-            refusals.of_paths(serving.reporting),
-        )
+    sent = NAME, serving.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port)
+    forwarding = [
+        {"name": chain, "filters": lookups.forwarding(rule, *sent)} for chain, rule in sorted(rules.items())
     ]
+    return [http.internal_listener(THROUGH_PATHS, matcher, forwarding, refusals.of_paths(serving.reporting))]
 
 
-class _Allowed(NamedTuple):
-    """What is allowed of the hosts of a rule by one of its words, the route for that, and the chain."""
-
-    rule: Rule
-    route: str
-    chain: str
-
-
-def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
+def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
+    """Return the chain and the rule of each route for what a rule allows of its hosts by one of its words."""
     exceptions = policy.exceptions(Protocol.HTTPS, port)
     rules, members = {}, {}
     for rule in dict.fromkeys(policy.patterns(Protocol.HTTPS, port).values()):
@@ -251,14 +242,8 @@ def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
             rules[route] = rule
             alone = f"{rule.destination} {kind}{verified}{without}{but}: {words}"
             members[route] = chains.Member(alone, chains.shared_kind(rule))
-    for route, chain_ in chains.named(f"https {port}", members, ALONE).items():
-        yield _Allowed(rules[route], route, chain_)
-
-
-def _by_allowance(allowed: Iterable[_Allowed]) -> Json:
-    """Return the matcher that selects the chain for a request by its route."""
-    chosen = {each.route: {"action": chains.action(each.chain)} for each in allowed}
-    return {"matcher": chains.exactly(chains.matching_input("FilterStateInput", key=refusals.ROUTE), chosen)}
+    named = chains.named(f"https {port}", members, ALONE)
+    return {route: (chain_, rules[route]) for route, chain_ in named.items()}
 
 
 def _named(rule: Rule, words: str) -> str:
