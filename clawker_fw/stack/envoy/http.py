@@ -57,21 +57,6 @@ MORE = f"http://{PAGE}/ says what was refused, why, and what a person can do\n"
 """What a response has in place of a command. An agent chooses names and paths, and the page has a command only for
 names that a person may be asked about."""
 
-_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
-
-_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\n{MORE}"
-
-_BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
-
-_NOT_FORWARDED = f"clawker-fw: {Reason.BAD_REQUEST.sentence}\n"
-
-_NO_ANSWER = (
-    "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
-    f"or one that the rule may not reach, or the host refused or ended the connection\n{MORE}"
-)
-
-_NO_PAGE = "clawker-fw: this page can't be read just now: try again\n"
-
 LATER = 5
 """By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
 
@@ -211,12 +196,19 @@ def connection_manager(serving: Serving) -> Json:
         ],
         local_reply_config={
             "mappers": [
-                answering(refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
-                answering(refusals.cel(refusals.DENIED_ROUTE), _DENIED),
-                answering(refusals.cel(refusals.BAD_NAME), _BAD_NAME),
-                answering(refusals.of_details(refusals.BY_ROUTE), _REFUSED),
-                answering(refusals.of_status(403), _NOT_FORWARDED),
-                answering(refusals.of_flags("UC", "UF"), _NO_ANSWER),
+                answering(refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"),
+                answering(refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"),
+                answering(
+                    refusals.cel(refusals.BAD_NAME),
+                    f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n",
+                ),
+                answering(refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"),
+                answering(refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"),
+                answering(
+                    refusals.of_flags("UC", "UF"),
+                    f"no answer from this host {_WHERE}: its name has no address, or one that the rule may not "
+                    f"reach, or the host refused or ended the connection\n{MORE}",
+                ),
             ],
         },
         access_log=refusals.of_http(serving),
@@ -225,7 +217,7 @@ def connection_manager(serving: Serving) -> Json:
 
 def answering(filter_: Json, sentence: str, **fields: int) -> Json:
     """Return how an agent is told of what a filter passes."""
-    text = {"text_format_source": {"inline_string": sentence}}
+    text = {"text_format_source": {"inline_string": f"clawker-fw: {sentence}"}}
     return {"filter": filter_, **fields, "body_format_override": text}
 
 

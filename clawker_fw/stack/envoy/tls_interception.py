@@ -126,29 +126,11 @@ _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ign
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
-_REFUSED = f"clawker-fw: {Reason.PATH.sentence}\n{http.MORE}"
-_NO_RULE = f"clawker-fw: {Reason.NO_RULE.sentence} over https on port %DOWNSTREAM_LOCAL_PORT%\n{http.MORE}"
-_BAD = f"clawker-fw: {Reason.BAD_REQUEST.sentence}"
-_ODD_PATH = f"{_BAD}: hosts disagree about what such a path means, so no rule can allow it\n"
-_OTHER_HOST = f"{_BAD}: it names another host than the TLS connection that it came in\n"
-_NO_ANSWER = (
-    "clawker-fw: no answer from this host over https on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, or "
-    "one that the rule may not reach, or the host refused or ended the connection, or does not speak TLS\n"
-    f"{http.MORE}"
-)
-
 _NO_WEBSOCKET = "no WebSockets"
 """The way of requests for a WebSocket that are allowed, but not as one: there is no such cluster. So they are
 refused last, when everything else has been found right."""
-_NOT_AS_WEBSOCKET = f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"
-
 _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
-_NOTHING_ELSE = f"{_BAD}: it can become a WebSocket, and nothing else\n"
-
-_HOST_NOT_TRUSTED = f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n"
-
-_NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------
@@ -324,17 +306,27 @@ def _filter(name: str) -> str:
 def _answers() -> Iterator[Json]:
     """Yield how what is refused is told to an agent; the first that matches. What git prints is in its routes."""
     yield {"filter": refusals.of_route("git ")}
+    bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
+    odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
+    no_answer = (
+        f"no answer from this host {where}: its name has no address, or one that the rule may not reach, or the "
+        f"host refused or ended the connection, or does not speak TLS\n{http.MORE}"
+    )
     for filter_, status, text in (
-        (refusals.of_details("rbac_access_denied_matched_policy[none]"), 421, _OTHER_HOST),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, _ODD_PATH),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, _ODD_PATH),
-        (refusals.of_details(_NO_UPGRADE), 403, _NOTHING_ELSE),
-        (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
-        (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
-        (refusals.of_status(403), 403, _REFUSED),
-        (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
-        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, _HOST_NOT_TRUSTED),
-        (refusals.of_status(503), 503, _NO_ANSWER),
+        (
+            refusals.of_details("rbac_access_denied_matched_policy[none]"),
+            421,
+            f"{bad}: it names another host than the TLS connection that it came in\n",
+        ),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, odd_path),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, odd_path),
+        (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
+        (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
+        (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
+        (refusals.of_status(403), 403, f"{Reason.PATH.sentence}\n{http.MORE}"),
+        (refusals.of_details(injected.MISSING), 503, f"{Reason.NO_SECRET.sentence}\n"),
+        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
+        (refusals.of_status(503), 503, no_answer),
     ):
         yield http.answering(filter_, text, status_code=status)
 
