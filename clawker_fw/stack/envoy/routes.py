@@ -6,11 +6,10 @@ ports share one table, because each file that Envoy watches takes an inotify ins
 (inotify(7)).
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT
-from clawker_fw.rules.policy import Policy, RuleScope
+from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy.messages import PORT, THROUGH_RULES, TYPES, Json, endpoint
@@ -41,37 +40,24 @@ Envoy says whose request it is. The recorder beside it answers (go/internal/page
 PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 
-class _Ports(NamedTuple):
-    """The ports on which a name is allowed, and those of them that names above it have and it is denied."""
-
-    allowed: tuple[int, ...]
-    denied: tuple[int, ...]
-
-    @classmethod
-    def of(cls, scope: RuleScope) -> "_Ports":
-        allowed = (port for protocol, port in scope.allowed if protocol is Protocol.HTTP)
-        denied = (
-            port for (protocol, port), rule in scope.own.items() if protocol is Protocol.HTTP and rule.denies
-        )
-        return cls(tuple(sorted(allowed)), tuple(sorted(denied)))
-
-    def __str__(self) -> str:
-        return " ".join([*map(str, self.allowed), *(f"{DENIED}-{port}" for port in self.denied)])
-
-
 def table(policy: Policy) -> Json:
-    """Return the route table. Names with the same ports share a virtual host."""
-    hosts: dict[_Ports, list[str]] = {}
-    for pattern, ports in _patterns(policy):
-        if pattern != PAGE:
-            hosts.setdefault(ports, []).append(pattern)
+    """Return the route table. Names on which the same ports are allowed and denied share a virtual host.
+
+    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
+    parent domains allow on further ports.
+    """
+    hosts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for pattern, scope in policy.scopes.items():
+        if pattern != PAGE and any(protocol is Protocol.HTTP for protocol, _ in scope.own):
+            denied = {key: rule for key, rule in scope.own.items() if rule.denies}
+            hosts.setdefault((_ports(scope.allowed), _ports(denied)), []).append(pattern)
     known = [
         {
-            "name": str(ports),
+            "name": " ".join([*map(str, allowed), *(f"{DENIED}-{port}" for port in denied)]),
             "domains": sorted(domains),
-            "routes": [*map(_forward, ports.allowed), *map(_deny, ports.denied), _refuse()],
+            "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
         }
-        for ports, domains in sorted(hosts.items())
+        for (allowed, denied), domains in sorted(hosts.items())
     ]
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
@@ -85,15 +71,8 @@ def table(policy: Policy) -> Json:
     }
 
 
-def _patterns(policy: Policy) -> Iterator[tuple[str, _Ports]]:
-    """Yield each pattern (`a.test`, `*.a.test`) with the ports of names that match it best.
-
-    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
-    parent domains allow on further ports.
-    """
-    patterns = {pattern for port in policy.rules.ports for pattern in policy.patterns(Protocol.HTTP, port)}
-    for pattern in patterns:
-        yield pattern, _Ports.of(policy.scopes[pattern])
+def _ports(keys: Iterable[Key]) -> tuple[int, ...]:
+    return tuple(sorted(port for protocol, port in keys if protocol is Protocol.HTTP))
 
 
 def _on(port: int) -> Json:
