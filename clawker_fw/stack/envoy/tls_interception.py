@@ -340,15 +340,9 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
     `headers` are those of secrets, by name, in lower case; the usual one for what is not among them.
     """
     hosts = [
-        {
-            "name": pattern,
-            "domains": [pattern],
-            "routes": [*_routes(scope, headers), _refuse(refusals.NO_RULE, {"prefix": "/"})],
-            **({"request_headers_to_remove": list(SECOND_PATHS)} if _limited(scope) else {}),
-            **({"typed_per_filter_config": _judging(strictly=True)} if _strict(scope) else {}),
-        }
+        _host(pattern, scope, headers)
         for pattern, scope in sorted(policy.scopes.items())
-        if any(_inspects(key, rule) for key, rule in (*scope.inherited.items(), *scope.own.items()))
+        if any(rule.paths for rule in (*scope.inherited.values(), *scope.own.values()))
     ]
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
@@ -362,18 +356,28 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
     }
 
 
-def _inspects(key: tuple[Protocol, int], rule: Rule) -> bool:
-    return key[0] is Protocol.HTTPS and rule.paths is not None
-
-
-def _strict(scope: RuleScope) -> bool:
-    return any(rule.paths and rule.paths.strict for key, rule in scope.allowed.items() if _inspects(key, rule))
-
-
-def _limited(scope: RuleScope) -> bool:
-    """Whether anything of a host is refused by its path."""
-    inspected = (rule.paths for key, rule in scope.allowed.items() if _inspects(key, rule) and rule.paths)
-    return any(each.rules or each.repositories for each in inspected)
+def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
+    inspected = [(port, rule, rule.paths) for (_, port), rule in sorted(scope.allowed.items()) if rule.paths]
+    strict = any(paths.strict for *_, paths in inspected)
+    limited = any(paths.rules or paths.repositories for *_, paths in inspected)  # something is refused by its path
+    routes: list[Json] = []
+    for port, rule, paths in inspected:
+        for route in _of_rule(rule, paths):
+            route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(port)}}]
+            if paths.injection and "route" in route:
+                header = headers.get(paths.injection.secret, DEFAULT_HEADER)
+                by_git = route["name"].startswith(_named(rule, "git "))
+                route.update(injected.of_route(paths.injection, header, git=by_git))
+            if strict and not paths.strict:
+                route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
+            routes.append(route)
+    return {
+        "name": pattern,
+        "domains": [pattern],
+        "routes": [*routes, _refuse(refusals.NO_RULE, {"prefix": "/"})],
+        **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
+        **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
+    }
 
 
 def _judging(*, strictly: bool) -> Json:
@@ -382,23 +386,8 @@ def _judging(*, strictly: bool) -> Json:
     return {_filter(_BAD_BELOW_A_DENY): {"@type": f"{TYPES}.config.route.v3.FilterConfig", **chosen}}
 
 
-def _routes(scope: RuleScope, headers: Mapping[str, str]) -> Iterator[Json]:
-    """Yield the routes of a name, in the order in which they decide: `Paths.decide` says the same."""
-    strict = _strict(scope)
-    for key, rule in sorted(scope.allowed.items(), key=lambda each: each[0]):
-        if rule.paths and _inspects(key, rule):
-            for route in _of_rule(rule, rule.paths):
-                route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(key[1])}}]
-                if rule.paths.injection and "route" in route:
-                    header = headers.get(rule.paths.injection.secret, DEFAULT_HEADER)
-                    by_git = route["name"].startswith(_named(rule, "git "))
-                    route.update(injected.of_route(rule.paths.injection, header, git=by_git))
-                if strict and not rule.paths.strict:
-                    route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
-                yield route
-
-
 def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
+    """Yield the routes of a rule, in the order in which they decide: `Paths.decide` says the same."""
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
