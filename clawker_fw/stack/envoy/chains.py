@@ -53,16 +53,6 @@ class Chains:
     names: Mapping[Destination, str]
     rules: Mapping[str, Rule]
 
-    @property
-    def denying(self) -> bool:
-        """Whether any pattern is denied."""
-        return any(rule.denies for rule in self.patterns.values())
-
-    @property
-    def inspecting(self) -> bool:
-        """Whether TLS is looked into for any pattern."""
-        return INSPECTED in self.names.values()
-
 
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
     """Return the chains for a protocol and port."""

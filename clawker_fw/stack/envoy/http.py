@@ -120,7 +120,7 @@ def listener(serving: Serving) -> list[Json]:
                     chosen, f"http-{port}", serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
                 )
             ],
-            refusals.of_rules(serving.reporting),
+            refusals.to_nowhere(serving.reporting),
         )
     ]
 
@@ -163,19 +163,6 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
             "initial_connection_window_size": 16 * bounds.BUFFER,
         },
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-    }
-
-
-def http2_with_hosts() -> Json:
-    """Return how HTTP/2 is spoken with hosts: one request at a time, as with HTTP/1.
-
-    Requests that share a connection share its window: what one agent does not read would stop the others. By
-    default Envoy keeps 16 MiB of a request, and 24 MiB of a connection.
-    """
-    return {
-        "max_concurrent_streams": bounds.STREAMS,
-        "initial_stream_window_size": 2 * bounds.BUFFER,
-        "initial_connection_window_size": 2 * bounds.BUFFER,
     }
 
 

@@ -99,8 +99,8 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
             *chains.forwarding(chosen, f"tls-{port}", serving.idle, SERVER_NAME),
-            *([tls_interception.chain(serving)] if chosen.inspecting else []),
-            *([chains.ending(chains.DENIED)] if chosen.denying else []),
+            *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
+            *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
         ],
     )

@@ -246,18 +246,13 @@ def of_route(beginning: str) -> Json:
     return cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
-def of_rules(reporting: Reporting | None) -> list[Json]:
-    """Return the access log of an internal listener: HTTP requests that their rule forwards, but lead nowhere."""
-    return _to_nowhere({"protocol": "http"}, reporting)
+def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[Json]:
+    """Return the access log of an internal listener: requests that their rule forwards, but lead nowhere.
 
-
-def of_paths(reporting: Reporting | None) -> list[Json]:
-    """Return the same for requests in TLS that is looked into."""
-    said = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
-    return _to_nowhere({"protocol": "https", **said}, reporting)
-
-
-def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Json]:
+    They are those of HTTP, or those in TLS that is `inspected`.
+    """
+    known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
+    said = {"protocol": "https", **known} if inspected else {"protocol": "http"}
     failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     reason = _first(
         ("xds.filter_chain_name == ''", Reason.NO_RULE),

@@ -20,11 +20,11 @@ FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it
 SOCKET = "ads"
 """The socket in the folder on which Envoy asks."""
 
-TRUST_RESOURCE = Resource("trusted", "trusted/roots.pem")
-_INTERMEDIATES_RESOURCE = Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True)
-_NAMES_RESOURCE = Resource("names", "inspected/names.json", signer=True)
-
-RESOURCES = (TRUST_RESOURCE, _INTERMEDIATES_RESOURCE, _NAMES_RESOURCE)
+RESOURCES = (
+    Resource("trusted", "trusted/roots.pem"),
+    Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True),
+    Resource("names", "inspected/names.json", signer=True),
+)
 """The roots that agents have to trust, and what the signer reads. Intermediates go into place before names."""
 
 TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)

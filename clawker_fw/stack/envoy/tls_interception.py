@@ -33,7 +33,7 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
-from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing
+from clawker_fw.stack.envoy import bounds, chains, http, injected, lookups, messages, refusals, signing
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     PORT,
@@ -160,7 +160,13 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
     if upgrades:
         spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
     else:
-        http2 = http.http2_with_hosts()
+        # One request at a time, as with HTTP/1: requests that share a connection share its window, and what one
+        # agent does not read would stop the others. By default Envoy keeps 16 MiB of each, and 24 of a connection.
+        http2 = {
+            "max_concurrent_streams": bounds.STREAMS,
+            "initial_stream_window_size": 2 * bounds.BUFFER,
+            "initial_connection_window_size": 2 * bounds.BUFFER,
+        }
         spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
     leading = http.leading_to(
         THROUGH_PATHS,
@@ -205,7 +211,11 @@ def listener(serving: Serving) -> list[Json]:
     forwarding = [
         {"name": chain, "filters": lookups.forwarding(rule, *sent)} for chain, rule in sorted(rules.items())
     ]
-    return [http.internal_listener(THROUGH_PATHS, matcher, forwarding, refusals.of_paths(serving.reporting))]
+    return [
+        http.internal_listener(
+            THROUGH_PATHS, matcher, forwarding, refusals.to_nowhere(serving.reporting, inspected=True)
+        )
+    ]
 
 
 def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
