@@ -9,10 +9,9 @@ stands for two addresses in our half of the agent network, the agent's and the r
 either to another container: a relay reaches its own agent, or nobody.
 """
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from clawker_fw.model import (
     ContainerSpec,
@@ -60,8 +59,6 @@ _SYSCTLS = {
     "net.ipv4.tcp_wmem": "4096 16384 524288",
 }
 
-_TEXT = re.compile(r"(?P<host>[0-9.]+):(?P<at>[0-9]*):(?P<port>[0-9]+)", re.ASCII)
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedPort:
@@ -80,17 +77,6 @@ class PublishedPort:
         """The form in which a shape has it."""
         return f"{self}/tcp"
 
-    @classmethod
-    def read(cls, text: str) -> "PublishedPort | None":
-        """Return the port that a text of ours stands for, or None if it is none."""
-        if (found := _TEXT.fullmatch(text)) is None:
-            return None
-        with suppress(AddressValueError):
-            at, port = int(found["at"] or 0), int(found["port"])
-            if 0 < port <= _LARGEST_PORT and at <= _LARGEST_PORT:
-                return cls(IPv4Address(found["host"]), at, port)
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -106,12 +92,15 @@ class Publication:
     @classmethod
     def read(cls, label: str) -> "Publication | None":
         """Return what a label says, or None if it is not of the form that we write."""
-        number, *words = label.split(" ")
-        ports = tuple(each for word in words if (each := PublishedPort.read(word)))
-        if not number.isascii() or not number.isdigit() or int(number) >= PUBLISHERS or not ports:
-            return None
-        found = cls(int(number), tuple(sorted(set(ports))))
-        return found if str(found) == label else None
+        with suppress(ValueError):
+            number, *words = label.split(" ")
+            parts = (word.split(":") for word in words)
+            ports = {PublishedPort(IPv4Address(host), int(at or 0), int(port)) for host, at, port in parts}
+            found = cls(int(number), tuple(sorted(ports)))
+            valid = all(0 <= each.at <= _LARGEST_PORT and 0 < each.port <= _LARGEST_PORT for each in ports)
+            if ports and valid and 0 <= found.number < PUBLISHERS and str(found) == label:
+                return found
+        return None
 
     @property
     def outside(self) -> bool:
