@@ -158,7 +158,7 @@ def of_listener(serving: Serving) -> list[Json]:
         (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
-        otherwise=_text(Reason.NO_RULE),
+        otherwise=Reason.NO_RULE,
     )
     # Of TLS that is looked into, requests have records of their own.
     forwards = f"xds.filter_chain_name != '{chains.REFUSED}' && xds.filter_chain_name != '{chains.INSPECTED}'"
@@ -217,7 +217,7 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
         "reason": _first(
             ("!has(upstream.address)", Reason.LIMIT),
             ("upstream.address == '{}:{}'".format(*NOWHERE), Reason.NO_ADDRESS),
-            otherwise=_text(Reason.PRIVATE_ADDRESS),
+            otherwise=Reason.PRIVATE_ADDRESS,
         ),
     }
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
@@ -292,7 +292,7 @@ def of_http(serving: Serving) -> list[Json]:
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
-        otherwise=_text(Reason.UNREACHABLE),
+        otherwise=Reason.UNREACHABLE,
     )
     any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
     fields = {**_FIELDS, **_HTTP, "reason": reason}
@@ -321,7 +321,7 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
         (HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
-        otherwise=_text(Reason.UNREACHABLE),
+        otherwise=Reason.UNREACHABLE,
     )
     fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
     return _logs(_of_requests(f"({by_us}) || ({by_host})"), cel(_FORWARDED_REQUEST), fields, reporting)
@@ -404,17 +404,13 @@ def cel(expression: str) -> Json:
     }
 
 
-def _first(*cases: tuple[str, Reason | str], otherwise: str) -> str:
+def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
     """Return a format with the reason of the first case that is true."""
-    expression = otherwise
+    expression = f"'{otherwise}'" if isinstance(otherwise, Reason) else otherwise
     for condition, reason in reversed(cases):
-        outcome = _text(reason) if isinstance(reason, Reason) else f"({reason})"
+        outcome = f"'{reason}'" if isinstance(reason, Reason) else f"({reason})"
         expression = f"({condition}) ? {outcome} : ({expression})"
     return f"%CEL({expression})%"
-
-
-def _text(reason: Reason) -> str:
-    return f"'{reason}'"
 
 
 def _within_limit(number: int) -> Json:
