@@ -12,18 +12,8 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import MOST_UDP_PORTS, ConflictsError, RuleSet, TooManyError, about_ports
-from clawker_fw.rules.schema import RuleEntry
 from devkit.stacks import rule_set
 from devkit.strategies import rules
-
-
-def test_a_contradiction_is_an_error_that_names_both() -> None:
-    """A destination can't both allow and deny private addresses."""
-    entries = [RuleEntry(dst="b.test"), RuleEntry(dst="a.test"), RuleEntry(dst="A.test", allow_private=True)]
-    with pytest.raises(ConflictsError) as caught:
-        RuleSet.of(entry.rule(str(position)) for position, entry in enumerate(entries))
-    assert [(each.first.place, each.second.place) for each in caught.value.conflicts] == [("1", "2")]
-
 
 PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
 

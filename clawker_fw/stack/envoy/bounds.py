@@ -177,21 +177,19 @@ def overload_manager(bounds: Bounds) -> Json:
             ),
         ],
         "actions": [
-            _action("shrink_heap", _HEAP_MONITOR, {"threshold": {"value": 0.8}}),
-            _action("disable_http_keepalive", _HEAP_MONITOR, {"threshold": {"value": 0.85}}),
-            _action(
-                "reset_high_memory_stream",
-                _HEAP_MONITOR,
-                {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
-            ),
-            _action("stop_accepting_requests", _HEAP_MONITOR, {"threshold": {"value": 0.9}}),
-            _action("reject_incoming_connections", _HEAP_MONITOR, {"threshold": {"value": 0.95}}),
+            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP_MONITOR, **trigger}]}
+            for name, trigger in (
+                ("shrink_heap", {"threshold": {"value": 0.8}}),
+                ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
+                (
+                    "reset_high_memory_stream",
+                    {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
+                ),
+                ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
+                ("reject_incoming_connections", {"threshold": {"value": 0.95}}),
+            )
         ],
     }
-
-
-def _action(name: str, monitor: str, trigger: Json) -> Json:
-    return {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": monitor, **trigger}]}
 
 
 def watched() -> Json:
