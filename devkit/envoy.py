@@ -22,7 +22,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, sampling, tls_interception
+from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
@@ -35,7 +35,7 @@ from clawker_fw.stack.envoy.sibling import (
     RESOURCES,
     configuration,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
@@ -95,7 +95,7 @@ class Proxy:
     """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
-        {"name": each.name, "type": "STATIC"} for each in lookups.clusters()
+        {"name": each["name"], "type": "STATIC"} for each in lookups.clusters("", "")
     )
 
     idle: float = 3600
@@ -167,7 +167,7 @@ class Proxy:
             "layered_runtime": {
                 "layers": [
                     {"name": "ours", "static_layer": RUNTIME},
-                    json.loads(here(json.dumps(sampling.layer()).encode(), self.folder)),
+                    json.loads(here(json.dumps(telemetry.sampling_layer()).encode(), self.folder)),
                 ]
             },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
@@ -181,7 +181,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        files = configuration(policy, addresses, self.idle, self.reporting)
+        files = configuration(Serving(policy, addresses, self.idle, self.reporting))
         self.put({path: file.content for path, file in files.items()})
 
     def put(self, files: Mapping[str, bytes]) -> None:
@@ -405,17 +405,13 @@ class Resolving(Loading):
         weakref.finalize(self, _end, _forwarder(asked, name_server, self._subtrees))
         self.clusters = tuple(
             {
-                "name": each.name,
-                "lb_policy": "CLUSTER_PROVIDED",
-                "per_connection_buffer_limit_bytes": bounds.BUFFER,
-                "circuit_breakers": bounds.unbounded(),
+                **{key: value for key, value in each.items() if key != "upstream_bind_config"},
                 "cluster_type": extension(
-                    "envoy.clusters.dynamic_forward_proxy",
                     "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                    dns_cache_config=self._asking(each.cache),
+                    dns_cache_config=self._asking(each["cluster_type"]["typed_config"]["dns_cache_config"]),
                 ),
             }
-            for each in lookups.clusters()
+            for each in lookups.clusters("", "")
         )
         super().__init__(folder, program, before)
 

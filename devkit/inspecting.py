@@ -20,12 +20,14 @@ from typing import Any
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import chains, lookups, routes, sampling, signing, tls_interception
+from clawker_fw.stack.container import HOT
+from clawker_fw.stack.envoy import chains, lookups, routes, signing, telemetry, tls_interception
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
+from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.envoy import HERE, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
@@ -208,7 +210,6 @@ class Inspecting(Resolving):
         """Return what ends TLS."""
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
-            "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.DownstreamTlsContext",
             common_tls_context={
                 "alpn_protocols": ["h2", "http/1.1"],
@@ -229,7 +230,7 @@ class Inspecting(Resolving):
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
             self.clusters = (*self.clusters, *self._bootstrap_clusters())
         self._subtrees.write_bytes(lookups.subtrees(policy))
-        served = listeners(policy, HERE, self.idle)
+        served = listeners(telemetry.Serving(policy, EnvoyAddresses(HERE, HERE, HERE, HERE), self.idle))
         for chain in (chain for each in served for chain in each["filter_chains"]):
             if chain["name"] == chains.INSPECTED:
                 chain.update(self.terminated())
@@ -238,7 +239,7 @@ class Inspecting(Resolving):
         self.put(
             {
                 CLUSTERS: discovery_response([]),
-                sampling.FILE: sampling.content(sampling.ALL),
+                HOT + telemetry.SAMPLING.path: telemetry.sampling(telemetry.EVERYTHING),
                 ROUTES: discovery_response([routes.table(policy)]),
                 f"hot/{TABLE}": discovery_response([self.table(policy)]),
                 LISTENERS: content,

@@ -110,10 +110,8 @@ class Inspecting:
     def __init__(self, folder: Path, program: Path, signer: Signer) -> None:
         """Start it."""
         self.folder, self.signer, self.port = folder, signer, free_port()
-        echo = extension("echo", "filters.network.echo.v3.Echo")
-        inspector = extension(
-            "envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"
-        )
+        echo = extension("filters.network.echo.v3.Echo", "echo")
+        inspector = extension("filters.listener.tls_inspector.v3.TlsInspector")
         listener = {
             "name": "inspected",
             "address": {"socket_address": {"address": "127.0.0.1", "port_value": self.port}},

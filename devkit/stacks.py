@@ -102,7 +102,7 @@ def change_corefile(release: Release) -> None:
 def change_bootstrap(release: Release) -> None:
     """Change Envoy's bootstrap, as a release that waits less long would."""
     change_file(
-        release.package / "stack/envoy/sibling.py",
+        release.package / "stack/envoy/lookups.py",
         lambda text: text.replace(b'"connect_timeout": "10s"', b'"connect_timeout": "9s"'),
     )
 

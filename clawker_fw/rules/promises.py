@@ -116,18 +116,18 @@ def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, 
 def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
     """Yield the rules that allow something of what is never to be allowed.
 
-    Among the names for which a rule decides are its own, one below it, and those of the promise.
+    Among the names for which a rule decides are its own, one below it, and those of the promise. What a rule lets
+    through counts, and not its protocol: TLS passes a rule for tcp.
     """
     told: set[Rule] = set()
-    for rule in policy.rules.rules:
-        if rule.denies or not _may_meet(promise, rule):
-            continue
+    for rule in (each for each in policy.rules.rules if not each.denies and _may_meet(promise, each)):
         names = [name for name in _points(rule) if promise.covers(name)]
         names += [name for name in promise.points if rule.covers(name)]
-        for decisive in _deciding(promise, policy, names, rule) if names else ():
-            if decisive not in told:
-                told.add(decisive)
-                yield BrokenPromise(promise, decisive, f"`{decisive}` allows some of it{decisive.located}")
+        for decided in (policy.decide(name, *key) for name in names for key in promise.among(rule.keys)):
+            if decided.rule and decided.allowed and decided.rule not in told:
+                told.add(decided.rule)
+                reason = f"`{decided.rule}` allows some of it{decided.rule.located}"
+                yield BrokenPromise(promise, decided.rule, reason)
 
 
 def _may_meet(promise: Promise, rule: Rule) -> bool:
@@ -142,19 +142,6 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
         or (own.subtree and other.name.endswith(f".{own.name}"))
         or (other.subtree and own.name.endswith(f".{other.name}"))
     )
-
-
-def _deciding(promise: Promise, policy: Policy, names: Iterable[str], rule: Rule) -> Iterator[Rule]:
-    """Yield the rules that let through what the promise is about, at these names and the ports of a rule.
-
-    What a rule lets through counts, and not its protocol: TLS passes a rule for tcp.
-    """
-    keys = list(promise.among(rule.keys))
-    for name in names:
-        for key in keys:
-            decided = policy.decide(name, *key)
-            if decided.rule and decided.allowed:
-                yield decided.rule
 
 
 def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPromise]:

@@ -1,95 +1,55 @@
-"""Why something is refused to an agent: one vocabulary for the policy, the records and the documentation."""
+"""Why something is refused to an agent: one vocabulary for the policy, the records and the documentation.
+
+The helper in the containers has a copy (go/internal/reason); a test compares them.
+"""
 
 from enum import StrEnum
+from typing import Self
 
 
 class Reason(StrEnum):
-    """A reason, as it is written in records."""
+    """A reason, as it is written in records, with the `sentence` that agents and people are told."""
 
-    @property
-    def sentence(self) -> str:
-        """The reason in words, as agents and people are told it."""
-        return _SENTENCES[self]
+    sentence: str
+
+    def __new__(cls, word: str, sentence: str = "") -> Self:
+        """Keep the sentence beside the word."""
+        reason = str.__new__(cls, word)
+        reason._value_ = word
+        reason.sentence = sentence
+        return reason
+
+    # In Envoy's records: on this port, over this protocol.
+    NO_RULE = "no-rule", "no rule allows this host"
+    WRONG_PORT = "wrong-port", "rules allow this host only on another port or over another protocol"
+    # The host, or this port or protocol of it.
+    DENIED = "denied", "a rule denies this host"
+    PATH = "path", "a rule allows this host, but not this path with this method"
+    NO_WEBSOCKET = "no-websocket", "a rule allows this request, but not as a WebSocket"
+    EXPIRED = "expired", "the rule for this host has ended"
+    # TLS without one (RFC 6066): no rule can be for it.
+    NO_SERVER_NAME = "no-server-name", "there is no server name"
+    # RFC 1035.
+    BAD_NAME = "bad-name", "this is not a host name"
+    # Another protocol, CONNECT, an upgrade, no Host.
+    BAD_REQUEST = "bad-request", "this is not TLS, nor a request that can be forwarded"
+    TIMEOUT = "timeout", "no TLS hello or complete request headers arrived in time"
+    LIMIT = "limit", "this is over the limit of this agent, or of all agents"
+    PRIVATE_ADDRESS = "private-address", "a rule allows this host, but none of its addresses"
+    NOT_TRUSTED = (
+        "not-trusted",
+        "a rule looks into TLS of this host, and the agent refused the certificate for that",
+    )
+    # TLS is looked into, and the certificate is not trusted, or for another name.
+    HOST_NOT_TRUSTED = "host-not-trusted", "a rule allows this host, but Envoy does not trust its certificate"
+    NO_ADDRESS = "no-address", "a rule allows this host, but it has no address"
+    NO_SECRET = "no-secret", "a rule allows this request, but the secret for it is not there"
+    # The request was forwarded, and answered with 401.
+    SECRET_REFUSED = "secret-refused", "the host did not accept the secret of this request"
+    UNREACHABLE = "unreachable", "a rule allows this host, but the server did not answer"
 
     @property
     def failed(self) -> bool:
         """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
         elsewhere = {Reason.NOT_TRUSTED, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
         return self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}
-
-    NO_RULE = "no-rule"
-    """No rule allows this host; in Envoy's records, on this port, over this protocol."""
-
-    WRONG_PORT = "wrong-port"
-    """A rule allows this host, but on another port or over another protocol."""
-
-    DENIED = "denied"
-    """A rule denies this host, or this port or protocol of it."""
-
-    PATH = "path"
-    """A rule allows this host, but not this path of it with this method."""
-
-    NO_WEBSOCKET = "no-websocket"
-    """A rule allows this request, but not that it becomes a WebSocket."""
-
-    EXPIRED = "expired"
-    """The rule that allowed this name has ended."""
-
-    NO_SERVER_NAME = "no-server-name"
-    """TLS without a server name (RFC 6066): no rule can be for it."""
-
-    BAD_NAME = "bad-name"
-    """The name is no host name (RFC 1035)."""
-
-    BAD_REQUEST = "bad-request"
-    """Neither TLS nor a request that can be forwarded: another protocol, CONNECT, an upgrade, no Host."""
-
-    TIMEOUT = "timeout"
-    """No TLS hello, or no complete request headers, arrived in time."""
-
-    LIMIT = "limit"
-    """Over the limit of one agent, or of all agents."""
-
-    PRIVATE_ADDRESS = "private-address"
-    """A rule allows the name, but not the addresses that it resolves to."""
-
-    NOT_TRUSTED = "not-trusted"
-    """TLS is looked into, and the agent's client has refused Envoy's certificate for the host."""
-
-    HOST_NOT_TRUSTED = "host-not-trusted"
-    """TLS is looked into, and Envoy does not trust the certificate of the host, or it is for another name."""
-
-    NO_ADDRESS = "no-address"
-    """A rule allows the name, but looking it up failed."""
-
-    NO_SECRET = "no-secret"  # noqa: S105 - the name of a reason
-    """A rule allows the request with a secret, which Envoy has not got."""
-
-    SECRET_REFUSED = "secret-refused"  # noqa: S105 - the name of a reason
-    """A request was forwarded with a secret, and the host did not accept it (401)."""
-
-    UNREACHABLE = "unreachable"
-    """A rule allows the name, but the server did not answer, or its answer failed."""
-
-
-_SENTENCES = {
-    Reason.NO_RULE: "no rule allows this host",
-    Reason.WRONG_PORT: "rules allow this host only on another port or over another protocol",
-    Reason.DENIED: "a rule denies this host",
-    Reason.PATH: "a rule allows this host, but not this path with this method",
-    Reason.NO_WEBSOCKET: "a rule allows this request, but not as a WebSocket",
-    Reason.EXPIRED: "the rule for this host has ended",
-    Reason.NO_SERVER_NAME: "there is no server name",
-    Reason.BAD_NAME: "this is not a host name",
-    Reason.BAD_REQUEST: "this is not TLS, nor a request that can be forwarded",
-    Reason.TIMEOUT: "no TLS hello or complete request headers arrived in time",
-    Reason.LIMIT: "this is over the limit of this agent, or of all agents",
-    Reason.PRIVATE_ADDRESS: "a rule allows this host, but none of its addresses",
-    Reason.NOT_TRUSTED: "a rule looks into TLS of this host, and the agent refused the certificate for that",
-    Reason.HOST_NOT_TRUSTED: "a rule allows this host, but Envoy does not trust its certificate",
-    Reason.NO_ADDRESS: "a rule allows this host, but it has no address",
-    Reason.NO_SECRET: "a rule allows this request, but the secret for it is not there",
-    Reason.SECRET_REFUSED: "the host did not accept the secret of this request",
-    Reason.UNREACHABLE: "a rule allows this host, but the server did not answer",
-}
-"""The helper in the containers has a copy (go/internal/reason); a test compares them."""

@@ -1,12 +1,12 @@
 """Rules that decide nothing, or less than they seem to: valid, and probably a mistake."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import ANY_METHOD, PathRule, Paths
-from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
+from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.spellings import bounds
 
@@ -40,28 +40,19 @@ class Remark:
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
     """Return a remark for each rule that has ended, or that others override, or that denies less than it seems to.
 
-    `now` is in seconds since 1970.
+    `now` is in seconds since 1970. A rule that ends overrides none here: what it denies is allowed afterwards.
     """
     return tuple(_remarks(rules, now))
 
 
 def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
-    denying: dict[Destination, list[Rule]] = {}
-    denials = (each for each in rules.at(now).rules if each.denies)
-    # Those for most ports first, so that few of them are found to deny much.
-    for rule in sorted(denials, key=lambda each: -len(each.ports) if each.port else -HIGHEST_PORT):
-        denying.setdefault(rule.destination, []).append(rule)
-    opaques: dict[Destination, list[Rule]] = {}
-    for rule in rules.opaque if denying else ():
-        opaques.setdefault(rule.destination, []).append(rule)
+    lasting = Policy(RuleSet(tuple(each for each in rules.at(now).rules if each.until is None or not each.denies)))
+    denied = {each.destination.name for each in lasting.rules.rules if each.denies}
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
-        elif denying and (over := _overriding(denying, rule)):
-            yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_denied_by(over)}")
-        elif rule.denies and (opaque := _forwarding(opaques.get(rule.destination, ()), rule)):
-            reason = f"never applies: `{opaque}` forwards whatever comes to this port{opaque.located}"
-            yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, reason)
+        elif not denied.isdisjoint(rule.names) and (over := _overriding(lasting, rule)):
+            yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"
             yield Remark(RemarkCode.PATH_OPEN, rule, reason)
@@ -78,50 +69,23 @@ def _without_slash(paths: Paths) -> Iterator[PathRule]:
                 yield rule
 
 
-def _forwarding(opaques: Sequence[Rule], deny: Rule) -> Rule | None:
-    """Return a rule that forwards everything to the ports for which another one denies a protocol over TCP."""
-    if not deny.port or deny.transport in {None, Protocol.UDP}:
-        return None
-    return next(
-        (
-            each
-            for each in opaques
-            if each.transport is Protocol.TCP
-            and all(port in each.ports and not deny.prevails_over(each, port) for port in deny.ports)
-            and _outlasts(each, deny)
-        ),
-        None,
-    )
+def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
+    """Return the rules that decide otherwise whatever a rule is for; none if it decides anything itself."""
+    names = [f"*.{name}" if rule.destination.subtree else name for name in rule.names]
+    found: dict[Rule, None] = {}
+    for decided in (policy.decide(name, *key).rule for name in names for key in rule.keys):
+        if decided is None or decided.denies is rule.denies or decided.until is not None:
+            return []
+        found[decided] = None
+    return list(found)
 
 
-def _overriding(denying: Mapping[Destination, Sequence[Rule]], rule: Rule) -> Sequence[Rule]:
-    """Return rules that together deny all that a rule allows, as long as it exists; none if they leave anything.
-
-    Only rules for the same names do: one for names above it gives way, and one for names below leaves others.
-    """
+def _instead(rule: Rule, over: list[Rule]) -> str:
+    said = [f"`{each}`{each.located}" for each in over[:_MOST_SHOWN]]
     if rule.denies:
-        return ()
-    found: dict[int, Rule] = {}
-    for destination in [Destination(name, subtree=False) for name in rule.block] or [rule.destination]:
-        if destination not in denying:
-            return ()
-        lasting = [each for each in denying[destination] if _outlasts(each, rule)]
-        for key in rule.keys:
-            deny = next((each for each in lasting if each.prevails_over(rule, key[1])), None)
-            if deny is None:
-                return ()
-            found[id(deny)] = deny
-    return tuple(found.values())
-
-
-def _outlasts(one: Rule, other: Rule) -> bool:
-    return one.until is None or (other.until is not None and other.until <= one.until)
-
-
-def _denied_by(rules: Sequence[Rule]) -> str:
-    if len(rules) == 1:
-        return f"`{rules[0]}` has the same name and denies it{rules[0].located}"
-    *others, last = [f"`{each}`{each.located}" for each in rules[:_MOST_SHOWN]]
-    if len(rules) > _MOST_SHOWN:
-        others, last = [*others, last], f"{len(rules) - _MOST_SHOWN} more"
-    return f"all that it allows is denied by {', '.join(others)} and {last}"
+        return f"`{over[0]}` forwards whatever comes to this port{over[0].located}"
+    if len(over) == 1:
+        return f"`{over[0]}` has the same name and denies it{over[0].located}"
+    if len(over) > _MOST_SHOWN:
+        said.append(f"{len(over) - _MOST_SHOWN} more")
+    return f"all that it allows is denied by {', '.join(said[:-1])} and {said[-1]}"

@@ -1,7 +1,6 @@
 """The canonical set of rules: no duplicates, one order, no contradictions, which are found all at once."""
 
 import hashlib
-import itertools
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -187,16 +186,13 @@ def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
     above = {name: _subtrees(name) for rule in rules if rule.opaque for name in rule.names}
     if not above:
         return
-    covering = {*(Destination(name, subtree=False) for name in above), *itertools.chain(*above.values())}
     by_destination: dict[Destination, list[Rule]] = {}
     for rule in (each for each in rules if each.protocol and not each.denies):
         for name in rule.names:
-            destination = Destination(name, rule.destination.subtree)
-            if destination in covering:
-                by_destination.setdefault(destination, []).append(rule)
+            by_destination.setdefault(Destination(name, rule.destination.subtree), []).append(rule)
     told: set[tuple[Rule, Rule]] = set()
     for (name, subtree), own in by_destination.items():
-        if not subtree:
+        if name in above and not subtree:
             claiming = [*own, *(rule for each in above[name] for rule in by_destination.get(each, ()))]
             yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP], told)
             yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP], told)

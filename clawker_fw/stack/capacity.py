@@ -87,10 +87,7 @@ def _processors(machine: Machine, memory: int, room: Room) -> int:
 
 def _halvings(memory: int) -> int:
     """Return how often the usual memory is halved for a machine with so much memory."""
-    halvings = 0
-    while memory and halvings < _MOST_HALVINGS and memory < _ROOM * (_FULL >> halvings):
-        halvings += 1
-    return halvings
+    return sum(0 < memory < _ROOM * (_FULL >> halvings) for halvings in range(_MOST_HALVINGS))
 
 
 def _too_little(

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -192,38 +193,56 @@ def shape(
     Whatever daemon.json can have a default for, and decides something, is set. What the engine's machine can't do
     is left out, because the engine would leave it out as well.
     """
-    return Shape(
-        entrypoint=(HELPER_PATH,),
-        command=(*_SERVE, *program),
-        networks=networks,
+    return confined(
+        (*_SERVE, *program),
+        networks,
+        machine,
+        capacity.memory,
+        open_files,
         environment=environment,
-        user="0:0",
-        working_directory="/",
-        init=False,  # `fwctl serve` reaps; under another process it would not be process 1
-        stop_signal="SIGTERM",
-        mounts=(Mount("volume", VOLUME),),
         tmpfs={"/tmp": "rw,noexec,nosuid,nodev,size=16m,mode=1777"},  # noqa: S108 - inside the container
-        read_only=True,
-        dns_search=(
-            ".",
-        ),  # none; otherwise a container inherits those of its host, and names are also tried below them
+        # None; otherwise a container inherits those of its host, and names are also tried below them.
+        dns_search=(".",),
         dns_options=(_DNS_OPTION,),
         capabilities_added=_HELPER_CAPABILITIES,
+        sysctls={**_AT_FIRST, **_sysctls(settings)},
+        cpu_shares=_CPU_SHARES if machine.weights else 0,
+        pids=_PROCESSES + capacity.processors,
+        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=4.0, retries=1, start_period=10.0),
+        log=LOG,
+    )
+
+
+def confined(
+    command: Sequence[str],
+    networks: Mapping[str, str],
+    machine: Machine,
+    memory: int,
+    open_files: int,
+    **fields: Any,  # noqa: ANN401 - further fields of a shape
+) -> Shape:
+    """Return the shape of a container of ours that runs for good: unprivileged but for what is added."""
+    return Shape(
+        entrypoint=(HELPER_PATH,),
+        command=tuple(command),
+        networks=networks,
+        user="0:0",
+        working_directory="/",
+        init=False,  # the helper reaps; under another process, the program would not be process 1
+        stop_signal="SIGTERM",
+        mounts=(Mount("volume", VOLUME),),
+        read_only=True,
         capabilities_dropped=("ALL",),
         security_options=("no-new-privileges",),
-        sysctls={**_AT_FIRST, **_sysctls(settings)},
         runtime=machine.runtime,
         ipc_mode="private",
         cgroup_mode="private",
-        cpu_shares=_CPU_SHARES if machine.weights else 0,
-        memory=capacity.memory,
-        memory_swap=capacity.memory if machine.swap_limit else -1,  # no swap: secrets would lie on the disk
+        memory=memory,
+        memory_swap=memory if machine.swap_limit else -1,  # no swap: secrets and traffic would lie on the disk
         shared_memory=_SHARED_MEMORY,
-        pids=_PROCESSES + capacity.processors,
         ulimits=ulimits(open_files),
         restart="always",
-        healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=4.0, retries=1, start_period=10.0),
-        log=LOG,
+        **fields,
     )
 
 

@@ -121,7 +121,7 @@ def hot(
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        rule_record.RULES: public(rule_record.content(names.rules)),
+        rule_record.RULES: public(rule_record.content(names.rules.lines)),
         telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
         policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
     }

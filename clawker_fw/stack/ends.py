@@ -9,6 +9,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from clawker_fw.model import File, Files, Rules
@@ -78,11 +79,7 @@ def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
     on alike. So it takes the time of reading them, and is short for a text that has lost something.
     """
     old, new = _pieces(before), _pieces(after)
-    starts, position = [], 0
-    for piece in old:
-        starts.append(position)
-        position += len(piece)
-    starts.append(position)
+    starts = [0, *accumulate(map(len, old))]
     places: dict[bytes, list[int]] = {}
     for number, piece in enumerate(old):
         places.setdefault(piece, []).append(number)

@@ -27,9 +27,6 @@ POLICY = container.HOT + RESOURCE.path
 
 _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
-_BEGINNING = 1024
-"""In so many bytes the addresses end."""
-
 
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
     """Return the list for a policy and the slot of Envoy.
@@ -106,13 +103,8 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
 
 
 def envoy_address(files: Files) -> str:
-    """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable.
-
-    The list begins with the addresses, so the names after them, which may be many, are not read.
-    """
+    """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable."""
     try:
-        beginning = files[POLICY].content[:_BEGINNING].decode()
-        addresses, _ = json.JSONDecoder().raw_decode(beginning.partition('"addresses":')[2])
-        return str(addresses[_ENVOY])
-    except (KeyError, TypeError, ValueError):
+        return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
+    except (KeyError, TypeError, ValueError, RecursionError):
         return ""

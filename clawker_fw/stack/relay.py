@@ -9,10 +9,9 @@ stands for two addresses in our half of the agent network, the agent's and the r
 either to another container: a relay reaches its own agent, or nobody.
 """
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from clawker_fw.model import (
     ContainerSpec,
@@ -21,12 +20,10 @@ from clawker_fw.model import (
     File,
     Image,
     Machine,
-    Mount,
     Role,
-    Shape,
 )
 from clawker_fw.stack import labels
-from clawker_fw.stack.container import HELPER, HELPER_PATH, VOLUME, ulimits
+from clawker_fw.stack.container import HELPER, confined
 from clawker_fw.stack.topology import (
     PUBLISHERS,
     Addressing,
@@ -47,7 +44,6 @@ sysctls below), and the program has two buffers of 32 KiB for it. There are 256 
 
 _PROCESSES = 64
 _OPEN_FILES = 2048
-_SHARED_MEMORY = 64 << 20
 
 _CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl relay`, which configures the network. It drops all of them before the program starts."""
@@ -62,8 +58,6 @@ _SYSCTLS = {
     "net.ipv4.tcp_rmem": "4096 131072 524288",
     "net.ipv4.tcp_wmem": "4096 16384 524288",
 }
-
-_TEXT = re.compile(r"(?P<host>[0-9.]+):(?P<at>[0-9]*):(?P<port>[0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -83,17 +77,6 @@ class PublishedPort:
         """The form in which a shape has it."""
         return f"{self}/tcp"
 
-    @classmethod
-    def read(cls, text: str) -> "PublishedPort | None":
-        """Return the port that a text of ours stands for, or None if it is none."""
-        if (found := _TEXT.fullmatch(text)) is None:
-            return None
-        with suppress(AddressValueError):
-            at, port = int(found["at"] or 0), int(found["port"])
-            if 0 < port <= _LARGEST_PORT and at <= _LARGEST_PORT:
-                return cls(IPv4Address(found["host"]), at, port)
-        return None
-
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -109,12 +92,15 @@ class Publication:
     @classmethod
     def read(cls, label: str) -> "Publication | None":
         """Return what a label says, or None if it is not of the form that we write."""
-        number, *words = label.split(" ")
-        ports = tuple(each for word in words if (each := PublishedPort.read(word)))
-        if not number.isascii() or not number.isdigit() or int(number) >= PUBLISHERS or not ports:
-            return None
-        found = cls(int(number), tuple(sorted(set(ports))))
-        return found if str(found) == label else None
+        with suppress(ValueError):
+            number, *words = label.split(" ")
+            parts = (word.split(":") for word in words)
+            ports = {PublishedPort(IPv4Address(host), int(at or 0), int(port)) for host, at, port in parts}
+            found = cls(int(number), tuple(sorted(ports)))
+            valid = all(0 <= each.at <= _LARGEST_PORT and 0 < each.port <= _LARGEST_PORT for each in ports)
+            if ports and valid and 0 <= found.number < PUBLISHERS and str(found) == label:
+                return found
+        return None
 
     @property
     def outside(self) -> bool:
@@ -161,9 +147,8 @@ class Relaying:
 def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
     """Return the container of a relay. `agent` is the id of its agent."""
     names, places = network_names(of.project), Addressing(of.agents, of.agents)
-    shape = Shape(
-        entrypoint=(HELPER_PATH,),
-        command=(
+    shape = confined(
+        (
             "relay",
             f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
             f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
@@ -171,31 +156,18 @@ def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
             str(places.publisher(wanted.number)),
             *(str(port) for port in sorted({each.port for each in wanted.ports})),
         ),
-        networks={
+        {
             names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
             publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),
         },
+        of.machine,
+        _MEMORY,
+        _OPEN_FILES,
         environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
-        user="0:0",
-        working_directory="/",
-        init=False,
-        stop_signal="SIGTERM",
-        mounts=(Mount("volume", VOLUME),),
-        read_only=True,
         capabilities_added=_CAPABILITIES,
-        capabilities_dropped=("ALL",),
-        security_options=("no-new-privileges",),
         sysctls=_SYSCTLS,
         ports=tuple(sorted(each.bound for each in wanted.ports)),
-        runtime=of.machine.runtime,
-        ipc_mode="private",
-        cgroup_mode="private",
-        memory=_MEMORY,
-        memory_swap=_MEMORY if of.machine.swap_limit else -1,  # no swap: what passes would lie on the disk
-        shared_memory=_SHARED_MEMORY,
         pids=_PROCESSES,
-        ulimits=ulimits(_OPEN_FILES),
-        restart="always",
         log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
     )
     boot = {HELPER: of.helper}

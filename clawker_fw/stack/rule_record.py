@@ -4,7 +4,7 @@ From it follows which rules a change adds and removes: the programs' own files d
 """
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
@@ -12,17 +12,14 @@ from clawker_fw.model import Files
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
 
-if TYPE_CHECKING:
-    from clawker_fw.rules.ruleset import RuleSet
-
 RESOURCE = Resource("rules", "rules/rules.json")
 
 RULES = container.HOT + RESOURCE.path
 
 
-def content(rules: "RuleSet") -> bytes:
+def content(lines: Sequence[str]) -> bytes:
     """Return the record: a line of text for each rule, in canonical order."""
-    return json.dumps(rules.lines, indent=0).encode()
+    return json.dumps(lines, indent=0).encode()
 
 
 def recorded(files: Files) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy.sibling import configuration
+from clawker_fw.stack.envoy.telemetry import Serving
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit import stacks
@@ -145,7 +146,7 @@ def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
     envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
     slot = 0 if str(places.envoy(0)) == envoy else 1
     addresses, idle = places.envoy_addresses(slot), wanted.settings.limits.idle
-    for path, file in configuration(wanted.policy, addresses, idle).items():
+    for path, file in configuration(Serving(wanted.policy, addresses, idle)).items():
         hand.write(ENVOY, path, file.content, like=file)  # without a word to Envoy
     findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
     live = {(finding[1], finding[2]) for finding in findings}

@@ -52,10 +52,11 @@ from clawker_fw.settings.values import ResourceSettings
 from clawker_fw.stack import coredns, labels, virtual
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy.telemetry import Serving
 from clawker_fw.stack.envoy.tls_interception import clusters, table
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
-from clawker_fw.stack.topology import Addressing
+from clawker_fw.stack.topology import Addressing, EnvoyAddresses
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -152,7 +153,7 @@ def test_inspected(golden: Check) -> None:
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
     for name, made in (
         ("routes", [table(policy)]),
-        ("listeners", listeners(policy, here, 3600)),
+        ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 3600))),
         ("clusters", list(clusters("/etc/ssl/certs/ca-certificates.crt"))),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))

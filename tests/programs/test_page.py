@@ -15,7 +15,7 @@ import pytest
 
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.stack.envoy import page
+from clawker_fw.stack.envoy import routes
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import PREFACE, http2, pseudo
 from devkit.envoy import Resolving, program
@@ -69,7 +69,7 @@ class _WithPage(Resolving):
     def bootstrap(self) -> dict[str, object]:
         """Return what it is started with, with the cluster of the page."""
         started = super().bootstrap()
-        leading = json.loads(json.dumps(page.cluster()).replace(page.SOCKET, str(self.socket)))
+        leading = json.loads(json.dumps(routes.page_cluster()).replace(routes.PAGE_SOCKET, str(self.socket)))
         started["static_resources"]["clusters"].append(leading)
         return started
 

@@ -19,7 +19,7 @@ from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.model import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response, live_digests
 from clawker_fw.stack.telemetry import TelemetryTarget
@@ -198,7 +198,7 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Telemetr
     def digest(found: Credentials) -> str:
         changed = replace(told, telemetry=replace(told.telemetry, credentials=found))
 
-        files = configuration(Policy(RULES), ADDRESSES, 60, changed)
+        files = configuration(Serving(Policy(RULES), ADDRESSES, 60, changed))
         assert files[CLUSTERS].secret
         return live_digests([each for each in RESOURCES if each.envoy], files)["clusters"]
 
@@ -318,8 +318,8 @@ def origin() -> Iterator[tuple[int, int]]:
 def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolving]:
     """An Envoy that really forwards to the origin."""
 
-    def at_origin(*arguments: Any) -> Files:  # noqa: ANN401 - those of `configuration`
-        files = configuration(*arguments)
+    def at_origin(serving: Serving) -> Files:
+        files = configuration(serving)
         return {
             path: file.saying(file.content.replace(ORIGIN.encode(), b"127.0.0.1")) for path, file in files.items()
         }

@@ -17,9 +17,10 @@ from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.envoy.telemetry import Serving
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import discovery_response
-from clawker_fw.stack.topology import Addressing
+from clawker_fw.stack.topology import Addressing, EnvoyAddresses
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -118,7 +119,9 @@ def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], *, cut: b
 
 def inspecting(*rules: Entry) -> Files:
     """Return the files of an Envoy that looks into TLS."""
-    made = listeners(Policy(stacks.rule_set(*rules)[1]), IPv4Address("10.213.1.10"), 60)
+    here = IPv4Address("10.213.1.10")
+    policy = Policy(stacks.rule_set(*rules)[1])
+    made = listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 60))
     return {LISTENERS: public(discovery_response(made)), CLUSTERS: public(discovery_response([]))}
 
 

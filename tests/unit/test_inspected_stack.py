@@ -1,10 +1,8 @@
 """A stack whose rules look into TLS: what is made, committed, compared and warned of."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +14,6 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.report.summary import lines
 from clawker_fw.stack.container import BOOT
-from clawker_fw.stack.envoy.messages import THROUGH_PATHS, THROUGH_RULES
-from clawker_fw.stack.envoy.sibling import LISTENERS, PATHS, ROUTES
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, NAMES, TRUST
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -151,47 +147,3 @@ def test_nothing_is_made_for_a_stack_that_inspects_nothing(wanted: Wanted, tmp_p
     """Neither a root nor a folder."""
     assert wanted(folder="none").authorities_for(Authorities(b"x")) == Provided()
     assert not (tmp_path / "none").exists()
-
-
-def _values(document: object, key: str) -> Iterator[Any]:
-    """Yield whatever has a key, anywhere in a document."""
-    if isinstance(document, dict):
-        if key in document:
-            yield document[key]
-        document = list(document.values())
-    if isinstance(document, list):
-        for item in document:
-            yield from _values(item, key)
-
-
-def test_no_cluster_of_agents_requests_shares_a_connection(memory: MemoryEngine, wanted: Wanted) -> None:
-    """Each one that a route leads to has one request on a connection at a time, and keeps little of it."""
-    rules = (
-        {"dst": "http.test", "proto": "http"},
-        {"dst": "private.test", "inspect": True, "allow_private": True},
-        {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True, "websocket": True},
-        {"dst": "ws.test", "proto": "wss", "path_rules": [{"path": "/"}]},
-        *INSPECTED,
-    )
-    stacks.converged(memory, wanted(*rules))
-    written = files(memory)
-    bootstrap = json.loads(written[f"{BOOT}bootstrap.json"])
-    clusters = {each["name"]: each for each in bootstrap["static_resources"]["clusters"]}
-    tables = [json.loads(written[path]) for path in (PATHS, ROUTES)]
-    named = {name for table in tables for name in _values(table, "cluster") if isinstance(name, str)} & {*clusters}
-    ways = {f"{THROUGH_PATHS}{kind}{way}" for kind in ("", " unverified") for way in ("", " http/1.1")}
-    assert named == {THROUGH_RULES, "page", *ways}
-    http2 = [options for name in named for options in _values(clusters[name], "http2_protocol_options")]
-    assert http2 == 2 * [
-        {
-            "max_concurrent_streams": 1,
-            "initial_stream_window_size": 65536,
-            "initial_connection_window_size": 65536,
-        }
-    ]
-    states = list(_values(json.loads(written[LISTENERS]), "on_request_headers"))
-    assert len(states) >= 3  # plain HTTP, inspected TLS, and the holder of its table
-    for filters in states:
-        (reuse,) = (state for state in filters if state["object_key"] == "clawker_fw.reuse")
-        (text,) = _values(reuse, "inline_string")
-        assert text.split()[0] == "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"

@@ -15,9 +15,10 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import parse_target
 from clawker_fw.stack import policy as resolver_list
-from clawker_fw.stack.envoy import page, routes
+from clawker_fw.stack.envoy import routes
 from devkit.coredns import ADDRESSING
 from devkit.stacks import rule_set
 
@@ -63,7 +64,7 @@ def test_the_name_always_leads_to_envoy(rules: tuple[Mapping[str, Any], ...]) ->
     hosts = [each for each in routes.table(policy)["virtual_hosts"] if PAGE in each["domains"]]
     assert [each["domains"] for each in hosts] == [[PAGE]]
     leading = [each for each in hosts[0]["routes"] if "route" in each]
-    assert [each["route"]["cluster"] for each in leading] == [page.CLUSTER]
+    assert [each["route"]["cluster"] for each in leading] == [routes.TO_PAGE]
     assert [each["match"]["filter_state"][0]["string_match"] for each in leading] == [{"exact": "80"}]
     assert not any(policy.decide(PAGE, *key).allowed for key in ((Protocol.HTTPS, 443), (Protocol.HTTP, 8080)))
 
@@ -105,7 +106,8 @@ def test_the_helper_uses_the_same_words() -> None:
     sentences = {written or words[name]: sentence for written, name, sentence in found}
     assert sentences == {each.value: each.sentence for each in Reason}
     header = re.search(r'agentHeader = "(.+)"', (GO / "page" / "server.go").read_text())
-    added = page.route({})["request_headers_to_add"][0]
+    (host,) = (each for each in routes.table(Policy(RuleSet()))["virtual_hosts"] if each["name"] == routes.TO_PAGE)
+    added = host["routes"][0]["request_headers_to_add"][0]
     assert header
     assert header[1].lower() == added["header"]["key"]
     assert added["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
-from clawker_fw.rules.paths import Paths, also, seen
+from clawker_fw.rules.paths import Paths, also
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
@@ -354,35 +354,6 @@ def test_the_longest_path_decides(method: str, target: str, decided: str | Reaso
     assert (found.reason or str(found.path)) == decided
 
 
-@pytest.mark.parametrize(
-    ("method", "target", "allowed"),
-    [
-        ("GET", "/o/r.git/info/refs?service=git-upload-pack", True),
-        ("GET", "/o/r/info/refs?service=git-upload-pack", True),
-        ("POST", "/o/r.git/git-upload-pack", True),
-        ("GET", "/o/r.git/info/refs?service=git-receive-pack", False),
-        ("POST", "/o/r.git/git-receive-pack", False),
-        ("GET", "/o/w.git/info/refs?service=git-receive-pack", True),
-        ("POST", "/o/w/git-receive-pack", True),
-        ("GET", "/o/r.git/info/refs?service=git-upload-pack&service=git-receive-pack", False),
-        ("GET", "/o/r.git/info/refs?service=git%2Dreceive-pack", False),
-        ("GET", "/o/w.git/info/refs", False),
-        ("POST", "/o/w.git/git-upload-pack?service=git-receive-pack", False),
-        ("POST", "/o/r.git/git-receive-pack/x", False),
-        ("POST", "/o/r.git/info/lfs/objects/batch", False),
-        ("GET", "/o/r.git/HEAD", False),
-        ("GET", "/o/r/issues", True),
-        ("POST", "/o/r/info/lfs/locks", False),
-    ],
-)
-def test_git_is_allowed_by_exact_requests(method: str, target: str, *, allowed: bool) -> None:
-    """A path that is allowed above a repository opens nothing of git in it."""
-    found = paths(git={"o/r": "read", "o/w": "write"}, path_rules=[allow("/o/r")])
-    if target == "/o/r.git/HEAD":
-        found = paths(git={"o/r": "read"})
-    assert (found.decide(method, target).reason is None) is allowed
-
-
 def test_large_files_have_a_word_of_their_own() -> None:
     """Transfers are allowed with `lfs`, wherever the host has them; locks where git may write."""
     found = paths(git={"o/r": "read", "o/w": "write"}, lfs=True)
@@ -405,30 +376,6 @@ def test_without_a_path_a_connection_is_judged() -> None:
     """A rule without paths is for every request."""
     policy = Policy(RuleSet.of([rule()]))
     assert policy.decide("a.test", Protocol.HTTPS, 443, "DELETE", "/a//..;").allowed
-
-
-@pytest.mark.parametrize(
-    ("target", "reason"),
-    [
-        ("/%2%61", Reason.BAD_REQUEST),
-        ("/%%32a", Reason.BAD_REQUEST),
-        ("/%%33z", Reason.BAD_REQUEST),
-        ("/.;%00", None),
-        ("/x/..;%00/y", None),
-        ("/x;%00", Reason.BAD_REQUEST),
-    ],
-)
-def test_escapes_in_escapes_are_read_as_envoy_reads_them(target: str, reason: Reason | None) -> None:
-    """What would be another escape after one has been unescaped is refused; parameters of dots go first."""
-    assert paths(inspect=True).decide("GET", target).reason is reason
-
-
-@pytest.mark.parametrize("target", ["//", "///", "/.//", "/x/..//", "//..//?"])
-def test_nothing_but_slashes_is_one(target: str) -> None:
-    """An expression for `/` alone is for them, however many there are: hosts get one."""
-    found = paths(path_rules=[allow("~/")])
-    assert found.decide("GET", target).reason is None
-    assert seen(target) in {"/", "/?"}
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))

@@ -58,13 +58,12 @@ STREAMS = 1
 derived from their number counts on one request for each, as with HTTP/1. (RFC 9113 recommends 100.)
 """
 
-UPSTREAM = 1 << 20
-"""No bound on connections to origins: agents share it, so one could use it up for all. Each connection of an agent
-leads to one, and those that are kept for the next request are kept for `REUSE_SECONDS`."""
+UNBOUNDED = 1 << 20
+"""No bound on what agents share, so that none could use it up for all.
 
-LOOKUPS = 1 << 20
-"""No bound on requests and connections that wait for a lookup: there are no more than connections. How many names
-are looked up at once is the forwarder's to bound: `fwctl forward`.
+Each connection of an agent leads to one origin, and those that are kept for the next request are kept for
+`REUSE_SECONDS`. No more wait for a lookup than there are connections; `fwctl forward` bounds how many names are
+looked up at once. The kernel counts the sessions of UDP, of which Envoy would allow 1,024 of each host and port.
 """
 
 CACHED_NAMES = 1 << 18
@@ -86,9 +85,6 @@ SESSION_SECONDS = 60
 The kernel counts sessions like connections (limits.go). It forgets one after 30 s without an answer, and after two
 minutes with one, so Envoy has at most twice as many, of which each is one socket.
 """
-
-SESSIONS = 1 << 20
-"""No bound: the kernel counts the sessions of all agents. Envoy's own default is 1,024 of each host and port."""
 
 DATAGRAM = 65507
 """The most octets of a datagram (RFC 768 over IPv4): Envoy drops longer ones, and by default those above 1,500."""
@@ -119,7 +115,7 @@ BACKLOG = 4096
 
 def unbounded() -> dict[str, Any]:
     """Return a cluster's circuit breakers that never open."""
-    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), UPSTREAM)
+    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), UNBOUNDED)
     return {"thresholds": [{**most, "max_retries": 0}]}
 
 
@@ -170,32 +166,30 @@ def overload_manager(bounds: Bounds) -> Json:
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
         "resource_monitors": [
             extension(
-                _HEAP_MONITOR,
                 "resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                _HEAP_MONITOR,
                 max_heap_size_bytes=bounds.heap,
             ),
             extension(
-                "envoy.resource_monitors.global_downstream_max_connections",
                 "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "envoy.resource_monitors.global_downstream_max_connections",
                 max_active_downstream_connections=bounds.connections,
             ),
         ],
         "actions": [
-            _action("shrink_heap", _HEAP_MONITOR, {"threshold": {"value": 0.8}}),
-            _action("disable_http_keepalive", _HEAP_MONITOR, {"threshold": {"value": 0.85}}),
-            _action(
-                "reset_high_memory_stream",
-                _HEAP_MONITOR,
-                {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
-            ),
-            _action("stop_accepting_requests", _HEAP_MONITOR, {"threshold": {"value": 0.9}}),
-            _action("reject_incoming_connections", _HEAP_MONITOR, {"threshold": {"value": 0.95}}),
+            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP_MONITOR, **trigger}]}
+            for name, trigger in (
+                ("shrink_heap", {"threshold": {"value": 0.8}}),
+                ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
+                (
+                    "reset_high_memory_stream",
+                    {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
+                ),
+                ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
+                ("reject_incoming_connections", {"threshold": {"value": 0.95}}),
+            )
         ],
     }
-
-
-def _action(name: str, monitor: str, trigger: Json) -> Json:
-    return {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": monitor, **trigger}]}
 
 
 def watched() -> Json:

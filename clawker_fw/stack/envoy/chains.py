@@ -53,16 +53,6 @@ class Chains:
     names: Mapping[Destination, str]
     rules: Mapping[str, Rule]
 
-    @property
-    def denying(self) -> bool:
-        """Whether any pattern is denied."""
-        return any(rule.denies for rule in self.patterns.values())
-
-    @property
-    def inspecting(self) -> bool:
-        """Whether TLS is looked into for any pattern."""
-        return INSPECTED in self.names.values()
-
 
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
     """Return the chains for a protocol and port."""
@@ -161,7 +151,7 @@ def action(chain: str) -> Json:
 
 def matching_input(kind: str, **config: str) -> Json:
     """Return what a matcher compares."""
-    return extension("input", f"matching.common_inputs.network.v3.{kind}", **config)
+    return extension(f"matching.common_inputs.network.v3.{kind}", "input", **config)
 
 
 def exactly(compared: Json, chosen: Json) -> Json:
@@ -174,8 +164,10 @@ def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[
 
     `idle` is in seconds: for so long nothing need be sent.
     """
+    alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
+    filters = {kind: lookups.forwarding(rule, statistics, idle, name) for kind, rule in alike.items()}
     return [
-        {"name": chain, "filters": lookups.forwarding(rule, statistics, idle, name)}
+        {"name": chain, "filters": filters[shared_kind(rule)]}
         for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
     ]
 
@@ -186,7 +178,6 @@ def ending(name: str) -> Json:
         "name": name,
         "filters": [
             extension(
-                "envoy.filters.network.direct_response",
                 "filters.network.direct_response.v3.Config",
                 response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
             ),

@@ -15,22 +15,31 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, refusals, usage
-from clawker_fw.stack.envoy.messages import TYPES, Json, duration, endpoint, extension, typed
-from clawker_fw.stack.envoy.telemetry import Reporting, looked_up
-from clawker_fw.stack.topology import EnvoyAddresses
+from clawker_fw.stack.envoy.messages import (
+    TYPES,
+    Json,
+    duration,
+    endpoint,
+    extension,
+    listener,
+    socket,
+    source,
+    typed,
+)
+from clawker_fw.stack.envoy.telemetry import Serving, looked_up
 
 _STATISTICS = "udp"
 
 
-def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | None = None) -> Iterator[Json]:
+def clusters(serving: Serving) -> Iterator[Json]:
     """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
-    names = False
-    for name, port, rule in _forwarded(policy):
+    names, addresses = False, serving.addresses
+    for name, port, rule in _forwarded(serving.policy):
         cluster = _cluster(name, port, rule)
-        told = {"alt_stat_name": name} if reporting else {}  # the record of a session has it as the name
-        room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.SESSIONS}]}}
-        host = {"address": rule.leads_to(name, str(addresses.machine)), "port_value": port}
-        bound = _bound_to(str(addresses.exempt if rule.allow_private else addresses.guarded))
+        told = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
+        room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.UNBOUNDED}]}}
+        host = socket(rule.leads_to(name, str(addresses.machine)), port)
+        bound = source(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
             yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
             continue
@@ -38,13 +47,12 @@ def clusters(policy: Policy, addresses: EnvoyAddresses, reporting: Reporting | N
         yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
         # It stands for the first one of the two that has a healthy host, or else for any.
         two = [f"{cluster}{_HOST}", _NOWHERE]
-        kind = extension("envoy.clusters.aggregate", "clusters.aggregate.v3.ClusterConfig", clusters=two)
+        kind = extension("clusters.aggregate.v3.ClusterConfig", clusters=two)
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
         yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
     if names:
-        address, nothing = refusals.NOWHERE
-        nobody = {"address": address, "port_value": nothing}
-        alone = _bound_to("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
+        nobody = socket(*refusals.NOWHERE)
+        alone = source("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
         yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC", **alone}
 
 
@@ -53,37 +61,28 @@ _NOWHERE, _HOST = "udp nowhere", " host"
 
 
 def _leading(cluster: str, host: Json, **state: str) -> Json:
-    return {"@type": _CLUSTER, "name": cluster, **endpoint(cluster, {"socket_address": host}, **state)}
+    return {"@type": _CLUSTER, "name": cluster, **endpoint(cluster, host, **state)}
 
 
-def _bound_to(address: str) -> Json:
-    return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
-
-
-def listeners(
-    policy: Policy, addresses: EnvoyAddresses, idle: float, reporting: Reporting | None = None
-) -> Iterator[Json]:
-    """Yield the listeners. `idle` is for how many seconds nothing need be sent, if that is less than for UDP."""
-    for name, port, rule in _forwarded(policy):
-        place = {"protocol": "UDP", "address": str(addresses.virtual[name]), "port_value": port}
-        yield {
-            "@type": f"{TYPES}.config.listener.v3.Listener",
-            "name": f"udp {name}:{port}",
-            "stat_prefix": _STATISTICS,
-            "traffic_direction": "INBOUND",
-            "address": {"socket_address": place},
-            "udp_listener_config": {"downstream_socket_config": _SOCKET},
-            "listener_filters": [
-                _proxy(name, _cluster(name, port, rule), min(idle, bounds.SESSION_SECONDS), reporting)
-            ],
-        }
+def listeners(serving: Serving) -> Iterator[Json]:
+    """Yield the listeners."""
+    for name, port, rule in _forwarded(serving.policy):
+        place = {"protocol": "UDP", "address": str(serving.addresses.virtual[name]), "port_value": port}
+        yield listener(
+            f"udp {name}:{port}",
+            _STATISTICS,
+            traffic_direction="INBOUND",
+            address={"socket_address": place},
+            udp_listener_config={"downstream_socket_config": _SOCKET},
+            listener_filters=[_proxy(serving, name, _cluster(name, port, rule))],
+        )
 
 
 _SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}
 """Numbers of 64 bits are text in canonical JSON."""
 
 
-def _proxy(name: str, cluster: str, idle: float, reporting: Reporting | None) -> Json:
+def _proxy(serving: Serving, name: str, cluster: str) -> Json:
     kind = f"{TYPES}.extensions.filters.udp.udp_proxy.v3"
     route = typed("route", f"{kind}.Route", cluster=cluster)
     return typed(
@@ -91,9 +90,9 @@ def _proxy(name: str, cluster: str, idle: float, reporting: Reporting | None) ->
         f"{kind}.UdpProxyConfig",
         stat_prefix=_STATISTICS,
         matcher={"on_no_match": {"action": route}},
-        idle_timeout=duration(idle),
+        idle_timeout=duration(min(serving.idle, bounds.SESSION_SECONDS)),
         upstream_socket_config=_SOCKET,
-        access_log=[*refusals.of_datagrams(name, reporting), usage.of_datagrams(name)],
+        access_log=[*refusals.of_datagrams(name, serving.reporting), usage.of_datagrams(name)],
         access_log_options={"access_log_flush_interval": duration(refusals.SESSION_TOLD_AFTER)},
     )
 

@@ -10,13 +10,11 @@ which it was opened. It is used again only for requests of the same agent with t
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 from clawker_fw.rules.own_page import PAGE
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, refusals, routes
+from clawker_fw.stack.envoy import bounds, chains, messages, refusals, routes
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     HOST,
@@ -24,7 +22,6 @@ from clawker_fw.stack.envoy.messages import (
     PORT,
     REQUEST,
     THROUGH_RULES,
-    TYPES,
     Json,
     cel_formatter,
     config_source,
@@ -34,7 +31,7 @@ from clawker_fw.stack.envoy.messages import (
     http_options,
     passed_on,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Serving
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -60,21 +57,6 @@ MORE = f"http://{PAGE}/ says what was refused, why, and what a person can do\n"
 """What a response has in place of a command. An agent chooses names and paths, and the page has a command only for
 names that a person may be asked about."""
 
-_REFUSED = f"clawker-fw: {Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
-
-_DENIED = f"clawker-fw: {Reason.DENIED.sentence} {_WHERE}\n{MORE}"
-
-_BAD_NAME = f"clawker-fw: {Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
-
-_NOT_FORWARDED = f"clawker-fw: {Reason.BAD_REQUEST.sentence}\n"
-
-_NO_ANSWER = (
-    "clawker-fw: no answer from this host over http on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, "
-    f"or one that the rule may not reach, or the host refused or ended the connection\n{MORE}"
-)
-
-_NO_PAGE = "clawker-fw: this page can't be read just now: try again\n"
-
 LATER = 5
 """By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
 
@@ -82,7 +64,6 @@ LATER = 5
 def bootstrap_extension() -> Json:
     """Return what makes internal listeners work."""
     return extension(
-        "envoy.bootstrap.internal_listener",
         "bootstrap.internal_listener.v3.InternalListener",
         buffer_size_kb=bounds.PIPE // 1024,
     )
@@ -90,7 +71,7 @@ def bootstrap_extension() -> Json:
 
 def cluster() -> Json:
     """Return the cluster that leads to the internal listener."""
-    plain = extension("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+    plain = extension("transport_sockets.raw_buffer.v3.RawBuffer")
     return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
 
 
@@ -111,7 +92,6 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
         **endpoint(name, address),
         "transport_socket": extension(
-            "envoy.transport_sockets.internal_upstream",
             "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
             transport_socket=spoken,
         ),
@@ -120,8 +100,9 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
     }
 
 
-def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
+def listener(serving: Serving) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
+    policy = serving.policy
     by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
     used = {port: chosen for port, chosen in by_port.items() if chosen.names}
     if not used:
@@ -136,26 +117,25 @@ def listener(policy: Policy, idle: float, reporting: Reporting | None = None) ->
                 chain
                 for port, chosen in used.items()
                 for chain in chains.forwarding(
-                    chosen, f"http-{port}", idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+                    chosen, f"http-{port}", serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
                 )
             ],
-            refusals.of_rules(reporting),
+            refusals.to_nowhere(serving.reporting),
         )
     ]
 
 
 def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
     """Return a listener that only Envoy itself connects to."""
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": name,
-        "stat_prefix": name,
-        "internal_listener": {},
-        "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        "access_log": list(access_log),
-        "filter_chain_matcher": matcher,
-        "filter_chains": list(filter_chains),
-    }
+    return messages.listener(
+        name,
+        name,
+        internal_listener={},
+        per_connection_buffer_limit_bytes=bounds.INNER_BUFFER,
+        access_log=list(access_log),
+        filter_chain_matcher=matcher,
+        filter_chains=list(filter_chains),
+    )
 
 
 def common(routes_name: str, routes_path: str, idle: float) -> Json:
@@ -186,30 +166,14 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     }
 
 
-def http2_with_hosts() -> Json:
-    """Return how HTTP/2 is spoken with hosts: one request at a time, as with HTTP/1.
-
-    Requests that share a connection share its window: what one agent does not read would stop the others. By
-    default Envoy keeps 16 MiB of a request, and 24 MiB of a connection.
-    """
-    return {
-        "max_concurrent_streams": bounds.STREAMS,
-        "initial_stream_window_size": 2 * bounds.BUFFER,
-        "initial_connection_window_size": 2 * bounds.BUFFER,
-    }
-
-
-def connection_manager(
-    idle: float, reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()
-) -> Json:
+def connection_manager(serving: Serving) -> Json:
     """Return the filter for plain HTTP.
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
     return extension(
-        "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes.PATH, idle),
+        **common(routes.NAME, routes.PATH, serving.idle),
         stat_prefix=routes.NAME,
         http_filters=[
             _host_names_only(),
@@ -219,19 +183,36 @@ def connection_manager(
         ],
         local_reply_config={
             "mappers": [
-                {"filter": each, "body_format_override": {"text_format_source": {"inline_string": sentence}}}
-                for each, sentence in (
-                    (refusals.cel(refusals.PAGE_ROUTE), _NO_PAGE),
-                    (refusals.cel(refusals.DENIED_ROUTE), _DENIED),
-                    (refusals.cel(refusals.BAD_NAME), _BAD_NAME),
-                    (refusals.of_details(refusals.BY_ROUTE), _REFUSED),
-                    (refusals.of_status(403), _NOT_FORWARDED),
-                    ({"response_flag_filter": {"flags": ["UC", "UF"]}}, _NO_ANSWER),
-                )
+                answering(refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"),
+                answering(refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"),
+                answering(
+                    refusals.cel(refusals.BAD_NAME),
+                    f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n",
+                ),
+                answering(refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"),
+                answering(refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"),
+                answering(
+                    refusals.of_flags("UC", "UF"),
+                    f"no answer from this host {_WHERE}: its name has no address, or one that the rule may not "
+                    f"reach, or the host refused or ended the connection\n{MORE}",
+                ),
             ],
         },
-        access_log=refusals.of_http(reporting, checkers),
+        access_log=refusals.of_http(serving),
     )
+
+
+def answering(filter_: Json, sentence: str, **fields: int) -> Json:
+    """Return how an agent is told of what a filter passes."""
+    text = {"text_format_source": {"inline_string": f"clawker-fw: {sentence}"}}
+    return {"filter": filter_, **fields, "body_format_override": text}
+
+
+def judging(policy: str, filter_: str = "", *, permissions: Sequence[Json], deny: bool, **fields: Json) -> Json:
+    """Return a filter that refuses requests by a policy: those that it is for, or all others."""
+    applied = {"permissions": list(permissions), "principals": [{"any": True}], **fields}
+    rules = {**({"action": "DENY"} if deny else {}), "policies": {policy: applied}}
+    return extension("filters.http.rbac.v3.RBAC", filter_, rules=rules)
 
 
 def remembering(host: str, rule: str, *more: Json) -> Json:
@@ -242,7 +223,6 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     """
     hashed = "envoy.hashable_string"
     return extension(
-        "envoy.filters.http.set_filter_state",
         "filters.http.set_filter_state.v3.Config",
         on_request_headers=[
             passed_on(HOST, host, cel_formatter(), factory_key=hashed),
@@ -257,7 +237,6 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
 def router() -> Json:
     """Return the filter that forwards requests."""
     return extension(
-        "envoy.filters.http.router",
         "filters.http.router.v3.Router",
         dynamic_stats=False,
         suppress_envoy_headers=True,
@@ -267,22 +246,7 @@ def router() -> Json:
 def _host_names_only() -> Json:
     """Return the filter that refuses every Host that is no host name, whatever the routes say."""
     other = [
-        {
-            "header": {
-                "name": ":authority",
-                "string_match": {"safe_regex": {"regex": regex}},
-                "invert_match": True,
-            }
-        }
+        {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": regex}}, "invert_match": True}}
         for regex in HOST_NAME
     ]
-    return extension(
-        "envoy.filters.http.rbac",
-        "filters.http.rbac.v3.RBAC",
-        rules={
-            "action": "DENY",
-            "policies": {
-                "no-host-name": {"permissions": [{"or_rules": {"rules": other}}], "principals": [{"any": True}]}
-            },
-        },
-    )
+    return judging("no-host-name", permissions=[{"or_rules": {"rules": other}}], deny=True)

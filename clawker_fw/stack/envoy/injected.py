@@ -26,14 +26,14 @@ _WAIT = "0.050s"
 def cluster_filters() -> list[Json]:
     """Return the filters of a cluster. Without them, a route's secret is left out, and nothing tells of it."""
     return [
-        extension(FILTER, "filters.http.composite.v3.Composite"),
-        extension("envoy.filters.http.upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"),
+        extension("filters.http.composite.v3.Composite", FILTER),
+        extension("filters.http.upstream_codec.v3.UpstreamCodec"),
     ]
 
 
 def connection_filters() -> list[Json]:
     """Return the filters of a connection manager, before the router."""
-    return [extension(_TOLD, "filters.http.custom_response.v3.CustomResponse")]
+    return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]
 
 
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
@@ -42,8 +42,8 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     git asks for a password when a host answers 401, so it is told in words that the secret was not accepted.
     """
     generic = extension(
-        "generic",
         "http.injected_credentials.generic.v3.Generic",
+        "generic",
         header=header,
         credential={
             "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
@@ -51,14 +51,14 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
         },
     )
     injector = extension(
-        "credential",
         "filters.http.credential_injector.v3.CredentialInjector",
+        "credential",
         **({} if injection.keep_own else {"overwrite": True}),
         credential=generic,
     )
     action = extension(
-        FILTER,
         "filters.http.composite.v3.ExecuteFilterAction",
+        FILTER,
         filter_chain={"typed_config": [injector]},
     )
     per_route = {
@@ -80,8 +80,8 @@ def _told(secret: str) -> Json:
         "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
     }
     answer = extension(
-        _TOLD,
         "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        _TOLD,
         status_code=502,
         response_code_details=NOT_ACCEPTED,
         body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},

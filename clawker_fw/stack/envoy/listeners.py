@@ -3,103 +3,119 @@
 Built as values and serialised, never templated. The layout keeps an update from cutting what it does not concern
 (measured; docs/how-it-works.md): a port added or removed is a listener added or removed, a rule added or removed
 is a filter chain, and the matcher may change freely. Field names are those of the Envoy v3 API reference.
+
+Listeners at virtual addresses stand for one name each, whatever an agent sends. A rule for tcp or ssh has
+listeners of its own, bound to its name's address. So its removal ends its connections and no others, and two hosts
+are never mistaken for each other. Each of its ports has one, because Envoy replaces a listener whose ports change,
+and ends its connections; unless there are many, each of which takes 0.1 MB. For https and http rules of the name
+there is a listener a port, which knows this name alone. Those for UDP are in `datagrams`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.policy import Allowed
+from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals, tls_interception
-from clawker_fw.stack.envoy.messages import HOST_NAME, PORT, SOURCE, TYPES, Json, extension, passed_on
-from clawker_fw.stack.envoy.telemetry import CLIENT, Reporting
+from clawker_fw.stack.envoy.messages import (
+    HOST,
+    HOST_NAME,
+    PORT,
+    SOURCE,
+    Json,
+    extension,
+    listener,
+    passed_on,
+    socket,
+    state,
+)
+from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
+_OPAQUE = "tcp"
 
-def listeners(
-    policy: Policy,
-    address: IPv4Address,
-    idle: float,
-    reporting: Reporting | None = None,
-    checkers: tuple[IPv4Address, ...] = (),
-) -> list[Json]:
+MOST_APART = 256
+"""Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
+
+
+def listeners(serving: Serving) -> list[Json]:
     """Return a listener for each port, and those that HTTP requests go through if a rule allows any.
 
-    `address` is Envoy's on the agent network: from the way out nobody comes in. `idle` is for how many seconds
-    nothing need be sent. From the addresses `checkers`, CoreDNS checks whether agents are refused.
+    They are at Envoy's address on the agent network: from the way out nobody comes in.
     """
-    ports = [
-        at(
-            ListenerPlace(f"port-{port}", address, port, checkers),
-            chains.chains("tls", policy, Protocol.HTTPS, port),
-            idle,
-            reporting,
-        )
-        for port in policy.rules.ports
-    ]
+    policy, shared = serving.policy, serving.addresses.shared
+    ports = ((port, chains.chains("tls", policy, Protocol.HTTPS, port)) for port in policy.rules.ports)
     return [
-        *ports,
-        *http.listener(policy, idle, reporting),
-        *tls_interception.listener(policy, idle, reporting),
-        *([reporting.listener()] if reporting else []),
+        *(_named(serving, f"port-{port}", shared, port, chosen) for port, chosen in ports),
+        *http.listener(serving),
+        *tls_interception.listener(serving),
+        *([serving.reporting.listener()] if serving.reporting else []),
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class ListenerPlace:
-    """Where a listener listens, its name, and from where CoreDNS checks that it refuses agents."""
+def virtual(serving: Serving) -> Iterator[Json]:
+    """Yield the listeners of all names that have an address of their own."""
+    served = serving.policy.allowed_at(serving.addresses.virtual)
+    apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
+    for name, allowed in served.items():
+        for rule, ports in _opaque(allowed).items():
+            for together in [[port] for port in ports] if apart else [ports]:
+                yield _forwarding(serving, name, rule, together)
+        for port in sorted({port for transport, port in allowed if not transport.opaque}):
+            https = allowed.get((Protocol.HTTPS, port))
+            chosen = chains.of_rules("tls", {name: https} if https else {})
+            yield _named(serving, f"{name} port-{port}", serving.addresses.virtual[name], port, chosen)
 
-    name: str
-    address: IPv4Address
-    port: int
-    checkers: tuple[IPv4Address, ...] = ()
 
-
-def at(place: ListenerPlace, tls_chains: chains.Chains, idle: float, reporting: Reporting | None = None) -> Json:
-    """Return the listener at an address and port for hosts that are named."""
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": place.name,
-        "stat_prefix": f"port-{place.port}",
-        # Agents come in here. A draining Envoy stops these listeners, and none that they lead to.
-        "traffic_direction": "INBOUND",
-        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+def _from_agents(name: str, statistics: str, address: IPv4Address, ports: Sequence[int], **fields: object) -> Json:
+    """Return a listener that agents connect to. A draining Envoy stops these, and none that they lead to."""
+    first, *others = ({"address": socket(str(address), port)} for port in ports)
+    return listener(
+        name,
+        statistics,
+        traffic_direction="INBOUND",
+        per_connection_buffer_limit_bytes=bounds.BUFFER,
         **bounds.watched(),
-        "listener_filters_timeout": f"{bounds.HELLO_SECONDS}s",
-        "address": {"socket_address": {"address": str(place.address), "port_value": place.port}},
-        "access_log": refusals.of_listener(reporting, place.checkers),
-        "listener_filters": [
-            extension("envoy.filters.listener.tls_inspector", "filters.listener.tls_inspector.v3.TlsInspector"),
-            _noted(place.port, reporting),
+        **first,
+        **({"additional_addresses": others} if others else {}),
+        **fields,
+    )
+
+
+def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen: chains.Chains) -> Json:
+    """Return the listener at an address and port for hosts that are named."""
+    return _from_agents(
+        name,
+        f"port-{port}",
+        address,
+        [port],
+        listener_filters_timeout=f"{bounds.HELLO_SECONDS}s",
+        access_log=refusals.of_listener(serving),
+        listener_filters=[
+            extension("filters.listener.tls_inspector.v3.TlsInspector"),
+            _noted(port, serving.reporting),
         ],
-        "filter_chain_matcher": _by_protocol(tls_chains),
-        "filter_chains": [
-            {
-                "name": http.CHAIN,
-                "filters": [http.connection_manager(idle, reporting, place.checkers)],
-            },
-            *chains.forwarding(tls_chains, f"tls-{place.port}", idle, SERVER_NAME),
-            *([tls_interception.chain(idle, reporting)] if tls_chains.inspecting else []),
-            *([chains.ending(chains.DENIED)] if tls_chains.denying else []),
+        filter_chain_matcher=_by_protocol(chosen),
+        filter_chains=[
+            {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
+            *chains.forwarding(chosen, f"tls-{port}", serving.idle, SERVER_NAME),
+            *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
+            *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
         ],
-    }
+    )
 
 
 def _noted(port: int, reporting: Reporting | None) -> Json:
     """Return the filter that notes who has connected, and to which port."""
+    client = passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
     return extension(
-        "envoy.filters.listener.set_filter_state",
         "filters.listener.set_filter_state.v3.Config",
         on_accept=[
             passed_on(PORT, str(port)),
             passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
             lookups.share(),
-            *(
-                [passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")]
-                if reporting
-                else []
-            ),
+            *([client] if reporting else []),
         ],
     )
 
@@ -110,20 +126,39 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
     by_protocol: Json = {"raw_buffer": {"action": chains.action(http.CHAIN)}, "tls": refused}
     if tls_chains.names:
         server_name = chains.matching_input("ServerNameInput")
-        is_host_name = {
-            "and_matcher": {
-                "predicate": [
-                    {
-                        "single_predicate": {
-                            "input": server_name,
-                            "value_match": {"safe_regex": {"regex": regex, "google_re2": {}}},
-                        }
-                    }
-                    for regex in HOST_NAME
-                ]
-            }
-        }
+        expressions = ({"safe_regex": {"regex": regex, "google_re2": {}}} for regex in HOST_NAME)
+        is_host_name = [{"single_predicate": {"input": server_name, "value_match": each}} for each in expressions]
         by_name = chains.select(tls_chains, server_name)
-        matchers = [{"predicate": is_host_name, "on_match": by_name}]
+        matchers = [{"predicate": {"and_matcher": {"predicate": is_host_name}}, "on_match": by_name}]
         by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
     return chains.exactly(chains.matching_input("TransportProtocolInput"), by_protocol)
+
+
+def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
+    """Return the ports of each rule that is forwarded as it is: those that no other rule denies."""
+    found: dict[Rule, list[int]] = {}
+    for (transport, port), rule in allowed.items():
+        if transport is Protocol.TCP:
+            found.setdefault(rule, []).append(port)
+    return found
+
+
+def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Json:
+    """Return a listener that forwards to one host, to the port to which an agent has connected."""
+    noted = extension(
+        "filters.network.set_filter_state.v3.Config",
+        on_new_connection=[
+            state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
+            state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+            *([state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
+        ],
+    )
+    forwarded = lookups.forwarding(rule, _OPAQUE, serving.idle, name, opaque=True)
+    return _from_agents(
+        f"{_OPAQUE} {name}:{rule.written_port if len(ports) > 1 else ports[0]}",
+        f"port-{_OPAQUE}",  # whose connections `fwctl drain` counts
+        serving.addresses.virtual[name],
+        sorted(ports),
+        access_log=refusals.of_opaque(name, serving.reporting),
+        filter_chains=[{"name": _OPAQUE, "filters": [noted, *forwarded]}],
+    )

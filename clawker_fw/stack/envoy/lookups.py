@@ -9,10 +9,9 @@ These names have one cache, and those that rules name have another: a rule of an
 has a cluster for each cache, and each source address that it connects from.
 """
 
-import functools
+import itertools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
@@ -28,10 +27,12 @@ from clawker_fw.stack.envoy.messages import (
     endpoint,
     extension,
     passed_on,
+    socket,
+    source,
     state,
     typed,
 )
-from clawker_fw.stack.resources import Encoded, Resource
+from clawker_fw.stack.resources import Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
 """Where `fwctl forward` listens. No agent reaches a loopback address."""
@@ -58,15 +59,6 @@ _AGAIN = "0.5s"
 _KINDS = ("guarded", "exempt")
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """One of Envoy's clusters. From the source address of an `exempt` one, private addresses can be reached."""
-
-    name: str
-    exempt: bool
-    cache: Json
-
-
 def share() -> Json:
     """Return the filter state that says in whose share a connection's agent is, by the last digit of its address.
 
@@ -82,46 +74,48 @@ def kind(rule: Rule) -> str:
     return _KINDS[rule.allow_private]
 
 
-def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> Sequence[Encoded]:
+def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> list[Json]:
     """Return the filters that look up the host that a connection is for, and forward it to its address.
 
     `name` is the format of the host's name, or the name itself of an `opaque` connection, which is told of while
     it is open as well. `idle` is in seconds: for so long nothing need be sent.
     """
-    return _forwarding(kind(rule), statistics, idle, name, below=rule.destination.subtree, opaque=opaque)
-
-
-@functools.cache
-def _forwarding(
-    source: str, statistics: str, idle: float, name: str, *, below: bool, opaque: bool
-) -> Sequence[Encoded]:
-    cache = BELOW if below else NAMED
+    cache = BELOW if rule.destination.subtree else NAMED
     in_a_share = extension(
-        "envoy.filters.network.set_filter_state",
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
     )
     looked_up = extension(
-        "envoy.filters.network.sni_dynamic_forward_proxy",
-        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-        dns_cache_config=_cache(cache),
+        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=_cache(cache)
     )
     forwarded = extension(
-        "envoy.filters.network.tcp_proxy",
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
-        cluster=f"{source} {cache}",
+        cluster=f"{kind(rule)} {cache}",
         idle_timeout=duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [Encoded(each) for each in (*([in_a_share] if below else []), looked_up, forwarded)]
+    return [*([in_a_share] if rule.destination.subtree else []), looked_up, forwarded]
 
 
-def clusters() -> Iterator[Cluster]:
-    """Yield all clusters."""
-    for each in (NAMED, BELOW):
-        for exempt in (False, True):
-            yield Cluster(f"{_KINDS[exempt]} {each}", exempt, _cache(each))
+def clusters(guarded: str, exempt: str) -> Iterator[Json]:
+    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
+
+    The routing table of that address decides what can be reached, whichever of a name's addresses is tried: from
+    the `exempt` one also private ones. So do those for UDP, one for each name and port (`datagrams`).
+    """
+    for cache, (kind_, address) in itertools.product((NAMED, BELOW), zip(_KINDS, (guarded, exempt), strict=True)):
+        yield {
+            "name": f"{kind_} {cache}",
+            "lb_policy": "CLUSTER_PROVIDED",
+            "connect_timeout": "10s",
+            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+            "cluster_type": extension(
+                "clusters.dynamic_forward_proxy.v3.ClusterConfig", dns_cache_config=_cache(cache)
+            ),
+            **source(address),
+            "circuit_breakers": bounds.unbounded(),
+        }
 
 
 def _cache(name: str) -> Json:
@@ -130,7 +124,7 @@ def _cache(name: str) -> Json:
         "name": name,
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": bounds.CACHED_NAMES,
-        "dns_cache_circuit_breaker": {"max_pending_requests": bounds.LOOKUPS},
+        "dns_cache_circuit_breaker": {"max_pending_requests": bounds.UNBOUNDED},
         # For so long after its last use, a name is looked up again whenever its TTL ends; then it is forgotten.
         "host_ttl": _FORGOTTEN_AFTER[name],
         # For answers without a TTL, as for a name that does not exist.
@@ -147,7 +141,7 @@ def resolver() -> Json:
     return typed(
         "envoy.network.dns_resolver.cares",
         f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        resolvers=[{"socket_address": {"address": FORWARDER, "port_value": DNS_PORT}}],
+        resolvers=[socket(FORWARDER, DNS_PORT)],
         dns_resolver_options={"no_default_search_domain": True},
         # A cache waits for 5 s in all, and the forwarder answers by then. c-ares asks again after 1 s, but after
         # 250 ms once answers have been quick, and each time it waits about twice as long: with fewer tries, it
@@ -163,11 +157,9 @@ def proof() -> Json:
     `fwctl forward` answers that itself, and nothing leads to the cluster. `fwctl` reads how many lookups have
     begun and ended: a resolver of Envoy's for which the kernel had no room once never looks up anything again.
     """
-    host = {"socket_address": {"address": _LOOKED_UP_AGAIN, "port_value": DNS_PORT}}
     return {
         "name": _LOOKING_UP,
         "cluster_type": extension(
-            "envoy.clusters.dns",
             "clusters.dns.v3.DnsCluster",
             dns_lookup_family="V4_ONLY",
             all_addresses_in_single_endpoint=True,
@@ -175,7 +167,7 @@ def proof() -> Json:
             dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
         ),
         "wait_for_warm_on_init": False,
-        **endpoint(_LOOKING_UP, host),
+        **endpoint(_LOOKING_UP, socket(_LOOKED_UP_AGAIN, DNS_PORT)),
     }
 
 

@@ -51,9 +51,24 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3f}".removesuffix(".000") + "s"
 
 
-def extension(name: str, kind: str, **config: Any) -> Json:  # noqa: ANN401 - JSON
-    """Return one of Envoy's extensions with its configuration."""
-    return typed(name, f"{TYPES}.extensions.{kind}", **config)
+def extension(kind: str, name: str = "", **config: Any) -> Json:  # noqa: ANN401 - JSON
+    """Return one of Envoy's extensions with its configuration. Its usual name follows from its kind."""
+    return typed(name or f"envoy.{kind.partition('.v3.')[0]}", f"{TYPES}.extensions.{kind}", **config)
+
+
+def listener(name: str, statistics: str, **fields: object) -> Json:
+    """Return a listener."""
+    return {"@type": f"{TYPES}.config.listener.v3.Listener", "name": name, "stat_prefix": statistics, **fields}
+
+
+def socket(address: str, port: int) -> Json:
+    """Return the address of a socket."""
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def source(address: str) -> Json:
+    """Return what has a cluster connect from an address of ours."""
+    return {"upstream_bind_config": {"source_address": {"address": address, "port_value": 0}}}
 
 
 def endpoint(cluster: str, address: Json, **state: str) -> Json:
@@ -71,7 +86,7 @@ def http_options(**options: object) -> Json:
 def stdout(**log_format: object) -> Json:
     """Return an access log on standard output."""
     kind = "access_loggers.stream.v3.StdoutAccessLog"
-    return extension("envoy.access_loggers.stdout", kind, log_format=log_format)
+    return extension(kind, "envoy.access_loggers.stdout", log_format=log_format)
 
 
 def state(key: str, text: str, *formatters: Json, **fields: str) -> Json:
@@ -98,7 +113,7 @@ def config_source(path: str) -> Json:
 
 def cel_formatter() -> Json:
     """Return what makes `%CEL(...)%` available in a text, with functions for strings."""
-    return extension("envoy.formatter.cel", "formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
+    return extension("formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
 
 
 def typed(name: str, type_: str, **config: Any) -> Json:  # noqa: ANN401 - JSON

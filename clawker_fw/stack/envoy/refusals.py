@@ -11,9 +11,9 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, page, routes, usage
+from clawker_fw.stack.envoy import bounds, chains, injected, routes, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
-from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting
+from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
 """Octets of a name or a path that are written down, and of a method."""
@@ -69,7 +69,7 @@ BAD_NAME = f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')"
 DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
 """Of a request that a rule denies within what another one allows."""
 
-PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{page.ROUTE}'"
+PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.TO_PAGE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
@@ -141,13 +141,11 @@ def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
     return f"({name} == '{container.REFUSED_NAME}' && ({from_one}))"
 
 
-def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
+def of_listener(serving: Serving) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
-    own_check = _is_own_check(_SERVER_NAME, checkers)
+    own_check = _is_own_check(_SERVER_NAME, serving.addresses.checkers)
     refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
-    failed = _all(
-        {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}, cel(f"{_SERVER_NAME} != ''")
-    )
+    failed = _all(of_flags("UF", "UH", "URX", "DF", "UO"), cel(f"{_SERVER_NAME} != ''"))
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
     never_said = _all(
         {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
@@ -160,7 +158,7 @@ def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Addre
         (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
-        otherwise=_text(Reason.NO_RULE),
+        otherwise=Reason.NO_RULE,
     )
     # Of TLS that is looked into, requests have records of their own.
     forwards = f"xds.filter_chain_name != '{chains.REFUSED}' && xds.filter_chain_name != '{chains.INSPECTED}'"
@@ -168,15 +166,15 @@ def of_listener(reporting: Reporting | None = None, checkers: Sequence[IPv4Addre
     denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
     nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
-    any_of_them = {"or_filter": {"filters": [nowhere, failed, never_said]}}
+    any_of_them = _any(nowhere, failed, never_said)
     forwarded = cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
-    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, reporting)
+    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, serving.reporting)
     return [*logs, usage.of_listener(forwarded)]
 
 
-def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
+def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
-    failed = {"response_flag_filter": {"flags": ["UF", "UH", "URX", "DF", "UO"]}}
+    failed = of_flags("UF", "UH", "URX", "DF", "UO")
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -184,7 +182,7 @@ def of_opaque(name: str, reporting: Reporting | None = None) -> list[Json]:
         "name": name,
         "reason": _first(otherwise=_UPSTREAM_REASON),
     }
-    any_of_them = {"or_filter": {"filters": [failed, cel("response.flags == 0 && !has(upstream.address)")]}}
+    any_of_them = _any(failed, cel("response.flags == 0 && !has(upstream.address)"))
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
     told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
     return _logs(any_of_them, cel(_FORWARDED), fields, reporting, told)
@@ -198,7 +196,7 @@ NOWHERE = ("255.255.255.255", 1)
 """Where the datagrams of a name without an address lead: the kernel refuses to connect there."""
 
 
-def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
+def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener for UDP that stands for one name: sessions that lead nowhere.
 
     One that could not connect is written down when it is looked at first, also where its name has no address. One
@@ -210,7 +208,7 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
         {"duration_filter": {"comparison": {"op": "LE", "value": milliseconds}}},
         cel("has(upstream.address) && !has(upstream.local_address)"),
     )
-    no_room = {"response_flag_filter": {"flags": ["UO"]}}
+    no_room = of_flags("UO")
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -219,12 +217,17 @@ def of_datagrams(name: str, reporting: Reporting | None = None) -> list[Json]:
         "reason": _first(
             ("!has(upstream.address)", Reason.LIMIT),
             ("upstream.address == '{}:{}'".format(*NOWHERE), Reason.NO_ADDRESS),
-            otherwise=_text(Reason.PRIVATE_ADDRESS),
+            otherwise=Reason.PRIVATE_ADDRESS,
         ),
     }
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
-    return _logs({"or_filter": {"filters": [looked_at_first, no_room]}}, ended, fields, reporting, told)
+    return _logs(_any(looked_at_first, no_room), ended, fields, reporting, told)
+
+
+def of_flags(*flags: str) -> Json:
+    """Return the filter that passes what has one of Envoy's response flags."""
+    return {"response_flag_filter": {"flags": list(flags)}}
 
 
 def of_status(status: int) -> Json:
@@ -243,19 +246,14 @@ def of_route(beginning: str) -> Json:
     return cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
-def of_rules(reporting: Reporting | None = None) -> list[Json]:
-    """Return the access log of an internal listener: HTTP requests that their rule forwards, but lead nowhere."""
-    return _to_nowhere({"protocol": "http"}, reporting)
+def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[Json]:
+    """Return the access log of an internal listener: requests that their rule forwards, but lead nowhere.
 
-
-def of_paths(reporting: Reporting | None = None) -> list[Json]:
-    """Return the same for requests in TLS that is looked into."""
-    said = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
-    return _to_nowhere({"protocol": "https", **said}, reporting)
-
-
-def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Json]:
-    failed = {"response_flag_filter": {"flags": ["NR", "UF", "UH", "URX", "DF", "UO"]}}
+    They are those of HTTP, or those in TLS that is `inspected`.
+    """
+    known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
+    said = {"protocol": "https", **known} if inspected else {"protocol": "http"}
+    failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     reason = _first(
         ("xds.filter_chain_name == ''", Reason.NO_RULE),
         (_FORWARDED, Reason.UNREACHABLE),
@@ -271,14 +269,14 @@ def _to_nowhere(said: Mapping[str, str], reporting: Reporting | None) -> list[Js
         "reason": reason,
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
-    any_of_them = {"or_filter": {"filters": [failed, cel(_CROWDED)]}}
+    any_of_them = _any(failed, cel(_CROWDED))
     source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
     logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=cel(_UNANSWERED))
     return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
-def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] = ()) -> list[Json]:
+def of_http(serving: Serving) -> list[Json]:
     """Return the access log of plain HTTP: every request that Envoy has answered itself, or could not answer.
 
     What the internal listener has written down already is not repeated. What goes to the page
@@ -286,7 +284,7 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
-    not_ours = f"!(has(request.host) && {_is_own_check('request.host', checkers)})"
+    not_ours = f"!(has(request.host) && {_is_own_check('request.host', serving.addresses.checkers)})"
     reason = _first(
         (DENIED_ROUTE, Reason.DENIED),
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
@@ -294,15 +292,15 @@ def of_http(reporting: Reporting | None = None, checkers: Sequence[IPv4Address] 
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
-        otherwise=_text(Reason.UNREACHABLE),
+        otherwise=Reason.UNREACHABLE,
     )
     any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
-    return _logs(any_of_them, forwarded, fields, reporting, {"rule": "%ROUTE_NAME%"})
+    return _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})
 
 
-def of_inspected(reporting: Reporting | None = None) -> list[Json]:
+def of_inspected(reporting: Reporting | None) -> list[Json]:
     """Return the access log of requests in TLS that is looked into: those that are refused, or not answered.
 
     What the internal listener has written down already is not repeated.
@@ -323,7 +321,7 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
         (f"{_VIOLATION} || response.code < 500 || response.code == {_NOT_IMPLEMENTED}", Reason.BAD_REQUEST),
         (HOST_NOT_TRUSTED, Reason.HOST_NOT_TRUSTED),
-        otherwise=_text(Reason.UNREACHABLE),
+        otherwise=Reason.UNREACHABLE,
     )
     fields = {**_FIELDS, **_UPSTREAM, **_HTTP, "protocol": "https", "rule": "%ROUTE_NAME%", "reason": reason}
     return _logs(_of_requests(f"({by_us}) || ({by_host})"), cel(_FORWARDED_REQUEST), fields, reporting)
@@ -331,10 +329,10 @@ def of_inspected(reporting: Reporting | None = None) -> list[Json]:
 
 def _of_requests(ours: str) -> Json:
     """Return the filter that passes failed requests for which an expression is true, and violations of HTTP/2."""
-    violation = {"response_flag_filter": {"flags": ["DPE"]}}, cel(f"({_VIOLATION}) && !has(upstream.address)")
+    violation = of_flags("DPE"), cel(f"({_VIOLATION}) && !has(upstream.address)")
     # Comparing a number first spares what is forwarded an expression, which takes longer.
     failed = {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "refusals.failed"}}}
-    return {"or_filter": {"filters": [_all({"status_code_filter": failed}, cel(ours)), _all(*violation)]}}
+    return _any(_all({"status_code_filter": failed}, cel(ours)), _all(*violation))
 
 
 def buckets() -> bytes:
@@ -370,7 +368,7 @@ def _logs(
 
     What had no answer is only written: who has ended it is told apart by whoever reads the lines.
     """
-    any_of_them = {"or_filter": {"filters": [refused, unanswered]}} if unanswered else refused
+    any_of_them = _any(refused, unanswered) if unanswered else refused
     written = [_log(_all(any_of_them, _not_too_many(source)), fields)]
     if reporting is None:
         return written
@@ -380,8 +378,12 @@ def _logs(
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
-    formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+    formatters = [extension("formatter.cel.v3.Cel")]
     return {**stdout(json_format=dict(fields), formatters=formatters), "filter": filter_}
+
+
+def _any(*filters: Json) -> Json:
+    return {"or_filter": {"filters": list(filters)}}
 
 
 def _all(*filters: Json) -> Json:
@@ -397,22 +399,18 @@ def cel(expression: str) -> Json:
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
     return {
         "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.cel", kind, expression=expression, **_STRINGS
+            kind, "envoy.access_loggers.extension_filters.cel", expression=expression, **_STRINGS
         )
     }
 
 
-def _first(*cases: tuple[str, Reason | str], otherwise: str) -> str:
+def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
     """Return a format with the reason of the first case that is true."""
-    expression = otherwise
+    expression = f"'{otherwise}'" if isinstance(otherwise, Reason) else otherwise
     for condition, reason in reversed(cases):
-        outcome = _text(reason) if isinstance(reason, Reason) else f"({reason})"
+        outcome = f"'{reason}'" if isinstance(reason, Reason) else f"({reason})"
         expression = f"({condition}) ? {outcome} : ({expression})"
     return f"%CEL({expression})%"
-
-
-def _text(reason: Reason) -> str:
-    return f"'{reason}'"
 
 
 def _within_limit(number: int) -> Json:
@@ -420,8 +418,8 @@ def _within_limit(number: int) -> Json:
     path = f"{container.VOLUME}/{BUCKETS_FILE}"
     return {
         "extension_filter": extension(
-            "envoy.access_loggers.extension_filters.process_ratelimit",
             "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
+            "envoy.access_loggers.extension_filters.process_ratelimit",
             dynamic_config={
                 "resource_name": _bucket(number),
                 "config_source": {"resource_api_version": "V3", "path_config_source": {"path": path}},
@@ -432,11 +430,9 @@ def _within_limit(number: int) -> Json:
 
 def _not_too_many(source: str = "source.address") -> Json:
     """Return the filter that bounds how many lines Envoy writes, by the last digits of the agents' addresses."""
-    return {
-        "or_filter": {
-            "filters": [
-                _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
-                for number in range(BUCKETS)
-            ]
-        }
-    }
+    return _any(
+        *(
+            _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
+            for number in range(BUCKETS)
+        )
+    )

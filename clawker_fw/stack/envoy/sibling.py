@@ -1,7 +1,7 @@
 """The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
@@ -15,19 +15,17 @@ from clawker_fw.stack.envoy import (
     bounds,
     datagrams,
     http,
+    listeners,
     lookups,
-    page,
     refusals,
     routes,
-    sampling,
     signing,
+    telemetry,
     tls_interception,
-    virtual_listeners,
 )
 from clawker_fw.stack.envoy.bounds import overload_manager
-from clawker_fw.stack.envoy.listeners import listeners
-from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source, extension
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
+from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import (
     SIBLING,
@@ -38,41 +36,32 @@ from clawker_fw.stack.resources import (
     watched_folder,
 )
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
-from clawker_fw.stack.topology import Addressing, EnvoyAddresses, network_names
+from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
-_CLUSTERS = Resource(
+
+def _resource(name: str, path: str, proof: EnvoyProof, *, keyed: bool = False) -> Resource:
+    return Resource(name, path, keyed=keyed, envoy=proof, watched=watched_folder(path))
+
+
+def _routes(name: str, table: str, path: str) -> Resource:
+    statistics = f"http.{table}.rds.{table}"
+    return _resource(name, path, EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table))
+
+
+_CLUSTERS = _resource(
     "clusters",
     CLUSTERS_PATH,
+    EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
     keyed=True,
-    envoy=EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
-    watched=watched_folder(CLUSTERS_PATH),
 )
-_ROUTES = Resource(
-    "routes",
-    routes.PATH,
-    envoy=EnvoyProof(
-        "dynamic_route_configs", ("route_config",), f"http.{routes.NAME}.rds.{routes.NAME}", named=routes.NAME
-    ),
-    watched=watched_folder(routes.PATH),
-)
-_PATHS = Resource(
-    "paths",
-    tls_interception.PATH,
-    envoy=EnvoyProof(
-        "dynamic_route_configs",
-        ("route_config",),
-        f"http.{tls_interception.NAME}.rds.{tls_interception.NAME}",
-        named=tls_interception.NAME,
-    ),
-    watched=watched_folder(tls_interception.PATH),
-)
-_LISTENERS = Resource(
+_ROUTES = _routes("routes", routes.NAME, routes.PATH)
+_PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
+_LISTENERS = _resource(
     "listeners",
     "lds/listeners.json",
-    envoy=EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
-    watched=watched_folder("lds/listeners.json"),
+    EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
 )
 
 RESOURCES = (
@@ -81,7 +70,7 @@ RESOURCES = (
     lookups.RESOURCE,
     *signing.RESOURCES,
     _CLUSTERS,
-    sampling.RESOURCE,
+    telemetry.SAMPLING,
     _PATHS,
     _ROUTES,
     _LISTENERS,
@@ -176,7 +165,7 @@ def boot(
             **({"secrets": [*secrets]} if secrets else {}),
         },
         "page": {
-            "socket": page.SOCKET,
+            "socket": routes.PAGE_SOCKET,
             "own": str(addressing.envoy(slot)),
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
@@ -207,44 +196,21 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
         },
         "static_resources": {
             "clusters": [
-                *_forwarding_clusters(addressing, slot),
+                *lookups.clusters(str(addressing.guarded(slot)), str(addressing.exempt(slot))),
                 http.cluster(),
                 *tls_interception.clusters(trusted),
                 signing.cluster(),
-                page.cluster(),
+                routes.page_cluster(),
                 lookups.proof(),
             ]
         },
         "stats_config": signing.stats_config(),
         "typed_dns_resolver_config": lookups.resolver(),
         "bootstrap_extensions": [http.bootstrap_extension()],
-        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, sampling.layer()]},
+        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
         "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
         "overload_manager": overload_manager(most),
     }
-
-
-def _forwarding_clusters(addressing: Addressing, slot: int) -> Iterator[Json]:
-    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
-
-    The routing table of that address decides what can be reached, whichever of a name's addresses is tried. So do
-    those for UDP, of which there is one for each name and port (`datagrams`).
-    """
-    for each in lookups.clusters():
-        source = addressing.exempt(slot) if each.exempt else addressing.guarded(slot)
-        yield {
-            "name": each.name,
-            "lb_policy": "CLUSTER_PROVIDED",
-            "connect_timeout": "10s",
-            "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "cluster_type": extension(
-                "envoy.clusters.dynamic_forward_proxy",
-                "clusters.dynamic_forward_proxy.v3.ClusterConfig",
-                dns_cache_config=each.cache,
-            ),
-            "upstream_bind_config": {"source_address": {"address": str(source), "port_value": 0}},
-            "circuit_breakers": bounds.unbounded(),
-        }
 
 
 def hot(
@@ -269,32 +235,29 @@ def hot(
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
         **signing.hot(policy, authorities),
-        **configuration(policy, addressing.envoy_addresses(slot), idle, reporting, headers),
+        **configuration(Serving(policy, addressing.envoy_addresses(slot), idle, reporting), headers),
     }
 
 
-def configuration(
-    policy: Policy,
-    addresses: EnvoyAddresses,
-    idle: float,
-    reporting: Reporting | None = None,
-    headers: Mapping[str, str] = MappingProxyType({}),
-) -> Files:
-    """Return the files of those that Envoy itself reads. `addresses` are Envoy's."""
+def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
+    """Return the files of those that Envoy itself reads."""
+    policy, reporting = serving.policy, serving.reporting
     own = reporting.clusters() if reporting else []
-    clusters = discovery_response([*datagrams.clusters(policy, addresses, reporting), *own])
+    clusters = discovery_response([*datagrams.clusters(serving), *own])
     return {
         CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
-        sampling.FILE: public(sampling.content(reporting.telemetry.sample if reporting else sampling.ALL)),
+        container.HOT + telemetry.SAMPLING.path: public(
+            telemetry.sampling(reporting.telemetry.sample if reporting else telemetry.EVERYTHING)
+        ),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
         LISTENERS: public(
             discovery_response(
                 [
-                    tls_interception.holder(idle, reporting),
-                    *listeners(policy, addresses.shared, idle, reporting, addresses.checkers),
-                    *virtual_listeners.listeners(policy, addresses, idle, reporting),
-                    *datagrams.listeners(policy, addresses, idle, reporting),
+                    tls_interception.holder(serving),
+                    *listeners.listeners(serving),
+                    *listeners.virtual(serving),
+                    *datagrams.listeners(serving),
                 ]
             )
         ),

@@ -20,11 +20,11 @@ FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it
 SOCKET = "ads"
 """The socket in the folder on which Envoy asks."""
 
-TRUST_RESOURCE = Resource("trusted", "trusted/roots.pem")
-_INTERMEDIATES_RESOURCE = Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True)
-_NAMES_RESOURCE = Resource("names", "inspected/names.json", signer=True)
-
-RESOURCES = (TRUST_RESOURCE, _INTERMEDIATES_RESOURCE, _NAMES_RESOURCE)
+RESOURCES = (
+    Resource("trusted", "trusted/roots.pem"),
+    Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True),
+    Resource("names", "inspected/names.json", signer=True),
+)
 """The roots that agents have to trust, and what the signer reads. Intermediates go into place before names."""
 
 TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
@@ -96,16 +96,15 @@ def chain() -> Json:
     Sessions can't be resumed: Envoy refuses to make a certificate on demand otherwise.
     """
     selector = extension(
-        "on_demand",
         "transport_sockets.tls.cert_selectors.on_demand_secret.v3.Config",
+        "on_demand",
         config_source={"ads": {}, "resource_api_version": "V3"},
         certificate_mapper=extension(
-            "sni", "transport_sockets.tls.cert_mappers.sni.v3.SNI", default_value="no-server-name.invalid"
+            "transport_sockets.tls.cert_mappers.sni.v3.SNI", "sni", default_value="no-server-name.invalid"
         ),
     )
     return {
         "transport_socket": extension(
-            "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.DownstreamTlsContext",
             disable_stateless_session_resumption=True,
             disable_stateful_session_resumption=True,

@@ -12,9 +12,22 @@ from ipaddress import IPv4Address
 
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
-from clawker_fw.stack.envoy import bounds, sampling
-from clawker_fw.stack.envoy.messages import TYPES, Json, endpoint, extension, http_options
+from clawker_fw.rules.policy import Policy
+from clawker_fw.stack.envoy import bounds
+from clawker_fw.stack.envoy.messages import (
+    TYPES,
+    Json,
+    config_source,
+    endpoint,
+    extension,
+    http_options,
+    listener,
+    socket,
+    source,
+)
+from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
+from clawker_fw.stack.topology import EnvoyAddresses
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
@@ -29,6 +42,31 @@ NAME = "clawker_fw.name"
 
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for the record of a request."""
+
+
+EVERYTHING = 1.0
+
+_LAYER = "sampling"
+"""The layer of Envoy's runtime that says which share of what is allowed is sent, in a file of its own.
+
+In the listeners, where the filter is that uses it, a changed share would end open connections.
+"""
+
+_KEY = "clawker_fw.allowed_per_million"
+_MILLION = 1_000_000
+
+_PATH = "rtds/sampling.json"
+
+SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY), watched=watched_folder(_PATH))
+
+_SAMPLED: Json = {
+    "runtime_filter": {
+        "runtime_key": _KEY,
+        "percent_sampled": {"numerator": _MILLION, "denominator": "MILLION"},
+        "use_independent_randomness": True,
+    }
+}
+"""The access log filter that lets the share pass. It takes the numerator from the runtime, but no fraction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +85,12 @@ class Reporting:
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
         """Return the log of the sampled part of what is forwarded."""
-        sampled = {"and_filter": {"filters": [sampling.FILTER, filter_]}}
+        sampled = {"and_filter": {"filters": [_SAMPLED, filter_]}}
         return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
-        formatters = [extension("envoy.formatter.cel", "formatter.cel.v3.Cel")]
+        cel: Json = {"formatters": [extension("formatter.cel.v3.Cel")]}
         log = extension(
-            "envoy.access_loggers.open_telemetry",
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             log_name="clawker_fw",
             stat_prefix=f"{CLUSTER}.",
@@ -66,7 +103,7 @@ class Reporting:
             buffer_size_bytes=_BATCH,
             resource_attributes=_key_values(self.telemetry.resource(Sibling.ENVOY, self.slot)),
             attributes=_key_values(_attributes(fields, action)),
-            **({"formatters": formatters} if any("%CEL(" in each for each in fields.values()) else {}),
+            **(cel if any("%CEL(" in each for each in fields.values()) else {}),
         )
         return {**log, "filter": filter_}
 
@@ -89,45 +126,39 @@ class Reporting:
         return [own, relay]
 
     def _cluster(self, name: str) -> Json:
-        to = {"address": self.telemetry.host, "port_value": self.telemetry.port}
         return {
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": name,
             **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
-            **endpoint(name, {"socket_address": to}),
+            **endpoint(name, socket(self.telemetry.host, self.telemetry.port)),
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "upstream_bind_config": {"source_address": {"address": str(self.source), "port_value": 0}},
+            **source(str(self.source)),
         }
 
     def listener(self) -> Json:
         """Return the listener that passes on what CoreDNS sends. Nobody else is let in, here as in the kernel."""
-        return {
-            "@type": f"{TYPES}.config.listener.v3.Listener",
-            "name": LISTENER,
-            "stat_prefix": LISTENER,
-            "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        senders = [{"address_prefix": str(address), "prefix_len": 32} for address in self.senders]
+        kind = "filters.network.tcp_proxy.v3.TcpProxy"
+        proxy = extension(kind, stat_prefix=LISTENER, cluster=RELAY, idle_timeout="300s")
+        chain = {"name": RELAY, "filter_chain_match": {"source_prefix_ranges": senders}, "filters": [proxy]}
+        return listener(
+            LISTENER,
+            LISTENER,
+            per_connection_buffer_limit_bytes=bounds.BUFFER,
             **bounds.watched(),
-            "address": {"socket_address": {"address": str(self.relay), "port_value": self.telemetry.relay_port}},
-            "filter_chains": [
-                {
-                    "name": RELAY,
-                    "filter_chain_match": {
-                        "source_prefix_ranges": [
-                            {"address_prefix": str(address), "prefix_len": 32} for address in self.senders
-                        ]
-                    },
-                    "filters": [
-                        extension(
-                            "envoy.filters.network.tcp_proxy",
-                            "filters.network.tcp_proxy.v3.TcpProxy",
-                            stat_prefix=LISTENER,
-                            cluster=RELAY,
-                            idle_timeout="300s",
-                        )
-                    ],
-                }
-            ],
-        }
+            address=socket(str(self.relay), self.telemetry.relay_port),
+            filter_chains=[chain],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What an Envoy serves, and where. `idle` is for how many seconds an open connection need not send."""
+
+    policy: Policy
+    addresses: EnvoyAddresses
+    idle: float
+    reporting: Reporting | None = None
 
 
 def looked_up() -> Json:
@@ -137,7 +168,6 @@ def looked_up() -> Json:
     """
     return {
         "cluster_type": extension(
-            "envoy.clusters.dns",
             "clusters.dns.v3.DnsCluster",
             dns_lookup_family="V4_ONLY",
             all_addresses_in_single_endpoint=True,
@@ -148,6 +178,21 @@ def looked_up() -> Json:
         # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
         "wait_for_warm_on_init": False,
     }
+
+
+def sampling(share: float) -> bytes:
+    """Return the hot file with the layer for a share of 0 to 1, exact to a millionth.
+
+    The number is text, because Envoy shows text as it is, and numbers rounded.
+    """
+    layer = {_KEY: str(round(share * _MILLION))}
+    kind = f"{TYPES}.service.runtime.v3.Runtime"
+    return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
+
+
+def sampling_layer() -> Json:
+    """Return the layer of the bootstrap that reads the file."""
+    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config_source(_PATH)}}
 
 
 _NAMES = {

@@ -14,9 +14,8 @@ that TLS has named, or a connection for one rule would reach another one's host.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 from clawker_fw.rules.paths import (
     ALWAYS_BAD,
@@ -34,7 +33,7 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
-from clawker_fw.stack.envoy import chains, http, injected, lookups, refusals, signing
+from clawker_fw.stack.envoy import bounds, chains, http, injected, lookups, messages, refusals, signing
 from clawker_fw.stack.envoy.messages import (
     ASKED,
     PORT,
@@ -44,7 +43,7 @@ from clawker_fw.stack.envoy.messages import (
     extension,
     typed,
 )
-from clawker_fw.stack.envoy.telemetry import Reporting
+from clawker_fw.stack.envoy.telemetry import Serving
 
 NAME = "inspected"
 
@@ -74,18 +73,6 @@ HEADERS_REMOVED = (
     "x-base-url",
     "x-envoy-external-address",
     "x-forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-method",
-    "x-forwarded-path",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-forwarded-uri",
-    "x-forwarded-url",
     "x-host",
     "x-host-override",
     "x-http-destinationurl",
@@ -96,20 +83,11 @@ HEADERS_REMOVED = (
     "x-ingress-path",
     "x-method",
     "x-method-override",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-method",
-    "x-original-path",
-    "x-original-uri",
-    "x-original-url",
-    "x-override-url",
     "x-proxy-url",
     "x-real-url",
     "x-replaced-path",
     "x-request-id",
     "x-request-uri",
-    "x-rewrite-uri",
-    "x-rewrite-url",
     "x-script-name",
     "x-sendfile-type",
     "x-wsgi-script-name",
@@ -118,7 +96,7 @@ HEADERS_REMOVED = (
 inspected TLS lists them."""
 
 PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
-"""What other names of such headers begin with."""
+"""What further names of such headers begin with, before a hyphen: `_without_misread_headers`."""
 
 SECOND_PATHS = (
     "destination",
@@ -148,29 +126,11 @@ _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ign
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
-_REFUSED = f"clawker-fw: {Reason.PATH.sentence}\n{http.MORE}"
-_NO_RULE = f"clawker-fw: {Reason.NO_RULE.sentence} over https on port %DOWNSTREAM_LOCAL_PORT%\n{http.MORE}"
-_BAD = f"clawker-fw: {Reason.BAD_REQUEST.sentence}"
-_ODD_PATH = f"{_BAD}: hosts disagree about what such a path means, so no rule can allow it\n"
-_OTHER_HOST = f"{_BAD}: it names another host than the TLS connection that it came in\n"
-_NO_ANSWER = (
-    "clawker-fw: no answer from this host over https on port %DOWNSTREAM_LOCAL_PORT%: its name has no address, or "
-    "one that the rule may not reach, or the host refused or ended the connection, or does not speak TLS\n"
-    f"{http.MORE}"
-)
-
 _NO_WEBSOCKET = "no WebSockets"
 """The way of requests for a WebSocket that are allowed, but not as one: there is no such cluster. So they are
 refused last, when everything else has been found right."""
-_NOT_AS_WEBSOCKET = f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"
-
 _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
-_NOTHING_ELSE = f"{_BAD}: it can become a WebSocket, and nothing else\n"
-
-_HOST_NOT_TRUSTED = f"clawker-fw: {Reason.HOST_NOT_TRUSTED.sentence}\n"
-
-_NO_SECRET = f"clawker-fw: {Reason.NO_SECRET.sentence}\n"
 
 
 # --- clusters ----------------------------------------------------------------------------------------------------
@@ -200,7 +160,13 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
     if upgrades:
         spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
     else:
-        http2 = http.http2_with_hosts()
+        # One request at a time, as with HTTP/1: requests that share a connection share its window, and what one
+        # agent does not read would stop the others. By default Envoy keeps 16 MiB of each, and 24 of a connection.
+        http2 = {
+            "max_concurrent_streams": bounds.STREAMS,
+            "initial_stream_window_size": 2 * bounds.BUFFER,
+            "initial_connection_window_size": 2 * bounds.BUFFER,
+        }
         spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
     leading = http.leading_to(
         THROUGH_PATHS,
@@ -216,52 +182,44 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def chain(idle: float, reporting: Reporting | None = None) -> Json:
-    """Return the filter chain that looks into TLS. `idle` is in seconds: for so long nothing need be sent."""
-    return {"name": chains.INSPECTED, "filters": [_connection_manager(idle, reporting)], **signing.chain()}
+def chain(serving: Serving) -> Json:
+    """Return the filter chain that looks into TLS."""
+    return {"name": chains.INSPECTED, "filters": [_connection_manager(serving)], **signing.chain()}
 
 
-def holder(idle: float, reporting: Reporting | None = None) -> Json:
+def holder(serving: Serving) -> Json:
     """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
-    return {
-        "@type": f"{TYPES}.config.listener.v3.Listener",
-        "name": NAME,
-        "stat_prefix": NAME,
-        "internal_listener": {},
-        "filter_chains": [{"name": NAME, "filters": [_connection_manager(idle, reporting)]}],
-    }
+    holding = [{"name": NAME, "filters": [_connection_manager(serving)]}]
+    return messages.listener(NAME, NAME, internal_listener={}, filter_chains=holding)
 
 
-def listener(policy: Policy, idle: float, reporting: Reporting | None = None) -> list[Json]:
+def listener(serving: Serving) -> list[Json]:
     """Return the internal listener that requests go through, or nothing if no TLS is looked into."""
-    allowed = {port: list(_allowed(policy, port)) for port in policy.rules.ports}
-    by_port = {str(port): _by_allowance(found) for port, found in allowed.items() if found}
+    rules: dict[str, Rule] = {}
+    by_port: Json = {}
+    route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
+    for port in serving.policy.rules.ports:
+        allowed = _allowed(serving.policy, port)
+        rules |= dict(allowed.values())
+        chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
+        if chosen:
+            by_port[str(port)] = {"matcher": chains.exactly(route, chosen)}
     if not by_port:
         return []
-    asked = f"%FILTER_STATE({ASKED}:PLAIN)%"
-    rules = {each.chain: each.rule for found in allowed.values() for each in found}
+    sent = NAME, serving.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port)
+    forwarding = [
+        {"name": chain, "filters": lookups.forwarding(rule, *sent)} for chain, rule in sorted(rules.items())
+    ]
     return [
         http.internal_listener(
-            THROUGH_PATHS,
-            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port),
-            [
-                {"name": chain, "filters": lookups.forwarding(rule, NAME, idle + http.LATER, asked)}
-                for chain, rule in sorted(rules.items())
-            ],
-            refusals.of_paths(reporting),
+            THROUGH_PATHS, matcher, forwarding, refusals.to_nowhere(serving.reporting, inspected=True)
         )
     ]
 
 
-class _Allowed(NamedTuple):
-    """What is allowed of the hosts of a rule by one of its words, the route for that, and the chain."""
-
-    rule: Rule
-    route: str
-    chain: str
-
-
-def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
+def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
+    """Return the chain and the rule of each route for what a rule allows of its hosts by one of its words."""
     exceptions = policy.exceptions(Protocol.HTTPS, port)
     rules, members = {}, {}
     for rule in dict.fromkeys(policy.patterns(Protocol.HTTPS, port).values()):
@@ -276,14 +234,8 @@ def _allowed(policy: Policy, port: int) -> Iterator[_Allowed]:
             rules[route] = rule
             alone = f"{rule.destination} {kind}{verified}{without}{but}: {words}"
             members[route] = chains.Member(alone, chains.shared_kind(rule))
-    for route, chain_ in chains.named(f"https {port}", members, ALONE).items():
-        yield _Allowed(rules[route], route, chain_)
-
-
-def _by_allowance(allowed: Iterable[_Allowed]) -> Json:
-    """Return the matcher that selects the chain for a request by its route."""
-    chosen = {each.route: {"action": chains.action(each.chain)} for each in allowed}
-    return {"matcher": chains.exactly(chains.matching_input("FilterStateInput", key=refusals.ROUTE), chosen)}
+    named = chains.named(f"https {port}", members, ALONE)
+    return {route: (chain_, rules[route]) for route, chain_ in named.items()}
 
 
 def _named(rule: Rule, words: str) -> str:
@@ -291,11 +243,10 @@ def _named(rule: Rule, words: str) -> str:
     return f"{rule.destination} {words}"
 
 
-def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
-    common = http.common(NAME, PATH, idle)
+def _connection_manager(serving: Serving) -> Json:
+    common = http.common(NAME, PATH, serving.idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
-        "envoy.filters.network.http_connection_manager",
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **common,
         stat_prefix=NAME,
@@ -315,7 +266,7 @@ def _connection_manager(idle: float, reporting: Reporting | None) -> Json:
             http.router(),
         ],
         local_reply_config={"mappers": list(_answers())},
-        access_log=refusals.of_inspected(reporting),
+        access_log=refusals.of_inspected(serving.reporting),
     )
 
 
@@ -324,7 +275,7 @@ def _bad_path(expression: str) -> Json:
 
 
 def _denying(name: str, *what: Json) -> Json:
-    return _rbac(name, {"permissions": list(what), "principals": [{"any": True}]}, action="DENY")
+    return http.judging(name, _filter(name), permissions=what, deny=True)
 
 
 def _without_misread_headers() -> Json:
@@ -335,7 +286,6 @@ def _without_misread_headers() -> Json:
     """
     misread = _regex(f".*[^:a-zA-Z0-9-].*|(?:{'|'.join(PREFIXES_REMOVED)})-.*")
     return extension(
-        "envoy.filters.http.header_mutation",
         "filters.http.header_mutation.v3.HeaderMutation",
         mutations={"request_mutations": [{"remove_on_match": {"key_matcher": misread}}]},
     )
@@ -348,20 +298,15 @@ def _names_its_host() -> Json:
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
-    anybody: Json = {"permissions": [{"any": True}], "principals": [{"any": True}], "condition": same}
-    return _rbac(_NAMES_HOST, {**anybody, "cel_config": {"enable_string_functions": True}})
+    strings: Json = {"enable_string_functions": True}
+    anybody = [{"any": True}]
+    return http.judging(
+        _NAMES_HOST, _filter(_NAMES_HOST), permissions=anybody, deny=False, condition=same, cel_config=strings
+    )
 
 
 def _selected(root: str, field: str) -> Json:
     return {"select_expr": {"operand": {"ident_expr": {"name": root}}, "field": field}}
-
-
-def _rbac(name: str, policy: Json, **action: str) -> Json:
-    return extension(
-        _filter(name),
-        "filters.http.rbac.v3.RBAC",
-        rules={**action, "policies": {name: policy}},
-    )
 
 
 def _filter(name: str) -> str:
@@ -371,25 +316,29 @@ def _filter(name: str) -> str:
 def _answers() -> Iterator[Json]:
     """Yield how what is refused is told to an agent; the first that matches. What git prints is in its routes."""
     yield {"filter": refusals.of_route("git ")}
+    bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
+    odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
+    no_answer = (
+        f"no answer from this host {where}: its name has no address, or one that the rule may not reach, or the "
+        f"host refused or ended the connection, or does not speak TLS\n{http.MORE}"
+    )
     for filter_, status, text in (
-        (refusals.of_details("rbac_access_denied_matched_policy[none]"), 421, _OTHER_HOST),
-        *(
-            (refusals.of_details(f"rbac_access_denied_matched_policy[{each}]"), 400, _ODD_PATH)
-            for each in (_BAD_PATH, _BAD_BELOW_A_DENY)
+        (
+            refusals.of_details("rbac_access_denied_matched_policy[none]"),
+            421,
+            f"{bad}: it names another host than the TLS connection that it came in\n",
         ),
-        (refusals.of_details(_NO_UPGRADE), 403, _NOTHING_ELSE),
-        (refusals.of_details(refusals.NO_WAY), 403, _NOT_AS_WEBSOCKET),
-        (refusals.of_route(refusals.NO_RULE), 403, _NO_RULE),
-        (refusals.of_status(403), 403, _REFUSED),
-        (refusals.of_details(injected.MISSING), 503, _NO_SECRET),
-        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, _HOST_NOT_TRUSTED),
-        (refusals.of_status(503), 503, _NO_ANSWER),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, odd_path),
+        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, odd_path),
+        (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
+        (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
+        (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
+        (refusals.of_status(403), 403, f"{Reason.PATH.sentence}\n{http.MORE}"),
+        (refusals.of_details(injected.MISSING), 503, f"{Reason.NO_SECRET.sentence}\n"),
+        (refusals.cel(refusals.HOST_NOT_TRUSTED), 503, f"{Reason.HOST_NOT_TRUSTED.sentence}\n"),
+        (refusals.of_status(503), 503, no_answer),
     ):
-        yield {
-            "filter": filter_,
-            "status_code": status,
-            "body_format_override": {"text_format_source": {"inline_string": text}},
-        }
+        yield http.answering(filter_, text, status_code=status)
 
 
 # --- routes ------------------------------------------------------------------------------------------------------
@@ -401,15 +350,9 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
     `headers` are those of secrets, by name, in lower case; the usual one for what is not among them.
     """
     hosts = [
-        {
-            "name": pattern,
-            "domains": [pattern],
-            "routes": [*_routes(scope, headers), _refuse(refusals.NO_RULE, {"prefix": "/"})],
-            **({"request_headers_to_remove": list(SECOND_PATHS)} if _limited(scope) else {}),
-            **({"typed_per_filter_config": _judging(strictly=True)} if _strict(scope) else {}),
-        }
+        _host(pattern, scope, headers)
         for pattern, scope in sorted(policy.scopes.items())
-        if any(_inspects(key, rule) for key, rule in (*scope.inherited.items(), *scope.own.items()))
+        if any(rule.paths for rule in (*scope.inherited.values(), *scope.own.values()))
     ]
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
@@ -423,18 +366,28 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
     }
 
 
-def _inspects(key: tuple[Protocol, int], rule: Rule) -> bool:
-    return key[0] is Protocol.HTTPS and rule.paths is not None
-
-
-def _strict(scope: RuleScope) -> bool:
-    return any(rule.paths and rule.paths.strict for key, rule in scope.allowed.items() if _inspects(key, rule))
-
-
-def _limited(scope: RuleScope) -> bool:
-    """Whether anything of a host is refused by its path."""
-    inspected = (rule.paths for key, rule in scope.allowed.items() if _inspects(key, rule) and rule.paths)
-    return any(each.rules or each.repositories for each in inspected)
+def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
+    inspected = [(port, rule, rule.paths) for (_, port), rule in sorted(scope.allowed.items()) if rule.paths]
+    strict = any(paths.strict for *_, paths in inspected)
+    limited = any(paths.rules or paths.repositories for *_, paths in inspected)  # something is refused by its path
+    routes: list[Json] = []
+    for port, rule, paths in inspected:
+        for route in _of_rule(rule, paths):
+            route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(port)}}]
+            if paths.injection and "route" in route:
+                header = headers.get(paths.injection.secret, DEFAULT_HEADER)
+                by_git = route["name"].startswith(_named(rule, "git "))
+                route.update(injected.of_route(paths.injection, header, git=by_git))
+            if strict and not paths.strict:
+                route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
+            routes.append(route)
+    return {
+        "name": pattern,
+        "domains": [pattern],
+        "routes": [*routes, _refuse(refusals.NO_RULE, {"prefix": "/"})],
+        **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
+        **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
+    }
 
 
 def _judging(*, strictly: bool) -> Json:
@@ -443,23 +396,8 @@ def _judging(*, strictly: bool) -> Json:
     return {_filter(_BAD_BELOW_A_DENY): {"@type": f"{TYPES}.config.route.v3.FilterConfig", **chosen}}
 
 
-def _routes(scope: RuleScope, headers: Mapping[str, str]) -> Iterator[Json]:
-    """Yield the routes of a name, in the order in which they decide: `Paths.decide` says the same."""
-    strict = _strict(scope)
-    for key, rule in sorted(scope.allowed.items(), key=lambda each: each[0]):
-        if rule.paths and _inspects(key, rule):
-            for route in _of_rule(rule, rule.paths):
-                route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(key[1])}}]
-                if rule.paths.injection and "route" in route:
-                    header = headers.get(rule.paths.injection.secret, DEFAULT_HEADER)
-                    by_git = route["name"].startswith(_named(rule, "git "))
-                    route.update(injected.of_route(rule.paths.injection, header, git=by_git))
-                if strict and not rule.paths.strict:
-                    route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
-                yield route
-
-
 def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
+    """Yield the routes of a rule, in the order in which they decide: `Paths.decide` says the same."""
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
@@ -564,14 +502,14 @@ def _unless_upgrading(*, verify: bool) -> Json:
     anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
     asks = {"input": header, "value_match": anything}
     nowhere, leading = (
-        {"action": extension("cluster", f"{_CHOOSING}.ClusterAction", cluster=each)}
+        {"action": extension(f"{_CHOOSING}.ClusterAction", "cluster", cluster=each)}
         for each in (_NO_WEBSOCKET, _way(verify=verify))
     )
     matchers = [{"predicate": {"single_predicate": asks}, "on_match": nowhere}]
     return {
         "extension": extension(
-            _way(verify=verify),
             f"{_CHOOSING}.MatcherClusterSpecifier",
+            _way(verify=verify),
             cluster_matcher={"matcher_list": {"matchers": matchers}, "on_no_match": leading},
         )
     }

@@ -25,7 +25,7 @@ import (
 
 const (
 	// agentHeader is the header in which Envoy says whose request it is. It replaces whatever a client sends
-	// (clawker_fw/stack/envoy/page.py).
+	// (clawker_fw/stack/envoy/routes.py).
 	agentHeader = "X-Clawker-Fw-Agent"
 
 	// An agent gets so many pages in a second, pagesAtOnce after it was quiet.
