@@ -50,12 +50,12 @@ CALM_SECONDS = 600.0
 
 _HEAL_AGAIN = (1.0, 300.0)
 _COMPARE_AGAIN = (1.0, 60.0)
-_CONNECT_AGAIN = (0.1, 2.0)
-_FOLLOW_AGAIN = (0.1, 15.0)
+_CONNECT_AGAIN = (0.1, 5.0)
 _LOCK_AGAIN = (1.0, 15.0)
+"""First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
+
 _ENDED_SECONDS = 3.0
 """How long after a rule has ended the stack is compared. The siblings end it by themselves, and prove it."""
-"""First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
 CLOSED = {
     Heal.TAMPER: frozenset({Cause.TAMPER, Cause.AGENT}),
@@ -64,11 +64,8 @@ CLOSED = {
 }
 """The causes of the differences that a watcher closes."""
 
-LASTING_SECONDS = 20.0
+_LASTING_SECONDS = 20.0
 """How long the engine's events must have been followed before their end is not another failure of a series."""
-
-_TELLING = 3
-"""The failure of a series with which it is reported. A restarting engine ends one stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +120,8 @@ class Watcher:
         self._place = place
         self._own = ours(orders.project, admits=orders.admits)
         self._schedule = Schedule(orders.interval, place.random)
-        self._connecting, self._following, self._comparing, self._healing, self._run_context = (
-            Backoff(*limits, place.random)
-            for limits in (_CONNECT_AGAIN, _FOLLOW_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
+        self._connecting, self._comparing, self._healing, self._run_context = (
+            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
@@ -191,20 +187,10 @@ class Watcher:
 
         Each new connection begins with a comparison, which finds what has happened meanwhile.
         """
-        lasted = self._place.clock() - began
-        if lasted >= LASTING_SECONDS:
-            self._following.succeeded()
-        wait = self._following.failed(self._place.clock())
-        if self._following.failures == _TELLING:
-            error = EngineError(
-                "events-ended",
-                "The engine keeps closing its stream of events.",
-                context=[f"the last one after {lasted:.1f} s"],
-                hint="Something between here and the engine may cut connections. "
-                "The stack is compared at each new connection.",
-            )
-            self._place.report(Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait))
-        return wait
+        now = self._place.clock()
+        if now - began >= _LASTING_SECONDS:
+            self._connecting.succeeded()
+        return self._connecting.failed(now)
 
     def _pause(self, seconds: float) -> None:
         end = self._place.clock() + seconds
@@ -257,7 +243,6 @@ class Watcher:
             return dataclasses.replace(decision, trigger=trigger, seconds=seconds, agents=agents)
         except FirewallError as error:
             return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
-        self._connecting.succeeded()
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)

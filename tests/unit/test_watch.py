@@ -476,7 +476,7 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
     decisions = watched.until(80, (10, go_away))
     assert decisions[:2] == ["0 start nothing", "10.075 event retry"]
     moment, after = watched.decisions[2]
-    assert 60 <= moment <= 62
+    assert 60 <= moment <= 65
     assert (after.answer, after.outcome) == (Reaction.HEAL, RunOutcome.DONE)
     assert watched.is_current()
 
@@ -508,7 +508,7 @@ def test_a_watcher_that_waits_is_alive(watched: Watched) -> None:
 
 
 def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watched) -> None:
-    """Each pause is longer than the one before, up to 15 s; it is told once, and the stack is kept current."""
+    """Each pause is longer than the one before, up to 5 s, and the stack is kept current."""
     connections: list[float] = []
     connect = watched.connect
 
@@ -523,12 +523,10 @@ def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watch
     watched.until(300, (120, partial(watched.engine.stop, ENVOY)))
     pauses = [round(after - before, 3) for before, after in pairwise(connections)]
     assert pauses == sorted(pauses)
-    assert max(pauses) > 10
-    assert len(connections) < 40
-    told = [each.error.code for _, each in watched.decisions if each.error]
-    assert told == ["events-ended"]
+    assert max(pauses) > 3
+    assert len(connections) < 70
     assert len(watched.heals()) == 1
-    assert watched.heals()[0] - 120 < 16
+    assert watched.heals()[0] - 120 < 6
     assert watched.is_current()
 
 
