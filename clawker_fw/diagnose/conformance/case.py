@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 INTERNET = 1
 """The usual class of a question."""
@@ -36,7 +35,3 @@ class Case:
         fields = dataclasses.asdict(self)
         told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
         return {**{name: fields[name] for name in told}, "class": self.class_}
-
-    def at(self, address: str, roots: str, suffix: str) -> Self:
-        """Return the same at an address, for a stack with these roots (PEM), under an id that nothing else has."""
-        return dataclasses.replace(self, id=f"{self.id}{suffix}", address=address, roots=roots)

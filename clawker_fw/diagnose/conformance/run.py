@@ -9,7 +9,7 @@ from clawker_fw.agents.attachment import attachment
 from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.diagnose.conformance.case import Case
-from clawker_fw.diagnose.conformance.requests import inspected_hosts
+from clawker_fw.diagnose.conformance.requests import inspected_host
 from clawker_fw.diagnose.conformance.table import PUBLIC_NAME, AgentView, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
@@ -81,7 +81,7 @@ def place(seen: Comparison) -> AgentView:
         forbids_public_name=not policy.resolves(PUBLIC_NAME),
         ports=frozenset(rules.ports),
         page=resolving(seen.observed, time.time())(PAGE),  # those of earlier releases have none
-        inspected=inspected_hosts(policy),
+        inspected=inspected_host(policy),
         roots=roots_of(seen.observed).decode(),
     )
 

@@ -40,7 +40,7 @@ class AgentView:
     """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
 
     `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
-    rules, on which Envoy listens. `page` is whether there is the page about refusals. `inspected` are hosts for
+    rules, on which Envoy listens. `page` is whether there is the page about refusals. `inspected` is a host for
     which TLS is looked into, under these `roots` (PEM).
     """
 
@@ -54,7 +54,7 @@ class AgentView:
     forbids_public_name: bool
     ports: frozenset[int] = frozenset()
     page: bool = False
-    inspected: tuple[InspectedHost, ...] = ()
+    inspected: InspectedHost | None = None
     roots: str = ""
 
 
@@ -66,7 +66,7 @@ def attempts(place: AgentView) -> tuple[Case, ...]:
         *_siblings(place),
         *_connections(place),
         *(_page(place) if place.page else ()),
-        *attempts_in_tls(place.envoy, place.inspected, place.roots),
+        *(attempts_in_tls(place.envoy, place.inspected, place.roots) if place.inspected else ()),
         Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet"),
         Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw"),
     )
