@@ -108,7 +108,6 @@ def watch(
             report_admitted=record.write_admitted,
             inbox=inbox,
             require_release=installed.require_same,
-            progress=lambda _: manager.alive(),
             alive=manager.alive,
             memory=settings,
             stopping=stopping,

@@ -3,9 +3,9 @@
 `Policy.decide` decides, as it does for the siblings. Everything else here only explains its decision.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from enum import StrEnum
 from functools import cached_property
 
@@ -285,40 +285,28 @@ def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near
 def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
     """Yield all rules that have something to do with a name that no rule allows."""
     yield from _covering(rules, ended, target)
-    likeness = _Likeness(target.name)
     for rule in rules.rules:
         if rule.denies or rule in ended or rule.covers(target.name):
             continue
         if f".{target.name}".endswith(f".{rule.destination.name}"):
             yield Near(rule, Difference.OTHER_ADDRESS if rule.block else Difference.NAME_ALONE)
-        elif likeness.to(rule.destination):
+        elif _is_alike(target.name, rule.destination):
             yield Near(rule, Difference.OTHER_NAME)
         elif rule.destination.name.endswith(f".{target.name}"):
             yield Near(rule, Difference.BELOW)
 
 
-class _Likeness:
-    """Compares a name with those of many rules."""
-
-    def __init__(self, name: str) -> None:
-        self._labels = name.split(".")
-        self._matchers: dict[int, difflib.SequenceMatcher[str]] = {}
-
-    def to(self, destination: Destination) -> bool:
-        """Whether the name, or what a subtree can cover of it, is spelled like a rule's."""
-        other = destination.name
-        count = other.count(".") + 1
-        if count > len(self._labels) or (count < len(self._labels) and not destination.subtree):
-            return False
-        own = ".".join(self._labels[-count:])
-        if own == other or abs(len(own) - len(other)) > _MISTYPED:
-            return False
-        matcher = self._matchers.setdefault(count, difflib.SequenceMatcher(b=own, autojunk=False))
-        matcher.set_seq1(other)
-        if matcher.quick_ratio() < _ALIKE or matcher.ratio() < _ALIKE:
-            return False
-        pairs = zip(own.split("."), other.split("."), strict=True)
-        return all(difflib.SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)
+def _is_alike(name: str, destination: Destination) -> bool:
+    """Whether a name, or what a subtree can cover of it, is spelled like a rule's."""
+    labels, others = name.split("."), destination.name.split(".")
+    own = labels[-len(others) :] if destination.subtree else labels
+    ours, theirs = ".".join(own), destination.name
+    if len(own) != len(others) or ours == theirs or abs(len(ours) - len(theirs)) > _MISTYPED:
+        return False
+    pairs = zip(own, others, strict=True)
+    return SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE and all(
+        SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs
+    )
 
 
 def _is_too_long(name: str, rule: Rule) -> bool:

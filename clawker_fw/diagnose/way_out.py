@@ -5,7 +5,7 @@ not answer proves nothing by itself. So `run` warns only if this machine, on whi
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
 
@@ -101,20 +101,16 @@ def warning(reader: EngineReader, seen: Comparison) -> Iterator[Advice]:
 def reaches(name: str, port: int) -> bool:
     """Whether this machine can connect to a name over IPv4 in time. Nothing is sent."""
 
-    def connects() -> bool:
-        places = socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)
-        return any(_connects(place) for *_, place in places)
+    def connect() -> None:
+        with socket.socket(socket.AF_INET) as probe:
+            probe.settimeout(_WITHIN)
+            probe.connect((name, port))
 
     try:
-        return in_background(connects).result(_WITHIN)
+        in_background(connect).result(_WITHIN)
     except (OSError, UnicodeError, TookTooLong):
         return False
-
-
-def _connects(place: Sequence[object]) -> bool:
-    with suppress(OSError), socket.create_connection((str(place[0]), int(str(place[1]))), _WITHIN):
-        return True
-    return False
+    return True
 
 
 def _is_here(observed: Observed) -> bool:

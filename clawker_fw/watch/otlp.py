@@ -199,9 +199,9 @@ def _instruments(meter: Meter, metrics: Metrics) -> None:
     def reads(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(value, labels) for value, labels in metrics.values(name)]
 
-    for kind in metrics.kinds():
-        create = meter.create_observable_counter if kind.counts else meter.create_observable_gauge
-        create(kind.name, [reads(kind.name)], description=kind.meaning)
+    for name, meaning, counts in metrics.kinds():
+        create = meter.create_observable_counter if counts else meter.create_observable_gauge
+        create(name, [reads(name)], description=meaning)
 
 
 @contextmanager

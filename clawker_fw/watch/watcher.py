@@ -16,7 +16,6 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
 from clawker_fw.reconcile import converge, pipeline, records
-from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -90,8 +89,8 @@ class WatcherContext:
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
     `report_absent` is called before a stack that is down is created, `report_open` for each open agent,
     `report_presence` for each that comes or leaves, `report_admitted` for each that the watcher attaches,
-    `progress` during a heal, and `alive` when an attempt has ended of which nothing is reported. `memory` keeps
-    the last good settings for the next watcher.
+    and `alive` after each step of a heal, and when an attempt has ended of which nothing is reported. `memory`
+    keeps the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -103,7 +102,6 @@ class WatcherContext:
     report_open: Callable[[OpenAgent], None] = lambda _: None
     report_presence: Callable[[Presence], None] = lambda _: None
     report_admitted: Callable[[Admitted], None] = lambda _: None
-    progress: Callable[[Progress], None] = lambda _: None
     alive: Callable[[], None] = lambda: None
     memory: Memory | None = None
     stopping: Callable[[], bool] = lambda: False
@@ -471,7 +469,7 @@ class Watcher:
                 self._trust.require_latest(observed)
 
         run_context = converge.RunContext(
-            self._place.progress, self._place.stopping, require=require, wall=self._place.wall
+            lambda _: self._place.alive(), self._place.stopping, require=require, wall=self._place.wall
         )
         failure: FirewallError | None = None
         wait: float | None = None

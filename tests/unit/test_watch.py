@@ -547,15 +547,14 @@ def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
 
 def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
     """A stop leaves the remaining work to the next run."""
-    place = watched.place()
     watched.script = Script(watched.engine, 50)
     steps = count()
 
-    def progress(_: object) -> None:
+    def alive() -> None:
         watched.script.stopped = next(steps) >= 1
 
     forget_envoy(watched.engine)
-    place = replace(watched.place(), progress=progress)
+    place = replace(watched.place(), alive=alive)
     Watcher(Orders("clawker", Heal.ALL, INTERVAL), place).watch()
     ((_, decision),) = watched.decisions
     assert decision.outcome is RunOutcome.STOPPED
