@@ -37,28 +37,13 @@ class Difference(StrEnum):
     """Why a rule does not decide, the nearest first."""
 
     ENDED = "ended"
-    """It has ended."""
-
     OVERRULED = "overruled"
-    """Another rule, for a nearer name or one that denies, decides before it."""
-
     OTHER_PORT = "other-port"
-    """It is for another port."""
-
     OTHER_PROTOCOL = "other-protocol"
-    """It is for another protocol."""
-
     NAME_ALONE = "name-alone"
-    """It is for a name above this one, and for nothing below that."""
-
     OTHER_ADDRESS = "other-address"
-    """It is for the addresses of a network, which have names below its own, and this is none of these."""
-
     OTHER_NAME = "other-name"
-    """It is for a name that is spelled similarly."""
-
     BELOW = "below"
-    """It is for names below this one."""
 
 
 _ORDER = list(Difference)

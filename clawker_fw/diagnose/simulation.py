@@ -35,12 +35,8 @@ class Opened(StrEnum):
     """What a command allows beside what was refused."""
 
     TRANSPORT = "whatever else is sent over TCP on this port"
-    WEBSOCKET = "this request as a WebSocket"
     BELOW = "everything below this path"
-    METHODS = "this path with other methods"
-    PATHS = "other paths of this host"
-    RULE = "everything else that this rule is for"
-    HOST = "all paths and methods of this host"
+    REQUESTS = "other requests to this host"
     NAMES = "the same for every other name in {name}"
     OTHERS = "other ports or protocols of this host"
 
@@ -367,18 +363,7 @@ def _kind(probe: Probe, wanted: Wanted, rule: Rule) -> Opened:
         return Opened.OTHERS
     if asked is None or probe.protocol is not target.protocol:
         return Opened.TRANSPORT if rule.opaque else Opened.OTHERS
-    return _kind_of_request(asked, wanted, rule)
-
-
-def _kind_of_request(asked: Request, wanted: Wanted, rule: Rule) -> Opened:
-    request, base = wanted.request, wanted.base
-    if base and base.paths and (base.destination, base.port) == (rule.destination, rule.port):
-        decided = base.paths.decide(asked.method, asked.target, websocket=asked.websocket)
-        if decided.reason is None:
-            return Opened.RULE
-    if request is None or rule.paths is None:
-        return Opened.HOST
-    if asked.path == request.path:
-        return Opened.WEBSOCKET if asked.method == request.method else Opened.METHODS
-    below = asked.path.startswith(f"{request.path.rstrip('/')}/") and asked.method == request.method
-    return Opened.BELOW if below else Opened.PATHS
+    request = wanted.request
+    if request is None or rule.paths is None or request.method != asked.method:
+        return Opened.REQUESTS
+    return Opened.BELOW if asked.path.startswith(f"{request.path.rstrip('/')}/") else Opened.REQUESTS

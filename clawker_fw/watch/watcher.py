@@ -236,11 +236,14 @@ class Watcher:
             work = self._take_in(engine)
         except _NothingGoodError as nothing:
             agents = self._see_to_agents_alone(engine)
-            seconds = self._place.clock() - began
-            decision = self._retry(nothing.error)
-            return dataclasses.replace(decision, trigger=trigger, seconds=seconds, agents=agents)
+            decision = dataclasses.replace(self._retry(nothing.error), agents=agents)
         except FirewallError as error:
-            return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
+            decision = self._retry(error)
+        else:
+            decision = self._looked(engine, work, began, wall)
+        return dataclasses.replace(decision, trigger=trigger, seconds=self._place.clock() - began)
+
+    def _looked(self, engine: EngineWriter, work: "_Work", began: float, wall: float) -> Decision:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
@@ -253,10 +256,7 @@ class Watcher:
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
         warnings = tuple(each.message for each in work.seen.notices)
-        seconds = self._place.clock() - began
-        return dataclasses.replace(
-            decision, trigger=trigger, seconds=seconds, warnings=warnings, agents=work.seen.agents
-        )
+        return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _look_again_when_due(self, seconds: float) -> None:
         """Look again for something that is due that long after this look began.

@@ -12,7 +12,6 @@ import pytest
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     EngineError,
-    FirewallError,
     RefusedError,
     SettingsError,
 )
@@ -196,11 +195,8 @@ ERRORS: dict[str, Exception] = {
     "invalid settings": BROKEN,
     "refused": RefusedError("secrets-not-private", "It can be used by others."),
     "unreachable": EngineError("engine-unreachable", "No."),
-    "any of ours": FirewallError("some-code", "No."),
-    "denied": PermissionError(13, "Permission denied"),
     "no text": UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"),
     "a mistake of ours": TypeError("unexpected"),
-    "too deep": RecursionError("maximum recursion depth exceeded"),
 }
 
 

@@ -9,11 +9,8 @@ import re
 import socket
 import stat
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
-from http.client import HTTPConnection
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -26,6 +23,7 @@ from clawker_fw.report import log
 from clawker_fw.watch import page, record
 from clawker_fw.watch.address import ListenAddress, parse_address
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
+from clawker_fw.watch.health import ask
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
@@ -140,10 +138,16 @@ def test_metrics_name_attached_agents() -> None:
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:
-    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success."""
+    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success.
+
+    A stack that could not be compared is never shown as current.
+    """
     metrics = Metrics("1.2", "abc")
+    unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
+    assert unknown <= samples(metrics).keys()
     for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
         metrics.report(decision)
+        assert (unknown <= samples(metrics).keys()) is (decision is BLIND)
     found = samples(metrics)
     assert found['clawker_fw_build_info{stack_build_sha="abc",version="1.2"}'] == 1
     assert found['clawker_fw_verdict{sibling="envoy",verdict="current"}'] == 1
@@ -156,17 +160,6 @@ def test_metrics_say_what_was_seen_and_done() -> None:
     assert found["clawker_fw_look_seconds_count"] == 5
     for moment in ("look", "current", "heal"):
         assert found[f"clawker_fw_last_{moment}_timestamp_seconds"] > 1e9
-
-
-def test_what_could_not_be_looked_at_is_unknown() -> None:
-    """A stack that could not be compared is never shown as current."""
-    metrics = Metrics("1.2", "abc")
-    unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
-    assert unknown <= samples(metrics).keys()
-    metrics.report(QUIET)
-    assert unknown.isdisjoint(samples(metrics).keys())
-    metrics.report(BLIND)
-    assert unknown <= samples(metrics).keys()
 
 
 # --- health ---------------------------------------------------------------------------------------------------
@@ -193,20 +186,19 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     }
 
 
-def test_health_of_siblings_leaves_agents_out() -> None:
+def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
     """An agent with a way around makes the stack `open`, and its siblings are current all the same."""
     around = Agent("1", "agent", "image", "10.0.0.1", "", openings=(Opening("privileged", "it is privileged"),))
-    health = WatcherHealth(60, lambda: 0.0)
+    health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
     assert not health.answer(agents=False)[0]
-    health.report(dataclasses.replace(QUIET, agents=(around,)))
-    healthy, content = health.answer()
-    assert not healthy
-    assert json.loads(content)["verdict"] == "open"
-    healthy, content = health.answer(agents=False)
-    assert healthy
-    assert json.loads(content)["verdict"] == "current"
-    health.report(dataclasses.replace(LEFT, agents=(around,)))
-    assert not health.answer(agents=False)[0]
+    for decision, current in ((QUIET, True), (LEFT, False)):
+        seen = dataclasses.replace(decision, agents=(around,))
+        health.report(seen)
+        metrics.report(seen)
+        (healthy, content), (siblings, _) = health.answer(), health.answer(agents=False)
+        assert (healthy, json.loads(content)["verdict"], siblings) == (False, "open", current)
+    assert samples(metrics)['clawker_fw_agents{confinement="open"}'] == 1
+    assert 'verdict="open"' not in metrics.page().decode()
 
 
 # --- pages ----------------------------------------------------------------------------------------------------
@@ -233,36 +225,18 @@ def test_addresses_that_others_could_reach(text: str) -> None:
 PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
 
 
-class UnixConnection(HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def connect(self) -> None:
-        """Connect to the path, given as the host."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.host)
-
-
-def get(path: Path) -> int:
-    """Return the status of the metrics page on a unix socket."""
-    connection = UnixConnection(str(path))
-    try:
-        connection.request("GET", "/metrics", headers={"Host": "watch"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
     """The socket is private, is removed at the end, and replaces one that was left behind."""
     path = tmp_path / "watch.sock"
+    address = ListenAddress(path=path)
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
-    with served(ListenAddress(path=path), PAGES):
-        assert get(path) == 200
+    with served(address, PAGES):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        with pytest.raises(RefusedError), served(ListenAddress(path=path), PAGES):
+        with pytest.raises(RefusedError), served(address, PAGES):
             pass
-        assert get(path) == 200
+        assert ask(address, "/metrics") == (True, "1")
+        assert ask(address, "/other") == (False, "not found")
     assert not path.exists()
 
 
@@ -370,6 +344,5 @@ def test_slow_visitors_of_the_page_are_in_nobody_s_way() -> None:
     with served(ListenAddress("127.0.0.1", 0), PAGES) as address, ExitStack() as slow:
         for _ in range(300):
             slow.enter_context(socket.create_connection((address.host, address.port))).sendall(b"G")
-        with urllib.request.urlopen(f"http://{address}/metrics") as reply:
-            assert reply.read() == b"1\n"
+        assert ask(address, "/metrics") == (True, "1")
         until(lambda: threading.active_count() - before <= page.MOST_CONNECTIONS + 2)
