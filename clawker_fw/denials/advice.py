@@ -106,8 +106,6 @@ class Adviser:
         refusal = counted.refusal
         if reason in _BY_RULES:
             return self._by_rules(counted, reason, explained)
-        if reason is Reason.NO_ADDRESS and explained and explained.too_long:
-            return RuleAdvice(explained.sentence, remedy_of(explained) or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return RuleAdvice(reason.sentence, Remedy(sentence))

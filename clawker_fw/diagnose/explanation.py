@@ -11,7 +11,7 @@ from functools import cached_property
 
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
-from clawker_fw.rules.destination import LONGEST_BELOW, Destination
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
@@ -107,19 +107,9 @@ class Explanation:
         """Why it is refused, in words; "" if it is allowed."""
         if self.reason and is_ours(self.target.name):
             return f"this name is kept for {_OWN_PAGE}"
-        if self.reason is Reason.NO_ADDRESS and self.too_long:
-            return (
-                f"a rule allows this host, but Envoy looks up names of at most {LONGEST_BELOW} characters below a "
-                f"subtree, and this one has {len(self.target.name)}"
-            )
         if self.reason is Reason.BAD_REQUEST:
             return "a rule allows this host, but hosts disagree about what such a path means"
         return self.target.mistake or (self.reason.sentence if self.reason else "")
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the name is longer than what Envoy can look up for its rule."""
-        return self.rule is not None and _is_too_long(self.target.name, self.rule)
 
     @property
     def kind(self) -> str:
@@ -218,8 +208,6 @@ class Explainer:
             before = self._lasting.decide(target.name, target.protocol, target.port)
             if before.allowed:
                 rule, reason = before.rule, Reason.EXPIRED
-        if rule and reason is None and _is_too_long(target.name, rule):
-            reason = Reason.NO_ADDRESS
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
         # What a command can change of a rule does not tell it from others.
@@ -292,7 +280,3 @@ def _is_alike(name: str, destination: Destination) -> bool:
     return SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE and all(
         SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs
     )
-
-
-def _is_too_long(name: str, rule: Rule) -> bool:
-    return rule.destination.subtree and not rule.denies and len(name) > LONGEST_BELOW

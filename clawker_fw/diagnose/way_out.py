@@ -19,9 +19,6 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Target
-from clawker_fw.stack.topology import GATEWAY_MODE
-
-_MASQUERADES = "com.docker.network.bridge.enable_ip_masquerade"
 
 _WITHIN = 2.0
 """Seconds in which this machine has to reach a host, its lookup included."""
@@ -61,15 +58,9 @@ def why_not(tried: Attempted) -> str:
 
 
 def may_keep_in(observed: Observed) -> str:
-    """Return what may keep Envoy's packets on the engine's machine, by name as far as the engine says it."""
+    """Return what may keep Envoy's packets on the engine's machine."""
     if not observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
-    egress = observed.networks.get(Role.EGRESS)
-    options = egress.options if egress else {}
-    if (mode := options.get(GATEWAY_MODE, "nat")) != "nat":
-        return f"{GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
-    if options.get(_MASQUERADES, "true") != "true":
-        return f"{_MASQUERADES} of its network is off: the routers around need a route back to it."
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."

@@ -128,7 +128,7 @@ class Watcher:
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
         self._unreachable = ""
-        self._trust = Trust(memory=place.memory)
+        self._trust = Trust(place.memory)
         self._guard = Guard(orders.on_open, place.alive)
         self._admission = Admission(orders.admits)
         self._present = Register()
@@ -247,24 +247,18 @@ class Watcher:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        for moment in (work.seen.provision.renewed_at, work.seen.provided.renewed_at):
-            if moment is not None:
-                self._look_again_when_due(moment - wall)
+        renewed = (work.seen.provision.renewed_at, work.seen.provided.renewed_at)
+        due = [moment - wall for moment in renewed if moment is not None]
         if (vault := work.seen.blueprint.vault) and (asking := vault.due) is not None:
-            self._look_again_when_due(asking - vault.clock() + self._place.clock() - began)
+            due.append(asking - vault.clock() + self._place.clock() - began)
+        for seconds in due:
+            if seconds > 0:  # what was due before could not be done: the next look in order tries it again
+                self._schedule.by(began + seconds)
         self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
         warnings = tuple(each.message for each in work.seen.notices)
         return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
-
-    def _look_again_when_due(self, seconds: float) -> None:
-        """Look again for something that is due that long after this look began.
-
-        What was due before, and is so still, could not be done: the next look in order tries it again.
-        """
-        if seconds > 0:
-            self._schedule.after(seconds)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
         """Report who comes and goes, act on open agents, and attach the containers of services.

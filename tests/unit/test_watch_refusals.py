@@ -68,7 +68,7 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
     assert counted[Sibling.ENVOY, NOT_RECORDED] == 13
     for inside in (envoy, coredns):  # told by a clock, in a line of its own, with nothing after it
         inside.logged_at = "2999-01-01T00:00:03.000000000Z"
-        inside.log += ['{"source":"10.0.0.1","suppressed":7,"time":"2999-01-01T00:00:03.000Z"}']
+        inside.log[:] = ['{"source":"10.0.0.1","suppressed":7,"time":"2999-01-01T00:00:03.000Z"}']
     counter.look(engine)
     counter.look(engine)
     assert (counted[Sibling.ENVOY, NOT_RECORDED], counted[Sibling.COREDNS, NOT_RECORDED]) == (20, 14)
