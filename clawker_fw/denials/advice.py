@@ -30,10 +30,7 @@ NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that mean that a request is not allowed, of a host of which others are."""
 
-BY_DECISION = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED}
-"""Reasons that follow from the rules alone."""
-
-_BY_RULES = BY_DECISION | {Reason.PRIVATE_ADDRESS}
+_BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {

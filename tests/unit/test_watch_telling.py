@@ -21,9 +21,8 @@ from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.report import log
 from clawker_fw.watch import page, record
-from clawker_fw.watch.address import ListenAddress, parse_address
+from clawker_fw.watch.address import ListenAddress, ask, parse_address
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
-from clawker_fw.watch.health import ask
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
