@@ -211,7 +211,7 @@ class Simulator:
         return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
 
     def opener(self, rule: Rule) -> Rule | None:
-        """Return a rule that allows more than this one where it would decide if `rules remove` removed this one."""
+        """Return a rule that would decide, and allow more, if `rules remove` removed this one."""
         removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
         near = tuple(one.rule for one in self._near(rule.destination))
         rest = tuple(each for each in near if not removal.matches(each))
