@@ -218,6 +218,8 @@ def test_tasks_of_services_are_attached(watched: Watched) -> None:
     """Whoever is on the network, or joins it, becomes an agent within seconds, once, and is judged as one."""
     services(watched, internal=True)
     task(watched, "early")
+    watched.until(5)
+    assert watched.admitted == [], "nobody is attached unasked"
     watched.attach = "services"
     watched.until(25, (10, partial(task, watched, "late")))
     told = [(moment, each.name, each.error) for moment, each in watched.admitted]
@@ -229,15 +231,6 @@ def test_tasks_of_services_are_attached(watched: Watched) -> None:
     _, last = watched.decisions[-1]
     assert {each.name: each.confinement for each in last.agents} == {"early": "fenced", "late": "fenced"}
     assert last.verdict is Verdict.CURRENT
-
-
-def test_nobody_is_attached_unasked(watched: Watched) -> None:
-    """Without the option, no container is touched."""
-    services(watched, internal=True)
-    task(watched, "early")
-    watched.until(70)
-    assert watched.admitted == []
-    assert set(watched.engine.inside("early").networks) == {"services"}
 
 
 def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
