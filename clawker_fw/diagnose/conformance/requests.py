@@ -9,7 +9,7 @@ known that changes nothing: the host answers it.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from clawker_fw.diagnose.conformance.case import DENIED, Case
+from clawker_fw.diagnose.conformance.table import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason

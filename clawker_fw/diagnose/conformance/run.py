@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from clawker_fw.agents.attachment import attachment
 from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
-from clawker_fw.diagnose.conformance.case import Case
-from clawker_fw.diagnose.conformance.table import attempts
+from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
+from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import read_outcome
@@ -53,12 +53,12 @@ def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
         RefusedError: when somebody else has a container of the name that is needed.
         EngineError: when the attempts could not be made.
     """
-    tried = attempts(
-        addressing(seen.blueprint, seen.observed),
-        seen.slots,
-        seen.blueprint.policy,
-        page=resolving(seen.observed, time.time())(PAGE),  # those of earlier releases have none
-        roots=roots_of(seen.observed).decode(),
+    where, policy = addressing(seen.blueprint, seen.observed), seen.blueprint.policy
+    page = resolving(seen.observed, time.time())(PAGE)  # stacks of earlier releases have none
+    inspected, envoy = inspected_host(policy), str(where.envoy(seen.slots.envoy))
+    tried = (
+        *attempts(where, seen.slots, policy, page=page),
+        *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
     )
     outcomes = _outcomes(engine, seen, tried)
     return [CaseResult.of(each, outcomes.get(each.id, "not tried")) for each in tried]

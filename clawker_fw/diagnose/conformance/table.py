@@ -5,16 +5,49 @@ even where a stack does not hold. Whether a packet could leave is seen at the ga
 route through one, but nobody has its address.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from clawker_fw.diagnose.conformance.case import CLOSED, DENIED, Case
-from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
 from clawker_fw.model import Slots
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.container import PAGE_PORT as PAGE_HELPER
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.topology import Addressing
+
+_INTERNET = 1
+"""The usual class of a question."""
+
+_CLOSED = frozenset({"closed without an answer"})
+DENIED = frozenset({*_CLOSED, "access denied"})
+"""How TLS ends for a name that no rule allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
+
+    id: str
+    what: str
+    holds: frozenset[str]
+    kind: str
+    network: str = "tcp"
+    address: str = ""
+    name: str = ""
+    type: int = 0
+    class_: int = _INTERNET
+    text: str = ""
+    roots: str = ""
+    control: bool = False
+    """Whether it is allowed, and shows that the others were not refused for another reason."""
+
+    def instruction(self) -> Mapping[str, str | int]:
+        """Return what the helper is told: not what is expected."""
+        fields = dataclasses.asdict(self)
+        told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
+        return {**{name: fields[name] for name in told}, "class": self.class_}
+
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})
 _SILENT = frozenset({*_ABSENT, "no answer"})
@@ -24,7 +57,7 @@ _SHUT = frozenset({"connection refused", "no answer"})
 _NO_NAME = frozenset({"no such name"})
 _NO_DATA = frozenset({"no record"})
 _NOT_ASKED = frozenset({"refused", "NOTIMP", "closed without an answer", "no answer"})
-_NOT_FORWARDED = frozenset({*CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
+_NOT_FORWARDED = frozenset({*_CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
 _NOT_PERMITTED = frozenset({"operation not permitted"})
 
 _A, _NULL, _TXT, _AAAA, _AXFR = 1, 10, 16, 28, 252
@@ -36,13 +69,12 @@ _ENGINES_RESOLVER = "127.0.0.11:53"
 _PUBLIC_NAME = "example.com"
 
 
-def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool, roots: str) -> tuple[Case, ...]:
-    """Return everything that is tried against a stack with these addresses and rules.
+def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -> tuple[Case, ...]:
+    """Return what is tried against a stack with these addresses and rules, but for TLS that is looked into.
 
-    `page` is whether there is the page about refusals. TLS is looked into under these `roots` (PEM).
+    `page` is whether there is the page about refusals.
     """
     envoy, coredns = str(where.envoy(running.envoy)), str(where.coredns(running.coredns))
-    inspected = inspected_host(policy)
     exact = (
         name
         for rule in policy.rules.rules
@@ -56,7 +88,6 @@ def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool, r
         *_siblings(envoy, coredns, frozenset(policy.rules.ports)),
         *_connections(envoy, allowed),
         *(_page(f"{where.service}:53", envoy, coredns) if page else ()),
-        *(attempts_in_tls(envoy, inspected, roots) if inspected else ()),
         Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet"),
         Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw"),
     )
