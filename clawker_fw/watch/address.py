@@ -10,7 +10,7 @@ from pathlib import Path
 
 _HIGHEST_PORT = 65535
 
-_SECONDS = 3.0
+_ANSWER_SECONDS = 3.0
 """How long a watcher may take to answer. It does so from memory."""
 
 _MOST_READ = 64 << 10
@@ -76,7 +76,7 @@ def ask(address: ListenAddress, page: str) -> tuple[bool, str]:
     """
     try:
         with socket.socket(address.family) as connection:
-            connection.settimeout(_SECONDS)
+            connection.settimeout(_ANSWER_SECONDS)
             connection.connect(address.where)
             connection.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
             with connection.makefile("rb") as answer:

@@ -1,7 +1,4 @@
-"""Which agents come, move to another address, and leave, so that addresses in the siblings' records have names.
-
-Pure.
-"""
+"""Which agents come, move to another address, and leave, so that addresses in the siblings' records have names. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
