@@ -1,4 +1,4 @@
-"""Which agents come, move to another address, and leave: addresses in the siblings' records have names then. Pure."""
+"""Which agents come, move to another address, and leave, so that addresses in records have names. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
