@@ -5,13 +5,13 @@ the agent without a firewall, so after any failure the answer is a word that nei
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import RELAYING, Cause, Desired, Diff, Finding, Mount, Observed, Role, Shape
+from clawker_fw.model import RELAYING, Cause, Desired, Diff, Mount, Observed, Role, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.relay import Publication
@@ -134,6 +134,8 @@ def attachment(
 def require_serving(project: str, observed: Observed, found: Diff) -> None:
     """Require that a stack confines and serves an agent that is attached to it now.
 
+    What makes it unfit is tampering, silence, and networks other than those that flags would name.
+
     Raises:
         RefusedError: when it is not up, or differs from what we made, with the differences.
     """
@@ -141,20 +143,11 @@ def require_serving(project: str, observed: Observed, found: Diff) -> None:
         raise RefusedError(
             "not-up", f"The stack {project} is not up.", hint="Start it with `clawker-fw run`, then the agent."
         )
-    if obstacles := tuple(_obstacles(found)):
+    own = [each for each in found.findings if each.action not in RELAYING]  # another agent's relay is no reason
+    if obstacles := [each for each in own if each.cause is Cause.TAMPER or each.field.startswith("networks.")]:
         raise RefusedError(
             "not-serving",
             f"The stack {project} can't take an agent now, because it differs from what clawker-fw made.",
             context=[f"{each.sibling}: {each.layer} {each.field} ({each.cause})" for each in obstacles],
             hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it. Then start the agent.",
         )
-
-
-def _obstacles(found: Diff) -> Iterator[Finding]:
-    """Yield what makes a stack unfit: tampering, silence, and networks other than those that flags would name.
-
-    The relay of another agent is no reason.
-    """
-    for each in (each for each in found.findings if each.action not in RELAYING):
-        if each.cause is Cause.TAMPER or each.field.startswith("networks."):
-            yield each

@@ -99,11 +99,6 @@ class AgentNames:
         self._there: dict[str, _Seen] = {}
         """Those of the last look, by address. They have their addresses until the next one."""
 
-    @property
-    def all(self) -> frozenset[str]:
-        """The names of all agents that are remembered."""
-        return frozenset(each.name for each in self._seen)
-
     def is_own(self, address: str) -> bool:
         """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
         return address in self._own

@@ -1,6 +1,6 @@
 """Whose namespaces a container uses. Whoever joins another container joins the one that this has joined. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.model import ContainerSummary, ContainerView
@@ -8,33 +8,24 @@ from clawker_fw.model import ContainerSummary, ContainerView
 HOST = "host"
 _OF_CONTAINER = "container:"
 
-Ask = Callable[[str], str]
-"""Returns what the engine's record of a container says: the id of the one whose network it was started with."""
 
+def network_owner(
+    container: ContainerSummary, known: Mapping[str, ContainerSummary], ask: Callable[[str], str]
+) -> str:
+    """Return the id of the container whose network this one uses: its own, or that of the end of its chain.
 
-class NetworkOwners:
-    """The ends of all chains of `--network container:…` on an engine.
-
-    A container that another one has joined may have ended since, or be gone: whoever joined it keeps the network.
+    `known` are the engine's containers by id and by name. One that another has joined may have ended since, or be
+    gone: whoever joined it keeps the network. `ask` is only called then: it returns what the engine's record of a
+    container says, the id of the one whose network it was started with.
     """
-
-    def __init__(self, listing: Iterable[ContainerSummary], ask: Ask) -> None:
-        """Store the engine's containers. `ask` is only called where a chain leads through a removed one."""
-        self._ask = ask
-        self._known: dict[str, ContainerSummary] = {}
-        for each in listing:
-            self._known |= {each.id: each, each.name: each}
-
-    def of(self, container: ContainerSummary) -> str:
-        """Return the id of the container whose network this one uses: its own, or that of the end of its chain."""
-        at, passed = container, {container.id}
-        while at.namespace:
-            joined = self._known.get(at.namespace)
-            if joined is None or joined.id in passed:
-                return self._ask(container.id)
-            at = joined
-            passed.add(at.id)
-        return at.id
+    at, passed = container, {container.id}
+    while at.namespace:
+        joined = known.get(at.namespace)
+        if joined is None or joined.id in passed:
+            return ask(container.id)
+        at = joined
+        passed.add(at.id)
+    return at.id
 
 
 def joined_by(mode: str) -> str:

@@ -46,7 +46,7 @@ def agents(ctx: typer.Context) -> list[str]:
         from clawker_fw.agents.names import AgentNames
         from clawker_fw.engine.locate import locate
 
-        return AgentNames(locate(chosen.host, chosen.context, os.environ).address, chosen.project).all
+        return AgentNames(locate(chosen.host, chosen.context, os.environ).address, chosen.project).known
 
     return _found(remembered)
 

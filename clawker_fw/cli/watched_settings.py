@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli import session
@@ -12,7 +11,8 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
 from clawker_fw.settings.environment import variables
 from clawker_fw.settings.validation import validated
-from clawker_fw.watch.last_good import LastGood, SecretsText, Texts
+from clawker_fw.watch import last_good
+from clawker_fw.watch.last_good import SecretsText, Texts
 from clawker_fw.watch.trust import Steady
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class WatchedSettings:
         self._release = release
         self._steady = Steady(time.monotonic)
         self._warned = False
-        self._file = LastGood(session.last_good(chosen))
+        self.path = session.last_good(chosen)
+        """The file with the last good settings."""
         self._texts = Texts((), "", ())
         """Those that the last blueprint was made from."""
         self._kept: Texts | None = None
@@ -49,11 +50,6 @@ class WatchedSettings:
         self._texts = _texts_of(loaded, made)
         return made
 
-    @property
-    def path(self) -> Path:
-        """The file with the last good settings."""
-        return self._file.path
-
     def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
         """Keep the settings that were read last, if they are others than those that are kept."""
         del good
@@ -61,7 +57,7 @@ class WatchedSettings:
         if texts == self._kept:
             return
         try:
-            self._file.write(texts)
+            last_good.write(self.path, texts)
         except OSError as error:
             self._warn(f"The last good settings can't be kept for the next watcher: {error}.")
         else:
@@ -70,7 +66,7 @@ class WatchedSettings:
     def recall(self, facts: "EngineFacts") -> "tuple[Blueprint, frozenset[str]] | None":
         """Return the blueprint for the settings that an earlier watcher has kept, checked anew."""
         try:
-            texts = self._file.read()
+            texts = last_good.read(self.path)
             if texts is None:
                 return None
             loaded = validated(texts.sources, texts.found, dict(texts.variables))

@@ -182,7 +182,6 @@ def watch(
             report_admitted=record.write_admitted,
             inbox=inbox,
             require_release=installed.require_same,
-            progress=lambda _: manager.alive(),
             alive=manager.alive,
             memory=settings,
             stopping=stopping,
@@ -194,8 +193,7 @@ def watch(
 
 def _check(address: str, agents: Agents) -> None:
     """Print the health that a watcher reports. Exit 1 unless its stack is current."""
-    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
-    from clawker_fw.watch.health import ask
+    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, ask, parse_address
 
     healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
     terminal.answer(text)

@@ -30,10 +30,7 @@ NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
 OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that mean that a request is not allowed, of a host of which others are."""
 
-BY_DECISION = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED}
-"""Reasons that follow from the rules alone."""
-
-_BY_RULES = BY_DECISION | {Reason.PRIVATE_ADDRESS}
+_BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 """Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
@@ -106,8 +103,6 @@ class Adviser:
         refusal = counted.refusal
         if reason in _BY_RULES:
             return self._by_rules(counted, reason, explained)
-        if reason is Reason.NO_ADDRESS and explained and explained.too_long:
-            return RuleAdvice(explained.sentence, remedy_of(explained) or Remedy(""), explained.rule)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""
         sentence = sentence or _NO_RULE_WOULD[reason].format(port=refusal.port)
         return RuleAdvice(reason.sentence, Remedy(sentence))

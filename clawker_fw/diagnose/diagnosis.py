@@ -31,6 +31,8 @@ _CLOCKS_APART = 2.0
 
 _NEIGHBOURS, _BRIDGED, _TRACKED = "neighbours", "bridged-frames", "tracked-connections"
 
+_ELSEWHERE = "Only known on the engine's machine; in a container, only with `--network host`."
+
 _AGENTS_THAT_FILL, _ROOMY = 2, 262_144
 """How many agents must not be able to fill the kernel's table of connections together, and its size on a machine
 with 4 GiB of memory (Linux, Documentation/networking/nf_conntrack-sysctl)."""
@@ -176,7 +178,7 @@ def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Chec
     `most` is how many entries that table has.
     """
     if most is None or not reader.facts().shares_network:
-        return _unknown(_NEIGHBOURS, reader)
+        return _skipped(_NEIGHBOURS, _ELSEWHERE)
     network = seen.desired.networks[Role.AGENTS].subnet
     if network.num_addresses > most // 2:
         return _warning(
@@ -195,8 +197,8 @@ def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -
     `tracked` is how the kernel of the engine's machine tracks them.
     """
     if tracked is None or not reader.facts().shares_network:
-        yield _unknown(_BRIDGED, reader)
-        yield _unknown(_TRACKED, reader)
+        yield _skipped(_BRIDGED, _ELSEWHERE)
+        yield _skipped(_TRACKED, _ELSEWHERE)
         return
     network = seen.observed.networks.get(Role.AGENTS)
     if tracked.bridged:
@@ -229,15 +231,6 @@ def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -
 def untracked(bridge: str) -> str:
     """Return the command by which a kernel tracks nothing that arrives from a bridge. Nothing there needs it."""
     return f"iptables -t raw -I PREROUTING -i {bridge} -j CT --notrack"
-
-
-def _unknown(name: str, reader: EngineReader) -> Check:
-    """Return a check of the kernel of the engine's machine that is not this program's."""
-    inside = reader.facts().inside
-    known = "Only known of the machine that this command runs on."
-    if inside and not inside.host_network:
-        known = "Only known in a container with the network of the engine's machine (`--network host`)."
-    return _skipped(name, known)
 
 
 def agents(seen: Comparison) -> Check:

@@ -15,20 +15,11 @@ from clawker_fw.model import Observed, Role, Rules, Sibling
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.topology import gateway
 
-_OF_RULES = frozenset(
-    {
-        Reason.NO_RULE,
-        Reason.WRONG_PORT,
-        Reason.DENIED,
-        Reason.EXPIRED,
-        Reason.BAD_NAME,
-        Reason.PATH,
-        Reason.NO_WEBSOCKET,
-    }
-)
-"""Reasons that follow from the rules alone."""
 _OF_REQUESTS = frozenset({Reason.PATH, Reason.BAD_REQUEST, Reason.NO_WEBSOCKET})
 """Reasons why a request is refused in a connection that is allowed."""
+_OF_CONNECTIONS = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
+_OF_RULES = _OF_CONNECTIONS | (_OF_REQUESTS - {Reason.BAD_REQUEST})
+"""Reasons that follow from the rules alone."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, section 9.2.1)."""
 _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})

@@ -3,15 +3,15 @@
 `Policy.decide` decides, as it does for the siblings. Everything else here only explains its decision.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from enum import StrEnum
 from functools import cached_property
 
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Lookup
-from clawker_fw.rules.destination import LONGEST_BELOW, Destination
+from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository
 from clawker_fw.rules.policy import Policy
@@ -37,28 +37,13 @@ class Difference(StrEnum):
     """Why a rule does not decide, the nearest first."""
 
     ENDED = "ended"
-    """It has ended."""
-
     OVERRULED = "overruled"
-    """Another rule, for a nearer name or one that denies, decides before it."""
-
     OTHER_PORT = "other-port"
-    """It is for another port."""
-
     OTHER_PROTOCOL = "other-protocol"
-    """It is for another protocol."""
-
     NAME_ALONE = "name-alone"
-    """It is for a name above this one, and for nothing below that."""
-
     OTHER_ADDRESS = "other-address"
-    """It is for the addresses of a network, which have names below its own, and this is none of these."""
-
     OTHER_NAME = "other-name"
-    """It is for a name that is spelled similarly."""
-
     BELOW = "below"
-    """It is for names below this one."""
 
 
 _ORDER = list(Difference)
@@ -122,19 +107,9 @@ class Explanation:
         """Why it is refused, in words; "" if it is allowed."""
         if self.reason and is_ours(self.target.name):
             return f"this name is kept for {_OWN_PAGE}"
-        if self.reason is Reason.NO_ADDRESS and self.too_long:
-            return (
-                f"a rule allows this host, but Envoy looks up names of at most {LONGEST_BELOW} characters below a "
-                f"subtree, and this one has {len(self.target.name)}"
-            )
         if self.reason is Reason.BAD_REQUEST:
             return "a rule allows this host, but hosts disagree about what such a path means"
         return self.target.mistake or (self.reason.sentence if self.reason else "")
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the name is longer than what Envoy can look up for its rule."""
-        return self.rule is not None and _is_too_long(self.target.name, self.rule)
 
     @property
     def kind(self) -> str:
@@ -233,8 +208,6 @@ class Explainer:
             before = self._lasting.decide(target.name, target.protocol, target.port)
             if before.allowed:
                 rule, reason = before.rule, Reason.EXPIRED
-        if rule and reason is None and _is_too_long(target.name, rule):
-            reason = Reason.NO_ADDRESS
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
         # What a command can change of a rule does not tell it from others.
@@ -285,41 +258,25 @@ def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near
 def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
     """Yield all rules that have something to do with a name that no rule allows."""
     yield from _covering(rules, ended, target)
-    likeness = _Likeness(target.name)
     for rule in rules.rules:
         if rule.denies or rule in ended or rule.covers(target.name):
             continue
         if f".{target.name}".endswith(f".{rule.destination.name}"):
             yield Near(rule, Difference.OTHER_ADDRESS if rule.block else Difference.NAME_ALONE)
-        elif likeness.to(rule.destination):
+        elif _is_alike(target.name, rule.destination):
             yield Near(rule, Difference.OTHER_NAME)
         elif rule.destination.name.endswith(f".{target.name}"):
             yield Near(rule, Difference.BELOW)
 
 
-class _Likeness:
-    """Compares a name with those of many rules."""
-
-    def __init__(self, name: str) -> None:
-        self._labels = name.split(".")
-        self._matchers: dict[int, difflib.SequenceMatcher[str]] = {}
-
-    def to(self, destination: Destination) -> bool:
-        """Whether the name, or what a subtree can cover of it, is spelled like a rule's."""
-        other = destination.name
-        count = other.count(".") + 1
-        if count > len(self._labels) or (count < len(self._labels) and not destination.subtree):
-            return False
-        own = ".".join(self._labels[-count:])
-        if own == other or abs(len(own) - len(other)) > _MISTYPED:
-            return False
-        matcher = self._matchers.setdefault(count, difflib.SequenceMatcher(b=own, autojunk=False))
-        matcher.set_seq1(other)
-        if matcher.quick_ratio() < _ALIKE or matcher.ratio() < _ALIKE:
-            return False
-        pairs = zip(own.split("."), other.split("."), strict=True)
-        return all(difflib.SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)
-
-
-def _is_too_long(name: str, rule: Rule) -> bool:
-    return rule.destination.subtree and not rule.denies and len(name) > LONGEST_BELOW
+def _is_alike(name: str, destination: Destination) -> bool:
+    """Whether a name, or what a subtree can cover of it, is spelled like a rule's."""
+    labels, others = name.split("."), destination.name.split(".")
+    own = labels[-len(others) :] if destination.subtree else labels
+    ours, theirs = ".".join(own), destination.name
+    if len(own) != len(others) or ours == theirs or abs(len(ours) - len(theirs)) > _MISTYPED:
+        return False
+    pairs = zip(own, others, strict=True)
+    return SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE and all(
+        SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs
+    )

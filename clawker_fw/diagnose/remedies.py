@@ -68,13 +68,12 @@ def allows_only(explained: Explanation) -> bool:
 
 
 def _of_connection(explained: Explanation) -> Remedy | None:
-    too_long = explained.reason is Reason.NO_ADDRESS and explained.too_long
-    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS} and not too_long:
+    if explained.reason in {None, Reason.BAD_NAME, Reason.NO_ADDRESS}:
         return None
     if sentence := _by_hand(explained):
         return Remedy(sentence)
     wanted = _wanted(explained)
-    found = _best(explained, wanted, _commands(explained, wanted, too_long=too_long))
+    found = _best(explained, wanted, _commands(explained, wanted))
     if found is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
     if explained.variable or found.by_hand:
@@ -211,18 +210,18 @@ def _wanted(explained: Explanation) -> Wanted:
     return Wanted(explained.target, request, base, _guarded_fails(explained))
 
 
-def _commands(explained: Explanation, wanted: Wanted, *, too_long: bool) -> Iterator[AllowCommand]:
+def _commands(explained: Explanation, wanted: Wanted) -> Iterator[AllowCommand]:
     """Yield commands that may allow a connection, the narrowest first.
 
     A rule for a name below a subtree would not have the paths of the subtree's rule. So that is changed first.
     """
-    usual, base, request = _usual(explained, too_long=too_long), wanted.base, wanted.request
+    usual, base, request = _usual(explained), wanted.base, wanted.request
     limited = base is not None and base.paths is not None
     of_request = replace(usual, path=_exactly(request.path), method=request.method) if request else None
     if limited and base and base != explained.own:
         if of_request:
             yield of_request
-        if not too_long and base == explained.rule:
+        if base == explained.rule:
             ended = AGAIN if explained.reason is Reason.EXPIRED else ""
             force = bool(objection(base.destination))
             yield AllowCommand(_name_of(base), private=wanted.private, force=force, until=ended)
@@ -231,7 +230,7 @@ def _commands(explained: Explanation, wanted: Wanted, *, too_long: bool) -> Iter
         yield of_request
 
 
-def _usual(explained: Explanation, *, too_long: bool) -> AllowCommand:
+def _usual(explained: Explanation) -> AllowCommand:
     """Return the command for just this name. It takes nothing from a rule that is there, and lasts no longer."""
     target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
     name = Destination(target.name, subtree=False)
@@ -248,7 +247,7 @@ def _usual(explained: Explanation, *, too_long: bool) -> AllowCommand:
         url = f"{target.protocol}://{HOST}:{target.port}"
         return AllowCommand(url, _name_at(machine), force=target.port in ENGINE_PORTS, until=until)
     # A rule for exactly this name decides before all those for names above it.
-    inherits = before is not None and before.allow_private and (too_long or expired)
+    inherits = before is not None and before.allow_private and expired
     return AllowCommand(
         target.url, private=_guarded_fails(explained) or inherits, force=bool(objection(name)), until=until
     )

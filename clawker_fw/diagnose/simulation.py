@@ -35,12 +35,8 @@ class Opened(StrEnum):
     """What a command allows beside what was refused."""
 
     TRANSPORT = "whatever else is sent over TCP on this port"
-    WEBSOCKET = "this request as a WebSocket"
     BELOW = "everything below this path"
-    METHODS = "this path with other methods"
-    PATHS = "other paths of this host"
-    RULE = "everything else that this rule is for"
-    HOST = "all paths and methods of this host"
+    REQUESTS = "other requests to this host"
     NAMES = "the same for every other name in {name}"
     OTHERS = "other ports or protocols of this host"
 
@@ -143,18 +139,6 @@ class _Change:
     by_hand: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What becomes of a rule that a command removes: it may be written elsewhere, or keep a promise.
-
-    `opener` is a rule that allows more than the removed one where that decided.
-    """
-
-    elsewhere: bool = False
-    promise: Promise | None = None
-    opener: Rule | None = None
-
-
 class Simulator:
     """Tries commands on the rules of a settings file."""
 
@@ -168,8 +152,7 @@ class Simulator:
         """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
         self._editable = editable
         self._there = there
-        self._promises = tuple(promises)
-        self._never = tuple(promise for promise in self._promises if promise.kind is PromiseKind.NEVER)
+        self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
         for one in there:
@@ -227,25 +210,18 @@ class Simulator:
             return False
         return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
 
-    def removal(self, rule: Rule) -> "Removed":
-        """Return what `rules remove` would do with a rule that allows something."""
+    def opener(self, rule: Rule) -> Rule | None:
+        """Return a rule that would decide, and allow more, if `rules remove` removed this one."""
         removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
-        there = self._near(rule.destination)
-        near = tuple(one.rule for one in there)
+        near = tuple(one.rule for one in self._near(rule.destination))
         rest = tuple(each for each in near if not removal.matches(each))
-        if not all(self._is_editable(one) for one in there if removal.matches(one.rule)):
-            return Removed(elsewhere=True)
-        broken_before = {each.promise for each in broken(self._promises, RuleSet(near))}
-        for each in broken(self._promises, RuleSet(rest)):
-            if each.promise not in broken_before:
-                return Removed(promise=each.promise)
         before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (near, rest))
         target = Target(next(iter(rule.names)), rule.protocol or Protocol.HTTPS, rule.port or 0)
         for probe in _probes(_Change(rule, near, rest), Wanted(target)):
             was, now = _access(before, probe), _access(after, probe)
             if now and now.widens(was):
-                return Removed(opener=after.decide(probe.name, probe.protocol, probe.port).rule)
-        return Removed()
+                return after.decide(probe.name, probe.protocol, probe.port).rule
+        return None
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may decide something for what a rule for the destination is for."""
@@ -367,18 +343,7 @@ def _kind(probe: Probe, wanted: Wanted, rule: Rule) -> Opened:
         return Opened.OTHERS
     if asked is None or probe.protocol is not target.protocol:
         return Opened.TRANSPORT if rule.opaque else Opened.OTHERS
-    return _kind_of_request(asked, wanted, rule)
-
-
-def _kind_of_request(asked: Request, wanted: Wanted, rule: Rule) -> Opened:
-    request, base = wanted.request, wanted.base
-    if base and base.paths and (base.destination, base.port) == (rule.destination, rule.port):
-        decided = base.paths.decide(asked.method, asked.target, websocket=asked.websocket)
-        if decided.reason is None:
-            return Opened.RULE
-    if request is None or rule.paths is None:
-        return Opened.HOST
-    if asked.path == request.path:
-        return Opened.WEBSOCKET if asked.method == request.method else Opened.METHODS
-    below = asked.path.startswith(f"{request.path.rstrip('/')}/") and asked.method == request.method
-    return Opened.BELOW if below else Opened.PATHS
+    request = wanted.request
+    if request is None or rule.paths is None or request.method != asked.method:
+        return Opened.REQUESTS
+    return Opened.BELOW if asked.path.startswith(f"{request.path.rstrip('/')}/") else Opened.REQUESTS

@@ -5,10 +5,8 @@ Envoy answers refused requests itself, so a response alone does not say that a h
 
 import json
 import time
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.fwctl import NOT_TOLD, HelperReader
@@ -78,19 +76,11 @@ def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason |
     """Wait for the record of a refused step, and return its reason. What is not refused has no record."""
     end = time.monotonic() + _RECORD_WITHIN
     while True:
-        for record in _records(reader.last_words(container, _LAST_LINES)):
-            if step.source and record.get("source") == step.source:
-                with suppress(ValueError):  # a word of another release
+        for line in reversed(reader.last_words(container, _LAST_LINES)):
+            with suppress(ValueError):  # no record, or a word of another release
+                record = json.loads(line)
+                if isinstance(record, dict) and step.source and record.get("source") == step.source:
                     return Reason(str(record.get("reason")))
         if time.monotonic() > end:
             return None
         time.sleep(_LOOK_EVERY)
-
-
-def _records(lines: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
-    """Yield the records among the lines of a log, the last one first."""
-    for line in reversed(lines):
-        with suppress(ValueError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield record

@@ -5,7 +5,7 @@ not answer proves nothing by itself. So `run` warns only if this machine, on whi
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import suppress
 
@@ -19,9 +19,6 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Target
-from clawker_fw.stack.topology import GATEWAY_MODE
-
-_MASQUERADES = "com.docker.network.bridge.enable_ip_masquerade"
 
 _WITHIN = 2.0
 """Seconds in which this machine has to reach a host, its lookup included."""
@@ -61,15 +58,9 @@ def why_not(tried: Attempted) -> str:
 
 
 def may_keep_in(observed: Observed) -> str:
-    """Return what may keep Envoy's packets on the engine's machine, by name as far as the engine says it."""
+    """Return what may keep Envoy's packets on the engine's machine."""
     if not observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
-    egress = observed.networks.get(Role.EGRESS)
-    options = egress.options if egress else {}
-    if (mode := options.get(GATEWAY_MODE, "nat")) != "nat":
-        return f"{GATEWAY_MODE} of its network is {mode}: the routers around need a route back to it."
-    if options.get(_MASQUERADES, "true") != "true":
-        return f"{_MASQUERADES} of its network is off: the routers around need a route back to it."
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
@@ -101,20 +92,16 @@ def warning(reader: EngineReader, seen: Comparison) -> Iterator[Advice]:
 def reaches(name: str, port: int) -> bool:
     """Whether this machine can connect to a name over IPv4 in time. Nothing is sent."""
 
-    def connects() -> bool:
-        places = socket.getaddrinfo(name, port, socket.AF_INET, socket.SOCK_STREAM)
-        return any(_connects(place) for *_, place in places)
+    def connect() -> None:
+        with socket.socket(socket.AF_INET) as probe:
+            probe.settimeout(_WITHIN)
+            probe.connect((name, port))
 
     try:
-        return in_background(connects).result(_WITHIN)
+        in_background(connect).result(_WITHIN)
     except (OSError, UnicodeError, TookTooLong):
         return False
-
-
-def _connects(place: Sequence[object]) -> bool:
-    with suppress(OSError), socket.create_connection((str(place[0]), int(str(place[1]))), _WITHIN):
-        return True
-    return False
+    return True
 
 
 def _is_here(observed: Observed) -> bool:

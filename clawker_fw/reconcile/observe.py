@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network
 
-from clawker_fw.agents.namespaces import NetworkOwners, joined_by, matches
+from clawker_fw.agents.namespaces import joined_by, matches, network_owner
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
@@ -222,10 +222,10 @@ def _agents(
         view = reader.container(container)
         return view.network_owner if view else ""
 
-    owners = NetworkOwners(listing, ask)
+    known = {key: each for each in listing for key in (each.id, each.name)}
     there = [each for each in listing if each.attached]
     attached = {each.id for each in there if each in ours or network in each.networks}
-    owner_of = {each.id: owners.of(each) for each in there if each not in ours}
+    owner_of = {each.id: network_owner(each, known, ask) for each in there if each not in ours}
     files = {name for each in ours for name in each.volumes.values()}
     sharing = {each.id for each in there if not files.isdisjoint(each.volumes.values())}
     return {each: owner for each, owner in owner_of.items() if owner in attached or each in sharing}

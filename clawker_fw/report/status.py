@@ -5,14 +5,13 @@ live, who the agents are.
 """
 
 import functools
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.attachment import Attachment
-from clawker_fw.agents.exposure import HINT, engine_ways, exposures
+from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Agent
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
@@ -21,7 +20,7 @@ from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder, at_work
-from clawker_fw.reconcile.pipeline import Comparison, summary_of
+from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
 from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import facts, summary
 from clawker_fw.report.siblings import SiblingStatus
@@ -152,9 +151,7 @@ def _said(said: Summary | None) -> Sequence[str]:
 def without_settings(observed: Observed, project: str, unread: FirewallError) -> Status:
     """Return what can be known of a stack whose settings can't be read."""
     resolver = judge.running_resolver(observed)
-    agents = judge.judge(
-        observed, project, engine_ways(observed.engine), (), judge.resolving(observed, time.time())
-    )
+    agents = agents_of(observed, project)
     return Status(
         project=project,
         observed=observed,

@@ -15,8 +15,6 @@ from clawker_fw.rules import suffixes
 
 LONGEST_NAME = 253
 LONGEST_LABEL = 63
-LONGEST_BELOW = LONGEST_NAME - len("*0.")
-"""The longest name below a rule's: Envoy looks it up with a label more, an asterisk and a digit."""
 
 _LABEL = rf"[a-z0-9_-]{{1,{LONGEST_LABEL}}}"
 _ASCII_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")

@@ -1,10 +1,6 @@
 """Whether the installed release is still the running one: code of two releases must not be mixed."""
 
 import logging
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NoReturn
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.stack.release import Release
@@ -13,23 +9,27 @@ LOG = logging.getLogger("clawker_fw")
 
 
 class Installed:
-    """The files of a release when the watcher started, identified by size, modification time and inode."""
+    """A release as it was when the watcher started. Every installer puts a new file in place of each one."""
 
     def __init__(self, release: Release) -> None:
-        self._release = release
-        self._before = frozenset(_states(release.package))
+        self._file = release.package / "__init__.py"
+        self._before = self._state()
+
+    def _state(self) -> tuple[int, int, int]:
+        found = self._file.stat()
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
     def require_same(self) -> None:
-        """Require that no file of the release has changed. Nothing is known while they can't be examined.
+        """Require that the release has not changed. Nothing is known while its file can't be examined.
 
         Raises:
             RefusedError: when another release has been installed, or the same one again.
         """
         try:
-            if frozenset(_states(self._release.package)) == self._before:
+            if self._state() == self._before:
                 return
         except (FileNotFoundError, NotADirectoryError):
-            pass  # a file was removed in between
+            pass  # removed, or being replaced
         except OSError as error:
             line = f"the files of this release can't be examined: {error.strerror}"
             LOG.warning("release_unread", extra={"line": line})
@@ -39,21 +39,3 @@ class Installed:
             "Another release has been installed since this watcher started.",
             hint="Restart the watcher. A service manager does this by itself.",
         )
-
-
-def _states(folder: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Yield the path, size, modification time and inode of each file, except bytecode.
-
-    Raises:
-        OSError: when a folder or file can't be examined. `Path.rglob` hides that in some versions of Python.
-    """
-    for place, folders, names in os.walk(folder, onerror=_fail):
-        folders[:] = [each for each in folders if each != "__pycache__"]
-        for name in names:
-            file = Path(place, name)
-            state = file.stat()
-            yield str(file), state.st_size, state.st_mtime_ns, state.st_ino
-
-
-def _fail(error: OSError) -> NoReturn:
-    raise error

@@ -48,38 +48,33 @@ class Texts:
 _FORM = TypeAdapter(Texts)
 
 
-@dataclass(frozen=True)
-class LastGood:
-    """The file with the last good settings of a project."""
+def write(path: Path, texts: Texts) -> None:
+    """Keep settings in a file.
 
-    path: Path
+    Raises:
+        OSError: when they can't be written.
+    """
+    with locked(path.parent, writing=True):
+        write_private(path, json.dumps(_FORM.dump_python(texts, mode="json")).encode())
 
-    def write(self, texts: Texts) -> None:
-        """Keep settings.
 
-        Raises:
-            OSError: when they can't be written.
-        """
-        with locked(self.path.parent, writing=True):
-            write_private(self.path, json.dumps(_FORM.dump_python(texts, mode="json")).encode())
+def read(path: Path) -> Texts | None:
+    """Return what was kept, or None if nothing was, or nothing that this release reads and others can't write.
 
-    def read(self) -> Texts | None:
-        """Return what was kept, or None if nothing was, or nothing that this release reads and others can't write.
-
-        Raises:
-            OSError: when it can't be read.
-        """
-        try:
-            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+    Raises:
+        OSError: when it can't be read.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        private = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
+        if not (private and stat.S_ISREG(found.st_mode)):
             return None
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            private = found.st_uid in {0, os.geteuid()} and not found.st_mode & 0o077
-            if not (private and stat.S_ISREG(found.st_mode)):
-                return None
-            content = file.read(_MOST_OCTETS)
-        try:
-            return _FORM.validate_python(json.loads(content))
-        except (ValueError, RecursionError):
-            return None
+        content = file.read(_MOST_OCTETS)
+    try:
+        return _FORM.validate_python(json.loads(content))
+    except (ValueError, RecursionError):
+        return None

@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -17,15 +16,6 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 _SUFFIXES = {"counter": ("_total",), "info": ("_info",), "summary": ("_count", "_sum")}
 """What the names of a metric's values end with in the text format, by its type. Others have its own name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A metric, under its name in the text format. It `counts` if it never falls."""
-
-    name: str
-    meaning: str
-    counts: bool
 
 
 class Metrics:
@@ -102,11 +92,11 @@ class Metrics:
         """Return all metrics in the text format."""
         return generate_latest(self._registry)
 
-    def kinds(self) -> Iterator[Kind]:
-        """Yield all metrics, also those that have no value yet."""
+    def kinds(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield the name in the text format of each metric, what it means, and whether it never falls."""
         for family in self._registry.collect():
             for suffix in _SUFFIXES.get(family.type, ("",)):
-                yield Kind(family.name + suffix, family.documentation, family.type in {"counter", "summary"})
+                yield family.name + suffix, family.documentation, family.type in {"counter", "summary"}
 
     def values(self, name: str) -> Iterator[tuple[float, Mapping[str, str]]]:
         """Yield the current values of a metric, each with its labels."""

@@ -24,23 +24,20 @@ class Manager:
         watchdog is for a watcher that hangs.
         """
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
-        self._say(*self._ready(), f"STATUS={words}", *self._sign_of_life())
+        self.alive(f"STATUS={words}")
 
-    def alive(self) -> None:
-        """Ping the watchdog during a long operation, and after an attempt of which there is nothing new to say."""
-        self._say(*self._ready(), *self._sign_of_life())
+    def alive(self, *status: str) -> None:
+        """Ping the watchdog during a long operation, and after an attempt of which there is nothing new to say.
+
+        The first message reports readiness: the first heal may outlast the manager's start timeout.
+        """
+        ready, self._is_ready = self._is_ready, True
+        watchdog = ["WATCHDOG=1"] if self._watchdog else []
+        self._say(*([] if ready else ["READY=1"]), *status, *watchdog)
 
     def stopping(self) -> None:
         """Report that the process is about to exit."""
         self._say("STOPPING=1")
-
-    def _ready(self) -> list[str]:
-        """Report readiness with the first message: the first heal may outlast the manager's start timeout."""
-        ready, self._is_ready = self._is_ready, True
-        return [] if ready else ["READY=1"]
-
-    def _sign_of_life(self) -> list[str]:
-        return ["WATCHDOG=1"] if self._watchdog else []
 
     def _say(self, *lines: str) -> None:
         if not self._address.startswith(("/", "@")) or not lines:

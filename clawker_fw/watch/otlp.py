@@ -41,14 +41,6 @@ _QUEUE, _BATCH = 2048, 512
 _BATCH_MS, _METRICS_MS = 1000.0, 30_000.0
 _CALL_SECONDS = 5.0
 
-_SEVERITIES = {
-    logging.DEBUG: SeverityNumber.DEBUG,
-    logging.INFO: SeverityNumber.INFO,
-    logging.WARNING: SeverityNumber.WARN,
-    logging.ERROR: SeverityNumber.ERROR,
-    logging.CRITICAL: SeverityNumber.FATAL,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class CollectorEndpoint:
@@ -179,7 +171,7 @@ class _RecordHandler(logging.Handler):
             return
         self._logger.emit(
             timestamp=int(record.created * 1e9),
-            severity_number=_SEVERITIES[record.levelno],
+            severity_number=SeverityNumber(record.levelno // 10 * 4 + 1),  # five levels, four apart and not ten
             event_name=record.getMessage(),
             attributes=getattr(record, "attributes", None) or dict(_attributes(fields)),
         )
@@ -199,9 +191,9 @@ def _instruments(meter: Meter, metrics: Metrics) -> None:
     def reads(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(value, labels) for value, labels in metrics.values(name)]
 
-    for kind in metrics.kinds():
-        create = meter.create_observable_counter if kind.counts else meter.create_observable_gauge
-        create(kind.name, [reads(kind.name)], description=kind.meaning)
+    for name, meaning, counts in metrics.kinds():
+        create = meter.create_observable_counter if counts else meter.create_observable_gauge
+        create(name, [reads(name)], description=meaning)
 
 
 @contextmanager

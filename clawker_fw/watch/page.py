@@ -6,7 +6,6 @@ import socket
 import socketserver
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ LOG = logging.getLogger("clawker_fw")
 
 _SOCKET_MODE = 0o660
 
-CONNECTION_SECONDS = 5.0
-"""How long a connection may take altogether, however slowly it goes on."""
+_SILENT_SECONDS = 5.0
+"""How long a connection may wait for the next part of a request."""
 
 MOST_CONNECTIONS = 32
 """Connections at the same time. One more ends the oldest, so whoever asks and reads at once is always answered."""
@@ -54,7 +53,7 @@ def served(address: ListenAddress, pages: Pages) -> Iterator[ListenAddress]:
     try:
         if address.path is not None:
             _remove_stale(address.path)
-        server = _server(address, pages)
+        server = _Server(address, pages)
     except OSError as error:
         raise RefusedError(
             "address-refused",
@@ -86,51 +85,36 @@ _Connection = socket.socket | tuple[bytes, socket.socket]
 """A request in the terms of `socketserver`, which is a datagram otherwise."""
 
 
-def _socket(connection: _Connection) -> socket.socket:
-    return connection if isinstance(connection, socket.socket) else connection[1]
-
-
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128  # one that finds no room is tried again after a second
 
-    def server_activate(self) -> None:
-        """Begin to listen. There is no connection yet."""
+    def __init__(self, address: ListenAddress, pages: Pages) -> None:
         self._lock = threading.Lock()
-        self._began: dict[_Connection, float] = {}  # the oldest first
-        super().server_activate()
+        self._open: dict[_Connection, None] = {}  # the oldest first
+        self.address_family = address.family
+        where: Any = address.where
+        super().__init__(where, type("Handler", (_PageHandler,), {"served": pages}))
+        if address.path is not None:
+            address.path.chmod(_SOCKET_MODE)
 
     def process_request(self, request: _Connection, client_address: object) -> None:
         """Answer in a thread of its own, and end the oldest connection if there are too many."""
         with self._lock:
-            self._began[request] = time.monotonic()
-        self._end_oldest(lambda count, _: count > MOST_CONNECTIONS)
+            self._open[request] = None
+            if len(self._open) > MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with suppress(OSError):  # the client has closed it
+                    (oldest if isinstance(oldest, socket.socket) else oldest[1]).shutdown(socket.SHUT_RDWR)
         super().process_request(request, client_address)
-
-    def service_actions(self) -> None:
-        """End connections that take too long. Called at least every half second."""
-        self._end_oldest(lambda _, seconds: seconds > CONNECTION_SECONDS)
 
     def shutdown_request(self, request: _Connection) -> None:
         """Forget a connection, and close it."""
         with self._lock:
-            self._began.pop(request, None)
+            self._open.pop(request, None)
         super().shutdown_request(request)
-
-    def _end_oldest(self, due: Callable[[int, float], bool]) -> None:
-        """End the oldest connections while that is due, by their number and the age of the oldest.
-
-        Their threads see the end, and close them.
-        """
-        with self._lock:
-            while self._began:
-                oldest = next(iter(self._began))
-                if not due(len(self._began), time.monotonic() - self._began[oldest]):
-                    return
-                del self._began[oldest]
-                with suppress(OSError):  # the client has closed it
-                    _socket(oldest).shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a failed response at debug level: usually the client has disconnected."""
@@ -138,24 +122,8 @@ class _Server(socketserver.ThreadingTCPServer):
         LOG.debug("page_failed", exc_info=sys.exc_info())
 
 
-def _server(address: ListenAddress, pages: Pages) -> _Server:
-    class Handler(_PageHandler):
-        served = pages
-
-    class Server(_Server):
-        address_family = (
-            socket.AF_UNIX if address.path else socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        )
-
-    where: Any = str(address.path) if address.path else (address.host, address.port)
-    server = Server(where, Handler)
-    if address.path is not None:
-        address.path.chmod(_SOCKET_MODE)
-    return server
-
-
 class _PageHandler(BaseHTTPRequestHandler):
-    timeout = CONNECTION_SECONDS
+    timeout = _SILENT_SECONDS
     served: Pages
 
     def do_GET(self) -> None:
@@ -181,21 +149,18 @@ class WatcherHealth:
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
         self._fresh_seconds = fresh_seconds
         self._clock = clock
-        self._guard = threading.Lock()
         self._last: tuple[float, Decision] | None = None
 
     def report(self, decision: Decision) -> None:
         """Record a decision."""
-        with self._guard:
-            self._last = (self._clock(), decision)
+        self._last = (self._clock(), decision)
 
     def answer(self, *, agents: bool = True) -> tuple[bool, bytes]:
         """Return whether the stack is known to be current, and the page as JSON.
 
         Without `agents`, those with a way around are left out.
         """
-        with self._guard:
-            last = self._last
+        last = self._last
         moment, decision = last or (float("-inf"), None)
         verdict = decision and (decision.verdict if agents else decision.verdict_of_siblings)
         age = self._clock() - moment

@@ -1,8 +1,4 @@
-"""Which agents come, move to another address, and leave, so that addresses in the siblings' records have names.
-
-Pure. A look reports a bounded number of changes, and the next one the rest: what has not been reported is not
-remembered.
-"""
+"""Which agents come, move to another address, and leave, so that addresses in records have names. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,9 +6,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from clawker_fw.agents.judge import Agent
-
-MOST_CHANGES = 200
-"""Of one look. The records of some looks fit into what a watcher keeps for a collector."""
 
 
 class Change(StrEnum):
@@ -78,19 +71,11 @@ class Register:
         self._known: dict[str, Agent] = {}
 
     def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
-        """Yield what has changed since the last look, up to the limit."""
-        there = {each.id: each for each in agents}
-        gone = (Presence(Change.LEFT, each) for id_, each in self._known.items() if id_ not in there)
-        for each in (*gone, *self._come(there))[:MOST_CHANGES]:
-            if each.change is Change.LEFT:
-                del self._known[each.agent.id]
-            else:
-                self._known[each.agent.id] = each.agent
-            yield each
-
-    def _come(self, there: dict[str, Agent]) -> Iterator[Presence]:
-        for id_, each in there.items():
-            known = self._known.get(id_)
+        """Yield what has changed since the last look."""
+        before, self._known = self._known, {each.id: each for each in agents}
+        yield from (Presence(Change.LEFT, each) for id_, each in before.items() if id_ not in self._known)
+        for id_, each in self._known.items():
+            known = before.get(id_)
             if known is None or known.since != each.since:
                 yield Presence(Change.CAME, each)
             elif known.address != each.address:

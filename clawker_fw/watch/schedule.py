@@ -23,10 +23,6 @@ class Schedule:
         self._began = now
         self.due = now + self._interval * (0.9 + 0.2 * self._random())
 
-    def after(self, seconds: float) -> None:
-        """Make the next comparison due so many seconds after the start of this one."""
-        self.by(self._began + seconds)
-
     def by(self, moment: float) -> None:
         """Make the next comparison due by `moment`, but not before the minimum spacing has passed."""
         self.due = min(self.due, max(moment, self._began + SPACING))
@@ -45,8 +41,8 @@ class Backoff:
 
     def failed(self, now: float) -> float:
         """Record a failure, and return how long to wait. A failure during the wait does not extend it."""
-        if self.waits(now):
-            return self._until - now
+        if left := self.left(now):
+            return left
         longest = min(self._limit, self._first * 2.0 ** min(self.failures, 30))
         self.failures += 1
         wait = longest * (1 - self._random() / 2)
@@ -57,10 +53,6 @@ class Backoff:
         """Reset the backoff."""
         self.failures = 0
         self._until = float("-inf")
-
-    def waits(self, now: float) -> bool:
-        """Whether the wait is still running."""
-        return now < self._until
 
     def left(self, now: float) -> float:
         """Return the remaining seconds of the wait."""

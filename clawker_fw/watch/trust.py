@@ -33,9 +33,8 @@ class Memory(Protocol):
 class Trust:
     """Remembers the last good settings, and the mounts through which an agent could have changed them since."""
 
-    def __init__(self, wall: Callable[[], float] = time.time, memory: Memory | None = None) -> None:
-        """Start without good settings, but for those in the memory. `wall` returns the seconds since 1970."""
-        self._wall = wall
+    def __init__(self, memory: Memory | None = None) -> None:
+        """Start without good settings, but for those in the memory."""
         self._memory = memory
         self._recalled = False
         """Whether the good settings are those that an earlier watcher has kept."""
@@ -50,7 +49,7 @@ class Trust:
         if self._good is None and self._memory and (kept := self._memory.recall(facts)):
             (self._good, self._applied), self._recalled = kept, True
         if self._good is not None:
-            rules = self._good.rules.at(self._wall())
+            rules = self._good.rules.at(time.time())
             self._good = dataclasses.replace(self._good, engine=facts, rules=rules, last_good=True)
         return self._good
 

@@ -16,7 +16,6 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
 from clawker_fw.reconcile import converge, pipeline, records
-from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -50,12 +49,12 @@ CALM_SECONDS = 600.0
 
 _HEAL_AGAIN = (1.0, 300.0)
 _COMPARE_AGAIN = (1.0, 60.0)
-_CONNECT_AGAIN = (0.1, 2.0)
-_FOLLOW_AGAIN = (0.1, 15.0)
+_CONNECT_AGAIN = (0.1, 5.0)
 _LOCK_AGAIN = (1.0, 15.0)
+"""First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
+
 _ENDED_SECONDS = 3.0
 """How long after a rule has ended the stack is compared. The siblings end it by themselves, and prove it."""
-"""First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
 CLOSED = {
     Heal.TAMPER: frozenset({Cause.TAMPER, Cause.AGENT}),
@@ -64,11 +63,8 @@ CLOSED = {
 }
 """The causes of the differences that a watcher closes."""
 
-LASTING_SECONDS = 20.0
+_LASTING_SECONDS = 20.0
 """How long the engine's events must have been followed before their end is not another failure of a series."""
-
-_TELLING = 3
-"""The failure of a series with which it is reported. A restarting engine ends one stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +88,8 @@ class WatcherContext:
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
     `report_absent` is called before a stack that is down is created, `report_open` for each open agent,
     `report_presence` for each that comes or leaves, `report_admitted` for each that the watcher attaches,
-    `progress` during a heal, and `alive` when an attempt has ended of which nothing is reported. `memory` keeps
-    the last good settings for the next watcher.
+    and `alive` after each step of a heal, and when an attempt has ended of which nothing is reported. `memory`
+    keeps the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -105,7 +101,6 @@ class WatcherContext:
     report_open: Callable[[OpenAgent], None] = lambda _: None
     report_presence: Callable[[Presence], None] = lambda _: None
     report_admitted: Callable[[Admitted], None] = lambda _: None
-    progress: Callable[[Progress], None] = lambda _: None
     alive: Callable[[], None] = lambda: None
     memory: Memory | None = None
     stopping: Callable[[], bool] = lambda: False
@@ -122,9 +117,8 @@ class Watcher:
         self._place = place
         self._own = ours(orders.project, admits=orders.admits)
         self._schedule = Schedule(orders.interval, place.random)
-        self._connecting, self._following, self._comparing, self._healing, self._run_context = (
-            Backoff(*limits, place.random)
-            for limits in (_CONNECT_AGAIN, _FOLLOW_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
+        self._connecting, self._comparing, self._healing, self._run_context = (
+            Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
@@ -133,7 +127,7 @@ class Watcher:
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
         self._unreachable = ""
-        self._trust = Trust(memory=place.memory)
+        self._trust = Trust(place.memory)
         self._guard = Guard(orders.on_open, place.alive)
         self._admission = Admission(orders.admits)
         self._present = Register()
@@ -190,20 +184,10 @@ class Watcher:
 
         Each new connection begins with a comparison, which finds what has happened meanwhile.
         """
-        lasted = self._place.clock() - began
-        if lasted >= LASTING_SECONDS:
-            self._following.succeeded()
-        wait = self._following.failed(self._place.clock())
-        if self._following.failures == _TELLING:
-            error = EngineError(
-                "events-ended",
-                "The engine keeps closing its stream of events.",
-                context=[f"the last one after {lasted:.1f} s"],
-                hint="Something between here and the engine may cut connections. "
-                "The stack is compared at each new connection.",
-            )
-            self._place.report(Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait))
-        return wait
+        now = self._place.clock()
+        if now - began >= _LASTING_SECONDS:
+            self._connecting.succeeded()
+        return self._connecting.failed(now)
 
     def _pause(self, seconds: float) -> None:
         end = self._place.clock() + seconds
@@ -251,36 +235,29 @@ class Watcher:
             work = self._take_in(engine)
         except _NothingGoodError as nothing:
             agents = self._see_to_agents_alone(engine)
-            seconds = self._place.clock() - began
-            decision = self._retry(nothing.error)
-            return dataclasses.replace(decision, trigger=trigger, seconds=seconds, agents=agents)
+            decision = dataclasses.replace(self._retry(nothing.error), agents=agents)
         except FirewallError as error:
-            return dataclasses.replace(self._retry(error), trigger=trigger, seconds=self._place.clock() - began)
-        self._connecting.succeeded()
+            decision = self._retry(error)
+        else:
+            decision = self._looked(engine, work, began, wall)
+        return dataclasses.replace(decision, trigger=trigger, seconds=self._place.clock() - began)
+
+    def _looked(self, engine: EngineWriter, work: "_Work", began: float, wall: float) -> Decision:
         self._unreachable = ""
         if ending := work.seen.blueprint.rules.ending(self._place.wall()):
             self._schedule.by(began + ending[0][1] + _ENDED_SECONDS)
-        for moment in (work.seen.provision.renewed_at, work.seen.provided.renewed_at):
-            if moment is not None:
-                self._look_again_when_due(moment - wall)
+        renewed = (work.seen.provision.renewed_at, work.seen.provided.renewed_at)
+        due = [moment - wall for moment in renewed if moment is not None]
         if (vault := work.seen.blueprint.vault) and (asking := vault.due) is not None:
-            self._look_again_when_due(asking - vault.clock() + self._place.clock() - began)
+            due.append(asking - vault.clock() + self._place.clock() - began)
+        for seconds in due:
+            if seconds > 0:  # what was due before could not be done: the next look in order tries it again
+                self._schedule.by(began + seconds)
         self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
         warnings = tuple(each.message for each in work.seen.notices)
-        seconds = self._place.clock() - began
-        return dataclasses.replace(
-            decision, trigger=trigger, seconds=seconds, warnings=warnings, agents=work.seen.agents
-        )
-
-    def _look_again_when_due(self, seconds: float) -> None:
-        """Look again for something that is due that long after this look began.
-
-        What was due before, and is so still, could not be done: the next look in order tries it again.
-        """
-        if seconds > 0:
-            self._schedule.after(seconds)
+        return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
         """Report who comes and goes, act on open agents, and attach the containers of services.
@@ -484,7 +461,7 @@ class Watcher:
                 self._trust.require_latest(observed)
 
         run_context = converge.RunContext(
-            self._place.progress, self._place.stopping, require=require, wall=self._place.wall
+            lambda _: self._place.alive(), self._place.stopping, require=require, wall=self._place.wall
         )
         failure: FirewallError | None = None
         wait: float | None = None

@@ -133,13 +133,12 @@ def is_said(probe: Probe, explained: Explanation, text: str) -> bool:
         return "for every other name in ." in text
     if sent is None or protocol is not target.protocol or port != target.port:
         return Opened.TRANSPORT in text and port == target.port and protocol is not Protocol.UDP
-    if any(each in text for each in (Opened.RULE, Opened.HOST, Opened.PATHS)):
-        return True
-    if request is None:
-        return False
-    if sent.path == request.path:
-        return (Opened.WEBSOCKET if sent.method == request.method else Opened.METHODS) in text
-    return sent.path.startswith(f"{request.path.rstrip('/')}/") and Opened.BELOW in text
+    below = (
+        request is not None
+        and sent.method == request.method
+        and sent.path.startswith(f"{request.path.rstrip('/')}/")
+    )
+    return Opened.REQUESTS in text or (below and Opened.BELOW in text)
 
 
 def check(place: Place, explained: Explanation, lookup: Lookup | None = None) -> str:
@@ -309,7 +308,7 @@ A, X = Target("a.test", Protocol.HTTPS, 443), Target("x.a.test", Protocol.HTTPS,
             None,
             (
                 "Make an exception with `{} https://y.x.a.test`, or change the rule that denies it "
-                "(fire wall.yaml, line 4). This also allows all paths and methods of this host."
+                "(fire wall.yaml, line 4). This also allows other requests to this host."
             ),
         ),
     ],

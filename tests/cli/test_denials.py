@@ -124,16 +124,6 @@ def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None
     assert found["b.wild.test"]["allowed"]
 
 
-def test_a_name_that_is_too_long_below_a_subtree(command: Command, up: MemoryEngine) -> None:
-    """A rule for exactly this name allows it, as for no other name without an address."""
-    name = ".".join(["a" * 60] * 4) + ".wild.test"
-    up.inside("clawker-envoy").log[:] = [record(name=name, reason="no-address")]
-    found = ask(command)[name]
-    assert found["message"].endswith(f"and this one has {len(name)}")
-    assert found["rule"]["text"] == "https .wild.test:443"
-    assert found["remedy"]["command"] == f"clawker-fw rules allow https://{name}"
-
-
 def test_for_people(command: Command, up: MemoryEngine) -> None:
     """Two or three lines tell of each refusal, and no line is longer than a terminal."""
     del up

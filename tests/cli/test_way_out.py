@@ -72,23 +72,6 @@ def test_a_way_out_is_not_warned_of(here: MemoryEngine, command: Command, monkey
     assert len(tried) == 1
 
 
-def test_a_gateway_that_masquerades_nothing_is_named(
-    here: MemoryEngine, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the engine says of the network is the cause."""
-    answering(here, monkeypatch, NO_ANSWER)
-    option = "com.docker.network.bridge.gateway_mode_ipv4"
-    networks = here.networks
-
-    def routed() -> tuple[object, ...]:
-        return tuple(replace(each, options={**each.options, option: "routed"}) for each in networks())
-
-    command("run")
-    monkeypatch.setattr(here, "networks", routed)
-    said = command.json("run", "--force-recreate")["warnings"]
-    assert f"{option} of its network is routed" in said[0]["message"]
-
-
 @pytest.mark.parametrize("case", ["elsewhere", "unreached", "forwards nothing"])
 def test_nothing_is_tried_that_would_prove_nothing(
     here: MemoryEngine, command: Command, monkeypatch: pytest.MonkeyPatch, case: str

@@ -106,7 +106,7 @@ def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp
     release = stacks.copied_release(tmp_path / "own")
     own = upgraded(up, tmp_path / "own")
     with watching(own, *NEVER) as found:
-        stacks.change_corefile(release)
+        stacks.change_file(release.package / "__init__.py", lambda text: text + b"# newer\n")
         docker.kill(up.container(ENVOY))
         assert found.process.wait(120) == 6
     assert [each["code"] for each in found.records if each["event"] == "error"] == ["release-changed"]

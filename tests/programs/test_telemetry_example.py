@@ -55,7 +55,7 @@ def test_labels_of_the_resource_are_promoted() -> None:
 
 def test_only_metrics_that_exist_are_used() -> None:
     """Alerts and panels use metrics of a watcher, or what the collector counts."""
-    known = {kind.name for kind in Metrics("1.2.3", "abc").kinds()}
+    known = {name for name, *_ in Metrics("1.2.3", "abc").kinds()}
     known |= {name.replace(".", "_") + "_total" for name in counted()}
     labels = {"clawker_fw_project", "clawker_fw_reason"}
     alerts = [rule["expr"] for group in read("rules.yaml")["groups"] for rule in group["rules"]]

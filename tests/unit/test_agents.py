@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw.agents.exposure import Exposure, engine_ways
 from clawker_fw.agents.judge import Agent, Confinement, judge, resolving, verdict
-from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Verdict, VolumeView
+from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Shape, Verdict, VolumeView
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
@@ -58,26 +58,10 @@ def judged_by(observed: Observed, endpoint: str, exposures: Iterable[Exposure] =
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
     """Start an agent as the documentation says, but for these networks and fields."""
     image = engine.inside("clawker-coredns").spec.image
-    bare = ContainerSpec(name, image, {}, replace(engine.inside("clawker-coredns").spec.shape, **_nothing()))
-    agent = replace(
-        bare,
-        shape=replace(bare.shape, **{**CONFINED, **shape}, networks=dict.fromkeys(("clawker-net", *networks), "")),
-    )
+    on = dict.fromkeys(("clawker-net", *networks), "")
+    agent = ContainerSpec(name, image, {}, Shape((), (), on, **{**CONFINED, **shape}))
     engine.start(engine.create_container(agent))
     return agent
-
-
-def _nothing() -> dict[str, Any]:
-    return {
-        "entrypoint": (),
-        "command": (),
-        "capabilities_added": (),
-        "mounts": (),
-        "sysctls": {},
-        "restart": "",
-        "security_options": (),
-        "healthcheck": None,
-    }
 
 
 OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -105,14 +105,6 @@ def test_no_intermediate_outlives_its_root() -> None:
     assert authority.judge(late, [root]).ends == root.ends
 
 
-def test_a_root_that_is_none_signs_nothing() -> None:
-    """What can't be read as a root is an error with a sentence."""
-    root = root_of().pair
-    for wrong in (Pair(b"x", root.key), Pair(root.certificate, b"x")):
-        with pytest.raises(ValueError, match="the authority can't be used"):
-            authority.mint_intermediate(wrong, "demo", NAMES, NOW)
-
-
 # --- what is judged -------------------------------------------------------------------------------------------
 
 

@@ -9,11 +9,8 @@ import re
 import socket
 import stat
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from http.client import HTTPConnection
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -23,9 +20,8 @@ from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.report import log
-from clawker_fw.stack.release import Release
 from clawker_fw.watch import page, record
-from clawker_fw.watch.address import ListenAddress, parse_address
+from clawker_fw.watch.address import ListenAddress, ask, parse_address
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
@@ -141,10 +137,16 @@ def test_metrics_name_attached_agents() -> None:
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:
-    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success."""
+    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success.
+
+    A stack that could not be compared is never shown as current.
+    """
     metrics = Metrics("1.2", "abc")
+    unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
+    assert unknown <= samples(metrics).keys()
     for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
         metrics.report(decision)
+        assert (unknown <= samples(metrics).keys()) is (decision is BLIND)
     found = samples(metrics)
     assert found['clawker_fw_build_info{stack_build_sha="abc",version="1.2"}'] == 1
     assert found['clawker_fw_verdict{sibling="envoy",verdict="current"}'] == 1
@@ -157,17 +159,6 @@ def test_metrics_say_what_was_seen_and_done() -> None:
     assert found["clawker_fw_look_seconds_count"] == 5
     for moment in ("look", "current", "heal"):
         assert found[f"clawker_fw_last_{moment}_timestamp_seconds"] > 1e9
-
-
-def test_what_could_not_be_looked_at_is_unknown() -> None:
-    """A stack that could not be compared is never shown as current."""
-    metrics = Metrics("1.2", "abc")
-    unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
-    assert unknown <= samples(metrics).keys()
-    metrics.report(QUIET)
-    assert unknown.isdisjoint(samples(metrics).keys())
-    metrics.report(BLIND)
-    assert unknown <= samples(metrics).keys()
 
 
 # --- health ---------------------------------------------------------------------------------------------------
@@ -194,20 +185,19 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     }
 
 
-def test_health_of_siblings_leaves_agents_out() -> None:
+def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
     """An agent with a way around makes the stack `open`, and its siblings are current all the same."""
     around = Agent("1", "agent", "image", "10.0.0.1", "", openings=(Opening("privileged", "it is privileged"),))
-    health = WatcherHealth(60, lambda: 0.0)
+    health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
     assert not health.answer(agents=False)[0]
-    health.report(dataclasses.replace(QUIET, agents=(around,)))
-    healthy, content = health.answer()
-    assert not healthy
-    assert json.loads(content)["verdict"] == "open"
-    healthy, content = health.answer(agents=False)
-    assert healthy
-    assert json.loads(content)["verdict"] == "current"
-    health.report(dataclasses.replace(LEFT, agents=(around,)))
-    assert not health.answer(agents=False)[0]
+    for decision, current in ((QUIET, True), (LEFT, False)):
+        seen = dataclasses.replace(decision, agents=(around,))
+        health.report(seen)
+        metrics.report(seen)
+        (healthy, content), (siblings, _) = health.answer(), health.answer(agents=False)
+        assert (healthy, json.loads(content)["verdict"], siblings) == (False, "open", current)
+    assert samples(metrics)['clawker_fw_agents{confinement="open"}'] == 1
+    assert 'verdict="open"' not in metrics.page().decode()
 
 
 # --- pages ----------------------------------------------------------------------------------------------------
@@ -234,36 +224,18 @@ def test_addresses_that_others_could_reach(text: str) -> None:
 PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
 
 
-class UnixConnection(HTTPConnection):
-    """HTTP over a unix socket."""
-
-    def connect(self) -> None:
-        """Connect to the path, given as the host."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self.host)
-
-
-def get(path: Path) -> int:
-    """Return the status of the metrics page on a unix socket."""
-    connection = UnixConnection(str(path))
-    try:
-        connection.request("GET", "/metrics", headers={"Host": "watch"})
-        return connection.getresponse().status
-    finally:
-        connection.close()
-
-
 def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
     """The socket is private, is removed at the end, and replaces one that was left behind."""
     path = tmp_path / "watch.sock"
+    address = ListenAddress(path=path)
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(path))
-    with served(ListenAddress(path=path), PAGES):
-        assert get(path) == 200
+    with served(address, PAGES):
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
-        with pytest.raises(RefusedError), served(ListenAddress(path=path), PAGES):
+        with pytest.raises(RefusedError), served(address, PAGES):
             pass
-        assert get(path) == 200
+        assert ask(address, "/metrics") == (True, "1")
+        assert ask(address, "/other") == (False, "not found")
     assert not path.exists()
 
 
@@ -346,57 +318,30 @@ def test_abstract_sockets_are_told_too() -> None:
 # --- the release ----------------------------------------------------------------------------------------------
 
 
-def changed(release: Release) -> None:
-    """Install another file in place of one."""
-    stacks.change_file(release.package / "reconcile/pipeline.py", lambda text: text + b"# newer\n")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        changed,
-        lambda release: (release.package / "errors.py").unlink(),
-        lambda release: (release.package / "new.py").touch(),
-    ],
-    ids=["changed", "removed", "added"],
-)
-def test_another_release_is_noticed(change: Callable[[Release], None], tmp_path: Path) -> None:
-    """Any changed file is another release, except bytecode caches."""
-    release = stacks.copied_release(tmp_path)
-    installed = Installed(release)
-    cache = release.package / "__pycache__"
-    cache.mkdir(exist_ok=True)
-    (cache / "cli.pyc").touch()
-    installed.require_same()
-    change(release)
-    with pytest.raises(RefusedError) as caught:
-        installed.require_same()
-    assert caught.value.code == "release-changed"
-
-
-def test_what_cannot_be_examined_is_no_other_release(
+def test_another_release_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A watcher without a free file descriptor goes on, and says so; once it has one, it notices a release."""
+    """Also the same one again, and one that is away for a moment. What can't be examined is no other release."""
     release = stacks.copied_release(tmp_path)
     installed = Installed(release)
-    changed(release)
+    installed.require_same()
+    stacks.change_file(release.package / "__init__.py", lambda text: text + b"# newer\n")
     with monkeypatch.context() as poor:
-        poor.setattr(os, "scandir", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        poor.setattr(Path, "stat", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
         installed.require_same()
     assert [each.message for each in caplog.records] == ["release_unread"]
-    with pytest.raises(RefusedError):
-        installed.require_same()
+    for change in (lambda _: None, lambda release: (release.package / "__init__.py").unlink()):
+        change(release)
+        with pytest.raises(RefusedError) as caught:
+            installed.require_same()
+        assert caught.value.code == "release-changed"
 
 
-def test_slow_visitors_of_the_page_are_in_nobody_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_visitors_of_the_page_are_in_nobody_s_way() -> None:
     """Among hundreds of connections that ask for nothing, each request is answered, and few have a thread."""
     before = threading.active_count()
     with served(ListenAddress("127.0.0.1", 0), PAGES) as address, ExitStack() as slow:
         for _ in range(300):
             slow.enter_context(socket.create_connection((address.host, address.port))).sendall(b"G")
-        with urllib.request.urlopen(f"http://{address}/metrics") as reply:
-            assert reply.read() == b"1\n"
+        assert ask(address, "/metrics") == (True, "1")
         until(lambda: threading.active_count() - before <= page.MOST_CONNECTIONS + 2)
-        monkeypatch.setattr(page, "CONNECTION_SECONDS", 0.1)
-        until(lambda: threading.active_count() - before <= 1)  # the server's own thread

@@ -12,7 +12,6 @@ from clawker_fw.denials.usage.worth import Editing, removing, worths
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.promise_words import AlwaysEntry
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.settings.edit.edits import Written
 from devkit.stacks import rule_set
@@ -121,28 +120,24 @@ REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --act
 
 
 @pytest.mark.parametrize(
-    ("entries", "promised", "advice"),
+    ("entries", "advice"),
     [
-        (("a.test", ".test.test"), (), REMOVE),
+        (("a.test", ".test.test"), REMOVE),
         (
             ({"dst": "a.test", "path_rules": [{"path": "/v1"}]}, {"dst": ".test", "force": True}),
-            (),
             f"{REMOVE}  # then https .test:443 decides, which allows more",
         ),
         (
             ("a.test", {"dst": ".test", "force": True, "allow_private": True}),
-            (),
             f"{REMOVE}  # then https .test:443 private decides, which allows more",
         ),
-        (("a.test",), ({"dst": "a.test"},), "keep it: `always https a.test:443` is promised (fw.yaml, line 1)"),
     ],
 )
-def test_what_becomes_of_the_rest_is_said(entries: Any, promised: Any, advice: str) -> None:  # noqa: ANN401
-    """A removal may let a wider rule decide, or break a promise."""
+def test_what_becomes_of_the_rest_is_said(entries: Any, advice: str) -> None:  # noqa: ANN401
+    """A removal may let a wider rule decide."""
     rules = [replace(rule, place="fw.yaml, line 3") for rule in rule_set(*entries)[1].rules]
-    promises = [AlwaysEntry.model_validate(each).promise("fw.yaml, line 1") for each in promised]
     written = [Written(rule, position) for position, rule in enumerate(rules)]
-    editing = Editing("fw.yaml", ("--project", "x y"), Simulator(written, promises, NOW))
+    editing = Editing("fw.yaml", ("--project", "x y"), Simulator(written, (), NOW))
     (rule,) = (rule for rule in rules if rule.destination.name == "a.test")
     assert removing(rule, editing) == advice
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from clawker_fw.diagnose.simulation import Removed, Simulator
+from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
@@ -108,8 +108,8 @@ class Editing:
     """The file that commands edit, the options that they need for the same stack, and what simulates them."""
 
     file: str
-    options: tuple[str, ...] = ()
-    simulator: Simulator | None = None
+    options: tuple[str, ...]
+    simulator: Simulator
 
 
 def removing(rule: Rule, editing: Editing) -> str:
@@ -119,11 +119,8 @@ def removing(rule: Rule, editing: Editing) -> str:
     """
     if rule.preset:
         return f"write `{{preset: {rule.preset}, without: [{rule.destination}]}}` in `presets`"
-    removed = editing.simulator.removal(rule) if editing.simulator else Removed()
-    if removed.elsewhere or not rule.place.startswith(f"{editing.file}, line "):
+    if not rule.place.startswith(f"{editing.file}, line "):
         return f"remove it in {rule.place}"
-    if removed.promise:
-        return f"keep it: `{removed.promise}` is promised ({removed.promise.place})"
     name = rule.host or str(rule.destination)
     words = (
         "rules",
@@ -134,7 +131,8 @@ def removing(rule: Rule, editing: Editing) -> str:
         *(["--"] if name.startswith("-") else []),
         name,
     )
-    more = f"  # then {removed.opener} decides, which allows more" if removed.opener else ""
+    opener = editing.simulator.opener(rule)
+    more = f"  # then {opener} decides, which allows more" if opener else ""
     return f"{shlex.join(('clawker-fw', *editing.options, *words))}{more}"
 
 

@@ -7,18 +7,14 @@ known that changes nothing: the host answers it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 
-from clawker_fw.diagnose.conformance.case import DENIED, Case
+from clawker_fw.diagnose.conformance.table import DENIED, Case
 from clawker_fw.rules.paths import TRACE, Access, Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.container import REFUSED_NAME
-
-MOST_HOSTS = 10
-"""With how many hosts a certificate and a path are tried. Everything is tried with the first one."""
 
 _NOWHERE = "/clawker-fw-conformance"
 _SAFE = ("GET", "OPTIONS", "PROPFIND")
@@ -57,37 +53,34 @@ class InspectedHost:
         return self.paths.decide(method, target).reason is not None
 
 
-def inspected_hosts(policy: Policy) -> tuple[InspectedHost, ...]:
-    """Return hosts for which rules look into TLS, one for each rule, as many as are tried."""
-    found: list[InspectedHost] = []
+def inspected_host(policy: Policy) -> InspectedHost | None:
+    """Return a host for which a rule looks into TLS: the first one, and if there is, one that surely exists."""
+    found: InspectedHost | None = None
     for rule in policy.rules.rules:
         name = rule.destination.name
-        if rule.denies or rule.paths is None or rule.port is None or len(found) == MOST_HOSTS:
+        if rule.denies or rule.paths is None or rule.port is None:
             continue
         if policy.decide(name, Protocol.HTTPS, rule.port).rule is not rule:
             continue
         below = f"{_NOWHERE[1:]}.{name}"
         allowed = policy.decide(below, Protocol.HTTPS, rule.port).allowed
-        found.append(
-            InspectedHost(name, rule.port, rule.paths, "" if allowed else below, rule.destination.subtree)
-        )
-    return tuple(found)
+        subtree = rule.destination.subtree
+        if not subtree or found is None:
+            found = InspectedHost(name, rule.port, rule.paths, "" if allowed else below, subtree)
+        if not subtree:
+            break
+    return found
 
 
-def attempts_in_tls(envoy: str, hosts: tuple[InspectedHost, ...], roots: str) -> Iterator[Case]:
+def attempts_in_tls(envoy: str, host: InspectedHost, roots: str) -> Iterator[Case]:
     """Yield what is tried. `envoy` is its address, and `roots` are those of its certificates, as PEM."""
-    for number, host in enumerate(hosts):
-        made = [*_certificate(host), *_refused(host)] if number else _everything(host)
-        for each in made:
-            yield each.at(f"{envoy}:{host.port}", roots, f"-{number}" if number else "")
-    answering = ((host, each) for host in hosts if not host.subtree for each in _allowed(host))
-    for host, each in islice(answering, 1):
-        yield each.at(f"{envoy}:{host.port}", roots, "")
+    for each in (*_controls(host), *_attacks(host)):
+        yield replace(each, address=f"{envoy}:{host.port}", roots=roots)
 
 
-def _everything(host: InspectedHost) -> Iterator[Case]:
-    yield from _certificate(host)
-    yield from _refused(host)
+def _attacks(host: InspectedHost) -> Iterator[Case]:
+    if path := _elsewhere(host):
+        yield _request(host, "path", "A path that no rule allows", "GET", path)
     yield from _methods(host)
     yield from _tricks(host)
     yield from _git(host)
@@ -97,25 +90,25 @@ def _everything(host: InspectedHost) -> Iterator[Case]:
         yield Case("inspected-stranger", words, DENIED, "certificate", name=host.stranger)
 
 
-def _certificate(host: InspectedHost) -> Iterator[Case]:
+def _controls(host: InspectedHost) -> Iterator[Case]:
+    """Yield what gets through. Envoy says in a body that an answer is its own, and HEAD has none."""
     words = f"TLS to {host.name} gets a certificate of the stack"
     yield Case("inspected", words, _OURS, "certificate", name=host.name, control=True)
-
-
-def _allowed(host: InspectedHost) -> Iterator[Case]:
-    """Yield a request that gets through. Envoy says in a body that an answer is its own, and HEAD has none."""
-    request = host.paths.allowed_request("GET", "OPTIONS")
+    request = None if host.subtree else host.paths.allowed_request("GET", "OPTIONS")
     if request:
-        method, target = request
-        text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
+        text = _text(host, *request)
         words = f"An allowed request to {host.name} gets through"
         yield Case("inspected-allowed", words, _OF_THE_HOST, "request", name=host.name, text=text, control=True)
+
+
+def _text(host: InspectedHost, method: str, target: str) -> str:
+    return f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
 
 
 def _request(host: InspectedHost, id_: str, words: str, method: str, target: str) -> Case:
     reason = host.paths.decide(method, target).reason
     holds = frozenset({f"HTTP {_STATUS[reason]} of Envoy"}) if reason else frozenset()
-    text = f"{method} {target} HTTP/1.1\r\nHost: {host.name}\r\nConnection: close\r\n\r\n"
+    text = _text(host, method, target)
     return Case(f"inspected-{id_}", f"{words} of {host.name}", holds, "request", name=host.name, text=text)
 
 
@@ -129,11 +122,6 @@ def _inside(host: InspectedHost) -> str:
     """Return a path that anybody may get, or nothing."""
     literal = (each.path for each in host.paths.rules if not each.expression)
     return next((each for each in (*literal, _NOWHERE) if each != "/" and not host.refuses("GET", each)), "")
-
-
-def _refused(host: InspectedHost) -> Iterator[Case]:
-    if path := _elsewhere(host):
-        yield _request(host, "path", "A path that no rule allows", "GET", path)
 
 
 def _methods(host: InspectedHost) -> Iterator[Case]:

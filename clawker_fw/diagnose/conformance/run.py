@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from clawker_fw.agents.attachment import attachment
 from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
-from clawker_fw.diagnose.conformance.case import Case
-from clawker_fw.diagnose.conformance.requests import inspected_hosts
-from clawker_fw.diagnose.conformance.table import PUBLIC_NAME, AgentView, attempts
+from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
+from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import read_outcome
@@ -54,36 +53,15 @@ def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
         RefusedError: when somebody else has a container of the name that is needed.
         EngineError: when the attempts could not be made.
     """
-    tried = attempts(place(seen))
+    where, policy = addressing(seen.blueprint, seen.observed), seen.blueprint.policy
+    page = resolving(seen.observed, time.time())(PAGE)  # stacks of earlier releases have none
+    inspected, envoy = inspected_host(policy), str(where.envoy(seen.slots.envoy))
+    tried = (
+        *attempts(where, seen.slots, policy, page=page),
+        *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
+    )
     outcomes = _outcomes(engine, seen, tried)
     return [CaseResult.of(each, outcomes.get(each.id, "not tried")) for each in tried]
-
-
-def place(seen: Comparison) -> AgentView:
-    """Return where a stack is, for an agent."""
-    where, rules = addressing(seen.blueprint, seen.observed), seen.blueprint.rules
-    policy = seen.blueprint.policy
-    exact = (
-        name for rule in rules.rules if not rule.denies and not rule.destination.subtree for name in rule.names
-    )
-    return AgentView(
-        envoy=str(where.envoy(seen.slots.envoy)),
-        coredns=str(where.coredns(seen.slots.coredns)),
-        service=str(where.service),
-        bridge=str(where.agents[1]),
-        egress=(
-            where.egress_primary(seen.slots.envoy),
-            where.guarded(seen.slots.envoy),
-            where.exempt(seen.slots.envoy),
-        ),
-        egress_host=str(where.egress_gateway),
-        allowed=next((name for name in exact if policy.resolves(name)), ""),
-        forbids_public_name=not policy.resolves(PUBLIC_NAME),
-        ports=frozenset(rules.ports),
-        page=resolving(seen.observed, time.time())(PAGE),  # those of earlier releases have none
-        inspected=inspected_hosts(policy),
-        roots=roots_of(seen.observed).decode(),
-    )
 
 
 def _outcomes(engine: EngineWriter, seen: Comparison, tried: tuple[Case, ...]) -> dict[str, str]:

@@ -5,15 +5,49 @@ even where a stack does not hold. Whether a packet could leave is seen at the ga
 route through one, but nobody has its address.
 """
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 
-from clawker_fw.diagnose.conformance.case import CLOSED, DENIED, Case
-from clawker_fw.diagnose.conformance.requests import InspectedHost, attempts_in_tls
+from clawker_fw.model import Slots
 from clawker_fw.rules.own_page import PAGE
+from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.container import PAGE_PORT as PAGE_HELPER
 from clawker_fw.stack.container import REFUSED_NAME
+from clawker_fw.stack.topology import Addressing
+
+_INTERNET = 1
+"""The usual class of a question."""
+
+_CLOSED = frozenset({"closed without an answer"})
+DENIED = frozenset({*_CLOSED, "access denied"})
+"""How TLS ends for a name that no rule allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
+
+    id: str
+    what: str
+    holds: frozenset[str]
+    kind: str
+    network: str = "tcp"
+    address: str = ""
+    name: str = ""
+    type: int = 0
+    class_: int = _INTERNET
+    text: str = ""
+    roots: str = ""
+    control: bool = False
+    """Whether it is allowed, and shows that the others were not refused for another reason."""
+
+    def instruction(self) -> Mapping[str, str | int]:
+        """Return what the helper is told: not what is expected."""
+        fields = dataclasses.asdict(self)
+        told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
+        return {**{name: fields[name] for name in told}, "class": self.class_}
+
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})
 _SILENT = frozenset({*_ABSENT, "no answer"})
@@ -23,7 +57,7 @@ _SHUT = frozenset({"connection refused", "no answer"})
 _NO_NAME = frozenset({"no such name"})
 _NO_DATA = frozenset({"no record"})
 _NOT_ASKED = frozenset({"refused", "NOTIMP", "closed without an answer", "no answer"})
-_NOT_FORWARDED = frozenset({*CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
+_NOT_FORWARDED = frozenset({*_CLOSED, "HTTP 400", "HTTP 403", "HTTP 404", "HTTP 405"})
 _NOT_PERMITTED = frozenset({"operation not permitted"})
 
 _A, _NULL, _TXT, _AAAA, _AXFR = 1, 10, 16, 28, 252
@@ -32,48 +66,35 @@ _CHAOS = 3
 _WORLD, _WORLD_IPV6 = "192.0.2.1", "[2001:db8::1]"
 _METADATA = "169.254.169.254"
 _ENGINES_RESOLVER = "127.0.0.11:53"
-PUBLIC_NAME = "example.com"
+_PUBLIC_NAME = "example.com"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentView:
-    """Where a stack is, as far as an agent could know. `allowed` is a name that a rule allows, if there is one.
+def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -> tuple[Case, ...]:
+    """Return what is tried against a stack with these addresses and rules, but for TLS that is looked into.
 
-    `forbids_public_name` is whether no rule allows `example.com`, a name that exists. `ports` are those of the
-    rules, on which Envoy listens. `page` is whether there is the page about refusals. `inspected` are hosts for
-    which TLS is looked into, under these `roots` (PEM).
+    `page` is whether there is the page about refusals.
     """
-
-    envoy: str
-    coredns: str
-    service: str
-    bridge: str
-    egress: tuple[IPv4Address, ...]
-    egress_host: str
-    allowed: str
-    forbids_public_name: bool
-    ports: frozenset[int] = frozenset()
-    page: bool = False
-    inspected: tuple[InspectedHost, ...] = ()
-    roots: str = ""
-
-
-def attempts(place: AgentView) -> tuple[Case, ...]:
-    """Return everything that is tried against a stack."""
+    envoy, coredns = str(where.envoy(running.envoy)), str(where.coredns(running.coredns))
+    exact = (
+        name
+        for rule in policy.rules.rules
+        if not rule.denies and not rule.destination.subtree
+        for name in rule.names
+    )
+    allowed = next((name for name in exact if policy.resolves(name)), "")
     return (
-        *_questions(place),
-        *_addresses(place),
-        *_siblings(place),
-        *_connections(place),
-        *(_page(place) if place.page else ()),
-        *attempts_in_tls(place.envoy, place.inspected, place.roots),
+        *_questions(f"{where.service}:53", allowed, forbids_public_name=not policy.resolves(_PUBLIC_NAME)),
+        *_addresses(where, running.envoy),
+        *_siblings(envoy, coredns, frozenset(policy.rules.ports)),
+        *_connections(envoy, allowed),
+        *(_page(f"{where.service}:53", envoy, coredns) if page else ()),
         Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet"),
         Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw"),
     )
 
 
-def _questions(place: AgentView) -> Iterator[Case]:
-    ask = f"{place.service}:53"
+def _questions(ask: str, allowed: str, *, forbids_public_name: bool) -> Iterator[Case]:
+    """Yield what the resolver is asked. `allowed` is a name that a rule allows, if there is one."""
     secret = f"c2VjcmV0.{REFUSED_NAME}."
     for network in ("udp", "tcp"):
         words = f"A name that no rule allows, over {network.upper()}"
@@ -82,20 +103,20 @@ def _questions(place: AgentView) -> Iterator[Case]:
     yield Case("tunnel-null", "Data in a name, queried as NULL", _NO_NAME, "ask", "udp", ask, secret, _NULL)
     yield Case("transfer", "A transfer of all names", _NOT_ASKED | _NO_NAME, "ask", "tcp", ask, ".", _AXFR)
     yield Case("chaos", "The resolver's version", _NOT_ASKED, "ask", "udp", ask, "version.bind.", _TXT, _CHAOS)
-    if place.forbids_public_name:
+    if forbids_public_name:
         words = "A public name, at Docker's own resolver"
         held = _NO_NAME | _SHUT | {"refused", "SERVFAIL"}
-        yield Case("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{PUBLIC_NAME}.", _A)
+        yield Case("engine-resolver", words, held, "ask", "udp", _ENGINES_RESOLVER, f"{_PUBLIC_NAME}.", _A)
     yield Case("other-resolver", "Another resolver", _SILENT, "ask", "udp", f"{_WORLD}:53", f"{REFUSED_NAME}.", _A)
-    if place.allowed:
-        name = f"{place.allowed}."
+    if allowed:
+        name = f"{allowed}."
         yield Case("tunnel-allowed", "TXT of an allowed name", _NO_DATA, "ask", "udp", ask, name, _TXT)
         yield Case("ipv6-allowed", "An IPv6 address of an allowed name", _NO_DATA, "ask", "udp", ask, name, _AAAA)
         answer = frozenset({"an answer"})
         yield Case("allowed", "An allowed name resolves", answer, "ask", "udp", ask, name, _A, control=True)
 
 
-def _addresses(place: AgentView) -> Iterator[Case]:
+def _addresses(where: Addressing, slot: int) -> Iterator[Case]:
     yield Case("gateway", "A gateway that answers", _NO_GATEWAY, "gateway")
     yield Case("internet", "An address on the internet", _ABSENT, "connect", address=f"{_WORLD}:443")
     words = "An address on the internet, over UDP"
@@ -105,29 +126,30 @@ def _addresses(place: AgentView) -> Iterator[Case]:
     )
     yield Case("metadata", "A cloud's metadata service", _ABSENT, "connect", address=f"{_METADATA}:80")
     yield Case(
-        "host", "The Docker host, on the egress network", _ABSENT, "connect", address=f"{place.egress_host}:22"
+        "host", "The Docker host, on the egress network", _ABSENT, "connect", address=f"{where.egress_gateway}:22"
     )
-    yield Case("bridge", "The Docker host, on the agent network", _SILENT, "connect", address=f"{place.bridge}:22")
-    yield Case("engine", "Docker's API, on the agent network", _SILENT, "connect", address=f"{place.bridge}:2375")
-    for number, address in enumerate(place.egress):
+    bridge = where.agents[1]
+    yield Case("bridge", "The Docker host, on the agent network", _SILENT, "connect", address=f"{bridge}:22")
+    yield Case("engine", "Docker's API, on the agent network", _SILENT, "connect", address=f"{bridge}:2375")
+    for number, address in enumerate((where.egress_primary(slot), where.guarded(slot), where.exempt(slot))):
         words = f"Envoy's address {address} on the egress network"
         yield Case(f"egress-{number}", words, _ABSENT, "connect", address=f"{address}:443")
 
 
-def _siblings(place: AgentView) -> Iterator[Case]:
+def _siblings(envoy: str, coredns: str, ports: frozenset[int]) -> Iterator[Case]:
     for name, address, port in (
-        ("Envoy's administration", place.envoy, 9901),
-        ("DNS at Envoy", place.envoy, 53),
-        ("CoreDNS's metrics", place.coredns, 9153),
-        ("CoreDNS's health page", place.coredns, 8080),
+        ("Envoy's administration", envoy, 9901),
+        ("DNS at Envoy", envoy, 53),
+        ("CoreDNS's metrics", coredns, 9153),
+        ("CoreDNS's health page", coredns, 8080),
     ):
-        if port not in place.ports:
+        if port not in ports:  # Envoy listens on those of rules
             words = f"{name}, port {port}"
             yield Case(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
 
 
-def _connections(place: AgentView) -> Iterator[Case]:
-    tls, http = f"{place.envoy}:443", f"{place.envoy}:80"
+def _connections(envoy: str, allowed: str) -> Iterator[Case]:
+    tls, http = f"{envoy}:443", f"{envoy}:80"
     yield Case("sni", "TLS for a name that no rule allows", DENIED, "tls", address=tls, name=REFUSED_NAME)
     yield Case("no-sni", "TLS without a server name", DENIED, "tls", address=tls)
     words = "Something else than TLS on port 443"
@@ -141,7 +163,7 @@ def _connections(place: AgentView) -> Iterator[Case]:
         (
             "two-hosts",
             "Two hosts in a request",
-            f"GET / HTTP/1.1\r\nHost: {place.allowed or 'a.invalid'}\r\n{host}",
+            f"GET / HTTP/1.1\r\nHost: {allowed or 'a.invalid'}\r\n{host}",
         ),
         (
             "address-host",
@@ -152,9 +174,9 @@ def _connections(place: AgentView) -> Iterator[Case]:
         yield Case(f"http-{name}", words, _NOT_FORWARDED, "send", address=http, text=text)
 
 
-def _page(place: AgentView) -> Iterator[Case]:
+def _page(ask: str, envoy: str, coredns: str) -> Iterator[Case]:
     """Yield what is tried at the page on which agents read what was refused to them."""
-    ask, http, tls = f"{place.service}:53", f"{place.envoy}:80", f"{place.envoy}:443"
+    http, tls = f"{envoy}:80", f"{envoy}:443"
     answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
     yield Case(
         "page-name", "The name of the page resolves", answer, "ask", "udp", ask, f"{PAGE}.", _A, control=True
@@ -168,5 +190,5 @@ def _page(place: AgentView) -> Iterator[Case]:
         request = f"{text} HTTP/1.1\r\nHost: {PAGE}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         yield Case(f"page{name}", words, holds, "send", address=http, text=request, control=holds is page)
     yield Case("page-tls", "The name of this page in TLS", DENIED, "tls", address=tls, name=PAGE)
-    helper = f"{place.coredns}:{PAGE_HELPER}"
+    helper = f"{coredns}:{PAGE_HELPER}"
     yield Case("page-helper", "CoreDNS's part of this page", _SHUT, "connect", address=helper)
