@@ -246,47 +246,6 @@ def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str,
     assert file.read_bytes() == content
 
 
-@pytest.mark.parametrize("copy", ["here", "live"])
-def test_a_rotation_restores_a_certificate(tmp_path: Path, copy: str) -> None:
-    """The root goes on signing until agents have had time to get the new one, so no connection fails."""
-    first = at(tmp_path).provide(NAMES)
-    (file,) = tmp_path.glob("inspection-*.crt")
-    file.write_bytes(b"")
-    if copy == "live":
-        (tmp_path / BUNDLE).write_bytes(b"")
-    at(tmp_path, NOW + DAY).rotate(live=first.trust)
-    assert file.read_bytes() == first.trust
-    after = at(tmp_path, NOW + DAY).provide((*NAMES, "new.test"), live(first))
-    former = authority.read_root(Pair(first.trust, b""))
-    assert not after.reason
-    assert all(authority.judge(pair, [former]) for pair in after.intermediates)
-    assert after.trust.count(b"BEGIN") == 2
-
-
-def test_a_rotation_goes_on_without_a_damaged_key(tmp_path: Path) -> None:
-    """The certificate stays trusted and live intermediates stay in use; the new root signs for everything else."""
-    first = at(tmp_path).provide(NAMES)
-    (key,) = tmp_path.glob("inspection-*.key")
-    key.write_bytes(b"")
-    at(tmp_path, NOW + DAY).rotate(live=first.trust)
-    assert not key.exists()
-    after = at(tmp_path, NOW + DAY).provide(NAMES, live(first))
-    assert (after.reason, after.intermediates) == ("", first.intermediates)
-    assert after.trust.count(b"BEGIN") == 2
-    assert at(tmp_path, NOW + 21 * DAY).provide(NAMES, live(after)).intermediates != first.intermediates
-
-
-def test_a_rotation_makes_a_root_where_no_copy_is_left(tmp_path: Path) -> None:
-    """A damaged certificate that no bundle has is removed: nothing that it signed is in use."""
-    at(tmp_path).provide(NAMES)
-    (file,) = tmp_path.glob("inspection-*.crt")
-    for each in (file, tmp_path / BUNDLE):
-        each.write_bytes(b"")
-    at(tmp_path).rotate()
-    assert not file.exists()
-    assert at(tmp_path).provide(NAMES).intermediates
-
-
 # --- rotation -------------------------------------------------------------------------------------------------
 
 
