@@ -4,7 +4,6 @@ The plan says what to do; this module knows how, and how long a step may take. A
 return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,6 @@ from clawker_fw.errors import (
     EngineError,
     FirewallError,
     LockLostError,
-    NotFoundError,
     NotProvenError,
     StoppedError,
     after,
@@ -29,6 +27,7 @@ from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.last_words import last_words
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.secrets_given import give
@@ -44,26 +43,6 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
-
-_LOG_LINES = 400
-"""How many lines of a log are read: an Envoy that is started again and again writes a backtrace each time."""
-
-_TOLD = 8
-
-_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
-"""The time and thread at the beginning of a line of Envoy's."""
-
-_TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
-"""A line of a backtrace. The one of Envoy that names the signal is none."""
-
-_MILD = re.compile(r"^\[(trace|debug|info|warning)\](?!.*\brejected\b)")
-"""What a line of Envoy's begins with, after its time, that is no reason to end. A rejected file is a warning."""
-
-_RECORD = re.compile(r"^\s*\{")
-"""A record of what was refused to an agent: a line of JSON."""
-
-_USUAL = re.compile(r"'CEL' formatter is always enabled")
-"""What every Envoy says at its start, and what says nothing of how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +65,13 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed. `secrets` are those
-    that Envoy is given, with where their values are. `serving` says that the stack serves agents all the time.
+    when the lock is no longer held. `secrets` are those that Envoy is given, with where their values are.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
-    beginning: Callable[[Stage], None] = lambda _: None
     secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
-    serving: bool = False
 
 
 def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
@@ -111,7 +87,6 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
         try:
             context.require_lock()
             performer.require_going(plan.stages[position:])
-            context.beginning(stage)
             performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)
@@ -144,9 +119,7 @@ class _Performer:
                 "stopped",
                 "Stopped after the current step, as requested.",
                 context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
-                hint="The next run completes the remaining steps. Agents are served in the meantime."
-                if self._context.serving
-                else "Run the command again: it completes the remaining steps.",
+                hint="Run the command again: it completes the remaining steps.",
             )
 
     def side_by_side(self, stage: Stage, after: Sequence[Stage]) -> None:
@@ -349,7 +322,7 @@ class _Performer:
         raise NotProvenError(
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
-            context=[*_shortcomings(probe, step), *unseen, *self._last_words(step.container)],
+            context=[*_shortcomings(probe, step), *unseen, *last_words(self._engine, step.container)],
             hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
         )
 
@@ -373,15 +346,6 @@ class _Performer:
         view = self._engine.container(container)
         return view is not None and view.status in {"created", "running"}
 
-    def _last_words(self, container: str) -> list[str]:
-        """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
-        try:
-            return [f"log: {line}" for line in telling(self._engine.last_words(container, _LOG_LINES))]
-        except NotFoundError:
-            return []
-        except EngineError as error:
-            return [f"the log of {container} could not be read: {error.in_one_line}"]
-
     def _commit(self, step: steps.Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
@@ -393,7 +357,7 @@ class _Performer:
             raise NotProvenError(
                 "commit-unanswered",
                 f"{step.sibling} did not confirm that it loaded the new files.",
-                context=self._last_words(step.container),
+                context=last_words(self._engine, step.container),
                 hint="`clawker-fw drift` shows what it serves.",
             )
         if result.committed:
@@ -402,7 +366,7 @@ class _Performer:
         rejection = NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[result.reason or "no reason", *self._last_words(step.container)],
+            context=[result.reason or "no reason", *last_words(self._engine, step.container)],
             hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows the state.",
         )
         if result.hung:
@@ -447,7 +411,7 @@ class _Performer:
             if time.monotonic() > end:
                 raise error
             time.sleep(_ASK_EVERY)
-        words = self._last_words(step.container)
+        words = last_words(self._engine, step.container)
         self._await_answer(step.container, restarting=True)
         raise NotProvenError(
             "commit-ended-program",
@@ -497,7 +461,7 @@ class _Performer:
         raise NotProvenError(
             "not-answering",
             f"The firewall container {container} was started but does not answer.",
-            context=self._last_words(container),
+            context=last_words(self._engine, container),
             hint="Replace it with `clawker-fw run --force-recreate`.",
         )
 
@@ -543,18 +507,3 @@ def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
-
-
-def telling(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
-
-    Warnings are told only if there is nothing worse, and records of refusals never.
-    """
-    last: dict[str, str] = {}
-    for line in lines:
-        said = _TIME.sub("", line)
-        if line.strip() and not any(each.search(line) for each in (_TRACE, _RECORD, _USUAL)):
-            last.pop(said, None)  # so that it stands where it was said last
-            last[said] = line
-    worse = [line for said, line in last.items() if not _MILD.search(said)]
-    return tuple(worse or last.values())[-_TOLD:]

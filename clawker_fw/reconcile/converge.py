@@ -33,13 +33,8 @@ from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
     Detach,
-    InTurn,
-    Plan,
-    Remove,
     RemoveImage,
-    RemoveNetwork,
     RemoveVolume,
-    Stage,
 )
 from clawker_fw.stack import images, labels
 
@@ -135,9 +130,7 @@ def _performed(
         steps = plan_for(seen, options)
         made_from = seen.blueprint
         secrets = (made_from.wanted, made_from.vault)
-        context = replace(
-            applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps), secrets=secrets
-        )
+        context = replace(applying, secrets=secrets)
         try:
             with _attempted(engine, seen):
                 apply(engine, steps, built_images(made_from), context)
@@ -146,16 +139,11 @@ def _performed(
                 raise
             seen = compare(engine, seen.blueprint)
         else:
+            for sibling in steps.replaced:
+                if sibling in seen.observed.siblings:
+                    _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
             break
     return seen
-
-
-def _serves(seen: Comparison, steps: Plan) -> bool:
-    """Whether a stack serves agents while a plan is performed: it does so before, and keeps its networks."""
-    siblings = seen.observed.siblings
-    probes = [siblings[each].probe if each in siblings else None for each in Sibling]
-    moves = any(isinstance(step, RemoveNetwork) for step in steps.steps)
-    return not moves and all(each is not None and not (each.error or each.unhealthy) for each in probes)
 
 
 @contextmanager
@@ -248,37 +236,8 @@ def require_up(seen: Comparison) -> None:
         )
 
 
-def _recorder(seen: Comparison, steps: Plan) -> Callable[[Stage], None]:
-    """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
-
-    def beginning(stage: Stage) -> None:
-        for sibling in _replaced(seen.observed, steps, stage):
-            _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
-
-    return beginning
-
-
-def _replaced(observed: Observed, steps: Plan, stage: Stage) -> tuple[Sibling, ...]:
-    """Return the siblings whose old containers a stage removes after new ones have taken over."""
-    taken = {
-        step.container
-        for each in stage
-        for step in (each.steps if isinstance(each, InTurn) else (each,))
-        if isinstance(step, Remove)
-    }
-    return tuple(
-        sibling
-        for sibling in steps.replaced
-        if (seen := observed.siblings.get(sibling)) and seen.container.id in taken
-    )
-
-
 def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
-    """Log the replacement of a sibling, if drift from its specification is the reason.
-
-    It is written once the replacement is certain: the new sibling is verified and serves, and the old one is about
-    to be removed. An attempt that is rolled back before that logs nothing.
-    """
+    """Log the replacement of a sibling, if drift from its specification is the reason."""
     reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
     if not reason:
         return

@@ -479,24 +479,9 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
             converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
         assert caught.value.exit_code == 130
         assert caught.value.context[0].startswith("left: ")
-        assert caught.value.hint.endswith("Agents are served in the meantime.")
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point
-
-
-def test_nobody_is_said_to_be_served_before_the_stack_is_up(release: Release) -> None:
-    """A first run that was stopped, and one that moves the stack to other networks, leave agents without it."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
-    for blueprint in (wanted, moved):
-        seen: list[Progress] = []
-        run_context = converge.RunContext(seen.append, partial(_after, seen, 2))
-        with pytest.raises(StoppedError) as caught:
-            converge.converge(engine, partial(_itself, blueprint), ConvergeOptions(0), run_context)
-        assert caught.value.hint == "Run the command again: it completes the remaining steps."
-        stacks.converged(engine, wanted)
 
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
