@@ -351,8 +351,8 @@ def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901,
             shown = step.volume[:12] if generated else step.volume
             return "remove-volume", f"remove volume {shown}", {"volume": step.volume}
         case Detach():
-            fields = {"container": step.container, "network": step.name}
-            return "detach", f"take {step.container} off {step.name}", fields
+            line = f"take {step.container} off {step.name}"
+            return "detach", line, {"container": step.container, "network": step.name}
         case Create():
             return "create", f"create and start {step.spec.name}", {"container": step.spec.name}
         case Verify():
