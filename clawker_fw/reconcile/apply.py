@@ -244,7 +244,8 @@ class _Performer:
             case steps.RemoveVolume():
                 engine.remove_volume(step.volume)
             case steps.Detach():
-                engine.disconnect(step.network, step.container)
+                with suppress(DiskFullError):  # it is off, and the engine had no room to write that down
+                    engine.disconnect(step.network, step.container)
             case steps.Create():
                 own = (each for each in self._built.values() if each.reference == step.spec.image)
                 self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
-    EngineError,
     FirewallError,
     LockLostError,
     NotProvenError,
@@ -32,7 +31,6 @@ from clawker_fw.reconcile.removal import teardown, unused_references, without_im
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
-    Detach,
     RemoveImage,
     RemoveVolume,
 )
@@ -252,31 +250,6 @@ def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, 
     LOG.warning("firewall_container_spec_drift", extra={"fields": fields, "line": line})
 
 
-def _remove_all(engine: EngineWriter, project: str, applying: ApplyContext, *, detach: bool) -> None:
-    """Perform the teardown of a stack.
-
-    An engine whose disk is full takes a container off a network, fails because it can't write that down, and lists
-    the container as attached from then on. So whether agents are off is decided by the removal of the networks.
-
-    Raises:
-        EngineError: when something can't be removed.
-        RefusedError: when agents are attached and `detach` is false.
-    """
-    plan = teardown(observe(engine, project, ()), project, detach=detach)
-    attached = tuple(stage for stage in plan.stages if any(isinstance(step, Detach) for step in stage))
-    failed: EngineError | None = None
-    try:
-        apply(engine, replace(plan, stages=attached), {}, applying)
-    except EngineError as error:
-        failed = error
-    try:
-        apply(engine, replace(plan, stages=plan.stages[len(attached) :]), {}, applying)
-    except EngineError as error:
-        if failed:
-            error.context = (*error.context, failed.in_one_line)
-        raise
-
-
 def take_down(
     engine: EngineWriter,
     project: str,
@@ -300,7 +273,7 @@ def take_down(
         image = images.lock_image(engine.facts())
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
             applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
-            _remove_all(engine, project, applying, detach=detach)
+            apply(engine, teardown(observe(engine, project, ()), project, detach=detach), {}, applying)
     observed = observe(engine, project, ())
     free = observed.lock is None and not others_at_work(observed)
     if everything and free and not (steps := without_images(observed)).empty:
