@@ -43,9 +43,6 @@ LEAD_SECONDS = 3600.0
 _PREFIX = "inspection-"
 """The name of a root's pair begins with it, and ends with a part of its fingerprint."""
 
-BUNDLE = f"{_PREFIX}roots.pem"
-"""The certificates of all roots that agents have to trust."""
-
 _REPLACE = "restore it, or remove it with its pair and run `clawker-fw certs rotate --roots --at-once`"
 
 _SHOWN = 16
@@ -354,12 +351,9 @@ class InspectionStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=True):
             former = self._kept()
-            found = self._found(now)
-            if at_once:
-                for each in former:
-                    self._remove(each)
-                former = []
-            self._write_bundle([found, *former])
+            self._found(now)
+            for each in former if at_once else ():
+                self._remove(each)
 
     def _roots(self, now: float, *, may_found: bool) -> list[Root]:
         """Return the roots that agents have to trust, the newest first, and forget all others.
@@ -375,7 +369,6 @@ class InspectionStore(_Store):
             for each in found:
                 if each not in trusted:
                     self._remove(each)
-            self._write_bundle(trusted)
         return trusted
 
     def _kept(self) -> list[Root]:
@@ -391,12 +384,6 @@ class InspectionStore(_Store):
                 raise ValueError(f"{key} is damaged: {_REPLACE}")
         return found
 
-    def _bundle(self) -> bytes:
-        try:
-            return (self.folder / BUNDLE).read_bytes()
-        except FileNotFoundError:
-            return b""
-
     def _found(self, now: float) -> Root:
         pair = authority.mint_root(self.project, now)
         found = authority.read_root(pair)
@@ -408,11 +395,6 @@ class InspectionStore(_Store):
     def _remove(self, root: Root) -> None:
         for kind in ("key", "crt"):
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
-
-    def _write_bundle(self, roots: Iterable[Root]) -> None:
-        path, content = self.folder / BUNDLE, bundle(roots)
-        if self._bundle() != content:
-            write_private(path, content)
 
 
 def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:

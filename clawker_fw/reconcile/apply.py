@@ -204,11 +204,14 @@ class _Performer:
         """Add to an error what is there after a rollback, as the engine says it."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]
-            silent = [each for each, container in plan.before if not self._answers(container)]
+            serving = [each for each, container in plan.before if self._answers(container)]
         except EngineError as trouble:
             told = f"What serves now could not be read: {trouble.in_one_line}"
         else:
-            told = " ".join(filter(None, (_left_words(self._made, left), _served_words(plan, silent))))
+            undone = f"{' and '.join(left)} could not be removed: the next run does it."
+            told = undone if left else "What was created has been removed."
+            still = f"The former {' and '.join(serving)} still serve{'s' if len(serving) == 1 else ''}."
+            told += f" {still}" if serving else " Nothing serves now."
         if error.hint:
             error.context = (*error.context, told)
         else:
@@ -474,26 +477,6 @@ def _as_one(failures: list[BaseException]) -> BaseException:
             return error
     stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
     return stops[0]
-
-
-def _left_words(made: Mapping[str, str], left: Sequence[str]) -> str:
-    if left:
-        return f"{' and '.join(left)} could not be removed: the next run does it."
-    return "What was created has been removed." if made else ""
-
-
-def _served_words(plan: Plan, silent: Sequence[Sibling]) -> str:
-    """Return a sentence about what serves. `silent` are the siblings that served before and don't answer now."""
-    before = [each for each, _ in plan.before]
-    if not before:
-        return "Nothing serves now, as before this run."
-    if silent:
-        names = " and ".join(silent)
-        return f"The former {names} {'does' if len(silent) == 1 else 'do'} not answer: run `clawker-fw run` again."
-    missing = [each for each in Sibling if each not in before]
-    return f"The former {' and '.join(before)} still serve{'s' if len(before) == 1 else ''}." + (
-        f" There is no {missing[0]}, as before this run." if missing else ""
-    )
 
 
 def _connections(number: int) -> str:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
-from clawker_fw.certificates.store import BUNDLE, InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.stack.envoy import signing
 
@@ -175,7 +175,7 @@ def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
     first = at(tmp_path).provide(NAMES)
     assert first.reason == ""
     (root,) = tmp_path.glob("inspection-*.crt")
-    assert first.trust == root.read_bytes() == (tmp_path / BUNDLE).read_bytes()
+    assert first.trust == root.read_bytes()
     assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
     assert all(first.intermediates[0].key not in each.read_bytes() for each in tmp_path.iterdir())
     assert first.renewed_at is not None
@@ -257,7 +257,6 @@ def test_a_rotation_overlaps(tmp_path: Path) -> None:
     assert announced.intermediates == first.intermediates
     assert announced.trust.endswith(first.trust)
     assert announced.trust.count(b"BEGIN") == 2
-    assert (tmp_path / BUNDLE).read_bytes() == announced.trust
     renewed = at(tmp_path, NOW + 21 * DAY).provide(NAMES, live(announced))
     (new,) = renewed.intermediates
     newest, former = (authority.read_root(Pair(each, b"")) for each in certificates(renewed.trust))

@@ -3,6 +3,7 @@
 from typing import cast
 
 from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import EngineError
 from clawker_fw.reconcile.last_words import last_words
 
 # ruff: noqa: E501 - lines as Envoy writes them
@@ -28,7 +29,8 @@ class _Log:
         self._lines = lines
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        del container
+        if not self._lines:
+            raise EngineError("engine-error", f"The engine could not read the log of {container}.")
         return self._lines[-lines:]
 
 
@@ -55,3 +57,8 @@ def test_other_programs_are_told_from_the_end_of_their_logs() -> None:
     """What is written without a time is shown as well, without the addresses that follow."""
     assert told(_ALLOCATOR, "    @     0x417480  (unknown)", "0x416eb8 0x405528", "") == [_ALLOCATOR]
     assert told(*(f"fwctl: {number}" for number in range(20))) == [f"fwctl: {each}" for each in range(12, 20)]
+
+
+def test_a_log_that_can_not_be_read_hides_no_failure() -> None:
+    """That the last words are missing is one more line about the failure."""
+    assert told() == ["the log of a could not be read: The engine could not read the log of a."]
