@@ -6,7 +6,7 @@ return triggers the plan's rollback, unless another run has taken the lock: it m
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -85,16 +85,10 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
         try:
-            context.require_lock()
-            performer.require_going(plan.stages[position:])
-            performer.side_by_side(stage, plan.stages[position + 1 :])
+            performer.side_by_side(stage)
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)
             raise
-
-
-def _nothing() -> None:
-    """Do nothing: no step waits for this one."""
 
 
 class _Performer:
@@ -108,53 +102,47 @@ class _Performer:
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
 
-    def require_going(self, left: Sequence[Stage]) -> None:
-        """Require that the user has not asked to stop.
-
-        Raises:
-            StoppedError: with the steps that are left.
-        """
+    def _require_going(self) -> None:
+        """Raise `StoppedError` if the user has asked to stop."""
         if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
-                context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
                 hint="Run the command again: it completes the remaining steps.",
             )
 
-    def side_by_side(self, stage: Stage, after: Sequence[Stage]) -> None:
+    def side_by_side(self, stage: Stage) -> None:
         """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
         lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
-            running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
+            running = [pool.submit(self._in_turn, lane) for lane in lanes]
         if failures := [error for each in running if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[Stage]) -> None:
+    def _in_turn(self, lane: tuple[Step, ...]) -> None:
         """Begin each step of a lane when the one before it is done, or has got far enough.
 
         If one fails, those after it don't begin, and those before it end first.
         """
         begun: list[Future[None]] = []
-        refused: list[BaseException] = []
         with ThreadPoolExecutor(len(lane)) as pool:
-            for position, step in enumerate(lane):
-                try:
-                    if position:
-                        self._context.require_lock()
-                        self.require_going([lane[position:], *after])
-                except FirewallError as refusal:
-                    refused.append(refusal)
-                    break
+            for step in lane:
                 begun.append(self._begin(pool, step))
                 if begun[-1].done() and begun[-1].exception():
                     break
-        if failures := [*(error for each in begun if (error := each.exception())), *refused]:
+        if failures := [error for each in begun if (error := each.exception())]:
             raise _as_one(failures)
 
     def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
+        """Begin a step, unless the lock is lost or the user has asked to stop, and wait until it is far enough."""
         enough = threading.Event()
-        performing = pool.submit(self._perform, step, enough.set)
+
+        def perform() -> None:
+            self._context.require_lock()
+            self._require_going()
+            self._perform(step, enough.set)
+
+        performing = pool.submit(perform)
         performing.add_done_callback(lambda _: enough.set())
         enough.wait()
         return performing
@@ -222,7 +210,7 @@ class _Performer:
         probe = self._ask(container) if view and view.running else None
         return probe is not None and not probe.error
 
-    def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
+    def _perform(self, step: Step, enough: Callable[[], None] = lambda: None) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
         self._context.on_progress(Progress(step, 0.0))
         note = self._do(step, enough)
@@ -302,7 +290,7 @@ class _Performer:
 
     def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
-            self.require_going([(step,)])
+            self._require_going()
             self._context.on_progress(Progress(step, min(share, 0.99)))
 
         if step.bundled:
@@ -316,7 +304,7 @@ class _Performer:
         unseen: list[str] = []
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
-            self.require_going([(step,)])
+            self._require_going()
             probe = self._ask(step.container, starting=True)
             if probe and not _shortcomings(probe, step) and not (unseen := self._unseen(step)):
                 return
@@ -440,7 +428,7 @@ class _Performer:
 
         def on_connections(number: int) -> None:
             nonlocal left
-            self.require_going([(step,)])
+            self._require_going()
             left = number
             self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
@@ -471,12 +459,8 @@ class _Performer:
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    stops = [each for each in failures if isinstance(each, StoppedError)]
-    for error in failures:
-        if not isinstance(error, StoppedError):
-            return error
-    stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
-    return stops[0]
+    """Return the first failure, or the user's request to stop if there is nothing else."""
+    return next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
 
 
 def _connections(number: int) -> str:

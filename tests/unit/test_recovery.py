@@ -25,7 +25,7 @@ from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
-from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, ReleaseAddress
+from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
@@ -409,29 +409,6 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
-def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None:
-    """Both siblings are retired in parallel, and what is not completed remains for the next run."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
-    started: list[Progress] = []
-
-    def on_progress(progress: Progress) -> None:
-        if isinstance(progress.step, ReleaseAddress | AwaitTtl):  # the first step of each
-            started.append(progress)
-
-    with pytest.raises(StoppedError) as caught:
-        converge.converge(
-            engine,
-            lambda: wanted,
-            ConvergeOptions(0, replace_all=True),
-            converge.RunContext(on_progress, lambda: bool(started)),
-        )
-    left = "\n".join(caught.value.context)
-    assert "stop and remove clawker-envoy" in left
-    assert "stop and remove clawker-coredns" in left
-    assert len(set(caught.value.context)) == len(caught.value.context)
-
-
 def _itself(wanted: Blueprint) -> Blueprint:
     return wanted
 
@@ -450,7 +427,6 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         with pytest.raises(StoppedError) as caught:
             converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
         assert caught.value.exit_code == 130
-        assert caught.value.context[0].startswith("left: ")
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point
