@@ -22,7 +22,7 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerView, Files, Verdict
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import Progress
-from clawker_fw.reconcile.steps import ConvergeOptions, Create, Verify
+from clawker_fw.reconcile.steps import ConvergeOptions, Verify
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -262,7 +262,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
         raise EngineError("engine-unreachable", f"The engine did not answer when asked about {name}.")
 
     def on_progress(progress: Progress) -> None:
-        if isinstance(progress.step, Create):
+        if isinstance(progress.step, Verify):
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
