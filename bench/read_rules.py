@@ -13,13 +13,11 @@ from pathlib import Path
 import yaml
 
 from clawker_fw.model import EngineFacts, Machine, Slots
-from clawker_fw.reconcile.desired import Blueprint, Capacities, Conditions, desired, prepare
+from clawker_fw.reconcile.desired import Blueprint, Conditions, desired, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
 from clawker_fw.settings.model import Settings
-from clawker_fw.stack import coredns
-from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from devkit.programs import machine
@@ -32,8 +30,6 @@ def stages(path: Path) -> dict[str, float]:
     engine = EngineFacts(version="", api_version="", architecture=machine())
     release, usual = Release.installed(), Settings(rules=())
     prepare(Blueprint("clawker", usual, RuleSet(), release, engine))
-    resources = usual.resources
-    capacities = Capacities(envoy.capacity(resources, Machine()), coredns.capacity(resources, Machine()))
     text = path.read_text(encoding="utf-8")
     times = [time.perf_counter()]
     document = document_of(text, path)
@@ -45,7 +41,7 @@ def stages(path: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     _ = Policy(rules).points
     times.append(time.perf_counter())
-    desired(Blueprint("clawker", usual, rules, release, engine), Conditions(ADDRESSES, capacities), Slots())
+    desired(Blueprint("clawker", usual, rules, release, engine), Conditions(ADDRESSES, Machine()), Slots())
     times.append(time.perf_counter())
     yaml.compose(text, Loader=yaml.CSafeLoader)
     times.append(time.perf_counter())

@@ -269,7 +269,7 @@ class Helper(HelperReader):
         `taken` is called when the program serves with them, before that is proven.
         """
         answers: list[Committed] = []
-        self._run(_commit_reader(taken, answers), "commit")
+        self._run("commit", on_line=_commit_reader(taken, answers))
         return answers[-1] if answers else None
 
     def commit_in_place(self, files: Files, taken: Callable[[], None]) -> Committed | None:
@@ -286,32 +286,24 @@ class Helper(HelperReader):
         Of both, those `at_rest` are also on the disk from then on, and no others.
         """
         sent = _giving(key, values, keep, at_rest)
-        found: list[HeldSecrets] = []
-        self._run(
-            lambda answer: found.append(_read(HeldSecrets, answer, _SECRETS)), "secrets", len(sent), sent=sent
-        )
-        return found[-1] if found else HeldSecrets({})
+        answers = self._run("secrets", len(sent), sent=sent)
+        return _read(HeldSecrets, answers[-1], _SECRETS) if answers else HeldSecrets({})
 
     def inherit_usage(self, told: bytes) -> bool:
         """Add what a replaced sibling knew (`Usage.told`), and return whether anything was added.
 
         What is known already is not counted twice.
         """
-        added: list[bool] = []
-
-        def on_line(answer: Mapping[str, Any]) -> None:
-            added.append(_read(bool, answer, "What became of a history was told", of="added"))
-
-        self._run(on_line, "inherit-usage", len(told), sent=told)
-        return any(added)
+        answers = self._run("inherit-usage", len(told), sent=told)
+        return any(_read(bool, each, "What became of a history was told", of="added") for each in answers)
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""
-        self._run(lambda _: None, "claim", seconds, seconds=seconds)
+        self._run("claim", seconds, seconds=seconds)
 
     def release(self) -> None:
         """Give the service address up."""
-        self._run(lambda _: None, "release")
+        self._run("release")
 
     def drain(self, seconds: float, on_connections: Callable[[int], None]) -> None:
         """Wait until no connection is open, for so long at most. Their number is told as it changes."""
@@ -319,13 +311,21 @@ class Helper(HelperReader):
         def on_line(answer: Mapping[str, Any]) -> None:
             on_connections(_read(int, answer, "A drain was answered", of="connections"))
 
-        self._run(on_line, "drain", seconds, seconds=seconds)
+        self._run("drain", seconds, seconds=seconds, on_line=on_line)
 
     def _run(
-        self, on_line: Callable[[Any], None], verb: str, *words: float, seconds: float = 0, sent: bytes = b""
-    ) -> None:
-        command = [verb, *map(str, words)]
-        self._writer.run_helper(self._container, command, on_line, _CHANGING_SECONDS + seconds, sent=sent)
+        self,
+        verb: str,
+        *words: float,
+        seconds: float = 0,
+        sent: bytes = b"",
+        on_line: Callable[[Any], None] | None = None,
+    ) -> list[Any]:
+        """Run a verb. Return its answers, unless `on_line` takes them."""
+        answers: list[Any] = []
+        command, silence = [verb, *map(str, words)], _CHANGING_SECONDS + seconds
+        self._writer.run_helper(self._container, command, on_line or answers.append, silence, sent=sent)
+        return answers
 
 
 def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Callable[[Mapping[str, Any]], None]:

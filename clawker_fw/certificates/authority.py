@@ -162,17 +162,8 @@ def read_root(pair: Pair) -> Root:
     return Root(pair, begins_of(found), ends_of(found), found.fingerprint(SHA256()).hex())
 
 
-def is_certificate(pem: bytes) -> bool:
-    """Whether a text is a certificate."""
-    try:
-        x509.load_pem_x509_certificate(pem)
-    except UNUSABLE:
-        return False
-    return True
-
-
 def fits(pair: Pair) -> bool:
-    """Whether a pair's key is the key of its certificate."""
+    """Whether a pair can be read, and its key is the key of its certificate."""
     try:
         own = load_pem_private_key(pair.key, None).public_key()
         return own == x509.load_pem_x509_certificate(pair.certificate).public_key()

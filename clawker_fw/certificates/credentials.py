@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.model import Certificate, Sibling
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Running:
 
     credentials: Credentials | None = None
     any: bool = False
-    collector: ServerCertificate | None = None
+    collector: Certificate | None = None
 
 
 NO_CREDENTIALS = Running()

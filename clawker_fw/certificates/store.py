@@ -8,8 +8,6 @@ Which of them a stack should use is decided here, from what is kept here and wha
 machines never take turns, and one without a key uses what is live.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -29,12 +27,9 @@ from clawker_fw.certificates.credentials import (
     Running,
 )
 from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
-from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.model import Certificate, Sibling
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
-
-_EXPORTED = "exported.json"
-"""What the collector's certificate says that was exported last."""
 
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 """The names of telemetry's pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
@@ -48,8 +43,7 @@ LEAD_SECONDS = 3600.0
 _PREFIX = "inspection-"
 """The name of a root's pair begins with it, and ends with a part of its fingerprint."""
 
-BUNDLE = f"{_PREFIX}roots.pem"
-"""The certificates of all roots that agents have to trust."""
+_REPLACE = "restore it, or remove it with its pair and run `clawker-fw certs rotate --roots --at-once`"
 
 _SHOWN = 16
 """How many digits of a root's fingerprint are in the names of its files."""
@@ -91,18 +85,27 @@ class TelemetryStore(_Store):
         found = replace(self._provided(now, running, live), live=live.unusable(now))
         if found.credentials is None:
             return found
-        used = _digest(found.credentials.trust)
-        signs = self._signs and used == self._authority_here()
-        authority, exported = (self._exported() if signs else None) or (used, None)
-        due = _due(
-            now,
-            x509.judge(found.credentials),
-            running.collector or exported,
-            superseded=authority != used,
-            own=self.own is not None,
-            signs=signs,
-        )
-        return replace(found, due=tuple(due))
+        return replace(found, due=tuple(self._due(now, x509.judge(found.credentials), running.collector)))
+
+    def _due(self, now: float, judged: Judgement, collector: Certificate | None) -> Iterator[str]:
+        """Yield a sentence for each thing that only the user can renew in time.
+
+        `judged` is the judgement on the siblings' certificates, `collector` the certificate that it showed last.
+        """
+        begins, ends = judged.issued[0], judged.authority_ends
+        if not judged.problem and is_due(now, begins, ends):
+            how = (
+                "replace it in `otel.certs_dir`, and the collector's with it"
+                if self.own
+                else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
+            )
+            yield f"The authority of telemetry's certificates expires at {rfc3339(ends)}: {how}."
+        if collector and is_due(now, collector.begins, collector.ends):
+            verb = "has expired" if now >= collector.ends else "expires"
+            how = (
+                f"repeat {_EXPORT} where the authority's key is, and {_READ}" if self._signs else "use another one"
+            )
+            yield f"The collector's certificate {verb} at {rfc3339(collector.ends)}: {how}."
 
     @property
     def _signs(self) -> bool:
@@ -141,7 +144,6 @@ class TelemetryStore(_Store):
             return Provision(self._read(self.own, self.own))
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=may_found)
-            self._renew_collector(authority, now)
             kept: Credentials | None = None
             with suppress(FileNotFoundError):
                 kept = self._read(self.own or self.folder, self.folder)
@@ -225,53 +227,24 @@ class TelemetryStore(_Store):
                 kept = _read_pair(self.folder, COLLECTOR)
                 said = x509.certificate(kept.certificate)
                 fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)
-                if fits and now < said.renewed_at:
+                if fits and not is_due(now, said.begins, said.ends):
                     return authority.certificate, kept
             minted = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
 
     def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
-        """Write what the collector at a host needs into a folder, and note which certificate it has been given.
+        """Write what the collector at a host needs into a folder.
 
         Raises:
-            OSError, ValueError: when it can't be made here, or not be written. Then nothing is noted.
+            OSError, ValueError: when it can't be made here, or not be written.
         """
         trust, pair = self.collector(host)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(folder / f"{AUTHORITY}.crt", trust)
         write_private(folder / f"{COLLECTOR}.key", pair.key)
         write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
-        said = x509.certificate(pair.certificate)
-        given = ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint)
-        if self.keeps:
-            noted = {"authority": _digest(trust), "certificate": given.document()}
-            with locked(self.folder, writing=self.keeps):
-                write_private(self.folder / _EXPORTED, json.dumps(noted).encode())
         return trust, pair
-
-    def _exported(self) -> tuple[str, ServerCertificate] | None:
-        """Return what was exported last, if that is known: its authority's digest, and the certificate."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            noted = json.loads((self.folder / _EXPORTED).read_bytes())
-            return str(noted["authority"]), ServerCertificate.read(noted["certificate"])
-        return None
-
-    def _authority_here(self) -> str | None:
-        """Return the digest of the authority that is kept here, if there is one."""
-        with suppress(OSError):
-            return _digest(((self.own or self.folder) / f"{AUTHORITY}.crt").read_bytes())
-        return None
-
-    def _renew_collector(self, authority: Pair, now: float) -> None:
-        """Renew the collector's certificate if it is due. It is put into use by the next export."""
-        _, given = self._exported() or ("", None)
-        if given is None or not self.keeps or not is_due(now, given.begins, given.ends):
-            return
-        with suppress(OSError, ValueError):
-            said = x509.certificate((self.folder / f"{COLLECTOR}.crt").read_bytes())
-            if said.names and is_due(now, said.begins, said.ends):
-                self._keep(COLLECTOR, x509.mint_server(authority, said.names[0], now))
 
     def watcher(self) -> tuple[bytes, Pair]:
         """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
@@ -299,38 +272,6 @@ class TelemetryStore(_Store):
         authority = (trust / f"{AUTHORITY}.crt").read_bytes()
         envoy, coredns = (_read_pair(pairs, each.value) for each in (Sibling.ENVOY, Sibling.COREDNS))
         return Credentials(authority, envoy, coredns)
-
-
-def _digest(trust: bytes) -> str:
-    """Return the SHA-256 of the authority among those that are trusted, in hexadecimal: it is the first."""
-    return hashlib.sha256(first_certificate(trust)).hexdigest()
-
-
-def _due(
-    now: float, judged: Judgement, collector: ServerCertificate | None, *, superseded: bool, own: bool, signs: bool
-) -> Iterator[str]:
-    """Yield a sentence for each thing that only the user can renew in time.
-
-    `judged` is the judgement on the siblings' certificates, and `collector` what is known of the collector's.
-    `superseded` is whether the authority has changed since that was exported, `own` whether the authority is the
-    user's own, and `signs` whether we have its key.
-    """
-    begins, ends = judged.issued[0], judged.authority_ends
-    if not judged.problem and is_due(now, begins, ends):
-        how = (
-            "replace it in `otel.certs_dir`, and the collector's with it"
-            if own
-            else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
-        )
-        yield f"The authority of telemetry's certificates expires at {rfc3339(ends)}: {how}."
-    if superseded:
-        what = "The authority of telemetry's certificates is another one since the collector's was exported"
-        yield f"{what}: repeat {_EXPORT}, and {_READ}."
-        return
-    if collector and is_due(now, collector.begins, collector.ends):
-        verb = "has expired" if now >= collector.ends else "expires"
-        how = f"repeat {_EXPORT}, and {_READ}" if signs else "use another one"
-        yield f"The collector's certificate {verb} at {rfc3339(collector.ends)}: {how}."
 
 
 @dataclass(frozen=True)
@@ -399,34 +340,20 @@ class InspectionStore(_Store):
             newest_first = sorted(self._kept(), key=lambda each: each.made, reverse=True)
         return {self.folder / f"{_name(each)}.crt": each for each in newest_first}
 
-    @property
-    def damaged(self) -> tuple[Path, ...]:
-        """The files of roots that a power loss has emptied, or that have something else in them.
-
-        Raises:
-            OSError: when one can't be read.
-        """
-        return tuple(self._damaged())
-
-    def rotate(self, *, at_once: bool = False, live: bytes = b"") -> None:
+    def rotate(self, *, at_once: bool = False) -> None:
         """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
 
-        Agents have to be given the new bundle before the new root signs: it does so a week from now. Damaged files
-        are repaired: a certificate from the bundle here or from the one that is `live`, and a key not at all.
+        Agents have to be given the new bundle before the new root signs: it does so a week from now.
 
         Raises:
             OSError, ValueError: when that is impossible.
         """
         now = self.clock()
         with locked(self.folder, writing=True):
-            self._repair(live)
             former = self._kept()
-            found = self._found(now)
-            if at_once:
-                for each in former:
-                    self._remove(each)
-                former = []
-            self._write_bundle([found, *former])
+            self._found(now)
+            for each in former if at_once else ():
+                self._remove(each)
 
     def _roots(self, now: float, *, may_found: bool) -> list[Root]:
         """Return the roots that agents have to trust, the newest first, and forget all others.
@@ -442,46 +369,20 @@ class InspectionStore(_Store):
             for each in found:
                 if each not in trusted:
                     self._remove(each)
-            self._write_bundle(trusted)
         return trusted
 
     def _kept(self) -> list[Root]:
-        if damaged := self.damaged:
-            raise ValueError(
-                f"{damaged[0]} is damaged; `clawker-fw certs rotate --roots` repairs it and makes a new root"
-            )
         found = [authority.read_root(each) for each in self._founded]
-        found += [authority.read_root(pair) for _, pair in self._pairs()]
-        return found
-
-    def _pairs(self) -> Iterator[tuple[Path, Pair]]:
-        """Yield the path of each root's certificate, and its pair. A key that is not here is empty."""
         for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
             key = path.with_suffix(".key")
-            yield path, Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
-
-    def _damaged(self) -> Iterator[Path]:
-        for path, pair in self._pairs():
-            if not authority.is_certificate(pair.certificate):
-                yield path
-            elif path.with_suffix(".key").exists() and not authority.fits(pair):
-                yield path.with_suffix(".key")
-
-    def _repair(self, live: bytes) -> None:
-        """Write certificates again that a bundle has, and remove the files that are damaged even so."""
-        here = {path.stem for kind in ("crt", "key") for path in self.folder.glob(f"{_PREFIX}*.{kind}")}
-        for trust in (live, self._bundle()):
-            for root in roots_in(trust):
-                if _name(root) in here:
-                    write_private(self.folder / f"{_name(root)}.crt", root.pair.certificate)
-        for path in self.damaged:
-            path.unlink()
-
-    def _bundle(self) -> bytes:
-        try:
-            return (self.folder / BUNDLE).read_bytes()
-        except FileNotFoundError:
-            return b""
+            pair = Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
+            try:
+                found.append(authority.read_root(pair))
+            except ValueError:
+                raise ValueError(f"{path} is damaged: {_REPLACE}") from None
+            if key.exists() and not authority.fits(pair):
+                raise ValueError(f"{key} is damaged: {_REPLACE}")
+        return found
 
     def _found(self, now: float) -> Root:
         pair = authority.mint_root(self.project, now)
@@ -494,11 +395,6 @@ class InspectionStore(_Store):
     def _remove(self, root: Root) -> None:
         for kind in ("key", "crt"):
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
-
-    def _write_bundle(self, roots: Iterable[Root]) -> None:
-        path, content = self.folder / BUNDLE, bundle(roots)
-        if self._bundle() != content:
-            write_private(path, content)
 
 
 def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:

@@ -5,7 +5,6 @@ import hashlib
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 
 from clawker_fw.rules.until import rfc3339
 
@@ -21,15 +20,6 @@ def renewed_at(begins: float, ends: float) -> float:
 def is_due(now: float, begins: float, ends: float) -> bool:
     """Whether a certificate with this life should have been renewed."""
     return now >= renewed_at(begins, ends)
-
-
-class Use(StrEnum):
-    """What a certificate is for."""
-
-    AUTHORITY = "authority"
-    CLIENT = "client"
-    SERVER = "server"
-    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +50,6 @@ class Judgement:
     @property
     def renewed_at(self) -> float:
         """When the certificates should be renewed."""
-        return renewed_at(self.begins, self.ends)
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What a certificate says. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
-
-    subject: str
-    use: Use
-    names: tuple[str, ...]
-    begins: float
-    ends: float
-    fingerprint: str
-
-    @property
-    def renewed_at(self) -> float:
-        """When the certificate should be renewed."""
         return renewed_at(self.begins, self.ends)
 
 

@@ -17,8 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from clawker_fw.certificates.credentials import Credentials, Pair, address_of
-from clawker_fw.certificates.validity import Certificate, Judgement, Use
-from clawker_fw.model import Sibling
+from clawker_fw.certificates.validity import Judgement
+from clawker_fw.model import Certificate, CertificateUse, Sibling
 
 AUTHORITY_LIFE, CLIENT_LIFE, SERVER_LIFE = timedelta(days=3653), timedelta(days=90), timedelta(days=365)
 
@@ -121,11 +121,11 @@ def certificate(pem: bytes) -> Certificate:
     first = x509.load_pem_x509_certificates(pem)[0]
     return Certificate(
         first.subject.rfc4514_string(),
-        _use(first),
         tuple(_names(first)),
         begins_of(first),
         ends_of(first),
         first.fingerprint(hashes.SHA256()).hex(),
+        _use(first),
     )
 
 
@@ -143,17 +143,17 @@ def is_issued_by(pem: bytes, authority: bytes) -> bool:
     return True
 
 
-def _use(found: x509.Certificate) -> Use:
+def _use(found: x509.Certificate) -> CertificateUse:
     with suppress(x509.ExtensionNotFound):
         if found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return Use.AUTHORITY
+            return CertificateUse.AUTHORITY
     with suppress(x509.ExtensionNotFound):
         uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
-            return Use.CLIENT
+            return CertificateUse.CLIENT
         if ExtendedKeyUsageOID.SERVER_AUTH in uses:
-            return Use.SERVER
-    return Use.OTHER
+            return CertificateUse.SERVER
+    return CertificateUse.OTHER
 
 
 def _names(found: x509.Certificate) -> Iterable[str]:

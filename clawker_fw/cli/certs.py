@@ -98,9 +98,7 @@ def rotate(
 
     `run`, or a watcher, then applies them live. No connection is cut.
 
-    Recreate agents within seven days, so that they get a new root. Until then, the former root signs. `--roots`
-    also repairs damaged root files, for example after a power loss: the stack has a copy of each certificate, but
-    not of keys. Without a key, the new root signs at once for hosts that have no intermediate.
+    Recreate agents within seven days, so that they get a new root. Until then, the former root signs.
 
     Example: clawker-fw certs rotate && clawker-fw run
     """
@@ -132,24 +130,18 @@ def _rotate_telemetry(chosen: Options, format_: Format, *, authority: bool) -> N
 
 
 def _rotate_roots(chosen: Options, format_: Format, *, at_once: bool) -> None:
-    from clawker_fw.agents.trust import authorities_of
     from clawker_fw.report import certs as report
 
     _, seen = reading(chosen)
     with _roots(chosen, keeps=True) as store:
-        damaged = store.damaged
-        if not at_once and not damaged and not any(each.signs for each in store.kept().values()):
+        if not at_once and not any(each.signs for each in store.kept().values()):
             raise RefusedError(
                 "roots-missing",
                 f"There is no root of {chosen.project} on this machine, so there is nothing to rotate.",
                 hint="`clawker-fw run` makes one with the first rule that inspects connections. If it is on "
                 "another machine, rotate it there.",
             )
-        store.rotate(at_once=at_once, live=authorities_of(seen.observed).trust)
-        for path in damaged:
-            done = "written it again from a bundle" if path.exists() else "removed it"
-            message = f"{path} was damaged: clawker-fw has {done}."
-            session.warn("root_repaired", message=message, file=str(path))
+        store.rotate(at_once=at_once)
         endpoint = seen.blueprint.settings.otel.endpoint
         answer = report.CertsDocument(project=chosen.project, endpoint=endpoint)
         answer = report.with_inspection(answer, store.kept(), seen.observed, time.time())

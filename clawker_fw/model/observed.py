@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import IPv4Network
 from pathlib import PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import AliasPath, Field, TypeAdapter
+from pydantic import AliasPath, Field
 
 from clawker_fw.model.desired import (
     Files,
@@ -253,34 +254,25 @@ _Second = Annotated[float, Field(ge=-62_135_596_800, le=253_402_300_799, allow_i
 """One of the years 1 to 9999, since 1970."""
 
 
+class CertificateUse(StrEnum):
+    """The use of a certificate."""
+
+    AUTHORITY = "authority"
+    CLIENT = "client"
+    SERVER = "server"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
-class ServerCertificate:
-    """A collector's certificate. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
+class Certificate:
+    """What a certificate says. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
 
     subject: str
     names: tuple[str, ...]
     begins: _Second
     ends: _Second
     fingerprint: Annotated[str, Field(validation_alias="sha256")]
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON, in the form of `fwctl probe`."""
-        return {
-            "subject": self.subject,
-            "names": list(self.names),
-            "begins": self.begins,
-            "ends": self.ends,
-            "sha256": self.fingerprint,
-        }
-
-    @classmethod
-    def read(cls, document: Mapping[str, Any]) -> "ServerCertificate":
-        """Read it from JSON.
-
-        Raises:
-            ValueError: when it is none, or has a time that no date stands for.
-        """
-        return TypeAdapter(cls).validate_python(document)
+    use: CertificateUse = CertificateUse.SERVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +327,7 @@ class Probe:
     dropped: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Annotated[Records, Field(validation_alias="telemetry")] = NO_RECORDS
-    collector: Annotated[ServerCertificate | None, Field(validation_alias=AliasPath("telemetry", "collector"))] = (
-        None
-    )
+    collector: Annotated[Certificate | None, Field(validation_alias=AliasPath("telemetry", "collector"))] = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     restarts: tuple[Restart, ...] = ()

@@ -4,10 +4,9 @@ The plan says what to do; this module knows how, and how long a step may take. A
 return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
 """
 
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,6 @@ from clawker_fw.errors import (
     EngineError,
     FirewallError,
     LockLostError,
-    NotFoundError,
     NotProvenError,
     StoppedError,
     after,
@@ -29,6 +27,7 @@ from clawker_fw.model import ContainerView, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
+from clawker_fw.reconcile.last_words import last_words
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.secrets_given import give
@@ -44,26 +43,6 @@ _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
 _LISTEN_EVERY = 0.1
-
-_LOG_LINES = 400
-"""How many lines of a log are read: an Envoy that is started again and again writes a backtrace each time."""
-
-_TOLD = 8
-
-_TIME = re.compile(r"^\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]")
-"""The time and thread at the beginning of a line of Envoy's."""
-
-_TRACE = re.compile(r"\]\[backtrace\] \[[^\]]*\] (?!Caught )|^\s*(@|#\d+)\s*(0x|\S+ )|^\s*0x[0-9a-f]+")
-"""A line of a backtrace. The one of Envoy that names the signal is none."""
-
-_MILD = re.compile(r"^\[(trace|debug|info|warning)\](?!.*\brejected\b)")
-"""What a line of Envoy's begins with, after its time, that is no reason to end. A rejected file is a warning."""
-
-_RECORD = re.compile(r"^\s*\{")
-"""A record of what was refused to an agent: a line of JSON."""
-
-_USUAL = re.compile(r"'CEL' formatter is always enabled")
-"""What every Envoy says at its start, and what says nothing of how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +65,13 @@ class ApplyContext:
     """The callbacks used while a plan is performed.
 
     `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held; `beginning` receives each stage before it is performed. `secrets` are those
-    that Envoy is given, with where their values are. `serving` says that the stack serves agents all the time.
+    when the lock is no longer held. `secrets` are those that Envoy is given, with where their values are.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
     require_lock: Callable[[], None] = lambda: None
-    beginning: Callable[[Stage], None] = lambda _: None
     secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
-    serving: bool = False
 
 
 def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
@@ -109,17 +85,10 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
         try:
-            context.require_lock()
-            performer.require_going(plan.stages[position:])
-            context.beginning(stage)
-            performer.side_by_side(stage, plan.stages[position + 1 :])
+            performer.side_by_side(stage)
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)
             raise
-
-
-def _nothing() -> None:
-    """Do nothing: no step waits for this one."""
 
 
 class _Performer:
@@ -133,55 +102,47 @@ class _Performer:
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
 
-    def require_going(self, left: Sequence[Stage]) -> None:
-        """Require that the user has not asked to stop.
-
-        Raises:
-            StoppedError: with the steps that are left.
-        """
+    def _require_going(self) -> None:
+        """Raise `StoppedError` if the user has asked to stop."""
         if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
-                context=[f"left: {steps.describe(step)}" for stage in left for step in stage],
-                hint="The next run completes the remaining steps. Agents are served in the meantime."
-                if self._context.serving
-                else "Run the command again: it completes the remaining steps.",
+                hint="Run the command again: it completes the remaining steps.",
             )
 
-    def side_by_side(self, stage: Stage, after: Sequence[Stage]) -> None:
+    def side_by_side(self, stage: Stage) -> None:
         """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
         lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
         with ThreadPoolExecutor(len(lanes)) as pool:
-            running = [pool.submit(self._in_turn, lane, after) for lane in lanes]
+            running = [pool.submit(self._in_turn, lane) for lane in lanes]
         if failures := [error for each in running if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _in_turn(self, lane: tuple[Step, ...], after: Sequence[Stage]) -> None:
+    def _in_turn(self, lane: tuple[Step, ...]) -> None:
         """Begin each step of a lane when the one before it is done, or has got far enough.
 
         If one fails, those after it don't begin, and those before it end first.
         """
         begun: list[Future[None]] = []
-        refused: list[BaseException] = []
         with ThreadPoolExecutor(len(lane)) as pool:
-            for position, step in enumerate(lane):
-                try:
-                    if position:
-                        self._context.require_lock()
-                        self.require_going([lane[position:], *after])
-                except FirewallError as refusal:
-                    refused.append(refusal)
-                    break
+            for step in lane:
                 begun.append(self._begin(pool, step))
                 if begun[-1].done() and begun[-1].exception():
                     break
-        if failures := [*(error for each in begun if (error := each.exception())), *refused]:
+        if failures := [error for each in begun if (error := each.exception())]:
             raise _as_one(failures)
 
     def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
+        """Begin a step, unless the lock is lost or the user has asked to stop, and wait until it is far enough."""
         enough = threading.Event()
-        performing = pool.submit(self._perform, step, enough.set)
+
+        def perform() -> None:
+            self._context.require_lock()
+            self._require_going()
+            self._perform(step, enough.set)
+
+        performing = pool.submit(perform)
         performing.add_done_callback(lambda _: enough.set())
         enough.wait()
         return performing
@@ -231,11 +192,14 @@ class _Performer:
         """Add to an error what is there after a rollback, as the engine says it."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]
-            silent = [each for each, container in plan.before if not self._answers(container)]
+            serving = [each for each, container in plan.before if self._answers(container)]
         except EngineError as trouble:
             told = f"What serves now could not be read: {trouble.in_one_line}"
         else:
-            told = " ".join(filter(None, (_left_words(self._made, left), _served_words(plan, silent))))
+            undone = f"{' and '.join(left)} could not be removed: the next run does it."
+            told = undone if left else "What was created has been removed."
+            still = f"The former {' and '.join(serving)} still serve{'s' if len(serving) == 1 else ''}."
+            told += f" {still}" if serving else " Nothing serves now."
         if error.hint:
             error.context = (*error.context, told)
         else:
@@ -246,7 +210,7 @@ class _Performer:
         probe = self._ask(container) if view and view.running else None
         return probe is not None and not probe.error
 
-    def _perform(self, step: Step, enough: Callable[[], None] = _nothing) -> None:
+    def _perform(self, step: Step, enough: Callable[[], None] = lambda: None) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
         self._context.on_progress(Progress(step, 0.0))
         note = self._do(step, enough)
@@ -271,7 +235,8 @@ class _Performer:
             case steps.RemoveVolume():
                 engine.remove_volume(step.volume)
             case steps.Detach():
-                engine.disconnect(step.network, step.container)
+                with suppress(DiskFullError):  # it is off, and the engine had no room to write that down
+                    engine.disconnect(step.network, step.container)
             case steps.Create():
                 own = (each for each in self._built.values() if each.reference == step.spec.image)
                 self._made[step.spec.name] = create_from(engine, step.spec, next(own, None))
@@ -325,7 +290,7 @@ class _Performer:
 
     def _load_or_pull(self, step: steps.ProvideImage) -> None:
         def progress(share: float) -> None:
-            self.require_going([(step,)])
+            self._require_going()
             self._context.on_progress(Progress(step, min(share, 0.99)))
 
         if step.bundled:
@@ -339,7 +304,7 @@ class _Performer:
         unseen: list[str] = []
         end = time.monotonic() + step.seconds
         while time.monotonic() < end:
-            self.require_going([(step,)])
+            self._require_going()
             probe = self._ask(step.container, starting=True)
             if probe and not _shortcomings(probe, step) and not (unseen := self._unseen(step)):
                 return
@@ -349,7 +314,7 @@ class _Performer:
         raise NotProvenError(
             "replacement-not-ready",
             f"The new {step.sibling} did not become ready.",
-            context=[*_shortcomings(probe, step), *unseen, *self._last_words(step.container)],
+            context=[*_shortcomings(probe, step), *unseen, *last_words(self._engine, step.container)],
             hint=ACCEPT_FRAMES if any(DROPS_FRAMES in each for each in unseen) else "",
         )
 
@@ -373,15 +338,6 @@ class _Performer:
         view = self._engine.container(container)
         return view is not None and view.status in {"created", "running"}
 
-    def _last_words(self, container: str) -> list[str]:
-        """Return the last lines of a container's log, for an error whose own sentence must not get lost."""
-        try:
-            return [f"log: {line}" for line in telling(self._engine.last_words(container, _LOG_LINES))]
-        except NotFoundError:
-            return []
-        except EngineError as error:
-            return [f"the log of {container} could not be read: {error.in_one_line}"]
-
     def _commit(self, step: steps.Commit, taken: Callable[[], None]) -> None:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
@@ -393,7 +349,7 @@ class _Performer:
             raise NotProvenError(
                 "commit-unanswered",
                 f"{step.sibling} did not confirm that it loaded the new files.",
-                context=self._last_words(step.container),
+                context=last_words(self._engine, step.container),
                 hint="`clawker-fw drift` shows what it serves.",
             )
         if result.committed:
@@ -402,7 +358,7 @@ class _Performer:
         rejection = NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[result.reason or "no reason", *self._last_words(step.container)],
+            context=[result.reason or "no reason", *last_words(self._engine, step.container)],
             hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows the state.",
         )
         if result.hung:
@@ -447,7 +403,7 @@ class _Performer:
             if time.monotonic() > end:
                 raise error
             time.sleep(_ASK_EVERY)
-        words = self._last_words(step.container)
+        words = last_words(self._engine, step.container)
         self._await_answer(step.container, restarting=True)
         raise NotProvenError(
             "commit-ended-program",
@@ -472,7 +428,7 @@ class _Performer:
 
         def on_connections(number: int) -> None:
             nonlocal left
-            self.require_going([(step,)])
+            self._require_going()
             left = number
             self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
@@ -497,38 +453,14 @@ class _Performer:
         raise NotProvenError(
             "not-answering",
             f"The firewall container {container} was started but does not answer.",
-            context=self._last_words(container),
+            context=last_words(self._engine, container),
             hint="Replace it with `clawker-fw run --force-recreate`.",
         )
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    stops = [each for each in failures if isinstance(each, StoppedError)]
-    for error in failures:
-        if not isinstance(error, StoppedError):
-            return error
-    stops[0].context = tuple(dict.fromkeys(line for each in stops for line in each.context))
-    return stops[0]
-
-
-def _left_words(made: Mapping[str, str], left: Sequence[str]) -> str:
-    if left:
-        return f"{' and '.join(left)} could not be removed: the next run does it."
-    return "What was created has been removed." if made else ""
-
-
-def _served_words(plan: Plan, silent: Sequence[Sibling]) -> str:
-    """Return a sentence about what serves. `silent` are the siblings that served before and don't answer now."""
-    before = [each for each, _ in plan.before]
-    if not before:
-        return "Nothing serves now, as before this run."
-    if silent:
-        names = " and ".join(silent)
-        return f"The former {names} {'does' if len(silent) == 1 else 'do'} not answer: run `clawker-fw run` again."
-    missing = [each for each in Sibling if each not in before]
-    return f"The former {' and '.join(before)} still serve{'s' if len(before) == 1 else ''}." + (
-        f" There is no {missing[0]}, as before this run." if missing else ""
-    )
+    """Return the first failure, or the user's request to stop if there is nothing else."""
+    return next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
 
 
 def _connections(number: int) -> str:
@@ -543,18 +475,3 @@ def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
     return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
-
-
-def telling(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the last lines that say something: each once, and none of a backtrace, which follows what matters.
-
-    Warnings are told only if there is nothing worse, and records of refusals never.
-    """
-    last: dict[str, str] = {}
-    for line in lines:
-        said = _TIME.sub("", line)
-        if line.strip() and not any(each.search(line) for each in (_TRACE, _RECORD, _USUAL)):
-            last.pop(said, None)  # so that it stands where it was said last
-            last[said] = line
-    worse = [line for said, line in last.items() if not _MILD.search(said)]
-    return tuple(worse or last.values())[-_TOLD:]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
-    EngineError,
     FirewallError,
     LockLostError,
     NotProvenError,
@@ -32,14 +31,8 @@ from clawker_fw.reconcile.removal import teardown, unused_references, without_im
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
-    Detach,
-    InTurn,
-    Plan,
-    Remove,
     RemoveImage,
-    RemoveNetwork,
     RemoveVolume,
-    Stage,
 )
 from clawker_fw.stack import images, labels
 
@@ -135,9 +128,7 @@ def _performed(
         steps = plan_for(seen, options)
         made_from = seen.blueprint
         secrets = (made_from.wanted, made_from.vault)
-        context = replace(
-            applying, beginning=_recorder(seen, steps), serving=_serves(seen, steps), secrets=secrets
-        )
+        context = replace(applying, secrets=secrets)
         try:
             with _attempted(engine, seen):
                 apply(engine, steps, built_images(made_from), context)
@@ -146,16 +137,11 @@ def _performed(
                 raise
             seen = compare(engine, seen.blueprint)
         else:
+            for sibling in steps.replaced:
+                if sibling in seen.observed.siblings:
+                    _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
             break
     return seen
-
-
-def _serves(seen: Comparison, steps: Plan) -> bool:
-    """Whether a stack serves agents while a plan is performed: it does so before, and keeps its networks."""
-    siblings = seen.observed.siblings
-    probes = [siblings[each].probe if each in siblings else None for each in Sibling]
-    moves = any(isinstance(step, RemoveNetwork) for step in steps.steps)
-    return not moves and all(each is not None and not (each.error or each.unhealthy) for each in probes)
 
 
 @contextmanager
@@ -248,37 +234,8 @@ def require_up(seen: Comparison) -> None:
         )
 
 
-def _recorder(seen: Comparison, steps: Plan) -> Callable[[Stage], None]:
-    """Return a callback that logs each replacement of a drifted sibling when its old container is removed."""
-
-    def beginning(stage: Stage) -> None:
-        for sibling in _replaced(seen.observed, steps, stage):
-            _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
-
-    return beginning
-
-
-def _replaced(observed: Observed, steps: Plan, stage: Stage) -> tuple[Sibling, ...]:
-    """Return the siblings whose old containers a stage removes after new ones have taken over."""
-    taken = {
-        step.container
-        for each in stage
-        for step in (each.steps if isinstance(each, InTurn) else (each,))
-        if isinstance(step, Remove)
-    }
-    return tuple(
-        sibling
-        for sibling in steps.replaced
-        if (seen := observed.siblings.get(sibling)) and seen.container.id in taken
-    )
-
-
 def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
-    """Log the replacement of a sibling, if drift from its specification is the reason.
-
-    It is written once the replacement is certain: the new sibling is verified and serves, and the old one is about
-    to be removed. An attempt that is rolled back before that logs nothing.
-    """
+    """Log the replacement of a sibling, if drift from its specification is the reason."""
     reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
     if not reason:
         return
@@ -291,31 +248,6 @@ def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, 
     more = f" and {len(reason) - _MOST_NAMED} more" if len(reason) > _MOST_NAMED else ""
     line = f"{container.name} has been replaced: {', '.join(reason[:_MOST_NAMED])}{more} differed"
     LOG.warning("firewall_container_spec_drift", extra={"fields": fields, "line": line})
-
-
-def _remove_all(engine: EngineWriter, project: str, applying: ApplyContext, *, detach: bool) -> None:
-    """Perform the teardown of a stack.
-
-    An engine whose disk is full takes a container off a network, fails because it can't write that down, and lists
-    the container as attached from then on. So whether agents are off is decided by the removal of the networks.
-
-    Raises:
-        EngineError: when something can't be removed.
-        RefusedError: when agents are attached and `detach` is false.
-    """
-    plan = teardown(observe(engine, project, ()), project, detach=detach)
-    attached = tuple(stage for stage in plan.stages if any(isinstance(step, Detach) for step in stage))
-    failed: EngineError | None = None
-    try:
-        apply(engine, replace(plan, stages=attached), {}, applying)
-    except EngineError as error:
-        failed = error
-    try:
-        apply(engine, replace(plan, stages=plan.stages[len(attached) :]), {}, applying)
-    except EngineError as error:
-        if failed:
-            error.context = (*error.context, failed.in_one_line)
-        raise
 
 
 def take_down(
@@ -341,7 +273,7 @@ def take_down(
         image = images.lock_image(engine.facts())
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
             applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
-            _remove_all(engine, project, applying, detach=detach)
+            apply(engine, teardown(observe(engine, project, ()), project, detach=detach), {}, applying)
     observed = observe(engine, project, ())
     free = observed.lock is None and not others_at_work(observed)
     if everything and free and not (steps := without_images(observed)).empty:

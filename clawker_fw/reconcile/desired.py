@@ -36,7 +36,6 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
-from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy import signing
@@ -198,25 +197,6 @@ def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: C
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Capacities:
-    """What each sibling may use of the engine's machine, and what the machine has."""
-
-    envoy: Capacity
-    coredns: Capacity
-    machine: Machine = dataclasses.field(default_factory=Machine)
-
-
-def capacities(blueprint: Blueprint, observed: Observed) -> Capacities:
-    """Return what each sibling may use: what the settings say, else what follows from the engine's machine.
-
-    Raises:
-        SettingsError: when the settings ask for more than there is.
-    """
-    resources, machine = blueprint.settings.resources, observed.machine
-    return Capacities(envoy.capacity(resources, machine), coredns.capacity(resources, machine), machine)
-
-
 def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> TelemetryTarget | None:
     """Return what the siblings are told about telemetry, or None if the settings name no collector."""
     otel, release = blueprint.settings.otel, blueprint.release
@@ -253,20 +233,25 @@ def _subnet(network: NetworkView) -> IPv4Network | None:
 class Conditions:
     """What decides about a desired stack beside its blueprint and its slots.
 
-    `credentials` are those for telemetry, `authorities` those of connections whose TLS is looked into.
+    `machine` is what the engine's machine has. `credentials` are those for telemetry, `authorities` those of
+    connections whose TLS is looked into.
     """
 
     addresses: Addressing
-    capacities: Capacities
+    machine: Machine
     credentials: Credentials | None = None
     authorities: Authorities = NO_AUTHORITIES
 
 
 def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desired:
-    """Return the desired stack with its siblings in the given slots."""
-    addresses, capacities = conditions.addresses, conditions.capacities
-    credentials = conditions.credentials
-    project, limits = blueprint.project, blueprint.settings.limits
+    """Return the desired stack with its siblings in the given slots.
+
+    Raises:
+        SettingsError: when the settings ask for more than the engine's machine has.
+    """
+    addresses, machine, credentials = conditions.addresses, conditions.machine, conditions.credentials
+    project, limits, resources = blueprint.project, blueprint.settings.limits, blueprint.settings.resources
+    of_envoy, of_coredns = envoy.capacity(resources, machine), coredns.capacity(resources, machine)
     told = _telemetry(blueprint, credentials)
     drift_labels = labels.drift_labels(
         infra_certs_ready=told is not None and credentials is not None,
@@ -286,13 +271,13 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 blueprint,
                 Sibling.ENVOY,
                 slot=slots.envoy,
-                shape=envoy.shape(project, addresses, slots.envoy, capacities.envoy, capacities.machine),
+                shape=envoy.shape(project, addresses, slots.envoy, of_envoy, machine),
                 boot=envoy.boot(
                     project,
                     addresses,
                     slots.envoy,
                     limits=limits,
-                    capacity=capacities.envoy,
+                    capacity=of_envoy,
                     authorities=blueprint.authorities,
                     secrets=[each.identity for each in blueprint.wanted],
                 ),
@@ -307,18 +292,18 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                 ),
                 drift_labels=drift_labels,
                 resources=envoy.RESOURCES,
-                from_machine=container.from_machine(capacities.envoy, capacities.machine),
+                from_machine=container.from_machine(of_envoy, machine),
             ),
             Sibling.COREDNS: _sibling(
                 blueprint,
                 Sibling.COREDNS,
                 slot=slots.coredns,
-                shape=coredns.shape(project, addresses, slots.coredns, capacities.coredns, capacities.machine),
-                boot=coredns.boot(addresses, slots.coredns, limits, capacities.coredns),
+                shape=coredns.shape(project, addresses, slots.coredns, of_coredns, machine),
+                boot=coredns.boot(addresses, slots.coredns, limits, of_coredns),
                 hot=lambda rules: coredns.hot(rules, addresses, slots, told),
                 drift_labels=drift_labels,
                 resources=coredns.RESOURCES,
-                from_machine=container.from_machine(capacities.coredns, capacities.machine),
+                from_machine=container.from_machine(of_coredns, machine),
             ),
         },
         images=(

@@ -7,8 +7,7 @@ machine has ended, which its process id and start time show, or when any holder 
 of two machines are never compared: a waiting client measures by its own clock how long the lease has not changed.
 
 An engine may be slow for one of the two clients or for both. Therefore a renewal does not wait for the previous
-one to arrive. A holder states in a label for how long its lease is valid, based on how fast the engine answers it.
-And a waiting client adds the time that the engine takes to answer its own requests.
+one to arrive, and a waiting client adds the time that the engine takes to answer its own requests.
 
 On a full disk there is no room for the container. A run goes on without one (`Lock.full`): it may only do what
 needs no room, and what it does excludes others by itself.
@@ -50,8 +49,8 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.labels import is_lock
 
-LEASE_SECONDS = 10.0
-"""How long a lease is valid at least. After that, a holder without a renewal counts as gone."""
+LEASE_SECONDS = 20.0
+"""How long a lease is valid. After that, a holder without a renewal counts as gone."""
 
 LOG = logging.getLogger("clawker_fw")
 
@@ -59,15 +58,11 @@ _HELD: set[str] = set()
 """The containers that this process holds: locks, without those that it has failed to release, and errands."""
 
 _LEASE = "lease"
-_RENEW_SECONDS = LEASE_SECONDS / 4
-_LEASE_ANSWERS = 4
-"""A lease is valid for at least this many times the duration of the engine's answer to its holder."""
-_LONGEST_LEASE = 120.0
+_RENEW_SECONDS = 2.5
 _LONGEST_IDENTITY = 10
 """The most digits that a process id can have."""
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.02
-_SILENCE = f"{labels.PREFIX}lock.lease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +151,7 @@ class Lock:
             StoppedError: when the user asks to stop while this run waits.
         """
         try:
-            self._container = self._acquire(self._prepared())
+            self._container = self._acquire()
         except DiskFullError as full:
             self.full = full
             if (held := self._holder()) is not None:
@@ -165,15 +160,6 @@ class Lock:
         _HELD.add(self._container)
         self._renewer.start()
         return self
-
-    def _prepared(self) -> float:
-        """Provide the image. Return how many seconds a lease is valid, by how fast the engine answers."""
-        asked = time.monotonic()
-        there = self._engine.image(self._image.reference)
-        answered = time.monotonic() - asked
-        if there is None:
-            self._engine.load_image(self._image.archive(), self._image.archive_size, lambda _: None)
-        return min(max(LEASE_SECONDS, _LEASE_ANSWERS * answered), _LONGEST_LEASE)
 
     def _holder(self) -> ContainerView | None:
         held = self._engine.container(lock_name(self._project))
@@ -240,11 +226,11 @@ class Lock:
         else:
             self._unanswered = False
 
-    def _acquire(self, silence: float) -> str:
+    def _acquire(self) -> str:
         spec = ContainerSpec(
             name=lock_name(self._project),
             image=self._image.reference,
-            labels={**labels.ownership_labels(self._project), **holder(), _SILENCE: f"{silence:.0f}"},
+            labels={**labels.ownership_labels(self._project), **holder()},
             shape=Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),)),
         )
         end = time.monotonic() + self._wait
@@ -266,7 +252,7 @@ class Lock:
                 continue
             self._require_ours(held)
             asked = time.monotonic()
-            if not _may_be_alive(held) or watch.silent(held, self._lease(held.id), asked):
+            if not _may_be_alive(held) or watch.silent(held.id, self._lease(held.id), asked):
                 self._engine.remove(held.id)
             elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
                 time.sleep(_LOOK_SECONDS)
@@ -297,23 +283,17 @@ class LeaseWatch:
         self._slowest = 0.0
         self.renewed = False
 
-    def silent(self, held: ContainerView, lease: bytes, asked: float) -> bool:
-        """Record the lease's current content, and return whether it has expired.
+    def silent(self, container: str, lease: bytes, asked: float) -> bool:
+        """Record the current content of a container's lease, and return whether it has expired.
 
         `asked` is when the engine was asked for it. An engine that is slow for us may be slow for the holder too.
         """
         now = time.monotonic()
         self._slowest = max(self._slowest, now - asked)
-        if self._seen != (held.id, lease):
-            self.renewed = self._seen is not None and self._seen[0] == held.id
-            self._seen, self._since = (held.id, lease), now
-        return now - self._since >= _lease_seconds(held) + self._slowest
-
-
-def _lease_seconds(held: ContainerView) -> float:
-    """Return how long the lease is valid according to its label, within limits."""
-    stated = held.labels.get(_SILENCE, "")
-    return min(max(LEASE_SECONDS, float(stated) if stated.isdecimal() else 0), _LONGEST_LEASE)
+        if self._seen != (container, lease):
+            self.renewed = self._seen is not None and self._seen[0] == container
+            self._seen, self._since = (container, lease), now
+        return now - self._since >= LEASE_SECONDS + self._slowest
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:

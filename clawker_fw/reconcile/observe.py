@@ -404,32 +404,27 @@ def _sibling(
 
 
 def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Probe] | None") -> ObservedSibling:
-    """Return a sibling with its probe, if it runs. That takes longest, and is usually under way in `asking`."""
-    container = sibling.container
-    if not container.running:
+    """Return a sibling with its probe, if it runs. That takes longest, and is usually under way in `asking`.
+
+    On a busy host, a program that has just been restarted may take longer to answer than one that runs. So it is
+    probed again as long as the engine calls its container `starting`.
+    """
+    now: ContainerView | None = sibling.container
+    if not sibling.container.running:
         return sibling
-    probe = asking.result() if asking else _probe(reader, container.id)
-    return replace(sibling, probe=_ask_again_while_starting(reader, container, probe))
+    probe = asking.result() if asking else _probe(reader, sibling.container.id)
+    check = sibling.container.shape.healthcheck
+    end = time.monotonic() + (check.start_period if check else 0)
+    while probe.error and now and now.running and now.health == "starting" and time.monotonic() < end:
+        probe = _probe(reader, now.id)
+        now = reader.container(now.id)
+    return replace(sibling, probe=probe)
 
 
 def _seen_too_early(found: list[ObservedSibling]) -> bool:
     """Whether agents were in trouble with a sibling that was starting, and may serve by now."""
     starting = [each.sibling.value for each in found if each.container.health == "starting"]
     return any(each.probe and each.probe.agents_see.get(name) for each in found for name in starting)
-
-
-def _ask_again_while_starting(reader: EngineReader, container: ContainerView, probe: Probe) -> Probe:
-    """Return a probe with an answer, or the last one of a container that the engine no longer calls `starting`.
-
-    On a busy host, a program that has just been restarted may take longer to answer than one that runs.
-    """
-    now: ContainerView | None = container
-    check = container.shape.healthcheck
-    end = time.monotonic() + (check.start_period if check else 0)
-    while probe.error and now and now.running and now.health == "starting" and time.monotonic() < end:
-        probe = _probe(reader, container.id)
-        now = reader.container(container.id)
-    return probe
 
 
 def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:

@@ -29,7 +29,6 @@ from clawker_fw.reconcile.desired import (
     Blueprint,
     Conditions,
     addressing,
-    capacities,
     prepare,
     slots,
 )
@@ -125,9 +124,7 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
-    conditions = Conditions(
-        addresses, capacities(blueprint, observed), provision.credentials, provided.authorities
-    )
+    conditions = Conditions(addresses, observed.machine, provision.credentials, provided.authorities)
     now = slots(observed, addresses)
     wanted = blueprint.desired(conditions, now)
     return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))

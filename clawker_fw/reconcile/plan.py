@@ -29,38 +29,11 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
+from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.desired import Blueprint, Conditions
 from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
-from clawker_fw.reconcile.steps import (
-    AwaitTtl,
-    ClaimAddress,
-    Commit,
-    ConvergeOptions,
-    Create,
-    CreateNetwork,
-    Detach,
-    Drain,
-    Examine,
-    GiveSecrets,
-    InTurn,
-    Plan,
-    ProvideImage,
-    Publish,
-    Reattach,
-    ReleaseAddress,
-    Remove,
-    RemoveImage,
-    RemoveNetwork,
-    RemoveVolume,
-    Rename,
-    Stage,
-    Start,
-    Step,
-    Stop,
-    Unpause,
-    Verify,
-)
+from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
     COMMITTED,
@@ -184,7 +157,7 @@ class _Planner:
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
-            rollback=tuple(Remove(name, name) for name in self._names.values()),
+            rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
             point_of_no_return=len(stages),
             before=_serving(self._observed),
         )
@@ -207,12 +180,12 @@ class _Planner:
         hold: list[Step] = []
         announce: list[Step] = []
         if serving and claimants:
-            hold = [ClaimAddress(serving.container.id, 0, ())]
+            hold = [steps.ClaimAddress(serving.container.id, 0, ())]
         if serving and (claimants or self._is_relieving(serving)):
-            announce = [ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
+            announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
-            [ReleaseAddress(each.container.id) for each in claimants],
+            [steps.ReleaseAddress(each.container.id) for each in claimants],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
             [_remove(each, heir.container.name if (heir := self._old(each.sibling)) else "") for each in left],
@@ -226,37 +199,37 @@ class _Planner:
         )
 
     def _images(self) -> list[Step]:
-        steps: list[Step] = []
+        found: list[Step] = []
         for sibling in Sibling:
             image = self._wanted(sibling).image
             present = self._observed.images.get(image.reference)
             usable = present is not None and (not image.ids or present.id in image.ids)
             lost = any(each.action in {Action.LOAD, Action.PULL} for each in self._causes[sibling])
             if lost or (sibling in self._made and not usable):
-                steps.append(ProvideImage(sibling, image.reference, image.bundled))
-        return steps
+                found.append(steps.ProvideImage(sibling, image.reference, image.bundled))
+        return found
 
     def _examination(self) -> list[Step]:
         """Ask the kernel before anything is made, where no sibling has run so far."""
         if self._observed.siblings:
             return []
-        return [Examine(self._desired.project, examiner(self._desired))]
+        return [steps.Examine(self._desired.project, examiner(self._desired))]
 
     def _detaches(self) -> list[Step]:
-        steps: dict[tuple[Role, str], Step] = {}
+        found: dict[tuple[Role, str], Step] = {}
         for sibling in Sibling:
             for finding in self._causes[sibling]:
                 for role, places in self._observed.attached.items() if finding.action is Action.DETACH else ():
                     if finding.running in places:
                         network, name = self._observed.networks[role], str(finding.running)
-                        steps[role, name] = Detach(network.id, network.name, name)
-        return list(steps.values())
+                        found[role, name] = steps.Detach(network.id, network.name, name)
+        return list(found.values())
 
     def _displaced(self) -> list[Step]:
         """Rename a sibling that has the other sibling's name. Its label says which sibling it is."""
         names = {each: container_names(self._desired.project, each) for each in Sibling}
         return [
-            Rename(sibling, old.container.id, f"{names[sibling][0]}-{old.container.id[:12]}")
+            steps.Rename(sibling, old.container.id, f"{names[sibling][0]}-{old.container.id[:12]}")
             for sibling, old in self._observed.siblings.items()
             for other in Sibling
             if other is not sibling and old.container.name in names[other]
@@ -264,13 +237,13 @@ class _Planner:
 
     def _networks(self) -> list[Step]:
         return [
-            CreateNetwork(spec)
+            steps.CreateNetwork(spec)
             for role, spec in self._desired.networks.items()
             if role not in self._observed.networks
         ]
 
     def _woken(self) -> list[Step]:
-        steps: list[Step] = []
+        found: list[Step] = []
         for sibling, old in self._observed.siblings.items():
             if sibling in self._made:
                 continue
@@ -278,36 +251,36 @@ class _Planner:
             if lost:
                 wanted = self._wanted(sibling).shape.networks.items()
                 networks = tuple((name, address) for name, address in wanted if f"networks.{name}" in lost)
-                steps.append(Reattach(sibling, old.container.id, networks))
+                found.append(steps.Reattach(sibling, old.container.id, networks))
                 continue
             for finding in self._causes[sibling]:
                 if finding.action is Action.START:
-                    steps.append(Start(sibling, old.container.id))
+                    found.append(steps.Start(sibling, old.container.id))
                 elif finding.action is Action.UNPAUSE:
-                    steps.append(Unpause(sibling, old.container.id))
-        return steps
+                    found.append(steps.Unpause(sibling, old.container.id))
+        return found
 
     def _give(self) -> list[Step]:
         """Give secrets before anything uses them, and take others away before nothing does any more."""
         causes = tuple(each for each in self._causes[Sibling.ENVOY] if each.action is Action.GIVE)
         wanted = self._desired.secrets
         if Sibling.ENVOY in self._made:
-            return [GiveSecrets(self._names[Sibling.ENVOY], wanted, causes)] if wanted else []
+            return [steps.GiveSecrets(self._names[Sibling.ENVOY], wanted, causes)] if wanted else []
         old = self._old(Sibling.ENVOY)
         woken = {Action.START, Action.REATTACH} & {each.action for each in self._causes[Sibling.ENVOY]}
         if old is None or not (causes or (wanted and woken)):
             return []
-        return [GiveSecrets(old.container.id, wanted, causes)]
+        return [steps.GiveSecrets(old.container.id, wanted, causes)]
 
-    def _create(self, sibling: Sibling) -> Create:
-        return Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])
+    def _create(self, sibling: Sibling) -> steps.Create:
+        return steps.Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])
 
-    def _verify(self, sibling: Sibling) -> Verify:
+    def _verify(self, sibling: Sibling) -> steps.Verify:
         wanted, eye, place = self._wanted(sibling), "", ""
         if sibling is Sibling.ENVOY:
             eye = self._names.get(Sibling.COREDNS) or self._old_eye
             place = self._wanted(Sibling.COREDNS).hot[EYE].content.decode()
-        return Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, eye, place)
+        return steps.Verify(sibling, self._names[sibling], wanted.live, _READY_SECONDS, wanted.later, eye, place)
 
     @property
     def _old_eye(self) -> str:
@@ -330,7 +303,7 @@ class _Planner:
                 return []
         elif not causes and not (sibling is Sibling.COREDNS and self._address_changes):
             return []
-        return [Commit(sibling, old.container.id, staged(wanted), causes)]
+        return [steps.Commit(sibling, old.container.id, staged(wanted), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
         """Whether a container that is to be replaced still answers and its boot files are untouched."""
@@ -369,7 +342,7 @@ class _Planner:
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
             asked = tuple(each for each in causes if self._asks_for_claim(each))
-            claim = [ClaimAddress(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
+            claim = [steps.ClaimAddress(old.container.id, ANNOUNCE_SECONDS, asked)] if old and asked else []
             return [[*claim, *lanes]]
         # If the old CoreDNS can't send agents to the new Envoy, the old one serves until the old CoreDNS is gone:
         # its health check announces the service address until it has released it, so agents come back to it.
@@ -378,7 +351,7 @@ class _Planner:
         retirement = [[lane] for lane in lanes] if misleads else [lanes]
         new = Role.AGENTS not in self._observed.networks  # no agent there with a stale neighbour entry
         seconds = 0 if redirected or new else ANNOUNCE_SECONDS
-        return [[ClaimAddress(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
+        return [[steps.ClaimAddress(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
 
     def _retire_coredns(self) -> list[Step]:
         """Let the old CoreDNS release the service address, or remove it, and announce the address again.
@@ -388,10 +361,10 @@ class _Planner:
         old = self._old(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
             return []
-        announce = ClaimAddress(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
+        announce = steps.ClaimAddress(self._names[Sibling.COREDNS], ANNOUNCE_SECONDS, ())
         remove = _remove(old, self._names[Sibling.COREDNS])
         if self._trusted(old):
-            return [ReleaseAddress(old.container.id), announce, remove]
+            return [steps.ReleaseAddress(old.container.id), announce, remove]
         return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:
@@ -399,7 +372,7 @@ class _Planner:
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
-        wait = [AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
+        wait = [steps.AwaitTtl(policy.TTL + _TTL_SLACK)] if self._address_moves else []
         drain = [self._drain(old)] if self._can_drain(old) else []
         return [*wait, *drain, _remove(old, self._names[Sibling.ENVOY])]
 
@@ -408,8 +381,8 @@ class _Planner:
         mine = finding.field == f"address.{self._desired.service_address}"
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
-    def _drain(self, old: ObservedSibling) -> Drain:
-        return Drain(old.container.id, old.container.name, self._converge_options.drain_seconds)
+    def _drain(self, old: ObservedSibling) -> steps.Drain:
+        return steps.Drain(old.container.id, old.container.name, self._converge_options.drain_seconds)
 
     def _unused(self) -> list[Step]:
         if not self._converge_options.everything:
@@ -421,9 +394,9 @@ class _Planner:
         images = () if sparing else unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
-            *(RemoveImage(name) for name in names),
-            *(RemoveVolume(volume) for volume in self._observed.orphans),
-            *(RemoveVolume(volume) for volume in old_trust(self._observed, self._desired)),
+            *(steps.RemoveImage(name) for name in names),
+            *(steps.RemoveVolume(volume) for volume in self._observed.orphans),
+            *(steps.RemoveVolume(volume) for volume in old_trust(self._observed, self._desired)),
         ]
 
     @cached_property
@@ -436,31 +409,31 @@ class _Planner:
         changes = self._relay_changes
         old, new = changes.network_removed, changes.network_made
         return [
-            [Remove(each.container.id, each.container.name) for each in changes.removed],
-            [RemoveNetwork(old.id, old.name)] if old else [],
-            [CreateNetwork(new)] if new else [],
-            [Publish(spec) for spec in changes.made],
+            [steps.Remove(each.container.id, each.container.name) for each in changes.removed],
+            [steps.RemoveNetwork(old.id, old.name)] if old else [],
+            [steps.CreateNetwork(new)] if new else [],
+            [steps.Publish(spec) for spec in changes.made],
         ]
 
     def _renames(self) -> list[Step]:
-        steps: list[Step] = []
+        found: list[Step] = []
         for sibling in Sibling:
             proper, _ = container_names(self._desired.project, sibling)
             old = self._old(sibling)
             if sibling in self._made:
                 if self._names[sibling] != proper:
-                    steps.append(Rename(sibling, self._names[sibling], proper))
+                    found.append(steps.Rename(sibling, self._names[sibling], proper))
             elif old and old.container.name != proper:
-                steps.append(Rename(sibling, old.container.id, proper))
-        return steps
+                found.append(steps.Rename(sibling, old.container.id, proper))
+        return found
 
 
-def _in_turn(steps: list[Step]) -> Step | InTurn:
-    return steps[0] if len(steps) == 1 else InTurn(tuple(steps))
+def _in_turn(lane: list[Step]) -> Step | InTurn:
+    return lane[0] if len(lane) == 1 else InTurn(tuple(lane))
 
 
-def _remove(old: ObservedSibling, heir: str = "") -> Remove:
-    return Remove(old.container.id, old.container.name, heir=heir)
+def _remove(old: ObservedSibling, heir: str = "") -> steps.Remove:
+    return steps.Remove(old.container.id, old.container.name, heir=heir)
 
 
 def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions: Conditions, found: Diff) -> Plan:
@@ -482,16 +455,16 @@ def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions:
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
     options = ConvergeOptions(0, replace_all=True)
     build = _Planner(stopped, slots, blueprint, conditions, found, options=options).plan()
-    first = [stage for stage in build.stages if isinstance(stage[0], ProvideImage | Examine)]
+    first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
     old = observed.siblings.values()
     room: tuple[Stage, ...] = (
         (
             *(_remove(each) for each in observed.leftovers),
             *trial_removed(observed),
-            *(Remove(each.container.id, each.container.name) for each in observed.relays),
+            *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
         ),
-        tuple(Stop(each.sibling, each.container.id, each.container.name) for each in old),
-        tuple(RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
+        tuple(steps.Stop(each.sibling, each.container.id, each.container.name) for each in old),
+        tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
     specs = {network.name: _as_it_was(network) for network in observed.networks.values()}
@@ -500,11 +473,11 @@ def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions:
         rollback=(
             *build.rollback,
             *(
-                RemoveNetwork(spec.name, spec.name)
+                steps.RemoveNetwork(spec.name, spec.name)
                 for spec in blueprint.desired(conditions, slots).networks.values()
             ),
-            *(CreateNetwork(spec) for spec in specs.values()),
-            *(Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
+            *(steps.CreateNetwork(spec) for spec in specs.values()),
+            *(steps.Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
         ),
         point_of_no_return=build.point_of_no_return + len(room),
         before=_serving(observed),

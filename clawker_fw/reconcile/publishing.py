@@ -7,6 +7,7 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, SubnetTakenError, after
 from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
 from clawker_fw.reconcile.compare.relays import RelayComparison, foreign_relay
+from clawker_fw.reconcile.last_words import last_words
 from clawker_fw.reconcile.observe import inside, with_publisher
 from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack import labels
@@ -15,7 +16,6 @@ from clawker_fw.stack.relay import is_relay
 
 _READY_SECONDS = 15.0
 _LOOK_EVERY = 0.05
-_LINES = 20
 _CHOICES = 5
 """How often the network is chosen on which ports are published, when other networks are made at the same time."""
 
@@ -97,5 +97,5 @@ def _require_listening(engine: EngineReader, spec: ContainerSpec, relay: str) ->
     raise NotProvenError(
         "relay-not-ready",
         f"The relay {spec.name} does not listen, so the ports are not published.",
-        context=[*found, *(f"log: {line}" for line in engine.last_words(relay, _LINES))],
+        context=[*found, *last_words(engine, relay)],
     )

@@ -324,28 +324,24 @@ class ConvergeOptions:
         )
 
 
-def described(step: Step) -> tuple[str, str, Mapping[str, object]]:  # noqa: C901, PLR0911, PLR0912 - a table
+def described(step: Step) -> tuple[str, str, Mapping[str, object]]:
     """Return a step's kind, one line for people, and its fields in JSON, which all steps of a kind have."""
+    kind, line, fields = _described(step)
+    return kind, line, {"sibling": step.sibling, **fields} if isinstance(step, SiblingStep) else fields
+
+
+def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901, PLR0911, PLR0912 - a table
+    """Return the same as `described`, without the sibling."""
     match step:
         case ProvideImage():
             verb = "load" if step.bundled else "pull"
-            return (
-                f"{verb}-image",
-                f"{verb} image {step.reference}",
-                {"sibling": step.sibling, "image": step.reference},
-            )
+            return f"{verb}-image", f"{verb} image {step.reference}", {"image": step.reference}
         case Examine():
-            return (
-                "examine",
-                "check that the Docker host's kernel has what the firewall needs",
-                {"container": step.spec.name},
-            )
+            line = "check that the Docker host's kernel has what the firewall needs"
+            return "examine", line, {"container": step.spec.name}
         case CreateNetwork():
-            return (
-                "create-network",
-                f"create network {step.spec.name} ({step.spec.subnet})",
-                {"network": step.spec.name, "subnet": str(step.spec.subnet)},
-            )
+            name, subnet = step.spec.name, str(step.spec.subnet)
+            return "create-network", f"create network {name} ({subnet})", {"network": name, "subnet": subnet}
         case RemoveNetwork():
             return "remove-network", f"remove network {step.name}", {"network": step.name}
         case RemoveImage():
@@ -355,77 +351,48 @@ def described(step: Step) -> tuple[str, str, Mapping[str, object]]:  # noqa: C90
             shown = step.volume[:12] if generated else step.volume
             return "remove-volume", f"remove volume {shown}", {"volume": step.volume}
         case Detach():
-            return (
-                "detach",
-                f"take {step.container} off {step.name}",
-                {"container": step.container, "network": step.name},
-            )
+            line = f"take {step.container} off {step.name}"
+            return "detach", line, {"container": step.container, "network": step.name}
         case Create():
-            return (
-                "create",
-                f"create and start {step.spec.name}",
-                {"sibling": step.sibling, "container": step.spec.name},
-            )
+            return "create", f"create and start {step.spec.name}", {"container": step.spec.name}
         case Verify():
-            return (
-                "verify",
-                f"verify {step.container} serves version {version_of(step.live)}",
-                {
-                    "sibling": step.sibling,
-                    "container": step.container,
-                    "live": {name: f"sha256:{digest}" for name, digest in step.live.items()},
-                },
-            )
+            live = {name: f"sha256:{digest}" for name, digest in step.live.items()}
+            line = f"verify {step.container} serves version {version_of(step.live)}"
+            return "verify", line, {"container": step.container, "live": live}
         case Commit():
-            return "commit", f"load changed files into {step.sibling}", {"sibling": step.sibling}
+            return "commit", f"load changed files into {step.sibling}", {}
         case GiveSecrets():
             some = f"send secrets to {step.sibling}: {', '.join(step.secrets)}"
-            what = some if step.secrets else f"remove all secrets from {step.sibling}"
-            return "give", what, {"sibling": step.sibling, "secrets": [*step.secrets]}
+            line = some if step.secrets else f"remove all secrets from {step.sibling}"
+            return "give", line, {"secrets": [*step.secrets]}
         case ClaimAddress():
             announcing = f"announce the service address for {step.seconds:g} s"
-            return (
-                "claim",
-                announcing if step.seconds else "take the service address",
-                {"sibling": step.sibling, "seconds": step.seconds},
-            )
+            line = announcing if step.seconds else "take the service address"
+            return "claim", line, {"seconds": step.seconds}
         case ReleaseAddress():
-            return "release", "release the service address", {"sibling": step.sibling}
+            return "release", "release the service address", {}
         case AwaitTtl():
-            return ("wait", f"wait {step.seconds:g} s for the TTL of the old address", {"seconds": step.seconds})
+            return "wait", f"wait {step.seconds:g} s for the TTL of the old address", {"seconds": step.seconds}
         case Drain():
-            return (
-                "drain",
-                f"drain {step.name} for up to {step.seconds:g} s",
-                {"container": step.name, "seconds": step.seconds},
-            )
+            line = f"drain {step.name} for up to {step.seconds:g} s"
+            return "drain", line, {"container": step.name, "seconds": step.seconds}
         case Remove():
             return "remove", f"stop and remove {step.name}", {"container": step.name}
         case Start():
-            return "start", f"start {step.sibling}", {"sibling": step.sibling}
+            return "start", f"start {step.sibling}", {}
         case Stop():
-            return "stop", f"stop {step.name}", {"sibling": step.sibling}
+            return "stop", f"stop {step.name}", {}
         case Unpause():
-            return "unpause", f"unpause {step.sibling}", {"sibling": step.sibling}
+            return "unpause", f"unpause {step.sibling}", {}
         case Reattach():
-            return (
-                "reattach",
-                f"put {step.sibling} back on {' and '.join(name for name, _ in step.networks)}",
-                {"sibling": step.sibling, "networks": [name for name, _ in step.networks]},
-            )
+            names = [name for name, _ in step.networks]
+            return "reattach", f"put {step.sibling} back on {' and '.join(names)}", {"networks": names}
         case Rename():
-            return (
-                "rename",
-                f"name {step.sibling} {step.name}",
-                {"sibling": step.sibling, "container": step.name},
-            )
+            return "rename", f"name {step.sibling} {step.name}", {"container": step.name}
         case Publish():
             ports = [each.removesuffix("/tcp") for each in step.spec.shape.ports]
-            return (
-                "publish",
-                f"publish {', '.join(ports)} with {step.spec.name}",
-                {"container": step.spec.name, "ports": ports},
-            )
+            line = f"publish {', '.join(ports)} with {step.spec.name}"
+            return "publish", line, {"container": step.spec.name, "ports": ports}
     raise NotImplementedError(step)
 
 

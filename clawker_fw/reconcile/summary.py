@@ -11,25 +11,9 @@ from typing import Any
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Cause, Desired, Diff, Files, Finding, Layer, Observed, ObservedSibling, Sibling
+from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.steps import (
-    ClaimAddress,
-    Commit,
-    Create,
-    Drain,
-    GiveSecrets,
-    Plan,
-    ProvideImage,
-    Publish,
-    Reattach,
-    ReleaseAddress,
-    RemoveNetwork,
-    Rename,
-    SiblingStep,
-    Start,
-    Step,
-    Unpause,
-)
+from clawker_fw.reconcile.steps import Plan, SiblingStep, Step
 from clawker_fw.stack import labels
 from clawker_fw.stack.built import version_in
 from clawker_fw.stack.envoy import chains, tls_interception
@@ -62,15 +46,15 @@ class Effect(Enum):
 
 
 _EFFECTS: Mapping[type[Step], Effect] = {
-    Create: Effect.CREATED,
-    Reattach: Effect.REATTACHED,
-    Start: Effect.STARTED,
-    Unpause: Effect.UNPAUSED,
-    Commit: Effect.UPDATED,
-    ClaimAddress: Effect.ADDRESSED,
-    GiveSecrets: Effect.ENTRUSTED,
-    Rename: Effect.RENAMED,
-    ProvideImage: Effect.PROVIDED,
+    steps.Create: Effect.CREATED,
+    steps.Reattach: Effect.REATTACHED,
+    steps.Start: Effect.STARTED,
+    steps.Unpause: Effect.UNPAUSED,
+    steps.Commit: Effect.UPDATED,
+    steps.ClaimAddress: Effect.ADDRESSED,
+    steps.GiveSecrets: Effect.ENTRUSTED,
+    steps.Rename: Effect.RENAMED,
+    steps.ProvideImage: Effect.PROVIDED,
 }
 
 
@@ -139,18 +123,18 @@ def summary(
     observed: Observed,
     desired: Desired,
     found: Diff,
-    steps: Plan | FirewallError,
+    planned: Plan | FirewallError,
     *,
     version: str,
     changes: RuleChanges | None,
 ) -> Summary:
     """Return what it means to close the differences that were found.
 
-    `version` is that of the installed release. `steps` are the plan, or the error for which there is none.
+    `version` is that of the installed release. `planned` is the plan, or the error for which there is none.
     """
-    plan = steps if isinstance(steps, Plan) else Plan((), (), 0)
+    plan = planned if isinstance(planned, Plan) else Plan((), (), 0)
     effects = _effects(observed, plan)
-    relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, Publish)))
+    relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, steps.Publish)))
     return Summary(
         project=desired.project,
         absent=observed.absent,
@@ -160,17 +144,17 @@ def summary(
         changes=changes,
         builds=_builds(observed, version, found),
         reasons={cause: tuple(each for each in found.findings if each.cause is cause) for cause in Cause},
-        asked=any(isinstance(step, Create) and not step.causes for step in plan.steps),
+        asked=any(isinstance(step, steps.Create) and not step.causes for step in plan.steps),
         housekeeping=not effects and not plan.empty,
         relays=relays,
         relays_cut=any(each.container.name in relays and each.container.running for each in observed.relays),
-        refused=steps if isinstance(steps, FirewallError) else None,
+        refused=planned if isinstance(planned, FirewallError) else None,
     )
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
     """Return what becomes of each sibling: the most that happens to it."""
-    moved = any(isinstance(step, RemoveNetwork) for step in plan.steps)
+    moved = any(isinstance(step, steps.RemoveNetwork) for step in plan.steps)
     found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
     for step in plan.steps:
         if isinstance(step, SiblingStep) and (effect := _effect(step, observed, moved=moved)):
@@ -185,9 +169,10 @@ def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, .
 
 def _effect(step: Step, observed: Observed, *, moved: bool) -> Effect | None:
     """Return the effect of a step on its sibling. `moved` is whether the networks are recreated."""
-    if isinstance(step, Create) and step.sibling in observed.siblings:
+    if isinstance(step, steps.Create) and step.sibling in observed.siblings:
         return Effect.RECREATED if moved else Effect.REPLACED
-    if isinstance(step, Commit | GiveSecrets | ClaimAddress) and not step.causes:  # for the sake of another step
+    # Without causes, it is done for the sake of another step.
+    if isinstance(step, steps.Commit | steps.GiveSecrets | steps.ClaimAddress) and not step.causes:
         return None
     return _EFFECTS.get(type(step))
 
@@ -199,11 +184,11 @@ def _interruption(
     serving = {sibling for sibling, seen in observed.siblings.items() if _serves(seen, desired)}
     replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
     envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
-    released = {step.container for step in plan.steps if isinstance(step, ReleaseAddress)}
+    released = {step.container for step in plan.steps if isinstance(step, steps.ReleaseAddress)}
     drained = None
     if envoy and Sibling.ENVOY in replaced & serving:
-        drains = (s.seconds for s in plan.steps if isinstance(s, Drain) and s.container == envoy.container.id)
-        drained = next(drains, 0.0)
+        drains = [step for step in plan.steps if isinstance(step, steps.Drain)]
+        drained = next((step.seconds for step in drains if step.container == envoy.container.id), 0.0)
     stays = Sibling.ENVOY in serving.intersection(effects.get(Effect.UPDATED, ()))
     return Interruption(
         unserved=tuple(each for each in Sibling if each in affected - serving),

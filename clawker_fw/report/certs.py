@@ -14,9 +14,9 @@ from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Root
 from clawker_fw.certificates.credentials import Authorities, Pair
 from clawker_fw.certificates.store import COLLECTOR, roots_in
-from clawker_fw.certificates.validity import Certificate, Use
+from clawker_fw.certificates.validity import renewed_at
 from clawker_fw.certificates.x509 import certificate
-from clawker_fw.model import Observed, Sibling
+from clawker_fw.model import Certificate, CertificateUse, Observed, Sibling
 from clawker_fw.report.documents import Document, Moment
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live
@@ -51,7 +51,7 @@ class CertificateDocument:
     """The file; null if only a sibling or the collector has this certificate."""
     subject: str | None
     """The subject (RFC 4514); null if the file is unreadable."""
-    use: Use | None
+    use: CertificateUse | None
     """What the certificate is for."""
     names: tuple[str, ...]
     """Its alternative names. An intermediate can sign for these names, and for those below them."""
@@ -60,7 +60,7 @@ class CertificateDocument:
     expires: Moment | None
     """When it expires."""
     renewed: Moment | None
-    """When `run` or a watcher renews it."""
+    """When `run`, a watcher, or `certs export` for the collector renews it."""
     sha256: str | None
     """Its fingerprint, in hexadecimal."""
     live: tuple[Annotated[str, WithJsonSchema({"enum": [*(each.value for each in Sibling), COLLECTOR]})], ...]
@@ -117,7 +117,7 @@ def telemetry_rows(
             if fingerprint not in known:
                 known.add(fingerprint)
                 live = tuple(other for other, those in given.items() if fingerprint in those)
-                name = "ca" if each.use is Use.AUTHORITY else place
+                name = "ca" if each.use is CertificateUse.AUTHORITY else place
                 found.append(_row(name, Purpose.TELEMETRY, None, each, live))
     return found
 
@@ -134,10 +134,7 @@ def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
             said = [each for pem in given if (each := _read(pem))]
             found[sibling.value] = {each.fingerprint: each for each in said}
         if seen.probe and (shown := seen.probe.collector):
-            said_of_it = Certificate(
-                shown.subject, Use.SERVER, shown.names, shown.begins, shown.ends, shown.fingerprint
-            )
-            found[COLLECTOR] = {shown.fingerprint: said_of_it}
+            found[COLLECTOR] = {shown.fingerprint: shown}
     return found
 
 
@@ -160,7 +157,7 @@ def _row(
         names=said.names if said else (),
         begins=rfc3339(said.begins) if said else None,
         expires=rfc3339(said.ends) if said else None,
-        renewed=rfc3339(said.renewed_at) if said else None,
+        renewed=rfc3339(renewed_at(said.begins, said.ends)) if said else None,
         sha256=said.fingerprint if said else None,
         live=live,
     )

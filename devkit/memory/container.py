@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from clawker_fw.model import (
     ATTACHED,
     NO_RECORDS,
+    Certificate,
     ContainerSpec,
     ContainerSummary,
     ContainerView,
@@ -15,7 +16,6 @@ from clawker_fw.model import (
     Records,
     Refused,
     Restart,
-    ServerCertificate,
     Trial,
     Usage,
 )
@@ -71,7 +71,7 @@ class MemoryContainer:
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
-    collector: ServerCertificate | None = None
+    collector: Certificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     helper_restarts: tuple[Restart, ...] = ()

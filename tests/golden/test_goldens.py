@@ -37,7 +37,7 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.desired import Blueprint, Capacities, Conditions, desired
+from clawker_fw.reconcile.desired import Blueprint, Conditions, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.report import documents, explaining, fleet_text, text
@@ -48,9 +48,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
-from clawker_fw.settings.values import ResourceSettings
-from clawker_fw.stack import coredns, labels, virtual
-from clawker_fw.stack.envoy import sibling as envoy
+from clawker_fw.stack import labels, virtual
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.telemetry import Serving
 from clawker_fw.stack.envoy.tls_interception import clusters, table
@@ -95,7 +93,7 @@ INSPECTED = (
     {"dst": "other.example.org", "port": 8443},
 )
 ADDRESSES = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
-CAPACITIES = Capacities(*(each.capacity(ResourceSettings(), Machine(2, 8 << 30)) for each in (envoy, coredns)))
+MACHINE = Machine(2, 8 << 30)
 
 Check = Callable[[str, bytes], None]
 
@@ -133,7 +131,7 @@ def pretty(content: bytes) -> bytes:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """Every boot and hot file of a sibling, byte for byte."""
-    wanted = desired(blueprint, Conditions(addressing(blueprint), CAPACITIES), Slots(0, 1)).siblings[sibling]
+    wanted = desired(blueprint, Conditions(addressing(blueprint), MACHINE), Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
             continue
@@ -143,7 +141,7 @@ def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
     """The shape of each container."""
-    wanted = desired(blueprint, Conditions(addressing(blueprint), CAPACITIES), Slots(1, 0)).siblings[sibling]
+    wanted = desired(blueprint, Conditions(addressing(blueprint), MACHINE), Slots(1, 0)).siblings[sibling]
     golden(f"{sibling}/shape.json", pretty(json.dumps(labels.shape_fields(wanted.shape)).encode()))
 
 

@@ -10,9 +10,8 @@ import pytest
 from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.certificates.store import TelemetryStore
-from clawker_fw.certificates.validity import Use
 from clawker_fw.certificates.x509 import certificate, judge
-from clawker_fw.model import ServerCertificate, Sibling
+from clawker_fw.model import CertificateUse, Sibling
 from clawker_fw.private_files import write_private
 
 NOW = 1_800_000_000.0
@@ -46,15 +45,15 @@ def test_what_is_minted(store: TelemetryStore) -> None:
     """The authority, a client certificate for each sibling, and a server certificate have their uses and names."""
     found = credentials(store)
     authority = certificate(found.trust)
-    assert (authority.use, authority.ends - NOW) == (Use.AUTHORITY, 3653 * DAY)
+    assert (authority.use, authority.ends - NOW) == (CertificateUse.AUTHORITY, 3653 * DAY)
     for sibling in Sibling:
         client = certificate(found.of(sibling).certificate)
-        assert (client.use, client.names) == (Use.CLIENT, (f"spiffe://clawker-fw/demo/{sibling}",))
+        assert (client.use, client.names) == (CertificateUse.CLIENT, (f"spiffe://clawker-fw/demo/{sibling}",))
         assert (NOW - client.begins, client.ends - NOW) == (3600, 90 * DAY)
     for host in ("collector.test", "192.0.2.7"):
         trust, pair = store.collector(host)
         assert (trust, certificate(pair.certificate).names) == (found.trust, (host,))
-        assert certificate(pair.certificate).use is Use.SERVER
+        assert certificate(pair.certificate).use is CertificateUse.SERVER
         assert store.collector(host)[1] == pair
     assert judge(found).unusable(NOW, 3600) == ""
 
@@ -78,38 +77,22 @@ def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Pa
 
 def shown(pair: Pair) -> Running:
     """Return a stack to which a collector has shown its certificate."""
-    said = certificate(pair.certificate)
-    return Running(collector=ServerCertificate(said.subject, said.names, said.begins, said.ends, said.fingerprint))
+    return Running(collector=certificate(pair.certificate))
 
 
 LATER = NOW + 250 * DAY
 """When a collector's certificate of now should have been renewed, for 6 days."""
 
 
-def test_an_exported_certificate_is_renewed_and_asked_for(tmp_path: Path) -> None:
-    """From two thirds of its life on, a run makes another one, and the user is told until it has been exported."""
+def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path: Path) -> None:
+    """From two thirds of its life on, until the collector shows another one. It need not be one of ours."""
     at(tmp_path, NOW).provide()
     _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
-    assert at(tmp_path, NOW + 240 * DAY).provide().due == ()
-    (sentence,) = at(tmp_path, LATER, keeps=False).provide().due
-    assert (tmp_path / "collector.crt").read_bytes() == first.certificate
-    assert at(tmp_path, LATER).provide().due == (sentence,)
+    assert at(tmp_path, NOW + 240 * DAY).provide(shown(first)).due == ()
+    (sentence,) = at(tmp_path, LATER, keeps=False).provide(shown(first)).due
     assert "certificate expires at" in sentence
     assert "certs export collector DIR" in sentence
-    kept = (tmp_path / "collector.crt").read_bytes()
-    assert kept != first.certificate
-    assert at(tmp_path, LATER + DAY).provide().due == (sentence,)
-    assert (tmp_path / "collector.crt").read_bytes() == kept  # renewed once
-    assert "has expired at" in at(tmp_path, NOW + 366 * DAY).provide().due[0]
-    _, second = at(tmp_path, LATER).export("collector.test", tmp_path / "tls")
-    assert second.certificate == kept
-    assert at(tmp_path, LATER).provide().due == ()
-
-
-def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
-    """A certificate that the collector has not read yet is no renewal, and neither need it be one of ours."""
-    at(tmp_path, NOW).provide()
-    _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
+    assert "has expired at" in at(tmp_path, NOW + 366 * DAY).provide(shown(first)).due[0]
     _, second = at(tmp_path, LATER).export("collector.test", tmp_path / "tls")
     assert first != second
     assert len(at(tmp_path, LATER).provide(shown(first)).due) == 1
@@ -122,19 +105,6 @@ def test_what_the_collector_shows_counts(tmp_path: Path) -> None:
     assert "use another one" in own.provide(shown(first)).due[0]
 
 
-def test_another_authority_is_exported_before_it_is_forgotten(tmp_path: Path) -> None:
-    """A collector that knows only the former one refuses both siblings."""
-    at(tmp_path, NOW).provide()
-    _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
-    at(tmp_path, NOW + DAY).rotate(authority=True)
-    (sentence,) = at(tmp_path, NOW + DAY).provide(shown(first)).due
-    assert "another one since the collector's was exported" in sentence
-    trust, second = at(tmp_path, NOW + DAY).export("collector.test", tmp_path / "tls")
-    assert x509.is_issued_by(second.certificate, trust)
-    assert not x509.is_issued_by(first.certificate, trust)
-    assert at(tmp_path, NOW + DAY).provide().due == ()
-
-
 def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
     """From two thirds of its ten years on, the user is told what to do, and the new one is not asked for again."""
     at(tmp_path, NOW).provide()
@@ -145,40 +115,6 @@ def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
     assert "certs rotate --authority" in sentence
     at(tmp_path, old).rotate(authority=True)
     assert at(tmp_path, old).provide().due == ()
-
-
-def test_a_machine_asks_only_for_what_it_can_export(tmp_path: Path) -> None:
-    """Where another machine's authority is in use, an export of this one would cut the collector off."""
-    former, new = at(tmp_path / "former", NOW), at(tmp_path / "new", NOW + DAY)
-    former.provide()
-    former.export("collector.test", tmp_path / "out")
-    running = live(credentials(new))
-    _, pair = new.export("collector.test", tmp_path / "out")
-    assert at(tmp_path / "former", NOW + DAY).provide(running).due == ()
-    at(tmp_path / "new", LATER).provide()
-    running = replace(shown(pair), credentials=credentials(at(tmp_path / "new", LATER)), any=True)
-    for name, advice in (("former", "use another one"), ("new", "certs export collector DIR")):
-        (sentence,) = at(tmp_path / name, LATER + DAY, keeps=False).provide(running).due
-        assert advice in sentence
-
-
-NOTED = '{"authority": "x", "certificate": {"subject": "", "names": [], "begins": %s, "ends": 1, "sha256": ""}}'
-"""The note of an export, without a time."""
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "[]", "{}", '{"authority": "x", "certificate": {"names": []}}'),
-        *(NOTED % begins for begins in ('"x"', "null", "[]", "Infinity", "NaN")),
-    ],
-)
-def test_a_spoiled_note_of_an_export_is_ignored(text: str, store: TelemetryStore, tmp_path: Path) -> None:
-    """It costs a warning, and no certificate."""
-    store.provide()
-    store.export("collector.test", tmp_path / "tls")
-    (tmp_path / "here" / "exported.json").write_text(text)
-    assert at(tmp_path / "here", LATER).provide().due == ()
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from clawker_fw.model import Files, Machine, Sibling, Slots
-from clawker_fw.reconcile.desired import Capacities, Conditions, desired
+from clawker_fw.reconcile.desired import Conditions, desired
 from clawker_fw.reconcile.summary import ends_connections
 from clawker_fw.rules.policy import Policy
-from clawker_fw.settings.values import ResourceSettings
-from clawker_fw.stack import coredns, virtual
+from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy import chains
-from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
 from clawker_fw.stack.envoy.telemetry import Serving
@@ -74,8 +72,7 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
     before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # whose numbers a stack keeps
     kept = virtual.assigned(before, virtual.Numbers(), addresses.room)
     numbers = virtual.assigned(blueprint.policy.opaque, kept, addresses.room)
-    has = Capacities(*(each.capacity(ResourceSettings(), Machine(2, 8 << 30)) for each in (envoy, coredns)))
-    wanted = desired(blueprint, Conditions(replace(addresses, numbers=numbers), has), Slots(0, 0))
+    wanted = desired(blueprint, Conditions(replace(addresses, numbers=numbers), Machine(2, 8 << 30)), Slots(0, 0))
     return wanted.siblings[Sibling.ENVOY].hot
 
 

@@ -137,14 +137,6 @@ def test_modes_that_the_record_lacks(place: str, memory: MemoryEngine, newer: Bl
     require_upgrade(memory, newer, ("boot" if path.startswith("boot") else "hot", path))
 
 
-def test_a_mode_as_it_was_recorded_is_an_upgrade(memory: MemoryEngine, newer: Blueprint) -> None:
-    """A release that gives a file another mode finds the former one as its release made it."""
-    files = memory.inside(COREDNS).files
-    files["boot/Corefile"] = replace(files["boot/Corefile"], mode=0o640)
-    forget(memory, COREDNS, lambda record: record["attributes"].update({"boot/Corefile": "0640 0:0"}))
-    require_upgrade(memory, newer, ("boot", "boot/Corefile"))
-
-
 def test_a_resource_that_the_commit_lacks(memory: MemoryEngine, newer: Blueprint) -> None:
     """A release that proves one resource more, or by another digest, finds no tampering in the last commit."""
     files = memory.inside(COREDNS).files

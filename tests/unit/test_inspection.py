@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
-from clawker_fw.certificates.store import BUNDLE, InspectionStore
+from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.stack.envoy import signing
 
@@ -167,7 +167,7 @@ def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
     first = at(tmp_path).provide(NAMES)
     assert first.reason == ""
     (root,) = tmp_path.glob("inspection-*.crt")
-    assert first.trust == root.read_bytes() == (tmp_path / BUNDLE).read_bytes()
+    assert first.trust == root.read_bytes()
     assert {stat.S_IMODE(each.stat().st_mode) for each in tmp_path.iterdir()} == {0o600}
     assert all(first.intermediates[0].key not in each.read_bytes() for each in tmp_path.iterdir())
     assert first.renewed_at is not None
@@ -238,47 +238,6 @@ def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str,
     assert file.read_bytes() == content
 
 
-@pytest.mark.parametrize("copy", ["here", "live"])
-def test_a_rotation_restores_a_certificate(tmp_path: Path, copy: str) -> None:
-    """The root goes on signing until agents have had time to get the new one, so no connection fails."""
-    first = at(tmp_path).provide(NAMES)
-    (file,) = tmp_path.glob("inspection-*.crt")
-    file.write_bytes(b"")
-    if copy == "live":
-        (tmp_path / BUNDLE).write_bytes(b"")
-    at(tmp_path, NOW + DAY).rotate(live=first.trust)
-    assert file.read_bytes() == first.trust
-    after = at(tmp_path, NOW + DAY).provide((*NAMES, "new.test"), live(first))
-    former = authority.read_root(Pair(first.trust, b""))
-    assert not after.reason
-    assert all(authority.judge(pair, [former]) for pair in after.intermediates)
-    assert after.trust.count(b"BEGIN") == 2
-
-
-def test_a_rotation_goes_on_without_a_damaged_key(tmp_path: Path) -> None:
-    """The certificate stays trusted and live intermediates stay in use; the new root signs for everything else."""
-    first = at(tmp_path).provide(NAMES)
-    (key,) = tmp_path.glob("inspection-*.key")
-    key.write_bytes(b"")
-    at(tmp_path, NOW + DAY).rotate(live=first.trust)
-    assert not key.exists()
-    after = at(tmp_path, NOW + DAY).provide(NAMES, live(first))
-    assert (after.reason, after.intermediates) == ("", first.intermediates)
-    assert after.trust.count(b"BEGIN") == 2
-    assert at(tmp_path, NOW + 21 * DAY).provide(NAMES, live(after)).intermediates != first.intermediates
-
-
-def test_a_rotation_makes_a_root_where_no_copy_is_left(tmp_path: Path) -> None:
-    """A damaged certificate that no bundle has is removed: nothing that it signed is in use."""
-    at(tmp_path).provide(NAMES)
-    (file,) = tmp_path.glob("inspection-*.crt")
-    for each in (file, tmp_path / BUNDLE):
-        each.write_bytes(b"")
-    at(tmp_path).rotate()
-    assert not file.exists()
-    assert at(tmp_path).provide(NAMES).intermediates
-
-
 # --- rotation -------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +249,6 @@ def test_a_rotation_overlaps(tmp_path: Path) -> None:
     assert announced.intermediates == first.intermediates
     assert announced.trust.endswith(first.trust)
     assert announced.trust.count(b"BEGIN") == 2
-    assert (tmp_path / BUNDLE).read_bytes() == announced.trust
     renewed = at(tmp_path, NOW + 21 * DAY).provide(NAMES, live(announced))
     (new,) = renewed.intermediates
     newest, former = (authority.read_root(Pair(each, b"")) for each in certificates(renewed.trust))

@@ -290,20 +290,14 @@ def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Bl
     assert planned(memory, wanted) == expected
 
 
-def test_rules_go_to_envoy_before_coredns(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Envoy receives new rules before names resolve."""
+def test_what_is_committed(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """Envoy receives new rules before names resolve. What a process has not loaded by then takes another one."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     assert planned(memory, changed) == ["---", "commit to envoy, then commit to coredns"]
-
-
-def test_a_list_of_names_alone_leaves_envoy_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Only the differing sibling gets a commit."""
+    kept = memory.inside("clawker-coredns").files[POLICY]
     memory.inside("clawker-coredns").files[POLICY] = public(b"")
     assert planned(memory, wanted) == ["---", "commit to coredns"]
-
-
-def test_a_commit_that_was_not_taken_becomes_a_replacement(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A process that has still loaded something else after a commit is replaced."""
+    memory.inside("clawker-coredns").files[POLICY] = kept
     memory.inside("clawker-envoy").live["listeners"] = "older"
     assert planned(memory, wanted)[1] == "commit to envoy"
     assert planned(memory, wanted, replace_uncommitted=True)[0] == "create envoy-next"
@@ -329,13 +323,6 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
         {"envoy": "10.213.1.11"},
         {"b.test": {"at": "envoy"}, PAGE: {"at": "envoy"}},
     )
-
-
-def test_a_file_changed_by_hand_is_committed_as_it_should_be_now(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A file changed by hand is committed with the current rules, and the other sibling is left alone."""
-    changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
-    memory.inside("clawker-envoy").files["hot/lds/listeners.json"] = public(b"{}")
-    assert planned(memory, changed, causes=TAMPER) == ["---", "commit to envoy"]
 
 
 def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:

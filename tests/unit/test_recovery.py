@@ -25,7 +25,7 @@ from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
-from clawker_fw.reconcile.steps import AwaitTtl, ClaimAddress, ConvergeOptions, ReleaseAddress
+from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report.documents.drift import DriftDocument
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
@@ -166,24 +166,6 @@ def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> No
     assert stacks.found(engine, wanted[2]) == set()
 
 
-def test_a_log_that_can_not_be_read_hides_no_failure(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The replacement is what has failed; that its last words are missing is a line of the context."""
-    engine = NeverReady()
-    first = up(engine, release)
-    engine.broken = True
-
-    def unread(*_: object) -> tuple[str, ...]:
-        raise EngineError("engine-error", "The engine could not read the log.", context=["no driver"])
-
-    monkeypatch.setattr(engine, "last_words", unread)
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
-    assert caught.value.code == "replacement-not-ready"
-    assert any(
-        "could not be read: The engine could not read the log. no driver" in line for line in caught.value.context
-    )
-
-
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
     """The next comparison shows the failed attempt and its reason, until the stack is current."""
     engine = NeverReady()
@@ -214,23 +196,13 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     engine = NeverReady()
     engine.broken = True
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    first = _not_ready(engine, wanted)
-    assert first.hint == "What was created has been removed. Nothing serves now, as before this run."
+    assert _not_ready(engine, wanted).hint == "What was created has been removed. Nothing serves now."
     engine.broken = False
     stacks.converged(engine, wanted)
     engine.broken = True
-    again = ConvergeOptions(0, replace_all=True)
-    served = _not_ready(engine, wanted, again)
-    assert served.hint == "What was created has been removed. The former envoy and coredns still serve."
     engine.inside("clawker-coredns").silent = "timeout"
-    silent = _not_ready(engine, wanted, again)
-    assert silent.hint == (
-        "What was created has been removed. The former coredns does not answer: run `clawker-fw run` again."
-    )
-    engine.inside("clawker-coredns").silent = ""
-    engine.remove("clawker-envoy")
-    alone = _not_ready(engine, wanted)
-    assert alone.hint.endswith("The former coredns still serves. There is no envoy, as before this run.")
+    served = _not_ready(engine, wanted, ConvergeOptions(0, replace_all=True))
+    assert served.hint == "What was created has been removed. The former envoy still serves."
 
 
 _PLAIN = ConvergeOptions(0)
@@ -437,29 +409,6 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
-def test_everything_that_is_left_after_a_stop_is_named(release: Release) -> None:
-    """Both siblings are retired in parallel, and what is not completed remains for the next run."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
-    started: list[Progress] = []
-
-    def on_progress(progress: Progress) -> None:
-        if isinstance(progress.step, ReleaseAddress | AwaitTtl):  # the first step of each
-            started.append(progress)
-
-    with pytest.raises(StoppedError) as caught:
-        converge.converge(
-            engine,
-            lambda: wanted,
-            ConvergeOptions(0, replace_all=True),
-            converge.RunContext(on_progress, lambda: bool(started)),
-        )
-    left = "\n".join(caught.value.context)
-    assert "stop and remove clawker-envoy" in left
-    assert "stop and remove clawker-coredns" in left
-    assert len(set(caught.value.context)) == len(caught.value.context)
-
-
 def _itself(wanted: Blueprint) -> Blueprint:
     return wanted
 
@@ -478,25 +427,9 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         with pytest.raises(StoppedError) as caught:
             converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
         assert caught.value.exit_code == 130
-        assert caught.value.context[0].startswith("left: ")
-        assert caught.value.hint.endswith("Agents are served in the meantime.")
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point
-
-
-def test_nobody_is_said_to_be_served_before_the_stack_is_up(release: Release) -> None:
-    """A first run that was stopped, and one that moves the stack to other networks, leave agents without it."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
-    moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
-    for blueprint in (wanted, moved):
-        seen: list[Progress] = []
-        run_context = converge.RunContext(seen.append, partial(_after, seen, 2))
-        with pytest.raises(StoppedError) as caught:
-            converge.converge(engine, partial(_itself, blueprint), ConvergeOptions(0), run_context)
-        assert caught.value.hint == "Run the command again: it completes the remaining steps."
-        stacks.converged(engine, wanted)
 
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
