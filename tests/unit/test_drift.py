@@ -409,6 +409,24 @@ def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, rel
     assert versions() == {}
 
 
+def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine, release: Release) -> None:
+    """An Envoy older than the pinned one is a warning, not drift; there is none for a newer or bundled one."""
+
+    def warned(build: str, **images: str) -> list[str]:
+        blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
+        stacks.converged(memory, blueprint)
+        memory.inside("clawker-envoy").build = build
+        seen = pipeline.compare(memory, blueprint)
+        assert seen.diff.verdict is Verdict.CURRENT
+        return [each.code for each in seen.advice]
+
+    reference = "proxy@sha256:" + "1" * 64
+    assert warned("6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL", envoy=reference) == ["envoy-outdated"]
+    assert warned("6f0b1e9a/99.0.0/Clean/RELEASE/BoringSSL", envoy=reference) == []
+    assert warned("memory", envoy=reference) == []
+    assert warned("6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL") == []
+
+
 def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A network is never recreated under an agent, but without agents it is."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
