@@ -118,7 +118,7 @@ def denials(
     refusals = with_counted(engine, found, begun.refusals())
     answered = answer(refusals, names, wanted, advising, stamp(now).decode())
     if as_rules:
-        terminal.answer(report.rules_text(answered.targets(), answered.widened(now)))
+        terminal.answer(report.rules_text(answered.rules(now)))
     elif format_ is Format.JSON:
         from clawker_fw.report.documents.denials import DenialsDocument
 

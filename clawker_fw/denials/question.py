@@ -156,7 +156,7 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
     elif found.claimed_by not in {None, found.own} or _restricted(found):
         return None
     remedy = remedy_of(found)
-    if remedy is None or remedy.allow is None or not {*remedy.opens} <= _SAID:
+    if remedy is None or not (remedy.allow and remedy.command) or not {*remedy.opens} <= _SAID:
         return None
     return Question(
         found.target,

@@ -10,14 +10,12 @@ from rich.text import Text
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.denials.following import Missed
 from clawker_fw.denials.refusal import Refusal
-from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, suggested
 from clawker_fw.denials.tally import Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
-from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.edits import Addition
 from clawker_fw.settings.edit.splice import pair
 
@@ -124,27 +122,13 @@ def gap_text(sibling: Sibling, gap: Gap) -> str:
     )
 
 
-def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
-    """Return the rules that would allow what agents wanted, as they are written in the settings.
-
-    `widened` are rules for hosts of which requests were refused, with these requests.
-    """
+def rules_text(rules: Sequence[Rule]) -> str:
+    """Return the rules that would allow what was refused, as they are written in the settings."""
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
-    found = list(suggested(targets))
-    if not widened and all(wider for _, wider in found):
-        return "\n".join([*lines, "rules: []"])
-    lines.append("rules:")
-    for rule in widened:
+    lines.append("rules:" if rules else "rules: []")
+    for rule in rules:
         if rule.place:
             lines.append(f"  # In place of the rule in {visible(rule.place)}:")
-        lines += _written(rule)
-    for rule, wider in found:
-        if wider:
-            lines.append(f"  # Wider, in place of {NAMES_OF_A_SUBTREE} or more of these: all below one name.")
-        lines += [f"  # {line[2:]}" for line in _written(rule)] if wider else _written(rule)
+        first, *others = Addition(rule, rule.note).fields.items()
+        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
     return "\n".join(lines)
-
-
-def _written(rule: Rule) -> list[str]:
-    first, *others = Addition(rule, rule.note).fields.items()
-    return [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]

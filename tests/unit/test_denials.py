@@ -1,4 +1,4 @@
-"""Counting refusals, and the rules that are suggested for them."""
+"""Counting refusals."""
 
 import gzip
 import json
