@@ -103,7 +103,7 @@ def _reply(asked: Question, arriving: Arriving) -> Reply | None:
         line = os.read(sys.stdin.fileno(), _MOST_TYPED)
         if not line:  # end of input
             break
-        if reply := typed(line.decode(errors="replace"), asked):
+        if reply := typed(line.decode(errors="replace")):
             return reply
         questions.show_misunderstood()
     terminal.answer("")

@@ -65,7 +65,7 @@ def _facts(question: Question) -> Iterator[tuple[str, str]]:
     if question.near:
         yield "near", near_text(question.near)
     yield "allowing", meaning(question)
-    yield "same as", question.allow_command("" if question.lasting_only else USUAL)
+    yield "same as", question.allow_command(USUAL)
     for place, (key, words) in enumerate(_answers(question)):
         yield "" if place else "answers", f"{key:5}  {words}"
 
@@ -83,19 +83,13 @@ def _named(agents: Sequence[str]) -> str:
 
 def meaning(question: Question) -> str:
     """Return what allowing it means."""
-    if request := question.request:
-        return (
-            f"every agent may send {request.method} requests for {request.path}"
-            f"{' and everything below it' if question.below else ''}; the rule says for how long"
-        )
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
     return f"{_ANYTHING}, {_HOW.get(question.target.protocol, 'on this port')}"
 
 
 def _answers(question: Question) -> Iterator[tuple[str, str]]:
-    if not question.lasting_only:
-        yield "y", "allow it for 30 minutes; or type a time, such as 2h"
+    yield "y", "allow it for 30 minutes; or type a time, such as 2h"
     yield "a", "allow it always"
     yield "m", f"ask nothing more for {_named(question.agents)}, for now"
     yield "n", "deny it, and never ask again"
