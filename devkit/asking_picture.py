@@ -32,7 +32,7 @@ def asked(folder: Path) -> str:
         for number in range(10_000):
             shown.refuse("tests", f"{number:x}.upload.example")
         shown.type("y\n")
-        shown.shows("more from tests")
+        shown.shows("and 19 more")
         shown.type("m\n")
         shown.shows("No more questions of tests")
         return shown.styled

@@ -7,8 +7,7 @@ from pydantic import PositiveInt
 
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
-from clawker_fw.denials.refusal import Counted, Refusals
-from clawker_fw.denials.tally import Gap
+from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.model import Sibling

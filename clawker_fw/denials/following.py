@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from clawker_fw.background import in_background
 from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
-from clawker_fw.denials.refusal import Counted, read_lines
-from clawker_fw.denials.tally import Gap, Numbering
+from clawker_fw.denials.refusal import Counted, Gap, records_in, refusals_in
+from clawker_fw.denials.tally import Numbering
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import last_run
@@ -98,7 +98,7 @@ class Following:
         last = self._last[container]
         if last is None and container not in self._from:
             self._from[container] = stamp(self._reader.clock())
-            self._numbering[container].add(last_run(self._reader, container, 1))
+            self._numbering[container].add(records_in(last_run(self._reader, container, 1)))
             return 0
         last = last or self._from.get(container, b"")
         if not last:
@@ -114,8 +114,9 @@ class Following:
         """Tell of the lines that are new, and where some are missing."""
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
-        for gap in self._numbering[container].add(fresh):
+        records = list(records_in(fresh))
+        for gap in self._numbering[container].add(records):
             self._arrived.put(Missed(sibling, gap))
-        for each in read_lines(sibling, fresh):
+        for each in refusals_in(sibling, records):
             self._arrived.put(each)
         self._last[container] = max([before, *fresh])

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.denials.following import Missed
-from clawker_fw.denials.refusal import Refusal
-from clawker_fw.denials.tally import Gap
+from clawker_fw.denials.refusal import Gap, Refusal
 from clawker_fw.model import Sibling
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible

@@ -204,29 +204,19 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
 
 
 def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
-    """Return both values; of two long lists only what differs, with one word before it."""
-    if not (isinstance(running, tuple) and isinstance(desired, tuple) and min(len(running), len(desired)) > 1):
+    """Return both values; of two lists only what the other has not, unless they differ in order alone."""
+    if not (isinstance(running, tuple) and isinstance(desired, tuple)) or {*running} == {*desired}:
         return running, desired
-    same = _alike(running, desired)
-    end = _alike(running[same:][::-1], desired[same:][::-1])
-    start = max(0, same - 1)
-    before, after = ("…",) if start else (), ("…",) if end else ()
-    return (
-        (*before, *running[start : len(running) - end], *after),
-        (*before, *desired[start : len(desired) - end], *after),
+    return tuple(each for each in running if each not in desired), tuple(
+        each for each in desired if each not in running
     )
-
-
-def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _shown(value: object) -> str:
     """Return a value shortened for a table. The JSON answer has it in full."""
     text = "nothing" if value is None or value == () else value
     if isinstance(text, tuple):
-        text = " ".join(part if part == "…" else shlex.quote(str(part)) for part in text)
+        text = shlex.join(text)
     text = str(text)
     if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{33,}}(, .*)?", text):
         return f"{found[1]}…{found[2] or ''}"

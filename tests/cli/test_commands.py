@@ -40,7 +40,7 @@ def test_the_way_of_a_newcomer(command: Command) -> None:
     assert answer["rules"] == 2
     assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
     assert all(each["live_version"] for each in answer["siblings"])
-    assert "docker run --rm -it --network clawker-net --dns 10.213.1.53" in command("status").out
+    assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
 
     down = command("down", "--format", "json")
     assert down.code == 0

@@ -18,7 +18,7 @@ from clawker_fw.denials.waiting import Waiting
 from clawker_fw.diagnose.explanation import Difference, Explainer
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling
-from clawker_fw.report.questions import meaning, more_text
+from clawker_fw.report.questions import meaning
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of
@@ -327,25 +327,20 @@ def test_ten_thousand_names_of_one_agent() -> None:
     first = held.take()
     assert first
     assert first.host == "n0.test"
-    assert more_text(held.more) == "and 19 more from builder, 1 more from tests"
+    assert held.more == 20
     assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
     held.close()
     second = held.take()
     assert second
     assert second.host == "b.test"
-    for number in range(waiting.MOST_WAITING):
-        held.add(refusal(f"m{number}.test"), "builder")
-    assert more_text(held.more) == "and at least 20 more from builder"
 
 
 def test_many_agents() -> None:
-    """More agents than a network has take bounded memory, and the line stays short."""
+    """More agents than a network has take bounded memory."""
     held = Waiting()
     for number in range(2 * waiting.MOST_AGENTS):
         held.add(refusal(f"n{number}.test"), f"agent-{number}")
-    assert len(held.more) == waiting.MOST_AGENTS
-    assert more_text(held.more).endswith(", 997 more from 997 others")
-    assert len(more_text(held.more)) < 120
+    assert held.more == waiting.MOST_AGENTS
 
 
 def test_a_muted_agent() -> None:
@@ -360,14 +355,3 @@ def test_a_muted_agent() -> None:
     assert held.take() is None
     held.add(refusal("b.test"), "tests")
     assert held.take()
-
-
-def test_what_is_allowed_and_still_refused_is_told_once() -> None:
-    """An approved host that Envoy can't reach is no silent failure, and no new question."""
-    held = Waiting()
-    held.allowed("a.test")
-    for _ in range(3):
-        held.add(refusal("a.test", "private-address"), "builder")
-    held.add(refusal("b.test", "private-address"), "builder")
-    assert [each.refusal.reason for each in held.failing()] == ["private-address"]
-    assert not list(held.failing())

@@ -6,7 +6,7 @@ from dataclasses import replace
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import RefusedError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import Sibling, Usage, Use
+from clawker_fw.model import Sibling, Usage
 from clawker_fw.stack.labels import sibling_of
 
 
@@ -33,26 +33,11 @@ def together(known: Sequence[Usage]) -> Usage:
     latest = max(apart, key=lambda each: each.now)
     if len(apart) == 1:
         return latest
-    found: dict[tuple[str, str, int], Use] = {}
-    for use in (use for each in apart for use in each.uses):
-        key = use.protocol, use.name, use.port
-        found[key] = _sum(found[key], use) if key in found else use
     ports = {port for each in apart for port in each.open}
     return replace(
         latest,
         since=min(each.since for each in apart),
-        uses=tuple(found.values()),
+        uses=tuple(use for each in apart for use in each.uses),
         lost=sum(each.lost for each in apart),
         open={port: sum(each.open.get(port, 0) for each in apart) for port in sorted(ports)},
-    )
-
-
-def _sum(one: Use, other: Use) -> Use:
-    return replace(
-        one,
-        first=min(one.first, other.first),
-        last=max(one.last, other.last),
-        connections=one.connections + other.connections,
-        received=one.received + other.received,
-        sent=one.sent + other.sent,
     )

@@ -7,8 +7,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
 from clawker_fw.denials.following import Missed
-from clawker_fw.denials.refusal import Counted
-from clawker_fw.denials.tally import Gap
+from clawker_fw.denials.refusal import Counted, Gap
 from clawker_fw.model import Sibling
 from clawker_fw.report.denials import is_failure
 from clawker_fw.report.documents import Document, Moment

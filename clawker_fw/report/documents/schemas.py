@@ -28,12 +28,12 @@ from clawker_fw.report.documents.rules import (
     RulesUnusedDocument,
 )
 from clawker_fw.report.documents.run import DownDocument, RunDocument
-from clawker_fw.report.documents.status import StatusDocument
 from clawker_fw.report.fleet import FleetStatusDocument
 from clawker_fw.report.fleet_denials import FleetDenialsDocument
 from clawker_fw.report.overview import StacksAnswer
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer
+from clawker_fw.report.status import StatusDocument
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
