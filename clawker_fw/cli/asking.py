@@ -16,9 +16,8 @@ from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
-from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
-from clawker_fw.denials.refusal import Counted
+from clawker_fw.denials.refusal import Counted, Gap
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
@@ -34,7 +33,7 @@ _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """How many times longer the program rests than it has looked at something that it does not ask about."""
 
-Told = tuple[Counted | Missed, str]
+Told = tuple[Counted | Gap, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
 
 
@@ -49,7 +48,7 @@ class Arriving:
     def _take_in(self, told: Iterator[Told]) -> None:
         try:
             for counted, agent in told:
-                if not isinstance(counted, Missed):
+                if not isinstance(counted, Gap):
                     with self._changed:
                         self._waiting.add(counted, agent or counted.refusal.agent)
                         self._changed.notify()

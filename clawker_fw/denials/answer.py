@@ -10,7 +10,6 @@ from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.diagnose.simulation import Opened
-from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
@@ -82,7 +81,7 @@ class DenialsAnswer:
     suppressed: tuple[Suppressed, ...] = ()
     unattributed: int = 0
     tried: int = 0
-    gaps: tuple[tuple[Sibling, Gap], ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     def rules(self, now: float) -> Sequence[Rule]:
         """Return rules that allow what was refused, at a time in seconds since 1970. One with a place is changed.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clawker_fw.engine.outputs import STAMP
-from clawker_fw.model import Sibling
+from clawker_fw.model import Moment, Sibling
 from clawker_fw.rules.reasons import Reason
 
 _BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
@@ -60,10 +60,13 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Between these times (RFC 3339), lines of a log are missing, nobody knows how many. An empty one is open."""
+    """Where lines of a sibling's log are missing."""
 
-    since: str
-    until: str
+    sibling: Sibling
+    since: Moment
+    """When the last line before it was written, by the engine's clock."""
+    until: Moment | None
+    """When the first line after it was written; null if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class Refusals:
     counted: tuple[Counted, ...]
     more: int = 0
     suppressed: Mapping[str, int] = field(default_factory=dict)
-    gaps: tuple[tuple[Sibling, Gap], ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def records_in(lines: Iterable[bytes]) -> Iterator[Record]:

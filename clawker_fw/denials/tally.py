@@ -31,7 +31,8 @@ class Numbering:
     full loses some lines without a trace.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sibling: Sibling) -> None:
+        self._sibling = sibling
         self.last = 0
         """The number of the last line, or 0 if none had one."""
         self._stamp = ""
@@ -42,13 +43,14 @@ class Numbering:
         for moment, record in records:
             if number := number_in(record, "line"):
                 if self.last and number > self.last + 1:
-                    gaps.append(Gap(self._stamp, moment))
+                    gaps.append(Gap(self._sibling, self._stamp, moment))
                 self.last, self._stamp = number, moment
         return gaps
 
     def missing_after(self, written: int | None) -> Gap | None:
         """Return the gap at the end of a log, if more lines were written than the last one's number says."""
-        return Gap(self._stamp, "") if written is not None and written > self.last > 0 else None
+        missing = written is not None and written > self.last > 0
+        return Gap(self._sibling, self._stamp, None) if missing else None
 
 
 class Tally:
@@ -65,7 +67,7 @@ class Tally:
         """When the last record was written, as an engine writes it."""
         self.gaps: list[Gap] = []
         """Where the log has lines that were cut off, or lacks some."""
-        self.numbering = Numbering()
+        self.numbering = Numbering(sibling)
 
     def add(self, lines: Iterable[bytes], since: bytes = b"", *, own: bool = False) -> None:
         """Count the lines that are records of refusals and not older than `since`, a time like theirs.
@@ -75,7 +77,7 @@ class Tally:
         records = list(records_in(lines))
         if own:
             gaps = self.numbering.add(records)
-            self.gaps += [gap for gap in gaps if gap.until.encode() >= since and gap not in self.gaps]
+            self.gaps += [gap for gap in gaps if (gap.until or "").encode() >= since and gap not in self.gaps]
         records = [(moment, record) for moment, record in records if moment.encode() >= since]
         for moment, record in records:
             self.latest = max(self.latest, moment.encode())
@@ -95,7 +97,7 @@ class Tally:
         for run in runs:
             first = run[0][:STAMP] if run else b""
             if before and not b"" < first < since:
-                self.gaps.append(Gap(before, first.decode()))
+                self.gaps.append(Gap(self.sibling, before, first.decode() or None))
             before = run[-1][:STAMP].decode() if run else before
             self.add(run, since, own=True)
 
@@ -112,5 +114,5 @@ def together(tallies: Sequence[Tally]) -> Refusals:
             else:
                 found[refused.refusal] = refused
     counted = tuple(sorted(found.values(), key=lambda each: each.last))
-    gaps = tuple((tally.sibling, gap) for tally in tallies for gap in tally.gaps)
+    gaps = tuple(gap for tally in tallies for gap in tally.gaps)
     return Refusals(counted, sum(tally.more for tally in tallies), suppressed, gaps)

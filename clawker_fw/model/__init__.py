@@ -63,6 +63,7 @@ from clawker_fw.model.vocabulary import (
     Diff,
     Finding,
     Layer,
+    Moment,
     Role,
     Sibling,
     Value,

@@ -8,9 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
-from clawker_fw.denials.following import Missed
 from clawker_fw.denials.refusal import Gap, Refusal
-from clawker_fw.model import Sibling
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
@@ -65,16 +63,15 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
     if answer.unattributed:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
-    for sibling, gap in answer.gaps:
-        yield gap_text(sibling, gap)
+    yield from map(_gap, answer.gaps)
     if answer.tried:
         yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
 
 
-def told_report(told: Denial | Missed) -> RenderableType:
+def told_report(told: Denial | Gap) -> RenderableType:
     """Return the lines for a refusal that has just happened, or about lines that are missing."""
-    if isinstance(told, Missed):
-        return Text(gap_text(told.sibling, told.gap), style="dim")
+    if isinstance(told, Gap):
+        return Text(_gap(told), style="dim")
     return Group(*denial_lines(told))
 
 
@@ -109,16 +106,15 @@ def is_failure(refusal: Refusal) -> bool:
     return refusal.reason in _FAILURES
 
 
-def gap_text(sibling: Sibling, gap: Gap) -> str:
+def _gap(gap: Gap) -> str:
     """Return a sentence about lines that are missing in a sibling's log."""
     since, until = (
         f"{datetime.fromisoformat(each).astimezone():%m-%d %H:%M:%S}" if each else ""
         for each in (gap.since, gap.until)
     )
     when = f"Between {since} and {until}" if until else f"Since {since}"
-    return (
-        f"{when}, refusals of {sibling} may be missing: the engine could not write its whole log (a full disk?)."
-    )
+    lost = f"refusals of {gap.sibling} may be missing: the engine could not write its whole log (a full disk?)."
+    return f"{when}, {lost}"
 
 
 def rules_text(rules: Sequence[Rule]) -> str:

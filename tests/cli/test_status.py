@@ -10,8 +10,6 @@ from clawker_fw.errors import EngineError
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, join, record
 
-RESOLVER = "10.213.1.53"
-
 
 def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -> None:
     """`drift` and `status` say who is open and why; `drift` exits with 1, unless agents are to be ignored."""

@@ -94,7 +94,7 @@ def test_a_gap_is_told_with_its_time(cut: int, until: int | None) -> None:
     tally = records(Log(written(cut)), Sibling.ENVOY, "envoy", b"")
     assert len(tally.counted) == 39
     times = [_line(each)[:30].decode() for each in (cut - 1, *([until] if until else []))]
-    assert tally.gaps == [Gap(times[0], times[1] if until else "")]
+    assert tally.gaps == [Gap(Sibling.ENVOY, times[0], times[1] if until else None)]
 
 
 def test_only_gaps_of_the_time_in_question_are_told() -> None:

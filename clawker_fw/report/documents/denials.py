@@ -6,11 +6,10 @@ from typing import Any
 from pydantic import NonNegativeInt, PositiveInt
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
-from clawker_fw.denials.following import Missed
 from clawker_fw.denials.refusal import Counted, Gap
-from clawker_fw.model import Sibling
+from clawker_fw.model import Moment, Sibling
 from clawker_fw.report.denials import is_failure
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.report.documents import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,35 +116,18 @@ class DenialDocument(RefusalDocument):
 
 
 @dataclass(frozen=True, slots=True)
-class GapDocument:
-    """Where lines of a sibling's log are missing."""
-
-    sibling: Sibling
-    since: Moment
-    """When the last line before it was written, by the engine's clock."""
-    until: Moment | None
-    """When the first line after it was written; null if there is none."""
-
-    @classmethod
-    def of(cls, sibling: Sibling, gap: Gap) -> "GapDocument":
-        return cls(sibling, gap.since, gap.until or None)
-
-
-@dataclass(frozen=True, slots=True)
 class GapLine:
     """A line of `denials --follow`."""
 
-    gap: GapDocument
+    gap: Gap
 
 
 Line = DenialDocument | GapLine
 
 
-def line(told: Denial | Missed) -> Line:
+def line(told: Denial | Gap) -> Line:
     """Return a line of `denials --follow`."""
-    if isinstance(told, Missed):
-        return GapLine(GapDocument.of(told.sibling, told.gap))
-    return DenialDocument.of(told)
+    return GapLine(told) if isinstance(told, Gap) else DenialDocument.of(told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +148,7 @@ class DenialsDocument(Document):
     tried: NonNegativeInt
     """How often something was refused to `conformance` that is left out here; 0 with `--conformance` or
     `--agent`."""
-    gaps: list[GapDocument]
+    gaps: tuple[Gap, ...]
     """Where lines of a sibling's log are missing, because the engine could not write them, as on a full disk."""
 
     @classmethod
@@ -178,5 +160,5 @@ class DenialsDocument(Document):
             suppressed=answer.suppressed,
             unattributed=answer.unattributed,
             tried=answer.tried,
-            gaps=[GapDocument.of(*each) for each in answer.gaps],
+            gaps=answer.gaps,
         )

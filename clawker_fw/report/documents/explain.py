@@ -9,7 +9,8 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference
 from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.trial import Attempted
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.model import Moment
+from clawker_fw.report.documents import Document
 from clawker_fw.report.explaining import other_rules
 from clawker_fw.rules import until
 from clawker_fw.rules.reasons import Reason
