@@ -60,7 +60,7 @@ class RefusalCounter:
         for container, tally in envoys.items():
             tally.suppressed.pop(UNKNOWN_AGENT, None)  # what a predecessor has counted
             # Envoy writes down the first ones, so without these there are no others.
-            if first or tally.counted:
+            if first or tally.latest:
                 tally.suppressed[UNKNOWN_AGENT] = self._counted_since(reader, container)
         for sibling, tallies in found.items():
             self._take(sibling, list(tallies.values()), names)
