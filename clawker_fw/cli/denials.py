@@ -117,9 +117,7 @@ def denials(
     if as_rules:
         terminal.answer(report.rules_text(answered.rules(now)))
     elif format_ is Format.JSON:
-        from clawker_fw.report.documents.denials import DenialsDocument
-
-        print_json(DenialsDocument.of(answered))
+        print_json(report.DenialsDocument.of(answered))
     else:
         print_report(report.denials_report(answered, since))
 
@@ -225,13 +223,12 @@ def _follow(
     from clawker_fw.denials.refusal import Gap
     from clawker_fw.report import denials as report
     from clawker_fw.report import documents, terminal, text
-    from clawker_fw.report.documents.denials import Line, line
 
-    console, write = text.console(), documents.writer(Line)
+    console, write = text.console(), documents.writer(report.Line)
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in told:
             found = counted if isinstance(counted, Gap) else denial(counted, name, names, advising)
             if format_ is Format.JSON:
-                terminal.answer(write(line(found)))
+                terminal.answer(write(report.line(found)))
             else:
                 console.print(report.told_report(found))

@@ -84,10 +84,15 @@ class Refusals:
     gaps: tuple[Gap, ...] = ()
 
 
+def is_record(line: bytes) -> bool:
+    """Whether a line of a log looks like a record."""
+    return line[STAMP + 1 : STAMP + 2] == b"{"
+
+
 def records_in(lines: Iterable[bytes]) -> Iterator[Record]:
     """Yield the records among the lines of a log."""
     for line in lines:
-        if line[STAMP + 1 : STAMP + 2] == b"{":
+        if is_record(line):
             try:
                 record = json.loads(line[STAMP + 1 :])
             except (ValueError, RecursionError):

@@ -13,6 +13,7 @@ from clawker_fw.denials.refusal import (
     Refusal,
     Refusals,
     agent_in,
+    is_record,
     number_in,
     records_in,
     refusals_in,
@@ -69,12 +70,14 @@ class Tally:
         """Where the log has lines that were cut off, or lacks some."""
         self.numbering = Numbering(sibling)
 
-    def add(self, lines: Iterable[bytes], since: bytes = b"", *, own: bool = False) -> None:
+    def add(self, lines: Sequence[bytes], since: bytes = b"", *, own: bool = False) -> None:
         """Count the lines that are records of refusals and not older than `since`, a time like theirs.
 
         In the container's `own` log, which is added in order, none may be missing.
         """
-        records = list(records_in(lines))
+        # Of the earlier ones, only the last one is read: by its number, a gap behind it is known.
+        earlier = [line for line in lines if line < since and is_record(line)]
+        records = list(records_in([*earlier[-1:], *(line for line in lines if line >= since)]))
         if own:
             gaps = self.numbering.add(records)
             self.gaps += [gap for gap in gaps if (gap.until or "").encode() >= since and gap not in self.gaps]

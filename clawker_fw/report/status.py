@@ -22,8 +22,8 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.report import facts, summary
+from clawker_fw.report.denials import RefusalDocument, refused
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.denials import RefusalDocument, refused
 from clawker_fw.report.documents.parts import (
     AgentDocument,
     Busy,
