@@ -121,8 +121,7 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Cou
 def _report(chosen: Options, found: "StatusDocument", *, verbose: bool) -> "Renderable":
     from clawker_fw.report import status_text
 
-    report = status_text.status_report(found, time.time(), chosen.words, verbose=verbose)
-    return status_text.with_sources(report, found)
+    return status_text.status_report(found, time.time(), chosen.words, verbose=verbose)
 
 
 def _redraw(chosen: Options, format_: Format, *, verbose: bool) -> None:

@@ -36,7 +36,7 @@ def status_report(
     *,
     verbose: bool = False,
 ) -> RenderableType:
-    """Return the state of the stack. `now` is in seconds since 1970.
+    """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
 
     Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
     """
@@ -46,11 +46,12 @@ def status_report(
         for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
+    sources = [Text(visible(line)) for line in status.sources]
     notices = [verdict.busy(status.busy)] if status.busy else []
     notices += [verdict.warning(each, in_text(each.message, options)) for each in status.notices]
     if status.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
     live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
     attached = counted(status.attached, "agent")
     parts: list[RenderableType] = [
@@ -73,12 +74,7 @@ def status_report(
     if status.agent and not status.unread:  # its flags need the settings
         command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold"), no_wrap=True))
-    return Group(*parts)
-
-
-def with_sources(report: RenderableType, status: StatusDocument) -> RenderableType:
-    """Return a report, followed by the settings and the engine that it is about."""
-    return Group(report, *(Text(visible(line)) for line in status.sources))
+    return Group(*parts, *sources)
 
 
 def redraw(picture: Callable[[], Iterable[RenderableType]], seconds: float) -> None:
