@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from rich.filesize import decimal
 
-from clawker_fw.denials.usage.worth import Editing, Period, Worth, removing, unused
+from clawker_fw.denials.usage import Editing, Period, Worth, removing, unused
 from clawker_fw.model import Usage
 from clawker_fw.report.spans import counted, remaining
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.usage.reading import together
-from clawker_fw.denials.usage.worth import Editing, removing, worths
+from clawker_fw.denials.usage import Editing, removing, together, worths
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy

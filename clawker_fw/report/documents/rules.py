@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage.worth import Period, Worth, unused, worths
+from clawker_fw.denials.usage import Period, Worth, unused, worths
 from clawker_fw.model import Moment, Usage
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import Lines, SettingsNamed
