@@ -16,15 +16,12 @@ from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
-from clawker_fw.denials.advice import Adviser
-from clawker_fw.denials.following import Missed
 from clawker_fw.denials.question import Question, question
-from clawker_fw.denials.refusal import Counted
+from clawker_fw.denials.refusal import Counted, Gap
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.report import questions, terminal
-from clawker_fw.rules.reasons import Reason
 from clawker_fw.settings.edit import rules_file
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.edit.splice import Edit
@@ -36,7 +33,7 @@ _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
 """How many times longer the program rests than it has looked at something that it does not ask about."""
 
-Told = tuple[Counted | Missed, str]
+Told = tuple[Counted | Gap, str]
 """A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
 
 
@@ -51,7 +48,7 @@ class Arriving:
     def _take_in(self, told: Iterator[Told]) -> None:
         try:
             for counted, agent in told:
-                if not isinstance(counted, Missed):
+                if not isinstance(counted, Gap):
                     with self._changed:
                         self._waiting.add(counted, agent or counted.refusal.agent)
                         self._changed.notify()
@@ -64,16 +61,14 @@ class Arriving:
         """Whether nothing more will arrive: the stack is gone."""
         return self._taken_in.done()
 
-    def next(self) -> Candidate | Counted | None:
-        """Wait for a host to ask about, or for a refusal of one that was allowed; None if there will be none.
+    def next(self) -> Candidate | None:
+        """Wait for a host to ask about; None if there will be none.
 
         Raises:
             EngineError: when a log can't be read any more.
         """
         with self._changed:
             while True:
-                if failing := next(self._waiting.failing(), None):
-                    return failing
                 if candidate := self._waiting.take():
                     return candidate
                 if self.ended:
@@ -103,7 +98,7 @@ def _reply(asked: Question, arriving: Arriving) -> Reply | None:
         line = os.read(sys.stdin.fileno(), _MOST_TYPED)
         if not line:  # end of input
             break
-        if reply := typed(line.decode(errors="replace"), asked):
+        if reply := typed(line.decode(errors="replace")):
             return reply
         questions.show_misunderstood()
     terminal.answer("")
@@ -132,9 +127,6 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
         terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
         answers = _Answers(chosen)
         while found := arriving.next():
-            if isinstance(found, Counted):
-                terminal.answer(answers.still_refused(found))
-                continue
             asked = answers.question(found)
             if asked is None:
                 with arriving.held() as waiting:
@@ -143,12 +135,10 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
             reply = _reply(asked, arriving)
             if reply is None:
                 return
-            allowed = answers.apply(asked, reply)
+            answers.apply(asked, reply)
             with arriving.held() as waiting:
                 if isinstance(reply, Mute):
                     waiting.mute(asked.agents)
-                if allowed:
-                    waiting.allowed(found.host)
                 waiting.close(settled=isinstance(reply, Leave | Deny))
 
 
@@ -181,15 +171,6 @@ class _Answers:
         time.sleep(min(_LONGEST_REST, (time.monotonic() - began) * _REST))
         return None
 
-    def still_refused(self, counted: Counted) -> str:
-        """Return what to say of a host that was allowed, and is refused all the same, and what to do."""
-        refusal = counted.refusal
-        said = questions.still_refused(refusal.name, Reason(refusal.reason))
-        with suppress(SettingsError):  # somebody is editing the file
-            explainer = session.explainer(self._chosen, session.load(self._chosen), time.time())
-            return f"{said} {terminal.visible(Adviser(explainer).advise(counted).remedy.text)}"
-        return said
-
     def _complain(self, error: SettingsError) -> None:
         """Say once that nothing can be asked for the moment."""
         if error.message != self._complained:
@@ -210,18 +191,17 @@ class _Answers:
             return done
         return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
 
-    def apply(self, asked: Question, reply: Reply) -> bool:
-        """Do what was answered, and say so. Return whether the host is allowed by it."""
+    def apply(self, asked: Question, reply: Reply) -> None:
+        """Do what was answered, and say so."""
         match reply:
             case Mute():
                 terminal.answer(f"No more questions of {', '.join(asked.agents)}, until this ends.")
             case Leave():
                 pass
             case Allow() | Deny():
-                return self._applied(asked, reply) and isinstance(reply, Allow)
-        return False
+                self._edit_and_apply(asked, reply)
 
-    def _applied(self, asked: Question, reply: Allow | Deny) -> bool:
+    def _edit_and_apply(self, asked: Question, reply: Allow | Deny) -> None:
         began, saved = time.monotonic(), ""
         try:
             done = self._edit(asked, reply, write=True)
@@ -232,11 +212,10 @@ class _Answers:
         except FirewallError as error:
             hint = self._chosen.named(error.hint)
             terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {hint}".rstrip())
-            return False
+            return
         words = "denied" if isinstance(reply, Deny) else f"allowed for {reply.time}" if reply.time else "allowed"
         rules = "; ".join(each.rule for each in done.results)
         terminal.answer(f"{words}, and live after {time.monotonic() - began:.1f} s: {rules}")
-        return True
 
 
 def _user() -> str:

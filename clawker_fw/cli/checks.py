@@ -40,7 +40,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     if format_ is Format.JSON:
         print_json(report.DoctorAnswer(healthy=healthy, checks=checks))
     else:
-        print_report(report.DoctorReport(checks))
+        print_report(report.doctor_report(checks))
     if not healthy:
         raise typer.Exit(ExitCode.DRIFT)
 

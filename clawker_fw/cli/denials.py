@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.denials.answer import Selection
-    from clawker_fw.denials.following import Missed
     from clawker_fw.denials.reading import Sources
-    from clawker_fw.denials.refusal import Counted
+    from clawker_fw.denials.refusal import Counted, Gap
     from clawker_fw.engine.port import EngineReader
 
 _NAMES_SECONDS = 2.0
@@ -102,13 +101,11 @@ def denials(
     _require_known(agent, names, follow=follow)
     if ask:
         from clawker_fw.cli.asking import ask_about
-        from clawker_fw.denials.following import Missed
+        from clawker_fw.denials.refusal import Gap
 
         told = _told(engine, chosen, found, wanted, names)
         # What we have tried ourselves, nobody wants to be allowed.
-        of_agents = (
-            each for each in told if isinstance(each[0], Missed) or not names.is_own(each[0].refusal.agent)
-        )
+        of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
         ask_about(chosen, of_agents)
         return
     advising = adviser(chosen)
@@ -118,11 +115,9 @@ def denials(
     refusals = with_counted(engine, found, begun.refusals())
     answered = answer(refusals, names, wanted, advising, stamp(now).decode())
     if as_rules:
-        terminal.answer(report.rules_text(answered.targets(), answered.widened(now)))
+        terminal.answer(report.rules_text(answered.rules(now)))
     elif format_ is Format.JSON:
-        from clawker_fw.report.documents.denials import DenialsDocument
-
-        print_json(DenialsDocument.of(answered))
+        print_json(report.DenialsDocument.of(answered))
     else:
         print_report(report.denials_report(answered, since))
 
@@ -192,18 +187,19 @@ def _require_answers(chosen: Options) -> None:
 
 def _told(
     engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", names: "AgentNames"
-) -> "Iterator[tuple[Counted, str] | tuple[Missed, str]]":
+) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
     """Yield each refusal that is asked for when it happens, with the agent's name, and where some are missing.
 
     When a sibling is replaced, the new one is followed.
     """
     from clawker_fw.denials import reading
-    from clawker_fw.denials.following import Following, Missed
+    from clawker_fw.denials.following import Following
+    from clawker_fw.denials.refusal import Gap
     from clawker_fw.errors import RefusedError
 
     known, looked = {*found.agents, *found.own}, time.monotonic()
     for counted in Following(engine, chosen.project, found):
-        if isinstance(counted, Missed):
+        if isinstance(counted, Gap):
             yield counted, ""
             continue
         address = counted.refusal.agent
@@ -218,22 +214,21 @@ def _told(
 
 
 def _follow(
-    told: "Iterator[tuple[Counted, str] | tuple[Missed, str]]",
+    told: "Iterator[tuple[Counted, str] | tuple[Gap, str]]",
     names: "AgentNames",
     advising: "Adviser",
     format_: Format,
 ) -> None:
     from clawker_fw.denials.answer import denial
-    from clawker_fw.denials.following import Missed
+    from clawker_fw.denials.refusal import Gap
     from clawker_fw.report import denials as report
     from clawker_fw.report import documents, terminal, text
-    from clawker_fw.report.documents.denials import Line, line
 
-    console, write = text.console(), documents.writer(Line)
+    console, write = text.console(), documents.writer(report.Line)
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in told:
-            found = counted if isinstance(counted, Missed) else denial(counted, name, names, advising)
+            found = counted if isinstance(counted, Gap) else denial(counted, name, names, advising)
             if format_ is Format.JSON:
-                terminal.answer(write(line(found)))
+                terminal.answer(write(report.line(found)))
             else:
                 console.print(report.told_report(found))

@@ -70,9 +70,7 @@ def explain(
     from clawker_fw.report import explaining as report
 
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.explain import ExplainDocument
-
-        print_json(ExplainDocument.of(answer))
+        print_json(report.ExplainDocument.of(answer))
     else:
         print_report(report.explanation_report(answer))
     if not answer.good:

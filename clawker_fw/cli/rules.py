@@ -13,7 +13,7 @@ from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.denials.usage.worth import Editing
+    from clawker_fw.denials.usage import Editing
     from clawker_fw.model import Usage
     from clawker_fw.settings.loaded import Loaded
 
@@ -53,7 +53,7 @@ def list_rules(
 
         print_json(RulesListDocument.of(loaded, session.named_by(context.obj, loaded), now, known))
     elif known:
-        from clawker_fw.denials.usage.worth import worths
+        from clawker_fw.denials.usage import worths
         from clawker_fw.report import usage as report
 
         found = worths(loaded.rules, known)
@@ -115,7 +115,7 @@ def unused_rules(
     """
     loaded = session.read(context.obj)
     known = _usage(context.obj)
-    from clawker_fw.denials.usage.worth import Period, worths
+    from clawker_fw.denials.usage import Period, worths
 
     found, within = worths(loaded.rules, known), Period.of(known, since)
     if format_ is Format.JSON:
@@ -168,13 +168,13 @@ def list_presets(
 
 
 def _usage(chosen: Options) -> "Usage":
-    from clawker_fw.denials.usage.reading import read
+    from clawker_fw.denials.usage import read
 
     return read(session.connect_reader(chosen), chosen.project)
 
 
 def _editing(chosen: Options, loaded: "Loaded") -> "Editing":
-    from clawker_fw.denials.usage.worth import Editing
+    from clawker_fw.denials.usage import Editing
 
     explainer = session.explainer(chosen, loaded, time.time())
     return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)

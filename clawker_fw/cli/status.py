@@ -1,9 +1,7 @@
 """The command that shows the state of a stack, or of all stacks."""
 
-import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,8 +19,9 @@ if TYPE_CHECKING:
     from clawker_fw.denials.refusal import Counted
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.reconcile.advice import Advice
+    from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.overview import Stack
-    from clawker_fw.report.status import Status
+    from clawker_fw.report.status import StatusDocument
     from clawker_fw.stack.release import Release
 
 _RECENT_SECONDS = 3600.0
@@ -56,52 +55,38 @@ def status(
     if every:
         _list_stacks(chosen, format_)
         return
-    found = _found(chosen)
+    found, unread = _found(chosen)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.status import StatusDocument
-
-        print_json(StatusDocument.of(found))
+        print_json(found)
     else:
         from clawker_fw.report import status_text
 
-        # A short form of the command that attaches an agent, with the options that were given here.
-        short = chosen.named("docker run --rm -it $(clawker-fw agent flags) IMAGE")
-        report = status_text.status_report(found, time.time(), short, chosen.words, verbose=verbose)
-        print_report(status_text.with_sources(report, found))
-    if found.unread:
-        raise found.unread
+        print_report(status_text.status_report(found, time.time(), chosen.words, verbose=verbose))
+    if unread:
+        raise unread
 
 
-def _found(chosen: Options) -> "Status":
-    """Return the status of the stack, as far as it can be known.
+def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
+    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so.
 
     Raises:
         SettingsError: when the settings can't be read, so that not even the project is known.
     """
-    from clawker_fw.report import status as statuses
+    from clawker_fw.report.status import StatusDocument
 
+    seen: Comparison | FirewallError
     try:
         engine, seen = reading(chosen)
-        found = statuses.of_comparison(seen, time.time())
+        observed = seen.observed
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
         from clawker_fw.reconcile.observe import observe
 
-        engine = session.connect_reader(chosen)
+        seen, engine = error, session.connect_reader(chosen)
         observed = observe(engine, chosen.project, ())
-        found = statuses.without_settings(observed, chosen.project, error)
     refusals, unreadable = _refusals(engine, chosen.project)
     engine.close()
-    attached = replace(found.attached, emptied=_proxy_variables())
-    return replace(found, attached=attached, refusals=refusals, warnings=(*found.warnings, *unreadable))
-
-
-def _proxy_variables() -> tuple[str, ...]:
-    """Return the variables of the docker CLI's proxies. From an unreadable configuration, it has none itself."""
-    from clawker_fw.engine.client_config import proxy_variables
-
-    with suppress(EngineError):
-        return proxy_variables(os.environ)
-    return ()
+    found = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
+    return found, seen if isinstance(seen, FirewallError) else None
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Counted, str]], Sequence[Advice]]":
@@ -145,7 +130,8 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     """Return one stack: compared with its own settings if they can be read, else what the engine alone tells."""
     from clawker_fw.reconcile import pipeline, records
     from clawker_fw.reconcile.observe import observe
-    from clawker_fw.report import overview, status
+    from clawker_fw.report import overview
+    from clawker_fw.report.status import StatusDocument
 
     try:
         observed = observe(engine, project, ())
@@ -155,11 +141,12 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     inside = engine.facts().inside
     if made_from is None or made_from.host != records.this_host(inside) or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
-        return overview.Stack.of(status.without_settings(observed, project, elsewhere), None)
+        return overview.Stack.of(StatusDocument.of(observed, project, time.time(), elsewhere), None)
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path
     own = replace(chosen, config=Path(here), named_project=project)
     try:
         seen = pipeline.compare(engine, session.blueprint(own, session.load(own), release, engine.facts()))
-        return overview.Stack.of(status.of_comparison(seen, time.time()), made_from.path)
+        found = StatusDocument.of(seen.observed, project, time.time(), seen)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
-        return overview.Stack.of(status.without_settings(observed, project, error), made_from.path)
+        found = StatusDocument.of(observed, project, time.time(), error)
+    return overview.Stack.of(found, made_from.path)

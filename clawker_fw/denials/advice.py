@@ -7,7 +7,7 @@ from ipaddress import AddressValueError, IPv4Network
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.diagnose.explanation import Explainer, Explanation
-from clawker_fw.diagnose.remedies import Remedy, allows_only, also, remedy_of
+from clawker_fw.diagnose.remedies import Remedy, also, remedy_of
 from clawker_fw.model import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
@@ -62,7 +62,6 @@ _CUT = "The path is longer than what is on record: change the paths of the rule{
 class RuleAdvice:
     """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
 
-    `target` is what the agent has probably wanted, if that can be told and a rule for it would allow nothing else.
     `allowed` says that the rules in the settings allow it by now.
     """
 
@@ -70,7 +69,6 @@ class RuleAdvice:
     remedy: Remedy
     rule: Rule | None = None
     allowed: bool = False
-    target: Target | None = None
 
 
 class Adviser:
@@ -94,13 +92,6 @@ class Adviser:
         except ValueError:  # of another release
             return RuleAdvice(refusal.reason, Remedy(""))
         explained = self.explained(counted)
-        target = explained.target if explained else next(iter(_targets(refusal)), None)
-        if explained and not allows_only(explained):
-            target = None
-        return replace(self._advise(counted, reason, explained), target=target)
-
-    def _advise(self, counted: Counted, reason: Reason, explained: Explanation | None) -> RuleAdvice:
-        refusal = counted.refusal
         if reason in _BY_RULES:
             return self._by_rules(counted, reason, explained)
         sentence = _OF_RESOLVER if refusal.protocol == "dns" and reason is Reason.BAD_REQUEST else ""

@@ -1,34 +1,33 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import PositiveInt
 
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
-from clawker_fw.denials.refusal import Counted, Refusals
-from clawker_fw.denials.tally import Gap
+from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.diagnose.simulation import Opened
-from clawker_fw.model import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
-from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.edits import resulting
+
+_ALLOWABLE = NOT_ALLOWED | {Reason.PATH, Reason.PRIVATE_ADDRESS}
+"""Reasons for which rules are suggested."""
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
 
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """A refusal, the agent's name if it is known, and advice. What is `own`, we have tried ourselves."""
+    """A refusal, the agent's name if it is known, and advice."""
 
     counted: Counted
     agent: str
     advice: RuleAdvice
-    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,37 +81,26 @@ class DenialsAnswer:
     suppressed: tuple[Suppressed, ...] = ()
     unattributed: int = 0
     tried: int = 0
-    gaps: tuple[tuple[Sibling, Gap], ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
-    def targets(self) -> Iterable[Target]:
-        """Yield what agents wanted and rules could allow."""
-        for each in self.denials:
-            advice = each.advice
-            # What a rule denies was meant to be denied.
-            wanted = each.counted.refusal.reason in NOT_ALLOWED and not (each.own or advice.allowed)
-            if wanted and advice.target:
-                yield advice.target
+    def rules(self, now: float) -> Sequence[Rule]:
+        """Return rules that allow what was refused, at a time in seconds since 1970. One with a place is changed.
 
-    def widened(self, now: float) -> Sequence[Rule]:
-        """Return rules with the requests, or the private addresses, that they refused at a time.
-
-        The time is in seconds since 1970. What would allow more than what was refused is left out.
+        What would allow more than what was refused is left out, and what a rule denies: that was meant.
         """
-        wanted = [each for each in self.denials if not each.own and _changes_rule(each)]
-        there = list(dict.fromkeys(each.advice.rule for each in wanted if each.advice.rule))
+        there = list(dict.fromkeys(each.advice.rule for each in self.denials if each.advice.rule))
         after = there
-        for each in wanted:
-            if (allow := each.advice.remedy.allow) and {*each.advice.remedy.opens} <= {Opened.TRANSPORT}:
-                addition = allow.addition(now)
+        for each in self.denials:
+            remedy = each.advice.remedy
+            if (
+                remedy.allow
+                and not remedy.allow.force
+                and each.counted.refusal.reason in _ALLOWABLE
+                and {*remedy.opens} <= {Opened.TRANSPORT}
+            ):
+                addition = remedy.allow.addition(now)
                 after = resulting(after, replace(addition, rule=replace(addition.rule, place="")))
         return [rule for rule in after if rule not in there]
-
-
-def _changes_rule(denial: Denial) -> bool:
-    """Whether a rule for only the name, protocol and port would not do: it needs a path or private addresses."""
-    reason, allow = denial.counted.refusal.reason, denial.advice.remedy.allow
-    private = reason in {Reason.PRIVATE_ADDRESS, *NOT_ALLOWED} and allow is not None and allow.private
-    return reason == Reason.PATH or private
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
@@ -150,8 +138,7 @@ def _addresses(refusals: Refusals) -> set[str]:
 
 def denial(counted: Counted, name: str, agents: AgentNames, adviser: Adviser) -> Denial:
     """Return a refusal with advice. `name` is the agent's. What was refused to us is never to be allowed."""
-    own = agents.is_own(counted.refusal.agent)
     advice = adviser.advise(counted)
-    if own:
-        advice = replace(advice, remedy=Remedy(_OURS), target=None)
-    return Denial(counted, name, advice, own)
+    if agents.is_own(counted.refusal.agent):
+        advice = replace(advice, remedy=Remedy(_OURS))
+    return Denial(counted, name, advice)

@@ -2,15 +2,14 @@
 
 import queue
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from clawker_fw.background import in_background
 from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
-from clawker_fw.denials.refusal import Counted, read_lines
-from clawker_fw.denials.tally import Gap, Numbering
+from clawker_fw.denials.refusal import Counted, Gap, records_in, refusals_in
+from clawker_fw.denials.tally import Numbering
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import last_run
@@ -28,30 +27,22 @@ class _Ended:
     container: str
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Lines of a sibling's log are missing."""
-
-    sibling: Sibling
-    gap: Gap
-
-
 class Following:
     """The refusals of a stack from now on. Each log is followed in a thread of its own."""
 
     def __init__(self, reader: EngineReader, project: str, found: Sources) -> None:
         self._reader = reader
         self._project = project
-        self._arrived: queue.SimpleQueue[Counted | Missed | Exception | _Ended] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Counted | Gap | Exception | _Ended] = queue.SimpleQueue()
         self._followed: set[str] = set()
         self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
         """The last line of each container, so that none is told of twice. What was there before is not told of."""
-        self._numbering: defaultdict[str, Numbering] = defaultdict(Numbering)
+        self._numbering: dict[str, Numbering] = {}
         self._from: dict[str, bytes] = {}
         """When each log was followed from of which nothing is told that was there before."""
         self._begin(found.containers)
 
-    def __iter__(self) -> Iterator[Counted | Missed]:
+    def __iter__(self) -> Iterator[Counted | Gap]:
         """Yield each refusal, and where some are missing, until the stack is gone.
 
         Raises:
@@ -67,7 +58,7 @@ class Following:
                         return
                 case Exception() as error:
                     raise error
-                case Counted() | Missed() as told:
+                case Counted() | Gap() as told:
                     yield told
 
     def _begin(self, containers: Iterable[tuple[Sibling, str]]) -> None:
@@ -75,6 +66,7 @@ class Following:
         for sibling, container in containers:
             if container not in self._followed:
                 self._followed.add(container)
+                self._numbering.setdefault(container, Numbering(sibling))
                 self._last.setdefault(container, b"")
                 in_background(self._forward, sibling, container)
 
@@ -98,15 +90,14 @@ class Following:
         last = self._last[container]
         if last is None and container not in self._from:
             self._from[container] = stamp(self._reader.clock())
-            self._numbering[container].add(last_run(self._reader, container, 1))
+            self._numbering[container].add(records_in(last_run(self._reader, container, 1)))
             return 0
         last = last or self._from.get(container, b"")
         if not last:
             return None
         run = last_run(self._reader, container, FIRST_LINES)
         if run and run[0] > last and len(run) < FIRST_LINES:
-            gap = Gap(last[:STAMP].decode(), run[0][:STAMP].decode())
-            self._arrived.put(Missed(sibling, gap))
+            self._arrived.put(Gap(sibling, last[:STAMP].decode(), run[0][:STAMP].decode()))
         self._tell(sibling, container, run)
         return len(run)
 
@@ -114,8 +105,9 @@ class Following:
         """Tell of the lines that are new, and where some are missing."""
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
-        for gap in self._numbering[container].add(fresh):
-            self._arrived.put(Missed(sibling, gap))
-        for each in read_lines(sibling, fresh):
+        records = list(records_in(fresh))
+        for gap in self._numbering[container].add(records):
+            self._arrived.put(gap)
+        for each in refusals_in(sibling, records):
             self._arrived.put(each)
         self._last[container] = max([before, *fresh])

@@ -8,7 +8,6 @@ to whoever answers for it.
 
 import shlex
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import idna
@@ -19,19 +18,12 @@ from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, 
 from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.rules.destination import Destination, objection, parse_destination
-from clawker_fw.rules.path_words import parse_method, parse_path
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.suffixes import is_shared
-from clawker_fw.rules.target import Request, Target
+from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.words import AllowCommand
-
-ASKED_FOR = NOT_ALLOWED | {Reason.PATH}
-"""Reasons that mean that nothing allows it. What a rule denies was meant to be denied."""
-
-_SAID = frozenset({Opened.TRANSPORT, Opened.BELOW})
-"""What a command may open beside what was refused, because the question says so."""
 
 _PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
 """Top-level domains of which no name leads to the internet, such as that of `metadata.google.internal` (RFC 6761,
@@ -48,13 +40,12 @@ class International:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether agents may reach a host, or send it a request.
+    """Whether agents may reach a host.
 
     `asked` is the protocol of the record: after a question to the resolver (`dns`), the protocol and the port are
-    only assumed. `request` is asked about alone where a rule looks into TLS. `near` is the rule that nearly allows
-    it, and `renewed` one that is for just this and has ended. `known` says that something else is allowed of the
-    host, so that a deny is for just this. `allow` is the command that allows it, and `below` says that it allows
-    everything below the path as well. Commands need `options` for the same stack.
+    only assumed. `near` is the rule that nearly allows it, and `renewed` one that is for just this and has ended.
+    `known` says that something else is allowed of the host, so that a deny is for just this. `allow` is the
+    command that allows it. Commands need `options` for the same stack.
     """
 
     target: Target
@@ -64,11 +55,9 @@ class Question:
     asked: str
     reason: Reason
     message: str
-    request: Request | None = None
     near: Near | None = None
     renewed: Rule | None = None
     known: bool = False
-    below: bool = False
     options: tuple[str, ...] = ()
 
     @property
@@ -77,29 +66,28 @@ class Question:
         return self.asked == "dns"
 
     @property
-    def lasting_only(self) -> bool:
-        """Whether it can only be allowed without an end: a rule has one end for all of its paths."""
-        return self.request is not None
-
-    @property
     def international(self) -> International | None:
         """What an international name looks like; None for other names."""
         return international(self.target.name)
 
-    def allow_command(self, until: str = "") -> str:
+    def allow_until(self, time: str = "") -> AllowCommand:
+        """Return what allows it for a time, such as `30m`, or always."""
+        return replace(self.allow, until=time or ("never" if self.renewed else ""))
+
+    def allow_command(self, time: str = "") -> str:
         """Return the command that allows it, safe to paste into a shell."""
-        lasts = "" if self.request else until or ("never" if self.renewed else "")
-        return shlex.join(("clawker-fw", *self.options, *replace(self.allow, until=lasts).words))
+        return shlex.join(("clawker-fw", *self.options, *self.allow_until(time).words))
 
 
 def host_of(counted: Counted) -> str:
     """Return the host that may be asked about, or "" if no person should be asked about this refusal.
 
+    What a rule denies was meant to be denied.
     A name is taken as it was asked for or not at all: of `a.test/x` or `a.test@b.test`, one part is not meant.
     """
     refusal = counted.refusal
     name = refusal.name.removesuffix(".")
-    return name if refusal.reason in ASKED_FOR and not _unfit(name) else ""
+    return name if refusal.reason in NOT_ALLOWED and not _unfit(name) else ""
 
 
 def _unfit(name: str) -> bool:
@@ -145,18 +133,15 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
     """
     found = Adviser(explainer).explained(counted)
     name = host_of(counted)
-    if found is None or found.target.name != name or found.allowed or found.reason not in ASKED_FOR:
+    if found is None or found.target.name != name or found.allowed or found.reason not in NOT_ALLOWED:
         return None
     resolved = counted.refusal.protocol == "dns" and explainer.resolves(name)
     if resolved or any((rule.denies or rule.host) and rule.covers(name) for rule in rules.rules):
         return None
-    if found.reason is Reason.PATH:
-        if not _is_plain(found):
-            return None
-    elif found.claimed_by not in {None, found.own} or _restricted(found):
+    if found.claimed_by not in {None, found.own} or _restricted(found):
         return None
     remedy = remedy_of(found)
-    if remedy is None or remedy.allow is None or not {*remedy.opens} <= _SAID:
+    if remedy is None or not (remedy.allow and remedy.command) or not {*remedy.opens} <= {Opened.TRANSPORT}:
         return None
     return Question(
         found.target,
@@ -166,11 +151,9 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
         counted.refusal.protocol,
         found.reason,
         found.sentence,
-        found.request if found.reason is Reason.PATH else None,
         _nearest(explainer, found),
         found.own if found.own_ended else None,
         known=explainer.resolves(name),
-        below=Opened.BELOW in remedy.opens,
         options=found.options,
     )
 
@@ -179,31 +162,13 @@ def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
     """Return the rule that nearly allows it: one that has ended before all others."""
     if found.rule and found.reason is Reason.EXPIRED:
         return Near(found.rule, Difference.ENDED)
-    return next(iter(explainer.explain(found.target, found.request).near), None)
+    return next(iter(explainer.explain(found.target).near), None)
 
 
 def _restricted(found: Explanation) -> bool:
     """Whether a rule that is, or was, for the name says more of it than a rule of its own would keep."""
     return any(
         rule.allow_private or rule.host or (rule.paths is not None and rule != found.own)
-        for rule in _before(found)
+        for rule in (found.rule, found.own)
+        if rule and not rule.denies
     )
-
-
-def _before(found: Explanation) -> Iterator[Rule]:
-    """Yield the rules that a rule for just this name would take the place of."""
-    yield from (rule for rule in (found.rule, found.own) if rule and not rule.denies)
-
-
-def _is_plain(found: Explanation) -> bool:
-    """Whether a request can be allowed by one more path of a rule for exactly its host, and is safe to show."""
-    rule, request = found.rule, found.request
-    if not (rule and rule.paths and request and found.path is None) or rule.paths.repositories:
-        return False
-    if rule.destination != (found.target.name, False):
-        return False
-    path = request.path
-    try:
-        return parse_path(path) == path and parse_method(request.method) == request.method
-    except ValueError:
-        return False

@@ -15,8 +15,8 @@ from datetime import datetime
 
 from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
-from clawker_fw.denials.refusal import Refusals, read_tallies
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.refusal import Refusals
+from clawker_fw.denials.tally import Tally, together
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
@@ -108,8 +108,8 @@ class Reading:
     def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
         """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""
         begin = b"" if since is None else stamp(since)
-        self._begun: list[tuple[Sibling, Future[Tally]]] = [
-            (sibling, in_background(_to_the_end, reader, each, begin)) for sibling, each in found.containers
+        self._begun: list[Future[Tally]] = [
+            in_background(_to_the_end, reader, sibling, each, begin) for sibling, each in found.containers
         ]
 
     def refusals(self) -> Refusals:
@@ -119,10 +119,10 @@ class Reading:
             EngineError: when a log can't be read.
         """
         tallies = []
-        for sibling, each in self._begun:
+        for each in self._begun:
             with suppress(NotFoundError):  # replaced meanwhile
-                tallies.append((sibling, each.result()))
-        return read_tallies(tallies)
+                tallies.append(each.result())
+        return together(tallies)
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
@@ -143,14 +143,14 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
     return replace(refusals, suppressed=+suppressed)
 
 
-def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
+def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
     """Count the lines of a container, and tell whether the last ones that it has written are missing.
 
     Raises:
         EngineError: when its log can't be read.
     """
     asking = in_background(_suppressed, reader, container)
-    tally = records(reader, container, since)
+    tally = records(reader, sibling, container, since)
     told = asking.result()
     written = told.lines if told else None
     end = time.monotonic() + _ARRIVES_WITHIN
@@ -159,7 +159,7 @@ def _to_the_end(reader: EngineReader, container: str, since: bytes) -> Tally:
             tally.gaps.append(gap)
             break
         time.sleep(_LOOK_EVERY)
-        tally = records(reader, container, since)
+        tally = records(reader, sibling, container, since)
     return tally
 
 
@@ -180,7 +180,7 @@ def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
         return None  # replaced meanwhile
 
 
-def records(reader: EngineReader, container: str, since: bytes) -> Tally:
+def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
     """Count the lines of a container since a time as an engine writes it, or all lines.
 
     Raises:
@@ -189,16 +189,16 @@ def records(reader: EngineReader, container: str, since: bytes) -> Tally:
     wanted = FIRST_LINES if since else None
     earlier = in_background(carried, reader, container)
     while True:
-        tally, first, last, lines = Tally(), b"", b"", 0
+        tally, first, last, lines = Tally(sibling), b"", b"", 0
         with reader.log(container, wanted) as log:
             tally.add(earlier.result(), since)
             for some in log:
                 first, last = first or some[0], some[-1]
                 lines += len(some)
-                tally.add_own(some, since)
+                tally.add(some, since, own=True)
         if wanted is None or lines < wanted:
             if first and not complete(reader, container, first, last, lines):
-                tally = Tally()
+                tally = Tally(sibling)
                 tally.add(earlier.result(), since)
                 tally.add_runs(runs(reader, container, since), since)
             return tally

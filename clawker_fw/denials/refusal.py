@@ -1,22 +1,22 @@
 """A refusal, as the siblings write it down: one line of JSON, of Envoy, CoreDNS or the helper beside them."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from clawker_fw.denials.tally import Gap, Tally
-from clawker_fw.model import Sibling
+from clawker_fw.engine.outputs import STAMP
+from clawker_fw.model import Moment, Sibling
 from clawker_fw.rules.reasons import Reason
 
 _BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that depend on the path of a request, so that each path has an answer of its own."""
 
+Record = tuple[str, Mapping[str, Any]]
+"""The engine's time of a line (RFC 3339), and its JSON."""
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+
+class Refusal(NamedTuple):
     """What an agent was refused: which sibling refused to which address what it asked for, and why.
 
     `protocol` is that of the record: `dns`, `tls`, `http`, `tcp` or `udp`. `name` is empty where nothing named a
@@ -44,11 +44,29 @@ class Counted:
     """
 
     refusal: Refusal
-    times: int = 0
+    times: int = 1
     last: str = ""
     request: str = ""
     upstream: str = ""
     types: set[str] = field(default_factory=set)
+
+    def add(self, other: "Counted") -> None:
+        """Count the same refusal of another time."""
+        self.times += other.times
+        self.types |= other.types
+        if other.last >= self.last:
+            self.last, self.request, self.upstream = other.last, other.request, other.upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where lines of a sibling's log are missing."""
+
+    sibling: Sibling
+    since: Moment
+    """When the last line before it was written, by the engine's clock."""
+    until: Moment | None
+    """When the first line after it was written; null if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,65 +81,58 @@ class Refusals:
     counted: tuple[Counted, ...]
     more: int = 0
     suppressed: Mapping[str, int] = field(default_factory=dict)
-    gaps: tuple[tuple[Sibling, Gap], ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
-def read_tallies(tallies: Sequence[tuple[Sibling, Tally]]) -> Refusals:
-    """Read the different lines of the siblings, and count together what only differs in details."""
-    found: dict[Refusal, Counted] = {}
-    suppressed: Counter[str] = Counter()
-    for sibling, tally in tallies:
-        suppressed += tally.suppressed
-        for body, times, last in tally:
-            _add(found, sibling, body, times, last)
-    counted = tuple(sorted(found.values(), key=lambda each: each.last))
-    gaps = tuple((sibling, gap) for sibling, tally in tallies for gap in tally.gaps)
-    return Refusals(counted, sum(tally.more for _, tally in tallies), suppressed, gaps)
+def is_record(line: bytes) -> bool:
+    """Whether a line of a log looks like a record."""
+    return line[STAMP + 1 : STAMP + 2] == b"{"
 
 
-def read_lines(sibling: Sibling, lines: list[bytes]) -> Iterator[Counted]:
-    """Yield the refusals in some lines of a log, one by one."""
+def records_in(lines: Iterable[bytes]) -> Iterator[Record]:
+    """Yield the records among the lines of a log."""
     for line in lines:
-        tally = Tally()
-        tally.add([line])
-        yield from read_tallies([(sibling, tally)]).counted
+        if is_record(line):
+            try:
+                record = json.loads(line[STAMP + 1 :])
+            except (ValueError, RecursionError):
+                continue
+            yield line[:STAMP].decode(), record
 
 
-def _add(found: dict[Refusal, Counted], sibling: Sibling, body: bytes, times: int, last: str) -> None:
-    record: Any = None
-    with suppress(ValueError, RecursionError):
-        record = json.loads(body)
-    if not isinstance(record, dict) or "reason" not in record:
-        return
-    name = _text(record, "name").lower()
-    refusal = Refusal(
-        sibling,
-        _text(record, "source"),
-        _text(record, "protocol"),
-        name,
-        _number(record, "port"),
-        _text(record, "reason"),
-        "" if name else _text(record, "address"),
-        _text(record, "method"),
-        _text(record, "path") if _text(record, "reason") in _BY_PATH else "",
-    )
-    counted = found.get(refusal)
-    if counted is None:
-        counted = found[refusal] = Counted(refusal)
-    counted.times += times
-    if last >= counted.last:
-        counted.last = last
-        counted.request = f"{_text(record, 'method')} {_text(record, 'path')}".strip()
-        counted.upstream = _text(record, "upstream").partition(":")[0]
-    if kind := _text(record, "type"):
-        counted.types.add(kind)
+def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted]:
+    """Yield each refusal among the records of a sibling, once for every time that it happened."""
+    for moment, record in records:
+        if "reason" not in record:
+            continue
+        name, method, path, reason = (_text(record, key) for key in ("name", "method", "path", "reason"))
+        refusal = Refusal(
+            sibling,
+            agent_in(record),
+            _text(record, "protocol"),
+            name.lower(),
+            number_in(record, "port"),
+            reason,
+            "" if name else _text(record, "address"),
+            method,
+            path if reason in _BY_PATH else "",
+        )
+        upstream = _text(record, "upstream").partition(":")[0]
+        types = {kind} if (kind := _text(record, "type")) else set()
+        yield Counted(refusal, 1, moment, f"{method} {path}".strip(), upstream, types)
+
+
+def agent_in(record: Mapping[str, Any]) -> str:
+    """Return the address of the agent in a record, without its port."""
+    return _text(record, "source").partition(":")[0]
+
+
+def number_in(record: Mapping[str, Any], key: str) -> int:
+    """Return a number in a record, or 0."""
+    value = record.get(key)
+    return int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:
     value = record.get(key)
     return value if isinstance(value, str) else ""
-
-
-def _number(record: Mapping[str, Any], key: str) -> int:
-    value = record.get(key)
-    return int(value) if isinstance(value, int | str) and str(value).isdecimal() else 0

@@ -7,9 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
-
-from pydantic import ValidationError
 
 from clawker_fw.denials.question import Question
 from clawker_fw.diagnose.explanation import Explainer
@@ -18,8 +15,8 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import RuleEntry, mistake
-from clawker_fw.rules.until import parse_until_from, rfc3339
+from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.edits import Addition, EditResult, Written, add
 from clawker_fw.settings.edit.rules_file import Decide
 from clawker_fw.settings.edit.splice import Edit
@@ -59,76 +56,44 @@ class Leave:
 Reply = Allow | Deny | Mute | Leave
 
 _TYPED: dict[str, Reply] = {
+    "y": Allow(USUAL),
     "a": Allow(),
-    "always": Allow(),
     "m": Mute(),
     "n": Deny(),
-    "never": Deny(),
     "s": Leave(),
 }
 """An agent chooses what is asked, so no answer is as easy to give by mistake as an empty line."""
-_YES = "y"
 
 
-def typed(line: str, question: Question) -> Reply | None:
+def typed(line: str) -> Reply | None:
     """Return what a line means that a person typed, or None if it means nothing."""
     words = line.strip().lower()
-    if found := _TYPED.get(words):
-        return found
-    if question.lasting_only:
-        return None
-    if words == _YES:
-        return Allow(USUAL)
-    return Allow(words) if _DURATION.fullmatch(words) else None
+    return Allow(words) if _DURATION.fullmatch(words) else _TYPED.get(words)
 
 
-def note(question: Question, who: str, now: datetime) -> str:
+def _note(question: Question, who: str, now: datetime) -> str:
     """Return the note of the rule: who asked, who answered, and when."""
     agents = ", ".join(question.agents)
     return f"{_ASKED_BY}{agents[:_LONGEST_PART]}; answered by {who[:_LONGEST_PART]} at {rfc3339(now.timestamp())}"
 
 
-def addition(question: Question, reply: Allow | Deny, words: str, now: datetime) -> Addition:
-    """Return the rule to add. It is for exactly what the question says.
-
-    Raises:
-        RefusedError: when there is no such rule: its end can't be written, or its path can't be denied.
-    """
-    target, denies = question.target, isinstance(reply, Deny)
-    fields: dict[str, Any] = {"dst": target.name, "note": words}
-    if question.request:
-        allowed = question.request.path if denies else question.allow.path
-        path = {"path": allowed, "methods": [question.request.method]}
-        fields |= {"path_rules": [path | ({"action": "deny"} if denies else {})]}
-    elif denies:
-        fields |= {"action": "deny"}
-    if question.request or question.known or not denies:
-        fields |= {"proto": target.protocol, "port": target.port}
-    if isinstance(reply, Allow) and reply.time:
-        fields |= {"until": _until(reply.time, now)}
-    chosen = frozenset({"until", "path_rules"} if not denies and not question.request else {"path_rules"})
-    try:
-        rule = RuleEntry.model_validate(fields).rule("the answer")
-    except ValidationError as error:
-        sentence = "; ".join(map(mistake, error.errors(include_url=False)))
-        raise RefusedError("answer-impossible", f"There can be no such rule: {sentence}.") from error
-    return Addition(rule, words, chosen=chosen)
-
-
-def _until(time: str, now: datetime) -> datetime | None:
-    try:
-        return parse_until_from(time, now)
-    except (ValueError, OverflowError) as error:
-        raise RefusedError("until-too-far", f"{time} from now can't be written as a time.") from error
+def _addition(question: Question, reply: Allow | Deny, note: str, now: datetime) -> Addition:
+    """Return the rule to add. It is for exactly what the question says."""
+    if isinstance(reply, Allow):
+        return question.allow_until(reply.time).addition(now.timestamp(), note)
+    target = question.target
+    of_port = {"proto": target.protocol, "port": target.port} if question.known else {}
+    entry = RuleEntry.model_validate({"dst": target.name, "action": "deny", "note": note, **of_port})
+    return Addition(entry.rule("the answer"), note)
 
 
 def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> Decide:
     """Return what edits the rules after an answer: it adds the rule, and keeps a person's note of another one.
 
     Raises:
-        RefusedError: as of `addition`, and when the rules are edited as of `edits.add`.
+        RefusedError: when the rules are edited, as of `edits.add`.
     """
-    wanted = addition(question, reply, note(question, who, now), now)
+    wanted = _addition(question, reply, _note(question, who, now), now)
 
     def decide(there: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
         same = (each.rule for each in there if _same(each.rule, wanted.rule))
@@ -153,9 +118,9 @@ def require_kept(question: Question, reply: Allow | Deny, before: RuleSet, after
     Raises:
         RefusedError: when they do not.
     """
-    target, request = question.target, question.request
-    decided = Explainer(after, now).decide(target, request)
-    meant = decided.allowed if isinstance(reply, Allow) else decided.reason in {Reason.DENIED, Reason.PATH}
+    target = question.target
+    decided = Explainer(after, now).decide(target)
+    meant = decided.allowed if isinstance(reply, Allow) else decided.reason is Reason.DENIED
     was, is_now = (Policy(rules.at(now)) for rules in (before, after))
     keys = {key for rule in was.covering(target.name) if not rule.denies for key in rule.keys}
     keys -= {(target.protocol.transport, target.port)}

@@ -5,12 +5,11 @@ comes again if the agent does. Agents take turns, so that none has its question 
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clawker_fw.denials.question import host_of
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.rules.reasons import Reason
 
 MOST_WAITING = 20
 """Hosts of one agent that wait."""
@@ -18,9 +17,6 @@ MOST_AGENTS = 1_000
 """Agents that are told apart, and hosts of which it is remembered that they are not asked about again."""
 _MOST_NAMED = 100
 """Agents that one question knows to have been refused the same."""
-
-_STILL = {Reason.PRIVATE_ADDRESS, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
-"""Why what is allowed may be refused."""
 
 
 @dataclass(slots=True)
@@ -55,18 +51,13 @@ class Waiting:
         self._open: Candidate | None = None
         self._muted: set[str] = set()
         self._settled: OrderedDict[str, None] = OrderedDict()
-        self._allowed: dict[str, bool] = {}
-        """Hosts that were allowed, and whether it has been told that one is refused all the same."""
-        self._failing: deque[Counted] = deque()
 
     def add(self, counted: Counted, agent: str) -> None:
         """Take in a refusal. `agent` is the agent's name, or its address."""
         host = host_of(counted)
-        if not host:
-            self._note_failing(counted)
-        elif agent in self._muted or host in self._settled:
+        if not host or agent in self._muted or host in self._settled:
             return
-        elif candidate := self._known.get(host):
+        if candidate := self._known.get(host):
             candidate.add(counted, agent)
         elif agent in self._queues or len(self._queues) < MOST_AGENTS:
             queue = self._queues.setdefault(agent, deque())
@@ -74,12 +65,6 @@ class Waiting:
                 candidate = Candidate(host, counted, Counter({agent: counted.times}))
                 self._known[host] = candidate
                 queue.append(candidate)
-
-    def _note_failing(self, counted: Counted) -> None:
-        name = counted.refusal.name.removesuffix(".")
-        if counted.refusal.reason in _STILL and self._allowed.get(name) is False:
-            self._allowed[name] = True
-            self._failing.append(counted)
 
     def take(self) -> Candidate | None:
         """Return what to ask about next, or None if nothing waits. It is open until it is closed."""
@@ -100,15 +85,6 @@ class Waiting:
                     self._settled.popitem(last=False)
         self._open = None
 
-    def allowed(self, host: str) -> None:
-        """Note that a host was allowed: that it is refused all the same is told, once."""
-        self._allowed[host] = False
-
-    def failing(self) -> Iterator[Counted]:
-        """Yield refusals of hosts that were allowed, each once."""
-        while self._failing:
-            yield self._failing.popleft()
-
     def mute(self, agents: Iterable[str]) -> None:
         """Ask nothing more for some agents."""
         for agent in agents:
@@ -117,6 +93,6 @@ class Waiting:
                 self._known.pop(candidate.host, None)
 
     @property
-    def more(self) -> Mapping[str, int]:
-        """How many hosts of each agent wait, beside the open one; with `MOST_WAITING`, there may be more."""
-        return {agent: len(queue) for agent, queue in self._queues.items() if queue}
+    def more(self) -> int:
+        """How many hosts wait, beside the open one."""
+        return sum(map(len, self._queues.values()))

@@ -34,7 +34,7 @@ _MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
 class Remedy:
     """What would allow a connection, as a sentence, and the command in it, if one is enough.
 
-    `allow` is that command, and `opens` what else it allows.
+    `allow` is the command, also if its change is to be made by hand, and `opens` what else it allows.
     """
 
     text: str
@@ -55,16 +55,6 @@ def remedy_of(explained: Explanation) -> Remedy | None:
     if rule and request and explained.reason in {Reason.PATH, Reason.BAD_REQUEST}:
         return _of_request(explained, rule, request)
     return _of_connection(explained)
-
-
-def allows_only(explained: Explanation) -> bool:
-    """Whether one more rule for the name, protocol and port would allow what was refused, and nothing else."""
-    if explained.simulator is None or (explained.own and explained.own.paths):
-        return False
-    force = bool(objection(Destination(explained.target.name, subtree=False)))
-    command = AllowCommand(explained.target.url, force=force, until="never")
-    found = explained.simulator.outcome(command, _wanted(explained))
-    return found.allows and {*found.opens} <= {Opened.TRANSPORT}
 
 
 def _of_connection(explained: Explanation) -> Remedy | None:
@@ -141,7 +131,7 @@ def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
     made = Remedy(text, _line(explained, found), found.command, found.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
-    return made if _is_runnable(explained, found) else replace(made, command="", allow=None)
+    return made if _is_runnable(explained, found) else replace(made, command="")
 
 
 def also(made: Remedy, subject: str = "This") -> str:

@@ -64,6 +64,7 @@ from clawker_fw.model.vocabulary import (
     Diff,
     Finding,
     Layer,
+    Moment,
     Role,
     Sibling,
     Value,

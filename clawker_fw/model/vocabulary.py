@@ -4,6 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import WithJsonSchema
+
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""A time as RFC 3339 writes it."""
 
 Value = str | int | bool | None | tuple[str, ...]
 """A running or desired value in a finding, representable in JSON."""

@@ -16,8 +16,8 @@ from clawker_fw.certificates.credentials import Authorities, Pair
 from clawker_fw.certificates.store import COLLECTOR, roots_in
 from clawker_fw.certificates.validity import renewed_at
 from clawker_fw.certificates.x509 import certificate
-from clawker_fw.model import Certificate, CertificateUse, Observed, Sibling
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.model import Certificate, CertificateUse, Moment, Observed, Sibling
+from clawker_fw.report.documents import Document
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live
 

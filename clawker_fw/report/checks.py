@@ -1,16 +1,16 @@
 """The answers of `doctor` and `conformance`, and how people see them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.diagnose.conformance.run import CaseResult
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.report.documents import Document
 from clawker_fw.report.spans import counted
-from clawker_fw.report.terminal import folded, visible
+from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 
 _HELD, _BROKEN = Text("held", "green"), Text("BROKEN", "bold red")
@@ -62,35 +62,19 @@ _STYLES = {
 _WIDEST = max(map(len, CheckHealth))
 
 
-class DoctorReport:
-    """The answer for people: a paragraph for each check, and one for what to do. Commands stay in one line."""
-
-    def __init__(self, checks: Sequence[Check]) -> None:
-        self._checks = checks
-
-    def __rich_console__(self, _: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """Yield lines that fit the terminal: what came of it all, then each check."""
-        yield self._verdict()
-        for each in self._checks:
-            state = each.health.value.ljust(_WIDEST)
-            first, *others = folded(visible(f"{state}  {each.name}: {each.seen}"), options.max_width, _WIDEST + 2)
-            yield _line(first, _STYLES[each.health], len(state))
-            yield from map(_line, others)
-            if each.advice:
-                advice = f"{' ' * _WIDEST}  → {each.advice}"
-                yield from map(_line, folded(visible(advice), options.max_width, _WIDEST + 4))
-
-    def _verdict(self) -> Text:
-        """Return the line that says whether all is well, and what to do."""
-        found = [each.health for each in self._checks]
-        failed, warned = found.count(CheckHealth.FAILED), found.count(CheckHealth.WARNING)
-        words = f"{len(found)} checks, {counted(warned, 'warning')}"
-        if not failed:
-            return Text.assemble(("healthy", "bold green"), f"  {words}")
-        return Text.assemble(("unhealthy", "bold red"), f"  {words}, {failed} failed: follow the arrows (→)")
-
-
-def _line(words: str, style: str = "", styled: int = 0) -> Text:
-    line = Text(words, no_wrap=True, overflow="ignore")
-    line.stylize(style, 0, styled)
-    return line
+def doctor_report(checks: Sequence[Check]) -> RenderableType:
+    """Return the answer for people: whether all is well, then each check and what to do."""
+    found = [each.health for each in checks]
+    failed, warned = found.count(CheckHealth.FAILED), found.count(CheckHealth.WARNING)
+    words = f"  {len(found)} checks, {counted(warned, 'warning')}"
+    lines = [
+        Text.assemble(("unhealthy", "bold red"), f"{words}, {failed} failed: follow the arrows (→)")
+        if failed
+        else Text.assemble(("healthy", "bold green"), words)
+    ]
+    for each in checks:
+        state = each.health.value.ljust(_WIDEST), _STYLES[each.health]
+        lines.append(Text.assemble(state, visible(f"  {each.name}: {each.seen}")))
+        if each.advice:
+            lines.append(Text(visible(f"{' ' * _WIDEST}  → {each.advice}")))
+    return Group(*lines)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import yaml
 from pydantic import NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,6 +17,8 @@ from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.find import DEFAULT_PROJECT
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import setting_keys
+
+_ANY_WIDTH = 1_000_000
 
 
 class ValueSource(StrEnum):
@@ -108,22 +111,12 @@ def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
     )
 
 
-def _entry(value: object) -> str:
-    """Return an entry of a list: a word, or a mapping."""
-    if not isinstance(value, dict):
-        return str(value)
-    fields = (
-        f"{key}: [{', '.join(map(str, each))}]" if isinstance(each, list) else f"{key}: {each}"
-        for key, each in value.items()
-    )
-    return f"{{{', '.join(fields)}}}"
-
-
 def _written(setting: Value) -> str:
     """Return a value as a person would write it. Only those of telemetry have no other value when not set."""
     value = setting.value
     if value is None:
         return "not set" if setting.key.startswith("otel.") else "chosen by the stack"
     if isinstance(value, list):
-        return ", ".join(map(_entry, value)) or "none"
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=_ANY_WIDTH)
+        return text.strip()[1:-1] or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,28 +1,180 @@
-"""The answer of `denials` for people."""
+"""The answer of `denials`, with `--follow` its lines, and how people see it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.denials.answer import Denial, DenialsAnswer
-from clawker_fw.denials.following import Missed
-from clawker_fw.denials.refusal import Refusal
-from clawker_fw.denials.suggestion import NAMES_OF_A_SUBTREE, suggested
-from clawker_fw.denials.tally import Gap
-from clawker_fw.model import Sibling
+from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
+from clawker_fw.denials.refusal import Counted, Gap, Refusal
+from clawker_fw.model import Moment, Sibling
+from clawker_fw.report.documents import Document
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
-from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.edits import Addition
 from clawker_fw.settings.edit.splice import pair
 
 _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingRule:
+    """A rule that decides."""
+
+    text: str
+    """The rule in one line."""
+    place: str
+    """The file and line where it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenialRemedy:
+    """What would change a refusal."""
+
+    text: str | None
+    """What to do, or why no rule would help; null without settings."""
+    command: str | None
+    """The command that would allow it, if one is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDocument:
+    """What was refused, and how often."""
+
+    last: Moment
+    """When it happened last, by the engine's clock."""
+    times: PositiveInt
+    """How often."""
+    sibling: Sibling
+    """Which sibling refused."""
+    protocol: str
+    """`dns`, `tls`, `http`, `tcp` or `udp`."""
+    name: str | None
+    """The host that was asked for; null if nothing named one."""
+    port: NonNegativeInt
+    """The port that the agent has connected to."""
+    reason: str
+    """A word of the siblings' records, such as `no-rule`."""
+
+
+def refused(counted: Counted) -> dict[str, Any]:
+    """Return the fields of a `RefusalDocument`."""
+    refusal = counted.refusal
+    return {
+        "last": counted.last,
+        "times": counted.times,
+        "sibling": refusal.sibling,
+        "protocol": refusal.protocol,
+        "name": refusal.name or None,
+        "port": refusal.port,
+        "reason": refusal.reason,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialDocument(RefusalDocument):
+    """One refusal, or equal ones."""
+
+    agent: str | None
+    """The name of the container that had this address at the time, if it is known."""
+    address: str
+    """The agent's address."""
+    tried: str | None
+    """The address that the agent has connected to, where no host was named and the kernel refused."""
+    types: list[str]
+    """The types of records that were asked for, over DNS."""
+    method: str | None
+    """The method of the last request, over HTTP."""
+    path: str | None
+    """The path of the last request, without its query."""
+    upstream: str | None
+    """The address to which Envoy was about to connect."""
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    """The reason in words, by the rules in the settings."""
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+    rule: DecidingRule | None
+    """The rule that decides, if one does."""
+    remedy: DenialRemedy
+
+    @classmethod
+    def of(cls, denial: Denial) -> "DenialDocument":
+        counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
+        method, _, path = counted.request.partition(" ")
+        return cls(
+            **refused(counted),
+            agent=denial.agent or None,
+            address=refusal.agent,
+            tried=refusal.tried or None,
+            types=sorted(counted.types),
+            method=method or None,
+            path=path or None,
+            upstream=counted.upstream or None,
+            failed=is_failure(refusal),
+            message=advice.message,
+            allowed=advice.allowed,
+            rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
+            remedy=DenialRemedy(advice.remedy.text or None, advice.remedy.command or None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GapLine:
+    """A line of `denials --follow`."""
+
+    gap: Gap
+
+
+Line = DenialDocument | GapLine
+
+
+def line(told: Denial | Gap) -> Line:
+    """Return a line of `denials --follow`."""
+    return GapLine(told) if isinstance(told, Gap) else DenialDocument.of(told)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialsDocument(Document):
+    """With `--follow`, each line is one object of `denials`, or has one of `gaps` as its `gap`."""
+
+    denials: list[DenialDocument]
+    """Different refusals, the latest last; with `--top`, the most frequent first."""
+    left_out: NonNegativeInt
+    """Different refusals that `--top` has left out."""
+    more: NonNegativeInt
+    """Refusals that were too different to be told apart."""
+    suppressed: tuple[Suppressed, ...]
+    """Refusals that came too fast to be written down, by the address."""
+    unattributed: NonNegativeInt
+    """Refusals that Envoy has only counted, because they came too fast: since it started and by whatever agent. 0
+    with `--agent`."""
+    tried: NonNegativeInt
+    """How often something was refused to `conformance` that is left out here; 0 with `--conformance` or
+    `--agent`."""
+    gaps: tuple[Gap, ...]
+    """Where lines of a sibling's log are missing, because the engine could not write them, as on a full disk."""
+
+    @classmethod
+    def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
+        return cls(
+            denials=[DenialDocument.of(each) for each in answer.denials],
+            left_out=answer.left_out,
+            more=answer.more,
+            suppressed=answer.suppressed,
+            unattributed=answer.unattributed,
+            tried=answer.tried,
+            gaps=answer.gaps,
+        )
 
 
 def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType:
@@ -68,16 +220,15 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield f"{times:,} more refusals of {agent}, which came too fast to be written down one by one."
     if answer.unattributed:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
-    for sibling, gap in answer.gaps:
-        yield gap_text(sibling, gap)
+    yield from map(_gap, answer.gaps)
     if answer.tried:
         yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
 
 
-def told_report(told: Denial | Missed) -> RenderableType:
+def told_report(told: Denial | Gap) -> RenderableType:
     """Return the lines for a refusal that has just happened, or about lines that are missing."""
-    if isinstance(told, Missed):
-        return Text(gap_text(told.sibling, told.gap), style="dim")
+    if isinstance(told, Gap):
+        return Text(_gap(told), style="dim")
     return Group(*denial_lines(told))
 
 
@@ -112,39 +263,24 @@ def is_failure(refusal: Refusal) -> bool:
     return refusal.reason in _FAILURES
 
 
-def gap_text(sibling: Sibling, gap: Gap) -> str:
+def _gap(gap: Gap) -> str:
     """Return a sentence about lines that are missing in a sibling's log."""
     since, until = (
         f"{datetime.fromisoformat(each).astimezone():%m-%d %H:%M:%S}" if each else ""
         for each in (gap.since, gap.until)
     )
     when = f"Between {since} and {until}" if until else f"Since {since}"
-    return (
-        f"{when}, refusals of {sibling} may be missing: the engine could not write its whole log (a full disk?)."
-    )
+    lost = f"refusals of {gap.sibling} may be missing: the engine could not write its whole log (a full disk?)."
+    return f"{when}, {lost}"
 
 
-def rules_text(targets: Iterable[Target], widened: Sequence[Rule]) -> str:
-    """Return the rules that would allow what agents wanted, as they are written in the settings.
-
-    `widened` are rules for hosts of which requests were refused, with these requests.
-    """
+def rules_text(rules: Sequence[Rule]) -> str:
+    """Return the rules that would allow what was refused, as they are written in the settings."""
     lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
-    found = list(suggested(targets))
-    if not widened and all(wider for _, wider in found):
-        return "\n".join([*lines, "rules: []"])
-    lines.append("rules:")
-    for rule in widened:
+    lines.append("rules:" if rules else "rules: []")
+    for rule in rules:
         if rule.place:
             lines.append(f"  # In place of the rule in {visible(rule.place)}:")
-        lines += _written(rule)
-    for rule, wider in found:
-        if wider:
-            lines.append(f"  # Wider, in place of {NAMES_OF_A_SUBTREE} or more of these: all below one name.")
-        lines += [f"  # {line[2:]}" for line in _written(rule)] if wider else _written(rule)
+        first, *others = Addition(rule, rule.note).fields.items()
+        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
     return "\n".join(lines)
-
-
-def _written(rule: Rule) -> list[str]:
-    first, *others = Addition(rule, rule.note).fields.items()
-    return [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]

@@ -1,7 +1,10 @@
-"""The answer of `explain` for people."""
+"""The answer of `explain`, and how people see it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field, NonNegativeFloat, WithJsonSchema
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -9,11 +12,28 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
 from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
+from clawker_fw.model import Moment
 from clawker_fw.report.commands import in_text
+from clawker_fw.report.documents import Document
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
+from clawker_fw.rules import until
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
+
+OF_RULES = (
+    Reason.NO_RULE,
+    Reason.WRONG_PORT,
+    Reason.DENIED,
+    Reason.PATH,
+    Reason.NO_WEBSOCKET,
+    Reason.BAD_REQUEST,
+    Reason.EXPIRED,
+    Reason.BAD_NAME,
+    Reason.PRIVATE_ADDRESS,
+    Reason.NO_ADDRESS,
+)
+"""The reasons that follow from rules and addresses."""
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",
@@ -32,6 +52,157 @@ _STEPS = {
     "datagram": "empty datagram",
 }
 _WIDTH = 9
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRule:
+    """A rule as it is written."""
+
+    text: str
+    """The rule in one line: `https .example.org:443`."""
+    action: RuleAction
+    allow_private: bool
+    until: Moment | None
+    """When it ends, or has ended, in UTC."""
+    note: str
+    place: str
+    """Where it is written: a file and line, or a variable."""
+
+    @classmethod
+    def of(cls, rule: Rule) -> "ExplainedRule":
+        end = None if rule.until is None else until.rfc3339(rule.until)
+        return cls(str(rule), rule.action, rule.allow_private, end, rule.note, rule.place)
+
+
+@dataclass(frozen=True, slots=True)
+class NearRule:
+    """A rule that does not decide, but nearly does."""
+
+    difference: Difference
+    """Why it does not decide."""
+    rule: ExplainedRule
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRemedy:
+    """What would allow a connection."""
+
+    text: str
+    command: str | None
+    """A command that is enough, if there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One IPv4 address of a name."""
+
+    address: str
+    reachable: bool
+    """Whether the rule may reach it; without a rule that allows, an ordinary one."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStep:
+    """One step of an attempt."""
+
+    step: Annotated[
+        str, WithJsonSchema({"enum": ["resolve", "connect", "handshake", "request", "wait", "datagram"]})
+    ]
+    ok: bool
+    seconds: NonNegativeFloat
+    status: int | None
+    """Of the HTTP response."""
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An attempt from the agents' network."""
+
+    passed: bool
+    """Whether the host answered."""
+    reason: Reason | None
+    """The reason in the siblings' record of this attempt, if there is one."""
+    unclear: bool
+    """Whether it can't be told who answered, because Envoy only counts some refusals at the moment."""
+    contradicts: bool
+    """Whether the stack did something else than the settings say."""
+    steps: Annotated[list[LiveStep], Field(min_length=1)]
+
+    @classmethod
+    def of(cls, attempted: Attempted, *, contradicts: bool) -> "Live":
+        steps = [
+            LiveStep(each.name, each.ok, round(each.seconds, 6), each.status or None, each.outcome)
+            for each in attempted.trial.steps
+        ]
+        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainDocument(Document):
+    """The answer of `explain`."""
+
+    allowed: bool
+    """Whether the rules in the settings allow it, and may reach one of its addresses."""
+    reason: Annotated[Reason | None, WithJsonSchema({"enum": [*(each.value for each in OF_RULES), None]})]
+    """Why it is refused, as in the siblings' records; null if it is allowed."""
+    message: str | None
+    """The reason in words."""
+    name: str
+    """The host name in canonical form, or what was named instead of one."""
+    protocol: Protocol
+    port: Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+    method: str | None
+    """The method of the request; null if the rule has no paths, or none was asked for."""
+    path: str | None
+    """The path of the request as Envoy sees it, without the query."""
+    path_rule: str | None
+    """The path or the repository of the rule that decides it; null if none is for it."""
+    secret: str | None
+    """The name of the secret that Envoy puts into the request; null if there is none."""
+    rule: ExplainedRule | None
+    """The rule that decides; with the reason `expired`, the one that would if it had not ended."""
+    near: list[NearRule]
+    """The nearest rules that do not decide, at most five."""
+    remedy: ExplainedRemedy | None
+    """What to do to allow it; null if it is allowed or the rules are not the reason."""
+    addresses: list[Address] | None
+    """The IPv4 addresses of the name as Envoy sees them now; null if it was not asked."""
+    lookup_error: str | None
+    """Why the name has no address."""
+    unasked: str | None
+    """Why the answer is from the rules alone; null if the stack was asked, or need not be."""
+    other_rules: bool | None
+    """Whether the settings have different rules than the siblings serve; null if unknown."""
+    live: Live | None
+    """With `--live`: an attempt from the agents' network."""
+
+    @classmethod
+    def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
+        explained, attempted = answer.explanation, answer.attempted
+        found, remedy = explained.lookup, remedy_of(explained)
+        return cls(
+            allowed=explained.allowed,
+            reason=explained.reason,
+            message=explained.sentence or None,
+            name=explained.target.name,
+            protocol=explained.target.protocol,
+            port=explained.target.port,
+            method=explained.request.method if explained.request else None,
+            path=explained.request.path if explained.request else None,
+            path_rule=str(explained.path) if explained.path else None,
+            secret=explained.secret.secret if explained.secret else None,
+            rule=ExplainedRule.of(explained.rule) if explained.rule else None,
+            near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
+            remedy=ExplainedRemedy(remedy.text, remedy.command or None) if remedy else None,
+            addresses=[Address(each.address, explained.kind not in each.closed) for each in found.addresses]
+            if found
+            else None,
+            lookup_error=(found.error or None) if found else None,
+            unasked=answer.unasked or None,
+            other_rules=other_rules(answer),
+            live=Live.of(attempted, contradicts=answer.contradicted) if attempted else None,
+        )
 
 
 def explanation_report(answer: ConnectionAnswer) -> RenderableType:

@@ -11,12 +11,12 @@ from pydantic import Field, NonNegativeInt, WithJsonSchema
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, LeftOut
 from clawker_fw.fleet.row import HostVerdict, NodeState, StackRelease, Trouble
-from clawker_fw.model import Finding, Observed, Sibling
+from clawker_fw.model import Finding, Moment, Observed, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, verdict
-from clawker_fw.report.documents import Document, Moment, SiblingVerdict
+from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release

@@ -11,9 +11,8 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.fleet.row import Trouble
-from clawker_fw.report.denials import is_failure, to_do, within
+from clawker_fw.report.denials import RefusalDocument, is_failure, refused, to_do, within
 from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.denials import RefusalDocument, refused
 from clawker_fw.report.fleet import Row
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible

@@ -7,12 +7,13 @@ from pydantic import NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import EngineFacts, Sibling, Verdict
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import EngineVersion
 from clawker_fw.report.spans import counted
-from clawker_fw.report.status import Status
+from clawker_fw.report.status import StatusDocument
 from clawker_fw.report.text import Rows, styled_verdict
 
 
@@ -33,16 +34,15 @@ class Stack:
     """Why it can't be compared, if so."""
 
     @classmethod
-    def of(cls, status: Status, settings: str | None) -> "Stack":
+    def of(cls, status: StatusDocument, settings: str | None) -> "Stack":
         """Return a stack from its status. `settings` is the file that it was made from."""
-        siblings = status.observed.siblings
         return cls(
             status.project,
             status.verdict,
-            tuple(each for each in Sibling if each in siblings and siblings[each].container.running),
-            status.live.count if status.live else None,
+            tuple(each.name for each in status.siblings if each.state == "running"),
+            status.live_rules,
             len(status.agents),
-            tuple(each.name for each in status.agents if each.openings),
+            tuple(each.name for each in status.agents if each.state is Confinement.OPEN),
             settings,
             status.unread.message if status.unread else None,
         )

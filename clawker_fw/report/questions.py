@@ -5,18 +5,16 @@ else is printed.
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.question import Question
 from clawker_fw.denials.ruling import USUAL
-from clawker_fw.denials.waiting import MOST_WAITING
 from clawker_fw.report import text
 from clawker_fw.report.explaining import near_text
 from clawker_fw.report.terminal import visible
-from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 
 _WIDTH = 8
@@ -25,13 +23,13 @@ _ANYTHING = "every agent may send anything to this host, and get anything from i
 _HOW = {Protocol.HTTPS: "over TLS on this port", Protocol.HTTP: "on this port and without encryption"}
 
 
-def show(question: Question, more: Mapping[str, int]) -> None:
-    """Print a question, and what waits behind it."""
+def show(question: Question, more: int) -> None:
+    """Print a question, and how many hosts wait behind it."""
     console = text.console()
     console.print()
     console.print(question_report(question))
     if more:
-        console.print(Text(visible(more_text(more)), style="dim"))
+        console.print(Text(f"and {more:,} more", style="dim"))
     _prompt()
 
 
@@ -65,7 +63,7 @@ def _facts(question: Question) -> Iterator[tuple[str, str]]:
     if question.near:
         yield "near", near_text(question.near)
     yield "allowing", meaning(question)
-    yield "same as", question.allow_command("" if question.lasting_only else USUAL)
+    yield "same as", question.allow_command(USUAL)
     for place, (key, words) in enumerate(_answers(question)):
         yield "" if place else "answers", f"{key:5}  {words}"
 
@@ -83,38 +81,14 @@ def _named(agents: Sequence[str]) -> str:
 
 def meaning(question: Question) -> str:
     """Return what allowing it means."""
-    if request := question.request:
-        return (
-            f"every agent may send {request.method} requests for {request.path}"
-            f"{' and everything below it' if question.below else ''}; the rule says for how long"
-        )
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
     return f"{_ANYTHING}, {_HOW.get(question.target.protocol, 'on this port')}"
 
 
 def _answers(question: Question) -> Iterator[tuple[str, str]]:
-    if not question.lasting_only:
-        yield "y", "allow it for 30 minutes; or type a time, such as 2h"
+    yield "y", "allow it for 30 minutes; or type a time, such as 2h"
     yield "a", "allow it always"
     yield "m", f"ask nothing more for {_named(question.agents)}, for now"
     yield "n", "deny it, and never ask again"
     yield "s", "leave it, and don't ask again for now"
-
-
-def more_text(more: Mapping[str, int]) -> str:
-    """Return what waits: `and 3 more from builder`."""
-    most = sorted(more.items(), key=lambda each: -each[1])
-    parts = [f"{_count(count)} more from {agent}" for agent, count in most[:_MOST_NAMED]]
-    if others := most[_MOST_NAMED:]:
-        parts.append(f"{sum(count for _, count in others):,} more from {len(others):,} others")
-    return f"and {', '.join(parts)}"
-
-
-def _count(number: int) -> str:
-    return f"at least {number:,}" if number >= MOST_WAITING else f"{number:,}"
-
-
-def still_refused(name: str, reason: Reason) -> str:
-    """Return what is told of a host that was allowed, and is refused all the same."""
-    return f"{name} is allowed, and still not reached: {reason.sentence} ({reason})."

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import NonNegativeInt, WithJsonSchema
 
-from clawker_fw.model import Observed, ObservedSibling, Role, Sibling, Verdict
-from clawker_fw.report.documents import Moment, SiblingVerdict
+from clawker_fw.model import Moment, Observed, ObservedSibling, Role, Sibling, Verdict
+from clawker_fw.report.documents import SiblingVerdict
 from clawker_fw.report.facts import live_version
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.capacity import running

@@ -1,30 +1,38 @@
-"""What `status` knows.
+"""The answer of `status`.
 
 Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
 live, who the agents are.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
 
 from clawker_fw.agents import judge
-from clawker_fw.agents.attachment import Attachment
 from clawker_fw.agents.exposure import HINT, exposures
-from clawker_fw.agents.judge import Agent
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Observed, Role, Rules, Sibling, Verdict
+from clawker_fw.model import Observed, Role, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.lock import Holder, at_work
+from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
-from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import facts, summary
+from clawker_fw.report.denials import RefusalDocument, refused
+from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.parts import (
+    AgentDocument,
+    Busy,
+    EngineVersion,
+    SettingsUsed,
+    StackVerdict,
+    Warnings,
+)
 from clawker_fw.report.siblings import SiblingStatus
-from clawker_fw.report.terminal import visible
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.topology import network_names
 
@@ -32,134 +40,201 @@ MOST_REFUSALS = 5
 """How many of the last refusals are shown. `denials` has all."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """The state of a stack at one moment.
+@dataclass(frozen=True, slots=True)
+class StatusEngine(EngineVersion):
+    """The engine of a stack."""
 
-    `attached` is how agents are attached. `wanted` are the rules of the settings, `ending` those that end, with
-    the seconds left of each. `unread` is why settings or secrets can't be used: then there is no comparison.
-    `said` is what the next run would mean, if anything but the rules differs; `summary` is all of it, for
-    programs. `labels` are those that each sibling should have. `refusals` are those of the last hour, the latest
-    last, with the name of the agent or sibling if it is known. `blueprint` are the settings and the engine that
-    this is about, if there is a comparison.
-    """
+    architecture: str
 
+
+@dataclass(frozen=True, slots=True)
+class AttachmentDocument:
+    """How agents are attached."""
+
+    network: str
+    """For `docker run --network`."""
+    dns: Annotated[str, WithJsonSchema({"type": "string", "format": "ipv4"})]
+    """For `docker run --dns`."""
+    attached: list[str]
+    """Containers on the agent network."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedAgent(AgentDocument):
+    """An agent, how well it is confined, and how often it was refused something."""
+
+    refused: NonNegativeInt
+    """How often it was refused something in the last hour, since it was started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastRefusal(RefusalDocument):
+    """One of the last refusals."""
+
+    agent: str | None
+    """The name of the container, if one that is attached now had this address at the time."""
+    address: str
+    """The agent's address."""
+    tried: Annotated[str, Field(exclude=True)]
+
+    @classmethod
+    def of(cls, counted: Counted, who: str) -> "LastRefusal":
+        """Return a refusal. `who` is the agent's name, or empty."""
+        refusal = counted.refusal
+        return cls(**refused(counted), agent=who or None, address=refusal.agent, tried=refusal.tried)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A rule that ends."""
+
+    rule: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Why the settings can't be read."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusDocument(Document):
+    """The answer of `status`."""
+
+    verdict: StackVerdict
+    summary: list[str]
+    """What the next `run` means, as lines for people: what happens and what agents notice, then why, as `drift`
+    says it. Empty for a stack that is current, and while the settings can't be read."""
+    busy: Busy
+    warnings: Warnings
     project: str
-    observed: Observed
-    verdict: Verdict
-    verdicts: Mapping[Sibling, Verdict]
-    attached: Attachment
-    agents: tuple[Agent, ...]
+    engine: StatusEngine
+    settings: SettingsUsed
+    agent: AttachmentDocument | None
+    """null while no agent can be attached, also because the settings ask for another `network.subnet`."""
+    agents: list[RefusedAgent]
+    """The agents, sorted by name."""
+    refusals: Annotated[list[LastRefusal], Field(max_length=MOST_REFUSALS)]
+    """The last refusals of the last hour, the latest last. `denials` has all."""
+    siblings: Annotated[list[SiblingStatus], Field(min_length=2, max_length=2)]
+    rules: NonNegativeInt | None
+    """How many rules the settings have; null if they can't be read."""
+    live_rules: NonNegativeInt | None
+    """The number of rules that the siblings serve; null if unknown."""
+    live_protocols: dict[str, PositiveInt]
+    """How many of the live rules there are of each protocol (`deny` for those that deny). Empty if that is
+    unknown."""
+    ending: list[Ending]
+    """The rules that end, soonest first, and the seconds that are left of each."""
+    other_rules: bool | None
+    """Whether the settings have different rules than the siblings serve; null if unknown."""
     leftovers: facts.Leftovers
-    wanted: Rules | None = None
-    ending: Sequence[tuple[str, float]] = ()
-    busy: Holder | None = None
-    warnings: Sequence[Advice] = ()
-    unread: FirewallError | None = None
-    said: Sequence[str] = ()
-    summary: Sequence[str] = ()
-    refusals: Sequence[tuple[Counted, str]] = ()
-    blueprint: Blueprint | None = None
-    labels: Mapping[Sibling, Mapping[str, str]] = field(default_factory=dict)
+    """What earlier runs and releases have left behind; `run` removes it."""
+    unread: Unread | None
+    """Why the settings can't be read, if so; else null."""
+    said: Annotated[Sequence[str], Field(exclude=True)]
+    """The lines of `summary` for people, for whom changed rules have a line of their own in every status."""
+    notices: Annotated[Sequence[Advice], Field(exclude=True)]
+    """The warnings that the settings do not acknowledge."""
+    labels: Annotated[Mapping[Sibling, tuple[Mapping[str, str], Mapping[str, str]]], Field(exclude=True)]
+    """The labels that each sibling has, and those that it should have."""
+    attached: Annotated[int, Field(exclude=True)]
+    """How many agents there are on the agent network."""
+    absent: Annotated[bool, Field(exclude=True)]
+    """Whether no part of the stack exists."""
+    sources: Annotated[Sequence[str], Field(exclude=True)]
+    """The lines that say which settings and which engine this is about, and who can write the settings."""
 
-    @property
-    def notices(self) -> Sequence[Advice]:
-        """The warnings that the settings do not acknowledge."""
-        known = self.blueprint.settings.acknowledged if self.blueprint else ()
-        return [each for each in self.warnings if each.code not in known]
+    @classmethod
+    def of(
+        cls,
+        observed: Observed,
+        project: str,
+        now: float,
+        seen: Comparison | FirewallError,
+        *,
+        refusals: Sequence[tuple[Counted, str]] = (),
+        further: Sequence[Advice] = (),
+    ) -> "StatusDocument":
+        """Return the answer that follows from a comparison, or what can be known without, and why there is none.
 
-    @property
-    def live(self) -> Rules | None:
-        """The rules that the siblings serve, or None if that is unknown."""
-        return facts.live_rules(self.observed)
-
-    @functools.cached_property
-    def siblings(self) -> list[SiblingStatus]:
-        """Both siblings, also one that is missing."""
-        return [
-            SiblingStatus.of(each, self.observed, self.attached.network, self.verdicts[each]) for each in Sibling
-        ]
-
-    @property
-    def protocols(self) -> Mapping[str, int]:
-        """How many of the live rules there are of each protocol; empty if that is unknown."""
-        resolver = self.observed.siblings.get(Sibling.COREDNS)
-        rules = rule_record.recorded(resolver.files) if resolver and self.live else None
-        return Counter(rule.split(" ")[0] for rule in rules or ())
-
-    @functools.cached_property
-    def refused(self) -> Mapping[str, int]:
-        """How often each agent was refused something in the last hour since it was started, by its name."""
-        counts: Counter[str] = Counter()
-        for each, name in self.refusals:
-            counts[name] += each.times
-        return counts
-
-    @property
-    def source_lines(self) -> Sequence[str]:
-        """The lines that say which settings and which engine this is about, and who can write the settings."""
-        engine = f"Engine    {self.observed.engine.endpoint} ({self.observed.engine.named_by})"
-        if self.blueprint is None:
-            made_from = (f"Made from {each}" for each in records.recorded_origins(self.observed))
-            return ("Settings  can't be used, so differences from them are unknown", engine, *made_from)
-        now = self.blueprint.origin
-        path = (now.path if now else "") or "none: only environment variables"
-        found = exposures(self.observed, self.blueprint.files)
-        return (
-            f"Settings  {path} ({self.blueprint.named_by})",
-            engine,
-            *(f"Made from another settings file: {each}" for each in records.other_origins(self.observed, now)),
-            *(visible(f"The settings are open: {each}.") for each in found),
-            *([HINT] if found else []),
+        `now` is in seconds since 1970. `refusals` are those of the last hour, the latest last, with the name of
+        the agent or sibling if it is known. `further` are warnings that a comparison has not.
+        """
+        compared, unread = (None, seen) if isinstance(seen, FirewallError) else (seen, None)
+        desired, blueprint = (compared.desired, compared.blueprint) if compared else (None, None)
+        resolver = judge.running_resolver(observed)
+        if compared and desired:
+            agents, verdict, verdicts = compared.agents, compared.verdict, compared.diff.verdicts
+            network, dns = desired.networks[Role.AGENTS].name, str(desired.service_address)
+        else:
+            agents = agents_of(observed, project)
+            verdict, verdicts = judge.verdict(Verdict.UNKNOWN, agents), dict.fromkeys(Sibling, Verdict.UNKNOWN)
+            network, dns = network_names(project)[Role.AGENTS], resolver
+        said = summary_of(compared) if compared and compared.diff.findings else None
+        shown = said is not None and not said.absent and not summary.is_about_rules(said)
+        warnings = (*(compared.advice if compared else ()), *further)
+        known = blueprint.settings.acknowledged if blueprint else ()
+        live = facts.live_rules(observed)
+        attached = sorted(observed.attached.get(Role.AGENTS, ()))
+        attachable = facts.attachable(observed) and dns == resolver
+        often: Counter[str] = Counter()
+        for each, name in refusals:
+            often[name] += each.times
+        engine = observed.engine
+        return cls(
+            verdict=verdict,
+            summary=summary.lines(said),
+            busy=at_work(observed.lock),
+            warnings=warnings,
+            project=project,
+            engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
+            settings=SettingsUsed.of(blueprint, observed),
+            agent=AttachmentDocument(network, dns, attached) if attachable else None,
+            agents=[RefusedAgent.of(each, often[each.name]) for each in agents],
+            refusals=[LastRefusal.of(*each) for each in refusals[-MOST_REFUSALS:]],
+            siblings=[SiblingStatus.of(each, observed, network, verdicts[each]) for each in Sibling],
+            rules=desired.rules.count if desired else None,
+            live_rules=live.count if live else None,
+            live_protocols=_protocols(observed) if live else {},
+            ending=[Ending(rule, round(left)) for rule, left in blueprint.rules.ending(now)] if blueprint else [],
+            other_rules=live != desired.rules if live and desired else None,
+            leftovers=facts.leftovers(observed, desired),
+            unread=Unread(unread.code, unread.message) if unread else None,
+            said=summary.lines(said, rules=False) if shown else (),
+            notices=[each for each in warnings if each.code not in known],
+            labels={
+                each: (there.container.labels, desired.siblings[each].labels if desired else {})
+                for each, there in observed.siblings.items()
+            },
+            attached=len(attached),
+            absent=observed.absent,
+            sources=_sources(observed, blueprint),
         )
 
-    @property
-    def attachable(self) -> bool:
-        """Whether agents can be attached: the stack is up, at the addresses that the settings ask for."""
-        return facts.attachable(self.observed) and self.attached.dns == judge.running_resolver(self.observed)
+
+def _protocols(observed: Observed) -> dict[str, int]:
+    """Return how many of the live rules there are of each protocol."""
+    resolver = observed.siblings.get(Sibling.COREDNS)
+    rules = rule_record.recorded(resolver.files) if resolver else None
+    return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
 
 
-def of_comparison(seen: Comparison, now: float) -> Status:
-    """Return the status that follows from a comparison. `now` is in seconds since 1970."""
-    said = summary_of(seen) if seen.diff.findings else None
-    return Status(
-        project=seen.desired.project,
-        observed=seen.observed,
-        verdict=seen.verdict,
-        verdicts=seen.diff.verdicts,
-        attached=Attachment(seen.desired.networks[Role.AGENTS].name, str(seen.desired.service_address)),
-        agents=seen.agents,
-        wanted=seen.desired.rules,
-        ending=seen.blueprint.rules.ending(now),
-        leftovers=facts.leftovers(seen.observed, seen.desired),
-        busy=seen.busy,
-        warnings=seen.advice,
-        said=_said(said),
-        summary=summary.lines(said),
-        blueprint=seen.blueprint,
-        labels={each: wanted.labels for each, wanted in seen.desired.siblings.items()},
-    )
-
-
-def _said(said: Summary | None) -> Sequence[str]:
-    """Return what the next run would mean. Changed rules have a line of their own in every status."""
-    if said is None or said.absent:
-        return ()
-    return () if summary.is_about_rules(said) else summary.lines(said, rules=False)
-
-
-def without_settings(observed: Observed, project: str, unread: FirewallError) -> Status:
-    """Return what can be known of a stack whose settings can't be read."""
-    resolver = judge.running_resolver(observed)
-    agents = agents_of(observed, project)
-    return Status(
-        project=project,
-        observed=observed,
-        verdict=judge.verdict(Verdict.UNKNOWN, agents),
-        verdicts=dict.fromkeys(Sibling, Verdict.UNKNOWN),
-        attached=Attachment(network_names(project)[Role.AGENTS], resolver),
-        agents=agents,
-        leftovers=facts.leftovers(observed, None),
-        busy=at_work(observed.lock),
-        unread=unread,
+def _sources(observed: Observed, blueprint: Blueprint | None) -> tuple[str, ...]:
+    engine = f"Engine    {observed.engine.endpoint} ({observed.engine.named_by})"
+    if blueprint is None:
+        made_from = (f"Made from {each}" for each in records.recorded_origins(observed))
+        return ("Settings  can't be used, so differences from them are unknown", engine, *made_from)
+    now = blueprint.origin
+    path = (now.path if now else "") or "none: only environment variables"
+    found = exposures(observed, blueprint.files)
+    return (
+        f"Settings  {path} ({blueprint.named_by})",
+        engine,
+        *(f"Made from another settings file: {each}" for each in records.other_origins(observed, now)),
+        *(f"The settings are open: {each}." for each in found),
+        *([HINT] if found else []),
     )

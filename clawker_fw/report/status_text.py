@@ -1,20 +1,19 @@
 """The status of a stack for people: it fits 80 columns unless a name or a path does not."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.agents.judge import Agent, Confinement
-from clawker_fw.agents.trust import roots_of
-from clawker_fw.model import Role, Verdict
+from clawker_fw.agents.judge import Confinement
+from clawker_fw.model import Verdict
 from clawker_fw.report import verdict
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.siblings import SiblingStatus
 from clawker_fw.report.spans import counted, remaining
-from clawker_fw.report.status import MOST_REFUSALS, Status
+from clawker_fw.report.status import RefusedAgent, StatusDocument
 from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
@@ -28,32 +27,30 @@ _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.
 
 
 def status_report(
-    status: Status,
+    status: StatusDocument,
     now: float,
-    short: str = "",
     options: Sequence[str] = (),
     *,
     verbose: bool = False,
 ) -> RenderableType:
-    """Return the state of the stack. `now` is in seconds since 1970.
+    """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
 
-    `short` is a form of the command that attaches an agent for terminals that are too narrow for its flags.
     Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
     """
-    observed = status.observed
-    engine = visible(f"{status.project} on engine {observed.engine.version}")
+    engine = visible(f"{status.project} on engine {status.engine.version}")
     left = [
         Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
         for kind, names in asdict(status.leftovers).items()
         for name in names
     ]
+    sources = [Text(visible(line)) for line in status.sources]
     notices = [verdict.busy(status.busy)] if status.busy else []
     notices += [verdict.warning(each, in_text(each.message, options)) for each in status.notices]
-    if observed.absent:
+    if status.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
-        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left)
-    live = "live rules unknown" if status.live is None else f"{counted(status.live.count, 'rule')} live"
-    attached = counted(len(observed.attached.get(Role.AGENTS, ())), "agent")
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
+    live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
+    attached = counted(status.attached, "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
         *_todo(status, options),
@@ -67,56 +64,36 @@ def status_report(
         *_limited(status),
     ]
     if status.agents:
-        parts += [Text(""), *_agents(status.agents, status.refused, now)]
+        parts += [Text(""), *_agents(status.agents, now)]
     if status.refusals:
         parts += [Text(""), *_refusals(status, options)]
     parts += [Text(""), *left]
-    # Where connections are inspected, only the commands that attach agents know, and make, all that they need.
-    full = f"docker run --rm -it {' '.join(status.attached.flags)} IMAGE"
-    if status.attachable:
-        parts.append(_Attach(short if roots_of(observed) else full, short))
-    return Group(*parts)
+    if status.agent and not status.unread:  # its flags need the settings
+        command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
+        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold"), no_wrap=True))
+    return Group(*parts, *sources)
 
 
-def with_sources(report: RenderableType, status: Status) -> RenderableType:
-    """Return a report, followed by the settings and the engine that it is about."""
-    return Group(report, *(Text(visible(line)) for line in status.source_lines))
-
-
-class _Attach:
-    """The command that attaches an agent, always in one line, to be copied."""
-
-    def __init__(self, full: str, short: str) -> None:
-        self._full, self._short = full, short
-
-    def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterator[Text]:
-        words = "Attach an agent:  "
-        fits = len(words) + len(self._full) <= options.max_width or not self._short
-        yield Text.assemble(words, (visible(self._full if fits else self._short), "bold"), no_wrap=True)
-
-
-def _todo(status: Status, options: Sequence[str]) -> Iterator[Text]:
-    siblings = next((each for each in status.verdicts.values() if each is not Verdict.CURRENT), Verdict.CURRENT)
-    words = verdict.todo(status.verdict, siblings if status.blueprint else Verdict.CURRENT)
+def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
+    differing = [each.verdict for each in status.siblings if each.verdict is not Verdict.CURRENT]
+    words = verdict.todo(status.verdict, differing[0] if differing and not status.unread else Verdict.CURRENT)
     if words:
         yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
 
 
-def _rules(status: Status, options: Sequence[str]) -> Iterator[Text]:
+def _rules(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
     """Yield the live rules by protocol, whether the settings have others, and those that end."""
-    if protocols := status.protocols:
-        yield Text(
-            visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in sorted(protocols.items())))
-        )
-    if status.live is not None and status.wanted is not None and status.live != status.wanted:
-        other = counted(status.wanted.count, "rule")
+    if protocols := status.live_protocols:
+        yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
+    if status.other_rules and status.rules is not None:
+        other = counted(status.rules, "rule")
         apply = in_text("Apply them with `clawker-fw reload`.", options)
         yield Text(f"The settings have different rules ({other}). {apply}")
-    for rule, seconds in status.ending[:_MOST]:
-        yield Text(visible(f"{remaining(seconds)} left of {rule}"))
+    for each in status.ending[:_MOST]:
+        yield Text(visible(f"{remaining(each.seconds)} left of {each.rule}"))
 
 
-def _siblings(status: Status, now: float) -> RenderableType:
+def _siblings(status: StatusDocument, now: float) -> RenderableType:
     rows: list[list[Text | str]] = [
         [
             each.name.value,
@@ -135,12 +112,12 @@ def _siblings(status: Status, now: float) -> RenderableType:
     return Group(table, *details)
 
 
-def _labels(status: Status) -> Iterator[Text]:
+def _labels(status: StatusDocument) -> Iterator[Text]:
     """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
-    for each, seen in status.observed.siblings.items():
+    for each, (there, wanted) in status.labels.items():
         for name in labels.DRIFT_LABELS:
-            running = seen.container.labels.get(name, "nothing")
-            desired = status.labels.get(each, {}).get(name, running)
+            running = there.get(name, "nothing")
+            desired = wanted.get(name, running)
             value = running if running == desired else f"{running} → {desired}"
             yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
 
@@ -156,47 +133,47 @@ def _details(sibling: SiblingStatus) -> str:
     return ", ".join(parts)
 
 
-def _refusals(status: Status, options: Sequence[str]) -> Iterator[RenderableType]:
+def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[RenderableType]:
     """Yield the last refusals of the last hour, the latest last."""
     rows = [
         [
             f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
-            name or each.refusal.agent,
-            f"{each.refusal.protocol} {each.refusal.name or each.refusal.tried or '-'}:{each.refusal.port}",
-            each.refusal.reason,
+            each.agent or each.address,
+            f"{each.protocol} {each.name or each.tried or '-'}:{each.port}",
+            each.reason,
             f"{each.times:,}",
         ]
-        for each, name in status.refusals[-MOST_REFUSALS:]
+        for each in status.refusals
     ]
     yield Rows(("refused", "agent", "what", "reason", "times"), rows)
     yield Text(in_text("  `clawker-fw denials` has all of them, and what would allow each.", options), "dim")
 
 
-def _agents(agents: Sequence[Agent], refused: Mapping[str, int], now: float) -> Iterator[RenderableType]:
+def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:
     """Yield the agents, those that are least confined first, and why."""
-    worst = sorted(agents, key=lambda each: -list(Confinement).index(each.confinement))
+    worst = sorted(agents, key=lambda each: -list(Confinement).index(each.state))
     rows: list[list[Text | str]] = [
         [
             each.name,
-            Text(each.confinement.value, _STATES[each.confinement]),
+            Text(each.state.value, _STATES[each.state]),
             each.address or "-",
-            _age(each.since, now),
-            f"{refused.get(each.name, 0):,}",
+            _age(each.since or "", now),
+            f"{each.refused:,}",
             each.image.rpartition("/")[2].partition("@")[0],
         ]
         for each in worst[:_MOST]
     ]
     yield Rows(("agent", "state", "address", "up", "refused", "image"), rows)
     for each in worst[:_MOST]:
-        for reason in (*each.openings, *each.weaknesses):
-            yield Text(visible(f"  {each.name}: {reason.phrase}"))
+        for reason in each.reasons:
+            yield Text(visible(f"  {each.name}: {reason.text}"))
         if each.published:
             yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
     if len(agents) > _MOST:
         yield Text(f"  and {len(agents) - _MOST:,} more")
 
 
-def _records(status: Status) -> list[RenderableType]:
+def _records(status: StatusDocument) -> list[RenderableType]:
     """Return a line for each sibling that has sent records to a collector, or lost some."""
     return [
         Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
@@ -205,7 +182,7 @@ def _records(status: Status) -> list[RenderableType]:
     ]
 
 
-def _limited(status: Status) -> list[RenderableType]:
+def _limited(status: StatusDocument) -> list[RenderableType]:
     return [
         Text(
             visible(

@@ -21,7 +21,7 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
-from clawker_fw.report.facts import changed_values, unified_diff
+from clawker_fw.report.filediff import unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import unbroken, visible
@@ -37,7 +37,7 @@ _STYLES = {
 }
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _RULE_STYLES = {summary.ADDED: "green", summary.REMOVED: "red"}
-_LONGEST_DIFF = 40
+_LONGEST_DIFF = 16
 _LONGEST_LINE = 200
 _DIGEST_SHOWN = 7
 _MOST_FIELDS = 12
@@ -204,29 +204,19 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
 
 
 def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
-    """Return both values; of two long lists only what differs, with one word before it."""
-    if not (isinstance(running, tuple) and isinstance(desired, tuple) and min(len(running), len(desired)) > 1):
+    """Return both values; of two lists only what the other has not, unless they differ in order alone."""
+    if not (isinstance(running, tuple) and isinstance(desired, tuple)) or {*running} == {*desired}:
         return running, desired
-    same = _alike(running, desired)
-    end = _alike(running[same:][::-1], desired[same:][::-1])
-    start = max(0, same - 1)
-    before, after = ("…",) if start else (), ("…",) if end else ()
-    return (
-        (*before, *running[start : len(running) - end], *after),
-        (*before, *desired[start : len(desired) - end], *after),
+    return tuple(each for each in running if each not in desired), tuple(
+        each for each in desired if each not in running
     )
-
-
-def _alike(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _shown(value: object) -> str:
     """Return a value shortened for a table. The JSON answer has it in full."""
     text = "nothing" if value is None or value == () else value
     if isinstance(text, tuple):
-        text = " ".join(part if part == "…" else shlex.quote(str(part)) for part in text)
+        text = shlex.join(text)
     text = str(text)
     if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{33,}}(, .*)?", text):
         return f"{found[1]}…{found[2] or ''}"
@@ -234,10 +224,8 @@ def _shown(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    """Return what differs in a file: its values, one a line, or its lines in hunks."""
-    lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
-    if not lines[1:]:
-        lines = list(unified_diff(finding))
+    """Return what differs in a file: its lines in hunks."""
+    lines = list(unified_diff(finding))
     more = len(lines) - _LONGEST_DIFF
     body = Text()
     for line in lines[:_LONGEST_DIFF]:
@@ -246,7 +234,7 @@ def _file_diff(finding: Finding) -> RenderableType:
         shown = shown if len(shown) <= _LONGEST_LINE else f"{shown[: _LONGEST_LINE - 1]}…"
         body.append(f"  {shown}\n", style)
     if more > 0:
-        body.append(f"  … and {more} more lines", "dim")
+        body.append(f"  … and {more:,} more lines: `--format json` has them", "dim")
     body.rstrip()
     return body
 

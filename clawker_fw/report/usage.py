@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from clawker_fw.denials.usage.worth import Editing, Period, Worth, removing, unused
+from rich.filesize import decimal
+
+from clawker_fw.denials.usage import Editing, Period, Worth, removing, unused
 from clawker_fw.model import Usage
 from clawker_fw.report.spans import counted, remaining
 
@@ -19,8 +21,8 @@ def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tupl
             str(each.rule),
             _ago(each.last, now),
             f"{each.connections:,}",
-            amount(each.received),
-            amount(each.sent),
+            decimal(each.received),
+            decimal(each.sent),
             each.rule.place,
         )
         for each in found
@@ -70,15 +72,3 @@ def _span(seconds: float) -> str:
 
 def _time(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC).astimezone():%Y-%m-%d %H:%M}"
-
-
-_NEXT_UNIT = 1000
-
-
-def amount(octets: float) -> str:
-    """Return a number of octets as people read it: `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if octets < _NEXT_UNIT:
-            return f"{octets:.0f} {unit}" if unit == "B" else f"{octets:.1f} {unit}"
-        octets /= _NEXT_UNIT
-    return f"{octets:.1f} TB"

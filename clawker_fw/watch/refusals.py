@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, suppress
 
 from clawker_fw.agents.names import AgentNames
 from clawker_fw.denials.reading import records, sources
-from clawker_fw.denials.refusal import read_tallies
-from clawker_fw.denials.tally import Tally
+from clawker_fw.denials.tally import Tally, together
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
@@ -53,7 +52,7 @@ class RefusalCounter:
         found: dict[Sibling, dict[str, Tally]] = {sibling: {} for sibling in Sibling}
         for sibling, container in there.containers:
             with suppress(NotFoundError):  # replaced meanwhile
-                found[sibling][container] = records(reader, container, read_to[sibling] + _AFTER)
+                found[sibling][container] = records(reader, sibling, container, read_to[sibling] + _AFTER)
         self._read_to = read_to
         envoys = found[Sibling.ENVOY]
         if first:
@@ -61,7 +60,7 @@ class RefusalCounter:
         for container, tally in envoys.items():
             tally.suppressed.pop(UNKNOWN_AGENT, None)  # what a predecessor has counted
             # Envoy writes down the first ones, so without these there are no others.
-            if first or any(tally):
+            if first or tally.latest:
                 tally.suppressed[UNKNOWN_AGENT] = self._counted_since(reader, container)
         for sibling, tallies in found.items():
             self._take(sibling, list(tallies.values()), names)
@@ -77,7 +76,7 @@ class RefusalCounter:
         return 0
 
     def _take(self, sibling: Sibling, tallies: list[Tally], names: AgentNames) -> None:
-        refusals = read_tallies([(sibling, each) for each in tallies])
+        refusals = together(tallies)
         times: Counter[str] = Counter()
         for each in refusals.counted:
             times[each.refusal.reason] += 0 if names.is_trial(each.refusal.agent) else each.times

@@ -86,11 +86,10 @@ def agent_run(docker: Path, settings_file: Path) -> Start:
 
 
 def test_flags_are_one_line(command: Command) -> None:
-    """`flags` prints words for a shell and nothing else, and `status` prints the same."""
+    """`flags` prints words for a shell and nothing else."""
     command("run")
     found = command("agent", "flags")
     assert (found.code, found.out, found.err) == (0, f"{FLAGS}\n", "")
-    assert f"Attach an agent:  docker run --rm -it {FLAGS} IMAGE\n" in command("status").out
 
 
 def test_flags_as_json(command: Command) -> None:
@@ -119,12 +118,10 @@ def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> No
     answer = command.json("agent", "flags", DOCKER_CONFIG=str(folder))
     assert (answer["flags"], answer["environment"]) == (emptied.split(), {"HTTPS_PROXY": "", "https_proxy": ""})
     assert 'https_proxy: ""' in command("agent", "compose", DOCKER_CONFIG=str(folder)).out
-    assert f"docker run --rm -it {emptied} IMAGE\n" in command("status", DOCKER_CONFIG=str(folder)).out
     config.write_text("{")
     unreadable = command("agent", "flags", DOCKER_CONFIG=str(folder))
     assert (unreadable.code, unreadable.out) == (4, f"{REFUSAL}\n")
     assert "error[docker-config-unreadable]" in unreadable.err
-    assert command("status", DOCKER_CONFIG=str(folder)).code == 0
 
 
 def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:

@@ -51,11 +51,6 @@ def test_the_answers(folder: Path) -> None:
         assert f"{FIRST}  https, port 443\n  asked by  builder" in screen
         assert "every agent may send anything to this host, and get anything from it" in screen
         assert f"clawker-fw rules allow https://{FIRST} --until 30m\n" in screen
-        shown.refuse("builder", FIRST, reason="private-address", upstream="10.0.0.1:443")
-        shown.shows(
-            f"{FIRST} is allowed, and still not reached: a rule allows this host, but none of its addresses"
-        )
-        shown.shows(f"clawker-fw rules allow https://{FIRST} --private`.")
         shown.refuse("tests", "always.test", port=8443)
         shown.shows("always.test  https, port 8443")
         shown.type("what?\n")
@@ -66,14 +61,6 @@ def test_the_answers(folder: Path) -> None:
         shown.shows("a DNS query names no port")
         shown.type("n\n")
         shown.shows("denied, and live after ")
-        shown.refuse("builder", "p.test", protocol="https", reason="path", method="POST", path="/v1/x")
-        assert "may send POST requests for /v1/x and everything below it; the rule says" in shown.shows(
-            "p.test  https, port 443"
-        )
-        shown.type("\n")
-        shown.shows("This is none of the answers.", 2)
-        shown.type("a\n")
-        shown.shows("allowed, and live after ", 2)
         shown.refuse("tests", "left.test")
         shown.shows("left.test  https")
         shown.type("s\n")
@@ -96,7 +83,6 @@ def test_the_answers(folder: Path) -> None:
     assert found["always.test"]["port"] == 8443
     assert "until" not in found["always.test"]
     assert (found["never.test"]["action"], found["never.test"].get("proto")) == ("deny", None)
-    assert found["p.test"]["path_rules"][1:] == [{"path": "/v1/x", "methods": ["GET", "POST"]}]
     assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
 
 
@@ -111,7 +97,7 @@ def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
         shown.type("h\n")
         shown.shows("allowed for 2h, and live after ")
         screen = shown.shows("n0.flood.test  https")
-        assert re.search(r"\nand (19|at least 20) more from tests\n> ", shown.shows("more from tests"))
+        assert re.search(r"\nand (19|20) more\n> ", shown.shows(" more\n"))
         assert screen.count("flood.test  ") == 1
         shown.process.send_signal(signal.SIGTERM)
         assert shown.ended() == 0

@@ -62,11 +62,6 @@ def test_compose(command: Command, memory: MemoryEngine) -> None:
     assert web["environment"]["NODE_EXTRA_CA_CERTS"] == f"{TARGET}/roots.pem"
 
 
-def test_status_names_the_command(command: Command) -> None:
-    """Flags without the volume would start an agent that trusts nobody, so `status` prints none."""
-    assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
-
-
 def test_nothing_is_given_where_nothing_is_inspected(
     command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:

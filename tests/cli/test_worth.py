@@ -130,7 +130,7 @@ def test_a_table_with_what_was_used(command: Command) -> None:
     """When last, and how much; rules that deny or have ended are left out."""
     out = command("rules", "list", "--used").out
     (line,) = [each for each in out.splitlines() if "https .cdn.test" in each]
-    assert " ".join(line.split()) == "https .cdn.test:443 2 d ago 6 900 B 5.0 MB clawker-fw.yaml, line 3"
+    assert " ".join(line.split()) == "https .cdn.test:443 2 d ago 6 900 bytes 5.0 MB clawker-fw.yaml, line 3"
     assert re.fullmatch(
         r"4 of 9 rules that allow something have been used since .+, 20 d ago\.", out.splitlines()[0]
     )

@@ -18,7 +18,7 @@ from clawker_fw.denials.waiting import Waiting
 from clawker_fw.diagnose.explanation import Difference, Explainer
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling
-from clawker_fw.report.questions import meaning, more_text
+from clawker_fw.report.questions import meaning
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of
@@ -34,12 +34,10 @@ PATHS = {"dst": "p.test", "path_rules": [{"path": "/v1", "methods": ["GET"]}]}
 Entry = str | Mapping[str, Any]
 
 
-def refusal(
-    name: str, reason: str = "no-rule", protocol: str = "tls", port: int = 443, request: str = ""
-) -> Counted:
+def refusal(name: str, reason: str = "no-rule", protocol: str = "tls", port: int = 443) -> Counted:
     """Return a refusal."""
     refused = Refusal(Sibling.ENVOY, "10.213.0.2", protocol, name, port, reason)
-    return Counted(refused, 1, "2027-01-01T00:00:00Z", request)
+    return Counted(refused, 1, "2027-01-01T00:00:00Z")
 
 
 def asked(counted: Counted, *rules: Entry) -> Question | None:
@@ -151,7 +149,8 @@ def test_names_that_nobody_is_asked_about(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", ["denied", "private-address", "bad-name", "limit", "timeout", "no-address", "word-of-tomorrow"]
+    "reason",
+    ["denied", "private-address", "bad-name", "limit", "timeout", "no-address", "path", "word-of-tomorrow"],
 )
 def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
     """What is denied, private, or no matter of rules, is never a question."""
@@ -178,21 +177,6 @@ def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
         (
             refusal("at.test", "wrong-port"),
             [{"dst": "10.1.2.3", "as": "at.test", "proto": "ssh", "allow_private": True}],
-        ),
-        (refusal("p.test", "path", "https", request="GET /v1/../x\x1b[2J"), [PATHS]),
-        (refusal("p.test", "path", "https", request="TRACE /v2"), [PATHS]),
-        (refusal("p.test", "path", "https", request="GET /v1/x"), [PATHS]),
-        (
-            refusal("p.test", "path", "https", request="POST /v1"),
-            [{"dst": "p.test", "path_rules": [{"path": "/"}, {"path": "/v1", "action": "deny"}]}],
-        ),
-        (
-            refusal("x.p.test", "path", "https", request="POST /v1"),
-            [{"dst": ".p.test", "path_rules": [{"path": "/v2"}]}],
-        ),
-        (
-            refusal("p.test", "path", "https", request="GET /acme/other/info/refs"),
-            [{"dst": "p.test", "git": {"acme/widgets": "read"}}],
         ),
     ],
 )
@@ -239,8 +223,6 @@ CASES: list[tuple[Counted, list[Entry]]] = [
     (refusal("b.test", "expired"), [{"dst": "b.test", "until": ENDED, "note": "mine"}]),
     (refusal("y.b.test", "expired"), [{"dst": ".b.test", "until": ENDED}]),
     (refusal("p.test", "expired"), [{**PATHS, "until": ENDED}]),
-    (refusal("p.test", "path", "https", request="POST /v1/$(x)/a'b;c"), [PATHS]),
-    (refusal("p.test", "path", "https", request="DELETE /v2"), [{**PATHS, "until": "2126-01-01T00:00:00Z"}]),
 ]
 
 
@@ -249,19 +231,17 @@ CASES: list[tuple[Counted, list[Entry]]] = [
 def test_what_is_approved_is_what_is_applied(counted: Counted, rules: list[Entry], time_: str) -> None:
     """After an answer, just this is allowed, nothing that was is not, and the printed command does the same."""
     made = sure(counted, *rules)
-    if made.lasting_only and time_:
-        return
     before, after = edited(made, Allow(time_), *rules)
     require_kept(made, Allow(time_), before, after, NOW)
-    assert Explainer(after, NOW).decide(made.target, made.request).allowed
-    assert not Explainer(before, NOW).decide(made.target, made.request).allowed
+    assert Explainer(after, NOW).decide(made.target).allowed
+    assert not Explainer(before, NOW).decide(made.target).allowed
     fresh = [each for each in after.rules if each not in before.rules]
     assert [str(each.destination) for each in fresh] == [made.target.name]
     assert "asked by builder; answered by ana at 2027-01-15T08:00:00Z" in fresh[0].note
     assert pasted(made.allow_command(time_), rules) == without_ends(after)
     if time_:
         assert fresh[0].until == NOW + 1800
-        assert not Explainer(after, NOW + 1800).decide(made.target, made.request).allowed
+        assert not Explainer(after, NOW + 1800).decide(made.target).allowed
         assert sure(counted, *rules).target == made.target
 
 
@@ -273,8 +253,7 @@ def pasted(command: str, rules: list[Entry]) -> list[str]:
     assert words[:3] == ["clawker-fw", "rules", "allow"]
     name, *options = words[3:]
     given = dict(zip(options[::2], options[1::2], strict=True))
-    paths = words_of.path_rules([given["--path"]] if "--path" in given else None, given.get("--methods"))
-    fields = {"action": "allow", "until": given.get("--until"), "note": None, "path_rules": paths}
+    fields = {"action": "allow", "until": given.get("--until"), "note": None}
     additions = words_of.additions([name], None, None, fields, datetime.now(UTC))
     settings, _ = stacks.rule_set(*rules)
     edit, _ = add(written([(each, "") for each in settings.rules], len(settings.rules)), additions, time.time())
@@ -290,14 +269,10 @@ def without_ends(rules: RuleSet) -> list[str]:
 def test_never_is_a_deny(counted: Counted, rules: list[Entry]) -> None:
     """After it, the same is no question any more, and what was allowed still is; or it is an error."""
     made = sure(counted, *rules)
-    if made.request and "$" in made.request.path:  # which can be written in another way
-        with pytest.raises(RefusedError, match="could be passed"):
-            edited(made, Deny(), *rules)
-        return
     before, after = edited(made, Deny(), *rules)
     require_kept(made, Deny(), before, after, NOW)
     assert question(Explainer(after, NOW), after.at(NOW), counted, ("builder",)) is None
-    assert not Explainer(after, NOW).decide(made.target, made.request).allowed
+    assert not Explainer(after, NOW).decide(made.target).allowed
 
 
 def test_a_note_of_a_person_is_kept() -> None:
@@ -319,20 +294,11 @@ def test_an_answer_that_would_cut_what_is_allowed_is_refused() -> None:
 
 def test_what_a_person_types() -> None:
     """A letter is 30 minutes, a time is a time, letters are the others, and all else is no answer."""
-    made, path = sure(refusal("a.test")), sure(CASES[-1][0], *CASES[-1][1])
-    assert [typed(each, made) for each in ("y\n", " Y ")] == [Allow("30m")] * 2
-    assert [typed(each, made) for each in ("", "\n", " \n", "\t\r\n")] == [None] * 4
-    assert typed(" 2H \n", made) == Allow("2h")
-    assert [typed(each, made) for each in ("a\n", "n", "m", "s")] == [Allow(), Deny(), Mute(), Leave()]
-    assert [typed(each, made) for each in ("yes", "0m", "30", "-1h", "a b", "1000000000d")] == [None] * 6
-    assert (typed("\n", path), typed("y\n", path), typed("30m\n", path)) == (None, None, None)
-    assert typed("a", path) == Allow()
-
-
-def test_a_time_that_can_not_be_written() -> None:
-    """It is an error, and nothing is edited."""
-    with pytest.raises(RefusedError, match="9999999d"):
-        edited(sure(refusal("a.test")), Allow("9999999d"), "b.test")
+    assert [typed(each) for each in ("y\n", " Y ")] == [Allow("30m")] * 2
+    assert typed(" 2H \n") == Allow("2h")
+    assert [typed(each) for each in ("a\n", "n", "m", "s")] == [Allow(), Deny(), Mute(), Leave()]
+    nothing = ("", "\n", " \n", "\t\r\n", "yes", "0m", "30", "-1h", "a b", "1000000000d")
+    assert [typed(each) for each in nothing] == [None] * len(nothing)
 
 
 def test_one_question_for_a_host() -> None:
@@ -361,25 +327,20 @@ def test_ten_thousand_names_of_one_agent() -> None:
     first = held.take()
     assert first
     assert first.host == "n0.test"
-    assert more_text(held.more) == "and 19 more from builder, 1 more from tests"
+    assert held.more == 20
     assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
     held.close()
     second = held.take()
     assert second
     assert second.host == "b.test"
-    for number in range(waiting.MOST_WAITING):
-        held.add(refusal(f"m{number}.test"), "builder")
-    assert more_text(held.more) == "and at least 20 more from builder"
 
 
 def test_many_agents() -> None:
-    """More agents than a network has take bounded memory, and the line stays short."""
+    """More agents than a network has take bounded memory."""
     held = Waiting()
     for number in range(2 * waiting.MOST_AGENTS):
         held.add(refusal(f"n{number}.test"), f"agent-{number}")
-    assert len(held.more) == waiting.MOST_AGENTS
-    assert more_text(held.more).endswith(", 997 more from 997 others")
-    assert len(more_text(held.more)) < 120
+    assert held.more == waiting.MOST_AGENTS
 
 
 def test_a_muted_agent() -> None:
@@ -394,14 +355,3 @@ def test_a_muted_agent() -> None:
     assert held.take() is None
     held.add(refusal("b.test"), "tests")
     assert held.take()
-
-
-def test_what_is_allowed_and_still_refused_is_told_once() -> None:
-    """An approved host that Envoy can't reach is no silent failure, and no new question."""
-    held = Waiting()
-    held.allowed("a.test")
-    for _ in range(3):
-        held.add(refusal("a.test", "private-address"), "builder")
-    held.add(refusal("b.test", "private-address"), "builder")
-    assert [each.refusal.reason for each in held.failing()] == ["private-address"]
-    assert not list(held.failing())

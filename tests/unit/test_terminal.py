@@ -19,9 +19,10 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
-from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
+from clawker_fw.report import documents, log, status_text, terminal, text, verdict
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
+from clawker_fw.report.status import StatusDocument
 from clawker_fw.report.step_records import StepRecords
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -185,7 +186,7 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
         for each, one in seen.observed.siblings.items()
     }
     observed = replace(seen.observed, siblings=hostile, orphans=(HOSTILE,))
-    found = status.of_comparison(replace(seen, observed=observed), 0)
+    found = StatusDocument.of(observed, "clawker", 0, replace(seen, observed=observed))
     out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)

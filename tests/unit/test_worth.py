@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.usage.reading import together
-from clawker_fw.denials.usage.worth import Editing, removing, worths
+from clawker_fw.denials.usage import Editing, removing, together, worths
 from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
@@ -147,10 +146,8 @@ def test_both_envoys_while_one_is_replaced() -> None:
     old = replace(EMPTY, identity="old", uses=(use("a.test"),), lost=1, open={"443": 1})
     new = Usage("new", NOW - 10, NOW + 1, (use("a.test", last=NOW + 1), use("b.test")), open={"443": 2})
     both = together([old, new])
-    assert [(each.name, each.connections, each.last) for each in both.uses] == [
-        ("a.test", 2, NOW + 1),
-        ("b.test", 1, NOW),
-    ]
+    of_a, of_b = worths(rule_set("a.test", "b.test")[1], both)
+    assert (of_a.connections, of_a.last, of_b.connections, of_b.last) == (2, NOW + 1, 1, NOW)
     assert (both.since, both.lost, both.open) == (NOW - 1000, 1, {"443": 3})
     heir = replace(new, inherited=frozenset({"old"}))
     assert together([old, heir]) == heir

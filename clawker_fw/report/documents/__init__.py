@@ -13,9 +13,6 @@ from pydantic import TypeAdapter, WithJsonSchema
 
 from clawker_fw.model import Verdict
 
-Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""A time as RFC 3339 writes it."""
-
 SiblingVerdict = Annotated[
     Verdict,
     WithJsonSchema(

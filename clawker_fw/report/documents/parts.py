@@ -7,14 +7,26 @@ from pydantic import Field
 
 from clawker_fw.agents.exposure import exposures
 from clawker_fw.agents.judge import Agent, Confinement
-from clawker_fw.model import Action, Cause, Diff, EngineFacts, Finding, Layer, Observed, Sibling, Value, Verdict
+from clawker_fw.model import (
+    Action,
+    Cause,
+    Diff,
+    EngineFacts,
+    Finding,
+    Layer,
+    Moment,
+    Observed,
+    Sibling,
+    Value,
+    Verdict,
+)
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.report.documents import Moment, SiblingVerdict
-from clawker_fw.report.facts import unified_diff
+from clawker_fw.report.documents import SiblingVerdict
+from clawker_fw.report.filediff import unified_diff
 from clawker_fw.settings.loaded import Loaded
 
 StackVerdict = Annotated[

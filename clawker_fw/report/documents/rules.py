@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from clawker_fw.denials.usage.worth import Period, Worth, unused, worths
-from clawker_fw.model import Usage
-from clawker_fw.report.documents import Document, Moment
+from clawker_fw.denials.usage import Period, Worth, unused, worths
+from clawker_fw.model import Moment, Usage
+from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import Lines, SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
 from clawker_fw.report.rules import ImportResult, counts, import_result

@@ -1,15 +1,56 @@
-"""What each rule is worth: which uses it has allowed, by the rules of now. Pure: `Policy.decide` says which."""
+"""What rules are worth: what agents have used of what they allow, by the rules of now.
+
+What was used is read from Envoy's recorder, and while Envoy is being replaced from both. The recorder knows names,
+protocols and ports, but no rules. Which rule it was is decided here, by the one policy (`Policy.decide`).
+"""
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clawker_fw.diagnose.simulation import Simulator
-from clawker_fw.model import Usage, Use
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import RefusedError
+from clawker_fw.fwctl import HelperReader
+from clawker_fw.model import Sibling, Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.stack.labels import sibling_of
+
+
+def read(reader: EngineReader, project: str) -> Usage:
+    """Return what agents of a project have used.
+
+    Raises:
+        RefusedError: when there is no Envoy.
+        EngineError: when an Envoy can't be asked. What can't be read is never nothing.
+    """
+    there = [each.id for each in reader.listing() if sibling_of(each, project) is Sibling.ENVOY]
+    if not there:
+        raise RefusedError(
+            "not-up",
+            f"{project} is not up, so nobody knows what its agents have used.",
+            hint="Start it with `clawker-fw run`. What was used before `clawker-fw down` is gone.",
+        )
+    return together([HelperReader(reader, each).usage() for each in there])
+
+
+def together(known: Sequence[Usage]) -> Usage:
+    """Return what several recorders know, without those whose knowledge another one has inherited."""
+    apart = [each for each in known if not any(each.identity in other.inherited for other in known)]
+    latest = max(apart, key=lambda each: each.now)
+    if len(apart) == 1:
+        return latest
+    ports = {port for each in apart for port in each.open}
+    return replace(
+        latest,
+        since=min(each.since for each in apart),
+        uses=tuple(use for each in apart for use in each.uses),
+        lost=sum(each.lost for each in apart),
+        open={port: sum(each.open.get(port, 0) for each in apart) for port in sorted(ports)},
+    )
 
 
 @dataclass(frozen=True)
