@@ -1,14 +1,17 @@
 """What an observation says, as several reports show it."""
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable
 
-from clawker_fw.model import Desired, Observed, Role, Rules, Sibling, version_of
+from clawker_fw.model import Desired, Finding, Observed, Role, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
 from clawker_fw.reconcile.removal import old_trust, unused_images
+from clawker_fw.report.filediff import Change, changes, unified
+from clawker_fw.stack import resources
 from clawker_fw.stack.container import recorded_rules
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Left:
     """What `down` has kept."""
 
@@ -18,7 +21,7 @@ class Left:
     """Always null: nothing is cached."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Leftovers:
     """The names of what earlier runs and releases have left behind and `run` would remove."""
 
@@ -61,3 +64,41 @@ def live_rules(observed: Observed) -> Rules | None:
         return None
     envoy = observed.siblings[Sibling.ENVOY]
     return recorded_rules(envoy.files, envoy.probe.live if envoy.probe else {})
+
+
+_LIMITS = {
+    name: f"limits.{name}"
+    for name in ("connections", "connections_per_second", "datagrams_per_second", "queries_per_second")
+}
+_SETTINGS = {
+    Sibling.ENVOY: {
+        **{f"limits.{name}": setting for name, setting in _LIMITS.items()},
+        "limits.all_connections": "resources.envoy.connections",
+    },
+    Sibling.COREDNS: {
+        **{f"limits.{name}": setting for name, setting in _LIMITS.items()},
+        "limits.connections": "limits.resolver_connections",
+        "limits.all_connections": "resources.coredns.connections",
+    },
+}
+"""The settings by what they are called in the file with what a sibling's helper does."""
+
+
+def changed_values(finding: Finding) -> list[Change]:
+    """Return the values that differ in a finding's files, those that are settings under the settings' names."""
+    names = _SETTINGS[finding.sibling] if finding.field == resources.SIBLING else {}
+    found = changes(*(finding.contents or (b"", b"")))
+    return [dataclasses.replace(each, path=names.get(each.path, each.path)) for each in found]
+
+
+def changed_settings(finding: Finding) -> list[Change]:
+    """Return the settings whose values differ in a finding's files."""
+    known = _SETTINGS[finding.sibling].values()
+    return [each for each in changed_values(finding) if each.path in known]
+
+
+def unified_diff(finding: Finding) -> Iterable[str]:
+    """Return a unified diff of a finding's files."""
+    old = f"running {finding.field}" if finding.running is not None else "/dev/null"
+    new = f"desired {finding.field}" if finding.desired is not None else "/dev/null"
+    return unified(*(finding.contents or (b"", b"")), old, new)

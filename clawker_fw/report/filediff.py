@@ -1,12 +1,12 @@
-"""Two versions of a file of a sibling: the settings that differ in it, and unified diffs."""
+"""Two versions of a file: the values that differ in JSON, and unified diffs."""
 
 import contextlib
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterator
-
-from clawker_fw.model import Finding, Sibling
-from clawker_fw.stack import resources
+from dataclasses import dataclass
+from typing import Any
 
 _CONTEXT = 2
 _LARGE = 100_000
@@ -15,45 +15,87 @@ _LARGE = 100_000
 _BREAK_AFTER = ",{["
 _VERSION = '"version_info":'
 
-_LIMITS = {
-    name: f"limits.{name}"
-    for name in ("connections", "connections_per_second", "datagrams_per_second", "queries_per_second")
-}
-_SETTINGS = {
-    Sibling.ENVOY: {**_LIMITS, "all_connections": "resources.envoy.connections"},
-    Sibling.COREDNS: {
-        **_LIMITS,
-        "connections": "limits.resolver_connections",
-        "all_connections": "resources.coredns.connections",
-    },
-}
-"""The settings by what they are called among the limits in the file with what a sibling's helper does."""
+_LONGEST_VALUE = 60
+_LONGEST_PATH = 60
 
 
-def changed_settings(finding: Finding) -> Iterator[str]:
-    """Yield the settings whose values differ in a finding's files: `limits.connections 1024 → 500`."""
-    if finding.field == resources.SIBLING:
-        before, after = map(_limits, finding.contents or (b"", b""))
-        for name, setting in _SETTINGS[finding.sibling].items():
-            if before.get(name) != after.get(name):
-                yield f"{setting} {before.get(name)} → {after.get(name)}"
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A value that differs, with its path. None stands for no value."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+    def __str__(self) -> str:
+        """Return it in one line: `limits.connections: 1024 → 500`, or as added or removed."""
+        path = self.path
+        if len(path) > _LONGEST_PATH:
+            path = f"{path[: _LONGEST_PATH // 3]}…{path[-(_LONGEST_PATH - _LONGEST_PATH // 3) :]}"
+        where = f"{path}: " if path else ""
+        if self.before is None:
+            return f"+ {where}{self.after}"
+        return f"- {where}{self.before}" if self.after is None else f"{where}{self.before} → {self.after}"
 
 
-def _limits(content: bytes) -> dict[str, object]:
-    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-        return dict(json.loads(content)["limits"])
-    return {}
+def changes(before: bytes, after: bytes) -> list[Change]:
+    """Return the values that differ between two files of JSON; nothing for other files."""
+    with contextlib.suppress(ValueError, RecursionError):
+        one, other = json.loads(before), json.loads(after)
+        for each in (one, other):
+            if isinstance(each, dict):
+                each.pop("version_info", None)
+        return list(_changed("", one, other))
+    return []
 
 
-def unified_diff(finding: Finding) -> Iterator[str]:
-    """Return a unified diff of a finding's files. JSON is broken into lines first.
+def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: ANN401 - JSON
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            below = f"{path}.{key}" if path else key
+            if key in before and key in after:
+                yield from _changed(below, before[key], after[key])
+            else:
+                yield Change(below, *(_written(each[key]) if key in each else None for each in (before, after)))
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from _changed_list(path, before, after)
+    elif before != after or type(before) is not type(after):  # 1 equals True
+        yield Change(path, _written(before), _written(after))
+
+
+def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
+    """Yield what differs in a list: by the names of its values, by their places, or as added and removed."""
+    one, other = _by_name(before), _by_name(after)
+    if one is not None and other is not None:
+        yield from _changed(path, one, other)
+    elif len(before) == len(after):
+        for place, pair in enumerate(zip(before, after, strict=True)):
+            yield from _changed(f"{path}[{place}]", *pair)
+    else:
+        gone = Counter(map(json.dumps, before))
+        gone.subtract(map(json.dumps, after))
+        for text, number in gone.items():
+            value = _written(json.loads(text))
+            yield from [Change(path, value, None) if number > 0 else Change(path, None, value)] * abs(number)
+
+
+def _by_name(values: list[Any]) -> dict[str, Any] | None:
+    """Return the values by their names, if each has one of its own."""
+    named = {each["name"]: each for each in values if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    return named if len(named) == len(values) else None
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - JSON
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
+    """Return the lines of a unified diff. JSON is broken into lines first.
 
     The version in Envoy's files is left out: it changes with every commit, and has findings of its own.
     """
-    old = f"running {finding.field}" if finding.running is not None else "/dev/null"
-    new = f"desired {finding.field}" if finding.desired is not None else "/dev/null"
-    before, after = map(_lines, finding.contents or (b"", b""))
-    return difflib.unified_diff(before, after, old, new, n=_CONTEXT)
+    return difflib.unified_diff(_lines(before), _lines(after), old, new, n=_CONTEXT)
 
 
 def _lines(content: bytes) -> list[str]:

@@ -15,7 +15,7 @@ from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
-from clawker_fw.report.filediff import changed_settings
+from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import capacity, labels, versions
@@ -149,9 +149,8 @@ def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     """Yield the settings that have changed, or the files that show it where no value does."""
     yield from _secrets(findings)
     values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
-    values |= dict.fromkeys(
-        change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)
-    )
+    boot = [change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)]
+    values |= dict.fromkeys(f"{each.path} {each.before} → {each.after}" for each in boot)
     files = {Layer.BOOT} if said.changes else {Layer.BOOT, Layer.HOT}
     if values:
         yield f"changed settings: {_joined(_first(list(values), _MOST_NAMES))}"

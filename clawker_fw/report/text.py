@@ -21,7 +21,7 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
-from clawker_fw.report.filediff import unified_diff
+from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import unbroken, visible
@@ -37,7 +37,7 @@ _STYLES = {
 }
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
 _RULE_STYLES = {summary.ADDED: "green", summary.REMOVED: "red"}
-_LONGEST_DIFF = 16
+_LONGEST_DIFF = 40
 _LONGEST_LINE = 200
 _DIGEST_SHOWN = 7
 _MOST_FIELDS = 12
@@ -224,8 +224,10 @@ def _shown(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    """Return what differs in a file: its lines in hunks."""
-    lines = list(unified_diff(finding))
+    """Return what differs in a file: its values, one a line, or its lines in hunks."""
+    lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
+    if not lines[1:]:
+        lines = list(unified_diff(finding))
     more = len(lines) - _LONGEST_DIFF
     body = Text()
     for line in lines[:_LONGEST_DIFF]:
@@ -234,7 +236,7 @@ def _file_diff(finding: Finding) -> RenderableType:
         shown = shown if len(shown) <= _LONGEST_LINE else f"{shown[: _LONGEST_LINE - 1]}…"
         body.append(f"  {shown}\n", style)
     if more > 0:
-        body.append(f"  … and {more:,} more lines: `--format json` has them", "dim")
+        body.append(f"  … and {more} more lines", "dim")
     body.rstrip()
     return body
 

@@ -1,10 +1,10 @@
-"""What differs between two versions of a file."""
+"""What differs between two versions of a file: values of JSON, and lines."""
 
 import json
-from dataclasses import replace
 
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling
-from clawker_fw.report.filediff import unified_diff
+import pytest
+
+from clawker_fw.report.filediff import changes, unified
 
 
 def test_large_json_is_spread_over_lines_without_its_version() -> None:
@@ -14,8 +14,34 @@ def test_large_json_is_spread_over_lines_without_its_version() -> None:
         json.dumps({"version_info": version, "resources": names + more}, separators=(",", ":")).encode()
         for version, more in (("1", []), ("2", ["new.example.com"]))
     )
-    finding = Finding(Sibling.ENVOY, Layer.HOT, "hot/x.json", "one", "other", Cause.SETTINGS, Action.COMMIT)
-    diff = list(unified_diff(replace(finding, contents=(before, after))))
+    diff = list(unified(before, after, "one", "other"))
     assert '+"new.example.com"]}\n' in diff
     assert not any("version_info" in line for line in diff)
     assert len(diff) < 10
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            {"limits": {"connections": 5279}},
+            {"limits": {"connections": 3654}},
+            ["limits.connections: 5279 → 3654"],
+        ),
+        ({"version_info": "1", "a": 1}, {"version_info": "2", "a": True}, ["a: 1 → true"]),
+        ({"a": None}, {"b": "x"}, ["- a: null", "+ b: x"]),
+        (["x", "y", "y"], ["y"], ["- x", "- y"]),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, ["a[1].b: 2 → 3"]),
+        ([{"name": "p", "v": 1}, {"name": "q"}], [{"name": "p", "v": 2}], ["p.v: 1 → 2", '- q: {"name": "q"}']),
+        ({"a": "x" * 100}, {"a": "y"}, [f"a: {'x' * 59}… → y"]),
+    ],
+)
+def test_a_change_of_json_is_a_line_for_each_value(before: object, after: object, expected: list[str]) -> None:
+    """With the value's path, without what is equal."""
+    assert [str(each) for each in changes(*(json.dumps(each).encode() for each in (before, after)))] == expected
+
+
+@pytest.mark.parametrize("other", [b"more\n", b"", b"\xff", b"[" * 100_000])
+def test_what_is_no_json_has_no_values(other: bytes) -> None:
+    """It has hunks instead."""
+    assert changes(other, b"{}") == []

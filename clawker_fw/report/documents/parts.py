@@ -26,7 +26,7 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.report.documents import SiblingVerdict
-from clawker_fw.report.filediff import unified_diff
+from clawker_fw.report.facts import unified_diff
 from clawker_fw.settings.loaded import Loaded
 
 StackVerdict = Annotated[
