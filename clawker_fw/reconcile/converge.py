@@ -21,7 +21,7 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.apply import ApplyContext, ProgressCallback, apply
+from clawker_fw.reconcile.apply import ApplyContext, Progress, ProgressCallback, apply
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
@@ -31,6 +31,8 @@ from clawker_fw.reconcile.removal import teardown, unused_references, without_im
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
+    Plan,
+    Remove,
     RemoveImage,
     RemoveVolume,
 )
@@ -128,7 +130,7 @@ def _performed(
         steps = plan_for(seen, options)
         made_from = seen.blueprint
         secrets = (made_from.wanted, made_from.vault)
-        context = replace(applying, secrets=secrets)
+        context = replace(applying, secrets=secrets, on_progress=_recording(applying.on_progress, seen, steps))
         try:
             with _attempted(engine, seen):
                 apply(engine, steps, built_images(made_from), context)
@@ -137,9 +139,6 @@ def _performed(
                 raise
             seen = compare(engine, seen.blueprint)
         else:
-            for sibling in steps.replaced:
-                if sibling in seen.observed.siblings:
-                    _record_replacement(sibling, seen.observed, seen.desired, seen.diff)
             break
     return seen
 
@@ -232,6 +231,22 @@ def require_up(seen: Comparison) -> None:
             f"The stack {seen.desired.project} is not up: {' and '.join(missing)} missing.",
             hint="Start it with `clawker-fw run`.",
         )
+
+
+def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> ProgressCallback:
+    """Return a callback that also logs each replacement once it is certain: the old container is being removed.
+
+    An attempt that is rolled back before that logs nothing.
+    """
+    siblings = seen.observed.siblings
+    former = {siblings[each].container.id: each for each in plan.replaced if each in siblings}
+
+    def progress(made: Progress) -> None:
+        if isinstance(made.step, Remove) and made.share == 0 and made.step.container in former:
+            _record_replacement(former[made.step.container], seen.observed, seen.desired, seen.diff)
+        on_progress(made)
+
+    return progress
 
 
 def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
