@@ -14,29 +14,13 @@ UNRESOLVED = f'failed to resolve reference "{NAME}@{DIGEST}": '
 
 WORDS = (
     # the classic image store: 20.10.24, 26.1.5, 28.5.2
-    ("no matching manifest for linux/amd64 in the manifest list entries", "image-other-platform"),
     (f'Get "{URL}": no basic auth credentials', "image-needs-login"),
-    ("unauthorized: authentication required", "image-needs-login"),
     (
         f"pull access denied for {NAME}, repository does not exist or may require 'docker login'",
         "image-needs-login",
     ),
     ("error parsing HTTP 403 response body: no error details found in HTTP response body", "image-needs-login"),
-    (f"manifest for {NAME}@{DIGEST} not found: manifest unknown: manifest unknown", "image-not-found"),
     (f"manifest verification failed for digest {DIGEST}", "image-other-bytes"),
-    (f"filesystem layer verification failed for digest {DIGEST}", "image-other-bytes"),
-    (
-        f"error pulling image configuration: image config verification failed for digest {DIGEST}",
-        "image-other-bytes",
-    ),
-    ("received unexpected HTTP status: 500 Internal Server Error", "image-not-pulled"),
-    (
-        (
-            "error pulling image configuration: download failed after attempts=6: received unexpected HTTP "
-            "status: 500 Internal Server Error"
-        ),
-        "image-not-pulled",
-    ),
     (f'Get "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused', "image-not-pulled"),
     # the containerd image store: 28.5.2
     (
@@ -62,21 +46,10 @@ WORDS = (
     ),
     (
         (
-            "error from registry: failed to copy: httpReadSeeker: failed open: unexpected status from GET "
-            f"request to {URL}: 500 Internal Server Error"
-        ),
-        "image-not-pulled",
-    ),
-    (
-        (
             f'failed commit on ref "manifest-{DIGEST}": commit failed: unexpected commit digest sha256:1, '
             f"expected {DIGEST}: failed precondition"
         ),
         "image-other-bytes",
-    ),
-    (
-        f'{UNRESOLVED}failed to do request: Head "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused',
-        "image-not-pulled",
     ),
     # the Docker SDK
     (
@@ -126,8 +99,6 @@ def test_what_says_nothing_new() -> None:
     ("reference", "registry"),
     [
         ("envoyproxy/envoy@sha256:0", "docker.io"),
-        ("envoy@sha256:0", "docker.io"),
-        ("registry.test/envoy:1@sha256:0", "registry.test"),
         ("localhost/envoy@sha256:0", "localhost"),
         ("registry:5000/a/b@sha256:0", "registry:5000"),
     ],

@@ -64,12 +64,10 @@ def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
     scene.write(once="o2", often="f2")
     assert scene.after(99) == {"once#raw": "o1", "often#bearer": "Bearer f1"}
     assert scene.after(1) == {"once#raw": "o1", "often#bearer": "Bearer f2"}
-
-
-def test_one_secret_in_two_forms_is_asked_for_once(scene: Scene) -> None:
-    """Both have the same value."""
     basic = WantedSecret("often", Form.BASIC)
     assert set(scene.vault.values((basic, OFTEN))) == {"often#basic", "often#bearer"}
+
+
 
 
 def test_a_source_that_fails_first(scene: Scene) -> None:
@@ -183,28 +181,6 @@ def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
     assert programs.runs("may") == runs
 
 
-def test_a_file_that_can_not_be_read_to_its_end_is_left_to_itself(
-    programs: Programs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file system may hang: it holds up a look only for a while, and the file is read again later."""
-    (programs.folder / "api").write_text("hidden")
-    declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
-    vault = Vault(declared, programs.folder / "secrets.yaml", {}, lambda: programs.now)
-    free = threading.Event()
-
-    def hangs(*_: object) -> str:
-        free.wait()
-        return "hidden"
-
-    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.05)
-    monkeypatch.setattr(sources, "_SPARE_SECONDS", 0.0)
-    with monkeypatch.context() as hanging:
-        hanging.setattr(sources, "obtain", hangs)
-        assert vault.values(raw("api")) == {}
-    assert "has not answered" in vault.problems["api"].message
-    programs.now += 300
-    assert vault.values(raw("api")) == {"api#raw": "hidden"}
-    free.set()
 
 
 def test_nobody_sets_the_clock_of_secrets(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
