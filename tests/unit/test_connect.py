@@ -144,7 +144,6 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
 @pytest.mark.parametrize(
     "auths",
     [
-        {"registry.test": "no mapping"},
         {"registry.test": {"auth": "!"}},
         {"registry.test": {"auth": "bm8tY29sb24="}},
     ],
@@ -186,8 +185,6 @@ def test_a_probe_is_told_what_the_last_one_has_shown(engine: Engine) -> None:
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nhalf",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhalf",
-        b"SSH-2.0-it\r\n",
         b"",
     ],
 )
@@ -199,7 +196,7 @@ def test_an_answer_that_breaks_off(said: bytes, engine: Engine) -> None:
     assert caught.value.code == "engine-unreachable"
 
 
-@pytest.mark.parametrize("answer", [b"{}", b"null", b'["a"]', b"<html>"])
+@pytest.mark.parametrize("answer", [b"{}", b'["a"]', b"<html>"])
 def test_an_answer_of_another_form(answer: bytes, engine: Engine) -> None:
     """It is an error, never an empty list."""
     with closing(connect(engine.address, None, {})) as connected:

@@ -92,8 +92,6 @@ def test_an_expression_that_denies_a_path_without_its_slash_is_named() -> None:
     denied = {"path": "~/d/x", "action": "deny"}
     for words, named in (
         ({"path_rules": [denied]}, True),
-        ({"path_rules": [{**denied, "methods": ["GET"]}]}, True),
-        ({"path_rules": [{**denied, "path": "~/d/[a-z]+"}]}, True),
         ({"path_rules": [{**denied, "path": "~/d/x/?"}]}, False),
         ({"path_rules": [{**denied, "path": "~/d/x(?:/.*)?"}]}, False),
         ({"path_rules": [{**denied, "path": "/d/x"}]}, False),

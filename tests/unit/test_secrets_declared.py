@@ -72,8 +72,6 @@ def test_it_may_go_to_these_hosts_alone(tmp_path: Path) -> None:
     assert not any(github.may_go_to(host, port) for host, port in others)
 
 
-
-
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

@@ -1,7 +1,6 @@
 """Secrets that are kept: when a source is asked, and what is done when it fails."""
 
 import os
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -11,7 +10,6 @@ import pytest
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.paths import Form
-from clawker_fw.settings.secrets import sources
 from clawker_fw.settings.secrets import vault as vault_module
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault, steady_clock
@@ -66,8 +64,6 @@ def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
     assert scene.after(1) == {"once#raw": "o1", "often#bearer": "Bearer f2"}
     basic = WantedSecret("often", Form.BASIC)
     assert set(scene.vault.values((basic, OFTEN))) == {"often#basic", "often#bearer"}
-
-
 
 
 def test_a_source_that_fails_first(scene: Scene) -> None:
@@ -179,8 +175,6 @@ def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
     assert vault.values(raw("may")) == {}
     assert vault.expired == {"may"}
     assert programs.runs("may") == runs
-
-
 
 
 def test_nobody_sets_the_clock_of_secrets(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

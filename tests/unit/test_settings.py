@@ -11,7 +11,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import project_of
-from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.model import Settings
 from clawker_fw.settings.validation import load_settings
 
 Write = Callable[[str], Path]
@@ -38,9 +38,7 @@ def refused(path: Path | None, **environment: str) -> SettingsError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "rules:\n", "drain_timeout: 5s\n"]
-)
+@pytest.mark.parametrize("text", ["", "rules:\n", "drain_timeout: 5s\n"])
 def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
     """An empty file, which may still be written to, is an error that says how to deny everything."""
     error = refused(write(text))
@@ -53,8 +51,6 @@ def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
 def test_the_example_is_the_defaults(write: Write) -> None:
     """The file that `init` writes equals the defaults."""
     assert as_written(write(example())) == Settings(rules=())
-
-
 
 
 def as_written(path: Path) -> Settings:

@@ -220,10 +220,8 @@ def test_an_answer_that_is_lost_is_an_error() -> None:
     [
         (True, {}, True),
         (False, {}, False),
-        (True, {"NO_COLOR": "1"}, False),
         (False, {"FORCE_COLOR": "1"}, True),
         (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-        (True, {"TERM": "dumb"}, False),
         (True, {"TERM": "dumb", "FORCE_COLOR": "1"}, False),
     ],
 )
