@@ -92,18 +92,11 @@ def test_contradictions_name_both_rules(files: Written) -> None:
         ({"main": "rules: []\ninclude: [none.yaml]"}, "include-unreadable", "main.yaml, line 2: "),
         ({"main": "include: [team.yaml]", "team": ""}, "settings-invalid", "is included, but has no rules"),
         (
-            {"main": "include: [team.yaml]", "team": "rules: [a"},
-            "settings-invalid",
-            "team.yaml, line 2 is not YAML",
-        ),
-        ({"main": "include: [team.yaml]", "team": "rules: 5"}, "settings-invalid", "`rules` must be a list"),
-        (
             {"main": "include: [team.yaml]", "team": "rules: []\nproject: x"},
             "settings-invalid",
             "team.yaml, line 2: `project` can't be set in an included file",
         ),
         ({"main": "include: team.yaml"}, "settings-invalid", "must be a list of files"),
-        ({"main": "include: [5]"}, "settings-invalid", "must be a list of files"),
         (
             {"main": 'rules: []\ninclude: ["a\\0b"]'},
             "include-unreadable",
@@ -151,7 +144,7 @@ def test_only_a_regular_file_is_included(files: Written) -> None:
     assert len(load_settings(path, {}).rules.rules) == 1
 
 
-@pytest.mark.parametrize("key", ['"inclu\\x64e"', '"inclu\\u0064e"', '? "inclu\\\n  de"\n'])
+@pytest.mark.parametrize("key", ['"inclu\\x64e"', '? "inclu\\\n  de"\n'])
 def test_no_include_is_ignored(key: str, files: Written) -> None:
     """One that is written with an escape is followed like any other, or what its rules deny would be allowed."""
     denied = "rules: [{dst: team.test, action: deny}]\n"

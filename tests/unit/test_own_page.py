@@ -26,8 +26,6 @@ RULES: tuple[tuple[Mapping[str, Any], ...], ...] = (
     (),
     (AROUND,),
     ({**AROUND, "proto": "http"}, {**AROUND, "proto": "http", "port": 8080}),
-    ({"dst": ".internal", "action": "deny"},),
-    ({**AROUND, "proto": "http", "until": "2030-01-01T00:00:00Z"},),
 )
 
 

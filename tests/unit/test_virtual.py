@@ -150,22 +150,3 @@ def test_a_name_keeps_its_address_for_its_other_rules(
         assert (entry in files[Sibling.COREDNS][POLICY].content) is bool(listening)
         listeners = json.loads(files[Sibling.ENVOY][LISTENERS].content)["resources"]
         assert {each["name"] for each in listeners} - {"inspected", "port-80", "port-443"} == listening
-
-
-def test_a_network_is_one_rule_with_a_listener_for_each_address(memory: MemoryEngine, release: Release) -> None:
-    """What changes is told as one rule, and each name leads to its own address."""
-    network = {"dst": "10.1.2.0/28", "as": "lab.test", "proto": "ssh", "allow_private": True}
-    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
-    wanted = stacks.blueprint(memory.facts(), "a.test", network, release=release)
-    changes = pipeline.compare(memory, wanted).rule_changes
-    assert changes is not None
-    assert changes.added == ("ssh lab.test:22 at 10.1.2.0/28 private",)
-    seen = stacks.converged(memory, wanted)
-    numbers = dict(virtual.recorded(seen.observed.siblings[Sibling.COREDNS].files).names)
-    assert numbers.keys() == {f"10-1-2-{last}.lab.test" for last in range(16)}
-    listeners = json.loads(seen.observed.siblings[Sibling.ENVOY].files[LISTENERS].content)["resources"]
-    found = {each["name"]: json.dumps(each) for each in listeners}
-    for last in range(16):
-        own = found[f"tcp 10-1-2-{last}.lab.test:22"]
-        assert f'"inline_string": "10.1.2.{last}"' in own
-        assert '"exempt named"' in own
