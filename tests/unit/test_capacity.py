@@ -160,13 +160,3 @@ def test_what_a_machine_can_not_do_is_done_without(
     seen = stacks.converged(memory, up)
     assert seen.diff.verdict is Verdict.CURRENT
     assert [each.code for each in pipeline.compare(memory, up).advice] == warned
-
-
-def test_a_log_that_may_lose_lines_is_warned_of(memory: MemoryEngine, up: Blueprint) -> None:
-    """The mode of a log is the engine's, so it is no difference, but people are told."""
-    memory.inside("clawker-envoy").may_lose_lines = True
-    seen = pipeline.compare(memory, up)
-    assert seen.diff.verdict is Verdict.CURRENT
-    (warning,) = seen.advice
-    assert warning.code == "log-may-lose-lines"
-    assert "envoy" in warning.message

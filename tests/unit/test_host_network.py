@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.engine import host_network
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Role, Verdict
+from clawker_fw.model import Role
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import topology
 from clawker_fw.stack.release import Release
@@ -121,19 +121,6 @@ def test_sources_are_checked_as_the_kernel_does(tmp_path: Path) -> None:
             (tmp_path / place / "rp_filter").write_text(f"{value}\n")
         assert host_network.checks_sources("br-0", tmp_path) is checked
     assert host_network.checks_sources("br-1", tmp_path) is None
-
-
-def test_a_host_that_hears_agents(release: Release) -> None:
-    """It is a warning, which says what to do, and no difference; what is not known is no warning."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), release=release)
-    stacks.converged(engine, wanted)
-    for checked, codes in ((False, ["host-hears-agents"]), (True, []), (None, [])):
-        engine.sources_checked = checked
-        seen = pipeline.compare(engine, wanted)
-        assert seen.diff.verdict is Verdict.CURRENT
-        assert [each.code for each in seen.advice] == codes
-        assert all("sysctl -w net.ipv4.conf.all.rp_filter=2" in each.message for each in seen.advice)
 
 
 TABLE = {"nf_conntrack_max": "1", "nf_conntrack_tcp_timeout_time_wait": "30"}

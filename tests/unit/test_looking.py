@@ -9,13 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
     ContainerView,
     Probe,
-    Restart,
     Shape,
     Sibling,
     Verdict,
@@ -273,17 +271,6 @@ def test_exchanged_names_replace_nobody(engine: Flapping, wanted: Blueprint) -> 
     assert {name: engine.inside(name).id for name in before} == before
 
 
-def test_two_networks_of_one_name_are_refused(engine: Flapping, wanted: Blueprint) -> None:
-    """Two networks with one name are refused with both ids, because only a person knows which one is meant."""
-    engine.double_network("clawker-net")
-    ids = [network.id for network in engine.networks() if network.name == "clawker-net"]
-    with pytest.raises(RefusedError) as caught:
-        pipeline.compare(engine, wanted)
-    assert caught.value.code == "network-ambiguous"
-    assert len(ids) == len(caught.value.context) == 2
-    assert all(any(id_ in line for line in caught.value.context) for id_ in ids)
-
-
 # --- who answers ----------------------------------------------------------------------------------------------
 
 
@@ -305,19 +292,6 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Fla
         (warning,) = seen.advice
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))
-
-
-def test_a_helper_that_was_started_again_is_told_of(engine: Flapping, wanted: Blueprint) -> None:
-    """It is a warning, and changes nothing."""
-    engine.inside(ENVOY).helper_restarts = (Restart("forwarder", 1_200, "2026-01-01T00:00:00Z", "signal: killed"),)
-    seen = pipeline.compare(engine, wanted)
-    assert seen.diff.verdict is Verdict.CURRENT
-    (warning,) = seen.advice
-    assert warning.code == "helper-restarted"
-    assert all(
-        text in warning.message
-        for text in ("forwarder in envoy", "has ended 1,200 times", "2026-01-01", "signal: killed")
-    )
 
 
 # --- records --------------------------------------------------------------------------------------------------

@@ -14,13 +14,10 @@ UNRESOLVED = f'failed to resolve reference "{NAME}@{DIGEST}": '
 
 WORDS = (
     # the classic image store: 20.10.24, 26.1.5, 28.5.2
-    (f'Get "{URL}": no basic auth credentials', "image-needs-login"),
     (
         f"pull access denied for {NAME}, repository does not exist or may require 'docker login'",
         "image-needs-login",
     ),
-    ("error parsing HTTP 403 response body: no error details found in HTTP response body", "image-needs-login"),
-    (f"manifest verification failed for digest {DIGEST}", "image-other-bytes"),
     (f'Get "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused', "image-not-pulled"),
     # the containerd image store: 28.5.2
     (
@@ -37,7 +34,6 @@ WORDS = (
         ),
         "image-needs-login",
     ),
-    (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 401 Unauthorized", "image-needs-login"),
     (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 403 Forbidden", "image-needs-login"),
     (f"{UNRESOLVED}{NAME}@{DIGEST}: not found", "image-not-found"),
     (

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.errors import FirewallError, OutputError
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges
@@ -189,30 +189,6 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
     out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
-
-
-class Full(io.RawIOBase):
-    """A stream on a full disk, or in a pipe without a reader."""
-
-    def __init__(self, error: type[OSError]) -> None:
-        """Set the error that it raises."""
-        self._error = error
-
-    def writable(self) -> bool:
-        """Return False."""
-        return True
-
-    def write(self, _: object) -> int:
-        """Raise the error."""
-        raise self._error(28, "No space left on device")
-
-
-def test_an_answer_that_is_lost_is_an_error() -> None:
-    """A full disk is an error; a pipe without a reader is not, and neither is a failing standard error."""
-    with pytest.raises(OutputError, match="No space left on device"):
-        print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(OSError))), flush=True)
-    print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
-    print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Sibling
-from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
@@ -111,27 +109,6 @@ def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Re
         b'"a.test":{"at":"virtual","at_number":2}'
         in after.observed.siblings[Sibling.COREDNS].files[POLICY].content
     )
-
-
-def test_addresses_stay_the_same(memory: MemoryEngine, release: Release) -> None:
-    """After changes of the rules and a replacement of both siblings, in the other slot with the same number."""
-    rules = [{"dst": f"{name}.test", "proto": "ssh"} for name in "bcd"]
-    stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
-    changed = stacks.blueprint(memory.facts(), {"dst": "a.test", "proto": "ssh"}, *rules[1:], release=release)
-    stacks.converged(memory, changed)
-    numbers = {"a.test": 3, "b.test": 0, "c.test": 1, "d.test": 2}
-    seen = pipeline.compare(memory, changed)
-    resolver = seen.observed.siblings[Sibling.COREDNS]
-    assert dict(virtual.recorded(resolver.files).names) == numbers
-    assert b'"b.test"' not in resolver.files[POLICY].content
-    replaced = replace(
-        changed,
-        settings=changed.settings.model_copy(update={"otel": replace(changed.settings.otel, infra_port=5)}),
-    )
-    after = stacks.converged(memory, replaced)
-    assert dict(virtual.recorded(after.observed.siblings[Sibling.COREDNS].files).names) == numbers
-    address = b'"address":"10.213.1.195","port_value":22'
-    assert address in after.observed.siblings[Sibling.ENVOY].files[LISTENERS].content
 
 
 @pytest.mark.parametrize("kept", [{"dst": "a.test"}, {"dst": ".a.test"}, {"dst": ".test", "force": True}])

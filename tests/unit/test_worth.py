@@ -129,11 +129,6 @@ REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --act
             (),
             f"{REMOVE}  # then https .test:443 decides, which allows more",
         ),
-        (
-            ("a.test", {"dst": ".test", "force": True, "allow_private": True}),
-            (),
-            f"{REMOVE}  # then https .test:443 private decides, which allows more",
-        ),
         (("a.test",), ({"dst": "a.test"},), "keep it: `always https a.test:443` is promised (fw.yaml, line 1)"),
     ],
 )
