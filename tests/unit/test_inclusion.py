@@ -113,8 +113,8 @@ def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: s
     assert complaint in caught.value.message
 
 
-def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
-    """Nor is it one that can be included."""
+def test_only_a_regular_file_is_included(files: Written) -> None:
+    """A loop of links has no text. Reading a pipe could wait for ever, and reading a device could never end."""
     path = files(main="include: [loop.yaml]\n")
     loop = path.with_name("loop.yaml")
     loop.symlink_to(loop)
@@ -124,11 +124,7 @@ def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
     with pytest.raises(SettingsError, match=r"loop\.yaml can't be read: ") as caught:
         load_settings(loop, {})
     assert caught.value.code == "settings-unreadable"
-
-
-def test_only_a_regular_file_is_included(files: Written) -> None:
-    """Reading a pipe could wait for ever, and reading a device could never end."""
-    path = files(main="include: [pipe.yaml]\n")
+    path.write_text("include: [pipe.yaml]\n")
     os.mkfifo(path.with_name("pipe.yaml"))
     with pytest.raises(
         SettingsError, match=r"main\.yaml, line 1: .*pipe\.yaml .* is not a regular file"

@@ -61,7 +61,7 @@ def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
 
 
 def test_the_share_is_of_all_layers_by_their_bytes() -> None:
-    """Layers count by their size, and a layer is complete when the engine says so."""
+    """Layers count by their size, and one is complete when the engine says so. A repeated line is no progress."""
     transfer = Transfer()
     shares = []
     for line in (
@@ -78,10 +78,6 @@ def test_the_share_is_of_all_layers_by_their_bytes() -> None:
         assert transfer.take(line)
         shares.append(transfer.share)
     assert shares == [0, 0.1, 0.1, 0.4, 0.775, 0.775, 0.775, 1, 1]
-
-
-def test_what_says_nothing_new() -> None:
-    """A repeated or empty line is not progress; equal counts for another layer are."""
     transfer = Transfer()
     assert transfer.take(downloading("a", 1, 2))
     assert not transfer.take(downloading("a", 1, 2))

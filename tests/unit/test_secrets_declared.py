@@ -63,15 +63,6 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
     assert [each.source.kind for each in found.values()] == ["command", "env", "file"]
 
 
-def test_it_may_go_to_these_hosts_alone(tmp_path: Path) -> None:
-    """Neither another port, nor a name below, nor one that ends alike."""
-    github = read_declared(written(tmp_path, WHOLE)).secrets["github"]
-    assert github.may_go_to("github.com", 443)
-    assert github.may_go_to("git.example.com", 8443)
-    others = (("github.com", 8443), ("x.github.com", 443), ("notgithub.com", 443), ("git.example.com", 443))
-    assert not any(github.may_go_to(host, port) for host, port in others)
-
-
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

@@ -128,18 +128,14 @@ def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
     assert "init" in error.hint
 
 
-def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
-    """A folder, or a file that is not text, is an error and never means "no rules"."""
+def test_what_cannot_be_read_is_not_empty(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a folder, nor a file that is not text; where no file can be looked for, no other one is used."""
+    write("")
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
     error = refused(tmp_path / "binary.yaml")
     assert error.code == "settings-unreadable"
     assert error.hint == "It has to be a file in UTF-8 that the user of this command may read."
-
-
-def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it can't be checked whether the file exists, no other file is used instead."""
-    write("")
 
     def refuse(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")

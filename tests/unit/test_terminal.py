@@ -172,6 +172,11 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
     assert "\\x1b]0;title\\x07" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
     assert harmless(re.sub(r"\x1b\[[0-9;]+m", "", stream.getvalue()))
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            plain = printed(lambda: text.console().print(verdict.head(Verdict.CURRENT, "clawker")), Terminal)
+            assert "32m" not in plain
 
 
 def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,33 +194,6 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
     out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
-
-
-@pytest.mark.parametrize(
-    ("on_terminal", "variables", "coloured"),
-    [
-        (True, {}, True),
-        (False, {}, False),
-        (False, {"FORCE_COLOR": "1"}, True),
-        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-        (True, {"TERM": "dumb", "FORCE_COLOR": "1"}, False),
-    ],
-)
-def test_colours(
-    on_terminal: bool,  # noqa: FBT001 - a value of the table
-    variables: dict[str, str],
-    coloured: bool,  # noqa: FBT001 - a value of the table
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Colours are used on terminals and on request, but not into pipes."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"TERM": "xterm", **variables}.items():
-        monkeypatch.setenv(name, value)
-    stream = Terminal() if on_terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    text.console().print(verdict.head(Verdict.CURRENT, "clawker"))
-    assert ("32m" in stream.getvalue()) == coloured
 
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:
