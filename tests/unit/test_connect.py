@@ -233,9 +233,7 @@ def test_an_exit_code_that_comes_late(code: int, engine: Engine, connected: Dock
     assert (caught.value.code, caught.value.context) == ("helper-failed", ("exit code 3",))
 
 
-def test_an_exit_code_that_never_comes(
-    engine: Engine, connected: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_exit_code_comes(engine: Engine, connected: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the program has succeeded is not known then, and that is what is told."""
     monkeypatch.setattr(outputs, "EXIT_SECONDS", 0.1)
     runs(engine, struct.pack(">BxxxL", 2, 5) + b"words", NOT_YET)

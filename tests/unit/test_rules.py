@@ -85,12 +85,6 @@ def test_the_names_of_networks_count() -> None:
         rule_set({**network, "port": "9000-9007"})
 
 
-def test_default_ports_are_always_listened_on() -> None:
-    """Without rules, requests on ports 80 and 443 are still refused and logged."""
-    assert rule_set()[1].ports == (80, 443)
-    assert rule_set({"dst": "a.test", "port": 8443})[1].ports == (80, 443, 8443)
-
-
 def test_rules_that_differ_in_their_end_are_one() -> None:
     """The later end counts, and a rule without an end ends last. A rule that has ended is gone."""
     early, late = ({"dst": "a.test", "until": f"2027-01-0{day}T00:00:00Z"} for day in (1, 2))

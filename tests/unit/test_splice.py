@@ -38,10 +38,6 @@ ADDED = {
         "rules:\n  - dst: a.test",
         "rules:\n  - dst: a.test\n  - dst: new.test\n    proto: http",
     ),
-    "a comment after the last": (
-        "rules:\n  - dst: a.test # é😀\t\n\n  # end\nx: 1\n",
-        "rules:\n  - dst: a.test # é😀\t\n  - dst: new.test\n    proto: http\n\n  # end\nx: 1\n",
-    ),
     "a note of several lines": (
         "rules:\n- dst: a.test\n  note: |\n    x\n\n# z\n",
         "rules:\n- dst: a.test\n  note: |\n    x\n- dst: new.test\n  proto: http\n\n# z\n",
@@ -67,10 +63,6 @@ def test_a_rule_is_added_in_the_style_of_the_others(before: str, after: str) -> 
 
 
 REMOVED = {
-    "block": (
-        "rules:\n  - dst: a.test # a\n    note: x\n  # c\n  - dst: b.test\n",
-        "rules:\n  # c\n  - dst: b.test\n",
-    ),
     "the only one": ("rules: # r\n  - dst: a.test\n# z\n", "rules: [] # r\n# z\n"),
     "flow": ("rules: [{dst: a.test}, {dst: b.test}]", "rules: [{dst: b.test}]"),
     "the only one in flow": ("rules: [{dst: a.test}, ]", "rules: []"),

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, status_text, terminal, text, verdict
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
 from clawker_fw.report.step_records import StepRecords
-from clawker_fw.stack.release import Release
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 HOSTILE = "\x1b]0;title\x07\x1b[2K\x1b[1A\rcurrent\x08\x9b31m\u202egnp\u2028\n\x00\udc9b"
@@ -179,12 +179,9 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
             assert "32m" not in plain
 
 
-def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_engine_says_is_made_visible(memory: MemoryEngine, up: Blueprint) -> None:
     """In `status`, states, addresses, images and the names of leftovers are escaped."""
-    monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
-    memory = MemoryEngine()
-    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
-    seen = stacks.converged(memory, blueprint)
+    seen = pipeline.compare(memory, up)
     hostile = {
         each: replace(one, container=replace(one.container, status=HOSTILE, health=HOSTILE, image=HOSTILE))
         for each, one in seen.observed.siblings.items()
