@@ -17,7 +17,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.rules.target import Request, Target, parse_target
+from clawker_fw.rules.target import Target, parse_target
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -65,11 +65,9 @@ RULES = rule_set(
 E = Difference
 
 
-def explain(
-    rules: RuleSet, now: float, target: Target, variable: str = "", request: Request | None = None
-) -> Explanation:
-    """Explain what happens to a connection, or to a request in it."""
-    return Explainer(rules, now, variable).explain(target, request)
+def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
+    """Explain what happens to a connection."""
+    return Explainer(rules, now).explain(target)
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,6 @@ def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
     return found
 
 
-def said(**words: Any) -> str:  # noqa: ANN401 - as in the settings
-    """Return what is wrong with a rule."""
-    with pytest.raises(ValidationError) as caught:
-        rule(**words)
-    return "; ".join(map(mistake, caught.value.errors()))
-
-
 def allow(path: str, *methods: str) -> dict[str, Any]:
     """Return an entry that allows."""
     return {"path": path, "methods": [*methods]}
@@ -169,7 +162,9 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
 )
 def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
     """What could never match, or would match something else than it seems to, is an error."""
-    assert sentence in said(**words)
+    with pytest.raises(ValidationError) as caught:
+        rule(**words)
+    assert sentence in "; ".join(map(mistake, caught.value.errors()))
 
 
 def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:

@@ -58,30 +58,16 @@ def as_written(path: Path) -> Settings:
     return load_settings(path, {}).settings
 
 
-def uncommented(wanted: Callable[[int], bool]) -> str:
-    """Return the example with some of its disabled settings enabled."""
-    lines = example().splitlines()
-    return "\n".join(
-        re.sub(r"#(?! )", "", line, count=1) if wanted(number) else line for number, line in enumerate(lines)
-    )
+LINES = example().splitlines()
 
 
-def with_team(path: Path) -> Path:
-    """Write the file that the example includes, beside it."""
-    path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
-    return path
-
-
-def suggestions() -> list[int]:
-    """Return the numbers of lines with disabled settings."""
-    lines = example().splitlines()
-    return [number for number, line in enumerate(lines) if re.match(r"\s*#[^ ]", line)]
-
-
-@pytest.mark.parametrize("number", suggestions())
+@pytest.mark.parametrize("number", [at for at, line in enumerate(LINES) if re.match(r"\s*#[^ ]", line)])
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
     """Each disabled setting is valid alone, and differs from its default."""
-    assert as_written(with_team(write(uncommented(lambda each: each == number)))) != Settings(rules=())
+    lines = [*LINES[:number], re.sub(r"#(?! )", "", LINES[number], count=1), *LINES[number + 1 :]]
+    path = write("\n".join(lines))
+    path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
+    assert as_written(path) != Settings(rules=())
 
 
 def test_the_environment_comes_before_the_file(write: Write) -> None:
