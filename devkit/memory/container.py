@@ -15,7 +15,6 @@ from clawker_fw.model import (
     File,
     Records,
     Refused,
-    Restart,
     Trial,
     Usage,
 )
@@ -74,7 +73,6 @@ class MemoryContainer:
     collector: Certificate | None = None
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
-    helper_restarts: tuple[Restart, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """The addresses of names, as its resolver knows them."""
     tried: Trial | None = None
@@ -84,7 +82,6 @@ class MemoryContainer:
     unhealthy: str = ""
     build: str = "memory"
     network_mode: str = ""
-    may_lose_lines: bool = False
     network_owner: str = ""
     """The id of the container whose network it has joined."""
     volumes: Mapping[str, str] = field(default_factory=dict)
@@ -157,7 +154,6 @@ def view_of(inside: MemoryContainer) -> ContainerView:
         remembered={name: inside.remembered.get(name, "") for name in inside.networks},
         reference=inside.spec.image,
         network_mode=inside.network_mode or next(iter(inside.networks), "none"),
-        may_lose_lines=inside.may_lose_lines,
         logs_to=inside.logs_to,
         network_owner=(inside.network_owner or inside.id) if inside.started else "",
         project=labels.project_of_container(inside.spec.labels, inside.volume),

@@ -530,11 +530,6 @@ class MemoryEngine:
         network = self._network(name)
         self._networks[network.id] = replace(network, **fields)
 
-    def double_network(self, name: str) -> None:
-        """Create a second network of the same name, as engines before 25 do without `check_duplicate`."""
-        identity = self._identity()
-        self._networks[identity] = replace(self._network(name), id=identity)
-
     def join(self, container: str, joined: str) -> None:
         """Put a container into the network of another one, as `docker run --network container:JOINED` does."""
         inside, other = self.inside(container), self.inside(joined)

@@ -131,7 +131,6 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         dropped=inside.dropped,
         program=inside.program,
         processes=inside.processes,
-        restarts=inside.helper_restarts,
         secrets=len(inside.secrets),
         unhealthy=inside.unhealthy,
         error=inside.silent,

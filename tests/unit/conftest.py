@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
+from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from devkit.watched import Watched
 
@@ -14,6 +16,14 @@ from devkit.watched import Watched
 def memory() -> MemoryEngine:
     """An engine without containers, networks or images."""
     return MemoryEngine()
+
+
+@pytest.fixture
+def up(memory: MemoryEngine, release: Release) -> Blueprint:
+    """A stack with a rule, which runs on that engine."""
+    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
+    stacks.converged(memory, wanted)
+    return wanted
 
 
 @pytest.fixture

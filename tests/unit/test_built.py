@@ -29,15 +29,12 @@ def form() -> built.Form:
             for part in itertools.combinations(built.LABELS.items(), size)
         ),
         {"labels": {**built.LABELS, "dev.clawker.project": "clawker"}},
-        {"labels": {**built.LABELS, labels.PURPOSE: "agent"}},
-        {"references": ()},
         {"references": ("clawker-fw/lock:1-000000000000",)},
         {"references": ("example/lock:1",)},
         {"architecture": "arm64"},
         {"system": "windows"},
         {"created": "2026-01-01T00:00:00Z"},
         {"layers": ("sha256:" + "1" * 64,)},
-        {"layers": ()},
         {"extras": ("Cmd",)},
     ],
 )

@@ -14,8 +14,6 @@ from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError
 
 PROXIES: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    ({}, ()),
-    ({"proxies": {}}, ()),
     ({"proxies": {"default": {"httpProxy": "", "extra": "x"}}}, ()),
     ({"proxies": {"default": {"httpProxy": "http://p:1"}}}, ("HTTP_PROXY", "http_proxy")),
     (
@@ -23,7 +21,6 @@ PROXIES: tuple[tuple[Any, tuple[str, ...]], ...] = (
         ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"),
     ),
     ({"proxies": {"default": "http://p:1"}}, ()),
-    ({"proxies": ["http://p:1"]}, ()),
 )
 
 

@@ -39,13 +39,6 @@ CASES: dict[str, tuple[tuple[Entry, ...], bool]] = {
     "https rule made private": (({"dst": "a.test", "allow_private": True}, *RULES[1:]), True),
     "http rule removed": (tuple(each for each in RULES if each != WEB), True),
     "udp rule removed": (tuple(each for each in RULES if each != QUIC), True),
-    "udp rule made private": (
-        (
-            *(each for each in RULES if each != QUIC),
-            {"dst": "q.test", "proto": "udp", "port": 443, "allow_private": True},
-        ),
-        True,
-    ),
     "tcp rule with fewer ports": (
         (*(each for each in RULES if each != SHELL), {"dst": "t.test", "proto": "tcp", "port": "8000-8001"}),
         True,

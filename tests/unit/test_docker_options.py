@@ -10,17 +10,12 @@ OUTPUTS = frozenset({"stdout", "stderr"})
 CREATED = {
     "debian": "debian",
     "-it --rm debian bash": "--interactive=true --tty=true --rm=true debian bash",
-    "-dit debian": "--interactive=true --tty=true debian",
     "-d=false --detach --detach-keys ctrl-x debian": "debian",
-    "--sig-proxy --sig-proxy=true debian": "debian",
     "--name a -h b -e A=1 -eB=2 -e=C=3 debian": "--name=a --hostname=b --env=A=1 --env=B=2 --env=C=3 debian",
     "-itv /srv/work:/work debian": "--interactive=true --tty=true --volume=/srv/work:/work debian",
-    "-itv=/srv/work:/work debian": "--interactive=true --tty=true --volume=/srv/work:/work debian",
-    "-itp=8080:80 debian": "--interactive=true --tty=true debian",
     "--privileged=false -i=false debian": "--privileged=false --interactive=false debian",
     "-- debian --network host": "-- debian --network host",
     "debian --network host --privileged -dv /:/host": "debian --network host --privileged -dv /:/host",
-    "--rm debian -p --pid host": "--rm=true debian -p --pid host",
     "--entrypoint --privileged debian": "--entrypoint=--privileged debian",  # whatever the next word looks like
     "--cgroupns private --network host debian": "--cgroupns=private --network=host debian",
     "-it --name": "--interactive=true --tty=true --name=",  # docker itself reports what is missing
@@ -28,24 +23,18 @@ CREATED = {
 
 ATTACHED = {
     "debian": OUTPUTS,
-    "-t debian": OUTPUTS,
-    "-i debian": OUTPUTS | {"stdin"},
     "-i=0 debian -i": OUTPUTS,
-    "-a stdout debian": {"stdout"},
     "-a STDERR -i debian": {"stderr", "stdin"},
     "-a stdin debian": {"stdin"},
     "-a stdin -a stdout --attach=stderr debian": OUTPUTS | {"stdin"},
-    "-d debian": frozenset(),
     "-dit debian": frozenset(),
     "-d=false debian": OUTPUTS,
 }
 
 NOT_KNOWN = (
     "--new-in-docker debian",
-    "-x debian",
     "-itx debian",
     "--project other debian",
-    "--networks host debian",
     "--sig-proxy=false debian",
     "-d -a stdout debian",
 )

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.model import Rules, Sibling, Slots, Verdict
+from clawker_fw.model import Sibling, Slots, Verdict
 from clawker_fw.reconcile.advice import advice
 from clawker_fw.reconcile.converge import RunContext, converge
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
-from clawker_fw.report.facts import live_rules
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.container import COMMITTED
 from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts
@@ -142,21 +141,6 @@ def test_a_rule_that_ends_during_a_run() -> None:
     assert done.diff.verdict is Verdict.CURRENT
     assert done.blueprint.rules == wanted.rules.at(SOON)
     assert not [each for each in steps if isinstance(each, Commit)]
-
-
-@pytest.mark.parametrize("moment", [SOON, LATER])
-def test_a_stack_is_current_before_and_after_an_end(moment: int) -> None:
-    """Nothing differs in what the siblings have made of their files, and the rules that are left are on record."""
-    memory = MemoryEngine()
-    wanted = stacks.blueprint(memory.facts(), *ENTRIES)
-    stacks.converged(memory, wanted)
-    assert compare(memory, wanted).diff.verdict is Verdict.CURRENT
-    for sibling in Sibling:
-        end_rules(memory.inside(f"clawker-{sibling}"), moment)
-    assert stacks.found(memory, wanted.at(moment)) == set()
-    assert live_rules(compare(memory, wanted.at(moment)).observed) == Rules(
-        len(wanted.rules.at(moment).rules), wanted.rules.at(moment).digest
-    )
 
 
 def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:

@@ -51,23 +51,6 @@ def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.Monkey
     assert engine.container(NAME) is None
 
 
-def test_one_elsewhere_counts_as_gone_when_its_time_is_over(
-    engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether a process on another machine has been killed can't be seen, and no errand takes longer."""
-    clock = SimpleNamespace(now=0.0)
-    spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
-
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-
-    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
-    far = {**OURS, **holder(), labels.LOCK_HOST: "far away"}
-    engine.create_container(stacks.never_started(NAME, spec.image, far))
-    with errand.in_turn(engine, "clawker", spec, 60):
-        assert 60 < clock.now < 61
-
-
 def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine, release: Release) -> None:
     """So the next run removes one that was left behind; it was left for good, and not even reported."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)

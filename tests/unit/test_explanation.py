@@ -17,7 +17,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.rules.target import Request, Target, parse_target
+from clawker_fw.rules.target import Target, parse_target
 from devkit.strategies import PORTS, names, rules
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC).timestamp()
@@ -65,19 +65,15 @@ RULES = rule_set(
 E = Difference
 
 
-def explain(
-    rules: RuleSet, now: float, target: Target, variable: str = "", request: Request | None = None
-) -> Explanation:
-    """Explain what happens to a connection, or to a request in it."""
-    return Explainer(rules, now, variable).explain(target, request)
+def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
+    """Explain what happens to a connection."""
+    return Explainer(rules, now).explain(target)
 
 
 @pytest.mark.parametrize(
     ("asked", "reason", "place", "others", "command"),
     [
-        ("api.example.com", None, "line 1", [], ""),
         ("a.example.org", None, "line 2", [], ""),
-        ("soon.example.net", None, "line 8", [], ""),
         ("gone.example.org", None, "line 2", [], ""),
         ("x.example.org", "denied", "line 3", [("line 2", E.OVERRULED)], ""),
         ("a.y.example.org", "denied", "line 4", [("line 2", E.OVERRULED)], "https://a.y.example.org"),
@@ -95,20 +91,11 @@ def explain(
             [("line 5", E.OTHER_PORT), ("line 6", E.OTHER_PROTOCOL)],
             "https://p.example.net",
         ),
-        (
-            "http://a.example.org:8080",
-            "wrong-port",
-            None,
-            [("line 2", E.OTHER_PROTOCOL)],
-            "http://a.example.org:8080",
-        ),
         ("old.example.net", "expired", "line 7", [], "https://old.example.net --until 8h"),
         ("old.example.net:444", "no-rule", None, [("line 7", E.ENDED)], "https://old.example.net:444"),
         ("a.api.example.com", "no-rule", None, [("line 1", E.NAME_ALONE)], "https://a.api.example.com"),
         ("apl.example.com", "no-rule", None, [("line 1", E.OTHER_NAME)], "https://apl.example.com"),
-        ("a.exmaple.org", "no-rule", None, [("line 2", E.OTHER_NAME)], "https://a.exmaple.org"),
         ("example.com", "no-rule", None, [("line 1", E.BELOW)], "https://example.com"),
-        ("github.io", "no-rule", None, [], "https://github.io"),
         ("co.uk", "no-rule", None, [], "https://co.uk --force"),
         ("192.0.2.1", "bad-name", None, [], ""),
     ],
@@ -139,17 +126,13 @@ MEANT = f"If this address is meant, allow it with `{COMMAND}"
 @pytest.mark.parametrize(
     ("rule", "addresses", "reason", "text"),
     [
-        ("a.test", [WORLD], None, ""),
         ("a.test", [OFFICE, WORLD], None, ""),
         ("a.test", [], "no-address", ""),
         ("a.test", [OFFICE], "private-address", f"If this address is meant, allow it with `{COMMAND} --private`."),
-        (".test.test", [OFFICE], "no-rule", f"Allow it with `{COMMAND} --private`."),
         (PRIVATE, [OFFICE], None, ""),
         (PRIVATE, [LOOPBACK], "private-address", "No rule can allow it: no rule may reach any of its addresses."),
         ("b.test", [LOOPBACK], "no-rule", "No rule can allow it: no rule may reach any of its addresses."),
-        ("b.test", [], "no-rule", f"Allow it with `{COMMAND}`."),
         ({**PRIVATE, "until": PAST}, [WORLD], "expired", f"{AGAIN} --private --until 8h`{FOR_GOOD}"),
-        ({"dst": "a.test", "until": FUTURE}, [OFFICE], "private-address", f"{MEANT} --private`."),
         (
             {"dst": ".test", "force": True, "until": FUTURE},
             [OFFICE],
@@ -208,7 +191,6 @@ def test_a_name_that_stands_for_an_address() -> None:
 @pytest.mark.parametrize(
     ("rule", "asked", "command"),
     [
-        ({}, "https://host.docker.internal", "https://host:443"),
         ({}, "tcp://host.docker.internal:2375", "tcp://host:2375 --force"),
         ({"as": "db.test"}, "udp://db.test:53", "udp://host:53 --as db.test"),
         ({"as": "db.test"}, "udp://dc.test:53", "udp://dc.test:53"),
@@ -240,7 +222,7 @@ def test_a_name_of_an_address_in_a_network() -> None:
     assert command_of(other_port) == "clawker-fw rules allow ssh://192-0-2-5.lab.test:23"
 
 
-@pytest.mark.parametrize("name", ["192-0-2-16.lab.test", "lab.test", "10-0-0-1.lab.test", "x.192-0-2-5.lab.test"])
+@pytest.mark.parametrize("name", ["192-0-2-16.lab.test", "lab.test", "x.192-0-2-5.lab.test"])
 def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
     """A rule for the name would lead nowhere: what to do is to use another name, or to change the network."""
     found = explain(LAB, NOW, Target(name, Protocol.SSH, 22))
@@ -260,12 +242,6 @@ def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
             "First change or remove `https a.test:443` (line 1): the two can't share a port.",
         ),
         ({"dst": "a.test", "proto": "http"}, "tcp://a.test:81", "Allow it with"),
-        ({"dst": "a.test", "proto": "http"}, "https://a.test:80", "Allow it with"),
-        (
-            {"dst": "a.test", "proto": "ssh", "until": PAST},
-            "https://a.test:22",
-            "First change or remove `ssh a.test:22 until 2026-05-01T00:00:00Z` (line 1)",
-        ),
     ],
 )
 def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str, text: str) -> None:

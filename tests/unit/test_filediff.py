@@ -23,15 +23,9 @@ def test_large_json_is_spread_over_lines_without_its_version() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (
-            {"limits": {"connections": 5279}},
-            {"limits": {"connections": 3654}},
-            ["limits.connections: 5279 → 3654"],
-        ),
         ({"version_info": "1", "a": 1}, {"version_info": "2", "a": True}, ["a: 1 → true"]),
         ({"a": None}, {"b": "x"}, ["- a: null", "+ b: x"]),
         (["x", "y", "y"], ["y"], ["- x", "- y"]),
-        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}, ["a[1].b: 2 → 3"]),
         ([{"name": "p", "v": 1}, {"name": "q"}], [{"name": "p", "v": 2}], ["p.v: 1 → 2", '- q: {"name": "q"}']),
         ({"a": "x" * 100}, {"a": "y"}, [f"a: {'x' * 59}… → y"]),
     ],

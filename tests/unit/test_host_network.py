@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.engine import host_network
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Role, Verdict
+from clawker_fw.model import Role
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import topology
 from clawker_fw.stack.release import Release
@@ -42,7 +42,7 @@ def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
     assert host_network.routes(table) == (IPv4Network("10.8.0.1/32"), IPv4Network("192.0.2.0/24"))
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", HEADER.encode()])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", HEADER.encode()])
 def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> None:
     """Without the table there are no routes, which only makes the choice of subnets less polite."""
     table = tmp_path / "route"
@@ -77,19 +77,19 @@ def test_a_free_subnet_takes_no_route_away(
     assert agents(release, *routed, subnet=chosen) == expected
 
 
-@pytest.mark.parametrize(("names", "prefix"), [(31, 23), (32, 22), (95, 22), (96, 21), (2000, 20)])
+@pytest.mark.parametrize(("names", "prefix"), [(31, 23), (32, 22), (2000, 20)])
 def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None:
     """The smallest network is chosen that has room for twice the virtual addresses, up to a /20."""
     assert topology.free_subnet(Role.AGENTS, (), (), names).prefixlen == prefix
 
 
-@pytest.mark.parametrize(("content", "most"), [("1024\n", 1024), ("", None), (None, None)])
-def test_the_size_of_the_table_of_neighbours(content: str | None, most: int | None, tmp_path: Path) -> None:
+def test_the_size_of_the_table_of_neighbours(tmp_path: Path) -> None:
     """The size is unknown where the kernel does not show it, as outside of its initial network namespace."""
     setting = tmp_path / "gc_thresh3"
-    if content is not None:
+    assert host_network.most_neighbours(setting) is None
+    for content, most in (("1024\n", 1024), ("", None)):
         setting.write_text(content)
-    assert host_network.most_neighbours(setting) == most
+        assert host_network.most_neighbours(setting) == most
 
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
@@ -113,33 +113,14 @@ def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
     assert stacks.found(engine, wanted) == set()
 
 
-@pytest.mark.parametrize(("of_all", "own", "answer"), [(0, 0, "no"), (1, 0, "yes"), (0, 2, "yes"), (2, 1, "yes")])
-def test_sources_are_checked_as_the_kernel_does(of_all: int, own: int, answer: str, tmp_path: Path) -> None:
-    """The higher value of `rp_filter` counts."""
-    for place, value in (("all", of_all), ("br-0", own)):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "rp_filter").write_text(f"{value}\n")
-    assert host_network.checks_sources("br-0", tmp_path) is (answer == "yes")
-
-
-def test_sources_of_an_interface_elsewhere(tmp_path: Path) -> None:
-    """For an engine in a virtual machine, it is not known."""
-    (tmp_path / "all").mkdir()
-    (tmp_path / "all" / "rp_filter").write_text("1\n")
-    assert host_network.checks_sources("br-0", tmp_path) is None
-
-
-def test_a_host_that_hears_agents(release: Release) -> None:
-    """It is a warning, which says what to do, and no difference; what is not known is no warning."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), release=release)
-    stacks.converged(engine, wanted)
-    for checked, codes in ((False, ["host-hears-agents"]), (True, []), (None, [])):
-        engine.sources_checked = checked
-        seen = pipeline.compare(engine, wanted)
-        assert seen.diff.verdict is Verdict.CURRENT
-        assert [each.code for each in seen.advice] == codes
-        assert all("sysctl -w net.ipv4.conf.all.rp_filter=2" in each.message for each in seen.advice)
+def test_sources_are_checked_as_the_kernel_does(tmp_path: Path) -> None:
+    """The higher value of `rp_filter` counts; for an engine in a virtual machine, it is not known."""
+    for of_all, own, checked in ((0, 0, False), (1, 0, True), (0, 2, True)):
+        for place, value in (("all", of_all), ("br-0", own)):
+            (tmp_path / place).mkdir(exist_ok=True)
+            (tmp_path / place / "rp_filter").write_text(f"{value}\n")
+        assert host_network.checks_sources("br-0", tmp_path) is checked
+    assert host_network.checks_sources("br-1", tmp_path) is None
 
 
 TABLE = {"nf_conntrack_max": "1", "nf_conntrack_tcp_timeout_time_wait": "30"}
@@ -150,10 +131,8 @@ TABLE = {"nf_conntrack_max": "1", "nf_conntrack_tcp_timeout_time_wait": "30"}
     [
         (TABLE, (False, 1, 30)),
         ({**TABLE, "bridge-nf-call-iptables": "1"}, (True, 1, 30)),
-        ({**TABLE, "bridge-nf-call-iptables": "0"}, (False, 1, 30)),
         ({**TABLE, "bridge-nf-call-iptables": "x"}, None),
         ({"nf_conntrack_max": "1"}, None),
-        ({}, None),
     ],
 )
 def test_how_connections_are_tracked(

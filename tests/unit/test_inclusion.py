@@ -92,18 +92,11 @@ def test_contradictions_name_both_rules(files: Written) -> None:
         ({"main": "rules: []\ninclude: [none.yaml]"}, "include-unreadable", "main.yaml, line 2: "),
         ({"main": "include: [team.yaml]", "team": ""}, "settings-invalid", "is included, but has no rules"),
         (
-            {"main": "include: [team.yaml]", "team": "rules: [a"},
-            "settings-invalid",
-            "team.yaml, line 2 is not YAML",
-        ),
-        ({"main": "include: [team.yaml]", "team": "rules: 5"}, "settings-invalid", "`rules` must be a list"),
-        (
             {"main": "include: [team.yaml]", "team": "rules: []\nproject: x"},
             "settings-invalid",
             "team.yaml, line 2: `project` can't be set in an included file",
         ),
         ({"main": "include: team.yaml"}, "settings-invalid", "must be a list of files"),
-        ({"main": "include: [5]"}, "settings-invalid", "must be a list of files"),
         (
             {"main": 'rules: []\ninclude: ["a\\0b"]'},
             "include-unreadable",
@@ -120,8 +113,8 @@ def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: s
     assert complaint in caught.value.message
 
 
-def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
-    """Nor is it one that can be included."""
+def test_only_a_regular_file_is_included(files: Written) -> None:
+    """A loop of links has no text. Reading a pipe could wait for ever, and reading a device could never end."""
     path = files(main="include: [loop.yaml]\n")
     loop = path.with_name("loop.yaml")
     loop.symlink_to(loop)
@@ -131,11 +124,7 @@ def test_a_loop_of_links_is_no_settings_file(files: Written) -> None:
     with pytest.raises(SettingsError, match=r"loop\.yaml can't be read: ") as caught:
         load_settings(loop, {})
     assert caught.value.code == "settings-unreadable"
-
-
-def test_only_a_regular_file_is_included(files: Written) -> None:
-    """Reading a pipe could wait for ever, and reading a device could never end."""
-    path = files(main="include: [pipe.yaml]\n")
+    path.write_text("include: [pipe.yaml]\n")
     os.mkfifo(path.with_name("pipe.yaml"))
     with pytest.raises(
         SettingsError, match=r"main\.yaml, line 1: .*pipe\.yaml .* is not a regular file"
@@ -151,7 +140,7 @@ def test_only_a_regular_file_is_included(files: Written) -> None:
     assert len(load_settings(path, {}).rules.rules) == 1
 
 
-@pytest.mark.parametrize("key", ['"inclu\\x64e"', '"inclu\\u0064e"', '? "inclu\\\n  de"\n'])
+@pytest.mark.parametrize("key", ['"inclu\\x64e"', '? "inclu\\\n  de"\n'])
 def test_no_include_is_ignored(key: str, files: Written) -> None:
     """One that is written with an escape is followed like any other, or what its rules deny would be allowed."""
     denied = "rules: [{dst: team.test, action: deny}]\n"

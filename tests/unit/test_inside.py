@@ -9,8 +9,9 @@ import pytest
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.errors import NotFoundError, RefusedError
-from clawker_fw.model import EngineFacts, Inside, Mount, Origin
+from clawker_fw.model import EngineFacts, Inside, Mount, Observed, Origin
 from clawker_fw.reconcile import records
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ORIGIN, origin_record
 from devkit import stacks
@@ -43,11 +44,9 @@ class OneContainer:
     [
         (ROOT.format(layer="own") + LINE.format(id=ID), True),
         (LINE.format(id=ID), True),
-        (ROOT.format(layer="own"), False),
         (LINE.format(id="ab" * 32), False),  # another engine's
         (ROOT.format(layer="other") + LINE.format(id=ID), False),  # it uses the network of the one that is named
         (LINE.format(id=ID) + LINE.format(id="ab" * 32), False),
-        ("", False),
     ],
 )
 def test_a_container_of_the_engine_is_known(text: str, known: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a row
@@ -72,15 +71,13 @@ def test_a_path_is_known_on_both_sides(here: str, there: str | None) -> None:
     assert there is None or INSIDE.in_here(there) == here
 
 
-def test_settings_are_the_same_by_content_or_by_place() -> None:
+@pytest.mark.usefixtures("up")
+def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> None:
     """The same content is never refused, nor the same file; another file with other content is."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test")
-    stacks.converged(engine, wanted)
     first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
-        engine.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
-    observed = observe(engine, "clawker", ())
+        memory.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
+    observed = observe(memory, "clawker", ())
     elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
     records.require_same_origin(observed, elsewhere)
     records.require_same_origin(observed, replace(first, digest="two"))
@@ -91,8 +88,8 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
     ):
         with pytest.raises(RefusedError, match="another settings file"):
             records.require_same_origin(observed, changed)
-    records.keep_origin(engine, observed, elsewhere)
-    assert records.recorded_origins(observe(engine, "clawker", ())) == (elsewhere,)
+    records.keep_origin(memory, observed, elsewhere)
+    assert records.recorded_origins(observe(memory, "clawker", ())) == (elsewhere,)
 
 
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
@@ -106,17 +103,19 @@ def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None
     assert (variable.path, variable.host) == ("", "node-1")
 
 
-def test_agents_that_can_write_what_is_mounted_here() -> None:
-    """Paths of agents' mounts are compared with the paths on the machine, never with equal paths in here."""
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test")
-    stacks.converged(engine, wanted)
-    agent = stacks.bare_container("agent", wanted, "clawker-net")
-    sources = ("/srv/fw", "/data", "/etc", "/clawker-fw.yaml", "/srv/other")
+def with_agent(memory: MemoryEngine, up: Blueprint, inside: Inside, *sources: str) -> Observed:
+    """Return a stack with an agent that can write these paths of the machine, seen from a container."""
+    agent = stacks.bare_container("agent", up, "clawker-net")
     mounts = tuple(Mount("bind", f"/m{number}", source) for number, source in enumerate(sources))
-    engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-    observed = observe(engine, "clawker", ())
-    observed = replace(observed, engine=replace(observed.engine, inside=INSIDE))
+    memory.start(memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
+    observed = observe(memory, "clawker", ())
+    return replace(observed, engine=replace(observed.engine, inside=inside))
+
+
+def test_agents_that_can_write_what_is_mounted_here(memory: MemoryEngine, up: Blueprint) -> None:
+    """Paths of agents' mounts are compared with the paths on the machine, never with equal paths in here."""
+    sources = ("/srv/fw", "/data", "/etc", "/clawker-fw.yaml", "/srv/other")
+    observed = with_agent(memory, up, INSIDE, *sources)
     files = [Path(each) for each in ("/clawker-fw.yaml", "/var/lib/clawker-fw/certs", "/etc/alone.yaml")]
     found = {(each.source, each.file) for each in exposures(observed, files)}
     assert found == {
@@ -125,21 +124,14 @@ def test_agents_that_can_write_what_is_mounted_here() -> None:
     }
 
 
-def test_a_link_in_here_leads_through_two_folders(tmp_path: Path) -> None:
+def test_a_link_in_here_leads_through_two_folders(memory: MemoryEngine, up: Blueprint, tmp_path: Path) -> None:
     """Who can replace a link to the settings can write them, as who can write what it leads to."""
     for name in ("links", "files"):
         (tmp_path / name).mkdir()
     (tmp_path / "files" / "real.yaml").write_text("rules: []\n")
     (tmp_path / "links" / "clawker-fw.yaml").symlink_to(tmp_path / "files" / "real.yaml")
     mounted = tuple((str(tmp_path.resolve() / name), f"/data/{name}") for name in ("links", "files"))
-    engine = MemoryEngine()
-    wanted = stacks.blueprint(engine.facts(), "a.test")
-    stacks.converged(engine, wanted)
-    agent = stacks.bare_container("agent", wanted, "clawker-net")
-    mounts = (Mount("bind", "/one", "/data/links"), Mount("bind", "/two", "/data/files"))
-    engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-    observed = observe(engine, "clawker", ())
-    observed = replace(observed, engine=replace(observed.engine, inside=Inside(ID, "node-1", mounted)))
+    observed = with_agent(memory, up, Inside(ID, "node-1", mounted), "/data/links", "/data/files")
     found = exposures(observed, [tmp_path.resolve() / "links" / "clawker-fw.yaml"])
     assert {each.source for each in found} == {"/data/links", "/data/files"}
     assert {each.file for each in found} == {"/data/files/real.yaml"}

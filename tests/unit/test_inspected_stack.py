@@ -79,6 +79,8 @@ def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wante
     trust = files(memory)[TRUST]
     assert stacks.converged(memory, due).diff.findings == ()
     assert files(memory)[TRUST] == trust
+    late = pipeline.compare(memory, wanted(*INSPECTED, now=NOW + 8 * 365 * DAY))
+    assert [each.code for each in late.advice] == ["inspection-root"]  # only the user rotates it
 
 
 def test_the_end_of_a_rule_changes_nothing_of_what_signs(memory: MemoryEngine, wanted: Wanted) -> None:
@@ -108,14 +110,6 @@ def test_agents_that_lack_the_root(memory: MemoryEngine, wanted: Wanted) -> None
         assert told.message.startswith("db, web do not trust the inspection root: recreate them with ")
         stacks.converged(memory, wanted(*INSPECTED))
     assert pipeline.compare(memory, wanted()).advice == ()
-
-
-def test_a_root_that_expires_is_told(memory: MemoryEngine, wanted: Wanted) -> None:
-    """Only the user rotates it, because agents have to be given the new one."""
-    stacks.converged(memory, wanted(*INSPECTED))
-    late = wanted(*INSPECTED, now=NOW + 8 * 365 * DAY)
-    codes = [each.code for each in pipeline.compare(memory, late).advice]
-    assert codes == ["inspection-root"]
 
 
 class Silent(MemoryEngine):

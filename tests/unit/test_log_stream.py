@@ -86,11 +86,6 @@ def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None
     assert written == [(line, b"") if stream == 1 else (b"", line) for line, stream in lines]
 
 
-def test_a_log() -> None:
-    """Of standard error, only the time is told."""
-    assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"b" * 99, 2)), chunk(b"")) == [b"a\n", b"b" * STAMP]
-
-
 def test_what_the_engine_itself_says_is_no_line() -> None:
     """As newer ones do where they can't read on."""
     assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"Error grabbing logs", 3)), chunk(b"")) == [b"a\n"]
@@ -103,17 +98,13 @@ def test_that_breaks_off(rest: bytes) -> None:
         read(CHUNKED, chunk(frame(b"x\n")), rest)
 
 
-def test_a_log_that_hangs() -> None:
-    """What was written is read, and then the silence is an error."""
+def test_what_hangs() -> None:
+    """Engines can lose the end of a log or a program: what was written is read, then the silence is an error."""
     with answered(CHUNKED, chunk(frame(b"x\n")), silence=0.2, ends=False) as response:
         lines = log_lines(streams.contents(response))
         assert next(lines) == [b"x\n"]
         with pytest.raises(TimeoutError):
             next(lines)
-
-
-def test_an_output_that_hangs() -> None:
-    """Engines can lose the end of a program: what was written is read, and then the silence is an error."""
     with answered(PLAIN, frame(b"hello"), silence=0.2, ends=False) as response:
         written = frames(partial(streams.read, response))
         assert next(written) == (b"hello", b"")

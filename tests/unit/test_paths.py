@@ -30,13 +30,6 @@ def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
     return found
 
 
-def said(**words: Any) -> str:  # noqa: ANN401 - as in the settings
-    """Return what is wrong with a rule."""
-    with pytest.raises(ValidationError) as caught:
-        rule(**words)
-    return "; ".join(map(mistake, caught.value.errors()))
-
-
 def allow(path: str, *methods: str) -> dict[str, Any]:
     """Return an entry that allows."""
     return {"path": path, "methods": [*methods]}
@@ -51,17 +44,11 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
     ("words", "text"),
     [
         ({"inspect": True}, "https a.test:443 inspected"),
-        ({"inspect": False}, "https a.test:443"),
-        ({"path_rules": [allow("/x")]}, "https a.test:443 inspected (/x, deny others)"),
         ({"path_rules": [deny("/x")]}, "https a.test:443 inspected (deny /x, others)"),
         ({"path_rules": [allow("/x")], "path_default": "allow"}, "https a.test:443 inspected (/x, others)"),
         (
             {"path_rules": [allow("/x", "GET"), deny("/x", "DELETE"), allow("~/y[0-9]"), allow("/xy/z")]},
             "https a.test:443 inspected (/xy/z, deny DELETE /x, GET /x, 1 more (b16c99472b687002), deny others)",
-        ),
-        (
-            {"path_rules": [allow("/x", "GET"), allow("/x", "PUT")]},
-            "https a.test:443 inspected (GET,PUT /x, deny others)",
         ),
         ({"git": {"a/b": "read"}, "lfs": True}, "https a.test:443 inspected (git read a/b, git lfs, deny others)"),
         (
@@ -108,10 +95,8 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
         *(
             ({"path_rules": [allow(path)]}, sentence)
             for path, sentence in {
-                "x": "has to begin with `/`",
                 "": "has to begin with `/`",
                 "/x?y": "write the path before the `?`",
-                "/x#y": "write the path before the `#`",
                 "/a//b": "has an empty segment",
                 "/a/../b": "has `.` or `..` in it",
                 "/a/%2e%2e/b": "has an escaped dot",
@@ -121,22 +106,16 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
                 "/a/*": "`~` begins an expression",
                 "/a%zz": "write `%25`",
                 "/a%2541": "can never match",
-                "/a%00": "can never match",
                 "/a/..%3b/b": "can never match",
                 "/a/..;/b": "can be written without `..;`",
                 f"/{'a' * 2000}": "has 2,001 characters; 2,000 is the most",
                 "~/a|b": "has to begin with `/` in each of its alternatives",
-                "~.*": "has to begin with `/`",
-                "~": "has to begin with `/`",
                 "~/(?=a)": "is not an expression of RE2: invalid perl operator",
                 "~/(?:[^/]{1,60}/){12}": "is too large for Envoy",
-                "~/a b": "has a space",
                 "~/é": "is not ASCII",
             }.items()
         ),
         ({"path_rules": [allow("/x", "get")]}, "write `GET`"),
-        ({"path_rules": [allow("/x", "TRACE")]}, "TRACE, which is always refused"),
-        ({"path_rules": [allow("/x", "CONNECT")]}, "CONNECT, which has no path"),
         ({"path_rules": [allow("/x", "GET,HEAD")]}, "each by itself"),
         ({"path_rules": [allow("/x"), deny("/x")]}, "`/x` never decides: `deny /x` comes first"),
         (
@@ -152,7 +131,6 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
         ({"git": {f"a/b{n}": "read" for n in range(MOST_REPOSITORIES + 1)}}, "101 repositories; 100 are the most"),
         ({"git": {"a/b.git": "read"}}, "write `a/b`, which is for both spellings"),
         ({"git": {"../b": "read"}}, "'../b' is not a repository"),
-        ({"git": {"/a/b": "read"}}, "is not a repository"),
         ({"git": {"a/b": "admin"}}, "should be 'read' or 'write', not 'admin'"),
         ({"lfs": True, "inspect": True}, "`lfs` is about the repositories in `git`"),
         ({"path_default": "deny"}, "`path_default` needs `inspect: true`, `path_rules` or `git`"),
@@ -167,10 +145,6 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
         ({"inspect": True, "dst": "192.0.2.1", "as": "b.test"}, "is for names"),
         ({"inject": "github"}, "`github` would go with every request to the host"),
         ({"path_rules": [deny("/x")], "inject": "github"}, "would go with every request"),
-        (
-            {"path_rules": [allow("/x")], "path_default": "allow", "inject": "github"},
-            "would go with every request",
-        ),
         ({"dst": ".a.test", "path_rules": [allow("/x")], "inject": "github"}, "needs an exact name"),
         (
             {"path_rules": [allow("/x")], "inject": "github", "insecure_skip_tls_verify": True},
@@ -178,21 +152,19 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
         ),
         ({"inject": "github", "inspect": False}, "contradict each other"),
         ({"inject": "github", "proto": "http"}, "nothing is looked into over http"),
-        ({"inject": "github", "action": "deny"}, "is for rules that allow"),
         ({"path_rules": [allow("/x")], "inject": "Git.Hub"}, "is not a name for a secret"),
         ({"path_rules": [allow("/x")], "inject": {"secret": "x", "as": "digest"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": {"secret": "x", "paths": "all"}}, "inject"),
-        ({"path_rules": [allow("/x")], "inject": ["x"]}, "inject"),
         ({"path_rules": [deny(r"~/a\b.*")]}, "an escape has other boundaries"),
         ({"path_rules": [deny("~/[^/]{1,200}")]}, "is too large for Envoy"),
         ({"path_rules": [allow("/v1", "GET"), allow("~/v1/x", "POST")]}, "`POST ~/v1/x` never decides: `GET /v1`"),
         ({"path_rules": [allow("/x", "TRACK")]}, "TRACK, which is always refused"),
-        ({"path_rules": [allow("/"), allow("/@s%2fx", "GET")]}, "can never match"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
     """What could never match, or would match something else than it seems to, is an error."""
-    assert sentence in said(**words)
+    with pytest.raises(ValidationError) as caught:
+        rule(**words)
+    assert sentence in "; ".join(map(mistake, caught.value.errors()))
 
 
 def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
@@ -221,7 +193,6 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
     ("words", "expected"),
     [
         ({"inspect": True}, {"others": []}),
-        ({"path_rules": [allow("/x", "PUT", "GET"), allow("/x/y")]}, {"/x/y": [], "GET /x": [], "PUT /x": []}),
         (
             {"path_rules": [allow("/x"), allow("/z"), deny("/x/y"), deny("/x/y/z")]},
             {"/x": ["deny /x/y/z", "deny /x/y"], "/z": []},
@@ -236,18 +207,10 @@ _KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
         ),
         ({"path_rules": [allow("/x"), allow("/x/y", "GET")]}, {"GET /x/y": [], "/x": ["GET /x/y"]}),
         (
-            {"path_rules": [allow("/x", "GET", "PUT"), allow("/x/y", "GET")]},
-            {"GET /x/y": [], "GET /x": [], "PUT /x": ["GET /x/y"]},
-        ),
-        (
             {"path_rules": [allow("~/[x]"), deny("/x"), deny("~/y")], "path_default": "allow"},
             {"~/[x]": ["deny /x"], "others": ["deny /x", "deny ~/y"]},
         ),
         ({"path_rules": [deny("~/y"), allow("~/[x]"), allow("/z")]}, {"/z": [], "~/[x]": ["deny ~/y"]}),
-        (
-            {"path_rules": [allow("~/x", "GET"), deny("~/y"), allow("~/x", "GET", "PUT")]},
-            {"GET ~/x": [], "PUT ~/x": ["deny ~/y"]},
-        ),
         ({"git": {"o/w": "write"}}, {each: [] for each in _PUSHED}),
         ({"git": {"o/w": "read"}, "path_rules": [allow("/o/x")]}, {"git fetch o/w": [], "/o/x": []}),
         (
@@ -270,10 +233,8 @@ def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, li
     ("words", "added", "expected"),
     [
         ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
-        ({"path_rules": [allow("/v1", "GET")]}, allow("/v2", "POST"), ["POST /v2"]),
         ({"path_rules": [allow("/v1", "GET")]}, allow("/v1/x"), ["/v1/x"]),
         ({"path_rules": [allow("/v1")]}, allow("/v1/x", "POST"), ["/v1/x"]),
-        ({"path_rules": [deny("/v1", "POST")]}, allow("/v1/x", "POST"), ["/v1/x"]),
         ({"path_rules": [deny("/v1", "POST", "PUT")]}, allow("/v1/x", "POST"), ["deny PUT /v1/x", "/v1/x"]),
         ({"path_rules": [allow("~/v1/.*", "GET")]}, allow("/v1/x", "POST"), ["GET,POST /v1/x"]),
         ({"path_rules": [allow("/v1", "GET")]}, allow("~/v1/x", "POST"), ["POST ~/v1/x"]),
@@ -293,15 +254,12 @@ def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
     [
         ({"path_rules": [allow("/v1", "GET")]}, False),
         ({"path_rules": [allow("/v1"), allow("/v1/x", "GET")]}, True),
-        ({"path_rules": [allow("/v1", "GET"), allow("/v1/x", "GET", "PUT")]}, False),
         ({"path_rules": [allow("/v1", "GET", "PUT"), allow("/v1/x/y", "GET")]}, True),
         ({"path_rules": [allow("/v1", "GET")], "path_default": "allow"}, True),
-        ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*")]}, True),
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1%2f.*")]}, True),
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*", "GET")]}, False),
         ({"path_rules": [deny("/v1/x")]}, True),
         ({"git": {"o/r": "read"}, "path_rules": [allow("/o")]}, True),
-        ({"git": {"o/r": "read"}, "path_rules": [allow("/api/v4")]}, False),
         ({"git": {"o/r": "read"}, "path_default": "allow"}, True),
         ({"git": {"o/r": "write"}, "path_default": "allow"}, False),
     ],
@@ -331,21 +289,16 @@ READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/
     ("method", "target", "decided"),
     [
         ("GET", "/v1", "GET,HEAD /v1"),
-        ("GET", "/v1/x?y", "GET,HEAD /v1"),
         ("POST", "/v1/x", Reason.PATH),
         ("GET", "/v1-evil", Reason.PATH),
-        ("GET", "/v1/private", Reason.PATH),
         ("GET", "/v1/%70rivate/x", Reason.PATH),
         ("GET", "/v1/private/open/x", "/v1/private/open"),
         ("GET", "/v1/x/../private", Reason.PATH),
         ("GET", "/v1/x%2f..%2fprivate", Reason.BAD_REQUEST),
-        ("GET", "/v1/private;x", Reason.BAD_REQUEST),
         ("GET", "/v1/x#y", Reason.BAD_REQUEST),
         ("DELETE", "/v2/x", "~/v[23]/x"),
         ("DELETE", "/v2/x/", Reason.PATH),
-        ("TRACE", "/v2/x", Reason.PATH),
         ("CONNECT", "/v2/x", Reason.BAD_REQUEST),
-        ("GET", "/", Reason.PATH),
     ],
 )
 def test_the_longest_path_decides(method: str, target: str, decided: str | Reason) -> None:

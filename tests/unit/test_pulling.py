@@ -14,28 +14,9 @@ UNRESOLVED = f'failed to resolve reference "{NAME}@{DIGEST}": '
 
 WORDS = (
     # the classic image store: 20.10.24, 26.1.5, 28.5.2
-    ("no matching manifest for linux/amd64 in the manifest list entries", "image-other-platform"),
-    (f'Get "{URL}": no basic auth credentials', "image-needs-login"),
-    ("unauthorized: authentication required", "image-needs-login"),
     (
         f"pull access denied for {NAME}, repository does not exist or may require 'docker login'",
         "image-needs-login",
-    ),
-    ("error parsing HTTP 403 response body: no error details found in HTTP response body", "image-needs-login"),
-    (f"manifest for {NAME}@{DIGEST} not found: manifest unknown: manifest unknown", "image-not-found"),
-    (f"manifest verification failed for digest {DIGEST}", "image-other-bytes"),
-    (f"filesystem layer verification failed for digest {DIGEST}", "image-other-bytes"),
-    (
-        f"error pulling image configuration: image config verification failed for digest {DIGEST}",
-        "image-other-bytes",
-    ),
-    ("received unexpected HTTP status: 500 Internal Server Error", "image-not-pulled"),
-    (
-        (
-            "error pulling image configuration: download failed after attempts=6: received unexpected HTTP "
-            "status: 500 Internal Server Error"
-        ),
-        "image-not-pulled",
     ),
     (f'Get "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused', "image-not-pulled"),
     # the containerd image store: 28.5.2
@@ -53,7 +34,6 @@ WORDS = (
         ),
         "image-needs-login",
     ),
-    (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 401 Unauthorized", "image-needs-login"),
     (f"unknown: {UNRESOLVED}unexpected status from HEAD request to {URL}: 403 Forbidden", "image-needs-login"),
     (f"{UNRESOLVED}{NAME}@{DIGEST}: not found", "image-not-found"),
     (
@@ -62,21 +42,10 @@ WORDS = (
     ),
     (
         (
-            "error from registry: failed to copy: httpReadSeeker: failed open: unexpected status from GET "
-            f"request to {URL}: 500 Internal Server Error"
-        ),
-        "image-not-pulled",
-    ),
-    (
-        (
             f'failed commit on ref "manifest-{DIGEST}": commit failed: unexpected commit digest sha256:1, '
             f"expected {DIGEST}: failed precondition"
         ),
         "image-other-bytes",
-    ),
-    (
-        f'{UNRESOLVED}failed to do request: Head "{URL}": dial tcp 127.0.0.1:5000: connect: connection refused',
-        "image-not-pulled",
     ),
     # the Docker SDK
     (
@@ -92,7 +61,7 @@ def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
 
 
 def test_the_share_is_of_all_layers_by_their_bytes() -> None:
-    """Layers count by their size, and a layer is complete when the engine says so."""
+    """Layers count by their size, and one is complete when the engine says so. A repeated line is no progress."""
     transfer = Transfer()
     shares = []
     for line in (
@@ -109,10 +78,6 @@ def test_the_share_is_of_all_layers_by_their_bytes() -> None:
         assert transfer.take(line)
         shares.append(transfer.share)
     assert shares == [0, 0.1, 0.1, 0.4, 0.775, 0.775, 0.775, 1, 1]
-
-
-def test_what_says_nothing_new() -> None:
-    """A repeated or empty line is not progress; equal counts for another layer are."""
     transfer = Transfer()
     assert transfer.take(downloading("a", 1, 2))
     assert not transfer.take(downloading("a", 1, 2))
@@ -126,8 +91,6 @@ def test_what_says_nothing_new() -> None:
     ("reference", "registry"),
     [
         ("envoyproxy/envoy@sha256:0", "docker.io"),
-        ("envoy@sha256:0", "docker.io"),
-        ("registry.test/envoy:1@sha256:0", "registry.test"),
         ("localhost/envoy@sha256:0", "localhost"),
         ("registry:5000/a/b@sha256:0", "registry:5000"),
     ],

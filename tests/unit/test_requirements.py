@@ -75,9 +75,7 @@ def test_the_machine_is_what_the_engine_says(info: dict[str, Any], expected: Mac
         ({"Components": [{"Name": "Podman Engine", "Version": "5.4.2"}]}, "engine-is-podman", "Podman 5.4.2"),
         ({"Os": "windows"}, "engine-not-linux", "windows containers"),
         ({"Version": "19.03.15", "ApiVersion": "1.40"}, "engine-too-old", "version 19.03.15 (API 1.40)"),
-        ({"ApiVersion": "1.9"}, "engine-too-old", "API 1.9"),
         ({"ApiVersion": "1.70", "MinAPIVersion": "1.57"}, "engine-too-new", "API 1.57 and later"),
-        ({"Arch": "riscv64"}, "engine-architecture", "linux/riscv64"),
         ({"Arch": "arm"}, "engine-architecture", "linux/arm,"),
     ],
 )
@@ -94,13 +92,9 @@ def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str,
 @pytest.mark.parametrize(
     ("said", "lacking"),
     [
-        ({"MemoryLimit": False}, ["memory limits"]),
-        ({"PidsLimit": False}, ["process limits"]),
         ({"MemoryLimit": False, "PidsLimit": False}, ["memory limits", "process limits"]),
         ({"Plugins": {"Network": ["host", "null"]}}, ["bridge networks: it has host, null"]),
-        ({"Plugins": {"Network": []}}, ["bridge networks: it has none at all"]),
         ({"KernelVersion": "3.10.0-1160.el7.x86_64"}, ["limits of connections in nftables: its kernel is 3.10"]),
-        ({"KernelVersion": "4.17.19"}, ["limits of connections in nftables: its kernel is 4.17"]),
     ],
 )
 def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[str]) -> None:

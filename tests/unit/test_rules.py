@@ -28,8 +28,6 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
         ),
         ({"proto": "ssh"}, PRIVATE, "two rules for a.test (ssh 22) contradict each other"),
         ({"dst": "192.0.2.1", "as": "a.test"}, {}, "lead to different hosts"),
-        ({"dst": "192.0.2.1", "as": "a.test"}, {"dst": "192.0.2.2", "as": "a.test"}, "lead to different hosts"),
-        ({"proto": "udp", "port": "1-9"}, {"proto": "udp", "port": "9-10"}, "use port 9 of a.test"),
         (
             {"dst": "192.0.2.0/28", "as": "a.test", "proto": "ssh"},
             {"dst": "192.0.2.8/29", "as": "a.test", "proto": "ssh"},
@@ -85,12 +83,6 @@ def test_the_names_of_networks_count() -> None:
     assert rule_set({**network, "port": "9000-9006"})[1].opaque_ports(datagrams=False) == 7 * 256
     with pytest.raises(TooManyError, match="2,048 ports of tcp and ssh rules"):
         rule_set({**network, "port": "9000-9007"})
-
-
-def test_default_ports_are_always_listened_on() -> None:
-    """Without rules, requests on ports 80 and 443 are still refused and logged."""
-    assert rule_set()[1].ports == (80, 443)
-    assert rule_set({"dst": "a.test", "port": 8443})[1].ports == (80, 443, 8443)
 
 
 def test_rules_that_differ_in_their_end_are_one() -> None:

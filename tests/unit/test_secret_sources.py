@@ -59,11 +59,8 @@ def test_each_source(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         (f"{HIDDEN}\n{HIDDEN}", "several lines"),
-        (f"{HIDDEN}\n\n", "several lines"),
         (f" {HIDDEN}", "a space"),
-        (f"{HIDDEN} ", "a space"),
         (f"{HIDDEN}\t{HIDDEN}", "in no header"),
-        (f"{HIDDEN}\x7f", "in no header"),
         (f"{HIDDEN}é", "in no header"),
         (HIDDEN * (LONGEST_SECRET // 8), "longer than"),
     ],

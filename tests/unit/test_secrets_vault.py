@@ -1,7 +1,6 @@
 """Secrets that are kept: when a source is asked, and what is done when it fails."""
 
 import os
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -11,7 +10,6 @@ import pytest
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.paths import Form
-from clawker_fw.settings.secrets import sources
 from clawker_fw.settings.secrets import vault as vault_module
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.vault import Vault, steady_clock
@@ -64,10 +62,6 @@ def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
     scene.write(once="o2", often="f2")
     assert scene.after(99) == {"once#raw": "o1", "often#bearer": "Bearer f1"}
     assert scene.after(1) == {"once#raw": "o1", "often#bearer": "Bearer f2"}
-
-
-def test_one_secret_in_two_forms_is_asked_for_once(scene: Scene) -> None:
-    """Both have the same value."""
     basic = WantedSecret("often", Form.BASIC)
     assert set(scene.vault.values((basic, OFTEN))) == {"often#basic", "often#bearer"}
 
@@ -181,30 +175,6 @@ def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
     assert vault.values(raw("may")) == {}
     assert vault.expired == {"may"}
     assert programs.runs("may") == runs
-
-
-def test_a_file_that_can_not_be_read_to_its_end_is_left_to_itself(
-    programs: Programs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file system may hang: it holds up a look only for a while, and the file is read again later."""
-    (programs.folder / "api").write_text("hidden")
-    declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
-    vault = Vault(declared, programs.folder / "secrets.yaml", {}, lambda: programs.now)
-    free = threading.Event()
-
-    def hangs(*_: object) -> str:
-        free.wait()
-        return "hidden"
-
-    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.05)
-    monkeypatch.setattr(sources, "_SPARE_SECONDS", 0.0)
-    with monkeypatch.context() as hanging:
-        hanging.setattr(sources, "obtain", hangs)
-        assert vault.values(raw("api")) == {}
-    assert "has not answered" in vault.problems["api"].message
-    programs.now += 300
-    assert vault.values(raw("api")) == {"api#raw": "hidden"}
-    free.set()
 
 
 def test_nobody_sets_the_clock_of_secrets(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,7 @@ def test_placeholders() -> None:
         ("evil.test", "github", 443, "secret-not-for-host", "add evil.test to the `hosts` of `github` there"),
         ("github.com", "github", 8443, "secret-not-for-host", "add github.com:8443 to"),
         ("x.github.com", "github", 443, "secret-not-for-host", "add x.github.com to"),
+        ("notgithub.com", "github", 443, "secret-not-for-host", "add notgithub.com to"),
         ("api.test", "key", 443, "secret-not-for-host", "add api.test to"),
         ("api.test", "none", 443, "secret-unknown", "`none: {from: {env: NAME}, hosts: [api.test]}`"),
     ],

@@ -11,7 +11,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import project_of
-from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.model import Settings
 from clawker_fw.settings.validation import load_settings
 
 Write = Callable[[str], Path]
@@ -38,9 +38,7 @@ def refused(path: Path | None, **environment: str) -> SettingsError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    "text", ["", "# all of it is a comment\n", "rules:\n", "rules: ~\n", "drain_timeout: 5s\n"]
-)
+@pytest.mark.parametrize("text", ["", "rules:\n", "drain_timeout: 5s\n"])
 def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
     """An empty file, which may still be written to, is an error that says how to deny everything."""
     error = refused(write(text))
@@ -55,41 +53,21 @@ def test_the_example_is_the_defaults(write: Write) -> None:
     assert as_written(write(example())) == Settings(rules=())
 
 
-def test_the_example_names_every_setting() -> None:
-    """The file that `init` writes contains every key."""
-    for key in setting_keys():
-        assert f"{key.rpartition('.')[2]}:" in example()
-
-
 def as_written(path: Path) -> Settings:
     """Return the settings of a file as they are written."""
     return load_settings(path, {}).settings
 
 
-def uncommented(wanted: Callable[[int], bool]) -> str:
-    """Return the example with some of its disabled settings enabled."""
-    lines = example().splitlines()
-    return "\n".join(
-        re.sub(r"#(?! )", "", line, count=1) if wanted(number) else line for number, line in enumerate(lines)
-    )
+LINES = example().splitlines()
 
 
-def with_team(path: Path) -> Path:
-    """Write the file that the example includes, beside it."""
-    path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
-    return path
-
-
-def suggestions() -> list[int]:
-    """Return the numbers of lines with disabled settings."""
-    lines = example().splitlines()
-    return [number for number, line in enumerate(lines) if re.match(r"\s*#[^ ]", line)]
-
-
-@pytest.mark.parametrize("number", suggestions())
+@pytest.mark.parametrize("number", [at for at, line in enumerate(LINES) if re.match(r"\s*#[^ ]", line)])
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
     """Each disabled setting is valid alone, and differs from its default."""
-    assert as_written(with_team(write(uncommented(lambda each: each == number)))) != Settings(rules=())
+    lines = [*LINES[:number], re.sub(r"#(?! )", "", LINES[number], count=1), *LINES[number + 1 :]]
+    path = write("\n".join(lines))
+    path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
+    assert as_written(path) != Settings(rules=())
 
 
 def test_the_environment_comes_before_the_file(write: Write) -> None:
@@ -110,15 +88,11 @@ MEMORY, IDLE, DRAIN = "resources: {envoy: {memory: %s}}", "limits: {idle: %s}", 
         (MEMORY, "2GiB", 2 << 30),
         (MEMORY, "1.5 GiB", 3 << 29),
         (MEMORY, "512MiB", 512 << 20),
-        (MEMORY, "524288KiB", 512 << 20),
         (MEMORY, "536870912", 512 << 20),
         *((MEMORY, text, None) for text in ("2GB", "2g", "1.5", "true", "-1GiB", "63MiB", "2000GiB")),
-        (IDLE, "10s", 10),
-        (IDLE, "90m", 5400),
         (IDLE, "1.5h", 5400),
         *((IDLE, text, None) for text in ("1d", "9", "25h")),  # without a bound, dead connections would stay
         (DRAIN, "500ms", 0.5),
-        (DRAIN, "7", 7),
         (DRAIN, "0", 0),
     ],
 )
@@ -140,18 +114,14 @@ def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
     assert "init" in error.hint
 
 
-def test_a_file_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
-    """A folder, or a file that is not text, is an error and never means "no rules"."""
+def test_what_cannot_be_read_is_not_empty(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a folder, nor a file that is not text; where no file can be looked for, no other one is used."""
+    write("")
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
     error = refused(tmp_path / "binary.yaml")
     assert error.code == "settings-unreadable"
     assert error.hint == "It has to be a file in UTF-8 that the user of this command may read."
-
-
-def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it can't be checked whether the file exists, no other file is used instead."""
-    write("")
 
     def refuse(_: Path) -> bool:
         raise PermissionError(13, "Permission denied")
@@ -164,7 +134,6 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
     ("text", "line", "complaint"),
     [
         ("rules:\n  - dst: a.test\n  - dst: http://b.test\n", 3, "has a scheme"),
-        ("rules:\n  - proto: http\n    dst: 'a b'\n", 3, "has a space"),
         ("rules:\n  - proto: http\n", 2, "`rules.dst` is missing"),
         ("rules:\n  - dst: no\n", 2, "is False, not text"),
         ("rules:\n  - dst: !env HOST\n", 2, "'HOST' is not a value"),
@@ -173,27 +142,18 @@ def test_a_folder_that_cannot_be_searched_is_not_empty(write: Write, monkeypatch
         ("drain_timeout: =\n", 1, "'=' is not a value"),
         ("rules:\n  - a.test\n", 2, "write `dst: a.test`"),
         ("rules: a.test\n", 1, "`rules` must be a list"),
-        ("rules:\n  - {dst: a.test, proto: ftp}\n", 2, "'https', 'http', 'tcp', 'ssh' or 'udp'"),
         ("rules:\n  - {dst: a.test, port: 0}\n", 2, "0 is not a port"),
-        ("rules:\n  - {dst: a.test, port: '80'}\n", 2, "'80' is not a port"),
         ("rules:\n  - {dst: a.test, allow_private: 'yes'}\n", 2, "valid boolean"),
         ("network:\n  subnet: 10.0.0.1/20\n", 2, "host bits set"),
         ("network:\n  subnet: 10.0.0.0/26\n", 2, "/8 to /25"),
-        ("network:\n  subnet: 8.0.0.0/16\n", 2, "public address space"),
-        ("limits:\n  connections: 0\n", 2, "greater than or equal to 1"),
         ("limits:\n  queries_per_second: 100001\n", 2, "less than or equal to 100000"),
         ("limits:\n  connections_per_second: 1.5\n", 2, "valid integer"),
-        ("network: 5\n", 1, "`network` must be a mapping"),
         ("images:\n  envoy: envoyproxy/envoy:latest\n", 2, "is not pinned by digest"),
         ("otel:\n  infra_port: 70000\n", 2, "less than or equal to 65535"),
         ("otel:\n  endpoint: collector.test\n", 2, "write HOST:PORT"),
-        ("otel:\n  endpoint: 'https://collector.test:4317'\n", 2, "is not a host name"),
         ("otel:\n  endpoint: collector.test:70000\n", 2, "write HOST:PORT"),
         ("otel:\n  server_name: a b\n", 2, "is not a host name"),
-        ("otel:\n  certs_dir: ''\n", 2, "the folder is empty"),
         ("inspection:\n  ca_file: ''\n", 2, "the file is empty"),
-        ("otel:\n  sample: 2\n", 2, "less than or equal to 1"),
-        ("drain_timeout: 5 parsecs\n", 1, "not a duration"),
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
         ("drain_timeout: true\n", 1, "not a duration"),
         ("a: [\n", 2, "is not YAML"),
@@ -219,7 +179,6 @@ def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("netwrk: {}\n", "Did you mean `network`?"),
         ("otel:\n  infra_prot: 1\n", "Did you mean `infra_port`?"),
         ("rules:\n  - {dst: a.test, alow_private: true}\n", "Did you mean `allow_private`?"),
         ("zzz: 1\n", "Valid are:"),
@@ -233,23 +192,17 @@ def test_an_unknown_key_names_the_nearest(text: str, hint: str, write: Write) ->
 
 
 def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
-    """A mistyped variable is an error instead of being ignored."""
+    """A mistyped variable is an error instead of being ignored; else each valid one is named once."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PROT="1")
     assert "CLAWKER_FW_OTEL__INFRA_PROT" in error.message
     assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
 
-
-def test_valid_variables_are_named_once(write: Write) -> None:
-    """A variable that is a setting and an option is one of them, and one that is ignored is none."""
     _, _, valid = refused(write(""), CLAWKER_FW_ZZZZ="1").hint.rstrip(".").partition(": ")
     names = valid.split(", ")
     assert names == sorted(set(names))
     assert "CLAWKER_FW_PROJECT" in names
     assert "CLAWKER_FW_VERSION" not in names
 
-
-def test_a_mistake_in_a_variable_names_the_variable(write: Write) -> None:
-    """The error names a value's source, including variables."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PORT="seven")
     assert error.message.startswith("CLAWKER_FW_OTEL__INFRA_PORT")
 

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.errors import FirewallError, OutputError
+from clawker_fw.errors import FirewallError
 from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
+from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status_text, terminal, text, verdict
@@ -24,8 +26,6 @@ from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
 from clawker_fw.report.status import StatusDocument
 from clawker_fw.report.step_records import StepRecords
-from clawker_fw.stack.release import Release
-from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 HOSTILE = "\x1b]0;title\x07\x1b[2K\x1b[1A\rcurrent\x08\x9b31m\u202egnp\u2028\n\x00\udc9b"
@@ -173,14 +173,16 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
     assert "\\x1b]0;title\\x07" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
     assert harmless(re.sub(r"\x1b\[[0-9;]+m", "", stream.getvalue()))
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            plain = printed(lambda: text.console().print(verdict.head(Verdict.CURRENT, "clawker")), Terminal)
+            assert "32m" not in plain
 
 
-def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_engine_says_is_made_visible(memory: MemoryEngine, up: Blueprint) -> None:
     """In `status`, states, addresses, images and the names of leftovers are escaped."""
-    monkeypatch.setattr("clawker_fw.reconcile.apply.time.sleep", lambda _: None)
-    memory = MemoryEngine()
-    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
-    seen = stacks.converged(memory, blueprint)
+    seen = pipeline.compare(memory, up)
     hostile = {
         each: replace(one, container=replace(one.container, status=HOSTILE, health=HOSTILE, image=HOSTILE))
         for each, one in seen.observed.siblings.items()
@@ -190,59 +192,6 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
     out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
-
-
-class Full(io.RawIOBase):
-    """A stream on a full disk, or in a pipe without a reader."""
-
-    def __init__(self, error: type[OSError]) -> None:
-        """Set the error that it raises."""
-        self._error = error
-
-    def writable(self) -> bool:
-        """Return False."""
-        return True
-
-    def write(self, _: object) -> int:
-        """Raise the error."""
-        raise self._error(28, "No space left on device")
-
-
-def test_an_answer_that_is_lost_is_an_error() -> None:
-    """A full disk is an error; a pipe without a reader is not, and neither is a failing standard error."""
-    with pytest.raises(OutputError, match="No space left on device"):
-        print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(OSError))), flush=True)
-    print("x" * 100_000, file=terminal.AnswerStream(io.BufferedWriter(Full(BrokenPipeError))), flush=True)
-    print("x" * 100_000, file=terminal.Stream(io.BufferedWriter(Full(OSError))), flush=True)
-
-
-@pytest.mark.parametrize(
-    ("on_terminal", "variables", "coloured"),
-    [
-        (True, {}, True),
-        (False, {}, False),
-        (True, {"NO_COLOR": "1"}, False),
-        (False, {"FORCE_COLOR": "1"}, True),
-        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-        (True, {"TERM": "dumb"}, False),
-        (True, {"TERM": "dumb", "FORCE_COLOR": "1"}, False),
-    ],
-)
-def test_colours(
-    on_terminal: bool,  # noqa: FBT001 - a value of the table
-    variables: dict[str, str],
-    coloured: bool,  # noqa: FBT001 - a value of the table
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Colours are used on terminals and on request, but not into pipes."""
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"TERM": "xterm", **variables}.items():
-        monkeypatch.setenv(name, value)
-    stream = Terminal() if on_terminal else io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
-    text.console().print(verdict.head(Verdict.CURRENT, "clawker"))
-    assert ("32m" in stream.getvalue()) == coloured
 
 
 def test_a_question_without_an_answer_does_not_keep_the_program() -> None:

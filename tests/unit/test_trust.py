@@ -10,10 +10,10 @@ from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import certificates_in, fingerprints
 from clawker_fw.model import Mount, VolumeView
+from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -102,13 +102,11 @@ def test_only_a_writable_mount_opens_a_way() -> None:
     assert writable([*mounts, Mount("volume", "/c", made.name)], there) == ("/c",)
 
 
-def test_who_has_not_got_the_newest_root(memory: MemoryEngine, release: Release) -> None:
+def test_who_has_not_got_the_newest_root(memory: MemoryEngine, up: Blueprint) -> None:
     """It is who has no volume with this root: one of before the rotation, or none at all."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    stacks.converged(memory, wanted)
     former, now = entrusted(roots=ROOTS[1]), entrusted()
     for name, trust in (("first", former), ("second", now), ("third", None)):
-        spec = stacks.bare_container(name, wanted, "clawker-net")
+        spec = stacks.bare_container(name, up, "clawker-net")
         if trust:
             mounts = (Mount("volume", TARGET, trust.volume, read_only=True),)
             made = {**labels.ownership_labels("demo"), labels.TRUST: trust.roots}

@@ -57,7 +57,6 @@ def test_what_was_used_is_handed_over() -> None:
         (history(1, "a.test"), history(2, "a.test", "b.test"), ["a.test", "b.test"]),
         (history(3, "a.test"), history(2, "a.test", "b.test"), ["a.test"]),
         (history(1, "a.test"), history(2, "b.test")[:-1], ["a.test"]),
-        (history(1, "a.test"), b"", ["a.test"]),
         (history(3, "a.test", turn=1), history(2, "b.test", turn=2), ["b.test"]),
         (history(1, "a.test"), history(2, "b.test", turn="later"), ["a.test"]),
         (b"no archive", gzip.compress(b"{}", mtime=0), []),

@@ -26,14 +26,6 @@ def parts(found: dict[str, str]) -> Iterator[dict[str, str]]:
         yield from map(dict, itertools.combinations(found.items(), size))
 
 
-@pytest.fixture
-def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
-    """A stack that is up."""
-    blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
-    stacks.converged(memory, blueprint)
-    return blueprint
-
-
 @pytest.mark.parametrize(
     ("volume", "ours"),
     [
@@ -49,12 +41,12 @@ def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] 
     assert labels.project_of_container(OWNERSHIP, volume) == ("clawker" if ours else "")
 
 
-def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, wanted: Blueprint) -> None:
+def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, up: Blueprint) -> None:
     """A container that lacks one of the labels, or the form, is left alone; with all of them, it is removed."""
     every = dict(memory.inside("clawker-envoy").spec.labels)
     some = [{key: text for key, text in every.items() if key != missing} for missing in every]
     some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP), every]
-    spec = stacks.bare_container("theirs", wanted, "clawker-net")
+    spec = stacks.bare_container("theirs", up, "clawker-net")
     theirs = [
         memory.create_container(replace(spec, name=f"theirs{number}", labels=found))
         for number, found in enumerate(some)
@@ -65,7 +57,7 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
     made_like_ours = replace(spec.shape, mounts=(Mount("volume", VOLUME),))
     ours = memory.create_container(replace(spec, name="renamed", labels=every, shape=made_like_ours))
     assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
-    stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
+    stacks.converged(memory, up, ConvergeOptions(0, replace_all=True))
     assert memory.container(ours) is None
     assert [memory.container(container) for container in theirs] == before
 

@@ -126,10 +126,6 @@ REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --act
             ({"dst": "a.test", "path_rules": [{"path": "/v1"}]}, {"dst": ".test", "force": True}),
             f"{REMOVE}  # then https .test:443 decides, which allows more",
         ),
-        (
-            ("a.test", {"dst": ".test", "force": True, "allow_private": True}),
-            f"{REMOVE}  # then https .test:443 private decides, which allows more",
-        ),
     ],
 )
 def test_what_becomes_of_the_rest_is_said(entries: Any, advice: str) -> None:  # noqa: ANN401
