@@ -466,8 +466,7 @@ def attacks_page() -> str:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
         if group.tests:
-            listed = "\n".join(f"- {_code(each)}" for each in group.tests)
-            parts.append(f"Further tests:\n\n{listed}\n")
+            parts.append(f"Further tests: {', '.join(map(_code, group.tests))}.\n")
     return _HEADING + "\n".join(parts)
 
 
@@ -533,9 +532,7 @@ def _presets_table() -> str:
 
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
-    rows = [
-        (f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in
-    ]
+    rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
     return _table(["host", "what is special", "with every test run"], rows)
 
 
