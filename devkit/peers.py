@@ -189,7 +189,6 @@ class Peers:
         dropped: Sequence[str] = (),
         processor: int | None = None,
         sysctls: Mapping[str, str] | None = None,
-        volumes_from: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own, which may use all processors or one, counted from 0."""
@@ -208,7 +207,6 @@ class Peers:
                 cap_drop=list(dropped) or None,
                 cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
-                volumes_from=[volumes_from] if volumes_from else None,
                 log_config=LogConfig(
                     type=LogConfig.types.JSON
                 ),  # what it says is read, whatever the engine's default
@@ -221,21 +219,17 @@ class Peers:
         self.client.start(created)
         return peer
 
-    def administrator(self, *arguments: str, folder: str | None = None) -> Peer:
-        """Start the program as whoever administers the engine's machine: among its processes, in its network.
-
-        A folder of the machine is where it is there, read-only.
-        """
+    def administrator(self, *arguments: str) -> Peer:
+        """Start the program as whoever administers the engine's machine: among its processes, in its network."""
         host = HostConfig(
             version=self.client.api_version,
             network_mode="host",
             pid_mode="host",
             privileged=True,
-            binds={folder: {"bind": folder, "mode": "ro"}} if folder else None,
             log_config=LogConfig(type=LogConfig.types.JSON),
         )
         created = self.client.create_container(
-            self.image, command=["/peer", *(arguments or ("wait",))], host_config=host, use_config_proxy=False
+            self.image, command=["/peer", *arguments], host_config=host, use_config_proxy=False
         )["Id"]
         peer = self.adopt(created)
         self.client.start(created)

@@ -1,4 +1,4 @@
-// Verbs of a few lines: probe-tcp, ping, move, remove, wait.
+// Verbs of a few lines: probe-tcp, ping, wait.
 package main
 
 import (
@@ -89,19 +89,6 @@ func ping(address netip.Addr, timeout time.Duration) error {
 		return os.ErrDeadlineExceeded
 	}
 	return err
-}
-
-// declareMove and declareRemove do what nobody can do from outside: rename and delete a file in a volume.
-func declareMove(*flag.FlagSet) action {
-	return func(_ context.Context, arguments []string, _ *printer) (bool, error) {
-		return true, os.Rename(arguments[0], arguments[1])
-	}
-}
-
-func declareRemove(*flag.FlagSet) action {
-	return func(_ context.Context, arguments []string, _ *printer) (bool, error) {
-		return true, os.Remove(arguments[0])
-	}
 }
 
 // declareWait is an agent that does nothing, to run the others in.
