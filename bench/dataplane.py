@@ -9,12 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
 from bench.stage import NAMES, Stage
-from devkit.engines import EngineError, PrivateEngine, install
+from devkit.engines import EngineError, install, machine_root
 from devkit.firewall import RULES
 from devkit.peers import Peer
 from devkit.waiting import until
@@ -73,9 +72,6 @@ http {{
 
 def measure(stage: Stage) -> Result:
     """Measure each kind of traffic over each way, interleaved."""
-    engine = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
-    if engine.init is None:
-        raise EngineError("nginx runs in the network of a private engine: choose one with --kind")
     install({"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream"})
     install({"nginx": "nginx"})
     firewall = stage.firewall
@@ -86,7 +82,7 @@ def measure(stage: Stage) -> Result:
     agent = firewall.agent(stage.peers)
     inside = stage.peers.start("wait", network=egress)
     agents = firewall.status()["agent"]["network"]
-    with _nginx(stage, engine, agents, origin.address(egress)) as beside:
+    with _nginx(stage, agents, origin.address(egress)) as beside:
         envoy = stage.docker.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
         ways: dict[str, tuple[Peer, str]] = {
             OURS: (agent, str(envoy[agents]["IPAddress"])),
@@ -146,7 +142,7 @@ def _interleaved(
 
 
 @contextmanager
-def _nginx(stage: Stage, engine: PrivateEngine, agents: str, origin: str) -> Iterator[str]:
+def _nginx(stage: Stage, agents: str, origin: str) -> Iterator[str]:
     """Run nginx in the network of a container next to Envoy's, and yield its address for agents."""
     place = stage.peers.start("wait", network=f"{stage.firewall.project}-egress")
     stage.docker.connect_container_to_network(place.container, agents)
@@ -155,7 +151,8 @@ def _nginx(stage: Stage, engine: PrivateEngine, agents: str, origin: str) -> Ite
     config = folder / "config"
     config.write_text(_NGINX.format(workers=WORKERS, folder=folder, origin=origin))
     process = stage.docker.inspect_container(place.container)["State"]["Pid"]
-    command = ["nsenter", f"--net={engine.root}/proc/{process}/ns/net", "nginx", "-c", str(config)]
+    root = machine_root(stage.firewall.host)
+    command = ["nsenter", f"--net={root}/proc/{process}/ns/net", "nginx", "-c", str(config)]
     log = folder / "log"
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as running:
         try:

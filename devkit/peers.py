@@ -219,23 +219,6 @@ class Peers:
         self.client.start(created)
         return peer
 
-    def administrator(self, *arguments: str) -> Peer:
-        """Start the program as whoever administers the engine's machine: among its processes, in its network."""
-        host = HostConfig(
-            version=self.client.api_version,
-            network_mode="host",
-            pid_mode="host",
-            privileged=True,
-            log_config=LogConfig(type=LogConfig.types.JSON),
-        )
-        created = self.client.create_container(
-            self.image, command=["/peer", *arguments], host_config=host, use_config_proxy=False
-        )["Id"]
-        peer = self.adopt(created)
-        self.client.start(created)
-        _await(peer, "ready")
-        return peer
-
     def adopt(self, container: str) -> Peer:
         """Return a container that was started from the image by other means. It is removed with the others."""
         peer = Peer(self.client, container, container[:12])

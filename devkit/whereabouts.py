@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
@@ -20,7 +21,8 @@ from typing import Any
 from docker import APIClient
 
 from devkit.engines import machine_root
-from devkit.peers import Peers
+from devkit.processes import processes
+from devkit.starting import running
 
 _AT_ONCE, _OVERLAP = 1 << 20, 1 << 10
 """How much is read at once, and how much of it again: more than any needle has."""
@@ -66,12 +68,12 @@ class Found:
 class Capture:
     """The packets on bridges: their octets, and those of each TCP stream together, by bridge."""
 
-    summary: dict[str, Any] = field(default_factory=dict)
+    dropped: int = 0
     packets: list[dict[str, Any]] = field(default_factory=list)
 
     def on(self, bridge: str, port: int | None = None) -> Iterator[bytes]:
         """Yield the packets on a bridge, then its streams; with a port, only the streams to it and from it."""
-        streams: dict[tuple[int, bytes, bytes], bytes] = defaultdict(bytes)
+        streams: dict[tuple[str, bytes, bytes], bytes] = defaultdict(bytes)
         for each in self.packets:
             if each["bridge"] != bridge:
                 continue
@@ -91,9 +93,9 @@ class Capture:
 class Administrator:
     """Whoever administers the engine's machine."""
 
-    def __init__(self, host: str, docker: APIClient, peers: Peers) -> None:
+    def __init__(self, host: str, docker: APIClient) -> None:
         """Look at the machine of an engine as the engine sees it."""
-        self._docker, self._peers = docker, peers
+        self._docker = docker
         self._root = machine_root(host)
         self.engine_folder = str(docker.info()["DockerRootDir"])
 
@@ -121,14 +123,11 @@ class Administrator:
 
     def _contents(self, containers: Collection[str], since: float, *, engine: bool) -> Iterator[tuple[str, bytes]]:
         """Yield everything there is, in parts that overlap, each with its place."""
-        firsts = [self._root / "proc" / self.process(each) for each in containers]
-        for first in firsts:
-            space = (first / "ns/pid").readlink()
-            for process in first.parent.glob("[0-9]*"):
-                with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-                    if (process / "ns/pid").readlink() == space:
-                        yield from _of_process(process)
-        for folder in (*(each / "root" for each in firsts), *[self._root / self.engine_folder[1:]] * engine):
+        for process in (process for each in containers for process in processes(self._docker, each)):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                yield from _of_process(process)
+        roots = [self._root / "proc" / self.process(each) / "root" for each in containers]
+        for folder in (*roots, *[self._root / self.engine_folder[1:]] * engine):
             for path in _changed_files(folder, since):
                 with suppress(FileNotFoundError), path.open("rb") as file:
                     for part in _parts(file.read):
@@ -137,11 +136,16 @@ class Administrator:
     @contextmanager
     def capturing(self, *networks: str) -> Iterator[Capture]:
         """Capture all packets on the bridges of networks, which are known after the end."""
-        sniffer = self._peers.administrator("sniff", *map(self.bridge, networks))
         found = Capture()
-        yield found
-        *packets, found.summary = sniffer.stop().lines
-        found.packets = [each for each in packets if each["event"] == "packet"]
+        program = [sys.executable, "-m", "devkit.sniffing", *map(self.bridge, networks)]
+        command = ["nsenter", f"--net={self._root}/proc/1/ns/net", *program]
+        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "packets")
+            with running(command, log, lambda: log.stat().st_size > 0, variables=variables):
+                yield found
+            _, *found.packets, last = map(json.loads, log.read_text().splitlines())
+        found.dropped = last["dropped"]
 
     def bridge(self, network: str) -> str:
         """Return the name of a network's bridge on the engine's machine."""

@@ -52,7 +52,6 @@ func verbs() []verb {
 		{"ping", "ADDRESS", "send an ICMP echo and wait for its answer", declarePing},
 		{"forge", "ADDRESS:PORT", "send a UDP datagram as a raw frame, from any address, to any hardware address", declareForge},
 		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
-		{"sniff", "BRIDGE...", "print the packets that pass bridges until SIGTERM", declareSniff},
 		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
 		{"sweep", "NETWORK", "send a datagram to every address of a network, again and again", declareSweep},
 		{"wait", "", "sleep until SIGTERM", declareWait},
