@@ -19,6 +19,7 @@ from clawker_fw.engine.outputs import frames
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.host import load
+from devkit.processes import processes
 from devkit.session import Session
 from hatch_build import compile_program
 
@@ -125,13 +126,18 @@ class Peer:
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
 
+    def process(self) -> Path:
+        """Return the folder below /proc of one of its processes, on an engine of this machine."""
+        return next(processes(self.client, self.container))
+
     def may_forge(self) -> bool:
         """Whether it has the capability to send packets of any form."""
-        return bool(self.ask("netinfo").last["capabilities"] >> _NET_RAW & 1)
+        _, _, effective = (self.process() / "status").read_text().partition("CapEff:")
+        return bool(int(effective.split()[0], 16) >> _NET_RAW & 1)
 
     def search_domains(self) -> list[str]:
         """Return the domains that its resolver appends to names."""
-        lines = map(str.split, str(self.ask("netinfo").last["resolv_conf"]).splitlines())
+        lines = map(str.split, (self.process() / "root/etc/resolv.conf").read_text().splitlines())
         return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:

@@ -51,7 +51,6 @@ func verbs() []verb {
 		{"probe-tcp", "ADDRESS:PORT", "open a TCP connection and close it", declareProbe},
 		{"ping", "ADDRESS", "send an ICMP echo and wait for its answer", declarePing},
 		{"forge", "ADDRESS:PORT", "send a UDP datagram as a raw frame, from any address, to any hardware address", declareForge},
-		{"netinfo", "", "show addresses, default route and resolv.conf", declareNetinfo},
 		{"spoof", "ADDRESS HARDWARE", "answer ARP probes for an address with a hardware address until SIGTERM", declareSpoof},
 		{"sweep", "NETWORK", "send a datagram to every address of a network, again and again", declareSweep},
 		{"wait", "", "sleep until SIGTERM", declareWait},
