@@ -165,8 +165,8 @@ class Hand:
 
     def append(self, sibling: str, file: str, line: str) -> None:
         """Add a line to a file that the engine mounts: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""
-        place = self.inspect(sibling)[file]
-        run_inside(self.docker, self.name(sibling), f"echo '{line}' >>/file", {"/file": place})
+        with Path(f"{machine_root(self.firewall.host)}{self.inspect(sibling)[file]}").open("a") as there:
+            there.write(f"{line}\n")
 
     def deafen(self) -> None:
         """Let Envoy close its listeners, and wait until it has. Its loaded configuration stays the same."""

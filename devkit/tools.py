@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from docker import APIClient
 
@@ -28,10 +29,8 @@ _PROGRAMS = ("sh", "mv", *_PACKAGES)
 _REFERENCE = "clawker-fw/tools"
 
 
-def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
+def run_inside(client: APIClient, container: str, script: str) -> None:
     """Run a shell script in the network of a running container and among its processes.
-
-    Files of the engine's machine can be mounted.
 
     Raises:
         RuntimeError: with what the script has written, when it fails.
@@ -41,18 +40,11 @@ def run_inside(client: APIClient, container: str, script: str, files: dict[str, 
         pid_mode=f"container:{container}",
         cap_add=["NET_ADMIN", "NET_RAW", "SYS_PTRACE"],  # the last for /proc/1/root
         tmpfs={"/run": ""},  # for a lock
-        binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],
     )
     host |= {"MaskedPaths": [], "ReadonlyPaths": []}  # so that /proc/sys is writable
-    made = client.create_container(_image(client), ["sh", "-ec", script], host_config=host)["Id"]
-    try:
-        client.start(made)
-        code = client.wait(made, timeout=60)["StatusCode"]
-        if code != 0:
-            said = client.logs(made).decode(errors="replace")
-            raise RuntimeError(f"{script!r} ended with {code}: {said}")
-    finally:
-        client.remove_container(made, force=True)
+    code, said = _ran(client, script, host)
+    if code != 0:
+        raise RuntimeError(f"{script!r} ended with {code}: {said}")
 
 
 def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:
@@ -63,16 +55,21 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
     """
     host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
     script = f'{{ read -r line || [ -n "$line" ]; }} <{shlex.quote(path)} && printf %s "$line"'
-    made = client.create_container(_image(client), ["sh", "-c", script], host_config=host, user=user)["Id"]
-    try:
-        client.start(made)
-        code = client.wait(made, timeout=60)["StatusCode"]
-        said = client.logs(made).decode(errors="replace")
-    finally:
-        client.remove_container(made, force=True)
+    code, said = _ran(client, script, host, user)
     if code != 0 and "Permission denied" not in said:
         raise RuntimeError(f"{path} can't be read: {said}")
     return said if code == 0 else None
+
+
+def _ran(client: APIClient, script: str, host: dict[str, Any], user: str = "") -> tuple[int, str]:
+    """Run a shell script in a container, and return its exit code and what it has written."""
+    made = client.create_container(_image(client), ["sh", "-ec", script], host_config=host, user=user)["Id"]
+    try:
+        client.start(made)
+        code = client.wait(made, timeout=60)["StatusCode"]
+        return code, client.logs(made).decode(errors="replace")
+    finally:
+        client.remove_container(made, force=True)
 
 
 def _image(client: APIClient) -> str:
