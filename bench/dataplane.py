@@ -1,20 +1,19 @@
-"""What passes through Envoy, against nginx, HAProxy and no proxy: connections, requests, throughput, delays.
+"""What passes through Envoy, against nginx and no proxy: connections, requests, throughput, delays.
 
 All of them forward the same names to the same origin, from a container on the same two networks as Envoy's, with
-two workers or threads and no log. `--only WORD` measures only some kinds of traffic.
+two workers and no log. `--only WORD` measures only some kinds of traffic.
 """
 
 import subprocess
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
 from bench.stage import NAMES, Stage
-from devkit.engines import EngineError, PrivateEngine, install
+from devkit.engines import EngineError, install, machine_root
 from devkit.firewall import RULES
 from devkit.peers import Peer
 from devkit.waiting import until
@@ -22,7 +21,7 @@ from devkit.waiting import until
 RUNS = 5
 WORKERS = 2
 SECONDS = 2
-OURS, NGINX, HAPROXY, DIRECT = "Envoy", "nginx", "HAProxy", "direct"
+OURS, NGINX, DIRECT = "Envoy", "nginx", "direct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,45 +69,11 @@ http {{
 }}
 """
 
-_HAPROXY = """
-global
-  nbthread {workers}
-  maxconn 4096
-defaults
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-frontend tls
-  mode tcp
-  bind :443
-  tcp-request inspect-delay 5s
-  tcp-request content accept if {{ req.ssl_hello_type 1 }}
-  use_backend tls if {{ req.ssl_sni -i a.test }}
-backend tls
-  mode tcp
-  server origin {origin}:443
-frontend http
-  mode http
-  bind :80
-  use_backend http if {{ hdr(host) -i h.test }}
-backend http
-  mode http
-  http-reuse always
-  server origin {origin}:80
-"""
-
-
-_OTHERS = {NGINX: (_NGINX, "nginx", "-c"), HAPROXY: (_HAPROXY, "haproxy", "-f")}
-"""The configuration of each other proxy, and how it is started with it."""
-
 
 def measure(stage: Stage) -> Result:
     """Measure each kind of traffic over each way, interleaved."""
-    engine = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
-    if engine.init is None:
-        raise EngineError("the other proxies run in the network of a private engine: choose one with --kind")
     install({"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream"})
-    install({"nginx": "nginx", "haproxy": "haproxy"})
+    install({"nginx": "nginx"})
     firewall = stage.firewall
     firewall.write(*RULES, limits={"connections_per_second": 100_000})
     firewall.run()
@@ -117,15 +82,11 @@ def measure(stage: Stage) -> Result:
     agent = firewall.agent(stage.peers)
     inside = stage.peers.start("wait", network=egress)
     agents = firewall.status()["agent"]["network"]
-    with ExitStack() as stack:
-        beside = {
-            name: stack.enter_context(_beside(stage, engine, agents, name, origin.address(egress)))
-            for name in _OTHERS
-        }
+    with _nginx(stage, agents, origin.address(egress)) as beside:
         envoy = stage.docker.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
         ways: dict[str, tuple[Peer, str]] = {
             OURS: (agent, str(envoy[agents]["IPAddress"])),
-            **{name: (agent, address) for name, address in beside.items()},
+            NGINX: (agent, beside),
             DIRECT: (inside, origin.address(egress)),
         }
         kinds = [each for each in KINDS if not stage.only or any(word in each.name for word in stage.only)]
@@ -181,17 +142,17 @@ def _interleaved(
 
 
 @contextmanager
-def _beside(stage: Stage, engine: PrivateEngine, agents: str, name: str, origin: str) -> Iterator[str]:
-    """Run another proxy in the network of a container next to Envoy's, and yield its address for agents."""
-    text, *arguments = _OTHERS[name]
+def _nginx(stage: Stage, agents: str, origin: str) -> Iterator[str]:
+    """Run nginx in the network of a container next to Envoy's, and yield its address for agents."""
     place = stage.peers.start("wait", network=f"{stage.firewall.project}-egress")
     stage.docker.connect_container_to_network(place.container, agents)
-    folder = stage.firewall.folder / name
+    folder = stage.firewall.folder / "nginx"
     folder.mkdir()
     config = folder / "config"
-    config.write_text(text.format(workers=WORKERS, folder=folder, origin=origin))
+    config.write_text(_NGINX.format(workers=WORKERS, folder=folder, origin=origin))
     process = stage.docker.inspect_container(place.container)["State"]["Pid"]
-    command = ["nsenter", f"--net={engine.root}/proc/{process}/ns/net", *arguments, str(config)]
+    root = machine_root(stage.firewall.host)
+    command = ["nsenter", f"--net={root}/proc/{process}/ns/net", "nginx", "-c", str(config)]
     log = folder / "log"
     with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as running:
         try:
@@ -199,7 +160,7 @@ def _beside(stage: Stage, engine: PrivateEngine, agents: str, name: str, origin:
             until(_answers(stage, agents, address))
             yield address
         except TimeoutError:
-            raise EngineError(f"{name} does not answer: {log.read_text()}") from None
+            raise EngineError(f"nginx does not answer: {log.read_text()}") from None
         finally:
             running.terminate()
             with suppress(subprocess.TimeoutExpired):

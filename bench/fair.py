@@ -47,7 +47,6 @@ RETURNED_MARGIN_MEGABYTES = 50.0
 LATE_AFTER_SECONDS = 5.0
 LATE_UNTIL_SECONDS = 10.0
 _RECOVERED_SECONDS = 120.0
-_SHOWN_SHARE = 0.02
 
 _KNOWN, _NEW = "known.test", "new.test"
 _RULES: tuple[str | dict[str, Any], ...] = (
@@ -171,16 +170,12 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
     (addresses,) = ground.peers.client.inspect_network(network)["IPAM"]["Config"]
     targets = {"envoy": status["siblings"][0]["address"], "resolver": resolver, "network": addresses["Subnet"]}
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
-    spent = siblings.processor_seconds()
     with siblings.observed() as strain, ThreadPoolExecutor() as pool:
         attacking = pool.submit(attacker.ask, *attack.against(seconds, **targets))
         under = _neighbour(ground, seconds)
         answer = attacking.result()
         over = time.time()
         attacker.remove()
-        cost = {
-            name: (value - spent.get(name, 0)) / seconds for name, value in siblings.processor_seconds().items()
-        }
     back = _until_returned(siblings, memory)
     until(lambda: time.time() > over + LATE_UNTIL_SECONDS, every=0.2)
     asked = [
@@ -204,13 +199,10 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
         "megabytes_before": memory,
         "megabytes_peak": strain.peak_megabytes,
         "megabytes_after": siblings.megabytes(),
-        "heap_after": siblings.heap(),
         "returned_s": back,
         "lookups": len(first),
         "late_lookups": len({name for at, name in late if first[name] == at}),
         "late_repeats": sum(first[name] != at for at, name in late),
-        "processors": cost,
-        "envoy": strain.statistics,
     }
 
 
@@ -328,8 +320,6 @@ def _row(met: Mapping[str, Any]) -> list[str]:
 def _details(met: Mapping[str, Any]) -> Iterator[str]:
     """Yield what explains the row."""
     yield "attacker " + ", ".join(f"{name} {value}" for name, value in met["attacker"].items())
-    shares = {name: share for name, share in met["processors"].items() if share > _SHOWN_SHARE}
-    yield "processors " + ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
     for load, summary in met["under"].items():
         if summary["failed"]:
             yield f"{load} names: {summary['errors']}"

@@ -5,7 +5,6 @@ the same calls. The script makes them with the Docker SDK, as such scripts are w
 """
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -17,13 +16,11 @@ from bench.stage import Stage
 from clawker_fw.engine.docker import connect
 from devkit import stacks
 from devkit.firewall import RULES, Firewall
-from devkit.stacks import environment
 
 RUNS = 15
 AT_MOST_TIMES, AT_MOST_SECONDS = 2.0, 1.0
 HELP_AT_MOST_TIMES = 3.0
 _FOLDER = Path(__file__).parent
-_SHOWN = 12
 
 
 def measure(stage: Stage) -> Result:
@@ -54,7 +51,6 @@ def measure(stage: Stage) -> Result:
     }
     series = interleaved(runs, {name: partial(seconds, command) for name, command in ways.items()})
     floor = series["the same calls, bare"]
-    imports = _imports(drift)
     return Result(
         series=list(series.values()),
         bounds=[
@@ -67,12 +63,8 @@ def measure(stage: Stage) -> Result:
                 series["python -c 'import typer'"],
             ),
         ],
-        notes=[
-            f"{calls.total()} calls each.",
-            "What `drift` imports, ms by package without what each imports in turn (python -X importtime):",
-            ", ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in imports.most_common(_SHOWN)),
-        ],
-        raw={"calls": calls, "imports_ms": imports},
+        notes=[f"{calls.total()} calls each."],
+        raw={"calls": calls},
     )
 
 
@@ -82,18 +74,3 @@ def _recorded(firewall: Firewall, command: Sequence[str]) -> Counter[str]:
     out = firewall.folder / "calls.json"
     firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()
     return Counter(json.loads(out.read_text()))
-
-
-def _imports(command: Sequence[str]) -> Counter[str]:
-    """Return the import time of each package in milliseconds."""
-    python, *program = command
-    told = subprocess.run(
-        [python, "-X", "importtime", *program], env=environment(), capture_output=True, text=True, check=True
-    )
-    spent: Counter[str] = Counter()
-    for line in told.stderr.splitlines():
-        times, _, module = line.removeprefix("import time:").rpartition("|")
-        own = times.partition("|")[0].strip()
-        if own.isdigit():
-            spent[module.strip().partition(".")[0]] += int(own) / 1000  # type: ignore[assignment]  # any number does
-    return spent

@@ -12,16 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-from docker import APIClient
 
 from bench.figures import Bound, Result, Series, ratio
 from bench.quiet import quiet
 from bench.stage import REPLACE, Stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl import HelperReader
-from devkit.engines import PrivateEngine
+from devkit.engines import machine_root
 from devkit.firewall import RULES, Firewall
 from devkit.peers import Peer
 
@@ -42,7 +39,6 @@ _LIMITS = "limits:\n  connections_per_second: 100000\n"
 _OPAQUE_PORT = 9000
 _READ = Path(__file__).with_name("read_rules.py")
 _SETTLED_AFTER = 2
-_MEBIBYTE = 1 << 20
 
 Values = defaultdict[tuple[str, str], list[float]]
 """What was measured, by its size and what it is."""
@@ -191,15 +187,5 @@ def _mebibytes(stage: Stage, sibling: str) -> float:
     """Return the resident memory of a sibling once it is stable."""
     time.sleep(_SETTLED_AFTER)
     state = stage.docker.inspect_container(stage.firewall.container(sibling))["State"]
-    private = PrivateEngine(Path(stage.firewall.host.removeprefix("unix://")).parent)
-    if private.init is None:
-        return _container_memory(stage.docker, stage.firewall.container(sibling))
-    status = (private.root / "proc" / str(state["Pid"]) / "status").read_text()
+    status = (machine_root(stage.firewall.host) / "proc" / str(state["Pid"]) / "status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-
-def _container_memory(docker: APIClient, container: str) -> float:
-    """Return a container's memory without page cache, as `docker stats` shows it."""
-    stats: Any = docker.stats(container, stream=False)["memory_stats"]
-    cache = stats["stats"].get("inactive_file", stats["stats"].get("total_inactive_file", 0))
-    return float((stats["usage"] - cache) / _MEBIBYTE)

@@ -1,12 +1,8 @@
-"""What an attack does to both siblings: their memory, health, restarts and processor time, read from outside.
+"""What an attack does to both siblings: their memory, health and restarts, read from outside.
 
 Needs a private engine, whose processes are visible under its root.
 """
 
-import http.client
-import json
-import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -15,19 +11,12 @@ from pathlib import Path
 
 from docker import APIClient, errors
 
-from bench.quiet import ticks
-from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from devkit.engines import PrivateEngine
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 
 _EVERY_SECONDS = 0.5
 _MEGABYTE = 1e6
-_STATISTICS = (
-    r"dns_cache|downstream_cx_(active|overflow|overload)|downstream_rq_(active|too_large)|no_filter_chain"
-    r"|^overload\..*(active|shed|pressure)|cx_rejected|upstream_(cx|rq)_(active|overflow|pending)|memory_allocated"
-    r"|access_log.*denied|watchdog"
-)
 
 
 @dataclass
@@ -36,8 +25,6 @@ class Strain:
 
     peak_megabytes: dict[str, float] = field(default_factory=dict)
     unhealthy: set[str] = field(default_factory=set)
-    statistics: dict[str, int] = field(default_factory=dict)
-    """Envoy's, the highest value of each, as far as it answered."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +54,6 @@ class Siblings:
                     found[sibling] = int(resident[0]) * 1024 / _MEGABYTE
         return found
 
-    def processor_seconds(self) -> dict[str, float]:
-        """Return the processor time so far of Envoy's threads, of CoreDNS and the engine, and of nobody."""
-        daemon = self.engine.root / "proc" / (self.engine.folder / "pid").read_text().strip()
-        tick = os.sysconf("SC_CLK_TCK")
-        spent = {"idle": ticks()[0] / tick}
-        for name, process in {**self._processes(), "dockerd": daemon}.items():
-            with _missing():
-                for thread in (process / "task").iterdir():
-                    with _missing():
-                        before, _, after = (thread / "stat").read_text().rpartition(")")
-                        which = f"{name}: {before.partition('(')[2]}" if name == "envoy" else name
-                        fields = after.split()
-                        spent[which] = spent.get(which, 0) + (int(fields[11]) + int(fields[12])) / tick
-        return spent
-
     @contextmanager
     def observed(self) -> Iterator[Strain]:
         """Observe the siblings until the context ends."""
@@ -104,33 +76,8 @@ class Siblings:
                         state = docker.inspect_container(self.firewall.container(sibling))["State"]
                         if state.get("Health", {}).get("Status") == "unhealthy":
                             strain.unhealthy.add(sibling)
-                for name, value in self.statistics().items():
-                    strain.statistics[name] = max(value, strain.statistics.get(name, 0))
                 if ended.wait(_EVERY_SECONDS):
                     return
-
-    def statistics(self) -> dict[str, int]:
-        """Return Envoy's statistics that tell of its load, or nothing if it does not answer at once."""
-        values = (
-            line.rpartition(": ") for line in self._admin(f"/stats?usedonly&filter={_STATISTICS}").splitlines()
-        )
-        return {name: int(value) for name, _, value in values if value.isdigit() and value != "0"}
-
-    def heap(self) -> dict[str, float]:
-        """Return what Envoy says of its memory in megabytes, or nothing if it does not answer at once."""
-        text = self._admin("/memory")
-        return {name: int(value) / _MEGABYTE for name, value in json.loads(text).items()} if text else {}
-
-    def _admin(self, path: str) -> str:
-        process = self._processes().get("envoy")
-        if process is None:
-            return ""
-        try:
-            with closing(_Admin(str(process / "root") + ADMIN_SOCKET)) as admin:
-                admin.request("GET", path, headers={"Host": "admin"})
-                return admin.getresponse().read().decode()
-        except (OSError, http.client.HTTPException):
-            return ""
 
     def _processes(self) -> dict[str, Path]:
         found = {}
@@ -140,15 +87,6 @@ class Siblings:
                 if process:
                     found[sibling] = self.engine.root / "proc" / str(process)
         return found
-
-
-class _Admin(http.client.HTTPConnection):
-    """HTTP over a unix socket. The host is the socket's path."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(2)
-        self.sock.connect(self.host)
 
 
 @contextmanager

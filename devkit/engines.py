@@ -339,6 +339,12 @@ class PrivateEngine:
         return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
 
 
+def machine_root(host: str) -> Path:
+    """Return the file system of an engine's machine as the engine sees it: a private one's, or this machine's."""
+    engine = PrivateEngine(Path(host.removeprefix("unix://")).parent)
+    return engine.root if engine.init is not None else Path("/")
+
+
 @contextlib.contextmanager
 def private_engine(
     kind: str = USUAL,

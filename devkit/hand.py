@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 from docker import APIClient
@@ -16,6 +17,7 @@ from clawker_fw.stack.container import HELPER, HOT, VOLUME
 from clawker_fw.stack.files import executable, public
 from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import Addressing
+from devkit.engines import machine_root
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 from devkit.tools import run_inside
@@ -120,24 +122,21 @@ class Hand:
 
     def remove(self, sibling: str, path: str) -> None:
         """Delete a file in the volume."""
-        self._edit(sibling, "remove", f"{VOLUME}/{path}")
+        self._place(sibling, path).unlink()
 
     def move(self, sibling: str, before: str, after: str) -> None:
         """Rename a file in the volume."""
-        self._edit(sibling, "move", f"{VOLUME}/{before}", f"{VOLUME}/{after}")
+        self._place(sibling, before).rename(self._place(sibling, after))
+
+    def _place(self, sibling: str, path: str) -> Path:
+        """Return where a file of a running container's volume is on this machine, which is the engine's."""
+        process = str(self.inspect(sibling)["State"]["Pid"])
+        return machine_root(self.firewall.host) / "proc" / process / f"root{VOLUME}" / path
 
     def reload(self, path: str) -> None:
         """Have Envoy read a hot file again, as a commit does."""
         folder = watched_folder(path.removeprefix(HOT))
         self.inside("envoy", f"cd /proc/1/root{folder}; mv 0 1 || mv 1 0")
-
-    def _edit(self, sibling: str, *arguments: str) -> None:
-        network = f"{self.firewall.project}-egress"
-        peer = self.peers.start(*arguments, network=network, volumes_from=self.name(sibling))
-        code = peer.finish().code
-        peer.remove()
-        if code != 0:
-            raise RuntimeError(f"{arguments} ended with {code}")
 
     def read(self, sibling: str) -> dict[str, bytes]:
         """Return the contents of the files in the volume."""
@@ -166,8 +165,8 @@ class Hand:
 
     def append(self, sibling: str, file: str, line: str) -> None:
         """Add a line to a file that the engine mounts: `HostsPath`, `ResolvConfPath`, or `HostnamePath`."""
-        place = self.inspect(sibling)[file]
-        run_inside(self.docker, self.name(sibling), f"echo '{line}' >>/file", {"/file": place})
+        with Path(f"{machine_root(self.firewall.host)}{self.inspect(sibling)[file]}").open("a") as there:
+            there.write(f"{line}\n")
 
     def deafen(self) -> None:
         """Let Envoy close its listeners, and wait until it has. Its loaded configuration stays the same."""

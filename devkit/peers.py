@@ -19,6 +19,7 @@ from clawker_fw.engine.outputs import frames
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.host import load
+from devkit.processes import processes
 from devkit.session import Session
 from hatch_build import compile_program
 
@@ -125,13 +126,18 @@ class Peer:
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
 
+    def process(self) -> Path:
+        """Return the folder below /proc of one of its processes, on an engine of this machine."""
+        return next(processes(self.client, self.container))
+
     def may_forge(self) -> bool:
         """Whether it has the capability to send packets of any form."""
-        return bool(self.ask("netinfo").last["capabilities"] >> _NET_RAW & 1)
+        _, _, effective = (self.process() / "status").read_text().partition("CapEff:")
+        return bool(int(effective.split()[0], 16) >> _NET_RAW & 1)
 
     def search_domains(self) -> list[str]:
         """Return the domains that its resolver appends to names."""
-        lines = map(str.split, str(self.ask("netinfo").last["resolv_conf"]).splitlines())
+        lines = map(str.split, (self.process() / "root/etc/resolv.conf").read_text().splitlines())
         return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:
@@ -189,7 +195,6 @@ class Peers:
         dropped: Sequence[str] = (),
         processor: int | None = None,
         sysctls: Mapping[str, str] | None = None,
-        volumes_from: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own, which may use all processors or one, counted from 0."""
@@ -208,7 +213,6 @@ class Peers:
                 cap_drop=list(dropped) or None,
                 cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
-                volumes_from=[volumes_from] if volumes_from else None,
                 log_config=LogConfig(
                     type=LogConfig.types.JSON
                 ),  # what it says is read, whatever the engine's default
@@ -219,27 +223,6 @@ class Peers:
         peer = Peer(self.client, created, name or created[:12])
         self._started.append(peer)
         self.client.start(created)
-        return peer
-
-    def administrator(self, *arguments: str, folder: str | None = None) -> Peer:
-        """Start the program as whoever administers the engine's machine: among its processes, in its network.
-
-        A folder of the machine is where it is there, read-only.
-        """
-        host = HostConfig(
-            version=self.client.api_version,
-            network_mode="host",
-            pid_mode="host",
-            privileged=True,
-            binds={folder: {"bind": folder, "mode": "ro"}} if folder else None,
-            log_config=LogConfig(type=LogConfig.types.JSON),
-        )
-        created = self.client.create_container(
-            self.image, command=["/peer", *(arguments or ("wait",))], host_config=host, use_config_proxy=False
-        )["Id"]
-        peer = self.adopt(created)
-        self.client.start(created)
-        _await(peer, "ready")
         return peer
 
     def adopt(self, container: str) -> Peer:

@@ -466,8 +466,7 @@ def attacks_page() -> str:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
         if group.tests:
-            listed = "\n".join(f"- {_code(each)}" for each in group.tests)
-            parts.append(f"Further tests:\n\n{listed}\n")
+            parts.append(f"Further tests: {', '.join(map(_code, group.tests))}.\n")
     return _HEADING + "\n".join(parts)
 
 

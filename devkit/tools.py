@@ -1,8 +1,6 @@
-"""An image with this machine's network tools, for actions of an administrator in a container's network.
+"""This machine's tools in containers: for actions of an administrator, and of a user without capabilities."""
 
-The tools run in a container that shares the other one's network namespace, so this works on every engine.
-"""
-
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +14,7 @@ from docker import APIClient
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.engines import PATH, install
 from devkit.host import load
+from devkit.processes import processes
 
 _PACKAGES = {
     "ip": "iproute2",
@@ -24,35 +23,24 @@ _PACKAGES = {
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
-_PROGRAMS = ("sh", "mv", *_PACKAGES)
 _REFERENCE = "clawker-fw/tools"
 
 
-def run_inside(client: APIClient, container: str, script: str, files: dict[str, str] | None = None) -> None:
-    """Run a shell script in the network of a running container and among its processes.
-
-    Files of the engine's machine can be mounted.
+def run_inside(client: APIClient, container: str, script: str) -> None:
+    """Run a shell script in the network of a running container and among its processes, on this machine.
 
     Raises:
         RuntimeError: with what the script has written, when it fails.
     """
-    host = client.create_host_config(
-        network_mode=f"container:{container}",
-        pid_mode=f"container:{container}",
-        cap_add=["NET_ADMIN", "NET_RAW", "SYS_PTRACE"],  # the last for /proc/1/root
-        tmpfs={"/run": ""},  # for a lock
-        binds=[f"{outside}:{inside}" for inside, outside in (files or {}).items()],
+    install(_PACKAGES)
+    process = next(processes(client, container))
+    enter = ["nsenter", f"--net={process}/ns/net", f"--pid={process}/ns/pid", "unshare", "--mount"]
+    command = [*enter, "sh", "-ec", f"mount -t proc proc /proc\n{script}"]
+    done = subprocess.run(
+        command, env={**os.environ, "PATH": PATH}, capture_output=True, text=True, check=False, timeout=60
     )
-    host |= {"MaskedPaths": [], "ReadonlyPaths": []}  # so that /proc/sys is writable
-    made = client.create_container(_image(client), ["sh", "-ec", script], host_config=host)["Id"]
-    try:
-        client.start(made)
-        code = client.wait(made, timeout=60)["StatusCode"]
-        if code != 0:
-            said = client.logs(made).decode(errors="replace")
-            raise RuntimeError(f"{script!r} ended with {code}: {said}")
-    finally:
-        client.remove_container(made, force=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{script!r} ended with {done.returncode}: {done.stdout}{done.stderr}")
 
 
 def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:
@@ -63,7 +51,9 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
     """
     host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
     script = f'{{ read -r line || [ -n "$line" ]; }} <{shlex.quote(path)} && printf %s "$line"'
-    made = client.create_container(_image(client), ["sh", "-c", script], host_config=host, user=user)["Id"]
+    image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
+    load(client, image)
+    made = client.create_container(image.reference, ["sh", "-c", script], host_config=host, user=user)["Id"]
     try:
         client.start(made)
         code = client.wait(made, timeout=60)["StatusCode"]
@@ -75,13 +65,6 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
     return said if code == 0 else None
 
 
-def _image(client: APIClient) -> str:
-    """Return the image, built from installed programs."""
-    image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
-    load(client, image)
-    return image.reference
-
-
 def libraries(files: Iterable[Path]) -> Iterator[Path]:
     """Yield the libraries that programs and other libraries need."""
     for each in files:
@@ -91,15 +74,6 @@ def libraries(files: Iterable[Path]) -> Iterator[Path]:
 
 @cache
 def _entries() -> tuple[Entry, ...]:
-    """Return what is in the image, whose packages are installed if they are missing."""
-    install(_PACKAGES)
-    return tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted(set(_files())))
-
-
-def _files() -> Iterator[Path]:
-    """Find the programs, and the libraries that each of them needs."""
-    programs = [Path(shutil.which(name, path=PATH) or name) for name in _PROGRAMS]
-    yield from programs
-    yield from libraries(programs)
-    extensions = next(Path("/usr/lib").glob("*/xtables"))
-    yield from extensions.glob("*.so")
+    """Return a shell, and the libraries that it needs."""
+    shell = Path(shutil.which("sh", path=PATH) or "sh")
+    return tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted({shell, *libraries([shell])}))

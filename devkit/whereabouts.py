@@ -1,21 +1,37 @@
 """Where the octets of a secret are: in everything that a stack shows, keeps or sends, and in its processes.
 
-Whoever administers the engine's machine looks: in memory, in the engine's own files, and in packets on bridges.
+The engine is on this machine, whose administrator looks: in memory, in the engine's own files, and in packets on
+bridges.
 """
 
 import base64
 import json
+import os
+import stat
+import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient
 
-from devkit.peers import Peer, Peers
+from devkit.engines import machine_root
+from devkit.processes import processes
+from devkit.starting import running
+
+_AT_ONCE, _OVERLAP = 1 << 20, 1 << 10
+"""How much is read at once, and how much of it again: more than any needle has."""
+
+_HIGHEST = 1 << 63
+"""The end of the addresses that a file can have: above are the kernel's own pages."""
+
+_KERNELS = {"proc", "sys"}
+"""Folders of a container in which the kernel answers."""
 
 _ETHERNET, _IPV4, _TCP = 14, b"\x08\x00", 6
 
@@ -35,10 +51,9 @@ def header_forms(token: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search has come to: the places of each needle, and how much was read."""
+    """What a search has come to: the places of each needle."""
 
     places: dict[str, set[str]]
-    octets: int
 
     def of(self, needles: Collection[str]) -> set[str]:
         """Return the places that have one of these needles."""
@@ -53,12 +68,12 @@ class Found:
 class Capture:
     """The packets on bridges: their octets, and those of each TCP stream together, by bridge."""
 
-    summary: dict[str, Any] = field(default_factory=dict)
+    dropped: int = 0
     packets: list[dict[str, Any]] = field(default_factory=list)
 
     def on(self, bridge: str, port: int | None = None) -> Iterator[bytes]:
         """Yield the packets on a bridge, then its streams; with a port, only the streams to it and from it."""
-        streams: dict[tuple[int, bytes, bytes], bytes] = defaultdict(bytes)
+        streams: dict[tuple[str, bytes, bytes], bytes] = defaultdict(bytes)
         for each in self.packets:
             if each["bridge"] != bridge:
                 continue
@@ -78,24 +93,15 @@ class Capture:
 class Administrator:
     """Whoever administers the engine's machine."""
 
-    def __init__(self, docker: APIClient, peers: Peers) -> None:
-        """Start a container with all of an administrator's means."""
-        self._docker, self._peers = docker, peers
+    def __init__(self, host: str, docker: APIClient) -> None:
+        """Look at the machine of an engine as the engine sees it."""
+        self._docker = docker
+        self._root = machine_root(host)
         self.engine_folder = str(docker.info()["DockerRootDir"])
-        self._inside: Peer = peers.administrator(folder=self.engine_folder)
 
     def process(self, container: str) -> str:
         """Return the id of a container's first process on the engine's machine."""
         return str(self._docker.inspect_container(container)["State"]["Pid"])
-
-    def remove(self, container: str, path: str) -> None:
-        """Delete a file of a running container, wherever it is mounted from.
-
-        Raises:
-            RuntimeError: when it can't be deleted.
-        """
-        if not self._inside.ask("remove", f"/proc/{self.process(container)}/root{path}").ok:
-            raise RuntimeError(f"{path} is still in {container}")
 
     def search(
         self, needles: Collection[str], *, containers: Collection[str], since: float, engine: bool = False
@@ -103,41 +109,90 @@ class Administrator:
         """Look for needles in the memory of containers' processes, and in files that have changed since a time.
 
         The files are those that the processes see, with all that is mounted there, and those of the engine if
-        asked. The needles are told on standard input, so they are in no argument and in no event of the engine.
+        asked.
 
         Raises:
-            RuntimeError: when something can't be read.
+            OSError: when something can't be read.
         """
-        processes = [self.process(each) for each in containers]
-        roots = [str(Path("/proc", each, "root")) for each in processes]
-        folders = [*(f"{each}/." for each in roots), *[self.engine_folder] * engine]
-        answer = self._inside.ask(
-            "search",
-            *(word for each in needles for word in ("--needle", each)),
-            *(word for each in processes for word in ("--processes", each)),
-            *(word for each in folders for word in ("--folder", each)),
-            *("--since", f"{since:.3f}"),
-        )
-        if not answer.ok:
-            raise RuntimeError(f"the search has failed: {answer.last}")
         places: dict[str, set[str]] = defaultdict(set)
-        for each in answer.lines[:-1]:
-            places[each["needle"]].add(each["place"])
-        return Found(places, answer.last["octets"])
+        for place, content in self._contents(containers, since, engine=engine):
+            for needle in needles:
+                if needle.encode() in content:
+                    places[needle].add(place)
+        return Found(places)
+
+    def _contents(self, containers: Collection[str], since: float, *, engine: bool) -> Iterator[tuple[str, bytes]]:
+        """Yield everything there is, in parts that overlap, each with its place."""
+        for process in (process for each in containers for process in processes(self._docker, each)):
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                yield from _of_process(process)
+        roots = [self._root / "proc" / self.process(each) / "root" for each in containers]
+        for folder in (*roots, *[self._root / self.engine_folder[1:]] * engine):
+            for path in _changed_files(folder, since):
+                with suppress(FileNotFoundError), path.open("rb") as file:
+                    for part in _parts(file.read):
+                        yield f"/{path.relative_to(self._root)}", part
 
     @contextmanager
     def capturing(self, *networks: str) -> Iterator[Capture]:
         """Capture all packets on the bridges of networks, which are known after the end."""
-        sniffer = self._peers.administrator("sniff", *map(self.bridge, networks))
         found = Capture()
-        yield found
-        *packets, found.summary = sniffer.stop().lines
-        found.packets = [each for each in packets if each["event"] == "packet"]
+        program = [sys.executable, "-m", "devkit.sniffing", *map(self.bridge, networks)]
+        command = ["nsenter", f"--net={self._root}/proc/1/ns/net", *program]
+        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "packets")
+            with running(command, log, lambda: log.stat().st_size > 0, variables=variables):
+                yield found
+            _, *found.packets, last = map(json.loads, log.read_text().splitlines())
+        found.dropped = last["dropped"]
 
     def bridge(self, network: str) -> str:
         """Return the name of a network's bridge on the engine's machine."""
         raw = self._docker.inspect_network(network)
         return str(raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}")
+
+
+def _of_process(process: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield all memory of a process that it can read itself, and the environment that it was started with."""
+    command = (process / "cmdline").read_text().replace("\0", " ").strip()
+    with (process / "mem").open("rb", buffering=0) as memory:
+        for line in (process / "maps").read_text().splitlines():
+            place, mode, *_ = line.split()
+            first, end = (int(each, 16) for each in place.split("-"))
+            if mode.startswith("r") and end < _HIGHEST:
+                with suppress(OSError):  # it is a device's, or has gone since
+                    memory.seek(first)
+                    for part in _parts(memory.read, end - first):
+                        yield f"memory of {command}", part
+    yield f"environment of {command}", (process / "environ").read_bytes()
+
+
+def _changed_files(folder: Path, since: float) -> Iterator[Path]:
+    """Yield the regular files that have changed since a time, on all mounts but the kernel's own."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for at, folders, files in os.walk(folder, onerror=failed):
+        if Path(at) == folder:
+            folders[:] = [each for each in folders if each not in _KERNELS]
+        for each in files:
+            with suppress(FileNotFoundError):
+                path = Path(at, each)
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_mtime >= since:
+                    yield path
+
+
+def _parts(read: Callable[[int], bytes | None], size: int = sys.maxsize) -> Iterator[bytes]:
+    """Yield so many octets, or all that there are, in parts that overlap."""
+    part = b""
+    while size > 0 and (more := read(min(size, _AT_ONCE))):
+        size -= len(more)
+        part = part[-_OVERLAP:] + more
+        yield part
 
 
 def shown(docker: APIClient, containers: Collection[str], began: float) -> Iterator[tuple[str, bytes]]:

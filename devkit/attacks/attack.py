@@ -136,7 +136,7 @@ class Group:
     attacks: Sequence[Attack] = ()
 
     tests: Sequence[str] = ()
-    """Further tests of the same: a file and a function in it, or the command of a benchmark."""
+    """The files with further tests of the same, or the command of a benchmark."""
 
     unstopped: Mapping[str, str] = field(default_factory=dict)
     """What gets through in those tests, and why it can't be stopped."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from clawker_fw.rules.own_page import PAGE
 from devkit.attacks.attack import Command
 from devkit.attacks.requests import at_once, head, pseudo
+from devkit.hellos import client_hello
 
 TARGET = "target.test"
 """A name with rules, which exists. Nobody else uses its host."""
@@ -22,9 +23,10 @@ GONE, SLOW, SILENT = "gone.test", "slow.test", "silent.test"
 SLOW_SECONDS = 3
 
 _REFUSED = "refused.test"
-_LONG_HEADERS = ("--headers", str(56 * 1024))
-_ALLOWED_HEADERS = ("--headers", str(31 * 1024))
-_SLOW_HEADERS = ("--headers", "0", "--drip", "1s")
+_ANY = "any-label-00"
+"""The label that the peer program replaces by another one for each connection."""
+
+_LARGE_FILE = "/bytes?size=1e9"
 _SOON = ("--pause", "100ms")
 """For what attacks with names: connecting as fast as possible is an attack of its own."""
 
@@ -74,6 +76,21 @@ def _flood(count: int, port: int, *options: str) -> Command:
     return ("siege", f"{{envoy}}:{port}", "--count", str(count), "--seconds", "{seconds}", *options)
 
 
+def _hello(name: str) -> Command:
+    """Send the beginning of TLS."""
+    return ("--hex", client_hello(name.encode()).hex())
+
+
+def _request(name: str, path: str = "/") -> Command:
+    return ("--hex", head(f"GET {path} HTTP/1.1", f"Host: {name}").hex())
+
+
+def _endless(octets: int) -> Command:
+    """Send so much of a request's headers, which never end."""
+    begun = f"GET / HTTP/1.1\r\nHost: {TARGET}\r\nX: "
+    return ("--hex", begun.encode().hex(), "--padding", str(octets))
+
+
 def _exhaust(*options: str) -> Command:
     """Take, as the user that runs programs in many images, all that the kernel gives it."""
     return ("exhaust", _NOBODY, "--for", "{seconds}s", *options)
@@ -91,35 +108,36 @@ FLOODS = (
         control=True,
     ),
     Flood("10,000 long messages to the resolver", _hold(10_000, _DNS, "--hex", _LONG_MESSAGE)),
-    Flood("18,000 TLS connections kept open", _hold(18_000, 443, "--hello", TARGET)),
-    Flood("19,000 requests with endless headers", _hold(19_000, 80, "--host", TARGET, *_LONG_HEADERS)),
+    Flood("18,000 TLS connections kept open", _hold(18_000, 443, *_hello(TARGET))),
+    Flood("19,000 requests with endless headers", _hold(19_000, 80, *_endless(56 * 1024))),
     Flood(
         "10,000 requests with headers just allowed, endless",
-        _hold(10_000, 80, "--host", TARGET, *_ALLOWED_HEADERS),
+        _hold(10_000, 80, *_endless(31 * 1024)),
     ),
-    Flood("1,500 downloads not read", _hold(1_500, 80, "--host", TARGET, "--path", "/bytes?size=1e9", "--unread")),
+    Flood("1,500 downloads not read", _hold(1_500, 80, *_request(TARGET, _LARGE_FILE), "--unread")),
     Flood(
         "40 downloads over HTTP/2 not read, of a host that others use",
-        _hold(40, 443, "--tls", SHARED, "--host", SHARED, "--path", "/bytes?size=1e9", "--unread"),
+        _hold(40, 443, "--tls", SHARED, *_request(SHARED, _LARGE_FILE), "--unread"),
     ),
-    Flood("names that do not exist, 500 at once", _flood(500, 443, "--hello", f"*.{GONE}", *_SOON), GONE),
-    Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SLOW}", *_SOON), SLOW),
-    Flood("names never answered, 1,000 at once", _flood(1_000, 443, "--hello", f"*.{SILENT}", *_SOON), SILENT),
+    Flood("names that do not exist, 500 at once", _flood(500, 443, *_hello(f"{_ANY}.{GONE}"), *_SOON), GONE),
+    Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SLOW}"), *_SOON), SLOW),
+    Flood("names never answered, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SILENT}"), *_SOON), SILENT),
     Flood(
         "flood of DNS queries",
         ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}"),
     ),
-    Flood("flood of refused server names", _flood(_AT_ONCE, 443, "--hello", f"*.{_REFUSED}")),
-    Flood("flood of refused requests", _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief")),
-    Flood("10,000 requests of one octet a second", _hold(10_000, 80, "--host", TARGET, *_SLOW_HEADERS)),
+    Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(f"{_ANY}.{_REFUSED}"))),
+    Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}"), "--brief")),
+    Flood("10,000 requests of one octet a second", _hold(10_000, 80, *_endless(0), "--drip", "1s")),
     Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _unfinished(100))),
-    Flood("18,000 TLS connections half closed", _hold(18_000, 443, "--hello", TARGET, "--half")),
+    Flood("18,000 TLS connections half closed", _hold(18_000, 443, *_hello(TARGET), "--half")),
     Flood(
-        "bursts of 4,096 connections", _flood(4_096, 443, "--hello", f"*.{_REFUSED}", "--brief", "--pause", "3s")
+        "bursts of 4,096 connections",
+        _flood(4_096, 443, *_hello(f"{_ANY}.{_REFUSED}"), "--brief", "--pause", "3s"),
     ),
     Flood(
         "flood of refused requests with long paths",
-        _flood(_AT_ONCE, 80, "--host", f"*.{_REFUSED}", "--brief", "--path", "/" + 8_000 * "x"),
+        _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}", "/" + 8_000 * "x"), "--brief"),
     ),
     Flood("18,000 requests for the page without their bodies", _hold(18_000, 80, "--hex", _UNFINISHED_PAGE)),
     Flood("neighbour entries for the whole network", ("sweep", "{network}", "--seconds", "{seconds}")),

@@ -44,8 +44,6 @@ class MemoryContainer:
     """The time of every line in its log."""
     suppressed: int = 0
     """Refusals that it has counted without a line about them."""
-    written: int | None = None
-    """How many lines its recorder has numbered. That of an earlier release has numbered none."""
     limited: dict[str, int] = field(default_factory=dict)
     """Queries and datagrams that its limits have dropped, by the agent's address."""
     usage: Usage | None = None
@@ -65,8 +63,6 @@ class MemoryContainer:
     """The ids of those that outlive a restart."""
     secrets_unloaded: set[str] = field(default_factory=set)
     """The ids of those of which the program goes on using what it had before."""
-    nothing_reaches: tuple[str, ...] = ()
-    """What it sees of an Envoy that agents are to be led to."""
     others: tuple[str, ...] = ()
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS

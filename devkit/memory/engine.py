@@ -158,14 +158,14 @@ class MemoryEngine:
                 return helper.trial_answer(self.trial(container, name, protocol, int(port)))
             case ["suppressed"]:
                 inside = self._running(container, "suppressed")
-                told = {} if inside.written is None else {"lines": inside.written}
-                return {"refusals": self.suppressed(container), "dropped": inside.limited, **told}
+                return {"refusals": self.suppressed(container), "dropped": inside.limited}
             case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)
                 return answers[0]
             case ["see", _]:
-                return {"agents_see": list(self._running(container, "see").nothing_reaches)}
+                self._running(container, "see")
+                return {"agents_see": []}
             case _:
                 raise EngineError(
                     "helper-failed", f"fwctl {arguments[0]} failed.", context=[f'unknown verb "{arguments[0]}"']

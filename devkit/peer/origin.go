@@ -236,8 +236,6 @@ func originHandler(name string) http.Handler {
 			err = serveEvents(writer, query)
 		case "/echo":
 			serveEcho(writer, request)
-		case "/websocket":
-			err = serveWebSocket(writer)
 		default:
 			writeJSON(writer, http.StatusOK, echoOf(request, name))
 		}
@@ -357,19 +355,6 @@ func serveEcho(writer http.ResponseWriter, request *http.Request) {
 		}
 	}
 	writer.Header().Set("Grpc-Status", "0")
-}
-
-// serveWebSocket agrees to a WebSocket, and sends back whatever octets it gets.
-func serveWebSocket(writer http.ResponseWriter) error {
-	conn, buffered, err := http.NewResponseController(writer).Hijack()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"); err == nil {
-		_, _ = io.Copy(conn, buffered)
-	}
-	return nil
 }
 
 // number is a parameter of the query that isn't negative, or what it is when it isn't there.

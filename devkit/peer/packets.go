@@ -1,5 +1,4 @@
-// The verbs forge, spoof and sniff: raw packets, as a container can send them that may, or as whoever administers the
-// engine's machine sees them.
+// The verbs forge and spoof: raw packets, as a container can send them that may.
 package main
 
 import (
@@ -8,11 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
-	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -26,46 +22,7 @@ const (
 	arpReply    = 2
 	arpLength   = 42 // Ethernet header and an ARP packet for IPv4
 	readTimeout = 100 * time.Millisecond
-
-	// largestPacket is more than any interface passes on at once, however many segments it has joined.
-	largestPacket = 128 << 10
 )
-
-// packetSocket receives the packets of a kind, at one interface or, for 0, at all.
-func packetSocket(kind uint16, link int) (int, error) {
-	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, kind))
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol))
-	if err != nil {
-		return 0, fmt.Errorf("raw packets: %w", err)
-	}
-	timeout := unix.NsecToTimeval(readTimeout.Nanoseconds())
-	err = errors.Join(
-		unix.Bind(socket, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link}),
-		unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
-	)
-	if err != nil {
-		unix.Close(socket)
-	}
-	return socket, err
-}
-
-// receive passes on each packet, with the number of its interface, until ctx is done. A packet is only valid meanwhile.
-func receive(ctx context.Context, socket int, pass func(packet []byte, link int) error) error {
-	packet := make([]byte, largestPacket)
-	for ctx.Err() == nil {
-		size, from, err := unix.Recvfrom(socket, packet, 0)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err == nil {
-			err = pass(packet[:size], from.(*unix.SockaddrLinklayer).Ifindex)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // sendFrame sends a packet from eth0 to a hardware address.
 func sendFrame(hardware net.HardwareAddr, kind uint16, packet []byte) error {
@@ -170,21 +127,38 @@ func spoof(ctx context.Context, address netip.Addr, hardware net.HardwareAddr, o
 	if err != nil {
 		return err
 	}
-	socket, err := packetSocket(unix.ETH_P_ARP, link.Index)
+	protocol := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ARP))
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(protocol))
 	if err != nil {
 		return err
 	}
 	defer unix.Close(socket)
-	out.print(event{"ready"})
-	return receive(ctx, socket, func(frame []byte, _ int) error {
-		asker := arpAsker(frame, address)
-		if asker == nil {
-			return nil
-		}
-		err := sendOn(socket, link, asker, unix.ETH_P_ARP, arpClaim(address, hardware, asker)) // who asks waits for milliseconds
-		out.print(event{"answered"})
+	timeout := unix.NsecToTimeval(readTimeout.Nanoseconds())
+	err = errors.Join(
+		unix.Bind(socket, &unix.SockaddrLinklayer{Protocol: protocol, Ifindex: link.Index}),
+		unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout),
+	)
+	if err != nil {
 		return err
-	})
+	}
+	out.print(event{"ready"})
+	for frame := make([]byte, link.MTU+arpLength); ctx.Err() == nil; {
+		size, _, err := unix.Recvfrom(socket, frame, 0)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if asker := arpAsker(frame[:size], address); asker != nil {
+			err := sendOn(socket, link, asker, unix.ETH_P_ARP, arpClaim(address, hardware, asker)) // who asks waits for milliseconds
+			out.print(event{"answered"})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // arpAsker returns who sends a frame that is a probe for the address (RFC 5227: a request from nobody yet), or nil when
@@ -206,76 +180,4 @@ func arpClaim(address netip.Addr, hardware, told net.HardwareAddr) []byte {
 	packet := []byte{0, 1, 8, 0, 6, 4, 0, arpReply}
 	packet = append(append(packet, hardware...), address.AsSlice()...)
 	return append(append(packet, told...), address.AsSlice()...)
-}
-
-// sniffed is a packet from its link layer on, at a port of a bridge.
-type sniffed struct {
-	Event     string `json:"event"` // packet
-	Bridge    string `json:"bridge"`
-	Interface int    `json:"interface"` // the number of the port
-	Data      []byte `json:"data"`      // base64
-}
-
-// sniffSummary is printed at the end. Whoever looks for something in what was dropped does not find it.
-type sniffSummary struct {
-	Event   string `json:"event"` // summary
-	Packets uint32 `json:"packets"`
-	Dropped uint32 `json:"dropped"`
-}
-
-func declareSniff(*flag.FlagSet) action {
-	return func(ctx context.Context, bridges []string, out *printer) (bool, error) {
-		wanted := map[string]bool{}
-		for _, bridge := range bridges {
-			if _, err := net.InterfaceByName(bridge); err != nil {
-				return false, fmt.Errorf("%s: %w", bridge, err)
-			}
-			wanted[bridge] = true
-		}
-		return true, sniff(ctx, wanted, out)
-	}
-}
-
-func sniff(ctx context.Context, wanted map[string]bool, out *printer) error {
-	socket, err := packetSocket(unix.ETH_P_ALL, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(socket)
-	out.print(event{"ready"})
-	bridges := map[int]string{}
-	err = receive(ctx, socket, func(packet []byte, link int) error {
-		bridge, known := bridges[link]
-		if !known {
-			bridge = bridgeOf(link)
-			bridges[link] = bridge
-		}
-		if wanted[bridge] {
-			out.print(sniffed{"packet", bridge, link, packet})
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	counts, err := unix.GetsockoptTpacketStats(socket, unix.SOL_PACKET, unix.PACKET_STATISTICS)
-	if err != nil {
-		return err
-	}
-	out.print(sniffSummary{"summary", counts.Packets, counts.Drops})
-	return nil
-}
-
-// bridgeOf returns the bridge that an interface is a port of, or the interface itself. What passes from port to port is
-// never seen on the bridge's own interface.
-func bridgeOf(index int) string {
-	link, err := net.InterfaceByIndex(index)
-	if err != nil {
-		return ""
-	}
-	master, err := os.Readlink(filepath.Join("/sys/class/net", link.Name, "master"))
-	if err != nil {
-		return link.Name
-	}
-	return filepath.Base(master)
 }

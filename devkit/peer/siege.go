@@ -8,8 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"flag"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -25,10 +23,7 @@ import (
 )
 
 const (
-	// labelOctets is the length of a random label. All are equally long, so that a hello is made once and then only
-	// changed: making one costs more than sending it.
-	labelOctets = 12
-	// anyLabel stands for "*" in what is sent until a random label takes its place.
+	// anyLabel stands in what is sent, and in names, until a random label of this length takes its place.
 	anyLabel = "any-label-00"
 
 	dialWithin = 5 * time.Second
@@ -68,12 +63,9 @@ func declareSiege(flags *flag.FlagSet) action {
 	seconds := flags.Float64("seconds", 1, "for how long")
 	rise := flags.Duration("rise", 0, "begin the first connections evenly within this time, not all at once")
 	pause := flags.Duration("pause", 0, "wait for this long before a refused or ended connection is opened again")
-	octets := flags.String("hex", "", "send these bytes, in `HEXADECIMAL`")
-	hello := flags.String("hello", "", "send a TLS client hello with this server `NAME`; *.NAME is another one each time")
+	octets := flags.String("hex", "", "send these bytes, in `HEXADECIMAL`; each connection replaces "+anyLabel+" in them")
+	padding := flags.Int("padding", 0, "then send this many `OCTETS` x")
 	secure := flags.String("tls", "", "agree on TLS first, with this server `NAME`, whatever the certificate")
-	host := flags.String("host", "", "send an HTTP request with this Host, `NAME` or *.NAME as above")
-	path := flags.String("path", "/", "the request's `PATH`")
-	headers := flags.Int("headers", 0, "the request's headers go on for this many `OCTETS` and never end")
 	drip := flags.Duration("drip", 0, "after that, send one octet in each interval")
 	unread := flags.Bool("unread", false, "receive nothing")
 	half := flags.Bool("half", false, "then end each connection in this direction")
@@ -83,14 +75,7 @@ func declareSiege(flags *flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		switch {
-		case *hello != "":
-			if sent, err = clientHello(withAnyLabel(*hello)); err != nil {
-				return false, err
-			}
-		case *host != "":
-			sent = []byte(requestHead(withAnyLabel(*host), *path, *headers, given(flags, "headers")))
-		}
+		sent = append(sent, strings.Repeat("x", *padding)...)
 		siege := &siege{
 			address: arguments[0], places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
 			half: *half, brief: *brief, tls: *secure, sent: sent, result: siegeResult{Errors: map[string]int{}},
@@ -102,48 +87,6 @@ func declareSiege(flags *flag.FlagSet) action {
 		return result.Opened > 0, nil
 	}
 }
-
-func withAnyLabel(name string) string {
-	if rest, any := strings.CutPrefix(name, "*."); any {
-		return anyLabel + "." + rest
-	}
-	return name
-}
-
-// requestHead is the head of a GET request, or the beginning of one whose headers don't end.
-func requestHead(host, path string, octets int, endless bool) string {
-	head := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: %s\r\n", path, host)
-	if endless {
-		return head + "X: " + strings.Repeat("x", octets)
-	}
-	return head + "\r\n"
-}
-
-// clientHello is the first flight of a TLS client.
-func clientHello(name string) ([]byte, error) {
-	recorder := &recordingConn{}
-	_ = tls.Client(recorder, &tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}).Handshake()
-	if len(recorder.written) == 0 {
-		return nil, fmt.Errorf("no hello can be made for %q", name)
-	}
-	return recorder.written, nil
-}
-
-// recordingConn keeps what is written and has nothing to read.
-type recordingConn struct {
-	net.Conn
-	written []byte
-}
-
-func (r *recordingConn) Write(data []byte) (int, error) {
-	r.written = append(r.written, data...)
-	return len(data), nil
-}
-func (*recordingConn) Read([]byte) (int, error)         { return 0, io.EOF }
-func (*recordingConn) SetReadDeadline(time.Time) error  { return nil }
-func (*recordingConn) SetWriteDeadline(time.Time) error { return nil }
-func (*recordingConn) SetDeadline(time.Time) error      { return nil }
-func (*recordingConn) Close() error                     { return nil }
 
 func (s *siege) run(ctx context.Context) siegeResult {
 	var all sync.WaitGroup
@@ -271,7 +214,7 @@ func (s *siege) message() []byte {
 }
 
 func randomLabel() string {
-	label := make([]byte, labelOctets)
+	label := make([]byte, len(anyLabel))
 	for i := range label {
 		label[i] = byte('a' + rand.IntN(26))
 	}

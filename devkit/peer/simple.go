@@ -1,4 +1,4 @@
-// Verbs of a few lines: probe-tcp, ping, move, remove, wait.
+// Verbs of a few lines: probe-tcp, ping, wait.
 package main
 
 import (
@@ -89,19 +89,6 @@ func ping(address netip.Addr, timeout time.Duration) error {
 		return os.ErrDeadlineExceeded
 	}
 	return err
-}
-
-// declareMove and declareRemove do what nobody can do from outside: rename and delete a file in a volume.
-func declareMove(*flag.FlagSet) action {
-	return func(_ context.Context, arguments []string, _ *printer) (bool, error) {
-		return true, os.Rename(arguments[0], arguments[1])
-	}
-}
-
-func declareRemove(*flag.FlagSet) action {
-	return func(_ context.Context, arguments []string, _ *printer) (bool, error) {
-		return true, os.Remove(arguments[0])
-	}
 }
 
 // declareWait is an agent that does nothing, to run the others in.
@@ -365,63 +352,4 @@ func serverOrFirst(server string) (string, error) {
 		return "", fmt.Errorf("%s names no server", resolvConf)
 	}
 	return net.JoinHostPort(config.Servers[0], config.Port), nil
-}
-
-// The verb netinfo: what a container sees of its network, and what it may do to it.
-
-type netinfo struct {
-	Addresses    []string `json:"addresses"` // address/prefix length, without loopback and IPv6 link-local
-	Routes       string   `json:"routes"`    // of IPv4, as in /proc/net/route
-	ResolvConf   string   `json:"resolv_conf"`
-	Capabilities uint64   `json:"capabilities"` // effective ones, a bit for each, as in linux/capability.h
-}
-
-func declareNetinfo(*flag.FlagSet) action {
-	return func(_ context.Context, _ []string, out *printer) (bool, error) {
-		found := netinfo{}
-		var err error
-		if found.Addresses, err = addresses(); err != nil {
-			return false, err
-		}
-		table, err := os.ReadFile("/proc/net/route")
-		if err != nil {
-			return false, err
-		}
-		found.Routes = string(table)
-		resolvConf, err := os.ReadFile(resolvConf)
-		if err != nil && !os.IsNotExist(err) {
-			return false, err
-		}
-		found.ResolvConf = string(resolvConf)
-		status, err := os.ReadFile("/proc/self/status")
-		if err != nil {
-			return false, err
-		}
-		_, rest, _ := bytes.Cut(status, []byte("\nCapEff:"))
-		if _, err := fmt.Sscanf(string(rest), "%x", &found.Capabilities); err != nil {
-			return false, err
-		}
-		out.print(found)
-		return true, nil
-	}
-}
-
-func addresses() ([]string, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, err
-	}
-	kept := []string{}
-	for _, one := range all {
-		prefix, err := netip.ParsePrefix(one.String())
-		if err != nil {
-			return nil, err
-		}
-		address := prefix.Addr()
-		if address.IsLoopback() || address.Is6() && address.IsLinkLocalUnicast() {
-			continue
-		}
-		kept = append(kept, prefix.String())
-	}
-	return kept, nil
 }

@@ -119,8 +119,9 @@ def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> Non
 def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:
     """Every request that was refused is on record or counted, with the agent that has sent it."""
     envoy = firewall.status()["siblings"][0]["address"]
-    flood = ("siege", f"{envoy}:80", "--count", "10", "--seconds", "3", "--host", "long.test", "--brief")
-    refused = agent.ask(*flood, "--path", f"/{'x' * 1000}").last["replied"]
+    sent = head(f"GET /{'x' * 1000} HTTP/1.1", "Host: long.test").hex()
+    flood = ("siege", f"{envoy}:80", "--count", "10", "--seconds", "3", "--hex", sent, "--brief")
+    refused = agent.ask(*flood).last["replied"]
     assert refused > 200
     until(lambda: _told(firewall, agent, "long.test") >= refused, TOLD_WITHIN)
 

@@ -9,6 +9,7 @@ import pytest
 from clawker_fw.diagnose.diagnosis import untracked
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import RULES, Firewall
+from devkit.hellos import client_hello
 from devkit.host import client
 from devkit.peers import Peer, Peers
 
@@ -43,7 +44,7 @@ def _begun(engine: PrivateEngine, attacker: Peer, envoy: str) -> int:
         return int(engine.run_in_network(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]).stdout)
 
     before = count()
-    hello = ("--hello", "refused.test", "--count", "20", "--seconds", "2")
+    hello = ("--hex", client_hello(b"refused.test").hex(), "--count", "20", "--seconds", "2")
     result = attacker.ask("siege", f"{envoy}:443", *hello).last
     assert result["opened"] > CONNECTIONS, result
     return count() - before

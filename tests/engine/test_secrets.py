@@ -145,7 +145,7 @@ def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
 
 def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -> None:
     """While an agent uses it, Envoy and the signer have it: not the agent, and no packet, file or volume."""
-    administrator, marker = Administrator(site.docker, peers), f"marker-{secrets.token_hex(8)}"
+    administrator, marker = Administrator(site.firewall.host, site.docker), f"marker-{secrets.token_hex(8)}"
     networks = [f"{site.firewall.project}-{end}" for end in ("net", "egress")]
     secret, siblings = header_forms(site.token), [site.firewall.container(each) for each in SIBLINGS]
     with administrator.capturing(*networks) as captured:
@@ -168,7 +168,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
     assert any(each.startswith("memory of /peer keepalive") for each in told.of(secret))
     assert {each.rpartition("/")[0] for each in quiet.files(secret)} == {site.log_folder(administrator)}
 
-    assert captured.summary["dropped"] == 0
+    assert captured.dropped == 0
     for network in networks:
         bridge = administrator.bridge(network)
         packets = [*captured.on(bridge)]
@@ -236,9 +236,9 @@ def test_a_watcher_gives_a_secret_again(site: Site) -> None:
         assert watched.stop() == 0
 
 
-def test_a_secret_at_rest_outlives_the_container(site: Site, peers: Peers) -> None:
+def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
     """By the user's word: it is in one file on the disk, which nobody else can read, until it is taken away."""
-    administrator, secret = Administrator(site.docker, peers), header_forms(site.token)
+    administrator, secret = Administrator(site.firewall.host, site.docker), header_forms(site.token)
     envoy, api = site.firewall.container("envoy"), "https://api.test/v1/rested"
 
     def on_the_disk() -> set[str]:

@@ -222,8 +222,10 @@ def test_no_other_way_out(site: Site) -> None:
         subprocess.run(site.world.argv("probe-tcp", target), check=True, capture_output=True)
     for target in (*outside, *beside, f"{agents[1]}:80"):  # nobody has the last one: agents have no gateway
         assert not site.agent.ask("probe-tcp", target, "--timeout", "500ms").ok, target
-    addresses = site.agent.ask("netinfo").last["addresses"]
-    assert [ip_network(address, strict=False) for address in addresses] == [agents]
+    command = ["nsenter", f"--net={site.agent.process()}/ns/net", "ip", "-json", "address"]
+    links = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found = [each for link in links for each in link["addr_info"] if each["scope"] == "global"]
+    assert [ip_network(f"{each['local']}/{each['prefixlen']}", strict=False) for each in found] == [agents]
 
 
 def test_docker_starts_agents(site: Site) -> None:

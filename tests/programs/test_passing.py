@@ -1,7 +1,6 @@
-"""What passes as it is through TLS that is looked into: streams, uploads, WebSockets, gRPC, large contents."""
+"""What passes as it is through TLS that is looked into: streams, uploads, gRPC, large contents."""
 
 import json
-import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -73,11 +72,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
         started = Inspecting(folder / "envoy", program(release), names.port, own, folder / "trusted")
         stack.callback(started.process.wait)
         stack.callback(started.process.terminate)
-        started.serve(
-            RuleSet.of(
-                [RuleEntry.model_validate({"dst": NAME, "port": PORT, "proto": "wss", "inspect": True}).rule()]
-            )
-        )
+        started.serve(RuleSet.of([RuleEntry.model_validate({"dst": NAME, "port": PORT, "inspect": True}).rule()]))
         until(started.serves)
         yield started, own[0]
 
@@ -136,31 +131,3 @@ def test_a_large_content_passes(agent: Agent) -> None:
         assert curl.stdout
         sizes = [len(part) for part in iter(lambda: curl.stdout.read(1 << 20) if curl.stdout else b"", b"")]
     assert (sum(sizes), curl.returncode) == (LARGE, 0)
-
-
-def test_a_websocket_passes_octets_both_ways(proxy: tuple[Inspecting, Path]) -> None:
-    """After the host has agreed, whatever either end sends."""
-    with proxy[0].connected(NAME) as agent:
-        lines = ("GET /websocket HTTP/1.1", f"Host: {NAME}", "Connection: Upgrade", "Upgrade: websocket", "", "")
-        agent.sendall("\r\n".join(lines).encode())
-        head = _until(agent, b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101 ")
-        for message in (b"\x81\x05hello", b"\x82\x00", bytes(range(256)) * 100):
-            agent.sendall(message)
-            assert _read(agent, len(message)) == message
-
-
-def _until(agent: ssl.SSLSocket, end: bytes) -> bytes:
-    content = b""
-    while not content.endswith(end):
-        content += _read(agent, 1)
-    return content
-
-
-def _read(agent: ssl.SSLSocket, count: int) -> bytes:
-    content = b""
-    while len(content) < count:
-        some = agent.recv(count - len(content))
-        assert some, content
-        content += some
-    return content
