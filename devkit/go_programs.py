@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from devkit.kept import KEPT, make_once
@@ -14,35 +12,21 @@ from hatch_build import compile_program, go_environment, toolchain
 
 
 def go_program(name: str) -> Path:
-    """Return the program of the folder of `devkit` with this name. It is kept by the digest of its files.
-
-    The folder's `go.mod` has only the modules that the program imports. Go adds the versions that these require,
-    and compares them with its checksum database.
-    """
+    """Return the program of the folder of `devkit` with this name. It is kept by the digest of its files."""
     source = Path(__file__).with_name(name)
     content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
-
-    def build(made: Path) -> None:
-        whole = shutil.copytree(source, made.with_name("source"))
-        subprocess.run([str(toolchain()), "get", "."], cwd=whole, env=go_environment(machine()), check=True)
-        compile_program(whole, made, machine())
-
-    return _kept(name, hashlib.sha256(content).hexdigest()[:16], build)
+    return _kept(name, hashlib.sha256(content).hexdigest()[:16], source, ".")
 
 
 def published_program(name: str, module: str, version: str, digest: str) -> Path:
     """Return the program below `cmd` of a published module."""
-
-    def build(made: Path) -> None:
-        compile_program(module_folder(module, version, digest), made, machine(), package=f"./cmd/{name}")
-
-    return _kept(name, version, build)
+    return _kept(name, version, module_folder(module, version, digest), f"./cmd/{name}")
 
 
-def _kept(name: str, version: str, build: Callable[[Path], None]) -> Path:
+def _kept(name: str, version: str, source: Path, package: str) -> Path:
     built = KEPT / name / f"{name}-{version}"
     built.parent.mkdir(parents=True, exist_ok=True)
-    make_once(built, build)
+    make_once(built, lambda made: compile_program(source, made, machine(), package=package))
     return built
 
 
