@@ -7,42 +7,26 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 0.01
 _PIECE = 8 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A program that has ended: what it printed, and its status; negative is the signal that ended it.
-
-    If it printed more than it may, `output` is more than that, and the program was killed.
-    """
-
-    output: bytes
-    status: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How long a program may run, in seconds, and how many octets it may print."""
-
-    seconds: float
-    octets: int
-
-
-def run_to_end(command: Sequence[str], bounds: Bounds, *, folder: Path, environment: Mapping[str, str]) -> Ended:
+def run_to_end(
+    command: Sequence[str], seconds: float, most: int, *, folder: Path, environment: Mapping[str, str]
+) -> tuple[bytes, int]:
     """Run a program in a folder. It inherits no terminal, and its complaints are dropped.
 
-    At its end, also by an error or an interruption here, what is left of its process group is killed.
+    Return what it printed, and its status; negative is the signal that ended it. If it printed more than `most`
+    octets, the output is more than that, and the program was killed. At its end, also by an error or an
+    interruption here, what is left of its process group is killed.
 
     Raises:
         OSError: when it can't be started.
         TimeoutError: when it does not end in time. It is killed.
     """
-    end = time.monotonic() + bounds.seconds
+    end = time.monotonic() + seconds
     with subprocess.Popen(
         command,
         cwd=folder,
@@ -54,19 +38,15 @@ def run_to_end(command: Sequence[str], bounds: Bounds, *, folder: Path, environm
         bufsize=0,
     ) as process:
         try:
-            output = _read(process, end, bounds.octets)
+            output = _read(process, end, most)
         finally:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
-    return Ended(output, process.returncode)
+    return output, process.returncode
 
 
 def _read(process: subprocess.Popen[bytes], end: float, most: int) -> bytes:
-    """Return what a process writes until it ends, or has written more than it may.
-
-    Raises:
-        TimeoutError: when it does not end in time.
-    """
+    """Return what a process writes until it ends, or has written more than it may."""
     written = b""
     while process.stdout:
         if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:

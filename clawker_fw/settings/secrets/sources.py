@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clawker_fw.background import in_background
 from clawker_fw.errors import SettingsError
-from clawker_fw.programs import Bounds, run_to_end
+from clawker_fw.programs import run_to_end
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretEntry, SourceEntry
 
@@ -131,16 +131,15 @@ def _file(name: str, source: SourceEntry, path: Path) -> bytes:
 def _output(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
     """Return what a program writes. It inherits no terminal, and what it complains of is shown to nobody."""
     command = list(source.command or ())
-    bounds = Bounds(COMMAND_SECONDS, _MOST_READ)
     try:
-        ended = run_to_end(command, bounds, folder=folder, environment=environment)
+        output, status = run_to_end(command, COMMAND_SECONDS, _MOST_READ, folder=folder, environment=environment)
     except TimeoutError as error:
         raise _failed(name, source, f"{command[0]} has not ended after {COMMAND_SECONDS:g} s") from error
     except OSError as error:
         raise _failed(name, source, f"{command[0]} can't be run: {error.strerror}") from error
-    if ended.status and len(ended.output) <= _MOST_READ:
-        raise _failed(name, source, f"{command[0]} failed with {ended.status}")
-    return ended.output
+    if status and len(output) <= _MOST_READ:
+        raise _failed(name, source, f"{command[0]} failed with {status}")
+    return output
 
 
 def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
