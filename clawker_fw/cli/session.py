@@ -16,7 +16,7 @@ from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError, unreadable_settings
 from clawker_fw.report import terminal
-from clawker_fw.settings.files import bounded
+from clawker_fw.settings.files import bounded, may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
@@ -288,19 +288,11 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
     from clawker_fw.settings.secrets.declared import default_path
 
     path = chosen.secrets or default_path()
-    if chosen.secrets or _may_exist(path):
+    if chosen.secrets or may_exist(path):
         secrets(chosen, loaded)
         return ()
     reason = f"needs a secret, and {path} is not here to say where it may go"
     return tuple(Remark(RemarkCode.SECRET_UNCHECKED, rule, reason) for rule, _ in injecting(loaded.rules.rules))
-
-
-def _may_exist(path: Path) -> bool:
-    """Whether a file exists, or can't be looked for: reading it then says why."""
-    try:
-        return path.exists()
-    except PermissionError:
-        return True
 
 
 def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":

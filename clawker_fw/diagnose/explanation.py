@@ -22,8 +22,6 @@ from clawker_fw.rules.ruleset import RuleSet, about_ports
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
 
-__all__ = ["Difference", "Explainer", "Explanation", "Near"]
-
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
 _ALIKE, _LABELS_ALIKE = 0.8, 0.6

@@ -25,16 +25,11 @@ def invalid(error: ValidationError, document: SettingsDocument, model: type[Base
     problems = [_problem(details, document, model) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
     hint = next((hint for _, _, hint in problems if hint), "")
-    return _error("settings-invalid", sentences, f"{document.source} has {len(sentences)} mistakes.", hint)
-
-
-def _error(
-    code: str, mistakes: Sequence[str], several: str, hint: str, places: Sequence[str] = ()
-) -> SettingsError:
-    """Return the error about one mistake, with its `places`, or about `several`."""
-    if len(mistakes) == 1:
-        return SettingsError(code, f"{mistakes[0]}.", context=places, hint=hint)
-    return MistakesError(code, several, mistakes=mistakes, hint=hint)
+    if len(sentences) == 1:
+        return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
+    return MistakesError(
+        "settings-invalid", f"{document.source} has {len(sentences)} mistakes.", mistakes=sentences, hint=hint
+    )
 
 
 def _problem(
@@ -105,13 +100,16 @@ def contradicting(error: ConflictsError) -> SettingsError:
         if any(rule.preset for each in error.conflicts for rule in each.rules)
         else "Keep one of the two."
     )
-    conflicts = error.conflicts
-    found = [f"{each.second.place}: {each.sentence}" for each in conflicts]
-    places = tuple(dict.fromkeys(rule.place for rule in conflicts[0].rules))
-    if len(found) > 1:
-        found = [f"{text}, {each.first.place}" for text, each in zip(found, conflicts, strict=True)]
-    several = f"{len(found)} pairs of rules contradict each other."
-    return _error("rules-contradict", found, several, keep, places)
+    found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
+    if len(found) == 1:
+        context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
+        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
+    return MistakesError(
+        "rules-contradict",
+        f"{len(found)} pairs of rules contradict each other.",
+        mistakes=[f"{text}, {each.first.place}" for text, each in zip(found, error.conflicts, strict=True)],
+        hint=keep,
+    )
 
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
@@ -121,5 +119,11 @@ def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
         if any(each.rule and each.rule.preset for each in found)
         else "Change the rule, or take the promise back."
     )
-    several = f"The rules break what is promised of them, {len(found)} times."
-    return _error("promise-broken", [str(each) for each in found], several, change, found[0].places)
+    if len(found) == 1:
+        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
+    return MistakesError(
+        "promise-broken",
+        f"The rules break what is promised of them, {len(found)} times.",
+        mistakes=[str(each) for each in found],
+        hint=change,
+    )
