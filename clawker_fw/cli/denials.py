@@ -55,9 +55,6 @@ def denials(
     as_rules: Annotated[
         bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
     ] = False,
-    trials: Annotated[
-        bool, typer.Option("--conformance", help="Also what `clawker-fw conformance` has tried.")
-    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents were refused, why, and what would allow it.
@@ -94,7 +91,7 @@ def denials(
     from clawker_fw.report import denials as report
     from clawker_fw.report import terminal
 
-    wanted = Selection(agent, frozenset(reason or ()), top, trials)
+    wanted = Selection(agent, frozenset(reason or ()), top)
     now = engine.clock()  # the records have the engine's times
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)

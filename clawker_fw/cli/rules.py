@@ -13,9 +13,7 @@ from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.denials.usage import Editing
     from clawker_fw.model import Usage
-    from clawker_fw.settings.loaded import Loaded
 
 rules_app = group("rules", "List, check and edit the rules.")
 
@@ -125,7 +123,7 @@ def unused_rules(
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(found, within, known, _editing(context.obj, loaded)):
+    for line in report.unused_lines(found, within, known, loaded.source, context.obj.words):
         terminal.tell(line)
 
 
@@ -171,10 +169,3 @@ def _usage(chosen: Options) -> "Usage":
     from clawker_fw.denials.usage import read
 
     return read(session.connect_reader(chosen), chosen.project)
-
-
-def _editing(chosen: Options, loaded: "Loaded") -> "Editing":
-    from clawker_fw.denials.usage import Editing
-
-    explainer = session.explainer(chosen, loaded, time.time())
-    return Editing(str(loaded.source or ""), chosen.words, explainer.simulator)

@@ -16,7 +16,7 @@ from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError, unreadable_settings
 from clawker_fw.report import terminal
-from clawker_fw.settings.files import bounded
+from clawker_fw.settings.files import bounded, may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
@@ -155,13 +155,13 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
-    variable, editable = loaded.rules_variable, None
+    variable, there = loaded.rules_variable, None
     if not variable:
         try:
-            editable = rules_file.editable(chosen.config, os.environ)
+            there = rules_file.rules_there(chosen.config, os.environ)
         except SettingsError:  # there is no file
             variable = "the settings"
-    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
+    return Explainer(loaded.rules, now, variable, loaded.promises, there=there, options=chosen.words)
 
 
 def last_good(chosen: Options) -> Path:
@@ -288,19 +288,11 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
     from clawker_fw.settings.secrets.declared import default_path
 
     path = chosen.secrets or default_path()
-    if chosen.secrets or _may_exist(path):
+    if chosen.secrets or may_exist(path):
         secrets(chosen, loaded)
         return ()
     reason = f"needs a secret, and {path} is not here to say where it may go"
     return tuple(Remark(RemarkCode.SECRET_UNCHECKED, rule, reason) for rule, _ in injecting(loaded.rules.rules))
-
-
-def _may_exist(path: Path) -> bool:
-    """Whether a file exists, or can't be looked for: reading it then says why."""
-    try:
-        return path.exists()
-    except PermissionError:
-        return True
 
 
 def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":

@@ -34,13 +34,12 @@ class Denial:
 class Selection:
     """What was asked for: refusals of an agent, by its name or address, for some reasons, and at most how many.
 
-    What `conformance` has tried is taken only with `trials`, or if it is the agent that was asked for.
+    What `conformance` has tried is taken only if an agent was asked for.
     """
 
     agent: str = ""
     reasons: frozenset[Reason] = frozenset()
     top: int | None = None
-    trials: bool = False
 
     def takes(self, counted: Counted, name: str) -> bool:
         """Whether a refusal was asked for. `name` is the agent's."""
@@ -51,7 +50,7 @@ class Selection:
 
     def leaves_out(self, address: str, agents: AgentNames) -> bool:
         """Whether what was refused to an address is left out, because `conformance` has tried it."""
-        return agents.is_trial(address) and not (self.trials or self.agent)
+        return agents.is_trial(address) and not self.agent
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,8 +67,13 @@ class Question:
 
     @property
     def international(self) -> International | None:
-        """What an international name looks like; None for other names."""
-        return international(self.target.name)
+        """What an international name looks like, and in which scripts that is; None for other names."""
+        labels = [idna.decode(each) if each.startswith("xn--") else each for each in self.target.name.split(".")]
+        letters = ".".join(labels)
+        if letters == self.target.name:
+            return None
+        of_labels = "".join(each for each in labels if not each.isascii())
+        return International(letters, tuple(sorted({_script(each) for each in of_labels if each.isalpha()})))
 
     def allow_until(self, time: str = "") -> AllowCommand:
         """Return what allows it for a time, such as `30m`, or always."""
@@ -108,16 +113,6 @@ def _readable(labels: list[str]) -> bool:
         return all(idna.decode(each) for each in labels if each.startswith("xn--"))
     except (idna.IDNAError, UnicodeError):
         return False
-
-
-def international(name: str) -> International | None:
-    """Return what an international name looks like, and in which scripts that is; None for other names."""
-    labels = [idna.decode(each) if each.startswith("xn--") else each for each in name.split(".")]
-    letters = ".".join(labels)
-    if letters == name:
-        return None
-    of_labels = "".join(each for each in labels if not each.isascii())
-    return International(letters, tuple(sorted({_script(each) for each in of_labels if each.isalpha()})))
 
 
 def _script(letter: str) -> str:

@@ -13,11 +13,10 @@ from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.edits import Addition, EditResult, Written, add
+from clawker_fw.settings.edit.edits import Addition, EditResult, Written, add, identity
 from clawker_fw.settings.edit.rules_file import Decide
 from clawker_fw.settings.edit.splice import Edit
 
@@ -96,20 +95,11 @@ def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> 
     wanted = _addition(question, reply, _note(question, who, now), now)
 
     def decide(there: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
-        same = (each.rule for each in there if _same(each.rule, wanted.rule))
+        same = (each.rule for each in there if identity(each.rule) == identity(wanted.rule))
         old = next((each.note.partition(_ASKED_BY)[0] for each in same), "")
         return add(there, [replace(wanted, note=f"{old}{wanted.note}"[:_LONGEST_NOTE])], now.timestamp())
 
     return decide
-
-
-def _same(one: Rule, other: Rule) -> bool:
-    return (one.destination, one.protocol, one.written_port, one.action) == (
-        other.destination,
-        other.protocol,
-        other.written_port,
-        other.action,
-    )
 
 
 def require_kept(question: Question, reply: Allow | Deny, before: RuleSet, after: RuleSet, now: float) -> None:

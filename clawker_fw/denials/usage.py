@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
-from clawker_fw.diagnose.simulation import Simulator
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import RefusedError
 from clawker_fw.fwctl import HelperReader
@@ -144,23 +144,14 @@ def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
     return tuple(each for each in found if each.last is None or each.last < period.begin)
 
 
-@dataclass(frozen=True, slots=True)
-class Editing:
-    """The file that commands edit, the options that they need for the same stack, and what simulates them."""
+def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
+    """Return the command that removes a rule from the settings file, or what else to do.
 
-    file: str
-    options: tuple[str, ...]
-    simulator: Simulator
-
-
-def removing(rule: Rule, editing: Editing) -> str:
-    """Return the command that removes a rule, or what else to do.
-
-    Behind a command that would let a wider rule decide, a comment says so.
+    The command needs `options` for the same stack.
     """
     if rule.preset:
         return f"write `{{preset: {rule.preset}, without: [{rule.destination}]}}` in `presets`"
-    if not rule.place.startswith(f"{editing.file}, line "):
+    if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
     name = rule.host or str(rule.destination)
     words = (
@@ -172,9 +163,7 @@ def removing(rule: Rule, editing: Editing) -> str:
         *(["--"] if name.startswith("-") else []),
         name,
     )
-    opener = editing.simulator.opener(rule)
-    more = f"  # then {opener} decides, which allows more" if opener else ""
-    return f"{shlex.join(('clawker-fw', *editing.options, *words))}{more}"
+    return shlex.join(("clawker-fw", *options, *words))
 
 
 def _named(rule: Rule) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.rules.destination import Destination
-from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, paths_of
+from clawker_fw.rules.path_words import require_decisive
 from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.promises import Promise, PromiseKind, broken
@@ -20,8 +20,6 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Written
-from clawker_fw.settings.edit.rules_file import Editable
-from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
@@ -113,30 +111,25 @@ class Access(NamedTuple):
 class Outcome:
     """What a command does. `allows` says that it allows what was refused, and takes nothing from any rule.
 
-    `opens` is what it allows beside that. `elsewhere` is a rule that it would have to change and can't, and
-    `by_hand` a file to which it can't add one. `secret` is the one that goes with the request then.
+    `opens` is what it allows beside that. `elsewhere` is a rule outside the settings file, which it would have to
+    change and can't. `secret` is the one that goes with the request then.
     """
 
     command: AllowCommand
     allows: bool = False
     opens: tuple[Opened, ...] = ()
     elsewhere: Rule | None = None
-    by_hand: str = ""
     secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The rule that a command names, and all rules around it before and after the command.
-
-    `elsewhere` is one that it would have to change and can't. `by_hand` is the file, if it can add none there.
-    """
+    """The rule that a command names, and all rules around it before and after the command."""
 
     rule: Rule
     before: tuple[Rule, ...]
     after: tuple[Rule, ...]
-    elsewhere: Rule | None = None
-    by_hand: str = ""
+    elsewhere: Rule | None
 
 
 class Simulator:
@@ -147,10 +140,8 @@ class Simulator:
         there: Sequence[Written],
         promises: Iterable[Promise],
         now: float,
-        editable: Editable | None = None,
     ) -> None:
-        """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
-        self._editable = editable
+        """Take all rules with their places. `now` is in seconds since 1970."""
         self._there = there
         self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
@@ -180,7 +171,7 @@ class Simulator:
                     return nothing
                 met, secret = True, now.secret
         in_order = tuple(each for each in Opened if each in opened)
-        return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
+        return Outcome(command, met, in_order, change.elsewhere, secret)
 
     def _change(self, command: AllowCommand) -> "_Change | None":
         """Return the rules before and after a command, as far as it can change anything; None if it is refused."""
@@ -193,35 +184,14 @@ class Simulator:
             after = edits.resulting((one.rule for one in near), addition)
             for rule in after:
                 if rule.paths:
-                    _require_valid(rule.paths)
+                    require_decisive(rule.paths)
             changed = RuleSet.of(after).rules
         except (RefusedError, ValueError):  # of the command line, of paths, of rules that contradict each other
             return None
         if broken(self._never, RuleSet(changed)):
             return None
-        elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
-        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
-        by_hand = "" if fits or self._editable is None else str(self._editable.path)
-        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
-
-    def _is_editable(self, one: Written) -> bool:
-        """Whether commands can change a rule: it is in their file, in a form that can be edited."""
-        if one.position is None:
-            return False
-        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
-
-    def opener(self, rule: Rule) -> Rule | None:
-        """Return a rule that would decide, and allow more, if `rules remove` removed this one."""
-        removal = edits.Removal(rule.destination, rule.protocol, rule.written_port, rule.action, rule.host)
-        near = tuple(one.rule for one in self._near(rule.destination))
-        rest = tuple(each for each in near if not removal.matches(each))
-        before, after = (Policy(RuleSet(rules).at(self._now)) for rules in (near, rest))
-        target = Target(next(iter(rule.names)), rule.protocol or Protocol.HTTPS, rule.port or 0)
-        for probe in _probes(_Change(rule, near, rest), Wanted(target)):
-            was, now = _access(before, probe), _access(after, probe)
-            if now and now.widens(was):
-                return after.decide(probe.name, probe.protocol, probe.port).rule
-        return None
+        elsewhere = next((near[place].rule for place in edit.changed if near[place].position is None), None)
+        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere)
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may decide something for what a rule for the destination is for."""
@@ -242,32 +212,6 @@ class Simulator:
             if decided.allowed:
                 return decided.rule
         return None
-
-
-def _require_valid(paths: Paths) -> None:
-    """Require that paths can be written like this.
-
-    Raises:
-        ValueError: when some of it could never decide anything, or there are too many.
-    """
-    injection = paths.injection
-    entries = [
-        PathEntry(
-            path=rule.written,
-            methods=rule.methods,
-            action=PathAction.DENY if rule.denies else PathAction.ALLOW,
-        )
-        for rule in paths.rules
-    ]
-    paths_of(
-        entries,
-        PathAction.ALLOW if paths.others else PathAction.DENY,
-        {repository.name: repository.access for repository in paths.repositories},
-        lfs=paths.lfs,
-        verify=paths.verify,
-        inject=InjectEntry(secret=injection.secret, paths="any") if injection else None,
-        websocket=paths.websocket,
-    )
 
 
 def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:

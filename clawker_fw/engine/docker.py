@@ -6,7 +6,7 @@ all later versions have in common.
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -17,7 +17,7 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine import archive, failures, host_network, pulling, requirements, streams, swarm
 from clawker_fw.engine.failures import FAILURES, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
@@ -269,7 +269,7 @@ class DockerEngine:
 
         def wait() -> int:
             with translated(waiting), response:
-                return int(json.loads(streams.read(response, bounds.COMPLAINT))["StatusCode"])
+                return int(response.json()["StatusCode"])
 
         return in_background(wait)
 
@@ -348,7 +348,7 @@ class DockerEngine:
                 on_progress(min(1.0, sent / size))
 
         with translated("load an image"):
-            self._drain(self._progress("/images/load", self._client.timeout, data=counted()), lambda _: None)
+            self._progress("/images/load", self._client.timeout, lambda _: None, data=counted())
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
         """`on_progress` is called several times a second, also while nothing arrives."""
@@ -373,13 +373,13 @@ class DockerEngine:
                 name, tag = utils.parse_repository_tag(_without_tag(reference))
                 registry, _ = auth.resolve_repository_name(name)
                 login = auth.get_config_header(self._client, registry)
-                lines = self._progress(
+                self._progress(
                     "/images/create",
                     pulling.STALLED_SECONDS,
+                    on_line,
                     params={"fromImage": name, "tag": tag or "latest"},
                     headers={"X-Registry-Auth": login} if login else {},
                 )
-                self._drain(lines, on_line)
         except TimeoutError as error:
             raise pulling.stalled(reference) from error
         except errors.DockerException as error:
@@ -390,19 +390,15 @@ class DockerEngine:
         self,
         path: str,
         silence: float,
+        on_line: Callable[[Mapping[str, Any]], None],
         **options: Any,  # noqa: ANN401 - those of `requests`
-    ) -> Generator[Any, None, None]:
-        """Send a request, and yield the lines of JSON that the engine answers with while it works on it."""
+    ) -> None:
+        """Send a request, and read the lines of JSON about its progress. One with an error ends the call."""
         with self._client.open_response("POST", path, silence, **options) as response:
-            yield from streams.json_lines(streams.contents(response))
-
-    @staticmethod
-    def _drain(stream: Iterator[Any], on_line: Callable[[Mapping[str, Any]], None]) -> None:
-        """Read a stream of JSON objects to its end. An error in the stream makes the whole call fail."""
-        for line in stream:
-            if "error" in line:
-                raise errors.DockerException(line["error"])
-            on_line(line)
+            for line in streams.json_lines(streams.contents(response)):
+                if "error" in line:
+                    raise errors.DockerException(line["error"])
+                on_line(line)
 
     def remove_image(self, reference: str) -> None:
         with suppress(NotFoundError, ConflictError), translated(f"remove image {reference}"):

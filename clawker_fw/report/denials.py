@@ -159,8 +159,7 @@ class DenialsDocument(Document):
     """Refusals that Envoy has only counted, because they came too fast: since it started and by whatever agent. 0
     with `--agent`."""
     tried: NonNegativeInt
-    """How often something was refused to `conformance` that is left out here; 0 with `--conformance` or
-    `--agent`."""
+    """How often something was refused to `conformance` that is left out here; 0 with `--agent`."""
     gaps: tuple[Gap, ...]
     """Where lines of a sibling's log are missing, because the engine could not write them, as on a full disk."""
 
@@ -222,7 +221,8 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield f"{answer.unattributed:,} more refusals, which came too fast, of agents that Envoy can't tell apart."
     yield from map(_gap, answer.gaps)
     if answer.tried:
-        yield f"{answer.tried:,} refusals to `clawker-fw conformance` are left out; --conformance shows them."
+        left_out = f"{answer.tried:,} refusals to `clawker-fw conformance` are left out"
+        yield f"{left_out}; --agent PROJECT-conformance shows them."
 
 
 def told_report(told: Denial | Gap) -> RenderableType:

@@ -216,8 +216,6 @@ def paths_of(
     Raises:
         ValueError: when some of it could never decide anything, or it is more than is supported.
     """
-    if len(entries) > MOST_PATHS:
-        raise ValueError(f"there are {len(entries):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
     if len(git) > MOST_REPOSITORIES:
         raise ValueError(f"`git` has {len(git):,} repositories; {MOST_REPOSITORIES} are the most of a rule")
     if lfs and not git:
@@ -230,12 +228,23 @@ def paths_of(
         raise ValueError("`path_default: deny` leaves nothing: there is no path that is allowed")
     injection = _injection(inject, others=others, git=bool(git), verify=verify)
     made = Paths(rules, repositories, others, lfs, verify, injection, websocket)
-    strict = made.strict
+    require_decisive(made)
+    return made
+
+
+def require_decisive(made: Paths) -> None:
+    """Require of each rule for a path that it decides something, and no less or more than it seems to.
+
+    Raises:
+        ValueError: when one does not, or there are too many.
+    """
+    rules, strict = made.rules, made.strict
+    if len(rules) > MOST_PATHS:
+        raise ValueError(f"there are {len(rules):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
     for position, rule in enumerate(rules):
         _require_unambiguous(rule, strict=strict)
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
-    return made
 
 
 def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bool) -> Injection | None:

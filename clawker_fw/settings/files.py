@@ -60,6 +60,14 @@ def bounded(path: Path, *, regular: bool = False) -> bytes:
     raise OSError(f"it is longer than {MOST_OCTETS:,} octets")
 
 
+def may_exist(path: Path) -> bool:
+    """Whether a file exists, or can't be looked for: reading it then says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 

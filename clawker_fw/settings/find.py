@@ -9,7 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.files import bounded
+from clawker_fw.settings.files import bounded, may_exist
 
 FILE_NAME = "clawker-fw.yaml"
 
@@ -22,18 +22,14 @@ _PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
-    """Return the settings file, if there is one, and a description of where it was found, empty if it was named.
-
-    Raises:
-        SettingsError: when a path can't be checked.
-    """
+    """Return the settings file, if there is one, and where it was found, in words; empty if it was named."""
     if named:
         return named, ""
     here = Path(FILE_NAME)
-    if _is_there(here):
+    if may_exist(here):
         return here, "the current folder"
     users = users_file()
-    return (users, "the user's config folder") if _is_there(users) else (None, "the environment")
+    return (users, "the user's config folder") if may_exist(users) else (None, "the environment")
 
 
 def users_file() -> Path:
@@ -70,15 +66,3 @@ def project_of(named: Path | None) -> str:
             hint=f"Write it as `project: {DEFAULT_PROJECT}`.",
         )
     return value["name"]
-
-
-def _is_there(path: Path) -> bool:
-    """Return whether the file exists. If that can't be checked, it is an error, because it may exist."""
-    try:
-        return path.exists()
-    except OSError as error:
-        raise SettingsError(
-            "settings-unreadable",
-            f"Whether {path} exists can't be checked: {error.strerror}.",
-            hint="Name the settings file with --config.",
-        ) from error

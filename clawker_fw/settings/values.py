@@ -4,7 +4,6 @@ pydantic validates them as parts of the settings file (`model.py`).
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Annotated, Any
@@ -61,15 +60,6 @@ def _endpoint(text: str) -> str:
     return f"{_host(host)}:{int(port)}"
 
 
-def _named(what: str, without: str) -> Callable[[str], str]:
-    def named(text: str) -> str:
-        if text:
-            return text
-        raise ValueError(f"the name of the {what} is empty; leave the setting out {without}")
-
-    return named
-
-
 def _subnet(value: object) -> IPv4Network:
     network = IPv4Network(str(value))
     if not SHORTEST_SUBNET_PREFIX <= network.prefixlen <= LONGEST_SUBNET_PREFIX:
@@ -93,8 +83,7 @@ Idle = Annotated[float, Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION), BeforeVali
 Port = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_PORT)]
 Host = Annotated[Text, AfterValidator(_host)]
 Endpoint = Annotated[Text, AfterValidator(_endpoint)]
-Folder = Annotated[Text, AfterValidator(_named("folder", "to use certificates that are made here"))]
-SettingsFile = Annotated[Text, AfterValidator(_named("file", "for public authorities alone"))]
+NamedPath = Annotated[Text, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processors = Annotated[int, Field(strict=True, ge=1, le=MOST_PROCESSORS)]
 Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=MOST_MEMORY), BeforeValidator(parse_memory)]
@@ -147,7 +136,7 @@ class OtelSettings(_Section):
     server_name: Host | None = _setting(
         None, "The name in the collector's certificate, if it is not the endpoint's host."
     )
-    certs_dir: Folder | None = _setting(
+    certs_dir: NamedPath | None = _setting(
         None,
         "A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
         "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an "
@@ -167,7 +156,7 @@ class OtelSettings(_Section):
 class InspectionSettings(_Section):
     """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
 
-    ca_file: SettingsFile | None = _setting(
+    ca_file: NamedPath | None = _setting(
         None,
         "A file with further authorities (PEM) that hosts may prove their names by, relative to this "
         "file. Public ones always count. A change replaces Envoy.",

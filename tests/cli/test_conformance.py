@@ -137,18 +137,19 @@ def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: Memory
     resolver.log.append(record(source=source, protocol="dns", name="a.example", port=53, reason="no-rule"))
     proxy.log.append(record(source=source, protocol="tcp", name="", port=9901, reason="no-rule", suppressed=3))
     assert command("denials").out == (
-        "Nothing was refused.\n5 refusals to `clawker-fw conformance` are left out; --conformance shows them.\n"
+        "Nothing was refused.\n5 refusals to `clawker-fw conformance` are left out; "
+        "--agent PROJECT-conformance shows them.\n"
     )
     document = command.json("denials")
     assert (document["denials"], document["suppressed"], document["tried"]) == ([], [], 5)
-    for asked in (["--conformance"], ["--agent", "clawker-conformance"]):
-        shown = command.json("denials", *asked)
-        assert {each["agent"] for each in shown["denials"]} == {"clawker-conformance"}
-        assert shown["suppressed"] == [{"agent": "clawker-conformance", "address": TRIAL, "times": 3}]
-        assert (len(shown["denials"]), shown["tried"]) == (2, 0)
-        assert {each["remedy"]["command"] for each in shown["denials"]} == {None}
-        assert "Nothing has to be allowed" in command("denials", *asked).out
-        assert "rules: []" in command("denials", *asked, "--as-rules").out
+    asked = ("--agent", "clawker-conformance")
+    shown = command.json("denials", *asked)
+    assert {each["agent"] for each in shown["denials"]} == {"clawker-conformance"}
+    assert shown["suppressed"] == [{"agent": "clawker-conformance", "address": TRIAL, "times": 3}]
+    assert (len(shown["denials"]), shown["tried"]) == (2, 0)
+    assert {each["remedy"]["command"] for each in shown["denials"]} == {None}
+    assert "Nothing has to be allowed" in command("denials", *asked).out
+    assert "rules: []" in command("denials", *asked, "--as-rules").out
     status = command.json("status")
     assert status["refusals"] == []
     assert "a.example" not in command("status").out

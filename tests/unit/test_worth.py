@@ -1,18 +1,16 @@
 """What rules are worth: which uses belong to which rule, by the rules of now."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.usage import Editing, removing, together, worths
-from clawker_fw.diagnose.simulation import Simulator
+from clawker_fw.denials.usage import removing, together, worths
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.settings.edit.edits import Written
 from devkit.stacks import rule_set
 from devkit.strategies import rule_sets
 
@@ -115,26 +113,11 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
     }
 
 
-REMOVE = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
-
-
-@pytest.mark.parametrize(
-    ("entries", "advice"),
-    [
-        (("a.test", ".test.test"), REMOVE),
-        (
-            ({"dst": "a.test", "path_rules": [{"path": "/v1"}]}, {"dst": ".test", "force": True}),
-            f"{REMOVE}  # then https .test:443 decides, which allows more",
-        ),
-    ],
-)
-def test_what_becomes_of_the_rest_is_said(entries: Any, advice: str) -> None:  # noqa: ANN401
-    """A removal may let a wider rule decide."""
-    rules = [replace(rule, place="fw.yaml, line 3") for rule in rule_set(*entries)[1].rules]
-    written = [Written(rule, position) for position, rule in enumerate(rules)]
-    editing = Editing("fw.yaml", ("--project", "x y"), Simulator(written, (), NOW))
-    (rule,) = (rule for rule in rules if rule.destination.name == "a.test")
-    assert removing(rule, editing) == advice
+def test_the_command_that_removes_a_rule_names_just_this_one() -> None:
+    """With its protocol, port and action, for the same stack."""
+    (rule,) = (replace(each, place="fw.yaml, line 3") for each in rule_set("a.test")[1].rules)
+    command = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
+    assert removing(rule, Path("fw.yaml"), ("--project", "x y")) == command
 
 
 def test_both_envoys_while_one_is_replaced() -> None:

@@ -163,15 +163,15 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
     """
     known: dict[object, list[Written]] = {}
     for each in there:
-        known.setdefault(_identity(each.rule), []).append(each)
+        known.setdefault(identity(each.rule), []).append(each)
     end = sum(each.position is not None for each in there)
     changed: dict[int, Fields] = {}
     added: list[Fields] = []
     results = []
     for addition in additions:
-        same = known.get(_identity(addition.rule), [])
+        same = known.get(identity(addition.rule), [])
         if not same:
-            known[_identity(addition.rule)] = [Written(addition.rule, end)]
+            known[identity(addition.rule)] = [Written(addition.rule, end)]
             results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
@@ -199,9 +199,9 @@ def resulting(there: Iterable[Rule], addition: Addition) -> list[Rule]:
     Raises:
         RefusedError: when a rule would allow less.
     """
-    same = _identity(addition.rule)
-    after = [addition.onto(rule) if _identity(rule) == same else rule for rule in there]
-    return after if any(_identity(rule) == same for rule in after) else [*after, addition.rule]
+    same = identity(addition.rule)
+    after = [addition.onto(rule) if identity(rule) == same else rule for rule in there]
+    return after if any(identity(rule) == same for rule in after) else [*after, addition.rule]
 
 
 def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
@@ -263,7 +263,8 @@ def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditRes
     return [each if each.position is None else replace(each, place=places[each.position]) for each in results]
 
 
-def _identity(rule: Rule) -> object:
+def identity(rule: Rule) -> object:
+    """Return what a command means by the same rule: it changes one, and adds none."""
     return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
 
 

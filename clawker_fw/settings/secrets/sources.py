@@ -1,16 +1,19 @@
 """Obtaining secrets from where the user says that they are. What a source prints is in no message."""
 
 import os
+import select
+import signal
+import subprocess
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.background import in_background
 from clawker_fw.errors import SettingsError
-from clawker_fw.programs import Bounds, run_to_end
 from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretEntry, SourceEntry
 
@@ -21,6 +24,8 @@ _MOST_READ = 2 * LONGEST_SECRET
 
 COMMAND_SECONDS = 30.0
 """How long a program may run. A file may take as long to be read, from a file system that hangs."""
+
+_POLL_SECONDS, _PIECE = 0.01, 8 << 10
 
 _SPARE_SECONDS = 1.0
 """For the end of a program that is killed."""
@@ -130,17 +135,16 @@ def _file(name: str, source: SourceEntry, path: Path) -> bytes:
 
 def _output(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
     """Return what a program writes. It inherits no terminal, and what it complains of is shown to nobody."""
-    command = list(source.command or ())
-    bounds = Bounds(COMMAND_SECONDS, _MOST_READ)
+    command = source.command or ()
     try:
-        ended = run_to_end(command, bounds, folder=folder, environment=environment)
+        output, status = _run(command, folder, environment)
     except TimeoutError as error:
         raise _failed(name, source, f"{command[0]} has not ended after {COMMAND_SECONDS:g} s") from error
     except OSError as error:
         raise _failed(name, source, f"{command[0]} can't be run: {error.strerror}") from error
-    if ended.status and len(ended.output) <= _MOST_READ:
-        raise _failed(name, source, f"{command[0]} failed with {ended.status}")
-    return ended.output
+    if status and len(output) <= _MOST_READ:
+        raise _failed(name, source, f"{command[0]} failed with {status}")
+    return output
 
 
 def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
@@ -149,3 +153,56 @@ def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
         f"The secret {name} can't be obtained from its {_NOUNS[source.kind]}: {problem}.",
         hint="Run what `from` names as the same user; `clawker-fw secrets check` tries all of them.",
     )
+
+
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[bytes, int]:
+    """Run a program, and return what it printed, and its status; negative is the signal that ended it.
+
+    If it printed more than it may, the output is more than that, and it was killed. At its end, also by an error
+    or an interruption here, what is left of its process group is killed.
+
+    Raises:
+        OSError: when it can't be started.
+        TimeoutError: when it does not end in time. It is killed.
+    """
+    end = time.monotonic() + COMMAND_SECONDS
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        bufsize=0,
+    ) as process:
+        try:
+            output = _read(process, end)
+        finally:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
+    return output, process.returncode
+
+
+def _read(process: subprocess.Popen[bytes], end: float) -> bytes:
+    """Return what a process writes until it ends, or has written more than it may."""
+    written = b""
+    while process.stdout:
+        if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+            raise TimeoutError
+        piece = process.stdout.read(_PIECE)
+        written += piece
+        if len(written) > _MOST_READ:
+            return written
+        if not piece:
+            break
+    _await_end(process.pid, end)
+    return written
+
+
+def _await_end(process: int, end: float) -> None:
+    """Wait until a process has ended, and leave its id taken, so that its group can be told from another's."""
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(_POLL_SECONDS)
