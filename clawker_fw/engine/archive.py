@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
 from clawker_fw.model import File, Files
@@ -16,9 +17,6 @@ from clawker_fw.stack.files import FOLDER, found
 
 CHUNK = 1 << 16
 """Bytes per read. Chunks are small enough for the allocator to return them to the system."""
-
-MOST_OCTETS, MOST_ENTRIES = 512 << 20, 100_000
-"""Of a volume: a container chooses what is in it. A sibling's program and rules take less than a tenth of both."""
 
 _NOBODY = 65534
 """The owner that a container sees for a file whose owner is not in its user namespace (user_namespaces(7))."""
@@ -49,7 +47,7 @@ def unpack(
     chunks: Iterator[bytes],
     known: Files = NOTHING,
     root: tuple[int, int] = (0, 0),
-    most: int = MOST_OCTETS,
+    most: int = bounds.VOLUME,
 ) -> dict[str, File]:
     """Return the files of a tar by their path below its single top folder.
 
@@ -64,8 +62,8 @@ def unpack(
     stream = IteratorReader(_bounded(chunks, most))
     with _readable(), tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         for number, member in enumerate(archive):
-            if number == MOST_ENTRIES:
-                raise tarfile.ReadError(f"there are more than {MOST_ENTRIES:,}")
+            if number == bounds.ENTRIES:
+                raise tarfile.ReadError(f"there are more than {bounds.ENTRIES:,}")
             path = member.name.partition("/")[2]
             if content := archive.extractfile(member) if member.isfile() else None:
                 before, file = known.get(path), _found(content.read(), member, root)

@@ -17,7 +17,7 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, failures, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
 from clawker_fw.engine.failures import FAILURES, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
@@ -269,7 +269,7 @@ class DockerEngine:
 
         def wait() -> int:
             with translated(waiting), response:
-                return int(response.json()["StatusCode"])
+                return int(json.loads(streams.read(response, bounds.COMPLAINT))["StatusCode"])
 
         return in_background(wait)
 

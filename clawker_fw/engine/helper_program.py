@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.failures import require_room, translated
 from clawker_fw.engine.outputs import EXIT_SECONDS, dialogue, exit_code, outputs
 from clawker_fw.engine.transport import Client
@@ -38,26 +39,30 @@ def run_in_helper(
         talk = dialogue(client, identity, sent, silence) if sent else outputs(client, identity, silence)
         with closing(talk) as written:
             for stdout, stderr in written:
-                complaint += stderr
+                complaint = (complaint + stderr)[: bounds.COMPLAINT]
                 *lines, rest = (rest + stdout).split(b"\n")
+                if len(rest) > bounds.HELPER:
+                    raise bounds.too_long("an answer of fwctl", bounds.HELPER)
                 for line in lines:
                     try:
                         answer = json.loads(line)
                     except ValueError:  # the engine's message on why the helper did not run
-                        complaint += line
+                        complaint = (complaint + line)[: bounds.COMPLAINT]
                         continue
                     on_line(answer)
         code = exit_code(client, identity)
-    words = (complaint or rest).decode(errors="replace").strip()
     if code is None:
         raise EngineError(
             "helper-unfinished",
             f"fwctl {arguments[0]} in container {container} has no exit code.",
-            context=[f"its output ended {EXIT_SECONDS:g} s ago", words or "no error output"],
+            context=[
+                f"its output ended {EXIT_SECONDS:g} s ago",
+                (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or "no error output",
+            ],
             hint="The container was restarted, or the engine is overloaded: run the command again.",
         )
     if code != 0:
-        words = words or f"exit code {code}"
+        words = (complaint or rest[: bounds.COMPLAINT]).decode(errors="replace").strip() or f"exit code {code}"
         require_room(f"run fwctl {arguments[0]} in container {container}", words)
         raise EngineError(
             "helper-failed", f"fwctl {arguments[0]} failed in container {container}.", context=[words]

@@ -15,7 +15,7 @@ from typing import cast
 
 from docker import APIClient
 
-from clawker_fw.engine import streams
+from clawker_fw.engine import bounds, streams
 from clawker_fw.engine.transport import Client
 
 EXIT_SECONDS = 10.0
@@ -80,6 +80,8 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
     """
     while len(head := read(HEAD.size)) == HEAD.size:
         which, size = HEAD.unpack(head)
+        if size > bounds.PIECE:
+            raise bounds.too_long("a program's output", bounds.PIECE)
         content = read(size)
         yield (b"", content) if which == _ERROR else (content, b"")
 
@@ -114,6 +116,8 @@ def log_lines(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
         while at + HEAD.size <= len(rest):
             stream, size = HEAD.unpack_from(rest, at)
             begin, end = at + HEAD.size, at + HEAD.size + size
+            if size > bounds.PIECE:
+                raise bounds.too_long("a line of a log", bounds.PIECE)
             if end > len(rest):
                 break
             if stream != _ENGINE:  # which says why it ends here

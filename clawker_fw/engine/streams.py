@@ -9,6 +9,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.failures import FAILURES
 from clawker_fw.engine.translate import event_view
 from clawker_fw.model import Event
@@ -52,11 +53,13 @@ def json_lines(pieces: Iterable[bytes | str]) -> Iterator[Any]:
     """Yield the JSON of each line of a stream.
 
     Raises:
-        ConnectionError: when a line is no JSON.
+        ConnectionError: when a line is too long, or no JSON.
     """
     rest = b""
     for piece in itertools.chain(pieces, [b"\n"]):
         *lines, rest = (rest + (piece.encode() if isinstance(piece, str) else piece)).split(b"\n")
+        if len(rest) > bounds.LINE:
+            raise bounds.too_long("a line", bounds.LINE)
         for line in filter(bytes.strip, lines):
             try:
                 yield json.loads(line)

@@ -1,6 +1,8 @@
 """The Docker SDK's client for an engine: over a socket, TLS or ssh."""
 
+import math
 import ssl
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +14,54 @@ from urllib3 import HTTPSConnectionPool, disable_warnings
 from urllib3.exceptions import InsecureRequestWarning
 from urllib3.util import create_urllib3_context
 
+from clawker_fw.engine import bounds
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, EngineLocation, Tls
 from clawker_fw.engine.ssh import SshAdapter
 from clawker_fw.errors import EngineError
 
 
+class _Bounded:
+    """The source of an answer, for `requests`. It refuses more than `most`, and pieces that are too long."""
+
+    def __init__(self, raw: Any, most: int | None) -> None:  # noqa: ANN401 - urllib3's own
+        self._raw = raw
+        self._left = math.inf if most is None else most
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - urllib3's own
+        return getattr(self._raw, name)
+
+    def stream(self, *arguments: Any, **options: Any) -> Iterator[bytes]:  # noqa: ANN401 - urllib3's own
+        for piece in self._raw.stream(*arguments, **options):
+            self._left -= len(piece)
+            if self._left < 0:
+                raise bounds.too_long("an answer", bounds.ANSWER)
+            yield piece
+
+    def read(self, size: int) -> bytes:
+        if size > bounds.PIECE:
+            raise bounds.too_long("a piece of an answer", bounds.PIECE)
+        return bytes(self._raw.read(size))
+
+
 class Client(APIClient):
-    """The SDK's client, with responses that are read as they arrive."""
+    """The SDK's client, with bounded answers."""
 
     def __init__(self, place: EngineLocation, **options: Any) -> None:  # noqa: ANN401 - the SDK's own
         self._place = place
         super().__init__(**options)
+
+    def send(self, request: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
+        """Send a request."""
+        stream = options.pop("stream", False)
+        answer: requests.Response = super().send(request, stream=True, **options)
+        answer.raw = _Bounded(answer.raw, None if stream and answer.ok else bounds.ANSWER)
+        if not stream:
+            try:
+                answer.content  # noqa: B018 - which reads it
+            except BaseException:
+                answer.close()
+                raise
+        return answer
 
     def in_version(self, version: str) -> "Client":
         """Return a client for another version of the API, over the same connections."""

@@ -96,12 +96,3 @@ def test_a_link_target_of_any_bytes_is_its_content() -> None:
         tar.addfile(header)
     files = archive.unpack(iter([buffer.getvalue()]))
     assert {path: file.content for path, file in files.items()} == {"hot/x\udcff": b"-> /\xff\xe9"}
-
-
-def test_what_a_container_fills_its_volume_with_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both by size and by number, because each empty file takes memory here."""
-    monkeypatch.setattr(archive, "MOST_ENTRIES", 2)
-    with pytest.raises(EngineError, match="more than 2"):
-        archive.unpack(iter([folders(a=0o755, b=0o755, c=0o755)]))
-    with pytest.raises(EngineError, match="longer than 0 MiB"):
-        archive.unpack(iter([held_by((0, 0))]), most=1000)
