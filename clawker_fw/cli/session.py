@@ -155,13 +155,13 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
-    variable, there = loaded.rules_variable, None
+    variable, editable = loaded.rules_variable, None
     if not variable:
         try:
-            there = rules_file.rules_there(chosen.config, os.environ)
+            editable = rules_file.editable(chosen.config, os.environ)
         except SettingsError:  # there is no file
             variable = "the settings"
-    return Explainer(loaded.rules, now, variable, loaded.promises, there=there, options=chosen.words)
+    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
 def last_good(chosen: Options) -> Path:

@@ -21,6 +21,9 @@ from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet, about_ports
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit.edits import Written
+from clawker_fw.settings.edit.rules_file import Editable
+
+__all__ = ["Difference", "Explainer", "Explanation", "Near"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
@@ -137,20 +140,20 @@ class Explainer:
         variable: str = "",
         promises: Sequence[Promise] = (),
         *,
-        there: Sequence[Written] | None = None,
+        editable: Editable | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
         """Compile all rules, also those that have ended. `now` is in seconds since 1970.
 
         `variable` is the environment variable that the rules come from, if it is one, or where else to write what
-        no command can. `promises` are those of the settings. `there` are the rules with their places in the file
-        that commands edit; without them, all are in it. Commands need `options` for the same stack.
+        no command can. `promises` are those of the settings. `editable` is what commands can edit; without it,
+        they can edit all rules. Commands need `options` for the same stack.
         """
         self._rules = rules
         self._promises = promises
         self._variable = variable
         self._now = now
-        self._there = there
+        self._editable = editable
         self._options = options
         self._current = rules.at(now)
         self._policy = Policy(self._current)
@@ -159,8 +162,10 @@ class Explainer:
     @cached_property
     def simulator(self) -> Simulator:
         """What tries commands on the rules as they are written."""
-        in_file = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
-        return Simulator(in_file if self._there is None else self._there, self._promises, self._now)
+        if self._editable:
+            return Simulator(self._editable.there, self._promises, self._now, self._editable)
+        written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
+        return Simulator(written, self._promises, self._now)
 
     @cached_property
     def _everything(self) -> Policy:

@@ -66,9 +66,9 @@ def _of_connection(explained: Explanation) -> Remedy | None:
     found = _best(explained, wanted, _commands(explained, wanted))
     if found is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
-    if explained.variable:
+    if explained.variable or found.by_hand:
         place = f" in place of `{explained.own}`" if explained.own else ""
-        how = f"`{_entry(found.command)}`{place} in {explained.variable}"
+        how = f"`{_entry(found.command)}`{place} in {explained.variable or found.by_hand}"
     elif found.elsewhere:
         how = _change(found.command, found.elsewhere)
     else:
@@ -118,12 +118,12 @@ def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowComman
 
 
 def _width(outcome: Outcome) -> tuple[bool, bool]:
-    return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None
+    return not {*outcome.opens} <= {Opened.TRANSPORT}, outcome.elsewhere is not None or bool(outcome.by_hand)
 
 
 def _is_runnable(explained: Explanation, found: Outcome) -> bool:
     """Whether the command can be run: the rules that it edits are in a file that commands edit."""
-    return not (explained.variable or found.elsewhere)
+    return not (explained.variable or found.elsewhere or found.by_hand)
 
 
 def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:

@@ -20,6 +20,8 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
 from clawker_fw.settings.edit import edits
 from clawker_fw.settings.edit.edits import Written
+from clawker_fw.settings.edit.rules_file import Editable
+from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
@@ -111,25 +113,30 @@ class Access(NamedTuple):
 class Outcome:
     """What a command does. `allows` says that it allows what was refused, and takes nothing from any rule.
 
-    `opens` is what it allows beside that. `elsewhere` is a rule outside the settings file, which it would have to
-    change and can't. `secret` is the one that goes with the request then.
+    `opens` is what it allows beside that. `elsewhere` is a rule that it would have to change and can't, and
+    `by_hand` a file to which it can't add one. `secret` is the one that goes with the request then.
     """
 
     command: AllowCommand
     allows: bool = False
     opens: tuple[Opened, ...] = ()
     elsewhere: Rule | None = None
+    by_hand: str = ""
     secret: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The rule that a command names, and all rules around it before and after the command."""
+    """The rule that a command names, and all rules around it before and after the command.
+
+    `elsewhere` is one that it would have to change and can't. `by_hand` is the file, if it can add none there.
+    """
 
     rule: Rule
     before: tuple[Rule, ...]
     after: tuple[Rule, ...]
-    elsewhere: Rule | None
+    elsewhere: Rule | None = None
+    by_hand: str = ""
 
 
 class Simulator:
@@ -140,8 +147,10 @@ class Simulator:
         there: Sequence[Written],
         promises: Iterable[Promise],
         now: float,
+        editable: Editable | None = None,
     ) -> None:
-        """Take all rules with their places. `now` is in seconds since 1970."""
+        """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
+        self._editable = editable
         self._there = there
         self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
@@ -171,7 +180,7 @@ class Simulator:
                     return nothing
                 met, secret = True, now.secret
         in_order = tuple(each for each in Opened if each in opened)
-        return Outcome(command, met, in_order, change.elsewhere, secret)
+        return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
 
     def _change(self, command: AllowCommand) -> "_Change | None":
         """Return the rules before and after a command, as far as it can change anything; None if it is refused."""
@@ -190,8 +199,16 @@ class Simulator:
             return None
         if broken(self._never, RuleSet(changed)):
             return None
-        elsewhere = next((near[place].rule for place in edit.changed if near[place].position is None), None)
-        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere)
+        elsewhere = next((near[place].rule for place in edit.changed if not self._is_editable(near[place])), None)
+        fits = self._editable is None or not edit.added or self._editable.fits(Edit(added=edit.added))
+        by_hand = "" if fits or self._editable is None else str(self._editable.path)
+        return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
+
+    def _is_editable(self, one: Written) -> bool:
+        """Whether commands can change a rule: it is in their file, in a form that can be edited."""
+        if one.position is None:
+            return False
+        return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
 
     def _near(self, destination: Destination) -> list[Written]:
         """Return the rules that may decide something for what a rule for the destination is for."""

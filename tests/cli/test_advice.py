@@ -50,13 +50,16 @@ class Place:
         """The options before a command."""
         return Options(config=self.folder / "fire wall.yaml", named_project="demo")
 
-    def write(self, own: Sequence[Rule], included: Sequence[Rule] = (), **more: object) -> None:
-        """Write the rules of the file and of the one that it includes."""
+    def write(
+        self, own: Sequence[Rule], included: Sequence[Rule] = (), *, odd: bool = False, **more: object
+    ) -> None:
+        """Write the rules of the file and of the one that it includes, perhaps in a form that no command edits."""
         (self.folder / "team.yaml").write_text(json.dumps({"rules": included}))
         whole = {"include": ["team.yaml"], **more}
         lines = [f"{key}: {json.dumps(value)}" for key, value in whole.items()]
         lines += ["rules:", *(f"  - {json.dumps(entry)}" for entry in own)] if own else ["rules: []"]
-        (self.folder / "fire wall.yaml").write_text("\n".join(lines) + "\n")
+        text = json.dumps({**whole, "rules": own}) if odd else "\n".join(lines) + "\n"
+        (self.folder / "fire wall.yaml").write_text(text)
 
     def explain(self, target: Target, request: Request | None = None, lookup: Lookup | None = None) -> Explanation:
         """Explain a request by the rules of now."""
@@ -212,7 +215,7 @@ def _fill(place: Place, chosen: random.Random) -> None:
         there.append(_entry(chosen))
         if not _is_valid(place, own, included):
             there.pop()
-    place.write(own, included)
+    place.write(own, included, odd=chosen.random() < 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +342,7 @@ def test_what_is_advised(  # noqa: PLR0917 - a table
             {},
             'Allow it with `{path: "~/w", methods: [GET]}` in `path_rules` of the rule (team.yaml',
         ),
+        ([{"dst": "b.test"}], [], None, {"odd": True}, "Allow it with `{dst: a.test}` in fire wall.yaml."),
         ([], [], None, {"never": ["a.test"]}, "No rule may allow it: `never any a.test` is promised"),
         ([], [], None, {"never": [{"proto": "https"}]}, "No rule may allow it: `never https *` is promised"),
     ],
@@ -351,7 +355,7 @@ def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
     more: Mapping[str, Any],
     advice: str,
 ) -> None:
-    """Rules of included files, and promises: no command is printed."""
+    """Rules of included files, a file in a form that can't be edited, and promises: no command is printed."""
     place.write(own, included, **more)
     remedy = remedy_of(place.explain(A, request_))
     assert remedy is not None

@@ -10,7 +10,7 @@ import pytest
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
 from clawker_fw.settings.example import example, write_example
-from clawker_fw.settings.find import project_of
+from clawker_fw.settings.find import FILE_NAME, find, project_of
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.validation import load_settings
 

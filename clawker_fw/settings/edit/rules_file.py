@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
@@ -60,8 +61,31 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
     return done
 
 
-def rules_there(named: Path | None, environment: Mapping[str, str]) -> Sequence[Written]:
-    """Return the rules that an edit finds, with their places in the file that commands edit.
+@dataclass(frozen=True)
+class Editable:
+    """The rules that an edit finds, with their places, and the file whose rules commands edit."""
+
+    path: Path
+    there: tuple[Written, ...]
+    text: str
+
+    def fits(self, change: Edit) -> bool:
+        """Whether the form of the file lets rules be added, or these rules be changed, in place."""
+        return self._fits(bool(change.added), frozenset(change.changed))
+
+    @cache  # noqa: B019 - it lives as long as a command
+    def _fits(self, added: bool, changed: frozenset[int]) -> bool:  # noqa: FBT001 - the key of a cache
+        note = {"note": "x"}
+        change = Edit(changed=dict.fromkeys(changed, note), added=[{"dst": "a.test"}] if added else ())
+        try:
+            spliced(self.text, change, str(self.path))
+        except SettingsError:
+            return False
+        return True
+
+
+def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
+    """Return what commands can edit.
 
     Raises:
         SettingsError: when there is no file to edit, or the settings are not valid.
@@ -72,8 +96,8 @@ def rules_there(named: Path | None, environment: Mapping[str, str]) -> Sequence[
         found.extend(rules)
         return Edit(), ()
 
-    edit(named, environment, see, write=False)
-    return found
+    done = edit(named, environment, see, write=False)
+    return Editable(done.path, tuple(found), text_of(done.contents[0], done.path))
 
 
 def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
