@@ -51,7 +51,7 @@ def request(head: str, *headers: str) -> bytes:
 
 def get(host: str, *headers: str) -> bytes:
     """Return a request for a host."""
-    return get(f"{host}", *headers)
+    return request("GET / HTTP/1.1", f"Host: {host}", *headers)
 
 
 LONG = "x" * 2000
