@@ -13,7 +13,7 @@ from devkit.peers import peers
 from devkit.waiting import until
 from devkit.watching import watching
 
-SECONDS = 10
+SECONDS = 15
 INTERVAL = 2
 MANY = 30
 RULES = [
