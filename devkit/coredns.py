@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clawker_fw.model import Slots
 from clawker_fw.rules.policy import Policy
@@ -44,6 +44,15 @@ class Program:
         )
         self.resolver = Resolver("127.0.0.1", self.port)
         wait_for(self.process, self._answers)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
 
     def _answers(self) -> bool:
         try:

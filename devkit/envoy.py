@@ -13,9 +13,10 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
@@ -37,15 +38,16 @@ from clawker_fw.stack.envoy.sibling import (
 )
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import watched_folder
+from clawker_fw.stack.resources import discovery_response, watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
 from devkit.memory.engine import MemoryEngine
 from devkit.programs import free_port, machine
-from devkit.stacks import installed_release
+from devkit.stacks import installed_release, rule_set
 from devkit.starting import get, listens, wait_for
 from devkit.strategies import PORTS
+from devkit.waiting import until
 
 HERE = IPv4Address("127.0.0.1")
 CHECKER = IPv4Address("127.0.0.9")
@@ -53,6 +55,9 @@ CHECKER = IPv4Address("127.0.0.9")
 
 WRITTEN_WITHIN = 5.0
 """Seconds until a refusal is on record, on a busy machine. By default, Envoy would write its files after 10."""
+
+PROVEN = [(each, each.envoy) for each in RESOURCES if each.envoy]
+"""What Envoy itself reads."""
 
 _STARTED = itertools.count()
 
@@ -92,7 +97,7 @@ class Request:
 
 
 class Proxy:
-    """A running Envoy whose hot files can be replaced like by `fwctl commit`."""
+    """A running Envoy whose hot files can be replaced like by `fwctl commit`. It ends with its context."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
         {"name": each["name"], "type": "STATIC"} for each in lookups.clusters("", "")
@@ -149,6 +154,15 @@ class Proxy:
                 [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
             )
 
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait()
+
     def bootstrap(self) -> dict[str, Any]:
         """Return what it is started with."""
         return {
@@ -183,6 +197,15 @@ class Proxy:
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
         files = configuration(Serving(policy, addresses, self.idle, self.reporting))
         self.put({path: file.content for path, file in files.items()})
+
+    def obey(self, rules: RuleSet, seconds: float = 30) -> None:
+        """Have rules live."""
+        self.serve(rules)
+        until(self.serves, seconds)
+
+    def apply(self, *rules: str | Mapping[str, Any]) -> None:
+        """Have rules live that are given as in settings."""
+        self.obey(rule_set(*rules)[1])
 
     def put(self, files: Mapping[str, bytes]) -> None:
         """Replace files of resources, all with the same new version, one after the other."""
@@ -242,6 +265,33 @@ class Proxy:
             return False
         live = dict(line.replace('"', "").split(": ") for line in lines)
         return all(live.get(f"{name}.version_text") == self.version for name in statistics)
+
+    def digests_loaded(self) -> dict[str, str]:
+        """Return the digest of what Envoy has loaded of each resource, computed like by `fwctl`."""
+        found = {}
+        for resource, proof in PROVEN:
+            if proof.runtime:
+                entries = json.loads(self.admin("/runtime"))["entries"]
+                text = entries.get(proof.runtime, {}).get("final_value", "")
+                found[resource.name] = sha256(text.encode()).hexdigest()
+                continue
+            shown = []
+            dump = json.loads(self.admin(f"/config_dump?resource={proof.dump}"))
+            for entry in dump.get("configs", []):
+                for key in proof.at:
+                    entry = entry.get(key, {})  # noqa: PLW2901 - one level down
+                if entry and proof.named in {"", entry["name"]}:
+                    shown.append(entry)
+            found[resource.name] = resource.digest(discovery_response(shown))
+        return found
+
+    def shows_its_files(self) -> bool:
+        """Whether what Envoy has loaded has the digests of our files."""
+        written = {}
+        for resource, _ in PROVEN:
+            content = json.loads((self.folder / "hot" / resource.path).read_bytes())
+            written[resource.name] = resource.digest(discovery_response(content["resources"]))
+        return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
         """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""

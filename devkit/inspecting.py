@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
@@ -33,8 +33,8 @@ from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
 from devkit.starting import exchange
 
-PORT, OTHER_PORT, SECOND_PORT = 8080, 443, 8443
-"""Where the host listens, another port, where it does not, and one where it may listen as well."""
+PORT, SECOND_PORT = 8080, 8443
+"""Where the host listens, and where it may listen as well."""
 
 TABLE = tls_interception.PATH
 _END = b"\r\n\r\n"
@@ -158,7 +158,11 @@ class Host:
             with suppress(OSError):  # it has just ended by itself
                 each.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         for each in self._servers:
             each.shutdown()
@@ -348,6 +352,11 @@ class Injecting(Inspecting):
         self.signer.give((), (), ["a.test"])
         self.signer.start()
         super().__init__(folder, program(release), names, own, trusted)
+
+    def __exit__(self, *_: object) -> None:
+        """End both."""
+        super().__exit__()
+        self.signer.end()
 
     def table(self, policy: Policy) -> Json:
         """Return the table, with headers of secrets."""

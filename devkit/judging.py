@@ -18,7 +18,6 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from devkit.inspecting import Host, Inspecting
 from devkit.requests import AskedRequest, rules_of
-from devkit.waiting import until
 
 REFUSED, UNREAD, ENDED = "TLS is refused", "TLS is forwarded", "the connection or the request is ended"
 """What can become of a request besides an answer."""
@@ -205,6 +204,5 @@ class Judge:
 
     def _served(self, entries: Sequence[Mapping[str, Any]]) -> Policy:
         policy = Policy(rules_of(entries))
-        self._proxy.serve(policy.rules)
-        until(self._proxy.serves)
+        self._proxy.obey(policy.rules)
         return policy

@@ -13,13 +13,13 @@ Behaviour = Callable[[socket.socket], None]
 
 
 class RawOrigin:
-    """An origin on the loopback address to which the names of tests lead. It ends with its context."""
+    """An origin, by default at the loopback address to which the names of tests lead. It ends with its context."""
 
-    def __init__(self, port: int, does: Behaviour) -> None:
+    def __init__(self, port: int, does: Behaviour, address: str = OWN_LOOPBACK) -> None:
         """Listen. `does` may be changed: it counts for the connections that come afterwards."""
         self.does = does
         self.opened = self.ended = 0
-        self._server = socket.create_server((OWN_LOOPBACK, port), backlog=1024)
+        self._server = socket.create_server((address, port), backlog=1024)
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property

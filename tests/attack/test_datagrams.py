@@ -5,27 +5,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, suppress
 from ipaddress import IPv4Address
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import WRITTEN_WITHIN, Resolving, program
+from devkit.envoy import Resolving, program
 from devkit.programs import OWN_LOOPBACK
 from devkit.waiting import until
-from tests.attack.test_records import serve
 
 PORT = 9100
-NOWHERE = "255.255.255.255"
-"""An address to which the kernel refuses to connect, as those do that a routing table refuses."""
 PLACES = {name: str(IPv4Address(OWN_LOOPBACK) + 2**20 * number) for number, name in enumerate(("one", "two"), 2)}
 ONE, TWO = ({"dst": f"{name}.test", "proto": "udp", "port": f"{PORT}-{PORT + 1}"} for name in PLACES)
-REFUSED = {"dst": "refused.test", "proto": "udp", "port": PORT}
-GONE = {"dst": "gone.test", "proto": "udp", "port": PORT}
-SILENT = {"dst": "silent.test", "proto": "udp", "port": PORT}
 
 
 class Host:
@@ -70,13 +63,13 @@ def hosts() -> Iterator[Mapping[str, Host]]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
-    """A proxy for two names with hosts, and one that leads where nobody may go."""
+    """A proxy for two names with hosts."""
     places = {f"{name}.test": place for name, place in PLACES.items()}
-    with NameServer({**places, "refused.test": NOWHERE}, silent="silent.test") as names:
-        started = Resolving(tmp_path_factory.mktemp("datagrams"), program(release), names.port)
+    with (
+        NameServer(places) as names,
+        Resolving(tmp_path_factory.mktemp("datagrams"), program(release), names.port) as started,
+    ):
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
 def session(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
@@ -98,7 +91,7 @@ def answer(agent: socket.socket, content: bytes = b"ping") -> bytes:
 
 def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """To the same port of it, and answers of any size come back from there. Other ports are closed."""
-    serve(proxy, ONE, TWO, {"dst": "one.test", "proto": "tcp", "port": PORT})
+    proxy.apply(ONE, TWO, {"dst": "one.test", "proto": "tcp", "port": PORT})
     for name in PLACES:
         with session(proxy, name) as agent:
             until(lambda: answer(agent) == name[:3].encode() + b"g")  # noqa: B023 - asked at once
@@ -113,19 +106,19 @@ def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str
 
 def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """Through twenty changes of other names and other ports, a session keeps the port that it comes from."""
-    serve(proxy, ONE, TWO)
+    proxy.apply(ONE, TWO)
     with session(proxy, "one") as going, session(proxy, "two") as staying:
         for agent in (going, staying):
             until(lambda: answer(agent))  # noqa: B023 - asked at once
         (source,) = set(hosts["two"].sources)
         for number in range(10):
             other = {"dst": f"other-{number}.test", "proto": "udp", "port": PORT}
-            serve(proxy, ONE, {**TWO, "port": PORT}, other, "b.test")
+            proxy.apply(ONE, {**TWO, "port": PORT}, other, "b.test")
             assert answer(staying)
-            serve(proxy, ONE, TWO, {**other, "proto": "tcp"})
+            proxy.apply(ONE, TWO, {**other, "proto": "tcp"})
             assert answer(staying)
         (was,) = set(hosts["one"].sources)
-        serve(proxy, TWO)
+        proxy.apply(TWO)
         until(lambda: not answer(going))
         heard = len(hosts["one"].sources)
         hosts["one"].send(b"late", was)
@@ -134,7 +127,7 @@ def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts:
         assert len(hosts["one"].sources) == heard
         assert answer(staying)
         assert set(hosts["two"].sources) == {source}
-        serve(proxy, ONE, TWO)
+        proxy.apply(ONE, TWO)
         until(lambda: answer(going))
         assert answer(staying)
         assert set(hosts["two"].sources) == {source}
@@ -142,77 +135,25 @@ def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts:
 
 def test_a_changed_rule_is_another_rule(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
     """With `allow_private` changed, or another host, no session goes on; new ones lead where the rule says."""
-    serve(proxy, ONE)
+    proxy.apply(ONE)
     with session(proxy, "one") as agent:
         until(lambda: answer(agent))
-        serve(proxy, {**ONE, "allow_private": True})
+        proxy.apply({**ONE, "allow_private": True})
         until(lambda: answer(agent))
         assert len(set(hosts["one"].sources)) == 2
         assert not hosts["two"].sources
 
 
-def test_a_session_that_leads_nowhere_is_on_record(proxy: Resolving) -> None:
-    """Once, with the reason: a private address, none at all, or no answer about it."""
-    serve(proxy, REFUSED, GONE, SILENT, ONE)
-
-    def known() -> bool:
-        with session(proxy, "refused") as agent:
-            agent.send(b"ping")
-            return any(each["reason"] == Reason.PRIVATE_ADDRESS for each in until(proxy.records, WRITTEN_WITHIN))
-
-    until(known)  # what is looked up late is on record as a host without an address
-    wanted = {
-        "refused": Reason.PRIVATE_ADDRESS,
-        "gone": Reason.NO_ADDRESS,
-        "silent": Reason.NO_ADDRESS,
-    }
-    with ExitStack() as stack:
-        agents = {name: stack.enter_context(session(proxy, name)) for name in wanted}
-        for agent in agents.values():
-            agent.send(b"ping")
-        found: list[dict[str, Any]] = []
-
-        def all_of_them() -> bool:
-            found.extend(proxy.records())
-            return len(found) == len(wanted)
-
-        until(all_of_them, WRITTEN_WITHIN)
-        assert {
-            (each["name"], each["port"], each["protocol"], each["reason"], each["source"]) for each in found
-        } == {
-            (f"{name}.test", PORT, "udp", reason, "{}:{}".format(*agents[name].getsockname()))
-            for name, reason in wanted.items()
-        }
-        for agent in agents.values():
-            assert not answer(agent)
-        assert not proxy.records()
-
-
-def test_a_name_that_gets_an_address(tmp_path_factory: pytest.TempPathFactory, release: Release) -> None:
-    """A session that led nowhere leads to the host from the next datagram on, although it is the same session."""
-    with ExitStack() as stack:
-        stack.enter_context(closing(Host("one", PLACES["one"], PORT)))
-        names = stack.enter_context(NameServer(()))
-        proxy = Resolving(tmp_path_factory.mktemp("late"), program(release), names.port)
-        stack.callback(proxy.process.wait)
-        stack.callback(proxy.process.terminate)
-        serve(proxy, ONE)
-        with session(proxy, "one") as agent:
-            assert not answer(agent)
-            names.move("one.test", PLACES["one"])
-            until(lambda: answer(agent) == b"oneg")
-
-
-def test_a_name_that_moves(tmp_path_factory: pytest.TempPathFactory, release: Release) -> None:
-    """A new session leads to the new address, and those that there are go on where they were."""
+def test_a_name_that_moves(tmp_path: Path, release: Release) -> None:
+    """A session that led nowhere leads to the host once there is one. What is new leads to a newer address."""
     with ExitStack() as stack:
         hosts = {name: stack.enter_context(closing(Host(name, PLACES[name], PORT))) for name in PLACES}
-        names = stack.enter_context(NameServer({"moves.test": PLACES["one"]}))
-        proxy = Resolving(tmp_path_factory.mktemp("moves"), program(release), names.port)
-        stack.callback(proxy.process.wait)
-        stack.callback(proxy.process.terminate)
-        serve(proxy, {"dst": "moves.test", "proto": "udp", "port": PORT})
+        names = stack.enter_context(NameServer(()))
+        proxy = stack.enter_context(Resolving(tmp_path, program(release), names.port))
+        proxy.apply({"dst": "moves.test", "proto": "udp", "port": PORT})
         with session(proxy, "moves") as before:
+            assert not answer(before)
+            names.move("moves.test", PLACES["one"])
             until(lambda: answer(before) == b"oneg")
             names.move("moves.test", PLACES["two"])
 

@@ -1,17 +1,15 @@
 """What a removed rule ends, and what goes on: tunnels, long requests and connections, judged by the origin."""
 
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
@@ -19,6 +17,7 @@ from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
+from devkit.raw_origin import RawOrigin
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
@@ -39,7 +38,7 @@ KEPT = (
 UPGRADE = "Upgrade: websocket\r\nConnection: upgrade\r\n"
 
 
-class Origin:
+class Origin(RawOrigin):
     """An origin that never ends anything by itself, and notes the end of each connection by its first line.
 
     A request for `/down` gets bytes for ever, one for `/up` is read for ever, an upgrade and TLS are echoed. Any
@@ -48,33 +47,19 @@ class Origin:
 
     def __init__(self) -> None:
         """Listen."""
-        self.open: dict[str, socket.socket] = {}
-        self.ended: dict[str, float] = {}
-        self.hosts: list[tuple[str, str]] = []
-        self._server = socket.create_server((OWN_LOOPBACK, PORT))
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.begun: set[str] = set()
+        self.ends: set[str] = set()
+        self.hosts: list[str] = []
+        super().__init__(PORT, self._answer)
 
-    def close(self) -> None:
-        """Stop listening, and end what is open."""
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        for each in (self._server, *self.open.values()):
-            each.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                connection, _ = self._server.accept()
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket) -> None:
         name = ""
         with suppress(OSError):
             while head := _head(connection):
                 host = next((each[6:] for each in head if each.lower().startswith("host: ")), "tls")
                 path = head[0].split(" ")[1] if host != "tls" else ""
                 name = f"{host}{path}"
-                self.open[name] = connection
+                self.begun.add(name)
                 if host == "tls" or path == "/tunnel":
                     if path:
                         connection.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{UPGRADE}\r\n".encode())
@@ -90,11 +75,9 @@ class Origin:
                     while connection.recv(65536):
                         pass
                     break
-                self.hosts.append((path, host))
+                self.hosts.append(host)
                 connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(host)}\r\n\r\n{host}".encode())
-        if name:
-            self.ended[name] = time.monotonic()
-        connection.close()
+        self.ends.add(name)
 
 
 def _head(connection: socket.socket) -> list[str]:
@@ -171,23 +154,10 @@ def over_tls(proxy: Resolving, host: str) -> Agent:
     return agent
 
 
-def rules(*entries: Mapping[str, object]) -> RuleSet:
-    """Return rules."""
-    return rule_set(*entries)[1]
-
-
-def apply(proxy: Resolving, *entries: Mapping[str, object]) -> float:
-    """Have other rules live, and return when it was begun."""
-    begun = time.monotonic()
-    proxy.serve(rules(*entries))
-    until(proxy.serves)
-    return begun
-
-
 @pytest.fixture
 def origin() -> Iterator[Origin]:
     """The origin of every name."""
-    with closing(Origin()) as started:
+    with Origin() as started:
         yield started
 
 
@@ -195,43 +165,52 @@ def origin() -> Iterator[Origin]:
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
     """A proxy that drains for as long as ours."""
     below = ("a.below.test", "b.below.test", "a.wide.test", "b.wide.test")
-    names = ("gone.test", "also.test", "kept.test", "tls.test", *below)
-    with NameServer(names, OWN_LOOPBACK) as server:
-        started = Resolving(tmp_path, program(release), server.port)
+    names = ("gone.test", "also.test", "changed.test", "kept.test", "tls.test", *below)
+    with NameServer(names, OWN_LOOPBACK) as server, Resolving(tmp_path, program(release), server.port) as started:
         started.ports |= {PORT: free_port()}
-        apply(started, HTTP_RULE, TLS_RULE, *KEPT)
+        started.apply(HTTP_RULE, TLS_RULE, *KEPT)
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
-def test_a_removed_rule_ends_what_it_allowed(proxy: Resolving, origin: Origin) -> None:
-    """Its tunnels, idle or busy, and its long requests end in time, as in TLS; those of other rules live on."""
-    idle, busy, tls = tunnel(proxy, "gone.test"), tunnel(proxy, "gone.test"), over_tls(proxy, "also.test")
-    gone = {"/down": download(proxy, "gone.test"), "/up": upload(proxy, "gone.test")}
-    assert gone["/up"].send()
-    until(lambda: {"gone.test/down", "gone.test/up", "gone.test/tunnel"} <= origin.open.keys())
-    kept = tunnel(proxy, "kept.test"), tunnel(proxy, "a.below.test"), over_tls(proxy, "tls.test")
+def test_what_no_rule_allows_any_more_ends(proxy: Resolving, origin: Origin) -> None:
+    """Tunnels, idle or busy, and long requests: of a rule removed or changed, or of a name denied within it.
+
+    They end in time, as in TLS. Those of other rules live on, and what is allowed begins anew.
+    """
+    wide, changed = {"dst": ".wide.test", "port": PORT}, {**HTTP_RULE, "dst": "changed.test"}
+    proxy.apply(HTTP_RULE, TLS_RULE, changed, wide, *KEPT)
+    idle, busy = (tunnel(proxy, "gone.test") for _ in range(2))
+    others = [tunnel(proxy, name) for name in ("changed.test", "a.below.test")]
+    in_tls = [over_tls(proxy, name) for name in ("also.test", "a.wide.test")]
+    gone = download(proxy, "gone.test"), upload(proxy, "gone.test")
+    ending = {f"gone.test/{path}" for path in ("tunnel", "down", "up")} | {
+        "changed.test/tunnel",
+        "a.below.test/tunnel",
+    }
+    until(lambda: gone[1].send() and ending <= origin.begun)
+    kept = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
     down, up = download(proxy, "kept.test"), upload(proxy, "kept.test")
-    begun = apply(proxy, *KEPT)
-    assert proxy.request(b"gone.test", PORT) == b"HTTP/1.1 403 Forbidden"
+    denied = [{"dst": name, "action": "deny"} for name in ("a.below.test", "a.wide.test")]
+    proxy.apply(*KEPT, wide, {**changed, "allow_private": True}, *denied)
+    for name in (b"gone.test", b"a.below.test"):
+        assert proxy.request(name, PORT) == b"HTTP/1.1 403 Forbidden"
+    after = [tunnel(proxy, name) for name in ("changed.test", "b.below.test")] + [over_tls(proxy, "b.wide.test")]
 
     def over() -> bool:
         busy.echoes()
-        gone["/up"].send()
+        gone[1].send()
         assert all(each.echoes() for each in kept)
         assert down.more()
         assert up.send()
-        return {"gone.test/tunnel", "gone.test/down", "gone.test/up"} <= origin.ended.keys()
+        return ending <= origin.ends
 
     until(over, WITHIN)
-    assert max(origin.ended.values()) - begun < WITHIN
-    assert not busy.echoes()
-    for each in (idle, tls):
+    for each in (idle, *others, *in_tls):
         each.socket.settimeout(WITHIN - DRAIN_SECONDS)
         assert not each.socket.recv(1)
-    until(lambda: {name.partition("/")[0] for name in origin.ended} == {"gone.test", "tls"})
-    assert all(each.echoes() for each in kept)
+    assert not busy.echoes()
+    assert origin.ends == {*ending, "tls"}
+    assert all(each.echoes() for each in (*after, *kept))
 
 
 def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None:
@@ -240,57 +219,27 @@ def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None
     down, up = download(proxy, "kept.test"), upload(proxy, "kept.test")
     for number in range(10):
         other = {"dst": f"other-{number}.test", "port": PORT}
-        apply(proxy, *KEPT, {**other, "proto": "http"}, other)
+        proxy.apply(*KEPT, {**other, "proto": "http"}, other)
         assert all(each.echoes() for each in tunnels)
-        apply(proxy, *KEPT, other)
+        proxy.apply(*KEPT, other)
         assert down.more()
         assert up.send()
-    last = apply(proxy, *KEPT)
+    last = time.monotonic()
+    proxy.apply(*KEPT)
     until(lambda: all(each.echoes() for each in tunnels) and time.monotonic() - last > OVER)
     assert down.more()
     assert up.send()
-    assert not origin.ended
-
-
-def test_a_changed_rule_is_another_rule(proxy: Resolving, origin: Origin) -> None:
-    """With `allow_private` changed, what was open under the rule ends, and what is new goes on."""
-    before, kept = tunnel(proxy, "gone.test"), tunnel(proxy, "kept.test")
-    begun = apply(proxy, {**HTTP_RULE, "allow_private": True}, *KEPT)
-    after = tunnel(proxy, "gone.test")
-    until(lambda: "gone.test/tunnel" in origin.ended, WITHIN)
-    assert origin.ended["gone.test/tunnel"] - begun < WITHIN
-    assert not before.echoes()
-    assert after.echoes()
-    assert kept.echoes()
-
-
-def test_a_denied_name_ends_what_its_subtree_allowed(proxy: Resolving, origin: Origin) -> None:
-    """A rule that denies a name below a subtree ends the subtree's connections, and no others."""
-    wide = {"dst": ".wide.test", "port": PORT}
-    apply(proxy, *KEPT, wide)
-    ending = tunnel(proxy, "a.below.test"), over_tls(proxy, "a.wide.test")
-    kept = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
-    denied = [{"dst": name, "action": "deny"} for name in ("a.below.test", "a.wide.test")]
-    begun = apply(proxy, *KEPT, wide, *denied)
-    assert proxy.request(b"a.below.test", PORT) == b"HTTP/1.1 403 Forbidden"
-    after = tunnel(proxy, "b.below.test"), over_tls(proxy, "b.wide.test")
-    until(lambda: "a.below.test/tunnel" in origin.ended, WITHIN)
-    assert origin.ended["a.below.test/tunnel"] - begun < WITHIN
-    for each in ending:
-        each.socket.settimeout(WITHIN - DRAIN_SECONDS)
-        assert not each.socket.recv(1)
-    assert all(each.echoes() for each in (*after, *kept))
+    assert not origin.ends
 
 
 def test_a_denied_name_ends_what_an_outer_subtree_allowed(proxy: Resolving, origin: Origin) -> None:
     """A connection may be older than the nearer rule that allows its name by now."""
     ending, kept = tunnel(proxy, "a.below.test"), tunnel(proxy, "kept.test")
     nearer = {"dst": ".a.below.test", "proto": "http", "port": PORT}
-    apply(proxy, *KEPT, nearer)
+    proxy.apply(*KEPT, nearer)
     assert ending.echoes()
-    begun = apply(proxy, *KEPT, nearer, {"dst": "a.below.test", "action": "deny"})
-    until(lambda: "a.below.test/tunnel" in origin.ended, WITHIN)
-    assert origin.ended["a.below.test/tunnel"] - begun < WITHIN
+    proxy.apply(*KEPT, nearer, {"dst": "a.below.test", "action": "deny"})
+    until(lambda: "a.below.test/tunnel" in origin.ends, WITHIN)
     assert not ending.echoes()
     assert kept.echoes()
 
@@ -298,17 +247,18 @@ def test_a_denied_name_ends_what_an_outer_subtree_allowed(proxy: Resolving, orig
 def test_a_name_s_own_address_outlives_the_rule_that_needed_it(proxy: Resolving, origin: Origin) -> None:
     """With its ssh rule removed, the http rule of a name goes on there, for what is open and what is new."""
     ssh = {"dst": "gone.test", "proto": "ssh"}
-    apply(proxy, *KEPT, HTTP_RULE, ssh)
+    proxy.apply(*KEPT, HTTP_RULE, ssh)
     before = tunnel(proxy, "gone.test", "gone.test")
-    removed = apply(proxy, *KEPT, HTTP_RULE)
+    removed = time.monotonic()
+    proxy.apply(*KEPT, HTTP_RULE)
     until(lambda: before.echoes() and time.monotonic() - removed > OVER)
     after = tunnel(proxy, "gone.test", "gone.test")
     assert after.echoes()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((str(proxy.virtual["gone.test"]), 22), timeout=10)
-    apply(proxy, *KEPT)
+    proxy.apply(*KEPT)
     until(lambda: not before.echoes() and not after.echoes(), WITHIN)
-    until(lambda: origin.ended.keys() == {"gone.test/tunnel"})
+    until(lambda: origin.ends == {"gone.test/tunnel"})
 
 
 def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,13 +267,13 @@ def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch:
     monkeypatch.setattr(chains, "SHARED", 100)
     many = [{"dst": f"n{number}.test", "proto": "http", "port": PORT} for number in range(300)]
     entries = [HTTP_RULE, *KEPT, *many]
-    apply(proxy, *entries)
-    named = chains.chains("http", Policy(rules(*entries)), Protocol.HTTP, PORT).names
+    proxy.apply(*entries)
+    named = chains.chains("http", Policy(rule_set(*entries)[1]), Protocol.HTTP, PORT).names
     assert len(set(named.values())) < len(named)
     assert len({chain for each, chain in named.items() if each.name in {"gone.test", "kept.test"}}) == 2
     gone, kept = tunnel(proxy, "gone.test"), tunnel(proxy, "kept.test")
-    apply(proxy, *entries[1:])
-    until(lambda: "gone.test/tunnel" in origin.ended, WITHIN)
+    proxy.apply(*entries[1:])
+    until(lambda: "gone.test/tunnel" in origin.ends, WITHIN)
     assert not gone.echoes()
     assert kept.echoes()
 
@@ -339,7 +289,7 @@ def test_connections_are_not_confused(proxy: Resolving, origin: Origin) -> None:
         assert answer.endswith(f"\r\n\r\n{host}".encode()), answer
     statistics = proxy.admin("/stats?filter=cluster.http-rules.upstream_cx_total").decode()
     assert 3 <= int(statistics.rpartition(":")[2]) <= 2 * 3  # Envoy hashes what they carry in any order
-    assert [host for _, host in origin.hosts] == [hosts[number % len(hosts)] for number in range(40)]
+    assert origin.hosts == [hosts[number % len(hosts)] for number in range(40)]
 
 
 def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) -> None:
@@ -348,17 +298,15 @@ def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) 
     class Impatient(Resolving):
         idle = 2
 
-    with NameServer(("kept.test", "tls.test"), OWN_LOOPBACK) as server:
-        proxy = Impatient(tmp_path, program(release), server.port)
-        try:
-            proxy.ports |= {PORT: free_port()}
-            apply(proxy, *KEPT)
-            idle = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
-            busy, stuck = tunnel(proxy, "kept.test"), upload(proxy, "kept.test")
-            until(lambda: busy.echoes() and {"tls", "kept.test/up"} <= origin.ended.keys())
-            for each in idle:
-                assert not each.socket.recv(1)
-            assert stuck.socket.recv(4096).startswith(b"HTTP/1.1 408 ")
-        finally:
-            proxy.process.terminate()
-            proxy.process.wait()
+    with (
+        NameServer(("kept.test", "tls.test"), OWN_LOOPBACK) as server,
+        Impatient(tmp_path, program(release), server.port) as proxy,
+    ):
+        proxy.ports |= {PORT: free_port()}
+        proxy.apply(*KEPT)
+        idle = tunnel(proxy, "kept.test"), over_tls(proxy, "tls.test")
+        busy, stuck = tunnel(proxy, "kept.test"), upload(proxy, "kept.test")
+        until(lambda: busy.echoes() and {"tls", "kept.test/up"} <= origin.ends)
+        for each in idle:
+            assert not each.socket.recv(1)
+        assert stuck.socket.recv(4096).startswith(b"HTTP/1.1 408 ")

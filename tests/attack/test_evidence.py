@@ -52,7 +52,7 @@ def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agen
     neighbour = firewall.agent(peers)
     content = at_once([pseudo("h.test", "/bytes?size=1e9")] * REQUESTS, complete=True)
     envoy = firewall.status()["siblings"][0]["address"]
-    siege = ("siege", f"{envoy}:80", "--count", "15", "--seconds", "6", "--unread", "--hex", content.hex())
+    siege = ("siege", f"{envoy}:80", "--count", "15", "--seconds", "4", "--unread", "--hex", content.hex())
     wanted = ("https://a.test/", "http://h.test/")
     with ThreadPoolExecutor() as pool:
         attacking = pool.submit(agent.ask, *siege)
@@ -79,7 +79,7 @@ def test_stalled_requests_for_the_page(firewall: Firewall, peers: Peers) -> None
     """As many as agents may have, for their page, each agent in another way, take the page from no neighbour."""
     neighbour, *agents = (firewall.agent(peers) for _ in range(1 + len(_STALLED)))
     envoy = firewall.status()["siblings"][0]["address"]
-    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "8", "--hex")
+    siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "6", "--hex")
     with ThreadPoolExecutor(len(agents)) as pool:
         attacking = {
             way: pool.submit(agent.ask, *siege, sent.hex(), *options)
@@ -128,10 +128,7 @@ def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) ->
 
 def _told(firewall: Firewall, agent: Peer, name: str) -> int:
     """Return how many refusals of an agent `denials` tells of: of a name, and of those that were only counted."""
-    answer = (
-        firewall.call("denials", "--format", "json", "--agent", agent.address(f"{firewall.project}-net"))
-        .expect()
-        .json
-    )
+    address = agent.address(f"{firewall.project}-net")
+    answer = firewall.call("denials", "--format", "json", "--agent", address).expect().json
     written: int = sum(each["times"] for each in answer["denials"] if each["name"] == name)
     return written + int(sum(each["times"] for each in answer["suppressed"]))

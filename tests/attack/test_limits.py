@@ -203,19 +203,6 @@ def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: 
     assert 400 < swept["neighbours"] <= 510  # it took what it could
 
 
-def test_a_changed_limit(firewall: Firewall, service: str, agent: Peer) -> None:
-    """It is a difference of the sibling that it is for, told as a setting, and closed by a replacement."""
-    firewall.write(*RULES, limits={**LIMITS, "queries_per_second": 5000})
-    findings = firewall.drift().findings
-    assert findings == {("coredns", "boot", "boot/sibling.json", "settings", "replace")}
-    firewall.run()
-    assert firewall.current()
-    flood = agent.ask("inundate", "a.test", "--server", service, "--count", "2000").last
-    assert flood["answers"] > 100
-    firewall.write(*RULES, limits=LIMITS)
-    firewall.run()
-
-
 def _user(docker: APIClient, envoy: str) -> str:
     """Return the id of the user as which Envoy runs."""
     found = processes(docker, envoy)

@@ -41,15 +41,8 @@ _SILENCE_SECONDS = 4.0
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     """A name server with a few names, and a subtree for which it says nothing."""
-    there = (
-        THERE.decode(),
-        SLOW.decode(),
-        "b.there.test",
-        "c.there.test",
-        "d.there.test",
-        "named.test",
-        NEAR.decode(),
-    )
+    below = [f"{name}.there.test" for name in "bcd"]
+    there = (*below, "named.test", *(name.decode() for name in (THERE, SLOW, NEAR)))
     with NameServer(there, OWN_LOOPBACK, silent="silent.test", slow={SLOW: SLOW_SECONDS}) as server:
         yield server
 
@@ -57,13 +50,10 @@ def names() -> Iterator[NameServer]:
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release, names: NameServer) -> Iterator[Resolving]:
     """A proxy that asks it, with rules for what is below two names."""
-    started = Resolving(tmp_path, program(release), names.port)
-    started.ports[8080] = free_port()
-    started.serve(_rules())
-    until(started.serves)
-    yield started
-    started.process.terminate()
-    started.process.wait()
+    with Resolving(tmp_path, program(release), names.port) as started:
+        started.ports[8080] = free_port()
+        started.obey(_rules())
+        yield started
 
 
 @pytest.fixture
@@ -72,8 +62,7 @@ def crowded(proxy: Resolving) -> Resolving:
     proxy.ports[8081] = free_port()
     below = [{"dst": dst} for dst in (".there.test", ".silent.test", ".near.test", "named.test")]
     tls = [{**rule, "port": 8080} for rule in below]
-    proxy.serve(rule_set(*tls, *({**rule, "proto": "http", "port": 8081} for rule in below))[1])
-    until(proxy.serves)
+    proxy.apply(*tls, *({**rule, "proto": "http", "port": 8081} for rule in below))
     return proxy
 
 
@@ -85,7 +74,7 @@ def test_a_name_that_does_not_exist_is_asked_once_a_second(proxy: Resolving, nam
     """However often an agent asks for it; and it is asked again, so that it is found once it exists."""
     started = time.monotonic()
     requests = 0
-    while time.monotonic() < started + 4:
+    while time.monotonic() < started + 2.5:
         assert proxy.hello(GONE, 8080) == b""
         requests += 1
     asked = names.asked.count(tuple(GONE.split(b".")))
@@ -104,8 +93,7 @@ def test_lookups_end_with_their_use(proxy: Resolving, names: NameServer) -> None
         names.asked.clear()
         with pytest.raises(TimeoutError):
             until(lambda: bool(names.asked), 3)
-        proxy.serve(_rules())
-        until(proxy.serves)
+        proxy.obey(_rules())
         assert _passes(proxy, origin)  # the control: it is asked for, and found, again
         assert set(names.asked) == {tuple(THERE.split(b"."))}
 
@@ -173,8 +161,7 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving, names:
 def test_names_of_exact_rules_within_a_subtree(proxy: Resolving, names: NameServer) -> None:
     """They are looked up at once, whatever is invented in the subtree around them."""
     exact = [f"named{number}.silent.test" for number in range(2 * OF_A_RULE)]
-    proxy.serve(rule_set(*({"dst": dst, "port": 8080} for dst in (".silent.test", *exact)))[1])
-    until(proxy.serves)
+    proxy.apply(*({"dst": dst, "port": 8080} for dst in (".silent.test", *exact)))
     with ExitStack() as stack:
         for number in range(3 * OF_A_RULE):
             stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(b"x%d.silent.test" % number)))
@@ -197,19 +184,15 @@ def test_a_slow_answer_is_waited_for(proxy: Resolving) -> None:
 
 
 def test_lookups_without_an_answer_are_bounded(crowded: Resolving, names: NameServer) -> None:
-    """Those that wait for a name server take no more of the engine's resolver, however many are begun."""
+    """Those that wait for a name server take no more of the engine's resolver, however many are begun.
+
+    They end soon after the attack.
+    """
     with Crowd(crowded, "127.0.0.11"):
         time.sleep(_SILENCE_SECONDS)
     assert 0 < len(_silent(names)) <= OF_A_RULE
     assert max(_silent(names).values()) <= QUERIES
-
-
-def test_lookups_end_soon_after_an_attack(crowded: Resolving, names: NameServer) -> None:
-    """However many names were asked for, and were never answered."""
-    with Crowd(crowded, "127.0.0.16"):
-        time.sleep(_SILENCE_SECONDS)
     time.sleep(STOPPED_SECONDS)
-    assert names.asked
     names.asked.clear()
     time.sleep(STOPPED_SECONDS)
     assert not names.asked
@@ -251,14 +234,10 @@ def test_no_search_domain(tmp_path: Path, release: Release) -> None:
     wrapper.write_text(f'#!/bin/sh\nmount --bind {resolv} /etc/resolv.conf && exec {program(release)} "$@"\n')
     wrapper.chmod(0o755)
     with NameServer() as names:
-        proxy = Resolving(tmp_path / "proxy", Path("unshare"), names.port, before=("--mount", str(wrapper)))
-        try:
-            proxy.serve(_rules())
-            until(proxy.serves)
+        before = ("--mount", str(wrapper))
+        with Resolving(tmp_path / "proxy", Path("unshare"), names.port, before=before) as proxy:
+            proxy.obey(_rules())
             assert proxy.hello(GONE, 8080) == b""
-        finally:
-            proxy.process.terminate()
-            proxy.process.wait()
     assert set(names.asked) == {tuple(GONE.split(b"."))}
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import socket
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +15,16 @@ from devkit.dns import NameServer
 from devkit.envoy import HERE, Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
-from devkit.stacks import rule_set
+from devkit.raw_origin import RawOrigin
 from devkit.waiting import until
 
 TLS, HTTP = 8080, 8081
-NAMED, NAMED_TOO, BELOW = "named.test", "named-too.test", "a.there.test"
+USES = [
+    (f"{number}.{kind}.test", port, every)
+    for kind, port in (("named", TLS), ("there", HTTP), ("named-too", HTTP))
+    for number, every in enumerate((0.1, 0.7))
+]
+"""Names and ports, and how many seconds pass between two uses of each. Those of `there.test` are a subtree's."""
 
 LONGEST = 4.5
 """Seconds for which a name's former address may be used after its TTL. Envoy asks again within two, and uses a
@@ -33,25 +36,17 @@ USED_SECONDS = 5.5
 FORMER, PRESENT = OWN_LOOPBACK, str(IPv4Address(OWN_LOOPBACK) + 2**21)
 
 
-class _Handler(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        """Answer each request with the address, and a hello with the same."""
-        own = self.request.getsockname()[0].encode()
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(own), own)
-        with contextlib.suppress(ConnectionError):
-            while self.request.recv(65536):
-                self.request.sendall(answer)
-
-
-class _Host(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
+def _answer(connection: socket.socket) -> None:
+    """Answer each request with the address, and a hello with the same."""
+    own = connection.getsockname()[0].encode()
+    while connection.recv(65536):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(own), own))
 
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
     """A name server whose answers must not be kept."""
-    with NameServer((NAMED, NAMED_TOO, BELOW), FORMER, ttl=0) as server:
+    with NameServer([name for name, *_ in USES], FORMER, ttl=0) as server:
         yield server
 
 
@@ -61,20 +56,13 @@ def proxy(tmp_path: Path, release: Release, names: NameServer) -> Iterator[Resol
     with contextlib.ExitStack() as stack:
         for address in (FORMER, PRESENT):
             for port in (TLS, HTTP):
-                host = stack.enter_context(_Host((address, port), _Handler))
-                threading.Thread(target=host.serve_forever, daemon=True).start()
-                stack.callback(host.shutdown)
-        started = Resolving(tmp_path, program(release), names.port)
-        stack.callback(started.process.wait)
-        stack.callback(started.process.terminate)
+                stack.enter_context(RawOrigin(port, _answer, address))
+        started = stack.enter_context(Resolving(tmp_path, program(release), names.port))
         started.ports |= {TLS: free_port(), HTTP: free_port()}
-        both = ({"dst": NAMED}, {"dst": NAMED_TOO}, {"dst": ".there.test"})
-        rules = (
-            *({**each, "port": TLS} for each in both),
-            *({**each, "port": HTTP, "proto": "http"} for each in both),
-        )
-        started.serve(rule_set(*rules)[1])
-        until(started.serves)
+        own = [{"dst": name} for name, *_ in USES if ".there." not in name]
+        both = (*own, {"dst": ".there.test"})
+        http = ({**each, "port": HTTP, "proto": "http"} for each in both)
+        started.apply(*({**each, "port": TLS} for each in both), *http)
         yield started
 
 
@@ -92,16 +80,12 @@ def _reached(proxy: Resolving, name: str, port: int) -> str:
     return ""
 
 
-@pytest.mark.parametrize("every", [0.1, 0.7])
 @pytest.mark.parametrize("ttl", [0, 1])
-def test_a_name_that_moves(proxy: Resolving, names: NameServer, ttl: int, every: float) -> None:
+def test_a_name_that_moves(proxy: Resolving, names: NameServer, ttl: int) -> None:
     """However often it is used, the address that it had before is not used for long after its TTL."""
     names.ttl = ttl
-    with ThreadPoolExecutor() as pool:
-        used = [
-            pool.submit(_longest_use, proxy, names, name, port, every)
-            for name, port in ((NAMED, TLS), (BELOW, HTTP), (NAMED_TOO, HTTP))
-        ]
+    with ThreadPoolExecutor(len(USES)) as pool:
+        used = [pool.submit(_longest_use, proxy, names, *use) for use in USES]
     assert max(each.result() for each in used) < ttl + LONGEST
 
 

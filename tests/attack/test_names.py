@@ -15,7 +15,6 @@ from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.stacks import rule_set
-from devkit.waiting import until
 
 RULES = rule_set(
     *(
@@ -50,12 +49,10 @@ def names() -> Iterator[NameServer]:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, names: NameServer) -> Iterator[Resolving]:
     """The proxy, with rules for names and for what is below one."""
-    started = Resolving(tmp_path_factory.mktemp("names"), program(release), names.port, refreshing=False)
-    started.serve(RULES)
-    until(started.serves)
-    yield started
-    started.process.terminate()
-    started.process.wait()
+    folder = tmp_path_factory.mktemp("names")
+    with Resolving(folder, program(release), names.port, refreshing=False) as started:
+        started.obey(RULES)
+        yield started
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

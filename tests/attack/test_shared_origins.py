@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from devkit.http2_host import ANSWER, LARGE, SINK, Http2Host
 from devkit.inspecting import PORT, Inspecting, certificate
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.raw_origin import RawOrigin
-from devkit.stacks import rule_set
 from devkit.waiting import until
 
 NAME, HTTP = "a.there.test", 80
@@ -24,16 +22,17 @@ STALLED, REQUESTS = 6, 8
 _BODY = bytes(32 << 10)
 
 
-@pytest.fixture
-def proxy(tmp_path: Path, release: Release) -> Iterator[Inspecting]:
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Inspecting]:
     """A proxy that trusts one certificate, its own."""
-    own = certificate(tmp_path / "own", NAME)
-    with NameServer((NAME,), OWN_LOOPBACK) as names:
-        started = Inspecting(tmp_path, program(release), names.port, own, own[0])
+    folder = tmp_path_factory.mktemp("shared")
+    own = certificate(folder / "own", NAME)
+    with (
+        NameServer((NAME,), OWN_LOOPBACK) as names,
+        Inspecting(folder, program(release), names.port, own, own[0]) as started,
+    ):
         started.ports[HTTP] = free_port()
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
 @pytest.fixture
@@ -41,12 +40,6 @@ def host(proxy: Inspecting) -> Iterator[Http2Host]:
     """The host, which has the same certificate."""
     with Http2Host(PORT, f"{proxy.folder}/own/cert.pem", f"{proxy.folder}/own/key.pem") as started:
         yield started
-
-
-def served(proxy: Inspecting, *rules: dict[str, Any]) -> None:
-    """Have the proxy obey rules."""
-    proxy.serve(rule_set(*({"dst": NAME, **rule} for rule in rules))[1])
-    until(proxy.serves)
 
 
 def answered(proxy: Inspecting, agent: str, path: str, *over: str) -> bool:
@@ -77,7 +70,7 @@ def test_what_one_agent_does_not_read(
     proxy: Inspecting, host: Http2Host, rule: dict[str, Any], request_line: str
 ) -> None:
     """An agent that reads no answer, and one whose body the host does not read, stop nobody else."""
-    served(proxy, {**rule, "port": PORT})
+    proxy.apply({"dst": NAME, **rule, "port": PORT})
     with ExitStack() as stack:
         for _ in range(STALLED):
             agent = stack.enter_context(proxy.connected(NAME, source=ATTACKER))
@@ -103,7 +96,7 @@ def test_what_one_agent_does_not_read(
 
 def test_no_connection_is_used_for_two_agents(proxy: Inspecting, host: Http2Host) -> None:
     """A host may know a client by its connection. That of one agent is used again, for this agent only."""
-    served(proxy, {"inspect": True, "port": PORT})
+    proxy.apply({"dst": NAME, "inspect": True, "port": PORT})
     agents = [f"127.0.0.{number}" for number in range(2, 6)] * 4
     assert all(answered(proxy, agent, f"/{agent}") for agent in agents)
     used = {path: {number for number, other in host.requests if other == path} for _, path in host.requests}
@@ -121,7 +114,7 @@ def test_no_connection_is_used_for_two_agents_over_plain_http(proxy: Inspecting)
             agents.append(received.partition(b"x-agent: ")[2].split(b"\r\n")[0])
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    served(proxy, {"proto": "http", "port": HTTP})
+    proxy.apply({"dst": NAME, "proto": "http", "port": HTTP})
     agents = [f"127.0.0.{number}" for number in range(2, 6)] * 4
     with RawOrigin(HTTP, answer):
         for agent in agents:

@@ -16,7 +16,6 @@ from devkit.envoy import Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.raw_origin import Behaviour, RawOrigin
-from devkit.stacks import rule_set
 from devkit.waiting import until
 
 TLS, HTTP, TCP = 8080, 80, 2222
@@ -25,23 +24,18 @@ NAMES = ("t.test", *(f"{kind}{number}.there.test" for kind in "hn" for number in
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-@pytest.fixture
-def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
     """A proxy with a rule for each kind of listener, all of names on loopback."""
-    with NameServer(NAMES, OWN_LOOPBACK) as names:
-        started = Resolving(tmp_path, program(release), names.port)
+    folder = tmp_path_factory.mktemp("upstream")
+    with NameServer(NAMES, OWN_LOOPBACK) as names, Resolving(folder, program(release), names.port) as started:
         started.ports |= {TLS: free_port(), HTTP: free_port()}
-        started.serve(
-            rule_set(
-                {"dst": ".there.test", "port": TLS},
-                {"dst": ".there.test", "port": HTTP, "proto": "http"},
-                {"dst": "t.test", "port": TCP, "proto": "tcp"},
-            )[1]
+        started.apply(
+            {"dst": ".there.test", "port": TLS},
+            {"dst": ".there.test", "port": HTTP, "proto": "http"},
+            {"dst": "t.test", "port": TCP, "proto": "tcp"},
         )
-        until(started.serves)
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
 def _answering(answer: bytes) -> Behaviour:

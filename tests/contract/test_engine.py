@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -35,29 +36,25 @@ from clawker_fw.stack.topology import free_subnet, publishing_spec
 from tests.contract.conftest import answering, commit, created, view
 
 
-def test_facts(engine: EngineWriter) -> None:
-    """An engine reports its properties."""
+def test_what_an_engine_says_of_itself(engine: EngineWriter) -> None:
+    """Its properties, what its machine has each time that it is asked, the time, and that it is in no swarm.
+
+    Only a manager knows nodes: any other engine says so, and is never taken for a swarm without nodes.
+    """
     facts = engine.facts()
     assert facts.architecture in {"amd64", "arm64"}
     assert [int(part) for part in facts.api_version.split(".")] >= [1, 41]
-
-
-def test_the_machine(engine: EngineWriter) -> None:
-    """An engine says what its machine has, each time that it is asked."""
     first, second = engine.machine(), engine.machine()
     assert first.processors == second.processors >= 1
     assert first.memory == second.memory >= 256 << 20
-
-
-def test_an_engine_in_no_swarm(engine: EngineWriter) -> None:
-    """Only a manager knows nodes: any other engine says so, and is never taken for a swarm without nodes."""
+    assert abs(engine.clock() - time.time()) < 1
     with pytest.raises(RefusedError) as caught:
         engine.swarm("dev.clawker.fleet")
     assert caught.value.code == "not-a-manager"
 
 
 def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) -> None:
-    """Every field of a network can be read back."""
+    """Every field of a network can be read back. Names and subnets are unique."""
     views = {network.name: network for network in engine.networks()}
     for spec in stack.networks.values():
         network = views[spec.name]
@@ -66,11 +63,6 @@ def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) ->
         assert (network.subnets, network.ip_range) == ((spec.subnet,), spec.ip_range)
         assert dict(spec.labels).items() <= dict(network.labels).items()
         assert dict(spec.options).items() <= dict(network.options).items()
-
-
-def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desired) -> None:
-    """Names and subnets of networks are unique."""
-    for spec in stack.networks.values():
         with pytest.raises(EngineError):
             engine.create_network(spec)
         with pytest.raises(SubnetTakenError) as taken:
@@ -78,18 +70,17 @@ def test_a_second_network_of_a_name_is_refused(engine: EngineWriter, stack: Desi
         assert taken.value.subnet == spec.subnet
 
 
-def test_images_have_the_ids_we_computed(engine: EngineWriter, stack: Desired, wanted: Blueprint) -> None:
-    """The id of a loaded image is one of the two digests that are known in advance."""
-    del stack
+@pytest.mark.usefixtures("stack")
+def test_images_have_the_ids_we_computed(engine: EngineWriter, wanted: Blueprint) -> None:
+    """The id of a loaded image is one of the two digests that are known in advance.
+
+    A missing image is not an error, but creating a container from it is.
+    """
     for image in wanted.images.values():
         found = engine.image(image.reference)
         assert found is not None
         assert found.id in image.ids
         assert engine.image(found.id) == found
-
-
-def test_an_image_that_is_not_there(engine: EngineWriter) -> None:
-    """A missing image is not an error, but creating a container from it is."""
     absent = "clawker-fw/absent:none"
     assert engine.image(absent) is None
     with pytest.raises(NotFoundError):
@@ -158,10 +149,19 @@ def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
     engine.remove(theirs)
 
 
-def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired) -> None:
-    """For a file equal to the known one, that object is returned; other files are read as they are."""
+def test_what_files_are_read(engine: EngineWriter, stack: Desired) -> None:
+    """All, or one without the others, also while the container does not run. What is no file there, is None.
+
+    For a file equal to the known one, that object is returned; other files are read as they are.
+    """
     wanted = stack.siblings[Sibling.COREDNS]
     container = created(engine, stack, Sibling.COREDNS)
+    policy = wanted.hot[POLICY]
+    assert engine.system_file(container, f"{VOLUME}/{POLICY}") == policy.content
+    assert engine.system_file(container, VOLUME) is None
+    assert engine.system_file(container, "/nowhere/nothing") is None
+    assert engine.file(container, POLICY) == policy
+    assert engine.file(container, "state/nothing") is None
     before = wanted.boot["boot/Corefile"]
     engine.put_files(container, {"boot/Corefile": before.saying(before.content + b"# more\n")})
     for end in (b"", b"x", b"# more\n# and more\n"):
@@ -172,6 +172,7 @@ def test_files_that_are_known_are_held_once(engine: EngineWriter, stack: Desired
         assert found["boot/Corefile"] == before.saying(before.content + b"# more\n")
         assert "bin/none" not in found
     engine.remove(container)
+    assert engine.file(container, POLICY) is None
 
 
 def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> None:
@@ -205,21 +206,26 @@ def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> 
     engine.remove(container)
 
 
-def test_a_name_is_taken_once(engine: EngineWriter, stack: Desired) -> None:
-    """A second container with the same name is a conflict, on which the lock is based."""
-    spec = ContainerSpec(
-        f"{stack.project}-lock", "clawker-fw/lock:1-" + _lock_tag(engine), {}, Shape(("none",), (), {})
-    )
+def test_names_of_containers(engine: EngineWriter, stack: Desired) -> None:
+    """They are matched exactly, unlike by the engine's filter, and can be changed. One in use is a conflict.
+
+    The lock is based on that.
+    """
+    name, other = f"{stack.project}-lock", f"{stack.project}-other"
+    spec = ContainerSpec(name, images.lock_image(engine.facts()).reference, {}, Shape(("none",), (), {}))
     container = engine.create_container(spec)
     with pytest.raises(ConflictError):
         engine.create_container(spec)
-    engine.remove(container)
-    engine.remove(engine.create_container(spec))
-
-
-def _lock_tag(engine: EngineWriter) -> str:
-    image = images.lock_image(engine.facts())
-    return image.reference.rpartition("-")[2]
+    assert view(engine, name).id == view(engine, container).id == container
+    for inexact in (name[:-1], f"{name}x", stack.project, container[:12]):
+        assert engine.container(inexact) is None
+    engine.rename(container, other)
+    assert view(engine, other).id == container
+    second = engine.create_container(spec)
+    with pytest.raises(ConflictError):
+        engine.rename(second, other)
+    for each in (container, second):
+        engine.remove(each)
 
 
 def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
@@ -229,16 +235,6 @@ def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, s
     with pytest.raises(EngineError):
         engine.start(engine.create_container(second))
     engine.remove(second.name)
-
-
-def test_only_exact_names_are_found(engine: EngineWriter, stack: Desired) -> None:
-    """Names are matched exactly, unlike by the engine's filter."""
-    container = created(engine, stack, Sibling.COREDNS)
-    name = f"{stack.project}-coredns"
-    assert view(engine, name).id == view(engine, container).id == container
-    for other in (name[:-1], f"{name}x", stack.project, container[:12]):
-        assert engine.container(other) is None
-    engine.remove(container)
 
 
 def test_running_siblings_serve_what_they_were_given(
@@ -324,21 +320,6 @@ def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired
     engine.load_image(again.archive(), again.archive_size, lambda _: None)
 
 
-def test_the_service_address_can_be_claimed_and_released(
-    engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """The probe shows whether the service address is held; claiming or releasing it twice is not an error."""
-    container, address = running[Sibling.COREDNS], str(stack.service_address)
-    for _ in range(2):
-        Helper(engine, container).claim(0)
-        probe = HelperReader(engine, container).probe()
-        assert (probe.claimed, address in probe.addresses) == (True, True)
-    for _ in range(2):
-        Helper(engine, container).release()
-        probe = HelperReader(engine, container).probe()
-        assert (probe.claimed, address in probe.addresses) == (False, False)
-
-
 def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running: dict[Sibling, str]) -> None:
     """Envoy's recorder knows of nothing at first. What another one knew is added once. CoreDNS has none."""
     envoy = Helper(engine, running[Sibling.ENVOY])
@@ -363,10 +344,14 @@ def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
     """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule.
 
-    Only the resolver can try. A lookup says why there is no address, and a probe may leave Envoy out.
+    Only the resolver can try. A lookup says why there is no address, and a probe may leave Envoy out. It shows
+    whether the service address is held; claiming or releasing it twice is not an error.
     """
     container, service = running[Sibling.COREDNS], str(stack.service_address)
-    Helper(engine, container).claim(0)
+    for _ in range(2):
+        Helper(engine, container).claim(0)
+        probe = HelperReader(engine, container).probe()
+        assert (probe.claimed, service in probe.addresses) == (True, True)
     (refused,) = HelperReader(engine, container).trial("refused.test", "https", 443).steps
     assert (refused.name, refused.ok, refused.outcome) == ("resolve", False, "no such name")
     assert refused.source.rpartition(":")[0] == service
@@ -380,19 +365,10 @@ def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Siblin
     assert (unknown.addresses, bool(unknown.error)) == ((), True)
     probe = HelperReader(engine, container).probe(envoy=False)
     assert ("envoy" in probe.agents_see, bool(probe.live), probe.error) == (False, True, "")
-
-
-def test_one_file_can_be_read(engine: EngineWriter, stack: Desired) -> None:
-    """Without the others, also while the container does not run. What is no file, or is not there, is None."""
-    wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
-    container = engine.create_container(wanted)
-    assert engine.system_file(container, f"{VOLUME}/{POLICY}") == wanted.files[POLICY].content
-    assert engine.system_file(container, VOLUME) is None
-    assert engine.system_file(container, "/nowhere/nothing") is None
-    assert engine.file(container, POLICY) == wanted.files[POLICY]
-    assert engine.file(container, "state/nothing") is None
-    engine.remove(container)
-    assert engine.file(container, POLICY) is None
+    for _ in range(2):
+        Helper(engine, container).release()
+        probe = HelperReader(engine, container).probe()
+        assert (probe.claimed, service in probe.addresses) == (False, False)
 
 
 def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack: Desired) -> None:
@@ -420,35 +396,21 @@ def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack
     assert engine.unused_volumes(stack.project) == ()
 
 
-def test_names_can_be_changed(engine: EngineWriter, stack: Desired) -> None:
-    """A renamed container is the same one, and a name in use is a conflict."""
-    container = created(engine, stack, Sibling.COREDNS)
-    other = created(engine, stack, Sibling.ENVOY)
-    engine.rename(container, f"{stack.project}-coredns-next")
-    assert view(engine, f"{stack.project}-coredns-next").id == container
-    with pytest.raises(ConflictError):
-        engine.rename(container, f"{stack.project}-envoy")
-    engine.remove(container)
-    engine.remove(other)
+def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
+    """A running container is stopped and removed, and removing a missing one is not an error.
 
-
-def test_the_last_exit_code_of_what_is_removed(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Whoever waits for a container to be removed learns its last exit code, and not before."""
-    container = running[Sibling.COREDNS]
-    waiting = engine.removal(container)
+    Whoever waits for a container to be removed learns its last exit code, and not before.
+    """
+    resolver = running[Sibling.COREDNS]
+    waiting = engine.removal(resolver)
     with pytest.raises(TimeoutError):
         waiting.result(0.5)
-    engine.stop(container)
-    stopped = view(engine, container)
-    engine.remove(container)
-    assert waiting.result(30) == stopped.exit_code
-
-
-def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """A running container is stopped and removed, and removing a missing one is not an error."""
+    engine.stop(resolver)
+    exit_code = view(engine, resolver).exit_code
     for container in running.values():
         engine.remove(container)
         engine.remove(container)
+    assert waiting.result(30) == exit_code
     assert not [each for each in engine.listing() if each.id in running.values()]
     assert engine.unused_volumes(stack.project) == ()
     for network in engine.networks():

@@ -50,7 +50,10 @@ def _hot(files: Files, folder: str = "") -> dict[str, File]:
 def test_hot_files_are_committed_live(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
 ) -> None:
-    """New files are staged, placed and proven, unwanted files are removed, and the record is updated."""
+    """New files are staged, placed and proven, and the record is updated.
+
+    A file below `hot/` that the commit does not list is removed, even if the commit does not name it either.
+    """
     changed = stacks.blueprint(
         wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
     )
@@ -59,6 +62,7 @@ def test_hot_files_are_committed_live(
         should = desired(blueprint, Conditions(addressing(blueprint, seen), seen.machine), Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]
+            engine.put_files(container, {"hot/foreign.json": public(b"{}")})
             engine.put_files(container, staged(target))
             assert commit(engine, container)["committed"] is True
             files = engine.files(container)
@@ -83,21 +87,6 @@ def test_files_are_committed_in_place(
     assert _hot(files) == _hot(files, "good/") == target.hot
     assert not any(path.startswith("stage/") for path in files)
     assert HelperReader(engine, container).probe().live == target.live
-
-
-@pytest.mark.parametrize("sibling", list(Sibling))
-def test_a_commit_removes_foreign_hot_files(
-    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """A file below `hot/` that the commit does not list is removed, even if the commit does not name it either."""
-    container, target = running[sibling], stack.siblings[sibling]
-    engine.put_files(container, {"hot/foreign.json": public(b"{}")})
-    assert "hot/foreign.json" in engine.files(container)
-    engine.put_files(container, staged(target))
-    assert commit(engine, container)["committed"] is True
-    files = engine.files(container)
-    assert _hot(files) == target.hot
-    assert _hot(files, "good/") == target.hot
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))
@@ -126,15 +115,14 @@ def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Pr
     return probe if probe.live == wanted else None
 
 
-def test_a_drain_ends_when_no_connection_is_left(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Without connections, it ends at once."""
+def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """This holds for any number of calls, and independently of garbage collection.
+
+    A drain ends at once when no connection is left.
+    """
     connections: list[int] = []
     Helper(engine, running[Sibling.ENVOY]).drain(30, connections.append)
     assert connections[-1] == 0
-
-
-def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """This holds for any number of calls, and independently of garbage collection."""
 
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))

@@ -24,7 +24,7 @@ from devkit.strategies import names_near, random_rules
 from devkit.waiting import until
 
 ENVOY = ADDRESSING.envoy(0)
-QUESTIONS = 80_000
+QUESTIONS = 40_000
 
 MOST_LONGER = 256
 """Octets by which an answer may be longer than its question."""
@@ -36,10 +36,8 @@ REFUSED, ADDRESS, EMPTY = 3, 0, 0
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
     """The resolver, for all tests here."""
-    started = Program(tmp_path_factory.mktemp("coredns"), release)
-    yield started
-    started.process.kill()
-    started.process.wait()
+    with Program(tmp_path_factory.mktemp("coredns"), release) as started:
+        yield started
 
 
 def test_coredns_answers_what_the_policy_resolves(program: Program, pytestconfig: pytest.Config) -> None:
@@ -90,49 +88,6 @@ def test_the_name_of_the_page_always_has_an_address(program: Program) -> None:
         assert (program.ask("other.internal").code == REFUSED) == (around not in rules)
 
 
-def test_other_types_of_an_allowed_name_have_no_data(program: Program) -> None:
-    """For any type of query, an allowed name has only an address, and a refused one does not exist."""
-    program.serve(rule_set("a.test", ".w.test")[1])
-    for kind, name in itertools.product((2, 5, 6, 15, 16, 28, 33, 64, 65, 255), ("a.test", "x.w.test")):
-        answer = program.ask(name, kind=kind)
-        assert (answer.code, answer.answers, answer.authority) == (0, 0, 1), (kind, name)
-        assert program.ask(f"no.{name}.other.test", kind=kind).code == REFUSED
-    assert program.ask("a.test").addresses == (str(ENVOY),)
-
-
-@pytest.mark.parametrize(
-    ("how", "code"),
-    [
-        ({"kind": 252}, 5),  # AXFR
-        ({"kind": 251}, 5),  # IXFR
-        ({"class_": 3}, 5),  # CHAOS
-        ({"operation": 4}, 4),  # NOTIFY
-        ({"operation": 5}, 4),  # UPDATE
-    ],
-)
-def test_nothing_but_queries_is_answered(how: dict[str, int], code: int, program: Program) -> None:
-    """Transfers, notifications, updates and other classes are refused, also for an allowed name."""
-    program.serve(rule_set("a.test")[1])
-    assert program.ask("a.test").code == 0
-    assert program.ask("a.test", **how).code == code
-
-
-@pytest.mark.parametrize("name", ["version.bind", "hostname.bind", "version.clawker-fw.invalid", "test"])
-def test_names_of_the_resolver_itself_are_refused(name: str, program: Program) -> None:
-    """Agents learn nothing more: a parent of an allowed name is refused like any other name."""
-    program.serve(rule_set("a.test")[1])
-    assert program.ask(name, kind=16).code == REFUSED
-    assert program.ask(name, kind=16, class_=3).code == 5
-
-
-def test_odd_names_are_refused(program: Program) -> None:
-    """Only host names match: octets with a meaning in other programs never do."""
-    program.serve(rule_set(".w.test")[1])
-    for label in (b"x\\", b"x.y", b"x\x00", b"*", b"x y", b"x/", b"\xff", b"x\n"):
-        assert program.resolver.ask(query((label, b"w", b"test"))).code == REFUSED, label
-    assert program.resolver.ask(query((b"X_-1", b"W", b"Test"))).code == 0
-
-
 def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
     """Names with mixed case, which clients use against forged answers, come back unchanged; also over TCP."""
     program.serve(rule_set("a.test")[1])
@@ -169,41 +124,21 @@ def test_refusals_are_not_kept(program: Program) -> None:
     assert (program.ask("late.test").addresses, program.ask("late.test").ttl) == ((str(ENVOY),), 1)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b'{"ttl":1,"addresses":{},"names":{}} x',
-        b'{"ttl":1,"addresses":{}}',
-        b'{"ttl":1,"addresses":{},"names":{"a.test":{"at":"nowhere"}}}',
-        b'{"ttl":1,"addresses":{"v6":"::1"},"names":{"a.test":{"at":"v6"}}}',
-        b'{"ttl":1,"addresses":{},"names":{"A.test":{"at":"deny"}}}',
-        b'{"ttl":1,"addresses":{},"names":{},"more":1}',
-    ],
-)
-def test_a_list_that_cannot_be_used_leaves_the_old_one_in_force(content: bytes, program: Program) -> None:
-    """An unreadable list is not loaded, the old one stays, and the process reports the reason."""
+@pytest.mark.parametrize("content", [b"", b'{"ttl":1,"addresses":{},"names":{"A.test":{"at":"deny"}}}', None])
+def test_a_list_that_cannot_be_used_leaves_the_old_one_in_force(content: bytes | None, program: Program) -> None:
+    """An unreadable list, or none, is not loaded, the old one stays, and the process reports the reason."""
     program.serve(rule_set("a.test")[1])
     before = program.status
-    program.write(content)
+    if content is None:
+        program.list.unlink()
+    else:
+        program.write(content)
     refused = until(lambda: found if (found := program.status)["reason"] else None)
     assert refused["digest"] == before["digest"]
-    assert int(str(refused["refused"])) > int(str(before["refused"]))
-    assert program.ask("a.test").code == 0
-    program.serve(rule_set("a.test")[1])
-    assert program.status["reason"] == ""
-
-
-def test_a_missing_list_leaves_the_old_one_in_force(program: Program) -> None:
-    """After the file is deleted, the old list stays in force."""
-    program.serve(rule_set("a.test")[1])
-    program.list.unlink()
-    until(lambda: program.status["reason"])
     assert program.ask("a.test").code == 0
     program.serve(rule_set("b.test")[1])
     assert (program.ask("a.test").code, program.ask("b.test").code) == (REFUSED, 0)
+    assert program.status["reason"] == ""
 
 
 def test_no_query_is_lost_while_lists_change(program: Program) -> None:
@@ -246,12 +181,8 @@ def _fail(process: int, port: int) -> None:
 
 def test_coredns_ends_with_a_listener(tmp_path: Path, release: Release) -> None:
     """When it can accept no connection any more, it ends, so that the engine starts it again."""
-    started = Program(tmp_path, release)
-    try:
+    with Program(tmp_path, release) as started:
         assert started.resolver.ask(query("a.test"), tcp=True).code == REFUSED
         assert started.process.poll() is None
         _fail(started.process.pid, started.port)
         assert started.process.wait(30) == 1
-    finally:
-        started.process.kill()
-        started.process.wait()

@@ -6,8 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,11 +72,9 @@ def trust() -> Trust:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
     """The resolver, for all tests here."""
-    started = Program(tmp_path_factory.mktemp("coredns"), release)
-    started.serve(rule_set("a.test")[1])
-    yield started
-    started.process.kill()
-    started.process.wait()
+    with Program(tmp_path_factory.mktemp("coredns"), release) as started:
+        started.serve(rule_set("a.test")[1])
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +96,6 @@ def _counted(program: Program) -> int:
     """Return of how many records the resolver knows what became of them."""
     status = program.telemetry_status
     return int(status["sent"]) + int(status["lost"])
-
-
-def _has_counted(program: Program, count: int) -> bool:
-    return _counted(program) == count
-
-
-def _has_counted_at_least(program: Program, count: int) -> bool:
-    return _counted(program) >= count
 
 
 def _sends_more(program: Program) -> None:
@@ -215,21 +205,15 @@ def test_wrong_certificates_are_refused(
 ) -> None:
     """The collector refuses a wrong client, the resolver a wrong collector. Each record is counted as lost."""
     programs = {}
-    try:
-        wrong = _wrong(trust, port)
-        for number, what in enumerate(wrong):
+    with ExitStack() as stack:
+        for number, (what, settings) in enumerate(_wrong(trust, port).items()):
             (tmp_path / str(number)).mkdir()
-            programs[what] = Program(tmp_path / str(number), release)
-        for what, settings in wrong.items():
+            programs[what] = stack.enter_context(Program(tmp_path / str(number), release))
             programs[what].send(settings)
             programs[what].resolver.ask_all(["wrong.test"] * 20)
         for what, each in programs.items():
-            until(partial(_has_counted, each, 20))
+            until(lambda: _counted(each) == 20)  # noqa: B023 - asked at once
             assert each.telemetry_status["lost"] == 20, what
-    finally:
-        for each in programs.values():
-            each.process.kill()
-            each.process.wait()
     assert not [each for each in collector.records() if each.attributes["dns.question.name"] == "wrong.test"]
 
 
@@ -254,7 +238,7 @@ def test_answers_do_not_need_a_collector(program: Program, trust: Trust, silent:
         before = _counted(program)
         assert len(program.resolver.ask_all(["a.test", "b.test"] * 10_000)) == 20_000
         if settings:  # a query is counted after its answer; 8192 records may wait, and 512 be under way
-            until(partial(_has_counted_at_least, program, before + 20_000 - 8192 - 512))
+            until(lambda: _counted(program) >= before + 20_000 - 8192 - 512)  # noqa: B023 - asked at once
     program.send({})
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.secrets.sources import GIT_USER
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.inspecting import PORT, Handler, Host, Injecting, Reached, certificate
 from devkit.programs import OWN_LOOPBACK
+from devkit.stacks import rule_set
 from devkit.waiting import until
 
 NAME = "git.test"
@@ -25,6 +24,7 @@ TOKEN = f"hidden-{secrets.token_hex(8)}"
 CREDENTIAL = f"Basic {b64encode(f'{GIT_USER}:{TOKEN}'.encode()).decode()}"
 
 
+_ENVIRONMENT = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1"}
 _END = b"\r\n\r\n"
 
 
@@ -51,10 +51,9 @@ class _Handler(Handler):
             capture_output=True,
             check=True,
             env={
-                "PATH": os.environ["PATH"],
+                **_ENVIRONMENT,
                 "GIT_PROJECT_ROOT": str(self.root),
                 "GIT_HTTP_EXPORT_ALL": "1",
-                "GIT_CONFIG_NOSYSTEM": "1",
                 "HOME": str(self.root),
                 "REMOTE_USER": "agent",
                 "REQUEST_METHOD": self.command,
@@ -148,9 +147,8 @@ class Agent:
             check=False,
             timeout=60,
             env={
-                "PATH": os.environ["PATH"],
+                **_ENVIRONMENT,
                 "HOME": str(self.folder),
-                "GIT_CONFIG_NOSYSTEM": "1",
                 "GIT_ASKPASS": str(self.ask),
                 "GIT_TERMINAL_PROMPT": "0",
                 "LC_ALL": "C",
@@ -169,11 +167,10 @@ class Agent:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHost]:
     """The code host."""
-    started = GitHost(tmp_path_factory.mktemp("host"), CREDENTIAL, NAME)
-    for name in ("o/read", "o/write", "o/other"):
-        started.repository(name)
-    yield started
-    started.close()
+    with GitHost(tmp_path_factory.mktemp("host"), CREDENTIAL, NAME) as started:
+        for name in ("o/read", "o/write", "o/other"):
+            started.repository(name)
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -181,14 +178,13 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitH
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", NAME)
-    with NameServer([NAME], OWN_LOOPBACK) as names:
-        rules = RuleSet.of([RuleEntry.model_validate(RULE).rule()])
-        started = Injecting(folder, release, names.port, own, host.certificate, first=rules)
+    rules = rule_set(RULE)[1]
+    with (
+        NameServer([NAME], OWN_LOOPBACK) as names,
+        Injecting(folder, release, names.port, own, host.certificate, first=rules) as started,
+    ):
         until(started.serves)
         yield started
-        started.process.terminate()
-        started.process.wait()
-        started.signer.end()
 
 
 @pytest.fixture
@@ -249,17 +245,9 @@ def test_what_the_agent_brings_is_replaced(agent: Agent, host: GitHost) -> None:
 
 
 def test_other_repositories_are_refused(agent: Agent, host: GitHost) -> None:
-    """Also by another spelling of the query, which git's own server would take for a push."""
+    """The refusal is the agent's answer, and nothing reaches the host."""
     said = agent.git("clone", agent.url("o/other"), agent.folder / "other", fails=True)
     assert "403" in said
-    pushes = "service=git-receive-pack"
-    for query in (
-        f"service=git-upload-pack&{pushes}",
-        "service=git-upload-pack&%73ervice=git-receive-pack",
-        "service=git%2Dreceive-pack",
-        f"{pushes}&service=git-upload-pack",
-    ):
-        assert agent.proxy.ask("GET", f"/o/read.git/info/refs?{query}", NAME)[0] == 403
     assert host.reached == []
 
 

@@ -18,15 +18,13 @@ import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.envoy.tls_interception import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.stack.release import Release
 from devkit import judging, requests
 from devkit.dns import NameServer
 from devkit.envoy import HERE, WRITTEN_WITHIN, program
-from devkit.inspecting import OTHER_PORT, PORT, SECOND_PORT, Host, Inspecting, certificate
+from devkit.inspecting import PORT, SECOND_PORT, Host, Inspecting, certificate
 from devkit.judging import Judge, expected
 from devkit.programs import OWN_LOOPBACK
 from devkit.requests import random_asked, random_entries, rules_of
@@ -39,9 +37,8 @@ NAMES = (*requests.NAMES, "other.test", "unverified.test")
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """The host behind all names. It can't prove that it is `other.test` or `unverified.test`."""
-    started = Host(tmp_path_factory.mktemp("host") / "tls", *requests.NAMES, ports=PORTS)
-    yield started
-    started.close()
+    with Host(tmp_path_factory.mktemp("host") / "tls", *requests.NAMES, ports=PORTS) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -49,27 +46,19 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
     """The proxy, for all tests here."""
     folder = tmp_path_factory.mktemp("inspecting")
     own = certificate(folder / "own", "*.test", "*.w.test")
-    with NameServer(NAMES, OWN_LOOPBACK) as names:
-        started = Inspecting(folder, program(release), names.port, own, host.certificate)
+    with (
+        NameServer(NAMES, OWN_LOOPBACK) as names,
+        Inspecting(folder, program(release), names.port, own, host.certificate) as started,
+    ):
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
-def rules(*entries: dict[str, Any]) -> RuleSet:
-    """Return rules for the host's port."""
-    return RuleSet.of(RuleEntry.model_validate({"port": PORT, **each}).rule() for each in entries)
+def served(proxy: Inspecting, *entries: dict[str, Any]) -> None:
+    """Have rules live, which are for the host's port."""
+    proxy.apply(*({"port": PORT, **each} for each in entries))
 
 
-def served(proxy: Inspecting, *entries: dict[str, Any]) -> Policy:
-    """Have the proxy obey rules, and return what they say."""
-    policy = Policy(rules(*entries))
-    proxy.serve(policy.rules)
-    until(proxy.serves)
-    return policy
-
-
-SEEDS, REQUESTS = 5, 400
+SEEDS, REQUESTS = 4, 400
 """How many requests are made with each seed; `--thorough 50` makes 20,000 of them."""
 
 _WITH_THE_SAME_RULES = 40
@@ -116,27 +105,10 @@ REFUSED = (
     *("/v1/private..", "/v1/private/.", "/v1/private/", "/v1/private#f", "/v1/private%23", "/v1/private?x"),
     *("/v1/private%3f", "/../v1/private", "/..", "/v4", "/", "*", "v1/x", "http://a.test/v1/private"),
     *("https://x.w.test/v1/x", "/v1/x%c0%ae%c0%ae/private", "/v1/..;/private", "/v1/.%3b/x", "/v1/%2e/private"),
-    *("/v1/%2%61", "/v1/%%32a", "/v1/%%32%66..%2fprivate"),
-    *("/v1/x%2f%2e%2e%2fprivate", "/v1%2Fx%2F..%2f..%2fv4", "/v1/x/..%5cprivate", "/v1/x%0d%0aHost:%20y"),
-    *("/v1/\xef\xbc\x8fprivate", "/v1/./.././v1/private", "/v1/x\ty", "/v2/x/y", "/v2/x/../../v1/private"),
-    *("/v1/%zz", "/v1/%2%6a", "/v1/%u0070rivate", "/v1/x%", "/v1/x%7", "/v1/..%20/private", "/v1/x/%20../private"),
-    *(
-        "/v1/x/.%20./private",
-        "/v1/x/..%20",
-        "/v1/%e0%80%afprivate",
-        "/v1/%f0%80%80%afprivate",
-        "/v1/%C0%AFprivate",
-    ),
-    *("/v1/private::$DATA", "/v1/private%3A%3a%24DATA", "/v1/%70%72%69vate", "/v1/private%09", "/v1/private/%2e"),
-    *(
-        "/v2/x%2Fy",
-        "/v2/x%2fy",
-        "/v2/x%252Fy",
-        "/v1/private%2f",
-        "/v1/private%5c",
-        "\\v1\\private",
-        "/v1/private\\",
-    ),
+    *("/v1/%2%61", "/v1/%%32%66..%2fprivate", "/v1/x%2f%2e%2e%2fprivate", "/v1/x/..%5cprivate"),
+    *("/v1/x%0d%0aHost:%20y", "/v1/\xef\xbc\x8fprivate", "/v1/x\ty", "/v2/x/y", "/v2/x/../../v1/private"),
+    *("/v1/%zz", "/v1/%u0070rivate", "/v1/x%", "/v1/x%7", "/v1/x/%20../private", "/v1/x/.%20./private"),
+    *("/v1/%e0%80%afprivate", "/v1/private::$DATA", "/v1/private%09", "/v2/x%2Fy", "\\v1\\private"),
 )
 """Spellings of what is refused, for a host of which a path is denied."""
 
@@ -177,27 +149,9 @@ def test_no_spelling_reaches_what_is_refused(proxy: Inspecting, host: Host) -> N
         status, _ = proxy.ask("GET", target, "a.test")
         assert status in {0, 400, 403, 404, 421}, target
         assert host.reached == [], target
-    for method in (
-        "DELETE",
-        "HEAD",
-        "get",
-        "Get",
-        "TRACE",
-        "trace",
-        "TRACK",
-        "Track",
-        "connect",
-        "PROPFIND",
-        "GET.",
-    ):
+    for method in ("DELETE", "HEAD", "get", "Get", "TRACE", "trace", "Track", "connect", "PROPFIND", "GET."):
         assert proxy.ask(method, "/v1/x", "a.test")[0] in {400, 403}, method
-    for target in (
-        "/v1%2f..%2fadmin",
-        "/v1/x/..%2f..%2fadmin",
-        "/v1/..%2fadmin",
-        "/v1/%252e%252e/x",
-        "/v1/x%5c..",
-    ):
+    for target in ("/v1%2f..%2fadmin", "/v1/x/..%2f..%2fadmin", "/v1/%252e%252e/x", "/v1/x%5c.."):
         assert proxy.ask("GET", target, "x.w.test")[0] == 400, target
     assert host.reached == []
 
@@ -233,10 +187,10 @@ def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Hos
         host.reached.clear()
         found, text = proxy.raw(f"GET /v1/x HTTP/1.1\r\n{head}\r\n\r\n".encode(), "a.test")
         assert found == status, head
-        assert [each.headers["host"].lower() for each in host.reached] == [f"a.test:{PORT}"] * (status == 200), (
-            head
-        )
+        reached = [each.headers["host"].lower() for each in host.reached]
+        assert reached == [f"a.test:{PORT}"] * (status == 200), head
         assert (b"names another host" in text) == (status == 421), head
+    assert _curl(proxy, "/v1/x", "Host: x.w.test") == "2 421"
 
 
 DENYING = {
@@ -366,12 +320,8 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
     refs = "/o/r.git/info/refs?service=git-"
     for target in (
         *(f"{refs}receive-pack", f"{refs}upload-pack&service=git-receive-pack", f"{refs}receive%2Dpack"),
-        *(
-            f"{refs}upload-pack&%73ervice=git-receive-pack",
-            "/o/r.git/info/refs",
-            f"/o/r/../r.git//{refs[8:]}receive-pack",
-        ),
-        *("/o/r.git/git-receive-pack", "/o/r/git-receive-pack/"),
+        *(f"{refs}receive-pack&service=git-upload-pack", f"{refs}upload-pack&%73ervice=git-receive-pack"),
+        *("/o/r.git/info/refs", f"/o/r/../r.git//{refs[8:]}receive-pack", "/o/r/git-receive-pack/"),
     ):
         status, text = proxy.ask("GET", target, "a.test")
         assert (status, text) == (403, b"clawker-fw: o/r may be fetched, not pushed to\n"), target
@@ -384,19 +334,9 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
         found, text = proxy.raw(f"{head}\r\n\r\n".encode(), "a.test")
         assert (found, text[:12], b"may be fetched" in text) == (status, b"clawker-fw: ", False), head
     status, text = proxy.ask("POST", "/o/r/info/lfs/objects/batch", "a.test")
-    assert (status, json.loads(text)) == (
-        403,
-        {"message": "clawker-fw: no rule allows large files (`lfs`) of o/r"},
-    )
+    told = {"message": "clawker-fw: no rule allows large files (`lfs`) of o/r"}
+    assert (status, json.loads(text)) == (403, told)
     assert host.reached == []
-    for method, target in (
-        ("GET", f"{refs}upload-pack"),
-        ("POST", "/o/r/git-upload-pack"),
-        ("GET", "/o/r/issues"),
-    ):
-        assert proxy.ask(method, target, "a.test", PORT, "Content-Length: 0")[0] == 200
-    assert proxy.ask("POST", "/o/w.git/git-receive-pack", "a.test", PORT, "Content-Length: 0")[0] == 200
-    assert [each.target for each in host.reached][-1] == "/o/w.git/git-receive-pack"
 
 
 def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
@@ -413,11 +353,7 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
     assert proxy.ask("GET", "/", "unverified.test")[0] == 200
     for name in ("x.w.test", "y.w.test", "x.w.test"):
         assert proxy.ask("GET", "/v1", name)[0] == 200
-    assert [each.headers["host"].split(":")[0] for each in host.reached[1:]] == [
-        "x.w.test",
-        "y.w.test",
-        "x.w.test",
-    ]
+    assert [each.headers["host"][0] for each in host.reached[1:]] == ["x", "y", "x"]
 
 
 def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
@@ -487,17 +423,6 @@ def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -
     assert {each["reason"] for each in records if each["name"] == "b.test"} <= {"no-rule"}
 
 
-def test_a_rule_is_for_its_port(proxy: Inspecting, host: Host) -> None:
-    """What is allowed on one port is refused on another one of the same name."""
-    served(proxy, V1, {**V1, "port": OTHER_PORT, "path_rules": [{"path": "/other"}]})
-    host.reached.clear()
-    assert proxy.ask("GET", "/v1", "a.test")[0] == 200
-    assert proxy.ask("GET", "/other", "a.test")[0] == 403
-    assert proxy.ask("GET", "/v1", "a.test", OTHER_PORT)[0] == 403
-    assert proxy.ask("GET", "/other", "a.test", OTHER_PORT)[0] == 503  # nobody listens there
-    assert len(host.reached) == 1
-
-
 UPGRADE = ("Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
 LOWER = tuple(each.replace("WebS", "webs") for each in UPGRADE)
 """The host behind knows this spelling alone, Envoy both."""
@@ -509,13 +434,7 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
     host.reached.clear()
     for words in (UPGRADE, LOWER):
         status, body = proxy.ask("GET", "/v1/x", "a.test", PORT, *words)
-        assert (status, body.splitlines()) == (
-            403,
-            [
-                f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}".encode(),
-                b"http://clawker.internal/ says what was refused, why, and what a person can do",
-            ],
-        )
+        assert (status, body.splitlines()[0]) == (403, f"clawker-fw: {Reason.NO_WEBSOCKET.sentence}".encode())
     assert host.reached == []
     served(proxy, {**V1, "proto": "wss"})
     assert proxy.ask("GET", "/v1/private", "a.test", PORT, *UPGRADE)[0] == 403
@@ -553,73 +472,50 @@ def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
             assert not any(each.headers.keys() & {"upgrade", "connection"} for each in host.reached), upgrade
 
 
-@pytest.mark.parametrize("words", [{}, {"proto": "wss"}], ids=["without WebSockets", "with WebSockets"])
-def test_a_websocket_is_refused_for_what_is_wrong_with_it(
-    proxy: Inspecting, host: Host, words: dict[str, str]
+@pytest.mark.parametrize(
+    ("words", "headers"),
+    [({}, ()), ({}, LOWER), ({"proto": "wss"}, LOWER)],
+    ids=["requests", "without WebSockets", "with WebSockets"],
+)
+def test_what_is_refused_says_why_and_is_on_record(
+    proxy: Inspecting, host: Host, words: dict[str, str], headers: tuple[str, ...]
 ) -> None:
-    """Where any other request would be refused, it is so for the same reason, in the record and in the answer."""
+    """The record has the reason, the path without its query, and the words of the rule that decided.
+
+    A WebSocket is refused for the same reason as any other request would be.
+    """
     served(proxy, {**V1, **words}, {**LENIENT, **words}, GIT | {"dst": "b.test"} | words)
     host.reached.clear()
     proxy.ask("GET", "/before", "a.test")
     _recorded(proxy, "/before")
     asked = [
-        ("GET", "/other", "a.test", "a.test", 403, Reason.PATH),
-        ("GET", "/v1/private", "a.test", "a.test", 403, Reason.PATH),
-        ("DELETE", "/v1/x", "a.test", "a.test", 403, Reason.PATH),
-        ("TRACE", "/v1/x", "a.test", "a.test", 403, Reason.PATH),
-        ("GET", "/v1/x;y", "a.test", "a.test", 400, Reason.BAD_REQUEST),
-        ("GET", "/v1/%5c", "a.test", "a.test", 400, Reason.BAD_REQUEST),
-        ("GET", "/v1/y", "a.test", "x.w.test", 421, Reason.BAD_REQUEST),
-        ("POST", "/o/r/git-receive-pack", "b.test", "b.test", 403, Reason.PATH),
-        *([] if words else [("GET", "/v1/z", "a.test", "a.test", 403, Reason.NO_WEBSOCKET)]),
+        ("GET", "/v1/private?secret", "a.test", "a.test", 403, Reason.PATH, "deny /v1/private"),
+        ("DELETE", "/v1/x", "a.test", "a.test", 403, Reason.PATH, "others"),
+        ("TRACE", "/v1/x", "a.test", "a.test", 403, Reason.PATH, None),
+        ("GET", "/v1/x;y", "a.test", "a.test", 400, Reason.BAD_REQUEST, None),
+        ("GET", "/v1/%5c", "a.test", "a.test", 400, Reason.BAD_REQUEST, None),
+        ("GET", "/v1/y", "a.test", "x.w.test", 421, Reason.BAD_REQUEST, None),
+        ("POST", "/o/r/git-receive-pack", "b.test", "b.test", 403, Reason.PATH, "git read o/r"),
     ]
-    for method, path, name, named, status, reason in asked:
-        head = "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: {named}", *LOWER, "", ""))
+    if headers and not words:
+        asked.append(("GET", "/v1/z", "a.test", "a.test", 403, Reason.NO_WEBSOCKET, None))
+    other = [each.replace("websocket", "spdy") for each in LOWER]
+    for method, path, name, named, status, reason, _ in asked:
+        head = "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: {named}", *headers, "", ""))
         answered, text = proxy.raw(head.encode(), name)
         assert answered == status, (method, path)
         assert name == "b.test" or f"clawker-fw: {reason.sentence}".encode() in text, (method, path)
-    assert host.reached == []
-    other = [each.replace("websocket", "spdy") for each in LOWER]
     status, body = proxy.ask("GET", "/v1/last", "a.test", PORT, *other)
     assert status == 403
     assert body.startswith(f"clawker-fw: {Reason.BAD_REQUEST.sentence}".encode())
-    found = _recorded(proxy, "/v1/last")
-    told = [(each["method"], each["path"], each["reason"]) for each in found]
-    wanted = [(method, path, reason) for method, path, *_, reason in asked]
-    assert told == [*wanted, ("GET", "/v1/last", Reason.BAD_REQUEST)]
-
-
-def test_websockets_end_with_the_word_for_them(proxy: Inspecting) -> None:
-    """Those of the rule end when it does not allow them any more, and nothing else does."""
-    rest = {"dst": ".w.test", "proto": "wss", "path_rules": [{"path": "/v1"}]}
-    plain = {"dst": "a.test", "path_rules": [{"path": "/v1"}]}
-    served(proxy, plain, rest)
-    with ExitStack() as open_:
-        before = open_.enter_context(proxy.running("a.test", "/v1/slow"))
-        served(proxy, {**plain, "websocket": True}, rest)
-        socket_, other = (open_.enter_context(proxy.tunnel(each, "/v1/tunnel")) for each in ("a.test", "x.w.test"))
-        assert not _ends(before, 0.5)
-        served(proxy, plain, rest)
-        assert _ends(socket_)
-        assert not _ends(before, 0.5)
-        other.sendall(b"x")
-        assert other.recv(1) == b"x"
-
-
-def test_a_denied_path_makes_no_other_port_strict(proxy: Inspecting) -> None:
-    """What hosts read differently is refused where a path is denied, and forwarded on a port where none is."""
-    served(proxy, V1, {"dst": "a.test", "port": OTHER_PORT, "path_rules": [{"path": "/v1"}]})
-    assert [proxy.ask("GET", "/v1/x;y", "a.test", port)[0] for port in (PORT, OTHER_PORT)] == [400, 503]
-
-
-def test_http_2_is_judged_alike(proxy: Inspecting, host: Host) -> None:
-    """The same paths are refused and allowed over HTTP/2, as curl speaks it."""
-    served(proxy, V1, LENIENT)
-    host.reached.clear()
-    found = [_curl(proxy, target) for target in (*REFUSED[:7], "/v1/x%2f..%2fprivate", "/v1/x", "/v1//y?z")]
-    assert found == ["2 403"] * 7 + ["2 400", "2 200", "2 200"]
-    assert _curl(proxy, "/v1/x", "Host: x.w.test") == "2 421"
-    assert [each.target for each in host.reached] == ["/v1/x", "/v1/y?z"]
+    assert host.reached == []
+    *found, last = _recorded(proxy, "/v1/last")
+    assert last["reason"] == Reason.BAD_REQUEST
+    for record, (method, path, _, named, _, reason, rule) in zip(found, asked, strict=True):
+        told = (record["method"], record["path"], record["name"], record["reason"], record["protocol"])
+        assert told == (method, path.partition("?")[0], named, reason, "https")
+        assert rule is None or record["rule"] == rule
+    assert "secret" not in f"{found}"
 
 
 def _curl(proxy: Inspecting, target: str, *headers: str) -> str:
@@ -629,34 +525,6 @@ def _curl(proxy: Inspecting, target: str, *headers: str) -> str:
     form = ("-sko", "/dev/null", "-w", "%{http_version} %{http_code}")
     url = f"https://a.test:{port}{target}"
     return subprocess.run(["curl", *form, *words, *said, url], check=True, capture_output=True, text=True).stdout
-
-
-def test_refusals_are_on_record(proxy: Inspecting) -> None:
-    """Each has the reason, the path without its query, and the words of the rule that decided."""
-    served(proxy, V1, GIT | {"dst": "x.w.test"}, {"dst": "y.w.test", "inspect": True})
-    proxy.ask("GET", "/before", "a.test")
-    _recorded(proxy, "/before")
-    asked = (
-        ("GET", "/v1/private?secret", "a.test", Reason.PATH, "deny /v1/private"),
-        ("DELETE", "/v1", "a.test", Reason.PATH, "others"),
-        ("GET", "/v1/x;y", "a.test", Reason.BAD_REQUEST, None),
-        ("GET", "/v1/%5c", "a.test", Reason.BAD_REQUEST, None),
-        ("TRACE", "/v1", "a.test", Reason.PATH, None),
-        ("POST", "/o/r/git-receive-pack", "x.w.test", Reason.PATH, "git read o/r"),
-    )
-    for method, target, name, *_ in asked:
-        proxy.ask(method, target, name)
-    proxy.raw(b"GET /last HTTP/1.1\r\nHost: a.test\r\n\r\n", "y.w.test")
-    found = _recorded(proxy, "/last")
-    told = [(each["method"], each["path"], each["name"], each["reason"]) for each in found]
-    wanted = [(method, target.partition("?")[0], name, reason) for method, target, name, reason, _ in asked]
-    assert told == [*wanted, ("GET", "/last", "a.test", Reason.BAD_REQUEST)]
-    rules_told = [each["rule"] for each in found]
-    assert [one for one, (*_, other) in zip(rules_told, asked, strict=False) if other] == [
-        other for *_, other in asked if other
-    ]
-    assert {each["protocol"] for each in found} == {"https"}
-    assert "secret" not in f"{found}"
 
 
 def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
@@ -671,73 +539,60 @@ def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
     return found
 
 
-PATHS = [{"path": "/v1"}, {"path": "/v2"}, {"path": "/v3", "methods": ["GET", "PUT"]}]
-_DENIED = {"path": "/v2/x", "action": "deny"}
-_Asked = tuple[str, str]
-"""A name and a path."""
+PATHS: list[dict[str, Any]] = [{"path": "/v1"}, {"path": "/v2"}, {"path": "/v3", "methods": ["GET", "PUT"]}]
+CHANGED: Mapping[str, tuple[list[dict[str, Any]], set[str]]] = {
+    "a.test": ([*PATHS, {"path": "/v4"}, {"path": "/v5", "action": "deny"}, {"path": "/v1/x"}], set()),
+    "w.test": (PATHS[1:], {"/v1"}),
+    "c.test": ([*PATHS, {"path": "/v2/x", "action": "deny"}], {"/v2"}),
+    "b.x.w.test": ([*PATHS[:2], {"path": "/v3", "methods": ["PUT", "DELETE"]}], {"/v3"}),
+    "y.w.test": ([*PATHS[:2], {"path": "/v3", "methods": ["GET"]}], set()),
+}
+"""Which paths of each name are allowed later, and the paths whose requests end thereby."""
 
 
-@pytest.mark.parametrize(
-    ("after", "ended"),
-    [
-        ([*PATHS, {"path": "/v4"}, {"path": "/v5", "action": "deny"}, {"path": "/v1/x"}], ()),
-        (PATHS[1:], ("/v1",)),
-        ([*PATHS, _DENIED], ("/v2",)),
-        ([*PATHS[:2], {"path": "/v3", "methods": ["PUT", "DELETE"]}], ("/v3",)),
-        ([*PATHS[:2], {"path": "/v3", "methods": ["GET"]}], ()),
-    ],
-    ids=["more", "one path less", "a part denied", "one method less", "another method less"],
-)
-def test_only_what_is_not_allowed_any_more_ends(
-    proxy: Inspecting, after: list[dict[str, Any]], ended: tuple[str, ...]
-) -> None:
+def test_only_what_is_not_allowed_any_more_ends(proxy: Inspecting) -> None:
     """Within the drain time, requests under way end that a path allowed which is gone or refused in part.
 
-    Those of the other paths of the rule go on, as do those of other rules. The path of these is in no other test:
-    what is allowed again within the drain time may have the connection to the host that ends.
+    Those of the other paths of the rule go on, as do those of other rules. WebSockets end with the word for them.
     """
-    kept = {"dst": ".w.test", "path_rules": [{"path": "/kept"}]}
-    served(proxy, {"dst": "a.test", "path_rules": PATHS}, kept)
+    wss = {"dst": "unverified.test", "insecure_skip_tls_verify": True, "path_rules": [{"path": "/v1"}]}
+    rest = {"dst": ".w.test", "proto": "wss", "path_rules": [{"path": "/kept"}]}
+    served(proxy, rest, {**wss, "websocket": True}, *({"dst": name, "path_rules": PATHS} for name in CHANGED))
     with ExitStack() as open_:
-        asked = [("a.test", path) for path in ("/v1", "/v2", "/v3")] + [("x.w.test", "/kept")]
+        asked = [(name, path) for name in CHANGED for path in ("/v1", "/v2", "/v3")] + [("x.w.test", "/kept")]
         running = {each: open_.enter_context(proxy.running(each[0], f"{each[1]}/slow")) for each in asked}
-        served(proxy, {"dst": "a.test", "path_rules": after}, kept)
-        assert _ended(running) == {("a.test", path) for path in ended}
+        kept = open_.enter_context(proxy.tunnel("x.w.test", "/kept/tunnel"))
+        running["unverified.test", ""] = open_.enter_context(proxy.tunnel("unverified.test", "/v1/tunnel"))
+        served(proxy, rest, wss, *({"dst": name, "path_rules": after} for name, (after, _) in CHANGED.items()))
+        ended = {(name, path) for name, (_, paths) in CHANGED.items() for path in paths}
+        assert _ended(running) == {*ended, ("unverified.test", "")}
+        kept.sendall(b"x")
+        assert kept.recv(1) == b"x"
 
 
-REST = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
+def test_requests_end_with_their_rule(proxy: Inspecting) -> None:
+    """Where it is removed, is another one, or has a name denied below it; also the last of a port."""
+    one: dict[str, Any] = {"inspect": True}
+    names = ("a.test", "c.test", "w.test", "y.w.test", "x.w.test")
+    below, kept = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}, {"dst": "b.x.w.test", **one}
+    served(proxy, below, kept, *({"dst": name, **one} for name in names[:4]))
+    with ExitStack() as open_:
+        running = {
+            (name, ""): open_.enter_context(proxy.running(name, "/v1/slow")) for name in (*names, kept["dst"])
+        }
+        served(
+            proxy,
+            *({"dst": "c.test"}, {"dst": "w.test", **one, "allow_private": True}, kept),
+            {"dst": "y.w.test", **one, "insecure_skip_tls_verify": True},
+            *(below, {"dst": "z.w.test", "action": "deny"}),
+        )
+        assert _ended(running) == {(name, "") for name in names}
+        last = running[kept["dst"], ""]
+        served(proxy)
+        assert _ends(last)
 
 
-@pytest.mark.parametrize(
-    "after",
-    [
-        (),
-        (REST,),
-        ({"dst": "a.test"},),
-        ({"dst": "a.test", "inspect": True, "insecure_skip_tls_verify": True}, REST),
-        ({"dst": "a.test", "inspect": True, "allow_private": True}, REST),
-    ],
-    ids=["the last one", "removed", "not looked into", "unverified", "private"],
-)
-def test_requests_end_with_their_rule(proxy: Inspecting, after: tuple[dict[str, Any], ...]) -> None:
-    """Also when it is the last one for which TLS is looked into on the port."""
-    served(proxy, {"dst": "a.test", "inspect": True}, REST)
-    with proxy.running("a.test", "/v1/slow") as agent:
-        proxy.serve(rules(*after))
-        assert _ends(agent)
-
-
-def test_requests_of_all_names_end_when_one_is_denied_below_a_subtree(proxy: Inspecting) -> None:
-    """Which of them are for the denied name, nobody can tell from the chain; those of other rules go on."""
-    below = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}
-    served(proxy, V1, below)
-    with proxy.running("x.w.test", "/v1/slow") as ending, proxy.running("a.test", "/v1/slow") as other:
-        served(proxy, V1, below, {"dst": "y.w.test", "action": "deny"})
-        assert _ends(ending)
-        assert not _ends(other, 0.5)
-
-
-def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 1) -> bool:
+def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 2) -> bool:
     """Whether an answer ends within so long."""
     end = time.monotonic() + seconds
     try:
@@ -749,7 +604,7 @@ def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 1) -> bool:
     return False
 
 
-def _ended(running: Mapping[_Asked, ssl.SSLSocket]) -> set[_Asked]:
+def _ended(running: Mapping[tuple[str, str], ssl.SSLSocket]) -> set[tuple[str, str]]:
     """Return whose answers end within the drain time. All are read at the same time."""
     with ThreadPoolExecutor(len(running)) as readers:
         ends = readers.map(_ends, running.values())

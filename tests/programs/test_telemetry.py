@@ -1,7 +1,6 @@
 """Telemetry in the real Envoy: what it loads, whom it sends to, and that nothing of it reaches an agent."""
 
 import contextlib
-import hashlib
 import json
 import socket
 import ssl
@@ -21,7 +20,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import discovery_response, live_digests
+from clawker_fw.stack.resources import live_digests
 from clawker_fw.stack.telemetry import TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.dns import NameServer
@@ -110,10 +109,8 @@ def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def envoy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
     """Envoy with our files."""
-    started = Loading(tmp_path_factory.mktemp("envoy"), program(release))
-    yield started
-    started.process.terminate()
-    started.process.wait()
+    with Loading(tmp_path_factory.mktemp("envoy"), program(release)) as started:
+        yield started
 
 
 RULES = rule_set(
@@ -131,44 +128,11 @@ def counted(envoy: Loading, name: str) -> int:
     return sum(int(line.rpartition(": ")[2]) for line in lines if line)
 
 
-def loaded(envoy: Loading) -> dict[str, str]:
-    """Return the digest of what Envoy has loaded of each resource."""
-    found = {}
-    for each in RESOURCES:
-        if each.envoy is None:
-            continue
-        if each.envoy.runtime:
-            entries = json.loads(envoy.admin("/runtime"))["entries"]
-            text = entries.get(each.envoy.runtime, {}).get("final_value", "")
-            found[each.name] = hashlib.sha256(text.encode()).hexdigest()
-            continue
-        shown = []
-        for entry in json.loads(envoy.admin(f"/config_dump?resource={each.envoy.dump}")).get("configs", []):
-            for key in each.envoy.at:
-                entry = entry.get(key, {})  # noqa: PLW2901 - one level down
-            if entry and each.envoy.named in {"", entry["name"]}:
-                shown.append(entry)
-        found[each.name] = each.digest(discovery_response(shown))
-    return found
-
-
-def written(envoy: Loading) -> dict[str, str]:
-    """Return the digests of our files."""
-    return {
-        each.name: each.digest(
-            discovery_response(json.loads((envoy.folder / "hot" / each.path).read_bytes())["resources"])
-        )
-        for each in RESOURCES
-        if each.envoy
-    }
-
-
-def serve(envoy: Loading, told: Reporting | None) -> None:
+def serve(envoy: Loading, told: Reporting) -> None:
     """Have Envoy load our files with this telemetry, and wait until it shows exactly them."""
     envoy.reporting = told
-    envoy.serve(RULES)
-    until(envoy.serves)
-    until(lambda: loaded(envoy) == written(envoy))
+    envoy.obey(RULES)
+    until(envoy.shows_its_files)
 
 
 def test_envoy_shows_what_it_was_told_but_no_key(
@@ -184,7 +148,6 @@ def test_envoy_shows_what_it_was_told_but_no_key(
     secret = credentials.envoy.key.splitlines()[1].decode()
     assert secret not in dump
     assert secret in (envoy.folder / CLUSTERS).read_text()
-    serve(envoy, None)
 
 
 def test_live_digests_tell_certificates_apart_without_their_keys(store: TelemetryStore) -> None:
@@ -206,16 +169,6 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Telemetr
     assert digest(credentials) != digest(renewed)
 
 
-def test_envoy_proves_who_it_is(envoy: Loading, store: TelemetryStore, receiver: Receiver) -> None:
-    """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate."""
-    serve(envoy, reporting(store, receiver.port))
-    assert envoy.route("b.test", 80) == ""
-    until(lambda: receiver.clients)
-    assert receiver.clients[0] == (("URI", "spiffe://clawker-fw/demo/envoy"),)
-    assert receiver.protocols[0] == "h2"
-    serve(envoy, None)
-
-
 @pytest.mark.parametrize("name", ["other.test", "127.0.0.1"])
 def test_a_collector_of_another_name_gets_nothing(
     name: str, envoy: Loading, store: TelemetryStore, receiver: Receiver
@@ -226,29 +179,29 @@ def test_a_collector_of_another_name_gets_nothing(
     assert envoy.route("b.test", 80) == ""
     until(lambda: counted(envoy, r"cluster.telemetry.ssl.fail_verify_san") > before)
     assert receiver.clients == []
-    serve(envoy, None)
 
 
-def test_a_renewed_certificate_is_used_by_itself(
+def test_envoy_proves_who_it_is_by_the_newest_certificate(
     envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
-    """Another certificate in the file of clusters changes nothing else, and the next record is sent with it."""
-    serve(envoy, reporting(store, receiver.port))
+    """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate.
+
+    Another certificate in the file of clusters changes nothing else, and the next record is sent with it.
+    """
+    told = reporting(store, receiver.port)
+    serve(envoy, told)
     assert envoy.route("b.test", 80) == ""
     until(lambda: receiver.clients)
+    assert receiver.clients[0] == (("URI", "spiffe://clawker-fw/demo/envoy"),)
+    assert receiver.protocols[0] == "h2"
     listeners = (envoy.folder / LISTENERS).read_bytes()
-    told = reporting(store, receiver.port)
     credentials = told.telemetry.credentials
     assert credentials is not None
     as_other = replace(credentials, envoy=credentials.coredns)
-    relay = envoy.reporting
-    assert relay is not None
-    changed = replace(relay, telemetry=replace(relay.telemetry, credentials=as_other))
-    serve(envoy, changed)
+    serve(envoy, replace(told, telemetry=replace(told.telemetry, credentials=as_other)))
     assert _unversioned(listeners) == _unversioned((envoy.folder / LISTENERS).read_bytes())
     assert envoy.route("b.test", 80) == ""
     until(lambda: receiver.clients[-1] == (("URI", "spiffe://clawker-fw/demo/coredns"),))
-    serve(envoy, None)
 
 
 def _unversioned(content: bytes) -> object:
@@ -273,7 +226,6 @@ def test_the_relay_takes_in_the_resolver_alone(envoy: Loading, store: TelemetryS
     with context.wrap_socket(resolver, server_hostname=HOST):
         until(lambda: receiver.clients)
     assert receiver.clients == [(("URI", "spiffe://clawker-fw/demo/coredns"),)]
-    serve(envoy, None)
 
 
 def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: TelemetryStore) -> None:
@@ -285,7 +237,6 @@ def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: Teleme
     until(lambda: counted(envoy, "logs_dropped") > before)
     serve(envoy, reporting(store, free_port(), credentials=None))
     assert envoy.route("b.test", 80) == ""
-    serve(envoy, None)
 
 
 ORIGIN = "10.9.9.9"
@@ -325,27 +276,19 @@ def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch
         }
 
     monkeypatch.setattr("devkit.envoy.configuration", at_origin)
-    with NameServer() as names:
-        proxy = Resolving(tmp_path, program(release), names.port)
-        try:
-            yield proxy
-        finally:
-            proxy.process.terminate()
-            proxy.process.wait()
+    with NameServer() as names, Resolving(tmp_path, program(release), names.port) as proxy:
+        yield proxy
 
 
 def forward(proxy: Resolving, told: Reporting, tcp: int, udp: int) -> None:
     """Have Envoy forward `t.test` and `u.test` to the ports of the origin, and wait until it does."""
     proxy.reporting = told
     opaque = {"dst": ORIGIN, "allow_private": True}
-    proxy.serve(
-        rule_set(
-            {**opaque, "as": "t.test", "proto": "tcp", "port": tcp},
-            {**opaque, "as": "u.test", "proto": "udp", "port": udp},
-        )[1]
+    proxy.apply(
+        {**opaque, "as": "t.test", "proto": "tcp", "port": tcp},
+        {**opaque, "as": "u.test", "proto": "udp", "port": udp},
     )
-    until(proxy.serves)
-    until(lambda: loaded(proxy) == written(proxy))
+    until(proxy.shows_its_files)
 
 
 def test_forwarded_connections_and_sessions_have_one_record(

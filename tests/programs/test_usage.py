@@ -4,7 +4,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import pytest
 
@@ -14,7 +14,7 @@ from devkit.dns import NameServer
 from devkit.envoy import HERE, Resolving, program
 from devkit.hellos import client_hello
 from devkit.programs import OWN_LOOPBACK, free_port
-from devkit.stacks import rule_set
+from devkit.raw_origin import RawOrigin
 from devkit.waiting import until
 
 TLS, HTTP, OPAQUE = 8080, 80, 9000
@@ -29,20 +29,10 @@ BODY = b"x" * 1000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 
 
-class Answers(socketserver.BaseRequestHandler):
-    """A host that answers each thing that it is sent with the same."""
-
-    def handle(self) -> None:
-        """Answer."""
-        with suppress(ConnectionResetError):
-            while self.request.recv(65536):
-                self.request.sendall(HEAD + BODY)
-
-
-class Listening(socketserver.ThreadingTCPServer):
-    """A port that was in use a moment ago can be listened at again."""
-
-    allow_reuse_address = True
+def answer(connection: socket.socket) -> None:
+    """Answer each thing that is sent with the same."""
+    while connection.recv(65536):
+        connection.sendall(HEAD + BODY)
 
 
 class Echoes(socketserver.BaseRequestHandler):
@@ -69,23 +59,18 @@ class Watched(Resolving):
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Watched]:
     """A proxy with rules of each kind, and the host that their names lead to."""
-    servers: list[socketserver.BaseServer] = [
-        Listening((OWN_LOOPBACK, port), Answers) for port in (TLS, HTTP, OPAQUE)
-    ]
-    servers.append(socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes))
-    with ExitStack() as stack:
-        for each in servers:
-            each.daemon_threads = True  # type: ignore[attr-defined]
-            threading.Thread(target=each.serve_forever, daemon=True).start()
-            stack.callback(each.server_close)
-            stack.callback(each.shutdown)
+    echoing = socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes)
+    echoing.daemon_threads = True
+    with echoing, ExitStack() as stack:
+        threading.Thread(target=echoing.serve_forever, daemon=True).start()
+        stack.callback(echoing.shutdown)
+        for port in (TLS, HTTP, OPAQUE):
+            stack.enter_context(RawOrigin(port, answer))
         names = stack.enter_context(NameServer(NAMES, OWN_LOOPBACK))
-        started = Watched(tmp_path_factory.mktemp("usage"), program(release), names.port)
+        folder = tmp_path_factory.mktemp("usage")
+        started = stack.enter_context(Watched(folder, program(release), names.port))
         started.ports |= {TLS: free_port(), HTTP: free_port()}
-        stack.callback(started.process.wait)
-        stack.callback(started.process.terminate)
-        started.serve(rule_set(*NAMED, UDP)[1])
-        until(started.serves)
+        started.apply(*NAMED, UDP)
         yield started
 
 
@@ -100,8 +85,11 @@ def exchange(place: tuple[str, int], *said: bytes) -> int:
     return received
 
 
-def test_a_connection_over_tls_is_one_line(proxy: Watched) -> None:
-    """With the name that it asked for in lower case, the rule's port and all octets. The chain is the rule's."""
+def test_a_connection_is_one_line(proxy: Watched) -> None:
+    """With the name that it asked for in lower case, the rule's port and all octets. The chain is the rule's.
+
+    One of which nothing is known has the name that its address stands for.
+    """
     proxy.used()
     hello = client_hello(b"B.there.test")
     received = exchange(proxy.place(TLS, HERE), hello)
@@ -111,6 +99,10 @@ def test_a_connection_over_tls_is_one_line(proxy: Watched) -> None:
     assert line[5:8] == [str(len(hello)), str(received), "Ended"]
     assert line[8] != "-"
     assert " ".join(line[9:]) == "tls .there.test guarded"
+    received = exchange((str(proxy.virtual["db.test"]), OPAQUE), b"hello")
+    (line,) = until(proxy.used)
+    assert line[:4] == ["used", "tcp", "db.test", str(OPAQUE)]
+    assert line[5:8] == ["5", str(received), "TcpConnectionEnd"]
 
 
 def test_requests_share_a_line(proxy: Watched) -> None:
@@ -133,15 +125,6 @@ def test_requests_share_a_line(proxy: Watched) -> None:
         assert " ".join(line[9:]).startswith("http 80 .there.test")
 
 
-def test_an_opaque_connection_is_one_line(proxy: Watched) -> None:
-    """With the name that its address stands for."""
-    proxy.used()
-    received = exchange((str(proxy.virtual["db.test"]), OPAQUE), b"hello")
-    (line,) = until(proxy.used)
-    assert line[:4] == ["used", "tcp", "db.test", str(OPAQUE)]
-    assert line[5:8] == ["5", str(received), "TcpConnectionEnd"]
-
-
 def test_a_session_of_datagrams_is_one_line_at_its_end(proxy: Watched) -> None:
     """It ends with its rule here. While it is open, few looks at it are told of."""
     proxy.used()
@@ -157,8 +140,7 @@ def test_a_session_of_datagrams_is_one_line_at_its_end(proxy: Watched) -> None:
                 return False
 
         until(answered)
-        proxy.serve(rule_set(*NAMED)[1])
-        until(proxy.serves)
+        proxy.apply(*NAMED)
         ended = until(lambda: [each for each in proxy.used() if each[7] == "UdpSessionEnd"])
     (line,) = ended
     assert line[:4] == ["used", "udp", "db.test", str(OPAQUE)]

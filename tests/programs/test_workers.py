@@ -40,19 +40,19 @@ class Sharing(Resolving):
         return socket.create_connection(("127.0.0.1", self.ports[port]), timeout=10, source_address=(source, 0))
 
 
-@pytest.fixture(scope="module", params=[1, 2, 8])
+@pytest.fixture(scope="module", params=[1, 8])
 def proxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: Release
 ) -> Iterator[Sharing]:
     """A proxy with so many workers, and a name server."""
     kind = type("Sharing", (Sharing,), {"workers": request.param})
-    with NameServer(("a.there.test",), OWN_LOOPBACK) as names:
-        started = kind(tmp_path_factory.mktemp("workers"), program(release), names.port)
-        started.serve(RULES)
-        until(started.serves)
+    folder = tmp_path_factory.mktemp("workers")
+    with (
+        NameServer(("a.there.test",), OWN_LOOPBACK) as names,
+        kind(folder, program(release), names.port) as started,
+    ):
+        started.obey(RULES)
         yield started
-        started.process.terminate()
-        started.process.wait()
 
 
 def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
