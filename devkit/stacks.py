@@ -10,6 +10,7 @@ from typing import Any
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -132,7 +133,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions 
     if pipeline.plan_for(seen, options).empty:
         converge.tidy(engine, seen, options)
         return seen
-    context = converge.RunContext(lambda _: None, wall=lambda: 0.0)
+    context = RunContext(lambda _: None, wall=lambda: 0.0)
     return converge.converge(engine, lambda: wanted, options, context, seen)
 
 

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.advice import Advice
-    from clawker_fw.reconcile.apply import Progress
-    from clawker_fw.reconcile.converge import RunContext
+    from clawker_fw.reconcile.apply import Progress, RunContext
     from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
@@ -286,7 +285,7 @@ def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
-    from clawker_fw.reconcile.converge import RunContext
+    from clawker_fw.reconcile.apply import RunContext
 
     def on_progress(progress: "Progress") -> None:
         output(progress)

@@ -251,8 +251,8 @@ class Plan:
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Undo, ...]
-    point_of_no_return: int
+    rollback: tuple[Undo, ...] = ()
+    point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
     @property

@@ -6,7 +6,7 @@ machine that reports a little more or less after a restart changes nothing.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -47,11 +47,6 @@ class Capacity:
     memory: int
     connections: int
     by_machine: tuple[str, ...] = ()
-
-    @property
-    def from_machine(self) -> Mapping[str, int]:
-        """The values that were chosen by what the engine's machine has."""
-        return {name: getattr(self, name) for name in self.by_machine}
 
 
 def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:

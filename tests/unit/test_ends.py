@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.model import Rules, Sibling, Slots, Verdict
-from clawker_fw.reconcile.advice import advice
-from clawker_fw.reconcile.converge import RunContext, converge
+from clawker_fw.reconcile.apply import RunContext
+from clawker_fw.reconcile.converge import converge
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.report.facts import live_rules
@@ -94,7 +94,7 @@ def test_the_next_ends_are_known() -> None:
     assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
     seen = compare(memory, now)
     assert seen.desired.unknown_ends == 8
-    told = [each.message for each in advice(seen.observed, seen.desired) if each.code == "rules-end-later"]
+    told = [each.message for each in seen.advice if each.code == "rules-end-later"]
     assert [each.partition(" and end ")[0] for each in told] == [
         "Rules end at 40 times. Envoy and CoreDNS know the next 32"
     ]

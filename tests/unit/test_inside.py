@@ -80,7 +80,7 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
     first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
         engine.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
-    observed = observe(engine, "clawker", ())
+    observed = observe(engine, "clawker")
     elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
     records.require_same_origin(observed, elsewhere)
     records.require_same_origin(observed, replace(first, digest="two"))
@@ -92,7 +92,7 @@ def test_settings_are_the_same_by_content_or_by_place() -> None:
         with pytest.raises(RefusedError, match="another settings file"):
             records.require_same_origin(observed, changed)
     records.keep_origin(engine, observed, elsewhere)
-    assert records.recorded_origins(observe(engine, "clawker", ())) == (elsewhere,)
+    assert records.recorded_origins(observe(engine, "clawker")) == (elsewhere,)
 
 
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_agents_that_can_write_what_is_mounted_here() -> None:
     sources = ("/srv/fw", "/data", "/etc", "/clawker-fw.yaml", "/srv/other")
     mounts = tuple(Mount("bind", f"/m{number}", source) for number, source in enumerate(sources))
     engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-    observed = observe(engine, "clawker", ())
+    observed = observe(engine, "clawker")
     observed = replace(observed, engine=replace(observed.engine, inside=INSIDE))
     files = [Path(each) for each in ("/clawker-fw.yaml", "/var/lib/clawker-fw/certs", "/etc/alone.yaml")]
     found = {(each.source, each.file) for each in exposures(observed, files)}
@@ -138,7 +138,7 @@ def test_a_link_in_here_leads_through_two_folders(tmp_path: Path) -> None:
     agent = stacks.bare_container("agent", wanted, "clawker-net")
     mounts = (Mount("bind", "/one", "/data/links"), Mount("bind", "/two", "/data/files"))
     engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-    observed = observe(engine, "clawker", ())
+    observed = observe(engine, "clawker")
     observed = replace(observed, engine=replace(observed.engine, inside=Inside(ID, "node-1", mounted)))
     found = exposures(observed, [tmp_path.resolve() / "links" / "clawker-fw.yaml"])
     assert {each.source for each in found} == {"/data/links", "/data/files"}

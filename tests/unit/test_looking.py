@@ -21,6 +21,7 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.reconcile import converge, observe, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
@@ -205,9 +206,7 @@ def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Bluepr
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
-    after = converge.converge(
-        engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(lambda _: None), seen
-    )
+    after = converge.converge(engine, lambda: wanted, ConvergeOptions(0), RunContext(lambda _: None), seen)
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()
     assert not any(b"removed.test" in file.content for file in engine.inside(COREDNS).files.values())

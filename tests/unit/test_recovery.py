@@ -19,9 +19,8 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import converge, pipeline
-from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.carried import carried
-from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -403,9 +402,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
         progress_seen.append(progress)
 
     with pytest.raises(ConflictError):
-        converge.converge(
-            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), converge.RunContext(on_progress)
-        )
+        converge.converge(engine, lambda: wanted, ConvergeOptions(0, replace_all=True), RunContext(on_progress))
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
@@ -423,7 +420,7 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         engine = MemoryEngine()
         first = up(engine, release)
         progress_seen: list[Progress] = []
-        run_context = converge.RunContext(progress_seen.append, partial(_after, progress_seen, point))
+        run_context = RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
             converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
         assert caught.value.exit_code == 130
@@ -449,7 +446,7 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
 
     options = ConvergeOptions(0, replace_all=True)
     with pytest.raises(StoppedError):
-        converge.converge(engine, lambda: wanted, options, converge.RunContext(on_progress, lambda: bool(ended)))
+        converge.converge(engine, lambda: wanted, options, RunContext(on_progress, lambda: bool(ended)))
     steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(0)).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []

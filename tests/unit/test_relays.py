@@ -15,6 +15,7 @@ from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
@@ -264,7 +265,7 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
         at for at, step in enumerate(steps) if isinstance(step, RemoveNetwork) and step.name == "clawker-publish"
     )
     assert removed < network
-    converge.take_down(engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+    converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=False)
     assert [each.name for each in engine.listing()] == []
     assert [each.name for each in engine.networks()] == []
 

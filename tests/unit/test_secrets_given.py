@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.model import Verdict
 from clawker_fw.reconcile import converge, pipeline
-from clawker_fw.reconcile.converge import RunContext
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, GiveSecrets, Verify

@@ -64,7 +64,7 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
     before = [memory.container(container) for container in theirs]
     made_like_ours = replace(spec.shape, mounts=(Mount("volume", VOLUME),))
     ours = memory.create_container(replace(spec, name="renamed", labels=every, shape=made_like_ours))
-    assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
+    assert [each.container.id for each in observe(memory, "clawker").leftovers] == [ours]
     stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
     assert memory.container(ours) is None
     assert [memory.container(container) for container in theirs] == before

@@ -373,8 +373,8 @@ def _logs(
     if reporting is None:
         return written
     fields = {**fields, **(told or {})}
-    forwarded = reporting.allowed(allowed, fields) if allowed else []
-    return [*written, *reporting.refused(refused, fields), *forwarded]
+    forwarded = [reporting.allowed(allowed, fields)] if allowed else []
+    return [*written, reporting.refused(refused, fields), *forwarded]
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
