@@ -249,13 +249,13 @@ class ContainerComparison(SiblingComparison):
         for label in labels.DRIFT_LABELS:
             running = self._container.labels.get(label)
             if running != self._wanted.labels[label]:
+                is_new = self._by_another_release and applied is not None and label not in applied.labels
                 yield self._finding(
                     Layer.LABELS,
                     label,
                     running,
                     self._wanted.labels[label],
-                    made=running is not None
-                    or bool(self._by_another_release and applied and label not in applied.labels),
+                    made=running is not None or is_new,
                     action=Action.REPLACE,
                 )
         if applied is None:

@@ -423,10 +423,8 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
         match: Json = {"path_separated_prefix": request.target, "headers": [method]}
         if not request.below:
             path = request.target.partition("?")[0]
-            match = {
-                "path": path,
-                "headers": [method, {"name": ":path", "string_match": {"exact": request.target}}],
-            }
+            exactly = {"name": ":path", "string_match": {"exact": request.target}}
+            match = {"path": path, "headers": [method, exactly]}
         if request.allowed:
             yield from _forward(rule, request.words, match)
         else:
@@ -451,11 +449,8 @@ def _without_large_files(repository: Repository, match: Json) -> Json:
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
-    further = path.expressions[:-1]
-    match, exactly = (
-        _match(path),
-        [{"name": ":path", "string_match": _regex(with_query(each))} for each in further],
-    )
+    exactly = [{"name": ":path", "string_match": _regex(with_query(each))} for each in path.expressions[:-1]]
+    match = _match(path)
     for method in path.methods or ("",):
         named = [_method(method, ignore_case=path.denies)] if method else []
         each = {**match, **({"headers": [*named, *exactly]} if named or exactly else {})}
