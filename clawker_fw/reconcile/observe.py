@@ -31,7 +31,7 @@ from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
-from clawker_fw.stack.topology import PUBLISHING, network_names, project_of_network, publishing_name
+from clawker_fw.stack.topology import network_names, project_of_network, publishing_name
 
 _LOOKS = 3
 
@@ -141,16 +141,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
     """Return our network on which ports are published. One of somebody else's with its name is not ours."""
-    return next(
-        (
-            each
-            for each in networks
-            if each.name == publishing_name(project)
-            and labels.is_ours(each.labels, project)
-            and each.labels.get(labels.ROLE) == PUBLISHING
-        ),
-        None,
-    )
+    named = (each for each in networks if each.name == publishing_name(project))
+    return next((each for each in named if project_of_network(each) == project), None)
 
 
 def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:

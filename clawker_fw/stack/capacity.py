@@ -55,7 +55,8 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     Raises:
         SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
     """
-    memory = chosen.memory or usual >> _halvings(machine.memory)
+    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
+    memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
     if chosen.memory and machine.memory and chosen.memory > machine.memory:
         raise SettingsError(
@@ -78,11 +79,6 @@ def _processors(machine: Machine, memory: int, room: Room) -> int:
     return max(
         number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
     )
-
-
-def _halvings(memory: int) -> int:
-    """Return how often the usual memory is halved for a machine with so much memory."""
-    return sum(0 < memory < _ROOM * (_FULL >> halvings) for halvings in range(_MOST_HALVINGS))
 
 
 def _too_little(
