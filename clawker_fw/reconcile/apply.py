@@ -108,7 +108,6 @@ class _Performer:
         self._networks_removed: set[str] = set()
 
     def _require_going(self) -> None:
-        """Raise `StoppedError` if the user has asked to stop."""
         if self._context.stopping():
             raise StoppedError(
                 "stopped",

@@ -197,7 +197,6 @@ def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: C
 
 
 def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> TelemetryTarget | None:
-    """Return what the siblings are told about telemetry, or None if the settings name no collector."""
     otel, release = blueprint.settings.otel, blueprint.release
     if otel.endpoint is None:
         return None

@@ -75,8 +75,6 @@ def plan(
 
 
 class _Planner:
-    """The decisions of one plan, in order."""
-
     def __init__(
         self,
         observed: Observed,

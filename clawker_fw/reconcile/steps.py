@@ -331,7 +331,6 @@ def described(step: Step) -> tuple[str, str, Mapping[str, object]]:
 
 
 def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901, PLR0911, PLR0912 - a table
-    """Return the same as `described`, without the sibling."""
     match step:
         case ProvideImage():
             verb = "load" if step.bundled else "pull"

@@ -84,7 +84,6 @@ def _processors(machine: Machine, memory: int, room: Room) -> int:
 def _too_little(
     sibling: Sibling, memory: int, processors: int, connections: int | None, room: Room
 ) -> SettingsError:
-    """Return the error that says how much memory would be enough."""
     wanted = connections or 1
     enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
     most = room(memory, processors)

@@ -405,7 +405,6 @@ def cel(expression: str) -> Json:
 
 
 def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
-    """Return a format with the reason of the first case that is true."""
     expression = f"'{otherwise}'" if isinstance(otherwise, Reason) else otherwise
     for condition, reason in reversed(cases):
         outcome = f"'{reason}'" if isinstance(reason, Reason) else f"({reason})"
@@ -414,7 +413,6 @@ def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
 
 
 def _within_limit(number: int) -> Json:
-    """Return the filter that passes as many lines as one bucket has tokens for."""
     path = f"{container.VOLUME}/{BUCKETS_FILE}"
     return {
         "extension_filter": extension(

@@ -239,7 +239,6 @@ def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
 
 
 def _named(rule: Rule, words: str) -> str:
-    """Return the name of the route for what a rule allows by one of its words."""
     return f"{rule.destination} {words}"
 
 
