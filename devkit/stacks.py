@@ -128,7 +128,7 @@ def environment(**variables: str) -> dict[str, str]:
 
 def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions | None = None) -> Comparison:
     """Do what `run` does without a command line, and return the final comparison. No rule ends meanwhile."""
-    options = options or ConvergeOptions(drain_seconds=0)
+    options = options or ConvergeOptions()
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
         converge.tidy(engine, seen, options)

@@ -147,7 +147,9 @@ def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
 
     Images that nobody uses are left for a later run while one of another project is at work, which may need them.
     """
-    options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
+    unused_images = options.unused_images and not others_at_work(seen.observed)
+    drain_seconds = seen.blueprint.settings.drain_timeout
+    options = replace(options, unused_images=unused_images, drain_seconds=drain_seconds)
     desired = functools.partial(seen.blueprint.desired, seen.conditions)
     return plan(seen.observed, seen.slots, desired, seen.diff, options)
 
@@ -161,7 +163,7 @@ def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
 def summary_of(seen: Comparison) -> Summary:
     """Return what the next `run` would mean, for commands that make no plan of their own."""
     try:
-        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions(seen.blueprint.settings.drain_timeout))
+        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions())
     except RefusedError as refusal:
         steps = refusal
     return summary_for(seen, steps)

@@ -438,7 +438,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         )
     siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
-    build = _Planner(stopped, slots, desired, found, ConvergeOptions(0, replace_all=True)).plan()
+    build = _Planner(stopped, slots, desired, found, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
     old = observed.siblings.values()
     room: tuple[Stage, ...] = (

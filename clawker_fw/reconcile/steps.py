@@ -287,7 +287,6 @@ class Plan:
 class ConvergeOptions:
     """The user's options for a convergence."""
 
-    drain_seconds: float
     replace_all: bool = False
     replace_uncommitted: bool = False
     """Replace a sibling whose difference should have been closed by a commit, but was not."""
@@ -301,6 +300,8 @@ class ConvergeOptions:
     """Change nothing unless every secret can be obtained."""
     unused_images: bool = True
     """Remove our images that no container uses."""
+    drain_seconds: float = 0
+    """For how long open connections of a replaced Envoy may go on. The settings say so."""
 
     @property
     def everything(self) -> bool:

@@ -364,8 +364,7 @@ class Watcher:
         return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
-        seconds = work.seen.blueprint.settings.drain_timeout
-        options = ConvergeOptions(seconds, causes=self._causes(work), actions=work.actions)
+        options = ConvergeOptions(causes=self._causes(work), actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:
             self._comparing.succeeded()

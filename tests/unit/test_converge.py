@@ -50,7 +50,7 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
     """Converge the stack, starting with an earlier comparison."""
-    return converge.converge(engine, lambda: wanted, ConvergeOptions(0), RunContext(lambda _: None), seen)
+    return converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
@@ -62,7 +62,7 @@ def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -
 
 
 def _another_run(engine: Counting, wanted: Blueprint) -> None:
-    stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
+    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
 
 
 CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {

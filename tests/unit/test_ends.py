@@ -138,7 +138,7 @@ def test_a_rule_that_ends_during_a_run() -> None:
     wanted = stacks.blueprint(engine.facts(), *ENTRIES)
     steps: list[Step] = []
     context = RunContext(lambda progress: steps.append(progress.step), wall=lambda: SOON)
-    done = converge(engine, lambda: wanted, ConvergeOptions(0), context)
+    done = converge(engine, lambda: wanted, ConvergeOptions(), context)
     assert done.diff.verdict is Verdict.CURRENT
     assert done.blueprint.rules == wanted.rules.at(SOON)
     assert not [each for each in steps if isinstance(each, Commit)]
@@ -163,6 +163,6 @@ def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:
     """It ends in the second round, when its time has come during the first."""
     memory = MemoryEngine()
     wanted = stacks.blueprint(memory.facts(), *ENTRIES)
-    done = converge(memory, lambda: wanted, ConvergeOptions(0), RunContext(lambda _: None, wall=lambda: LATER))
+    done = converge(memory, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None, wall=lambda: LATER))
     assert done.diff.verdict is Verdict.CURRENT
     assert memory.inside("clawker-envoy").files[ENDS].content == b'{"ends":[]}'

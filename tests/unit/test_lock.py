@@ -244,7 +244,7 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Re
                 raise NotProvenError("replacement-not-ready", "It did not answer, then.")
 
     with pytest.raises(LockLostError):
-        converge.converge(engine, lambda: wanted, ConvergeOptions(0), RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(on_progress))
     assert adopted
     assert {each.name: each.id for each in engine.listing()} == adopted
     assert stacks.found(engine, wanted) == set()
@@ -266,7 +266,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
-        converge.converge(engine, lambda: wanted, ConvergeOptions(0), RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(on_progress))
     assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 

@@ -181,7 +181,7 @@ def test_a_replacement_of_siblings_leaves_relays_alone(engine: MemoryEngine, rel
     published(engine)
     run(engine, release)
     relay, envoy = engine.inside(RELAY).id, engine.inside("clawker-envoy").id
-    run(engine, release, ConvergeOptions(0, replace_all=True))
+    run(engine, release, ConvergeOptions(replace_all=True))
     blueprint = stacks.blueprint(engine.facts(), "a.test", release=release, otel={"infra_port": 1})
     stacks.converged(engine, blueprint)
     assert engine.inside("clawker-envoy").id != envoy
@@ -194,7 +194,7 @@ def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) ->
     run(engine, release)
     engine.stop(RELAY)
     blueprint = stacks.blueprint(engine.facts(), "a.test", "b.test", release=release)
-    stacks.converged(engine, blueprint, ConvergeOptions(0, actions=frozenset({Action.COMMIT})))
+    stacks.converged(engine, blueprint, ConvergeOptions(actions=frozenset({Action.COMMIT})))
     assert engine.inside(RELAY).status == "exited"
     seen = pipeline.compare(engine, blueprint)
     assert found(seen) == [(f"relays.{RELAY}.status", Cause.TAMPER, Action.PUBLISH)]
