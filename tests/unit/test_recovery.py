@@ -451,4 +451,4 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
-    assert named[len(both) + 1] in {"Drain 0", "Remove"}
+    assert named[len(both) + 1] in {"Drain 30.0", "Remove"}
