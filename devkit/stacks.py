@@ -10,6 +10,7 @@ from typing import Any
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -127,12 +128,12 @@ def environment(**variables: str) -> dict[str, str]:
 
 def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions | None = None) -> Comparison:
     """Do what `run` does without a command line, and return the final comparison. No rule ends meanwhile."""
-    options = options or ConvergeOptions(drain_seconds=0)
+    options = options or ConvergeOptions()
     seen = pipeline.compare(engine, wanted)
     if pipeline.plan_for(seen, options).empty:
         converge.tidy(engine, seen, options)
         return seen
-    context = converge.RunContext(lambda _: None, wall=lambda: 0.0)
+    context = RunContext(lambda _: None, wall=lambda: 0.0)
     return converge.converge(engine, lambda: wanted, options, context, seen)
 
 

@@ -163,7 +163,9 @@ def _openings(
         yield from _mounts(each, place, ways, written.get(each.name, ()))
         yield from _names(each, place)
     yield from _processes(processes, place)
-    yield from _memory_of_siblings(view, place)
+    for each in _memory(view, place).passed:
+        if each.id in place.siblings:
+            yield Opening("sibling-memory", f"it shares memory with {each.name}, a part of the firewall")
 
 
 def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
@@ -289,12 +291,6 @@ def _processes(found: Chain, place: _Place) -> Iterator[Opening]:
             yield Opening("processes", f"it sees the processes of {each.name}, which is no agent")
     if found.unknown:
         yield Opening("processes", f"it sees the processes of {found.unknown}, which is not known")
-
-
-def _memory_of_siblings(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    for each in _memory(view, place).passed:
-        if each.id in place.siblings:
-            yield Opening("sibling-memory", f"it shares memory with {each.name}, a part of the firewall")
 
 
 def _memory(view: ContainerView, place: _Place) -> Chain:

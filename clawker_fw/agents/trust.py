@@ -61,7 +61,8 @@ def is_trust(volume: VolumeView) -> bool:
 
 def without(root: str, observed: Observed) -> tuple[str, ...]:
     """Return the names of the agents that have not been given a root, by its fingerprint, sorted."""
-    given = {name for name, each in observed.volumes.items() if is_trust(each) and _has(each, root)}
+    volumes = {name: each for name, each in observed.volumes.items() if is_trust(each)}
+    given = {name for name, each in volumes.items() if root[:SHOWN] in each.labels[labels.TRUST].split()}
     agents = (each for each in observed.agents if not each.project)
     return tuple(sorted(each.name for each in agents if given.isdisjoint(each.volumes.values())))
 
@@ -70,10 +71,6 @@ def named(agents: Sequence[str]) -> str:
     """Return the first names as a person reads them, and how many there are besides."""
     more = len(agents) - _MOST_NAMED
     return ", ".join(agents[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _has(volume: VolumeView, root: str) -> bool:
-    return root[:SHOWN] in volume.labels[labels.TRUST].split()
 
 
 def writable(mounts: Iterable[Mount], volumes: Mapping[str, VolumeView]) -> tuple[str, ...]:

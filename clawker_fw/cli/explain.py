@@ -87,7 +87,7 @@ def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, liv
 
     try:
         engine = session.connect_reader(chosen)
-        observed = observe(engine, chosen.project, ())
+        observed = observe(engine, chosen.project)
     except (EngineError, RefusedError) as error:
         if live:
             raise

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.advice import Advice
-    from clawker_fw.reconcile.apply import Progress
-    from clawker_fw.reconcile.converge import RunContext
+    from clawker_fw.reconcile.apply import Progress, RunContext
     from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
@@ -71,7 +70,9 @@ def run(
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
-    options = _options(replace_all=force_recreate, adopt=adopt, without_secrets=without_secrets)
+    from clawker_fw.reconcile.steps import ConvergeOptions
+
+    options = ConvergeOptions(replace_all=force_recreate, adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
         _answer_plan(context.obj, options, format_, files=diff, creates=True)
     else:
@@ -139,7 +140,9 @@ def reload(
 
     Example: clawker-fw reload --dry-run || clawker-fw reload
     """
-    options = _options(adopt=adopt, without_secrets=without_secrets)
+    from clawker_fw.reconcile.steps import ConvergeOptions
+
+    options = ConvergeOptions(adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
         _answer_plan(context.obj, options, format_, files=diff)
     else:
@@ -148,7 +151,7 @@ def reload(
 
 def apply_settings(
     chosen: Options,
-    options: "Callable[[Comparison], ConvergeOptions] | None" = None,
+    wanted: "ConvergeOptions | None" = None,
     *,
     lock_wait: float,
     format_: Format,
@@ -164,11 +167,12 @@ def apply_settings(
     made: what differs in files takes long to find.
     """
     from clawker_fw.reconcile import converge, pipeline
+    from clawker_fw.reconcile.steps import ConvergeOptions
 
     engine, read, seen = writing(chosen, reviews=not silent)
     if not creates:
         converge.require_up(seen)
-    wanted = (options or _options())(seen)
+    wanted = wanted or ConvergeOptions(secrets_needed=True)
     converge.require_settings(seen, wanted)
     converge.require_secrets(seen, wanted)
     session.warn_of_exposure(seen)
@@ -206,11 +210,12 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
         FirewallError: when `reload` would be refused, or the engine can't be reached.
     """
     from clawker_fw.reconcile import converge, pipeline
+    from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report import summary
 
     _, seen = reading(chosen, loaded)
     converge.require_up(seen)
-    options = _options()(seen)
+    options = ConvergeOptions()
     converge.require_settings(seen, options)
     steps = pipeline.plan_for(seen, options)
     return [] if steps.empty else summary.lines(pipeline.summary_for(seen, steps))
@@ -286,7 +291,7 @@ def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
     """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
-    from clawker_fw.reconcile.converge import RunContext
+    from clawker_fw.reconcile.apply import RunContext
 
     def on_progress(progress: "Progress") -> None:
         output(progress)
@@ -297,22 +302,9 @@ def _run_context(
         yield RunContext(on_progress, stopping, lock_wait)
 
 
-def _options(
-    *, replace_all: bool = False, adopt: bool = False, without_secrets: bool = False
-) -> "Callable[[Comparison], ConvergeOptions]":
-    """Return what makes the options for a comparison, with the drain timeout of its settings."""
-    from clawker_fw.reconcile.steps import ConvergeOptions
-
-    def options(seen: "Comparison") -> ConvergeOptions:
-        seconds = seen.blueprint.settings.drain_timeout
-        return ConvergeOptions(seconds, replace_all=replace_all, adopt=adopt, secrets_needed=not without_secrets)
-
-    return options
-
-
 def _answer_plan(
     chosen: Options,
-    options: "Callable[[Comparison], ConvergeOptions]",
+    wanted: "ConvergeOptions",
     format_: Format,
     *,
     files: bool,
@@ -324,7 +316,6 @@ def _answer_plan(
     _, seen = reading(chosen)
     if not creates:
         converge.require_up(seen)
-    wanted = options(seen)
     converge.require_settings(seen, wanted)
     session.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, wanted)

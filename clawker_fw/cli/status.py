@@ -82,7 +82,7 @@ def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
         from clawker_fw.reconcile.observe import observe
 
         seen, engine = error, session.connect_reader(chosen)
-        observed = observe(engine, chosen.project, ())
+        observed = observe(engine, chosen.project)
     refusals, unreadable = _refusals(engine, chosen.project)
     engine.close()
     found = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
@@ -134,7 +134,7 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     from clawker_fw.report.status import StatusDocument
 
     try:
-        observed = observe(engine, project, ())
+        observed = observe(engine, project)
     except FirewallError as error:
         return overview.unreadable(project, error)
     made_from = next(iter(records.recorded_origins(observed)), None)

@@ -11,8 +11,6 @@ from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
 
-NOT_SENT, NOT_INSPECTED = Provision(), Provided()
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -25,9 +23,9 @@ class Advice:
 def advice(
     observed: Observed,
     desired: Desired,
-    provision: Provision = NOT_SENT,
-    provided: Provided = NOT_INSPECTED,
-    unavailable: Iterable[FirewallError] = (),
+    provision: Provision,
+    provided: Provided,
+    unavailable: Iterable[FirewallError],
 ) -> tuple[Advice, ...]:
     """Return all warnings.
 

@@ -23,7 +23,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.fwctl import Committed, Helper
-from clawker_fw.model import ContainerView, Probe, Sibling
+from clawker_fw.model import ContainerView, Observed, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
@@ -61,20 +61,25 @@ ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyContext:
-    """The callbacks used while a plan is performed.
+class RunContext:
+    """What a run is told, and asks, while it performs plans.
 
-    `on_progress` receives progress; `stopping` returns whether the user has asked to stop; `require_lock` raises
-    when the lock is no longer held. `secrets` are those that Envoy is given, with where their values are.
+    `on_progress` receives progress, and `stopping` returns whether the user has asked to stop. `lock_wait` is how
+    many seconds to wait for the lock. `require` raises when the stack, as it is found under the lock, must not be
+    changed, and `require_lock` when the lock is no longer held. `wall` is the time in seconds since 1970, by which
+    rules end. `secrets` are those that Envoy is given, with where their values are.
     """
 
     on_progress: ProgressCallback
     stopping: Callable[[], bool] = lambda: False
+    lock_wait: float = 0.0
+    require: Callable[[Observed], None] = lambda _: None
+    wall: Callable[[], float] = time.time
     require_lock: Callable[[], None] = lambda: None
     secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
 
 
-def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
+def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: RunContext) -> None:
     """Perform a plan.
 
     Raises:
@@ -92,7 +97,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
 
 
 class _Performer:
-    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: ApplyContext) -> None:
+    def __init__(self, engine: EngineWriter, built: Mapping[Sibling, BuiltImage], context: RunContext) -> None:
         self._engine = engine
         self._built = built
         self._context = context
@@ -103,7 +108,6 @@ class _Performer:
         self._networks_removed: set[str] = set()
 
     def _require_going(self) -> None:
-        """Raise `StoppedError` if the user has asked to stop."""
         if self._context.stopping():
             raise StoppedError(
                 "stopped",

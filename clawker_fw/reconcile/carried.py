@@ -47,7 +47,10 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     lines = carried(engine, predecessor)
     lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
-        lines += [_line_of(agent, count, engine.clock()) for agent, count in untold.items() if count]
+        for agent, count in untold.items():
+            if count:
+                told_count = json.dumps({"source": agent, "suppressed": count}, separators=(",", ":"))
+                lines.append(stamp(engine.clock()) + b" " + told_count.encode() + b"\n")
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
@@ -57,14 +60,9 @@ def _used(engine: EngineWriter, predecessor: str) -> bytes:
     with suppress(EngineError):
         return HelperReader(engine, predecessor).usage().told
     files = (engine.file(predecessor, path) for path in USED)
-    written = [told for each in files if each and (told := _unzipped(each.content))]
-    return max(written, key=_order, default=b"")
-
-
-def _unzipped(content: bytes) -> bytes:
-    """Return what a file has. One that was cut off while it was written has nothing."""
-    text, whole = _decompressed(content)
-    return text if whole and _order(text) > (0, 0.0) else b""
+    texts = (_decompressed(each.content) for each in files if each)
+    # One that was cut off while it was written has nothing.
+    return max((text for text, whole in texts if whole and _order(text) > (0, 0.0)), key=_order, default=b"")
 
 
 def _decompressed(content: bytes) -> tuple[bytes, bool]:
@@ -92,12 +90,6 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
     if not lines or len(lines) == MOST_REFUSALS or complete(engine, container, lines[0], lines[-1], len(lines)):
         return lines
     return [line for run in runs(engine, container, b"") for line in run]
-
-
-def _line_of(agent: str, count: int, now: float) -> bytes:
-    """Return a line that tells how many refusals of an agent a container has counted without one."""
-    told = {"source": agent, "suppressed": count}
-    return stamp(now) + b" " + json.dumps(told, separators=(",", ":")).encode() + b"\n"
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:

@@ -4,10 +4,9 @@ The last comparison is the proof. A failed attempt is recorded in the serving si
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -21,13 +20,13 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.apply import ApplyContext, Progress, ProgressCallback, apply
+from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
-from clawker_fw.reconcile.removal import teardown, unused_references, without_images
+from clawker_fw.reconcile.removal import teardown, unused_references
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
@@ -55,21 +54,6 @@ _MOST_NAMED = 3
 """In a line for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """The progress callback, whether the user has asked to stop, and how many seconds to wait for the lock.
-
-    `require` raises when the stack, as it is found under the lock, must not be changed. `wall` is the time in
-    seconds since 1970, by which rules end.
-    """
-
-    on_progress: ProgressCallback
-    stopping: Callable[[], bool] = lambda: False
-    lock_wait: float = 0.0
-    require: Callable[[Observed], None] = lambda _: None
-    wall: Callable[[], float] = time.time
-
-
 def converge(
     engine: EngineWriter,
     read: Callable[[], Blueprint],
@@ -90,7 +74,7 @@ def converge(
     blueprint = seen.blueprint if seen else read()
     image = images.lock_image(blueprint.engine)
     with Lock(engine, blueprint.project, image, context.lock_wait, context.stopping) as lock:
-        applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
+        context = replace(context, require_lock=lock.require_held)
         if (now := read()) != blueprint:
             blueprint, seen = now, None
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
@@ -104,7 +88,7 @@ def converge(
                 break
             if lock.full and not all(isinstance(step, _WITHOUT_ROOM) for step in steps.steps):
                 raise lock.full
-            seen = _performed(engine, seen, options, applying)
+            seen = _performed(engine, seen, options, context)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
             # Rules that have ended meanwhile are ended by the siblings. Without a lock, another run may have read
             # newer settings meanwhile, and been the first to apply them.
@@ -120,7 +104,7 @@ def converge(
 
 
 def _performed(
-    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, applying: ApplyContext
+    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, context: RunContext
 ) -> Comparison:
     """Perform the plan that closes a difference, and return the comparison from which it was made.
 
@@ -130,10 +114,10 @@ def _performed(
         steps = plan_for(seen, options)
         made_from = seen.blueprint
         secrets = (made_from.wanted, made_from.vault)
-        context = replace(applying, secrets=secrets, on_progress=_recording(applying.on_progress, seen, steps))
+        recording = replace(context, secrets=secrets, on_progress=_recording(context.on_progress, seen, steps))
         try:
             with _attempted(engine, seen):
-                apply(engine, steps, built_images(made_from), context)
+                apply(engine, steps, built_images(made_from), recording)
         except SubnetTakenError as error:
             if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
                 raise
@@ -155,7 +139,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
     except (StoppedError, LockLostError, DiskFullError):
         raise
     except FirewallError as error:
-        records.keep_attempt(engine, seen.observed, records.failed(error))
+        records.keep_attempt(engine, seen.observed, error)
         raise
 
 
@@ -281,17 +265,17 @@ def take_down(
     Raises:
         RefusedError: when agents are attached and `detach` is false, or another run is at work.
     """
-    observed = observe(engine, project, ())
+    observed = observe(engine, project)
     if teardown(observed, project, detach=detach).empty and not at_work(observed.lock):
         remove_abandoned(engine, observed)
     else:
         image = images.lock_image(engine.facts())
         with Lock(engine, project, image, context.lock_wait, context.stopping) as lock:
-            applying = ApplyContext(context.on_progress, context.stopping, lock.require_held)
-            apply(engine, teardown(observe(engine, project, ()), project, detach=detach), {}, applying)
-    observed = observe(engine, project, ())
+            locked = replace(context, require_lock=lock.require_held)
+            apply(engine, teardown(observe(engine, project), project, detach=detach), {}, locked)
+    observed = observe(engine, project)
     free = observed.lock is None and not others_at_work(observed)
-    if everything and free and not (steps := without_images(observed)).empty:
-        apply(engine, steps, {}, ApplyContext(context.on_progress, context.stopping))
-        observed = observe(engine, project, ())
+    if everything and free and (unused := unused_references(observed)):
+        apply(engine, Plan((tuple(map(RemoveImage, unused)),)), {}, context)
+        observed = observe(engine, project)
     return unused_references(observed)

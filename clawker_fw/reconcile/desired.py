@@ -23,7 +23,6 @@ from clawker_fw.model import (
     Files,
     Image,
     Machine,
-    NetworkView,
     Observed,
     Origin,
     Role,
@@ -155,7 +154,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
         SettingsError: when the subnet in the settings is taken or routed elsewhere, or none is free, or it is too
             small for all virtual addresses.
     """
-    has = {role: _subnet(network) for role, network in observed.networks.items()}
+    has = {role: next(iter(network.subnets), None) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
     own = [subnet for subnet in has.values() if subnet]
     routed = [route for route in observed.engine.routes if route not in {*observed.subnets, *own}]
@@ -198,7 +197,6 @@ def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: C
 
 
 def _telemetry(blueprint: Blueprint, credentials: Credentials | None) -> TelemetryTarget | None:
-    """Return what the siblings are told about telemetry, or None if the settings name no collector."""
     otel, release = blueprint.settings.otel, blueprint.release
     if otel.endpoint is None:
         return None
@@ -223,10 +221,6 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
         sent_to = policy.envoy_address(observed.siblings[Sibling.COREDNS].files)
         held[Sibling.ENVOY] = int(sent_to == str(addresses.envoy(1)))
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
-
-
-def _subnet(network: NetworkView) -> IPv4Network | None:
-    return network.subnets[0] if network.subnets else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,9 @@ def diff(observed: Observed, desired: Desired) -> Diff:
         findings += network_findings(sibling, observed, desired)
         seen = observed.siblings.get(sibling)
         if seen is None:
-            findings.append(_absent(sibling, observed))
+            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
+            findings.append(gone)
         else:
             findings += _sibling_findings(observed, desired, seen)
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
@@ -66,11 +68,6 @@ def _verdict(findings: list[Finding]) -> Verdict:
 def _leftover(seen: ObservedSibling) -> Finding:
     field = f"leftover.{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
-
-
-def _absent(sibling: Sibling, observed: Observed) -> Finding:
-    cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
-    return Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
 
 
 def _sibling_findings(observed: Observed, desired: Desired, seen: ObservedSibling) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ one is mounted, shows that it is ours.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -64,17 +64,17 @@ class Known:
     java_options: str = ""
 
 
-def trust_for(project: str, roots: bytes, known: Known, target: str = TARGET) -> Trust:
+def trust_for(project: str, roots: bytes, known: Known) -> Trust:
     """Return what an agent needs to trust these roots (PEM), beside what it trusts by itself."""
-    made = trust.files(roots, known.authorities, known.added, target)
+    made = trust.files(roots, known.authorities, known.added, TARGET)
     digest = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()
-    java = f"-Djavax.net.ssl.trustStore={target}/{trust.JAVA}"
+    java = f"-Djavax.net.ssl.trustStore={TARGET}/{trust.JAVA}"
     environment = {
-        **dict.fromkeys(_ALL, f"{target}/{trust.ALL}"),
-        **dict.fromkeys(_ADDED, f"{target}/{trust.ADDED}"),
+        **dict.fromkeys(_ALL, f"{TARGET}/{trust.ALL}"),
+        **dict.fromkeys(_ADDED, f"{TARGET}/{trust.ADDED}"),
         _JAVA: " ".join(filter(None, (known.java_options, java))),
-        _WGET: f"{target}/{trust.WGET}",
-        _APT: f"{target}/{trust.APT}",
+        _WGET: f"{TARGET}/{trust.WGET}",
+        _APT: f"{TARGET}/{trust.APT}",
     }
     return Trust(
         f"{trust_name(project)}{digest[:SHOWN]}",
@@ -97,7 +97,7 @@ def known_to(engine: EngineReader, container: str) -> Known:
     """
     view = engine.container(container)
     given = dict(each.partition("=")[::2] for each in view.shape.environment) if view else {}
-    named, added, java = _files_named_by(given)
+    named, added = (sorted({given[name] for name in names if given.get(name)}) for names in (_ALL, _ADDED))
 
     def read(paths: Sequence[str]) -> Iterator[bytes]:
         absolute = (each for each in paths if each.startswith("/"))
@@ -105,7 +105,7 @@ def known_to(engine: EngineReader, container: str) -> Known:
 
     system = next(read(_PLACES), None) or public_authorities().authorities
     extra = tuple(read(added))
-    return Known(b"\n".join((system, *read(named), *extra)), b"\n".join(extra), java)
+    return Known(b"\n".join((system, *read(named), *extra)), b"\n".join(extra), given.get(_JAVA, ""))
 
 
 def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, trust: Trust) -> None:
@@ -131,8 +131,3 @@ def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, 
         there = engine.files(container)
         if any(there.get(path) != file for path, file in wanted.items()):
             engine.put_files(container, wanted)
-
-
-def _files_named_by(environment: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...], str]:
-    named, added = ({environment[name] for name in names if environment.get(name)} for names in (_ALL, _ADDED))
-    return tuple(sorted(named)), tuple(sorted(added)), environment.get(_JAVA, "")

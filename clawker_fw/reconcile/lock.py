@@ -80,9 +80,7 @@ class Holder:
 
 def at_work(lock: ContainerSummary | None) -> Holder | None:
     """Return the holder of a lock, or None if it is free or abandoned."""
-    if lock is None or abandoned(lock):
-        return None
-    return _holder_of(lock)
+    return None if lock is None or abandoned(lock) else _holder_of(lock)
 
 
 def _holder_of(lock: ContainerSummary | ContainerView) -> Holder:
@@ -96,8 +94,15 @@ def others_at_work(observed: Observed) -> bool:
 
 
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
-    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended."""
-    return not _may_be_alive(lock)
+    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended.
+
+    Another machine's process, and this one while it holds the container, may be alive.
+    """
+    if not _is_here(lock):
+        return False
+    if lock.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
+        return lock.id not in _HELD
+    return not _is_alive(lock.labels.get(labels.LOCK_PROCESS, ""))
 
 
 @contextmanager
@@ -163,7 +168,7 @@ class Lock:
 
     def _holder(self) -> ContainerView | None:
         held = self._engine.container(lock_name(self._project))
-        return held if held and _may_be_alive(held) else None
+        return None if held is None or abandoned(held) else held
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -250,9 +255,14 @@ class Lock:
             if held is None:
                 time.sleep(_RETRY_SECONDS)
                 continue
-            self._require_ours(held)
+            if not is_lock(held, self._project):
+                raise RefusedError(
+                    "foreign-container",
+                    f"The name {held.name} is taken by a container that this firewall did not create.",
+                    hint="Rename or remove it, or choose another project with --project.",
+                )
             asked = time.monotonic()
-            if not _may_be_alive(held) or watch.silent(held.id, self._lease(held.id), asked):
+            if abandoned(held) or watch.silent(held.id, self._lease(held.id), asked):
                 self._engine.remove(held.id)
             elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
                 time.sleep(_LOOK_SECONDS)
@@ -264,14 +274,6 @@ class Lock:
             return self._engine.files(container).get(_LEASE, public(b"")).content
         except NotFoundError:
             return b""
-
-    def _require_ours(self, held: ContainerView) -> None:
-        if not is_lock(held, self._project):
-            raise RefusedError(
-                "foreign-container",
-                f"The name {held.name} is taken by a container that this firewall did not create.",
-                hint="Rename or remove it, or choose another project with --project.",
-            )
 
 
 class LeaseWatch:
@@ -311,15 +313,6 @@ def _held(held: ContainerView, project: str) -> RefusedError:
 
 def _is_here(held: ContainerView | ContainerSummary) -> bool:
     return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
-
-
-def _may_be_alive(held: ContainerView | ContainerSummary) -> bool:
-    """Whether the holder may be alive: on another machine, a running process here, or this process."""
-    if not _is_here(held):
-        return True
-    if held.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
-        return held.id in _HELD
-    return _is_alive(held.labels.get(labels.LOCK_PROCESS, ""))
 
 
 def holder() -> Mapping[str, str]:

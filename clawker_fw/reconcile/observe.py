@@ -31,7 +31,7 @@ from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
-from clawker_fw.stack.topology import PUBLISHING, network_names, project_of_network, publishing_name
+from clawker_fw.stack.topology import network_names, project_of_network, publishing_name
 
 _LOOKS = 3
 
@@ -47,50 +47,24 @@ class _ChangedError(Exception):
     """A container's state changed between listing and inspecting it."""
 
 
-class Observation:
-    """An observation under way: everything that does not depend on the desired images is being read.
+def observe(reader: EngineReader, project: str, known: Files = NOTHING) -> Observed:
+    """Return the observed stack, without the desired images.
 
     A container that disappears or changes its state between two requests is being changed by another run, or is
     just starting, so everything is read again, up to three times in all. In the last round the latest state
     counts, and a container that runs by then is probed. `known` are large expected files: memory holds them once.
+
+    Raises:
+        RefusedError: when an object with one of our names is not ours.
+        EngineError: when the engine can't be read. Unreadable is never taken for absent.
     """
-
-    def __init__(self, reader: EngineReader, project: str, known: Files = NOTHING) -> None:
-        self._reader = reader
-        self._project = project
-        self._known = known
-        self._begin()
-
-    def _begin(self, *, last: bool = False) -> None:
-        self._reading = in_background(_read, self._reader, self._project, self._known, last=last)
-
-    def finish(self, references: tuple[str, ...]) -> Observed:
-        """Return the observed stack. `references` are the desired images.
-
-        Raises:
-            RefusedError: when an object with one of our names is not ours.
-            EngineError: when the engine can't be read. Unreadable is never taken for absent.
-        """
-        for look in range(1, _LOOKS):
-            with suppress(NotFoundError, _ChangedError):
-                return self._finish(references)
-            self._begin(last=look + 1 == _LOOKS)
-        return self._finish(references)
-
-    def _finish(self, references: tuple[str, ...]) -> Observed:
-        reading = {each: in_background(self._reader.image, each) for each in references}
-        observed = self._reading.result()
-        wanted = {reference: image.result() for reference, image in reading.items()}
-        return replace(observed, images={**observed.images, **wanted})
-
-
-def observe(reader: EngineReader, project: str, references: tuple[str, ...]) -> Observed:
-    """Observe the project's stack and wait for the result: see `Observation.finish`."""
-    return Observation(reader, project).finish(references)
+    for _ in range(_LOOKS - 1):
+        with suppress(NotFoundError, _ChangedError):
+            return _read(reader, project, known, last=False)
+    return _read(reader, project, known, last=True)
 
 
 def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
-    """Read everything but the desired images. In the `last` round, containers may change while they are read."""
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
     running = [each for each in ours if each.status == "running"]
@@ -167,16 +141,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
     """Return our network on which ports are published. One of somebody else's with its name is not ours."""
-    return next(
-        (
-            each
-            for each in networks
-            if each.name == publishing_name(project)
-            and labels.is_ours(each.labels, project)
-            and each.labels.get(labels.ROLE) == PUBLISHING
-        ),
-        None,
-    )
+    named = (each for each in networks if each.name == publishing_name(project))
+    return next((each for each in named if project_of_network(each) == project), None)
 
 
 def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> ObservedRelay | None:

@@ -18,6 +18,7 @@ from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.agents.judge import Agent
 from clawker_fw.agents.trust import authorities_of
+from clawker_fw.background import in_background
 from clawker_fw.certificates.credentials import Provided, Provision
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError, RefusedError
@@ -34,7 +35,7 @@ from clawker_fw.reconcile.desired import (
 )
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
-from clawker_fw.reconcile.observe import Observation
+from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import plan
 from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, with_secrets
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
@@ -115,10 +116,11 @@ def agents_of(
 
 def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     """Observe a stack and compare it with its desired state."""
-    observation = Observation(reader, blueprint.project, {HELPER: blueprint.helper})
+    observing = in_background(observe, reader, blueprint.project, {HELPER: blueprint.helper})
     prepare(blueprint)
-    references = tuple(image.reference for image in blueprint.images.values())
-    observed = observation.finish(references)
+    images = {each.reference: reader.image(each.reference) for each in blueprint.images.values()}
+    observed = observing.result()
+    observed = replace(observed, images={**observed.images, **images})
     if blueprint.vault and not blueprint.last_good:
         require_unreachable(observed, blueprint.vault)
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
@@ -145,8 +147,11 @@ def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
 
     Images that nobody uses are left for a later run while one of another project is at work, which may need them.
     """
-    options = replace(options, unused_images=options.unused_images and not others_at_work(seen.observed))
-    return plan(seen.observed, seen.slots, seen.blueprint, seen.conditions, seen.diff, options=options)
+    unused_images = options.unused_images and not others_at_work(seen.observed)
+    drain_seconds = seen.blueprint.settings.drain_timeout
+    options = replace(options, unused_images=unused_images, drain_seconds=drain_seconds)
+    desired = functools.partial(seen.blueprint.desired, seen.conditions)
+    return plan(seen.observed, seen.slots, desired, seen.diff, options)
 
 
 def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
@@ -158,7 +163,7 @@ def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
 def summary_of(seen: Comparison) -> Summary:
     """Return what the next `run` would mean, for commands that make no plan of their own."""
     try:
-        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions(seen.blueprint.settings.drain_timeout))
+        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions())
     except RefusedError as refusal:
         steps = refusal
     return summary_for(seen, steps)

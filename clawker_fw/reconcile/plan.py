@@ -5,7 +5,7 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from ipaddress import IPv4Address
@@ -31,7 +31,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
-from clawker_fw.reconcile.desired import Blueprint, Conditions
 from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.stack import labels, policy
@@ -58,59 +57,47 @@ _READY_SECONDS = 15.0
 
 
 def plan(
-    observed: Observed,
-    slots: Slots,
-    blueprint: Blueprint,
-    conditions: Conditions,
-    found: Diff,
-    *,
-    options: ConvergeOptions,
+    observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
 ) -> Plan:
     """Return the plan that closes the difference, or the part of it that the options select.
 
-    `slots` are the serving ones. A replacement is created in the other slot, with what is desired there.
+    `slots` are the serving ones. A replacement is created in the other slot, with what is `desired` there.
 
     Raises:
         RefusedError: when a network would have to be recreated while agents are attached.
     """
     found = options.within(found)
     if not found.findings and not options.everything:
-        return Plan((), (), 0)
+        return Plan(())
     if any(finding.action is Action.RECREATE_NETWORKS for finding in found.findings):
-        return _rebuild(observed, slots, blueprint, conditions, found)
-    return _Planner(observed, slots, blueprint, conditions, found, options=options).plan()
+        return _rebuild(observed, slots, desired, found)
+    return _Planner(observed, slots, desired, found, options).plan()
 
 
 class _Planner:
-    """The decisions of one plan, in order."""
-
     def __init__(
         self,
         observed: Observed,
         slots: Slots,
-        blueprint: Blueprint,
-        conditions: Conditions,
+        desired: Callable[[Slots], Desired],
         found: Diff,
-        *,
         options: ConvergeOptions,
     ) -> None:
         self._observed = observed
-        self._converge_options = options
+        self._options = options
         self._causes: Mapping[Sibling, tuple[Finding, ...]] = {each: found.of(each) for each in Sibling}
-        self._desired_now = blueprint.desired(conditions, slots)
+        self._desired_now = desired(slots)
         self._made = tuple(each for each in Sibling if self._must_be_made(each))
         new = Slots(self._new_slot(Sibling.ENVOY, slots.envoy), self._new_slot(Sibling.COREDNS, slots.coredns))
         self._address_changes = new.envoy != slots.envoy
-        self._desired = blueprint.desired(conditions, new)
+        self._desired = desired(new)
         self._names = {each: self._new_name(each) for each in self._made}
 
     def _must_be_made(self, sibling: Sibling) -> bool:
-        if sibling not in self._observed.siblings or self._converge_options.replace_all:
+        if sibling not in self._observed.siblings or self._options.replace_all:
             return True
         closing = {finding.action for finding in self._causes[sibling]}
-        if Action.COMMIT in closing and (
-            self._converge_options.replace_uncommitted or not self._understands(sibling)
-        ):
+        if Action.COMMIT in closing and (self._options.replace_uncommitted or not self._understands(sibling)):
             return True
         if Action.REPLACE in closing:
             return True
@@ -134,6 +121,7 @@ class _Planner:
         return next_ if old and old.container.name == proper else proper
 
     def plan(self) -> Plan:
+        made = self._names.items()
         before: list[Sequence[Step | InTurn]] = [
             self._images(),
             self._examination(),
@@ -142,8 +130,8 @@ class _Planner:
             self._displaced(),
             self._networks(),
             self._woken(),
-            [self._create(sibling) for sibling in Sibling if sibling in self._made],
-            [self._verify(sibling) for sibling in Sibling if sibling in self._made],
+            [steps.Create(each, creation(self._wanted(each), name), self._causes[each]) for each, name in made],
+            [self._verify(each) for each, _ in made],
             self._give(),
         ]
         commits = [*self._commit(Sibling.ENVOY), *self._commit(Sibling.COREDNS)]
@@ -272,9 +260,6 @@ class _Planner:
             return []
         return [steps.GiveSecrets(old.container.id, wanted, causes)]
 
-    def _create(self, sibling: Sibling) -> steps.Create:
-        return steps.Create(sibling, creation(self._wanted(sibling), self._names[sibling]), self._causes[sibling])
-
     def _verify(self, sibling: Sibling) -> steps.Verify:
         wanted, eye, place = self._wanted(sibling), "", ""
         if sibling is Sibling.ENVOY:
@@ -382,15 +367,15 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        return steps.Drain(old.container.id, old.container.name, self._converge_options.drain_seconds)
+        return steps.Drain(old.container.id, old.container.name, self._options.drain_seconds)
 
     def _unused(self) -> list[Step]:
-        if not self._converge_options.everything:
+        if not self._options.everything:
             return []
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
         retired |= {each.container.id for each in self._relay_changes.removed}
-        sparing = not self._converge_options.unused_images
+        sparing = not self._options.unused_images
         images = () if sparing else unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
@@ -436,7 +421,7 @@ def _remove(old: ObservedSibling, heir: str = "") -> steps.Remove:
     return steps.Remove(old.container.id, old.container.name, heir=heir)
 
 
-def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions: Conditions, found: Diff) -> Plan:
+def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff) -> Plan:
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
@@ -453,8 +438,7 @@ def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions:
         )
     siblings = {each: _stopped(old) for each, old in observed.siblings.items()}
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
-    options = ConvergeOptions(0, replace_all=True)
-    build = _Planner(stopped, slots, blueprint, conditions, found, options=options).plan()
+    build = _Planner(stopped, slots, desired, found, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
     old = observed.siblings.values()
     room: tuple[Stage, ...] = (
@@ -472,10 +456,7 @@ def _rebuild(observed: Observed, slots: Slots, blueprint: Blueprint, conditions:
         stages=(*first, *room, *build.stages[len(first) :]),
         rollback=(
             *build.rollback,
-            *(
-                steps.RemoveNetwork(spec.name, spec.name)
-                for spec in blueprint.desired(conditions, slots).networks.values()
-            ),
+            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
             *(steps.CreateNetwork(spec) for spec in specs.values()),
             *(steps.Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
         ),

@@ -88,12 +88,6 @@ def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) ->
         _keep(engine, observed.siblings.values(), ORIGIN, origin_record(now))
 
 
-def failed(error: FirewallError) -> Attempt:
-    """Return the record of an attempt that has just failed."""
-    at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Attempt(at, error.code, error.message, tuple(error.context))
-
-
 def last_attempt(observed: Observed) -> Attempt | None:
     """Return the last attempt if it failed, or None if it succeeded or there is no record."""
     found: list[Attempt] = []
@@ -104,8 +98,10 @@ def last_attempt(observed: Observed) -> Attempt | None:
     return max(found, key=lambda attempt: attempt.at, default=None)
 
 
-def keep_attempt(engine: EngineWriter, observed: Observed, attempt: Attempt) -> None:
-    """Record a failed attempt."""
+def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError) -> None:
+    """Record an attempt that has just failed."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    attempt = Attempt(at, error.code, error.message, tuple(error.context))
     _keep(engine, observed.siblings.values(), ATTEMPT, attempt_record(attempt))
 
 

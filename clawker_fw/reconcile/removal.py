@@ -5,7 +5,7 @@ from collections.abc import Collection
 from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Desired, Observed, OwnImage, Sibling
-from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveImage, RemoveNetwork, RemoveVolume, Step
+from clawker_fw.reconcile.steps import Detach, Plan, Remove, RemoveNetwork, RemoveVolume, Step
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.labels import is_filler
@@ -44,7 +44,7 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
         tuple(RemoveNetwork(network.id, network.name) for network in networks),
         tuple(RemoveVolume(volume) for volume in volumes),
     )
-    return Plan(tuple(stage for stage in stages if stage), rollback=(), point_of_no_return=0)
+    return Plan(tuple(stage for stage in stages if stage))
 
 
 def trial_removed(observed: Observed) -> tuple[Remove, ...]:
@@ -77,9 +77,3 @@ def unused_references(observed: Observed) -> tuple[str, ...]:
     unused = (image for image, users in observed.own_images.items() if not users)
     held = observed.lock.image if observed.lock else ""
     return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
-
-
-def without_images(observed: Observed) -> Plan:
-    """Return the plan that removes our unused images."""
-    steps = tuple(RemoveImage(name) for name in unused_references(observed))
-    return Plan((steps,) if steps else (), rollback=(), point_of_no_return=0)

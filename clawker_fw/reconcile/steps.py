@@ -251,8 +251,8 @@ class Plan:
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Undo, ...]
-    point_of_no_return: int
+    rollback: tuple[Undo, ...] = ()
+    point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
     @property
@@ -287,7 +287,6 @@ class Plan:
 class ConvergeOptions:
     """The user's options for a convergence."""
 
-    drain_seconds: float
     replace_all: bool = False
     replace_uncommitted: bool = False
     """Replace a sibling whose difference should have been closed by a commit, but was not."""
@@ -301,6 +300,8 @@ class ConvergeOptions:
     """Change nothing unless every secret can be obtained."""
     unused_images: bool = True
     """Remove our images that no container uses."""
+    drain_seconds: float = 0
+    """For how long open connections of a replaced Envoy may go on. The settings say so."""
 
     @property
     def everything(self) -> bool:
@@ -331,7 +332,6 @@ def described(step: Step) -> tuple[str, str, Mapping[str, object]]:
 
 
 def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901, PLR0911, PLR0912 - a table
-    """Return the same as `described`, without the sibling."""
     match step:
         case ProvideImage():
             verb = "load" if step.bundled else "pull"

@@ -132,7 +132,7 @@ def summary(
 
     `version` is that of the installed release. `planned` is the plan, or the error for which there is none.
     """
-    plan = planned if isinstance(planned, Plan) else Plan((), (), 0)
+    plan = planned if isinstance(planned, Plan) else Plan(())
     effects = _effects(observed, plan)
     relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, steps.Publish)))
     return Summary(

@@ -6,7 +6,7 @@ machine that reports a little more or less after a restart changes nothing.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -48,11 +48,6 @@ class Capacity:
     connections: int
     by_machine: tuple[str, ...] = ()
 
-    @property
-    def from_machine(self) -> Mapping[str, int]:
-        """The values that were chosen by what the engine's machine has."""
-        return {name: getattr(self, name) for name in self.by_machine}
-
 
 def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:
     """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
@@ -60,7 +55,8 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     Raises:
         SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
     """
-    memory = chosen.memory or usual >> _halvings(machine.memory)
+    halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
+    memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
     if chosen.memory and machine.memory and chosen.memory > machine.memory:
         raise SettingsError(
@@ -85,15 +81,9 @@ def _processors(machine: Machine, memory: int, room: Room) -> int:
     )
 
 
-def _halvings(memory: int) -> int:
-    """Return how often the usual memory is halved for a machine with so much memory."""
-    return sum(0 < memory < _ROOM * (_FULL >> halvings) for halvings in range(_MOST_HALVINGS))
-
-
 def _too_little(
     sibling: Sibling, memory: int, processors: int, connections: int | None, room: Room
 ) -> SettingsError:
-    """Return the error that says how much memory would be enough."""
     wanted = connections or 1
     enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
     most = room(memory, processors)

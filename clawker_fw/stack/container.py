@@ -265,7 +265,7 @@ def examination() -> Shape:
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
     """Return what is chosen for a sibling by what the engine's machine has, to be recorded."""
     return {
-        **capacity.from_machine,
+        **{name: getattr(capacity, name) for name in capacity.by_machine},
         "weights": machine.weights,
         "swap_limit": machine.swap_limit,
         "runtime": machine.runtime,

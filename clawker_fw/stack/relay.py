@@ -17,10 +17,10 @@ from clawker_fw.model import (
     ContainerSpec,
     ContainerSummary,
     ContainerView,
-    File,
-    Image,
+    Desired,
     Machine,
     Role,
+    Sibling,
 )
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER, confined
@@ -72,11 +72,6 @@ class PublishedPort:
         """Return it as in our labels: `127.0.0.1:8080:80`."""
         return f"{self.host}:{self.at or ''}:{self.port}"
 
-    @property
-    def bound(self) -> str:
-        """The form in which a shape has it."""
-        return f"{self}/tcp"
-
 
 @dataclass(frozen=True, slots=True)
 class Publication:
@@ -101,11 +96,6 @@ class Publication:
             if ports and valid and 0 <= found.number < PUBLISHERS and str(found) == label:
                 return found
         return None
-
-    @property
-    def outside(self) -> bool:
-        """Whether others than the engine's machine are to reach it: the relay's answers need a way to them."""
-        return any(not each.host.is_loopback for each in self.ports)
 
 
 def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
@@ -132,53 +122,51 @@ def is_relay(found: ContainerSummary | ContainerView, project: str) -> bool:
     return bool(project) and found.project == project and labels.RELAY_OF in found.labels
 
 
-@dataclass(frozen=True, slots=True)
-class Relaying:
-    """What all relays of a stack have in common."""
-
-    project: str
-    agents: IPv4Network
-    publishing: IPv4Network
-    image: Image
-    helper: File
-    machine: Machine
-
-
-def relay_spec(of: Relaying, wanted: Publication, agent: str) -> ContainerSpec:
-    """Return the container of a relay. `agent` is the id of its agent."""
-    names, places = network_names(of.project), Addressing(of.agents, of.agents)
+def relay_spec(
+    desired: Desired,
+    agents: IPv4Network,
+    publishing: IPv4Network,
+    wanted: Publication,
+    agent: str,
+    *,
+    machine: Machine,
+) -> ContainerSpec:
+    """Return the container of a relay, of CoreDNS's image. `agent` is the id of its agent."""
+    project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
+    names, places = network_names(project), Addressing(agents, agents)
+    outside = any(not each.host.is_loopback for each in wanted.ports)  # then answers need a way to others
     shape = confined(
         (
             "relay",
-            f"{places.publishing_relay(wanted.number)}/{of.agents.prefixlen}",
-            f"{on_publishing(of.publishing, wanted.number)}/{of.publishing.prefixlen}",
-            str(gateway(of.publishing)) if wanted.outside else "-",
+            f"{places.publishing_relay(wanted.number)}/{agents.prefixlen}",
+            f"{on_publishing(publishing, wanted.number)}/{publishing.prefixlen}",
+            str(gateway(publishing)) if outside else "-",
             str(places.publisher(wanted.number)),
             *(str(port) for port in sorted({each.port for each in wanted.ports})),
         ),
         {
             names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
-            publishing_name(of.project): str(on_publishing(of.publishing, wanted.number)),
+            publishing_name(project): str(on_publishing(publishing, wanted.number)),
         },
-        of.machine,
+        machine,
         _MEMORY,
         _OPEN_FILES,
         environment=("GOMAXPROCS=2", f"GOMEMLIMIT={_MEMORY // 4}"),
         capabilities_added=_CAPABILITIES,
         sysctls=_SYSCTLS,
-        ports=tuple(sorted(each.bound for each in wanted.ports)),
+        ports=tuple(sorted(f"{each}/tcp" for each in wanted.ports)),
         pids=_PROCESSES,
         log={"driver": "json-file", "max-file": "1", "max-size": "1m"},
     )
-    boot = {HELPER: of.helper}
+    boot = {HELPER: resolver.boot[HELPER]}
     return ContainerSpec(
-        name=relay_name(of.project, wanted.number),
-        image=of.image.reference,
+        name=relay_name(project, wanted.number),
+        image=resolver.image.reference,
         labels={
-            **labels.ownership_labels(of.project),
+            **labels.ownership_labels(project),
             labels.PUBLISHES: str(wanted),
             labels.RELAY_OF: agent,
-            labels.APPLIED: labels.applied_label(of.image, shape, boot, {}, {}),
+            labels.APPLIED: labels.applied_label(resolver.image, shape, boot, {}, {}),
         },
         shape=shape,
         files=boot,

@@ -143,7 +143,6 @@ def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
 
 
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:
-    """Return the trusted authorities and the pair in CoreDNS's file, or None if there are none."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         found = json.loads(files[FILE].content)
         return found["ca"].encode(), Pair.read(found)

@@ -241,16 +241,12 @@ def free_subnet(
 
 
 def _candidates(role: Role, names: int) -> Iterator[IPv4Network]:
-    prefix = _agent_prefix(names) if role is Role.AGENTS else _EGRESS_PREFIX
+    sizes = _AGENT_PREFIXES if role is Role.AGENTS else (_EGRESS_PREFIX,)
+    # The smallest that has room for twice as many names, else the largest.
+    roomy = (each for each in sizes[:-1] if _room(IPv4Network((0, each))) >= 2 * names)
+    prefix = next(roomy, sizes[-1])
     for pool in _POOLS[role]:
         yield from IPv4Network(pool).subnets(new_prefix=prefix)
-
-
-def _agent_prefix(names: int) -> int:
-    """Return the smallest network that has room for twice as many names, else the largest."""
-    return next(
-        (prefix for prefix in _AGENT_PREFIXES if _room(IPv4Network((0, prefix))) >= 2 * names), _AGENT_PREFIXES[-1]
-    )
 
 
 def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpec]:

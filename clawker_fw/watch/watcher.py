@@ -16,6 +16,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
 from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
 from clawker_fw.reconcile import converge, pipeline, records
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -282,7 +283,7 @@ class Watcher:
         If the stack can't be observed either, there is nothing to report but the error of the look.
         """
         try:
-            observed = observe(engine, self._orders.project, ())
+            observed = observe(engine, self._orders.project)
         except (EngineError, RefusedError):
             return ()
         self._own = ours(self._orders.project, observed, self._orders.admits)
@@ -363,8 +364,7 @@ class Watcher:
         return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
-        seconds = work.seen.blueprint.settings.drain_timeout
-        options = ConvergeOptions(seconds, causes=self._causes(work), actions=work.actions)
+        options = ConvergeOptions(causes=self._causes(work), actions=work.actions)
         decision = self._decide(engine, work, options)
         if not work.unread:
             self._comparing.succeeded()
@@ -460,7 +460,7 @@ class Watcher:
             if applying.last_good and not work.unread:
                 self._trust.require_latest(observed)
 
-        run_context = converge.RunContext(
+        run_context = RunContext(
             lambda _: self._place.alive(), self._place.stopping, require=require, wall=self._place.wall
         )
         failure: FirewallError | None = None

@@ -32,7 +32,7 @@ def stack(command: Command, settings_file: Path) -> None:
 def volume(memory: MemoryEngine) -> str:
     """Return the only volume with what agents trust, after checking what it has."""
     ((name, files),) = memory.named_files.items()
-    roots = fingerprints(roots_of(observe(memory, "clawker", ())))
+    roots = fingerprints(roots_of(observe(memory, "clawker")))
     assert roots
     assert set(roots) < set(fingerprints(files["authorities.pem"].content))
     assert memory.drivers[name].labels[labels.TRUST].split() == [each[:16] for each in roots]
@@ -140,4 +140,4 @@ def test_run_asks_the_image_what_it_trusts(
     assert f"JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore={TARGET}/authorities.p12" in second
     assert second.index("--env=SSL_CERT_FILE=/mine") > second.index(f"SSL_CERT_FILE={TARGET}/authorities.pem")
     everything = fingerprints(memory.named_files[volume(memory)]["authorities.pem"].content)
-    assert set(everything) == {*fingerprints(OWN), *fingerprints(roots_of(observe(memory, "clawker", ())))}
+    assert set(everything) == {*fingerprints(OWN), *fingerprints(roots_of(observe(memory, "clawker")))}

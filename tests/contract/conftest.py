@@ -62,7 +62,7 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
         shares: list[float] = []
         engine.load_image(image.archive(), image.archive_size, shares.append)
         assert shares[-1] == 1.0
-    seen = observe(engine, wanted.project, ())
+    seen = observe(engine, wanted.project)
     should = desired(wanted, Conditions(addressing(wanted, seen), seen.machine), Slots())
     for spec in should.networks.values():
         engine.create_network(spec)

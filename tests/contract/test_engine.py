@@ -30,7 +30,7 @@ from clawker_fw.stack import built, image_tar, images, labels
 from clawker_fw.stack.container import HELPER, VOLUME, trust_name
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
-from clawker_fw.stack.relay import Publication, Relaying, relay_spec
+from clawker_fw.stack.relay import Publication, relay_spec
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import free_subnet, publishing_spec
 from tests.contract.conftest import answering, commit, created, view
@@ -108,10 +108,8 @@ def test_published_ports(engine: EngineWriter, stack: Desired) -> None:
     subnet = free_subnet(Role.EGRESS, [each for network in engine.networks() for each in network.subnets], ())
     network = publishing_spec(stack.project, subnet)
     engine.create_network(network)
-    resolver = stack.siblings[Sibling.COREDNS]
-    agents = stack.networks[Role.AGENTS].subnet
-    of = Relaying(stack.project, agents, subnet, resolver.image, resolver.boot[HELPER], engine.machine())
-    first = relay_spec(of, Publication(0, parse_ports(["80"])), "a")
+    place, machine = (stack, stack.networks[Role.AGENTS].subnet, subnet), engine.machine()
+    first = relay_spec(*place, Publication(0, parse_ports(["80"])), "a", machine=machine)
     relay = publish(engine, first, None)
     found = view(engine, first.name)
     assert labels.shape_fields(found.shape) | {"environment": sorted(first.shape.environment)} == (
@@ -120,7 +118,7 @@ def test_published_ports(engine: EngineWriter, stack: Desired) -> None:
     (published,) = found.published
     host, at, port = published.split(":")
     assert (host, at.isdigit(), port) == ("127.0.0.1", True, "80/tcp")
-    second = relay_spec(of, Publication(1, parse_ports([f"{at}:81"])), "b")
+    second = relay_spec(*place, Publication(1, parse_ports([f"{at}:81"])), "b", machine=machine)
     with pytest.raises(EngineError):
         publish(engine, second, None)
     assert engine.container(second.name) is None

@@ -58,7 +58,7 @@ def test_hot_files_are_committed_live(
         wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
     )
     for blueprint in (changed, wanted):
-        seen = observe(engine, stack.project, ())
+        seen = observe(engine, stack.project)
         should = desired(blueprint, Conditions(addressing(blueprint, seen), seen.machine), Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]

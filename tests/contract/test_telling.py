@@ -141,7 +141,7 @@ def test_looking_is_told_as_commands_and_nothing_else(
 ) -> None:
     """Reading causes no events except for commands in containers, so that a watcher does not wake itself."""
     with following(engine) as events:
-        observe(engine, stack.project, ())
+        observe(engine, stack.project)
         Helper(engine, running[Sibling.COREDNS]).release()
         until(lambda: any(each.words == "/fw/bin/fwctl release" for each in events))
     ours = [each for each in events if each.container in running.values()]

@@ -95,7 +95,7 @@ def test_a_container_that_does_not_run_yet_is_known_by_its_network(up: Firewall,
     )
     try:
         with closing(connect(up.host, None, {})) as engine:
-            seen = observe(engine, up.project, ())
+            seen = observe(engine, up.project)
         assert made["Id"] in ours(up.project, seen).waiting
     finally:
         docker.remove_container(made["Id"], v=True)

@@ -46,7 +46,7 @@ def trust(engine: MemoryEngine) -> None:
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
     """Return the agents of the stack."""
-    return judged_by(observe(engine, "clawker", ()), "unix:///x/my.sock", exposures)
+    return judged_by(observe(engine, "clawker"), "unix:///x/my.sock", exposures)
 
 
 def judged_by(observed: Observed, endpoint: str, exposures: Iterable[Exposure] = ()) -> tuple[Agent, ...]:
@@ -123,7 +123,7 @@ WEAK: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 def test_an_address_that_was_asked_for(address: str, opens: int, engine: MemoryEngine) -> None:
     """One of the firewall's own opens, IP or MAC; any other is a weakness: the engine did not choose it."""
     started(engine)
-    observed = observe(engine, "clawker", ())
+    observed = observe(engine, "clawker")
     (envoy,) = (each for each in observed.listing if each.name == "clawker-envoy")
     asked = envoy.networks["clawker-net"].hardware.upper() if address == "envoy" else address
     (view,) = observed.agents
@@ -149,7 +149,7 @@ def test_a_link_to_the_engine_is_followed_on_its_machine(engine: MemoryEngine, t
     (agent,) = judged(engine)
     assert [each.code for each in agent.openings] == ["engine"]
     assert not agent.certainly_open
-    (agent,) = judged_by(observe(engine, "clawker", ()), "ssh://gate")
+    (agent,) = judged_by(observe(engine, "clawker"), "ssh://gate")
     assert agent.confinement is Confinement.FENCED
 
 

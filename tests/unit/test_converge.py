@@ -9,6 +9,7 @@ from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import SettingsError, SubnetTakenError
 from clawker_fw.model import Files, NetworkSpec, Role, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -49,7 +50,7 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
     """Converge the stack, starting with an earlier comparison."""
-    return converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(lambda _: None), seen)
+    return converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
 
 
 def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
@@ -61,7 +62,7 @@ def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -
 
 
 def _another_run(engine: Counting, wanted: Blueprint) -> None:
-    stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
+    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
 
 
 CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.model import Sibling, Slots, Verdict
-from clawker_fw.reconcile.advice import advice
-from clawker_fw.reconcile.converge import RunContext, converge
+from clawker_fw.reconcile.apply import RunContext
+from clawker_fw.reconcile.converge import converge
 from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.rules.until import rfc3339
@@ -93,7 +93,7 @@ def test_the_next_ends_are_known() -> None:
     assert list(now.later) == [SOON + number for number in range(MOST_ENDS)]
     seen = compare(memory, now)
     assert seen.desired.unknown_ends == 8
-    told = [each.message for each in advice(seen.observed, seen.desired) if each.code == "rules-end-later"]
+    told = [each.message for each in seen.advice if each.code == "rules-end-later"]
     assert [each.partition(" and end ")[0] for each in told] == [
         "Rules end at 40 times. Envoy and CoreDNS know the next 32"
     ]
@@ -137,7 +137,7 @@ def test_a_rule_that_ends_during_a_run() -> None:
     wanted = stacks.blueprint(engine.facts(), *ENTRIES)
     steps: list[Step] = []
     context = RunContext(lambda progress: steps.append(progress.step), wall=lambda: SOON)
-    done = converge(engine, lambda: wanted, ConvergeOptions(0), context)
+    done = converge(engine, lambda: wanted, ConvergeOptions(), context)
     assert done.diff.verdict is Verdict.CURRENT
     assert done.blueprint.rules == wanted.rules.at(SOON)
     assert not [each for each in steps if isinstance(each, Commit)]
@@ -147,6 +147,6 @@ def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:
     """It ends in the second round, when its time has come during the first."""
     memory = MemoryEngine()
     wanted = stacks.blueprint(memory.facts(), *ENTRIES)
-    done = converge(memory, lambda: wanted, ConvergeOptions(0), RunContext(lambda _: None, wall=lambda: LATER))
+    done = converge(memory, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None, wall=lambda: LATER))
     assert done.diff.verdict is Verdict.CURRENT
     assert memory.inside("clawker-envoy").files[ENDS].content == b'{"ends":[]}'

@@ -47,7 +47,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 def observed(engine: MemoryEngine) -> Observed:
     """Observe the stack."""
-    return observe(engine, "clawker", ())
+    return observe(engine, "clawker")
 
 
 def provided(engine: MemoryEngine) -> Trust:

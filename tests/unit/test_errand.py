@@ -59,7 +59,7 @@ def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngin
     seen: list[bool] = []
     for left in ({**OURS, **holder()}, {**OURS, **holder(), labels.LOCK_PROCESS: "1 1"}):
         memory.create_container(stacks.never_started(NAME, memory.inside("clawker-coredns").image, left))
-        assert leftovers(observe(memory, "clawker", ()), None).containers == (NAME,)
+        assert leftovers(observe(memory, "clawker"), None).containers == (NAME,)
         assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
         seen.append(memory.container(NAME) is None)
     assert seen == [True, True]
@@ -67,7 +67,7 @@ def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngin
         view = memory.container(made)
         assert view
         assert all(label in view.labels for label in labels.LOCK)
-        assert leftovers(observe(memory, "clawker", ()), None).containers == ()
+        assert leftovers(observe(memory, "clawker"), None).containers == ()
 
 
 def test_an_engine_that_fails_ends_the_wait(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ def look() -> Comparison:
     def seen(*mounts: Mount, network: str | None = "clawker-net") -> Observed:
         agent = stacks.bare_container("agent", wanted, network)
         engine.start(engine.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-        return observe(engine, "clawker", ())
+        return observe(engine, "clawker")
 
     return seen
 

@@ -77,7 +77,7 @@ def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> N
     first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
         memory.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
-    observed = observe(memory, "clawker", ())
+    observed = observe(memory, "clawker")
     elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
     records.require_same_origin(observed, elsewhere)
     records.require_same_origin(observed, replace(first, digest="two"))
@@ -89,7 +89,7 @@ def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> N
         with pytest.raises(RefusedError, match="another settings file"):
             records.require_same_origin(observed, changed)
     records.keep_origin(memory, observed, elsewhere)
-    assert records.recorded_origins(observe(memory, "clawker", ())) == (elsewhere,)
+    assert records.recorded_origins(observe(memory, "clawker")) == (elsewhere,)
 
 
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def with_agent(memory: MemoryEngine, up: Blueprint, inside: Inside, *sources: st
     agent = stacks.bare_container("agent", up, "clawker-net")
     mounts = tuple(Mount("bind", f"/m{number}", source) for number, source in enumerate(sources))
     memory.start(memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
-    observed = observe(memory, "clawker", ())
+    observed = observe(memory, "clawker")
     return replace(observed, engine=replace(observed.engine, inside=inside))
 
 

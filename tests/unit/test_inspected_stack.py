@@ -53,7 +53,7 @@ def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wan
     assert (before[TRUST], before[INTERMEDIATES]) == (b"", b'{"intermediates":[]}')
     for rules in (INSPECTED, ()):
         seen = pipeline.compare(memory, wanted(*rules))
-        steps = pipeline.plan_for(seen, ConvergeOptions(drain_seconds=0))
+        steps = pipeline.plan_for(seen, ConvergeOptions())
         said = [describe(step) for stage in steps.stages for step in stage]
         assert all(each.startswith("load ") for each in said), said
         stacks.converged(memory, wanted(*rules))

@@ -21,7 +21,7 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import ContainerView, Files, Verdict
 from clawker_fw.reconcile import converge, lock, pipeline
-from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.steps import ConvergeOptions, Verify
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.files import public
@@ -244,7 +244,7 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Re
                 raise NotProvenError("replacement-not-ready", "It did not answer, then.")
 
     with pytest.raises(LockLostError):
-        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(on_progress))
     assert adopted
     assert {each.name: each.id for each in engine.listing()} == adopted
     assert stacks.found(engine, wanted) == set()
@@ -266,7 +266,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
             monkeypatch.setattr(engine, "container", unsaid)
 
     with pytest.raises(EngineError) as caught:
-        converge.converge(engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(on_progress))
+        converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(on_progress))
     assert any("the rollback failed as well" in line for line in caught.value.context)
     assert {"clawker-envoy", "clawker-coredns"} <= {each.name for each in engine.listing()}
 
@@ -326,7 +326,7 @@ def test_down_waits_for_a_first_run(memory: MemoryEngine, lock_image: image_tar.
     """A run that has made nothing yet is at work all the same: `down` is refused, and never "was not up"."""
     parent = os.getppid()
     hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
-    context = converge.RunContext(lambda _: None)
+    context = RunContext(lambda _: None)
     with pytest.raises(RefusedError) as caught:
         converge.take_down(memory, "clawker", context, detach=False)
     assert caught.value.code == "lock-held"

@@ -19,6 +19,7 @@ from clawker_fw.model import (
     Verdict,
 )
 from clawker_fw.reconcile import converge, observe, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import labels
@@ -199,9 +200,7 @@ def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Bluepr
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
-    after = converge.converge(
-        engine, lambda: wanted, ConvergeOptions(0), converge.RunContext(lambda _: None), seen
-    )
+    after = converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
     assert after.blueprint == wanted
     assert stacks.found(engine, wanted) == set()
     assert not any(b"removed.test" in file.content for file in engine.inside(COREDNS).files.values())
@@ -241,7 +240,7 @@ NAMES: dict[str, Callable[[MemoryEngine], None]] = {
 
 
 @pytest.mark.parametrize(
-    "options", [ConvergeOptions(0), ConvergeOptions(0, replace_all=True)], ids=["closed", "replaced"]
+    "options", [ConvergeOptions(), ConvergeOptions(replace_all=True)], ids=["closed", "replaced"]
 )
 @pytest.mark.parametrize("names", NAMES)
 def test_names_are_put_right_by_one_run(
@@ -288,7 +287,7 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Fla
         engine.inside(COREDNS).others = (f"{address} {named}",)
         seen = pipeline.compare(engine, wanted)
         assert seen.diff.verdict is Verdict.CURRENT
-        assert pipeline.plan_for(seen, ConvergeOptions(0)).empty
+        assert pipeline.plan_for(seen, ConvergeOptions()).empty
         (warning,) = seen.advice
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))

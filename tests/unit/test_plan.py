@@ -67,7 +67,7 @@ def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str
     """Return the plan of `run` as text without versions."""
     seen = pipeline.compare(memory, wanted)
     versions = {version_of(each.live) for each in seen.desired.siblings.values()}
-    lines = text(pipeline.plan_for(seen, ConvergeOptions(30, **options)))
+    lines = text(pipeline.plan_for(seen, ConvergeOptions(**options)))
     for version in versions:
         lines = [line.replace(f" {version}", "") for line in lines]
     return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
@@ -126,7 +126,7 @@ def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
         "stop and remove coredns | stop and remove envoy",
         "name envoy envoy | name coredns coredns",
     ]
-    steps = pipeline.plan_for(pipeline.compare(memory, moved), ConvergeOptions(0))
+    steps = pipeline.plan_for(pipeline.compare(memory, moved), ConvergeOptions())
     assert [describe(step) for step in steps.rollback] == [
         "stop and remove clawker-envoy-next",
         "stop and remove clawker-coredns-next",
@@ -310,7 +310,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     """A replacement after tampering gets the current rules, and CoreDNS gets them after Envoy."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     unlabel_envoy(memory)
-    steps = pipeline.plan_for(pipeline.compare(memory, changed), ConvergeOptions(0, causes=TAMPER))
+    steps = pipeline.plan_for(pipeline.compare(memory, changed), ConvergeOptions(causes=TAMPER))
     assert [line.partition("@")[0] for line in text(steps)][:4] == [
         "create envoy-next",
         "verify envoy-next",

@@ -43,7 +43,7 @@ def test_after_run_drift_is_empty(
     for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
         assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
         assert stacks.found(engine, blueprint) == set()
-        assert pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions(0)).empty
+        assert pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions()).empty
 
 
 @thorough
@@ -69,9 +69,7 @@ def test_no_step_names_what_is_not_ours(
     stacks.converged(engine, other)
     blueprint = wanted(engine, release, chosen, rules)
     stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
-    steps = pipeline.plan_for(
-        pipeline.compare(engine, blueprint), ConvergeOptions(0, replace_all=bool(everything))
-    )
+    steps = pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions(replace_all=bool(everything)))
     for step in (*steps.steps, *steps.rollback):
         match step:
             case Drain() | Remove() | Rename():

@@ -19,9 +19,8 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import converge, pipeline
-from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.carried import carried
-from clawker_fw.reconcile.converge import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -76,7 +75,7 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     engine.broken = True
     before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
     with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, first, ConvergeOptions(0, replace_all=True))
+        stacks.converged(engine, first, ConvergeOptions(replace_all=True))
     assert caught.value.code == "replacement-not-ready"
     assert "log: the program's last words" in caught.value.context
     assert {name: engine.inside(name).id for name in before} == before
@@ -98,7 +97,7 @@ def test_the_last_refusals_are_handed_over(release: Release) -> None:
     """What a sibling refuses until it stops is kept by the one that replaces it."""
     engine = RefusingToTheEnd()
     wanted = up(engine, release)
-    stacks.converged(engine, wanted, ConvergeOptions(0, replace_all=True))
+    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
     for name in ("clawker-envoy", "clawker-coredns"):
         assert [line for line in carried(engine, name) if b"last.test" in line]
 
@@ -132,7 +131,7 @@ def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
     first = up(engine, release)
     engine.disk_full = True
     larger = stacks.blueprint(engine.facts(), *(f"{more}.{number}.test" for number in range(200)), release=release)
-    for wanted, options in ((larger, ConvergeOptions(0)), (first, ConvergeOptions(0, replace_all=True))):
+    for wanted, options in ((larger, ConvergeOptions()), (first, ConvergeOptions(replace_all=True))):
         with pytest.raises(DiskFullError):
             stacks.converged(engine, wanted, options)
         assert stacks.found(engine, first) == set()
@@ -161,7 +160,7 @@ def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> No
     stacks.converged(engine, wanted[0])
     engine.disk_full = True
     read = iter([wanted[1], wanted[1], *([wanted[2]] * 3)])
-    seen = converge.converge(engine, lambda: next(read), ConvergeOptions(0), RunContext(lambda _: None))
+    seen = converge.converge(engine, lambda: next(read), ConvergeOptions(), RunContext(lambda _: None))
     assert seen.blueprint == wanted[2]
     assert stacks.found(engine, wanted[2]) == set()
 
@@ -201,11 +200,11 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     stacks.converged(engine, wanted)
     engine.broken = True
     engine.inside("clawker-coredns").silent = "timeout"
-    served = _not_ready(engine, wanted, ConvergeOptions(0, replace_all=True))
+    served = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
     assert served.hint == "What was created has been removed. The former envoy still serves."
 
 
-_PLAIN = ConvergeOptions(0)
+_PLAIN = ConvergeOptions()
 
 
 def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions = _PLAIN) -> NotProvenError:
@@ -228,7 +227,7 @@ def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest
         remove(container)
 
     monkeypatch.setattr(engine, "remove", fail)
-    error = _not_ready(engine, wanted, ConvergeOptions(0, replace_all=True))
+    error = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
     assert error.hint == (
         "clawker-envoy-next could not be removed: the next run does it. The former envoy and coredns still serve."
     )
@@ -403,9 +402,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
         progress_seen.append(progress)
 
     with pytest.raises(ConflictError):
-        converge.converge(
-            engine, lambda: wanted, ConvergeOptions(0, replace_all=True), converge.RunContext(on_progress)
-        )
+        converge.converge(engine, lambda: wanted, ConvergeOptions(replace_all=True), RunContext(on_progress))
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
@@ -423,9 +420,9 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
         engine = MemoryEngine()
         first = up(engine, release)
         progress_seen: list[Progress] = []
-        run_context = converge.RunContext(progress_seen.append, partial(_after, progress_seen, point))
+        run_context = RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
-            converge.converge(engine, partial(_itself, first), ConvergeOptions(0, replace_all=True), run_context)
+            converge.converge(engine, partial(_itself, first), ConvergeOptions(replace_all=True), run_context)
         assert caught.value.exit_code == 130
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
@@ -447,11 +444,11 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
         if isinstance(progress.step, step) and progress.share == 1:
             ended.append(progress)
 
-    options = ConvergeOptions(0, replace_all=True)
+    options = ConvergeOptions(replace_all=True)
     with pytest.raises(StoppedError):
-        converge.converge(engine, lambda: wanted, options, converge.RunContext(on_progress, lambda: bool(ended)))
-    steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(0)).steps
+        converge.converge(engine, lambda: wanted, options, RunContext(on_progress, lambda: bool(ended)))
+    steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions()).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
-    assert named[len(both) + 1] in {"Drain 0", "Remove"}
+    assert named[len(both) + 1] in {"Drain 30.0", "Remove"}

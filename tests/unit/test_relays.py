@@ -15,6 +15,7 @@ from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
@@ -180,7 +181,7 @@ def test_a_replacement_of_siblings_leaves_relays_alone(engine: MemoryEngine, rel
     published(engine)
     run(engine, release)
     relay, envoy = engine.inside(RELAY).id, engine.inside("clawker-envoy").id
-    run(engine, release, ConvergeOptions(0, replace_all=True))
+    run(engine, release, ConvergeOptions(replace_all=True))
     blueprint = stacks.blueprint(engine.facts(), "a.test", release=release, otel={"infra_port": 1})
     stacks.converged(engine, blueprint)
     assert engine.inside("clawker-envoy").id != envoy
@@ -193,7 +194,7 @@ def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) ->
     run(engine, release)
     engine.stop(RELAY)
     blueprint = stacks.blueprint(engine.facts(), "a.test", "b.test", release=release)
-    stacks.converged(engine, blueprint, ConvergeOptions(0, actions=frozenset({Action.COMMIT})))
+    stacks.converged(engine, blueprint, ConvergeOptions(actions=frozenset({Action.COMMIT})))
     assert engine.inside(RELAY).status == "exited"
     seen = pipeline.compare(engine, blueprint)
     assert found(seen) == [(f"relays.{RELAY}.status", Cause.TAMPER, Action.PUBLISH)]
@@ -264,7 +265,7 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
         at for at, step in enumerate(steps) if isinstance(step, RemoveNetwork) and step.name == "clawker-publish"
     )
     assert removed < network
-    converge.take_down(engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+    converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=False)
     assert [each.name for each in engine.listing()] == []
     assert [each.name for each in engine.networks()] == []
 

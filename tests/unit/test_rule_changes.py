@@ -2,7 +2,6 @@
 
 from clawker_fw.model import Sibling
 from clawker_fw.reconcile import pipeline
-from clawker_fw.reconcile.compare.rules import rule_changes
 from clawker_fw.stack import rule_record
 from clawker_fw.stack.files import public
 from clawker_fw.stack.release import Release
@@ -24,4 +23,4 @@ def test_what_was_committed_is_unknown(memory: MemoryEngine, release: Release) -
             (Sibling.COREDNS, rule_record.RULES)
         }
     del files[rule_record.RULES]
-    assert rule_changes(pipeline.compare(memory, wanted).observed, wanted.rules) is None
+    assert pipeline.compare(memory, wanted).rule_changes is None

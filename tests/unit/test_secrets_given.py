@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.model import Verdict
 from clawker_fw.reconcile import converge, pipeline
-from clawker_fw.reconcile.converge import RunContext
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, GiveSecrets, Verify
@@ -67,7 +67,7 @@ class Scene:
         """Do what `run` does."""
         made = self.blueprint(*rules)
         context = RunContext(lambda _: None)
-        return converge.converge(self.engine, lambda: made, ConvergeOptions(0, secrets_needed=needed), context)
+        return converge.converge(self.engine, lambda: made, ConvergeOptions(secrets_needed=needed), context)
 
     @property
     def held(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ def scene(tmp_path: Path, release: Release) -> Scene:
 def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
     """They are given when Envoy is verified, and before anything leads to it; then the stack is current."""
     seen = scene.compare(API, KEY)
-    steps = pipeline.plan_for(seen, ConvergeOptions(0))
+    steps = pipeline.plan_for(seen, ConvergeOptions())
     kinds = [type(step) for step in steps.steps]
     assert kinds.index(Verify) < kinds.index(GiveSecrets)
     assert steps.undoable.stop > next(
@@ -105,14 +105,14 @@ def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
 def test_other_secrets_take_another_envoy(scene: Scene) -> None:
     """A running one asks for none that it did not know at its start, and a new one gets what is needed alone."""
     scene.run(API)
-    assert Create in [type(step) for step in pipeline.plan_for(scene.compare(API, KEY), ConvergeOptions(0)).steps]
+    assert Create in [type(step) for step in pipeline.plan_for(scene.compare(API, KEY), ConvergeOptions()).steps]
     scene.run(API, KEY)
     assert set(scene.held) == {"api#bearer", "key#raw"}
     seen = scene.compare(KEY)
     assert ("secrets.api#bearer", "given", None) in {
         (each.field, each.running, each.desired) for each in seen.diff.findings
     }
-    kinds = [type(step) for step in pipeline.plan_for(seen, ConvergeOptions(0)).steps]
+    kinds = [type(step) for step in pipeline.plan_for(seen, ConvergeOptions()).steps]
     assert kinds.index(Create) < kinds.index(GiveSecrets)
     scene.run(KEY)
     assert set(scene.held) == {"key#raw"}

@@ -4,7 +4,8 @@ import pytest
 
 from clawker_fw.errors import NotFoundError
 from clawker_fw.model import ContainerSpec, Sibling, Verdict
-from clawker_fw.reconcile.converge import RunContext, take_down
+from clawker_fw.reconcile.apply import RunContext
+from clawker_fw.reconcile.converge import take_down
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.stack import images

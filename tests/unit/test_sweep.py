@@ -13,6 +13,7 @@ from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model import ContainerSpec, Shape, Verdict
 from clawker_fw.reconcile import converge
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.container import ATTEMPT
@@ -170,7 +171,7 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
     for point, memory in _points(Scenario(ONE, ONE), release):
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
-        run_context = converge.RunContext(lambda _: None)
+        run_context = RunContext(lambda _: None)
         with suppress(Killed, FirewallError):
             converge.take_down(cast("EngineWriter", engine), "clawker", run_context, detach=False)
         if not engine.hit:
@@ -179,6 +180,6 @@ def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None
         if point % 2:
             assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT, point
         converge.take_down(memory, "clawker", run_context, detach=False)
-        assert observe(memory, "clawker", ()).absent, point
+        assert observe(memory, "clawker").absent, point
         assert memory.listing() == (), point
     assert point > 1

@@ -113,7 +113,7 @@ def test_who_has_not_got_the_newest_root(memory: MemoryEngine, up: Blueprint) ->
             memory.drivers[trust.volume] = VolumeView(trust.volume, "local", {}, made)
             spec = replace(spec, shape=replace(spec.shape, mounts=mounts))
         memory.start(memory.create_container(spec))
-    observed = observe(memory, "clawker", ())
+    observed = observe(memory, "clawker")
     newest, signing = fingerprints(b"".join(ROOTS))
     assert without(newest, observed) == ("first", "third")
     assert without(signing, observed) == ("third",)

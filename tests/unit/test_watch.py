@@ -16,6 +16,7 @@ from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl import Helper
 from clawker_fw.model import ContainerSpec, Event, NetworkSpec, Shape, Verdict
 from clawker_fw.reconcile import converge, lock, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.rules.paths import Form
@@ -288,7 +289,7 @@ def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, ke
     watched = Watched(release)
 
     def take_down() -> None:
-        converge.take_down(watched.engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+        converge.take_down(watched.engine, "clawker", RunContext(lambda _: None), detach=False)
 
     take_down()
     watched.until(100, heal=heal)
@@ -299,7 +300,7 @@ def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, ke
 
 def test_a_stack_that_can_t_be_created_at_first(watched: Watched) -> None:
     """The watcher tries again, also after settings that could not be read yet."""
-    converge.take_down(watched.engine, "clawker", converge.RunContext(lambda _: None), detach=False)
+    converge.take_down(watched.engine, "clawker", RunContext(lambda _: None), detach=False)
     usual, failures = watched.blueprint, iter([SettingsError("settings-changing", "Just changed.")])
 
     def blueprint() -> Blueprint:

@@ -17,6 +17,7 @@ from clawker_fw.errors import (
 )
 from clawker_fw.model import Mount
 from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.records import origin
 from clawker_fw.reconcile.steps import ConvergeOptions
@@ -330,7 +331,7 @@ def test_what_a_person_applies_is_not_undone(
         engine: EngineWriter,
         read: Callable[[], Blueprint],
         options: ConvergeOptions,
-        context: converge.RunContext,
+        context: RunContext,
         seen: pipeline.Comparison | None,
     ) -> pipeline.Comparison:
         if moment == "before the lock":

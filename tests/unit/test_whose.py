@@ -56,8 +56,8 @@ def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: Memory
     before = [memory.container(container) for container in theirs]
     made_like_ours = replace(spec.shape, mounts=(Mount("volume", VOLUME),))
     ours = memory.create_container(replace(spec, name="renamed", labels=every, shape=made_like_ours))
-    assert [each.container.id for each in observe(memory, "clawker", ()).leftovers] == [ours]
-    stacks.converged(memory, up, ConvergeOptions(0, replace_all=True))
+    assert [each.container.id for each in observe(memory, "clawker").leftovers] == [ours]
+    stacks.converged(memory, up, ConvergeOptions(replace_all=True))
     assert memory.container(ours) is None
     assert [memory.container(container) for container in theirs] == before
 
@@ -81,7 +81,7 @@ def test_a_name_of_ours_without_our_labels_is_refused(
         memory.create_container(replace(spec, image=image.reference, labels=part))
         before = memory.container(name)
     with pytest.raises(RefusedError) as refused:
-        stacks.converged(memory, wanted, ConvergeOptions(0, replace_all=True))
+        stacks.converged(memory, wanted, ConvergeOptions(replace_all=True))
     assert refused.value.code.startswith("foreign-")
     assert before == (network(memory, name) if name == "clawker-net" else memory.container(name))
 

@@ -245,23 +245,21 @@ class ContainerComparison(SiblingComparison):
         return None
 
     def _labels(self) -> Iterator[Finding]:
+        applied = self._applied
         for label in labels.DRIFT_LABELS:
             running = self._container.labels.get(label)
             if running != self._wanted.labels[label]:
+                is_new = self._by_another_release and applied is not None and label not in applied.labels
                 yield self._finding(
                     Layer.LABELS,
                     label,
                     running,
                     self._wanted.labels[label],
-                    made=running is not None or self._is_new(label),
+                    made=running is not None or is_new,
                     action=Action.REPLACE,
                 )
-        if self._applied is None:
+        if applied is None:
             yield self._unreadable(Layer.LABELS, labels.APPLIED, Action.REPLACE)
-
-    def _is_new(self, label: str) -> bool:
-        """Whether the release that made the container did not have this label yet."""
-        return self._by_another_release and self._applied is not None and label not in self._applied.labels
 
     def _image(self) -> Iterator[Finding]:
         """Compare the image's id with the desired one, and check that the engine has the desired reference.
@@ -271,6 +269,7 @@ class ContainerComparison(SiblingComparison):
         """
         wanted = self._wanted.image
         if other := image_difference(self._observed, self._container, wanted):
+            both_bundled = wanted.bundled and self._applied is not None and bool(self._applied.image_ids)
             field, running, desired, made = other
             yield self._finding(
                 Layer.IMAGE,
@@ -279,7 +278,7 @@ class ContainerComparison(SiblingComparison):
                 desired,
                 made=made,
                 action=Action.REPLACE,
-                reason=self._why_image(),
+                reason=Cause.UPGRADE if both_bundled else Cause.SETTINGS,
                 versions=self._versions(),
             )
             return
@@ -289,11 +288,6 @@ class ContainerComparison(SiblingComparison):
             desired = known[0] if known else wanted.reference
             there = view.id if view else None
             yield self._finding(Layer.IMAGE, "reference", there, desired, made=False, action=action)
-
-    def _why_image(self) -> Cause:
-        """Return the cause of a different image: `upgrade` between bundled images, otherwise `settings`."""
-        bundled = self._wanted.image.bundled and self._applied is not None and bool(self._applied.image_ids)
-        return Cause.UPGRADE if bundled else Cause.SETTINGS
 
     def _versions(self) -> tuple[str | None, str | None]:
         """Return the versions of the running and the desired program.

@@ -87,13 +87,9 @@ class FileComparison(SiblingComparison):
             wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
             digest = labels.digest(plain(file.content))
             if kept != digest:
-                yield self._finding(
-                    Layer.HOT,
-                    path,
-                    *digest_pair(file, wanted, digest, kept),
-                    made=False,
-                    action=Action.COMMIT,
-                )
+                hidden = file.secret or (wanted is not None and wanted.secret)
+                values = _HIDDEN if hidden else (digest, kept)
+                yield self._finding(Layer.HOT, path, *values, made=False, action=Action.COMMIT)
             elif wanted is not None:
                 yield from self._attributes(Layer.HOT, path, wanted, Action.COMMIT)
 
@@ -174,11 +170,6 @@ def value_pair(running: File | None, desired: File | None) -> tuple[str | None, 
         digests = labels.digest(running.content), labels.digest(desired.content)
         words = [_HIDDEN if running.secret or desired.secret else digests, *words]
     return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
-
-
-def digest_pair(running: File, desired: File | None, digest: str, wanted: str | None) -> tuple[str, str | None]:
-    """Return the values for contents known only by their digests, in a file that should be like `desired`."""
-    return _HIDDEN if running.secret or (desired is not None and desired.secret) else (digest, wanted)
 
 
 def attribute_pairs(running: File, desired: File) -> list[tuple[str, str]]:

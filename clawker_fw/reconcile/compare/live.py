@@ -26,15 +26,13 @@ class LiveComparison(SiblingComparison):
 
     def unexplained(self) -> Iterator[Finding]:
         """Yield what is wrong with a sibling that has no other finding."""
-        yield from self._health()
-        yield from self._as_agents_see()
-
-    def _health(self) -> Iterator[Finding]:
-        """Report a health check that fails although everything else is right."""
-        if self._container.running and self._container.health == "unhealthy" and not self._healthy_by_now:
-            probe = self._seen.probe
-            seen = f"unhealthy: {probe.unhealthy}" if probe and probe.unhealthy else "unhealthy"
+        problem = self._seen.probe.unhealthy if self._seen.probe else ""
+        # The engine's status is outdated after an unpause, so the sibling itself has to report a problem as well.
+        healthy = self._answers and not problem
+        if self._container.running and self._container.health == "unhealthy" and not healthy:
+            seen = f"unhealthy: {problem}" if problem else "unhealthy"
             yield self._finding(Layer.STATE, "health", seen, "healthy", made=False, action=Action.REPLACE)
+        yield from self._as_agents_see()
 
     def _as_agents_see(self) -> Iterator[Finding]:
         """Report what agents see of a sibling that is right in every other way.
@@ -103,9 +101,3 @@ class LiveComparison(SiblingComparison):
         lost = field == "network" and self._taken_off
         action = Action.REATTACH if lost else Action.REPLACE
         return self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
-
-    @property
-    def _healthy_by_now(self) -> bool:
-        """Whether the sibling itself reports no problem. The engine's status is outdated after an unpause."""
-        probe = self._seen.probe
-        return probe is not None and self._answers and not probe.unhealthy

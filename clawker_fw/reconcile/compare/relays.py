@@ -28,7 +28,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.compare.container import image_difference, shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
-from clawker_fw.stack.relay import Publication, Relaying, is_relay, publication_of, relay_name, relay_spec
+from clawker_fw.stack.relay import Publication, is_relay, publication_of, relay_name, relay_spec
 from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields, running_fields
 
 FIELD = "relays."
@@ -85,16 +85,9 @@ class RelayComparison:
         """The relays that there should be, by name."""
         if self.network is None:
             return {}
-        resolver = self.desired.siblings[Sibling.COREDNS]
-        of = Relaying(
-            self.desired.project,
-            self._agents,
-            self.network.subnet,
-            resolver.image,
-            resolver.boot[HELPER],
-            self.observed.machine,
-        )
-        return {name: relay_spec(of, each, agent) for name, (agent, each) in self._published.items()}
+        place, machine = (self.desired, self._agents, self.network.subnet), self.observed.machine
+        published = self._published.items()
+        return {name: relay_spec(*place, each, agent, machine=machine) for name, (agent, each) in published}
 
     @property
     def unlike(self) -> NetworkView | None:

@@ -40,11 +40,11 @@ class RuleChanges:
         return bool(self.added or self.removed)
 
 
-def rule_changes(observed: Observed, rules: RuleSet, desired: Desired | None = None) -> RuleChanges | None:
+def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleChanges | None:
     """Return the changes from the rules that were committed last, or None if these are unknown.
 
-    A changed rule is one that is removed and one that is added. Only the `desired` stack tells which presets are
-    others than before.
+    A changed rule is one that is removed and one that is added. The `desired` stack tells which presets are others
+    than before.
     """
     seen = observed.siblings.get(Sibling.COREDNS)
     before = recorded(seen.files) if seen else None
@@ -53,7 +53,7 @@ def rule_changes(observed: Observed, rules: RuleSet, desired: Desired | None = N
     known, wanted = set(before), set(rules.lines)
     added = tuple(each for each in rules.lines if each not in known)
     removed = tuple(each for each in before if each not in wanted)
-    presets = preset_changes(observed, desired, {*added, *removed}) if desired and (added or removed) else ()
+    presets = preset_changes(observed, desired, {*added, *removed}) if added or removed else ()
     return RuleChanges(added, removed, presets)
 
 

@@ -98,7 +98,6 @@ def _proxy(serving: Serving, name: str, cluster: str) -> Json:
 
 
 def _forwarded(policy: Policy) -> Iterator[tuple[str, int, Rule]]:
-    """Yield each name and port with the rule that decides there."""
     for name, allowed in policy.allowed_at(policy.opaque).items():
         for (transport, port), rule in allowed.items():
             if transport is Protocol.UDP:

@@ -74,7 +74,6 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
 
 
 def _told(secret: str) -> Json:
-    """Return what is answered in place of a host's 401."""
     status = {
         "name": "status",
         "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},

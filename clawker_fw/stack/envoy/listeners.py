@@ -83,7 +83,6 @@ def _from_agents(name: str, statistics: str, address: IPv4Address, ports: Sequen
 
 
 def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen: chains.Chains) -> Json:
-    """Return the listener at an address and port for hosts that are named."""
     return _from_agents(
         name,
         f"port-{port}",
@@ -144,7 +143,6 @@ def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
 
 
 def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Json:
-    """Return a listener that forwards to one host, to the port to which an agent has connected."""
     noted = extension(
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[

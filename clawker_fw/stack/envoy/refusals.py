@@ -373,8 +373,8 @@ def _logs(
     if reporting is None:
         return written
     fields = {**fields, **(told or {})}
-    forwarded = reporting.allowed(allowed, fields) if allowed else []
-    return [*written, *reporting.refused(refused, fields), *forwarded]
+    forwarded = [reporting.allowed(allowed, fields)] if allowed else []
+    return [*written, reporting.refused(refused, fields), *forwarded]
 
 
 def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
@@ -405,7 +405,6 @@ def cel(expression: str) -> Json:
 
 
 def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
-    """Return a format with the reason of the first case that is true."""
     expression = f"'{otherwise}'" if isinstance(otherwise, Reason) else otherwise
     for condition, reason in reversed(cases):
         outcome = f"'{reason}'" if isinstance(reason, Reason) else f"({reason})"
@@ -414,7 +413,6 @@ def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
 
 
 def _within_limit(number: int) -> Json:
-    """Return the filter that passes as many lines as one bucket has tokens for."""
     path = f"{container.VOLUME}/{BUCKETS_FILE}"
     return {
         "extension_filter": extension(

@@ -79,14 +79,13 @@ class Reporting:
     senders: tuple[IPv4Address, ...]
     slot: int
 
-    def refused(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
+    def refused(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of what a filter passes. `fields` are those of the log on standard output."""
-        return [self._log(filter_, fields, "refused")]
+        return self._log(filter_, fields, "refused")
 
-    def allowed(self, filter_: Json, fields: Mapping[str, str]) -> list[Json]:
+    def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of the sampled part of what is forwarded."""
-        sampled = {"and_filter": {"filters": [_SAMPLED, filter_]}}
-        return [self._log(sampled, {**fields, "reason": ""}, "allowed")]
+        return self._log({"and_filter": {"filters": [_SAMPLED, filter_]}}, {**fields, "reason": ""}, "allowed")
 
     def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
         cel: Json = {"formatters": [extension("formatter.cel.v3.Cel")]}

@@ -239,7 +239,6 @@ def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
 
 
 def _named(rule: Rule, words: str) -> str:
-    """Return the name of the route for what a rule allows by one of its words."""
     return f"{rule.destination} {words}"
 
 
@@ -423,7 +422,8 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
         match: Json = {"path_separated_prefix": request.target, "headers": [method]}
         if not request.below:
             path = request.target.partition("?")[0]
-            match = {"path": path, "headers": [method, _exactly(":path", request.target)]}
+            exactly = {"name": ":path", "string_match": {"exact": request.target}}
+            match = {"path": path, "headers": [method, exactly]}
         if request.allowed:
             yield from _forward(rule, request.words, match)
         else:
@@ -448,7 +448,8 @@ def _without_large_files(repository: Repository, match: Json) -> Json:
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
-    match, exactly = _match(path), [_path_exactly(each) for each in path.expressions[:-1]]
+    exactly = [{"name": ":path", "string_match": _regex(with_query(each))} for each in path.expressions[:-1]]
+    match = _match(path)
     for method in path.methods or ("",):
         named = [_method(method, ignore_case=path.denies)] if method else []
         each = {**match, **({"headers": [*named, *exactly]} if named or exactly else {})}
@@ -468,10 +469,6 @@ def _match(path: PathRule) -> Json:
     if path.expression:
         return _regex(path.expressions[-1])
     return {"prefix": "/"} if path.path == "/" else {"path_separated_prefix": path.path}
-
-
-def _path_exactly(expression: str) -> Json:
-    return {"name": ":path", "string_match": _regex(with_query(expression))}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:
@@ -518,10 +515,6 @@ def _unless_upgrading(*, verify: bool) -> Json:
 def _refuse(name: str, match: Json, body: str = "") -> Json:
     response: Json = {"status": 403, **({"body": {"inline_string": body}} if body else {})}
     return {"name": name, "match": dict(match), "direct_response": response}
-
-
-def _exactly(header: str, value: str) -> Json:
-    return {"name": header, "string_match": {"exact": value}}
 
 
 def _regex(expression: str) -> Json:

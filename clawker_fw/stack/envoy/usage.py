@@ -78,6 +78,5 @@ def of_datagrams(name: str) -> Json:
 
 
 def _written(line: str, passed: Json | None = None) -> Json:
-    """Return a log on standard output of what a filter passes."""
     log = stdout(text_format_source={"inline_string": line})
     return {**log, "filter": passed} if passed else log
