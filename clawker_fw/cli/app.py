@@ -182,7 +182,7 @@ class Program(Commands):
             text.print_error(error, text.console(stderr=True), debug=log.debugging())
         if json and not terminal.answered():
             from clawker_fw.report import documents
-            from clawker_fw.report.documents.error import ErrorDocument
+            from clawker_fw.report.documents import ErrorDocument
 
             # In one line, for those who read lines as well.
             with suppress(OutputError):  # the error itself has been told

@@ -103,7 +103,7 @@ def drift(
     judged = None if agents is Agents.IGNORE else seen.agents
     found = seen.diff.verdict if judged is None else seen.verdict
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.drift import DriftDocument
+        from clawker_fw.report.documents.run import DriftDocument
 
         print_json(DriftDocument.of(seen, said, found, judged))
     else:
@@ -359,9 +359,9 @@ def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Prog
 def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool) -> None:
     """Print what closing the differences means, the differences, and why the last attempt to close them failed."""
     if said is None:
-        from clawker_fw.report import verdict
+        from clawker_fw.report import text
 
-        print_report(verdict.by_sibling(seen.diff))
+        print_report(text.by_sibling(seen.diff))
         return
     from clawker_fw.report import text
 
@@ -384,8 +384,8 @@ def _print_head(
 
     `without_agents` is the verdict on Envoy and CoreDNS alone. With it, the line also says what to do.
     """
-    from clawker_fw.report import verdict
+    from clawker_fw.report import text
 
-    todo = chosen.named(verdict.todo(found, without_agents)) if without_agents else ""
+    todo = chosen.named(text.todo(found, without_agents)) if without_agents else ""
     words = f"{words}: {todo}" if todo else words
-    print_report(verdict.head(found, words, chosen.named, at_work=at_work, warnings=warnings, agents=agents))
+    print_report(text.head(found, words, chosen.named, at_work=at_work, warnings=warnings, agents=agents))

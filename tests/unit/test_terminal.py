@@ -19,7 +19,7 @@ from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
-from clawker_fw.report import documents, log, status_text, terminal, text, verdict
+from clawker_fw.report import documents, log, status, terminal, text
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
 from clawker_fw.report.status import StatusDocument
@@ -132,7 +132,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),
-            lambda: text.console().print(verdict.head(Verdict.CURRENT, said)),
+            lambda: text.console().print(text.head(Verdict.CURRENT, said)),
             lambda: terminal.answer(documents.text(SiblingFindings.both(diff(said))[0])),
             display,
             record,
@@ -187,7 +187,7 @@ def test_what_an_engine_says_is_made_visible(release: Release, monkeypatch: pyte
     }
     observed = replace(seen.observed, siblings=hostile, orphans=(HOSTILE,))
     found = StatusDocument.of(observed, "clawker", 0, replace(seen, observed=observed))
-    out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
+    out = printed(lambda: text.console().print(status.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
 
@@ -241,7 +241,7 @@ def test_colours(
         monkeypatch.setenv(name, value)
     stream = Terminal() if on_terminal else io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
-    text.console().print(verdict.head(Verdict.CURRENT, "clawker"))
+    text.console().print(text.head(Verdict.CURRENT, "clawker"))
     assert ("32m" in stream.getvalue()) == coloured
 
 
