@@ -176,13 +176,7 @@ def _exit(*, good: bool, asked: bool) -> None:
 
 
 def _hosts(chosen: Options, asked: Asked) -> "Hosts":
-    """Return the hosts to ask.
-
-    Raises:
-        UsageError: when the options contradict each other.
-        EngineError: when a named context is unknown, or a swarm's manager can't be asked.
-        RefusedError: when the engine is no manager.
-    """
+    """Return the hosts to ask, or raise where the options contradict each other."""
     from clawker_fw.fleet import hosts
 
     before = [option for name in ("host", "context") if (option := chosen.given.get(name, "")).startswith("--")]

@@ -66,11 +66,7 @@ def status(
 
 
 def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
-    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so.
-
-    Raises:
-        SettingsError: when the settings can't be read, so that not even the project is known.
-    """
+    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so."""
     from clawker_fw.report.status import StatusDocument
 
     seen: Comparison | FirewallError
@@ -109,7 +105,6 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Cou
 
 
 def _list_stacks(chosen: Options, format_: Format) -> None:
-    """Print all stacks of the engine, each compared with the settings file that it was made from."""
     from clawker_fw.reconcile.observe import projects
     from clawker_fw.report.status import StacksAnswer, stacks_report
     from clawker_fw.stack.release import Release

@@ -180,7 +180,6 @@ def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
 
 
 def _summary(counts: Counter[HostVerdict]) -> str:
-    """Return how many hosts are current, and how many are in another state."""
     total, current = counts.total(), counts[HostVerdict.CURRENT]
     others = [
         f"{counts[each]:,} {WORDS[each]}"
@@ -334,7 +333,6 @@ def diff_report(fleet: FleetStatusDocument) -> RenderableType:
 
 
 def _fields(row: Row) -> Iterator[RenderableType]:
-    """Yield the first differences of a host by layer, and how many more there are."""
     shown = row.differences[:_MOST_FINDINGS]
     yield text.fields_report(Diff(row.differences, row.siblings), shown)
     if more := len(row.differences) - len(shown):

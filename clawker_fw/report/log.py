@@ -52,7 +52,6 @@ class _Formatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return the fields, with a sentence for people as this stack's user needs it."""
         fields: dict[str, Any] = getattr(record, "fields", {})
         if isinstance(message := fields.get("message"), str):
             return {**fields, "message": in_text(message, self._options)}

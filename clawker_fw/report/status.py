@@ -330,7 +330,6 @@ class StatusDocument(Document):
 
 
 def _protocols(observed: Observed) -> dict[str, int]:
-    """Return how many of the live rules there are of each protocol."""
     resolver = observed.siblings.get(Sibling.COREDNS)
     rules = rule_record.recorded(resolver.files) if resolver else None
     return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
@@ -467,7 +466,6 @@ def _details(sibling: SiblingStatus) -> str:
 
 
 def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[RenderableType]:
-    """Yield the last refusals of the last hour, the latest last."""
     rows = [
         [
             f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
@@ -507,7 +505,6 @@ def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableTy
 
 
 def _records(status: StatusDocument) -> list[RenderableType]:
-    """Return a line for each sibling that has sent records to a collector, or lost some."""
     return [
         Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
         for each in status.siblings

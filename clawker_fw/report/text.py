@@ -133,7 +133,6 @@ class Rows:
 
 
 def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
-    """Return one line of cells, padded to their widths."""
     line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
@@ -349,13 +348,16 @@ def head(
     at_work: Holder | None = None,
     warnings: Sequence[Advice] = (),
     agents: Sequence[Agent] = (),
+    without_agents: Verdict = Verdict.CURRENT,
 ) -> RenderableType:
     """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
 
-    `named` returns a sentence with commands for the same stack.
+    `named` returns a sentence with commands for the same stack. The first line also says what to do about the
+    verdict, of which `without_agents` is that on Envoy and CoreDNS alone.
     """
+    advice = named(todo(verdict, without_agents))
     return Group(
-        Text.assemble(styled_verdict(verdict), f"  {visible(words)}"),
+        Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
         *([busy_line(at_work)] if at_work else []),
         *(warning_line(each, named(each.message)) for each in warnings),
         *(_open_agent(each) for each in agents if each.openings),
@@ -380,7 +382,6 @@ def warning_line(advice: Advice, words: str) -> Text:
 
 
 def _open_agent(agent: Agent) -> Text:
-    """Return one line on an agent that has a way around the firewall."""
     reasons = "; ".join(each.phrase for each in agent.openings)
     return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))
 

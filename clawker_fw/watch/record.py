@@ -112,7 +112,6 @@ def _level(decision: Decision) -> int:
 
 
 def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
-    """Return the first findings, as a field of this name, and in another one how many more there are."""
     more = len(findings) - _MOST_NAMED
     named = [
         {

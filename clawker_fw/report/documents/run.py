@@ -29,7 +29,6 @@ from clawker_fw.report.documents.parts import (
     StackVerdict,
     Warnings,
 )
-from clawker_fw.report.facts import Left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +222,16 @@ class RunDocument(Document):
             settings=SettingsUsed.of(after.blueprint, after.observed),
             engine=EngineUsed.of(after.blueprint.engine),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What `down` has kept."""
+
+    images: tuple[str, ...]
+    """Our images that no container uses."""
+    cache: None = None
+    """Always null: nothing is cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

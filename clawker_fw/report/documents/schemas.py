@@ -61,7 +61,6 @@ class _Generator(GenerateJsonSchema):
     """Describes each field with its docstring. All fields are always there, and no others."""
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        """Return the schema of a dataclass."""
         made = super().dataclass_schema(schema)
         meanings = {name: words for kind in schema["cls"].__mro__[:-1] for name, words in _meanings(kind)}
         for name, field in made["properties"].items():
