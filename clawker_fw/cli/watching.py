@@ -226,23 +226,15 @@ def require_otlp(chosen: Options) -> None:
 
 @contextmanager
 def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[WatcherHealth]":
-    from http import HTTPStatus
-
     from clawker_fw.watch import page
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
     health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
-
-    def health_page(*, agents: bool) -> page.Reply:
-        healthy, content = health.answer(agents=agents)
-        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return page.Reply(content, "application/json", status)
-
     pages: Pages = {
         "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
-        HEALTH: lambda: health_page(agents=True),
-        HEALTH_OF_SIBLINGS: lambda: health_page(agents=False),
+        HEALTH: health.answer,
+        HEALTH_OF_SIBLINGS: lambda: health.answer(agents=False),
     }
     with page.served(parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")

@@ -322,7 +322,7 @@ class StepDisplay:
                 note = progress.note or (f"{progress.share:.0%}" if progress.share else "")
                 self._running[key] = (progress.step, began, note)
             if self._status:
-                lines = (_line(step, note) for step, _, note in self._running.values())
+                lines = (visible(f"{describe(step)} {note}".rstrip()) for step, _, note in self._running.values())
                 shown = Text(" · ".join(lines), no_wrap=True)
                 shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
                 self._status.update(shown)
@@ -334,10 +334,6 @@ class StepDisplay:
                 ("done", "green"), visible(f"  {seconds:6.2f} s  {describe(step)}"), (visible(tail), "dim")
             )
         )
-
-
-def _line(step: Step, note: str) -> str:
-    return visible(f"{describe(step)} {note}".rstrip())
 
 
 def head(
