@@ -40,7 +40,7 @@ from clawker_fw.settings.preset import PresetEntry, names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
-from clawker_fw.watch import presence
+from clawker_fw.watch import agents
 from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
@@ -504,7 +504,7 @@ def records_page() -> str:
     ]
     for title, attributes in (
         ("The resource of all records of a container", RESOURCE_ATTRIBUTES),
-        ("Agents, by a watcher", presence.ATTRIBUTES),
+        ("Agents, by a watcher", agents.ATTRIBUTES),
     ):
         rows = [[_code(each.name), each.meaning] for each in attributes]
         parts.append(f"## {title}\n\n{_table(['attribute', 'means'], rows)}")

@@ -9,11 +9,9 @@ from itertools import count
 from clawker_fw.model import Event
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
-from clawker_fw.watch.admission import Admitted
+from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
-from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.presence import Presence
 from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
 from devkit import stacks

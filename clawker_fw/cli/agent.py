@@ -36,7 +36,7 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     engine, seen = attaching(context.obj)
     attached = _attachment(context.obj, engine, seen)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.flags import FlagsDocument
+        from clawker_fw.report.documents.run import FlagsDocument
 
         print_json(FlagsDocument.of(seen, attached))
     else:

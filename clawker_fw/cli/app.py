@@ -182,11 +182,10 @@ class Program(Commands):
             text.print_error(error, text.console(stderr=True), debug=log.debugging())
         if json and not terminal.answered():
             from clawker_fw.report import documents
-            from clawker_fw.report.documents.error import ErrorDocument
 
             # In one line, for those who read lines as well.
             with suppress(OutputError):  # the error itself has been told
-                terminal.answer(documents.writer(ErrorDocument)(ErrorDocument.of(error)))
+                terminal.answer(documents.writer(documents.ErrorDocument)(documents.ErrorDocument.of(error)))
 
     def resolve_command(  # type: ignore[override]  # typer's own
         self, ctx: typer.Context, args: list[str]

@@ -143,8 +143,6 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
 
 
 class _Answers:
-    """What is asked by the rules of now, and what becomes of the answers."""
-
     def __init__(self, chosen: Options) -> None:
         self._chosen = chosen
         self._complained = ""
@@ -178,11 +176,7 @@ class _Answers:
             terminal.answer(f"No questions until the settings can be read: {error.in_one_line}")
 
     def _edit(self, asked: Question, reply: Allow | Deny, *, write: bool) -> Edited:
-        """Edit the settings file by an answer, or see what that would do.
-
-        Raises:
-            FirewallError: when the settings don't allow it, or it would not do what was answered.
-        """
+        """Edit the settings file by an answer, or see what that would do. Raises what the settings don't allow."""
         now = datetime.now(UTC)
         decide = ruling(asked, reply, _user(), now)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
@@ -192,7 +186,6 @@ class _Answers:
         return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
 
     def apply(self, asked: Question, reply: Reply) -> None:
-        """Do what was answered, and say so."""
         match reply:
             case Mute():
                 terminal.answer(f"No more questions of {', '.join(asked.agents)}, until this ends.")

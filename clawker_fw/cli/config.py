@@ -1,7 +1,5 @@
 """The command that shows the settings as they are understood."""
 
-from typing import Any
-
 import typer
 
 from clawker_fw.cli import session
@@ -22,16 +20,10 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     chosen: Options = context.obj
     loaded = session.read(chosen)
-    values = report.values(loaded, _options(chosen))
+    project = (chosen.named_project, chosen.given.get("project", "--project"))
+    values = report.values(loaded, {"project": project} if chosen.named_project else {})
     answer = report.ConfigAnswer.of(loaded, session.named_by(chosen, loaded), values)
     if format_ is Format.JSON:
         print_json(answer)
     else:
         print_report(report.report(answer, loaded.places.get("rules", "")))
-
-
-def _options(chosen: Options) -> dict[str, tuple[Any, str]]:
-    """Return the settings that an option overrides: each with its value, and what gave it."""
-    if not chosen.named_project:
-        return {}
-    return {"project": (chosen.named_project, chosen.given.get("project", "--project"))}

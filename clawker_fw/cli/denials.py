@@ -120,11 +120,7 @@ def denials(
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
-    """Require that there is, or has been, an agent of this name. An agent to come may be followed.
-
-    Raises:
-        RefusedError: when nobody has ever seen it. An address may be anybody's.
-    """
+    """Require that an agent of this name was seen, unless it is an address. One to come may be followed."""
     from ipaddress import AddressValueError, IPv4Address
 
     from clawker_fw.errors import RefusedError
@@ -161,12 +157,7 @@ def adviser(chosen: Options) -> "Adviser":
 
 
 def _require_answers(chosen: Options) -> None:
-    """Require that somebody can answer, and that answers can be applied.
-
-    Raises:
-        UsageError: when there is no terminal.
-        SettingsError: when no answer could be applied.
-    """
+    """Require that somebody can answer, and that answers can be applied."""
     import sys
 
     from clawker_fw.cli import asking

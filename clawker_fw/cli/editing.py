@@ -226,8 +226,6 @@ def import_file(
 
 @dataclass(frozen=True, slots=True)
 class _Orders:
-    """How to do an edit, and what is imported by it."""
-
     no_reload: bool
     dry_run: bool
     lock_wait: float
@@ -254,7 +252,6 @@ def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> N
 
 
 def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
-    """Edit the settings file, print what has become of each rule, and apply the settings."""
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
     from clawker_fw.settings.edit import rules_file
@@ -353,11 +350,7 @@ def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Rem
 
 
 def _imported_from(file: Path) -> "list[Imported]":
-    """Return what becomes of each entry of a file, or of standard input if that is `-`.
-
-    Raises:
-        SettingsError: when it can't be read, or has no rules.
-    """
+    """Return what becomes of each entry of a file, or of standard input if that is `-`."""
     from clawker_fw.rules.importing import import_rules
     from clawker_fw.settings.document import document_of
     from clawker_fw.settings.files import read_text, text_of

@@ -125,9 +125,9 @@ def status(
     if format_ is Format.JSON:
         print_json(found)
     else:
-        from clawker_fw.report import fleet_text
+        from clawker_fw.report import fleet as report
 
-        print_report(fleet_text.diff_report(found) if diff else fleet_text.status_report(found))
+        print_report(report.diff_report(found) if diff else report.status_report(found))
     _exit(good=found.current == found.total, asked=found.asked)
 
 
@@ -176,13 +176,7 @@ def _exit(*, good: bool, asked: bool) -> None:
 
 
 def _hosts(chosen: Options, asked: Asked) -> "Hosts":
-    """Return the hosts to ask.
-
-    Raises:
-        UsageError: when the options contradict each other.
-        EngineError: when a named context is unknown, or a swarm's manager can't be asked.
-        RefusedError: when the engine is no manager.
-    """
+    """Return the hosts to ask, or raise where the options contradict each other."""
     from clawker_fw.fleet import hosts
 
     before = [option for name in ("host", "context") if (option := chosen.given.get(name, "")).startswith("--")]
@@ -228,7 +222,7 @@ def _ask(
     known: "Hosts", asked: Asked, read: "Callable[[Host, EngineReader, float], tuple[Row, _Answer | None]]"
 ) -> "list[tuple[Row, _Answer | None]]":
     """Ask all hosts at the same time: return a row for each, and the answer of those that have one."""
-    from clawker_fw.fleet.asking import ask_all
+    from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
 
     patience = _patience(asked)
@@ -298,7 +292,7 @@ def _reader_of_denials(
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.denials.reading import Reading, sources, with_counted
     from clawker_fw.engine.outputs import stamp
-    from clawker_fw.fleet.row import HostVerdict
+    from clawker_fw.fleet.hosts import HostVerdict
     from clawker_fw.report.fleet import Row
 
     advising = adviser(chosen)

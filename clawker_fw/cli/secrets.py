@@ -116,11 +116,7 @@ def forget(
 
 
 def _require_known(chosen: Options, name: str) -> None:
-    """Require that the user's file declares a secret that Envoy does not have: it may be misspelt.
-
-    Raises:
-        RefusedError: otherwise.
-    """
+    """Require that the user's file declares a secret that Envoy does not have: it may be misspelt."""
     try:
         vault = session.vault(chosen)
         declared, where = vault.declared.secrets, str(vault.path)
@@ -136,7 +132,6 @@ def _require_known(chosen: Options, name: str) -> None:
 
 
 def _needed(seen: "Comparison") -> "tuple[Vault, str]":
-    """Return the secrets that the rules need, and the container that they go to."""
     from clawker_fw.model import Sibling
 
     if seen.blueprint.vault is None:

@@ -51,9 +51,7 @@ def service(
 
 
 def _unit(chosen: Options, *, system: bool, options: list[str], interval: float, listen: str | None) -> str:
-    """Return a unit that runs the watcher with these options. The settings must be valid."""
     from clawker_fw.private_files import make_private, state_folder
-    from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES
     from clawker_fw.watch.address import parse_address
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
@@ -77,7 +75,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
         [*before, "watch", *options],
         interval,
         {
-            **service_variables(os.environ, ENVIRONMENT_PREFIX, IGNORED_VARIABLES),
+            **service_variables(os.environ),
             "XDG_STATE_HOME": str(state.parent),  # so that the service and `run` use the same certificates
         },
         parse_address(listen).path if listen else None,

@@ -322,11 +322,7 @@ def _folder(chosen: Options) -> Path:
 
 
 def _authorities(path: Path) -> bytes:
-    """Return the certificates in a file.
-
-    Raises:
-        SettingsError: when it can't be read, or has none.
-    """
+    """Return the certificates in a file, of which there must be some."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 

@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress, RunContext
-    from clawker_fw.reconcile.lock import Holder
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
-    from clawker_fw.report.facts import Left
     from clawker_fw.report.step_records import StepRecords
     from clawker_fw.report.text import StepDisplay
     from clawker_fw.settings.loaded import Loaded
@@ -104,20 +102,11 @@ def drift(
     judged = None if agents is Agents.IGNORE else seen.agents
     found = seen.diff.verdict if judged is None else seen.verdict
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.drift import DriftDocument
+        from clawker_fw.report.documents.run import DriftDocument
 
         print_json(DriftDocument.of(seen, said, found, judged))
     else:
-        _print_head(
-            chosen,
-            found,
-            seen.desired.project,
-            at_work=seen.busy,
-            warnings=seen.notices,
-            agents=judged or (),
-            without_agents=seen.diff.verdict,
-        )
-        _print_difference(seen, said, files=diff)
+        _print_difference(chosen, seen, said, found, warnings=seen.notices, agents=judged or (), files=diff)
     if found is not Verdict.CURRENT:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -200,7 +189,10 @@ def apply_settings(
     else:
         words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
         warnings = (*(seen.advice if creates else seen.notices), *further)
-        _print_head(chosen, seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
+        from clawker_fw.report import text
+
+        head = text.head(seen.diff.verdict, words, chosen.named, warnings=warnings, agents=seen.agents)
+        print_report(head)
 
 
 def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
@@ -253,30 +245,22 @@ def down(
     if everything:
         names.forget()
         session.last_good(chosen).unlink(missing_ok=True)
-    from clawker_fw.report.facts import Left
-
-    left = Left(images)
     if format_ is Format.JSON:
-        from clawker_fw.report.documents.run import DownDocument
+        from clawker_fw.report.documents.run import DownDocument, Left
 
-        print_json(DownDocument.of(chosen.project, performed, left))
+        print_json(DownDocument.of(chosen.project, performed, Left(images)))
     else:
         terminal.tell(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
-        _print_left(chosen, left)
-
-
-def _print_left(chosen: Options, left: "Left") -> None:
-    for name in left.images:
-        terminal.tell(f"Kept for the next run: image {name}")
-    if left.images:
-        terminal.tell(chosen.named("`clawker-fw down --all` removes these as well."))
+        for name in images:
+            terminal.tell(f"Kept for the next run: image {name}")
+        if images:
+            terminal.tell(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
 @contextmanager
 def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
 ) -> "Iterator[StepDisplay | StepRecords]":
-    """Yield what reports differences and steps on standard error."""
     from clawker_fw.report import step_records, text
 
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
@@ -325,10 +309,8 @@ def _answer_plan(
 
         print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
     else:
-        found = seen.diff.verdict
         notices = seen.advice if creates else seen.notices
-        _print_head(chosen, found, seen.desired.project, at_work=seen.busy, warnings=notices, without_agents=found)
-        _print_difference(seen, said, files=files)
+        _print_difference(chosen, seen, said, seen.diff.verdict, warnings=notices, files=files)
         if not steps.empty:
             from clawker_fw.report import text
 
@@ -347,36 +329,28 @@ def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Prog
     return tuple(way_out.warning(engine, seen)) if Sibling.ENVOY in made else ()
 
 
-def _print_difference(seen: "Comparison", said: "Summary | None", *, files: bool) -> None:
-    """Print what closing the differences means, the differences, and why the last attempt to close them failed."""
-    if said is None:
-        from clawker_fw.report import verdict
-
-        print_report(verdict.by_sibling(seen.diff))
-        return
+def _print_difference(
+    chosen: Options,
+    seen: "Comparison",
+    said: "Summary | None",
+    found: "Verdict",
+    *,
+    warnings: "Sequence[Advice]",
+    agents: "Sequence[Agent]" = (),
+    files: bool,
+) -> None:
+    """Print a verdict, the differences and what closing them means, and why the last attempt to do so failed."""
     from clawker_fw.report import text
 
+    project, siblings, named = seen.desired.project, seen.diff.verdict, chosen.named
+    print_report(
+        text.head(
+            found, project, named, at_work=seen.busy, warnings=warnings, agents=agents, without_agents=siblings
+        )
+    )
+    if said is None:
+        print_report(text.by_sibling(seen.diff))
+        return
     print_report(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:
         print_report(text.attempt_report(seen.failed_attempt))
-
-
-def _print_head(
-    chosen: Options,
-    found: "Verdict",
-    words: str,
-    *,
-    at_work: "Holder | None" = None,
-    warnings: "Sequence[Advice]" = (),
-    agents: "Sequence[Agent]" = (),
-    without_agents: "Verdict | None" = None,
-) -> None:
-    """Print a verdict, and after it who is at work, the warnings, and the agents that are open.
-
-    `without_agents` is the verdict on Envoy and CoreDNS alone. With it, the line also says what to do.
-    """
-    from clawker_fw.report import verdict
-
-    todo = chosen.named(verdict.todo(found, without_agents)) if without_agents else ""
-    words = f"{words}: {todo}" if todo else words
-    print_report(verdict.head(found, words, chosen.named, at_work=at_work, warnings=warnings, agents=agents))

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.pipeline import Comparison
-    from clawker_fw.report.overview import Stack
-    from clawker_fw.report.status import StatusDocument
+    from clawker_fw.report.status import Stack, StatusDocument
     from clawker_fw.stack.release import Release
 
 _RECENT_SECONDS = 3600.0
@@ -59,19 +58,15 @@ def status(
     if format_ is Format.JSON:
         print_json(found)
     else:
-        from clawker_fw.report import status_text
+        from clawker_fw.report.status import status_report
 
-        print_report(status_text.status_report(found, time.time(), chosen.words, verbose=verbose))
+        print_report(status_report(found, time.time(), chosen.words, verbose=verbose))
     if unread:
         raise unread
 
 
 def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
-    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so.
-
-    Raises:
-        SettingsError: when the settings can't be read, so that not even the project is known.
-    """
+    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so."""
     from clawker_fw.report.status import StatusDocument
 
     seen: Comparison | FirewallError
@@ -110,18 +105,17 @@ def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Cou
 
 
 def _list_stacks(chosen: Options, format_: Format) -> None:
-    """Print all stacks of the engine, each compared with the settings file that it was made from."""
     from clawker_fw.reconcile.observe import projects
-    from clawker_fw.report import overview
+    from clawker_fw.report.status import StacksAnswer, stacks_report
     from clawker_fw.stack.release import Release
 
     engine = session.connect_reader(chosen)
     release = Release.installed()
     found = [_stack(engine, chosen, release, project) for project in projects(engine)]
     if format_ is Format.JSON:
-        print_json(overview.StacksAnswer.of(found, engine.facts()))
+        print_json(StacksAnswer.of(found, engine.facts()))
     elif found:
-        print_report(overview.report(found))
+        print_report(stacks_report(found))
     else:
         terminal.tell(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
@@ -130,18 +124,17 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     """Return one stack: compared with its own settings if they can be read, else what the engine alone tells."""
     from clawker_fw.reconcile import pipeline, records
     from clawker_fw.reconcile.observe import observe
-    from clawker_fw.report import overview
-    from clawker_fw.report.status import StatusDocument
+    from clawker_fw.report.status import Stack, StatusDocument, unreadable
 
     try:
         observed = observe(engine, project)
     except FirewallError as error:
-        return overview.unreadable(project, error)
+        return unreadable(project, error)
     made_from = next(iter(records.recorded_origins(observed)), None)
     inside = engine.facts().inside
     if made_from is None or made_from.host != records.this_host(inside) or not made_from.path:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
-        return overview.Stack.of(StatusDocument.of(observed, project, time.time(), elsewhere), None)
+        return Stack.of(StatusDocument.of(observed, project, time.time(), elsewhere), None)
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path
     own = replace(chosen, config=Path(here), named_project=project)
     try:
@@ -149,4 +142,4 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
         found = StatusDocument.of(seen.observed, project, time.time(), seen)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
         found = StatusDocument.of(observed, project, time.time(), error)
-    return overview.Stack.of(found, made_from.path)
+    return Stack.of(found, made_from.path)

@@ -18,7 +18,6 @@ from clawker_fw.watch.trust import Steady
 if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
 
 LOG = logging.getLogger("clawker_fw")
@@ -47,7 +46,8 @@ class WatchedSettings:
             self._warned = True
         self._steady.require(loaded.files)
         made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
-        self._texts = _texts_of(loaded, made)
+        secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
+        self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)
         return made
 
     def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
@@ -81,8 +81,3 @@ class WatchedSettings:
             self._unkept = message
             fields = {"message": message, "file": str(self.path)}
             LOG.warning("last_good_settings", extra={"words": message, "fields": fields})
-
-
-def _texts_of(loaded: "Loaded", made: "Blueprint") -> Texts:
-    secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
-    return Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)

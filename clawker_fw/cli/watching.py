@@ -39,7 +39,6 @@ def _interval(text: str) -> float:
 
 
 def _checked_address(text: str | None) -> str | None:
-    """Return an address of this machine in its usual form; anything else is a usage error."""
     if text is None:
         return None
     from clawker_fw.watch.address import parse_address
@@ -192,7 +191,6 @@ def watch(
 
 
 def _check(address: str, agents: Agents) -> None:
-    """Print the health that a watcher reports. Exit 1 unless its stack is current."""
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, ask, parse_address
 
     healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
@@ -228,24 +226,15 @@ def require_otlp(chosen: Options) -> None:
 
 @contextmanager
 def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[WatcherHealth]":
-    """Serve metrics and health at `listen`, and yield the latter."""
-    from http import HTTPStatus
-
     from clawker_fw.watch import page
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.metrics import CONTENT_TYPE
 
     health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
-
-    def health_page(*, agents: bool) -> page.Reply:
-        healthy, content = health.answer(agents=agents)
-        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return page.Reply(content, "application/json", status)
-
     pages: Pages = {
         "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
-        HEALTH: lambda: health_page(agents=True),
-        HEALTH_OF_SIBLINGS: lambda: health_page(agents=False),
+        HEALTH: health.answer,
+        HEALTH_OF_SIBLINGS: lambda: health.answer(agents=False),
     }
     with page.served(parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
@@ -254,7 +243,6 @@ def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[Watc
 
 @contextmanager
 def _sending(chosen: Options, release: "Release", metrics: "Metrics") -> "Iterator[None]":
-    """Send records and metrics to the collector in the settings."""
     try:
         require_otlp(chosen)
     except SettingsError:
@@ -316,7 +304,6 @@ def _destination(chosen: Options) -> "CollectorEndpoint":
 
 @contextmanager
 def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
-    """Count refusals in the background."""
     from clawker_fw.watch import record
     from clawker_fw.watch.refusals import RefusalCounter, keep_counting
 

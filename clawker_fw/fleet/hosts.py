@@ -1,13 +1,79 @@
-"""Which hosts there are: docker contexts, and addresses. Nothing is connected here."""
+"""Which hosts there are, docker contexts and addresses, and how all are asked at the same time."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
 
+from clawker_fw.background import in_background
 from clawker_fw.engine import client_config
 from clawker_fw.engine.locate import EngineLocation, locate
-from clawker_fw.errors import EngineError
-from clawker_fw.fleet.row import NodeState, Trouble, natural
+from clawker_fw.errors import EngineError, FirewallError
+
+
+class HostVerdict(StrEnum):
+    """The verdict on a host: that on its stack, or why there is none."""
+
+    CURRENT = "current"
+    DRIFTED = "drifted"
+    OPEN = "open"
+    UNKNOWN = "unknown"
+    NO_STACK = "no-stack"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a host could not be asked, or its answer not be used: an error as values."""
+
+    code: str
+    message: str
+    context: tuple[str, ...]
+    hint: str
+
+    @classmethod
+    def of(cls, error: FirewallError) -> "Trouble":
+        """Return an error as values."""
+        return cls(error.code, error.message, error.context, error.hint)
+
+
+@dataclass(frozen=True, slots=True)
+class StackRelease:
+    """The release that has made a stack: its version and its build, as far as the stack says."""
+
+    version: str | None
+    build: str | None
+    installed: bool
+    """Whether it is the one that compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What a swarm's manager knows of a node, and of the watcher that a service of ours runs there."""
+
+    state: str
+    availability: str
+    role: str
+    watcher: str | None = None
+    """The state of the watcher's task, in the manager's words; None if there is none."""
+    watcher_since: str = ""
+    """Since when it has this state (RFC 3339)."""
+    watcher_says: str = ""
+    """What the manager says about the task."""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the watcher says that the stack is current. Its task is healthy only then."""
+        return self.state == "ready" and self.watcher == "running"
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Return the key by which names are sorted as people do: `node-9` before `node-10`."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +152,30 @@ def _engine(place: EngineLocation) -> tuple[str, str]:
 def ordered(hosts: Iterable[Host]) -> tuple[Host, ...]:
     """Return hosts by their names, as people sort them."""
     return tuple(sorted(hosts, key=lambda each: natural(each.name)))
+
+
+_Host = TypeVar("_Host")
+_Answer = TypeVar("_Answer")
+
+_AT_ONCE = 16
+"""How many hosts are asked at the same time. With more, the threads wait for each other (measured)."""
+
+
+def ask_all(
+    hosts: Sequence[_Host], ask: Callable[[_Host], _Answer], late: Callable[[_Host], _Answer], seconds: float
+) -> list[_Answer]:
+    """Ask all hosts, and return their answers in the order of the hosts.
+
+    The answer of a host that takes longer than `seconds` is `late`. Waiting for its turn does not count. No thread
+    that still waits for a host keeps the program from ending, as an executor's threads would.
+    """
+    turns = threading.Semaphore(_AT_ONCE)
+
+    def answer(host: _Host) -> _Answer:
+        with turns:
+            try:
+                return in_background(ask, host).result(seconds)
+            except TimeoutError:
+                return late(host)
+
+    return [answering.result() for answering in [in_background(answer, host) for host in hosts]]

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from clawker_fw.engine.locate import EngineLocation
-from clawker_fw.fleet.hosts import Host, ordered
-from clawker_fw.fleet.row import NodeState, Trouble
+from clawker_fw.fleet.hosts import Host, NodeState, Trouble, ordered
 from clawker_fw.model import Swarm, SwarmNode
 from clawker_fw.stack import labels
 

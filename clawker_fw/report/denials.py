@@ -264,7 +264,6 @@ def is_failure(refusal: Refusal) -> bool:
 
 
 def _gap(gap: Gap) -> str:
-    """Return a sentence about lines that are missing in a sibling's log."""
     since, until = (
         f"{datetime.fromisoformat(each).astimezone():%m-%d %H:%M:%S}" if each else ""
         for each in (gap.since, gap.until)

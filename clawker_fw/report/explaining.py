@@ -214,11 +214,10 @@ def explanation_report(answer: ConnectionAnswer) -> RenderableType:
         visible(str(explained.target)),
         visible(f": {explained.sentence} ({explained.reason})") if explained.reason else "",
     )
-    return Group(head, *(_line(label, text) for label, text in _facts(answer)))
-
-
-def _line(label: str, text: str) -> Text:
-    return Text.assemble("  ", (f"{label:{_WIDTH}}", "dim"), "  ", visible(text))
+    facts = (
+        Text.assemble("  ", (f"{label:{_WIDTH}}", "dim"), "  ", visible(text)) for label, text in _facts(answer)
+    )
+    return Group(head, *facts)
 
 
 def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:

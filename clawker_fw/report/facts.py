@@ -12,16 +12,6 @@ from clawker_fw.stack.container import recorded_rules
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Left:
-    """What `down` has kept."""
-
-    images: tuple[str, ...]
-    """Our images that no container uses."""
-    cache: None = None
-    """Always null: nothing is cached."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Leftovers:
     """The names of what earlier runs and releases have left behind and `run` would remove."""
 

@@ -80,7 +80,6 @@ def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Ch
 
 
 def _by_name(values: list[Any]) -> dict[str, Any] | None:
-    """Return the values by their names, if each has one of its own."""
     named = {each["name"]: each for each in values if isinstance(each, dict) and isinstance(each.get("name"), str)}
     return named if len(named) == len(values) else None
 

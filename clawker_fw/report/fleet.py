@@ -1,25 +1,28 @@
-"""The answer of `fleet status`: a row for each host, and what all of them mean together."""
+"""The answer of `fleet status`, and how people see it: a row for each host, and what all of them mean together."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, WithJsonSchema
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from clawker_fw.errors import EngineError, FirewallError
-from clawker_fw.fleet.hosts import Host, LeftOut
-from clawker_fw.fleet.row import HostVerdict, NodeState, StackRelease, Trouble
-from clawker_fw.model import Finding, Moment, Observed, Sibling
+from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, NodeState, StackRelease, Trouble
+from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
-from clawker_fw.report import facts, summary, verdict
+from clawker_fw.report import facts, summary, text
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
+from clawker_fw.report.spans import counted
+from clawker_fw.report.terminal import visible
 from clawker_fw.stack import labels
-from clawker_fw.stack.release import Release
+from clawker_fw.stack.release import Release, build_name
 
 AWAY = frozenset({"engine-unreachable", "engine-silent", "engine-denied", "host-late"})
 """The codes of errors that mean that the host itself was not reached. Others are about what it answered."""
@@ -177,7 +180,6 @@ def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
 
 
 def _summary(counts: Counter[HostVerdict]) -> str:
-    """Return how many hosts are current, and how many are in another state."""
     total, current = counts.total(), counts[HostVerdict.CURRENT]
     others = [
         f"{counts[each]:,} {WORDS[each]}"
@@ -214,7 +216,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         agents=len(seen.agents),
         open_agents=tuple(each.name for each in seen.agents if each.openings),
         proven=Proof(now, "comparison") if found is HostVerdict.CURRENT else None,
-        busy=verdict.busy(seen.busy).plain if seen.busy else None,
+        busy=text.busy_line(seen.busy).plain if seen.busy else None,
         summary=tuple(summary.lines(said)),
         differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
@@ -276,3 +278,138 @@ def without_answer(
         node=host.node,
         seconds=round(seconds, 3),
     )
+
+
+_DIGEST_SHOWN = 7
+_MOST_FINDINGS = 12
+_MOST_REASONS = 4
+_MARK = " !"
+
+_STYLES = {
+    HostVerdict.CURRENT: "bold green",
+    HostVerdict.DRIFTED: "bold yellow",
+    HostVerdict.NO_STACK: "bold yellow",
+}
+_BAD = "bold red"
+
+
+def status_report(fleet: FleetStatusDocument) -> RenderableType:
+    """Return how many hosts are current, a table with a row for each, then a line for each that is not current."""
+    rows: list[list[Text | str]] = [
+        [
+            each.name,
+            _verdict(each),
+            _shown_release(each),
+            _shown_rules(each),
+            _agents(each),
+            _proven(each),
+        ]
+        for each in fleet.hosts
+    ]
+    parts: list[RenderableType] = [
+        Text(fleet.summary),
+        *_left_out(fleet),
+        Text(""),
+        text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows),
+    ]
+    if legend := list(_legend(fleet)):
+        parts += [Text(each, "dim") for each in legend]
+    if told := [line for each in fleet.hosts if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
+        parts += [Text(""), *told]
+    return Group(*parts)
+
+
+def diff_report(fleet: FleetStatusDocument) -> RenderableType:
+    """Return how many hosts are current, then for each other one what a run would mean, and its fields."""
+    parts: list[RenderableType] = [Text(fleet.summary), *_left_out(fleet)]
+    for each in fleet.hosts:
+        if each.verdict is HostVerdict.CURRENT:
+            continue
+        parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
+        parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
+        if each.differences and each.verdict is not HostVerdict.NO_STACK:
+            parts += _fields(each)
+    return Group(*parts)
+
+
+def _fields(row: Row) -> Iterator[RenderableType]:
+    shown = row.differences[:_MOST_FINDINGS]
+    yield text.fields_report(Diff(row.differences, row.siblings), shown)
+    if more := len(row.differences) - len(shown):
+        differ = "differs" if more == 1 else "differ"
+        yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
+
+
+def _why(row: Row) -> Iterator[Text]:
+    """Yield why a host is not current, in short: the first line after its name, and the cause of an error."""
+    reasons = list(_reasons(row, hints=False))
+    if reasons:
+        yield Text.assemble((visible(row.name), "bold"), visible(f": {reasons[0]}"))
+        yield from (Text(visible(f"  {line.strip()}")) for line in reasons[1:_MOST_REASONS])
+
+
+def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
+    """Yield why a host is not current, and what the manager of its swarm knows of it."""
+    if row.error:
+        yield row.error.message
+        context = [line for each in row.error.context for line in each.splitlines()]
+        yield from (f"  {line}" for line in (context if hints else context[:1]))
+        if row.error.hint and hints:
+            yield f"  {row.error.hint}"
+    if row.busy:
+        yield row.busy
+    yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
+    yield from row.summary
+    yield from (f"Made from another settings file: {each}" for each in row.made_from)
+    if row.node:
+        yield from _node(row.node)
+
+
+def _node(node: NodeState) -> Iterator[str]:
+    yield f"In the swarm: {node.state}, {node.availability}, {node.role}."
+    if node.proven:
+        yield f"Its watcher says that the stack is current, since {node.watcher_since or 'an unknown time'}."
+    elif node.watcher:
+        yield f"Its watcher's task is {node.watcher}: {node.watcher_says}".rstrip(": ")
+
+
+def _verdict(row: Row) -> Text:
+    return Text(WORDS[row.verdict], _STYLES.get(row.verdict, _BAD))
+
+
+def _shown_release(row: Row) -> str:
+    if row.release is None:
+        return "-"
+    if row.release.installed:
+        return row.release.version or "installed"
+    return build_name(row.release.version, row.release.build) + _MARK
+
+
+def _shown_rules(row: Row) -> str:
+    if row.rules is None:
+        return "-"
+    return row.rules.digest[:_DIGEST_SHOWN] + (_MARK if row.rules.others_than_most else "")
+
+
+def _agents(row: Row) -> str:
+    if row.agents is None:
+        return "-"
+    return f"{row.agents:,}" + (f", {len(row.open_agents):,} open" if row.open_agents else "")
+
+
+def _proven(row: Row) -> str:
+    if row.proven is None:
+        return "-"
+    return "now" if row.proven.by == "comparison" else "by its watcher"
+
+
+def _legend(fleet: FleetStatusDocument) -> Iterator[str]:
+    if any(each.release and not each.release.installed for each in fleet.hosts):
+        yield "  ! after a release: not the installed one"
+    if any(each.rules and each.rules.others_than_most for each in fleet.hosts):
+        yield "  ! after rules: other ones than most hosts serve"
+
+
+def _left_out(fleet: FleetStatusDocument) -> Iterator[Text]:
+    for each in fleet.left_out:
+        yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

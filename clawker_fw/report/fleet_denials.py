@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
-from clawker_fw.fleet.row import Trouble
+from clawker_fw.fleet.hosts import Trouble
 from clawker_fw.report.denials import RefusalDocument, is_failure, refused, to_do, within
 from clawker_fw.report.documents import Document
 from clawker_fw.report.fleet import Row

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from traceback import format_exception
@@ -52,7 +52,6 @@ class _Formatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        """Return the fields, with a sentence for people as this stack's user needs it."""
         fields: dict[str, Any] = getattr(record, "fields", {})
         if isinstance(message := fields.get("message"), str):
             return {**fields, "message": in_text(message, self._options)}
@@ -110,17 +109,13 @@ def configure(style: LogFormat, *, debug: bool, options: Sequence[str] = ()) -> 
 
 def for_programs() -> bool:
     """Whether everything on standard error is written as records."""
-    return any(handler.for_programs for handler in _handlers())
+    handlers = (*logging.getLogger().handlers, *LOG.handlers)
+    return any(isinstance(each, _LineHandler) and each.for_programs for each in handlers)
 
 
 def debugging() -> bool:
     """Whether debug records and tracebacks are written."""
     return LOG.isEnabledFor(logging.DEBUG)
-
-
-def _handlers() -> Iterator[_LineHandler]:
-    for logger in (logging.getLogger(), LOG):
-        yield from (each for each in logger.handlers if isinstance(each, _LineHandler))
 
 
 def capture() -> None:

@@ -1,29 +1,34 @@
-"""The answer of `status`.
+"""The answers of `status` and `status --all`, and how people see them: it fits 80 columns unless a name does not.
 
 Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
 live, who the agents are.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt, WithJsonSchema
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import HINT, exposures
+from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Observed, Role, Sibling, Verdict
+from clawker_fw.model import EngineFacts, Moment, Observed, ObservedSibling, Role, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
-from clawker_fw.report import facts, summary
+from clawker_fw.report import facts, summary, text
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.denials import RefusalDocument, refused
-from clawker_fw.report.documents import Document
+from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
     AgentDocument,
     Busy,
@@ -32,9 +37,117 @@ from clawker_fw.report.documents.parts import (
     StackVerdict,
     Warnings,
 )
-from clawker_fw.report.siblings import SiblingStatus
-from clawker_fw.stack import rule_record
+from clawker_fw.report.facts import live_version
+from clawker_fw.report.spans import counted, remaining
+from clawker_fw.report.summary import PREFIX
+from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import Rows, styled_verdict
+from clawker_fw.stack import labels, rule_record, versions
+from clawker_fw.stack.capacity import running, written
 from clawker_fw.stack.topology import network_names
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a container may use."""
+
+    processors: NonNegativeInt
+    memory: NonNegativeInt
+    """Bytes."""
+    connections: NonNegativeInt
+    """Of all agents together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What became of the records of a sibling."""
+
+    sent: NonNegativeInt
+    lost: NonNegativeInt
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What the limits of a sibling have refused of one agent."""
+
+    agent: str | None
+    """The container's name, or null if none with this address is attached."""
+    address: str
+    connections: NonNegativeInt
+    queries: NonNegativeInt
+    datagrams: NonNegativeInt
+
+
+@dataclass(frozen=True, slots=True)
+class SiblingStatus:
+    """A sibling. Without a container, most is null."""
+
+    name: Sibling
+    verdict: SiblingVerdict
+    container: str | None
+    state: Annotated[
+        str,
+        WithJsonSchema(
+            {"enum": ["missing", "created", "running", "paused", "restarting", "removing", "exited", "dead"]}
+        ),
+    ]
+    health: Annotated[str | None, WithJsonSchema({"enum": ["starting", "healthy", "unhealthy", None]})]
+    image: str | None
+    """The id of the image."""
+    build: str | None
+    """The version string that the program reports."""
+    version: str | None
+    """The version that the program reports, else that of its image; null if both are unknown."""
+    address: str | None
+    """On the agent network."""
+    since: Moment | None
+    live_version: str | None
+    """The version of the rules that the process serves; null when there is no single one."""
+    resources: Resources | None
+    """What the running container may use of the engine's machine; null if it is missing or does not say."""
+    telemetry: Telemetry | None
+    """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
+    sibling does not run."""
+    limited: list[Limited]
+    """What the limits have refused of each agent since the sibling started."""
+
+    @classmethod
+    def of(cls, sibling: Sibling, observed: Observed, network: str, verdict: Verdict) -> "SiblingStatus":
+        """Return the state of one sibling. `network` is the name of the agent network."""
+        seen = observed.siblings.get(sibling)
+        container, probe = (seen.container, seen.probe) if seen else (None, None)
+        has = running(seen) if seen else None
+        names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
+        return cls(
+            name=sibling,
+            verdict=verdict,
+            container=container.name if container else None,
+            state=container.status if container else "missing",
+            health=(container.health or None) if container else None,
+            image=container.image if container else None,
+            build=(probe.build or None) if probe else None,
+            version=_version(seen) if seen else None,
+            address=(container.connected.get(network) or None) if container else None,
+            since=(container.started or None) if container else None,
+            live_version=live_version(observed, sibling),
+            resources=Resources(has.processors, has.memory, has.connections) if has else None,
+            telemetry=Telemetry(probe.records.sent, probe.records.lost) if probe else None,
+            limited=[
+                Limited(names.get(each.source), each.source, each.connections, each.queries, each.datagrams)
+                for each in (probe.refused if probe else ())
+            ],
+        )
+
+
+def _version(seen: ObservedSibling) -> str | None:
+    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
+    reported = versions.of_build(seen.probe.build) if seen.probe else None
+    applied = labels.read_applied(seen.container.labels)
+    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
+        return reported  # the tag of a CoreDNS image that we built is our own version
+    made = not applied.image_ids or seen.container.image in applied.image_ids
+    return versions.of_reference(applied.image) if made else None
+
 
 MOST_REFUSALS = 5
 """How many of the last refusals are shown. `denials` has all."""
@@ -217,7 +330,6 @@ class StatusDocument(Document):
 
 
 def _protocols(observed: Observed) -> dict[str, int]:
-    """Return how many of the live rules there are of each protocol."""
     resolver = observed.siblings.get(Sibling.COREDNS)
     rules = rule_record.recorded(resolver.files) if resolver else None
     return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
@@ -238,3 +350,251 @@ def _sources(observed: Observed, blueprint: Blueprint | None) -> tuple[str, ...]
         *(f"The settings are open: {each}." for each in found),
         *([HINT] if found else []),
     )
+
+
+_MOST_LISTED = 20
+"""How many rules or agents a person reads."""
+
+_STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
+
+
+def status_report(
+    status: StatusDocument,
+    now: float,
+    options: Sequence[str] = (),
+    *,
+    verbose: bool = False,
+) -> RenderableType:
+    """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
+
+    Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
+    """
+    engine = visible(f"{status.project} on engine {status.engine.version}")
+    left = [
+        Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
+        for kind, names in asdict(status.leftovers).items()
+        for name in names
+    ]
+    sources = [Text(visible(line)) for line in status.sources]
+    notices = [text.busy_line(status.busy)] if status.busy else []
+    notices += [text.warning_line(each, in_text(each.message, options)) for each in status.notices]
+    if status.absent:
+        start = in_text("Start it with `clawker-fw run`.", options)
+        return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
+    live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
+    attached = counted(status.attached, "agent")
+    parts: list[RenderableType] = [
+        Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
+        *_todo(status, options),
+        *notices,
+        *(Text(line) for line in status.said),
+        *_rules(status, options),
+        Text(""),
+        _siblings(status, now),
+        *(_labels(status) if verbose else ()),
+        *_records(status),
+        *_limited(status),
+    ]
+    if status.agents:
+        parts += [Text(""), *_agents(status.agents, now)]
+    if status.refusals:
+        parts += [Text(""), *_refusals(status, options)]
+    parts += [Text(""), *left]
+    if status.agent and not status.unread:  # its flags need the settings
+        command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
+        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold"), no_wrap=True))
+    return Group(*parts, *sources)
+
+
+def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
+    differing = [each.verdict for each in status.siblings if each.verdict is not Verdict.CURRENT]
+    words = text.todo(status.verdict, differing[0] if differing and not status.unread else Verdict.CURRENT)
+    if words:
+        yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
+
+
+def _rules(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
+    """Yield the live rules by protocol, whether the settings have others, and those that end."""
+    if protocols := status.live_protocols:
+        yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
+    if status.other_rules and status.rules is not None:
+        other = counted(status.rules, "rule")
+        apply = in_text("Apply them with `clawker-fw reload`.", options)
+        yield Text(f"The settings have different rules ({other}). {apply}")
+    for each in status.ending[:_MOST_LISTED]:
+        yield Text(visible(f"{remaining(each.seconds)} left of {each.rule}"))
+
+
+def _siblings(status: StatusDocument, now: float) -> RenderableType:
+    rows: list[list[Text | str]] = [
+        [
+            each.name.value,
+            styled_verdict(each.verdict),
+            each.version or "-",
+            f"{each.state} {each.health or ''}".strip(),
+            _age(each.since or "", now) if each.state == "running" else "-",
+            each.live_version or "-",
+        ]
+        for each in status.siblings
+    ]
+    table = Rows(("container", "verdict", "version", "state", "up", "live version"), rows)
+    details = [
+        Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
+    ]
+    return Group(table, *details)
+
+
+def _labels(status: StatusDocument) -> Iterator[Text]:
+    """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
+    for each, (there, wanted) in status.labels.items():
+        for name in labels.DRIFT_LABELS:
+            running = there.get(name, "nothing")
+            desired = wanted.get(name, running)
+            value = running if running == desired else f"{running} → {desired}"
+            yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
+
+
+def _details(sibling: SiblingStatus) -> str:
+    parts = [sibling.address or "no address"]
+    if has := sibling.resources:
+        parts += [
+            counted(has.processors, "processor"),
+            written(has.memory),
+            counted(has.connections, "connection"),
+        ]
+    return ", ".join(parts)
+
+
+def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[RenderableType]:
+    rows = [
+        [
+            f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
+            each.agent or each.address,
+            f"{each.protocol} {each.name or each.tried or '-'}:{each.port}",
+            each.reason,
+            f"{each.times:,}",
+        ]
+        for each in status.refusals
+    ]
+    yield Rows(("refused", "agent", "what", "reason", "times"), rows)
+    yield Text(in_text("  `clawker-fw denials` has all of them, and what would allow each.", options), "dim")
+
+
+def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:
+    """Yield the agents, those that are least confined first, and why."""
+    worst = sorted(agents, key=lambda each: -list(Confinement).index(each.state))
+    rows: list[list[Text | str]] = [
+        [
+            each.name,
+            Text(each.state.value, _STATES[each.state]),
+            each.address or "-",
+            _age(each.since or "", now),
+            f"{each.refused:,}",
+            each.image.rpartition("/")[2].partition("@")[0],
+        ]
+        for each in worst[:_MOST_LISTED]
+    ]
+    yield Rows(("agent", "state", "address", "up", "refused", "image"), rows)
+    for each in worst[:_MOST_LISTED]:
+        for reason in each.reasons:
+            yield Text(visible(f"  {each.name}: {reason.text}"))
+        if each.published:
+            yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
+    if len(agents) > _MOST_LISTED:
+        yield Text(f"  and {len(agents) - _MOST_LISTED:,} more")
+
+
+def _records(status: StatusDocument) -> list[RenderableType]:
+    return [
+        Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
+        for each in status.siblings
+        if (records := each.telemetry) and (records.sent or records.lost)
+    ]
+
+
+def _limited(status: StatusDocument) -> list[RenderableType]:
+    return [
+        Text(
+            visible(
+                f"{sibling.name} has refused {counted(each.connections, 'connection')}, "
+                f"{counted(each.queries, 'query', 'queries')} and {counted(each.datagrams, 'datagram')} "
+                f"beyond the limits of {each.agent or each.address}."
+            )
+        )
+        for sibling in status.siblings
+        for each in sibling.limited
+    ]
+
+
+def _age(started: str, now: float) -> str:
+    """Return for how long something has been running, by the engine's record of its start (RFC 3339)."""
+    try:
+        return remaining(now - datetime.fromisoformat(started).timestamp())
+    except ValueError:
+        return "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One stack in the list."""
+
+    project: str
+    verdict: Verdict
+    running: tuple[Sibling, ...] = ()
+    """The siblings that run."""
+    live_rules: NonNegativeInt | None = None
+    agents: NonNegativeInt = 0
+    open_agents: tuple[str, ...] = ()
+    settings: str | None = None
+    """The file that the stack was made from, if it is on this machine."""
+    reason: str | None = None
+    """Why it can't be compared, if so."""
+
+    @classmethod
+    def of(cls, status: StatusDocument, settings: str | None) -> "Stack":
+        """Return a stack from its status. `settings` is the file that it was made from."""
+        return cls(
+            status.project,
+            status.verdict,
+            tuple(each.name for each in status.siblings if each.state == "running"),
+            status.live_rules,
+            len(status.agents),
+            tuple(each.name for each in status.agents if each.state is Confinement.OPEN),
+            settings,
+            status.unread.message if status.unread else None,
+        )
+
+
+def unreadable(project: str, error: FirewallError) -> Stack:
+    """Return a stack that can't be observed."""
+    return Stack(project, Verdict.UNKNOWN, reason=error.message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StacksAnswer(Document):
+    """The answer of `status --all`."""
+
+    engine: EngineVersion
+    stacks: list[Stack]
+
+    @classmethod
+    def of(cls, stacks: list[Stack], facts: EngineFacts) -> "StacksAnswer":
+        return cls(engine=EngineVersion(facts.endpoint, facts.named_by, facts.version), stacks=stacks)
+
+
+def stacks_report(stacks: Sequence[Stack]) -> RenderableType:
+    """Return the list for people."""
+    rows: list[list[Text | str]] = [
+        [
+            each.project,
+            styled_verdict(each.verdict),
+            "-" if each.live_rules is None else f"{each.live_rules:,}",
+            f"{each.agents:,}" + (f", {len(each.open_agents)} open" if each.open_agents else ""),
+            " ".join(each.running) or "-",
+            each.reason or each.settings or "-",
+        ]
+        for each in stacks
+    ]
+    current = sum(each.verdict is Verdict.CURRENT for each in stacks)
+    head = Text(f"{current} of {counted(len(stacks), 'stack')} current")
+    return Group(head, Rows(("project", "verdict", "rules", "agents", "running", "settings"), rows))

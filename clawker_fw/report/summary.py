@@ -123,7 +123,6 @@ def _interruption(said: Summary) -> Iterator[str]:
 
 
 def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
-    """Yield a line for each rule that is added or removed, or one for all."""
     if not changes:
         return
     if named:

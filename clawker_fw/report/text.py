@@ -6,7 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,9 +15,12 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
+from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verdict
+from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
@@ -130,7 +133,6 @@ class Rows:
 
 
 def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
-    """Return one line of cells, padded to their widths."""
     line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
@@ -320,7 +322,7 @@ class StepDisplay:
                 note = progress.note or (f"{progress.share:.0%}" if progress.share else "")
                 self._running[key] = (progress.step, began, note)
             if self._status:
-                lines = (_line(step, note) for step, _, note in self._running.values())
+                lines = (visible(f"{describe(step)} {note}".rstrip()) for step, _, note in self._running.values())
                 shown = Text(" · ".join(lines), no_wrap=True)
                 shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
                 self._status.update(shown)
@@ -334,5 +336,56 @@ class StepDisplay:
         )
 
 
-def _line(step: Step, note: str) -> str:
-    return visible(f"{describe(step)} {note}".rstrip())
+def head(
+    verdict: Verdict,
+    words: str,
+    named: Callable[[str], str] = str,
+    *,
+    at_work: Holder | None = None,
+    warnings: Sequence[Advice] = (),
+    agents: Sequence[Agent] = (),
+    without_agents: Verdict = Verdict.CURRENT,
+) -> RenderableType:
+    """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
+
+    `named` returns a sentence with commands for the same stack. The first line also says what to do about the
+    verdict, of which `without_agents` is that on Envoy and CoreDNS alone.
+    """
+    advice = named(todo(verdict, without_agents))
+    return Group(
+        Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
+        *([busy_line(at_work)] if at_work else []),
+        *(warning_line(each, named(each.message)) for each in warnings),
+        *(_open_agent(each) for each in agents if each.openings),
+    )
+
+
+def todo(whole: Verdict, siblings: Verdict) -> str:
+    """Return what to do about the verdict on a stack, of which `siblings` is the part without agents, or ""."""
+    close = ["close it with `clawker-fw run`"] if siblings is not Verdict.CURRENT else []
+    return ", and ".join([*close, *(["stop the agents that bypass it"] if whole is Verdict.OPEN else [])])
+
+
+def busy_line(holder: Holder) -> Text:
+    """Return who is changing the stack at the moment, so that the answer may show a half-finished change."""
+    who = f"{holder.user} on {holder.host}, process {holder.process}"
+    return Text(visible(f"Busy: `{holder.command}` has been changing this stack since {holder.since} ({who})."))
+
+
+def warning_line(advice: Advice, words: str) -> Text:
+    """Return one warning, in these words."""
+    return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {words}"))
+
+
+def _open_agent(agent: Agent) -> Text:
+    reasons = "; ".join(each.phrase for each in agent.openings)
+    return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))
+
+
+def by_sibling(found: Diff) -> Text:
+    """Return a line for each sibling."""
+    lines = (
+        Text.assemble((sibling.value, "bold"), "  ", styled_verdict(verdict))
+        for sibling, verdict in found.verdicts.items()
+    )
+    return Text("\n").join(lines)

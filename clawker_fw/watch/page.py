@@ -155,8 +155,8 @@ class WatcherHealth:
         """Record a decision."""
         self._last = (self._clock(), decision)
 
-    def answer(self, *, agents: bool = True) -> tuple[bool, bytes]:
-        """Return whether the stack is known to be current, and the page as JSON.
+    def answer(self, *, agents: bool = True) -> Reply:
+        """Return whether the stack is known to be current, as JSON and as a status.
 
         Without `agents`, those with a way around are left out.
         """
@@ -171,4 +171,5 @@ class WatcherHealth:
             "code": decision.error.code if decision and decision.error else None,
             "age_seconds": round(age, 1) if last else None,
         }
-        return healthy, json.dumps(document).encode() + b"\n"
+        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return Reply(json.dumps(document).encode() + b"\n", "application/json", status)

@@ -5,11 +5,9 @@ from typing import assert_never
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Finding, Verdict
-from clawker_fw.watch import presence
-from clawker_fw.watch.admission import Admitted
+from clawker_fw.watch import agents
+from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
-from clawker_fw.watch.guard import OpenAgent
-from clawker_fw.watch.presence import Presence
 from clawker_fw.watch.reactions import OnOpen
 
 LOG = logging.getLogger("clawker_fw")
@@ -85,8 +83,8 @@ def write_admitted(found: Admitted) -> None:
 
 def write_presence(seen: Presence) -> None:
     """Log that an agent has come, moved or left."""
-    found = presence.fields(seen)
-    attributes = presence.attributes(found)
+    found = agents.fields(seen)
+    attributes = agents.attributes(found)
     moved = f"from {seen.before} to " if seen.before else ""
     line = f"agent  {seen.agent.name} {seen.change}  {moved}{seen.agent.address}".rstrip()
     LOG.info("agent_presence", extra={"fields": found, "attributes": attributes, "line": line})
@@ -114,7 +112,6 @@ def _level(decision: Decision) -> int:
 
 
 def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
-    """Return the first findings, as a field of this name, and in another one how many more there are."""
     more = len(findings) - _MOST_NAMED
     named = [
         {

@@ -12,6 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from clawker_fw.errors import RefusedError
+from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES, variables
 
 
 class ServiceScope(StrEnum):
@@ -154,13 +155,8 @@ KEPT_VARIABLES = frozenset(
 """Docker's own variables that choose an engine."""
 
 
-def service_variables(environment: Mapping[str, str], prefix: str, others: frozenset[str]) -> dict[str, str]:
-    """Return the environment variables that a service keeps: settings, and the choice of the engine.
-
-    `others` are names that follow the prefix and are no settings.
-    """
-    return {
-        name: value
-        for name, value in sorted(environment.items())
-        if name in KEPT_VARIABLES or (name.startswith(prefix) and name.removeprefix(prefix) not in others)
-    }
+def service_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that a service keeps: settings, and the choice of the engine."""
+    ignored = {f"{ENVIRONMENT_PREFIX}{name}" for name in IGNORED_VARIABLES}
+    kept = {*dict(variables(environment)), *KEPT_VARIABLES} - ignored
+    return {name: environment[name] for name in sorted(kept) if name in environment}

@@ -20,7 +20,7 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.watch.admission import Admission, Admitted
+from clawker_fw.watch.agents import Admission, Admitted, Guard, OpenAgent, Presence, Register
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
     Decision,
@@ -36,8 +36,6 @@ from clawker_fw.watch.decision import (
     ours,
 )
 from clawker_fw.watch.follow import Inbox, News, followed
-from clawker_fw.watch.guard import Guard, OpenAgent
-from clawker_fw.watch.presence import Presence, Register
 from clawker_fw.watch.reactions import Heal, OnOpen
 from clawker_fw.watch.schedule import SPACING, Backoff, Random, Schedule
 from clawker_fw.watch.trust import Memory, Trust

@@ -195,7 +195,7 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
     """There is one structured record for each sibling, with both values of the three labels."""
     command("run")
     drifted = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320").records(DRIFT)
-    assert [each["container"] for each in drifted] == ["clawker-envoy", "clawker-coredns"]
+    assert sorted(each["container"] for each in drifted) == ["clawker-coredns", "clawker-envoy"]
     assert {each["reason"] for each in drifted} == {f"labels {labels.OTEL_INFRA_PORT}"}
     for each in drifted:
         assert (each["running_otel_infra_port"], each["desired_otel_infra_port"]) == ("4319", "4320")

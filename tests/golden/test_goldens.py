@@ -19,8 +19,7 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.errors import RefusedError
-from clawker_fw.fleet.hosts import LeftOut
-from clawker_fw.fleet.row import HostVerdict, NodeState, StackRelease, Trouble
+from clawker_fw.fleet.hosts import HostVerdict, LeftOut, NodeState, StackRelease, Trouble
 from clawker_fw.model import (
     Action,
     Cause,
@@ -40,7 +39,7 @@ from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, Conditions, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report import documents, explaining, fleet_text, text
+from clawker_fw.report import documents, explaining, fleet, text
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.fleet import FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
 from clawker_fw.rules.policy import Policy
@@ -362,12 +361,12 @@ FLEET = FleetStatusDocument.of(
 
 def test_fleet_status(golden: Check) -> None:
     """Many hosts for people, in 80 columns."""
-    golden("fleet-status.txt", shown(fleet_text.status_report(FLEET), 80))
+    golden("fleet-status.txt", shown(fleet.status_report(FLEET), 80))
 
 
 def test_fleet_diff(golden: Check) -> None:
     """What differs on each of many hosts, for people."""
-    golden("fleet-diff.txt", shown(fleet_text.diff_report(FLEET), 80))
+    golden("fleet-diff.txt", shown(fleet.diff_report(FLEET), 80))
 
 
 def test_fleet_in_json(golden: Check) -> None:

@@ -14,9 +14,9 @@ from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import mint_authority
 from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
 from clawker_fw.watch import otlp, record
+from clawker_fw.watch.agents import ATTRIBUTES, Change, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.presence import ATTRIBUTES, Change, Presence
 from devkit.collectors import Collector, mutual_tls
 from devkit.programs import free_port
 from devkit.waiting import until

@@ -41,8 +41,7 @@ from clawker_fw.reconcile.steps import (
 )
 from clawker_fw.report import documents
 from clawker_fw.report.documents import schemas
-from clawker_fw.report.documents.run import DownDocument
-from clawker_fw.report.facts import Left
+from clawker_fw.report.documents.run import DownDocument, Left
 from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY

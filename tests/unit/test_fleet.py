@@ -13,8 +13,7 @@ from clawker_fw.engine import swarm as answers
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fleet import hosts, swarm
-from clawker_fw.fleet.asking import ask_all
-from clawker_fw.fleet.row import NodeState
+from clawker_fw.fleet.hosts import NodeState, ask_all
 from clawker_fw.model import EngineFacts, Swarm, SwarmNode, SwarmTask
 
 

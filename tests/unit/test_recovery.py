@@ -25,7 +25,7 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
-from clawker_fw.report.documents.drift import DriftDocument
+from clawker_fw.report.documents.run import DriftDocument
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
 from devkit import stacks

@@ -21,7 +21,7 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
-from clawker_fw.report import documents, log, status_text, terminal, text, verdict
+from clawker_fw.report import documents, log, status, terminal, text
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.documents.rules import RulesOfFile
 from clawker_fw.report.status import StatusDocument
@@ -132,7 +132,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),
-            lambda: text.console().print(verdict.head(Verdict.CURRENT, said)),
+            lambda: text.console().print(text.head(Verdict.CURRENT, said)),
             lambda: terminal.answer(documents.text(SiblingFindings.both(diff(said))[0])),
             display,
             record,
@@ -176,7 +176,7 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
     for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            plain = printed(lambda: text.console().print(verdict.head(Verdict.CURRENT, "clawker")), Terminal)
+            plain = printed(lambda: text.console().print(text.head(Verdict.CURRENT, "clawker")), Terminal)
             assert "32m" not in plain
 
 
@@ -189,7 +189,7 @@ def test_what_an_engine_says_is_made_visible(memory: MemoryEngine, up: Blueprint
     }
     observed = replace(seen.observed, siblings=hostile, orphans=(HOSTILE,))
     found = StatusDocument.of(observed, "clawker", 0, replace(seen, observed=observed))
-    out = printed(lambda: text.console().print(status_text.status_report(found, 0)))
+    out = printed(lambda: text.console().print(status.status_report(found, 0)))
     assert "\\x1b]0;title\\x07" in out
     assert harmless(out)
 

@@ -13,7 +13,7 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Verdict
 from clawker_fw.stack.topology import INHIBIT_IPV4
 from clawker_fw.watch import record
-from clawker_fw.watch.presence import Change, Presence
+from clawker_fw.watch.agents import Change, Presence
 from clawker_fw.watch.reactions import OnOpen
 from clawker_fw.watch.schedule import SPACING
 from devkit import stacks

@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -168,16 +169,14 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     """Before a comparison, with findings, with an error or too long ago, the watcher is not healthy."""
     now = [0.0]
     health = WatcherHealth(60, lambda: now[0])
-    assert not health.answer()[0]
+    assert health.answer().status is HTTPStatus.SERVICE_UNAVAILABLE
     for decision, healthy in ((QUIET, True), (LEFT, False), (QUIET, True), (BLIND, False), (QUIET, True)):
         health.report(decision)
-        assert health.answer()[0] is healthy
+        assert (health.answer().status is HTTPStatus.OK) is healthy
     now[0] = 60
-    assert health.answer()[0]
+    assert health.answer().status is HTTPStatus.OK
     now[0] = 61
-    healthy, content = health.answer()
-    assert not healthy
-    assert json.loads(content) == {
+    assert json.loads(health.answer().content) == {
         "healthy": False,
         "verdict": "current",
         "code": None,
@@ -189,13 +188,13 @@ def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
     """An agent with a way around makes the stack `open`, and its siblings are current all the same."""
     around = Agent("1", "agent", "image", "10.0.0.1", "", openings=(Opening("privileged", "it is privileged"),))
     health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
-    assert not health.answer(agents=False)[0]
+    assert health.answer(agents=False).status is HTTPStatus.SERVICE_UNAVAILABLE
     for decision, current in ((QUIET, True), (LEFT, False)):
         seen = dataclasses.replace(decision, agents=(around,))
         health.report(seen)
         metrics.report(seen)
-        (healthy, content), (siblings, _) = health.answer(), health.answer(agents=False)
-        assert (healthy, json.loads(content)["verdict"], siblings) == (False, "open", current)
+        whole, siblings = (json.loads(health.answer(agents=agents).content) for agents in (True, False))
+        assert (whole["healthy"], whole["verdict"], siblings["healthy"]) == (False, "open", current)
     assert samples(metrics)['clawker_fw_agents{confinement="open"}'] == 1
     assert 'verdict="open"' not in metrics.page().decode()
 

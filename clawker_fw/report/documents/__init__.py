@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import TypeAdapter, WithJsonSchema
 
+from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.model import Verdict
 
 SiblingVerdict = Annotated[
@@ -47,3 +48,34 @@ def writer(kind: Any, *, indent: int | None = None) -> Callable[[object], str]: 
         return json.dumps(values, indent=indent).replace("\x7f", r"\u007f")  # ASCII, and not printable
 
     return written
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorPart:
+    """What happened, where, and what to do."""
+
+    code: str
+    """What happened, as a kebab-case word: the error codes are documented."""
+    message: str
+    """What happened, in a sentence."""
+    context: tuple[str, ...]
+    """Facts: a file and line, a name, or a program's last output."""
+    hint: str | None
+    """What to do; null if there is no advice."""
+    exit_code: Annotated[
+        int,
+        WithJsonSchema({"enum": [each.value for each in ExitCode if each > ExitCode.DRIFT], "type": "integer"}),
+    ]
+    """The exit code of the command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorDocument(Document):
+    """The answer of a command that fails before it has answered."""
+
+    error: ErrorPart
+
+    @classmethod
+    def of(cls, error: FirewallError) -> "ErrorDocument":
+        hint = error.hint or None
+        return cls(error=ErrorPart(error.code, error.message, error.context, hint, error.exit_code))

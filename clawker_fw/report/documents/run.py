@@ -1,4 +1,4 @@
-"""The answers that have steps: of `run` and `reload`, and of `down`."""
+"""The answers about one stack: of `drift`, of `run` and `reload`, of `down` and of `agent flags`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import Field, WithJsonSchema
 
-from clawker_fw.model import Sibling
+from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
+from clawker_fw.agents.judge import Agent
+from clawker_fw.agents.trust import TARGET
+from clawker_fw.model import Attempt, Sibling, Verdict
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
@@ -15,15 +18,109 @@ from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
+    AgentDocument,
     BothSiblings,
+    Busy,
     Changes,
     EngineUsed,
     Lines,
     SettingsUsed,
     SiblingFindings,
+    StackVerdict,
     Warnings,
 )
-from clawker_fw.report.facts import Left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftDocument(Document):
+    """The answer of `drift`."""
+
+    verdict: StackVerdict
+    busy: Busy
+    warnings: Warnings
+    summary: Lines
+    rules: Changes
+    agents: list[AgentDocument] | None
+    """The agents, sorted by name. Null with `--agents ignore`."""
+    siblings: BothSiblings
+    failed_attempt: Attempt | None
+    """The last `run` or `reload`, if it failed and the difference is still there; else null."""
+    settings: SettingsUsed
+    engine: EngineUsed
+
+    @classmethod
+    def of(
+        cls, seen: Comparison, said: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
+    ) -> "DriftDocument":
+        """Return the answer. `verdict` is that on the whole stack; `agents` is None if they are left out."""
+        return cls(
+            verdict=verdict,
+            busy=seen.busy,
+            warnings=seen.advice,
+            summary=summary.lines(said),
+            rules=seen.rule_changes,
+            agents=None if agents is None else [AgentDocument.of(each) for each in agents],
+            siblings=SiblingFindings.both(seen.diff),
+            failed_attempt=seen.failed_attempt,
+            settings=SettingsUsed.of(seen.blueprint, seen.observed),
+            engine=EngineUsed.of(seen.blueprint.engine),
+        )
+
+
+Texts = Annotated[list[str], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountDocument:
+    """A volume that is mounted in an agent, and that it can't write."""
+
+    volume: str
+    """Its name."""
+    target: str = TARGET
+    """Where it is mounted."""
+    read_only: Literal[True] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagsDocument(Document):
+    """The answer of `agent flags`."""
+
+    verdict: SiblingVerdict
+    project: str
+    flags: Texts
+    """The words for `docker run`. The other fields say the same."""
+    network: str
+    """The only network of an agent (`HostConfig.NetworkMode`)."""
+    dns: Texts
+    """Its DNS servers (`HostConfig.Dns`)."""
+    dns_search: Texts
+    """Its search domains: `.` stands for none (`HostConfig.DnsSearch`)."""
+    cap_drop: Texts
+    """The capabilities to take from it (`HostConfig.CapDrop`)."""
+    environment: dict[str, str]
+    """Variables that the docker CLI would set otherwise, those of its own proxies, empty; those by which programs
+    find what they trust, if the stack inspects connections; and placeholders for secrets (`Env`)."""
+    mounts: list[MountDocument]
+    """The volume with what an agent trusts, if the stack inspects connections (`HostConfig.Mounts`)."""
+    settings: SettingsUsed
+    engine: EngineUsed
+
+    @classmethod
+    def of(cls, seen: Comparison, attached: Attachment) -> "FlagsDocument":
+        return cls(
+            verdict=seen.diff.verdict,
+            project=seen.desired.project,
+            flags=list(attached.flags),
+            network=attached.network,
+            dns=[attached.dns],
+            dns_search=[NO_SEARCH_DOMAIN],
+            cap_drop=[DROPPED_CAPABILITY],
+            environment=dict(attached.environment),
+            mounts=[MountDocument(volume=attached.trust.volume)] if attached.trust else [],
+            settings=SettingsUsed.of(seen.blueprint, seen.observed),
+            engine=EngineUsed.of(seen.blueprint.engine),
+        )
+
 
 Seconds = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0})]
 """A whole number stays one."""
@@ -125,6 +222,16 @@ class RunDocument(Document):
             settings=SettingsUsed.of(after.blueprint, after.observed),
             engine=EngineUsed.of(after.blueprint.engine),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What `down` has kept."""
+
+    images: tuple[str, ...]
+    """Our images that no container uses."""
+    cache: None = None
+    """Always null: nothing is cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

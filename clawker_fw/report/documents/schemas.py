@@ -16,24 +16,20 @@ from clawker_fw.report.certs import CertsDocument
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.denials import DenialsDocument
-from clawker_fw.report.documents import Document
-from clawker_fw.report.documents.drift import DriftDocument
-from clawker_fw.report.documents.error import ErrorDocument
-from clawker_fw.report.documents.flags import FlagsDocument
+from clawker_fw.report.documents import Document, ErrorDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
     RulesListDocument,
     RulesUnusedDocument,
 )
-from clawker_fw.report.documents.run import DownDocument, RunDocument
+from clawker_fw.report.documents.run import DownDocument, DriftDocument, FlagsDocument, RunDocument
 from clawker_fw.report.explaining import ExplainDocument
 from clawker_fw.report.fleet import FleetStatusDocument
 from clawker_fw.report.fleet_denials import FleetDenialsDocument
-from clawker_fw.report.overview import StacksAnswer
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer
-from clawker_fw.report.status import StatusDocument
+from clawker_fw.report.status import StacksAnswer, StatusDocument
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
@@ -65,7 +61,6 @@ class _Generator(GenerateJsonSchema):
     """Describes each field with its docstring. All fields are always there, and no others."""
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
-        """Return the schema of a dataclass."""
         made = super().dataclass_schema(schema)
         meanings = {name: words for kind in schema["cls"].__mro__[:-1] for name, words in _meanings(kind)}
         for name, field in made["properties"].items():

@@ -1,0 +1,205 @@
+"""What a watcher does about agents: report who comes and goes, act on open ones, attach the tasks of services.
+
+A service can only use networks that a swarm knows, and the agent network is known to its engine alone. So a
+service is put on an internal network of the swarm, on which it reaches nothing, and a watcher connects each of its
+tasks to the agent network. Until then a task has no way at all.
+
+Nobody may be able to use what is done about an open agent against others. So only an agent that is open by the
+record of its own container is acted on, never one that is open because of files that another agent may have made.
+It is named by its id, and looked at once more directly before.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from clawker_fw.agents.judge import Agent, Opening
+from clawker_fw.engine.port import EngineWriter
+from clawker_fw.errors import EngineError
+from clawker_fw.model import Observed, Role
+from clawker_fw.watch.reactions import OnOpen
+
+
+class Change(StrEnum):
+    """What an agent has done."""
+
+    CAME = "came"
+    MOVED = "moved"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """One change. An agent that has left is as it was last seen; `before` is the address of one that has moved."""
+
+    change: Change
+    agent: Agent
+    before: str = ""
+
+
+class ChangeAttribute(NamedTuple):
+    """An attribute of the record of a change: its name, the field of the log, and what it says."""
+
+    name: str
+    field: str
+    meaning: str
+
+
+ATTRIBUTES = (
+    ChangeAttribute("client.address", "address", "the agent's address, as in the records of Envoy and CoreDNS"),
+    ChangeAttribute("container.name", "agent", "the name of its container"),
+    ChangeAttribute("container.id", "id", "the container's id"),
+    ChangeAttribute("container.image.name", "image", "the image that it is made from"),
+    ChangeAttribute("clawker_fw.change", "change", "`came`, `moved` to another address, or `left`"),
+    ChangeAttribute("clawker_fw.since", "since", "when the container was started"),
+    ChangeAttribute("clawker_fw.address_before", "address_before", "the former address of one that has moved"),
+)
+
+
+def fields(seen: Presence) -> dict[str, str]:
+    """Return the fields of the record of a change. Empty ones are left out."""
+    agent = seen.agent
+    found = {
+        "change": seen.change.value,
+        "agent": agent.name,
+        "id": agent.id,
+        "image": agent.image,
+        "address": agent.address,
+        "address_before": seen.before,
+        "since": agent.since,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def attributes(found: dict[str, str]) -> dict[str, str]:
+    """Return the attributes of the record of a change, from its fields."""
+    return {each.name: found[each.field] for each in ATTRIBUTES if each.field in found}
+
+
+class Register:
+    """The agents whose presence has been reported."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Agent] = {}
+
+    def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
+        """Yield what has changed since the last look."""
+        before, self._known = self._known, {each.id: each for each in agents}
+        yield from (Presence(Change.LEFT, each) for id_, each in before.items() if id_ not in self._known)
+        for id_, each in self._known.items():
+            known = before.get(id_)
+            if known is None or known.since != each.since:
+                yield Presence(Change.CAME, each)
+            elif known.address != each.address:
+                yield Presence(Change.MOVED, each, known.address)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAgent:
+    """An open agent, and what was done about it. `error` says why that failed."""
+
+    agent: Agent
+    action: OnOpen
+    error: str = ""
+
+
+class Guard:
+    """Remembers which open agents have been reported."""
+
+    def __init__(self, on_open: OnOpen, alive: Callable[[], None] = lambda: None) -> None:
+        """Store the order. `alive` is called after each agent: one may take ten seconds to stop."""
+        self._on_open = on_open
+        self._alive = alive
+        self._reported: frozenset[tuple[str, tuple[Opening, ...]]] = frozenset()
+
+    def act(self, engine: EngineWriter, observed: Observed, agents: Iterable[Agent]) -> tuple[OpenAgent, ...]:
+        """Act on the open agents of an observed stack. Return those that are new or were acted on."""
+        found = [each for each in agents if each.openings]
+        before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
+        done = [self._act_on(engine, observed, agent) for agent in found]
+        return tuple(
+            each
+            for each in done
+            if each.action is not OnOpen.WARN or (each.agent.id, each.agent.openings) not in before
+        )
+
+    def _act_on(self, engine: EngineWriter, observed: Observed, agent: Agent) -> OpenAgent:
+        attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
+        if (
+            not agent.certainly_open
+            or self._on_open is OnOpen.WARN
+            or (self._on_open is OnOpen.DETACH and not attached)
+        ):
+            return OpenAgent(agent, OnOpen.WARN)
+        try:
+            network = observed.networks[Role.AGENTS]
+            view = engine.container(agent.id)
+            if view is None or (attached and network.name not in view.connected):
+                return OpenAgent(agent, OnOpen.WARN)  # it has left meanwhile
+            if self._on_open is OnOpen.STOP:
+                engine.stop(agent.id)
+            else:
+                engine.disconnect(network.id, agent.id)
+        except EngineError as error:
+            return OpenAgent(agent, self._on_open, error.in_one_line)
+        finally:
+            self._alive()
+        return OpenAgent(agent, self._on_open)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A container that was attached to the agent network. `error` says why it was not."""
+
+    name: str
+    id: str
+    image: str
+    error: str = ""
+
+
+class Admission:
+    """Attaches the containers on one network, by its name, and remembers those that could not be."""
+
+    def __init__(self, network: str) -> None:
+        """Store the name. An empty one is that of no network."""
+        self._network = network
+        self._refused: frozenset[tuple[str, str]] = frozenset()
+
+    def act(self, engine: EngineWriter, observed: Observed) -> tuple[Admitted, ...]:
+        """Attach those that are not yet. Return these, and those that can't be, each once for the same reason."""
+        agents = observed.networks.get(Role.AGENTS)
+        if not self._network or agents is None:
+            return ()
+        waiting = [
+            each
+            for each in observed.listing
+            if each.attached and self._network in each.networks and agents.name not in each.networks
+        ]
+        if not waiting:
+            return ()
+        problem = self._problem(engine)
+        done = [
+            Admitted(each.name, each.id, each.image, problem or _connected(engine, agents.id, each.id))
+            for each in waiting
+        ]
+        before, self._refused = self._refused, frozenset((each.id, each.error) for each in done if each.error)
+        return tuple(each for each in done if not each.error or (each.id, each.error) not in before)
+
+    def _problem(self, engine: EngineWriter) -> str:
+        """Return why nobody on the network may be attached, or nothing: a way out would be one for all agents."""
+        try:
+            found = next((each for each in engine.networks() if each.name == self._network), None)
+        except EngineError as error:
+            return error.in_one_line
+        if found is None:
+            return f"The network {self._network} has gone."
+        return "" if found.internal else f"The network {self._network} has a way out: create it with --internal."
+
+
+def _connected(engine: EngineWriter, network: str, container: str) -> str:
+    try:
+        engine.connect(network, container, "")
+    except EngineError as error:
+        return error.in_one_line
+    return ""
