@@ -197,6 +197,7 @@ def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
     shown = stack("certs", "show", "--format", "json")
     assert (shown.code, shown.answer["ready"]) == (1, False)
     assert "nowhere" in shown.json["reason"]
+    assert stack("certs", "rotate").code == 6, "the user's own are the user's to renew"
 
 
 def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
@@ -332,12 +333,6 @@ def test_certs_show_says_what_the_collector_shows(stack: Stack, tmp_path: Path) 
         rows = stack.json("certs", "show")["certificates"]
         (row,) = (each for each in rows if each["live"] == ["collector"])
         assert (row["name"], row["names"], bool(row["path"])) == ("collector", ["collector.test"], path)
-
-
-def test_certificates_of_the_users_own_are_not_rotated(stack: Stack) -> None:
-    """They are the user's to renew."""
-    stack.otel(endpoint="collector.test:4317", certs_dir="own")
-    assert stack("certs", "rotate").code == 6
 
 
 def test_no_key_is_ever_shown(stack: Stack) -> None:

@@ -112,18 +112,6 @@ def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> Non
     assert command("denials", "--as-rules").out.endswith("rules: []\n")
 
 
-def test_another_port_than_the_rules(command: Command, up: MemoryEngine) -> None:
-    """The rules know more than Envoy's record: the name is allowed on another port, or by now."""
-    up.inside("clawker-envoy").log[:] = [
-        record(source="10.213.0.99:1", name="a.test", port=8443, reason="no-rule"),
-        record(name="b.wild.test", reason="no-rule"),
-    ]
-    found = ask(command)
-    assert found["a.test"]["message"] == "rules allow this host only on another port or over another protocol"
-    assert (found["a.test"]["agent"], found["a.test"]["address"]) == (None, "10.213.0.99")
-    assert found["b.wild.test"]["allowed"]
-
-
 def test_a_name_that_is_too_long_below_a_subtree(command: Command, up: MemoryEngine) -> None:
     """A rule for exactly this name allows it, as for no other name without an address."""
     name = ".".join(["a" * 60] * 4) + ".wild.test"
@@ -271,8 +259,15 @@ def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file:
     up.inside("clawker-envoy").log[:] = [
         record(name="a.test", reason="private-address", upstream="10.0.0.1:443"),
         record(name="b.test", port=8443, reason="denied"),
+        record(source="10.213.0.99:1", name="b.test", port=8444, reason="no-rule"),
+        record(name="b.test", reason="no-rule"),
     ]
-    found = ask(command)
+    for each in command.json("denials")["denials"]:
+        if each["reason"] == "no-rule":  # Envoy does not know more
+            assert each["allowed"] is (each["port"] == 443)
+            assert ("only on another port" in each["message"]) is (each["port"] == 8444)
+            assert (each["agent"], each["address"][:9]) == (None, "10.213.0.")
+    found = ask(command, "--reason", "private-address", "--reason", "denied")
     assert found["a.test"]["message"] == "a rule allows this host, but none of its addresses"
     assert found["a.test"]["remedy"]["text"].startswith("No rule allows this host by now. Allow it with")
     assert found["b.test"]["message"] == "a rule denies this host"
