@@ -142,26 +142,20 @@ def test_certificates_are_renewed_without_a_replacement(stack: Stack) -> None:
     assert stack("drift").code == 0
 
 
-def break_key(folder: Path) -> None:
-    """Give Envoy another one's key."""
-    (folder / "envoy.key").write_bytes((folder / "coredns.key").read_bytes())
-
-
-def take_away(folder: Path) -> None:
-    """Take the folder away."""
-    folder.rename(folder.with_name("elsewhere"))
-
-
 @pytest.mark.parametrize(
     ("spoil", "days", "reason"),
     [
-        (break_key, 0, "the key belongs to another"),
-        (take_away, 0, "No such file"),
+        (
+            lambda own: (own / "envoy.key").write_bytes((own / "coredns.key").read_bytes()),
+            0,
+            "the key belongs to another",
+        ),
+        (lambda own: own.rename(own.with_name("elsewhere")), 0, "No such file"),
         (lambda _: None, 91, "have expired"),
     ],
 )
 def test_what_is_not_ready_enforces_as_ever(
-    spoil: Callable[[Path], None], days: float, reason: str, stack: Stack
+    spoil: Callable[[Path], object], days: float, reason: str, stack: Stack
 ) -> None:
     """Certificates of the user's own that can't be used are a warning, and what is live stays while valid."""
     own = stack.settings.parent / "own"

@@ -30,6 +30,8 @@ rules:
 
 LONG_AGO = "2026-01-01T00:00:00.000000Z"
 
+LATER = "2999-01-01T00:00:00.000000000Z"
+
 
 @pytest.fixture
 def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEngine:
@@ -150,18 +152,18 @@ def test_selection(command: Command, up: MemoryEngine) -> None:
     assert "h.test" in ask(command, "--since", "10m")
 
 
-def test_what_was_only_counted(command: Command, up: MemoryEngine) -> None:
-    """Refusals that came too fast for the siblings to write them down are told of."""
-    up.inside("clawker-envoy").log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
+def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
+    """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line.
+
+    Refusals that came too fast for the siblings to write them down are told of as well.
+    """
+    envoy = up.inside("clawker-envoy")
+    envoy.log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
     answer = command.json("denials")
     assert answer["suppressed"] == [{"agent": None, "address": "10.213.0.1", "times": 42}]
     assert answer["unattributed"] == 0
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
-
-
-def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
-    """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line."""
-    envoy = up.inside("clawker-envoy")
+    envoy.log.clear()
     envoy.suppressed = 1000
     envoy.log.append('{"source":"","suppressed":234}')
     answer = command.json("denials")
@@ -355,7 +357,7 @@ def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: p
         for _ in range(2):
             assert begun.acquire(timeout=20)
         assert looked.acquire(timeout=20)
-        proxy.logged_at = "2999-01-01T00:00:00.000000000Z"
+        proxy.logged_at = LATER
         refuse("one.test")
         up.remove("builder")
         assert join(up, "later").networks["clawker-net"] == address
@@ -377,6 +379,12 @@ def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine
     assert ask(command, "--since", "1h") == {}
 
 
+def blamed(command: Command) -> tuple[str | None, str | None]:
+    """Return the agents that what CoreDNS and what Envoy has refused is blamed on."""
+    found = ask(command)
+    return found["pypi.test"]["agent"], found["no.wild.test"]["agent"]
+
+
 def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
     """Remove the builder, and give its address to a container that is created now."""
     builder = memory.inside("builder")
@@ -392,7 +400,7 @@ def test_an_agent_that_is_gone(command: Command, up: MemoryEngine) -> None:
     assert ask(command, "--agent", "builder")
     succeed(up, "later")
     assert ask(command, "--agent", "builder")
-    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
+    up.inside("clawker-envoy").logged_at = LATER
     assert set(ask(command, "--agent", "later")) == {"no.wild.test"}
     assert set(ask(command, "--agent", "builder")) == {"pypi.test"}
 
@@ -413,9 +421,8 @@ def test_an_agent_is_not_blamed_for_what_happened_before_it_was_connected(
     """A container that ran before on another network has its address from when it is seen on this one."""
     up.inside("builder").network_mode = "bridge"
     assert ask(command)["pypi.test"]["agent"] is None
-    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
-    found = ask(command)
-    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == (None, "builder")
+    up.inside("clawker-envoy").logged_at = LATER
+    assert blamed(command) == (None, "builder")
 
 
 def test_an_agent_is_not_blamed_for_what_happened_after_it_was_seen_last(
@@ -424,9 +431,8 @@ def test_an_agent_is_not_blamed_for_what_happened_after_it_was_seen_last(
     """What was refused to its address after it was gone may be another one's that nobody has seen."""
     assert ask(command, "--agent", "builder")
     up.remove("builder")
-    up.inside("clawker-envoy").logged_at = "2999-01-01T00:00:00.000000000Z"
-    found = ask(command)
-    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == ("builder", None)
+    up.inside("clawker-envoy").logged_at = LATER
+    assert blamed(command) == ("builder", None)
 
 
 def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> None:
@@ -436,8 +442,7 @@ def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> N
     up.clock_ahead = 120
     succeed(up, "builder")
     up.inside("clawker-envoy").logged_at = between.strftime("%FT%T.%f000Z")
-    found = ask(command)
-    assert (found["pypi.test"]["agent"], found["no.wild.test"]["agent"]) == ("builder", None)
+    assert blamed(command) == ("builder", None)
 
 
 def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from clawker_fw.engine import host_network
 from clawker_fw.engine.host_network import Tracking
-from clawker_fw.errors import EngineError
 from clawker_fw.model import Records, Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join
@@ -161,7 +160,7 @@ def test_an_answer_while_refusals_are_only_counted_is_unclear(
 
 
 def test_what_depends_on_something_missing_is_skipped(
-    command: Command, memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, settings_file: Path, unreachable: Callable[[], None]
 ) -> None:
     """Without settings, a stack or an engine, the rest is left out, and the cause is what has failed."""
     found = results(command("doctor", "--format", "json"))
@@ -169,12 +168,7 @@ def test_what_depends_on_something_missing_is_skipped(
     settings_file.write_text("rules: [")
     found = results(command("doctor", "--format", "json"))
     assert (found["settings"], found["engine"], found["stack"]) == ("failed", "ok", "skipped")
-
-    def refuse(_: object) -> MemoryEngine:
-        raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
-
-    del memory
-    monkeypatch.setattr("clawker_fw.cli.session.connect_engine", refuse)
+    unreachable()
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
     assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,20 +63,16 @@ def ask(command: Command, *arguments: str) -> tuple[int, Any]:
     return outcome.code, outcome.answer
 
 
-def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine(command: Command, unreachable: Callable[[], None]) -> None:
     """The rules answer alone, and one line says why."""
-
-    def refuse(_: object) -> None:
-        raise EngineError("engine-unreachable", "The Docker engine can't be reached.")
-
-    monkeypatch.setattr(session, "connect_engine", refuse)
+    unreachable()
     code, answer = ask(command, "https://user:word@a.test/path?query")
     assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
     assert (answer["rule"]["text"], answer["rule"]["note"]) == ("https a.test:443", "the API")
     assert answer["rule"]["place"].endswith("clawker-fw.yaml, line 2")
     text = command("explain", "b.test")
     assert text.code == 1
-    assert "Answered from the rules alone: The Docker engine can't be reached.\n" in text.out
+    assert "Answered from the rules alone: There is no engine." in text.out
     refused = command("explain", "a.test", "--live")
     assert (refused.code, refused.out) == (4, "")
     assert "word" not in json.dumps(answer)

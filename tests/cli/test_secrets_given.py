@@ -68,9 +68,11 @@ class User:
         assert "hidden" not in said.out + said.err
         return said
 
-    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its answer in JSON."""
-        return self(*arguments, "--format", "json").answer
+    def json(self, *arguments: str, code: int | None = None) -> Any:  # noqa: ANN401 - JSON
+        """Run a command, and return its answer in JSON. Check its exit code if given."""
+        outcome = self(*arguments, "--format", "json")
+        assert code in {None, outcome.code}, outcome.err
+        return outcome.answer
 
     @property
     def held(self) -> dict[str, str]:
@@ -118,10 +120,7 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
         "give",
     )
     assert user.json("secrets", "list")["secrets"][0]["state"] == "absent"
-    done = user("run", "--format", "json")
-    assert done.code == 0
-    ran = done.answer
-    assert [each["kind"] for each in ran["steps"]] == ["give"]
+    assert [each["kind"] for each in user.json("run", code=0)["steps"]] == ["give"]
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
 
 
@@ -256,9 +255,7 @@ def test_secrets_that_cannot_be_compared_are_unknown(
         return ask(self, container, arguments, silence, sent=sent)
 
     monkeypatch.setattr(MemoryEngine, "ask_helper", fails)
-    drift = user("drift", "--format", "json")
-    assert drift.code == 1
-    told = drift.answer
+    told = user.json("drift", code=1)
     assert told["verdict"] == "unknown"
     envoy = told["siblings"][0]
     assert [(each["field"], each["running"]) for each in envoy["findings"]] == [
@@ -457,13 +454,11 @@ def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: s
             user.declare(DECLARED.replace("[api.test]", "[other.test]"))
         case _:
             path.chmod(0o666)
-    listed = user("status", "--all", "--format", "json")
-    first, other = listed.answer["stacks"]
-    assert (listed.code, other["project"], other["verdict"]) == (0, "other", "current")
+    first, other = user.json("status", "--all", code=0)["stacks"]
+    assert (other["project"], other["verdict"]) == ("other", "current")
     assert (first["project"], first["verdict"], first["live_rules"]) == ("clawker", "unknown", 2)
     assert first["reason"]
-    shown = user("status", "--format", "json")
-    document = shown.answer
-    assert (shown.code, document["verdict"], document["live_rules"]) == (6, "unknown", 2)
+    document = user.json("status", code=6)
+    assert (document["verdict"], document["live_rules"]) == ("unknown", 2)
     assert document["unread"]["message"].partition(" (")[0] == first["reason"].partition(" (")[0]
     assert "2 rules live" in user("status").out

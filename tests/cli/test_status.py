@@ -27,8 +27,8 @@ def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -
     document = command.json("drift")
     assert document["verdict"] == "open"
     assert {each["name"]: each["state"] for each in document["agents"]} == {"fine": "fenced", "loose": "open"}
-    ignored = command("drift", "--agents", "ignore", "--format", "json")
-    assert (ignored.code, ignored.answer["verdict"], ignored.json["agents"]) == (0, "current", None)
+    ignored = command.json("drift", "--agents", "ignore", code=0)
+    assert (ignored["verdict"], ignored["agents"]) == ("current", None)
     status = command("status").out
     assert status.startswith("open  clawker on engine")
     assert status.index("loose") < status.index("fine")  # those that need attention come first
