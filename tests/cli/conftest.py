@@ -92,8 +92,11 @@ class Command:
             raise result.exception
         return Outcome(arguments, result.exit_code, result.stdout, result.stderr)
 
-    def json(self, *arguments: str, code: int | None = None, **environment: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, perhaps check its exit code, and return its answer in JSON, which its schema describes."""
+    def json(self, *arguments: str, code: object = None, **environment: str) -> Any:  # noqa: ANN401 - JSON
+        """Run a command, and return its answer in JSON, which its schema describes. An exit code is checked.
+
+        That is no `int` for mypy, so that variables can be given as a dictionary.
+        """
         outcome = self(*arguments, "--format", "json", **environment)
         assert code in {None, outcome.code}, outcome.err
         return outcome.answer
