@@ -163,7 +163,7 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     assert answer["suppressed"] == [{"agent": None, "address": "10.213.0.1", "times": 42}]
     assert answer["unattributed"] == 0
     assert [each["times"] for each in answer["denials"] if each["name"] == "f.test"] == [2]
-    envoy.log.clear()
+    envoy.log[:] = [record(name="f.test", reason="no-rule")]
     envoy.suppressed = 1000
     envoy.log.append('{"source":"","suppressed":234}')
     answer = command.json("denials")
