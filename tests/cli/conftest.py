@@ -1,7 +1,9 @@
 """The command line with an in-memory engine."""
 
 import json
-from collections.abc import Mapping
+import signal
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import count
@@ -16,7 +18,11 @@ from typer.testing import CliRunner
 from clawker_fw.agents import names as agents
 from clawker_fw.cli import session
 from clawker_fw.cli.main import app
+from clawker_fw.errors import EngineError
 from clawker_fw.report.documents import schemas
+from clawker_fw.watch import record as watching
+from clawker_fw.watch import trust
+from clawker_fw.watch.decision import Decision
 from devkit import stacks
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
@@ -86,9 +92,14 @@ class Command:
             raise result.exception
         return Outcome(arguments, result.exit_code, result.stdout, result.stderr)
 
-    def json(self, *arguments: str, **environment: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its answer in JSON, which its schema describes."""
-        return self(*arguments, "--format", "json", **environment).answer
+    def json(self, *arguments: str, code: object = None, **environment: str) -> Any:  # noqa: ANN401 - JSON
+        """Run a command, and return its answer in JSON, which its schema describes. An exit code is checked.
+
+        That is no `int` for mypy, so that variables can be given as a dictionary.
+        """
+        outcome = self(*arguments, "--format", "json", **environment)
+        assert code in {None, outcome.code}, outcome.err
+        return outcome.answer
 
 
 def join(memory: MemoryEngine, name: str, **shape: Any) -> MemoryContainer:  # noqa: ANN401 - fields of a shape
@@ -109,6 +120,16 @@ def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
 def memory() -> MemoryEngine:
     """An empty engine."""
     return MemoryEngine()
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Return what lets no command reach the engine from then on."""
+
+    def refuse(_: object) -> MemoryEngine:
+        raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
+
+    return lambda: monkeypatch.setattr(session, "connect_engine", refuse)
 
 
 @pytest.fixture
@@ -133,3 +154,71 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
 
     variables = {"COLUMNS": "140", "XDG_STATE_HOME": state, "DOCKER_CONFIG": str(tmp_path / "docker")}
     return Command(variables)
+
+
+DOCKER = f"""#!{sys.executable}
+import json, os, pathlib, signal, sys
+arguments = sys.argv[1:]
+verb = next(each for each in arguments if each in ("create", "start", "rm", "kill"))
+stopping = os.environ.get("STOPPED_BY") if verb == "create" else None
+if stopping:  # as it ends
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    os.kill(os.getppid(), getattr(signal, stopping))
+typed = sys.stdin.read() if verb == "start" else ""
+with pathlib.Path(sys.argv[0]).with_name("calls").open("a") as calls:
+    print(json.dumps(arguments), file=calls)
+if verb == "create":
+    code = int(os.environ.get("CREATES_WITH", "0"))
+    print(os.environ["AGENT_ID"] if code == 0 else "", end="")
+    sys.exit(code)
+if verb == "start":
+    print(typed, end="")
+    sys.exit(int(os.environ.get("STARTS_WITH", "42")))
+"""
+"""A docker CLI that notes what it was given, and tells the container that the engine has."""
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> Path:
+    """A folder with a docker CLI."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "docker").write_text(DOCKER)
+    (folder / "docker").chmod(0o755)
+    return folder
+
+
+def calls(folder: Path) -> list[list[str]]:
+    """Return the arguments of each call of docker."""
+    file = folder / "calls"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+DecisionsOf = Callable[[int], list[Decision]]
+
+
+@pytest.fixture
+def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have watchers accept settings files at once, because tests have just written them."""
+    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
+
+
+@pytest.fixture
+def decisions_of(monkeypatch: pytest.MonkeyPatch) -> DecisionsOf:
+    """Return a function that stops the next watcher by SIGTERM after some decisions, and returns them."""
+    write = watching.write
+
+    def stop_after(number: int) -> list[Decision]:
+        decisions: list[Decision] = []
+
+        def stopping(decision: Decision) -> None:
+            write(decision)
+            decisions.append(decision)
+            if len(decisions) == number:
+                signal.raise_signal(signal.SIGTERM)
+
+        monkeypatch.setattr(watching, "write", stopping)
+        return decisions
+
+    return stop_after

@@ -173,17 +173,6 @@ def killed(memory: MemoryEngine, process: str = "999999999 1") -> None:
     )
 
 
-def test_what_a_killed_one_leaves_goes_with_the_stack(command: Command, memory: MemoryEngine) -> None:
-    """`down` removes its container, which is no reason to refuse."""
-    command("run")
-    killed(memory)
-    outcome = command("down")
-    assert (outcome.code, outcome.err.count("error[")) == (0, 0)
-    assert "stop and remove clawker-conformance" in outcome.err
-    assert memory.listing() == ()
-    assert not [each.name for each in memory.networks() if each.name.startswith("clawker")]
-
-
 @pytest.mark.parametrize("changed", [False, True])
 def test_what_a_killed_one_leaves_goes_with_the_next_run(
     changed: bool,  # noqa: FBT001 - a parameter
@@ -191,7 +180,13 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(
     memory: MemoryEngine,
     settings_file: Path,
 ) -> None:
-    """`status` names its container until then. That of one at work is left alone."""
+    """`status` names its container until then, `down` removes it as well. That of one at work is left alone."""
+    command("run")
+    killed(memory)
+    down = command("down")
+    assert (down.code, "stop and remove clawker-conformance" in down.err) == (0, True)
+    assert memory.listing() == ()
+    assert not [each.name for each in memory.networks() if each.name.startswith("clawker")]
     command("run")
     killed(memory)
     assert command("drift").code == 0

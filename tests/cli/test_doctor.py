@@ -10,7 +10,6 @@ import pytest
 
 from clawker_fw.engine import host_network
 from clawker_fw.engine.host_network import Tracking
-from clawker_fw.errors import EngineError
 from clawker_fw.model import Records, Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join
@@ -112,12 +111,14 @@ def test_each_thing_that_can_be_wrong(
     settings_file.chmod(0o666)
     memory.clock_ahead = 90.0
     join(memory, "raw", capabilities_dropped=())
+    memory.inside("clawker-envoy").zone = {"a.test": ("192.0.2.1",)}  # and another name may be mistyped
     warned = well()
     assert warned.code == 0
     assert {name for name, health in results(warned).items() if health == "warning"} == {
         "permissions",
         "clocks",
         "agents",
+        "upstream-dns",
     }
     assert "90 s ahead" in command("doctor").out
     join(memory, "loose", privileged=True)
@@ -133,12 +134,6 @@ def test_each_thing_that_can_be_wrong(
     assert all(each["advice"] for each in failed.json["checks"] if each["health"] == "failed")
 
 
-def test_one_name_that_does_not_resolve_is_a_warning(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """Then the name servers answer, and the name may be mistyped."""
-    memory.inside("clawker-envoy").zone = {"a.test": ("192.0.2.1",)}
-    assert results(well())["upstream-dns"] == "warning"
-
-
 def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
     """Envoy answers requests that lead nowhere itself: what is on record has not reached its host."""
     source = "10.213.0.20:40000"
@@ -147,8 +142,7 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     memory.inside("clawker-envoy").log += (json.dumps({"source": source, "reason": "no-address"}),)
     outcome = well()
     assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
-    (way_out,) = [each for each in outcome.json["checks"] if each["name"] == "way-out"]
-    assert "no-address" in way_out["seen"]
+    assert "no-address" in seen_of(outcome, "way-out")
 
 
 def test_an_answer_while_refusals_are_only_counted_is_unclear(
@@ -162,12 +156,11 @@ def test_an_answer_while_refusals_are_only_counted_is_unclear(
     monkeypatch.setattr(memory, "suppressed", lambda _: next(counts))
     outcome = well()
     assert results(outcome)["way-out"] == "warning"
-    (way_out,) = [each for each in outcome.json["checks"] if each["name"] == "way-out"]
-    assert "Envoy or the host may have answered" in way_out["seen"]
+    assert "Envoy or the host may have answered" in seen_of(outcome, "way-out")
 
 
 def test_what_depends_on_something_missing_is_skipped(
-    command: Command, memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, settings_file: Path, unreachable: Callable[[], None]
 ) -> None:
     """Without settings, a stack or an engine, the rest is left out, and the cause is what has failed."""
     found = results(command("doctor", "--format", "json"))
@@ -175,12 +168,7 @@ def test_what_depends_on_something_missing_is_skipped(
     settings_file.write_text("rules: [")
     found = results(command("doctor", "--format", "json"))
     assert (found["settings"], found["engine"], found["stack"]) == ("failed", "ok", "skipped")
-
-    def refuse(_: object) -> MemoryEngine:
-        raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
-
-    del memory
-    monkeypatch.setattr("clawker_fw.cli.session.connect_engine", refuse)
+    unreachable()
     outcome = command("doctor", "--format", "json")
     assert (outcome.code, results(outcome)) == (1, {"settings": "failed", "engine": "failed"})
     assert outcome.json["checks"][1]["seen"] == "There is no engine. No such file; named by X"
@@ -213,23 +201,15 @@ def test_a_kernel_that_lacks_something_is_named_before_anything_is_made(
 
 
 def test_a_machine_that_forwards_nothing_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """The engine says so, and `doctor` says what to do, for the stack and where an agent's way ends."""
-    memory.has = replace(memory.has, forwards=False)
+    """`doctor` says what to do, for the stack and where an agent's way ends; else it names what may be in it."""
     step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
     memory.inside("clawker-coredns").tried = Trial((step,))
+    assert "DOCKER-USER" in seen_of(well(), "way-out")
+    memory.has = replace(memory.has, forwards=False)
     outcome = well()
     assert results(outcome)["no-forwarding"] == "warning"
     assert "net.ipv4.ip_forward=1" in seen_of(outcome, "no-forwarding")
     assert "forwards no packets" in seen_of(outcome, "way-out")
-
-
-def test_a_way_that_ends_outside_names_what_may_be_in_it(
-    well: Callable[[], Outcome], memory: MemoryEngine
-) -> None:
-    """Where the engine does not say what keeps packets, the settings and chains are named that can."""
-    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
-    memory.inside("clawker-coredns").tried = Trial((step,))
-    assert "DOCKER-USER" in seen_of(well(), "way-out")
 
 
 def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngine, settings_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,20 +63,16 @@ def ask(command: Command, *arguments: str) -> tuple[int, Any]:
     return outcome.code, outcome.answer
 
 
-def test_without_an_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_engine(command: Command, unreachable: Callable[[], None]) -> None:
     """The rules answer alone, and one line says why."""
-
-    def refuse(_: object) -> None:
-        raise EngineError("engine-unreachable", "The Docker engine can't be reached.")
-
-    monkeypatch.setattr(session, "connect_engine", refuse)
+    unreachable()
     code, answer = ask(command, "https://user:word@a.test/path?query")
     assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
     assert (answer["rule"]["text"], answer["rule"]["note"]) == ("https a.test:443", "the API")
     assert answer["rule"]["place"].endswith("clawker-fw.yaml, line 2")
     text = command("explain", "b.test")
     assert text.code == 1
-    assert "Answered from the rules alone: The Docker engine can't be reached.\n" in text.out
+    assert "Answered from the rules alone: There is no engine." in text.out
     refused = command("explain", "a.test", "--live")
     assert (refused.code, refused.out) == (4, "")
     assert "word" not in json.dumps(answer)
@@ -90,48 +87,12 @@ def test_without_a_stack(command: Command) -> None:
     assert "error[not-up]" in refused.err
 
 
-@pytest.mark.parametrize(
-    ("asked", "reason", "addresses"),
-    [
-        ("a.test", None, [("198.51.100.7", True)]),
-        ("http://h.test", None, [("127.0.0.1", False), ("198.51.100.7", True)]),
-        ("x.wild.test", "private-address", [("10.1.2.3", False)]),
-        ("y.wild.test", "no-address", []),
-        ("no.wild.test", "denied", []),
-        ("a.test:80", "wrong-port", [("198.51.100.7", True)]),
-        ("b.test", "no-rule", []),
-    ],
-)
-def test_with_a_stack(
-    asked: str,
-    reason: str | None,
-    addresses: list[tuple[str, bool]],
-    command: Command,
-    up: MemoryEngine,
-) -> None:
-    """The addresses are those of the moment, with whether the rule may reach them."""
-    del up
-    code, answer = ask(command, asked)
-    assert (code, answer["reason"]) == (1 if reason else 0, reason)
-    assert [(each["address"], each["reachable"]) for each in answer["addresses"]] == addresses
-    assert (answer["unasked"], answer["other_rules"], answer["live"]) == (None, False, None)
-
-
 def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address is refused, and no engine is needed to say so."""
     monkeypatch.setattr(session, "connect_engine", None)
     code, answer = ask(command, "https://[2001:db8::1]/", "--live")
     assert (code, answer["reason"], answer["remedy"], answer["live"]) == (1, "bad-name", None, None)
     assert "names only" in answer["message"]
-
-
-def test_what_gets_through(command: Command, up: MemoryEngine) -> None:
-    """An attempt is shown step by step."""
-    del up
-    code, answer = ask(command, "a.test", "--live")
-    assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (0, True, False)
-    assert [each["step"] for each in answer["live"]["steps"]] == ["resolve", "connect", "handshake"]
-    assert "The attempt got through.\n" in command("explain", "a.test", "--live").out
 
 
 def test_an_answer_that_may_be_our_own(

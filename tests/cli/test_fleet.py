@@ -127,9 +127,7 @@ def test_findings_of_hosts_that_are_not_current(
     assert current["findings"] == []
     assert {each["sibling"] for each in drifted["findings"]} == {each.value for each in Sibling}
     shown = command("fleet", "status", "--diff", *addresses("good", "other")).out
-    assert "unix:///good  drifted" in shown
-    assert "unix:///other" not in shown
-    assert "+ https b.test" in shown
+    assert ("unix:///good  drifted" in shown, "unix:///other" in shown) == (True, False)
 
 
 def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_file: Path) -> None:
@@ -210,9 +208,7 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
     up("two").inside("clawker-coredns").log = refusals("b.test")
     machines["empty"] = MemoryEngine()
     asked = addresses("one", "two", "empty")
-    outcome = command("fleet", "denials", *asked, "--format", "json")
-    assert outcome.code == 0
-    answer = outcome.answer
+    answer = command.json("fleet", "denials", *asked, code=0)
     found = {each["name"]: each for each in answer["denials"]}
     assert {name: each["times"] for name, each in found.items()} == {"b.test": 3, "c.test": 1}
     assert [(each["host"], each["times"]) for each in found["b.test"]["hosts"]] == [

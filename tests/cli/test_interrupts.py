@@ -36,12 +36,14 @@ MODULES = (
 )
 
 
-def interrupted(at: str, *arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def interrupted(
+    at: str, *arguments: str, folder: Path, script: str = INTERRUPTED_AT
+) -> subprocess.CompletedProcess[str]:
     """Run a command that is interrupted when it imports a module."""
     return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_AT, at, *arguments],
+        [sys.executable, "-c", script, at, *arguments],
         cwd=folder,
-        env={**os.environ, "HOME": str(folder), "DOCKER_HOST": f"unix://{folder}/none.sock", **environment},
+        env={**os.environ, "HOME": str(folder), "DOCKER_HOST": f"unix://{folder}/none.sock"},
         capture_output=True,
         text=True,
         check=False,
@@ -68,12 +70,5 @@ def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
     """A command in the background of a script, or under nohup, goes on."""
     (tmp_path / "clawker-fw.yaml").write_text("rules: []\n")
     script = INTERRUPTED_AT.replace("default_int_handler)", "SIG_IGN)")
-    ended = subprocess.run(
-        [sys.executable, "-c", script, "typer", "rules", "check"],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ended = interrupted("typer", "rules", "check", folder=tmp_path, script=script)
     assert (ended.returncode, "Interrupted" in ended.stderr) == (0, False)

@@ -85,10 +85,7 @@ def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: 
     answer = no_engine.json("rules", "check")
     assert answer["files"] == [{"path": "clawker-fw.yaml", "rules": 3}, {"path": "team.yaml", "rules": 1}]
     assert [each["code"] for each in answer["warnings"]] == ["rule-overridden", "rule-ended"]
-
-
-def test_rules_in_the_environment_are_checked(no_engine: Command, settings_file: Path) -> None:
-    """They come from a variable."""
+    settings_file.write_text(SETTINGS)
     outcome = no_engine("rules", "check", CLAWKER_FW_RULES="[{dst: e.test}]")
     assert outcome.out == "valid  1 rule: 0 in clawker-fw.yaml, 1 in CLAWKER_FW_RULES\n"
     settings_file.unlink()
@@ -277,7 +274,7 @@ def test_a_rule_that_allows_some_of_what_a_removed_one_did_is_told(
 
 
 def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Command, settings_file: Path) -> None:
-    """Other rules for the name stay, as those that lead to another address."""
+    """Other rules for the name stay, as those that lead to another address; `host` is removed by either name."""
     settings_file.write_text(
         "rules:\n- {dst: 192.0.2.5, as: db.test, proto: tcp, port: 5432}\n"
         "- {dst: 192.0.2.5, as: db.test, proto: ssh}\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n"
@@ -295,12 +292,6 @@ def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Comma
     assert settings_file.read_text() == (
         "rules:\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n- {dst: db.test, proto: http}\n"
     )
-
-
-def test_a_service_of_the_engines_machine_is_removed_by_either_name(
-    no_engine: Command, settings_file: Path
-) -> None:
-    """By `host`, or by the name that stands for it."""
     settings_file.write_text(
         "rules:\n- {dst: host, proto: tcp, port: 5432}\n- {dst: host, proto: tcp, port: 5433}\n"
         "- {dst: host, as: db.test, proto: tcp, port: 5434}\n"

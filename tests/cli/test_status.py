@@ -25,23 +25,16 @@ def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -
     document = command.json("drift")
     assert document["verdict"] == "open"
     assert {each["name"]: each["state"] for each in document["agents"]} == {"fine": "fenced", "loose": "open"}
-    ignored = command("drift", "--agents", "ignore", "--format", "json")
-    assert (ignored.code, ignored.answer["verdict"], ignored.json["agents"]) == (0, "current", None)
+    ignored = command.json("drift", "--agents", "ignore", code=0)
+    assert (ignored["verdict"], ignored["agents"]) == ("current", None)
     status = command("status").out
     assert status.startswith("open  clawker on engine")
     assert status.index("loose") < status.index("fine")  # those that need attention come first
     assert "  loose: it is privileged\n" in status
+    run = command("run")
+    assert (run.code, "open[agent]: loose: " in run.out) == (0, True), "it has closed what differs of the siblings"
     (reason,) = command.json("status")["agents"][1]["reasons"]
     assert reason == {"code": "privileged", "text": "it is privileged", "opens": True}
-
-
-def test_run_says_that_an_agent_is_open(command: Command, memory: MemoryEngine) -> None:
-    """`run` closes differences of the siblings and exits with 0, but names open agents."""
-    command("run")
-    join(memory, "loose", dns=())
-    outcome = command("run")
-    assert outcome.code == 0
-    assert "open[agent]: loose: " in outcome.out
 
 
 def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:

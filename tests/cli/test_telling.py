@@ -141,7 +141,7 @@ def test_status_counts_the_rules_that_are_live(
     text = command("status").out
     assert ": 2 rules live," in text
     assert "The settings have different rules (3 rules). Apply them with `clawker-fw reload`." in text
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
 
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
@@ -150,7 +150,7 @@ def test_status_counts_the_rules_that_are_live(
     assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
 
     memory.inside("clawker-coredns").silent = "connection refused"
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
     assert "live rules unknown" in command("status").out
 
@@ -170,7 +170,7 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
     assert (
         "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
     )
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert [each["limited"] for each in answer["siblings"]] == [
         [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
         [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
@@ -186,7 +186,7 @@ def test_status_tells_what_became_of_records(command: Command, memory: MemoryEng
     text = command("status").out
     assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
     assert "envoy has sent" not in text
-    answer = command("status", "--format", "json").valid("status")
+    answer = command.json("status")
     assert [each["telemetry"] for each in answer["siblings"]] == [
         {"sent": 0, "lost": 0},
         {"sent": 1234, "lost": 5},

@@ -1,7 +1,5 @@
 """Every command that attaches agents gives them what they need to trust a stack that inspects connections."""
 
-import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, calls
 from tests.unit.test_attachment import Compose
 
 INSPECTED = "rules:\n  - dst: a.test\n    inspect: true\n"
@@ -99,17 +97,8 @@ def user_of(memory: MemoryEngine, name: str) -> str:
     return memory.create_container(ContainerSpec("user", image, {}, shape))
 
 
-DOCKER = f"""#!{sys.executable}
-import json, os, pathlib, sys
-with pathlib.Path(sys.argv[0]).with_name("calls").open("a") as calls:
-    print(json.dumps(sys.argv[1:]), file=calls)
-if sys.argv[1] == "create":
-    print(os.environ["AGENT_ID"])
-"""
-
-
 def test_run_asks_the_image_what_it_trusts(
-    command: Command, memory: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, memory: MemoryEngine, docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`agent run` has it created, reads its authorities, and has it created again with these and the roots."""
     image = memory.inside("clawker-envoy").image
@@ -124,16 +113,12 @@ def test_run_asks_the_image_what_it_trusts(
     )
     agent = memory.create_container(ContainerSpec("agent", image, {}, shape))
     memory.inside(agent).system = {"/etc/ssl/certs/ca-certificates.crt": OWN}
-    docker = tmp_path / "bin" / "docker"
-    docker.parent.mkdir()
-    docker.write_text(DOCKER)
-    docker.chmod(0o755)
     monkeypatch.setenv("AGENT_ID", agent)
-    done = command("agent", "run", "-e", "SSL_CERT_FILE=/mine", "--read-only", "debian", PATH=str(docker.parent))
+    monkeypatch.setenv("STARTS_WITH", "0")
+    done = command("agent", "run", "-e", "SSL_CERT_FILE=/mine", "--read-only", "debian", PATH=str(docker))
     assert (done.code, done.err) == (0, "")
-    calls = [json.loads(line) for line in docker.with_name("calls").read_text().splitlines()]
-    first, removed, second, started = calls
-    assert [each[0] for each in calls] == ["create", "rm", "create", "start"]
+    first, removed, second, started = called = calls(docker)
+    assert [each[0] for each in called] == ["create", "rm", "create", "start"]
     assert not [word for word in first if "trust" in word]
     assert removed[-1] == started[-1] == agent
     assert f"type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy" in second

@@ -6,7 +6,6 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,40 +14,14 @@ from clawker_fw.watch import record, trust
 from clawker_fw.watch.decision import Decision
 from devkit.memory.engine import MemoryEngine
 from devkit.waiting import until
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, DecisionsOf
 
-
-@pytest.fixture(autouse=True)
-def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accept settings files at once, because these tests have just written them."""
-    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
-
-
-@pytest.fixture
-def decisions_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Decision]]:
-    """Return a function that stops a watcher by SIGTERM after some decisions, and returns them."""
-
-    def stop_after(number: int) -> list[Decision]:
-        decisions: list[Decision] = []
-        write = record.write
-
-        def stopping(decision: Decision) -> None:
-            write(decision)
-            decisions.append(decision)
-            if len(decisions) == number:
-                signal.raise_signal(signal.SIGTERM)
-
-        monkeypatch.setattr(record, "write", stopping)
-        return decisions
-
-    return stop_after
-
-
+pytestmark = pytest.mark.usefixtures("steady_at_once")
 DECISION = "watch_decision"
 
 
 def test_watch_heals_until_it_is_stopped(
-    command: Command, memory: MemoryEngine, decisions_of: Callable[[int], list[Decision]]
+    command: Command, memory: MemoryEngine, decisions_of: DecisionsOf
 ) -> None:
     """Each decision is a record on standard error, SIGTERM ends normally, and handlers are restored."""
     command("run")
@@ -68,7 +41,7 @@ def test_watch_heals_until_it_is_stopped(
 def test_settings_that_have_just_been_changed_are_not_applied_yet(
     command: Command,
     settings_file: Path,
-    decisions_of: Callable[[int], list[Decision]],
+    decisions_of: DecisionsOf,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A file that has just changed is not applied yet, which is reported; later it is."""
@@ -87,7 +60,7 @@ def test_settings_that_have_just_been_changed_are_not_applied_yet(
 
 
 def test_an_emptied_settings_file_cuts_nobody(
-    command: Command, settings_file: Path, memory: MemoryEngine, decisions_of: Callable[[int], list[Decision]]
+    command: Command, settings_file: Path, memory: MemoryEngine, decisions_of: DecisionsOf
 ) -> None:
     """An empty file never denies everything; a file with `rules: []` does."""
     command("run")
@@ -132,9 +105,7 @@ def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.M
     assert health == [503, 200]
 
 
-def test_watch_tells_the_service_manager(
-    command: Command, decisions_of: Callable[[int], list[Decision]], tmp_path: Path
-) -> None:
+def test_watch_tells_the_service_manager(command: Command, decisions_of: DecisionsOf, tmp_path: Path) -> None:
     """The manager is notified after the first comparison and at the end."""
     command("run")
     decisions_of(1)
@@ -169,7 +140,7 @@ def test_options_that_make_no_sense_are_exit_code_2(arguments: list[str], comman
 
 
 def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> None:
-    """The printed unit runs `watch` with the options as given, as the user who prints it."""
+    """The printed unit runs `watch` with the options as given, as the user who prints it, or at login."""
     outcome = command("--host", "unix:///run/other.sock", "service", "--heal", "all", "--interval=1m")
     assert outcome.code == 0, outcome.err
     line = f"--config {tmp_path}/clawker-fw.yaml --host unix:///run/other.sock watch --heal all --interval=1m"
@@ -178,10 +149,6 @@ def test_a_service_runs_with_its_options(command: Command, tmp_path: Path) -> No
     assert ("User=" in outcome.out) is (os.geteuid() != 0)
     assert f"User={os.geteuid()}\n" in outcome.out or os.geteuid() == 0
     assert "WantedBy=multi-user.target\n" in outcome.out
-
-
-def test_a_service_for_the_user(command: Command) -> None:
-    """It starts at login, and names no user."""
     unit = command("service", "--user", "--", "--heal", "none").out
     assert "watch --heal none\n" in unit
     assert command("service", "--check", "127.0.0.1:9464").code == 2

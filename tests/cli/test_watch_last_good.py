@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,17 @@ import pytest
 
 from clawker_fw.model import Mount
 from clawker_fw.settings import files
-from clawker_fw.watch import record, trust
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command, Outcome, join
+from tests.cli.conftest import SETTINGS, Command, DecisionsOf, Outcome, join
 
 ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 OTHER = "rules: [{dst: evil.test}]\n"
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accept settings files at once, and wait for no pipe: these tests have just written them."""
-    monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
+def at_once(steady_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it is needed
+    """Wait for no pipe, either."""
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
 
 
@@ -34,7 +31,7 @@ class Watchers:
     command: Command
     memory: MemoryEngine
     settings: Path
-    monkeypatch: pytest.MonkeyPatch
+    decisions_of: DecisionsOf
     options: tuple[str, ...] = ()
 
     @property
@@ -44,16 +41,8 @@ class Watchers:
 
     def __call__(self, number: int = 1, *options: str) -> tuple[list[Decision], Outcome]:
         """Run a watcher until it has decided so often."""
-        decisions: list[Decision] = []
-
-        def stopping(decision: Decision) -> None:
-            decisions.append(decision)
-            if len(decisions) == number:
-                signal.raise_signal(signal.SIGTERM)
-
-        with self.monkeypatch.context() as patch:
-            patch.setattr(record, "write", stopping)
-            outcome = self.command(*self.options, "--project", "clawker", "watch", "--interval", "1", *options)
+        decisions = self.decisions_of(number)
+        outcome = self.command(*self.options, "--project", "clawker", "watch", "--interval", "1", *options)
         assert outcome.code == 0, outcome.err
         return decisions, outcome
 
@@ -64,11 +53,9 @@ class Watchers:
 
 
 @pytest.fixture
-def watchers(
-    command: Command, memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> Watchers:
+def watchers(command: Command, memory: MemoryEngine, settings_file: Path, decisions_of: DecisionsOf) -> Watchers:
     """A stack that runs."""
-    found = Watchers(command, memory, settings_file, monkeypatch)
+    found = Watchers(command, memory, settings_file, decisions_of)
     assert command("run").code == 0
     return found
 
@@ -123,9 +110,7 @@ def test_whatever_an_agent_does_to_the_settings_the_next_watcher_heals(
     memory, settings = watchers.memory, watchers.settings.parent / "shared" / "clawker-fw.yaml"
     settings.parent.mkdir()
     watchers.settings.rename(settings)
-    watchers.settings = settings
     watchers.options = ("--config", str(settings))
-    watchers.settings = settings.parent.parent / "clawker-fw.yaml"  # where the state folder is found
     watchers.agent(settings.parent)
     (before,), _ = watchers()
     assert before.answer is Reaction.NOTHING
@@ -186,7 +171,7 @@ def test_what_needs_no_settings_is_healed_by_the_next_watcher_while_a_person_wri
 
 
 def test_the_texts_are_kept_and_nobody_else_can_read_them(watchers: Watchers) -> None:
-    """They are the user's alone, and change with the settings."""
+    """They are the user's alone, change with the settings, and go with the stack."""
     watchers()
     assert watchers.kept.stat().st_mode & 0o777 == 0o600
     assert watchers.kept.parent.stat().st_mode & 0o777 == 0o700
@@ -197,16 +182,8 @@ def test_the_texts_are_kept_and_nobody_else_can_read_them(watchers: Watchers) ->
         watchers()
         assert "more.test" in watchers.kept.read_text()
         assert "more.test" not in before.read(), "it is replaced, and not changed"
-
-
-def others_can_write(watchers: Watchers) -> None:
-    """Give the file to others."""
-    watchers.kept.chmod(0o666)
-
-
-def an_agent_can_write(watchers: Watchers) -> None:
-    """Mount its folder into an agent."""
-    watchers.agent(watchers.kept.parent)
+    assert watchers.command("down", "--all").code == 0
+    assert not watchers.kept.exists()
 
 
 def an_agent_may_write(watchers: Watchers) -> None:
@@ -222,8 +199,8 @@ def it_is_a_link(watchers: Watchers) -> None:
 
 
 SPOILT: dict[str, Callable[[Watchers], object]] = {
-    "others can write it": others_can_write,
-    "an agent can write it": an_agent_can_write,
+    "others can write it": lambda watchers: watchers.kept.chmod(0o666),
+    "an agent can write it": lambda watchers: watchers.agent(watchers.kept.parent),
     "an agent may write it": an_agent_may_write,
     "it is a link": it_is_a_link,
     "it is half": lambda watchers: watchers.kept.write_text(watchers.kept.read_text()[:-9]),
@@ -276,11 +253,3 @@ def test_what_a_person_has_applied_since_is_not_undone(watchers: Watchers) -> No
     for decisions, _ in (watchers(1, "--heal", "all"), watchers(1, "--heal", "all")):
         assert decisions[0].verdict is None
     assert dict(watchers.memory.inside(COREDNS).files) == live
-
-
-def test_everything_goes_with_down_all(watchers: Watchers) -> None:
-    """The kept settings are among what it removes."""
-    watchers()
-    assert watchers.kept.exists()
-    assert watchers.command("down", "--all").code == 0
-    assert not watchers.kept.exists()

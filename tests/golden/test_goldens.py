@@ -18,7 +18,6 @@ from clawker_fw.agents.attachment import Attachment
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.trial import Attempted
-from clawker_fw.errors import RefusedError
 from clawker_fw.fleet.hosts import HostVerdict, LeftOut, NodeState, StackRelease, Trouble
 from clawker_fw.model import (
     Action,
@@ -194,15 +193,6 @@ def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> 
     for image in blueprint.images.values():
         printed = printed.replace(image.reference.encode(), image.sibling.value.encode())
     golden("plan.txt", printed)
-
-
-def test_error(golden: Check) -> None:
-    """The output of an error."""
-    console = Console(width=120, no_color=True, highlight=False)
-    error = RefusedError("some-code", "One sentence.", context=["where it is", "what it said"], hint="Do this.")
-    with console.capture() as capture:
-        text.print_error(error, console)
-    golden("error.txt", capture.get().encode())
 
 
 def test_compose(golden: Check) -> None:
