@@ -533,9 +533,7 @@ def _presets_table() -> str:
 
 def _hosts_table() -> str:
     """Return the table of the hosts on which the main job is tried."""
-    rows = [
-        (f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in
-    ]
+    rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
     return _table(["host", "what is special", "with every test run"], rows)
 
 

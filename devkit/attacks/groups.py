@@ -285,7 +285,7 @@ GROUPS = (
             "tests/engine/test_commit.py::test_a_file_that_ends_the_proxy_is_no_outage",
             "tests/engine/test_commit.py::test_what_was_put_into_a_stopped_resolver_is_never_served",
             "tests/engine/test_commit.py::test_a_resolver_without_anything_proven_does_not_start",
-            "tests/engine/test_settings.py::test_an_emptied_file_cuts_nobody",
+            "tests/cli/test_watch.py::test_an_emptied_settings_file_cuts_nobody",
             "tests/engine/test_bad_days.py::test_a_rule_is_taken_away_while_the_disk_is_full",
             "go/internal/hot/good_test.go::TestStartGoodFailsClosed",
         ),

@@ -310,7 +310,6 @@ WAYS: Mapping[str, tuple[Callable[[list[str]], list[str]], str]] = {
         lambda _: [*CONFINED, "--add-host", "allowed.test:192.0.2.1", "--add-host", "refused.test:192.0.2.1"],
         "which is not on its network",
     ),
-    "another network, with an init process": (lambda _: [*CONFINED, "--init"], "allowed.test must resolve"),
     "no network": (lambda _: [*CONFINED, "--network", "none"], "no network"),
     "the host's network": (lambda _: [*CONFINED, "--network", "host"], "network"),
     "raw packets": (without_cap_drop, "CAP_NET_RAW"),
@@ -334,11 +333,7 @@ def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: 
     assert [each.result().returncode for each in created] == [1] * len(IN_CREATION)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [{}, {"ALLOWED": "a.test", "REFUSED": ""}, {"ALLOWED": "a.test", "REFUSED": "a b"}, {"ALLOWED": "$(id)"}],
-    ids=["none", "empty", "no name", "a command"],
-)
+@pytest.mark.parametrize("names", [{}, {"ALLOWED": "a.test", "REFUSED": ""}, {"ALLOWED": "$(id)"}])
 def test_a_feature_with_useless_options_fails_the_build(
     names: Mapping[str, str], engine: PrivateEngine, image: str
 ) -> None:

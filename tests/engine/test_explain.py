@@ -17,15 +17,12 @@ from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = "10.9.9.9"
-BORNE = ("name.wild.test", "alias.wild.test")
-"""Hosts that containers are called like."""
 
 ZONE = {
-    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test", *BORNE)},
+    **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test")},
     **{name: [PRIVATE] for name in ("office.test", "home.test", "hidden.test")},
     "mixed.test": [PRIVATE, WORLD],
     "loop.test": ["127.0.0.1"],
-    "silent.test": ["203.0.113.99"],
 }
 CONTROL_PORT = 8080
 CONTROL = f"http://a.test:{CONTROL_PORT}"

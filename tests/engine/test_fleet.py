@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from devkit.engines import PATH, install_client, private_engine
+from devkit.engines import private_engine
 from devkit.firewall import RULES, Firewall
 from devkit.sshd import sshd
 from devkit.stacks import environment
@@ -133,31 +133,3 @@ def test_an_interrupted_look_ends_at_once(site: Site, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
     left = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False, timeout=30)
     assert left.stdout == b""
-
-
-def test_nodes_of_a_real_swarm(site: Site) -> None:
-    """The manager's own node is asked directly, and is current; an engine in no swarm is refused."""
-    install_client()
-    manager = [*site.near.command("fleet"), "status", "--swarm", "--format", "json"]
-    assert "error[not-a-manager]" in site.near.call_raw(manager).expect(6).err
-    _docker(site, "swarm", "init", "--advertise-addr", "127.0.0.1")
-    try:
-        (node,) = site.near.call_raw(manager).expect().json["hosts"]
-        named = _docker(site, "node", "ls", "--format", "{{.Hostname}}").strip()
-        assert (node["name"], node["verdict"]) == (named, "current")
-        assert node["node"] == {
-            "state": "ready",
-            "availability": "active",
-            "role": "manager",
-            "watcher": None,
-            "watcher_since": "",
-            "watcher_says": "",
-        }
-    finally:
-        _docker(site, "swarm", "leave", "--force")
-
-
-def _docker(site: Site, *arguments: str) -> str:
-    command = ["docker", "--host", site.near.host, *arguments]
-    done = subprocess.run(command, env={"PATH": PATH}, capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout

@@ -1,11 +1,7 @@
 """Verdicts on a real engine are never based on incomplete observations, and forged answers have no effect."""
 
-import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,59 +17,6 @@ from devkit.waiting import until
 def up(kept: Firewall) -> Firewall:
     """A stack that is up and current, and that each test leaves so."""
     return kept
-
-
-SUSPENDED = """
-import dataclasses, os, signal
-from clawker_fw.reconcile import converge, steps
-perform = converge.apply
-def suspending(engine, plan, built, context):
-    def reported(progress, on_progress=context.on_progress):
-        if isinstance(progress.step, steps.Verify) and not progress.share:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        on_progress(progress)
-    perform(engine, plan, built, dataclasses.replace(context, on_progress=reported))
-converge.apply = suspending
-from clawker_fw.__main__ import main
-main()
-"""
-"""A run that suspends itself after creating its containers, before they are proven."""
-
-
-SUSPENDED_WITHIN = 90
-"""Seconds for a first run, in which a new engine has to load the images."""
-
-
-def _is_stopped(process: "subprocess.Popen[str]") -> bool:
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def test_a_run_that_was_suspended_undoes_nothing(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Another run adopts its containers and finishes; when it resumes, it does not touch what serves."""
-    first = firewall.start_raw([sys.executable, "-c", SUSPENDED, *firewall.command("run")[3:]])
-    try:
-        until(lambda: _is_stopped(first), SUSPENDED_WITHIN)
-        made = {name: docker.inspect_container(firewall.container(name))["Id"] for name in ("envoy", "coredns")}
-        firewall.run("--lock-wait", "60")
-        assert firewall.current()
-        firewall.origin(peers, ["a.test", "h.test"])
-        agent = firewall.agent(peers)
-        assert agent.get("https://a.test/").ok
-
-        def goes_on() -> bool:
-            first.send_signal(signal.SIGCONT)  # once for each of the two threads that verify
-            return first.poll() is not None
-
-        until(goes_on)
-    finally:
-        first.kill()
-        _, err = first.communicate(timeout=60)
-    assert first.returncode == 6, err
-    assert "error[lock-lost]" in err
-    for name, identity in made.items():
-        assert docker.inspect_container(firewall.container(name))["Id"] == identity
-    assert firewall.drift().expect().json["failed_attempt"] is None
-    assert agent.get("https://a.test/").ok
 
 
 def _warned(firewall: Firewall) -> dict[str, Any] | None:

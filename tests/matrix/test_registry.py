@@ -253,25 +253,6 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
     site.forget(reference)
 
 
-@pytest.mark.parametrize("section", ["credHelpers", "credsStore"])
-def test_credentials_from_a_helper(
-    section: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A credential helper is asked like by the docker CLI."""
-    said = json.dumps({"ServerURL": site.closed.address, "Username": USER, "Secret": PASSWORD})
-    helper = tmp_path / "docker-credential-test"
-    helper.write_text(f"#!/bin/sh\ncat >>{tmp_path}/asked\necho '{said}'\n")
-    helper.chmod(0o755)
-    chosen = {site.closed.address: "test"} if section == "credHelpers" else "test"
-    (tmp_path / "config.json").write_text(json.dumps({section: chosen}))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with closing(connect(site.engine.host, None, {})) as engine:
-        pulled(engine, site.references["vault"])
-    assert (tmp_path / "asked").read_text() == site.closed.address
-    site.forget(site.references["vault"])
-
-
 def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failing credential helper is distinguished from a registry that refuses."""
     helper = tmp_path / "docker-credential-test"
@@ -307,13 +288,6 @@ def test_a_faulty_registry(fault: str, engine: DockerEngine, site: Site, tmp_pat
         error = refused(engine, site.references[fault].replace(site.open.address, address))
     assert error.code == BAD_DAYS[fault], error.context
     assert address in error.message
-
-
-def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
-    """The error says that the engine contacts the registry, not this machine."""
-    error = refused(engine, site.references["broken"].replace(site.open.address, "127.0.0.1:5999"))
-    assert error.code == "image-not-pulled"
-    assert "127.0.0.1:5999, not this machine" in error.hint
 
 
 def test_a_registry_that_falls_silent(
