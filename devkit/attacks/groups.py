@@ -144,7 +144,6 @@ GROUPS = (
             f"{_ENFORCEMENT}test_a_rule_for_datagrams_taken_away",
             "tests/attack/test_datagrams.py::test_a_removed_rule_ends_its_sessions_and_no_others",
             "tests/attack/test_datagrams.py::test_a_session_that_leads_nowhere_is_on_record",
-            "tests/engine/test_virtual.py::test_sessions_over_udp",
         ),
     ),
     Group(
@@ -284,7 +283,6 @@ GROUPS = (
             "tests/engine/test_failures.py::test_a_refused_hot_file_keeps_the_old_rules",
             "tests/engine/test_commit.py::test_a_file_that_ends_the_proxy_is_no_outage",
             "tests/engine/test_commit.py::test_what_was_put_into_a_stopped_resolver_is_never_served",
-            "tests/engine/test_commit.py::test_a_resolver_without_anything_proven_does_not_start",
             "tests/cli/test_watch.py::test_an_emptied_settings_file_cuts_nobody",
             "tests/engine/test_bad_days.py::test_a_rule_is_taken_away_while_the_disk_is_full",
             "go/internal/hot/good_test.go::TestStartGoodFailsClosed",

@@ -9,14 +9,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 from docker import APIClient
-from jsonschema import Draft7Validator
 from pydantic import BaseModel
 
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.secrets.declared import SecretsFile
-from devkit import settings_schema
 from devkit.firewall import Firewall, remove_project
 from devkit.inspecting import certificate
 
@@ -146,12 +144,6 @@ def test_the_table_has_every_key() -> None:
     secrets = {key.partition(".")[2] for key in written(SECRETS)}
     assert {key.partition(".")[2] for key in documented(SecretsFile)} - secrets == set()
     assert {"rules.inject.keep_own", "limits.idle"} < {*documented(Settings)}
-
-
-def test_no_editor_marks_a_key_of_the_table() -> None:
-    """The schema for editors knows the long form of each key as well."""
-    document = {"rules": RULES, **LOCAL}
-    assert [each.message for each in Draft7Validator(settings_schema.schema()).iter_errors(document)] == []
 
 
 @pytest.fixture

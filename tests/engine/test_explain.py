@@ -93,12 +93,7 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
 
 EXPLAINED: Mapping[str, tuple[str | None, Mapping[str, bool]]] = {
     "https://a.test/path?secret": (None, {WORLD: True}),
-    "http://a.test": (None, {WORLD: True}),
-    "a.test:8443": (None, {WORLD: True}),
-    "x.wild.test": (None, {WORLD: True}),
-    "no.wild.test": ("denied", {WORLD: True}),
     "other.test": ("no-rule", {WORLD: True}),
-    "a.test:2222": ("wrong-port", {WORLD: True}),
     "office.test": ("private-address", {PRIVATE: False}),
     "home.test": (None, {PRIVATE: True}),
     "mixed.test": (None, {PRIVATE: False, WORLD: True}),

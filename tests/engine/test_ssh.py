@@ -1,7 +1,5 @@
 """Engines over ssh: a real sshd on loopback, and the user's own `ssh`."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +10,6 @@ import pytest
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl import HelperReader
-from devkit.engines import install_client
 from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd
 
@@ -70,17 +67,6 @@ def test_many_questions_at_once(shared: Firewall, door: Door, host: str, monkeyp
         assert all([found.name for found in each.result()] == listed for each in looking)
         assert [each.result() for each in reading] == [files[name] for name in asked]
         assert [each.result().live for each in probing] == [live[name] for name in asked]
-
-
-def test_ssh_by_context(shared: Firewall, door: Door, tmp_path: Path) -> None:
-    """A context and `DOCKER_HOST` may have an ssh address."""
-    install_client()
-    environment = {**os.environ, **door.variables, "DOCKER_CONFIG": str(tmp_path)}
-    create = ["docker", "context", "create", "far", "--docker", f"host={door.address}"]
-    subprocess.run(create, env=environment, check=True, capture_output=True, timeout=60)
-    for said in ({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "far"}, {"DOCKER_HOST": door.address}):
-        assert replace(shared, host="", variables={**door.variables, **said}).current()
-    assert door.logins() == 2
 
 
 def test_what_ssh_says_is_told(firewall: Firewall, door: Door, host: str, tmp_path: Path) -> None:
