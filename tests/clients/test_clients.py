@@ -16,7 +16,7 @@ from devkit.clients.registries import HELLO, Registries
 from devkit.clients.site import DOCKER_RUN, FORBIDDEN, Site, Surroundings, site
 from devkit.waiting import until
 
-SOON = 30.0
+SOON = 100.0
 """Seconds within which a refused client has ended, its container's start included, on a busy machine.
 
 No client waits that long for anything: without a refusal, `curl` would wait for minutes."""

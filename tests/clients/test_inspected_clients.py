@@ -129,7 +129,7 @@ CLIENTS = (
 )
 
 BLOBS, CODE, LARGE = f"blobs.{INSPECTED}", f"git.{INSPECTED}", f"large.{INSPECTED}"
-KEYED_CODE, WITHOUT_LARGE = f"git.{KEYED}", f"small.{INSPECTED}"
+KEYED_CODE = f"git.{KEYED}"
 PINNED, WHOLE, TRUSTED = (f"{name}.{INSPECTED}" for name in ("pinned", "whole", "trusted"))
 
 REPOSITORIES = {"git": {"acme/site": "write", "acme/widgets": "read"}}
@@ -139,7 +139,6 @@ RULES: tuple[Mapping[str, Any], ...] = (
     {"dst": KEYED_CODE, **REPOSITORIES, "lfs": True, "inject": "token"},
     {"dst": CODE, **REPOSITORIES, "lfs": True},
     {"dst": LARGE, "path_rules": [{"path": "/acme/site.git/info/lfs/objects"}]},
-    {"dst": WITHOUT_LARGE, **REPOSITORIES},
     {"dst": PINNED, "path_rules": list(HELLO)},
     {"dst": WHOLE, "inspect": False},
     *({"dst": each, "inspect": True} for each in (TRUSTED, *REGISTRIES)),
@@ -291,20 +290,6 @@ def test_large_files_of_git_at_another_host(place: Site) -> None:
     assert {each["authorization"][:9] for each in reached if each["method"] != "GET"} == {"Bearer ey"}
     assert {each["method"] for each in large(place, CODE)} == {"POST"}
     assert TOKEN not in json.dumps(place.requests(CODE) + reached)
-
-
-def test_large_files_of_git_need_a_word(place: Site, kept: str) -> None:
-    """Without `lfs: true` a repository can be cloned, but nothing about them reaches the host."""
-    assert kept
-    cloned = place.agent(CLONE.format(WIDGETS), WITHOUT_LARGE)
-    assert cloned.code != 0
-    assert "clawker-fw: no rule allows large files (`lfs`) of acme/widgets" in cloned.err
-    pushed = place.agent(PUSH.format(SITE), WITHOUT_LARGE)
-    assert pushed.code != 0
-    script = f"GIT_LFS_SKIP_SMUDGE=1 git clone -q {WIDGETS} /tmp/small; head -1 /tmp/small/large.bin"
-    assert "git-lfs" in place.agent(script, WITHOUT_LARGE).expect().out
-    until(lambda: len([each for each in place.requests(WITHOUT_LARGE) if "upload-pack" in each["path"]]) > 1)
-    assert large(place, WITHOUT_LARGE) == []
 
 
 # --- pins -----------------------------------------------------------------------------------------------------

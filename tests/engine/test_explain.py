@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from devkit.asking import Terminal
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
-from devkit.host import client
-from devkit.peers import peers
 from devkit.programs import machine
 from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
@@ -173,33 +170,3 @@ def test_what_is_refused_when_it_is_tried(place: Place) -> None:
     for asked, (code, answer) in answers.items():
         assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (1, False, False), asked
     assert place.effects(before) == []
-
-
-def test_a_person_is_asked(place: Place) -> None:
-    """An agent is refused at once, and its own retry gets through soon after the answer at the terminal.
-
-    The rule is in the list, nothing differs, and what nobody was asked about stays refused.
-    """
-    firewall, before = place.firewall, len(place.arrived())
-    with peers(client(firewall.host)) as there:
-        agent = firewall.agent(there)
-
-        def asked() -> bool:
-            assert agent.get("https://other.test/").kind == "dns-nxdomain"
-            return "other.test  https, port 443" in shown.screen
-
-        with Terminal(firewall.folder, program=firewall.command("denials", "--ask")) as shown:
-            until(asked, 60)
-            assert place.effects(before) == []
-            shown.type("y\n")
-            until(lambda: agent.get("https://other.test/").ok)
-            shown.shows("allowed for 30m, and live after ")
-        listed = firewall.call("rules", "list", "--format", "json").expect().json["rules"]
-        (rule,) = (each for each in listed if each["dst"] == "other.test")
-        assert (rule["ended"], rule["note"].partition(" by ")[0]) == (False, "asked")
-        assert firewall.current()
-        assert agent.get("https://no.wild.test/").kind == "dns-nxdomain"
-        firewall.call("rules", "remove", "other.test").expect()
-        assert agent.get("https://other.test/").kind == "dns-nxdomain"
-        assert firewall.current()
-    assert ("request", 443) in place.arrived()[before:]

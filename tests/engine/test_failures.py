@@ -1,7 +1,6 @@
 """Failures on a real engine: rejected configuration, foreign containers, concurrent runs, and killed runs."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -95,14 +94,11 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-KILL_WHEN = ["create and start", "take the service address"]
-"""`tests/unit/test_sweep.py` has every single call."""
-
-
 def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
     """After SIGKILL in the middle of a replacement, agents are served, and one more `run` makes all current.
 
     A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
+    `tests/unit/test_sweep.py` has every other moment.
     """
     up = firewall
     up.run()
@@ -111,17 +107,16 @@ def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers:
     first = IPv4Address(up.status()["siblings"][0]["address"])
     load = up.agent(peers, "load", "--rate", "50", "--seconds", "0", "https://a.test/", "http://h.test/")
     until(lambda: any(line["done"] for line in load.said() if line["event"] == "progress"))
-    for moment in KILL_WHEN:
-        process = up.draining("1").start("run", "--force-recreate")
-        read_until_done(process, moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, moment
-        for address in (first, IPv4Address(int(first) ^ 1)):
-            hostile.get("https://evil.test/", "--connect", str(address), "--timeout", "300ms")
-        up.draining("1").run()
-        assert up.current(), moment
-        assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"], moment
+    process = up.draining("1").start("run", "--force-recreate")
+    read_until_done(process, "take the service address")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    for address in (first, IPv4Address(int(first) ^ 1)):
+        hostile.get("https://evil.test/", "--connect", str(address), "--timeout", "300ms")
+    up.draining("1").run()
+    assert up.current()
+    assert _names(docker, up) == [f"/{up.project}-coredns", f"/{up.project}-envoy"]
     summary = load.stop().last
     assert summary["failed"] == 0, json.dumps(summary)
     assert {line["host"] for line in origin.said() if line["event"] == "request"} == {"a.test", "h.test"}

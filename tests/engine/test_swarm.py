@@ -112,24 +112,6 @@ def _fill(node: Node, left: int) -> Path:
     return path
 
 
-@pytest.mark.thorough
-def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
-    """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
-    small = fleet.swarm.nodes[SMALL]
-    filling = _fill(small, 100 << 20)
-    with pytest.raises(AssertionError, match=r"on node3: (.|\n)*no space left on device"):
-        fleet.load(later)
-    rolled = fleet.deploy(later)
-    assert rolled.state == "rollback_completed", rolled
-    failed = re.findall(
-        r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE
-    )
-    assert {name for name, _ in failed} == {small.name}, fleet.swarm.told(SERVICE)
-    for node in fleet.swarm.nodes:
-        assert fleet.on(node).current(), f"{node.name} is not as before"
-    filling.unlink()
-
-
 def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
     """A release and a rule that have changed reach one node after the other, and no agent notices."""
     fleet.load(later)

@@ -196,17 +196,6 @@ def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site)
     assert f"linux/{engine.facts().architecture}" in error.message
 
 
-def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
-    """Once the engine has an image, the registry is not needed."""
-    with faulty(site.open, "slow", tmp_path) as address:
-        there = site.references["coredns"].replace(site.open.address, address)
-        firewall.write("a.test", images={"coredns": there})
-        firewall.draining("1").run()
-    again = firewall.draining("1").run("--force-recreate").json["steps"]
-    assert [step["kind"] for step in again].count("create") == 2
-    assert not [step for step in again if "image" in step]
-
-
 def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: Site) -> None:
     """The old siblings keep serving: the pull precedes every replacement, and what does not start is taken back.
 
