@@ -49,6 +49,8 @@ def test_whoever_shares_something_of_a_sibling_is_open(
     joined = start(network_mode=f"container:{agent}", dns=None, pid_mode="host")
     wanderer = start()
     docker.connect_container_to_network(wanderer, f"{shared.project}-egress")
+    assert shared.call("drift").code == 1
+    assert shared.current()
     friend = start(pid_mode=f"container:{docker.inspect_container(agent)['Name'].removeprefix('/')}")
     second = start(pid_mode=f"container:{processes}")
     files = start(volumes_from=[f"{envoy}:ro"])
@@ -69,8 +71,6 @@ def test_whoever_shares_something_of_a_sibling_is_open(
         logging: ("weak", ["log"]),
         inside: ("open", ["sibling-network"]),
     }
-    assert shared.call("drift").code == 1
-    assert shared.current()
 
 
 def test_a_watcher_takes_an_open_agent_off_the_network(
