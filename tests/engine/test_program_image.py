@@ -72,11 +72,6 @@ def compared(outcome: Outcome) -> Any:  # noqa: ANN401 - JSON
     }
 
 
-def test_the_image_has_this_release(program: Program) -> None:
-    """It says its version and build, without settings and without an engine."""
-    assert program.call("--version").expect().out == program.firewall.call("--version").expect().out
-
-
 def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) -> None:
     """Verdict, exit code and JSON are equal for a stack that is current, and for one that is not."""
     assert program.drifts(0)

@@ -75,7 +75,8 @@ def test_what_ssh_says_is_told(firewall: Firewall, door: Door, host: str, tmp_pa
     assert "Permission denied" in _unreachable(stranger)
     (door.log.parent / "known").write_text("")
     assert "Host key verification failed" in _unreachable(far(firewall, door))
-    with sshd(host, _folder(tmp_path, "bare"), path="/nowhere") as other:
+    (tmp_path / "bare").mkdir()
+    with sshd(host, tmp_path / "bare", path="/nowhere") as other:
         assert "docker" in _unreachable(far(firewall, other))
 
 
@@ -84,9 +85,3 @@ def _unreachable(firewall: Firewall) -> str:
     assert "error[engine-unreachable]" in error
     assert firewall.host in error
     return error
-
-
-def _folder(parent: Path, name: str) -> Path:
-    made = parent / name
-    made.mkdir()
-    return made
