@@ -166,16 +166,6 @@ def test_what_users_can_try_themselves(site: Site) -> None:
     assert [each for each in checks if each["health"] == "failed"] == []
 
 
-def test_allowed_requests_pass(site: Site) -> None:
-    """An agent with the options of `status` reaches what the rules allow, public or private."""
-    private = ("origin", site.origin.address("clawker-egress"))
-    for url in ALLOWED:
-        answer = site.agent.get(url)
-        assert answer.ok, (url, answer.last)
-        seen = json.loads(answer.last["body"])
-        assert (seen["name"], seen["address"]) == (("world", WORLD) if "pub.test" in url else private), url
-
-
 @pytest.mark.parametrize("how", ["name", "alias"])
 def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
     """It is open and gets no request by Envoy, `agent run` refuses it, and without it the host is served again."""
