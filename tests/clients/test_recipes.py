@@ -17,14 +17,13 @@ from devkit.clients.site import Site, Surroundings, site
 from devkit.stacks import CHECKOUT, environment
 
 SHARERS = 100  # as in `test_clients.py`
-PAGES = ("claude-code", "compose", "devcontainer", "ci", "watch")
+PAGES = ("claude-code", "compose", "devcontainer", "ci")
 ALLOWED, REFUSED = "https://api.example.com/hello", "https://elsewhere.example.com/hello"
 ASK = f"curl -sS {ALLOWED}; curl -sS {REFUSED} || echo refused"
 """What an agent does that is allowed one of two names."""
 
 PROGRAMS = {
     "clawker-fw": f'exec {shlex.quote(sys.executable)} -m clawker_fw "$@"',
-    "sudo": 'exec "$@"',
     "docker": """if [ "$1" != compose ]; then exec "$DOCKER" "$@"; fi
 shift
 set -- "$IMAGE" docker-compose "$@"
@@ -61,18 +60,17 @@ class Desk:
         done = subprocess.run(
             ["sh", "-euc", script],
             cwd=self.folder,
-            env=self.environment(**variables),
+            env=environment(
+                **{"DOCKER_HOST": self.site.engine.host, "IMAGE": self.site.image, **variables},
+                PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                DOCKER=_docker(),
+            ),
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-    def environment(self, **variables: str) -> dict[str, str]:
-        """Return the environment of the reader's shell."""
-        own = {"DOCKER_HOST": self.site.engine.host, "IMAGE": self.site.image, **variables}
-        return environment(**own, PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}", DOCKER=_docker())
 
     def follow(self, section: str, **variables: str) -> str:
         """Take the first settings file of a section, and type its commands."""
