@@ -58,8 +58,8 @@ def test_open_connections_live_on_until_they_end(kept: Firewall, peers: Peers) -
     outcome = kept.draining("30s").call("run", "--force-recreate").expect()
     assert re.search(r"connections? cut", outcome.err) is None, outcome.err
     assert download.finish().last["ok"]
-    kept = secure.finish().last
-    assert (kept["failed"], kept["connections"]) == (0, 1)
+    summary = secure.finish().last
+    assert (summary["failed"], summary["connections"]) == (0, 1)
     assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
 
 
