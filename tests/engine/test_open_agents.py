@@ -43,14 +43,14 @@ def test_whoever_shares_something_of_a_sibling_is_open(
 
     So is who joins an agent or another network later; `test_agents.py` has what a container is created with.
     """
-    envoy = f"{shared.project}-envoy"
-    processes = start(pid_mode=f"container:{envoy}")
     agent = start()
     joined = start(network_mode=f"container:{agent}", dns=None, pid_mode="host")
     wanderer = start()
     docker.connect_container_to_network(wanderer, f"{shared.project}-egress")
     assert shared.call("drift").code == 1
     assert shared.current()
+    envoy = f"{shared.project}-envoy"
+    processes = start(pid_mode=f"container:{envoy}")
     friend = start(pid_mode=f"container:{docker.inspect_container(agent)['Name'].removeprefix('/')}")
     second = start(pid_mode=f"container:{processes}")
     files = start(volumes_from=[f"{envoy}:ro"])
