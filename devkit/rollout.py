@@ -5,7 +5,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +40,10 @@ _PATIENCE = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """How a rollout went: the state in which it ended, its duration, and its tasks in the order of their start."""
+    """How a rollout went: the state in which it ended, and its tasks in the order of their start."""
 
     state: str
     message: str
-    seconds: float
     tasks: tuple[Any, ...]
 
     @property
@@ -99,15 +97,14 @@ class Fleet:
         """Deploy the example with the settings and a release, and wait for the end of what that begins."""
         manager = self.swarm.manager
         before = self._update()
-        began = time.monotonic()
         self._deploy(manager, program_image.LATER if release else program_image.NAME)
         if before is None:
             until(lambda: len(self.running()) == len(self.swarm.nodes), _PATIENCE, every=0.2)
-            return Rolled("created", "", time.monotonic() - began, self._tasks())
+            return Rolled("created", "", self._tasks())
         until(lambda: (self._update() or before).get("StartedAt") != before.get("StartedAt"), _PATIENCE, every=0.2)
         until(lambda: (self._update() or {}).get("State") in _ENDS, _PATIENCE, every=0.2)
         ended = self._update() or {}
-        return Rolled(str(ended["State"]), str(ended["Message"]), time.monotonic() - began, self._tasks())
+        return Rolled(str(ended["State"]), str(ended["Message"]), self._tasks())
 
     def _deploy(self, manager: Node, image: str) -> None:
         settings = self.on(manager).settings

@@ -211,7 +211,7 @@ GROUPS = (
             "tests/programs/test_coredns.py",
             "tests/engine/test_failures.py",
             "tests/engine/test_commit.py",
-            "tests/engine/test_settings.py",
+            "tests/cli/test_watch.py",
             "tests/engine/test_bad_days.py",
             "go/internal/hot/good_test.go",
         ),

@@ -151,23 +151,14 @@ def test_notes_are_those_of_the_version() -> None:
         releases.notes(text, "1.1")
 
 
-@pytest.mark.parametrize(
-    ("tag", "unreleased", "error"),
-    [
-        ("v1.2.0", "", None),
-        ("v1.2.1", "", r"tag v1\.2\.1 is not v1\.2\.0"),
-        ("1.2.0", "", "is not v"),
-        ("v1.2.0", "\n- **Another.**\n", "unreleased changes"),
-    ],
-)
-def test_a_tag_fits_version_and_changelog(tag: str, unreleased: str, error: str | None) -> None:
+def test_a_tag_fits_version_and_changelog() -> None:
     """A tag for another version, or with changes that no section has, makes no release."""
-    text = CHANGELOG.format(unreleased=unreleased)
-    if error is None:
-        releases.check_tag(tag, text, "1.2.0")
-    else:
-        with pytest.raises(ValueError, match=error):
-            releases.check_tag(tag, text, "1.2.0")
+    text = CHANGELOG.format(unreleased="")
+    releases.check_tag("v1.2.0", text, "1.2.0")
+    with pytest.raises(ValueError, match=r"tag v1\.2\.1 is not v1\.2\.0"):
+        releases.check_tag("v1.2.1", text, "1.2.0")
+    with pytest.raises(ValueError, match="unreleased changes"):
+        releases.check_tag("v1.2.0", CHANGELOG.format(unreleased="\n- **Another.**\n"), "1.2.0")
 
 
 ACTIONLINT = ("github.com/rhysd/actionlint", "v1.7.12", "h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY=")

@@ -105,13 +105,13 @@ def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_installed_program_runs(installed: Path, host: str, clean_project: str, tmp_path: Path) -> None:
     """From an empty environment, the firewall is brought up and taken down."""
 
-    def program(*arguments: str, code: int = 0) -> str:
+    def program(*arguments: str) -> str:
         command = [str(installed), "--host", host, "--project", clean_project, *arguments]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
         outcome = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
-        assert outcome.returncode == code, outcome.stdout + outcome.stderr
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
         return str(outcome.stdout)
 
     assert program("--version").startswith("clawker-fw 0.")
@@ -119,7 +119,6 @@ def test_the_installed_program_runs(installed: Path, host: str, clean_project: s
     program("init")
     program("run")
     assert program("drift").splitlines()[0].startswith("current")
-    assert program("drift", "--format", "json", code=0)
     program("down")
 
 

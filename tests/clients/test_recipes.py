@@ -15,17 +15,15 @@ import pytest
 
 from devkit.clients.site import Site, Surroundings, site
 from devkit.stacks import CHECKOUT, environment
-from devkit.units import install_systemd, verify
-from devkit.waiting import until
 
-PAGES = ("claude-code", "compose", "devcontainer", "ci", "watch")
+SHARERS = 100  # as in `test_clients.py`
+PAGES = ("claude-code", "compose", "devcontainer", "ci")
 ALLOWED, REFUSED = "https://api.example.com/hello", "https://elsewhere.example.com/hello"
 ASK = f"curl -sS {ALLOWED}; curl -sS {REFUSED} || echo refused"
 """What an agent does that is allowed one of two names."""
 
 PROGRAMS = {
     "clawker-fw": f'exec {shlex.quote(sys.executable)} -m clawker_fw "$@"',
-    "sudo": 'exec "$@"',
     "docker": """if [ "$1" != compose ]; then exec "$DOCKER" "$@"; fi
 shift
 set -- "$IMAGE" docker-compose "$@"
@@ -62,18 +60,17 @@ class Desk:
         done = subprocess.run(
             ["sh", "-euc", script],
             cwd=self.folder,
-            env=self.environment(**variables),
+            env=environment(
+                **{"DOCKER_HOST": self.site.engine.host, "IMAGE": self.site.image, **variables},
+                PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                DOCKER=_docker(),
+            ),
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
-
-    def environment(self, **variables: str) -> dict[str, str]:
-        """Return the environment of the reader's shell."""
-        own = {"DOCKER_HOST": self.site.engine.host, "IMAGE": self.site.image, **variables}
-        return environment(**own, PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}", DOCKER=_docker())
 
     def follow(self, section: str, **variables: str) -> str:
         """Take the first settings file of a section, and type its commands."""
@@ -143,7 +140,6 @@ STATUS = "curl -sS -o /dev/null -w '%{http_code}\n' https://"
 CLAUDE = f"""
 echo "$ANTHROPIC_API_KEY $GH_TOKEN"
 pip install -q --target /tmp/p greeting; cd /tmp/p; python3 -c 'import greeting'
-cd /tmp; npm install -s greeting; node -e 'require("greeting")'
 {STATUS}api.github.com/repos/acme/widgets
 {STATUS}api.github.com/repos/acme/other
 {STATUS}github.com/acme/other/info/refs?service=git-upload-pack
@@ -153,7 +149,7 @@ curl -sS {REFUSED} || echo refused
 
 
 def test_a_claude_code_agent(desk: Desk) -> None:
-    """It installs packages from the presets' registries, has no token, and reaches one repository."""
+    """It installs a package from a preset's registry, has no token, and reaches one repository."""
     section = "With tokens that the agent never has"
     rules, secrets = blocks(section, "yaml")
     here = desk.folder / "claude"
@@ -262,42 +258,3 @@ def test_a_job_of_a_ci_system(desk: Desk) -> None:
         "failed\n"
     )
     assert "job-" not in desk.do("docker ps --all; docker network ls; docker volume ls")
-
-
-IN_ANOTHER_ETC = """
-mkdir upper work
-mount -t overlay -o lowerdir=/etc,upperdir=$PWD/upper,workdir=$PWD/work overlay /etc
-rm -f /etc/clawker-fw.yaml; cp clawker-fw.yaml /etc
-"""
-
-
-def test_under_systemd(desk: Desk, tmp_path: Path) -> None:
-    """The unit that is written is one for systemd, and what it starts keeps the stack current."""
-    install_systemd()
-    *steps, reload, enable = typed("As a service").splitlines()
-    desk.do("clawker-fw down --force")
-    here = Desk(desk.site, tmp_path, desk.authority)
-    (tmp_path / "bin").symlink_to(desk.folder / "bin")
-    (tmp_path / "clawker-fw.yaml").write_text(blocks("Docker Compose", "yaml")[0])
-    script = "\n".join([IN_ANOTHER_ETC, *steps])
-    here.do(f"unshare --mount sh -euc {shlex.quote(script)}")
-    (unit,) = (tmp_path / "upper" / "systemd" / "system").glob("*.service")
-    assert [reload, enable] == ["sudo systemctl daemon-reload", f"sudo systemctl enable --now {unit.stem}"]
-    assert verify(unit, "system") == (0, "")
-    settings = dict(line.split("=", 1) for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
-    command = f"mount -t overlay -o lowerdir=$PWD/upper:/etc overlay /etc; exec {settings['ExecStart']}"
-    watcher = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-euc", command],
-        cwd=tmp_path,
-        env=here.environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = watcher.stderr
-        assert said
-        until(lambda: "current" in said.readline())
-    finally:
-        watcher.terminate()
-        watcher.communicate(timeout=30)
-    assert watcher.returncode == 0

@@ -28,21 +28,16 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
     return sorted(name for each in found for name in each["Names"])
 
 
-@pytest.fixture(scope="module")
-def restarted(private: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Firewall:
-    """A stack on an engine that may be restarted."""
-    firewall = Firewall(private.host, "restarted", tmp_path_factory.mktemp("restarted"))
+def test_an_engine_that_restarts_in_the_middle(private: PrivateEngine, tmp_path: Path) -> None:
+    """The run succeeds or ends with an error of the engine, and the next one makes everything current.
+
+    `tests/unit/test_sweep.py` has an engine that fails at every other moment.
+    """
+    firewall = Firewall(private.host, "restarted", tmp_path)
     firewall.write("a.test")
-    return firewall
-
-
-@pytest.mark.parametrize("moment", ["create and start", "take the service address"])
-def test_an_engine_that_restarts_in_the_middle(moment: str, private: PrivateEngine, restarted: Firewall) -> None:
-    """The run succeeds or ends with an error of the engine, and the next one makes everything current."""
-    firewall = restarted
     firewall.run()
     process = firewall.draining("1").start("run", "--force-recreate")
-    read_until_done(process, moment)
+    read_until_done(process, "take the service address")
     private.restart()
     _, err = process.communicate(timeout=120)
     assert process.returncode in {0, 4, 5}
@@ -215,13 +210,13 @@ def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peer
     assert firewall.current()
 
 
-@pytest.mark.parametrize("end", ["egress", "net"])
-def test_a_network_that_went_while_who_was_on_it_was_stopped(end: str, kept: Firewall, docker: APIClient) -> None:
-    """As by `docker network prune`. A stopped container looks for its former network by id."""
+def test_networks_that_went_while_who_was_on_them_was_stopped(kept: Firewall, docker: APIClient) -> None:
+    """As by `docker network prune`. A stopped container looks for its former networks by id."""
     before = names(docker, kept)
     for sibling in ("envoy", "coredns"):
         docker.stop(kept.container(sibling), timeout=5)
-    docker.remove_network(f"{kept.project}-{end}")
+    for end in ("egress", "net"):
+        docker.remove_network(f"{kept.project}-{end}")
     assert kept.call("run").code == 0
     assert kept.current()
     assert names(docker, kept) == before
@@ -255,23 +250,3 @@ def test_a_subnet_that_another_network_has(firewall: Firewall, peers: Peers, doc
     firewall.write("a.test")
     firewall.run()
     assert firewall.current()
-
-
-def test_a_replacement_that_is_removed_while_it_is_verified(kept: Firewall, docker: APIClient) -> None:
-    """The old siblings keep serving, and the run reports the failure."""
-    before = {sibling: docker.inspect_container(kept.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
-    process = kept.draining("1").start("run", "--force-recreate")
-
-    def removed() -> bool:
-        with suppress(errors.APIError):  # not made yet
-            docker.remove_container(f"{kept.container('envoy')}-next", force=True, v=True)
-            return True
-        return False
-
-    until(removed, every=0.01)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode in {4, 5}, err
-    assert "Traceback" not in err
-    assert {name: docker.inspect_container(kept.container(name))["Id"] for name in before} == before
-    assert names(docker, kept) == [f"/{kept.project}-coredns", f"/{kept.project}-envoy"]
-    assert kept.current()

@@ -70,23 +70,3 @@ def test_what_was_put_into_a_stopped_resolver_is_never_served(
     until(lambda: agent.ask("resolve", "a.test").ok)
     assert agent.ask("resolve", "evil.test").last["rcode"] == "NXDOMAIN"
     until(up.current)
-
-
-def test_a_resolver_without_anything_proven_does_not_start(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """If neither the files nor their copies are proven, nothing is served, and `run` replaces the container."""
-    agent = up.agent(peers)
-    hand = Hand(docker, up, peers)
-    coredns = up.container("coredns")
-    assert agent.ask("resolve", "a.test").ok
-    docker.stop(coredns)
-    for path in (POLICY, f"good/{POLICY}"):
-        hand.write(
-            "coredns", path, b'{"ttl":1,"addresses":{"envoy":"10.1.1.1"},"names":{"evil.test":{"at":"envoy"}}}'
-        )
-    docker.start(coredns)
-    words = "the hot files are not what was committed"
-    until(lambda: words in docker.logs(coredns).decode())
-    assert not agent.ask("resolve", "evil.test").ok
-    up.run()
-    assert agent.ask("resolve", "a.test").ok
-    assert up.current()

@@ -36,41 +36,21 @@ def reasons(firewall: Firewall) -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def test_each_agent_is_judged_by_what_the_engine_says(
-    shared: Firewall, docker: APIClient, start: Callable[..., str]
-) -> None:
-    """What opens a way is found in the records of a real engine, and nothing else is."""
-    fine = start()
-    weak = start(cap_drop=[])
-    joined = start(network_mode=f"container:{fine}", dns=None, pid_mode="host")
-    loose = start(
-        cap_add=["NET_ADMIN"],
-        dns=None,
-        pid_mode="host",
-        devices=["/dev/null:/dev/null:rwm"],
-        sysctls={"net.ipv6.conf.all.disable_ipv6": "0"},
-        binds=["/var/run:/host:ro"],
-    )
-    wanderer = start()
-    docker.connect_container_to_network(wanderer, f"{shared.project}-egress")
-    assert reasons(shared) == {
-        fine: ("fenced", []),
-        weak: ("weak", ["raw-packets"]),
-        joined: ("open", ["host-pid"]),
-        loose: ("open", ["dns", "ipv6", "capability", "device", "engine", "host-pid"]),
-        wanderer: ("open", ["network"]),
-    }
-    assert shared.call("drift").code == 1
-    assert shared.current()
-
-
 def test_whoever_shares_something_of_a_sibling_is_open(
     shared: Firewall, docker: APIClient, start: Callable[..., str]
 ) -> None:
-    """Its network, its processes, its files, also at second hand and from elsewhere, its clock; a log is told."""
+    """Its network, its processes, its files, also at second hand and from elsewhere, its clock; a log is told.
+
+    So is who joins an agent or another network later; `test_agents.py` has what a container is created with.
+    """
+    agent = start()
+    joined = start(network_mode=f"container:{agent}", dns=None, pid_mode="host")
+    wanderer = start()
+    docker.connect_container_to_network(wanderer, f"{shared.project}-egress")
+    assert shared.call("drift").code == 1
+    assert shared.current()
     envoy = f"{shared.project}-envoy"
     processes = start(pid_mode=f"container:{envoy}")
-    agent = start()
     friend = start(pid_mode=f"container:{docker.inspect_container(agent)['Name'].removeprefix('/')}")
     second = start(pid_mode=f"container:{processes}")
     files = start(volumes_from=[f"{envoy}:ro"])
@@ -80,6 +60,8 @@ def test_whoever_shares_something_of_a_sibling_is_open(
     logging = start(log_config={"type": "gelf", "config": {"gelf-address": "udp://127.0.0.1:12201"}})
     assert reasons(shared) == {
         agent: ("fenced", []),
+        joined: ("open", ["host-pid"]),
+        wanderer: ("open", ["network"]),
         friend: ("fenced", []),
         processes: ("open", ["sibling-processes"]),
         second: ("open", ["sibling-processes"]),

@@ -1,13 +1,13 @@
 """The page on which an agent reads what was refused to it, on a real stack."""
 
 import json
-import threading
 from typing import Any
 
 from clawker_fw.rules.own_page import PAGE
 from devkit.firewall import Firewall
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
+from tests.engine.test_denials import refused
 
 _WITHIN = 0.25
 """Seconds between two pages: an agent gets five in a second, and some more at once."""
@@ -28,10 +28,7 @@ def names(found: dict[str, Any]) -> set[tuple[str, str, str | None, int]]:
 
 def is_refused(agent: Peer) -> set[tuple[str, str, str | None, int]]:
     """Have something refused over DNS, TLS and HTTP and at a closed port, and return what the page has to name."""
-    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
-    assert agent.get("https://h.test/").kind == "denied"
-    assert agent.get("http://a.test/").last["status"] == 403
-    assert agent.get("https://a.test:8443/").kind == "connect-refused"
+    refused(agent)
     return {
         ("coredns", "dns", "denied.test", 53),
         ("envoy", "tls", "h.test", 443),
@@ -85,26 +82,3 @@ def test_who_gets_the_address_of_another_learns_nothing(shared: Firewall, module
     assert (found["agent"], names(found), found["more"]) == (address, set(), 0)
     assert later.get("https://own.test/").kind == "dns-nxdomain"
     until(lambda: names(page(later)) == {("coredns", "dns", "own.test", 53)}, every=_WITHIN)
-
-
-def test_the_page_is_there_while_siblings_are_replaced(shared: Firewall, module_peers: Peers) -> None:
-    """While both siblings are replaced, every request for the page is answered; it says since when it knows."""
-    agent = shared.agent(module_peers)
-    before = page(agent)["since"]
-    ended, answers = threading.Event(), []
-
-    def read() -> None:
-        while not ended.wait(_WITHIN):
-            answers.append(agent.get(f"http://{PAGE}/").last)
-
-    reading = threading.Thread(target=read)
-    reading.start()
-    try:
-        shared.run("--force-recreate")
-    finally:
-        ended.set()
-        reading.join()
-    assert [each for each in answers if each["status"] != 200] == []
-    after = page(agent)["since"]
-    assert all(after[sibling] > before[sibling] for sibling in ("coredns", "envoy"))
-    assert shared.current()

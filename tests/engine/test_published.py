@@ -3,8 +3,8 @@
 import json
 import secrets
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 
@@ -133,9 +133,9 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
     assert site.clean()
 
 
-def test_a_relay_carries_nothing_outwards(site: Site, web: str) -> None:
+@pytest.mark.usefixtures("web")
+def test_a_relay_carries_nothing_outwards(site: Site) -> None:
     """It has no route but to its two networks, and an agent gets nothing of it but a refusal."""
-    del web
     (name,) = site.relays()
     inside = site.docker.inspect_container(name)
     networks = inside["NetworkSettings"]["Networks"]
@@ -176,9 +176,9 @@ def test_relays_are_kept_apart(site: Site, web: str) -> None:
     site.firewall.run()
 
 
-def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site, web: str) -> None:
+@pytest.mark.usefixtures("web")
+def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site) -> None:
     """Else one agent could fill the table of connections of the engine's machine. Other networks have it do so."""
-    del web
 
     def tracked() -> str:
         return site.engine.run_in_network(["sysctl", "-n", BRIDGED]).stdout.strip()
@@ -193,22 +193,16 @@ def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site, web:
         site.engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=0"])
 
 
-def test_replaced_siblings_cut_nothing(site: Site, web: str) -> None:
+@pytest.mark.usefixtures("web")
+def test_replaced_siblings_cut_nothing(site: Site) -> None:
     """A connection through the relay goes on while both siblings are replaced."""
-    del web
-    lines: list[str] = []
-
-    def load() -> None:
-        said = site.asked("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
-        lines.extend(said.splitlines())
-
+    load = ("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
     (relay,) = site.relays()
     before = site.docker.inspect_container(relay)["Id"]
-    loading = threading.Thread(target=load)
-    loading.start()
-    site.firewall.draining("0").run("--force-recreate")
-    loading.join()
-    last = json.loads(lines[-1])
+    with ThreadPoolExecutor() as pool:
+        loading = pool.submit(site.asked, *load)
+        site.firewall.draining("0").run("--force-recreate")
+    last = json.loads(loading.result().splitlines()[-1])
     assert last["requests"] > 100
     assert (last["failed"], last["connections"], last["polite_closes"]) == (0, 1, 0), json.dumps(last)
     assert site.docker.inspect_container(relay)["Id"] == before

@@ -20,12 +20,6 @@ def loading(firewall: Firewall, peers: Peers, rate: int) -> Peer:
     return agent
 
 
-@pytest.fixture
-def up(kept: Firewall) -> Firewall:
-    """A stack that is up and current, and that each test leaves so."""
-    return kept
-
-
 @pytest.fixture(scope="module")
 def origin(shared: Firewall, module_peers: Peers) -> Peer:
     """An origin with the allowed names."""
@@ -33,48 +27,48 @@ def origin(shared: Firewall, module_peers: Peers) -> Peer:
 
 
 @pytest.mark.usefixtures("origin")
-def test_rules_change_under_load(up: Firewall, peers: Peers) -> None:
+def test_rules_change_under_load(kept: Firewall, peers: Peers) -> None:
     """Adding and removing a rule does not disturb requests for others."""
-    before = up.settings.read_text()
-    agent = loading(up, peers, 50)
+    before = kept.settings.read_text()
+    agent = loading(kept, peers, 50)
     for number in range(5):
-        up.write(
+        kept.write(
             {"dst": "a.test", "allow_private": True},
             {"dst": "h.test", "proto": "http", "allow_private": True},
             {"dst": f"new{number}.test", "port": 8000 + number},
         )
-        up.call("reload").expect()
-    status = up.status()
+        kept.call("reload").expect()
+    status = kept.status()
     assert (status["live_rules"], status["other_rules"]) == (3, False)
-    up.settings.write_text(before)
-    assert up.status()["other_rules"] is True
-    up.call("reload").expect()
-    assert up.status()["other_rules"] is False
+    kept.settings.write_text(before)
+    assert kept.status()["other_rules"] is True
+    kept.call("reload").expect()
+    assert kept.status()["other_rules"] is False
     summary = agent.stop().last
     assert summary["failed"] == 0, json.dumps(summary)
 
 
 @pytest.mark.usefixtures("origin")
-def test_open_connections_live_on_until_they_end(up: Firewall, peers: Peers) -> None:
+def test_open_connections_live_on_until_they_end(kept: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
-    download = up.agent(peers, "get", "https://a.test/bytes?seconds=8&rate=200000", "--timeout", "1m")
-    secure = up.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
-    plain = up.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
+    download = kept.agent(peers, "get", "https://a.test/bytes?seconds=8&rate=200000", "--timeout", "1m")
+    secure = kept.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
+    plain = kept.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
     until(lambda: secure.said() and plain.said())
-    outcome = up.draining("30s").call("run", "--force-recreate").expect()
+    outcome = kept.draining("30s").call("run", "--force-recreate").expect()
     assert re.search(r"connections? cut", outcome.err) is None, outcome.err
     assert download.finish().last["ok"]
-    kept = secure.finish().last
-    assert (kept["failed"], kept["connections"]) == (0, 1)
+    summary = secure.finish().last
+    assert (summary["failed"], summary["connections"]) == (0, 1)
     assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
 
 
 @pytest.mark.usefixtures("origin")
-def test_a_drain_ends_at_its_timeout(up: Firewall, peers: Peers, docker: APIClient) -> None:
+def test_a_drain_ends_at_its_timeout(kept: Firewall, peers: Peers, docker: APIClient) -> None:
     """A connection that does not end is cut after `drain_timeout`, and the answer says so."""
-    download = up.agent(peers, "get", "https://a.test/bytes?seconds=60&rate=10000", "--timeout", "1m")
-    old = docker.inspect_container(up.container("envoy"))["Id"]
-    outcome = up.draining("2s").run("--force-recreate")
+    download = kept.agent(peers, "get", "https://a.test/bytes?seconds=60&rate=10000", "--timeout", "1m")
+    old = docker.inspect_container(kept.container("envoy"))["Id"]
+    outcome = kept.draining("2s").run("--force-recreate")
     assert [each["note"] for each in outcome.json["notes"]] == ["1 connection cut"]
     assert not download.finish().last["ok"]
     assert old not in {each["Id"] for each in docker.containers(all=True)}

@@ -1,7 +1,5 @@
 """Engines over ssh: a real sshd on loopback, and the user's own `ssh`."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +10,6 @@ import pytest
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl import HelperReader
-from devkit.engines import install_client
 from devkit.firewall import Firewall
 from devkit.sshd import Door, sshd
 
@@ -72,24 +69,14 @@ def test_many_questions_at_once(shared: Firewall, door: Door, host: str, monkeyp
         assert [each.result().live for each in probing] == [live[name] for name in asked]
 
 
-def test_ssh_by_context(shared: Firewall, door: Door, tmp_path: Path) -> None:
-    """A context and `DOCKER_HOST` may have an ssh address."""
-    install_client()
-    environment = {**os.environ, **door.variables, "DOCKER_CONFIG": str(tmp_path)}
-    create = ["docker", "context", "create", "far", "--docker", f"host={door.address}"]
-    subprocess.run(create, env=environment, check=True, capture_output=True, timeout=60)
-    for said in ({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "far"}, {"DOCKER_HOST": door.address}):
-        assert replace(shared, host="", variables={**door.variables, **said}).current()
-    assert door.logins() == 2
-
-
 def test_what_ssh_says_is_told(firewall: Firewall, door: Door, host: str, tmp_path: Path) -> None:
     """For an unknown host, a refused key and a machine without docker, ssh's own error is shown."""
     stranger = replace(far(firewall, door), host=door.address.replace("root@", "nobody@"))
     assert "Permission denied" in _unreachable(stranger)
     (door.log.parent / "known").write_text("")
     assert "Host key verification failed" in _unreachable(far(firewall, door))
-    with sshd(host, _folder(tmp_path, "bare"), path="/nowhere") as other:
+    (tmp_path / "bare").mkdir()
+    with sshd(host, tmp_path / "bare", path="/nowhere") as other:
         assert "docker" in _unreachable(far(firewall, other))
 
 
@@ -98,9 +85,3 @@ def _unreachable(firewall: Firewall) -> str:
     assert "error[engine-unreachable]" in error
     assert firewall.host in error
     return error
-
-
-def _folder(parent: Path, name: str) -> Path:
-    made = parent / name
-    made.mkdir()
-    return made

@@ -6,8 +6,6 @@ There are two, and a third one where `--thorough` has one fail.
 import json
 import os
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,16 +51,10 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(figure: str) -> None:
-    """Print a figure, for whoever runs pytest with `-s`."""
-    sys.stdout.write(f"{figure}\n")
-
-
 def test_every_node_becomes_current(fleet: Fleet) -> None:
     """A service that was deployed runs on each node, and is healthy where the stack is proven to be current."""
     fleet.load()
     created = fleet.deploy()
-    told(f"all are current {created.seconds:.1f} s after the service was created")
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), node.name
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
@@ -120,24 +112,6 @@ def _fill(node: Node, left: int) -> Path:
     return path
 
 
-@pytest.mark.thorough
-def test_a_full_node_stops_a_rollout(fleet: Fleet, later: Path) -> None:
-    """A release that one node has no room for goes nowhere: the others go back, and the swarm names the node."""
-    small = fleet.swarm.nodes[SMALL]
-    filling = _fill(small, 100 << 20)
-    with pytest.raises(AssertionError, match=r"on node3: (.|\n)*no space left on device"):
-        fleet.load(later)
-    rolled = fleet.deploy(later)
-    assert rolled.state == "rollback_completed", rolled
-    failed = re.findall(
-        r"^(node\d) Shutdown Rejected .*(No such image.*)$", fleet.swarm.told(SERVICE), re.MULTILINE
-    )
-    assert {name for name, _ in failed} == {small.name}, fleet.swarm.told(SERVICE)
-    for node in fleet.swarm.nodes:
-        assert fleet.on(node).current(), f"{node.name} is not as before"
-    filling.unlink()
-
-
 def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
     """A release and a rule that have changed reach one node after the other, and no agent notices."""
     fleet.load(later)
@@ -146,7 +120,6 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     fleet.on(fleet.swarm.manager).write(*RULES, ADDED, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
-    told(f"all have another release and other rules after {rolled.seconds:.1f} s")
     assert rolled.was_ring_by_ring, rolled.tasks
     assert len(configs_of(fleet) - before) == 1
     for node in fleet.swarm.nodes:
@@ -155,22 +128,6 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
     for name, summary in fleet.take_load().items():
         assert summary["failed"] == 0, (name, summary)
         assert summary["sent"] > 100, (name, summary)
-
-
-@pytest.mark.thorough
-@pytest.mark.alone
-def test_a_rule_alone(fleet: Fleet, later: Path) -> None:
-    """A rule that has changed is live on all nodes soon, without a new container and without a failed request."""
-    fleet.put_load()
-    siblings = [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes]
-    fleet.on(fleet.swarm.manager).write(*RULES, **SUBNET, **DRAIN)
-    rolled = fleet.deploy(later)
-    told(f"all have another rule after {rolled.seconds:.1f} s")
-    assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
-    assert [node.docker.inspect_container("clawker-envoy")["Id"] for node in fleet.swarm.nodes] == siblings
-    assert all(fleet.on(node, later).current() for node in fleet.swarm.nodes)
-    for name, summary in fleet.take_load().items():
-        assert summary["failed"] == 0, (name, summary)
 
 
 @pytest.mark.thorough
@@ -188,18 +145,15 @@ def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     until(lambda: "Down" in others[0].call("node", "ls", "--format", "{{.Status}}"), 60, every=0.5)
     for node in others:
         assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"], node.name
-    fleet.on(others[0]).write(*RULES, ADDED, **SUBNET, **DRAIN)
+    fleet.on(others[0]).write(*RULES, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
-    told(f"the others have another rule after {rolled.seconds:.1f} s")
     assert rolled.nodes >= {each.id for each in others}
     assert all(fleet.on(node, later).current() for node in others)
 
     assert all((dead.engine.root / "proc" / str(each)).exists() for each in enforcing), "its siblings have ended"
     dead.engine.start()
-    began = time.monotonic()
     until(lambda: fleet.running() == {each.id for each in fleet.swarm.nodes}, 120, every=0.5)
-    told(f"the one that was away is current {time.monotonic() - began:.1f} s after its engine has started")
     assert fleet.on(dead, later).current()
     fleet.agents.pop(dead.name)  # its names are asked of its engine: none had an answer meanwhile
     for name, summary in fleet.take_load().items():

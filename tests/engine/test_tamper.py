@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, suppress
-from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,8 @@ from docker import APIClient
 
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import EngineFacts
 from clawker_fw.stack import labels
-from clawker_fw.stack.envoy.sibling import configuration
-from clawker_fw.stack.envoy.telemetry import Serving
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.topology import Addressing
 from devkit import stacks
 from devkit.engines import OTHER_RUNTIME
 from devkit.firewall import Firewall, Outcome, upgraded
@@ -133,30 +128,6 @@ def test_health_says_what_agents_see(hand: Hand) -> None:
     until(lambda: health() == "healthy")
 
 
-def test_a_process_that_serves_an_older_config(hand: Hand) -> None:
-    """Right files on disk prove nothing, because Envoy is asked what it has loaded."""
-    firewall = hand.firewall
-    before = firewall.settings.read_text()
-    firewall.write("other.test")
-    facts: EngineFacts = connect(firewall.host, None, {}).facts()
-    wanted = stacks.blueprint(facts, "other.test", project=firewall.project)
-    networks = [hand.docker.inspect_network(f"{firewall.project}-{name}") for name in ("net", "egress")]
-    agents, egress = (IPv4Network(each["IPAM"]["Config"][0]["Subnet"]) for each in networks)
-    places = Addressing(agents, egress)
-    envoy = hand.inspect(ENVOY)["NetworkSettings"]["Networks"][f"{firewall.project}-net"]["IPAddress"]
-    slot = 0 if str(places.envoy(0)) == envoy else 1
-    addresses, idle = places.envoy_addresses(slot), wanted.settings.limits.idle
-    for path, file in configuration(Serving(wanted.policy, addresses, idle)).items():
-        hand.write(ENVOY, path, file.content, like=file)  # without a word to Envoy
-    findings = {finding for finding in firewall.drift().findings if finding[0] == ENVOY}
-    live = {(finding[1], finding[2]) for finding in findings}
-    assert live == {("live", "listeners"), ("live", "routes"), ("hot", "state/committed.json")}
-    firewall.run()
-    assert firewall.current()
-    firewall.settings.write_text(before)
-    firewall.run()
-
-
 def test_many_rules_are_proven_as_well(hand: Hand) -> None:
     """Of thousands of rules, one that Envoy has loaded from another file is found, and closed."""
     firewall, file = hand.firewall, "hot/lds/listeners.json"
@@ -205,10 +176,6 @@ def _change_coredns(release: Release) -> None:
         stacks.change_file(program, lambda content: content + b"\0")
 
 
-def _change_code(release: Release) -> None:
-    stacks.change_file(release.package / "stack/coredns.py", lambda text: text + b"# another build\n")
-
-
 CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
     stacks.change_corefile: (COREDNS, "boot", "boot/Corefile"),
     stacks.change_bootstrap: (ENVOY, "boot", "boot/bootstrap.json"),
@@ -219,31 +186,27 @@ CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
 """Changes of a release, and what is found of each by content."""
 
 
-def test_upgrades(shared: Firewall, docker: APIClient, tmp_path: Path) -> None:
+def test_upgrades(hand: Hand, tmp_path: Path) -> None:
     """Other content is found in its layer as an upgrade, and one `run` applies it with two new containers.
 
-    So does a release of other code alone. Each container has a record of why. Then the former release is applied.
+    Each container has a record of why. Then the former release is applied.
     """
-    release, newer = stacks.copied_release(tmp_path), upgraded(shared, tmp_path)
-    for changes in (CONTENT, {_change_code: None}):
-        for change in changes:
-            change(release)
-        findings = newer.drift().findings
-        assert {finding[3] for finding in findings} == {"upgrade"}
-        by_content = {finding for finding in findings if finding[1] != "labels"}
-        assert by_content == {(*found, "upgrade", "replace") for found in changes.values() if found}
-        assert {finding[0] for finding in findings if finding[2] == labels.STACK_BUILD_SHA} == {ENVOY, COREDNS}
-        before = _ids(docker, shared)
-        outcome = newer.draining("1").call("--log-format", "json", "run").expect()
-        assert set(before).isdisjoint(_ids(docker, shared))
-        records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
-        drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
-        assert [each["container"] for each in drifted] == [shared.container(ENVOY), shared.container(COREDNS)]
-        assert all(each["running_stack_build_sha"] != each["desired_stack_build_sha"] for each in drifted)
-        assert newer.current()
-    shared.draining("1").run()
-    assert shared.current()
-
-
-def _ids(docker: APIClient, firewall: Firewall) -> Sequence[str]:
-    return [str(docker.inspect_container(firewall.container(sibling))["Id"]) for sibling in (ENVOY, COREDNS)]
+    firewall = hand.firewall
+    release, newer = stacks.copied_release(tmp_path), upgraded(firewall, tmp_path)
+    for change in CONTENT:
+        change(release)
+    findings = newer.drift().findings
+    assert {finding[3] for finding in findings} == {"upgrade"}
+    by_content = {finding for finding in findings if finding[1] != "labels"}
+    assert by_content == {(*found, "upgrade", "replace") for found in CONTENT.values()}
+    assert {finding[0] for finding in findings if finding[2] == labels.STACK_BUILD_SHA} == {ENVOY, COREDNS}
+    before = containers(hand)
+    outcome = newer.draining("1").call("--log-format", "json", "run").expect()
+    assert all(before[sibling].isdisjoint(after) for sibling, after in containers(hand).items())
+    records = [json.loads(line) for line in outcome.err.splitlines() if line.startswith("{")]
+    drifted = [each for each in records if each["event"] == "firewall_container_spec_drift"]
+    assert [each["container"] for each in drifted] == [firewall.container(ENVOY), firewall.container(COREDNS)]
+    assert all(each["running_stack_build_sha"] != each["desired_stack_build_sha"] for each in drifted)
+    assert newer.current()
+    firewall.draining("1").run()
+    assert firewall.current()

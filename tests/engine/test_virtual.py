@@ -9,7 +9,6 @@ from devkit.waiting import until
 PORT = "9000"
 NAMES = ("one.test", "two.test")
 OPAQUE = tuple({"dst": name, "proto": "tcp", "port": int(PORT), "allow_private": True} for name in NAMES)
-DATAGRAMS = tuple({**rule, "proto": "udp", "port": 5300} for rule in OPAQUE)
 
 
 def address(agent: Peer, name: str) -> str:
@@ -25,7 +24,6 @@ def asked(agent: Peer, name: str, *options: str) -> Answer:
 
 def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
     """Through changes of the rules, a restart and a replacement; and a removed rule closes its address at once."""
-    before = up.settings.read_text()
     for name in NAMES:
         up.origin(peers, [name], "--https", PORT, "--name", name)
     agent = up.agent(peers)
@@ -64,46 +62,3 @@ def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
     assert asked(agent, "one.test").kind == "dns-nxdomain"
     assert asked(agent, "one.test", "--connect", f"{kept}:{PORT}").kind == "connect-refused"
     assert asked(agent, "two.test").ok
-    up.settings.write_text(before)
-    up.call("reload").expect()
-
-
-def test_sessions_over_udp(up: Firewall, peers: Peers) -> None:
-    """One keeps the port that it comes from while other rules change, and ends with its own rule."""
-    before = up.settings.read_text()
-    hosts = {name: _answering(up, peers, name) for name in NAMES}
-    agent = up.agent(peers)
-    up.write(*DATAGRAMS)
-    up.call("reload").expect()
-    up.drift().expect()
-    for name in NAMES:
-        place = f"{address(agent, name)}:5300"
-        until(lambda: agent.ask("resolve", name, "--timeout", "1s", "--server", place).ok)  # noqa: B023 - at once
-        up.agent(peers, "inundate", name, "--server", place, "--pause", "50ms", "--seconds", "600")
-    one, two = hosts.values()
-    until(lambda: min(len(one.said()), len(two.said())) > 20)
-    known = {name: _sources(host) for name, host in hosts.items()}
-    for changed in (OPAQUE, ({"dst": "b.test"}, {**DATAGRAMS[0], "dst": "other.test"})):
-        up.write(*changed, *DATAGRAMS)
-        up.call("reload").expect()
-    up.write(DATAGRAMS[1])
-    up.call("reload").expect()
-    ended, going = len(one.said()), len(two.said())
-    until(lambda: len(two.said()) > going + 20)
-    assert len(one.said()) == ended
-    assert {name: _sources(host) for name, host in hosts.items()} == known
-    assert up.current()
-    up.settings.write_text(before)
-    up.call("reload").expect()
-
-
-def _answering(up: Firewall, peers: Peers, name: str) -> Peer:
-    """Start a host that answers queries for its name, and says from where each came."""
-    options = ("--listen", "0.0.0.0:5300", "--verbose", "--zone", f"{name}=192.0.2.1")
-    host = peers.start("dns", *options, network=f"{up.project}-egress", aliases=[name])
-    until(host.said)
-    return host
-
-
-def _sources(host: Peer) -> set[str]:
-    return {each["from"] for each in host.said() if each["event"] == "query"}

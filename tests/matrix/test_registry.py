@@ -196,17 +196,6 @@ def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site)
     assert f"linux/{engine.facts().architecture}" in error.message
 
 
-def test_what_is_there_needs_no_registry(firewall: Firewall, site: Site, tmp_path: Path) -> None:
-    """Once the engine has an image, the registry is not needed."""
-    with faulty(site.open, "slow", tmp_path) as address:
-        there = site.references["coredns"].replace(site.open.address, address)
-        firewall.write("a.test", images={"coredns": there})
-        firewall.draining("1").run()
-    again = firewall.draining("1").run("--force-recreate").json["steps"]
-    assert [step["kind"] for step in again].count("create") == 2
-    assert not [step for step in again if "image" in step]
-
-
 def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: Site) -> None:
     """The old siblings keep serving: the pull precedes every replacement, and what does not start is taken back.
 
@@ -253,25 +242,6 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
     site.forget(reference)
 
 
-@pytest.mark.parametrize("section", ["credHelpers", "credsStore"])
-def test_credentials_from_a_helper(
-    section: str, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A credential helper is asked like by the docker CLI."""
-    said = json.dumps({"ServerURL": site.closed.address, "Username": USER, "Secret": PASSWORD})
-    helper = tmp_path / "docker-credential-test"
-    helper.write_text(f"#!/bin/sh\ncat >>{tmp_path}/asked\necho '{said}'\n")
-    helper.chmod(0o755)
-    chosen = {site.closed.address: "test"} if section == "credHelpers" else "test"
-    (tmp_path / "config.json").write_text(json.dumps({section: chosen}))
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with closing(connect(site.engine.host, None, {})) as engine:
-        pulled(engine, site.references["vault"])
-    assert (tmp_path / "asked").read_text() == site.closed.address
-    site.forget(site.references["vault"])
-
-
 def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failing credential helper is distinguished from a registry that refuses."""
     helper = tmp_path / "docker-credential-test"
@@ -307,13 +277,6 @@ def test_a_faulty_registry(fault: str, engine: DockerEngine, site: Site, tmp_pat
         error = refused(engine, site.references[fault].replace(site.open.address, address))
     assert error.code == BAD_DAYS[fault], error.context
     assert address in error.message
-
-
-def test_a_registry_that_is_not_there(engine: DockerEngine, site: Site) -> None:
-    """The error says that the engine contacts the registry, not this machine."""
-    error = refused(engine, site.references["broken"].replace(site.open.address, "127.0.0.1:5999"))
-    assert error.code == "image-not-pulled"
-    assert "127.0.0.1:5999, not this machine" in error.hint
 
 
 def test_a_registry_that_falls_silent(

@@ -17,7 +17,7 @@ from docker import APIClient, errors
 from clawker_fw.engine.shapes import hardware_address
 from clawker_fw.engine.translate import container_view
 from devkit import ignored
-from devkit.engines import PrivateEngine, install_client, private_engine
+from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Peer, Peers
@@ -135,14 +135,6 @@ def site(
         )
 
 
-def test_the_engine_is_of_its_kind(site: Site, request: pytest.FixtureRequest) -> None:
-    """It has the version and the firewall backend by which the kind is called."""
-    version, _, more = request.node.callspec.params["site"].partition("-")
-    assert site.docker.version()["Version"].startswith(version)
-    backend = site.docker.info().get("FirewallBackend") or {}  # engines before 28.1 have one only
-    assert backend.get("Driver", "iptables") == (more or "iptables")
-
-
 def test_up_from_nothing_is_current(site: Site) -> None:
     """Straight after the first run `drift` finds nothing, and a second run changes nothing."""
     found = site.firewall.drift().expect()
@@ -172,16 +164,6 @@ def test_what_users_can_try_themselves(site: Site) -> None:
     assert site.made() == before
     checks = site.firewall.call("doctor", "--format", "json").json["checks"]
     assert [each for each in checks if each["health"] == "failed"] == []
-
-
-def test_allowed_requests_pass(site: Site) -> None:
-    """An agent with the options of `status` reaches what the rules allow, public or private."""
-    private = ("origin", site.origin.address("clawker-egress"))
-    for url in ALLOWED:
-        answer = site.agent.get(url)
-        assert answer.ok, (url, answer.last)
-        seen = json.loads(answer.last["body"])
-        assert (seen["name"], seen["address"]) == (("world", WORLD) if "pub.test" in url else private), url
 
 
 @pytest.mark.parametrize("how", ["name", "alias"])
@@ -226,21 +208,6 @@ def test_no_other_way_out(site: Site) -> None:
     links = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     found = [each for link in links for each in link["addr_info"] if each["scope"] == "global"]
     assert [ip_network(f"{each['local']}/{each['prefixlen']}", strict=False) for each in found] == [agents]
-
-
-def test_docker_starts_agents(site: Site) -> None:
-    """What docker starts with the flags of `agent flags` is confined; without a stack, it starts nothing."""
-    install_client()
-    start = "docker run -d $(fw agent flags) $IMAGE /peer wait"
-    agent = site.peers.adopt(site.firewall.shell(start, IMAGE=site.peers.image).expect().out.strip())
-    assert not agent.may_forge()
-    assert agent.search_domains() == []
-    assert agent.get("https://pub.test/").ok
-    assert agent.get("https://denied.test/").kind == "dns-nxdomain"
-    before = site.made()
-    absent = Firewall(site.engine.host, "absent", site.firewall.folder)
-    assert "unknown flag" in absent.shell(start, IMAGE=site.peers.image).expect(125).err
-    assert site.made() == before
 
 
 def test_rules_change_live(site: Site) -> None:
