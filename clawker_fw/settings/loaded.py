@@ -18,7 +18,8 @@ class Loaded:
 
     `settings` are as they are written. `rules` are all rules, with those of presets, also those that have ended.
     `paths` are those of the settings file, if any, and of the files that it includes. `found` describes where it
-    was found; it is empty if the user named it. `digest` is one of the settings, however they are written.
+    was found; it is empty if the user named it. `digest` is one of the settings, however they are written, but for
+    `drain_timeout`: a stack does not depend on it, and one run may have another.
     """
 
     settings: Settings

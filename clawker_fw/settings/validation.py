@@ -100,7 +100,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
         rules,
         tuple(each.path for each in read),
         found,
-        hashlib.sha256(settings.model_dump_json().encode()).hexdigest(),
+        hashlib.sha256(settings.model_dump_json(exclude={"drain_timeout"}).encode()).hexdigest(),
         places,
         promises,
         tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),

@@ -44,7 +44,12 @@ func sendOn(socket int, link *net.Interface, hardware net.HardwareAddr, kind uin
 	return unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index})
 }
 
-// declareForge prints whether the frame was sent. Who hears it says whether that was of use.
+// forgeResult says whether the frame was sent. Who hears it says whether that was of use.
+type forgeResult struct {
+	OK    bool     `json:"ok"`
+	Error *failure `json:"error"`
+}
+
 func declareForge(flags *flag.FlagSet) action {
 	via := flags.String("via", "", "the `HARDWARE` address to send it to")
 	from := flags.String("from", "", "the `ADDRESS` that it says it comes from, of the same family")
@@ -61,7 +66,9 @@ func declareForge(flags *flag.FlagSet) action {
 		if to.Addr().Is4() {
 			kind = unix.ETH_P_IP
 		}
-		return attempt(out, func() error { return sendFrame(hardware, kind, udpPacket(source, to, payload)) })
+		err := sendFrame(hardware, kind, udpPacket(source, to, payload))
+		out.print(forgeResult{err == nil, failureOf(err)})
+		return err == nil, nil
 	}
 }
 

@@ -53,6 +53,16 @@ def test_the_example_is_the_defaults(write: Write) -> None:
     assert as_written(write(example())) == Settings(rules=())
 
 
+def test_another_drain_timeout_leaves_the_settings_the_same(write: Write) -> None:
+    """A run with one of its own has applied them, so a watcher goes on. Another setting makes a difference."""
+    path = write("rules: [{dst: a.test}]\n")
+    one, other, third = (
+        load_settings(path, variables).digest
+        for variables in ({}, {"CLAWKER_FW_DRAIN_TIMEOUT": "1s"}, {"CLAWKER_FW_LIMITS__IDLE": "1m"})
+    )
+    assert one == other != third
+
+
 def as_written(path: Path) -> Settings:
     """Return the settings of a file as they are written."""
     return load_settings(path, {}).settings
