@@ -53,6 +53,7 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
         ("fleet stack --parallelism 2", "examples/swarm/stack.yaml"),
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
+        ("denials --conformance", "denials --agent PROJECT-conformance"),
         ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
         ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
         ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),
