@@ -124,13 +124,13 @@ def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str
 
 
 def test_interrupted_once(kept: Firewall, docker: APIClient) -> None:
-    """Ctrl-C ends the current step, lists what is left, and exits with 130; the next run completes it."""
+    """Ctrl-C ends the current step, says what serves, and exits with 130; the next run completes it."""
     process = half_done_run(kept)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Finishing the current step, then stopping." in err
-    assert "  left: " in err
+    assert "The former envoy and coredns still serve." in err
     assert "Traceback" not in err
     assert kept.project + "-lock" not in str(_names(docker, kept))
     kept.draining("1").run()
