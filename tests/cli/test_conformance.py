@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw.diagnose.conformance import run
 from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.lock import holder, start_time
 from clawker_fw.stack.container import VOLUME
@@ -96,8 +97,11 @@ def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command
     assert "error[not-serving]" in outcome.err
 
 
-def test_a_container_of_somebody_else_is_left_alone(command: Command, memory: MemoryEngine) -> None:
-    """One of ours, from a trial that was killed, is removed."""
+def test_a_container_of_somebody_else_is_left_alone(
+    command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of ours, from a trial that was killed, is removed when no trial can still be under way."""
+    monkeypatch.setattr(run, "_WITHIN", 1.0)
     command("run")
     memory.attempted = HOLDING
     image = memory.inside("clawker-coredns").image
