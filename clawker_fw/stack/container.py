@@ -329,6 +329,8 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules) -> File:
     return public(json.dumps(record, separators=(",", ":")).encode())
 
 
+_ATTEMPT_RECORD = TypeAdapter(Attempt)
+_ORIGIN_RECORD = TypeAdapter(Origin)
 NO_ATTEMPT = public(b"{}")
 """The record while the last attempt has not failed."""
 
@@ -346,7 +348,7 @@ def read_attempt(note: bytes) -> Attempt | None:
     """
     if note in {b"", NO_ATTEMPT.content}:  # an engine whose disk was full has left the file empty
         return None
-    return TypeAdapter(Attempt).validate_json(note, strict=True)
+    return _ATTEMPT_RECORD.validate_json(note, strict=True)
 
 
 def origin_record(origin: Origin) -> File:
@@ -357,7 +359,7 @@ def origin_record(origin: Origin) -> File:
 def recorded_origin(files: Files) -> Origin | None:
     """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
     try:
-        return TypeAdapter(Origin).validate_json(files[ORIGIN].content)
+        return _ORIGIN_RECORD.validate_json(files[ORIGIN].content)
     except (KeyError, ValueError):
         return None
 

@@ -16,6 +16,8 @@ RESOURCE = Resource("rules", "rules/rules.json")
 
 RULES = container.HOT + RESOURCE.path
 
+_LINES = TypeAdapter(tuple[str, ...])
+
 
 def content(lines: Sequence[str]) -> bytes:
     """Return the record: a line of text for each rule, in canonical order."""
@@ -25,6 +27,6 @@ def content(lines: Sequence[str]) -> bytes:
 def recorded(files: Files) -> tuple[str, ...] | None:
     """Return the rules in a resolver's files, or None if its record is missing or unreadable."""
     try:
-        return TypeAdapter(tuple[str, ...]).validate_json(files[RULES].content, strict=True)
+        return _LINES.validate_json(files[RULES].content, strict=True)
     except (KeyError, ValueError):
         return None

@@ -109,7 +109,7 @@ def _asks(program: Program, count: int, name: str) -> None:
     before = _counted(program)
     answers = program.resolver.ask_all([f"{number}.{name}" for number in range(count)])
     assert len(answers) == count
-    until(lambda: _counted(program) == before + count, 60)
+    until(lambda: _counted(program) >= before + count, 60)
 
 
 def test_each_query_has_a_record(program: Program, collector: Collector, trust: Trust, port: int) -> None:
@@ -203,7 +203,10 @@ def _wrong(trust: Trust, port: int) -> dict[str, dict[str, object]]:
 def test_wrong_certificates_are_refused(
     collector: Collector, release: Release, trust: Trust, port: int, tmp_path: Path
 ) -> None:
-    """The collector refuses a wrong client, the resolver a wrong collector. Each record is counted as lost."""
+    """The collector refuses a wrong client, the resolver a wrong collector. Each record is counted as lost.
+
+    One more may be counted, of the question of whether the resolver is up: a record is made after the answer.
+    """
     programs = {}
     with ExitStack() as stack:
         for number, (what, settings) in enumerate(_wrong(trust, port).items()):
@@ -212,8 +215,8 @@ def test_wrong_certificates_are_refused(
             programs[what].send(settings)
             programs[what].resolver.ask_all(["wrong.test"] * 20)
         for what, each in programs.items():
-            until(lambda: _counted(each) == 20)  # noqa: B023 - asked at once
-            assert each.telemetry_status["lost"] == 20, what
+            until(lambda: each.telemetry_status["lost"] >= 20)  # noqa: B023 - asked at once
+            assert each.telemetry_status["sent"] == 0, what
     assert not [each for each in collector.records() if each.attributes["dns.question.name"] == "wrong.test"]
 
 

@@ -317,22 +317,21 @@ def test_a_stack_that_can_t_be_created_at_first(watched: Watched) -> None:
 # --- what fails -----------------------------------------------------------------------------------------------
 
 
-class NeverReady(CountingEngine):
-    """An engine in which replacements don't answer, for as long as a test says."""
+class StartsNone(CountingEngine):
+    """An engine in which replacements can't be started, for as long as a test says."""
 
     broken = True
 
     def start(self, container: str) -> None:
-        """Start a container whose program stays silent when it is a replacement."""
+        """Start a container that is no replacement."""
+        if self.broken and self.inside(container).spec.name.endswith("-next"):
+            raise EngineError("container-not-started", "The engine could not start it.")
         super().start(container)
-        inside = self.inside(container)
-        if self.broken and inside.spec.name.endswith("-next"):
-            inside.silent = "connection refused"
 
 
 def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> None:
     """The wait doubles up to five minutes, with up to half of it random, and success resets it."""
-    engine = NeverReady()
+    engine = StartsNone()
     watched = Watched(release, engine)
     end = 1100.0
     watched.until(
@@ -352,7 +351,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
 
 def test_something_new_is_tried_at_once_although_something_else_has_failed(release: Release) -> None:
     """A stopped sibling is started once, even while heals of the other one fail."""
-    engine = NeverReady()
+    engine = StartsNone()
     watched = Watched(release, engine)
     watched.until(
         200,
