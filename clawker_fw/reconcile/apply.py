@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -103,9 +103,6 @@ class _Performer:
         self._context = context
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
-        self._stopped: set[str] = set()
-        self._networks_made: set[str] = set()
-        self._networks_removed: set[str] = set()
 
     def _require_going(self) -> None:
         if self._context.stopping():
@@ -161,36 +158,18 @@ class _Performer:
         Raises:
             LockLostError: in place of the error, when another run has taken the lock.
         """
-        done = [step for step in plan.rollback if self._has_done(step)] if plan else []
+        done = [step for step in plan.rollback if step.container in self._made] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
                 self._context.require_lock()
             for step in done:
                 with after(error, "the rollback failed as well"):
                     self._context.require_lock()
-                    self._perform(
-                        replace(step, container=self._made[step.container])
-                        if isinstance(step, steps.Remove)
-                        else step
-                    )
+                    self._perform(replace(step, container=self._made[step.container]))
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
             self._tell(plan, error)
-
-    def _has_done(self, step: steps.Undo) -> bool:
-        """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
-        match step:
-            case steps.Remove():
-                return step.container in self._made
-            case steps.RemoveNetwork():
-                return step.name in self._networks_made
-            case steps.CreateNetwork():
-                return step.spec.name in self._networks_removed
-            case steps.Reattach():
-                return step.container in self._stopped
-            case _:
-                assert_never(step)
 
     def _tell(self, plan: Plan, error: FirewallError) -> None:
         """Add to an error what is there after a rollback, as the engine says it."""
@@ -230,10 +209,8 @@ class _Performer:
                 require_kernel(engine, step.project, step.spec, resolver_image)
             case steps.CreateNetwork():
                 engine.create_network(step.spec)
-                self._networks_made.add(step.spec.name)
             case steps.RemoveNetwork():
                 engine.remove_network(step.network)
-                self._networks_removed.add(step.name)
             case steps.RemoveImage():
                 engine.remove_image(step.reference)
             case steps.RemoveVolume():
@@ -268,7 +245,6 @@ class _Performer:
                 engine.start(step.container)
                 self._await_answer(step.container)
             case steps.Stop():
-                self._stopped.add(step.container)
                 engine.stop(step.container)
             case steps.Unpause():
                 engine.unpause(step.container)

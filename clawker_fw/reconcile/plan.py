@@ -5,10 +5,9 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from ipaddress import IPv4Address
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
@@ -21,8 +20,6 @@ from clawker_fw.model import (
     Files,
     Finding,
     Layer,
-    NetworkSpec,
-    NetworkView,
     Observed,
     ObservedSibling,
     Role,
@@ -45,7 +42,6 @@ from clawker_fw.stack.container import (
     trial_name,
 )
 from clawker_fw.stack.resources import declared
-from clawker_fw.stack.topology import lower_half
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
@@ -147,7 +143,7 @@ class _Planner:
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
             rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
             point_of_no_return=len(stages),
-            before=_serving(self._observed),
+            before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
         )
 
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
@@ -425,7 +421,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
-    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
+    can be proven. The old siblings are only stopped until then, because the new ones keep their last refusals.
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
@@ -440,55 +436,28 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
     build = _Planner(stopped, slots, desired, found, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
-    old = observed.siblings.values()
     room: tuple[Stage, ...] = (
         (
             *(_remove(each) for each in observed.leftovers),
             *trial_removed(observed),
             *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
         ),
-        tuple(steps.Stop(each.sibling, each.container.id, each.container.name) for each in old),
+        tuple(
+            steps.Stop(each.sibling, each.container.id, each.container.name) for each in observed.siblings.values()
+        ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
-    specs = {network.name: _as_it_was(network) for network in observed.networks.values()}
-    return Plan(
+    return replace(
+        build,
         stages=(*first, *room, *build.stages[len(first) :]),
-        rollback=(
-            *build.rollback,
-            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
-            *(steps.CreateNetwork(spec) for spec in specs.values()),
-            *(steps.Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
-        ),
         point_of_no_return=build.point_of_no_return + len(room),
-        before=_serving(observed),
     )
-
-
-def _serving(observed: Observed) -> tuple[tuple[Sibling, str], ...]:
-    return tuple((each, old.container.id) for each, old in observed.siblings.items())
 
 
 def _stopped(old: ObservedSibling) -> ObservedSibling:
     """Return a sibling as it is after it has been stopped, and its networks have been removed."""
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
-
-
-def _as_it_was(network: NetworkView) -> NetworkSpec:
-    subnet = network.subnets[0]
-    return NetworkSpec(
-        name=network.name,
-        subnet=subnet,
-        gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
-        ip_range=network.ip_range or lower_half(subnet),
-        internal=network.internal,
-        options=network.options,
-        labels=network.labels,
-    )
-
-
-def _places(old: ObservedSibling, networks: Collection[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, address) for name, address in old.container.shape.networks.items() if name in networks)
 
 
 def examiner(desired: Desired) -> ContainerSpec:

@@ -223,10 +223,6 @@ class Publish(Step):
     spec: ContainerSpec
 
 
-Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
-"""A step of a rollback. Only what was done is undone."""
-
-
 @dataclass(frozen=True, slots=True)
 class InTurn:
     """Steps performed in sequence, in parallel to the other steps of their stage.
@@ -245,13 +241,12 @@ Stage = tuple[Step | InTurn, ...]
 class Plan:
     """Stages performed in sequence.
 
-    `rollback` removes the created containers, identified by name, and puts back the networks and siblings that had
-    to make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve
-    until then.
+    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
+    begins. `before` are the containers that serve until then.
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Undo, ...] = ()
+    rollback: tuple[Remove, ...] = ()
     point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
@@ -269,12 +264,11 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container or makes room for one.
+        """The stages whose failure is rolled back, from the first that creates a container.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        kinds = (Create, Stop, RemoveNetwork)
-        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
     @property
