@@ -5,8 +5,9 @@ takes the next word. Whether the container is confined is for `judge.py` to say,
 what no engine records is refused here.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from getopt import GetoptError, getopt
 from ipaddress import AddressValueError, IPv4Address
 
 from clawker_fw.errors import RefusedError, UsageError
@@ -68,8 +69,6 @@ _RUN_ONLY = _words("detach detach-keys sig-proxy")
 _PUBLISH = "publish"
 """What `docker create` is not given: the ports are published by a relay."""
 
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
-
 _OUTPUTS = frozenset({"stdout", "stderr"})
 
 
@@ -97,8 +96,7 @@ def parse_run(words: Sequence[str]) -> RunWords:
         RefusedError: when an option loosens an agent in a way that the engine does not record.
         UsageError: when an option is not known, or can't be had.
     """
-    left = list(words)
-    given = list(_options(left))
+    given, left = _options(words)
     last = dict(given)
     for name, value in given:
         if reason := _unrecorded(name, value):
@@ -107,34 +105,51 @@ def parse_run(words: Sequence[str]) -> RunWords:
                 f"An agent can't be started with --{name}: {reason}.",
                 hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
             )
-    if not _is_on(last, "sig-proxy", default="true"):
-        raise UsageError("agent-option", "An agent gets the signals that `agent run` gets: leave out --sig-proxy.")
     ports = parse_ports(value for name, value in given if name == _PUBLISH)
     if ports and "ip" in last:
         raise UsageError(
             "agent-option", "An agent with --publish gets its address from clawker-fw: leave out --ip."
         )
-    passed = [f"--{name}={value}" for name, value in given if name not in {*_RUN_ONLY, _PUBLISH}]
+    asked = [value.lower() for name, value in given if name == "attach"]
+    if asked and "detach" in last:
+        raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
+    stdin = {"stdin"} if "interactive" in last else set()
+    passed = [
+        f"--{name}" if name in _SWITCHES else f"--{name}={value}"
+        for name, value in given
+        if name not in {*_RUN_ONLY, _PUBLISH}
+    ]
     return RunWords(
-        create=(*passed, *left),
-        attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
-        removed=_is_on(last, "rm"),
+        create=(*passed, "--", *left),
+        attached=frozenset() if "detach" in last else frozenset({*(asked or _OUTPUTS), *stdin}),
+        removed="rm" in last,
         detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
         ports=ports,
     )
 
 
-def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
-    if _is_on(last, "detach"):
-        if asked:
-            raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
-        return frozenset()
-    return frozenset(asked or _OUTPUTS) | ({"stdin"} if _is_on(last, "interactive") else frozenset())
+def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the options before the image by their long names, and all other words.
 
-
-def _is_on(last: dict[str, str], name: str, default: str = "false") -> bool:
-    return last.get(name, default) not in _FALSE
+    Raises:
+        UsageError: when an option is not known: whether it takes a value is then unknown as well.
+    """
+    short = "".join(letter if name in _SWITCHES else f"{letter}:" for letter, name in _SHORT.items())
+    try:
+        found, left = getopt(words, short, [*_SWITCHES, *(f"{name}=" for name in _WITH_VALUE)])
+    except GetoptError as error:
+        raise UsageError(
+            "agent-option",
+            f"`agent run` can't read the options of `docker run`: {error.msg}.",
+            hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around "
+            "the firewall, use it with `docker run $(clawker-fw agent flags)`.",
+        ) from error
+    given = [
+        (name[2:], value) if name.startswith("--") else (_SHORT[name[1:]], value.removeprefix("="))
+        for name, value in found
+    ]
+    return given, left
 
 
 def _unrecorded(name: str, value: str) -> str:
@@ -144,57 +159,6 @@ def _unrecorded(name: str, value: str) -> str:
     if name == "cgroupns" and value == "host":  # the default of some engines, so that nobody could tell it apart
         return "it is a namespace of the host"
     return ""
-
-
-def _options(left: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options before the image and take them off, read as docker's own parser (pflag) reads them.
-
-    An option has its long name. A switch without a value is `true`.
-    """
-    while left and left[0].startswith("-") and left[0] not in {"-", "--"}:
-        word = left.pop(0)
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            yield _known(name), _value_of(name, value if equals else None, left)
-        else:
-            yield from _shorthands(word[1:], left)
-
-
-def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
-    while letters:
-        name, letters = _known(_SHORT.get(letters[0], letters[0])), letters[1:]
-        if letters.startswith("=") and len(letters) > 1:
-            yield name, letters[1:]
-            return
-        if name in _SWITCHES:
-            yield name, "true"
-            continue
-        yield name, _value_of(name, letters or None, left)
-        return
-
-
-def _value_of(name: str, value: str | None, left: list[str]) -> str:
-    if value is not None:
-        return value
-    if name in _SWITCHES:
-        return "true"
-    return left.pop(0) if left else ""
-
-
-def _known(name: str) -> str:
-    """Return an option's name.
-
-    Raises:
-        UsageError: when it is not known: whether it takes a value is then unknown as well.
-    """
-    if name in _SWITCHES or name in _WITH_VALUE:
-        return name
-    raise UsageError(
-        "agent-option",
-        f"`agent run` does not know the option {'-' if len(name) == 1 else '--'}{name} of `docker run`.",
-        hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around the "
-        "firewall, use it with `docker run $(clawker-fw agent flags)`.",
-    )
 
 
 def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
