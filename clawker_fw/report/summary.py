@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
-from clawker_fw.reconcile.compare.container import RESTARTS
-from clawker_fw.reconcile.compare.files import STAGED
-from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER, STAGED
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings

@@ -25,7 +25,7 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
-from clawker_fw.reconcile.compare.container import image_difference, shape_differences
+from clawker_fw.reconcile.compare.sibling import image_difference, shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, is_relay, publication_of, relay_name, relay_spec
