@@ -154,34 +154,8 @@ def read_committed(answer: Mapping[str, Any]) -> Committed:
     )
 
 
-def read_lacking(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the output of `fwctl requirements`: what the kernel lacks, a sentence each.
-
-    Raises:
-        KeyError, TypeError: when it is not the output of `fwctl requirements`.
-    """
-    return tuple(map(str, answer["lacking"]))
-
-
-def read_outcome(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """Read a line of `fwctl attempts`: the attempt's id, and what it ended with.
-
-    Raises:
-        KeyError, TypeError: when it is not a line of `fwctl attempts`.
-    """
-    return str(answer["id"]), str(answer["outcome"])
-
-
-_READING_SECONDS = {
-    "probe": 20.0,
-    "lookup": 20.0,
-    "suppressed": 5.0,
-    "usage": 10.0,
-    "see": 20.0,
-    "secrets": 20.0,
-    "try": 45.0,
-    "relayed": 20.0,
-}
+_READING_SECONDS = 20.0
+_TRYING_SECONDS = 45.0
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
 
@@ -215,7 +189,8 @@ class HelperReader:
 
         With a `request`, a method and a path, it makes this one, in TLS that is looked into.
         """
-        return _read(Trial, self._ask("try", name, protocol, str(port), *request), "An attempt was answered")
+        answer = self._ask("try", name, protocol, str(port), *request, seconds=_TRYING_SECONDS)
+        return _read(Trial, answer, "An attempt was answered")
 
     def suppressed(self) -> Suppressed:
         """Return what a sibling has refused without a line about it."""
@@ -247,8 +222,10 @@ class HelperReader:
         sent = _giving(key, None)
         return _read(HeldSecrets, self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
 
-    def _ask(self, verb: str, *arguments: str, sent: bytes = b"") -> Mapping[str, Any]:
-        answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb], sent=sent)
+    def _ask(
+        self, verb: str, *arguments: str, sent: bytes = b"", seconds: float = _READING_SECONDS
+    ) -> Mapping[str, Any]:
+        answer = self._reader.ask_helper(self._container, [verb, *arguments], seconds, sent=sent)
         if not isinstance(answer, Mapping):
             raise EngineError(
                 "probe-unreadable", f"fwctl {verb} in container {self._container} sent no readable answer."

@@ -129,7 +129,7 @@ def parse_run(words: Sequence[str]) -> RunWords:
     )
 
 
-def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]]:
     """Return the options before the image by their long names, and all other words.
 
     Raises:

@@ -144,13 +144,7 @@ def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
 
 
 def _of_engine(observed: Observed) -> Iterator[Advice]:
-    """Warn of what the engine's settings, or its kernel, keep from the siblings. A replacement would not help."""
-    if not observed.machine.weights and observed.siblings:
-        yield Advice(
-            "processors-unweighted",
-            "The engine's kernel has no weights on processors (no `cpu` control group), so busy agents slow "
-            "Envoy and CoreDNS down more than usual.",
-        )
+    """Warn of what the engine's settings keep from the siblings. A replacement would not help."""
     for sibling, seen in observed.siblings.items():
         if seen.container.may_lose_lines:
             yield Advice(

@@ -26,9 +26,8 @@ from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Observed, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
+from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
-from clawker_fw.reconcile.last_words import last_words
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Plan, Stage, Step

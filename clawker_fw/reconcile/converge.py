@@ -26,7 +26,7 @@ from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
-from clawker_fw.reconcile.removal import teardown, unused_references
+from clawker_fw.reconcile.plan import teardown, unused_references
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,

@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
-from clawker_fw.fwctl import read_lacking
 from clawker_fw.model import ContainerSpec
+from clawker_fw.reconcile.containers import create_from
 from clawker_fw.reconcile.lock import abandoned, holder, in_use
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack.container import LOG
 from clawker_fw.stack.image_tar import BuiltImage
 
@@ -119,8 +118,7 @@ def lacking(
     """
     with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
-            answer = json.loads((lines or ("",))[-1])
-            return read_lacking(answer)
+            return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 "machine-silent",

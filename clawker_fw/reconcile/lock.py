@@ -41,7 +41,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
-from clawker_fw.reconcile.own_images import create_from
+from clawker_fw.reconcile.containers import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public

@@ -7,9 +7,8 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, SubnetTakenError, after
 from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
 from clawker_fw.reconcile.compare.relays import RelayComparison, foreign_relay
-from clawker_fw.reconcile.last_words import last_words
+from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.observe import inside, with_publisher
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.relay import is_relay

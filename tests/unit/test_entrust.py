@@ -13,7 +13,7 @@ from clawker_fw.reconcile import entrust, errand
 from clawker_fw.reconcile.entrust import Known, trust_for
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import RemoveVolume, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
