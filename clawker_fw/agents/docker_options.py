@@ -6,6 +6,7 @@ what no engine records is refused here.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from getopt import GetoptError, getopt
 from ipaddress import AddressValueError, IPv4Address
@@ -177,31 +178,20 @@ def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
 
 def _port(word: str) -> PublishedPort:
     bare, _, protocol = word.partition("/")
-    if protocol.lower() not in {"", "tcp"}:
+    if protocol.lower() not in {"", "tcp"} or "-" in bare:
         raise RefusedError(
             "agent-unreachable",
-            f"The port {word!r} can't be published: what leads to an agent passes on connections over TCP alone.",
-            hint="Leave it out, or have the agent serve over TCP.",
-        )
-    if "-" in bare:
-        raise RefusedError(
-            "agent-unreachable",
-            f"A range of ports can't be published, as {word!r} is.",
-            hint="Repeat --publish for each port.",
+            f"The port {word!r} can't be published: only TCP is passed on to an agent, and no range of ports.",
+            hint="Repeat --publish for each port, and have the agent serve over TCP.",
         )
     before, _, port = bare.rpartition(":")
     host, _, at = before.rpartition(":")
-    try:
-        found = IPv4Address(host) if host else LOOPBACK
-    except AddressValueError as error:
-        raise UsageError(
-            "agent-option", f"The address in --publish {word!r} is no IPv4 address.", hint=_HINT
-        ) from error
-    numbers = [each for each in (at, port) if each]
-    valid = bool(port) and all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
-    if not valid:
-        raise UsageError("agent-option", f"--publish {word!r} names no port.", hint=_HINT)
-    return PublishedPort(found, int(at or 0), int(port))
+    numbers = [port, *([at] if at else [])]
+    valid = all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
+    with suppress(AddressValueError):
+        if valid:
+            return PublishedPort(IPv4Address(host) if host else LOOPBACK, int(at or 0), int(port))
+    raise UsageError("agent-option", f"--publish {word!r} names no IPv4 address and port.", hint=_HINT)
 
 
 def free_number(taken: Collection[int], most: int) -> int:
@@ -210,17 +200,11 @@ def free_number(taken: Collection[int], most: int) -> int:
     Raises:
         RefusedError: when as many agents publish ports as can.
     """
-    if not most:
-        raise RefusedError(
-            "agent-unreachable",
-            "The agents' network is too small for agents that publish ports.",
-            hint="It needs a `network.subnet` of /24 or larger.",
-        )
     for number in range(most):
         if number not in taken:
             return number
     raise RefusedError(
         "agent-unreachable",
-        f"{most} agents publish ports already, and there is room for no more.",
-        hint="Remove some that have ended.",
+        f"The agents' network has room for {most} agents that publish ports, and no more.",
+        hint="Remove some that have ended, or set a `network.subnet` of /24 or larger.",
     )

@@ -41,7 +41,6 @@ _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
-_LISTEN_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,7 @@ class _Performer:
             case steps.ReleaseAddress():
                 Helper(engine, step.container).release()
             case steps.AwaitTtl():
-                self._wait(step.seconds)
+                time.sleep(step.seconds)
             case steps.Drain():
                 return self._drain(step)
             case steps.Remove():
@@ -395,11 +394,6 @@ class _Performer:
         if before is None or (now := self._engine.container(before.id)) is None:
             return False
         return not now.running or now.started != before.started
-
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._context.stopping():
-            time.sleep(min(left, _LISTEN_EVERY))
 
     def _drain(self, step: steps.Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""

@@ -36,6 +36,13 @@ class SiblingStep(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerStep(SiblingStep):
+    """A step that changes one container of a sibling."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideImage(SiblingStep):
     """Load or pull a sibling's image."""
 
@@ -98,14 +105,13 @@ class Create(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Verify(SiblingStep):
+class Verify(ContainerStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
     `later` are those that are expected instead once rules have ended, which may happen meanwhile. `eye` is the
     CoreDNS that has to see what agents should of the new container, and `place` where it looks.
     """
 
-    container: str
     live: Mapping[str, str]
     seconds: float
     later: Sequence[Mapping[str, str]] = ()
@@ -114,10 +120,9 @@ class Verify(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Commit(SiblingStep):
+class Commit(ContainerStep):
     """Stage hot files and commit them: they are proven live, or the old ones are restored."""
 
-    container: str
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
 
@@ -176,43 +181,36 @@ class Remove(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Start(SiblingStep):
+class Start(ContainerStep):
     """Start a container that matches its specification but is not running."""
-
-    container: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stop(SiblingStep):
+class Stop(ContainerStep):
     """Stop a container that keeps its files, until another one has been proven in its place."""
 
-    container: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unpause(SiblingStep):
+class Unpause(ContainerStep):
     """Unpause a container."""
-
-    container: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reattach(SiblingStep):
+class Reattach(ContainerStep):
     """Reconnect a container to networks that it was taken off, at its addresses, and restart it.
 
     The restart is needed because its network configuration, made at start, was lost.
     """
 
-    container: str
     networks: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rename(SiblingStep):
+class Rename(ContainerStep):
     """Rename a container, usually the serving one to its proper name."""
 
-    container: str
     name: str
 
 

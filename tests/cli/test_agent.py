@@ -298,10 +298,10 @@ def test_run_publishes_nothing_that_is_taken(docker: Path, agent_run: Start) -> 
 @pytest.mark.parametrize(
     ("words", "code", "error", "said"),
     [
-        (["-p", "53:53/udp"], 6, "agent-unreachable", "over TCP alone"),
-        (["-p", "8000-8010:8000-8010"], 6, "agent-unreachable", "A range of ports can't be published"),
-        (["-p", "[::1]:80:80"], 2, "agent-option", "is no IPv4 address"),
-        (["-p", "80:0"], 2, "agent-option", "names no port"),
+        (["-p", "53:53/udp"], 6, "agent-unreachable", "only TCP is passed on"),
+        (["-p", "8000-8010:8000-8010"], 6, "agent-unreachable", "no range of ports"),
+        (["-p", "[::1]:80:80"], 2, "agent-option", "names no IPv4 address"),
+        (["-p", "80:0"], 2, "agent-option", "names no IPv4 address and port"),
         (["-p", "80:80", "--ip", "10.213.0.9"], 2, "agent-option", "leave out --ip"),
         (["-p", "80:80", "-p", "80:81"], 2, "agent-option", "can't be published for two ports"),
         (["--no-such-option"], 2, "agent-option", ""),
