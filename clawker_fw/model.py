@@ -816,6 +816,12 @@ class Observed:
     publishing: NetworkView | None = None
 
     @property
+    def agents_subnet(self) -> IPv4Network | None:
+        """The subnet of the agent network, if there is one."""
+        network = self.networks.get(Role.AGENTS)
+        return next(iter(network.subnets), None) if network else None
+
+    @property
     def absent(self) -> bool:
         """Whether no part of the stack exists."""
         return not (self.networks or self.siblings or self.leftovers)

@@ -96,8 +96,7 @@ class Agent:
 
 def running_resolver(observed: Observed) -> str:
     """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
-    network = observed.networks.get(Role.AGENTS)
-    subnet = next(iter(network.subnets), None) if network else None
+    subnet = observed.agents_subnet
     return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
@@ -183,7 +182,7 @@ class _Place:
             *(each.container for each in observed.relays),
         )
         network = observed.networks.get(Role.AGENTS)
-        subnet = next(iter(network.subnets), None) if network else None
+        subnet = observed.agents_subnet
         self.own = network_names(project)[Role.AGENTS]
         self.resolver = running_resolver(observed)
         self.others = {each.name: each for each in observed.others}

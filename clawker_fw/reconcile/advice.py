@@ -33,9 +33,8 @@ def advice(
     of secrets that can't be obtained.
     """
     return (
-        *_no_way_out(observed),
+        *_of_engine(observed),
         *_outdated_envoy(observed, desired),
-        *_unchecked_sources(observed),
         *_untold(desired, provision.reason),
         *(Advice("telemetry-renewal", each) for each in provision.due),
         *_disputed_addresses(observed, desired),
@@ -43,18 +42,8 @@ def advice(
         *_of_authorities(provided),
         *_without_root(observed, provided),
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
-        *_of_engine(observed),
         *_unknown_ends(desired),
     )
-
-
-def _no_way_out(observed: Observed) -> Iterator[Advice]:
-    if not observed.machine.forwards:
-        yield Advice(
-            "no-forwarding",
-            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
-            "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
-        )
 
 
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
@@ -85,22 +74,6 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
             "envoy-outdated",
             f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
             "Set `images.envoy` to a newer image, or to `bundled`.",
-        )
-
-
-def _unchecked_sources(observed: Observed) -> Iterator[Advice]:
-    """Warn when the host receives what agents broadcast.
-
-    No option of a network prevents it. The bridge has no address, so the host drops all of its packets if it
-    checks their source.
-    """
-    network = observed.networks.get(Role.AGENTS)
-    if network and network.sources_checked is False:
-        yield Advice(
-            "host-hears-agents",
-            f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
-            "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
-            "/etc/sysctl.d.",
         )
 
 
@@ -144,7 +117,25 @@ def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
 
 
 def _of_engine(observed: Observed) -> Iterator[Advice]:
-    """Warn of what the engine's settings keep from the siblings. A replacement would not help."""
+    """Warn of what the engine and its machine do to agents and siblings. A replacement would not help.
+
+    No option of a network keeps what agents broadcast from the host. The bridge has no address, so the host drops
+    all of its packets if it checks their source.
+    """
+    if not observed.machine.forwards:
+        yield Advice(
+            "no-forwarding",
+            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+            "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
+        )
+    network = observed.networks.get(Role.AGENTS)
+    if network and network.sources_checked is False:
+        yield Advice(
+            "host-hears-agents",
+            f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
+            "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
+            "/etc/sysctl.d.",
+        )
     for sibling, seen in observed.siblings.items():
         if seen.container.may_lose_lines:
             yield Advice(

@@ -48,8 +48,7 @@ class RelayComparison:
     @cached_property
     def _agents(self) -> IPv4Network:
         """The subnet of the agents as it is, or else as it is to be."""
-        network = self.observed.networks.get(Role.AGENTS)
-        return next(iter(network.subnets if network else ()), self.desired.networks[Role.AGENTS].subnet)
+        return self.observed.agents_subnet or self.desired.networks[Role.AGENTS].subnet
 
     @cached_property
     def _published(self) -> Mapping[str, tuple[str, Publication]]:
