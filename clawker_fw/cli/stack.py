@@ -163,6 +163,7 @@ def apply_settings(
         converge.require_up(seen)
     wanted = wanted or ConvergeOptions(secrets_needed=True)
     converge.require_settings(seen, wanted)
+    converge.require_secrets(seen, wanted)
     session.warn_of_exposure(seen)
     further: Sequence[Advice] = ()
     before = seen

@@ -80,6 +80,7 @@ def converge(
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
             seen = compare(engine, blueprint)
         require_settings(seen, options)
+        require_secrets(seen, options)
         context.require(seen.observed)
         for round_ in range(_ROUNDS):
             steps = plan_for(seen, options)
@@ -178,14 +179,21 @@ def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> No
 
 
 def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
-    """Require that the stack was made from this settings file, and that there is every secret, as the options do.
+    """Require that the stack was made from this settings file, unless the user adopts it.
 
     Raises:
         RefusedError: when the stack was made from another settings file.
-        SettingsError: when a secret that a rule puts into requests can't be obtained.
     """
     if not options.adopt:
         records.require_same_origin(seen.observed, seen.blueprint.origin)
+
+
+def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
+    """Require that every secret which a rule puts into requests can be obtained, if the options ask for that.
+
+    Raises:
+        SettingsError: when one can't.
+    """
     if options.secrets_needed and (vault := seen.blueprint.vault):
         vault.require(seen.blueprint.wanted)
 
