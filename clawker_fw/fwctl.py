@@ -92,30 +92,20 @@ def digest_of_secret(key: bytes, identity: str, value: str) -> str:
 
 
 def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
-    """Read an answer, or one field `of` it. Missing fields and null have their defaults, but not those `needed`.
-
-    Raises:
-        EngineError: when it has another form.
-    """
+    """Read an answer, or one field `of` it. Missing ones and null have their defaults, but not those `needed`."""
     try:
         given = {name: value for name, value in answer.items() if value is not None}
-        _require(given, (*needed, of) if of else needed)
+        _ = [given[name] for name in needed]
         return TypeAdapter(kind).validate_json(json.dumps(given[of] if of else given), strict=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = _reason(error)[:_MOST_CHARACTERS]
         raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
 
 
-def _require(given: Mapping[str, object], needed: Sequence[str]) -> None:
-    for name in needed:
-        if name not in given:
-            raise ValueError(f"{name}: it is missing")
-
-
 def _reason(error: Exception) -> str:
     """Return what is wrong with an answer, without the values in it: they may be secret."""
     if not isinstance(error, ValidationError):
-        return str(error)
+        return f"{error} is missing" if isinstance(error, KeyError) else str(error)
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 

@@ -776,8 +776,8 @@ class Observed:
     """Everything that was read from the engine for one decision.
 
     `siblings` are the serving containers, and `leftovers` our other ones, left behind by an unfinished run.
-    `images` maps each desired reference and each running image id to the engine's image. `subnets` are those of
-    all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
+    `images` maps each desired reference and each running image id to the engine's image.
+    `attached` maps the containers on each network that are not ours to their endpoints.
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
     without a container, and `spare_trust` those with what agents trust that no container uses. `lock` is the
     lock's container, which exists during a run and after a killed one, and `trial` that of `conformance`.
@@ -794,7 +794,6 @@ class Observed:
 
     engine: EngineFacts
     networks: Mapping[Role, NetworkView]
-    subnets: tuple[IPv4Network, ...]
     siblings: Mapping[Sibling, ObservedSibling]
     leftovers: tuple[ObservedSibling, ...]
     images: Mapping[str, ImageView | None]
@@ -814,6 +813,11 @@ class Observed:
     publishers: tuple[ContainerView, ...] = ()
     relays: tuple[ObservedRelay, ...] = ()
     publishing: NetworkView | None = None
+
+    @property
+    def subnets(self) -> tuple[IPv4Network, ...]:
+        """The subnets of all networks that are not ours."""
+        return tuple(subnet for network in self.others for subnet in network.subnets)
 
     @property
     def agents_subnet(self) -> IPv4Network | None:

@@ -344,11 +344,7 @@ class _Performer:
         raise rejection
 
     def _hand_in(self, step: steps.Commit, taken: Callable[[], None]) -> Committed | None:
-        """Stage files and have them committed; on a full disk, have them written over those before them.
-
-        Raises:
-            DiskFullError: when these have not enough room either.
-        """
+        """Stage files and have them committed; on a full disk, have them written over those before them."""
         helper = Helper(self._engine, step.container)
         try:
             self._engine.put_files(step.container, step.files)

@@ -49,7 +49,12 @@ def errand(
     """
     readable = replace(spec, shape=replace(spec.shape, log=LOG))
     with in_turn(engine, project, readable, seconds, image) as container:
-        yield _run(engine, container, seconds)
+        engine.start(container)
+        end = time.monotonic() + seconds
+        while (found := engine.container(container)) and found.status not in _ENDED and time.monotonic() <= end:
+            time.sleep(_LOOK_EVERY)
+        ended = found is None or found.status in _ENDED
+        yield engine.last_words(container, _MOST_LINES) if ended else None
 
 
 @contextmanager
@@ -96,16 +101,6 @@ def _created(
             engine.remove(other.id)
         else:
             time.sleep(_LOOK_EVERY)
-
-
-def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...] | None:
-    engine.start(container)
-    end = time.monotonic() + seconds
-    while (found := engine.container(container)) and found.status not in _ENDED:
-        if time.monotonic() > end:
-            return None
-        time.sleep(_LOOK_EVERY)
-    return engine.last_words(container, _MOST_LINES)
 
 
 def lacking(

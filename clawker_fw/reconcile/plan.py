@@ -197,7 +197,6 @@ class _Planner:
         return found
 
     def _examination(self) -> list[Step]:
-        """Ask the kernel before anything is made, where no sibling has run so far."""
         if self._observed.siblings:
             return []
         return [steps.Examine(self._desired.project, examiner(self._desired))]
@@ -352,7 +351,6 @@ class _Planner:
         return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:
-        """Wait until no agent can still use the old Envoy's address, then drain and remove it."""
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []

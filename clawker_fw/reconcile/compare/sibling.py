@@ -348,7 +348,11 @@ class SiblingComparison:
 
     def _boot(self) -> Iterator[Finding]:
         """Compare every file that is only read at start. Any further file in the volume is a difference."""
-        running = {path: file for path, file in self._seen.files.items() if _is_boot(path)}
+        running = {
+            path: file
+            for path, file in self._seen.files.items()
+            if path not in KEPT and not path.startswith((HOT, GOOD, STAGE))
+        }
         folders = {path: FOLDER for path in running if path.startswith("/")}
         made = self._applied.boot if self._applied else {}
         yield from self._files(Layer.BOOT, running, {**self._wanted.boot, **folders}, made, Action.REPLACE)
@@ -540,10 +544,6 @@ def last_commit(files: Files) -> CommitDigests:
         return CommitDigests(digests, {str(name): str(digest) for name, digest in record["live"].items()})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return CommitDigests({}, {})
-
-
-def _is_boot(path: str) -> bool:
-    return path not in KEPT and not path.startswith((HOT, GOOD, STAGE))
 
 
 def value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
