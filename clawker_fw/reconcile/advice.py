@@ -151,12 +151,20 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     Any container with raw sockets can forge such answers, in another one's name. If this were a finding, an agent
     could have its neighbours disconnected, siblings replaced, and every proof fail.
     """
-    known = {place.address for places in observed.attached.values() for place in places.values()}
+    neighbours = [each for places in observed.attached.values() for each in places.items()]
+    known = {place.address for _, place in neighbours}
     for seen in observed.siblings.values():
         for other in seen.probe.others if seen.probe else ():
             address, _, hardware = other.partition(" ")
             if address not in known:
-                yield Advice("address-disputed", _dispute(address, hardware, observed, desired))
+                ours = "the service address" if address == str(desired.service_address) else "an address of ours"
+                names = sorted(name for name, place in neighbours if place.hardware == hardware)
+                whose = f", which belongs to {names[0]} but may be forged" if names else ""
+                yield Advice(
+                    "address-disputed",
+                    f"Another host answers ARP for {address}, {ours}, "
+                    f"with the hardware address {hardware}{whose}.",
+                )
 
 
 def _restarts(observed: Observed) -> Iterator[Advice]:
@@ -169,12 +177,3 @@ def _restarts(observed: Observed) -> Iterator[Advice]:
                 f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
                 f"the last time at {each.last} ({each.reason}). It was started again.",
             )
-
-
-def _dispute(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
-    ours = "the service address" if address == str(desired.service_address) else "an address of ours"
-    names = sorted(
-        name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware
-    )
-    whose = f", which belongs to {names[0]} but may be forged" if names else ""
-    return f"Another host answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."

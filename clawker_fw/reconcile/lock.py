@@ -179,18 +179,15 @@ class Lock:
         self._renewer.join()
         _HELD.discard(self._container)
         with after(error, "the lock was not released either"):
-            self._release()
-
-    def _release(self) -> None:
-        try:
-            self._engine.remove(self._container)
-        except EngineError as trouble:
-            raise EngineError(
-                "lock-not-released",
-                f"The lock of {self._project} could not be released.",
-                context=[trouble.in_one_line],
-                hint="The work itself is complete. The next run takes over the lock.",
-            ) from trouble
+            try:
+                self._engine.remove(self._container)
+            except EngineError as trouble:
+                raise EngineError(
+                    "lock-not-released",
+                    f"The lock of {self._project} could not be released.",
+                    context=[trouble.in_one_line],
+                    hint="The work itself is complete. The next run takes over the lock.",
+                ) from trouble
 
     def require_held(self) -> None:
         """Check that this run still holds the lock.
