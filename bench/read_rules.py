@@ -11,7 +11,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from clawker_fw.model import EngineFacts, Machine, Slots
-from clawker_fw.reconcile.desired import Blueprint, Conditions, desired, prepare
+from clawker_fw.reconcile.desired import Blueprint, desired, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import document_of
@@ -39,7 +39,7 @@ def stages(path: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     _ = Policy(rules).points
     times.append(time.perf_counter())
-    desired(Blueprint("clawker", usual, rules, release, engine), Conditions(ADDRESSES, Machine()), Slots())
+    desired(Blueprint("clawker", usual, rules, release, engine), ADDRESSES, Machine(), Slots())
     times.append(time.perf_counter())
     names = ("parse", "validate", "compile", "render")
     took = (after - before for before, after in itertools.pairwise(times))

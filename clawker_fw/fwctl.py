@@ -92,30 +92,20 @@ def digest_of_secret(key: bytes, identity: str, value: str) -> str:
 
 
 def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
-    """Read an answer, or one field `of` it. Missing fields and null have their defaults, but not those `needed`.
-
-    Raises:
-        EngineError: when it has another form.
-    """
+    """Read an answer, or one field `of` it. Missing ones and null have their defaults, but not those `needed`."""
     try:
         given = {name: value for name, value in answer.items() if value is not None}
-        _require(given, (*needed, of) if of else needed)
+        _ = [given[name] for name in needed]
         return TypeAdapter(kind).validate_json(json.dumps(given[of] if of else given), strict=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = _reason(error)[:_MOST_CHARACTERS]
         raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
 
 
-def _require(given: Mapping[str, object], needed: Sequence[str]) -> None:
-    for name in needed:
-        if name not in given:
-            raise ValueError(f"{name}: it is missing")
-
-
 def _reason(error: Exception) -> str:
     """Return what is wrong with an answer, without the values in it: they may be secret."""
     if not isinstance(error, ValidationError):
-        return str(error)
+        return f"{error} is missing" if isinstance(error, KeyError) else str(error)
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
@@ -154,34 +144,8 @@ def read_committed(answer: Mapping[str, Any]) -> Committed:
     )
 
 
-def read_lacking(answer: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the output of `fwctl requirements`: what the kernel lacks, a sentence each.
-
-    Raises:
-        KeyError, TypeError: when it is not the output of `fwctl requirements`.
-    """
-    return tuple(map(str, answer["lacking"]))
-
-
-def read_outcome(answer: Mapping[str, Any]) -> tuple[str, str]:
-    """Read a line of `fwctl attempts`: the attempt's id, and what it ended with.
-
-    Raises:
-        KeyError, TypeError: when it is not a line of `fwctl attempts`.
-    """
-    return str(answer["id"]), str(answer["outcome"])
-
-
-_READING_SECONDS = {
-    "probe": 20.0,
-    "lookup": 20.0,
-    "suppressed": 5.0,
-    "usage": 10.0,
-    "see": 20.0,
-    "secrets": 20.0,
-    "try": 45.0,
-    "relayed": 20.0,
-}
+_READING_SECONDS = 20.0
+_TRYING_SECONDS = 45.0
 _CHANGING_SECONDS = 120.0
 """For how long a verb may be silent, beside the seconds that it is given."""
 
@@ -215,7 +179,8 @@ class HelperReader:
 
         With a `request`, a method and a path, it makes this one, in TLS that is looked into.
         """
-        return _read(Trial, self._ask("try", name, protocol, str(port), *request), "An attempt was answered")
+        answer = self._ask("try", name, protocol, str(port), *request, seconds=_TRYING_SECONDS)
+        return _read(Trial, answer, "An attempt was answered")
 
     def suppressed(self) -> Suppressed:
         """Return what a sibling has refused without a line about it."""
@@ -247,8 +212,10 @@ class HelperReader:
         sent = _giving(key, None)
         return _read(HeldSecrets, self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
 
-    def _ask(self, verb: str, *arguments: str, sent: bytes = b"") -> Mapping[str, Any]:
-        answer = self._reader.ask_helper(self._container, [verb, *arguments], _READING_SECONDS[verb], sent=sent)
+    def _ask(
+        self, verb: str, *arguments: str, sent: bytes = b"", seconds: float = _READING_SECONDS
+    ) -> Mapping[str, Any]:
+        answer = self._reader.ask_helper(self._container, [verb, *arguments], seconds, sent=sent)
         if not isinstance(answer, Mapping):
             raise EngineError(
                 "probe-unreadable", f"fwctl {verb} in container {self._container} sent no readable answer."

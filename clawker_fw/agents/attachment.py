@@ -22,15 +22,6 @@ REFUSAL = "--clawker-fw-is-not-serving"
 _VOLUME = "clawker-fw-trust"
 """What the volume with what agents trust is called in an override."""
 
-_MOUNTED_BY_COMPOSE = (
-    "    volumes:",
-    "      - type: volume",
-    f"        source: {_VOLUME}",
-    f"        target: {TARGET}",
-    "        read_only: true",
-    "        volume: {nocopy: true}",
-)
-
 NO_SEARCH_DOMAIN = "."
 DROPPED_CAPABILITY = "NET_RAW"
 
@@ -65,7 +56,11 @@ class Attachment:
         return (
             *("--network", self.network, "--dns", self.dns),
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
-            *(("--mount", _mounted(self.trust.volume)) if self.trust else ()),
+            *(
+                ("--mount", f"type=volume,source={self.trust.volume},target={TARGET},readonly,volume-nocopy")
+                if self.trust
+                else ()
+            ),
             *(word for name, value in self.environment.items() for word in ("--env", f"{name}={value}")),
             *(("--ip", self.address) if self.publishes else ()),
             *(("--label", f"{labels.PUBLISHES}={self.publishes}") if self.publishes else ()),
@@ -92,6 +87,8 @@ class Attachment:
         `publishes` is for one service.
         """
         networks = {self.network: {"ipv4_address": self.address}} if self.publishes else [self.network]
+        mount = {"type": "volume", "source": _VOLUME, "target": TARGET, "read_only": True}
+        mount |= {"volume": {"nocopy": True}}
         service = (
             f"    networks: !override {json.dumps(networks)}",
             f"    dns: !override {json.dumps([self.dns])}",
@@ -103,7 +100,7 @@ class Attachment:
             *((f"    labels: {json.dumps({labels.PUBLISHES: str(self.publishes)})}",) if self.publishes else ()),
             *(("    environment:",) if self.environment else ()),
             *(f"      {name}: {json.dumps(value)}" for name, value in self.environment.items()),
-            *(_MOUNTED_BY_COMPOSE if self.trust else ()),
+            *((f"    volumes: {json.dumps([mount])}",) if self.trust else ()),
         )
         lines = ["services:"]
         for name in services:
@@ -117,10 +114,6 @@ class Attachment:
                 "    external: true",
             ]
         return "\n".join(lines)
-
-
-def _mounted(volume: str) -> str:
-    return f"type=volume,source={volume},target={TARGET},readonly,volume-nocopy"
 
 
 def attachment(

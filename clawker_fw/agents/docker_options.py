@@ -5,8 +5,10 @@ takes the next word. Whether the container is confined is for `judge.py` to say,
 what no engine records is refused here.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from getopt import GetoptError, getopt
 from ipaddress import AddressValueError, IPv4Address
 
 from clawker_fw.errors import RefusedError, UsageError
@@ -68,8 +70,6 @@ _RUN_ONLY = _words("detach detach-keys sig-proxy")
 _PUBLISH = "publish"
 """What `docker create` is not given: the ports are published by a relay."""
 
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
-
 _OUTPUTS = frozenset({"stdout", "stderr"})
 
 
@@ -97,8 +97,7 @@ def parse_run(words: Sequence[str]) -> RunWords:
         RefusedError: when an option loosens an agent in a way that the engine does not record.
         UsageError: when an option is not known, or can't be had.
     """
-    left = list(words)
-    given = list(_options(left))
+    given, left = _options(words)
     last = dict(given)
     for name, value in given:
         if reason := _unrecorded(name, value):
@@ -107,34 +106,51 @@ def parse_run(words: Sequence[str]) -> RunWords:
                 f"An agent can't be started with --{name}: {reason}.",
                 hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
             )
-    if not _is_on(last, "sig-proxy", default="true"):
-        raise UsageError("agent-option", "An agent gets the signals that `agent run` gets: leave out --sig-proxy.")
     ports = parse_ports(value for name, value in given if name == _PUBLISH)
     if ports and "ip" in last:
         raise UsageError(
             "agent-option", "An agent with --publish gets its address from clawker-fw: leave out --ip."
         )
-    passed = [f"--{name}={value}" for name, value in given if name not in {*_RUN_ONLY, _PUBLISH}]
+    asked = [value.lower() for name, value in given if name == "attach"]
+    if asked and "detach" in last:
+        raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
+    stdin = {"stdin"} if "interactive" in last else set()
+    passed = [
+        f"--{name}" if name in _SWITCHES else f"--{name}={value}"
+        for name, value in given
+        if name not in {*_RUN_ONLY, _PUBLISH}
+    ]
     return RunWords(
-        create=(*passed, *left),
-        attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
-        removed=_is_on(last, "rm"),
+        create=(*passed, "--", *left),
+        attached=frozenset() if "detach" in last else frozenset({*(asked or _OUTPUTS), *stdin}),
+        removed="rm" in last,
         detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
         ports=ports,
     )
 
 
-def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
-    if _is_on(last, "detach"):
-        if asked:
-            raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
-        return frozenset()
-    return frozenset(asked or _OUTPUTS) | ({"stdin"} if _is_on(last, "interactive") else frozenset())
+def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]]:
+    """Return the options before the image by their long names, and all other words.
 
-
-def _is_on(last: dict[str, str], name: str, default: str = "false") -> bool:
-    return last.get(name, default) not in _FALSE
+    Raises:
+        UsageError: when an option is not known: whether it takes a value is then unknown as well.
+    """
+    short = "".join(letter if name in _SWITCHES else f"{letter}:" for letter, name in _SHORT.items())
+    try:
+        found, left = getopt(words, short, [*_SWITCHES, *(f"{name}=" for name in _WITH_VALUE)])
+    except GetoptError as error:
+        raise UsageError(
+            "agent-option",
+            f"`agent run` can't read the options of `docker run`: {error.msg}.",
+            hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around "
+            "the firewall, use it with `docker run $(clawker-fw agent flags)`.",
+        ) from error
+    given = [
+        (name[2:], value) if name.startswith("--") else (_SHORT[name[1:]], value.removeprefix("="))
+        for name, value in found
+    ]
+    return given, left
 
 
 def _unrecorded(name: str, value: str) -> str:
@@ -144,57 +160,6 @@ def _unrecorded(name: str, value: str) -> str:
     if name == "cgroupns" and value == "host":  # the default of some engines, so that nobody could tell it apart
         return "it is a namespace of the host"
     return ""
-
-
-def _options(left: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options before the image and take them off, read as docker's own parser (pflag) reads them.
-
-    An option has its long name. A switch without a value is `true`.
-    """
-    while left and left[0].startswith("-") and left[0] not in {"-", "--"}:
-        word = left.pop(0)
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            yield _known(name), _value_of(name, value if equals else None, left)
-        else:
-            yield from _shorthands(word[1:], left)
-
-
-def _shorthands(letters: str, left: list[str]) -> Iterator[tuple[str, str]]:
-    while letters:
-        name, letters = _known(_SHORT.get(letters[0], letters[0])), letters[1:]
-        if letters.startswith("=") and len(letters) > 1:
-            yield name, letters[1:]
-            return
-        if name in _SWITCHES:
-            yield name, "true"
-            continue
-        yield name, _value_of(name, letters or None, left)
-        return
-
-
-def _value_of(name: str, value: str | None, left: list[str]) -> str:
-    if value is not None:
-        return value
-    if name in _SWITCHES:
-        return "true"
-    return left.pop(0) if left else ""
-
-
-def _known(name: str) -> str:
-    """Return an option's name.
-
-    Raises:
-        UsageError: when it is not known: whether it takes a value is then unknown as well.
-    """
-    if name in _SWITCHES or name in _WITH_VALUE:
-        return name
-    raise UsageError(
-        "agent-option",
-        f"`agent run` does not know the option {'-' if len(name) == 1 else '--'}{name} of `docker run`.",
-        hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around the "
-        "firewall, use it with `docker run $(clawker-fw agent flags)`.",
-    )
 
 
 def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
@@ -213,31 +178,20 @@ def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
 
 def _port(word: str) -> PublishedPort:
     bare, _, protocol = word.partition("/")
-    if protocol.lower() not in {"", "tcp"}:
+    if protocol.lower() not in {"", "tcp"} or "-" in bare:
         raise RefusedError(
             "agent-unreachable",
-            f"The port {word!r} can't be published: what leads to an agent passes on connections over TCP alone.",
-            hint="Leave it out, or have the agent serve over TCP.",
-        )
-    if "-" in bare:
-        raise RefusedError(
-            "agent-unreachable",
-            f"A range of ports can't be published, as {word!r} is.",
-            hint="Repeat --publish for each port.",
+            f"The port {word!r} can't be published: only TCP is passed on to an agent, and no range of ports.",
+            hint="Repeat --publish for each port, and have the agent serve over TCP.",
         )
     before, _, port = bare.rpartition(":")
     host, _, at = before.rpartition(":")
-    try:
-        found = IPv4Address(host) if host else LOOPBACK
-    except AddressValueError as error:
-        raise UsageError(
-            "agent-option", f"The address in --publish {word!r} is no IPv4 address.", hint=_HINT
-        ) from error
-    numbers = [each for each in (at, port) if each]
-    valid = bool(port) and all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
-    if not valid:
-        raise UsageError("agent-option", f"--publish {word!r} names no port.", hint=_HINT)
-    return PublishedPort(found, int(at or 0), int(port))
+    numbers = [port, *([at] if at else [])]
+    valid = all(each.isascii() and each.isdigit() and 0 < int(each) <= _LARGEST for each in numbers)
+    with suppress(AddressValueError):
+        if valid:
+            return PublishedPort(IPv4Address(host) if host else LOOPBACK, int(at or 0), int(port))
+    raise UsageError("agent-option", f"--publish {word!r} names no IPv4 address and port.", hint=_HINT)
 
 
 def free_number(taken: Collection[int], most: int) -> int:
@@ -246,17 +200,11 @@ def free_number(taken: Collection[int], most: int) -> int:
     Raises:
         RefusedError: when as many agents publish ports as can.
     """
-    if not most:
-        raise RefusedError(
-            "agent-unreachable",
-            "The agents' network is too small for agents that publish ports.",
-            hint="It needs a `network.subnet` of /24 or larger.",
-        )
     for number in range(most):
         if number not in taken:
             return number
     raise RefusedError(
         "agent-unreachable",
-        f"{most} agents publish ports already, and there is room for no more.",
-        hint="Remove some that have ended.",
+        f"The agents' network has room for {most} agents that publish ports, and no more.",
+        hint="Remove some that have ended, or set a `network.subnet` of /24 or larger.",
     )

@@ -96,8 +96,7 @@ class Agent:
 
 def running_resolver(observed: Observed) -> str:
     """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
-    network = observed.networks.get(Role.AGENTS)
-    subnet = next(iter(network.subnets), None) if network else None
+    subnet = observed.agents_subnet
     return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
@@ -183,7 +182,7 @@ class _Place:
             *(each.container for each in observed.relays),
         )
         network = observed.networks.get(Role.AGENTS)
-        subnet = next(iter(network.subnets), None) if network else None
+        subnet = observed.agents_subnet
         self.own = network_names(project)[Role.AGENTS]
         self.resolver = running_resolver(observed)
         self.others = {each.name: each for each in observed.others}
@@ -268,16 +267,13 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
         yield Opening("privileged", "it is privileged")
     if escapes := sorted(_ESCAPES & set(shape.capabilities_added)):
         yield Opening("capability", f"it has {', '.join(escapes)}")
-    devices = (*shape.devices, *shape.device_rules, *filter(_is_by_name, shape.device_requests))
+    # A request by name (CDI) is for whatever a file of the host says.
+    named = (each for each in shape.device_requests if json.loads(each).get("Driver") == "cdi")
+    devices = (*shape.devices, *shape.device_rules, *named)
     if devices:
         yield Opening("device", f"it has devices of the host, {', '.join(devices)}")
     if shape.system_paths and not shape.privileged:
         yield Opening("system-paths", "the host's kernel settings are open to it")
-
-
-def _is_by_name(request: str) -> bool:
-    """Whether a request for devices (JSON) names one that a file of the host describes (CDI): it can be any."""
-    return bool(json.loads(request).get("Driver") == "cdi")
 
 
 def _processes(found: Chain, place: _Place) -> Iterator[Opening]:

@@ -21,15 +21,15 @@ WGET, APT = "wgetrc", "apt.conf"
 """Settings of programs that have no variable for authorities."""
 
 
-def files(roots: bytes, authorities: bytes, added: bytes, folder: str) -> Mapping[str, bytes]:
+def files(roots: bytes, authorities: bytes, folder: str) -> Mapping[str, bytes]:
     """Return the files, of which programs find the others below `folder`.
 
-    `roots` are those of inspected connections, `authorities` all others, and `added` those among them that some
-    programs know only because they are added (PEM). Equal arguments give the same files.
+    `roots` are those of inspected connections, and `authorities` all others (PEM). Equal arguments give the same
+    files.
     """
     everything = _read(roots, authorities)
     return {
-        ADDED: _pem(_read(roots, added)),
+        ADDED: _pem(_read(roots)),
         ALL: _pem(everything),
         JAVA: _truststore(everything),
         WGET: f"ca_certificate = {folder}/{ALL}\n".encode(),

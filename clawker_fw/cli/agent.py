@@ -129,7 +129,7 @@ def agent_run(
         )
     wanted = parse_run(words)
     engine, seen = attaching(chosen)
-    attached = _served(chosen, seen)
+    attached = _attachment(chosen, engine, seen)
     endpoint = seen.observed.engine.endpoint
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
     with DockerCli(program, place).gets_signals() as docker:
@@ -137,16 +137,12 @@ def agent_run(
 
 
 def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> "Attachment":
-    """Return how an agent of any image is attached, and have the engine keep what it needs."""
-    from clawker_fw.cli.running import entrusted
-    from clawker_fw.reconcile.entrust import public_authorities
+    """Return how an agent is attached to a stack that confines and serves it now.
 
-    return entrusted(engine, seen, _served(chosen, seen), public_authorities)
-
-
-def _served(chosen: Options, seen: "Comparison") -> "Attachment":
-    """Return how an agent is attached to a stack that confines and serves it now, but for what it trusts."""
+    The engine keeps from now on what it has to trust.
+    """
     from clawker_fw.agents.attachment import attachment, require_serving
+    from clawker_fw.cli.running import entrusted
     from clawker_fw.engine.client_config import proxy_variables
     from clawker_fw.model import Verdict
     from clawker_fw.settings.secrets.wanted import placeholders
@@ -162,4 +158,4 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
         )
     vault = seen.blueprint.vault
     instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}
-    return attachment(seen.desired, proxy_variables(os.environ), instead)
+    return entrusted(engine, seen, attachment(seen.desired, proxy_variables(os.environ), instead))

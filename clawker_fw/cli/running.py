@@ -1,7 +1,7 @@
 """Running an agent: its container is created, judged by what the engine says of it, and started or removed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -17,7 +17,7 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
 from clawker_fw.model import Role, Sibling
 from clawker_fw.reconcile.desired import built_images
-from clawker_fw.reconcile.entrust import Known, create_trust_volume, known_to, trust_for
+from clawker_fw.reconcile.entrust import create_trust_volume, trust_for
 from clawker_fw.reconcile.observe import with_agent
 from clawker_fw.reconcile.pipeline import Comparison, agents_of
 from clawker_fw.reconcile.publishing import publish_for
@@ -36,19 +36,15 @@ _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
-def entrusted(
-    engine: EngineWriter, seen: Comparison, attached: Attachment, known: Callable[[], Known]
-) -> Attachment:
+def entrusted(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
     """Return how an agent is attached with what it has to trust, which the engine keeps from now on.
-
-    `known` returns what it trusts by itself. It is not asked if the stack inspects no connection.
 
     Raises:
         EngineError, RefusedError: when the engine can't keep it.
     """
     if not (roots := roots_of(seen.observed)):
         return attached
-    trust = trust_for(seen.desired.project, roots, known())
+    trust = trust_for(seen.desired.project, roots, seen.blueprint.authorities)
     create_trust_volume(engine, seen.desired.project, seen.observed, trust)
     return replace(attached, trust=trust)
 
@@ -57,8 +53,6 @@ def run_agent(
     engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords
 ) -> int:
     """Create an agent's container, and start it if it is confined. Returns the exit code of `docker run`.
-
-    Where the stack inspects connections, it is created twice: the first container shows what it trusts by itself.
 
     Raises:
         RefusedError: when it is not confined, or can't be judged. It has been removed.
@@ -82,13 +76,6 @@ class _NumberTakenError(Exception):
 
 def _run(engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords) -> int:
     container = _created(docker, attached, wanted)
-    if isinstance(container, str) and roots_of(seen.observed):
-        first = container
-        with _removed_after_error(docker, first, wanted):
-            attached = entrusted(engine, seen, attached, lambda: known_to(engine, first))
-        _remove(docker, first, wanted)
-        docker.go_on()
-        container = _created(docker, attached, wanted)
     if isinstance(container, int):
         docker.go_on()
         return container

@@ -169,7 +169,7 @@ def apply_settings(
     before = seen
     performed: list[Progress] = []
     steps = pipeline.plan_for(seen, wanted)
-    said = None if steps.empty else pipeline.summary_for(seen, steps)
+    said = None if steps.empty else pipeline.summary_of(seen, steps)
     if said is None:
         converge.tidy(engine, seen, wanted)
     else:
@@ -210,7 +210,7 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
     options = ConvergeOptions()
     converge.require_settings(seen, options)
     steps = pipeline.plan_for(seen, options)
-    return [] if steps.empty else summary.lines(pipeline.summary_for(seen, steps))
+    return [] if steps.empty else summary.lines(pipeline.summary_of(seen, steps))
 
 
 @app.command()
@@ -303,7 +303,7 @@ def _answer_plan(
     converge.require_settings(seen, wanted)
     session.warn_of_exposure(seen)
     steps = pipeline.plan_for(seen, wanted)
-    said = None if steps.empty else pipeline.summary_for(seen, steps)
+    said = None if steps.empty else pipeline.summary_of(seen, steps)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 

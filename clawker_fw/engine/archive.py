@@ -43,12 +43,7 @@ def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
     return header
 
 
-def unpack(
-    chunks: Iterator[bytes],
-    known: Files = NOTHING,
-    root: tuple[int, int] = (0, 0),
-    most: int = bounds.VOLUME,
-) -> dict[str, File]:
+def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
     """Return the files of a tar by their path below its single top folder.
 
     The content of a link is `-> TARGET`. A folder has an entry only if its owner or mode is not the one that we
@@ -56,10 +51,10 @@ def unpack(
     is on the host. For a file equal to the one in `known`, that object is returned again.
 
     Raises:
-        EngineError: when the tar is incomplete or damaged, or longer than `most`.
+        EngineError: when the tar is incomplete or damaged, or longer than `bounds.VOLUME`.
     """
     files: dict[str, File] = {}
-    stream = IteratorReader(_bounded(chunks, most))
+    stream = IteratorReader(_bounded(chunks))
     with _readable(), tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         for number, member in enumerate(archive):
             if number == bounds.ENTRIES:
@@ -80,12 +75,12 @@ def unpack(
     return files
 
 
-def _bounded(chunks: Iterator[bytes], most: int) -> Iterator[bytes]:
+def _bounded(chunks: Iterator[bytes]) -> Iterator[bytes]:
     total = 0
     for chunk in chunks:
         total += len(chunk)
-        if total > most:
-            raise tarfile.ReadError(f"they are longer than {most >> 20:,} MiB")
+        if total > bounds.VOLUME:
+            raise tarfile.ReadError(f"they are longer than {bounds.VOLUME >> 20:,} MiB")
         yield chunk
 
 

@@ -64,14 +64,8 @@ _EVENTS = {
 }
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
-_NO_FILE = 1 << 31 | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19
-"""The types of what is no regular file, in a mode as the engine states it (Go's `fs.ModeType`)."""
-
 _TOLD_EVERY = 0.2
 """Seconds between two calls about the progress of a pull."""
-
-_LARGEST_FILE = 4 << 20
-"""Bytes of a file in a container's own system that are read. Lists of authorities have a quarter of a megabyte."""
 
 _GOING = {"removing", "dead"}
 """The states of a container that is being removed, or could not be removed completely."""
@@ -310,20 +304,6 @@ class DockerEngine:
             with self._unless_removed(container), translated(f"read a file of container {container}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
                 return next(iter(archive.unpack(stream, root=self._root).values()), None)
-        except NotFoundError:
-            return None
-
-    def system_file(self, container: str, path: str) -> bytes | None:
-        """Of a link, the engine says where it leads in the end."""
-        try:
-            with self._unless_removed(container), translated(f"read {path} of container {container}"):
-                stream, said = self._client.get_archive(container, path, chunk_size=archive.CHUNK)
-                if target := said["linkTarget"]:
-                    stream, said = self._client.get_archive(container, target, chunk_size=archive.CHUNK)
-                if said["mode"] & _NO_FILE or said["size"] > _LARGEST_FILE:
-                    return None
-                files = archive.unpack(stream, root=self._root, most=2 * _LARGEST_FILE)
-                return next((file.content for file in files.values()), None)
         except NotFoundError:
             return None
 

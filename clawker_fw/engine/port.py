@@ -118,12 +118,6 @@ class EngineReader(Protocol):
     def file(self, container: str, path: str) -> File | None:
         """Return one file of a container's volume by its path there, or None if it does not exist."""
 
-    def system_file(self, container: str, path: str) -> bytes | None:
-        """Return the content of a file anywhere in a container, which may be a link, also if it does not run.
-
-        None if it does not exist, is no file, or is larger than some megabytes.
-        """
-
     def events(self) -> AbstractContextManager[Iterator[Event]]:
         """Follow the events of containers, networks and images from when the context is entered.
 

@@ -33,9 +33,8 @@ def advice(
     of secrets that can't be obtained.
     """
     return (
-        *_no_way_out(observed),
+        *_of_engine(observed),
         *_outdated_envoy(observed, desired),
-        *_unchecked_sources(observed),
         *_untold(desired, provision.reason),
         *(Advice("telemetry-renewal", each) for each in provision.due),
         *_disputed_addresses(observed, desired),
@@ -43,18 +42,8 @@ def advice(
         *_of_authorities(provided),
         *_without_root(observed, provided),
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
-        *_of_engine(observed),
         *_unknown_ends(desired),
     )
-
-
-def _no_way_out(observed: Observed) -> Iterator[Advice]:
-    if not observed.machine.forwards:
-        yield Advice(
-            "no-forwarding",
-            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
-            "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
-        )
 
 
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
@@ -85,22 +74,6 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
             "envoy-outdated",
             f"Envoy {running} is older than {wanted.oldest}, the version this release is tested with. "
             "Set `images.envoy` to a newer image, or to `bundled`.",
-        )
-
-
-def _unchecked_sources(observed: Observed) -> Iterator[Advice]:
-    """Warn when the host receives what agents broadcast.
-
-    No option of a network prevents it. The bridge has no address, so the host drops all of its packets if it
-    checks their source.
-    """
-    network = observed.networks.get(Role.AGENTS)
-    if network and network.sources_checked is False:
-        yield Advice(
-            "host-hears-agents",
-            f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
-            "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
-            "/etc/sysctl.d.",
         )
 
 
@@ -144,12 +117,24 @@ def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
 
 
 def _of_engine(observed: Observed) -> Iterator[Advice]:
-    """Warn of what the engine's settings, or its kernel, keep from the siblings. A replacement would not help."""
-    if not observed.machine.weights and observed.siblings:
+    """Warn of what the engine and its machine do to agents and siblings. A replacement would not help.
+
+    No option of a network keeps what agents broadcast from the host. The bridge has no address, so the host drops
+    all of its packets if it checks their source.
+    """
+    if not observed.machine.forwards:
         yield Advice(
-            "processors-unweighted",
-            "The engine's kernel has no weights on processors (no `cpu` control group), so busy agents slow "
-            "Envoy and CoreDNS down more than usual.",
+            "no-forwarding",
+            "The engine's machine forwards no packets, so agents reach nothing (`docker info`: IPv4Forwarding). "
+            "Run `sysctl -w net.ipv4.ip_forward=1` there, and take `ip-forward: false` out of its daemon.json.",
+        )
+    network = observed.networks.get(Role.AGENTS)
+    if network and network.sources_checked is False:
+        yield Advice(
+            "host-hears-agents",
+            f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
+            "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
+            "/etc/sysctl.d.",
         )
     for sibling, seen in observed.siblings.items():
         if seen.container.may_lose_lines:
@@ -166,12 +151,20 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
     Any container with raw sockets can forge such answers, in another one's name. If this were a finding, an agent
     could have its neighbours disconnected, siblings replaced, and every proof fail.
     """
-    known = {place.address for places in observed.attached.values() for place in places.values()}
+    neighbours = [each for places in observed.attached.values() for each in places.items()]
+    known = {place.address for _, place in neighbours}
     for seen in observed.siblings.values():
         for other in seen.probe.others if seen.probe else ():
             address, _, hardware = other.partition(" ")
             if address not in known:
-                yield Advice("address-disputed", _dispute(address, hardware, observed, desired))
+                ours = "the service address" if address == str(desired.service_address) else "an address of ours"
+                names = sorted(name for name, place in neighbours if place.hardware == hardware)
+                whose = f", which belongs to {names[0]} but may be forged" if names else ""
+                yield Advice(
+                    "address-disputed",
+                    f"Another host answers ARP for {address}, {ours}, "
+                    f"with the hardware address {hardware}{whose}.",
+                )
 
 
 def _restarts(observed: Observed) -> Iterator[Advice]:
@@ -184,12 +177,3 @@ def _restarts(observed: Observed) -> Iterator[Advice]:
                 f"The {each.helper} in {sibling.value} has ended {times} since its container started, "
                 f"the last time at {each.last} ({each.reason}). It was started again.",
             )
-
-
-def _dispute(address: str, hardware: str, observed: Observed, desired: Desired) -> str:
-    ours = "the service address" if address == str(desired.service_address) else "an address of ours"
-    names = sorted(
-        name for places in observed.attached.values() for name, each in places.items() if each.hardware == hardware
-    )
-    whose = f", which belongs to {names[0]} but may be forged" if names else ""
-    return f"Another host answers ARP for {address}, {ours}, with the hardware address {hardware}{whose}."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn, assert_never
+from typing import TYPE_CHECKING, NoReturn
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -26,9 +26,8 @@ from clawker_fw.fwctl import Committed, Helper
 from clawker_fw.model import ContainerView, Observed, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
+from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
-from clawker_fw.reconcile.last_words import last_words
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Plan, Stage, Step
@@ -42,7 +41,6 @@ _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
 """How long an engine may take to notice that a program has exited."""
 _ANSWER_SECONDS = 15.0
-_LISTEN_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +101,6 @@ class _Performer:
         self._context = context
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
-        self._stopped: set[str] = set()
-        self._networks_made: set[str] = set()
-        self._networks_removed: set[str] = set()
 
     def _require_going(self) -> None:
         if self._context.stopping():
@@ -161,36 +156,18 @@ class _Performer:
         Raises:
             LockLostError: in place of the error, when another run has taken the lock.
         """
-        done = [step for step in plan.rollback if self._has_done(step)] if plan else []
+        done = [step for step in plan.rollback if step.container in self._made] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
                 self._context.require_lock()
             for step in done:
                 with after(error, "the rollback failed as well"):
                     self._context.require_lock()
-                    self._perform(
-                        replace(step, container=self._made[step.container])
-                        if isinstance(step, steps.Remove)
-                        else step
-                    )
+                    self._perform(replace(step, container=self._made[step.container]))
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
             self._tell(plan, error)
-
-    def _has_done(self, step: steps.Undo) -> bool:
-        """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
-        match step:
-            case steps.Remove():
-                return step.container in self._made
-            case steps.RemoveNetwork():
-                return step.name in self._networks_made
-            case steps.CreateNetwork():
-                return step.spec.name in self._networks_removed
-            case steps.Reattach():
-                return step.container in self._stopped
-            case _:
-                assert_never(step)
 
     def _tell(self, plan: Plan, error: FirewallError) -> None:
         """Add to an error what is there after a rollback, as the engine says it."""
@@ -230,10 +207,8 @@ class _Performer:
                 require_kernel(engine, step.project, step.spec, resolver_image)
             case steps.CreateNetwork():
                 engine.create_network(step.spec)
-                self._networks_made.add(step.spec.name)
             case steps.RemoveNetwork():
                 engine.remove_network(step.network)
-                self._networks_removed.add(step.name)
             case steps.RemoveImage():
                 engine.remove_image(step.reference)
             case steps.RemoveVolume():
@@ -256,7 +231,7 @@ class _Performer:
             case steps.ReleaseAddress():
                 Helper(engine, step.container).release()
             case steps.AwaitTtl():
-                self._wait(step.seconds)
+                time.sleep(step.seconds)
             case steps.Drain():
                 return self._drain(step)
             case steps.Remove():
@@ -268,7 +243,6 @@ class _Performer:
                 engine.start(step.container)
                 self._await_answer(step.container)
             case steps.Stop():
-                self._stopped.add(step.container)
                 engine.stop(step.container)
             case steps.Unpause():
                 engine.unpause(step.container)
@@ -370,11 +344,7 @@ class _Performer:
         raise rejection
 
     def _hand_in(self, step: steps.Commit, taken: Callable[[], None]) -> Committed | None:
-        """Stage files and have them committed; on a full disk, have them written over those before them.
-
-        Raises:
-            DiskFullError: when these have not enough room either.
-        """
+        """Stage files and have them committed; on a full disk, have them written over those before them."""
         helper = Helper(self._engine, step.container)
         try:
             self._engine.put_files(step.container, step.files)
@@ -420,11 +390,6 @@ class _Performer:
         if before is None or (now := self._engine.container(before.id)) is None:
             return False
         return not now.running or now.started != before.started
-
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0 and not self._context.stopping():
-            time.sleep(min(left, _LISTEN_EVERY))
 
     def _drain(self, step: steps.Drain) -> str:
         """Wait for open connections to end, and return a note on those left, which the next step cuts."""

@@ -26,7 +26,7 @@ from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
-from clawker_fw.reconcile.removal import teardown, unused_references
+from clawker_fw.reconcile.plan import teardown, unused_references
 from clawker_fw.reconcile.steps import (
     Commit,
     ConvergeOptions,
@@ -144,11 +144,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 
 
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
-    """Require that a run has left nothing of what it is to close.
-
-    Raises:
-        NotProvenError: when something differs still; with a word of its own where nothing can be replaced for it.
-    """
+    """Require that a run has left nothing of what it is to close, also where nothing can be replaced for it."""
     left = options.within(seen.diff).findings
     if left and all(each.action is Action.NONE for each in left):
         raise NotProvenError(
@@ -218,10 +214,7 @@ def require_up(seen: Comparison) -> None:
 
 
 def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> ProgressCallback:
-    """Return a callback that also logs each replacement once it is certain: the old container is being removed.
-
-    An attempt that is rolled back before that logs nothing.
-    """
+    """Return a callback that also logs each replacement once it is certain: the old container is being removed."""
     siblings = seen.observed.siblings
     former = {siblings[each].container.id: each for each in plan.replaced if each in siblings}
 

@@ -86,7 +86,7 @@ class Blueprint:
     """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
 
     @cached_property
-    def desired(self) -> "Callable[[Conditions, Slots], Desired]":
+    def desired(self) -> Callable[..., Desired]:
         """Returns the desired stack with its siblings in some slots. With thousands of rules, that takes long."""
         return functools.cache(functools.partial(desired, self))
 
@@ -223,27 +223,23 @@ def slots(observed: Observed, addresses: Addressing) -> Slots:
     return Slots(held.get(Sibling.ENVOY, 0), held.get(Sibling.COREDNS, 0))
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """What decides about a desired stack beside its blueprint and its slots.
+def desired(
+    blueprint: Blueprint,
+    addresses: Addressing,
+    machine: Machine,
+    slots: Slots,
+    *,
+    credentials: Credentials | None = None,
+    authorities: Authorities = NO_AUTHORITIES,
+) -> Desired:
+    """Return the desired stack with its siblings in the given slots.
 
     `machine` is what the engine's machine has. `credentials` are those for telemetry, `authorities` those of
     connections whose TLS is looked into.
-    """
-
-    addresses: Addressing
-    machine: Machine
-    credentials: Credentials | None = None
-    authorities: Authorities = NO_AUTHORITIES
-
-
-def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desired:
-    """Return the desired stack with its siblings in the given slots.
 
     Raises:
         SettingsError: when the settings ask for more than the engine's machine has.
     """
-    addresses, machine, credentials = conditions.addresses, conditions.machine, conditions.credentials
     project, limits, resources = blueprint.project, blueprint.settings.limits, blueprint.settings.resources
     of_envoy, of_coredns = envoy.capacity(resources, machine), coredns.capacity(resources, machine)
     told = _telemetry(blueprint, credentials)
@@ -281,7 +277,7 @@ def desired(blueprint: Blueprint, conditions: Conditions, slots: Slots) -> Desir
                     slots.envoy,
                     limits.idle,
                     told,
-                    authorities=conditions.authorities,
+                    authorities=authorities,
                     headers=blueprint.headers,
                 ),
                 drift_labels=drift_labels,

@@ -24,10 +24,8 @@ from clawker_fw.model import (
     Value,
     Verdict,
 )
-from clawker_fw.reconcile.compare.container import ContainerComparison
-from clawker_fw.reconcile.compare.files import FileComparison
-from clawker_fw.reconcile.compare.live import ANSWER, LiveComparison
 from clawker_fw.reconcile.compare.relays import RelayComparison
+from clawker_fw.reconcile.compare.sibling import ANSWER, SiblingComparison
 from clawker_fw.stack.topology import network_fields, recorded_fields, running_fields
 
 _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
@@ -44,7 +42,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
-            findings += _sibling_findings(observed, desired, seen)
+            findings += SiblingComparison(observed, desired, seen).findings()
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
     findings += RelayComparison(observed, desired).findings()
@@ -68,16 +66,6 @@ def _verdict(findings: list[Finding]) -> Verdict:
 def _leftover(seen: ObservedSibling) -> Finding:
     field = f"leftover.{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
-
-
-def _sibling_findings(observed: Observed, desired: Desired, seen: ObservedSibling) -> Iterator[Finding]:
-    live = LiveComparison(observed, desired, seen)
-    found = [
-        *ContainerComparison(observed, desired, seen).findings(),
-        *FileComparison(observed, desired, seen).findings(),
-        *live.findings(),
-    ]
-    yield from found or live.unexplained()
 
 
 def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:

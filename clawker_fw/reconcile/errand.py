@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
-from clawker_fw.fwctl import read_lacking
 from clawker_fw.model import ContainerSpec
+from clawker_fw.reconcile.containers import create_from
 from clawker_fw.reconcile.lock import abandoned, holder, in_use
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack.container import LOG
 from clawker_fw.stack.image_tar import BuiltImage
 
@@ -50,7 +49,12 @@ def errand(
     """
     readable = replace(spec, shape=replace(spec.shape, log=LOG))
     with in_turn(engine, project, readable, seconds, image) as container:
-        yield _run(engine, container, seconds)
+        engine.start(container)
+        end = time.monotonic() + seconds
+        while (found := engine.container(container)) and found.status not in _ENDED and time.monotonic() <= end:
+            time.sleep(_LOOK_EVERY)
+        ended = found is None or found.status in _ENDED
+        yield engine.last_words(container, _MOST_LINES) if ended else None
 
 
 @contextmanager
@@ -99,16 +103,6 @@ def _created(
             time.sleep(_LOOK_EVERY)
 
 
-def _run(engine: EngineWriter, container: str, seconds: float) -> tuple[str, ...] | None:
-    engine.start(container)
-    end = time.monotonic() + seconds
-    while (found := engine.container(container)) and found.status not in _ENDED:
-        if time.monotonic() > end:
-            return None
-        time.sleep(_LOOK_EVERY)
-    return engine.last_words(container, _MOST_LINES)
-
-
 def lacking(
     engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None = None
 ) -> tuple[str, ...]:
@@ -119,8 +113,7 @@ def lacking(
     """
     with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
-            answer = json.loads((lines or ("",))[-1])
-            return read_lacking(answer)
+            return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(
                 "machine-silent",

@@ -14,7 +14,6 @@ needs no room, and what it does excludes others by itself.
 """
 
 import itertools
-import logging
 import os
 import platform
 import shlex
@@ -22,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +41,7 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
-from clawker_fw.reconcile.own_images import create_from
+from clawker_fw.reconcile.containers import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name
 from clawker_fw.stack.files import public
@@ -51,8 +50,6 @@ from clawker_fw.stack.labels import is_lock
 
 LEASE_SECONDS = 20.0
 """How long a lease is valid. After that, a holder without a renewal counts as gone."""
-
-LOG = logging.getLogger("clawker_fw")
 
 _HELD: set[str] = set()
 """The containers that this process holds: locks, without those that it has failed to release, and errands."""
@@ -143,8 +140,6 @@ class Lock:
         """Whether another run held the lock at first."""
         self.full: DiskFullError | None = None
         """Why there is no lock, although nobody else has it: the engine's disk is full."""
-        self._unanswered = False
-        """Whether the last renewal failed: a series of failures is reported once."""
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -184,18 +179,15 @@ class Lock:
         self._renewer.join()
         _HELD.discard(self._container)
         with after(error, "the lock was not released either"):
-            self._release()
-
-    def _release(self) -> None:
-        try:
-            self._engine.remove(self._container)
-        except EngineError as trouble:
-            raise EngineError(
-                "lock-not-released",
-                f"The lock of {self._project} could not be released.",
-                context=[trouble.in_one_line],
-                hint="The work itself is complete. The next run takes over the lock.",
-            ) from trouble
+            try:
+                self._engine.remove(self._container)
+            except EngineError as trouble:
+                raise EngineError(
+                    "lock-not-released",
+                    f"The lock of {self._project} could not be released.",
+                    context=[trouble.in_one_line],
+                    hint="The work itself is complete. The next run takes over the lock.",
+                ) from trouble
 
     def require_held(self) -> None:
         """Check that this run still holds the lock.
@@ -221,15 +213,8 @@ class Lock:
                 return
 
     def _send(self, lease: bytes) -> None:
-        try:
+        with suppress(EngineError):  # the next one may arrive; `require_held` is what counts
             self._engine.put_files(self._container, {_LEASE: public(lease)})
-        except EngineError as error:
-            if not (self._unanswered or self._ended.is_set()):
-                line = f"the lock's lease could not be renewed: {error}"
-                LOG.warning("lock_not_renewed", extra={"fields": {"reason": str(error)}, "line": line})
-            self._unanswered = True
-        else:
-            self._unanswered = False
 
     def _acquire(self) -> str:
         spec = ContainerSpec(
@@ -303,10 +288,7 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     return RefusedError(
         "lock-held",
         f"Another run is at work on {project}.",
-        context=[
-            f"{by.command}, since {by.since}",
-            f"by {by.user} on {by.host}, process {by.process}",
-        ],
+        context=[f"{by.command}, since {by.since}", f"by {by.user} on {by.host}, process {by.process}"],
         hint="Wait for it, or let this run wait with --lock-wait. An abandoned lock is taken over automatically.",
     )
 
@@ -327,12 +309,15 @@ def holder() -> Mapping[str, str]:
 
 
 def _machine() -> str:
-    """Return an identifier of this machine's current boot and this process namespace."""
+    """Return an identifier of this machine's current boot and this process namespace.
+
+    A system without them has no start times of processes either: only this process knows what it holds.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
-        return str(platform.node())  # not Linux: there are no namespaces
+        return f"process {os.getpid()}"
 
 
 def _is_alive(process: str) -> bool:
@@ -346,19 +331,6 @@ def start_time(process: int) -> str:
     try:
         status = os.fsdecode(Path(f"/proc/{process}/stat").read_bytes())  # a program's name has any bytes
     except OSError:
-        return _exists(process)
+        return ""
     state, *fields = status.rpartition(")")[2].split()
     return "" if state == "Z" else fields[18]
-
-
-def _exists(process: int) -> str:
-    """Return "running" if a process exists, on a system without /proc; otherwise return an empty string."""
-    if Path("/proc/self").exists():
-        return ""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return ""
-    except PermissionError:
-        return "running"
-    return "running"

@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Network
 
 from clawker_fw.agents.namespaces import joined_by, matches, network_owner
 from clawker_fw.background import in_background, shared_out
@@ -96,13 +95,14 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     unused, facts = reading_unused.result(), reader.facts()
     companions = _companions(reader, [*views, *(each.container for each in found.values())])
     probed = [each.result() for each in probing]
-    if not last and _seen_too_early(probed):
+    starting = [each.sibling.value for each in probed if each.container.health == "starting"]
+    troubled = {name for each in probed if each.probe for name, seen in each.probe.agents_see.items() if seen}
+    if not last and not troubled.isdisjoint(starting):  # it may serve by now
         raise _ChangedError
     serving = _serving(project, probed)
     return Observed(
         engine=facts,
         networks=our_networks,
-        subnets=_subnets_of_others(networks, our_networks),
         siblings=serving,
         leftovers=tuple(each for each in probed if each not in serving.values()),
         images={image: each.result() for image, each in reading_images.items()},
@@ -130,7 +130,7 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         machine=reading_machine.result(),
         agents=tuple(views),
         joined={each: owner for each, owner in agents.items() if owner != each},
-        others=tuple(each for each in networks if each not in our_networks.values()),
+        others=_others(networks, project),
         companions=companions,
         volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
         publishers=tuple(view for each in reading_publishers for view in each.result()),
@@ -198,8 +198,6 @@ def _agents(
 
 
 def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Future[list[ContainerView]]]":
-    """Inspect the agents, a few at the same time. One that has been removed meanwhile is left out."""
-
     def read(some: Sequence[str]) -> list[ContainerView]:
         return [view for each in some if (view := reader.container(each))]
 
@@ -247,15 +245,13 @@ def with_agent(reader: EngineReader, project: str, observed: Observed, container
     _, listing = _listing(reader, project)
     if view is None or all(each.id != view.id for each in listing):
         raise NotFoundError("not-found", f"The container {container} has been removed.")
-    networks = reader.networks()
-    ours = {each.id for each in _our_networks(networks, project).values()}
     agents = tuple(sorted((*observed.agents, view), key=lambda each: each.name))
     siblings = [each.container for each in (*observed.siblings.values(), *observed.leftovers)]
     return replace(
         observed,
         listing=listing,
         agents=agents,
-        others=tuple(each for each in networks if each.id not in ours),
+        others=_others(reader.networks(), project),
         companions=_companions(reader, [*agents, *siblings]),
         volumes={each.name: each for each in reader.volumes()},
     )
@@ -272,12 +268,11 @@ def with_publisher(reader: EngineReader, project: str, observed: Observed, conta
         observed,
         publishers=(view,) if view else (),
         publishing=_publishing(networks, project),
-        subnets=_subnets_of_others(networks, _our_networks(networks, project)),
+        others=_others(networks, project),
     )
 
 
 def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | None, tuple[ContainerSummary, ...]]:
-    """Return the lock container, if there is one, and all other containers."""
     listing = reader.listing()
     lock = next((each for each in listing if is_lock(each, project)), None)
     return lock, tuple(each for each in listing if each is not lock)
@@ -338,11 +333,9 @@ def _our_networks(networks: tuple[NetworkView, ...], project: str) -> dict[Role,
     return ours
 
 
-def _subnets_of_others(
-    networks: tuple[NetworkView, ...], ours: Mapping[Role, NetworkView]
-) -> tuple[IPv4Network, ...]:
-    own = {network.id for network in ours.values()}
-    return tuple(subnet for network in networks if network.id not in own for subnet in network.subnets)
+def _others(networks: tuple[NetworkView, ...], project: str) -> tuple[NetworkView, ...]:
+    own = {network.id for network in _our_networks(networks, project).values()}
+    return tuple(network for network in networks if network.id not in own)
 
 
 def _sibling(
@@ -385,12 +378,6 @@ def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Prob
         probe = _probe(reader, now.id)
         now = reader.container(now.id)
     return replace(sibling, probe=probe)
-
-
-def _seen_too_early(found: list[ObservedSibling]) -> bool:
-    """Whether agents were in trouble with a sibling that was starting, and may serve by now."""
-    starting = [each.sibling.value for each in found if each.container.health == "starting"]
-    return any(each.probe and each.probe.agents_see.get(name) for each in found for name in starting)
 
 
 def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:

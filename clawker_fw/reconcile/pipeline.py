@@ -26,13 +26,7 @@ from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, V
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
-from clawker_fw.reconcile.desired import (
-    Blueprint,
-    Conditions,
-    addressing,
-    prepare,
-    slots,
-)
+from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
 from clawker_fw.reconcile.observe import observe
@@ -48,7 +42,8 @@ from clawker_fw.stack.container import HELPER
 class Comparison:
     """One comparison of a stack: the observed state, the desired state in the same slots, and the difference.
 
-    The desired state follows from the `blueprint`, as it was read for this comparison.
+    The desired state follows from the `blueprint`, as it was read for this comparison. `desired_in` returns it in
+    other slots.
     """
 
     blueprint: Blueprint
@@ -56,7 +51,7 @@ class Comparison:
     slots: Slots
     provision: Provision
     provided: Provided
-    conditions: Conditions
+    desired_in: Callable[[Slots], Desired]
     desired: Desired
     diff: Diff
 
@@ -126,10 +121,16 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
-    conditions = Conditions(addresses, observed.machine, provision.credentials, provided.authorities)
+    desired_in = functools.partial(
+        blueprint.desired,
+        addresses,
+        observed.machine,
+        credentials=provision.credentials,
+        authorities=provided.authorities,
+    )
     now = slots(observed, addresses)
-    wanted = blueprint.desired(conditions, now)
-    return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))
+    wanted = desired_in(now)
+    return Comparison(blueprint, observed, now, provision, provided, desired_in, wanted, diff(observed, wanted))
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
@@ -150,20 +151,15 @@ def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
     unused_images = options.unused_images and not others_at_work(seen.observed)
     drain_seconds = seen.blueprint.settings.drain_timeout
     options = replace(options, unused_images=unused_images, drain_seconds=drain_seconds)
-    desired = functools.partial(seen.blueprint.desired, seen.conditions)
-    return plan(seen.observed, seen.slots, desired, seen.diff, options)
+    return plan(seen.observed, seen.slots, seen.desired_in, seen.diff, options)
 
 
-def summary_for(seen: Comparison, steps: Plan | FirewallError) -> Summary:
-    """Return what it means to perform the plan of a comparison; or that there is none, because of an error."""
+def summary_of(seen: Comparison, steps: Plan | FirewallError | None = None) -> Summary:
+    """Return what it means to perform a plan of a comparison: by default that of the next `run`."""
+    if steps is None:
+        try:
+            steps = plan_for(seen, ConvergeOptions())
+        except RefusedError as refusal:
+            steps = refusal
     version = seen.blueprint.release.version
     return summary(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
-
-
-def summary_of(seen: Comparison) -> Summary:
-    """Return what the next `run` would mean, for commands that make no plan of their own."""
-    try:
-        steps: Plan | FirewallError = plan_for(seen, ConvergeOptions())
-    except RefusedError as refusal:
-        steps = refusal
-    return summary_for(seen, steps)

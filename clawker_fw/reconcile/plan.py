@@ -8,8 +8,8 @@ container is removed last.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from ipaddress import IPv4Address
 
+from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
     Action,
@@ -21,17 +21,15 @@ from clawker_fw.model import (
     Files,
     Finding,
     Layer,
-    NetworkSpec,
-    NetworkView,
     Observed,
     ObservedSibling,
+    OwnImage,
     Role,
     Sibling,
     Slots,
 )
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
-from clawker_fw.reconcile.removal import old_trust, trial_removed, unused_images
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
@@ -44,8 +42,9 @@ from clawker_fw.stack.container import (
     examination,
     trial_name,
 )
+from clawker_fw.stack.envoy import signing
+from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
-from clawker_fw.stack.topology import lower_half
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
@@ -147,7 +146,7 @@ class _Planner:
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
             rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
             point_of_no_return=len(stages),
-            before=_serving(self._observed),
+            before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
         )
 
     def _old(self, sibling: Sibling) -> ObservedSibling | None:
@@ -198,7 +197,6 @@ class _Planner:
         return found
 
     def _examination(self) -> list[Step]:
-        """Ask the kernel before anything is made, where no sibling has run so far."""
         if self._observed.siblings:
             return []
         return [steps.Examine(self._desired.project, examiner(self._desired))]
@@ -353,7 +351,6 @@ class _Planner:
         return [remove, *([announce] if old.container.running else [])]
 
     def _retire_envoy(self) -> list[Step]:
-        """Wait until no agent can still use the old Envoy's address, then drain and remove it."""
         old = self._old(Sibling.ENVOY)
         if old is None or Sibling.ENVOY not in self._made:
             return []
@@ -425,7 +422,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
-    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
+    can be proven. The old siblings are only stopped until then, because the new ones keep their last refusals.
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
@@ -440,55 +437,28 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     stopped = replace(observed, networks={}, siblings=siblings, leftovers=(), trial=None, relays=(), publishers=())
     build = _Planner(stopped, slots, desired, found, ConvergeOptions(replace_all=True)).plan()
     first = [stage for stage in build.stages if isinstance(stage[0], steps.ProvideImage | steps.Examine)]
-    old = observed.siblings.values()
     room: tuple[Stage, ...] = (
         (
             *(_remove(each) for each in observed.leftovers),
             *trial_removed(observed),
             *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
         ),
-        tuple(steps.Stop(each.sibling, each.container.id, each.container.name) for each in old),
+        tuple(
+            steps.Stop(each.sibling, each.container.id, each.container.name) for each in observed.siblings.values()
+        ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
-    specs = {network.name: _as_it_was(network) for network in observed.networks.values()}
-    return Plan(
+    return replace(
+        build,
         stages=(*first, *room, *build.stages[len(first) :]),
-        rollback=(
-            *build.rollback,
-            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
-            *(steps.CreateNetwork(spec) for spec in specs.values()),
-            *(steps.Reattach(each.sibling, each.container.id, _places(each, specs)) for each in old),
-        ),
         point_of_no_return=build.point_of_no_return + len(room),
-        before=_serving(observed),
     )
-
-
-def _serving(observed: Observed) -> tuple[tuple[Sibling, str], ...]:
-    return tuple((each, old.container.id) for each, old in observed.siblings.items())
 
 
 def _stopped(old: ObservedSibling) -> ObservedSibling:
     """Return a sibling as it is after it has been stopped, and its networks have been removed."""
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
-
-
-def _as_it_was(network: NetworkView) -> NetworkSpec:
-    subnet = network.subnets[0]
-    return NetworkSpec(
-        name=network.name,
-        subnet=subnet,
-        gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
-        ip_range=network.ip_range or lower_half(subnet),
-        internal=network.internal,
-        options=network.options,
-        labels=network.labels,
-    )
-
-
-def _places(old: ObservedSibling, networks: Collection[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, address) for name, address in old.container.shape.networks.items() if name in networks)
 
 
 def examiner(desired: Desired) -> ContainerSpec:
@@ -519,3 +489,71 @@ def staged(wanted: DesiredSibling) -> Files:
     """Return the files to stage for `fwctl commit`, which also removes files that are not desired."""
     record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}
+
+
+def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
+    """Return the plan that removes a project's stack. With `detach`, agents still attached are disconnected first.
+
+    Raises:
+        RefusedError: when agents are attached and `detach` is false.
+    """
+    attached = [
+        steps.Detach(observed.networks[role].id, observed.networks[role].name, name)
+        for role, places in observed.attached.items()
+        for name in places
+    ]
+    if attached and not detach:
+        raise RefusedError(
+            "network-in-use",
+            "Containers are still attached to this stack.",
+            context=[f"{each.container} on {each.name}" for each in attached],
+            hint="Stop them, or disconnect them with `clawker-fw down --force`.",
+        )
+    networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
+    fillers = [each for each in observed.listing if is_filler(each, project)]
+    volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
+    stages: tuple[tuple[Step, ...], ...] = (
+        tuple(attached),
+        (
+            *(steps.Remove(each.container.id, each.container.name) for each in observed.siblings.values()),
+            *(steps.Remove(each.container.id, each.container.name) for each in observed.leftovers),
+            *trial_removed(observed),
+            *(steps.Remove(each.id, each.name) for each in fillers),
+            *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
+        ),
+        tuple(steps.RemoveNetwork(network.id, network.name) for network in networks),
+        tuple(steps.RemoveVolume(volume) for volume in volumes),
+    )
+    return Plan(tuple(stage for stage in stages if stage))
+
+
+def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
+    """Return the step that removes the container of `conformance`, if there is one."""
+    return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
+
+
+def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
+    """Return our images of other releases that are unused once the `retired` containers are removed."""
+    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
+    return tuple(
+        image
+        for image, users in observed.own_images.items()
+        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
+    )
+
+
+def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
+    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
+
+    Those with the current ones are left: somebody may be about to start an agent with one.
+    """
+    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
+    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
+
+
+def unused_references(observed: Observed) -> tuple[str, ...]:
+    """Return the references of our images, of any release, that no container uses."""
+    unused = (image for image, users in observed.own_images.items() if not users)
+    held = observed.lock.image if observed.lock else ""
+    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))

@@ -4,20 +4,17 @@ import time
 from collections.abc import Mapping
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, SubnetTakenError, after
+from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, after
 from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
 from clawker_fw.reconcile.compare.relays import RelayComparison, foreign_relay
-from clawker_fw.reconcile.last_words import last_words
+from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.observe import inside, with_publisher
-from clawker_fw.reconcile.own_images import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.relay import is_relay
 
 _READY_SECONDS = 15.0
 _LOOK_EVERY = 0.05
-_CHOICES = 5
-"""How often the network is chosen on which ports are published, when other networks are made at the same time."""
 
 
 def publish_for(
@@ -28,33 +25,25 @@ def publish_for(
     This takes no lock: a run at the same time makes the same relay, or another agent has got the number.
 
     Raises:
-        ConflictError: when there is another container with its name.
+        ConflictError: when there is another container with its name, or the network has just been made.
         RefusedError: when somebody has changed the network on which ports are published, or has the relay's name.
         EngineError, NotProvenError: see `publish`.
     """
-    image = built.get(Sibling.COREDNS)
-    for choice in range(_CHOICES):
-        found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
-        network = found.network
-        if network is None:
-            raise NotFoundError("not-found", f"The container {agent} publishes nothing, or has been removed.")
-        if found.unlike:
-            raise RefusedError(
-                "not-serving",
-                f"The network {network.name}, on which ports are published, is not as clawker-fw made it.",
-                hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it.",
-            )
-        (spec,) = found.wanted.values()
-        try:
-            if found.observed.publishing is None:
-                engine.create_network(network)
-        except (ConflictError, SubnetTakenError):
-            if choice + 1 == _CHOICES:
-                raise
-            continue
-        break
+    found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
+    network = found.network
+    if network is None:
+        raise NotFoundError("not-found", f"The container {agent} publishes nothing, or has been removed.")
+    if found.unlike:
+        raise RefusedError(
+            "not-serving",
+            f"The network {network.name}, on which ports are published, is not as clawker-fw made it.",
+            hint="`clawker-fw drift` shows what differs, `clawker-fw run` repairs it.",
+        )
+    (spec,) = found.wanted.values()
+    if found.observed.publishing is None:
+        engine.create_network(network)
     try:
-        return publish(engine, spec, image)
+        return publish(engine, spec, built.get(Sibling.COREDNS))
     except ConflictError:
         there = engine.container(spec.name)
         if there and not is_relay(there, desired.project):

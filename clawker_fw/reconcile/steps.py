@@ -36,6 +36,13 @@ class SiblingStep(Step):
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerStep(SiblingStep):
+    """A step that changes one container of a sibling."""
+
+    container: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideImage(SiblingStep):
     """Load or pull a sibling's image."""
 
@@ -98,14 +105,13 @@ class Create(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Verify(SiblingStep):
+class Verify(ContainerStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
     `later` are those that are expected instead once rules have ended, which may happen meanwhile. `eye` is the
     CoreDNS that has to see what agents should of the new container, and `place` where it looks.
     """
 
-    container: str
     live: Mapping[str, str]
     seconds: float
     later: Sequence[Mapping[str, str]] = ()
@@ -114,10 +120,9 @@ class Verify(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Commit(SiblingStep):
+class Commit(ContainerStep):
     """Stage hot files and commit them: they are proven live, or the old ones are restored."""
 
-    container: str
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
 
@@ -176,43 +181,36 @@ class Remove(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Start(SiblingStep):
+class Start(ContainerStep):
     """Start a container that matches its specification but is not running."""
-
-    container: str
 
 
 @dataclass(frozen=True, slots=True)
-class Stop(SiblingStep):
+class Stop(ContainerStep):
     """Stop a container that keeps its files, until another one has been proven in its place."""
 
-    container: str
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unpause(SiblingStep):
+class Unpause(ContainerStep):
     """Unpause a container."""
-
-    container: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reattach(SiblingStep):
+class Reattach(ContainerStep):
     """Reconnect a container to networks that it was taken off, at its addresses, and restart it.
 
     The restart is needed because its network configuration, made at start, was lost.
     """
 
-    container: str
     networks: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Rename(SiblingStep):
+class Rename(ContainerStep):
     """Rename a container, usually the serving one to its proper name."""
 
-    container: str
     name: str
 
 
@@ -221,10 +219,6 @@ class Publish(Step):
     """Create and start the relay of an agent that publishes ports, and wait until it listens."""
 
     spec: ContainerSpec
-
-
-Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
-"""A step of a rollback. Only what was done is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +239,12 @@ Stage = tuple[Step | InTurn, ...]
 class Plan:
     """Stages performed in sequence.
 
-    `rollback` removes the created containers, identified by name, and puts back the networks and siblings that had
-    to make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve
-    until then.
+    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
+    begins. `before` are the containers that serve until then.
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Undo, ...] = ()
+    rollback: tuple[Remove, ...] = ()
     point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
@@ -269,12 +262,11 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container or makes room for one.
+        """The stages whose failure is rolled back, from the first that creates a container.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        kinds = (Create, Stop, RemoveNetwork)
-        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
     @property

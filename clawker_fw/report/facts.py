@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from clawker_fw.model import Desired, Finding, Observed, Role, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
-from clawker_fw.reconcile.removal import old_trust, unused_images
+from clawker_fw.reconcile.plan import old_trust, unused_images
 from clawker_fw.report.filediff import Change, changes, unified
 from clawker_fw.stack import resources
 from clawker_fw.stack.container import recorded_rules

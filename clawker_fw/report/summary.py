@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
-from clawker_fw.reconcile.compare.container import RESTARTS
-from clawker_fw.reconcile.compare.files import STAGED
-from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER, STAGED
 from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
@@ -34,20 +32,6 @@ _WIDTH = 80
 _RULES_ONLY = "The rules will change"
 
 _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
-
-_EFFECTS = {
-    Effect.CREATED: "created",
-    Effect.RECREATED: "recreated with the networks",
-    Effect.REPLACED: "replaced",
-    Effect.REATTACHED: "put back on the network",
-    Effect.STARTED: "started",
-    Effect.UNPAUSED: "unpaused",
-    Effect.UPDATED: "updated",
-    Effect.ADDRESSED: "moved back to its address",
-    Effect.ENTRUSTED: "sent its secrets",
-    Effect.RENAMED: "renamed",
-    Effect.PROVIDED: "provided with the image again",
-}
 
 _STATES = {"exited": "stopped", "created": "not started"}
 
@@ -86,9 +70,7 @@ def refusal_lines(error: FirewallError) -> list[str]:
 
 def _effects(said: Summary) -> str:
     """Return what becomes of the siblings, or "" if there is nothing to do."""
-    done = [
-        (_joined(_PROGRAMS[each] for each in those), _EFFECTS[effect]) for effect, those in said.effects.items()
-    ]
+    done = [(_joined(_PROGRAMS[each] for each in those), effect) for effect, those in said.effects.items()]
     if not done and said.relays:
         return "Published ports will change"
     if not done:

@@ -83,8 +83,6 @@ class MemoryContainer:
     volumes: Mapping[str, str] = field(default_factory=dict)
     """The names of its volumes, by their places."""
     logs_to: str = ""
-    system: Mapping[str, bytes] = field(default_factory=dict)
-    """Files outside of its volumes, by their paths."""
     chosen_ports: dict[str, int] = field(default_factory=dict)
     """The ports that the engine has chosen when it was started, by what was asked for."""
     relayed: tuple[str, ...] = ()

@@ -232,11 +232,6 @@ class MemoryEngine:
         except NotFoundError:
             return None
 
-    def system_file(self, container: str, path: str) -> bytes | None:
-        inside = self.inside(container)
-        ours = inside.files.get(path.removeprefix(f"{VOLUME}/"))
-        return ours.content if ours else inside.system.get(path)
-
     @contextmanager
     def events(self) -> Iterator[Iterator[Event]]:
         events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

@@ -228,7 +228,7 @@ def test_run_creates_and_starts(before: list[str], place: list[str], docker: Pat
     done = agent_run(*words, before=before)
     assert (done.returncode, done.stdout, done.stderr) == (42, "typed", "")
     create, start = calls(docker)
-    named = ["--interactive=true", "--tty=true", "--rm=true", "--hostname=name", "--env=A=$B c"]
+    named = ["--interactive", "--tty", "--rm", "--hostname=name", "--env=A=$B c", "--"]
     assert create == [*place, "create", *FLAGS.split(), *named, *words[6:]]
     assert start[:-1] == [*place, "start", "--attach", "--interactive"]
     assert re.fullmatch("[0-9a-f]{64}", start[-1])
@@ -282,7 +282,7 @@ def test_run_publishes_ports(docker: Path, agent_run: Start) -> None:
     assert "127.0.0.2:32768 leads to port 443 of the agent." in done.stderr
     create, start = calls(docker)
     further = LABEL.replace("=0 ", "=1 ")  # the container that is there already has number 0
-    words = ["--ip", "10.213.1.131", "--label", further, "debian"]
+    words = ["--ip", "10.213.1.131", "--label", further, "--", "debian"]
     assert (create, start[0]) == (["create", *FLAGS.split(), *words], "start")
 
 
@@ -298,10 +298,10 @@ def test_run_publishes_nothing_that_is_taken(docker: Path, agent_run: Start) -> 
 @pytest.mark.parametrize(
     ("words", "code", "error", "said"),
     [
-        (["-p", "53:53/udp"], 6, "agent-unreachable", "over TCP alone"),
-        (["-p", "8000-8010:8000-8010"], 6, "agent-unreachable", "A range of ports can't be published"),
-        (["-p", "[::1]:80:80"], 2, "agent-option", "is no IPv4 address"),
-        (["-p", "80:0"], 2, "agent-option", "names no port"),
+        (["-p", "53:53/udp"], 6, "agent-unreachable", "only TCP is passed on"),
+        (["-p", "8000-8010:8000-8010"], 6, "agent-unreachable", "no range of ports"),
+        (["-p", "[::1]:80:80"], 2, "agent-option", "names no IPv4 address"),
+        (["-p", "80:0"], 2, "agent-option", "names no IPv4 address and port"),
         (["-p", "80:80", "--ip", "10.213.0.9"], 2, "agent-option", "leave out --ip"),
         (["-p", "80:80", "-p", "80:81"], 2, "agent-option", "can't be published for two ports"),
         (["--no-such-option"], 2, "agent-option", ""),

@@ -12,7 +12,7 @@ from clawker_fw.certificates.credentials import Pair, Provided
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Mount, VolumeView
-from clawker_fw.reconcile.entrust import Known, trust_for
+from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import public, signers
@@ -60,7 +60,7 @@ class Stack:
         """Start an agent that was given these roots."""
         mounts: tuple[Mount, ...] = ()
         if trust:
-            given = trust_for("clawker", trust, Known(b""))
+            given = trust_for("clawker", trust, b"")
             made = {**labels.ownership_labels("clawker"), labels.TRUST: given.roots}
             self.memory.drivers[given.volume] = VolumeView(given.volume, "local", {}, made)
             mounts = (Mount("volume", TARGET, given.volume, read_only=True),)

@@ -17,7 +17,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
-from clawker_fw.reconcile.desired import Blueprint, Conditions, addressing, desired
+from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.stack import images
@@ -63,7 +63,7 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
         engine.load_image(image.archive(), image.archive_size, shares.append)
         assert shares[-1] == 1.0
     seen = observe(engine, wanted.project)
-    should = desired(wanted, Conditions(addressing(wanted, seen), seen.machine), Slots())
+    should = desired(wanted, addressing(wanted, seen), seen.machine, Slots())
     for spec in should.networks.values():
         engine.create_network(spec)
     return should

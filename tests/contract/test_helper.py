@@ -20,7 +20,7 @@ from clawker_fw.model import (
     Sibling,
     Slots,
 )
-from clawker_fw.reconcile.desired import Blueprint, Conditions, addressing, desired
+from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import staged
 from clawker_fw.stack.envoy.sibling import LISTENERS
@@ -59,7 +59,7 @@ def test_hot_files_are_committed_live(
     )
     for blueprint in (changed, wanted):
         seen = observe(engine, stack.project)
-        should = desired(blueprint, Conditions(addressing(blueprint, seen), seen.machine), Slots())
+        should = desired(blueprint, addressing(blueprint, seen), seen.machine, Slots())
         for sibling, container in running.items():
             target = should.siblings[sibling]
             engine.put_files(container, {"hot/foreign.json": public(b"{}")})

@@ -205,7 +205,7 @@ HARMLESS = (
     "--mount type=bind,src={folder},dst=/s,readonly --mount type=volume,dst=/data",
     "--cap-drop ALL --cap-add SYS_PTRACE --cap-add=cap_chown --security-opt no-new-privileges",
     "--ipc private --sysctl kernel.shm_rmid_forced=1 --sysctl net.ipv6.conf.all.disable_ipv6=1",
-    "--privileged=false --publish-all=false --expose 80 --restart always --memory 64m --cpus=1",
+    "--expose 80 --restart always --memory 64m --cpus=1",
     "--log-driver local --log-opt max-size=1m",
     "--log-driver syslog",
     "--health-cmd true --health-interval 1s -l role=agent --add-host a:192.0.2.1 --cgroupns private",

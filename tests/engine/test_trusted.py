@@ -1,20 +1,13 @@
 """Agents on a real engine trust a stack that inspects their TLS, however they are started."""
 
-import io
 import secrets
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from clawker_fw.agents.trust import TARGET
-from clawker_fw.certificates import authority
-from clawker_fw.certificates.validity import fingerprints
-from clawker_fw.engine.docker import connect
 from clawker_fw.stack import labels
 from devkit.engines import install_client, private_engine
 from devkit.firewall import Firewall, Outcome
@@ -71,15 +64,6 @@ def no_agents(site: Site) -> Iterator[None]:
         site.agents.pop().remove()
 
 
-def trusted_by(site: Site, agent: Peer) -> tuple[str, ...]:
-    """Return the fingerprints of all authorities that an agent was given."""
-    stream, _ = site.docker.get_archive(agent.container, f"{TARGET}/authorities.pem")
-    with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
-        content = archive.extractfile("authorities.pem")
-        assert content
-        return fingerprints(content.read())
-
-
 @pytest.mark.parametrize("start", ["docker run -d $(fw agent flags)", "fw agent run -d"])
 def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
     """Its own program verifies the certificate, also where its file system is read-only; others refuse it."""
@@ -91,42 +75,6 @@ def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
     assert other.get("https://a.test/").ok
     (known,) = (each for each in site.firewall.status()["agents"] if each["id"] == agent.container)
     assert known["state"] == "fenced"
-
-
-def test_agent_run_keeps_what_the_image_trusts(site: Site, tmp_path: Path) -> None:
-    """It gets what is its system's list, and is called as it should be, although it is created twice."""
-    own = authority.mint_root("company", 1_800_000_000.0).certificate
-    (tmp_path / "own.pem").write_bytes(own)
-    place = "/etc/ssl/certs/ca-certificates.crt"
-    before = {each["Id"] for each in site.docker.containers(all=True)}
-    named = f"--name named-{site.firewall.project} --cidfile {tmp_path}/id"
-    agent = site.started(f"fw agent run -d {named} -v {tmp_path}/own.pem:{place}:ro $IMAGE /peer wait")
-    assert {each["Id"] for each in site.docker.containers(all=True)} - before == {agent.container}
-    assert (tmp_path / "id").read_text() == agent.container
-    there = trusted_by(site, agent)
-    assert set(fingerprints(own)) < set(there)
-    assert len(there) == 2
-    assert agent.get("https://a.test/", *SYSTEM).ok
-
-
-def test_a_list_behind_links_is_read(site: Site) -> None:
-    """In many images, the place of the list is a link. One that leads nowhere is no list."""
-    files = io.BytesIO()
-    with tarfile.open(fileobj=files, mode="w") as image:
-        for name, target in (("first", "../lists/second"), ("lists/second", "/lists/list"), ("nowhere", "/gone")):
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target.removeprefix("../")
-            image.addfile(link)
-        listed = tarfile.TarInfo("lists/list")
-        listed.size = len(b"list")
-        image.addfile(listed, io.BytesIO(b"list"))
-    site.docker.import_image_from_data(files.getvalue(), repository="links", tag="dev")
-    container = site.docker.create_container("links:dev", ["x"])["Id"]
-    engine = connect(site.firewall.host, None, {})
-    found = [engine.system_file(container, path) for path in ("/first", "/lists/second", "/nowhere", "/lists")]
-    assert found == [b"list", b"list", None, None]
-    engine.close()
-    site.docker.remove_container(container)
 
 
 def test_rotation(site: Site) -> None:

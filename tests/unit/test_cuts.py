@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.model import Files, Machine, Sibling, Slots
-from clawker_fw.reconcile.desired import Conditions, desired
+from clawker_fw.reconcile.desired import desired
 from clawker_fw.reconcile.summary import ends_connections
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import virtual
@@ -65,7 +65,7 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
     before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # whose numbers a stack keeps
     kept = virtual.assigned(before, virtual.Numbers(), addresses.room)
     numbers = virtual.assigned(blueprint.policy.opaque, kept, addresses.room)
-    wanted = desired(blueprint, Conditions(replace(addresses, numbers=numbers), Machine(2, 8 << 30)), Slots(0, 0))
+    wanted = desired(blueprint, replace(addresses, numbers=numbers), Machine(2, 8 << 30), Slots(0, 0))
     return wanted.siblings[Sibling.ENVOY].hot
 
 

@@ -16,6 +16,7 @@ from clawker_fw.reconcile.steps import (
     AwaitTtl,
     ClaimAddress,
     Commit,
+    ContainerStep,
     Create,
     CreateNetwork,
     Detach,
@@ -87,8 +88,9 @@ STEPS: tuple[tuple[Step, dict[str, object]], ...] = (
 
 def test_every_step_is_tried() -> None:
     """The list above contains every kind of step."""
-    kinds = {each.__name__ for each in (*Step.__subclasses__(), *SiblingStep.__subclasses__())}
-    assert {type(step).__name__ for step, _ in STEPS} == kinds - {SiblingStep.__name__}
+    bases = (Step, SiblingStep, ContainerStep)
+    kinds = {kind.__name__ for base in bases for kind in base.__subclasses__()}
+    assert {type(step).__name__ for step, _ in STEPS} == kinds - {base.__name__ for base in bases}
 
 
 @pytest.mark.parametrize(("step", "fields"), STEPS, ids=[str(fields["kind"]) for _, fields in STEPS])

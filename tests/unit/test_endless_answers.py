@@ -106,7 +106,6 @@ QUESTIONS: dict[str, Callable[[DockerEngine], object]] = {
     "image": lambda engine: engine.image("a"),
     "volumes": lambda engine: engine.volumes(),
     "files": lambda engine: engine.files("a"),
-    "system file": lambda engine: engine.system_file("a", "/etc/x"),
     "log": _log,
     "last words": lambda engine: engine.last_words("a", 10),
     "helper": lambda engine: engine.ask_helper("a", ["probe"], 10),

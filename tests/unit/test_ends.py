@@ -66,7 +66,7 @@ def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> No
     before = seen.desired.siblings[sibling]
     for moment in (SOON, LATER):
         seen = compare(memory, now.at(moment))
-        after = seen.blueprint.desired(seen.conditions, Slots(0, 0)).siblings[sibling]
+        after = seen.desired_in(Slots(0, 0)).siblings[sibling]
         ends = json.loads(before.hot[ENDS].content)["ends"]
         assert ends[0]["at"] == moment
         files = {path: file.content for path, file in before.hot.items()}

@@ -10,10 +10,10 @@ from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
 from clawker_fw.reconcile import entrust, errand
-from clawker_fw.reconcile.entrust import Known, trust_for
+from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import RemoveVolume, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
@@ -23,7 +23,6 @@ from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 ROOT, OWN = (authority.mint_root(name, 1_800_000_000.0).certificate for name in ("clawker", "company"))
-KNOWN = Known(OWN)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +51,7 @@ def observed(engine: MemoryEngine) -> Observed:
 
 def provided(engine: MemoryEngine) -> Trust:
     """Have the engine keep what agents of this stack trust."""
-    trust = trust_for("clawker", ROOT, KNOWN)
+    trust = trust_for("clawker", ROOT, OWN)
     entrust.create_trust_volume(engine, "clawker", observed(engine), trust)
     return trust
 
@@ -80,7 +79,7 @@ def test_what_somebody_has_changed_is_put_back(engine: MemoryEngine) -> None:
 
 def test_a_run_that_was_killed_is_in_nobody_s_way(engine: MemoryEngine, clock: SimpleNamespace) -> None:
     """What it has left is removed: at once if it was here, and if elsewhere, when filling can't take that long."""
-    trust = trust_for("clawker", ROOT, KNOWN)
+    trust = trust_for("clawker", ROOT, OWN)
     for place, seconds in ({}, 1), ({labels.LOCK_HOST: "far away"}, 20):
         began = clock.now
         filling(engine, trust, **place)
@@ -91,7 +90,7 @@ def test_a_run_that_was_killed_is_in_nobody_s_way(engine: MemoryEngine, clock: S
 
 def test_a_container_of_somebody_else_is_left_alone(engine: MemoryEngine) -> None:
     """Whoever has the name keeps it."""
-    name = trust_for("clawker", ROOT, KNOWN).volume
+    name = trust_for("clawker", ROOT, OWN).volume
     container(engine, name, {})
     with pytest.raises(RefusedError, match="did not create it"):
         provided(engine)
@@ -113,17 +112,3 @@ def test_down_removes_it(engine: MemoryEngine) -> None:
     container(engine, "user", {}, Mount("volume", TARGET, trust.volume))
     assert removed() == []
     assert describe(RemoveVolume(trust.volume)) == f"remove volume {trust.volume}"
-
-
-@pytest.mark.parametrize("place", ["/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"])
-def test_what_an_image_trusts_is_read(place: str, engine: MemoryEngine) -> None:
-    """It is its system's list, and what its variables name. Without a list, it is the public one."""
-    java = "JAVA_TOOL_OPTIONS=-Da=b c"
-    variables = ("PIP_CERT=/own.pem", "NODE_EXTRA_CA_CERTS=/node.pem", "SSL_CERT_FILE=relative", java)
-    agent = container(engine, "agent", {}, environment=variables)
-    files = {place: b"system", "/own.pem": b"own", "/node.pem": b"node", "/relative": b"no"}
-    engine.inside(agent).system = files
-    assert entrust.known_to(engine, agent) == Known(b"system\nown\nnode", b"node", "-Da=b c")
-    engine.inside(agent).system = {}
-    public_ones = entrust.public_authorities().authorities
-    assert entrust.known_to(engine, agent).authorities.strip() == public_ones.strip()

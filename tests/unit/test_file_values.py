@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.model import File
-from clawker_fw.reconcile.compare.files import contents, value_pair
+from clawker_fw.reconcile.compare.sibling import contents, value_pair
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.labels import digest
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError
-from clawker_fw.reconcile.last_words import last_words
+from clawker_fw.reconcile.containers import last_words
 
 # ruff: noqa: E501 - lines as Envoy writes them
 

@@ -17,7 +17,7 @@ from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.reconcile.removal import teardown
+from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
 from clawker_fw.report import summary
 from clawker_fw.stack import labels

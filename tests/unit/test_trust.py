@@ -11,7 +11,7 @@ from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import certificates_in, fingerprints
 from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.entrust import Known, trust_for
+from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit import stacks
@@ -20,21 +20,21 @@ from devkit.memory.engine import MemoryEngine
 ROOTS = [authority.mint_root("demo", 1_800_000_000.0 + day * 86400).certificate for day in (9, 0)]
 """Of an announced root, and of the one that signs."""
 
-PUBLIC = Known(certifi.contents().encode())
 OWN = authority.mint_root("company", 1_800_000_000.0).certificate
 
 
-def entrusted(known: Known = PUBLIC, roots: bytes = b"".join(ROOTS)) -> Trust:
+def entrusted(own: bytes = b"", roots: bytes = b"".join(ROOTS)) -> Trust:
     """Return what an agent gets."""
-    return trust_for("demo", roots, known)
+    return trust_for("demo", roots, own)
 
 
 def test_every_program_trusts_the_roots_and_all_others() -> None:
     """What replaces the system's authorities has these as well; what is added has the roots alone."""
-    given = entrusted()
+    given = entrusted(OWN)
     assert set(fingerprints(given.files["authorities.pem"].content)) == {
         *fingerprints(b"".join(ROOTS)),
-        *fingerprints(PUBLIC.authorities),
+        *fingerprints(OWN),
+        *fingerprints(certifi.contents().encode()),
     }
     assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS))
     for name in ("wgetrc", "apt.conf"):
@@ -62,13 +62,13 @@ def test_java_gets_the_same_authorities() -> None:
 )
 def test_what_is_no_certificate_keeps_nobody_from_reading_the_rest(junk: bytes) -> None:
     """A list with something else in it gives the files that it would give without."""
-    assert entrusted(Known(junk + OWN + junk)) == entrusted(Known(OWN))
+    assert entrusted(junk + OWN + junk) == entrusted(OWN)
 
 
 def test_the_name_follows_from_the_content() -> None:
     """Equal content has one name, other content another one; the label names the roots, the newest first."""
     assert entrusted().volume == entrusted().volume
-    others = {entrusted().volume, entrusted(Known(OWN)).volume, entrusted(roots=ROOTS[1]).volume}
+    others = {entrusted().volume, entrusted(OWN).volume, entrusted(roots=ROOTS[1]).volume}
     assert len(others) == 3
     assert all(each.startswith("demo-trust-") for each in others)
     assert entrusted().roots.split() == [each[:16] for each in fingerprints(b"".join(ROOTS))]

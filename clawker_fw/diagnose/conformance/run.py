@@ -12,7 +12,6 @@ from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_
 from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl import read_outcome
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
@@ -89,8 +88,8 @@ def _answers(lines: tuple[str, ...] | None) -> dict[str, str]:
     answers: dict[str, str] = {}
     for line in lines:
         with suppress(ValueError, KeyError, TypeError):
-            attempt, outcome = read_outcome(json.loads(line))
-            answers[attempt] = outcome
+            answer = json.loads(line)
+            answers[str(answer["id"])] = str(answer["outcome"])
     if not answers:
         raise EngineError(
             "conformance-failed",

@@ -11,6 +11,7 @@ from ipaddress import IPv4Network
 
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import (
+    RELAYING,
     Action,
     Cause,
     ContainerSpec,
@@ -25,7 +26,7 @@ from clawker_fw.model import (
     Sibling,
     Value,
 )
-from clawker_fw.reconcile.compare.container import image_difference, shape_differences
+from clawker_fw.reconcile.compare.sibling import image_difference, shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, is_relay, publication_of, relay_name, relay_spec
@@ -34,7 +35,7 @@ from clawker_fw.stack.topology import free_subnet, network_fields, publishing_sp
 FIELD = "relays."
 """How the fields of these findings begin."""
 
-_NETWORK = f"{FIELD}network"
+_NETWORK = "network"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,7 @@ class RelayComparison:
     @cached_property
     def _agents(self) -> IPv4Network:
         """The subnet of the agents as it is, or else as it is to be."""
-        network = self.observed.networks.get(Role.AGENTS)
-        return next(iter(network.subnets if network else ()), self.desired.networks[Role.AGENTS].subnet)
+        return self.observed.agents_subnet or self.desired.networks[Role.AGENTS].subnet
 
     @cached_property
     def _published(self) -> Mapping[str, tuple[str, Publication]]:
@@ -116,20 +116,17 @@ class RelayComparison:
             recorded = recorded_fields(network, self.network)
             for field, running, desired in _of_network(network, self.network):
                 cause = _cause(made=running == recorded.get(field, running))
-                yield _finding(f"network.{field}", running, desired, cause, Action.PUBLISH)
+                yield _finding(f"{_NETWORK}.{field}", running, desired, cause, Action.PUBLISH)
 
     def selected(self, findings: tuple[Finding, ...]) -> "RelayChanges":
         """Return what closes these findings."""
-        fields = {each.field for each in findings if each.action in {Action.PUBLISH, Action.UNPUBLISH}}
-        again = any(each.startswith(f"{_NETWORK}.") for each in fields)
-
-        def named(name: str) -> bool:
-            return again or any(each == f"{FIELD}{name}" or each.startswith(f"{FIELD}{name}.") for each in fields)
-
-        made = tuple(spec for name, spec in sorted(self.wanted.items()) if named(name))
+        found = (each.field for each in findings if each.action in RELAYING)
+        names = {each.removeprefix(FIELD).partition(".")[0] for each in found}
+        again = _NETWORK in names
+        made = tuple(spec for name, spec in sorted(self.wanted.items()) if again or name in names)
         there = self.observed.publishing
         return RelayChanges(
-            removed=tuple(each for each in self.observed.relays if named(each.container.name)),
+            removed=tuple(each for each in self.observed.relays if again or each.container.name in names),
             network_removed=there if again else None,
             network_made=self.network if made and (again or there is None) else None,
             made=made,
@@ -148,24 +145,21 @@ class RelayComparison:
                 yield _differs(spec, f"networks.{name}", now, address, Cause.TAMPER)
         if other := image_difference(self.observed, container, self.desired.siblings[Sibling.COREDNS].image):
             yield _differs(spec, "image", other.running, other.desired, _cause(made=other.made))
-        recorded = labels.read_applied(container.labels) is not None
+        applied = labels.read_applied(container.labels)
         others = container.labels.get(labels.PUBLISHES) != spec.labels[labels.PUBLISHES]
+        unrecorded = applied is not None
         for field, running, desired, made in shape_differences(
-            self.observed, container, spec.shape, unrecorded=recorded
+            self.observed, container, spec.shape, unrecorded=unrecorded
         ):
             cause = Cause.AGENT if made and others and field in _OF_AGENT else _cause(made=made)
             yield _differs(spec, field, running, desired, cause)
-        yield from self._helper(relay, spec)
-        if relay.differences:
-            yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
-
-    def _helper(self, relay: ObservedRelay, spec: ContainerSpec) -> Iterator[Finding]:
         helper, wanted = relay.files.get(HELPER), spec.files[HELPER]
         if helper != wanted:
-            applied = labels.read_applied(relay.container.labels)
             now = labels.digest(helper.content) if helper else "missing"
             made = applied is not None and applied.boot.get(HELPER) == now
             yield _differs(spec, HELPER, now, labels.digest(wanted.content), _cause(made=made))
+        if relay.differences:
+            yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
 
 
 def foreign_relay(name: str) -> RefusedError:

@@ -1,12 +1,9 @@
-"""diff: compare a container with what it should be. Pure.
-
-Image and shape are compared alike for siblings and relays; of a sibling, its state and labels as well. Its other
-aspects have comparisons of their own, which share the two sides, and the form of a finding.
-"""
+"""diff: compare a sibling, and the image and shape of any container of ours, with what it should be. Pure."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from clawker_fw.model import (
@@ -15,6 +12,8 @@ from clawker_fw.model import (
     ContainerView,
     Desired,
     DesiredSibling,
+    File,
+    Files,
     Finding,
     Image,
     Layer,
@@ -27,11 +26,46 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.built import version_in
-from clawker_fw.stack.container import container_names
-from clawker_fw.stack.resources import SIBLING
+from clawker_fw.stack.container import (
+    ATTEMPT,
+    COMMITTED,
+    EYE,
+    GOOD,
+    HELPER,
+    HOT,
+    KEPT,
+    NO_ATTEMPT,
+    RECORDS,
+    SECRETS_AT_REST,
+    STAGE,
+    container_names,
+    program_of,
+    read_attempt,
+)
+from clawker_fw.stack.envoy import signing
+from clawker_fw.stack.files import AT_REST, FOLDER, RECORD
+from clawker_fw.stack.resources import SIBLING, plain
 
 RESTARTS = "restarts"
 """The field of the state layer that reports a program which ends every time the engine starts it."""
+
+STAGED = STAGE.removesuffix("/")
+"""The field of the hot layer that reports what a killed commit has left behind."""
+
+_HIDDEN = ("another content", "this content")
+"""A finding has nothing of a secret's content, not even a digest, which would confirm a guess."""
+
+ANSWER = "answer"
+"""The field of the live layer that reports a running program which does not answer: what is live is unknown."""
+
+SIGNER = "signer"
+"""The field of the live layer that reports a signer which does not answer: new names get no certificate."""
+
+SECRETS = "secrets"
+"""The fields of the live layer that report secrets for requests begin with it."""
+
+AGENTS_SEE = "agents_see"
+"""The field of the live layer that reports what agents see of a sibling, and should not."""
 
 
 class Difference(NamedTuple):
@@ -89,7 +123,7 @@ def _value(value: str | int | bool | list[str]) -> Value:  # noqa: FBT001 - a va
 
 
 class SiblingComparison:
-    """One sibling's container and what it should be. Subclasses compare one aspect each."""
+    """One sibling's container and what it should be."""
 
     def __init__(self, observed: Observed, desired: Desired, seen: ObservedSibling) -> None:
         """Compare the observed container `seen` with what `desired` says of its sibling."""
@@ -108,6 +142,19 @@ class SiblingComparison:
         has = self._wanted.from_machine
         resized = any(had[value] != has[value] for value in {*had} & {*has})
         self._reason_at_start = Cause.MACHINE if same_release and resized else at_start
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield the differences, layer by layer."""
+        found = [
+            *self._state(),
+            *self._labels(),
+            *self._image(),
+            *self._shape(),
+            *self._boot(),
+            *self._hot(),
+            *self._live(),
+        ]
+        yield from found or self._unexplained()
 
     def _finding(
         self,
@@ -167,17 +214,6 @@ class SiblingComparison:
         made = recorded if isinstance(recorded, list) else ()
         able = self._container.status in {"running", "exited", "created"}
         return able and bool(lost) and all(f"{name}={wanted[name]}" in made for name in lost)
-
-
-class ContainerComparison(SiblingComparison):
-    """The container as the engine describes it."""
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield the differences, layer by layer."""
-        yield from self._state()
-        yield from self._labels()
-        yield from self._image()
-        yield from self._shape()
 
     def _state(self) -> Iterator[Finding]:
         container, wanted = self._container, self._wanted
@@ -309,3 +345,232 @@ class ContainerComparison(SiblingComparison):
         ):
             if field != "networks":  # which are compared as a part of the state
                 yield self._finding(Layer.SHAPE, field, running, desired, made=made, action=Action.REPLACE)
+
+    def _boot(self) -> Iterator[Finding]:
+        """Compare every file that is only read at start. Any further file in the volume is a difference."""
+        running = {
+            path: file
+            for path, file in self._seen.files.items()
+            if path not in KEPT and not path.startswith((HOT, GOOD, STAGE))
+        }
+        folders = {path: FOLDER for path in running if path.startswith("/")}
+        made = self._applied.boot if self._applied else {}
+        yield from self._files(Layer.BOOT, running, {**self._wanted.boot, **folders}, made, Action.REPLACE)
+        for path in sorted(KEPT - {COMMITTED}):
+            like = AT_REST if path == SECRETS_AT_REST else RECORD
+            yield from self._attributes(Layer.BOOT, path, like, Action.REPLACE)
+        try:
+            read_attempt(self._seen.files.get(ATTEMPT, NO_ATTEMPT).content)
+        except ValueError:
+            yield self._unreadable(Layer.BOOT, ATTEMPT, Action.REPLACE, made=self._by_another_release)
+
+    def _hot(self) -> Iterator[Finding]:
+        """Compare the hot files (without the version of their commit), their record and their copies."""
+        running = {
+            path: file.saying(plain(file.content))
+            for path, file in self._seen.files.items()
+            if path.startswith(HOT)
+        }
+        commit = last_commit(self._seen.files)
+        found = list(self._files(Layer.HOT, running, self._wanted.hot, commit.files, Action.COMMIT))
+        yield from found
+        desired = CommitDigests(
+            {path: labels.digest(file.content) for path, file in self._wanted.hot.items()}, self._wanted.live
+        )
+        if not found and commit != desired:
+            # Another release may have recorded fewer resources, or other digests of what it made live.
+            same_files = self._by_another_release and commit.files == desired.files
+            yield self._finding(
+                Layer.HOT, COMMITTED, "another set", "this set", made=same_files, action=Action.COMMIT
+            )
+        yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
+        if commit.files:
+            yield from self._good(commit.files)
+        if any(path.startswith(STAGE) for path in self._seen.files):
+            yield self._finding(
+                Layer.HOT, STAGED, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
+            )
+
+    def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
+        for path, file in self._seen.files.items():
+            if not path.startswith(f"{GOOD}{HOT}"):
+                continue
+            hot = path.removeprefix(GOOD)
+            wanted, kept = self._wanted.hot.get(hot), committed.get(hot)
+            digest = labels.digest(plain(file.content))
+            if kept != digest:
+                hidden = file.secret or (wanted is not None and wanted.secret)
+                values = _HIDDEN if hidden else (digest, kept)
+                yield self._finding(Layer.HOT, path, *values, made=False, action=Action.COMMIT)
+            elif wanted is not None:
+                yield from self._attributes(Layer.HOT, path, wanted, Action.COMMIT)
+
+    def _files(
+        self, layer: Layer, running: Files, wanted: Files, made: Mapping[str, str], action: Action
+    ) -> Iterator[Finding]:
+        for path in sorted({*running, *wanted}):
+            before, after = running.get(path), wanted.get(path)
+            if before == after:
+                continue
+            yield self._finding(
+                layer,
+                path,
+                *value_pair(before, after),
+                made=self._made_file(path, before, after, made.get(path)),
+                action=action,
+                contents=None if path == HELPER else contents(before, after),
+            )
+
+    def _made_file(self, path: str, running: File | None, wanted: File | None, recorded: str | None) -> bool:
+        """Whether we made a file as it is now, or its absence. Of a secret's content there is no record."""
+        if running is None:
+            return recorded is None
+        if wanted is not None and attribute_pairs(running, wanted) and not self._made_attributes(path, running):
+            return False
+        if wanted is not None and running.content == wanted.content:
+            return True
+        if wanted is None and recorded is None and path.startswith(RECORDS):
+            return self._by_another_release  # its `fwctl` keeps a record that this release does not know
+        return (
+            self._by_another_release if recorded == labels.SECRET else labels.digest(running.content) == recorded
+        )
+
+    def _made_attributes(self, path: str, file: File) -> bool:
+        recorded = self._applied.attributes_of(path) if self._applied else None
+        return self._made(labels.attributes(file), recorded)
+
+    def _attributes(self, layer: Layer, path: str, wanted: File, action: Action) -> Iterator[Finding]:
+        file = self._seen.files.get(path)
+        if file is not None and attribute_pairs(file, wanted):
+            yield self._finding(
+                layer,
+                path,
+                *value_pair(file, wanted.saying(file.content)),
+                made=self._made_attributes(path.removeprefix(GOOD), file),
+                action=action,
+            )
+
+    def _live(self) -> Iterator[Finding]:
+        probe = self._seen.probe
+        if probe is None and not self._container.running:
+            return
+        if probe is None or probe.error:
+            silence = probe.error if probe else "it was not checked"
+            yield self._finding(Layer.LIVE, ANSWER, silence, "an answer", made=False, action=Action.REPLACE)
+            if probe and probe.network:  # this may be why the program can't be reached
+                yield self._surroundings("network", probe.network, ())
+            return
+        if probe.signer:
+            yield self._finding(Layer.LIVE, SIGNER, probe.signer, "an answer", made=False, action=Action.REPLACE)
+        for each in self._seen.secrets:
+            yield self._finding(
+                Layer.LIVE,
+                f"{SECRETS}.{each.identity}",
+                each.running,
+                each.desired,
+                made=True,
+                reason=Cause.SETTINGS,
+                action=Action.GIVE if each.loaded else Action.REPLACE,
+            )
+        committed = last_commit(self._seen.files).live
+        unknown = signing.SIGNED if probe.signer else ()
+        for resource, wanted_digest in self._wanted.live.items():
+            digest = probe.live.get(resource)
+            if digest != wanted_digest and resource not in unknown:
+                yield self._finding(
+                    Layer.LIVE,
+                    resource,
+                    digest and f"sha256:{digest}",
+                    f"sha256:{wanted_digest}",
+                    made=self._made(digest, committed.get(resource)),
+                    action=Action.COMMIT,
+                )
+        for field, running, wanted in (
+            ("network", probe.network, ()),
+            ("engine_files", probe.engine_files, ()),
+            ("processes", probe.processes, ()),
+            ("program", probe.program, program_of(self._container.shape)),
+        ):
+            if running != wanted:
+                yield self._surroundings(field, running, wanted)
+
+    def _surroundings(self, field: str, running: tuple[str, ...], wanted: tuple[str, ...]) -> Finding:
+        lost = field == "network" and self._taken_off
+        action = Action.REATTACH if lost else Action.REPLACE
+        return self._finding(Layer.LIVE, field, running, wanted, made=False, action=action)
+
+    def _unexplained(self) -> Iterator[Finding]:
+        """Yield what is wrong with a sibling that has no other finding."""
+        problem = self._seen.probe.unhealthy if self._seen.probe else ""
+        # The engine's status is outdated after an unpause, so the sibling itself has to report a problem as well.
+        healthy = self._answers and not problem
+        if self._container.running and self._container.health == "unhealthy" and not healthy:
+            seen = f"unhealthy: {problem}" if problem else "unhealthy"
+            yield self._finding(Layer.STATE, "health", seen, "healthy", made=False, action=Action.REPLACE)
+        yield from self._as_agents_see()
+
+    def _as_agents_see(self) -> Iterator[Finding]:
+        """Report what agents see of a sibling that is right in every other way.
+
+        CoreDNS looks on their behalf. If its network differs, or it was told other addresses, the result says
+        nothing about Envoy. What drops their packets on the engine's machine would drop those to another Envoy.
+        """
+        eye = self._observed.siblings.get(Sibling.COREDNS)
+        wanted = self._desired.siblings[Sibling.COREDNS].hot.get(EYE)
+        if eye is None or eye.probe is None or eye.probe.network or eye.files.get(EYE) != wanted:
+            return
+        name = self._wanted.sibling.value
+        seen, dropped = eye.probe.agents_see.get(name), name in eye.probe.dropped
+        if seen:
+            action, reason = (Action.NONE, Cause.MACHINE) if dropped else (Action.REPLACE, None)
+            yield self._finding(
+                Layer.LIVE, AGENTS_SEE, seen, (), made=reason is not None, reason=reason, action=action
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDigests:
+    """The digest of each hot file, and of each resource that is live with these files."""
+
+    files: Mapping[str, str]
+    live: Mapping[str, str]
+
+
+def last_commit(files: Files) -> CommitDigests:
+    """Return the last commit according to the container's own record, or an empty one if it is unreadable."""
+    try:
+        record = json.loads(files[COMMITTED].content)
+        digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
+        return CommitDigests(digests, {str(name): str(digest) for name, digest in record["live"].items()})
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return CommitDigests({}, {})
+
+
+def value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
+    """Return the running and the desired value of a finding about a file; None for a missing file."""
+    if running is None or desired is None:
+        return _named(running), _named(desired)
+    words = attribute_pairs(running, desired)
+    if running.content != desired.content:
+        digests = labels.digest(running.content), labels.digest(desired.content)
+        words = [_HIDDEN if running.secret or desired.secret else digests, *words]
+    return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
+
+
+def attribute_pairs(running: File, desired: File) -> list[tuple[str, str]]:
+    """Return the modes and owners in which two files differ, as pairs of running and desired value."""
+    pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
+    return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]
+
+
+def contents(running: File | None, desired: File | None) -> tuple[bytes, bytes] | None:
+    """Return both contents for a diff, or None if they are equal or one is a secret."""
+    there = [file for file in (running, desired) if file is not None]
+    one, other = (file.content if file is not None else b"" for file in (running, desired))
+    return None if one == other or any(file.secret for file in there) else (one, other)
+
+
+def _named(file: File | None) -> str | None:
+    if file is None:
+        return None
+    return "a secret" if file.secret else labels.digest(file.content)

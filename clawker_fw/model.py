@@ -1,21 +1,414 @@
-"""What was read: the observed state from an engine, a swarm from its manager, and answers of `fwctl`."""
+"""The values that the five verbs pass to each other. They are frozen and comparable, and make no decisions.
+
+First the terms of the design (sibling, layer, finding), then the desired state, then what is read from an engine,
+from a swarm and from `fwctl`. This module must not contain I/O, rendering or comparisons.
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import PurePosixPath
 from typing import Annotated, NamedTuple
 
-from pydantic import AliasPath, Field
+from pydantic import AliasPath, Field, WithJsonSchema
 
-from clawker_fw.model.desired import (
-    Files,
-    Mount,
-    Shape,
-)
-from clawker_fw.model.vocabulary import Role, Sibling
+Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""A time as RFC 3339 writes it."""
+
+Value = str | int | bool | None | tuple[str, ...]
+"""A running or desired value in a finding, representable in JSON."""
+
+
+class Sibling(StrEnum):
+    """The two containers of the firewall."""
+
+    ENVOY = "envoy"
+    COREDNS = "coredns"
+
+
+class Layer(StrEnum):
+    """The aspects in which a sibling can differ from its desired state, in the order in which they are shown."""
+
+    STATE = "state"
+    LABELS = "labels"
+    IMAGE = "image"
+    SHAPE = "shape"
+    BOOT = "boot"
+    HOT = "hot"
+    LIVE = "live"
+
+
+class Cause(StrEnum):
+    """Why a value differs: settings, release, the engine's machine or an agent, or somebody tampered with it.
+
+    `agent`: one that publishes ports has come or gone.
+    """
+
+    SETTINGS = "settings"
+    MACHINE = "machine"
+    UPGRADE = "upgrade"
+    AGENT = "agent"
+    TAMPER = "tamper"
+
+
+class Verdict(StrEnum):
+    """The state of a sibling or a stack. `unknown` never counts as `current`.
+
+    Only a stack can be `open`: an agent has a way around the firewall, whatever state the siblings are in.
+    """
+
+    CURRENT = "current"
+    DRIFTED = "drifted"
+    UNKNOWN = "unknown"
+    OPEN = "open"
+
+
+class Action(StrEnum):
+    """The action that resolves a finding. `none` is left to people: the cause is outside the stack."""
+
+    CREATE = "create"
+    REPLACE = "replace"
+    COMMIT = "commit"
+    GIVE = "give"
+    CLAIM = "claim"
+    START = "start"
+    UNPAUSE = "unpause"
+    REATTACH = "reattach"
+    REMOVE = "remove"
+    RENAME = "rename"
+    LOAD = "load"
+    PULL = "pull"
+    DETACH = "detach"
+    RECREATE_NETWORKS = "recreate-networks"
+    PUBLISH = "publish"
+    UNPUBLISH = "unpublish"
+    NONE = "none"
+
+
+CLOSING = frozenset(Action) - {Action.NONE}
+"""The actions that a run can perform."""
+
+RELAYING = frozenset({Action.PUBLISH, Action.UNPUBLISH})
+"""The actions that are about the ports of one agent, and about no sibling."""
+
+
+class Role(StrEnum):
+    """The two networks of a stack."""
+
+    AGENTS = "agents"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference.
+
+    If the values are digests of files, `contents` are the running and the desired content. If they are image ids,
+    `versions` are the running and the desired program's versions, or None if unknown.
+    """
+
+    sibling: Sibling
+    layer: Layer
+    field: str
+    running: Value
+    desired: Value
+    cause: Cause
+    action: Action
+    contents: tuple[bytes, bytes] | None = dataclasses.field(default=None, repr=False)
+    versions: tuple[str | None, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """All findings, and the verdict on each sibling."""
+
+    findings: tuple[Finding, ...]
+    verdicts: Mapping[Sibling, Verdict]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of both siblings. `drifted` is worse than `unknown`."""
+        found = set(self.verdicts.values())
+        return next(v for v in (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.CURRENT) if v in found)
+
+    def of(self, sibling: Sibling) -> tuple[Finding, ...]:
+        """Return the findings of one sibling."""
+        return tuple(finding for finding in self.findings if finding.sibling is sibling)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file. `owner` is its user and group as seen in the container.
+
+    The content of a `secret` never appears in a finding, a diff, a label or a log. The `repr` of a file never
+    contains its content, so tracebacks don't either. `secret` is ignored by comparisons, because a file that is
+    read from a container does not say whether it is one.
+    """
+
+    content: bytes = dataclasses.field(repr=False)
+    mode: int
+    owner: tuple[int, int]
+    secret: bool = dataclasses.field(default=False, compare=False)
+
+    def __repr__(self) -> str:
+        """Return a text without the content."""
+        kind = "secret" if self.secret else f"{len(self.content)} bytes"
+        return f"File({kind}, mode {self.mode:04o}, owner {self.owner})"
+
+    def saying(self, content: bytes) -> "File":
+        """Return the same file with other content."""
+        return dataclasses.replace(self, content=content)
+
+
+Files = Mapping[str, File]
+"""Files by their path relative to the volume's root, separated by `/`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A summary of a stack's rules: their number, and the digest of their canonical form."""
+
+    count: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image of a sibling.
+
+    `ids` are the ids that a bundled image can have on an engine: the config digest (classic image store) and the
+    manifest digest (containerd image store). They are empty for a registry reference, whose id is unknown until an
+    engine has pulled it. `version` is None if the reference does not contain one. `oldest` is the oldest version
+    that this release supports, or None for any.
+    """
+
+    sibling: Sibling
+    reference: str
+    ids: tuple[str, ...]
+    version: str | None
+    oldest: str | None = None
+
+    @property
+    def bundled(self) -> bool:
+        """Whether we build this image ourselves instead of pulling it."""
+        return bool(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """A container's HEALTHCHECK. Times are in seconds."""
+
+    test: tuple[str, ...]
+    interval: float
+    timeout: float
+    retries: int
+    start_period: float
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount. `source` is empty for an anonymous volume, whose name is generated."""
+
+    kind: str
+    target: str
+    source: str = ""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The configuration of a container, except its image, labels and files, with defaults for unset fields.
+
+    `networks` maps network names to addresses, and `aliases` have the form `network:name`. `runtime` is empty for
+    runc. `system_paths` lists the paths below /proc and /sys that are not masked, or not read-only, as they should
+    be; it is "unconfined" if there are none at all. `init` is None where the engine's default decides. `hostname`
+    is empty if it is the container's id. `processors` are CPU limits such as `NanoCpus=…`, `cpu_shares` is the
+    weight, 0 for the engine's default, and `block_devices` are weights and limits such as `BlkioWeight=…`.
+    `memory`, `memory_swap` (memory and swap together, -1 without a limit), `memory_reservation` and
+    `shared_memory` are in bytes. `ulimits` are the resource limits that decide something, as `docker run --ulimit`
+    writes them: `SOFT:HARD`, or one number for both; -1 is no limit. `log` has the driver and its bounds.
+    `ports` are to be published, as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`; without a port, the engine chooses it.
+    `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that means
+    something else gets another name.
+    """
+
+    entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
+    networks: Mapping[str, str]
+    environment: tuple[str, ...] = ()
+    user: str = ""
+    working_directory: str = ""
+    hostname: str = ""
+    domain_name: str = ""
+    terminal: bool = False
+    init: bool | None = None
+    stop_signal: str = ""
+    mounts: tuple[Mount, ...] = ()
+    tmpfs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    read_only: bool = False
+    privileged: bool = False
+    capabilities_added: tuple[str, ...] = ()
+    capabilities_dropped: tuple[str, ...] = ()
+    security_options: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    devices: tuple[str, ...] = ()
+    device_rules: tuple[str, ...] = ()
+    device_requests: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    publish_all: bool = False
+    volumes_from: tuple[str, ...] = ()
+    runtime: str = ""
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    cgroup_mode: str = ""
+    uts_mode: str = ""
+    userns_mode: str = ""
+    system_paths: str = ""
+    cgroup_parent: str = ""
+    processors: tuple[str, ...] = ()
+    cpu_shares: int = 0
+    block_devices: tuple[str, ...] = ()
+    memory: int = 0
+    memory_swap: int = 0
+    memory_reservation: int = 0
+    shared_memory: int = 0
+    pids: int = 0
+    ulimits: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    restart: str = ""
+    healthcheck: Healthcheck | None = None
+    log: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    further: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A bridge network to create. `gateway` is the bridge's own address, unless the options inhibit it."""
+
+    name: str
+    subnet: IPv4Network
+    gateway: IPv4Address
+    ip_range: IPv4Network
+    internal: bool
+    options: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShippedPreset:
+    """A preset as a release has it: its name, its version, and each of its rules as a line of text."""
+
+    name: str
+    version: int
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where settings come from: `path` is the settings file on `host`, or empty for the environment alone.
+
+    `project` is the project that the file names, if any, and `digest` identifies the content of the settings.
+    `presets` are those that the settings name, as the release had them.
+    """
+
+    path: str
+    host: str
+    project: str | None
+    digest: str
+    presets: tuple[ShippedPreset, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the text that is shown to people."""
+        meant = f", for project {self.project}" if self.project else ""
+        return f"{self.path or 'the environment'} on {self.host}{meant}"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """A container to create: all parameters for the engine, and the files in its volume."""
+
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    shape: Shape
+    files: Files = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """The slot of each sibling: which of its two sets of reserved addresses it uses (0 or 1)."""
+
+    envoy: int = 0
+    coredns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredSibling:
+    """The desired state of one sibling. `live` maps each resource to the digest that must be live.
+
+    `later` are the same digests after each of the next times at which rules end: a sibling ends them by itself.
+    `kept` are further files of a new container. They may differ afterwards. `from_machine` are the values that
+    were chosen by what the engine's machine has.
+    """
+
+    sibling: Sibling
+    image: Image
+    labels: Mapping[str, str]
+    shape: Shape
+    boot: Files = dataclasses.field(repr=False)
+    hot: Files = dataclasses.field(repr=False)
+    live: Mapping[str, str]
+    rules: Rules
+    later: Sequence[Mapping[str, str]] = ()
+    kept: Files = dataclasses.field(default_factory=dict, repr=False)
+    from_machine: Mapping[str, int | str] = dataclasses.field(default_factory=dict)
+
+
+def version_of(live: Mapping[str, str]) -> str:
+    """Return 16 hexadecimal digits, derived from the digests of all resources, for people to compare."""
+    return hashlib.sha256("".join(f"{name} {live[name]}\n" for name in sorted(live)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The desired state of a whole stack.
+
+    `reserved` lists, for each network, the addresses that only siblings may have, in both slots. So are all of
+    `blocks` on the agent network. `images` are the references of all images that this release uses with these
+    settings. `unknown_ends` is how many times there are at which rules end and that the siblings don't know yet.
+    `secrets` are the ids of those that Envoy puts into requests.
+    """
+
+    project: str
+    service_address: IPv4Address
+    reserved: Mapping[Role, tuple[str, ...]]
+    blocks: tuple[IPv4Network, ...]
+    networks: Mapping[Role, NetworkSpec]
+    siblings: Mapping[Sibling, DesiredSibling]
+    images: tuple[str, ...]
+    unknown_ends: int = 0
+    secrets: tuple[str, ...] = ()
+
+    def is_reserved(self, role: Role, address: str) -> bool:
+        """Whether only a sibling may have an address on a network."""
+        if not address:
+            return False
+        in_block = role is Role.AGENTS and any(IPv4Address(address) in block for block in self.blocks)
+        return in_block or address in self.reserved[role]
+
+    @property
+    def rules(self) -> Rules:
+        """The rules that both siblings serve."""
+        return self.siblings[Sibling.ENVOY].rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,8 +776,8 @@ class Observed:
     """Everything that was read from the engine for one decision.
 
     `siblings` are the serving containers, and `leftovers` our other ones, left behind by an unfinished run.
-    `images` maps each desired reference and each running image id to the engine's image. `subnets` are those of
-    all other networks. `attached` maps the containers on each network that are not ours to their endpoints.
+    `images` maps each desired reference and each running image id to the engine's image.
+    `attached` maps the containers on each network that are not ours to their endpoints.
     `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
     without a container, and `spare_trust` those with what agents trust that no container uses. `lock` is the
     lock's container, which exists during a run and after a killed one, and `trial` that of `conformance`.
@@ -401,7 +794,6 @@ class Observed:
 
     engine: EngineFacts
     networks: Mapping[Role, NetworkView]
-    subnets: tuple[IPv4Network, ...]
     siblings: Mapping[Sibling, ObservedSibling]
     leftovers: tuple[ObservedSibling, ...]
     images: Mapping[str, ImageView | None]
@@ -421,6 +813,17 @@ class Observed:
     publishers: tuple[ContainerView, ...] = ()
     relays: tuple[ObservedRelay, ...] = ()
     publishing: NetworkView | None = None
+
+    @property
+    def subnets(self) -> tuple[IPv4Network, ...]:
+        """The subnets of all networks that are not ours."""
+        return tuple(subnet for network in self.others for subnet in network.subnets)
+
+    @property
+    def agents_subnet(self) -> IPv4Network | None:
+        """The subnet of the agent network, if there is one."""
+        network = self.networks.get(Role.AGENTS)
+        return next(iter(network.subnets), None) if network else None
 
     @property
     def absent(self) -> bool:
@@ -578,5 +981,5 @@ class Usage:
     uses: tuple[Use, ...] = ()
     lost: int = 0
     inherited: frozenset[str] = frozenset()
-    open: Mapping[str, int] = field(default_factory=dict)
-    told: bytes = field(default=b"", repr=False, compare=False)
+    open: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    told: bytes = dataclasses.field(default=b"", repr=False, compare=False)

@@ -1,0 +1,57 @@
+"""Containers of ours on an engine: how they are created from our own images, and why one of them has ended.
+
+All projects of an engine share our images, and each run removes those that no container uses. A run of another
+project may just have found or loaded one of them, and be about to create a container from it.
+"""
+
+import re
+
+from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.errors import EngineError, NotFoundError
+from clawker_fw.model import ContainerSpec
+from clawker_fw.stack.image_tar import BuiltImage
+
+_TIMES = 3
+"""How often an image is loaded again. Whoever has removed it is at the end of a run."""
+
+_READ = 400
+"""How many lines are read: an Envoy that is started again and again writes a backtrace each time."""
+
+_SHOWN = 8
+
+_IRRELEVANT = re.compile(
+    r"""^\s*$
+    | ^\s*\{  # a record of a refusal to an agent
+    | ^\[[^\]]*\]\[\d+\]\[(trace|debug|info|warning)\](?!.*\brejected\b)  # Envoy warns of rejected files
+    | \]\[backtrace\]\ \[[^\]]*\]\ (?!Caught\ )  # all of Envoy's backtrace but the signal
+    | ^\s*(@|\#\d+)\s*(0x|\S+\ ) | ^\s*0x[0-9a-f]+  # addresses
+    """,
+    re.VERBOSE,
+)
+
+
+def create_from(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None) -> str:
+    """Create a container and return its id. If its image, one of ours, is gone by then, it is loaded again.
+
+    Raises:
+        EngineError: when it can't be created.
+    """
+    for _ in range(_TIMES):
+        try:
+            return engine.create_container(spec)
+        except NotFoundError:
+            if image is None or engine.image(spec.image) is not None:
+                raise
+        engine.load_image(image.archive(), image.archive_size, lambda _: None)
+    return engine.create_container(spec)
+
+
+def last_words(reader: EngineReader, container: str) -> list[str]:
+    """Return the last relevant lines of a container's log. A log that can't be read hides no other error."""
+    try:
+        lines = reader.last_words(container, _READ)
+    except NotFoundError:
+        return []
+    except EngineError as error:
+        return [f"the log of {container} could not be read: {error.in_one_line}"]
+    return [f"log: {line}" for line in lines if not _IRRELEVANT.search(line)][-_SHOWN:]
