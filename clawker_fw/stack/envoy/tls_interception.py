@@ -12,7 +12,6 @@ Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this f
 that TLS has named, or a connection for one rule would reach another one's host.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -21,7 +20,6 @@ from clawker_fw.rules.paths import (
     ALWAYS_BAD,
     BAD_BELOW_A_DENY,
     DEFAULT_HEADER,
-    LARGE_FILES,
     REFUSED_METHODS,
     WEBSOCKET,
     Access,
@@ -260,7 +258,6 @@ def _connection_manager(serving: Serving) -> Json:
             _names_its_host(),
             # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
-            *injected.connection_filters(),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
@@ -375,8 +372,7 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
             route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(port)}}]
             if paths.injection and "route" in route:
                 header = headers.get(paths.injection.secret, DEFAULT_HEADER)
-                by_git = route["name"].startswith(_named(rule, "git "))
-                route.update(injected.of_route(paths.injection, header, git=by_git))
+                route.update(injected.of_route(paths.injection, header))
             if strict and not paths.strict:
                 route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
             routes.append(route)
@@ -402,10 +398,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for repository in paths.repositories:
         for path in repository.reserved:
             match = {"path_separated_prefix": path}
-            if path.endswith(LARGE_FILES) and not paths.lfs:
-                yield _without_large_files(repository, match)
-            else:
-                yield _refuse(str(repository), match, body=_told(repository))
+            yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)
     others = {"prefix": "/"}
@@ -434,17 +427,6 @@ def _told(repository: Repository) -> str:
     if repository.access is Access.READ:
         return f"clawker-fw: {repository.name} may be fetched, not pushed to\n"
     return f"clawker-fw: git does not ask for {repository.name} in this way\n"
-
-
-def _without_large_files(repository: Repository, match: Json) -> Json:
-    """Return the route by which `git lfs` hears why: it prints the message of an answer of this type alone."""
-    message = f"clawker-fw: no rule allows large files (`lfs`) of {repository.name}"
-    header = {"key": "content-type", "value": "application/vnd.git-lfs+json"}
-    refused = _refuse(str(repository), match, body=json.dumps({"message": message}))
-    return {
-        **refused,
-        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-    }
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
