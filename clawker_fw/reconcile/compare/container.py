@@ -26,8 +26,8 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels, versions
-from clawker_fw.stack.built import version_in
 from clawker_fw.stack.container import container_names
+from clawker_fw.stack.image_tar import version_in
 from clawker_fw.stack.resources import SIBLING
 
 RESTARTS = "restarts"
