@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from clawker_fw.certificates.credentials import Pair
-from clawker_fw.certificates.validity import renewed_at
+from clawker_fw.certificates.credentials import Pair, renewed_at
 from clawker_fw.certificates.x509 import (
     AUTHORITY_LIFE,
     LONGEST_COMMON_NAME,
@@ -187,9 +186,13 @@ def trusted(roots: Sequence[Root], now: float) -> list[Root]:
     A former one is among them for as long as an intermediate that it has signed can be in use.
     """
     longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
-    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
-    superseded = next((each.made for each in newest_first if now >= each.made + longest), -math.inf)
-    return [each for each in newest_first if each.made >= superseded and now < each.ends]
+    superseded = next((each.made for each in newest_first(roots) if now >= each.made + longest), -math.inf)
+    return [each for each in newest_first(roots) if each.made >= superseded and now < each.ends]
+
+
+def newest_first(roots: Iterable[Root]) -> list[Root]:
+    """Return roots by when they were made."""
+    return sorted(roots, key=lambda each: each.made, reverse=True)
 
 
 def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:

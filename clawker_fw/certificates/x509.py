@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from clawker_fw.certificates.credentials import Credentials, Pair, address_of
-from clawker_fw.certificates.validity import Judgement
+from clawker_fw.certificates.credentials import Credentials, Judgement, Pair, address_of
 from clawker_fw.model import Certificate, CertificateUse, Sibling
 
 AUTHORITY_LIFE, CLIENT_LIFE, SERVER_LIFE = timedelta(days=3653), timedelta(days=90), timedelta(days=365)

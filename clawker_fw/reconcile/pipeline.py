@@ -126,7 +126,7 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
-    conditions = Conditions(addresses, observed.machine, provision.credentials, provided.authorities)
+    conditions = Conditions(addresses, observed.machine, provision.credentials, provided)
     now = slots(observed, addresses)
     wanted = blueprint.desired(conditions, now)
     return Comparison(blueprint, observed, now, provision, provided, conditions, wanted, diff(observed, wanted))

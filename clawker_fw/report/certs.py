@@ -12,9 +12,8 @@ from pydantic import WithJsonSchema
 from clawker_fw.agents import trust
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.authority import Root
-from clawker_fw.certificates.credentials import Authorities, Pair
+from clawker_fw.certificates.credentials import Authorities, Pair, renewed_at
 from clawker_fw.certificates.store import COLLECTOR, roots_in
-from clawker_fw.certificates.validity import renewed_at
 from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import Certificate, CertificateUse, Moment, Observed, Sibling
 from clawker_fw.report.documents import Document

@@ -13,7 +13,7 @@ from docker import APIClient
 
 from clawker_fw.agents.trust import TARGET
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.engine.docker import connect
 from clawker_fw.stack import labels
 from devkit.engines import install_client, private_engine
