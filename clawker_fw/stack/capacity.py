@@ -31,7 +31,6 @@ _STEP = 16 * _MEBIBYTE
 
 _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
 
-
 Room = Callable[[int, int], int]
 """For how many connections a sibling has room, by its memory in bytes and its processors. May be negative."""
 

@@ -67,7 +67,7 @@ def ownership_labels(project: str) -> dict[str, str]:
 def project_of(found: Mapping[str, str]) -> str:
     """Return the project that the labels of ownership name, or an empty string if they are not all there."""
     project = found.get(PROJECT, "")
-    return project if project and is_ours(found, project) else ""
+    return project if is_ours(found, project) else ""
 
 
 def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
@@ -203,8 +203,7 @@ def _text(value: object) -> str:
 
 def _parts(value: object) -> dict[str, object]:
     """Return the fields of a dataclass, which has none within it: here it takes a tenth of what `asdict` does."""
-    names = (each.name for each in dataclasses.fields(value))  # type: ignore[arg-type]  # a dataclass
-    return {name: getattr(value, name) for name in names}
+    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}  # type: ignore[arg-type]
 
 
 Container = ContainerSummary | ContainerView
@@ -212,22 +211,22 @@ Container = ContainerSummary | ContainerView
 
 def is_lock(found: Container, project: str) -> bool:
     """Whether a container is the lock of a project."""
-    return _is_named(found, project, lock_name(project)) and all(each in found.labels for each in LOCK)
+    return found.project == project and found.name == lock_name(project) and found.labels.keys() >= {*LOCK}
 
 
 def is_trial(found: Container, project: str) -> bool:
     """Whether a container does one thing for a project: `conformance`'s attempts, or to ask the kernel."""
-    return _is_named(found, project, trial_name(project))
+    return found.project == project and found.name == trial_name(project)
 
 
 def is_filler(found: Container, project: str) -> bool:
     """Whether a container fills a project's volume with what agents trust. It has the volume's name."""
-    return bool(project) and found.project == project and found.name.startswith(trust_name(project))
+    return found.project == project and found.name.startswith(trust_name(project))
 
 
 def is_made_as_sibling(found: Container, project: str) -> bool:
     """Whether a container is a sibling of a project, whatever its name."""
-    return found.project == project and all(each in found.labels for each in MADE_WITH)
+    return found.project == project and found.labels.keys() >= {*MADE_WITH}
 
 
 def sibling_of(found: Container, project: str) -> Sibling | None:
@@ -236,7 +235,3 @@ def sibling_of(found: Container, project: str) -> Sibling | None:
         with suppress(KeyError, ValueError):  # the lock, or the word of another release
             return Sibling(found.labels[SIBLING])
     return None
-
-
-def _is_named(found: Container, project: str, name: str) -> bool:
-    return bool(project) and found.project == project and found.name == name

@@ -13,15 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from clawker_fw.model import (
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    Desired,
-    Machine,
-    Role,
-    Sibling,
-)
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Desired, Machine, Role, Sibling
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER, confined
 from clawker_fw.stack.topology import (

@@ -65,9 +65,8 @@ def test_all_bounds_follow_from_the_memory() -> None:
         before = None
         for processors in (1, 2, 4, 8):
             given = of_envoy(LARGE, memory=memory, processors=processors)
-            follows = bounds.bounds(given)
-            assert follows.connections * bounds.A_CONNECTION < follows.heap < memory
-            assert follows.open_files < 1 << 20
+            assert given.connections * bounds.A_CONNECTION < bounds.heap(memory) < memory
+            assert bounds.open_files(given.connections, processors) < 1 << 20
             assert before is None or given.connections < before
             before = given.connections
     assert of_envoy(LARGE, memory=GIB).connections < of_envoy(LARGE, memory=2 * GIB).connections

@@ -15,22 +15,7 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.stack.envoy import bounds, chains, messages, refusals, routes
-from clawker_fw.stack.envoy.messages import (
-    ASKED,
-    HOST,
-    HOST_NAME,
-    PORT,
-    REQUEST,
-    THROUGH_RULES,
-    Json,
-    cel_formatter,
-    config_source,
-    duration,
-    endpoint,
-    extension,
-    http_options,
-    passed_on,
-)
+from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUEST, THROUGH_RULES, Json, extension
 from clawker_fw.stack.envoy.telemetry import Serving
 
 CHAIN = "http"
@@ -75,10 +60,11 @@ def cluster() -> Json:
     return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
 
 
-def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Json:
+def leading_to(listener: str, name: str, spoken: Json, seconds: int = 10, **options: object) -> Json:
     """Return a cluster that leads to an internal listener.
 
-    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP.
+    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP. To connect may take
+    so many `seconds`.
     """
     address = {"envoy_internal_address": {"server_listener_name": listener}}
     common = {
@@ -88,14 +74,14 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "10s",
+        "connect_timeout": f"{seconds}s",
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        **endpoint(name, address),
+        **messages.endpoint(name, address),
         "transport_socket": extension(
             "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
             transport_socket=spoken,
         ),
-        **http_options(**options, common_http_protocol_options=common),
+        **messages.http_options(**options, common_http_protocol_options=common),
         "circuit_breakers": bounds.unbounded(),
     }
 
@@ -145,7 +131,7 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     agent can set the headers that steer Envoy.
     """
     return {
-        "rds": {"route_config_name": routes_name, "config_source": config_source(routes_path)},
+        "rds": {"route_config_name": routes_name, "config_source": messages.config_source(routes_path)},
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
         "use_remote_address": True,
@@ -153,8 +139,8 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
         "skip_xff_append": True,
         "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
-        "stream_idle_timeout": duration(idle),
-        "common_http_protocol_options": {"idle_timeout": duration(idle)},
+        "stream_idle_timeout": messages.duration(idle),
+        "common_http_protocol_options": {"idle_timeout": messages.duration(idle)},
         "request_headers_timeout": f"{bounds.HELLO_SECONDS}s",
         "max_request_headers_kb": bounds.HEADERS_KIBIBYTES,
         "http2_protocol_options": {
@@ -225,10 +211,10 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     return extension(
         "filters.http.set_filter_state.v3.Config",
         on_request_headers=[
-            passed_on(HOST, host, cel_formatter(), factory_key=hashed),
-            passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
-            passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-            passed_on(_REUSE, f"{_AGENT} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
+            messages.passed_on(HOST, host, messages.cel_formatter(), factory_key=hashed),
+            messages.passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
+            messages.passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
+            messages.passed_on(_REUSE, f"{_AGENT} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
             *more,
         ],
     )

@@ -16,19 +16,8 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.policy import Allowed
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals, tls_interception
-from clawker_fw.stack.envoy.messages import (
-    HOST,
-    HOST_NAME,
-    PORT,
-    SOURCE,
-    Json,
-    extension,
-    listener,
-    passed_on,
-    socket,
-    state,
-)
+from clawker_fw.stack.envoy import bounds, chains, http, lookups, messages, refusals, tls_interception
+from clawker_fw.stack.envoy.messages import HOST, HOST_NAME, PORT, SOURCE, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
@@ -69,8 +58,8 @@ def virtual(serving: Serving) -> Iterator[Json]:
 
 def _from_agents(name: str, statistics: str, address: IPv4Address, ports: Sequence[int], **fields: object) -> Json:
     """Return a listener that agents connect to. A draining Envoy stops these, and none that they lead to."""
-    first, *others = ({"address": socket(str(address), port)} for port in ports)
-    return listener(
+    first, *others = ({"address": messages.socket(str(address), port)} for port in ports)
+    return messages.listener(
         name,
         statistics,
         traffic_direction="INBOUND",
@@ -107,12 +96,12 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
 
 def _noted(port: int, reporting: Reporting | None) -> Json:
     """Return the filter that notes who has connected, and to which port."""
-    client = passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
+    client = messages.passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
     return extension(
         "filters.listener.set_filter_state.v3.Config",
         on_accept=[
-            passed_on(PORT, str(port)),
-            passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+            messages.passed_on(PORT, str(port)),
+            messages.passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
             lookups.share(),
             *([client] if reporting else []),
         ],
@@ -146,9 +135,9 @@ def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Js
     noted = extension(
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
-            state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
-            state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
-            *([state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
+            messages.state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
+            messages.state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+            *([messages.state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
         ],
     )
     forwarded = lookups.forwarding(rule, _OPAQUE, serving.idle, name, opaque=True)

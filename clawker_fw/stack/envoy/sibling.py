@@ -23,7 +23,6 @@ from clawker_fw.stack.envoy import (
     telemetry,
     tls_interception,
 )
-from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
@@ -133,7 +132,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
         },
         capacity=capacity,
         machine=machine,
-        open_files=bounds.bounds(capacity).open_files,
+        open_files=bounds.open_files(capacity.connections, capacity.processors),
         settings={},
     )
 
@@ -155,7 +154,7 @@ def boot(
     it started (1.40), so another one takes another Envoy.
     """
     further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
-    bootstrap = _bootstrap(project, addressing, slot, bounds.bounds(capacity), JOINED if authorities else TRUSTED)
+    bootstrap = _bootstrap(project, addressing, slot, capacity, JOINED if authorities else TRUSTED)
     sibling = {
         **_network(addressing, slot, limits, capacity),
         "signer": {
@@ -180,7 +179,7 @@ def boot(
     }
 
 
-def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bounds, trusted: str) -> Json:
+def _bootstrap(project: str, addressing: Addressing, slot: int, capacity: Capacity, trusted: str) -> Json:
     """Return Envoy's bootstrap, which it reads once, at start. What changes with the rules is in `hot/`.
 
     `trusted` is the file with the authorities that hosts prove their names by.
@@ -209,7 +208,9 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
         "bootstrap_extensions": [http.bootstrap_extension()],
         "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
         "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
-        "overload_manager": overload_manager(most),
+        "overload_manager": bounds.overload_manager(
+            bounds.heap(capacity.memory), capacity.connections + bounds.OWN_CONNECTIONS
+        ),
     }
 
 

@@ -13,25 +13,15 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import (
-    TYPES,
-    Json,
-    config_source,
-    endpoint,
-    extension,
-    http_options,
-    listener,
-    socket,
-    source,
-)
+from clawker_fw.stack.envoy import bounds, messages
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 
 _CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
-_KEEPALIVE = {"interval": "10s", "timeout": "5s"}
+_HTTP2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
 
 _RELAYED = 8
 """Connections of the CoreDNS containers: each has one, and a new one while its certificate changes."""
@@ -115,7 +105,7 @@ class Reporting:
         own = {
             **self._cluster(CLUSTER),
             "circuit_breakers": {"thresholds": [{**most, "max_retries": 0}]},
-            **http_options(explicit_http_config={"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}}),
+            **messages.http_options(explicit_http_config={"http2_protocol_options": _HTTP2}),
             "transport_socket": self.telemetry.envoy_tls(credentials),
         }
         relay = {
@@ -129,9 +119,9 @@ class Reporting:
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": name,
             **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
-            **endpoint(name, socket(self.telemetry.host, self.telemetry.port)),
+            **messages.endpoint(name, messages.socket(self.telemetry.host, self.telemetry.port)),
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            **source(str(self.source)),
+            **messages.source(str(self.source)),
         }
 
     def listener(self) -> Json:
@@ -140,12 +130,12 @@ class Reporting:
         kind = "filters.network.tcp_proxy.v3.TcpProxy"
         proxy = extension(kind, stat_prefix=LISTENER, cluster=RELAY, idle_timeout="300s")
         chain = {"name": RELAY, "filter_chain_match": {"source_prefix_ranges": senders}, "filters": [proxy]}
-        return listener(
+        return messages.listener(
             LISTENER,
             LISTENER,
             per_connection_buffer_limit_bytes=bounds.BUFFER,
             **bounds.watched(),
-            address=socket(str(self.relay), self.telemetry.relay_port),
+            address=messages.socket(str(self.relay), self.telemetry.relay_port),
             filter_chains=[chain],
         )
 
@@ -191,7 +181,7 @@ def sampling(share: float) -> bytes:
 
 def sampling_layer() -> Json:
     """Return the layer of the bootstrap that reads the file."""
-    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config_source(_PATH)}}
+    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": messages.config_source(_PATH)}}
 
 
 _NAMES = {

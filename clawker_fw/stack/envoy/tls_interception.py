@@ -12,6 +12,7 @@ Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this f
 that TLS has named, or a connection for one rule would reach another one's host.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -32,15 +33,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
 from clawker_fw.stack.envoy import bounds, chains, http, injected, lookups, messages, refusals, signing
-from clawker_fw.stack.envoy.messages import (
-    ASKED,
-    PORT,
-    THROUGH_PATHS,
-    TYPES,
-    Json,
-    extension,
-    typed,
-)
+from clawker_fw.stack.envoy.messages import ASKED, PORT, THROUGH_PATHS, TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving
 
 NAME = "inspected"
@@ -60,9 +53,6 @@ SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 HEADERS_REMOVED = (
     "base-url",
     "forwarded",
-    "http-host-override",
-    "http-method",
-    "http-method-override",
     "method-override",
     "proxy",
     "proxy-host",
@@ -72,15 +62,8 @@ HEADERS_REMOVED = (
     "x-envoy-external-address",
     "x-forwarded",
     "x-host",
-    "x-host-override",
-    "x-http-destinationurl",
-    "x-http-host-override",
-    "x-http-method",
-    "x-http-method-override",
-    "x-http-path-override",
     "x-ingress-path",
     "x-method",
-    "x-method-override",
     "x-proxy-url",
     "x-real-url",
     "x-replaced-path",
@@ -93,7 +76,7 @@ HEADERS_REMOVED = (
 """What a proxy adds and an agent could forge, and what tells a host to take a request for another one. The page on
 inspected TLS lists them."""
 
-PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
+PREFIXES_REMOVED = ("http", "x-forwarded", "x-host", "x-http", "x-method", "x-original", "x-override", "x-rewrite")
 """What further names of such headers begin with, before a hyphen: `_without_misread_headers`."""
 
 SECOND_PATHS = (
@@ -131,11 +114,7 @@ _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
 
 
-# --- clusters ----------------------------------------------------------------------------------------------------
-
-
 def _way(*, verify: bool, upgrades: bool = False) -> str:
-    """Return the name of the cluster that leads to hosts, by how TLS is spoken."""
     return " ".join([THROUGH_PATHS, *([] if verify else ["unverified"]), *(["http/1.1"] if upgrades else [])])
 
 
@@ -144,8 +123,8 @@ def clusters(trusted: str) -> Iterator[Json]:
 
     `trusted` is the file with the authorities that hosts prove their names by.
     """
-    flags = (False, True)
-    yield from (_cluster(trusted, verify=verify, upgrades=upgrades) for verify in flags for upgrades in flags)
+    for verify, upgrades in itertools.product((False, True), repeat=2):
+        yield _cluster(trusted, verify=verify, upgrades=upgrades)
 
 
 def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
@@ -166,18 +145,15 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
             "initial_connection_window_size": 2 * bounds.BUFFER,
         }
         spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
-    leading = http.leading_to(
+    return http.leading_to(
         THROUGH_PATHS,
         _way(verify=verify, upgrades=upgrades),
         tls,
+        _HANDSHAKE_SECONDS,
         **spoken,
         http_filters=injected.cluster_filters(),
         upstream_http_protocol_options={"auto_sni": True, "auto_san_validation": verify},
     )
-    return {**leading, "connect_timeout": f"{_HANDSHAKE_SECONDS}s"}
-
-
-# --- chains ------------------------------------------------------------------------------------------------------
 
 
 def chain(serving: Serving) -> Json:
@@ -197,10 +173,9 @@ def listener(serving: Serving) -> list[Json]:
     by_port: Json = {}
     route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
     for port in serving.policy.rules.ports:
-        allowed = _allowed(serving.policy, port)
-        rules |= dict(allowed.values())
-        chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
-        if chosen:
+        if allowed := _allowed(serving.policy, port):
+            rules |= dict(allowed.values())
+            chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
             by_port[str(port)] = {"matcher": chains.exactly(route, chosen)}
     if not by_port:
         return []
@@ -310,7 +285,7 @@ def _filter(name: str) -> str:
 
 
 def _answers() -> Iterator[Json]:
-    """Yield how what is refused is told to an agent; the first that matches. What git prints is in its routes."""
+    """Yield how refusals are told to an agent; the first that matches. What git prints is in its routes."""
     yield {"filter": refusals.of_route("git ")}
     bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
     odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
@@ -319,13 +294,9 @@ def _answers() -> Iterator[Json]:
         f"host refused or ended the connection, or does not speak TLS\n{http.MORE}"
     )
     for filter_, status, text in (
-        (
-            refusals.of_details("rbac_access_denied_matched_policy[none]"),
-            421,
-            f"{bad}: it names another host than the TLS connection that it came in\n",
-        ),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, odd_path),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, odd_path),
+        (_by_policy("none"), 421, f"{bad}: it names another host than the TLS connection that it came in\n"),
+        (_by_policy(_BAD_PATH), 400, odd_path),
+        (_by_policy(_BAD_BELOW_A_DENY), 400, odd_path),
         (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
         (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
         (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
@@ -337,7 +308,8 @@ def _answers() -> Iterator[Json]:
         yield http.answering(filter_, text, status_code=status)
 
 
-# --- routes ------------------------------------------------------------------------------------------------------
+def _by_policy(name: str) -> Json:
+    return refusals.of_details(f"rbac_access_denied_matched_policy[{name}]")
 
 
 def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
@@ -350,13 +322,11 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
         for pattern, scope in sorted(policy.scopes.items())
         if any(rule.paths for rule in (*scope.inherited.values(), *scope.own.values()))
     ]
+    others = {"name": refusals.NO_RULE, "domains": ["*"], "routes": [_NO_RULE]}
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": NAME,
-        "virtual_hosts": [
-            *hosts,
-            {"name": refusals.NO_RULE, "domains": ["*"], "routes": [_refuse(refusals.NO_RULE, {"prefix": "/"})]},
-        ],
+        "virtual_hosts": [*hosts, others],
         "request_headers_to_remove": list(HEADERS_REMOVED),
         "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
     }
@@ -379,7 +349,7 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
     return {
         "name": pattern,
         "domains": [pattern],
-        "routes": [*routes, _refuse(refusals.NO_RULE, {"prefix": "/"})],
+        "routes": [*routes, _NO_RULE],
         **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
         **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
     }
@@ -401,11 +371,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
             yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)
-    others = {"prefix": "/"}
-    if paths.others:
-        yield from _forward(rule, "others", others)
-    else:
-        yield _refuse("others", others)
+    yield from _forward(rule, "others", _ANY) if paths.others else (_refuse("others", _ANY),)
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
@@ -424,9 +390,8 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
 
 
 def _told(repository: Repository) -> str:
-    if repository.access is Access.READ:
-        return f"clawker-fw: {repository.name} may be fetched, not pushed to\n"
-    return f"clawker-fw: git does not ask for {repository.name} in this way\n"
+    may = "be fetched, not pushed to" if repository.access is Access.READ else "not be used like this"
+    return f"clawker-fw: {repository.name} may {may}\n"
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
@@ -450,12 +415,11 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
 def _match(path: PathRule) -> Json:
     if path.expression:
         return _regex(path.expressions[-1])
-    return {"prefix": "/"} if path.path == "/" else {"path_separated_prefix": path.path}
+    return _ANY if path.path == "/" else {"path_separated_prefix": path.path}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:
-    same = {"exact": method, **({"ignore_case": True} if ignore_case else {})}
-    return {"name": ":method", "string_match": same}
+    return {"name": ":method", "string_match": {"exact": method, **({"ignore_case": True} if ignore_case else {})}}
 
 
 def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
@@ -497,6 +461,10 @@ def _unless_upgrading(*, verify: bool) -> Json:
 def _refuse(name: str, match: Json, body: str = "") -> Json:
     response: Json = {"status": 403, **({"body": {"inline_string": body}} if body else {})}
     return {"name": name, "match": dict(match), "direct_response": response}
+
+
+_ANY: Json = {"prefix": "/"}
+_NO_RULE = _refuse(refusals.NO_RULE, _ANY)
 
 
 def _regex(expression: str) -> Json:
