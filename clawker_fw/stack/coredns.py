@@ -5,7 +5,7 @@ import json
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, policy, rule_record, telemetry, virtual
+from clawker_fw.stack import container, ends, policy, telemetry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -13,7 +13,7 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, rule_record.RESOURCE, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
 """Only the helper reads the first two, the second for the address and ports at which it checks that Envoy refuses
 agents; and only clawker-fw the next two.
 """
@@ -121,7 +121,7 @@ def hot(
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        rule_record.RULES: public(rule_record.content(names.rules.lines)),
+        policy.RULES: public(policy.record(names.rules.lines)),
         telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
         policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
     }

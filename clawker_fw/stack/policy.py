@@ -1,13 +1,15 @@
-"""The resolver's list of names: what the plugin `go/internal/policy` decides by.
+"""The resolver's list of names: what the plugin `go/internal/policy` decides by. And a record of the rules.
 
-`observe` reads it as well, before settings and rules are read, so it imports nothing that only those need.
+`observe` reads the list as well, before settings and rules are read, so it imports nothing that only those need.
 """
 
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from clawker_fw.model import Files
 from clawker_fw.rules.own_page import PAGE
@@ -24,6 +26,11 @@ TTL = 1
 RESOURCE = Resource("policy", "policy/names.json", hashed=True)
 
 POLICY = container.HOT + RESOURCE.path
+
+RECORDED = Resource("rules", "rules/rules.json")
+"""The rules that were committed last. Only clawker-fw reads them, to see which ones a change adds and removes."""
+
+RULES = container.HOT + RECORDED.path
 
 _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
@@ -108,3 +115,16 @@ def envoy_address(files: Files) -> str:
         return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return ""
+
+
+def record(lines: Sequence[str]) -> bytes:
+    """Return the record of the rules: a line of text for each, in canonical order."""
+    return json.dumps(lines, indent=0).encode()
+
+
+def recorded(files: Files) -> tuple[str, ...] | None:
+    """Return the rules in a resolver's files, or None if its record is missing or unreadable."""
+    try:
+        return TypeAdapter(tuple[str, ...]).validate_json(files[RULES].content, strict=True)
+    except (KeyError, ValueError):
+        return None

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
@@ -60,14 +60,12 @@ class Release:
         return path
 
     def helper(self, architecture: str) -> File:
-        """Return the program fwctl, the largest file in a container. Copies of a release may share it.
+        """Return the program fwctl, the largest file in a container.
 
         Raises:
             SettingsError: when the package has no programs for that architecture.
         """
-        path = self.binary("fwctl", architecture).resolve()
-        state = path.stat()
-        return executable(_content(path, state.st_ino, state.st_mtime_ns))
+        return executable(self.binary("fwctl", architecture).read_bytes())
 
     @cached_property
     def build_sha(self) -> str:
@@ -84,9 +82,3 @@ class Release:
                     path = file.relative_to(self.package).as_posix()
                     left_out = file.suffix == _DIGEST
                     yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
-
-
-@lru_cache(maxsize=1)
-def _content(path: Path, *_: int) -> bytes:
-    """Return a program's bytes, cached for all that need them while its file is unchanged."""
-    return path.read_bytes()
