@@ -52,13 +52,14 @@ def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     Raises:
         SettingsError: when the settings ask for more than there is.
     """
-    return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
-
-
-def _room(memory: int, processors: int) -> int:
-    """Return for how many connections there is room: they can use half of the memory, however many processors."""
-    del processors
-    return min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS)
+    # Connections can use half of the memory, however many processors there are.
+    return allot(
+        Sibling.COREDNS,
+        resources.coredns,
+        machine,
+        _MEMORY,
+        lambda memory, _: min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS),
+    )
 
 
 def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
@@ -94,7 +95,6 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
 
 
 def _askers(addressing: Addressing) -> list[str]:
-    """Return the addresses that may ask what was refused to an agent: Envoy's, in both slots."""
     return [str(addressing.envoy(slot)) for slot in (0, 1)]
 
 

@@ -137,18 +137,14 @@ class BuiltImage:
     @cached_property
     def _manifest(self) -> bytes:
         digest_, size = self._layer
+        kind = "application/vnd.oci.image"
+        layer = {"mediaType": f"{kind}.layer.v1.tar", "digest": f"sha256:{digest_}", "size": size}
         return _canonical(
             {
                 "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": _descriptor("application/vnd.oci.image.config.v1+json", self._config),
-                "layers": [
-                    {
-                        "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                        "digest": f"sha256:{digest_}",
-                        "size": size,
-                    },
-                ],
+                "mediaType": f"{kind}.manifest.v1+json",
+                "config": _descriptor(f"{kind}.config.v1+json", self._config),
+                "layers": [layer],
             },
         )
 
@@ -164,27 +160,18 @@ class BuiltImage:
 
     def archive(self) -> Iterator[bytes]:
         """Yield the tar for `docker load`."""
-        index = _canonical(
-            {
-                "schemaVersion": 2,
-                "manifests": [
-                    {
-                        **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
-                        "annotations": {
-                            "io.containerd.image.name": f"docker.io/{self.reference}",
-                            "org.opencontainers.image.ref.name": self.reference.rpartition(":")[2],
-                        },
-                    },
-                ],
+        manifest = {
+            **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
+            "annotations": {
+                "io.containerd.image.name": f"docker.io/{self.reference}",
+                "org.opencontainers.image.ref.name": self.reference.rpartition(":")[2],
             },
-        )
+        }
         layer_path = f"blobs/sha256/{self._layer[0]}"
-        listing = _canonical(
-            [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
-        )
+        listing = {"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}
         yield from _member("oci-layout", _canonical({"imageLayoutVersion": "1.0.0"}))
-        yield from _member("index.json", index)
-        yield from _member("manifest.json", listing)
+        yield from _member("index.json", _canonical({"schemaVersion": 2, "manifests": [manifest]}))
+        yield from _member("manifest.json", _canonical([listing]))
         yield from _member(_blob_path(self._config), self._config)
         yield from _member(_blob_path(self._manifest), self._manifest)
         header = tarfile.TarInfo(layer_path)

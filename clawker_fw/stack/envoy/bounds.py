@@ -141,18 +141,15 @@ def overload_manager(heap: int, connections: int) -> Json:
     used, and is the last line of defence, behind the bounds for each connection. Source: Envoy's "Configuring
     Envoy as an edge proxy" and "Overload manager".
     """
+    kind, reset = "resource_monitors", {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
     return {
         "refresh_interval": "0.1s",
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
         "resource_monitors": [
+            extension(f"{kind}.fixed_heap.v3.FixedHeapConfig", _HEAP_MONITOR, max_heap_size_bytes=heap),
             extension(
-                "resource_monitors.fixed_heap.v3.FixedHeapConfig",
-                _HEAP_MONITOR,
-                max_heap_size_bytes=heap,
-            ),
-            extension(
-                "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                "envoy.resource_monitors.global_downstream_max_connections",
+                f"{kind}.downstream_connections.v3.DownstreamConnectionsConfig",
+                f"envoy.{kind}.global_downstream_max_connections",
                 max_active_downstream_connections=connections,
             ),
         ],
@@ -163,7 +160,7 @@ def overload_manager(heap: int, connections: int) -> Json:
                 ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
                 (
                     "reset_high_memory_stream",
-                    {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
+                    {"scaled": reset},
                 ),
                 ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
                 ("reject_incoming_connections", {"threshold": {"value": 0.95}}),

@@ -134,13 +134,11 @@ def select(chosen: Chains, name: Json) -> Json:
     for pattern, rule in chosen.patterns.items():
         chain = DENIED if rule.denies else chosen.names[rule.destination]
         domains.setdefault(chain, []).append(pattern)
-    matcher = typed(
-        "names",
-        "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
-        domain_matchers=[
-            {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
-        ],
-    )
+    matchers = [
+        {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
+    ]
+    kind = "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher"
+    matcher = typed("names", kind, domain_matchers=matchers)
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
 
 
@@ -174,12 +172,5 @@ def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[
 
 def ending(name: str) -> Json:
     """Return a chain that ends a connection at once, with an alert. Its name tells the record why."""
-    return {
-        "name": name,
-        "filters": [
-            extension(
-                "filters.network.direct_response.v3.Config",
-                response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
-            ),
-        ],
-    }
+    response = {"inline_bytes": b64encode(_ACCESS_DENIED).decode()}
+    return {"name": name, "filters": [extension("filters.network.direct_response.v3.Config", response=response)]}

@@ -68,8 +68,7 @@ def listeners(serving: Serving) -> Iterator[Json]:
         )
 
 
-_SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}
-"""Numbers of 64 bits are text in canonical JSON."""
+_SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}  # numbers of 64 bits are text in canonical JSON
 
 
 def _proxy(serving: Serving, name: str, cluster: str) -> Json:

@@ -9,6 +9,7 @@ A connection through the internal listener carries its destination as filter sta
 which it was opened. It is used again only for requests of the same agent with the same destination.
 """
 
+import itertools
 from collections.abc import Sequence
 
 from clawker_fw.rules.own_page import PAGE
@@ -48,10 +49,7 @@ LATER = 5
 
 def bootstrap_extension() -> Json:
     """Return what makes internal listeners work."""
-    return extension(
-        "bootstrap.internal_listener.v3.InternalListener",
-        buffer_size_kb=bounds.PIPE // 1024,
-    )
+    return extension("bootstrap.internal_listener.v3.InternalListener", buffer_size_kb=bounds.PIPE // 1024)
 
 
 def cluster() -> Json:
@@ -95,20 +93,11 @@ def listener(serving: Serving) -> list[Json]:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
-    return [
-        internal_listener(
-            THROUGH_RULES,
-            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name),
-            [
-                chain
-                for port, chosen in used.items()
-                for chain in chains.forwarding(
-                    chosen, f"http-{port}", serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
-                )
-            ],
-            refusals.to_nowhere(serving.reporting),
-        )
-    ]
+    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
+    how = serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    every = (chains.forwarding(chosen, f"http-{port}", *how) for port, chosen in used.items())
+    log = refusals.to_nowhere(serving.reporting)
+    return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
 
 
 def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
@@ -222,15 +211,11 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
 
 def router() -> Json:
     """Return the filter that forwards requests."""
-    return extension(
-        "filters.http.router.v3.Router",
-        dynamic_stats=False,
-        suppress_envoy_headers=True,
-    )
+    return extension("filters.http.router.v3.Router", dynamic_stats=False, suppress_envoy_headers=True)
 
 
 def _host_names_only() -> Json:
-    """Return the filter that refuses every Host that is no host name, whatever the routes say."""
+    # Whatever the routes say.
     other = [
         {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": regex}}, "invert_match": True}}
         for regex in HOST_NAME

@@ -95,7 +95,6 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
 
 
 def _noted(port: int, reporting: Reporting | None) -> Json:
-    """Return the filter that notes who has connected, and to which port."""
     client = messages.passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
     return extension(
         "filters.listener.set_filter_state.v3.Config",

@@ -81,7 +81,7 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
         idle_timeout=messages.duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [*([in_a_share] if rule.destination.subtree else []), looked_up, forwarded]
+    return [in_a_share, looked_up, forwarded] if rule.destination.subtree else [looked_up, forwarded]
 
 
 def clusters(guarded: str, exempt: str) -> Iterator[Json]:
@@ -90,15 +90,14 @@ def clusters(guarded: str, exempt: str) -> Iterator[Json]:
     The routing table of that address decides what can be reached, whichever of a name's addresses is tried: from
     the `exempt` one also private ones. So do those for UDP, one for each name and port (`datagrams`).
     """
+    kind_of_cluster = "clusters.dynamic_forward_proxy.v3.ClusterConfig"
     for cache, (kind_, address) in itertools.product((NAMED, BELOW), zip(_KINDS, (guarded, exempt), strict=True)):
         yield {
             "name": f"{kind_} {cache}",
             "lb_policy": "CLUSTER_PROVIDED",
             "connect_timeout": "10s",
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "cluster_type": extension(
-                "clusters.dynamic_forward_proxy.v3.ClusterConfig", dns_cache_config=_cache(cache)
-            ),
+            "cluster_type": extension(kind_of_cluster, dns_cache_config=_cache(cache)),
             **messages.source(address),
             "circuit_breakers": bounds.unbounded(),
         }

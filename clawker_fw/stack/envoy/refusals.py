@@ -360,7 +360,7 @@ def _logs(
         return logs
     fields = {**fields, **(told or {})}
     forwarded = [reporting.allowed(allowed, fields)] if allowed else []
-    return [*logs, reporting.refused(refused, fields), *forwarded]
+    return [*logs, reporting.log(refused, fields), *forwarded]
 
 
 def _any(*filters: Json) -> Json:

@@ -26,42 +26,25 @@ from clawker_fw.stack.envoy import (
 from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.resources import (
-    SIBLING,
-    EnvoyProof,
-    Resource,
-    declaration,
-    discovery_response,
-    watched_folder,
-)
+from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 
-def _resource(name: str, path: str, proof: EnvoyProof, *, keyed: bool = False) -> Resource:
-    return Resource(name, path, keyed=keyed, envoy=proof, watched=watched_folder(path))
-
-
 def _routes(name: str, table: str, path: str) -> Resource:
     statistics = f"http.{table}.rds.{table}"
-    return _resource(name, path, EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table))
+    proof = EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table)
+    return Resource(name, path, envoy=proof)
 
 
-_CLUSTERS = _resource(
-    "clusters",
-    CLUSTERS_PATH,
-    EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
-    keyed=True,
-)
+_CLUSTER_PROOF = EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds")
+_CLUSTERS = Resource("clusters", CLUSTERS_PATH, keyed=True, envoy=_CLUSTER_PROOF)
 _ROUTES = _routes("routes", routes.NAME, routes.PATH)
 _PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
-_LISTENERS = _resource(
-    "listeners",
-    "lds/listeners.json",
-    EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
-)
+_LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds")
+_LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
 
 RESOURCES = (
     ends.RESOURCE,
@@ -153,16 +136,12 @@ def boot(
     are the ids of those that requests get: an Envoy that runs never asks for one that its table did not name when
     it started (1.40), so another one takes another Envoy.
     """
-    further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     bootstrap = _bootstrap(project, addressing, slot, capacity, JOINED if authorities else TRUSTED)
+    further: Json = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
+    further |= {"secrets": [*secrets]} if secrets else {}
     sibling = {
         **_network(addressing, slot, limits, capacity),
-        "signer": {
-            "folder": signing.FOLDER,
-            "trusted": TRUSTED,
-            **further,
-            **({"secrets": [*secrets]} if secrets else {}),
-        },
+        "signer": {"folder": signing.FOLDER, "trusted": TRUSTED, **further},
         "page": {
             "socket": routes.PAGE_SOCKET,
             "own": str(addressing.envoy(slot)),
@@ -180,10 +159,6 @@ def boot(
 
 
 def _bootstrap(project: str, addressing: Addressing, slot: int, capacity: Capacity, trusted: str) -> Json:
-    """Return Envoy's bootstrap, which it reads once, at start. What changes with the rules is in `hot/`.
-
-    `trusted` is the file with the authorities that hosts prove their names by.
-    """
     return {
         # 0660: for Envoy and root, in their folder
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o660}}},
@@ -243,25 +218,16 @@ def hot(
 def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
     """Return the files of those that Envoy itself reads."""
     policy, reporting = serving.policy, serving.reporting
-    own = reporting.clusters() if reporting else []
-    clusters = discovery_response([*datagrams.clusters(serving), *own])
+    clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
+    share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
+    every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
     return {
-        CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
-        container.HOT + telemetry.SAMPLING.path: public(
-            telemetry.sampling(reporting.telemetry.sample if reporting else telemetry.EVERYTHING)
-        ),
+        # Also without a key: another mode or owner is the work of somebody else.
+        CLUSTERS: secret(discovery_response(clusters)),
+        container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
         ROUTES: public(discovery_response([routes.table(policy)])),
-        LISTENERS: public(
-            discovery_response(
-                [
-                    tls_interception.holder(serving),
-                    *listeners.listeners(serving),
-                    *listeners.virtual(serving),
-                    *datagrams.listeners(serving),
-                ]
-            )
-        ),
+        LISTENERS: public(discovery_response([tls_interception.holder(serving), *every])),
     }
 
 

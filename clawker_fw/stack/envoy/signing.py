@@ -47,10 +47,9 @@ _RETRY = {"base_interval": "0.100s", "max_interval": "0.500s"}
 
 def hot(policy: Policy, authorities: Authorities) -> Files:
     """Return the files about certificates: for the names that rules inspect, from these authorities."""
-    inspected = [rule.destination for rule in policy.rules.rules if rule.paths]
-    names = (each.name for each in inspected if not each.subtree)
-    subtrees = (each.name for each in inspected if each.subtree)
-    return {TRUST: public(authorities.trust), **files({*names}, {*subtrees}, authorities.intermediates)}
+    inspected = {rule.destination for rule in policy.rules.rules if rule.paths}
+    names, subtrees = ([each.name for each in inspected if each.subtree is kind] for kind in (False, True))
+    return {TRUST: public(authorities.trust), **files(names, subtrees, authorities.intermediates)}
 
 
 def covered(policy: Policy) -> frozenset[str]:
@@ -65,8 +64,7 @@ def covered(policy: Policy) -> frozenset[str]:
 
 def running(files: Files) -> Authorities:
     """Return the authorities that a stack has, from Envoy's files."""
-    found = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
-    trust, intermediates = found
+    trust, intermediates = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
     return Authorities(trust, tuple(read_intermediates(intermediates)))
 
 
@@ -124,9 +122,7 @@ def ads_config() -> Json:
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
-        "grpc_services": [
-            {"envoy_grpc": {"cluster_name": CLUSTER, "retry_policy": {"retry_back_off": _RETRY}}},
-        ],
+        "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER, "retry_policy": {"retry_back_off": _RETRY}}}],
     }
 
 

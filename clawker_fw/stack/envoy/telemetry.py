@@ -15,11 +15,11 @@ from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
-from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
+from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 
-_CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
+_MOST = {"max_connections": 2, "max_pending_requests": 16, "max_requests": 32}
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
 _HTTP2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
 
@@ -32,7 +32,6 @@ NAME = "clawker_fw.name"
 
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for the record of a request."""
-
 
 EVERYTHING = 1.0
 
@@ -47,7 +46,7 @@ _MILLION = 1_000_000
 
 _PATH = "rtds/sampling.json"
 
-SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY), watched=watched_folder(_PATH))
+SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY))
 
 _SAMPLED: Json = {
     "runtime_filter": {
@@ -69,15 +68,12 @@ class Reporting:
     senders: tuple[IPv4Address, ...]
     slot: int
 
-    def refused(self, filter_: Json, fields: Mapping[str, str]) -> Json:
-        """Return the log of what a filter passes. `fields` are those of the log on standard output."""
-        return self._log(filter_, fields, "refused")
-
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of the sampled part of what is forwarded."""
-        return self._log({"and_filter": {"filters": [_SAMPLED, filter_]}}, {**fields, "reason": ""}, "allowed")
+        return self.log({"and_filter": {"filters": [_SAMPLED, filter_]}}, {**fields, "reason": ""}, "allowed")
 
-    def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
+    def log(self, filter_: Json, fields: Mapping[str, str], action: str = "refused") -> Json:
+        """Return the log of what a filter passes. `fields` are those of the log on standard output."""
         cel: Json = {"formatters": [extension("formatter.cel.v3.Cel")]}
         log = extension(
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
@@ -101,18 +97,13 @@ class Reporting:
         credentials = self.telemetry.credentials
         if credentials is None:
             return []
-        most = {"max_connections": _CONNECTIONS, "max_pending_requests": _PENDING, "max_requests": _REQUESTS}
         own = {
             **self._cluster(CLUSTER),
-            "circuit_breakers": {"thresholds": [{**most, "max_retries": 0}]},
+            "circuit_breakers": {"thresholds": [{**_MOST, "max_retries": 0}]},
             **messages.http_options(explicit_http_config={"http2_protocol_options": _HTTP2}),
             "transport_socket": self.telemetry.envoy_tls(credentials),
         }
-        relay = {
-            **self._cluster(RELAY),
-            "circuit_breakers": {"thresholds": [{"max_connections": _RELAYED}]},
-        }
-        return [own, relay]
+        return [own, {**self._cluster(RELAY), "circuit_breakers": {"thresholds": [{"max_connections": _RELAYED}]}}]
 
     def _cluster(self, name: str) -> Json:
         return {
