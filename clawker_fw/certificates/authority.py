@@ -1,9 +1,9 @@
 """The authority of inspected connections: roots, which agents trust, and intermediates, which sign beside Envoy.
 
-Nothing is read or written here. An intermediate can sign for the names alone that it is constrained to, and for no
-address, so whoever has its key can pretend to be no other host. The constraints are on intermediates, because not
-every client looks at those of a root. Names are divided among intermediates, because clients limit the size of a
-chain (Java: 32 KB, which is about a thousand names).
+An intermediate can sign for the names alone that it is constrained to, and for no address, so whoever has its key
+can pretend to be no other host. The constraints are on intermediates, because not every client looks at those of a
+root. Names are divided among intermediates, because clients limit the size of a chain (Java: 32 KB, which is about
+a thousand names).
 """
 
 import hashlib
@@ -25,11 +25,10 @@ from clawker_fw.certificates.x509 import (
     LONGEST_COMMON_NAME,
     SKEW,
     UNUSABLE,
-    begins_of,
-    ends_of,
     is_issued_by,
     issued,
     key_usage,
+    life_of,
     new_key,
     self_signed,
 )
@@ -47,33 +46,22 @@ _AROUND_A_NAME = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    """A root's certificate, with its key if it is here. Times are in seconds since 1970."""
+class Issuer:
+    """A root, with its key if it is here, or an intermediate. Times are in seconds since 1970.
+
+    An intermediate can be used for its `names` and those below them. `identifier` is its fingerprint.
+    """
 
     pair: Pair
     begins: float
     ends: float
     identifier: str
-
-    @property
-    def signs(self) -> bool:
-        """Whether its key is here."""
-        return bool(self.pair.key)
+    names: tuple[str, ...] = ()
 
     @property
     def made(self) -> float:
         """When it was made."""
         return self.begins + SKEW.total_seconds()
-
-
-@dataclass(frozen=True, slots=True)
-class Intermediate:
-    """An intermediate that can be used, for these names and those below them."""
-
-    pair: Pair
-    names: tuple[str, ...]
-    begins: float
-    ends: float
 
     @property
     def renewed_at(self) -> float:
@@ -82,7 +70,7 @@ class Intermediate:
 
 
 def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Divide names among intermediates, each of which has room for so many.
+    """Divide names among intermediates.
 
     A name below another one is left out, because the other's intermediate can sign for it. A share consists of the
     names whose hashes begin alike, so one name more changes one share, or divides it.
@@ -151,14 +139,18 @@ def _constraints(names: Iterable[str]) -> x509.NameConstraints:
     )
 
 
-def read_root(pair: Pair) -> Root:
+def read_root(pair: Pair) -> Issuer:
     """Return a root with what its certificate says.
 
     Raises:
         ValueError: when it can't be read.
     """
     found = x509.load_pem_x509_certificate(pair.certificate)
-    return Root(pair, begins_of(found), ends_of(found), found.fingerprint(SHA256()).hex())
+    return Issuer(pair, *life_of(found), _fingerprint(found))
+
+
+def _fingerprint(found: x509.Certificate) -> str:
+    return found.fingerprint(SHA256()).hex()
 
 
 def fits(pair: Pair) -> bool:
@@ -170,17 +162,17 @@ def fits(pair: Pair) -> bool:
         return False
 
 
-def signing(roots: Sequence[Root], now: float) -> Root | None:
+def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
     """Return the root that signs now: the newest that has been announced for long enough, or the oldest.
 
     One without its key, or that has expired, signs nothing.
     """
-    able = sorted((each for each in roots if each.signs and now < each.ends), key=lambda each: each.made)
+    able = sorted((each for each in roots if each.pair.key and now < each.ends), key=lambda each: each.made)
     announced = [each for each in able if now >= each.made + ANNOUNCED.total_seconds()]
     return announced[-1] if announced else next(iter(able), None)
 
 
-def trusted(roots: Sequence[Root], now: float) -> list[Root]:
+def trusted(roots: Sequence[Issuer], now: float) -> list[Issuer]:
     """Return the roots that agents have to trust, the newest first.
 
     A former one is among them for as long as an intermediate that it has signed can be in use.
@@ -190,12 +182,12 @@ def trusted(roots: Sequence[Root], now: float) -> list[Root]:
     return [each for each in newest_first(roots) if each.made >= superseded and now < each.ends]
 
 
-def newest_first(roots: Iterable[Root]) -> list[Root]:
+def newest_first(roots: Iterable[Issuer]) -> list[Issuer]:
     """Return roots by when they were made."""
     return sorted(roots, key=lambda each: each.made, reverse=True)
 
 
-def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
+def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
     """Return an intermediate, if it is one that we make, under one of the roots, whatever the time is.
 
     Raises:
@@ -216,4 +208,4 @@ def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
     if not any(is_issued_by(pair.certificate, root.pair.certificate) for root in roots):
         raise ValueError("it is from a root that is not trusted")
-    return Intermediate(pair, tuple(sorted(names)), begins_of(found), ends_of(found))
+    return Issuer(pair, *life_of(found), _fingerprint(found), tuple(sorted(names)))

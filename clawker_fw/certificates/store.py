@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clawker_fw.certificates import authority, x509
-from clawker_fw.certificates.authority import Intermediate, Root, newest_first
+from clawker_fw.certificates.authority import Issuer, newest_first
 from clawker_fw.certificates.credentials import (
     NO_AUTHORITIES,
     NO_CREDENTIALS,
@@ -188,7 +188,7 @@ class TelemetryStore(_Store):
             self._renewed(founded, now)
 
     def collector(self, host: str) -> tuple[bytes, Pair]:
-        """Return what the collector at a host needs: the authorities that it trusts, and its own pair.
+        """Return what the collector at a host needs: the authorities that it trusts, and a new pair of its own.
 
         Raises:
             OSError, ValueError: when it can't be made here.
@@ -196,12 +196,6 @@ class TelemetryStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
-            with suppress(FileNotFoundError, ValueError):
-                kept = _read_pair(self.folder, COLLECTOR)
-                said = x509.certificate(kept.certificate)
-                fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)
-                if fits and not is_due(now, said.begins, said.ends):
-                    return authority.certificate, kept
             minted = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
@@ -263,7 +257,7 @@ class InspectionStore(_Store):
     def provide(self, names: Iterable[str], live: Authorities = NO_AUTHORITIES) -> Provided:
         """Return what a stack needs to inspect connections to these names and those below. Never raises."""
         now, problem = self.clock(), ""
-        roots: list[Root] = []
+        roots: list[Issuer] = []
         try:
             with locked(self.folder, writing=self.keeps):
                 roots = self._roots(now, may_found=not live.intermediates)
@@ -284,7 +278,7 @@ class InspectionStore(_Store):
         return _stated(live.trust, theirs, problem)
 
     def _provided(
-        self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Authorities
+        self, shares: list[tuple[str, ...]], root: Issuer, roots: list[Issuer], live: Authorities
     ) -> Provided:
         """Return an intermediate for each share: the one that there is, or a new one."""
         now = self.clock()
@@ -299,7 +293,7 @@ class InspectionStore(_Store):
         due = is_due(now, root.begins, root.ends)
         return replace(_stated(bundle(roots), found), root_ends=root.ends, root_due=due)
 
-    def kept(self) -> dict[Path, Root]:
+    def kept(self) -> dict[Path, Issuer]:
         """Return the roots that are kept here, by the files with their certificates, the newest first.
 
         Raises:
@@ -323,7 +317,7 @@ class InspectionStore(_Store):
             for each in former if at_once else ():
                 self._remove(each)
 
-    def _roots(self, now: float, *, may_found: bool) -> list[Root]:
+    def _roots(self, now: float, *, may_found: bool) -> list[Issuer]:
         """Return the roots that agents have to trust, the newest first, and forget all others."""
         found = self._kept()
         trusted = authority.trusted(found, now)
@@ -335,7 +329,7 @@ class InspectionStore(_Store):
                     self._remove(each)
         return trusted
 
-    def _kept(self) -> list[Root]:
+    def _kept(self) -> list[Issuer]:
         found = [authority.read_root(each) for each in self._founded]
         for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
             key = path.with_suffix(".key")
@@ -348,7 +342,7 @@ class InspectionStore(_Store):
                 raise ValueError(f"{key} is damaged: {_REPLACE}")
         return found
 
-    def _found(self, now: float) -> Root:
+    def _found(self, now: float) -> Issuer:
         pair = authority.mint_root(self.project, now)
         found = authority.read_root(pair)
         self._keep(_name(found), pair)
@@ -356,30 +350,30 @@ class InspectionStore(_Store):
             self._founded.append(pair)
         return found
 
-    def _remove(self, root: Root) -> None:
+    def _remove(self, root: Issuer) -> None:
         for kind in ("key", "crt"):
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
 
 
-def _stated(trust: bytes, found: Sequence[Intermediate], reason: str = "") -> Provided:
+def _stated(trust: bytes, found: Sequence[Issuer], reason: str = "") -> Provided:
     renewed_at = min((each.renewed_at for each in found), default=None)
     return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
 
 
-def bundle(roots: Iterable[Root]) -> bytes:
+def bundle(roots: Iterable[Issuer]) -> bytes:
     """Return the certificates of roots as PEM, the newest first."""
     return b"".join(each.pair.certificate for each in newest_first(roots))
 
 
-def _newest(roots: Iterable[Root]) -> float:
+def _newest(roots: Iterable[Issuer]) -> float:
     return max((each.made for each in roots), default=0)
 
 
-def _name(root: Root) -> str:
+def _name(root: Issuer) -> str:
     return f"{_PREFIX}{root.identifier[:_SHOWN]}"
 
 
-def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterator[Intermediate]:
+def _usable(pairs: Iterable[Pair], roots: Sequence[Issuer], now: float) -> Iterator[Issuer]:
     for pair in pairs:
         with suppress(ValueError):
             found = authority.judge(pair, roots)
@@ -387,7 +381,7 @@ def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterato
                 yield found
 
 
-def roots_in(trust: bytes) -> Iterator[Root]:
+def roots_in(trust: bytes) -> Iterator[Issuer]:
     """Yield the roots in a bundle."""
     end = b"-----END CERTIFICATE-----\n"
     for text in trust.split(end)[:-1]:

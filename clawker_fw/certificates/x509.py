@@ -1,6 +1,6 @@
 """The certificates by which the siblings and a collector recognise each other: minted here, and judged before use.
 
-Nothing is read or written here. `cryptography` takes 40 to 75 ms to import, so only commands that need it do.
+`cryptography` takes 40 to 75 ms to import, so only commands that need it do.
 """
 
 from collections.abc import Iterable
@@ -91,21 +91,18 @@ def judge(credentials: Credentials) -> Judgement:
             leaves.append(_checked(credentials.of(sibling), trusted))
         except UNUSABLE as error:
             return Judgement(f"{sibling}'s certificate or key can't be used: {error or type(error).__name__}")
-    begins = max(begins_of(leaf) for leaf in leaves)
-    ends = min(ends_of(each) for each in (*leaves, trusted[0]))
-    return Judgement("", begins, ends, (begins_of(trusted[0]), begins), ends_of(trusted[0]))
+    since, until = life_of(trusted[0])
+    begins = max(life_of(leaf)[0] for leaf in leaves)
+    ends = min(until, *(life_of(leaf)[1] for leaf in leaves))
+    return Judgement("", begins, ends, (since, begins), until)
 
 
 def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
-    """Return the certificate of a pair, in the middle of whose life it is a client's and trusted.
-
-    Raises:
-        ValueError, and what `UNUSABLE` has: when it can't be used.
-    """
+    """Return the certificate of a pair, in the middle of whose life it is a client's and trusted."""
     leaf, *between = x509.load_pem_x509_certificates(pair.certificate)
     if load_pem_private_key(pair.key, None).public_key() != leaf.public_key():
         raise ValueError("the key belongs to another certificate")
-    middle = datetime.fromtimestamp((begins_of(leaf) + ends_of(leaf)) / 2, UTC)
+    middle = datetime.fromtimestamp(sum(life_of(leaf)) / 2, UTC)
     verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
     verifier.verify(leaf, between)
     return leaf
@@ -121,8 +118,7 @@ def certificate(pem: bytes) -> Certificate:
     return Certificate(
         first.subject.rfc4514_string(),
         tuple(_names(first)),
-        begins_of(first),
-        ends_of(first),
+        *life_of(first),
         first.fingerprint(hashes.SHA256()).hex(),
         _use(first),
     )
@@ -210,7 +206,7 @@ def issued(
         own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
         every = (*extensions, (identifier, False))
-        life = min(life, timedelta(seconds=ends_of(issuer) - int(now)))
+        life = min(life, timedelta(seconds=life_of(issuer)[1] - int(now)))
         return _signed(key, issuing, subject, issuer.subject, every, now=now, life=life)
     except UNUSABLE as error:
         raise ValueError(f"the authority can't be used: {error}") from error
@@ -263,11 +259,6 @@ def key_usage(*names: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: name in names for name in _USAGES})
 
 
-def begins_of(found: x509.Certificate) -> float:
-    """Return when a certificate begins, in seconds since 1970."""
-    return found.not_valid_before_utc.timestamp()
-
-
-def ends_of(found: x509.Certificate) -> float:
-    """Return when a certificate ends, in seconds since 1970."""
-    return found.not_valid_after_utc.timestamp()
+def life_of(found: x509.Certificate) -> tuple[float, float]:
+    """Return when a certificate begins and ends, in seconds since 1970."""
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()

@@ -20,9 +20,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from clawker_fw.digests import Identity, identity
 from clawker_fw.stack import labels
 from clawker_fw.stack.labels import digest
+from clawker_fw.stack.release import Identity, identity
 
 LABELS: Mapping[str, str] = MappingProxyType({labels.MANAGED: "true", labels.PURPOSE: "firewall"})
 """Exactly the labels of our images. They don't name a project, because projects share images."""

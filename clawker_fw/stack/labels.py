@@ -1,8 +1,4 @@
-"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels.
-
-They also tell which containers are ours: the siblings, the lock, and the container of an errand. All of them are
-made for a project (`ContainerSummary.project`). Any other one is somebody else's.
-"""
+"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
 
 import dataclasses
 import hashlib
@@ -44,7 +40,6 @@ OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
 
 LOCK = (LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND)
-"""The labels of the lock's container, in addition to those of ownership."""
 
 MADE_WITH = (SIBLING, SLOT, APPLIED, *DRIFT_LABELS)
 """Further labels of a sibling. A container with all of them is identified by its labels, whatever its name."""
@@ -75,8 +70,8 @@ def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | N
 
     `found` are its labels, and `volume` those that its volume at `/fw` was requested with, or None without such a
     request. A container inherits the labels of its image, and an image can have any labels and any volumes. But
-    only who creates a container can request labels for a volume of it, and nothing changes them afterwards. An
-    engine adds one of its own (`com.docker.volume.anonymous`, Docker 29).
+    only who creates a container can request labels for a volume of it. An engine adds one of its own
+    (`com.docker.volume.anonymous`, Docker 29).
     """
     project = project_of(found)
     return project if project and volume is not None and is_ours(volume, project) else ""

@@ -38,9 +38,8 @@ _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
     """Return the list for a policy and the slot of Envoy.
 
-    Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
-    addresses by name, and to virtual ones by number, so another slot of Envoy changes two values. A name that has
-    a number is answered with its own address as long as anything is allowed there.
+    Entries refer to addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
+    A name that has a number is answered with its own address as long as anything is allowed there.
     """
     numbers = dict(addresses.numbers.names)
     served = policy.allowed_at(numbers)
@@ -88,8 +87,7 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 def answers(files: Files, now: float) -> Callable[[str], bool]:
     """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
 
-    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none. The list,
-    which may be long, is read when the first name is asked for.
+    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none.
     """
 
     @functools.cache

@@ -4,9 +4,8 @@ An engine publishes no port of a container on an internal network. So a containe
 is on the agent network and on a second one, on which its ports are published. It passes connections on to the
 agent, and nothing the other way (`go/internal/relay`).
 
-What is desired follows from the agent alone: a label says what it publishes, and which number it has. The number
-stands for two addresses in our half of the agent network, the agent's and the relay's, so the engine never gives
-either to another container: a relay reaches its own agent, or nobody.
+A label of the agent says what it publishes, and which number it has. The number stands for two addresses in our
+half of the agent network, the agent's and the relay's, so the engine never gives either to another container.
 """
 
 from contextlib import suppress
@@ -93,8 +92,7 @@ class Publication:
 def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
     """Return what an agent publishes, or None.
 
-    An image can have any label, but only who creates a container can ask for an address. So the label counts only
-    with the address that its number stands for.
+    An image can have any label, so the label counts only with the address that its number stands for.
     """
     found = Publication.read(view.labels.get(labels.PUBLISHES, ""))
     places = Addressing(agents, agents)

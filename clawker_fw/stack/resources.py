@@ -1,10 +1,9 @@
 """Hot resources as data: the file of each, and the proof that a program has loaded it.
 
-A sibling declares its resources once, in `boot/sibling.json`, where `fwctl` reads them. The live version of a
-resource is a digest of what the process has loaded, never a name or number inside a file. For CoreDNS it is the
-SHA-256 of the bytes that it has read, for Envoy that of its `/config_dump` in canonical form. The renderer writes
-files in the same form (no field at its default value, durations and numbers as Envoy prints them, sorted keys), so
-that the two can be compared.
+A sibling declares its resources in `boot/sibling.json`, where `fwctl` reads them. The live version of a resource
+is a digest of what the process has loaded. For CoreDNS it is the SHA-256 of the bytes that it has read, for Envoy
+that of its `/config_dump` in canonical form. The renderer writes files in the same form (no field at its default
+value, durations and numbers as Envoy prints them, sorted keys), so that the two can be compared.
 """
 
 import dataclasses

@@ -160,11 +160,7 @@ def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _cluster(files: Files) -> Mapping[str, Any]:
-    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read.
-
-    Raises:
-        KeyError, TypeError, ValueError: when there is none.
-    """
+    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read."""
     content = files[CLUSTERS].content
     if PRIVATE_KEY not in content:
         raise ValueError(CLUSTER)

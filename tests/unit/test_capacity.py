@@ -106,7 +106,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
     with pytest.raises(SettingsError) as caught:
         of_coredns(LARGE, connections=2049)
     assert "`resources.coredns.memory`" in caught.value.hint
-    assert "`resources.coredns.connections` to at most 2048" in caught.value.hint
 
 
 def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:

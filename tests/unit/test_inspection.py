@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
+from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Issuer
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.certificates.x509 import mint_authority
@@ -35,7 +35,7 @@ def live(provided: Provided) -> Authorities:
     return Authorities(provided.trust, provided.intermediates)
 
 
-def root_of(now: float = NOW, *, keyless: bool = False) -> Root:
+def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
     """Return a root that is made at a time."""
     pair = authority.mint_root("demo", now)
     return authority.read_root(replace(pair, key=b"") if keyless else pair)

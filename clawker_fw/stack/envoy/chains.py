@@ -64,10 +64,9 @@ def of_rules(
 ) -> Chains:
     """Return the chains, with the name of that of each rule.
 
-    Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
-    gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
-    that has another exception: what is denied now may be among its connections. All rules for which TLS is looked
-    into have one chain, which knows requests. One rule more or less moves at most one other.
+    A shared chain is named after what shares it: with another name, only the connections of those who shared it
+    are drained. So is the chain of a rule that has another exception: what is denied now may be among its
+    connections. All rules for which TLS is looked into have one chain, which knows requests.
     """
     allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
     rules = {str(each): rule for each, rule in allowing.items() if not rule.paths}

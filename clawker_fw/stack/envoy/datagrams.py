@@ -4,10 +4,9 @@ Envoy calls what passes between two ports of an agent and a host a session. It e
 listener is removed, and no other does (measured). So a cluster's name says everything about the rule that matters,
 and a changed rule has another cluster.
 
-A name is looked up all the time, not only when it is used: of all kinds of clusters with a name, only this one
-forwards datagrams. Where a name has no address there would be no session, and no record of what was sent. So its
-cluster is one of two that stand for each other: the name's, and one that leads nowhere and counts as unhealthy.
-Envoy looks for a better host at each datagram of a session whose host is unhealthy, so none stays there.
+Where a name has no address there would be no session, and no record of what was sent. So its cluster is one of two
+that stand for each other: the name's, and one that leads nowhere and counts as unhealthy. Envoy looks for a better
+host at each datagram of a session whose host is unhealthy, so none stays there.
 """
 
 from collections.abc import Iterator

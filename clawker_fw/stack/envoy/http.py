@@ -1,9 +1,8 @@
 """The way of plain HTTP: a request is judged by its Host (RFC 9110, section 7.2), then forwarded by its rule.
 
-The connection manager knows requests, and its routes decide on them. A route can be removed, but requests under
-way keep theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy,
-which has a filter chain for each rule, as there is one for each TLS rule: a removed rule ends what goes through
-its chain.
+The routes of the connection manager decide on requests. A route can be removed, but requests under way keep
+theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy, which has a
+filter chain for each rule: a removed rule ends what goes through its chain.
 
 A connection through the internal listener carries its destination as filter state, from the first request for
 which it was opened. It is used again only for requests of the same agent with the same destination.

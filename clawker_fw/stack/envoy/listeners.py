@@ -1,14 +1,12 @@
 """Envoy's listeners: one a port, with one filter chain a TLS rule and one chain for plain HTTP.
 
-Built as values and serialised, never templated. The layout keeps an update from cutting what it does not concern
-(measured; docs/how-it-works.md): a port added or removed is a listener added or removed, a rule added or removed
-is a filter chain, and the matcher may change freely. Field names are those of the Envoy v3 API reference.
+The layout keeps an update from cutting what it does not concern (measured; docs/how-it-works.md): a port added or
+removed is a listener added or removed, a rule is a filter chain, and the matcher may change freely.
 
 Listeners at virtual addresses stand for one name each, whatever an agent sends. A rule for tcp or ssh has
-listeners of its own, bound to its name's address. So its removal ends its connections and no others, and two hosts
-are never mistaken for each other. Each of its ports has one, because Envoy replaces a listener whose ports change,
-and ends its connections; unless there are many, each of which takes 0.1 MB. For https and http rules of the name
-there is a listener a port, which knows this name alone. Those for UDP are in `datagrams`.
+listeners of its own. So its removal ends its connections and no others, and two hosts are never mistaken for each
+other. Each of its ports has one, because Envoy replaces a listener whose ports change, and ends its connections;
+unless there are many, each of which takes 0.1 MB. Those for UDP are in `datagrams`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,12 +1,11 @@
 """TLS that is looked into: what a rule with paths allows of a host, request by request.
 
 All such rules of a port have one filter chain, which ends TLS and reads requests. It asks one table of routes,
-with a virtual host for each name, whose routes match the port that the agent has connected to. So a path that is
-added or taken away is a change of the table, which holds for the next request.
+with a virtual host for each name, whose routes match the port that the agent has connected to.
 
-What ends requests under way is where they go through: as those of plain HTTP do, an internal listener of Envoy
-(`http`). It has a filter chain for each part of what a rule allows (`Paths.allowances`), with a digest in its name
-of what is refused of that part. The TLS connection to the host is made through it.
+Requests go through an internal listener of Envoy, as those of plain HTTP do (`http`). It has a filter chain for
+each part of what a rule allows (`Paths.allowances`), with a digest in its name of what is refused of that part. So
+a part that is taken away ends its requests.
 
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
@@ -42,10 +41,7 @@ PATH = "rds-inspected/routes.json"
 """Where the table of routes lies, below `hot/`."""
 
 ALONE = 5_000
-"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do.
-
-There are more parts than rules, and each takes Envoy a route as well (docs/how-it-works.md).
-"""
+"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do."""
 
 SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 """Envoy has it in lower case."""
