@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -117,7 +116,7 @@ def certificate(pem: bytes) -> Certificate:
     first = x509.load_pem_x509_certificates(pem)[0]
     return Certificate(
         first.subject.rfc4514_string(),
-        tuple(_names(first)),
+        _names(first),
         *life_of(first),
         first.fingerprint(hashes.SHA256()).hex(),
         _use(first),
@@ -139,24 +138,18 @@ def is_issued_by(pem: bytes, authority: bytes) -> bool:
 
 
 def _use(found: x509.Certificate) -> CertificateUse:
-    with suppress(x509.ExtensionNotFound):
-        if found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return CertificateUse.AUTHORITY
-    with suppress(x509.ExtensionNotFound):
-        uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
-            return CertificateUse.CLIENT
-        if ExtendedKeyUsageOID.SERVER_AUTH in uses:
-            return CertificateUse.SERVER
-    return CertificateUse.OTHER
+    values = [each.value for each in found.extensions]
+    if any(isinstance(each, x509.BasicConstraints) and each.ca for each in values):
+        return CertificateUse.AUTHORITY
+    uses = {use for each in values if isinstance(each, x509.ExtendedKeyUsage) for use in each}
+    if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
+        return CertificateUse.CLIENT
+    return CertificateUse.SERVER if ExtendedKeyUsageOID.SERVER_AUTH in uses else CertificateUse.OTHER
 
 
-def _names(found: x509.Certificate) -> Iterable[str]:
-    with suppress(x509.ExtensionNotFound):
-        return [
-            str(name.value) for name in found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        ]
-    return []
+def _names(found: x509.Certificate) -> tuple[str, ...]:
+    every = (each.value for each in found.extensions if isinstance(each.value, x509.SubjectAlternativeName))
+    return tuple(str(name.value) for names in every for name in names)
 
 
 def _leaf(

@@ -78,8 +78,7 @@ def _too_little(
 ) -> SettingsError:
     wanted = connections or 1
     enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
-    what = f"{processors} {'processor' if processors == 1 else 'processors'}"
-    what += f" and {connections} connections" if connections else ""
+    what = f"`processors: {processors}`" + (f" and `connections: {connections}`" if connections else "")
     return SettingsError(
         "resources-too-little",
         f"The memory of {sibling}, {written(memory)}, has no room for {what}.",

@@ -45,7 +45,7 @@ SECRETS_AT_REST = "state/secrets.json"
 """The secrets for requests that outlive Envoy's container. The signer alone has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED},
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED}
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 

@@ -69,7 +69,7 @@ def _config(version: str, architecture: str, layer: str, found: Mapping[str, str
             "history": [{"created": _CREATED, "created_by": f"clawker-fw {version}"}],
             "os": "linux",
             "rootfs": {"diff_ids": [layer], "type": "layers"},
-        },
+        }
     )
 
 
@@ -145,7 +145,7 @@ class BuiltImage:
                 "mediaType": f"{kind}.manifest.v1+json",
                 "config": _descriptor(f"{kind}.config.v1+json", self._config),
                 "layers": [layer],
-            },
+            }
         )
 
     @property

@@ -94,12 +94,8 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
     yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))
     for name in _GLIBC:
         yield Entry(f"lib/{name}", (glibc / name).resolve(), 0o755)
-    if loader.startswith("lib/"):
-        yield Entry(loader, Path("/", loader).resolve(), 0o755)
-    for name in _GLIBC:
         yield Entry(f"lib64/{name}", link=f"../lib/{name}")
-    if loader.startswith("lib64/"):
-        yield Entry(loader, Path("/", loader).resolve(), 0o755)
+    yield Entry(loader, Path("/", loader).resolve(), 0o755)
     yield Entry("usr/local/bin/envoy", Path(str(distribution.locate_file("envoy/_bin/envoy"))), 0o755)
 
 

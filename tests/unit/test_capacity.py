@@ -83,10 +83,10 @@ def test_a_small_memory_has_few_processors_by_default() -> None:
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"connections": 100_000}, "100000 connections"),
+        ({"connections": 100_000}, "`connections: 100000`"),
         ({"memory": 64 * MIB}, "64MiB"),
-        ({"memory": 512 * MIB, "processors": 128}, "128 processors"),
-        ({"memory": 512 * MIB, "processors": 1, "connections": 5000}, "1 processor and 5000 connections"),
+        ({"memory": 512 * MIB, "processors": 128}, "`processors: 128`"),
+        ({"memory": 512 * MIB, "processors": 1, "connections": 5000}, "`processors: 1` and `connections: 5000`"),
     ],
 )
 def test_too_little_memory(chosen: dict[str, int], words: str) -> None:

@@ -158,10 +158,7 @@ def overload_manager(heap: int, connections: int) -> Json:
             for name, trigger in (
                 ("shrink_heap", {"threshold": {"value": 0.8}}),
                 ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
-                (
-                    "reset_high_memory_stream",
-                    {"scaled": reset},
-                ),
+                ("reset_high_memory_stream", {"scaled": reset}),
                 ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
                 ("reject_incoming_connections", {"threshold": {"value": 0.95}}),
             )

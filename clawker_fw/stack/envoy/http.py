@@ -9,14 +9,30 @@ which it was opened. It is used again only for requests of the same agent with t
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from clawker_fw.rules.own_page import PAGE
+from clawker_fw.rules.own_page import PAGE, PAGE_PORT
+from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, messages, refusals, routes
+from clawker_fw.stack.envoy import bounds, chains, messages, refusals
 from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUEST, THROUGH_RULES, Json, extension
 from clawker_fw.stack.envoy.telemetry import Serving
+
+TABLE, PATH = "http", "rds/routes.json"
+"""The one table of routes, for every port. Each file that Envoy watches takes an inotify instance, and a user has
+128 of them (inotify(7))."""
+
+_HEADERS_REMOVED = (
+    "x-envoy-external-address",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+)
+"""Headers that a proxy adds and an agent could forge. Origins should not see them."""
+
+PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -75,8 +91,7 @@ def leading_to(listener: str, name: str, spoken: Json, seconds: int = 10, **opti
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
         **messages.endpoint(name, address),
         "transport_socket": extension(
-            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=spoken,
+            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport", transport_socket=spoken
         ),
         **messages.http_options(**options, common_http_protocol_options=common),
         "circuit_breakers": bounds.unbounded(),
@@ -147,33 +162,29 @@ def connection_manager(serving: Serving) -> Json:
     """
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes.PATH, serving.idle),
-        stat_prefix=routes.NAME,
+        **common(TABLE, PATH, serving.idle),
+        stat_prefix=TABLE,
         http_filters=[
             _host_names_only(),
             # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
             remembering("%CEL(request.headers[':authority'].lowerAscii())%", "%DOWNSTREAM_LOCAL_PORT%"),
             router(),
         ],
-        local_reply_config={
-            "mappers": [
-                answering(refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"),
-                answering(refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"),
-                answering(
-                    refusals.cel(refusals.BAD_NAME),
-                    f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n",
-                ),
-                answering(refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"),
-                answering(refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"),
-                answering(
-                    refusals.of_flags("UC", "UF"),
-                    f"no answer from this host {_WHERE}: its name has no address, or one that the rule may not "
-                    f"reach, or the host refused or ended the connection\n{MORE}",
-                ),
-            ],
-        },
+        local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers()]},
         access_log=refusals.of_http(serving),
     )
+
+
+def _answers() -> Iterator[tuple[Json, str]]:
+    yield refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
+    yield refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
+    yield refusals.cel(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
+    yield refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
+    yield refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"
+    why = (
+        "its name has no address, or one that the rule may not reach, or the host refused or ended the connection"
+    )
+    yield refusals.of_flags("UC", "UF"), f"no answer from this host {_WHERE}: {why}\n{MORE}"
 
 
 def answering(filter_: Json, sentence: str, **fields: int) -> Json:
@@ -220,3 +231,83 @@ def _host_names_only() -> Json:
         for regex in HOST_NAME
     ]
     return judging("no-host-name", permissions=[{"or_rules": {"rules": other}}], deny=True)
+
+
+def table(policy: Policy) -> Json:
+    """Return the route table. Names on which the same ports are allowed and denied share a virtual host.
+
+    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
+    parent domains allow on further ports.
+    """
+    hosts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for pattern, scope in policy.scopes.items():
+        if pattern != PAGE and any(protocol is Protocol.HTTP for protocol, _ in scope.own):
+            denied = {key: rule for key, rule in scope.own.items() if rule.denies}
+            hosts.setdefault((_ports(scope.allowed), _ports(denied)), []).append(pattern)
+    known = [
+        {
+            "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
+            "domains": sorted(domains),
+            "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
+        }
+        for (allowed, denied), domains in sorted(hosts.items())
+    ]
+    return {
+        "@type": f"{messages.TYPES}.config.route.v3.RouteConfiguration",
+        "name": TABLE,
+        "virtual_hosts": [
+            *known,
+            {"name": messages.TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
+            {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
+        ],
+        "request_headers_to_remove": list(_HEADERS_REMOVED),
+    }
+
+
+def _ports(keys: Iterable[Key]) -> tuple[int, ...]:
+    return tuple(sorted(port for protocol, port in keys if protocol is Protocol.HTTP))
+
+
+def _on(port: int) -> Json:
+    return {"prefix": "/", "filter_state": [{"key": PORT, "string_match": {"exact": str(port)}}]}
+
+
+def _forward(port: int) -> Json:
+    # Matching has stripped the port from the Host header. It is added again for the origin.
+    host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
+    return {"match": _on(port), "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host}}
+
+
+def _deny(port: int) -> Json:
+    return {"name": messages.DENIED_HTTP, "match": _on(port), "direct_response": {"status": 403}}
+
+
+def _page() -> Json:
+    """Return the route of the page. What the agent has sent under the header's name is replaced."""
+    agent = {"key": "x-clawker-fw-agent", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": messages.TO_PAGE,
+        "match": _on(PAGE_PORT),
+        "route": {"cluster": messages.TO_PAGE, "timeout": "5s"},
+        "request_headers_to_add": [{"header": agent, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def page_cluster() -> Json:
+    """Return the cluster of the bootstrap that leads to the recorder.
+
+    Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
+    answers an agent only so often.
+    """
+    return {
+        "name": messages.TO_PAGE,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        **messages.endpoint(messages.TO_PAGE, {"pipe": {"path": PAGE_SOCKET}}),
+        "circuit_breakers": bounds.unbounded(),
+    }
+
+
+def _refuse() -> Json:
+    return {"match": {"prefix": "/"}, "direct_response": {"status": 403}}

@@ -47,9 +47,7 @@ def of_route(injection: Injection, header: str) -> Json:
         credential=generic,
     )
     action = extension(
-        "filters.http.composite.v3.ExecuteFilterAction",
-        FILTER,
-        filter_chain={"typed_config": [injector]},
+        "filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain={"typed_config": [injector]}
     )
     per_route = {
         "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, routes, usage
+from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
@@ -65,10 +65,10 @@ _DETAILS = "response.code_details"
 BAD_NAME = f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')"
 """Of a request whose Host is no host name."""
 
-DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
+DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{messages.DENIED_HTTP}'"
 """Of a request that a rule denies within what another one allows."""
 
-PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.TO_PAGE}'"
+PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{messages.TO_PAGE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
@@ -147,10 +147,7 @@ def of_listener(serving: Serving) -> list[Json]:
     denied = _chain(chains.DENIED)
     failed = _all(of_flags("UF", "UH", "URX", "DF", "UO"), cel(f"{_SERVER_NAME} != ''"))
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
-    never_said = _all(
-        {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
-        cel(_chain("")),
-    )
+    never_said = _all({"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}}, cel(_chain("")))
     reason = _first(
         (denied, Reason.DENIED),
         (_chain(chains.INSPECTED), Reason.NOT_TRUSTED),

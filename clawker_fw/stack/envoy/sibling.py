@@ -18,7 +18,6 @@ from clawker_fw.stack.envoy import (
     listeners,
     lookups,
     refusals,
-    routes,
     signing,
     telemetry,
     tls_interception,
@@ -41,7 +40,7 @@ def _routes(name: str, table: str, path: str) -> Resource:
 
 _CLUSTER_PROOF = EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds")
 _CLUSTERS = Resource("clusters", CLUSTERS_PATH, keyed=True, envoy=_CLUSTER_PROOF)
-_ROUTES = _routes("routes", routes.NAME, routes.PATH)
+_ROUTES = _routes("routes", http.TABLE, http.PATH)
 _PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
 _LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds")
 _LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
@@ -143,7 +142,7 @@ def boot(
         **_network(addressing, slot, limits, capacity),
         "signer": {"folder": signing.FOLDER, "trusted": TRUSTED, **further},
         "page": {
-            "socket": routes.PAGE_SOCKET,
+            "socket": http.PAGE_SOCKET,
             "own": str(addressing.envoy(slot)),
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
@@ -174,7 +173,7 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, capacity: Capaci
                 http.cluster(),
                 *tls_interception.clusters(trusted),
                 signing.cluster(),
-                routes.page_cluster(),
+                http.page_cluster(),
                 lookups.proof(),
             ]
         },
@@ -226,7 +225,7 @@ def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyTyp
         CLUSTERS: secret(discovery_response(clusters)),
         container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
-        ROUTES: public(discovery_response([routes.table(policy)])),
+        ROUTES: public(discovery_response([http.table(policy)])),
         LISTENERS: public(discovery_response([tls_interception.holder(serving), *every])),
     }
 

@@ -48,15 +48,6 @@ _PATH = "rtds/sampling.json"
 
 SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY))
 
-_SAMPLED: Json = {
-    "runtime_filter": {
-        "runtime_key": _KEY,
-        "percent_sampled": {"numerator": _MILLION, "denominator": "MILLION"},
-        "use_independent_randomness": True,
-    }
-}
-"""The access log filter that lets the share pass. It takes the numerator from the runtime, but no fraction."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
@@ -70,7 +61,11 @@ class Reporting:
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of the sampled part of what is forwarded."""
-        return self.log({"and_filter": {"filters": [_SAMPLED, filter_]}}, {**fields, "reason": ""}, "allowed")
+        return self.log(
+            {"and_filter": {"filters": [messages.share(_KEY, _MILLION), filter_]}},
+            {**fields, "reason": ""},
+            "allowed",
+        )
 
     def log(self, filter_: Json, fields: Mapping[str, str], action: str = "refused") -> Json:
         """Return the log of what a filter passes. `fields` are those of the log on standard output."""

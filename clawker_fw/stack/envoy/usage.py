@@ -9,7 +9,7 @@ A line is no JSON, which tells it apart from those of refusals. No line can be f
 once it was found to be a host name (`messages.HOST_NAME`).
 """
 
-from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, stdout
+from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, share, stdout
 
 _OPEN_SECONDS = 60
 
@@ -58,13 +58,7 @@ def of_opaque(name: str) -> Json:
 
 def of_datagrams(name: str) -> Json:
     """Return the log of a listener for UDP that stands for one name."""
-    now_and_then = {
-        "runtime_filter": {
-            "runtime_key": "usage.open",
-            "percent_sampled": {"numerator": 1_000_000 // _LOOKED_AT_ONCE_IN, "denominator": "MILLION"},
-            "use_independent_randomness": True,
-        }
-    }
+    now_and_then = share("usage.open", 1_000_000 // _LOOKED_AT_ONCE_IN)
     still_open = {"and_filter": {"filters": [{"log_type_filter": {"types": ["UdpPeriodic"]}}, now_and_then]}}
     ended = {"log_type_filter": {"types": ["UdpSessionEnd"]}}
     line = _line("udp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC, chain="udp")
