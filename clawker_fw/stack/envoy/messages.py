@@ -93,7 +93,7 @@ def http_options(**options: object) -> Json:
 
 
 def share(key: str, per_million: int) -> Json:
-    """Return the access log filter that lets a share pass. Its numerator can be set in the runtime, by this key."""
+    """Return the access log filter that lets a share pass. The runtime can set its numerator, but no fraction."""
     share = {"numerator": per_million, "denominator": "MILLION"}
     fields = {"runtime_key": key, "percent_sampled": share, "use_independent_randomness": True}
     return {"runtime_filter": fields}
