@@ -16,16 +16,14 @@ from ipaddress import IPv4Network, IPv6Network
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from clawker_fw.certificates.credentials import Pair, renewed_at
 from clawker_fw.certificates.x509 import (
-    AUTHORITY_LIFE,
     LONGEST_COMMON_NAME,
     SKEW,
     UNUSABLE,
-    is_issued_by,
+    fitting,
     issued,
     key_usage,
     life_of,
@@ -33,7 +31,7 @@ from clawker_fw.certificates.x509 import (
     self_signed,
 )
 
-ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
+INTERMEDIATE_LIFE = timedelta(days=30)
 
 ANNOUNCED = timedelta(days=7)
 """For how long agents have been given a new root before anything is signed under it."""
@@ -153,15 +151,6 @@ def _fingerprint(found: x509.Certificate) -> str:
     return found.fingerprint(SHA256()).hex()
 
 
-def fits(pair: Pair) -> bool:
-    """Whether a pair can be read, and its key is the key of its certificate."""
-    try:
-        own = load_pem_private_key(pair.key, None).public_key()
-        return own == x509.load_pem_x509_certificate(pair.certificate).public_key()
-    except UNUSABLE:
-        return False
-
-
 def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
     """Return the root that signs now: the newest that has been announced for long enough, or the oldest.
 
@@ -194,9 +183,7 @@ def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
         ValueError: with the reason, when it is none.
     """
     try:
-        found = x509.load_pem_x509_certificate(pair.certificate)
-        if load_pem_private_key(pair.key, None).public_key() != found.public_key():
-            raise ValueError("its key belongs to another certificate")
+        found = fitting(pair)[0]
         basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
         if not basic.critical or basic.value != x509.BasicConstraints(ca=True, path_length=0):
             raise ValueError("it is no authority for certificates of servers alone")
@@ -206,6 +193,14 @@ def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
             raise ValueError("it is not constrained to names")
     except UNUSABLE as error:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
-    if not any(is_issued_by(pair.certificate, root.pair.certificate) for root in roots):
+    if not any(_is_issued_by(found, root) for root in roots):
         raise ValueError("it is from a root that is not trusted")
     return Issuer(pair, *life_of(found), _fingerprint(found), tuple(sorted(names)))
+
+
+def _is_issued_by(found: x509.Certificate, root: Issuer) -> bool:
+    try:
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
+    except UNUSABLE:
+        return False
+    return True

@@ -334,12 +334,14 @@ class InspectionStore(_Store):
         for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
             key = path.with_suffix(".key")
             pair = Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
+            damaged = path
             try:
                 found.append(authority.read_root(pair))
-            except ValueError:
-                raise ValueError(f"{path} is damaged: {_REPLACE}") from None
-            if key.exists() and not authority.fits(pair):
-                raise ValueError(f"{key} is damaged: {_REPLACE}")
+                damaged = key
+                if key.exists():
+                    x509.fitting(pair)
+            except x509.UNUSABLE:
+                raise ValueError(f"{damaged} is damaged: {_REPLACE}") from None
         return found
 
     def _found(self, now: float) -> Issuer:

@@ -98,13 +98,23 @@ def judge(credentials: Credentials) -> Judgement:
 
 def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
     """Return the certificate of a pair, in the middle of whose life it is a client's and trusted."""
-    leaf, *between = x509.load_pem_x509_certificates(pair.certificate)
-    if load_pem_private_key(pair.key, None).public_key() != leaf.public_key():
-        raise ValueError("the key belongs to another certificate")
+    leaf, *between = fitting(pair)
     middle = datetime.fromtimestamp(sum(life_of(leaf)) / 2, UTC)
     verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
     verifier.verify(leaf, between)
     return leaf
+
+
+def fitting(pair: Pair) -> list[x509.Certificate]:
+    """Return the certificates of a pair, the first of which is that of its key.
+
+    Raises:
+        ValueError, and what `UNUSABLE` has: when it can't be read, or does not fit.
+    """
+    found = x509.load_pem_x509_certificates(pair.certificate)
+    if load_pem_private_key(pair.key, None).public_key() != found[0].public_key():
+        raise ValueError("the key belongs to another certificate")
+    return found
 
 
 def certificate(pem: bytes) -> Certificate:
@@ -121,20 +131,6 @@ def certificate(pem: bytes) -> Certificate:
         first.fingerprint(hashes.SHA256()).hex(),
         _use(first),
     )
-
-
-def is_issued_by(pem: bytes, authority: bytes) -> bool:
-    """Whether an authority has signed a certificate. Of either PEM, the first counts.
-
-    Raises:
-        ValueError: when there is none.
-    """
-    leaf, issuer = (x509.load_pem_x509_certificates(each)[0] for each in (pem, authority))
-    try:
-        leaf.verify_directly_issued_by(issuer)
-    except UNUSABLE:
-        return False
-    return True
 
 
 def _use(found: x509.Certificate) -> CertificateUse:

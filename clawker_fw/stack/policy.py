@@ -3,10 +3,11 @@
 `observe` reads the list as well, before settings and rules are read, so it imports nothing that only those need.
 """
 
-import functools
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -63,11 +64,10 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
 def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
     """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
     for rule in (each for each in policy.rules.ended if not each.denies):
-        said = {"below": rule.destination.subtree, "at": True}
-        for name in rule.names:
-            for what in (what for what, there in said.items() if there):
-                if not _decided(names, name, what):
-                    names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
+        said = ("below", "at") if rule.destination.subtree else ("at",)
+        for name, what in itertools.product(rule.names, said):
+            if not _decided(names, name, what):
+                names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
 
 
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:
@@ -89,17 +89,13 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
 
     It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none.
     """
-
-    @functools.cache
-    def names() -> Mapping[str, Mapping[str, str | int]]:
-        try:
-            return dict(json.loads(files[POLICY].content)["names"])
-        except (KeyError, TypeError, ValueError):
-            return {}
+    names: Mapping[str, Mapping[str, str | int]] = {}
+    with suppress(KeyError, TypeError, ValueError):
+        names = dict(json.loads(files[POLICY].content)["names"])
 
     def answered(name: str) -> bool:
         labels = name.lower().split(".")
-        above = [names().get(".".join(labels[start:]), {}) for start in range(len(labels))]
+        above = [names.get(".".join(labels[start:]), {}) for start in range(len(labels))]
         places = [("at", above[0]), *(("below", each) for each in above)]
         what, entry = next(((what, entry) for what, entry in places if what in entry), ("", {}))
         return bool(what) and entry[what] != _DENY and now < float(entry.get(f"{what}_until", math.inf))

@@ -109,7 +109,7 @@ def relay_name(project: str, number: int) -> str:
 
 def is_relay(found: ContainerSummary | ContainerView, project: str) -> bool:
     """Whether a container is a relay of a project."""
-    return bool(project) and found.project == project and labels.RELAY_OF in found.labels
+    return found.project == project and labels.RELAY_OF in found.labels
 
 
 def relay_spec(
@@ -124,20 +124,18 @@ def relay_spec(
     """Return the container of a relay, of CoreDNS's image. `agent` is the id of its agent."""
     project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
     names, places = network_names(project), Addressing(agents, agents)
+    within, without = places.publishing_relay(wanted.number), on_publishing(publishing, wanted.number)
     outside = any(not each.host.is_loopback for each in wanted.ports)  # then answers need a way to others
     shape = confined(
         (
             "relay",
-            f"{places.publishing_relay(wanted.number)}/{agents.prefixlen}",
-            f"{on_publishing(publishing, wanted.number)}/{publishing.prefixlen}",
+            f"{within}/{agents.prefixlen}",
+            f"{without}/{publishing.prefixlen}",
             str(gateway(publishing)) if outside else "-",
             str(places.publisher(wanted.number)),
             *(str(port) for port in sorted({each.port for each in wanted.ports})),
         ),
-        {
-            names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
-            publishing_name(project): str(on_publishing(publishing, wanted.number)),
-        },
+        {names[Role.AGENTS]: str(within), publishing_name(project): str(without)},
         machine,
         _MEMORY,
         _OPEN_FILES,

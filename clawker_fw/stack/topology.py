@@ -200,24 +200,17 @@ def _room(agents: IPv4Network) -> int:
 def free_subnet(
     role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0
 ) -> IPv4Network:
-    """Return the first subnet of the role's pools that overlaps no network of the engine and no route.
+    """Return the first subnet of the role's pools that overlaps no network, and no route if that is possible.
 
-    If every free subnet overlaps a route, as in a large private network, the one with the least specific route is
-    used. `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
+    `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
 
     Raises:
         SettingsError: when there is none.
     """
-    taken, routed = tuple(taken), tuple(routed)
-    found, overlapped = None, 33
-    for each in _candidates(role, names):
-        if not any(each.overlaps(other) for other in taken):
-            most_specific = max((route.prefixlen for route in routed if route.overlaps(each)), default=0)
-            if most_specific < overlapped:
-                found, overlapped = each, most_specific
-            if not overlapped:
-                break
-    if found:
+    others, routes = tuple(taken), tuple(routed)
+    free = [each for each in _candidates(role, names) if not any(map(each.overlaps, others))]
+    unrouted = (each for each in free if not any(map(each.overlaps, routes)))
+    if found := next(unrouted, None) or next(iter(free), None):
         return found
     raise SettingsError(
         "no-free-subnet",

@@ -31,24 +31,16 @@ def cluster_filters() -> list[Json]:
 
 def of_route(injection: Injection, header: str) -> Json:
     """Return the fields of a route that puts a secret into what it forwards."""
-    generic = extension(
-        "http.injected_credentials.generic.v3.Generic",
-        "generic",
-        header=header,
-        credential={
-            "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
-            "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
-        },
-    )
-    injector = extension(
-        "filters.http.credential_injector.v3.CredentialInjector",
-        "credential",
-        **({} if injection.keep_own else {"overwrite": True}),
-        credential=generic,
-    )
-    action = extension(
-        "filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain={"typed_config": [injector]}
-    )
+    credential = {
+        "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
+        "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
+    }
+    kind = "http.injected_credentials.generic.v3.Generic"
+    injected: Json = {"credential": extension(kind, "generic", header=header, credential=credential)}
+    injected |= {} if injection.keep_own else {"overwrite": True}
+    injector = extension("filters.http.credential_injector.v3.CredentialInjector", "credential", **injected)
+    chain = {"typed_config": [injector]}
+    action = extension("filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain=chain)
     per_route = {
         "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",
         "matcher": {"on_no_match": {"action": action}},

@@ -21,6 +21,8 @@ from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
 _OPAQUE = "tcp"
 
+_INSPECTOR = "filters.listener.tls_inspector.v3.TlsInspector"
+
 MOST_APART = 256
 """Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
 
@@ -77,10 +79,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         [port],
         listener_filters_timeout=f"{bounds.HELLO_SECONDS}s",
         access_log=refusals.of_listener(serving),
-        listener_filters=[
-            extension("filters.listener.tls_inspector.v3.TlsInspector"),
-            _noted(port, serving.reporting),
-        ],
+        listener_filters=[extension(_INSPECTOR), _noted(port, serving.reporting)],
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},

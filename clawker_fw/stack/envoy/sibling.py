@@ -73,7 +73,6 @@ AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S1
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
 
-_GUARDED_TABLE, _EXEMPT_TABLE, _TELEMETRY_TABLE = 101, 102, 103
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
 
@@ -288,9 +287,9 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
                 "unreachable": sorted(unreachable),
             }
             for name, source, table, unreachable in (
-                ("guarded", guarded, _GUARDED_TABLE, refused_to_guarded),
-                ("exempt", exempt, _EXEMPT_TABLE, refused_to_exempt),
-                ("telemetry", reporting, _TELEMETRY_TABLE, refused_to_exempt),
+                ("guarded", guarded, 101, refused_to_guarded),
+                ("exempt", exempt, 102, refused_to_exempt),
+                ("telemetry", reporting, 103, refused_to_exempt),
             )
         ],
     }

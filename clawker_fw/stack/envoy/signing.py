@@ -93,12 +93,13 @@ def chain() -> Json:
 
     Sessions can't be resumed: Envoy refuses to make a certificate on demand otherwise.
     """
+    tls = "transport_sockets.tls"
     selector = extension(
-        "transport_sockets.tls.cert_selectors.on_demand_secret.v3.Config",
+        f"{tls}.cert_selectors.on_demand_secret.v3.Config",
         "on_demand",
         config_source={"ads": {}, "resource_api_version": "V3"},
         certificate_mapper=extension(
-            "transport_sockets.tls.cert_mappers.sni.v3.SNI", "sni", default_value="no-server-name.invalid"
+            f"{tls}.cert_mappers.sni.v3.SNI", "sni", default_value="no-server-name.invalid"
         ),
     )
     return {

@@ -61,11 +61,8 @@ class Reporting:
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of the sampled part of what is forwarded."""
-        return self.log(
-            {"and_filter": {"filters": [messages.share(_KEY, _MILLION), filter_]}},
-            {**fields, "reason": ""},
-            "allowed",
-        )
+        sampled = {"and_filter": {"filters": [messages.share(_KEY, _MILLION), filter_]}}
+        return self.log(sampled, {**fields, "reason": ""}, "allowed")
 
     def log(self, filter_: Json, fields: Mapping[str, str], action: str = "refused") -> Json:
         """Return the log of what a filter passes. `fields` are those of the log on standard output."""
