@@ -174,9 +174,3 @@ def certificates_in(pem: bytes) -> list[bytes]:
 def fingerprints(pem: bytes) -> tuple[str, ...]:
     """Return the fingerprints (SHA-256, in hexadecimal) of the certificates in a PEM."""
     return tuple(hashlib.sha256(each).hexdigest() for each in certificates_in(pem))
-
-
-def first_certificate(pem: bytes) -> bytes:
-    """Return the first certificate of a PEM alone."""
-    end = b"-----END CERTIFICATE-----\n"
-    return pem[: pem.find(end) + len(end)] if end in pem else pem

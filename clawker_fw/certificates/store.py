@@ -25,7 +25,6 @@ from clawker_fw.certificates.credentials import (
     Provided,
     Provision,
     Running,
-    first_certificate,
     is_due,
 )
 from clawker_fw.model import Certificate, Sibling
@@ -179,8 +178,7 @@ class TelemetryStore(_Store):
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
-                former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
-                x509.certificate(former)
+                former = x509.first((self.folder / f"{AUTHORITY}.crt").read_bytes())
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):
@@ -268,7 +266,7 @@ class InspectionStore(_Store):
         theirs = list(_usable(live.intermediates, others, now))
         if root is None:
             problem = problem or f"{self.folder} has no key of a valid root: that may be on another machine"
-        elif theirs and _newest(others) > _newest(roots):
+        elif theirs and newest_first(others)[0].made > newest_first(roots)[0].made:
             problem = "the root of what is live is on another machine, and newer than the one here"
         else:
             try:
@@ -365,10 +363,6 @@ def _stated(trust: bytes, found: Sequence[Issuer], reason: str = "") -> Provided
 def bundle(roots: Iterable[Issuer]) -> bytes:
     """Return the certificates of roots as PEM, the newest first."""
     return b"".join(each.pair.certificate for each in newest_first(roots))
-
-
-def _newest(roots: Iterable[Issuer]) -> float:
-    return max((each.made for each in roots), default=0)
 
 
 def _name(root: Issuer) -> str:

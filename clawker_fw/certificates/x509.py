@@ -117,6 +117,15 @@ def fitting(pair: Pair) -> list[x509.Certificate]:
     return found
 
 
+def first(pem: bytes) -> bytes:
+    """Return the first certificate of a PEM alone.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.PEM)
+
+
 def certificate(pem: bytes) -> Certificate:
     """Return what the first certificate in a PEM says.
 

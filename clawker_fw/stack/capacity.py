@@ -20,14 +20,10 @@ _MEBIBYTE = 1 << 20
 MOST_BY_DEFAULT = 8
 """Processors that a sibling uses by default at most. Descriptors and memory are needed for each of them."""
 
-_UNKNOWN = Machine(processors=2, memory=0)
-"""The assumed size of a machine that the engine does not report."""
-
 _ROOM = 3 / 2
 """How much more memory than Envoy's by default a machine must have, so that the agents' own is left."""
 
 _STEP = 16 * _MEBIBYTE
-"""In which steps an error proposes a larger memory."""
 
 _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
 
@@ -67,7 +63,7 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
 
 def _processors(machine: Machine, memory: int, room: Room) -> int:
     """Return as many processors as the machine has, up to a number that leaves half of the memory's room."""
-    there = max(1, min(machine.processors or _UNKNOWN.processors, MOST_BY_DEFAULT))
+    there = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not tell
     return max(
         number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
     )

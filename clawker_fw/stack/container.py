@@ -54,8 +54,6 @@ _COMMIT_BYTES_A_SECOND = 1_000_000
 """The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
 silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
 
-_SERVE = ("serve", "--")
-
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
 _PROCESSES = 128
@@ -181,7 +179,7 @@ def shape(
     is left out, as the engine would leave it out.
     """
     return confined(
-        (*_SERVE, *program),
+        ("serve", "--", *program),
         networks,
         machine,
         capacity.memory,

@@ -52,14 +52,12 @@ def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     Raises:
         SettingsError: when the settings ask for more than there is.
     """
+    return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
+
+
+def _room(memory: int, _: int) -> int:
     # Connections can use half of the memory, however many processors there are.
-    return allot(
-        Sibling.COREDNS,
-        resources.coredns,
-        machine,
-        _MEMORY,
-        lambda memory, _: min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS),
-    )
+    return min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS)
 
 
 def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:

@@ -98,8 +98,7 @@ def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str,
     return (*wrong, *(key for key in further if key not in found))
 
 
-SECRET = "secret"  # noqa: S105 - it says that there is one
-"""What a record has instead of the digest of a secret file."""
+SECRET = "secret"  # noqa: S105 - what a record has instead of the digest of a secret file
 
 
 def digest(content: bytes) -> str:

@@ -40,17 +40,13 @@ CHAIN = "http"
 _REUSE = "clawker_fw.reuse"
 """The filter state by which connections are told apart, besides the host: by the agent's address among others.
 
-So no agent's request waits for another agent, or passes for one with a host that knows its clients by their
-connections.
+So no agent's request passes for another agent's with a host that knows its clients by their connections.
 
 Envoy compares 64-bit hashes that anybody can compute (xxHash), and with a subtree rule an agent chooses names.
 The hash of a name with the agent and port before it is independent of the hash of the name: an agent would need a
 name for which both collide with those of another one. (Envoy hashes the two in any order, so a host can have two
 sets of connections.)
 """
-
-_AGENT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
-"""The address of an agent that no header changes."""
 
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
 
@@ -207,13 +203,18 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     is an agent's choice.
     """
     hashed = "envoy.hashable_string"
+    agent = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"  # which no header changes
     return extension(
         "filters.http.set_filter_state.v3.Config",
         on_request_headers=[
             messages.passed_on(HOST, host, messages.cel_formatter(), factory_key=hashed),
             messages.passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
             messages.passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-            messages.passed_on(_REUSE, f"{_AGENT} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
+            messages.passed_on(
+                _REUSE,
+                f"{agent} {rule} %FILTER_STATE({HOST}:PLAIN)%",
+                factory_key=hashed,
+            ),
             *more,
         ],
     )

@@ -12,7 +12,6 @@ unless there are many, each of which takes 0.1 MB. Those for UDP are in `datagra
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.policy import Allowed
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import bounds, chains, http, lookups, messages, refusals, tls_interception
 from clawker_fw.stack.envoy.messages import HOST, HOST_NAME, PORT, SOURCE, Json, extension
@@ -47,7 +46,9 @@ def virtual(serving: Serving) -> Iterator[Json]:
     served = serving.policy.allowed_at(serving.addresses.virtual)
     apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
     for name, allowed in served.items():
-        for rule, ports in _opaque(allowed).items():
+        opaque = {port: rule for (transport, port), rule in allowed.items() if transport is Protocol.TCP}
+        for rule in dict.fromkeys(opaque.values()):
+            ports = [port for port, each in opaque.items() if each == rule]
             for together in [[port] for port in ports] if apart else [ports]:
                 yield _forwarding(serving, name, rule, together)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
@@ -116,15 +117,6 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
         matchers = [{"predicate": {"and_matcher": {"predicate": is_host_name}}, "on_match": by_name}]
         by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
     return chains.exactly(chains.matching_input("TransportProtocolInput"), by_protocol)
-
-
-def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
-    """Return the ports of each rule that is forwarded as it is: those that no other rule denies."""
-    found: dict[Rule, list[int]] = {}
-    for (transport, port), rule in allowed.items():
-        if transport is Protocol.TCP:
-            found.setdefault(rule, []).append(port)
-    return found
 
 
 def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Json:

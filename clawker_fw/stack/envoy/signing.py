@@ -56,10 +56,10 @@ def covered(policy: Policy) -> frozenset[str]:
     """Return the names that intermediates have to be for, with all names below them.
 
     Those of rules that have ended are among them while these are in the settings: what signs is the same before
-    and after a rule ends, because nobody is there to change it. The signer makes no certificate for such a name.
+    and after a rule ends. The signer makes no certificate for such a name.
     """
-    rules = policy.rules
-    return frozenset(rule.destination.name for rule in (*rules.rules, *rules.ended) if rule.paths)
+    every = (*policy.rules.rules, *policy.rules.ended)
+    return frozenset(rule.destination.name for rule in every if rule.paths)
 
 
 def running(files: Files) -> Authorities:
