@@ -43,16 +43,10 @@ def make_private(folder: Path) -> None:
     Raises:
         OSError: when it can't be made.
     """
-    for each in reversed([each for each in folder.parents if not each.exists()]):
-        _make(each)
-    if not folder.is_dir():
-        _make(folder)
+    for each in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
+        each.mkdir(exist_ok=True, mode=0o700)
+        sync_folder(each.parent)
     folder.chmod(0o700)
-
-
-def _make(folder: Path) -> None:
-    folder.mkdir(exist_ok=True, mode=0o700)
-    sync_folder(folder.parent)
 
 
 def write_private(

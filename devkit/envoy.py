@@ -25,7 +25,6 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
 from clawker_fw.stack.envoy import http as through
-from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
 from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
 from clawker_fw.stack.envoy.sibling import (
@@ -115,7 +114,7 @@ class Proxy:
     first = RuleSet()
     """The rules that it starts with."""
 
-    most: bounds.Bounds | None = None
+    most: tuple[int, int] | None = None
     """What it may take on at once, if it is bounded."""
 
     def __init__(self, folder: Path, program: Path, before: Sequence[str] = ()) -> None:
@@ -132,7 +131,7 @@ class Proxy:
         self.serve(self.first)
         bootstrap = self.bootstrap()
         if self.most:
-            bootstrap["overload_manager"] = overload_manager(self.most)
+            bootstrap["overload_manager"] = bounds.overload_manager(*self.most)
         (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
         self.log = folder / "log"
         options = [

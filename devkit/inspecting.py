@@ -21,7 +21,8 @@ from typing import Any, Self
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.container import HOT
-from clawker_fw.stack.envoy import chains, lookups, routes, signing, telemetry, tls_interception
+from clawker_fw.stack.envoy import chains, lookups, signing, telemetry, tls_interception
+from clawker_fw.stack.envoy.http import table
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
@@ -244,7 +245,7 @@ class Inspecting(Resolving):
             {
                 CLUSTERS: discovery_response([]),
                 HOT + telemetry.SAMPLING.path: telemetry.sampling(telemetry.EVERYTHING),
-                ROUTES: discovery_response([routes.table(policy)]),
+                ROUTES: discovery_response([table(policy)]),
                 f"hot/{TABLE}": discovery_response([self.table(policy)]),
                 LISTENERS: content,
             }

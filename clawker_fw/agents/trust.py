@@ -7,8 +7,7 @@ trusts is in the engine's record of its container.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
-from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, fingerprints
 from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trust_name

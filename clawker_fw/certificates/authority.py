@@ -1,9 +1,9 @@
 """The authority of inspected connections: roots, which agents trust, and intermediates, which sign beside Envoy.
 
-Nothing is read or written here. An intermediate can sign for the names alone that it is constrained to, and for no
-address, so whoever has its key can pretend to be no other host. The constraints are on intermediates, because not
-every client looks at those of a root. Names are divided among intermediates, because clients limit the size of a
-chain (Java: 32 KB, which is about a thousand names).
+An intermediate can sign for the names alone that it is constrained to, and for no address, so whoever has its key
+can pretend to be no other host. The constraints are on intermediates, because not every client looks at those of a
+root. Names are divided among intermediates, because clients limit the size of a chain (Java: 32 KB, which is about
+a thousand names).
 """
 
 import hashlib
@@ -16,26 +16,22 @@ from ipaddress import IPv4Network, IPv6Network
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from clawker_fw.certificates.credentials import Pair
-from clawker_fw.certificates.validity import renewed_at
+from clawker_fw.certificates.credentials import Pair, renewed_at
 from clawker_fw.certificates.x509 import (
-    AUTHORITY_LIFE,
     LONGEST_COMMON_NAME,
     SKEW,
     UNUSABLE,
-    begins_of,
-    ends_of,
-    is_issued_by,
+    fitting,
     issued,
     key_usage,
+    life_of,
     new_key,
     self_signed,
 )
 
-ROOT_LIFE, INTERMEDIATE_LIFE = AUTHORITY_LIFE, timedelta(days=30)
+INTERMEDIATE_LIFE = timedelta(days=30)
 
 ANNOUNCED = timedelta(days=7)
 """For how long agents have been given a new root before anything is signed under it."""
@@ -48,33 +44,22 @@ _AROUND_A_NAME = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    """A root's certificate, with its key if it is here. Times are in seconds since 1970."""
+class Issuer:
+    """A root, with its key if it is here, or an intermediate. Times are in seconds since 1970.
+
+    An intermediate can be used for its `names` and those below them. `identifier` is its fingerprint.
+    """
 
     pair: Pair
     begins: float
     ends: float
     identifier: str
-
-    @property
-    def signs(self) -> bool:
-        """Whether its key is here."""
-        return bool(self.pair.key)
+    names: tuple[str, ...] = ()
 
     @property
     def made(self) -> float:
         """When it was made."""
         return self.begins + SKEW.total_seconds()
-
-
-@dataclass(frozen=True, slots=True)
-class Intermediate:
-    """An intermediate that can be used, for these names and those below them."""
-
-    pair: Pair
-    names: tuple[str, ...]
-    begins: float
-    ends: float
 
     @property
     def renewed_at(self) -> float:
@@ -83,7 +68,7 @@ class Intermediate:
 
 
 def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Divide names among intermediates, each of which has room for so many.
+    """Divide names among intermediates.
 
     A name below another one is left out, because the other's intermediate can sign for it. A share consists of the
     names whose hashes begin alike, so one name more changes one share, or divides it.
@@ -152,56 +137,53 @@ def _constraints(names: Iterable[str]) -> x509.NameConstraints:
     )
 
 
-def read_root(pair: Pair) -> Root:
+def read_root(pair: Pair) -> Issuer:
     """Return a root with what its certificate says.
 
     Raises:
         ValueError: when it can't be read.
     """
     found = x509.load_pem_x509_certificate(pair.certificate)
-    return Root(pair, begins_of(found), ends_of(found), found.fingerprint(SHA256()).hex())
+    return Issuer(pair, *life_of(found), _fingerprint(found))
 
 
-def fits(pair: Pair) -> bool:
-    """Whether a pair can be read, and its key is the key of its certificate."""
-    try:
-        own = load_pem_private_key(pair.key, None).public_key()
-        return own == x509.load_pem_x509_certificate(pair.certificate).public_key()
-    except UNUSABLE:
-        return False
+def _fingerprint(found: x509.Certificate) -> str:
+    return found.fingerprint(SHA256()).hex()
 
 
-def signing(roots: Sequence[Root], now: float) -> Root | None:
+def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
     """Return the root that signs now: the newest that has been announced for long enough, or the oldest.
 
     One without its key, or that has expired, signs nothing.
     """
-    able = sorted((each for each in roots if each.signs and now < each.ends), key=lambda each: each.made)
+    able = sorted((each for each in roots if each.pair.key and now < each.ends), key=lambda each: each.made)
     announced = [each for each in able if now >= each.made + ANNOUNCED.total_seconds()]
     return announced[-1] if announced else next(iter(able), None)
 
 
-def trusted(roots: Sequence[Root], now: float) -> list[Root]:
+def trusted(roots: Sequence[Issuer], now: float) -> list[Issuer]:
     """Return the roots that agents have to trust, the newest first.
 
     A former one is among them for as long as an intermediate that it has signed can be in use.
     """
     longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
-    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
-    superseded = next((each.made for each in newest_first if now >= each.made + longest), -math.inf)
-    return [each for each in newest_first if each.made >= superseded and now < each.ends]
+    superseded = next((each.made for each in newest_first(roots) if now >= each.made + longest), -math.inf)
+    return [each for each in newest_first(roots) if each.made >= superseded and now < each.ends]
 
 
-def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
+def newest_first(roots: Iterable[Issuer]) -> list[Issuer]:
+    """Return roots by when they were made."""
+    return sorted(roots, key=lambda each: each.made, reverse=True)
+
+
+def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
     """Return an intermediate, if it is one that we make, under one of the roots, whatever the time is.
 
     Raises:
         ValueError: with the reason, when it is none.
     """
     try:
-        found = x509.load_pem_x509_certificate(pair.certificate)
-        if load_pem_private_key(pair.key, None).public_key() != found.public_key():
-            raise ValueError("its key belongs to another certificate")
+        found = fitting(pair)[0]
         basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
         if not basic.critical or basic.value != x509.BasicConstraints(ca=True, path_length=0):
             raise ValueError("it is no authority for certificates of servers alone")
@@ -211,6 +193,14 @@ def judge(pair: Pair, roots: Sequence[Root]) -> Intermediate:
             raise ValueError("it is not constrained to names")
     except UNUSABLE as error:
         raise ValueError(f"it can't be used: {error or type(error).__name__}") from error
-    if not any(is_issued_by(pair.certificate, root.pair.certificate) for root in roots):
+    if not any(_is_issued_by(found, root) for root in roots):
         raise ValueError("it is from a root that is not trusted")
-    return Intermediate(pair, tuple(sorted(names)), begins_of(found), ends_of(found))
+    return Issuer(pair, *life_of(found), _fingerprint(found), tuple(sorted(names)))
+
+
+def _is_issued_by(found: x509.Certificate, root: Issuer) -> bool:
+    try:
+        found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
+    except UNUSABLE:
+        return False
+    return True

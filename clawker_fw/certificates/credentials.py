@@ -1,17 +1,23 @@
-"""What siblings prove with who they are, to a collector and to agents, as values.
+"""What siblings prove with who they are, to a collector and to agents, and what was judged of it, as values.
 
-How they are made and chosen is in `store`.
-
-Every command imports this module, also without telemetry, so it imports nothing that only telemetry needs.
+How they are made and chosen is in `store`. Every command imports this module, also without telemetry, so it needs
+no library for certificates.
 """
 
+import binascii
+import hashlib
 import ipaddress
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from clawker_fw.model import Certificate, Sibling
+from clawker_fw.rules.until import rfc3339
+
+RENEWED_AFTER = 2 / 3
+"""The part of its life after which a certificate is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ NO_AUTHORITIES = Authorities()
 
 
 @dataclass(frozen=True, slots=True)
-class Provided:
+class Provided(Authorities):
     """The authorities that a stack should have. Times are in seconds since 1970.
 
     `reason` says why not all names have an intermediate, or why one is not renewed. `renewed_at` is when the next
@@ -99,17 +105,10 @@ class Provided:
     should be rotated, which only the user does.
     """
 
-    trust: bytes = b""
-    intermediates: tuple[Pair, ...] = field(default=(), repr=False)
     reason: str = ""
     renewed_at: float | None = None
     root_ends: float | None = None
     root_due: bool = False
-
-    @property
-    def authorities(self) -> Authorities:
-        """What the stack should have."""
-        return Authorities(self.trust, self.intermediates)
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | None:
@@ -117,3 +116,61 @@ def address_of(host: str) -> ipaddress.IPv4Address | None:
     with suppress(ValueError):
         return ipaddress.IPv4Address(host)
     return None
+
+
+def renewed_at(begins: float, ends: float) -> float:
+    """Return when a certificate with this life should be renewed."""
+    return begins + RENEWED_AFTER * (ends - begins)
+
+
+def is_due(now: float, begins: float, ends: float) -> bool:
+    """Whether a certificate with this life should have been renewed."""
+    return now >= renewed_at(begins, ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is true of credentials whatever the time is. Times are in seconds since 1970.
+
+    `problem` is why they can't be used at all, or empty. They are valid from `begins` to `ends`. `issued` tells
+    which of two is newer: when the authority began, then when the certificates did. The authority itself is valid
+    until `authority_ends`.
+    """
+
+    problem: str = ""
+    begins: float = 0
+    ends: float = 0
+    issued: tuple[float, float] = (0, 0)
+    authority_ends: float = 0
+
+    def unusable(self, now: float, lead: float = 0) -> str:
+        """Return why they can't be used now and for `lead` seconds from now, or an empty string."""
+        if self.problem:
+            return self.problem
+        if now < self.begins:
+            return f"the certificates are valid only from {rfc3339(self.begins)} on"
+        if now + lead >= self.ends:
+            return f"the certificates {'have expired' if now >= self.ends else 'expire'} at {rfc3339(self.ends)}"
+        return ""
+
+    @property
+    def renewed_at(self) -> float:
+        """When the certificates should be renewed."""
+        return renewed_at(self.begins, self.ends)
+
+
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE-----", re.DOTALL)
+
+
+def certificates_in(pem: bytes) -> list[bytes]:
+    """Return the certificates in a PEM (DER, not looked at). Whatever else is in it is left out."""
+    found = []
+    for block in _BLOCK.finditer(pem):
+        with suppress(binascii.Error):
+            found.append(binascii.a2b_base64(block[1]))
+    return found
+
+
+def fingerprints(pem: bytes) -> tuple[str, ...]:
+    """Return the fingerprints (SHA-256, in hexadecimal) of the certificates in a PEM."""
+    return tuple(hashlib.sha256(each).hexdigest() for each in certificates_in(pem))

@@ -1,8 +1,7 @@
 """The certificates of a project on this machine: read, checked, renewed, and kept in the user's state folder.
 
-Each is for one of two things, and each of these has a store. Telemetry's are those by which the siblings and a
-collector recognise each other. Those of inspection are the roots that agents trust, and the intermediates that
-sign beside Envoy. Both stores keep their files in the same folder.
+Telemetry's are those by which the siblings and a collector recognise each other. Those of inspection are the
+roots that agents trust, and the intermediates that sign beside Envoy.
 
 Which of them a stack should use is decided here, from what is kept here and what is live in its siblings. So two
 machines never take turns, and one without a key uses what is live.
@@ -15,18 +14,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clawker_fw.certificates import authority, x509
-from clawker_fw.certificates.authority import Intermediate, Root
+from clawker_fw.certificates.authority import Issuer, newest_first
 from clawker_fw.certificates.credentials import (
     NO_AUTHORITIES,
     NO_CREDENTIALS,
     Authorities,
     Credentials,
+    Judgement,
     Pair,
     Provided,
     Provision,
     Running,
+    is_due,
 )
-from clawker_fw.certificates.validity import Judgement, first_certificate, is_due
 from clawker_fw.model import Certificate, Sibling
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
@@ -34,8 +34,7 @@ from clawker_fw.rules.until import rfc3339
 AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
 """The names of telemetry's pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
 
-_EXPORT = "`clawker-fw certs export collector DIR`"
-_READ = "have the collector read its new files"
+_EXPORT = "run `clawker-fw certs export collector DIR` where its key is, and have the collector read its new files"
 
 LEAD_SECONDS = 3600.0
 """For how long credentials must still be valid to be put into siblings that have none."""
@@ -62,11 +61,7 @@ class _Store:
     clock: Callable[[], float] = field(default=time.time, compare=False, repr=False)
 
     def _keep(self, name: str, pair: Pair) -> None:
-        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit.
-
-        Raises:
-            OSError: when it can't be written.
-        """
+        """Write a pair, the key first: a run that dies in between leaves a pair that does not fit."""
         if self.keeps:
             write_private(self.folder / f"{name}.key", pair.key)
             write_private(self.folder / f"{name}.crt", pair.certificate)
@@ -88,24 +83,14 @@ class TelemetryStore(_Store):
         return replace(found, due=tuple(self._due(now, x509.judge(found.credentials), running.collector)))
 
     def _due(self, now: float, judged: Judgement, collector: Certificate | None) -> Iterator[str]:
-        """Yield a sentence for each thing that only the user can renew in time.
-
-        `judged` is the judgement on the siblings' certificates, `collector` the certificate that it showed last.
-        """
-        begins, ends = judged.issued[0], judged.authority_ends
-        if not judged.problem and is_due(now, begins, ends):
-            how = (
-                "replace it in `otel.certs_dir`, and the collector's with it"
-                if self.own
-                else f"run `clawker-fw certs rotate --authority` and {_EXPORT}, {_READ}, then run `clawker-fw run`"
-            )
-            yield f"The authority of telemetry's certificates expires at {rfc3339(ends)}: {how}."
+        """Yield a sentence for each thing that only the user can renew in time."""
+        ends = judged.authority_ends
+        if not judged.problem and is_due(now, judged.issued[0], ends):
+            how = "replace it in `otel.certs_dir`" if self.own else "run `clawker-fw certs rotate --authority`"
+            then = f"{_EXPORT}, then run `clawker-fw run`"
+            yield f"The authority of telemetry's certificates is valid until {rfc3339(ends)}: {how}, {then}."
         if collector and is_due(now, collector.begins, collector.ends):
-            verb = "has expired" if now >= collector.ends else "expires"
-            how = (
-                f"repeat {_EXPORT} where the authority's key is, and {_READ}" if self._signs else "use another one"
-            )
-            yield f"The collector's certificate {verb} at {rfc3339(collector.ends)}: {how}."
+            yield f"The collector's certificate is valid until {rfc3339(collector.ends)}: {_EXPORT}."
 
     @property
     def _signs(self) -> bool:
@@ -135,11 +120,7 @@ class TelemetryStore(_Store):
         return found
 
     def _local(self, now: float, *, may_found: bool) -> Provision:
-        """Return what is kept here, renewed if it is due. `may_found` allows a new authority.
-
-        Raises:
-            OSError, ValueError: when there is nothing that could be used.
-        """
+        """Return what is kept here, renewed if it is due. `may_found` allows a new authority."""
         if self.own is not None and not self._signs:
             return Provision(self._read(self.own, self.own))
         with locked(self.folder, writing=self.keeps):
@@ -158,11 +139,6 @@ class TelemetryStore(_Store):
                 return Provision(kept, f"the certificates can't be renewed: {sentence(error)}")
 
     def _renewed(self, authority: Pair, now: float) -> Provision:
-        """Mint both siblings' certificates, and keep them.
-
-        Raises:
-            OSError, ValueError: when the authority can't sign, or they can't be kept.
-        """
         pairs = {each: x509.mint_client(authority, self.project, each, now) for each in Sibling}
         minted = Credentials(authority.certificate, pairs[Sibling.ENVOY], pairs[Sibling.COREDNS])
         judged = x509.judge(minted)
@@ -173,11 +149,7 @@ class TelemetryStore(_Store):
         return Provision(minted, renewed_at=judged.renewed_at)
 
     def _authority(self, now: float, *, may_found: bool) -> Pair:
-        """Return the authority. Its certificate may be followed by those that are also trusted.
-
-        Raises:
-            OSError: when it can't be read, or may not be made.
-        """
+        """Return the authority. Its certificate may be followed by those that are also trusted."""
         folder = self.own or self.folder
         try:
             return _read_pair(folder, AUTHORITY)
@@ -206,8 +178,7 @@ class TelemetryStore(_Store):
                 return
             founded = x509.mint_authority(self.project, now)
             with suppress(FileNotFoundError, ValueError):  # one that is not here, or damaged, is trusted no more
-                former = first_certificate((self.folder / f"{AUTHORITY}.crt").read_bytes())
-                x509.certificate(former)
+                former = x509.first((self.folder / f"{AUTHORITY}.crt").read_bytes())
                 founded = Pair(founded.certificate + former, founded.key)
             self._keep(AUTHORITY, founded)
             for name in (COLLECTOR, *Sibling):
@@ -215,7 +186,7 @@ class TelemetryStore(_Store):
             self._renewed(founded, now)
 
     def collector(self, host: str) -> tuple[bytes, Pair]:
-        """Return what the collector at a host needs: the authorities that it trusts, and its own pair.
+        """Return what the collector at a host needs: the authorities that it trusts, and a new pair of its own.
 
         Raises:
             OSError, ValueError: when it can't be made here.
@@ -223,12 +194,6 @@ class TelemetryStore(_Store):
         now = self.clock()
         with locked(self.folder, writing=self.keeps):
             authority = self._authority(now, may_found=False)
-            with suppress(FileNotFoundError, ValueError):
-                kept = _read_pair(self.folder, COLLECTOR)
-                said = x509.certificate(kept.certificate)
-                fits = host in said.names and x509.is_issued_by(kept.certificate, authority.certificate)
-                if fits and not is_due(now, said.begins, said.ends):
-                    return authority.certificate, kept
             minted = x509.mint_server(authority, host, now)
             self._keep(COLLECTOR, minted)
             return authority.certificate, minted
@@ -290,7 +255,7 @@ class InspectionStore(_Store):
     def provide(self, names: Iterable[str], live: Authorities = NO_AUTHORITIES) -> Provided:
         """Return what a stack needs to inspect connections to these names and those below. Never raises."""
         now, problem = self.clock(), ""
-        roots: list[Root] = []
+        roots: list[Issuer] = []
         try:
             with locked(self.folder, writing=self.keeps):
                 roots = self._roots(now, may_found=not live.intermediates)
@@ -301,7 +266,7 @@ class InspectionStore(_Store):
         theirs = list(_usable(live.intermediates, others, now))
         if root is None:
             problem = problem or f"{self.folder} has no key of a valid root: that may be on another machine"
-        elif theirs and _newest(others) > _newest(roots):
+        elif theirs and newest_first(others)[0].made > newest_first(roots)[0].made:
             problem = "the root of what is live is on another machine, and newer than the one here"
         else:
             try:
@@ -311,13 +276,9 @@ class InspectionStore(_Store):
         return _stated(live.trust, theirs, problem)
 
     def _provided(
-        self, shares: list[tuple[str, ...]], root: Root, roots: list[Root], live: Authorities
+        self, shares: list[tuple[str, ...]], root: Issuer, roots: list[Issuer], live: Authorities
     ) -> Provided:
-        """Return an intermediate for each share: the one that there is, or a new one.
-
-        Raises:
-            ValueError: when the root can't sign.
-        """
+        """Return an intermediate for each share: the one that there is, or a new one."""
         now = self.clock()
         known = sorted(_usable([*live.intermediates, *self._minted], roots, now), key=lambda each: each.ends)
         newest = {each.names: each for each in known}
@@ -327,18 +288,17 @@ class InspectionStore(_Store):
                 newest[share] = authority.judge(pair, [root])
         found = [newest[share] for share in shares]
         self._minted[:] = [each.pair for each in found if each.pair not in live.intermediates]
-        stated = _stated(bundle(roots), found, "")
-        return replace(stated, root_ends=root.ends, root_due=is_due(now, root.begins, root.ends))
+        due = is_due(now, root.begins, root.ends)
+        return replace(_stated(bundle(roots), found), root_ends=root.ends, root_due=due)
 
-    def kept(self) -> dict[Path, Root]:
+    def kept(self) -> dict[Path, Issuer]:
         """Return the roots that are kept here, by the files with their certificates, the newest first.
 
         Raises:
             OSError, ValueError: when they can't be read.
         """
         with locked(self.folder, writing=False):
-            newest_first = sorted(self._kept(), key=lambda each: each.made, reverse=True)
-        return {self.folder / f"{_name(each)}.crt": each for each in newest_first}
+            return {self.folder / f"{_name(each)}.crt": each for each in newest_first(self._kept())}
 
     def rotate(self, *, at_once: bool = False) -> None:
         """Make a new root. What was signed under the former one remains trusted, unless it is to go at once.
@@ -355,12 +315,8 @@ class InspectionStore(_Store):
             for each in former if at_once else ():
                 self._remove(each)
 
-    def _roots(self, now: float, *, may_found: bool) -> list[Root]:
-        """Return the roots that agents have to trust, the newest first, and forget all others.
-
-        Raises:
-            OSError, ValueError: when they can't be read, or a new one can't be kept.
-        """
+    def _roots(self, now: float, *, may_found: bool) -> list[Issuer]:
+        """Return the roots that agents have to trust, the newest first, and forget all others."""
         found = self._kept()
         trusted = authority.trusted(found, now)
         if not trusted and may_found:
@@ -371,20 +327,22 @@ class InspectionStore(_Store):
                     self._remove(each)
         return trusted
 
-    def _kept(self) -> list[Root]:
+    def _kept(self) -> list[Issuer]:
         found = [authority.read_root(each) for each in self._founded]
         for path in sorted(self.folder.glob(f"{_PREFIX}*.crt")):
             key = path.with_suffix(".key")
             pair = Pair(path.read_bytes(), key.read_bytes() if key.exists() else b"")
+            damaged = path
             try:
                 found.append(authority.read_root(pair))
-            except ValueError:
-                raise ValueError(f"{path} is damaged: {_REPLACE}") from None
-            if key.exists() and not authority.fits(pair):
-                raise ValueError(f"{key} is damaged: {_REPLACE}")
+                damaged = key
+                if key.exists():
+                    x509.fitting(pair)
+            except x509.UNUSABLE:
+                raise ValueError(f"{damaged} is damaged: {_REPLACE}") from None
         return found
 
-    def _found(self, now: float) -> Root:
+    def _found(self, now: float) -> Issuer:
         pair = authority.mint_root(self.project, now)
         found = authority.read_root(pair)
         self._keep(_name(found), pair)
@@ -392,31 +350,26 @@ class InspectionStore(_Store):
             self._founded.append(pair)
         return found
 
-    def _remove(self, root: Root) -> None:
+    def _remove(self, root: Issuer) -> None:
         for kind in ("key", "crt"):
             (self.folder / f"{_name(root)}.{kind}").unlink(missing_ok=True)
 
 
-def _stated(trust: bytes, found: Sequence[Intermediate], reason: str) -> Provided:
+def _stated(trust: bytes, found: Sequence[Issuer], reason: str = "") -> Provided:
     renewed_at = min((each.renewed_at for each in found), default=None)
     return Provided(trust, tuple(each.pair for each in found), reason, renewed_at)
 
 
-def bundle(roots: Iterable[Root]) -> bytes:
+def bundle(roots: Iterable[Issuer]) -> bytes:
     """Return the certificates of roots as PEM, the newest first."""
-    newest_first = sorted(roots, key=lambda each: each.made, reverse=True)
-    return b"".join(each.pair.certificate for each in newest_first)
+    return b"".join(each.pair.certificate for each in newest_first(roots))
 
 
-def _newest(roots: Iterable[Root]) -> float:
-    return max((each.made for each in roots), default=0)
-
-
-def _name(root: Root) -> str:
+def _name(root: Issuer) -> str:
     return f"{_PREFIX}{root.identifier[:_SHOWN]}"
 
 
-def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterator[Intermediate]:
+def _usable(pairs: Iterable[Pair], roots: Sequence[Issuer], now: float) -> Iterator[Issuer]:
     for pair in pairs:
         with suppress(ValueError):
             found = authority.judge(pair, roots)
@@ -424,7 +377,7 @@ def _usable(pairs: Iterable[Pair], roots: Sequence[Root], now: float) -> Iterato
                 yield found
 
 
-def roots_in(trust: bytes) -> Iterator[Root]:
+def roots_in(trust: bytes) -> Iterator[Issuer]:
     """Yield the roots in a bundle."""
     end = b"-----END CERTIFICATE-----\n"
     for text in trust.split(end)[:-1]:
@@ -433,11 +386,6 @@ def roots_in(trust: bytes) -> Iterator[Root]:
 
 
 def _read_pair(folder: Path, name: str) -> Pair:
-    """Read a pair.
-
-    Raises:
-        OSError: when it can't be read.
-    """
     return Pair((folder / f"{name}.crt").read_bytes(), (folder / f"{name}.key").read_bytes())
 
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
-from clawker_fw.certificates.validity import certificates_in
+from clawker_fw.certificates.credentials import certificates_in
 
 ADDED, ALL, JAVA = "roots.pem", "authorities.pem", "authorities.p12"
 """What is added; everything, as PEM and as a truststore for Java."""

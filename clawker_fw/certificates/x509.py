@@ -1,10 +1,9 @@
 """The certificates by which the siblings and a collector recognise each other: minted here, and judged before use.
 
-Nothing is read or written here. `cryptography` takes 40 to 75 ms to import, so only commands that need it do.
+`cryptography` takes 40 to 75 ms to import, so only commands that need it do.
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -16,8 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from clawker_fw.certificates.credentials import Credentials, Pair, address_of
-from clawker_fw.certificates.validity import Judgement
+from clawker_fw.certificates.credentials import Credentials, Judgement, Pair, address_of
 from clawker_fw.model import Certificate, CertificateUse, Sibling
 
 AUTHORITY_LIFE, CLIENT_LIFE, SERVER_LIFE = timedelta(days=3653), timedelta(days=90), timedelta(days=365)
@@ -92,24 +90,40 @@ def judge(credentials: Credentials) -> Judgement:
             leaves.append(_checked(credentials.of(sibling), trusted))
         except UNUSABLE as error:
             return Judgement(f"{sibling}'s certificate or key can't be used: {error or type(error).__name__}")
-    begins = max(begins_of(leaf) for leaf in leaves)
-    ends = min(ends_of(each) for each in (*leaves, trusted[0]))
-    return Judgement("", begins, ends, (begins_of(trusted[0]), begins), ends_of(trusted[0]))
+    since, until = life_of(trusted[0])
+    begins = max(life_of(leaf)[0] for leaf in leaves)
+    ends = min(until, *(life_of(leaf)[1] for leaf in leaves))
+    return Judgement("", begins, ends, (since, begins), until)
 
 
 def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
-    """Return the certificate of a pair, in the middle of whose life it is a client's and trusted.
-
-    Raises:
-        ValueError, and what `UNUSABLE` has: when it can't be used.
-    """
-    leaf, *between = x509.load_pem_x509_certificates(pair.certificate)
-    if load_pem_private_key(pair.key, None).public_key() != leaf.public_key():
-        raise ValueError("the key belongs to another certificate")
-    middle = datetime.fromtimestamp((begins_of(leaf) + ends_of(leaf)) / 2, UTC)
+    """Return the certificate of a pair, in the middle of whose life it is a client's and trusted."""
+    leaf, *between = fitting(pair)
+    middle = datetime.fromtimestamp(sum(life_of(leaf)) / 2, UTC)
     verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
     verifier.verify(leaf, between)
     return leaf
+
+
+def fitting(pair: Pair) -> list[x509.Certificate]:
+    """Return the certificates of a pair, the first of which is that of its key.
+
+    Raises:
+        ValueError, and what `UNUSABLE` has: when it can't be read, or does not fit.
+    """
+    found = x509.load_pem_x509_certificates(pair.certificate)
+    if load_pem_private_key(pair.key, None).public_key() != found[0].public_key():
+        raise ValueError("the key belongs to another certificate")
+    return found
+
+
+def first(pem: bytes) -> bytes:
+    """Return the first certificate of a PEM alone.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.PEM)
 
 
 def certificate(pem: bytes) -> Certificate:
@@ -121,47 +135,26 @@ def certificate(pem: bytes) -> Certificate:
     first = x509.load_pem_x509_certificates(pem)[0]
     return Certificate(
         first.subject.rfc4514_string(),
-        tuple(_names(first)),
-        begins_of(first),
-        ends_of(first),
+        _names(first),
+        *life_of(first),
         first.fingerprint(hashes.SHA256()).hex(),
         _use(first),
     )
 
 
-def is_issued_by(pem: bytes, authority: bytes) -> bool:
-    """Whether an authority has signed a certificate. Of either PEM, the first counts.
-
-    Raises:
-        ValueError: when there is none.
-    """
-    leaf, issuer = (x509.load_pem_x509_certificates(each)[0] for each in (pem, authority))
-    try:
-        leaf.verify_directly_issued_by(issuer)
-    except UNUSABLE:
-        return False
-    return True
-
-
 def _use(found: x509.Certificate) -> CertificateUse:
-    with suppress(x509.ExtensionNotFound):
-        if found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            return CertificateUse.AUTHORITY
-    with suppress(x509.ExtensionNotFound):
-        uses = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
-            return CertificateUse.CLIENT
-        if ExtendedKeyUsageOID.SERVER_AUTH in uses:
-            return CertificateUse.SERVER
-    return CertificateUse.OTHER
+    values = [each.value for each in found.extensions]
+    if any(isinstance(each, x509.BasicConstraints) and each.ca for each in values):
+        return CertificateUse.AUTHORITY
+    uses = {use for each in values if isinstance(each, x509.ExtendedKeyUsage) for use in each}
+    if ExtendedKeyUsageOID.CLIENT_AUTH in uses:
+        return CertificateUse.CLIENT
+    return CertificateUse.SERVER if ExtendedKeyUsageOID.SERVER_AUTH in uses else CertificateUse.OTHER
 
 
-def _names(found: x509.Certificate) -> Iterable[str]:
-    with suppress(x509.ExtensionNotFound):
-        return [
-            str(name.value) for name in found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        ]
-    return []
+def _names(found: x509.Certificate) -> tuple[str, ...]:
+    every = (each.value for each in found.extensions if isinstance(each.value, x509.SubjectAlternativeName))
+    return tuple(str(name.value) for names in every for name in names)
 
 
 def _leaf(
@@ -211,7 +204,7 @@ def issued(
         own = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
         every = (*extensions, (identifier, False))
-        life = min(life, timedelta(seconds=ends_of(issuer) - int(now)))
+        life = min(life, timedelta(seconds=life_of(issuer)[1] - int(now)))
         return _signed(key, issuing, subject, issuer.subject, every, now=now, life=life)
     except UNUSABLE as error:
         raise ValueError(f"the authority can't be used: {error}") from error
@@ -264,11 +257,6 @@ def key_usage(*names: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: name in names for name in _USAGES})
 
 
-def begins_of(found: x509.Certificate) -> float:
-    """Return when a certificate begins, in seconds since 1970."""
-    return found.not_valid_before_utc.timestamp()
-
-
-def ends_of(found: x509.Certificate) -> float:
-    """Return when a certificate ends, in seconds since 1970."""
-    return found.not_valid_after_utc.timestamp()
+def life_of(found: x509.Certificate) -> tuple[float, float]:
+    """Return when a certificate begins and ends, in seconds since 1970."""
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()

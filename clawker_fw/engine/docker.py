@@ -28,10 +28,10 @@ from clawker_fw.engine.shapes import creation, hardware_address
 from clawker_fw.engine.translate import (
     bridge_of,
     container_view,
-    image_form,
     is_own_volume,
     listed,
     network_view,
+    own_image,
     volume_view,
 )
 from clawker_fw.engine.transport import Client, open_client
@@ -52,7 +52,7 @@ from clawker_fw.model import (
     Swarm,
     VolumeView,
 )
-from clawker_fw.stack import built, labels
+from clawker_fw.stack import image_tar, labels
 from clawker_fw.stack.container import VOLUME
 
 _EVENTS = {
@@ -185,13 +185,12 @@ class DockerEngine:
         """Labels only select the images to inspect."""
         found: list[OwnImage] = []
         with translated("list its images"):
-            wanted = [f"{key}={value}" for key, value in built.LABELS.items()]
+            wanted = [f"{key}={value}" for key, value in image_tar.LABELS.items()]
             identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
         for identity in identities:
             with suppress(NotFoundError), translated(f"inspect image {identity}"):
-                form = image_form(self._inspected_image(identity))
-                if references := built.our_references(form):
-                    found.append(OwnImage(form.id, references))
+                if image := own_image(self._inspected_image(identity)):
+                    found.append(image)
         return tuple(found)
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:

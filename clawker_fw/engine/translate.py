@@ -10,9 +10,19 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clawker_fw.engine.shapes import GENERATED_NAME, read_ports, read_shape
-from clawker_fw.model import ContainerSummary, ContainerView, Endpoint, Event, Mount, NetworkView, VolumeView
-from clawker_fw.stack import built, labels
+from clawker_fw.model import (
+    ContainerSummary,
+    ContainerView,
+    Endpoint,
+    Event,
+    Mount,
+    NetworkView,
+    OwnImage,
+    VolumeView,
+)
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name
+from clawker_fw.stack.image_tar import our_tags
 
 _ANONYMOUS = "com.docker.volume.anonymous"
 """The label with which newer engines mark anonymous volumes."""
@@ -156,19 +166,11 @@ def bridge_of(network: NetworkView) -> str:
     return network.options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}"
 
 
-def image_form(raw: Mapping[str, Any]) -> built.Form:
-    """Read the properties of an image that identify it as ours."""
-    config = raw.get("Config") or {}
-    return built.Form(
-        id=raw["Id"],
-        references=tuple(raw.get("RepoTags") or ()),
-        labels=config.get("Labels") or {},
-        architecture=raw.get("Architecture") or "",
-        system=raw.get("Os") or "",
-        created=raw.get("Created") or "",
-        layers=tuple((raw.get("RootFS") or {}).get("Layers") or ()),
-        extras=tuple(built.extras(config)),
-    )
+def own_image(raw: Mapping[str, Any]) -> OwnImage | None:
+    """Read an image of ours, or return None for another one."""
+    found, layers = (raw.get("Config") or {}).get("Labels") or {}, (raw.get("RootFS") or {}).get("Layers") or ()
+    tags = our_tags(raw.get("RepoTags") or (), found, raw.get("Architecture") or "", layers)
+    return OwnImage(raw["Id"], tags) if tags else None
 
 
 def volume_view(raw: Mapping[str, Any]) -> VolumeView:

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from clawker_fw.agents import trust
-from clawker_fw.certificates.credentials import Provided, Provision
-from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Desired, Observed, Role, Sibling
 from clawker_fw.rules.until import rfc3339

@@ -35,7 +35,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
-from clawker_fw.stack.container import HELPER, ORIGIN, origin_record
+from clawker_fw.stack.container import HELPER, ORIGIN, state_record
 from clawker_fw.stack.envoy import sibling as envoy
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.release import Release
@@ -340,6 +340,6 @@ def _sibling(
         live=live_digests(resources, whole),
         later=tuple(each.live for each in later),
         rules=_rules(blueprint.rules),
-        kept={ORIGIN: origin_record(blueprint.origin)} if blueprint.origin else {},
+        kept={ORIGIN: state_record(blueprint.origin)} if blueprint.origin else {},
         from_machine=from_machine,
     )

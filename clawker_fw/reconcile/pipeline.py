@@ -126,7 +126,7 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
         addresses,
         observed.machine,
         credentials=provision.credentials,
-        authorities=provided.authorities,
+        authorities=provided,
     )
     now = slots(observed, addresses)
     wanted = desired_in(now)

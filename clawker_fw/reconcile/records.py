@@ -25,10 +25,9 @@ from clawker_fw.stack.container import (
     ATTEMPT,
     NO_ATTEMPT,
     ORIGIN,
-    attempt_record,
-    origin_record,
     read_attempt,
     recorded_origin,
+    state_record,
 )
 
 
@@ -85,7 +84,7 @@ def require_same_origin(observed: Observed, now: Origin | None) -> None:
 def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) -> None:
     """Record the origin of a stack's settings."""
     if now is not None:
-        _keep(engine, observed.siblings.values(), ORIGIN, origin_record(now))
+        _keep(engine, observed.siblings.values(), ORIGIN, state_record(now))
 
 
 def last_attempt(observed: Observed) -> Attempt | None:
@@ -102,7 +101,7 @@ def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError)
     """Record an attempt that has just failed."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     attempt = Attempt(at, error.code, error.message, tuple(error.context))
-    _keep(engine, observed.siblings.values(), ATTEMPT, attempt_record(attempt))
+    _keep(engine, observed.siblings.values(), ATTEMPT, state_record(attempt))
 
 
 def forget_attempts(engine: EngineWriter, observed: Observed) -> None:

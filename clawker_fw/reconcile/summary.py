@@ -15,9 +15,9 @@ from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import Plan, SiblingStep, Step
 from clawker_fw.stack import labels
-from clawker_fw.stack.built import version_in
 from clawker_fw.stack.envoy import chains, tls_interception
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.image_tar import version_in
 from clawker_fw.stack.release import build_name
 
 _SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})

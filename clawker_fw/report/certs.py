@@ -11,10 +11,9 @@ from pydantic import WithJsonSchema
 
 from clawker_fw.agents import trust
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.authority import Root
-from clawker_fw.certificates.credentials import Authorities, Pair
+from clawker_fw.certificates.authority import Issuer
+from clawker_fw.certificates.credentials import Authorities, Pair, renewed_at
 from clawker_fw.certificates.store import COLLECTOR, roots_in
-from clawker_fw.certificates.validity import renewed_at
 from clawker_fw.certificates.x509 import certificate
 from clawker_fw.model import Certificate, CertificateUse, Moment, Observed, Sibling
 from clawker_fw.report.documents import Document
@@ -164,7 +163,7 @@ def _row(
 
 
 def with_inspection(
-    answer: CertsDocument, kept: Mapping[Path, Root], observed: Observed, now: float
+    answer: CertsDocument, kept: Mapping[Path, Issuer], observed: Observed, now: float
 ) -> CertsDocument:
     """Return an answer with the roots that are kept here, and with what a stack inspects connections with."""
     rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
@@ -174,7 +173,7 @@ def with_inspection(
     return replace(answer, certificates=every, inspects=inspects, agents_without_newest_root=without)
 
 
-def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> list[CertificateDocument]:
+def _inspection(kept: Mapping[Path, Issuer], running: Authorities, now: float) -> list[CertificateDocument]:
     """Return the roots that are kept here or in the stack, and the stack's intermediates, the newest first."""
     there = {each.identifier: each for each in roots_in(running.trust)}
     every = {**there, **{each.identifier: each for each in kept.values()}}
@@ -189,7 +188,7 @@ def _inspection(kept: Mapping[Path, Root], running: Authorities, now: float) -> 
     return [*rows, *between]
 
 
-def _intermediate(pair: Pair, roots: Sequence[Root]) -> list[CertificateDocument]:
+def _intermediate(pair: Pair, roots: Sequence[Issuer]) -> list[CertificateDocument]:
     """Return the row of an intermediate that is under one of these roots, and no other."""
     for root in roots:
         with suppress(ValueError):
@@ -199,7 +198,7 @@ def _intermediate(pair: Pair, roots: Sequence[Root]) -> list[CertificateDocument
     return []
 
 
-def _root(root: Root, path: str | None, signing: Root | None, *, live: bool) -> CertificateDocument:
+def _root(root: Issuer, path: str | None, signing: Issuer | None, *, live: bool) -> CertificateDocument:
     state: RootState = RootState.FORMER
     signs_at = None
     if signing and root.identifier == signing.identifier:
@@ -208,7 +207,7 @@ def _root(root: Root, path: str | None, signing: Root | None, *, live: bool) -> 
         state, signs_at = RootState.ANNOUNCED, rfc3339(root.made + authority.ANNOUNCED.total_seconds())
     where = (Sibling.ENVOY.value,) if live else ()
     row = _row("root", Purpose.INSPECTION, path, certificate(root.pair.certificate), where)
-    return replace(row, state=state, key=root.signs, signs_at=signs_at)
+    return replace(row, state=state, key=bool(root.pair.key), signs_at=signs_at)
 
 
 def table(answer: CertsDocument) -> tuple[list[str], list[list[str]]]:

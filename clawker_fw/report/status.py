@@ -42,7 +42,7 @@ from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import labels, rule_record, versions
+from clawker_fw.stack import labels, policy, versions
 from clawker_fw.stack.capacity import running, written
 from clawker_fw.stack.topology import network_names
 
@@ -331,7 +331,7 @@ class StatusDocument(Document):
 
 def _protocols(observed: Observed) -> dict[str, int]:
     resolver = observed.siblings.get(Sibling.COREDNS)
-    rules = rule_record.recorded(resolver.files) if resolver else None
+    rules = policy.recorded(resolver.files) if resolver else None
     return dict(sorted(Counter(rule.split(" ")[0] for rule in rules or ()).items()))
 
 

@@ -20,17 +20,12 @@ _MEBIBYTE = 1 << 20
 MOST_BY_DEFAULT = 8
 """Processors that a sibling uses by default at most. Descriptors and memory are needed for each of them."""
 
-_UNKNOWN = Machine(processors=2, memory=0)
-"""The assumed size of a machine that the engine does not report."""
-
 _ROOM = 3 / 2
 """How much more memory than Envoy's by default a machine must have, so that the agents' own is left."""
 
 _STEP = 16 * _MEBIBYTE
-"""In which steps an error proposes a larger memory."""
 
 _FULL, _MOST_HALVINGS = 2048 * _MEBIBYTE, 2
-
 
 Room = Callable[[int, int], int]
 """For how many connections a sibling has room, by its memory in bytes and its processors. May be negative."""
@@ -53,18 +48,11 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
 
     Raises:
-        SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
+        SettingsError: when the settings ask for more than fits into the memory.
     """
     halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
     memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
-    if chosen.memory and machine.memory and chosen.memory > machine.memory:
-        raise SettingsError(
-            "resources-not-there",
-            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
-            f"{written(machine.memory)}.",
-            hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
-        )
     most = room(memory, processors)
     if most < max(1, chosen.connections or 1):
         raise _too_little(sibling, memory, processors, chosen.connections, room)
@@ -75,7 +63,7 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
 
 def _processors(machine: Machine, memory: int, room: Room) -> int:
     """Return as many processors as the machine has, up to a number that leaves half of the memory's room."""
-    there = max(1, min(machine.processors or _UNKNOWN.processors, MOST_BY_DEFAULT))
+    there = max(1, min(machine.processors or 2, MOST_BY_DEFAULT))  # 2 if the engine does not tell
     return max(
         number for number in range(1, there + 1) if number == 1 or 2 * room(memory, number) >= room(memory, 1)
     )
@@ -86,14 +74,11 @@ def _too_little(
 ) -> SettingsError:
     wanted = connections or 1
     enough = next(size for size in range(memory, 1 << 50, _STEP) if room(size, processors) >= wanted)
-    most = room(memory, processors)
-    fewer = f", or `resources.{sibling}.connections` to at most {most}" if connections and most > 0 else ""
-    what = f"{processors} {'processor' if processors == 1 else 'processors'}"
-    what += f" and {connections} connections" if connections else ""
+    what = f"`processors: {processors}`" + (f" and `connections: {connections}`" if connections else "")
     return SettingsError(
         "resources-too-little",
         f"The memory of {sibling}, {written(memory)}, has no room for {what}.",
-        hint=f"Set `resources.{sibling}.memory` to at least {written(enough)}{fewer}.",
+        hint=f"Set `resources.{sibling}.memory` to at least {written(enough)}.",
     )
 
 

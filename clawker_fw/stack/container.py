@@ -8,18 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import (
-    Attempt,
-    File,
-    Files,
-    Healthcheck,
-    Machine,
-    Mount,
-    Origin,
-    Rules,
-    Shape,
-    Sibling,
-)
+from clawker_fw.model import Attempt, File, Files, Healthcheck, Machine, Mount, Origin, Rules, Shape, Sibling
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
 
@@ -56,7 +45,7 @@ SECRETS_AT_REST = "state/secrets.json"
 """The secrets for requests that outlive Envoy's container. The signer alone has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED},
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED}
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
@@ -64,8 +53,6 @@ _COMMIT_SECONDS = 4.0
 _COMMIT_BYTES_A_SECOND = 1_000_000
 """The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
 silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
-
-_SERVE = ("serve", "--")
 
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
@@ -81,7 +68,6 @@ _SHARED_MEMORY = 64 << 20
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
-
 
 _SYSCTLS = {
     # The programs listen on ports 53 and 80 as an unprivileged user.
@@ -130,7 +116,6 @@ REFUSED_NAME = "refused.clawker-fw.invalid"
 """A name that no rule can allow. `fwctl` requests it to see that agents are refused."""
 
 _DNS_OPTION = "ndots:0"
-
 
 UNLIMITED = "-1"
 
@@ -191,10 +176,10 @@ def shape(
     """Return the shape of a sibling. `settings` are its own settings of network interfaces.
 
     Whatever daemon.json can have a default for, and decides something, is set. What the engine's machine can't do
-    is left out, because the engine would leave it out as well.
+    is left out, as the engine would leave it out.
     """
     return confined(
-        (*_SERVE, *program),
+        ("serve", "--", *program),
         networks,
         machine,
         capacity.memory,
@@ -213,6 +198,15 @@ def shape(
     )
 
 
+_UNPRIVILEGED: dict[str, Any] = {
+    "user": "0:0",
+    "mounts": (Mount("volume", VOLUME),),
+    "read_only": True,
+    "capabilities_dropped": ("ALL",),
+    "security_options": ("no-new-privileges",),
+}
+
+
 def confined(
     command: Sequence[str],
     networks: Mapping[str, str],
@@ -226,14 +220,9 @@ def confined(
         entrypoint=(HELPER_PATH,),
         command=tuple(command),
         networks=networks,
-        user="0:0",
         working_directory="/",
         init=False,  # the helper reaps; under another process, the program would not be process 1
         stop_signal="SIGTERM",
-        mounts=(Mount("volume", VOLUME),),
-        read_only=True,
-        capabilities_dropped=("ALL",),
-        security_options=("no-new-privileges",),
         runtime=machine.runtime,
         ipc_mode="private",
         cgroup_mode="private",
@@ -242,24 +231,15 @@ def confined(
         shared_memory=_SHARED_MEMORY,
         ulimits=ulimits(open_files),
         restart="always",
+        **_UNPRIVILEGED,
         **fields,
     )
 
 
 def examination() -> Shape:
     """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need."""
-    return Shape(
-        entrypoint=(HELPER_PATH,),
-        command=("requirements",),
-        networks={},
-        user="0:0",
-        mounts=(Mount("volume", VOLUME),),
-        read_only=True,
-        capabilities_added=("NET_ADMIN", "SETUID"),
-        capabilities_dropped=("ALL",),
-        security_options=("no-new-privileges",),
-        ulimits=ulimits(),
-    )
+    how = {**_UNPRIVILEGED, "capabilities_added": ("NET_ADMIN", "SETUID")}
+    return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=ulimits(), **how)
 
 
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
@@ -318,15 +298,14 @@ def commit_record(live: Mapping[str, str], hot: Files, rules: Rules) -> File:
         for path, file in hot.items()
     ]
     size = sum(len(file.content) for file in hot.values())
-    seconds = round(_COMMIT_SECONDS + size / _COMMIT_BYTES_A_SECOND, 1)
-    record = {
+    document = {
         "version": "0",
         "live": live,
         "files": files,
-        "seconds": seconds,
+        "seconds": round(_COMMIT_SECONDS + size / _COMMIT_BYTES_A_SECOND, 1),
         "rules": {"count": rules.count, "sha256": rules.digest},
     }
-    return public(json.dumps(record, separators=(",", ":")).encode())
+    return public(json.dumps(document, separators=(",", ":")).encode())
 
 
 _ATTEMPT_RECORD = TypeAdapter(Attempt)
@@ -335,9 +314,9 @@ NO_ATTEMPT = public(b"{}")
 """The record while the last attempt has not failed."""
 
 
-def attempt_record(attempt: Attempt) -> File:
-    """Return the record of a failed attempt."""
-    return public(json.dumps(dataclasses.asdict(attempt), sort_keys=True).encode())
+def state_record(kept: Attempt | Origin) -> File:
+    """Return the record of a failed attempt, or of where the settings come from."""
+    return public(json.dumps(dataclasses.asdict(kept), sort_keys=True, separators=(",", ":")).encode())
 
 
 def read_attempt(note: bytes) -> Attempt | None:
@@ -351,11 +330,6 @@ def read_attempt(note: bytes) -> Attempt | None:
     return _ATTEMPT_RECORD.validate_json(note, strict=True)
 
 
-def origin_record(origin: Origin) -> File:
-    """Return the record of where the settings come from."""
-    return public(json.dumps(dataclasses.asdict(origin), sort_keys=True, separators=(",", ":")).encode())
-
-
 def recorded_origin(files: Files) -> Origin | None:
     """Return where the settings come from according to a record, or None if there is none, or it is unreadable."""
     try:
@@ -367,9 +341,9 @@ def recorded_origin(files: Files) -> Origin | None:
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
     """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
     try:
-        record = json.loads(files[COMMITTED].content)
-        rules = Rules(int(record["rules"]["count"]), str(record["rules"]["sha256"]))
-        return rules if record["live"] == dict(live) else None
+        found = json.loads(files[COMMITTED].content)
+        rules = Rules(int(found["rules"]["count"]), str(found["rules"]["sha256"]))
+        return rules if found["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -5,7 +5,7 @@ import json
 from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
-from clawker_fw.stack import container, ends, policy, rule_record, telemetry, virtual
+from clawker_fw.stack import container, ends, policy, telemetry, virtual
 from clawker_fw.stack.capacity import Capacity, allot
 from clawker_fw.stack.files import public
 from clawker_fw.stack.resources import SIBLING, Resource, declaration
@@ -13,7 +13,7 @@ from clawker_fw.stack.topology import Addressing, network_names
 
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
-RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, rule_record.RESOURCE, telemetry.RESOURCE, policy.RESOURCE)
+RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
 """Only the helper reads the first two, the second for the address and ports at which it checks that Envoy refuses
 agents; and only clawker-fw the next two.
 """
@@ -55,9 +55,8 @@ def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
 
 
-def _room(memory: int, processors: int) -> int:
-    """Return for how many connections there is room: they can use half of the memory, however many processors."""
-    del processors
+def _room(memory: int, _: int) -> int:
+    # Connections can use half of the memory, however many processors there are.
     return min(memory // 2 // _A_CONNECTION, _MOST_CONNECTIONS)
 
 
@@ -94,7 +93,6 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
 
 
 def _askers(addressing: Addressing) -> list[str]:
-    """Return the addresses that may ask what was refused to an agent: Envoy's, in both slots."""
     return [str(addressing.envoy(slot)) for slot in (0, 1)]
 
 
@@ -121,7 +119,7 @@ def hot(
     return {
         container.EYE: public(json.dumps(eye, sort_keys=True, separators=(",", ":")).encode()),
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
-        rule_record.RULES: public(rule_record.content(names.rules.lines)),
+        policy.RULES: public(policy.record(names.rules.lines)),
         telemetry.FILE: telemetry.coredns_file(reported, str(addressing.relay(envoy_slot)), slots.coredns),
         policy.POLICY: public(policy.content(names, addressing, envoy_slot)),
     }

@@ -6,9 +6,9 @@ what is desired at that time. Only what differs from the files before is written
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import Any
 
@@ -72,31 +72,14 @@ def ends_file(now: Files, ends: Iterable[End]) -> File:
 
 
 def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
-    """Return which parts of a text are replaced by what, so that it becomes another: positions are octets.
-
-    Both are read piece by piece, and what is in both stays. What is left out is found at once, wherever the two go
-    on alike. So it takes the time of reading them, and is short for a text that has lost something.
-    """
+    """Return which parts of a text are replaced by what, so that it becomes another: positions are octets."""
     old, new = _pieces(before), _pieces(after)
     starts = [0, *accumulate(map(len, old))]
-    places: dict[bytes, list[int]] = {}
-    for number, piece in enumerate(old):
-        places.setdefault(piece, []).append(number)
-    found: list[tuple[int, int, bytes]] = []
-    at, since, instead = 0, 0, b""
-    for piece in new:
-        same = places.get(piece, ())
-        following = bisect_left(same, at)
-        if following == len(same):  # it is new here
-            instead += piece
-            continue
-        if same[following] > since or instead:
-            found.append((starts[since], starts[same[following]], instead))
-        at = since = same[following] + 1
-        instead = b""
-    if since < len(old) or instead:
-        found.append((starts[since], starts[-1], instead))
-    return [{"from": start, "to": end, "text": text.decode()} for start, end, text in found]
+    changes = (each for each in SequenceMatcher(None, old, new).get_opcodes() if each[0] != "equal")
+    return [
+        {"from": starts[start], "to": starts[end], "text": b"".join(new[first:last]).decode()}
+        for _, start, end, first, last in changes
+    ]
 
 
 def _pieces(text: bytes) -> Sequence[bytes]:

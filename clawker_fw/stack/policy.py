@@ -1,13 +1,16 @@
-"""The resolver's list of names: what the plugin `go/internal/policy` decides by.
+"""The resolver's list of names: what the plugin `go/internal/policy` decides by. And a record of the rules.
 
-`observe` reads it as well, before settings and rules are read, so it imports nothing that only those need.
+`observe` reads the list as well, before settings and rules are read, so it imports nothing that only those need.
 """
 
-import functools
+import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from clawker_fw.model import Files
 from clawker_fw.rules.own_page import PAGE
@@ -25,15 +28,19 @@ RESOURCE = Resource("policy", "policy/names.json", hashed=True)
 
 POLICY = container.HOT + RESOURCE.path
 
+RECORDED = Resource("rules", "rules/rules.json")
+"""The rules that were committed last. Only clawker-fw reads them, to see which ones a change adds and removes."""
+
+RULES = container.HOT + RECORDED.path
+
 _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
 
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
     """Return the list for a policy and the slot of Envoy.
 
-    Each entry says what applies at a name and below it, and the most specific entry decides. Entries refer to
-    addresses by name, and to virtual ones by number, so another slot of Envoy changes two values. A name that has
-    a number is answered with its own address as long as anything is allowed there.
+    Entries refer to addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
+    A name that has a number is answered with its own address as long as anything is allowed there.
     """
     numbers = dict(addresses.numbers.names)
     served = policy.allowed_at(numbers)
@@ -57,11 +64,10 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
 def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
     """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
     for rule in (each for each in policy.rules.ended if not each.denies):
-        said = {"below": rule.destination.subtree, "at": True}
-        for name in rule.names:
-            for what in (what for what, there in said.items() if there):
-                if not _decided(names, name, what):
-                    names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
+        said = ("below", "at") if rule.destination.subtree else ("at",)
+        for name, what in itertools.product(rule.names, said):
+            if not _decided(names, name, what):
+                names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
 
 
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:
@@ -81,20 +87,15 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 def answers(files: Files, now: float) -> Callable[[str], bool]:
     """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
 
-    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none. The list,
-    which may be long, is read when the first name is asked for.
+    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none.
     """
-
-    @functools.cache
-    def names() -> Mapping[str, Mapping[str, str | int]]:
-        try:
-            return dict(json.loads(files[POLICY].content)["names"])
-        except (KeyError, TypeError, ValueError):
-            return {}
+    names: Mapping[str, Mapping[str, str | int]] = {}
+    with suppress(KeyError, TypeError, ValueError):
+        names = dict(json.loads(files[POLICY].content)["names"])
 
     def answered(name: str) -> bool:
         labels = name.lower().split(".")
-        above = [names().get(".".join(labels[start:]), {}) for start in range(len(labels))]
+        above = [names.get(".".join(labels[start:]), {}) for start in range(len(labels))]
         places = [("at", above[0]), *(("below", each) for each in above)]
         what, entry = next(((what, entry) for what, entry in places if what in entry), ("", {}))
         return bool(what) and entry[what] != _DENY and now < float(entry.get(f"{what}_until", math.inf))
@@ -108,3 +109,16 @@ def envoy_address(files: Files) -> str:
         return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return ""
+
+
+def record(lines: Sequence[str]) -> bytes:
+    """Return the record of the rules: a line of text for each, in canonical order."""
+    return json.dumps(lines, indent=0).encode()
+
+
+def recorded(files: Files) -> tuple[str, ...] | None:
+    """Return the rules in a resolver's files, or None if its record is missing or unreadable."""
+    try:
+        return TypeAdapter(tuple[str, ...]).validate_json(files[RULES].content, strict=True)
+    except (KeyError, ValueError):
+        return None

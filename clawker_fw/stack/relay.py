@@ -4,24 +4,15 @@ An engine publishes no port of a container on an internal network. So a containe
 is on the agent network and on a second one, on which its ports are published. It passes connections on to the
 agent, and nothing the other way (`go/internal/relay`).
 
-What is desired follows from the agent alone: a label says what it publishes, and which number it has. The number
-stands for two addresses in our half of the agent network, the agent's and the relay's, so the engine never gives
-either to another container: a relay reaches its own agent, or nobody.
+A label of the agent says what it publishes, and which number it has. The number stands for two addresses in our
+half of the agent network, the agent's and the relay's, so the engine never gives either to another container.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from clawker_fw.model import (
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    Desired,
-    Machine,
-    Role,
-    Sibling,
-)
+from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Desired, Machine, Role, Sibling
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER, confined
 from clawker_fw.stack.topology import (
@@ -101,8 +92,7 @@ class Publication:
 def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
     """Return what an agent publishes, or None.
 
-    An image can have any label, but only who creates a container can ask for an address. So the label counts only
-    with the address that its number stands for.
+    An image can have any label, so the label counts only with the address that its number stands for.
     """
     found = Publication.read(view.labels.get(labels.PUBLISHES, ""))
     places = Addressing(agents, agents)
@@ -119,7 +109,7 @@ def relay_name(project: str, number: int) -> str:
 
 def is_relay(found: ContainerSummary | ContainerView, project: str) -> bool:
     """Whether a container is a relay of a project."""
-    return bool(project) and found.project == project and labels.RELAY_OF in found.labels
+    return found.project == project and labels.RELAY_OF in found.labels
 
 
 def relay_spec(
@@ -134,20 +124,18 @@ def relay_spec(
     """Return the container of a relay, of CoreDNS's image. `agent` is the id of its agent."""
     project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
     names, places = network_names(project), Addressing(agents, agents)
+    within, without = places.publishing_relay(wanted.number), on_publishing(publishing, wanted.number)
     outside = any(not each.host.is_loopback for each in wanted.ports)  # then answers need a way to others
     shape = confined(
         (
             "relay",
-            f"{places.publishing_relay(wanted.number)}/{agents.prefixlen}",
-            f"{on_publishing(publishing, wanted.number)}/{publishing.prefixlen}",
+            f"{within}/{agents.prefixlen}",
+            f"{without}/{publishing.prefixlen}",
             str(gateway(publishing)) if outside else "-",
             str(places.publisher(wanted.number)),
             *(str(port) for port in sorted({each.port for each in wanted.ports})),
         ),
-        {
-            names[Role.AGENTS]: str(places.publishing_relay(wanted.number)),
-            publishing_name(project): str(on_publishing(publishing, wanted.number)),
-        },
+        {names[Role.AGENTS]: str(within), publishing_name(project): str(without)},
         machine,
         _MEMORY,
         _OPEN_FILES,

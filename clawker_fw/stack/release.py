@@ -1,13 +1,13 @@
 """The installed release: its version, its files, and the digest that identifies the firewall it makes."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
-from clawker_fw.digests import digest_of
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import File
 from clawker_fw.stack.files import executable
@@ -25,6 +25,26 @@ def build_name(version: str | None, build_sha: str | None) -> str:
     """Return a release for people: its version, if known, and its build: `0.1.0 (b51912e)`."""
     short = f"({build_sha[:_SHORT]})" if build_sha else ""
     return " ".join(filter(None, (version, short))) or "an unknown build"
+
+
+Identity = tuple[int, ...]
+
+
+def identity(path: Path) -> Identity:
+    """Return what differs once a file has been changed or replaced: its device, inode, size and times."""
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal. A process hashes it again only if it has changed."""
+    return _digest(path.resolve(), identity(path))
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(path: Path, _: Identity) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -60,14 +80,12 @@ class Release:
         return path
 
     def helper(self, architecture: str) -> File:
-        """Return the program fwctl, the largest file in a container. Copies of a release may share it.
+        """Return the program fwctl, the largest file in a container.
 
         Raises:
             SettingsError: when the package has no programs for that architecture.
         """
-        path = self.binary("fwctl", architecture).resolve()
-        state = path.stat()
-        return executable(_content(path, state.st_ino, state.st_mtime_ns))
+        return executable(self.binary("fwctl", architecture).read_bytes())
 
     @cached_property
     def build_sha(self) -> str:
@@ -84,9 +102,3 @@ class Release:
                     path = file.relative_to(self.package).as_posix()
                     left_out = file.suffix == _DIGEST
                     yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
-
-
-@lru_cache(maxsize=1)
-def _content(path: Path, *_: int) -> bytes:
-    """Return a program's bytes, cached for all that need them while its file is unchanged."""
-    return path.read_bytes()

@@ -1,10 +1,9 @@
 """Hot resources as data: the file of each, and the proof that a program has loaded it.
 
-A sibling declares its resources once, in `boot/sibling.json`, where `fwctl` reads them. The live version of a
-resource is a digest of what the process has loaded, never a name or number inside a file. For CoreDNS it is the
-SHA-256 of the bytes that it has read, for Envoy that of its `/config_dump` in canonical form. The renderer writes
-files in the same form (no field at its default value, durations and numbers as Envoy prints them, sorted keys), so
-that the two can be compared.
+A sibling declares its resources in `boot/sibling.json`, where `fwctl` reads them. The live version of a resource
+is a digest of what the process has loaded. For CoreDNS it is the SHA-256 of the bytes that it has read, for Envoy
+that of its `/config_dump` in canonical form. The renderer writes files in the same form (no field at its default
+value, durations and numbers as Envoy prints them, sorted keys), so that the two can be compared.
 """
 
 import dataclasses
@@ -47,11 +46,6 @@ class EnvoyProof:
     runtime: str = ""
     named: str = ""
 
-    def runtime_in(self, content: bytes) -> bytes:
-        """Return the text of the key in a runtime layer, or nothing."""
-        found = re.search(rb'"%b":"([^"\\]*)"' % re.escape(self.runtime.encode()), content)
-        return found[1] if found else b""
-
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -59,8 +53,7 @@ class Resource:
 
     If it is `hashed`, the program reports the SHA-256 of what it has read; the `signer` beside it does so of what
     that reads. Without any proof, only `fwctl` reads it. If it is `keyed`, its only secrets are private keys: a
-    digest confirms no guess of those. In the folder `watched`, `fwctl` renames an empty file once a new file is in
-    place: Envoy reads its file again then.
+    digest confirms no guess of those.
     """
 
     name: str
@@ -69,7 +62,6 @@ class Resource:
     keyed: bool = False
     envoy: EnvoyProof | None = None
     signer: bool = False
-    watched: str | None = None
 
     @property
     def proven(self) -> bool:
@@ -81,7 +73,8 @@ class Resource:
         if self.envoy is None:
             return hashlib.sha256(content).hexdigest()
         if self.envoy.runtime:
-            return hashlib.sha256(self.envoy.runtime_in(content)).hexdigest()
+            found = re.search(rb'"%b":"([^"\\]*)"' % re.escape(self.envoy.runtime.encode()), content)
+            return hashlib.sha256(found[1] if found else b"").hexdigest()
         content = _KEY.sub(_REDACTED, content)
         return hashlib.sha256(plain(content).removeprefix(b'{"resources":').removesuffix(_UNVERSIONED)).hexdigest()
 
@@ -92,7 +85,7 @@ _WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no
 
 
 def watched_folder(path: str) -> str:
-    """Return the folder that Envoy watches for a hot file.
+    """Return the folder that Envoy watches for a hot file. `fwctl` renames an empty file in it, for a new one.
 
     Each file has its own, because Envoy reads every resource again that waits for a folder in which something is
     renamed. It is outside `hot/`, because a watch stays with a folder that is moved.
@@ -128,7 +121,10 @@ def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
 def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
     """Return the part of `boot/sibling.json` about resources."""
     return [
-        {key: value for key, value in dataclasses.asdict(each).items() if value not in (False, None)}
+        {
+            **{key: value for key, value in dataclasses.asdict(each).items() if value not in (False, None)},
+            **({"watched": watched_folder(each.path)} if each.envoy else {}),
+        }
         for each in resources
     ]
 

@@ -66,18 +66,13 @@ class TelemetryTarget:
         versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
         address = address_of(self.server_name)
         kind = "IP_ADDRESS" if address else "DNS"
-        pair = credentials.envoy
+        pair = {"certificate_chain": credentials.envoy.certificate, "private_key": credentials.envoy.key}
         return typed(
             "envoy.transport_sockets.tls",
             f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             common_tls_context={
                 "tls_params": versions,
-                "tls_certificates": [
-                    {
-                        "certificate_chain": {"inline_string": pair.certificate.decode()},
-                        "private_key": {"inline_string": pair.key.decode()},
-                    }
-                ],
+                "tls_certificates": [{name: {"inline_string": each.decode()} for name, each in pair.items()}],
                 "validation_context": {
                     "trusted_ca": {"inline_string": credentials.trust.decode()},
                     "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": self.server_name}}],
@@ -160,11 +155,7 @@ def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _cluster(files: Files) -> Mapping[str, Any]:
-    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read.
-
-    Raises:
-        KeyError, TypeError, ValueError: when there is none.
-    """
+    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read."""
     content = files[CLUSTERS].content
     if PRIVATE_KEY not in content:
         raise ValueError(CLUSTER)

@@ -39,10 +39,8 @@ _FIXED_OPTIONS = {
 }
 """Options for which an engine can have another default (`default-network-opts`)."""
 
-
 _BEFORE_BLOCK = 64
 """Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
-
 
 PUBLISHERS = 30
 """How many agents can publish ports at the same time. Each takes two addresses before the second slot's block."""
@@ -108,9 +106,7 @@ class Addressing:
     def blocks(self, slot: int) -> tuple[IPv4Network, ...]:
         """Return all virtual addresses of a slot, as few networks."""
         quarter = _quarter(self.agents, slot)
-        if not self.room:
-            return ()
-        return tuple(summarize_address_range(quarter[_BEFORE_BLOCK], quarter[-1]))
+        return tuple(summarize_address_range(quarter[_BEFORE_BLOCK], quarter[-1])) if self.room else ()
 
     @property
     def room(self) -> int:
@@ -172,23 +168,15 @@ class Addressing:
     @property
     def own_egress_addresses(self) -> tuple[IPv4Address, ...]:
         """All addresses of Envoy on the egress network, in both slots."""
-        return tuple(
-            sorted(
-                address(slot)
-                for slot in (0, 1)
-                for address in (self.egress_primary, self.guarded, self.exempt, self.reporting)
-            ),
-        )
+        kinds = (self.egress_primary, self.guarded, self.exempt, self.reporting)
+        return tuple(sorted(address(slot) for slot in (0, 1) for address in kinds))
 
     @property
     def reserved(self) -> Mapping[Role, tuple[str, ...]]:
         """All addresses that are reserved for siblings, in both slots."""
-        of_slots = (self.envoy, self.coredns, self.relay)
-        on_agents = [self.service, *(address(slot) for slot in (0, 1) for address in of_slots)]
-        return {
-            Role.AGENTS: tuple(map(str, sorted(on_agents))),
-            Role.EGRESS: tuple(map(str, self.own_egress_addresses)),
-        }
+        of_slots = (address(slot) for slot in (0, 1) for address in (self.envoy, self.coredns, self.relay))
+        on_agents = tuple(map(str, sorted([self.service, *of_slots])))
+        return {Role.AGENTS: on_agents, Role.EGRESS: tuple(map(str, self.own_egress_addresses))}
 
 
 def _upper_half(network: IPv4Network) -> IPv4Network:
@@ -205,34 +193,25 @@ def lower_half(network: IPv4Network) -> IPv4Network:
 
 
 def _room(agents: IPv4Network) -> int:
-    """Return how many virtual addresses a slot has in a network. Its last address is its broadcast address."""
+    # Without the broadcast address, which is the last one.
     return max(0, _quarter(agents, 0).num_addresses - _BEFORE_BLOCK - 1)
 
 
 def free_subnet(
     role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0
 ) -> IPv4Network:
-    """Return the first subnet of the role's pools that overlaps no network of the engine and no route.
+    """Return the first subnet of the role's pools that overlaps no network, and no route if that is possible.
 
-    If every free subnet overlaps a route, as in a large private network, the one with the least specific route is
-    used. `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
+    `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
 
     Raises:
         SettingsError: when there is none.
     """
-    taken, routed = tuple(taken), tuple(routed)
-
-    def most_specific(candidate: IPv4Network) -> int:
-        return max((route.prefixlen for route in routed if route.overlaps(candidate)), default=0)
-
-    free = (each for each in _candidates(role, names) if not any(each.overlaps(other) for other in taken))
-    rated = {}
-    for each in free:
-        if not (specific := most_specific(each)):
-            return each
-        rated[each] = specific
-    if rated:
-        return min(rated, key=rated.__getitem__)
+    others, routes = tuple(taken), tuple(routed)
+    free = [each for each in _candidates(role, names) if not any(map(each.overlaps, others))]
+    unrouted = (each for each in free if not any(map(each.overlaps, routes)))
+    if found := next(unrouted, None) or next(iter(free), None):
+        return found
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",

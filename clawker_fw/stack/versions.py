@@ -29,12 +29,9 @@ def is_older(version: str, other: str) -> bool:
 
 def change(before: str | None, after: str | None) -> str:
     """Return what a change of version is called: an upgrade, a downgrade, or a change if nobody can tell."""
-    if before is not None and after is not None:
-        if is_older(before, after):
-            return "upgrade"
-        if is_older(after, before):
-            return "downgrade"
-    return "change"
+    if before is None or after is None or _numbers(before) == _numbers(after):
+        return "change"
+    return "upgrade" if is_older(before, after) else "downgrade"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

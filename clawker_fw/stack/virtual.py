@@ -6,6 +6,7 @@ it. The record of the numbers is in the volumes of both siblings, so that it out
 reads which name an address stands for.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -47,13 +48,12 @@ def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
     kept = {name: number for name, number in before.names if number < room}
     if len(kept.keys() | set(names)) > room:
         kept = {name: number for name, number in kept.items() if name in set(names)}
-    used, coming = set(kept.values()), before.next % room if room else 0
+    coming = before.next % room if room else 0
+    used = set(kept.values())
+    free = (number for number in itertools.chain(range(coming, room), range(coming)) if number not in used)
     for name in (each for each in names if each not in kept):
-        while coming in used:
-            coming = (coming + 1) % room
-        kept[name] = coming
-        used.add(coming)
-        coming = (coming + 1) % room
+        kept[name] = next(free)
+        coming = (kept[name] + 1) % room
     return Numbers(tuple(sorted(kept.items())), coming)
 
 

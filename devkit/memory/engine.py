@@ -23,7 +23,7 @@ from typing import Any
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, swarm
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.translate import image_form
+from clawker_fw.engine.translate import own_image
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.model import (
     ATTACHED,
@@ -45,7 +45,7 @@ from clawker_fw.model import (
     Trial,
     VolumeView,
 )
-from clawker_fw.stack import built, labels
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, VOLUME, examination, program_of
 from clawker_fw.stack.resources import SIBLING, declared
 from devkit.memory import helper
@@ -76,7 +76,7 @@ class MemoryEngine:
         """What attempts of an agent end with, by their id, if not as in a stack that confines it."""
         self._containers: dict[str, MemoryContainer] = {}
         self._images: dict[str, str] = {}
-        self._forms: dict[str, built.Form] = {}
+        self._built: dict[str, dict[str, Any]] = {}
         self.lost_volumes: dict[str, str] = {}
         """The projects of volumes that have lost their containers."""
         self.drivers: dict[str, VolumeView] = {}
@@ -118,11 +118,11 @@ class MemoryEngine:
             return None
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        tagged = {
-            identity: sorted(tag for tag, of in self._images.items() if of == identity) for identity in self._forms
-        }
-        forms = (replace(form, references=tuple(tagged[identity])) for identity, form in self._forms.items())
-        return tuple(OwnImage(form.id, tags) for form in forms if (tags := built.our_references(form)))
+        shown = (
+            {**raw, "Id": identity, "RepoTags": [tag for tag, of in self._images.items() if of == identity]}
+            for identity, raw in self._built.items()
+        )
+        return tuple(image for raw in shown if (image := own_image(raw)))
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
         """A volume without a name outlives its container only when a test says so."""
@@ -265,7 +265,7 @@ class MemoryEngine:
         for image in listing:
             identity = image["Config"].replace("blobs/", "").replace("/", ":")
             self._images |= dict.fromkeys(image["RepoTags"], identity)
-            self._forms[identity] = image_form({"Id": identity, **_inspected(json.loads(blobs[image["Config"]]))})
+            self._built[identity] = _inspected(json.loads(blobs[image["Config"]]))
         on_progress(1.0)
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
@@ -279,7 +279,7 @@ class MemoryEngine:
             return
         self._images.pop(reference, None)
         if identity not in self._images.values():
-            self._forms.pop(identity, None)
+            self._built.pop(identity, None)
 
     def remove_volume(self, volume: str) -> None:
         self.lost_volumes.pop(volume, None)
@@ -616,7 +616,5 @@ def _inspected(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "Config": config.get("config"),
         "Architecture": config.get("architecture"),
-        "Os": config.get("os"),
-        "Created": config.get("created"),
         "RootFS": {"Layers": config["rootfs"]["diff_ids"]},
     }

@@ -310,7 +310,7 @@ def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
     assert stack.json("certs", "show")["due"] == []
     stack.later(250)
     assert stack("run").code == 0
-    sentence = "The collector's certificate expires at"
+    sentence = "The collector's certificate is valid until"
     for line in ("run", "drift", "status", "doctor"):
         outcome = stack(*line.split())
         assert sentence in outcome.said, line

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.trust import TARGET
-from clawker_fw.certificates.credentials import Pair, Provided
+from clawker_fw.certificates.credentials import Pair, Provided, fingerprints
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.stack import labels

@@ -7,7 +7,7 @@ import yaml
 
 from clawker_fw.agents.trust import TARGET, roots_of
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.validity import fingerprints
+from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels

@@ -26,7 +26,7 @@ from clawker_fw.model import (
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.reconcile.publishing import publish
-from clawker_fw.stack import built, image_tar, images, labels
+from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.container import HELPER, VOLUME, trust_name
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY
@@ -419,12 +419,12 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
 
 def foreign_images(engine: EngineWriter) -> dict[str, image_tar.BuiltImage]:
     """Return images that are almost ours: with some of our labels, more labels, or another name."""
-    every = tuple(built.LABELS.items())
+    every = tuple(image_tar.LABELS.items())
     parts = [dict(part) for size in range(len(every)) for part in itertools.combinations(every, size)]
     made = {
         **{f"labels {sorted(part)}": ("clawker-fw/lock", part) for part in parts},
-        "more labels": ("clawker-fw/lock", {**built.LABELS, "dev.clawker.project": "clawker"}),
-        "another name": ("clawker-agent/base", dict(built.LABELS)),
+        "more labels": ("clawker-fw/lock", {**image_tar.LABELS, "dev.clawker.project": "clawker"}),
+        "another name": ("clawker-agent/base", dict(image_tar.LABELS)),
     }
     architecture = engine.facts().architecture
     return {

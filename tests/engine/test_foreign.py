@@ -8,7 +8,7 @@ import pytest
 from docker import APIClient
 from docker.types import Mount
 
-from clawker_fw.stack import built, image_tar, labels
+from clawker_fw.stack import image_tar, labels
 from devkit.firewall import Firewall
 from devkit.peers import Peers
 
@@ -25,9 +25,9 @@ class Foreign:
     def __init__(self, docker: APIClient, peers: Peers, project: str) -> None:
         """Create them."""
         self._docker = docker
-        self.images = [self._load(part) for part in parts(built.LABELS)]
-        self.images.append(self._load(built.LABELS, "clawker-agent/base"))
-        self.images.append(self._load({**built.LABELS, labels.PROJECT: project}))
+        self.images = [self._load(part) for part in parts(image_tar.LABELS)]
+        self.images.append(self._load(image_tar.LABELS, "clawker-agent/base"))
+        self.images.append(self._load({**image_tar.LABELS, labels.PROJECT: project}))
         ours = labels.ownership_labels(project)
         self.volumes = [
             self._docker.create_volume(name=f"{project}-data{number}", labels=part)["Name"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.rules.own_page import PAGE
-from clawker_fw.stack.envoy import routes
+from clawker_fw.stack.envoy import http
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import PREFACE, http2, pseudo
 from devkit.envoy import Resolving, program
@@ -67,7 +67,7 @@ class _WithPage(Resolving):
     def bootstrap(self) -> dict[str, object]:
         """Return what it is started with, with the cluster of the page."""
         started = super().bootstrap()
-        leading = json.loads(json.dumps(routes.page_cluster()).replace(routes.PAGE_SOCKET, str(self.socket)))
+        leading = json.loads(json.dumps(http.page_cluster()).replace(http.PAGE_SOCKET, str(self.socket)))
         started["static_resources"]["clusters"].append(leading)
         return started
 

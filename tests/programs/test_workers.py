@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from clawker_fw.stack.envoy.bounds import Bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
@@ -28,7 +27,7 @@ RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
 class Sharing(Resolving):
     """A proxy with several workers, and small bounds."""
 
-    most = Bounds(heap=HEAP, connections=CONNECTIONS, open_files=0)
+    most = HEAP, CONNECTIONS
 
     def statistic(self, pattern: str) -> int:
         """Return the sum of the statistics whose names match."""

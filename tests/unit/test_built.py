@@ -1,61 +1,44 @@
 """Our images are identified by their form, not by labels alone."""
 
 import itertools
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from clawker_fw.engine.translate import is_own_volume
 from clawker_fw.model import EngineFacts
-from clawker_fw.stack import built, images, labels
+from clawker_fw.stack import images, labels
+from clawker_fw.stack.image_tar import LABELS, our_tags
 
-
-@pytest.fixture
-def form() -> built.Form:
-    """An image of ours as an engine shows it."""
-    image = images.lock_image(EngineFacts("1", "1.41", "amd64"))
-    layer = f"sha256:{image._layer[0]}"  # noqa: SLF001 - what an engine works out by itself
-    return built.Form(
-        image.ids[0], (image.reference,), built.LABELS, "amd64", "linux", "1970-01-01T00:00:00Z", (layer,)
-    )
+IMAGE = images.lock_image(EngineFacts("1", "1.41", "amd64"))
+SHOWN: dict[str, Any] = {
+    "tags": (IMAGE.reference,),
+    "found": LABELS,
+    "architecture": "amd64",
+    "layers": (f"sha256:{IMAGE._layer[0]}",),  # noqa: SLF001 - what an engine works out by itself
+}
 
 
 @pytest.mark.parametrize(
     "change",
     [
         *(
-            {"labels": dict(part)}
-            for size in range(len(built.LABELS))
-            for part in itertools.combinations(built.LABELS.items(), size)
+            {"found": dict(part)}
+            for size in range(len(LABELS))
+            for part in itertools.combinations(LABELS.items(), size)
         ),
-        {"labels": {**built.LABELS, "dev.clawker.project": "clawker"}},
-        {"references": ("clawker-fw/lock:1-000000000000",)},
-        {"references": ("example/lock:1",)},
+        {"found": {**LABELS, "dev.clawker.project": "clawker"}},
+        {"tags": ("clawker-fw/lock:1-000000000000",)},
+        {"tags": ("example/lock:1",)},
         {"architecture": "arm64"},
-        {"system": "windows"},
-        {"created": "2026-01-01T00:00:00Z"},
         {"layers": ("sha256:" + "1" * 64,)},
-        {"extras": ("Cmd",)},
+        {"layers": (*SHOWN["layers"], *SHOWN["layers"])},
     ],
 )
-def test_an_image_of_another_form_is_not_ours(change: dict[str, object], form: built.Form) -> None:
-    """Every part counts: labels (and no further ones), tag, platform, time, layers, settings."""
-    assert built.our_references(form) == form.references
-    assert built.our_references(replace(form, **change)) == ()  # type: ignore[arg-type]
-
-
-def test_what_an_engine_shows_for_a_plain_config_is_no_setting() -> None:
-    """Empty fields and those that an engine fills in don't count as settings; a command does."""
-    shown = {
-        "Hostname": "x",
-        "Env": None,
-        "Cmd": None,
-        "Labels": dict(built.LABELS),
-        "WorkingDir": "",
-        "Image": "y",
-    }
-    assert list(built.extras(shown)) == []
-    assert list(built.extras({**shown, "Cmd": ["sh"]})) == ["Cmd"]
+def test_an_image_of_another_form_is_not_ours(change: dict[str, Any]) -> None:
+    """Every part counts: labels (and no further ones), tag, platform, layers."""
+    assert our_tags(**SHOWN) == (IMAGE.reference,)
+    assert our_tags(**{**SHOWN, **change}) == ()
 
 
 VOLUME = {"Name": "a" * 64, "Driver": "local", "Options": None, "Labels": labels.ownership_labels("clawker")}

@@ -13,7 +13,7 @@ from clawker_fw.model import EngineFacts, Inside, Mount, Observed, Origin
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.stack.container import ORIGIN, origin_record
+from clawker_fw.stack.container import ORIGIN, state_record
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -76,7 +76,7 @@ def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> N
     """The same content is never refused, nor the same file; another file with other content is."""
     first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
-        memory.put_files(f"clawker-{sibling}", {ORIGIN: origin_record(first)})
+        memory.put_files(f"clawker-{sibling}", {ORIGIN: state_record(first)})
     observed = observe(memory, "clawker")
     elsewhere = Origin("/home/ci/clawker-fw.yaml", "0123456789ab", None, "one")
     records.require_same_origin(observed, elsewhere)

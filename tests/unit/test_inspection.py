@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, ROOT_LIFE, Root
+from clawker_fw.certificates.authority import ANNOUNCED, INTERMEDIATE_LIFE, MOST_NAMES, Issuer
 from clawker_fw.certificates.credentials import Authorities, Pair, Provided
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.certificates.x509 import mint_authority
+from clawker_fw.certificates.x509 import AUTHORITY_LIFE, mint_authority
 from clawker_fw.stack.envoy import signing
 
 NOW = 1_800_000_000.0
@@ -35,7 +35,7 @@ def live(provided: Provided) -> Authorities:
     return Authorities(provided.trust, provided.intermediates)
 
 
-def root_of(now: float = NOW, *, keyless: bool = False) -> Root:
+def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
     """Return a root that is made at a time."""
     pair = authority.mint_root("demo", now)
     return authority.read_root(replace(pair, key=b"") if keyless else pair)
@@ -73,7 +73,7 @@ def test_a_chain_fits_into_a_handshake() -> None:
 def test_a_root_can_be_trusted_for_ten_years() -> None:
     """It is an authority for one level of others, and has a name that no other root has."""
     found = x509.load_pem_x509_certificate(root_of().pair.certificate)
-    assert found.not_valid_after_utc - found.not_valid_before_utc == ROOT_LIFE + timedelta(hours=1)
+    assert found.not_valid_after_utc - found.not_valid_before_utc == AUTHORITY_LIFE + timedelta(hours=1)
     basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
     assert basic.critical
     assert basic.value == x509.BasicConstraints(ca=True, path_length=1)

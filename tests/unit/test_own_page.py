@@ -15,7 +15,7 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import parse_target
-from clawker_fw.stack.envoy import routes
+from clawker_fw.stack.envoy import http, messages
 from devkit.stacks import rule_set
 
 GO = Path(__file__).parents[2] / "go" / "internal"
@@ -76,7 +76,7 @@ def test_the_helper_uses_the_same_words() -> None:
     sentences = {written or words[name]: sentence for written, name, sentence in found}
     assert sentences == {each.value: each.sentence for each in Reason}
     header = re.search(r'agentHeader = "(.+)"', (GO / "page" / "server.go").read_text())
-    (host,) = (each for each in routes.table(Policy(RuleSet()))["virtual_hosts"] if each["name"] == routes.TO_PAGE)
+    (host,) = (each for each in http.table(Policy(RuleSet()))["virtual_hosts"] if each["name"] == messages.TO_PAGE)
     added = host["routes"][0]["request_headers_to_add"][0]
     assert header
     assert header[1].lower() == added["header"]["key"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.digests import digest_of
-from clawker_fw.stack.release import Release
+from clawker_fw.stack.release import Release, digest_of
 from devkit import stacks
 
 CHANGED = ["stack/coredns.py", "bin/fwctl-linux-arm64"]

@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.validity import certificates_in, fingerprints
+from clawker_fw.certificates.credentials import certificates_in, fingerprints
 from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.entrust import trust_for

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from clawker_fw.model import Desired, Observed, ShippedPreset, Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.container import recorded_origin
-from clawker_fw.stack.rule_record import recorded
+from clawker_fw.stack.policy import recorded
 
 
 @dataclass(frozen=True, slots=True)

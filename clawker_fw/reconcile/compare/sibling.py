@@ -25,7 +25,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels, versions
-from clawker_fw.stack.built import version_in
 from clawker_fw.stack.container import (
     ATTEMPT,
     COMMITTED,
@@ -44,6 +43,7 @@ from clawker_fw.stack.container import (
 )
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD
+from clawker_fw.stack.image_tar import version_in
 from clawker_fw.stack.resources import SIBLING, plain
 
 RESTARTS = "restarts"

@@ -4,10 +4,8 @@ A connection costs at most what its buffers hold, so there may be as many as the
 uses beyond that, configuration and libraries, has its own share.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
-from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.envoy.messages import Json, extension
 
 _KIBIBYTE = 1024
@@ -119,61 +117,40 @@ def unbounded() -> dict[str, Any]:
     return {"thresholds": [{**most, "max_retries": 0}]}
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What follows from the capacity of one container. `heap` is the memory in bytes that Envoy may use itself.
-
-    `connections` are those from agents at once, with our own.
-    """
-
-    heap: int
-    connections: int
-    open_files: int
-
-
-def bounds(capacity: Capacity) -> Bounds:
-    """Return the bounds of a container."""
-    connections = capacity.connections + OWN_CONNECTIONS
-    return Bounds(_heap(capacity.memory), connections, _open_files(connections, capacity.processors))
-
-
 def room(memory: int, processors: int) -> int:
     """Return for how many connections of agents there is room, which may be negative."""
-    by_memory = (_heap(memory) - _PROGRAM - processors * _WORKER) // A_CONNECTION
-    by_files = (_MOST_FILES - _open_files(0, processors)) // _FILES_OF_A_CONNECTION
-    return min(by_memory, by_files) - OWN_CONNECTIONS
+    by_memory = (heap(memory) - _PROGRAM - processors * _WORKER) // A_CONNECTION - OWN_CONNECTIONS
+    by_files = (_MOST_FILES - open_files(0, processors)) // _FILES_OF_A_CONNECTION
+    return min(by_memory, by_files)
 
 
-def _heap(memory: int) -> int:
+def heap(memory: int) -> int:
     """Return the heap that Envoy may use: the kernel counts its program, stacks and socket buffers as well."""
     return memory * 85 // 100
 
 
-def _open_files(connections: int, processors: int) -> int:
+def open_files(connections: int, processors: int) -> int:
     """Return the limit of open files. Each worker has a socket of its own for each port of each address."""
-    return _FILES_OF_A_CONNECTION * connections + processors * _FILES_OF_A_WORKER
+    return _FILES_OF_A_CONNECTION * (connections + OWN_CONNECTIONS) + processors * _FILES_OF_A_WORKER
 
 
-def overload_manager(bounds: Bounds) -> Json:
+def overload_manager(heap: int, connections: int) -> Json:
     """Return the bootstrap's overload manager: at first nobody notices, at last the newest is refused.
 
-    All workers together may use what is in `bounds`. It goes by the heap that is really used, and is the last line
-    of defence, behind the bounds for each connection. Source: Envoy's "Configuring Envoy as an edge proxy" and
-    "Overload manager".
+    All workers together may use so many bytes of heap, for so many connections. It goes by the heap that is really
+    used, and is the last line of defence, behind the bounds for each connection. Source: Envoy's "Configuring
+    Envoy as an edge proxy" and "Overload manager".
     """
+    kind, reset = "resource_monitors", {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
     return {
         "refresh_interval": "0.1s",
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
         "resource_monitors": [
+            extension(f"{kind}.fixed_heap.v3.FixedHeapConfig", _HEAP_MONITOR, max_heap_size_bytes=heap),
             extension(
-                "resource_monitors.fixed_heap.v3.FixedHeapConfig",
-                _HEAP_MONITOR,
-                max_heap_size_bytes=bounds.heap,
-            ),
-            extension(
-                "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                "envoy.resource_monitors.global_downstream_max_connections",
-                max_active_downstream_connections=bounds.connections,
+                f"{kind}.downstream_connections.v3.DownstreamConnectionsConfig",
+                f"envoy.{kind}.global_downstream_max_connections",
+                max_active_downstream_connections=connections,
             ),
         ],
         "actions": [
@@ -181,10 +158,7 @@ def overload_manager(bounds: Bounds) -> Json:
             for name, trigger in (
                 ("shrink_heap", {"threshold": {"value": 0.8}}),
                 ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
-                (
-                    "reset_high_memory_stream",
-                    {"scaled": {"scaling_threshold": 0.85, "saturation_threshold": 0.95}},
-                ),
+                ("reset_high_memory_stream", {"scaled": reset}),
                 ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
                 ("reject_incoming_connections", {"threshold": {"value": 0.95}}),
             )

@@ -64,10 +64,9 @@ def of_rules(
 ) -> Chains:
     """Return the chains, with the name of that of each rule.
 
-    Alone in its chain, a removed rule takes the chain with it. A shared chain is named after what shares it: it
-    gets another name, and only the connections of those who shared it are drained. So does the chain of a rule
-    that has another exception: what is denied now may be among its connections. All rules for which TLS is looked
-    into have one chain, which knows requests. One rule more or less moves at most one other.
+    A shared chain is named after what shares it: with another name, only the connections of those who shared it
+    are drained. So is the chain of a rule that has another exception: what is denied now may be among its
+    connections. All rules for which TLS is looked into have one chain, which knows requests.
     """
     allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
     rules = {str(each): rule for each, rule in allowing.items() if not rule.paths}
@@ -134,13 +133,11 @@ def select(chosen: Chains, name: Json) -> Json:
     for pattern, rule in chosen.patterns.items():
         chain = DENIED if rule.denies else chosen.names[rule.destination]
         domains.setdefault(chain, []).append(pattern)
-    matcher = typed(
-        "names",
-        "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher",
-        domain_matchers=[
-            {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
-        ],
-    )
+    matchers = [
+        {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
+    ]
+    kind = "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher"
+    matcher = typed("names", kind, domain_matchers=matchers)
     return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
 
 
@@ -174,12 +171,5 @@ def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[
 
 def ending(name: str) -> Json:
     """Return a chain that ends a connection at once, with an alert. Its name tells the record why."""
-    return {
-        "name": name,
-        "filters": [
-            extension(
-                "filters.network.direct_response.v3.Config",
-                response={"inline_bytes": b64encode(_ACCESS_DENIED).decode()},
-            ),
-        ],
-    }
+    response = {"inline_bytes": b64encode(_ACCESS_DENIED).decode()}
+    return {"name": name, "filters": [extension("filters.network.direct_response.v3.Config", response=response)]}

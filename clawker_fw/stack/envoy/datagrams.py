@@ -4,28 +4,17 @@ Envoy calls what passes between two ports of an agent and a host a session. It e
 listener is removed, and no other does (measured). So a cluster's name says everything about the rule that matters,
 and a changed rule has another cluster.
 
-A name is looked up all the time, not only when it is used: of all kinds of clusters with a name, only this one
-forwards datagrams. Where a name has no address there would be no session, and no record of what was sent. So its
-cluster is one of two that stand for each other: the name's, and one that leads nowhere and counts as unhealthy.
-Envoy looks for a better host at each datagram of a session whose host is unhealthy, so none stays there.
+Where a name has no address there would be no session, and no record of what was sent. So its cluster is one of two
+that stand for each other: the name's, and one that leads nowhere and counts as unhealthy. Envoy looks for a better
+host at each datagram of a session whose host is unhealthy, so none stays there.
 """
 
 from collections.abc import Iterator
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, refusals, usage
-from clawker_fw.stack.envoy.messages import (
-    TYPES,
-    Json,
-    duration,
-    endpoint,
-    extension,
-    listener,
-    socket,
-    source,
-    typed,
-)
+from clawker_fw.stack.envoy import bounds, messages, refusals, usage
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving, looked_up
 
 _STATISTICS = "udp"
@@ -38,8 +27,8 @@ def clusters(serving: Serving) -> Iterator[Json]:
         cluster = _cluster(name, port, rule)
         told = {"alt_stat_name": name} if serving.reporting else {}  # the record of a session has it as the name
         room = {"circuit_breakers": {"thresholds": [{"max_connections": bounds.UNBOUNDED}]}}
-        host = socket(rule.leads_to(name, str(addresses.machine)), port)
-        bound = source(str(addresses.exempt if rule.allow_private else addresses.guarded))
+        host = messages.socket(rule.leads_to(name, str(addresses.machine)), port)
+        bound = messages.source(str(addresses.exempt if rule.allow_private else addresses.guarded))
         if rule.host:
             yield {**_leading(cluster, host), **told, "type": "STATIC", **bound, **room}
             continue
@@ -51,8 +40,8 @@ def clusters(serving: Serving) -> Iterator[Json]:
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
         yield {"@type": _CLUSTER, "name": cluster, **told, **first, **room}
     if names:
-        nobody = socket(*refusals.NOWHERE)
-        alone = source("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
+        nobody = messages.socket(*refusals.NOWHERE)
+        alone = messages.source("127.0.0.1")  # a socket that is not connected takes what anybody sends to it
         yield {**_leading(_NOWHERE, nobody, health_status="UNHEALTHY"), "type": "STATIC", **alone}
 
 
@@ -61,14 +50,14 @@ _NOWHERE, _HOST = "udp nowhere", " host"
 
 
 def _leading(cluster: str, host: Json, **state: str) -> Json:
-    return {"@type": _CLUSTER, "name": cluster, **endpoint(cluster, host, **state)}
+    return {"@type": _CLUSTER, "name": cluster, **messages.endpoint(cluster, host, **state)}
 
 
 def listeners(serving: Serving) -> Iterator[Json]:
     """Yield the listeners."""
     for name, port, rule in _forwarded(serving.policy):
         place = {"protocol": "UDP", "address": str(serving.addresses.virtual[name]), "port_value": port}
-        yield listener(
+        yield messages.listener(
             f"udp {name}:{port}",
             _STATISTICS,
             traffic_direction="INBOUND",
@@ -78,8 +67,7 @@ def listeners(serving: Serving) -> Iterator[Json]:
         )
 
 
-_SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}
-"""Numbers of 64 bits are text in canonical JSON."""
+_SOCKET = {"max_rx_datagram_size": str(bounds.DATAGRAM)}  # numbers of 64 bits are text in canonical JSON
 
 
 def _proxy(serving: Serving, name: str, cluster: str) -> Json:
@@ -90,10 +78,10 @@ def _proxy(serving: Serving, name: str, cluster: str) -> Json:
         f"{kind}.UdpProxyConfig",
         stat_prefix=_STATISTICS,
         matcher={"on_no_match": {"action": route}},
-        idle_timeout=duration(min(serving.idle, bounds.SESSION_SECONDS)),
+        idle_timeout=messages.duration(min(serving.idle, bounds.SESSION_SECONDS)),
         upstream_socket_config=_SOCKET,
         access_log=[*refusals.of_datagrams(name, serving.reporting), usage.of_datagrams(name)],
-        access_log_options={"access_log_flush_interval": duration(refusals.SESSION_TOLD_AFTER)},
+        access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_TOLD_AFTER)},
     )
 
 

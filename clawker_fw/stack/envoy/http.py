@@ -1,37 +1,38 @@
 """The way of plain HTTP: a request is judged by its Host (RFC 9110, section 7.2), then forwarded by its rule.
 
-The connection manager knows requests, and its routes decide on them. A route can be removed, but requests under
-way keep theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy,
-which has a filter chain for each rule, as there is one for each TLS rule: a removed rule ends what goes through
-its chain.
+The routes of the connection manager decide on requests. A route can be removed, but requests under way keep
+theirs: a tunnel, a long download. So requests are forwarded through an internal listener of Envoy, which has a
+filter chain for each rule: a removed rule ends what goes through its chain.
 
 A connection through the internal listener carries its destination as filter state, from the first request for
 which it was opened. It is used again only for requests of the same agent with the same destination.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
-from clawker_fw.rules.own_page import PAGE
+from clawker_fw.rules.own_page import PAGE, PAGE_PORT
+from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, messages, refusals, routes
-from clawker_fw.stack.envoy.messages import (
-    ASKED,
-    HOST,
-    HOST_NAME,
-    PORT,
-    REQUEST,
-    THROUGH_RULES,
-    Json,
-    cel_formatter,
-    config_source,
-    duration,
-    endpoint,
-    extension,
-    http_options,
-    passed_on,
-)
+from clawker_fw.stack.envoy import bounds, chains, messages, refusals
+from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUEST, THROUGH_RULES, Json, extension
 from clawker_fw.stack.envoy.telemetry import Serving
+
+TABLE, PATH = "http", "rds/routes.json"
+"""The one table of routes, for every port. Each file that Envoy watches takes an inotify instance, and a user has
+128 of them (inotify(7))."""
+
+_HEADERS_REMOVED = (
+    "x-envoy-external-address",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+)
+"""Headers that a proxy adds and an agent could forge. Origins should not see them."""
+
+PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 CHAIN = "http"
 """The filter chain for what is not TLS, on each port."""
@@ -39,17 +40,13 @@ CHAIN = "http"
 _REUSE = "clawker_fw.reuse"
 """The filter state by which connections are told apart, besides the host: by the agent's address among others.
 
-So no agent's request waits for another agent, or passes for one with a host that knows its clients by their
-connections.
+So no agent's request passes for another agent's with a host that knows its clients by their connections.
 
 Envoy compares 64-bit hashes that anybody can compute (xxHash), and with a subtree rule an agent chooses names.
 The hash of a name with the agent and port before it is independent of the hash of the name: an agent would need a
 name for which both collide with those of another one. (Envoy hashes the two in any order, so a host can have two
 sets of connections.)
 """
-
-_AGENT = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"
-"""The address of an agent that no header changes."""
 
 _WHERE = "over http on port %DOWNSTREAM_LOCAL_PORT%"
 
@@ -63,10 +60,7 @@ LATER = 5
 
 def bootstrap_extension() -> Json:
     """Return what makes internal listeners work."""
-    return extension(
-        "bootstrap.internal_listener.v3.InternalListener",
-        buffer_size_kb=bounds.PIPE // 1024,
-    )
+    return extension("bootstrap.internal_listener.v3.InternalListener", buffer_size_kb=bounds.PIPE // 1024)
 
 
 def cluster() -> Json:
@@ -75,10 +69,11 @@ def cluster() -> Json:
     return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
 
 
-def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Json:
+def leading_to(listener: str, name: str, spoken: Json, seconds: int = 10, **options: object) -> Json:
     """Return a cluster that leads to an internal listener.
 
-    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP.
+    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP. To connect may take
+    so many `seconds`.
     """
     address = {"envoy_internal_address": {"server_listener_name": listener}}
     common = {
@@ -88,14 +83,13 @@ def leading_to(listener: str, name: str, spoken: Json, **options: object) -> Jso
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "10s",
+        "connect_timeout": f"{seconds}s",
         "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        **endpoint(name, address),
+        **messages.endpoint(name, address),
         "transport_socket": extension(
-            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-            transport_socket=spoken,
+            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport", transport_socket=spoken
         ),
-        **http_options(**options, common_http_protocol_options=common),
+        **messages.http_options(**options, common_http_protocol_options=common),
         "circuit_breakers": bounds.unbounded(),
     }
 
@@ -109,20 +103,11 @@ def listener(serving: Serving) -> list[Json]:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
-    return [
-        internal_listener(
-            THROUGH_RULES,
-            chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name),
-            [
-                chain
-                for port, chosen in used.items()
-                for chain in chains.forwarding(
-                    chosen, f"http-{port}", serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
-                )
-            ],
-            refusals.to_nowhere(serving.reporting),
-        )
-    ]
+    matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
+    how = serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    every = (chains.forwarding(chosen, f"http-{port}", *how) for port, chosen in used.items())
+    log = refusals.to_nowhere(serving.reporting)
+    return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
 
 
 def internal_listener(name: str, matcher: Json, filter_chains: Sequence[Json], access_log: Sequence[Json]) -> Json:
@@ -145,7 +130,7 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
     agent can set the headers that steer Envoy.
     """
     return {
-        "rds": {"route_config_name": routes_name, "config_source": config_source(routes_path)},
+        "rds": {"route_config_name": routes_name, "config_source": messages.config_source(routes_path)},
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
         "use_remote_address": True,
@@ -153,8 +138,8 @@ def common(routes_name: str, routes_path: str, idle: float) -> Json:
         "skip_xff_append": True,
         "generate_request_id": False,
         "server_header_transformation": "PASS_THROUGH",
-        "stream_idle_timeout": duration(idle),
-        "common_http_protocol_options": {"idle_timeout": duration(idle)},
+        "stream_idle_timeout": messages.duration(idle),
+        "common_http_protocol_options": {"idle_timeout": messages.duration(idle)},
         "request_headers_timeout": f"{bounds.HELLO_SECONDS}s",
         "max_request_headers_kb": bounds.HEADERS_KIBIBYTES,
         "http2_protocol_options": {
@@ -173,33 +158,29 @@ def connection_manager(serving: Serving) -> Json:
     """
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(routes.NAME, routes.PATH, serving.idle),
-        stat_prefix=routes.NAME,
+        **common(TABLE, PATH, serving.idle),
+        stat_prefix=TABLE,
         http_filters=[
             _host_names_only(),
             # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
             remembering("%CEL(request.headers[':authority'].lowerAscii())%", "%DOWNSTREAM_LOCAL_PORT%"),
             router(),
         ],
-        local_reply_config={
-            "mappers": [
-                answering(refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"),
-                answering(refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"),
-                answering(
-                    refusals.cel(refusals.BAD_NAME),
-                    f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n",
-                ),
-                answering(refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"),
-                answering(refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"),
-                answering(
-                    refusals.of_flags("UC", "UF"),
-                    f"no answer from this host {_WHERE}: its name has no address, or one that the rule may not "
-                    f"reach, or the host refused or ended the connection\n{MORE}",
-                ),
-            ],
-        },
+        local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers()]},
         access_log=refusals.of_http(serving),
     )
+
+
+def _answers() -> Iterator[tuple[Json, str]]:
+    yield refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
+    yield refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
+    yield refusals.cel(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
+    yield refusals.of_details(refusals.BY_ROUTE), f"{Reason.NO_RULE.sentence} {_WHERE}\n{MORE}"
+    yield refusals.of_status(403), f"{Reason.BAD_REQUEST.sentence}\n"
+    why = (
+        "its name has no address, or one that the rule may not reach, or the host refused or ended the connection"
+    )
+    yield refusals.of_flags("UC", "UF"), f"no answer from this host {_WHERE}: {why}\n{MORE}"
 
 
 def answering(filter_: Json, sentence: str, **fields: int) -> Json:
@@ -222,13 +203,18 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     is an agent's choice.
     """
     hashed = "envoy.hashable_string"
+    agent = "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"  # which no header changes
     return extension(
         "filters.http.set_filter_state.v3.Config",
         on_request_headers=[
-            passed_on(HOST, host, cel_formatter(), factory_key=hashed),
-            passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
-            passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
-            passed_on(_REUSE, f"{_AGENT} {rule} %FILTER_STATE({HOST}:PLAIN)%", factory_key=hashed),
+            messages.passed_on(HOST, host, messages.cel_formatter(), factory_key=hashed),
+            messages.passed_on(ASKED, f"%FILTER_STATE({HOST}:PLAIN)%", factory_key="envoy.string"),
+            messages.passed_on(REQUEST, "%UNIQUE_ID%", factory_key="envoy.string"),
+            messages.passed_on(
+                _REUSE,
+                f"{agent} {rule} %FILTER_STATE({HOST}:PLAIN)%",
+                factory_key=hashed,
+            ),
             *more,
         ],
     )
@@ -236,17 +222,93 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
 
 def router() -> Json:
     """Return the filter that forwards requests."""
-    return extension(
-        "filters.http.router.v3.Router",
-        dynamic_stats=False,
-        suppress_envoy_headers=True,
-    )
+    return extension("filters.http.router.v3.Router", dynamic_stats=False, suppress_envoy_headers=True)
 
 
 def _host_names_only() -> Json:
-    """Return the filter that refuses every Host that is no host name, whatever the routes say."""
+    # Whatever the routes say.
     other = [
         {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": regex}}, "invert_match": True}}
         for regex in HOST_NAME
     ]
     return judging("no-host-name", permissions=[{"or_rules": {"rules": other}}], deny=True)
+
+
+def table(policy: Policy) -> Json:
+    """Return the route table. Names on which the same ports are allowed and denied share a virtual host.
+
+    Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
+    parent domains allow on further ports.
+    """
+    hosts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    for pattern, scope in policy.scopes.items():
+        if pattern != PAGE and any(protocol is Protocol.HTTP for protocol, _ in scope.own):
+            denied = {key: rule for key, rule in scope.own.items() if rule.denies}
+            hosts.setdefault((_ports(scope.allowed), _ports(denied)), []).append(pattern)
+    known = [
+        {
+            "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
+            "domains": sorted(domains),
+            "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
+        }
+        for (allowed, denied), domains in sorted(hosts.items())
+    ]
+    return {
+        "@type": f"{messages.TYPES}.config.route.v3.RouteConfiguration",
+        "name": TABLE,
+        "virtual_hosts": [
+            *known,
+            {"name": messages.TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
+            {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
+        ],
+        "request_headers_to_remove": list(_HEADERS_REMOVED),
+    }
+
+
+def _ports(keys: Iterable[Key]) -> tuple[int, ...]:
+    return tuple(sorted(port for protocol, port in keys if protocol is Protocol.HTTP))
+
+
+def _on(port: int) -> Json:
+    return {"prefix": "/", "filter_state": [{"key": PORT, "string_match": {"exact": str(port)}}]}
+
+
+def _forward(port: int) -> Json:
+    # Matching has stripped the port from the Host header. It is added again for the origin.
+    host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
+    return {"match": _on(port), "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host}}
+
+
+def _deny(port: int) -> Json:
+    return {"name": messages.DENIED_HTTP, "match": _on(port), "direct_response": {"status": 403}}
+
+
+def _page() -> Json:
+    """Return the route of the page. What the agent has sent under the header's name is replaced."""
+    agent = {"key": "x-clawker-fw-agent", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+    return {
+        "name": messages.TO_PAGE,
+        "match": _on(PAGE_PORT),
+        "route": {"cluster": messages.TO_PAGE, "timeout": "5s"},
+        "request_headers_to_add": [{"header": agent, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def page_cluster() -> Json:
+    """Return the cluster of the bootstrap that leads to the recorder.
+
+    Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
+    answers an agent only so often.
+    """
+    return {
+        "name": messages.TO_PAGE,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": bounds.BUFFER,
+        **messages.endpoint(messages.TO_PAGE, {"pipe": {"path": PAGE_SOCKET}}),
+        "circuit_breakers": bounds.unbounded(),
+    }
+
+
+def _refuse() -> Json:
+    return {"match": {"prefix": "/"}, "direct_response": {"status": 403}}

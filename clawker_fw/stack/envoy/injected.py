@@ -10,14 +10,12 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 PREFIX = "secret:"
 """The names of secrets begin with it, for Envoy and the signer. No server name has a colon."""
 
-FILTER, _TOLD = "inject", "told"
+FILTER = "inject"
 METADATA = "fw.secret"
 """What a route has that injects: the name of the secret, under `name`."""
 
 MISSING = "failed_to_inject_credential"
 """What Envoy says of a request for which there is no secret (`%RESPONSE_CODE_DETAILS%`)."""
-NOT_ACCEPTED = "secret_not_accepted"
-"""What it says where a host has answered 401 to git, which would ask for a password then."""
 
 _WAIT = "0.050s"
 """How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
@@ -31,65 +29,25 @@ def cluster_filters() -> list[Json]:
     ]
 
 
-def connection_filters() -> list[Json]:
-    """Return the filters of a connection manager, before the router."""
-    return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]
-
-
-def of_route(injection: Injection, header: str, *, git: bool) -> Json:
-    """Return the fields of a route that puts a secret into what it forwards.
-
-    git asks for a password when a host answers 401, so it is told in words that the secret was not accepted.
-    """
-    generic = extension(
-        "http.injected_credentials.generic.v3.Generic",
-        "generic",
-        header=header,
-        credential={
-            "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
-            "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
-        },
-    )
-    injector = extension(
-        "filters.http.credential_injector.v3.CredentialInjector",
-        "credential",
-        **({} if injection.keep_own else {"overwrite": True}),
-        credential=generic,
-    )
-    action = extension(
-        "filters.http.composite.v3.ExecuteFilterAction",
-        FILTER,
-        filter_chain={"typed_config": [injector]},
-    )
+def of_route(injection: Injection, header: str) -> Json:
+    """Return the fields of a route that puts a secret into what it forwards."""
+    credential = {
+        "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
+        "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
+    }
+    kind = "http.injected_credentials.generic.v3.Generic"
+    injected: Json = {"credential": extension(kind, "generic", header=header, credential=credential)}
+    injected |= {} if injection.keep_own else {"overwrite": True}
+    injector = extension("filters.http.credential_injector.v3.CredentialInjector", "credential", **injected)
+    chain = {"typed_config": [injector]}
+    action = extension("filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain=chain)
     per_route = {
         "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",
         "matcher": {"on_no_match": {"action": action}},
     }
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
+        "typed_per_filter_config": {FILTER: per_route},
         # The router removes the agent's own before the cluster adds the other one.
         **({} if injection.keep_own else {"request_headers_to_remove": [header]}),
-    }
-
-
-def _told(secret: str) -> Json:
-    status = {
-        "name": "status",
-        "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
-    }
-    answer = extension(
-        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-        _TOLD,
-        status_code=502,
-        response_code_details=NOT_ACCEPTED,
-        body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},
-    )
-    matcher = {
-        "predicate": {"single_predicate": {"input": status, "value_match": {"exact": "401"}}},
-        "on_match": {"action": answer},
-    }
-    return {
-        "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
-        "custom_response_matcher": {"matcher_list": {"matchers": [matcher]}},
     }

@@ -1,38 +1,26 @@
 """Envoy's listeners: one a port, with one filter chain a TLS rule and one chain for plain HTTP.
 
-Built as values and serialised, never templated. The layout keeps an update from cutting what it does not concern
-(measured; docs/how-it-works.md): a port added or removed is a listener added or removed, a rule added or removed
-is a filter chain, and the matcher may change freely. Field names are those of the Envoy v3 API reference.
+The layout keeps an update from cutting what it does not concern (measured; docs/how-it-works.md): a port added or
+removed is a listener added or removed, a rule is a filter chain, and the matcher may change freely.
 
 Listeners at virtual addresses stand for one name each, whatever an agent sends. A rule for tcp or ssh has
-listeners of its own, bound to its name's address. So its removal ends its connections and no others, and two hosts
-are never mistaken for each other. Each of its ports has one, because Envoy replaces a listener whose ports change,
-and ends its connections; unless there are many, each of which takes 0.1 MB. For https and http rules of the name
-there is a listener a port, which knows this name alone. Those for UDP are in `datagrams`.
+listeners of its own. So its removal ends its connections and no others, and two hosts are never mistaken for each
+other. Each of its ports has one, because Envoy replaces a listener whose ports change, and ends its connections;
+unless there are many, each of which takes 0.1 MB. Those for UDP are in `datagrams`.
 """
 
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
-from clawker_fw.rules.policy import Allowed
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.stack.envoy import bounds, chains, http, lookups, refusals, tls_interception
-from clawker_fw.stack.envoy.messages import (
-    HOST,
-    HOST_NAME,
-    PORT,
-    SOURCE,
-    Json,
-    extension,
-    listener,
-    passed_on,
-    socket,
-    state,
-)
+from clawker_fw.stack.envoy import bounds, chains, http, lookups, messages, refusals, tls_interception
+from clawker_fw.stack.envoy.messages import HOST, HOST_NAME, PORT, SOURCE, Json, extension
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 from clawker_fw.stack.envoy.tls_interception import SERVER_NAME
 
 _OPAQUE = "tcp"
+
+_INSPECTOR = "filters.listener.tls_inspector.v3.TlsInspector"
 
 MOST_APART = 256
 """Ports of all rules for tcp and ssh together that have a listener each. If there are more, each rule has one."""
@@ -58,7 +46,9 @@ def virtual(serving: Serving) -> Iterator[Json]:
     served = serving.policy.allowed_at(serving.addresses.virtual)
     apart = sum(each is Protocol.TCP for allowed in served.values() for each, _ in allowed) <= MOST_APART
     for name, allowed in served.items():
-        for rule, ports in _opaque(allowed).items():
+        opaque = {port: rule for (transport, port), rule in allowed.items() if transport is Protocol.TCP}
+        for rule in dict.fromkeys(opaque.values()):
+            ports = [port for port, each in opaque.items() if each == rule]
             for together in [[port] for port in ports] if apart else [ports]:
                 yield _forwarding(serving, name, rule, together)
         for port in sorted({port for transport, port in allowed if not transport.opaque}):
@@ -69,8 +59,8 @@ def virtual(serving: Serving) -> Iterator[Json]:
 
 def _from_agents(name: str, statistics: str, address: IPv4Address, ports: Sequence[int], **fields: object) -> Json:
     """Return a listener that agents connect to. A draining Envoy stops these, and none that they lead to."""
-    first, *others = ({"address": socket(str(address), port)} for port in ports)
-    return listener(
+    first, *others = ({"address": messages.socket(str(address), port)} for port in ports)
+    return messages.listener(
         name,
         statistics,
         traffic_direction="INBOUND",
@@ -90,10 +80,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         [port],
         listener_filters_timeout=f"{bounds.HELLO_SECONDS}s",
         access_log=refusals.of_listener(serving),
-        listener_filters=[
-            extension("filters.listener.tls_inspector.v3.TlsInspector"),
-            _noted(port, serving.reporting),
-        ],
+        listener_filters=[extension(_INSPECTOR), _noted(port, serving.reporting)],
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
@@ -106,13 +93,12 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
 
 
 def _noted(port: int, reporting: Reporting | None) -> Json:
-    """Return the filter that notes who has connected, and to which port."""
-    client = passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
+    client = messages.passed_on(CLIENT, "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", factory_key="envoy.string")
     return extension(
         "filters.listener.set_filter_state.v3.Config",
         on_accept=[
-            passed_on(PORT, str(port)),
-            passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
+            messages.passed_on(PORT, str(port)),
+            messages.passed_on(SOURCE, "%DOWNSTREAM_REMOTE_ADDRESS%", factory_key="envoy.string"),
             lookups.share(),
             *([client] if reporting else []),
         ],
@@ -133,22 +119,13 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
     return chains.exactly(chains.matching_input("TransportProtocolInput"), by_protocol)
 
 
-def _opaque(allowed: Allowed) -> dict[Rule, list[int]]:
-    """Return the ports of each rule that is forwarded as it is: those that no other rule denies."""
-    found: dict[Rule, list[int]] = {}
-    for (transport, port), rule in allowed.items():
-        if transport is Protocol.TCP:
-            found.setdefault(rule, []).append(port)
-    return found
-
-
 def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Json:
     noted = extension(
         "filters.network.set_filter_state.v3.Config",
         on_new_connection=[
-            state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
-            state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
-            *([state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
+            messages.state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
+            messages.state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+            *([messages.state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
         ],
     )
     forwarded = lookups.forwarding(rule, _OPAQUE, serving.idle, name, opaque=True)

@@ -16,22 +16,8 @@ from collections.abc import Iterator
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, usage
-from clawker_fw.stack.envoy.messages import (
-    HOST,
-    SHARE,
-    TYPES,
-    Json,
-    cel_formatter,
-    duration,
-    endpoint,
-    extension,
-    passed_on,
-    socket,
-    source,
-    state,
-    typed,
-)
+from clawker_fw.stack.envoy import bounds, messages, usage
+from clawker_fw.stack.envoy.messages import HOST, SHARE, TYPES, Json, extension, typed
 from clawker_fw.stack.resources import Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
@@ -66,7 +52,7 @@ def share() -> Json:
     """
     address = "source.address.split(':')[0]"
     last = f"*%CEL({address}.split('')[size({address}) - 1])%"
-    return passed_on(SHARE, last, cel_formatter(), factory_key="envoy.string")
+    return messages.passed_on(SHARE, last, messages.cel_formatter(), factory_key="envoy.string")
 
 
 def kind(rule: Rule) -> str:
@@ -83,7 +69,7 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
     cache = BELOW if rule.destination.subtree else NAMED
     in_a_share = extension(
         "filters.network.set_filter_state.v3.Config",
-        on_new_connection=[state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
+        on_new_connection=[messages.state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
     )
     looked_up = extension(
         "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=_cache(cache)
@@ -92,10 +78,10 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
         cluster=f"{kind(rule)} {cache}",
-        idle_timeout=duration(idle),
+        idle_timeout=messages.duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [*([in_a_share] if rule.destination.subtree else []), looked_up, forwarded]
+    return [in_a_share, looked_up, forwarded] if rule.destination.subtree else [looked_up, forwarded]
 
 
 def clusters(guarded: str, exempt: str) -> Iterator[Json]:
@@ -104,16 +90,15 @@ def clusters(guarded: str, exempt: str) -> Iterator[Json]:
     The routing table of that address decides what can be reached, whichever of a name's addresses is tried: from
     the `exempt` one also private ones. So do those for UDP, one for each name and port (`datagrams`).
     """
+    kind_of_cluster = "clusters.dynamic_forward_proxy.v3.ClusterConfig"
     for cache, (kind_, address) in itertools.product((NAMED, BELOW), zip(_KINDS, (guarded, exempt), strict=True)):
         yield {
             "name": f"{kind_} {cache}",
             "lb_policy": "CLUSTER_PROVIDED",
             "connect_timeout": "10s",
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "cluster_type": extension(
-                "clusters.dynamic_forward_proxy.v3.ClusterConfig", dns_cache_config=_cache(cache)
-            ),
-            **source(address),
+            "cluster_type": extension(kind_of_cluster, dns_cache_config=_cache(cache)),
+            **messages.source(address),
             "circuit_breakers": bounds.unbounded(),
         }
 
@@ -141,7 +126,7 @@ def resolver() -> Json:
     return typed(
         "envoy.network.dns_resolver.cares",
         f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        resolvers=[socket(FORWARDER, DNS_PORT)],
+        resolvers=[messages.socket(FORWARDER, DNS_PORT)],
         dns_resolver_options={"no_default_search_domain": True},
         # A cache waits for 5 s in all, and the forwarder answers by then. c-ares asks again after 1 s, but after
         # 250 ms once answers have been quick, and each time it waits about twice as long: with fewer tries, it
@@ -167,7 +152,7 @@ def proof() -> Json:
             dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
         ),
         "wait_for_warm_on_init": False,
-        **endpoint(_LOOKING_UP, socket(_LOOKED_UP_AGAIN, DNS_PORT)),
+        **messages.endpoint(_LOOKING_UP, messages.socket(_LOOKED_UP_AGAIN, DNS_PORT)),
     }
 
 

@@ -28,6 +28,15 @@ was opened."""
 THROUGH_RULES = "http-rules"
 """The internal listener that HTTP requests go through, and the cluster that leads to it."""
 
+DENIED_HTTP = "denied"
+"""The route for what a rule denies within what another one allows."""
+
+TO_PAGE = "page"
+"""The route of the page on which an agent reads what was refused to it, and the cluster that leads there.
+
+Envoy says whose request it is. The recorder beside it answers (go/internal/page).
+"""
+
 THROUGH_PATHS = "https-rules"
 """The same for requests in TLS that is looked into."""
 
@@ -81,6 +90,13 @@ def http_options(**options: object) -> Json:
     """Return what has a cluster speak HTTP with these options."""
     kind = "extensions.upstreams.http.v3.HttpProtocolOptions"
     return {"typed_extension_protocol_options": {f"envoy.{kind}": {"@type": f"{TYPES}.{kind}", **options}}}
+
+
+def share(key: str, per_million: int) -> Json:
+    """Return the access log filter that lets a share pass. The runtime can set its numerator, but no fraction."""
+    share = {"numerator": per_million, "denominator": "MILLION"}
+    fields = {"runtime_key": key, "percent_sampled": share, "use_independent_randomness": True}
+    return {"runtime_filter": fields}
 
 
 def stdout(**log_format: object) -> Json:

@@ -11,12 +11,11 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, routes, usage
+from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
-"""Octets of a name or a path that are written down, and of a method."""
 
 BUCKETS_FILE = "boot/refusals/buckets.json"
 """A folder of its own: Envoy reads all files of a folder again when one of them is renamed."""
@@ -53,7 +52,7 @@ _PASSED = {"method": "clawker_fw.method", "path": "clawker_fw.path", "rule": ROU
 
 
 def passed() -> list[Json]:
-    """Return these filter states, for the filter that sets them."""
+    """Return these filter states."""
     said = {**_HTTP, "rule": "%ROUTE_NAME%"}
     return [passed_on(key, said[name], factory_key="envoy.string") for name, key in _PASSED.items()]
 
@@ -66,10 +65,10 @@ _DETAILS = "response.code_details"
 BAD_NAME = f"has({_DETAILS}) && {_DETAILS}.startsWith('rbac')"
 """Of a request whose Host is no host name."""
 
-DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.DENIED}'"
+DENIED_ROUTE = f"has(xds.route_name) && xds.route_name == '{messages.DENIED_HTTP}'"
 """Of a request that a rule denies within what another one allows."""
 
-PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{routes.TO_PAGE}'"
+PAGE_ROUTE = f"has(xds.route_name) && xds.route_name == '{messages.TO_PAGE}'"
 _FAILURE = "upstream.transport_failure_reason"  # with spaces, where the log has underscores
 _TOO_MUCH = ("too_large", "overflow", "overload")
 _BEFORE_RESPONSE, _NOT_CONNECTED = "upstream_reset_before_response_started{", "remote_connection_failure"
@@ -136,7 +135,7 @@ _FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
 
 
 def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
-    """Return whether it is CoreDNS that checks whether agents are refused. An agent may use its name as well."""
+    """Whether CoreDNS checks that agents are refused. An agent may use its name as well."""
     from_one = " || ".join(f"source.address.startsWith('{each}:')" for each in checkers) or "false"
     return f"({name} == '{container.REFUSED_NAME}' && ({from_one}))"
 
@@ -144,17 +143,15 @@ def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
 def of_listener(serving: Serving) -> list[Json]:
     """Return the access log of a listener: connections that lead nowhere, because of us or because of where to."""
     own_check = _is_own_check(_SERVER_NAME, serving.addresses.checkers)
-    refused = f"xds.filter_chain_name == '{chains.REFUSED}' && !{own_check}"
+    refused = f"{_chain(chains.REFUSED)} && !{own_check}"
+    denied = _chain(chains.DENIED)
     failed = _all(of_flags("UF", "UH", "URX", "DF", "UO"), cel(f"{_SERVER_NAME} != ''"))
     milliseconds = {"default_value": 950 * bounds.HELLO_SECONDS, "runtime_key": "refusals.hello"}
-    never_said = _all(
-        {"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}},
-        cel("xds.filter_chain_name == ''"),
-    )
+    never_said = _all({"duration_filter": {"comparison": {"op": "GE", "value": milliseconds}}}, cel(_chain("")))
     reason = _first(
-        (f"xds.filter_chain_name == '{chains.DENIED}'", Reason.DENIED),
-        (f"xds.filter_chain_name == '{chains.INSPECTED}'", Reason.NOT_TRUSTED),
-        (f"xds.filter_chain_name == '' && !has({_DETAILS})", Reason.TIMEOUT),
+        (denied, Reason.DENIED),
+        (_chain(chains.INSPECTED), Reason.NOT_TRUSTED),
+        (f"{_chain('')} && !has({_DETAILS})", Reason.TIMEOUT),
         (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
@@ -163,7 +160,6 @@ def of_listener(serving: Serving) -> list[Json]:
     # Of TLS that is looked into, requests have records of their own.
     forwards = f"xds.filter_chain_name != '{chains.REFUSED}' && xds.filter_chain_name != '{chains.INSPECTED}'"
     crowded = f"{_CROWDED} && {forwards} && {_SERVER_NAME} != ''"
-    denied = f"xds.filter_chain_name == '{chains.DENIED}'"
     # One expression that ends early spares what is forwarded most of the time that several take.
     nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = _any(nowhere, failed, never_said)
@@ -175,13 +171,8 @@ def of_listener(serving: Serving) -> list[Json]:
 def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
     failed = of_flags("UF", "UH", "URX", "DF", "UO")
-    fields = {
-        **_FIELDS,
-        **_UPSTREAM,
-        "protocol": "tcp",
-        "name": name,
-        "reason": _first(otherwise=_UPSTREAM_REASON),
-    }
+    reason = _first(otherwise=_UPSTREAM_REASON)
+    fields = {**_FIELDS, **_UPSTREAM, "protocol": "tcp", "name": name, "reason": reason}
     any_of_them = _any(failed, cel("response.flags == 0 && !has(upstream.address)"))
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
     told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
@@ -190,7 +181,6 @@ def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
 
 SESSION_TOLD_AFTER = 0.5
 """Seconds after which a session of UDP is looked at. It has no other moment: most never end by themselves."""
-
 
 NOWHERE = ("255.255.255.255", 1)
 """Where the datagrams of a name without an address lead: the kernel refuses to connect there."""
@@ -209,17 +199,12 @@ def of_datagrams(name: str, reporting: Reporting | None) -> list[Json]:
         cel("has(upstream.address) && !has(upstream.local_address)"),
     )
     no_room = of_flags("UO")
-    fields = {
-        **_FIELDS,
-        **_UPSTREAM,
-        "protocol": "udp",
-        "name": name,
-        "reason": _first(
-            ("!has(upstream.address)", Reason.LIMIT),
-            ("upstream.address == '{}:{}'".format(*NOWHERE), Reason.NO_ADDRESS),
-            otherwise=Reason.PRIVATE_ADDRESS,
-        ),
-    }
+    reason = _first(
+        ("!has(upstream.address)", Reason.LIMIT),
+        ("upstream.address == '{}:{}'".format(*NOWHERE), Reason.NO_ADDRESS),
+        otherwise=Reason.PRIVATE_ADDRESS,
+    )
+    fields = {**_FIELDS, **_UPSTREAM, "protocol": "udp", "name": name, "reason": reason}
     ended = _all({"log_type_filter": {"types": ["UdpSessionEnd"]}}, cel(_FORWARDED))
     told = {"name": "%UPSTREAM_CLUSTER%", "rule": "%UPSTREAM_CLUSTER_RAW%"}
     return _logs(_any(looked_at_first, no_room), ended, fields, reporting, told)
@@ -254,11 +239,6 @@ def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[
     known = {name: f"%FILTER_STATE({key}:PLAIN)%" for name, key in _PASSED.items()}
     said = {"protocol": "https", **known} if inspected else {"protocol": "http"}
     failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
-    reason = _first(
-        ("xds.filter_chain_name == ''", Reason.NO_RULE),
-        (_FORWARDED, Reason.UNREACHABLE),
-        otherwise=_UPSTREAM_REASON,
-    )
     fields = {
         **_FIELDS,
         **_UPSTREAM,
@@ -266,7 +246,9 @@ def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[
         "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
         "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
-        "reason": reason,
+        "reason": _first(
+            (_chain(""), Reason.NO_RULE), (_FORWARDED, Reason.UNREACHABLE), otherwise=_UPSTREAM_REASON
+        ),
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
     any_of_them = _any(failed, cel(_CROWDED))
@@ -315,7 +297,7 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.PATH),
         (f"{_DETAILS} == '{NO_WAY}'", Reason.NO_WEBSOCKET),
         (f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET),
-        (f"{_DETAILS} == '{injected.NOT_ACCEPTED}' || {_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
+        (f"{_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
         (f"{_DETAILS}.startsWith('rbac')", f"{bad} ? '{Reason.BAD_REQUEST}' : '{Reason.PATH}'"),
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),
@@ -369,17 +351,13 @@ def _logs(
     What had no answer is only written: who has ended it is told apart by whoever reads the lines.
     """
     any_of_them = _any(refused, unanswered) if unanswered else refused
-    written = [_log(_all(any_of_them, _not_too_many(source)), fields)]
+    written = stdout(json_format=dict(fields), formatters=[extension("formatter.cel.v3.Cel")])
+    logs = [{**written, "filter": _all(any_of_them, _not_too_many(source))}]
     if reporting is None:
-        return written
+        return logs
     fields = {**fields, **(told or {})}
     forwarded = [reporting.allowed(allowed, fields)] if allowed else []
-    return [*written, reporting.refused(refused, fields), *forwarded]
-
-
-def _log(filter_: Json, fields: Mapping[str, str]) -> Json:
-    formatters = [extension("formatter.cel.v3.Cel")]
-    return {**stdout(json_format=dict(fields), formatters=formatters), "filter": filter_}
+    return [*logs, reporting.log(refused, fields), *forwarded]
 
 
 def _any(*filters: Json) -> Json:
@@ -390,18 +368,17 @@ def _all(*filters: Json) -> Json:
     return {"and_filter": {"filters": list(filters)}}
 
 
-_STRINGS = {"cel_config": {"enable_string_conversion": True}}
-"""Filter states are octets to CEL, which it takes for text only when it is told to."""
+def _chain(name: str) -> str:
+    return f"xds.filter_chain_name == '{name}'"
 
 
 def cel(expression: str) -> Json:
     """Return a filter that passes what an expression is true for; where it can't be evaluated, nothing passes."""
     kind = "access_loggers.filters.cel.v3.ExpressionFilter"
-    return {
-        "extension_filter": extension(
-            kind, "envoy.access_loggers.extension_filters.cel", expression=expression, **_STRINGS
-        )
-    }
+    # Filter states are octets to CEL, which it takes for text only when it is told to.
+    strings = {"cel_config": {"enable_string_conversion": True}}
+    name = "envoy.access_loggers.extension_filters.cel"
+    return {"extension_filter": extension(kind, name, expression=expression, **strings)}
 
 
 def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
@@ -412,25 +389,15 @@ def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
     return f"%CEL({expression})%"
 
 
-def _within_limit(number: int) -> Json:
-    path = f"{container.VOLUME}/{BUCKETS_FILE}"
-    return {
-        "extension_filter": extension(
-            "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter",
-            "envoy.access_loggers.extension_filters.process_ratelimit",
-            dynamic_config={
-                "resource_name": _bucket(number),
-                "config_source": {"resource_api_version": "V3", "path_config_source": {"path": path}},
-            },
-        )
-    }
-
-
 def _not_too_many(source: str = "source.address") -> Json:
     """Return the filter that bounds how many lines Envoy writes, by the last digits of the agents' addresses."""
-    return _any(
-        *(
-            _all(cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')"), _within_limit(number))
-            for number in range(BUCKETS)
-        )
-    )
+    kind = "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter"
+    name = "envoy.access_loggers.extension_filters.process_ratelimit"
+    path = {"path_config_source": {"path": f"{container.VOLUME}/{BUCKETS_FILE}"}}
+
+    def of_digits(number: int) -> Json:
+        config = {"resource_name": _bucket(number), "config_source": {"resource_api_version": "V3", **path}}
+        those = cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')")
+        return _all(those, {"extension_filter": extension(kind, name, dynamic_config=config)})
+
+    return _any(*map(of_digits, range(BUCKETS)))

@@ -18,51 +18,32 @@ from clawker_fw.stack.envoy import (
     listeners,
     lookups,
     refusals,
-    routes,
     signing,
     telemetry,
     tls_interception,
 )
-from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
-from clawker_fw.stack.resources import (
-    SIBLING,
-    EnvoyProof,
-    Resource,
-    declaration,
-    discovery_response,
-    watched_folder,
-)
+from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
 from clawker_fw.stack.telemetry import CLUSTERS_PATH, TelemetryTarget
 from clawker_fw.stack.topology import Addressing, network_names
 
 ADMIN_SOCKET = "/tmp/envoy/admin.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 
-def _resource(name: str, path: str, proof: EnvoyProof, *, keyed: bool = False) -> Resource:
-    return Resource(name, path, keyed=keyed, envoy=proof, watched=watched_folder(path))
-
-
 def _routes(name: str, table: str, path: str) -> Resource:
     statistics = f"http.{table}.rds.{table}"
-    return _resource(name, path, EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table))
+    proof = EnvoyProof("dynamic_route_configs", ("route_config",), statistics, named=table)
+    return Resource(name, path, envoy=proof)
 
 
-_CLUSTERS = _resource(
-    "clusters",
-    CLUSTERS_PATH,
-    EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds"),
-    keyed=True,
-)
-_ROUTES = _routes("routes", routes.NAME, routes.PATH)
+_CLUSTER_PROOF = EnvoyProof("dynamic_active_clusters", ("cluster",), "cluster_manager.cds")
+_CLUSTERS = Resource("clusters", CLUSTERS_PATH, keyed=True, envoy=_CLUSTER_PROOF)
+_ROUTES = _routes("routes", http.TABLE, http.PATH)
 _PATHS = _routes("paths", tls_interception.NAME, tls_interception.PATH)
-_LISTENERS = _resource(
-    "listeners",
-    "lds/listeners.json",
-    EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds"),
-)
+_LISTENER_PROOF = EnvoyProof("dynamic_listeners", ("active_state", "listener"), "listener_manager.lds")
+_LISTENERS = Resource("listeners", "lds/listeners.json", envoy=_LISTENER_PROOF)
 
 RESOURCES = (
     ends.RESOURCE,
@@ -92,7 +73,6 @@ AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S1
 LOG_LEVELS = "misc:error,envoy_bug:off"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
 
-_GUARDED_TABLE, _EXEMPT_TABLE, _TELEMETRY_TABLE = 101, 102, 103
 DRAIN_SECONDS = 5
 """How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
 
@@ -133,7 +113,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
         },
         capacity=capacity,
         machine=machine,
-        open_files=bounds.bounds(capacity).open_files,
+        open_files=bounds.open_files(capacity.connections, capacity.processors),
         settings={},
     )
 
@@ -154,18 +134,14 @@ def boot(
     are the ids of those that requests get: an Envoy that runs never asks for one that its table did not name when
     it started (1.40), so another one takes another Envoy.
     """
-    further = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
-    bootstrap = _bootstrap(project, addressing, slot, bounds.bounds(capacity), JOINED if authorities else TRUSTED)
+    bootstrap = _bootstrap(project, addressing, slot, capacity, JOINED if authorities else TRUSTED)
+    further: Json = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
+    further |= {"secrets": [*secrets]} if secrets else {}
     sibling = {
         **_network(addressing, slot, limits, capacity),
-        "signer": {
-            "folder": signing.FOLDER,
-            "trusted": TRUSTED,
-            **further,
-            **({"secrets": [*secrets]} if secrets else {}),
-        },
+        "signer": {"folder": signing.FOLDER, "trusted": TRUSTED, **further},
         "page": {
-            "socket": routes.PAGE_SOCKET,
+            "socket": http.PAGE_SOCKET,
             "own": str(addressing.envoy(slot)),
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
@@ -180,11 +156,7 @@ def boot(
     }
 
 
-def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bounds, trusted: str) -> Json:
-    """Return Envoy's bootstrap, which it reads once, at start. What changes with the rules is in `hot/`.
-
-    `trusted` is the file with the authorities that hosts prove their names by.
-    """
+def _bootstrap(project: str, addressing: Addressing, slot: int, capacity: Capacity, trusted: str) -> Json:
     return {
         # 0660: for Envoy and root, in their folder
         "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o660}}},
@@ -200,7 +172,7 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
                 http.cluster(),
                 *tls_interception.clusters(trusted),
                 signing.cluster(),
-                routes.page_cluster(),
+                http.page_cluster(),
                 lookups.proof(),
             ]
         },
@@ -209,7 +181,9 @@ def _bootstrap(project: str, addressing: Addressing, slot: int, most: bounds.Bou
         "bootstrap_extensions": [http.bootstrap_extension()],
         "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
         "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
-        "overload_manager": overload_manager(most),
+        "overload_manager": bounds.overload_manager(
+            bounds.heap(capacity.memory), capacity.connections + bounds.OWN_CONNECTIONS
+        ),
     }
 
 
@@ -242,25 +216,16 @@ def hot(
 def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
     """Return the files of those that Envoy itself reads."""
     policy, reporting = serving.policy, serving.reporting
-    own = reporting.clusters() if reporting else []
-    clusters = discovery_response([*datagrams.clusters(serving), *own])
+    clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
+    share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
+    every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
     return {
-        CLUSTERS: secret(clusters),  # also without a key: another mode or owner is the work of somebody else
-        container.HOT + telemetry.SAMPLING.path: public(
-            telemetry.sampling(reporting.telemetry.sample if reporting else telemetry.EVERYTHING)
-        ),
+        # Also without a key: another mode or owner is the work of somebody else.
+        CLUSTERS: secret(discovery_response(clusters)),
+        container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
-        ROUTES: public(discovery_response([routes.table(policy)])),
-        LISTENERS: public(
-            discovery_response(
-                [
-                    tls_interception.holder(serving),
-                    *listeners.listeners(serving),
-                    *listeners.virtual(serving),
-                    *datagrams.listeners(serving),
-                ]
-            )
-        ),
+        ROUTES: public(discovery_response([http.table(policy)])),
+        LISTENERS: public(discovery_response([tls_interception.holder(serving), *every])),
     }
 
 
@@ -322,9 +287,9 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
                 "unreachable": sorted(unreachable),
             }
             for name, source, table, unreachable in (
-                ("guarded", guarded, _GUARDED_TABLE, refused_to_guarded),
-                ("exempt", exempt, _EXEMPT_TABLE, refused_to_exempt),
-                ("telemetry", reporting, _TELEMETRY_TABLE, refused_to_exempt),
+                ("guarded", guarded, 101, refused_to_guarded),
+                ("exempt", exempt, 102, refused_to_exempt),
+                ("telemetry", reporting, 103, refused_to_exempt),
             )
         ],
     }

@@ -47,26 +47,24 @@ _RETRY = {"base_interval": "0.100s", "max_interval": "0.500s"}
 
 def hot(policy: Policy, authorities: Authorities) -> Files:
     """Return the files about certificates: for the names that rules inspect, from these authorities."""
-    inspected = [rule.destination for rule in policy.rules.rules if rule.paths]
-    names = (each.name for each in inspected if not each.subtree)
-    subtrees = (each.name for each in inspected if each.subtree)
-    return {TRUST: public(authorities.trust), **files({*names}, {*subtrees}, authorities.intermediates)}
+    inspected = {rule.destination for rule in policy.rules.rules if rule.paths}
+    names, subtrees = ([each.name for each in inspected if each.subtree is kind] for kind in (False, True))
+    return {TRUST: public(authorities.trust), **files(names, subtrees, authorities.intermediates)}
 
 
 def covered(policy: Policy) -> frozenset[str]:
     """Return the names that intermediates have to be for, with all names below them.
 
     Those of rules that have ended are among them while these are in the settings: what signs is the same before
-    and after a rule ends, because nobody is there to change it. The signer makes no certificate for such a name.
+    and after a rule ends. The signer makes no certificate for such a name.
     """
-    rules = policy.rules
-    return frozenset(rule.destination.name for rule in (*rules.rules, *rules.ended) if rule.paths)
+    every = (*policy.rules.rules, *policy.rules.ended)
+    return frozenset(rule.destination.name for rule in every if rule.paths)
 
 
 def running(files: Files) -> Authorities:
     """Return the authorities that a stack has, from Envoy's files."""
-    found = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
-    trust, intermediates = found
+    trust, intermediates = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
     return Authorities(trust, tuple(read_intermediates(intermediates)))
 
 
@@ -95,12 +93,13 @@ def chain() -> Json:
 
     Sessions can't be resumed: Envoy refuses to make a certificate on demand otherwise.
     """
+    tls = "transport_sockets.tls"
     selector = extension(
-        "transport_sockets.tls.cert_selectors.on_demand_secret.v3.Config",
+        f"{tls}.cert_selectors.on_demand_secret.v3.Config",
         "on_demand",
         config_source={"ads": {}, "resource_api_version": "V3"},
         certificate_mapper=extension(
-            "transport_sockets.tls.cert_mappers.sni.v3.SNI", "sni", default_value="no-server-name.invalid"
+            f"{tls}.cert_mappers.sni.v3.SNI", "sni", default_value="no-server-name.invalid"
         ),
     )
     return {
@@ -124,9 +123,7 @@ def ads_config() -> Json:
         "api_type": "DELTA_GRPC",
         "transport_api_version": "V3",
         "set_node_on_first_message_only": True,
-        "grpc_services": [
-            {"envoy_grpc": {"cluster_name": CLUSTER, "retry_policy": {"retry_back_off": _RETRY}}},
-        ],
+        "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER, "retry_policy": {"retry_back_off": _RETRY}}}],
     }
 
 

@@ -13,25 +13,15 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model import Sibling
 from clawker_fw.rules.policy import Policy
-from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import (
-    TYPES,
-    Json,
-    config_source,
-    endpoint,
-    extension,
-    http_options,
-    listener,
-    socket,
-    source,
-)
-from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response, watched_folder
+from clawker_fw.stack.envoy import bounds, messages
+from clawker_fw.stack.envoy.messages import TYPES, Json, extension
+from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
 from clawker_fw.stack.telemetry import CLUSTER, CONNECTION, RELAY, REQUEST, TelemetryTarget
 from clawker_fw.stack.topology import EnvoyAddresses
 
-_CONNECTIONS, _PENDING, _REQUESTS = 2, 16, 32
+_MOST = {"max_connections": 2, "max_pending_requests": 16, "max_requests": 32}
 _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
-_KEEPALIVE = {"interval": "10s", "timeout": "5s"}
+_HTTP2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
 
 _RELAYED = 8
 """Connections of the CoreDNS containers: each has one, and a new one while its certificate changes."""
@@ -42,7 +32,6 @@ NAME = "clawker_fw.name"
 
 CLIENT = "clawker_fw.client"
 """The filter state with the agent's address, for the record of a request."""
-
 
 EVERYTHING = 1.0
 
@@ -57,16 +46,7 @@ _MILLION = 1_000_000
 
 _PATH = "rtds/sampling.json"
 
-SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY), watched=watched_folder(_PATH))
-
-_SAMPLED: Json = {
-    "runtime_filter": {
-        "runtime_key": _KEY,
-        "percent_sampled": {"numerator": _MILLION, "denominator": "MILLION"},
-        "use_independent_randomness": True,
-    }
-}
-"""The access log filter that lets the share pass. It takes the numerator from the runtime, but no fraction."""
+SAMPLING = Resource("sampling", _PATH, envoy=EnvoyProof("", (), "runtime", _KEY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +59,13 @@ class Reporting:
     senders: tuple[IPv4Address, ...]
     slot: int
 
-    def refused(self, filter_: Json, fields: Mapping[str, str]) -> Json:
-        """Return the log of what a filter passes. `fields` are those of the log on standard output."""
-        return self._log(filter_, fields, "refused")
-
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
         """Return the log of the sampled part of what is forwarded."""
-        return self._log({"and_filter": {"filters": [_SAMPLED, filter_]}}, {**fields, "reason": ""}, "allowed")
+        sampled = {"and_filter": {"filters": [messages.share(_KEY, _MILLION), filter_]}}
+        return self.log(sampled, {**fields, "reason": ""}, "allowed")
 
-    def _log(self, filter_: Json, fields: Mapping[str, str], action: str) -> Json:
+    def log(self, filter_: Json, fields: Mapping[str, str], action: str = "refused") -> Json:
+        """Return the log of what a filter passes. `fields` are those of the log on standard output."""
         cel: Json = {"formatters": [extension("formatter.cel.v3.Cel")]}
         log = extension(
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
@@ -111,27 +89,22 @@ class Reporting:
         credentials = self.telemetry.credentials
         if credentials is None:
             return []
-        most = {"max_connections": _CONNECTIONS, "max_pending_requests": _PENDING, "max_requests": _REQUESTS}
         own = {
             **self._cluster(CLUSTER),
-            "circuit_breakers": {"thresholds": [{**most, "max_retries": 0}]},
-            **http_options(explicit_http_config={"http2_protocol_options": {"connection_keepalive": _KEEPALIVE}}),
+            "circuit_breakers": {"thresholds": [{**_MOST, "max_retries": 0}]},
+            **messages.http_options(explicit_http_config={"http2_protocol_options": _HTTP2}),
             "transport_socket": self.telemetry.envoy_tls(credentials),
         }
-        relay = {
-            **self._cluster(RELAY),
-            "circuit_breakers": {"thresholds": [{"max_connections": _RELAYED}]},
-        }
-        return [own, relay]
+        return [own, {**self._cluster(RELAY), "circuit_breakers": {"thresholds": [{"max_connections": _RELAYED}]}}]
 
     def _cluster(self, name: str) -> Json:
         return {
             "@type": f"{TYPES}.config.cluster.v3.Cluster",
             "name": name,
             **({"type": "STATIC"} if address_of(self.telemetry.host) else looked_up()),
-            **endpoint(name, socket(self.telemetry.host, self.telemetry.port)),
+            **messages.endpoint(name, messages.socket(self.telemetry.host, self.telemetry.port)),
             "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            **source(str(self.source)),
+            **messages.source(str(self.source)),
         }
 
     def listener(self) -> Json:
@@ -140,12 +113,12 @@ class Reporting:
         kind = "filters.network.tcp_proxy.v3.TcpProxy"
         proxy = extension(kind, stat_prefix=LISTENER, cluster=RELAY, idle_timeout="300s")
         chain = {"name": RELAY, "filter_chain_match": {"source_prefix_ranges": senders}, "filters": [proxy]}
-        return listener(
+        return messages.listener(
             LISTENER,
             LISTENER,
             per_connection_buffer_limit_bytes=bounds.BUFFER,
             **bounds.watched(),
-            address=socket(str(self.relay), self.telemetry.relay_port),
+            address=messages.socket(str(self.relay), self.telemetry.relay_port),
             filter_chains=[chain],
         )
 
@@ -191,7 +164,7 @@ def sampling(share: float) -> bytes:
 
 def sampling_layer() -> Json:
     """Return the layer of the bootstrap that reads the file."""
-    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": config_source(_PATH)}}
+    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": messages.config_source(_PATH)}}
 
 
 _NAMES = {

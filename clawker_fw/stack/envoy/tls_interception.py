@@ -1,18 +1,17 @@
 """TLS that is looked into: what a rule with paths allows of a host, request by request.
 
 All such rules of a port have one filter chain, which ends TLS and reads requests. It asks one table of routes,
-with a virtual host for each name, whose routes match the port that the agent has connected to. So a path that is
-added or taken away is a change of the table, which holds for the next request.
+with a virtual host for each name, whose routes match the port that the agent has connected to.
 
-What ends requests under way is where they go through: as those of plain HTTP do, an internal listener of Envoy
-(`http`). It has a filter chain for each part of what a rule allows (`Paths.allowances`), with a digest in its name
-of what is refused of that part. The TLS connection to the host is made through it.
+Requests go through an internal listener of Envoy, as those of plain HTTP do (`http`). It has a filter chain for
+each part of what a rule allows (`Paths.allowances`), with a digest in its name of what is refused of that part. So
+a part that is taken away ends its requests.
 
 Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
 that TLS has named, or a connection for one rule would reach another one's host.
 """
 
-import json
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -21,7 +20,6 @@ from clawker_fw.rules.paths import (
     ALWAYS_BAD,
     BAD_BELOW_A_DENY,
     DEFAULT_HEADER,
-    LARGE_FILES,
     REFUSED_METHODS,
     WEBSOCKET,
     Access,
@@ -34,15 +32,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
 from clawker_fw.stack.envoy import bounds, chains, http, injected, lookups, messages, refusals, signing
-from clawker_fw.stack.envoy.messages import (
-    ASKED,
-    PORT,
-    THROUGH_PATHS,
-    TYPES,
-    Json,
-    extension,
-    typed,
-)
+from clawker_fw.stack.envoy.messages import ASKED, PORT, THROUGH_PATHS, TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving
 
 NAME = "inspected"
@@ -51,10 +41,7 @@ PATH = "rds-inspected/routes.json"
 """Where the table of routes lies, below `hot/`."""
 
 ALONE = 5_000
-"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do.
-
-There are more parts than rules, and each takes Envoy a route as well (docs/how-it-works.md).
-"""
+"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do."""
 
 SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 """Envoy has it in lower case."""
@@ -62,9 +49,6 @@ SERVER_NAME = "%REQUESTED_SERVER_NAME%"
 HEADERS_REMOVED = (
     "base-url",
     "forwarded",
-    "http-host-override",
-    "http-method",
-    "http-method-override",
     "method-override",
     "proxy",
     "proxy-host",
@@ -74,15 +58,8 @@ HEADERS_REMOVED = (
     "x-envoy-external-address",
     "x-forwarded",
     "x-host",
-    "x-host-override",
-    "x-http-destinationurl",
-    "x-http-host-override",
-    "x-http-method",
-    "x-http-method-override",
-    "x-http-path-override",
     "x-ingress-path",
     "x-method",
-    "x-method-override",
     "x-proxy-url",
     "x-real-url",
     "x-replaced-path",
@@ -95,7 +72,7 @@ HEADERS_REMOVED = (
 """What a proxy adds and an agent could forge, and what tells a host to take a request for another one. The page on
 inspected TLS lists them."""
 
-PREFIXES_REMOVED = ("x-forwarded", "x-original", "x-override", "x-rewrite")
+PREFIXES_REMOVED = ("http", "x-forwarded", "x-host", "x-http", "x-method", "x-original", "x-override", "x-rewrite")
 """What further names of such headers begin with, before a hyphen: `_without_misread_headers`."""
 
 SECOND_PATHS = (
@@ -133,11 +110,7 @@ _NO_UPGRADE = "upgrade_failed"
 """What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
 
 
-# --- clusters ----------------------------------------------------------------------------------------------------
-
-
 def _way(*, verify: bool, upgrades: bool = False) -> str:
-    """Return the name of the cluster that leads to hosts, by how TLS is spoken."""
     return " ".join([THROUGH_PATHS, *([] if verify else ["unverified"]), *(["http/1.1"] if upgrades else [])])
 
 
@@ -146,8 +119,8 @@ def clusters(trusted: str) -> Iterator[Json]:
 
     `trusted` is the file with the authorities that hosts prove their names by.
     """
-    flags = (False, True)
-    yield from (_cluster(trusted, verify=verify, upgrades=upgrades) for verify in flags for upgrades in flags)
+    for verify, upgrades in itertools.product((False, True), repeat=2):
+        yield _cluster(trusted, verify=verify, upgrades=upgrades)
 
 
 def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
@@ -168,18 +141,15 @@ def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
             "initial_connection_window_size": 2 * bounds.BUFFER,
         }
         spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
-    leading = http.leading_to(
+    return http.leading_to(
         THROUGH_PATHS,
         _way(verify=verify, upgrades=upgrades),
         tls,
+        _HANDSHAKE_SECONDS,
         **spoken,
         http_filters=injected.cluster_filters(),
         upstream_http_protocol_options={"auto_sni": True, "auto_san_validation": verify},
     )
-    return {**leading, "connect_timeout": f"{_HANDSHAKE_SECONDS}s"}
-
-
-# --- chains ------------------------------------------------------------------------------------------------------
 
 
 def chain(serving: Serving) -> Json:
@@ -199,10 +169,9 @@ def listener(serving: Serving) -> list[Json]:
     by_port: Json = {}
     route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
     for port in serving.policy.rules.ports:
-        allowed = _allowed(serving.policy, port)
-        rules |= dict(allowed.values())
-        chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
-        if chosen:
+        if allowed := _allowed(serving.policy, port):
+            rules |= dict(allowed.values())
+            chosen = {name: {"action": chains.action(chain)} for name, (chain, _) in allowed.items()}
             by_port[str(port)] = {"matcher": chains.exactly(route, chosen)}
     if not by_port:
         return []
@@ -260,7 +229,6 @@ def _connection_manager(serving: Serving) -> Json:
             _names_its_host(),
             # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
-            *injected.connection_filters(),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
@@ -313,7 +281,7 @@ def _filter(name: str) -> str:
 
 
 def _answers() -> Iterator[Json]:
-    """Yield how what is refused is told to an agent; the first that matches. What git prints is in its routes."""
+    """Yield how refusals are told to an agent; the first that matches. What git prints is in its routes."""
     yield {"filter": refusals.of_route("git ")}
     bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
     odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
@@ -322,13 +290,9 @@ def _answers() -> Iterator[Json]:
         f"host refused or ended the connection, or does not speak TLS\n{http.MORE}"
     )
     for filter_, status, text in (
-        (
-            refusals.of_details("rbac_access_denied_matched_policy[none]"),
-            421,
-            f"{bad}: it names another host than the TLS connection that it came in\n",
-        ),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_PATH}]"), 400, odd_path),
-        (refusals.of_details(f"rbac_access_denied_matched_policy[{_BAD_BELOW_A_DENY}]"), 400, odd_path),
+        (_by_policy("none"), 421, f"{bad}: it names another host than the TLS connection that it came in\n"),
+        (_by_policy(_BAD_PATH), 400, odd_path),
+        (_by_policy(_BAD_BELOW_A_DENY), 400, odd_path),
         (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
         (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
         (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
@@ -340,7 +304,8 @@ def _answers() -> Iterator[Json]:
         yield http.answering(filter_, text, status_code=status)
 
 
-# --- routes ------------------------------------------------------------------------------------------------------
+def _by_policy(name: str) -> Json:
+    return refusals.of_details(f"rbac_access_denied_matched_policy[{name}]")
 
 
 def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
@@ -353,13 +318,11 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
         for pattern, scope in sorted(policy.scopes.items())
         if any(rule.paths for rule in (*scope.inherited.values(), *scope.own.values()))
     ]
+    others = {"name": refusals.NO_RULE, "domains": ["*"], "routes": [_NO_RULE]}
     return {
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": NAME,
-        "virtual_hosts": [
-            *hosts,
-            {"name": refusals.NO_RULE, "domains": ["*"], "routes": [_refuse(refusals.NO_RULE, {"prefix": "/"})]},
-        ],
+        "virtual_hosts": [*hosts, others],
         "request_headers_to_remove": list(HEADERS_REMOVED),
         "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
     }
@@ -375,15 +338,14 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
             route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(port)}}]
             if paths.injection and "route" in route:
                 header = headers.get(paths.injection.secret, DEFAULT_HEADER)
-                by_git = route["name"].startswith(_named(rule, "git "))
-                route.update(injected.of_route(paths.injection, header, git=by_git))
+                route.update(injected.of_route(paths.injection, header))
             if strict and not paths.strict:
                 route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
             routes.append(route)
     return {
         "name": pattern,
         "domains": [pattern],
-        "routes": [*routes, _refuse(refusals.NO_RULE, {"prefix": "/"})],
+        "routes": [*routes, _NO_RULE],
         **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
         **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
     }
@@ -402,17 +364,10 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for repository in paths.repositories:
         for path in repository.reserved:
             match = {"path_separated_prefix": path}
-            if path.endswith(LARGE_FILES) and not paths.lfs:
-                yield _without_large_files(repository, match)
-            else:
-                yield _refuse(str(repository), match, body=_told(repository))
+            yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)
-    others = {"prefix": "/"}
-    if paths.others:
-        yield from _forward(rule, "others", others)
-    else:
-        yield _refuse("others", others)
+    yield from _forward(rule, "others", _ANY) if paths.others else (_refuse("others", _ANY),)
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
@@ -431,20 +386,8 @@ def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
 
 
 def _told(repository: Repository) -> str:
-    if repository.access is Access.READ:
-        return f"clawker-fw: {repository.name} may be fetched, not pushed to\n"
-    return f"clawker-fw: git does not ask for {repository.name} in this way\n"
-
-
-def _without_large_files(repository: Repository, match: Json) -> Json:
-    """Return the route by which `git lfs` hears why: it prints the message of an answer of this type alone."""
-    message = f"clawker-fw: no rule allows large files (`lfs`) of {repository.name}"
-    header = {"key": "content-type", "value": "application/vnd.git-lfs+json"}
-    refused = _refuse(str(repository), match, body=json.dumps({"message": message}))
-    return {
-        **refused,
-        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-    }
+    may = "be fetched, not pushed to" if repository.access is Access.READ else "not be used like this"
+    return f"clawker-fw: {repository.name} may {may}\n"
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
@@ -468,12 +411,11 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
 def _match(path: PathRule) -> Json:
     if path.expression:
         return _regex(path.expressions[-1])
-    return {"prefix": "/"} if path.path == "/" else {"path_separated_prefix": path.path}
+    return _ANY if path.path == "/" else {"path_separated_prefix": path.path}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:
-    same = {"exact": method, **({"ignore_case": True} if ignore_case else {})}
-    return {"name": ":method", "string_match": same}
+    return {"name": ":method", "string_match": {"exact": method, **({"ignore_case": True} if ignore_case else {})}}
 
 
 def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
@@ -515,6 +457,10 @@ def _unless_upgrading(*, verify: bool) -> Json:
 def _refuse(name: str, match: Json, body: str = "") -> Json:
     response: Json = {"status": 403, **({"body": {"inline_string": body}} if body else {})}
     return {"name": name, "match": dict(match), "direct_response": response}
+
+
+_ANY: Json = {"prefix": "/"}
+_NO_RULE = _refuse(refusals.NO_RULE, _ANY)
 
 
 def _regex(expression: str) -> Json:

@@ -1,20 +1,17 @@
 """What Envoy writes down of each connection that it has made to a host: one line, which `fwctl record` counts.
 
-It is written when the connection ends, with all its octets. HTTP requests share connections to their host, so they
-cost no line each. Those to an address that stands for one name, and sessions of UDP, are told of about once a
-minute while they are open as well. For all others, a listener's log has no such moment, and one in each filter
-chain adds a quarter to the time that a change of 10,000 rules takes Envoy (measured). So `fwctl` says how many are
-open.
+It is written when the connection ends, with all its octets. Those to an address that stands for one name, and
+sessions of UDP, are told of about once a minute while they are open as well. For all others, a log in each filter
+chain would add a quarter to the time that a change of 10,000 rules takes Envoy (measured). So `fwctl` says how
+many are open.
 
 A line is no JSON, which tells it apart from those of refusals. No line can be forged: a name is only connected to
-once it was found to be a host name (`messages.HOST_NAME`). The recorder keeps no agent and no path
-(`go/internal/usage`).
+once it was found to be a host name (`messages.HOST_NAME`).
 """
 
-from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, stdout
+from clawker_fw.stack.envoy.messages import ASKED, PORT, SOURCE, Json, duration, share, stdout
 
 _OPEN_SECONDS = 60
-"""How often a connection that stays open is told of, where Envoy can do that."""
 
 _LOOKED_AT_ONCE_IN = 120
 """Envoy looks at a session of UDP twice a second. About one look in so many is told of."""
@@ -31,10 +28,7 @@ def _line(
     moment: str = "Ended",
     chain: str = "%FILTER_CHAIN_NAME%",
 ) -> str:
-    """Return the format of a line. `protocol` is that by which rules are asked.
-
-    The `chain` tells the rule: the recorder counts the names below a subtree as the subtree.
-    """
+    """Return the format of a line. The `chain` tells the rule: names below a subtree count as the subtree."""
     words = (protocol, name, port, source, "%BYTES_RECEIVED%", "%BYTES_SENT%")
     return " ".join(("used", *words, moment, "%UPSTREAM_LOCAL_ADDRESS%", chain)) + "\n"
 
@@ -64,13 +58,7 @@ def of_opaque(name: str) -> Json:
 
 def of_datagrams(name: str) -> Json:
     """Return the log of a listener for UDP that stands for one name."""
-    now_and_then = {
-        "runtime_filter": {
-            "runtime_key": "usage.open",
-            "percent_sampled": {"numerator": 1_000_000 // _LOOKED_AT_ONCE_IN, "denominator": "MILLION"},
-            "use_independent_randomness": True,
-        }
-    }
+    now_and_then = share("usage.open", 1_000_000 // _LOOKED_AT_ONCE_IN)
     still_open = {"and_filter": {"filters": [{"log_type_filter": {"types": ["UdpPeriodic"]}}, now_and_then]}}
     ended = {"log_type_filter": {"types": ["UdpSessionEnd"]}}
     line = _line("udp", name, "%DOWNSTREAM_LOCAL_PORT%", moment=_PERIODIC, chain="udp")
