@@ -167,7 +167,7 @@ def remove_rules(
     """Remove rules from the settings file, and apply the rest.
 
     All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
-    NAME is an address or a network, and only rules for it are removed. A NAME without such a rule is `not found`,
+    NAME is an address, and only rules for it are removed. A NAME without such a rule is `not found`,
     which is not an error. Rules that still allow part of it are shown.
 
     Example: clawker-fw rules remove api.example.com

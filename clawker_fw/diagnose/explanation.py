@@ -41,7 +41,6 @@ class Difference(StrEnum):
     OTHER_PORT = "other-port"
     OTHER_PROTOCOL = "other-protocol"
     NAME_ALONE = "name-alone"
-    OTHER_ADDRESS = "other-address"
     OTHER_NAME = "other-name"
     BELOW = "below"
 
@@ -262,7 +261,7 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
         if rule.denies or rule in ended or rule.covers(target.name):
             continue
         if f".{target.name}".endswith(f".{rule.destination.name}"):
-            yield Near(rule, Difference.OTHER_ADDRESS if rule.block else Difference.NAME_ALONE)
+            yield Near(rule, Difference.NAME_ALONE)
         elif _is_alike(target.name, rule.destination):
             yield Near(rule, Difference.OTHER_NAME)
         elif rule.destination.name.endswith(f".{target.name}"):

@@ -156,8 +156,7 @@ class Simulator:
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
         for one in there:
-            for name in one.rule.names:
-                self._by_name.setdefault(name, []).append(one)
+            self._by_name.setdefault(one.rule.destination.name, []).append(one)
 
     def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
         """Return what a command would do."""
@@ -218,7 +217,7 @@ class Simulator:
         found = {id(one): one for one in covering if one.rule.covers(destination.name)}
         if destination.subtree:
             below = f".{destination.name}"
-            found |= {id(one): one for one in self._there if any(name.endswith(below) for name in one.rule.names)}
+            found |= {id(one): one for one in self._there if one.rule.destination.name.endswith(below)}
         return list(found.values())
 
     def base(self, target: Target) -> Rule | None:
@@ -248,10 +247,10 @@ def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
 def _names(change: _Change, wanted: Wanted) -> set[str]:
     """Return the names for which a change may decide, one of each kind that the rules tell apart."""
     rule = change.rule
-    found = {*rule.names}
+    found = {rule.destination.name}
     if rule.destination.subtree:
         below = f".{rule.destination.name}"
-        known = {name for other in change.before for name in other.names if name.endswith(below)}
+        known = {name for other in change.before if (name := other.destination.name).endswith(below)}
         found |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
         found |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
     return found

@@ -41,7 +41,6 @@ _DIFFERENCES = {
     Difference.OTHER_PORT: "for another port",
     Difference.OTHER_PROTOCOL: "for another protocol",
     Difference.NAME_ALONE: "for that name alone, not for names below it",
-    Difference.OTHER_ADDRESS: "for other addresses, which have names below that one",
     Difference.OTHER_NAME: "for another name, spelled similarly",
     Difference.BELOW: "for names below this one",
 }

@@ -137,7 +137,6 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
     own, other = promise.rule.destination, rule.destination
     return (
         promise.about_every_name
-        or bool(rule.host)
         or own.name == other.name
         or (own.subtree and other.name.endswith(f".{own.name}"))
         or (other.subtree and own.name.endswith(f".{other.name}"))
@@ -167,8 +166,7 @@ def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPr
 
 
 def _points(rule: Rule) -> Iterator[str]:
-    """Yield the names of a rule, and one below each if it is for those."""
-    for name in rule.names:
-        yield name
-        if rule.destination.subtree:
-            yield f"{_ANOTHER}.{name}"
+    """Yield the name of a rule, and one below it if it is for those."""
+    yield rule.destination.name
+    if rule.destination.subtree:
+        yield f"{_ANOTHER}.{rule.destination.name}"

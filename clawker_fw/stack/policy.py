@@ -58,10 +58,10 @@ def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> Non
     """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
     for rule in (each for each in policy.rules.ended if not each.denies):
         said = {"below": rule.destination.subtree, "at": True}
-        for name in rule.names:
-            for what in (what for what, there in said.items() if there):
-                if not _decided(names, name, what):
-                    names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
+        name = rule.destination.name
+        for what in (what for what, there in said.items() if there):
+            if not _decided(names, name, what):
+                names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
 
 
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:

@@ -186,10 +186,6 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             "dst: 10.1.2.3\n    as: db.test\n    proto: tcp\n    port: 5432\n    allow_private: true",
         ),
         (
-            ("allow", "ssh://10.1.2.0/28", "--as", "lab.test", "--private"),
-            'dst: "10.1.2.0/28"\n    as: lab.test\n    proto: ssh\n    allow_private: true',
-        ),
-        (
             ("allow", "https://host:443", "--as", "web.test"),
             "dst: host\n    as: web.test\n    proto: https\n    port: 443",
         ),
@@ -221,7 +217,7 @@ def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Com
     [
         (("allow", "co.uk"), "use `--force`"),
         (("allow", "https://a.test/path"), "'a.test/path' has a path; write only the host's name"),
-        (("allow", "10.0.0.0/28", "--as", "a.test"), "use `--private`"),
+        (("allow", "10.0.0.1", "--as", "a.test"), "use `--private`"),
         (("allow", "a.test:443", "--port", "444"), "'a.test:443' and `--port 444` contradict each other"),
         (("allow", "http://a.test", "--proto", "https"), "contradict each other"),
         (("allow", "a.test", "--until", "2020-01-01T00:00:00Z"), "has passed"),
@@ -278,7 +274,7 @@ def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Comma
     settings_file.write_text(
         "rules:\n- {dst: 192.0.2.5, as: db.test, proto: tcp, port: 5432}\n"
         "- {dst: 192.0.2.5, as: db.test, proto: ssh}\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n"
-        "- {dst: 10.1.2.0/28, as: lab.test, proto: ssh, allow_private: true}\n- {dst: db.test, proto: http}\n"
+        "- {dst: db.test, proto: http}\n"
     )
     as_db = ("--as", "db.test", "--no-reload")
     assert outcomes(edit(no_engine, "remove", "tcp://192.0.2.5:5432", "192.0.2.7", *as_db)) == [
@@ -286,9 +282,6 @@ def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Comma
         ("not found", "db.test at 192.0.2.7"),
     ]
     assert outcomes(edit(no_engine, "remove", "192.0.2.5", *as_db)) == [("removed", "ssh db.test:22 at 192.0.2.5")]
-    assert outcomes(edit(no_engine, "remove", "10.1.2.0/28", "--as", "lab.test", "--no-reload")) == [
-        ("removed", "ssh lab.test:22 at 10.1.2.0/28 private")
-    ]
     assert settings_file.read_text() == (
         "rules:\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n- {dst: db.test, proto: http}\n"
     )
@@ -331,9 +324,7 @@ def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, setti
     assert "https p.test:443 inspected (/x, /y, deny others, websocket)" in no_engine("rules", "list").out
 
 
-def test_a_rule_that_contradicts_another_is_named_with_its_origin(
-    no_engine: Command, settings_file: Path
-) -> None:
+def test_a_rule_that_contradicts_another_is_named_with_its_origin(no_engine: Command, settings_file: Path) -> None:
     """It is the command line; the settings file has no such line."""
     claims = "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443"
     line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "

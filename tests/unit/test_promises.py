@@ -78,7 +78,7 @@ def test_what_is_always_allowed(promised: Fields, entries: tuple[Fields, ...], w
 
 def _around(known: RuleSet, promise: Promise) -> set[str]:
     """Return names for which the rules or the promise might say something else."""
-    near = {name for rule in known.rules for name in rule.names} | {*promise.points}
+    near = {rule.destination.name for rule in known.rules} | {*promise.points}
     return near | {f"{label}.{name}" for name in near for label in (LABELS[0], "other.one")}
 
 

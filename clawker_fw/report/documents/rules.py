@@ -269,6 +269,7 @@ class RulesEditDocument(Document):
             reload=reload,
         )
 
+
 def _moment(seconds: float) -> str:
     return rfc3339(int(seconds))
 

@@ -238,7 +238,7 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
     `*` stands for a name that no rule has.
     """
-    yield from removed.names
+    yield removed.destination.name
     if not removed.destination.subtree:
         return
     below = f".{removed.destination.name}"
@@ -251,7 +251,7 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
 def _allows_all(other: Rule, removed: Rule) -> bool:
     return (
-        all(map(other.covers, removed.names))
+        other.covers(removed.destination.name)
         and other.destination.subtree >= removed.destination.subtree
         and set(other.keys) >= set(removed.keys)
     )
