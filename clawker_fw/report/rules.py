@@ -70,8 +70,7 @@ def edit_lines(results: Iterable[EditResult]) -> Iterator[str]:
     for each in results:
         changes = f"  ({'; '.join(each.changes)})" if each.changes else ""
         place = f"  {each.place}" if each.place else ""
-        what = "some of it" if each.partly else "it"
-        still = f", but `{each.allowed_by}` still allows {what}" if each.allowed_by else ""
+        still = f", but `{each.allowed_by}` still allows it, at least in part" if each.allowed_by else ""
         yield f"{each.outcome:<{_WIDEST}}  {each.rule}{changes}{place}{still}"
 
 

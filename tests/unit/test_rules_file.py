@@ -103,7 +103,7 @@ def test_what_is_not_asked_for_stays(path: Path) -> None:
         addition("c.test", allow_private=False),
     )
     assert path.read_text() == (
-        f'rules: [{{dst: a.test, until: {LATE}, note: "n", allow_private: true}}, '
+        f"rules: [{{dst: a.test, until: {LATE}, note: n, allow_private: true}}, "
         "{dst: b.test, note: m}, {dst: c.test, allow_private: false}]"
     )
     assert said(done.results) == [
@@ -314,7 +314,7 @@ IN_FLOW = '{path: "/x", methods: [GET, HEAD]}, {path: "/y"}'
         ),
         (
             "  - {dst: p.test, path_rules: [{path: /a}], note: x}\n",
-            f"  - {{dst: p.test, path_rules: [{{path: /a}}, {IN_FLOW}], note: x}}\n",
+            f'  - {{dst: p.test, path_rules: [{{path: "/a"}}, {IN_FLOW}], note: x}}\n',
         ),
     ],
 )

@@ -39,7 +39,7 @@ class EditResult:
     """What becomes of one rule, and where it is written, or comes from if it is new.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
-    `allowed_by` is another rule that still allows what a removed one did, or, if that is `partly` so, some of it.
+    `allowed_by` is another rule that still allows what a removed one did, or some of it.
     """
 
     outcome: EditOutcome
@@ -48,7 +48,6 @@ class EditResult:
     position: int | None = None
     changes: tuple[str, ...] = ()
     allowed_by: str = ""
-    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +227,7 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
             names = () if each.rule.denies else _within(after, each.rule)
             decisions = (after.decide(name, *key) for name in names for key in each.rule.keys)
             if other := next((one.rule for one in decisions if one.allowed), None):
-                partly = not _allows_all(other, each.rule)
-                results[place] = replace(results[place], allowed_by=str(other), partly=partly)
+                results[place] = replace(results[place], allowed_by=str(other))
     return Edit(removed=frozenset(removed)), results
 
 
@@ -247,14 +245,6 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
         if not rule.denies and rule.destination.name.endswith(below):
             yield rule.destination.name
             yield f"*.{rule.destination.name}"
-
-
-def _allows_all(other: Rule, removed: Rule) -> bool:
-    return (
-        other.covers(removed.destination.name)
-        and other.destination.subtree >= removed.destination.subtree
-        and set(other.keys) >= set(removed.keys)
-    )
 
 
 def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditResult]:
