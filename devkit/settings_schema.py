@@ -87,23 +87,17 @@ _FORMS: dict[str, Schema] = {
     "presets.preset": {"enum": list(presets.names())},
     "presets.without": {"type": "array", "items": _DESTINATION},
 }
-_FORMS |= {
-    f"{promises}.{name}": _FORMS[f"rules.{name}"] for promises in ("never", "always") for name in ("proto", "port")
-}
-_FORMS |= {f"{promises}.dst": _DESTINATION for promises in ("never", "always")}
+_FORMS |= {f"never.{name}": _FORMS[f"rules.{name}"] for name in ("proto", "port")} | {"never.dst": _DESTINATION}
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
 _SHORT: Mapping[str, Schema] = {
     "presets": _FORMS["presets.preset"],
     "never": _DESTINATION,
-    "always": _DESTINATION,
 }
 """How an entry of a list may be written instead of a mapping."""
 
-_REQUIRED = frozenset(
-    {"rules.dst", "rules.path_rules.path", "rules.inject.secret", "presets.preset", "always.dst"}
-)
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret", "presets.preset"})
 """What must have a value wherever its section is."""
 
 

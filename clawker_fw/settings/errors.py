@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from clawker_fw.errors import MistakesError, SettingsError
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promise_words import NeverEntry
 from clawker_fw.rules.promises import BrokenPromise
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
@@ -66,7 +66,7 @@ def _problem(
     return place, sentence, hint
 
 
-_ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": NeverEntry, "always": AlwaysEntry}
+_ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": NeverEntry}
 """The entries of lists of mappings, but for those of rules."""
 
 
@@ -116,7 +116,7 @@ def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each promise that the rules break, and what breaks it, with both places."""
     change = (
         "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
-        if any(each.rule and each.rule.preset for each in found)
+        if any(each.rule.preset for each in found)
         else "Change the rule, or take the promise back."
     )
     if len(found) == 1:

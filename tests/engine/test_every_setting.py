@@ -59,7 +59,6 @@ LOCAL: dict[str, Any] = {
     "include": ["team.yaml"],
     "presets": [{"preset": "pip", "without": ["pypi.org"]}],
     "never": [{"dst": ".evil.test", **PROMISE}],
-    "always": [{"dst": "a.test", **PROMISE}],
     "network": {"subnet": "10.213.0.0/20"},
     "images": {"envoy": "bundled", "coredns": "bundled"},
     "otel": {
