@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 
 from clawker_fw.rules import paths, spellings
 from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
@@ -179,7 +179,6 @@ class InjectEntry(BaseModel):
         description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "
         "`authorization`, else `raw`.",
     )
-    keep_own: StrictBool = Field(default=False, description="Whether a header that the agent sends stays.")
     paths: Literal["any"] | None = Field(
         default=None, description="`any`: put it into every request to the host, without `path_rules` or `git`."
     )
@@ -260,7 +259,7 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
             f"`{entry.secret}` would go with every request to the host; add `path_rules` or `git` for those that "
             f"need it, or write `inject: {{secret: {entry.secret}, paths: any}}`"
         )
-    return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None), entry.keep_own)
+    return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None))
 
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:

@@ -50,7 +50,7 @@ RULES: list[dict[str, Any]] = [
         "lfs": True,
         "inject": {"secret": "one", "as": "basic"},
     },
-    {"dst": "own.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "two", "keep_own": True}},
+    {"dst": "own.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "two"}},
     {"dst": "any.test", "inject": {"secret": "three", "as": "raw", "paths": "any"}},
 ]
 PROMISE = {"proto": "https", "port": 443, "note": "for tests"}
@@ -115,7 +115,7 @@ def test_the_table_has_every_key() -> None:
     """A key that is added to the settings, to rules or to the file of secrets is applied below, or this fails."""
     assert documented(Settings) <= {*written({**LOCAL, "rules": RULES, "project": "x"})}
     assert documented(SecretsFile) <= {*written({"secrets": SECRETS})}
-    assert {"keep_own", "idle"} < documented(Settings)
+    assert {"insecure_skip_tls_verify", "idle"} < documented(Settings)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.errors import ExitCode, RefusedError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import RuleEntry
@@ -63,9 +63,6 @@ def test_placeholders() -> None:
     needed = wanted([rule("api.test", "a")], declared, PATH)
     assert needed == (WantedSecret("a", Form.BEARER, at_rest=True),)
     assert placeholders(needed, declared) == {"GH_TOKEN": "none", "GITHUB_TOKEN": "none"}
-    with pytest.raises(SettingsError, match="`keep_own` would send it in place of the secret") as caught:
-        wanted([rule("api.test", {"secret": "b", "keep_own": True})], declared, PATH)
-    assert caught.value.code == "placeholder-kept"
 
 
 @pytest.mark.parametrize(

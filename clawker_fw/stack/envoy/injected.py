@@ -53,7 +53,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     injector = extension(
         "filters.http.credential_injector.v3.CredentialInjector",
         "credential",
-        **({} if injection.keep_own else {"overwrite": True}),
+        overwrite=True,
         credential=generic,
     )
     action = extension(
@@ -69,7 +69,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
         "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
         # The router removes the agent's own before the cluster adds the other one.
-        **({} if injection.keep_own else {"request_headers_to_remove": [header]}),
+        "request_headers_to_remove": [header],
     }
 
 
