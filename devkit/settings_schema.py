@@ -27,7 +27,7 @@ PLACE = Path("docs", "reference", "settings.schema.json")
 _LETTER = r"[^\u0000-,./:-@\[-^`{-\u007f]"
 """What may be in a label: letters and digits of any script, hyphens and underscores."""
 _NAME = rf"{_LETTER}+(\.{_LETTER}+)*\.?"
-_ADDRESS = r"\s*[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?\s*"
+_ADDRESS = r"\s*[0-9]{1,3}(\.[0-9]{1,3}){3}\s*"
 _IMAGE = r"^(bundled|[a-zA-Z0-9][\w.:/-]*@sha256:[0-9a-f]{64})$"
 _MEMORY = r"^\s*([0-9]+(\.[0-9]+)?\s*(KiB|MiB|GiB)|[0-9]+)\s*$"
 _DURATION = r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$"

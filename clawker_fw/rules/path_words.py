@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 
@@ -179,9 +179,6 @@ class InjectEntry(BaseModel):
         description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "
         "`authorization`, else `raw`.",
     )
-    paths: Literal["any"] | None = Field(
-        default=None, description="`any`: put it into every request to the host, without `path_rules` or `git`."
-    )
 
 
 def long_form(field: str) -> Callable[[object], object]:
@@ -254,10 +251,10 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
             "`inject` and `insecure_skip_tls_verify` contradict each other: anybody on the way would get "
             f"`{entry.secret}`"
         )
-    if others and not entry.paths:
+    if others:
         raise ValueError(
             f"`{entry.secret}` would go with every request to the host; add `path_rules` or `git` for those that "
-            f"need it, or write `inject: {{secret: {entry.secret}, paths: any}}`"
+            "need it, or `path_rules: [{path: /}]` if all do"
         )
     return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None))
 

@@ -317,7 +317,7 @@ def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file:
 def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
     """The path and the word are added to the rule that is there, once."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /x}]\n")
-    for outcome, *changes in (("changed", "path_rules: with /y", "websocket: false → true"), ("unchanged",)):
+    for outcome, *changes in (("changed", "path_rules: with /y", "websocket: true"), ("unchanged",)):
         answer = edit(no_engine, "allow", "--no-reload", "wss://p.test", "--path", "/y")
         (done,) = answer["rules"]
         assert (done["outcome"], done["changes"]) == (outcome, changes)

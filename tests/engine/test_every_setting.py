@@ -51,7 +51,7 @@ RULES: list[dict[str, Any]] = [
         "inject": {"secret": "one", "as": "basic"},
     },
     {"dst": "own.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "two"}},
-    {"dst": "any.test", "inject": {"secret": "three", "as": "raw", "paths": "any"}},
+    {"dst": "any.test", "path_rules": [{"path": "/"}], "inject": {"secret": "three", "as": "raw"}},
 ]
 PROMISE = {"proto": "https", "port": 443, "note": "for tests"}
 

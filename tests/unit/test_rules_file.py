@@ -80,7 +80,7 @@ def test_rules_are_added_and_changed_and_left(path: Path) -> None:
         ("added", "deny any a.test", "line 10"),
         ("unchanged", "https c.test:8443", "line 8"),
     ]
-    assert done.results[1].changes == ("allow_private: false → true",)
+    assert done.results[1].changes == ("allow_private: true",)
     assert path.read_text() == (
         "# mine\nrules:\n  - dst: a.test\n    note: x\n  - dst: .b.test\n    proto: http\n"
         "    allow_private: true\n  - dst: c.test\n    port: 8443\n  - dst: a.test\n    action: deny\n"
@@ -111,7 +111,7 @@ def test_what_is_not_asked_for_stays(path: Path) -> None:
         ("changed", "https b.test:443", "line 1"),
         ("changed", "https c.test:443", "line 1"),
     ]
-    assert done.results[0].changes == ("allow_private: false → true",)
+    assert done.results[0].changes == ("allow_private: true",)
     assert said(add(path, addition("a.test"), addition("b.test")).results) == [
         ("unchanged", f"https a.test:443 private until {LATE}", "line 1"),
         ("unchanged", "https b.test:443", "line 1"),
@@ -139,9 +139,7 @@ def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> N
     with pytest.raises(RefusedError, match="has ended") as refused:
         add(path, addition("a.test", allow_private=True))
     assert "--until never" in refused.value.hint
-    assert add(path, addition("a.test", until=LATE)).results[0].changes == (
-        f"until: 2020-01-01T00:00:00Z → {LATE}",
-    )
+    assert add(path, addition("a.test", until=LATE)).results[0].changes == (f"until: {LATE}",)
     path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}, {dst: a.test}]")
     assert {each.outcome for each in add(path, addition("a.test")).results} == {EditOutcome.UNCHANGED}
 

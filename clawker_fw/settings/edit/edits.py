@@ -13,7 +13,7 @@ from clawker_fw.rules.rule import HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet, ends
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.splice import Appended, Edit, Fields
+from clawker_fw.settings.edit.splice import Appended, Edit, Fields, pair
 
 
 class EditOutcome(StrEnum):
@@ -186,7 +186,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             if not fields:
                 results.append(EditResult(EditOutcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
                 continue
-            phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
+            phrases = tuple(_phrase(name, value) for name, value in fields.items())
             results.append(EditResult(EditOutcome.CHANGED, str(after), each.rule.place, each.position, phrases))
     return Edit(changed=changed, added=added), results
 
@@ -318,22 +318,11 @@ def _entry(rule: PathRule) -> Fields:
     return {"path": rule.written, **methods, **({"action": "deny"} if rule.denies else {})}
 
 
-def _phrase(old: Rule, name: str, value: object) -> str:
+def _phrase(name: str, value: object) -> str:
+    """Return what is changed of a rule: `until: 2027-01-31T18:00:00Z`."""
     if isinstance(value, Appended):
         return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
-    before: object = {
-        "allow_private": old.allow_private,
-        "until": _time(old.until),
-        "note": old.note,
-        "websocket": False,
-    }[name]
-    return f"{name}: {_word(before)} → {_word(value)}"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return (rfc3339(value.timestamp()) if isinstance(value, datetime) else str(value or "")) or "none"
+    return pair(name, "none" if value in {None, ""} else value)
 
 
 def _time(seconds: int | None) -> datetime | None:
