@@ -149,7 +149,6 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
     from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.engine.client_config import proxy_variables
     from clawker_fw.model import Verdict
-    from clawker_fw.settings.secrets.wanted import placeholders
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:
@@ -160,6 +159,4 @@ def _served(chosen: Options, seen: "Comparison") -> "Attachment":
                 "`clawker-fw drift` shows the difference, `clawker-fw run` closes it."
             ),
         )
-    vault = seen.blueprint.vault
-    instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}
-    return attachment(seen.desired, proxy_variables(os.environ), instead)
+    return attachment(seen.desired, proxy_variables(os.environ))

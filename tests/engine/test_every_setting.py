@@ -92,7 +92,6 @@ SECRETS: dict[str, Any] = {
     "three": {
         "from": {"command": ["echo", "hidden"]},
         "hosts": ["any.test"],
-        "placeholders": {"API_TOKEN": "none"},
     },
 }
 

@@ -50,8 +50,7 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
     """
     content = _content(name, entry.source, folder, environment)
     text = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
-    problem = "it is the placeholder that agents get" if text in entry.placeholders.values() else ""
-    if problem := problem or _problem(text, entry.source):
+    if problem := _problem(text, entry.source):
         raise _failed(name, entry.source, problem)
     return text
 

@@ -1,6 +1,6 @@
 """Which secrets rules put into requests, and whether the user's file lets them go there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,6 @@ class WantedSecret:
     def identity(self) -> str:
         """Return the id."""
         return f"{self.name}#{self.form}"
-
-
-def placeholders(needed: Iterable[WantedSecret], declared: SecretsFile) -> Mapping[str, str]:
-    """Return the variables that agents get in place of the secrets that rules need."""
-    return {
-        variable: text for each in needed for variable, text in declared.secrets[each.name].placeholders.items()
-    }
 
 
 def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[WantedSecret, ...]:
