@@ -82,11 +82,6 @@ def _mistakes(text: str) -> Iterable[tuple[object, str]]:
 
 
 def _expression(text: str) -> str:
-    """Return an expression.
-
-    Raises:
-        ValueError: when Envoy would not take it, or it is for something else than paths.
-    """
     shown = f"`path: ~{text}`"
     if len(text) > LONGEST_PATH:
         raise ValueError(f"an expression has {len(text):,} characters; {LONGEST_PATH:,} is the most")

@@ -125,7 +125,6 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
 
 
 def _points(rule: Rule) -> Iterator[str]:
-    """Yield the name of a rule, and one below it if it is for those."""
     yield rule.destination.name
     if rule.destination.subtree:
         yield f"{_ANOTHER}.{rule.destination.name}"

@@ -161,7 +161,6 @@ def _order(rule: Rule) -> tuple[object, ...]:
 
 
 def _about_the_same(first: Rule, second: Rule) -> Conflict:
-    """Return the conflict of two rules for the same that disagree about what they lead to or allow there."""
     different = "they lead to different hosts"
     if first.paths != second.paths:
         only = None in {first.paths, second.paths}

@@ -40,7 +40,6 @@ MOST_PORTS_OF_A_UDP_RULE = 100
 
 
 def _checked(text: str) -> str:
-    """Return a destination or an address in canonical form."""
     address = text.strip()
     if address[-1:].isdigit():  # most names don't end in a digit, and need not be tried
         with suppress(AddressValueError):
@@ -204,7 +203,6 @@ class RuleEntry(BaseModel):
         return self
 
     def _require_inspectable(self, word: str) -> None:
-        """Require of a rule with a word about what is in TLS that it is for TLS, and for names."""
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
@@ -244,7 +242,6 @@ class RuleEntry(BaseModel):
             )
 
     def _require_few_ports(self, protocol: Protocol, first: int, last: int) -> None:
-        """Require of a rule for several ports that its protocol can have so many."""
         if not protocol.opaque and not self.as_ and not self._at_machine:
             raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
         most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
@@ -279,7 +276,6 @@ class RuleEntry(BaseModel):
             return None
 
     def _require_reachable(self) -> None:
-        """Require that an address has a name, and can be reached."""
         address = self._address
         if address is None:
             raise ValueError("`as` is for an IPv4 address as `dst`; a name needs none")

@@ -190,7 +190,6 @@ def _pairs(octets: Iterable[int], digits: Iterable[str]) -> str:
 
 
 def _class(codes: Iterable[int]) -> str:
-    """Return a class of characters, "" for none."""
     ranges: list[list[int]] = []
     for code in sorted(codes):
         if ranges and code == ranges[-1][1] + 1:

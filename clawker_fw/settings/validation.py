@@ -105,7 +105,6 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
-    """Yield the rules that the settings have, and then those of the presets that they name."""
     for position, entry in enumerate(settings.rules):
         yield entry.rule(document.place(("rules", position)))
     for position, chosen in enumerate(settings.presets):

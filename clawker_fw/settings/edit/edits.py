@@ -73,11 +73,6 @@ class Addition:
         )
 
     def _paths_onto(self, old: Rule) -> Paths | None:
-        """Return the paths of a rule that is there, with these.
-
-        Raises:
-            RefusedError: when it allows the whole host, and would allow only some paths of it.
-        """
         if self.rule.paths is None or "path_rules" not in self.chosen:
             return old.paths
         if old.paths is None:
@@ -258,11 +253,7 @@ def identity(rule: Rule) -> object:
 
 
 def _require_lasting(old: Rule, new: Rule, now: float) -> None:
-    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before.
-
-    Raises:
-        RefusedError: when it is not.
-    """
+    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before."""
     if new.until is not None and new.until <= now:
         raise RefusedError(
             "rule-has-ended",
@@ -281,7 +272,6 @@ def _require_lasting(old: Rule, new: Rule, now: float) -> None:
 
 
 def _changes(old: Rule, new: Rule) -> Fields:
-    """Return the fields in which an existing rule differs from what becomes of it."""
     fields: dict[str, object] = {}
     if old.allow_private != new.allow_private:
         fields["allow_private"] = new.allow_private
@@ -319,7 +309,6 @@ def _entry(rule: PathRule) -> Fields:
 
 
 def _phrase(name: str, value: object) -> str:
-    """Return what is changed of a rule: `until: 2027-01-31T18:00:00Z`."""
     if isinstance(value, Appended):
         return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
     return pair(name, "none" if value in {None, ""} else value)

@@ -101,11 +101,6 @@ def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
 
 
 def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
-    """Return the file to edit, and how it was found.
-
-    Raises:
-        SettingsError: when there is none, or an edit of it would have no effect.
-    """
     path, found = find(named)
     if path is None:
         raise SettingsError(
@@ -180,12 +175,7 @@ def _locked(path: Path) -> Iterator[bytes]:
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
-    """Replace a file's content at once, with its mode, owner and attributes kept.
-
-    Raises:
-        RefusedError: when the content is no longer `before`, because a program that knows no lock has written it.
-        SettingsError: when it can't be written.
-    """
+    """Replace a file's content at once, with its mode, owner and attributes kept."""
 
     def prepare(fresh: Path) -> None:
         _resemble(fresh, path)
@@ -201,7 +191,6 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
 
 
 def _resemble(fresh: Path, old: Path) -> None:
-    """Give a new file the owner, the mode and the attributes of an old one."""
     was, now = old.stat(), fresh.stat()
     if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
         os.chown(fresh, was.st_uid, was.st_gid)

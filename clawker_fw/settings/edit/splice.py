@@ -85,7 +85,6 @@ def _replaced(text: str, cuts: Iterable[_Cut]) -> str:
 
 
 def _changed(rule: dict[str, Any], fields: Fields) -> dict[str, Any]:
-    """Return a rule as it is meant to be."""
     new = _read(fields)
     for name in (each for each, value in fields.items() if isinstance(value, Appended)):
         new[name] = [*(rule.get(name) or []), *new[name]]
@@ -217,7 +216,6 @@ class _Page:
     # --- adding ----------------------------------------------------------------------------------------------
 
     def _add(self, rules: yaml.SequenceNode, added: Sequence[Fields]) -> _Cut:
-        """Add entries after the last one of a list with dashes, in its style."""
         last = rules.value[-1]
         start = last.start_mark.index
         before = self._text[self._line_start(start) : start]

@@ -58,7 +58,6 @@ def _header(text: str) -> str:
 
 
 def _place(text: str) -> str:
-    """Return `HOST:PORT` of a host that is written with or without a port."""
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, str(HTTPS_PORT)

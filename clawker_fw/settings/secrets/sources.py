@@ -143,10 +143,6 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 
     If it printed more than it may, the output is more than that, and it was killed. At its end, also by an error
     or an interruption here, what is left of its process group is killed.
-
-    Raises:
-        OSError: when it can't be started.
-        TimeoutError: when it does not end in time. It is killed.
     """
     end = time.monotonic() + COMMAND_SECONDS
     with subprocess.Popen(
