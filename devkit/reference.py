@@ -36,7 +36,7 @@ from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.model import Settings
-from clawker_fw.settings.preset import PresetEntry, names, preset
+from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
@@ -183,7 +183,7 @@ An entry of `presets`, `never` or `always` is a name, or a mapping with these fi
 [Presets and promises](../presets.md) explains them.
 """
 
-ENTRIES = (("presets", PresetEntry), ("never", NeverEntry))
+ENTRIES = (("never", NeverEntry),)
 """The lists of the settings whose entries are mappings, beside `rules`."""
 
 

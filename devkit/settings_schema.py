@@ -84,20 +84,18 @@ _FORMS: dict[str, Schema] = {
         ]
     },
     "rules.until": {"type": "string", "pattern": _UNTIL},
-    "presets.preset": {"enum": list(presets.names())},
-    "presets.without": {"type": "array", "items": _DESTINATION},
+    "presets": {"type": "array", "items": {"enum": list(presets.names())}},
 }
 _FORMS |= {f"never.{name}": _FORMS[f"rules.{name}"] for name in ("proto", "port")} | {"never.dst": _DESTINATION}
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
 _SHORT: Mapping[str, Schema] = {
-    "presets": _FORMS["presets.preset"],
     "never": _DESTINATION,
 }
 """How an entry of a list may be written instead of a mapping."""
 
-_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret", "presets.preset"})
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret"})
 """What must have a value wherever its section is."""
 
 

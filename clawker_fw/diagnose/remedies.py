@@ -177,10 +177,7 @@ def _path_entry(command: AllowCommand, there: Paths | None = None) -> str:
 def _change(command: AllowCommand, rule: Rule) -> str:
     """Return how to write by hand what a command would change in a rule."""
     if rule.preset:
-        return (
-            f"a rule of your own, and leave out that of the preset with `{{preset: {rule.preset}, without: "
-            f"[{rule.destination}]}}` in `presets`{rule.located}"
-        )
+        return f"a rule of your own, which replaces that of the preset{rule.located}"
     if command.path:
         return f"`{_path_entry(command, rule.paths)}` in `path_rules` of the rule{rule.located}"
     words = [

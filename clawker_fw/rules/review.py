@@ -51,7 +51,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
-        elif rule.destination.name in denied and (over := _overriding(lasting, rule)):
+        elif not rule.preset and rule.destination.name in denied and (over := _overriding(lasting, rule)):
             yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"

@@ -60,6 +60,8 @@ class RuleSet:
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
         """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
 
+        A rule of a preset counts only if there is none of the settings for the same.
+
         Raises:
             ConflictsError: when rules differ in `allow_private` or paths only, or claim the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
@@ -71,7 +73,9 @@ class RuleSet:
             other = seen.setdefault(key, rule)
             if other is rule:
                 continue
-            if _what(other) != _what(rule):
+            if bool(other.preset) is not bool(rule.preset):
+                seen[key] = rule if other.preset else other
+            elif _what(other) != _what(rule):
                 found.append(_about_the_same(other, rule))
             elif ends(rule) > ends(other):
                 seen[key] = rule

@@ -14,7 +14,6 @@ from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.model import section_types
-from clawker_fw.settings.preset import PresetEntry
 
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
@@ -66,7 +65,7 @@ def _problem(
     return place, sentence, hint
 
 
-_ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": NeverEntry}
+_ENTRIES: Mapping[str, type[BaseModel]] = {"never": NeverEntry}
 """The entries of lists of mappings, but for those of rules."""
 
 
@@ -95,11 +94,7 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
-    keep = (
-        "Keep one of the two. `without` in `presets` takes a name of a preset away."
-        if any(rule.preset for each in error.conflicts for rule in each.rules)
-        else "Keep one of the two."
-    )
+    keep = "Keep one of the two."
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
         context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
@@ -114,11 +109,7 @@ def contradicting(error: ConflictsError) -> SettingsError:
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each promise that the rules break, and what breaks it, with both places."""
-    change = (
-        "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
-        if any(each.rule.preset for each in found)
-        else "Change the rule, or take the promise back."
-    )
+    change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."
     if len(found) == 1:
         return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
     return MistakesError(

@@ -7,6 +7,7 @@ error and never means "no rules".
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -89,7 +90,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
     )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
-    chosen = [preset(each.preset) for each in settings.presets]
+    chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
     return Loaded(
         settings,
@@ -107,8 +108,9 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
     for position, entry in enumerate(settings.rules):
         yield entry.rule(document.place(("rules", position)))
-    for position, chosen in enumerate(settings.presets):
-        yield from chosen.rules(document.place(("presets", position)))
+    for position, name in enumerate(settings.presets):
+        place = f"{document.place(('presets', position))}, preset {name}"
+        yield from (replace(rule, place=place) for rule in preset(name).rules)
 
 
 def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) -> SettingsDocument:

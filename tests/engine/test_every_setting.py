@@ -57,7 +57,7 @@ PROMISE = {"proto": "https", "port": 443, "note": "for tests"}
 
 LOCAL: dict[str, Any] = {
     "include": ["team.yaml"],
-    "presets": [{"preset": "pip", "without": ["pypi.org"]}],
+    "presets": ["pip"],
     "never": [{"dst": ".evil.test", **PROMISE}],
     "network": {"subnet": "10.213.0.0/20"},
     "images": {"envoy": "bundled", "coredns": "bundled"},

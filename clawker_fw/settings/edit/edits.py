@@ -324,8 +324,7 @@ def _included(rule: Rule) -> RefusedError:
             "rule-of-preset",
             f"`{rule}` is of the preset {rule.preset}, and only the settings file's own rules are edited"
             f"{rule.located}.",
-            hint=f"To take it away, write `{{preset: {rule.preset}, without: [{rule.destination}]}}` "
-            "in `presets`.",
+            hint=f"A rule of your own for {rule.destination} replaces it, and `clawker-fw rules deny` denies it.",
         )
     return RefusedError(
         "rule-included",
