@@ -158,7 +158,6 @@ def remove_rules(
     action: Annotated[
         str | None, typer.Option("--action", metavar="allow|deny", help="Only rules that do this.")
     ] = None,
-    as_: AsOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
     lock_wait: LockOption = unparsed(_LOCK_WAIT),
@@ -166,9 +165,9 @@ def remove_rules(
 ) -> None:
     """Remove rules from the settings file, and apply the rest.
 
-    All rules for the NAME are removed, or only those with the given protocol, port and action. With `--as`, the
-    NAME is an address, and only rules for it are removed. A NAME without such a rule is `not found`,
-    which is not an error. Rules that still allow part of it are shown.
+    All rules for the NAME are removed, or only those with the given protocol, port and action. An address has the
+    NAME of its `as`. A NAME without such a rule is `not found`, which is not an error. Rules that still allow part
+    of it are shown.
 
     Example: clawker-fw rules remove api.example.com
     """
@@ -176,7 +175,7 @@ def remove_rules(
     from clawker_fw.settings.edit.edits import remove
 
     with _translated():
-        removals = [_removal(words.named(name, protocol, port), action, as_) for name in names]
+        removals = [_removal(words.named(name, protocol, port), action) for name in names]
     orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
@@ -279,15 +278,16 @@ def _translated() -> Iterator[None]:
         raise typer.BadParameter(str(error), param_hint=error.option or None) from error
 
 
-def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Removal":
+def _removal(named: dict[str, Any], action: str | None) -> "Removal":
     """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
-    from clawker_fw.rules.rule import HOST, Protocol
+    from clawker_fw.rules.destination import is_address
+    from clawker_fw.rules.rule import HOST, HOST_NAME
     from clawker_fw.settings.edit.edits import Removal
-    from clawker_fw.settings.edit.words import rule
+    from clawker_fw.settings.edit.words import WordsError, rule
 
-    service = {"proto": Protocol.TCP, "port": 1} if named["dst"] == HOST else {}  # any: only its name counts
-    allowing = rule({"dst": named["dst"], "as": as_, "allow_private": True, "force": True, **service})
-    name = str(allowing.destination)
+    name = HOST_NAME if named["dst"] == HOST else named["dst"]
+    if is_address(name):
+        raise WordsError(f"{name!r} is an address, and rules are removed by the name that agents use: their `as`")
+    allowing = rule({"dst": name, "action": action or "allow", "force": True})
     wanted = rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
-    chosen = rule({"dst": name, "action": action, "force": True}).action if action else None
-    return Removal(wanted.destination, wanted.protocol, wanted.written_port, chosen, allowing.host)
+    return Removal(wanted.destination, wanted.protocol, wanted.written_port, allowing.action if action else None)

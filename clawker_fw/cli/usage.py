@@ -33,6 +33,7 @@ _REMOVED = {
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
+    "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
     **dict.fromkeys(
         (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
         "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",

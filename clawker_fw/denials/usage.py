@@ -160,7 +160,7 @@ def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
         return shlex.join(("clawker-fw", *options, "rules", "deny", *_named(rule), str(rule.destination)))
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
-    name = rule.host or str(rule.destination)
+    name = str(rule.destination)
     words = (
         "rules",
         "remove",
@@ -178,5 +178,3 @@ def _named(rule: Rule) -> Iterator[str]:
         yield from ("--proto", rule.protocol)
     if rule.port:
         yield from ("--port", str(rule.written_port))
-    if rule.host:
-        yield from ("--as", str(rule.destination))

@@ -1,7 +1,7 @@
 """What is wrong with settings, in sentences with the place of each mistake."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -53,9 +53,10 @@ def _problem(
             sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
         case "value_error":
             sentence = str(details["ctx"]["error"])
-        case "model_type" if location[0] in _ENTRIES:
-            fields = ", ".join(f"`{name}`" for name in _ENTRIES[location[0]].model_fields)
-            sentence = f"`{location[0]}` has names, or mappings with {fields}"
+        case "model_type" if location[0] == "never":
+            sentence = (
+                f"`never` has names, or mappings with {', '.join(f'`{name}`' for name in NeverEntry.model_fields)}"
+            )
         case "model_type" | "dataclass_type":
             in_rules = location[0] == "rules"
             mapping = f"a rule is a mapping; write `dst: {details['input']}`"
@@ -65,15 +66,11 @@ def _problem(
     return place, sentence, hint
 
 
-_ENTRIES: Mapping[str, type[BaseModel]] = {"never": NeverEntry}
-"""The entries of lists of mappings, but for those of rules."""
-
-
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     if location[0] == "rules" and len(location) > 1:
         return list(FIELDS)
-    if location[0] in _ENTRIES and len(location) > 1:
-        return list(_ENTRIES[str(location[0])].model_fields)
+    if location[0] == "never" and len(location) > 1:
+        return list(NeverEntry.model_fields)
     section: Any = model
     for part in location[:-1]:
         section = section_types(section)[str(part)]

@@ -229,8 +229,7 @@ def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Com
         (("allow",), "NAME"),
         (("remove", "*.a.test"), "has a `*`"),
         (("remove", "a.test", "--action", "log"), "`action`: input should be 'allow' or 'deny', not 'log'"),
-        (("remove", "10.20.0.5"), "'10.20.0.5' is an address, and agents use names: add `--as`"),
-        (("remove", "a.test", "--as", "b.test"), "`as` is for an IPv4 address"),
+        (("remove", "10.20.0.5"), "'10.20.0.5' is an address, and rules are removed by the name that agents use"),
     ],
 )
 def test_a_mistake_on_the_command_line_changes_nothing(
@@ -270,18 +269,16 @@ def test_a_rule_that_allows_some_of_what_a_removed_one_did_is_told(
 
 
 def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Command, settings_file: Path) -> None:
-    """Other rules for the name stay, as those that lead to another address; `host` is removed by either name."""
+    """Or those with a protocol and port; `host` is removed by either name."""
     settings_file.write_text(
         "rules:\n- {dst: 192.0.2.5, as: db.test, proto: tcp, port: 5432}\n"
         "- {dst: 192.0.2.5, as: db.test, proto: ssh}\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n"
         "- {dst: db.test, proto: http}\n"
     )
-    as_db = ("--as", "db.test", "--no-reload")
-    assert outcomes(edit(no_engine, "remove", "tcp://192.0.2.5:5432", "192.0.2.7", *as_db)) == [
+    assert outcomes(edit(no_engine, "remove", "tcp://db.test:5432", "ssh://db.test", "--no-reload")) == [
         ("removed", "tcp db.test:5432 at 192.0.2.5"),
-        ("not found", "db.test at 192.0.2.7"),
+        ("removed", "ssh db.test:22 at 192.0.2.5"),
     ]
-    assert outcomes(edit(no_engine, "remove", "192.0.2.5", *as_db)) == [("removed", "ssh db.test:22 at 192.0.2.5")]
     assert settings_file.read_text() == (
         "rules:\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n- {dst: db.test, proto: http}\n"
     )

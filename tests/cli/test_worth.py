@@ -78,7 +78,7 @@ def test_unused_rules_and_how_to_remove_them(command: Command, envoy: MemoryCont
     assert told["unused  https team.test:443 (team.yaml, line 2)"][1] == "remove it in team.yaml, line 2"
     assert told["unused  ssh at.test:22 at 10.1.2.3 private (clawker-fw.yaml, line 10)"] == (
         "unused  ssh at.test:22 at 10.1.2.3 private (clawker-fw.yaml, line 10): no use is known",
-        "clawker-fw rules remove --proto ssh --port 22 --as at.test --action allow 10.1.2.3",
+        "clawker-fw rules remove --proto ssh --port 22 --action allow at.test",
     )
     (of_preset,) = {advice for each, (_, advice) in told.items() if "pypi.org" in each}
     assert of_preset == "clawker-fw rules deny --proto https --port 443 pypi.org"

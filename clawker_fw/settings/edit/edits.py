@@ -11,7 +11,6 @@ from clawker_fw.rules.paths import PathRule, Paths, also, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet, ends
-from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.splice import Appended, Edit, Fields, pair
 
@@ -114,13 +113,12 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Which rules to remove: all for a destination, or only those with this protocol, port, action and host."""
+    """Which rules to remove: all for a destination, or only those with this protocol, port and action."""
 
     destination: Destination
     protocol: Protocol | None = None
     port: int | str | None = None
     action: RuleAction | None = None
-    host: str = ""
 
     def matches(self, rule: Rule) -> bool:
         """Whether a rule is to be removed."""
@@ -129,22 +127,12 @@ class Removal:
             and self.protocol in {None, rule.protocol}
             and self.port in {None, rule.written_port}
             and self.action in {None, rule.action}
-            and self.host in {"", rule.host}
         )
 
     def __str__(self) -> str:
         """Return what is to be removed in the form of a rule."""
         name = f"{self.destination}" + (f":{self.port}" if self.port else "")
-        words = (self.action, self.protocol, name, f"at {self.host}" if self.host else "")
-        return " ".join(word for word in words if word)
-
-
-def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]:
-    """Return rules with their places. The first `own` of them are written in the settings file itself."""
-    return [
-        Written(entry.rule(place), position if position < own else None)
-        for position, (entry, place) in enumerate(entries)
-    ]
+        return " ".join(word for word in (self.action, self.protocol, name) if word)
 
 
 def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> tuple[Edit, list[EditResult]]:

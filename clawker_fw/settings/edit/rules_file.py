@@ -12,7 +12,7 @@ from pathlib import Path
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
 from clawker_fw.private_files import write_private
 from clawker_fw.settings.document import document_of
-from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
+from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
 from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
@@ -122,7 +122,8 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     document = joined(read)
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
     own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
-    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
+    rules = enumerate(zip(before.settings.rules, places, strict=True))
+    there = [Written(entry.rule(place), number if number < len(own) else None) for number, (entry, place) in rules]
     there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
