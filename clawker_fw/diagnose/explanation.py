@@ -212,7 +212,7 @@ class Explainer:
         # What a command can change of a rule does not tell it from others.
         plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
         own = next((each for each, same in plain if same == wanted), None)
-        pairs = [{*each.rules} for each in about_ports([*covering, wanted])]
+        pairs = [{each.first, each.second} for each in about_ports([*covering, wanted])]
         return Explanation(
             target,
             rule,

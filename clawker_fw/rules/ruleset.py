@@ -30,11 +30,6 @@ class Conflict:
     second: Rule
     sentence: str
 
-    @property
-    def rules(self) -> tuple[Rule, Rule]:
-        """Both."""
-        return self.first, self.second
-
 
 class ConflictsError(ValueError):
     """Some rules contradict each other."""

@@ -94,8 +94,8 @@ def contradicting(error: ConflictsError) -> SettingsError:
     keep = "Keep one of the two."
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
-        context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
-        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
+        places = dict.fromkeys((error.conflicts[0].first.place, error.conflicts[0].second.place))
+        return SettingsError("rules-contradict", f"{found[0]}.", context=tuple(places), hint=keep)
     return MistakesError(
         "rules-contradict",
         f"{len(found)} pairs of rules contradict each other.",
