@@ -36,13 +36,8 @@ class NeverEntry(BaseModel):
     @property
     def as_written(self) -> str | dict[str, Any]:
         """The shortest form in which it can be written."""
-        first, last = self.port or (None, None)
-        fields = {
-            "dst": self.dst,
-            "proto": self.proto and self.proto.value,
-            "port": f"{first}-{last}" if last else first,
-            "note": self.note,
-        }
+        port = self.promise().rule.written_port
+        fields = {"dst": self.dst, "proto": self.proto and self.proto.value, "port": port, "note": self.note}
         given = {name: value for name, value in fields.items() if value}
         return str(self.dst) if set(given) == {"dst"} else given
 

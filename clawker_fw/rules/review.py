@@ -81,11 +81,7 @@ def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
 
 
 def _instead(rule: Rule, over: list[Rule]) -> str:
-    said = [f"`{each}`{each.located}" for each in over[:_MOST_SHOWN]]
-    if rule.denies:
-        return f"`{over[0]}` forwards whatever comes to this port{over[0].located}"
-    if len(over) == 1:
-        return f"`{over[0]}` has the same name and denies it{over[0].located}"
-    if len(over) > _MOST_SHOWN:
-        said.append(f"{len(over) - _MOST_SHOWN} more")
-    return f"all that it allows is denied by {', '.join(said[:-1])} and {said[-1]}"
+    said = ", ".join(f"`{each}`{each.located}" for each in over[:_MOST_SHOWN])
+    more = f" and {len(over) - _MOST_SHOWN} more" if len(over) > _MOST_SHOWN else ""
+    what = "whatever comes to its port is forwarded" if rule.denies else "all that it allows is denied"
+    return f"{what} by {said}{more}"

@@ -78,7 +78,7 @@ def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: 
         "valid  4 rules: 3 in clawker-fw.yaml, 1 in team.yaml",
         (
             "warning[rule-overridden]: clawker-fw.yaml, line 2: https a.test:443 never applies: "
-            "`deny any a.test` has the same name and denies it (clawker-fw.yaml, line 2)."
+            "all that it allows is denied by `deny any a.test` (clawker-fw.yaml, line 2)."
         ),
         "warning[rule-ended]: clawker-fw.yaml, line 3: https b.test:443 until 2020-01-01T00:00:00Z has ended.",
     ]
