@@ -29,14 +29,14 @@ from clawker_fw.cli.app import PANELS
 from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promise_words import NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.model import Settings
-from clawker_fw.settings.preset import PresetEntry, names, preset
+from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
 from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
@@ -183,7 +183,7 @@ An entry of `presets`, `never` or `always` is a name, or a mapping with these fi
 [Presets and promises](../presets.md) explains them.
 """
 
-ENTRIES = (("presets", PresetEntry), ("never", NeverEntry), ("always", AlwaysEntry))
+ENTRIES = (("never", NeverEntry),)
 """The lists of the settings whose entries are mappings, beside `rules`."""
 
 

@@ -27,7 +27,7 @@ PLACE = Path("docs", "reference", "settings.schema.json")
 _LETTER = r"[^\u0000-,./:-@\[-^`{-\u007f]"
 """What may be in a label: letters and digits of any script, hyphens and underscores."""
 _NAME = rf"{_LETTER}+(\.{_LETTER}+)*\.?"
-_ADDRESS = r"\s*[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?\s*"
+_ADDRESS = r"\s*[0-9]{1,3}(\.[0-9]{1,3}){3}\s*"
 _IMAGE = r"^(bundled|[a-zA-Z0-9][\w.:/-]*@sha256:[0-9a-f]{64})$"
 _MEMORY = r"^\s*([0-9]+(\.[0-9]+)?\s*(KiB|MiB|GiB)|[0-9]+)\s*$"
 _DURATION = r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h)?\s*$"
@@ -84,26 +84,18 @@ _FORMS: dict[str, Schema] = {
         ]
     },
     "rules.until": {"type": "string", "pattern": _UNTIL},
-    "presets.preset": {"enum": list(presets.names())},
-    "presets.without": {"type": "array", "items": _DESTINATION},
+    "presets": {"type": "array", "items": {"enum": list(presets.names())}},
 }
-_FORMS |= {
-    f"{promises}.{name}": _FORMS[f"rules.{name}"] for promises in ("never", "always") for name in ("proto", "port")
-}
-_FORMS |= {f"{promises}.dst": _DESTINATION for promises in ("never", "always")}
+_FORMS |= {f"never.{name}": _FORMS[f"rules.{name}"] for name in ("proto", "port")} | {"never.dst": _DESTINATION}
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
 _SHORT: Mapping[str, Schema] = {
-    "presets": _FORMS["presets.preset"],
     "never": _DESTINATION,
-    "always": _DESTINATION,
 }
 """How an entry of a list may be written instead of a mapping."""
 
-_REQUIRED = frozenset(
-    {"rules.dst", "rules.path_rules.path", "rules.inject.secret", "presets.preset", "always.dst"}
-)
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret"})
 """What must have a value wherever its section is."""
 
 

@@ -20,9 +20,6 @@ OPAQUE = (
 )
 """What rules are for that forward everything as it is: the protocol, the first port and the last one."""
 
-NETWORK = "192.0.2.8/30"
-"""Each of its addresses has a name."""
-
 AT_ADDRESSES = (*OPAQUE, (Protocol.HTTPS, 8443, None), (Protocol.HTTP, 8081, None))
 """What rules for addresses are for, which forward everything as well."""
 
@@ -54,32 +51,27 @@ def _forwarding(name: str, what: tuple[Protocol, int, int | None], host: str = "
     return Rule(destination, protocol, first, len(name) % 2 == 0, last_port=last, host=host)
 
 
-def _of_network(below: str, what: tuple[Protocol, int, int | None]) -> Rule:
-    """Networks are the same below each name: two that overlap would contradict each other."""
-    return _forwarding(below, what, NETWORK)
+def _at_address(name: str, what: tuple[Protocol, int, int | None]) -> Rule:
+    return _forwarding(f"at.{name}", what, "192.0.2.9")
 
 
 def _denying(name: str, subtree: bool, protocol: Protocol | None, port: int | None) -> Rule:  # noqa: FBT001 - likewise
     return Rule(Destination(name, subtree), protocol, port, action=RuleAction.DENY)
 
 
-def _of_an_address(below: str) -> str:
-    return f"192-0-2-9.{below}"
-
-
 def rules() -> st.SearchStrategy[Rule]:
     """Return rules, a third of which deny."""
     allowing = st.builds(_named, names(), st.booleans(), st.sampled_from(NAMED), st.sampled_from(PORTS))
     opaque = st.builds(_forwarding, names(), st.sampled_from(OPAQUE))
-    networks = st.builds(_of_network, names(), st.sampled_from(AT_ADDRESSES))
+    addresses = st.builds(_at_address, names(), st.sampled_from(AT_ADDRESSES))
     denying = st.builds(
         _denying,
-        names() | names().map(_of_an_address),
+        names() | names().map("at.{}".format),
         st.booleans(),
         st.none() | st.sampled_from(Protocol),
         st.none() | st.sampled_from(PORTS),
     )
-    return st.one_of(allowing, allowing, opaque, networks, denying, denying)
+    return st.one_of(allowing, allowing, opaque, addresses, denying, denying)
 
 
 def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
@@ -87,8 +79,8 @@ def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
     return st.lists(rules(), max_size=most).map(RuleSet.of)
 
 
-_SUBTREES, _OPAQUE, _NETWORKS, _DENIALS = 0.3, 0.1, 0.3, 0.2
-"""How many of random rules are for subtrees, forward everything, are for a network then, or deny."""
+_SUBTREES, _OPAQUE, _ADDRESSES, _DENIALS = 0.3, 0.1, 0.3, 0.2
+"""How many of random rules are for subtrees, forward everything, are for an address then, or deny."""
 
 
 def random_rules(chosen: random.Random, most: int) -> RuleSet:
@@ -98,13 +90,11 @@ def random_rules(chosen: random.Random, most: int) -> RuleSet:
     for _ in range(most):
         labels = [chosen.choice((*LABELS, str(chosen.randrange(50)))) for _ in range(chosen.randint(1, 3))]
         name = ".".join([*labels, chosen.choice(top)])
-        subtree, opaque, network, denied = (
-            chosen.random() < share for share in (_SUBTREES, _OPAQUE, _NETWORKS, _DENIALS)
+        subtree, opaque, address, denied = (
+            chosen.random() < share for share in (_SUBTREES, _OPAQUE, _ADDRESSES, _DENIALS)
         )
-        if opaque and network:
-            entries.append(_of_network(name, chosen.choice(AT_ADDRESSES)))
-            if denied:
-                entries.append(_denying(_of_an_address(name), False, chosen.choice((None, *Protocol)), None))  # noqa: FBT003
+        if opaque and address:
+            entries.append(_at_address(name, chosen.choice(AT_ADDRESSES)))
         elif opaque:
             entries.append(_forwarding(name, chosen.choice(OPAQUE)))
         elif denied:
@@ -122,6 +112,6 @@ def names_near(rules: RuleSet) -> list[str]:
     for rule in rules.rules:
         labels = rule.destination.name.split(".")
         above = {".".join(labels[start:]) for start in range(len(labels))}
-        asked |= above | set(rule.names) | ({f"192-0-2-12.{rule.destination.name}"} if rule.block else set())
+        asked |= above
         asked |= {f"{label}.{name}" for name in above for label in ("a", "q", "q.a", "a.q")}
     return sorted(name for name in asked if len(name) <= 253)  # noqa: PLR2004 - RFC 1035

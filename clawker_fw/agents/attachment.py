@@ -6,8 +6,7 @@ the agent without a firewall, so after any failure the answer is a word that nei
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 
 from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.errors import RefusedError
@@ -31,24 +30,21 @@ class Attachment:
     """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets.
 
     `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach. `trust`
-    is what it needs so that it trusts the stack's certificates, if the stack inspects connections. `placeholders`
-    are variables in place of secrets that it does not get. `publishes` is what a relay is to publish for it, and
-    `address` the one on the agent network that it then has.
+    is what it needs so that it trusts the stack's certificates, if the stack inspects connections. `publishes` is
+    what a relay is to publish for it, and `address` the one on the agent network that it then has.
     """
 
     network: str
     dns: str
     emptied: tuple[str, ...] = ()
     trust: Trust | None = None
-    placeholders: Mapping[str, str] = field(default_factory=dict)
     publishes: Publication | None = None
     address: str = ""
 
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables that it is given."""
-        emptied = dict.fromkeys(self.emptied, "")
-        return {**self.placeholders, **emptied, **(self.trust.environment if self.trust else {})}
+        return {**dict.fromkeys(self.emptied, ""), **(self.trust.environment if self.trust else {})}
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -116,12 +112,10 @@ class Attachment:
         return "\n".join(lines)
 
 
-def attachment(
-    desired: Desired, emptied: tuple[str, ...] = (), placeholders: Mapping[str, str] = MappingProxyType({})
-) -> Attachment:
+def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
     """Return how agents are attached to a stack, but for what they trust."""
     network = desired.networks[Role.AGENTS].name
-    return Attachment(network, str(desired.service_address), emptied, placeholders=placeholders)
+    return Attachment(network, str(desired.service_address), emptied)
 
 
 def require_serving(project: str, observed: Observed, found: Diff) -> None:

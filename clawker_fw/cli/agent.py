@@ -145,7 +145,6 @@ def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> 
     from clawker_fw.cli.running import entrusted
     from clawker_fw.engine.client_config import proxy_variables
     from clawker_fw.model import Verdict
-    from clawker_fw.settings.secrets.wanted import placeholders
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:
@@ -156,6 +155,4 @@ def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> 
                 "`clawker-fw drift` shows the difference, `clawker-fw run` closes it."
             ),
         )
-    vault = seen.blueprint.vault
-    instead = placeholders(seen.blueprint.wanted, vault.declared) if vault else {}
-    return entrusted(engine, seen, attachment(seen.desired, proxy_variables(os.environ), instead))
+    return entrusted(engine, seen, attachment(seen.desired, proxy_variables(os.environ)))

@@ -56,7 +56,7 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     vault = session.vault(chosen)
     wanted(loaded.rules.rules, vault.declared, vault.path)
     outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
-    problems = {name: outcome.problem.message for name, outcome in outcomes.items() if outcome.problem}
+    problems = {name: found.message for name, found in outcomes.items() if isinstance(found, SettingsError)}
     states = {name: State.UNAVAILABLE if name in problems else State.OBTAINED for name in outcomes}
     _answer(_listed(vault, loaded.rules, states, problems), format_)
     if problems:

@@ -26,11 +26,14 @@ _REMOVED = {
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
+    "clawker-fw rules import": "Copy the rules into the settings file, and run `clawker-fw rules check`. "
+    "`path_rules` mean something else here.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
+    "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
     **dict.fromkeys(
         (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
         "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",

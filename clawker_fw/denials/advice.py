@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from ipaddress import AddressValueError, IPv4Network
+from ipaddress import AddressValueError, IPv4Address
 
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.diagnose.explanation import Explainer, Explanation
@@ -197,7 +197,7 @@ def _is_cut(counted: Counted) -> bool:
 def _looked_up(upstream: str) -> Lookup:
     """Return what Envoy found: an address that the rule may not reach, and perhaps none may."""
     try:
-        closed = ("guarded", "exempt") if is_special(IPv4Network(upstream)) else ("guarded",)
+        closed = ("guarded", "exempt") if is_special(IPv4Address(upstream)) else ("guarded",)
     except (AddressValueError, ValueError):
         closed = ("guarded",)
     return Lookup((FoundAddress(upstream, closed),))

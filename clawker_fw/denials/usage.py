@@ -15,6 +15,7 @@ from clawker_fw.errors import RefusedError
 from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import Sibling, Usage, Use
 from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.labels import sibling_of
@@ -83,7 +84,10 @@ class Worth:
 
 
 def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
-    """Return what each rule is worth that allows something and has not ended, in the rules' order."""
+    """Return what each rule is worth that allows something and has not ended, in the rules' order.
+
+    Rules of presets that are denied are left out: that is how they are taken away.
+    """
     in_force = rules.at(usage.now)
     policy = Policy(in_force)
     subtrees: dict[str, list[Rule]] = {}
@@ -96,7 +100,10 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
         if used:
             found.setdefault(used, []).append(use)
     return tuple(
-        Worth(rule, tuple(found.get(rule, ())), _open(rule, usage)) for rule in in_force.rules if not rule.denies
+        Worth(rule, tuple(found.get(rule, ())), _open(rule, usage))
+        for rule in in_force.rules
+        if not rule.denies
+        and not (rule.preset and policy.decide(rule.destination.name, *rule.keys[0]).reason is Reason.DENIED)
     )
 
 
@@ -150,10 +157,10 @@ def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
     The command needs `options` for the same stack.
     """
     if rule.preset:
-        return f"write `{{preset: {rule.preset}, without: [{rule.destination}]}}` in `presets`"
+        return shlex.join(("clawker-fw", *options, "rules", "deny", *_named(rule), str(rule.destination)))
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
-    name = rule.host or str(rule.destination)
+    name = str(rule.destination)
     words = (
         "rules",
         "remove",
@@ -171,5 +178,3 @@ def _named(rule: Rule) -> Iterator[str]:
         yield from ("--proto", rule.protocol)
     if rule.port:
         yield from ("--port", str(rule.written_port))
-    if rule.host:
-        yield from ("--as", str(rule.destination))

@@ -29,7 +29,7 @@ from clawker_fw.stack.telemetry import certificates, destination, is_live
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
 
-_NEIGHBOURS, _BRIDGED, _TRACKED = "neighbours", "bridged-frames", "tracked-connections"
+_BRIDGED, _TRACKED = "bridged-frames", "tracked-connections"
 
 _ELSEWHERE = "Only known on the engine's machine; in a container, only with `--network host`."
 
@@ -170,25 +170,6 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
         advice = "Each sentence says what is needed on the engine's machine."
         return _failure("kernel", f"It lacks what the firewall needs: {'; '.join(missing)}.", advice)
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
-
-
-def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
-    """Whether one agent can fill the kernel's table of neighbours, which all containers of the machine share.
-
-    `most` is how many entries that table has.
-    """
-    if most is None or not reader.facts().shares_network:
-        return _skipped(_NEIGHBOURS, _ELSEWHERE)
-    network = seen.desired.networks[Role.AGENTS].subnet
-    if network.num_addresses > most // 2:
-        return _warning(
-            _NEIGHBOURS,
-            f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
-            f"addresses of {network}.",
-            "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
-            f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
-        )
-    return _ok(_NEIGHBOURS, f"No agent can fill the kernel's table of {most:,} neighbours.")
 
 
 def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -> Iterator[Check]:

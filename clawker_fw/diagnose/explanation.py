@@ -41,7 +41,6 @@ class Difference(StrEnum):
     OTHER_PORT = "other-port"
     OTHER_PROTOCOL = "other-protocol"
     NAME_ALONE = "name-alone"
-    OTHER_ADDRESS = "other-address"
     OTHER_NAME = "other-name"
     BELOW = "below"
 
@@ -213,7 +212,7 @@ class Explainer:
         # What a command can change of a rule does not tell it from others.
         plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
         own = next((each for each, same in plain if same == wanted), None)
-        pairs = [{*each.rules} for each in about_ports([*covering, wanted])]
+        pairs = [{each.first, each.second} for each in about_ports([*covering, wanted])]
         return Explanation(
             target,
             rule,
@@ -262,7 +261,7 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
         if rule.denies or rule in ended or rule.covers(target.name):
             continue
         if f".{target.name}".endswith(f".{rule.destination.name}"):
-            yield Near(rule, Difference.OTHER_ADDRESS if rule.block else Difference.NAME_ALONE)
+            yield Near(rule, Difference.NAME_ALONE)
         elif _is_alike(target.name, rule.destination):
             yield Near(rule, Difference.OTHER_NAME)
         elif rule.destination.name.endswith(f".{target.name}"):

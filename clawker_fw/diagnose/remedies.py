@@ -177,10 +177,7 @@ def _path_entry(command: AllowCommand, there: Paths | None = None) -> str:
 def _change(command: AllowCommand, rule: Rule) -> str:
     """Return how to write by hand what a command would change in a rule."""
     if rule.preset:
-        return (
-            f"a rule of your own, and leave out that of the preset with `{{preset: {rule.preset}, without: "
-            f"[{rule.destination}]}}` in `presets`{rule.located}"
-        )
+        return f"a rule of your own, which replaces that of the preset{rule.located}"
     if command.path:
         return f"`{_path_entry(command, rule.paths)}` in `path_rules` of the rule{rule.located}"
     words = [
@@ -283,12 +280,6 @@ def _by_hand(explained: Explanation) -> str:
         return "No rule can allow it: no rule may reach any of its addresses."
     if rule and rule.denies and not rule.destination.subtree and rule.covers(explained.target.name):
         return f"Change or remove the rule that denies it{rule.located}."
-    name = f".{explained.target.name}"
-    networks = (near.rule for near in explained.near if near.rule.block and not near.rule.covers(name[1:]))
-    network = next((each for each in networks if name.endswith(f".{each.destination.name}")), None)
-    if network and explained.reason is Reason.NO_RULE:
-        example = next(iter(network.names))
-        return f"Use the name of one of its addresses, as {example}, or change the network{network.located}."
     renewed = rule if rule and rule.host and explained.reason is Reason.EXPIRED else None
     if (claiming := explained.claimed_by) and claiming != renewed:
         return f"First change or remove `{claiming}`{claiming.located}: the two can't share a port."

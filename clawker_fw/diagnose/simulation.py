@@ -14,7 +14,7 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.path_words import require_decisive
 from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.promises import Promise, PromiseKind, broken
+from clawker_fw.rules.promises import Promise, broken
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
@@ -152,12 +152,11 @@ class Simulator:
         """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
         self._editable = editable
         self._there = there
-        self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
+        self._never = tuple(promises)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
         for one in there:
-            for name in one.rule.names:
-                self._by_name.setdefault(name, []).append(one)
+            self._by_name.setdefault(one.rule.destination.name, []).append(one)
 
     def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
         """Return what a command would do."""
@@ -218,7 +217,7 @@ class Simulator:
         found = {id(one): one for one in covering if one.rule.covers(destination.name)}
         if destination.subtree:
             below = f".{destination.name}"
-            found |= {id(one): one for one in self._there if any(name.endswith(below) for name in one.rule.names)}
+            found |= {id(one): one for one in self._there if one.rule.destination.name.endswith(below)}
         return list(found.values())
 
     def base(self, target: Target) -> Rule | None:
@@ -248,10 +247,10 @@ def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
 def _names(change: _Change, wanted: Wanted) -> set[str]:
     """Return the names for which a change may decide, one of each kind that the rules tell apart."""
     rule = change.rule
-    found = {*rule.names}
+    found = {rule.destination.name}
     if rule.destination.subtree:
         below = f".{rule.destination.name}"
-        known = {name for other in change.before for name in other.names if name.endswith(below)}
+        known = {name for other in change.before if (name := other.destination.name).endswith(below)}
         found |= {f"{_ANOTHER}.{name}" for name in (*known, rule.destination.name)} | known
         found |= {wanted.target.name} if rule.covers(wanted.target.name) else set()
     return found

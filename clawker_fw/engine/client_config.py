@@ -1,7 +1,6 @@
 """The docker CLI's own configuration: its folder, and what we need to know of it. Nothing is connected here."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,6 @@ def main_file(environment: Mapping[str, str]) -> Mapping[str, Any]:
     Raises:
         EngineError: when it is unreadable.
     """
-    if _has_none(environment):
-        return {}
     return read(folder(environment) / "config.json") or {}
 
 
@@ -75,8 +72,6 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
     Raises:
         EngineError: when one of them is unreadable.
     """
-    if _has_none(environment):
-        return (DEFAULT_CONTEXT,)
     store = folder(environment) / "contexts" / "meta"
     try:
         paths = list(store.glob("*/meta.json"))
@@ -98,24 +93,10 @@ def is_there(path: Path) -> bool:
         raise _unreadable(path, str(error)) from error
 
 
-def _has_none(environment: Mapping[str, str]) -> bool:
-    """Whether this user has no configuration: the home folder belongs to another user, and keeps this one out.
-
-    A container that runs as another user than its image's has such a home.
-    """
-    if environment.get("DOCKER_CONFIG"):
-        return False
-    home = Path.home()
-    try:
-        return home.stat().st_uid != os.geteuid() and not os.access(home, os.X_OK, effective_ids=True)
-    except FileNotFoundError:
-        return False
-
-
 def _unreadable(path: Path, reason: str) -> EngineError:
     return EngineError(
         "docker-config-unreadable",
         f"{path}, a part of the docker CLI's configuration, can't be read.",
         context=[reason],
-        hint="Repair it. If it only has to name the engine, --host or DOCKER_HOST will do.",
+        hint="Repair it, or name another folder with DOCKER_CONFIG. To name the engine, --host will do.",
     )

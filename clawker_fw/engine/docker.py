@@ -504,22 +504,14 @@ def _without_tag(reference: str) -> str:
 
 
 def _object(answer: object) -> Mapping[str, Any]:
-    """Return an answer that has to be an object: the SDK passes any JSON on.
-
-    Raises:
-        ConnectionError: when it is something else.
-    """
+    """Return an answer that has to be an object: the SDK passes any JSON on."""
     if isinstance(answer, dict):
         return answer
     raise ConnectionError(_NO_ENGINE)
 
 
 def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
-    """Return an answer that has to be a list of objects. Anything else is never taken for an empty list.
-
-    Raises:
-        ConnectionError: when it is something else.
-    """
+    """Return an answer that has to be a list of objects. Anything else is never taken for an empty list."""
     if isinstance(answer, list):
         return [_object(each) for each in answer]
     raise ConnectionError(_NO_ENGINE)

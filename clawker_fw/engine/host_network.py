@@ -1,7 +1,7 @@
 """The network of this machine, which is that of a local engine.
 
 A new network should not hide any destination of its routes. Its kernel may receive what agents broadcast, and all
-its containers share one table of neighbours, and one of tracked connections.
+its containers share one table of tracked connections.
 """
 
 import socket
@@ -12,7 +12,6 @@ from pathlib import Path
 
 _TABLE = Path("/proc/net/route")
 _SETTINGS = Path("/proc/sys/net/ipv4/conf")
-_MOST_NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
 _BRIDGES, _TRACKING = Path("/proc/sys/net/bridge"), Path("/proc/sys/net/netfilter")
 _UP = 0x1
 
@@ -42,18 +41,6 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
     except (OSError, ValueError):
         return None
     return max(values) > 0
-
-
-def most_neighbours(setting: Path = _MOST_NEIGHBOURS) -> int | None:
-    """Return how many neighbours the kernel knows at the same time, of all containers together.
-
-    It has one table for all network namespaces, and shows its size in the initial one alone (Linux,
-    Documentation/networking/ip-sysctl, `neigh/default/gc_thresh3`). The result is None elsewhere.
-    """
-    try:
-        return int(setting.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,6 @@ def _write_log(log: Mapping[str, str]) -> dict[str, object]:
 
 
 def _read_healthcheck(found: Mapping[str, Any]) -> Healthcheck:
-    """Read a HEALTHCHECK. The API's times are in nanoseconds."""
     return Healthcheck(
         test=tuple(found.get("Test") or ())[1:],
         interval=found.get("Interval", 0) / _NANOSECONDS,

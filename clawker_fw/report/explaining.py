@@ -41,7 +41,6 @@ _DIFFERENCES = {
     Difference.OTHER_PORT: "for another port",
     Difference.OTHER_PROTOCOL: "for another protocol",
     Difference.NAME_ALONE: "for that name alone, not for names below it",
-    Difference.OTHER_ADDRESS: "for other addresses, which have names below that one",
     Difference.OTHER_NAME: "for another name, spelled similarly",
     Difference.BELOW: "for names below this one",
 }
@@ -230,8 +229,8 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
         socket = " as a WebSocket" if explained.request.websocket else ""
         yield "request", f"{explained.request}{socket}: {decided_by(explained)}"
     if secret := explained.secret:
-        own = "unless the agent sends its own" if secret.keep_own else "in place of what the agent sends"
-        yield "secret", f"{secret.secret}{f' as {secret.form}' if secret.form else ''}, {own}"
+        form = f" as {secret.form}" if secret.form else ""
+        yield "secret", f"{secret.secret}{form}, in place of what the agent sends"
     yield from (("near", near_text(each)) for each in explained.near)
     if (found := explained.lookup) is not None:
         reached = found.open_to(explained.kind)

@@ -18,6 +18,7 @@ LONGEST_LABEL = 63
 
 _LABEL = rf"[a-z0-9_-]{{1,{LONGEST_LABEL}}}"
 _ASCII_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_NETWORK = re.compile(r"[0-9.]+/[0-9]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -87,6 +88,7 @@ def _complaint(text: str, name: str) -> str:
         "has a space in it": any(character.isspace() for character in text),
         "has a scheme; write only the host's name and add `proto`": "://" in text,
         "is an address; rules name hosts": is_address(name),
+        "is a network; write a rule with `as` for each of its addresses": _NETWORK.fullmatch(text),
         "has a path; write only the host's name": "/" in text,
         "has a port; write it as `port`": ":" in text,
         f"has a `*`; write `.{name.removeprefix('*.')}` for a name and everything below it": "*" in text,

@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 
 _NAME = re.compile(
-    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[0-9.]+/[0-9]+|[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
+    r"(?:(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://)?(?P<dst>[^/:\[\]]+)(?::(?P<port>[0-9]{1,5}(?:-[0-9]{1,5})?))?/?"
 )
 _URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`, `192.0.2.0/28`. Nothing is checked yet."""
+    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`. Nothing is checked yet."""
 
     dst: str
     proto: str | None = None

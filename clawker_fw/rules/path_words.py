@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
 
 from clawker_fw.rules import paths, spellings
 from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
@@ -82,11 +82,6 @@ def _mistakes(text: str) -> Iterable[tuple[object, str]]:
 
 
 def _expression(text: str) -> str:
-    """Return an expression.
-
-    Raises:
-        ValueError: when Envoy would not take it, or it is for something else than paths.
-    """
     shown = f"`path: ~{text}`"
     if len(text) > LONGEST_PATH:
         raise ValueError(f"an expression has {len(text):,} characters; {LONGEST_PATH:,} is the most")
@@ -179,10 +174,6 @@ class InjectEntry(BaseModel):
         description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "
         "`authorization`, else `raw`.",
     )
-    keep_own: StrictBool = Field(default=False, description="Whether a header that the agent sends stays.")
-    paths: Literal["any"] | None = Field(
-        default=None, description="`any`: put it into every request to the host, without `path_rules` or `git`."
-    )
 
 
 def long_form(field: str) -> Callable[[object], object]:
@@ -255,12 +246,12 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
             "`inject` and `insecure_skip_tls_verify` contradict each other: anybody on the way would get "
             f"`{entry.secret}`"
         )
-    if others and not entry.paths:
+    if others:
         raise ValueError(
             f"`{entry.secret}` would go with every request to the host; add `path_rules` or `git` for those that "
-            f"need it, or write `inject: {{secret: {entry.secret}, paths: any}}`"
+            "need it, or `path_rules: [{path: /}]` if all do"
         )
-    return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None), entry.keep_own)
+    return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None))
 
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:

@@ -262,13 +262,11 @@ class Form(StrEnum):
 class Injection:
     """A secret that is put into the requests which are allowed, in place of the agent's own header.
 
-    Without a `form`, the secret's header decides: `bearer` in `authorization`, `raw` in any other. With
-    `keep_own`, a request that has the header already keeps it.
+    Without a `form`, the secret's header decides: `bearer` in `authorization`, `raw` in any other.
     """
 
     secret: str
     form: Form | None = None
-    keep_own: bool = False
 
     def form_in(self, header: str) -> Form:
         """Return how it is written into a header, which is in lower case."""
@@ -276,12 +274,7 @@ class Injection:
 
     def __str__(self) -> str:
         """Return it in a few words: `inject github as basic`."""
-        words = [
-            f"inject {self.secret}",
-            f"as {self.form}" if self.form else "",
-            "unless sent" if self.keep_own else "",
-        ]
-        return " ".join(word for word in words if word)
+        return f"inject {self.secret}" + (f" as {self.form}" if self.form else "")
 
 
 class PathDecision(NamedTuple):

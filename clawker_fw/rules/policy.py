@@ -109,8 +109,7 @@ class Policy:
         self._subtree: dict[str, list[Rule]] = {}
         for rule in rules.rules:
             by_name = self._subtree if rule.destination.subtree else self._exact
-            for name in rule.names:
-                by_name.setdefault(name, []).append(rule)
+            by_name.setdefault(rule.destination.name, []).append(rule)
         if any(above in self._subtree for above in _above(PAGE)):
             self._subtree[PAGE] = [_OURS]
 
@@ -223,7 +222,7 @@ class Policy:
     @cached_property
     def opaque(self) -> Collection[str]:
         """The names that need an address of their own: something is forwarded as it is."""
-        names = {name for rule in self.rules.opaque for name in rule.names}
+        names = {rule.destination.name for rule in self.rules.opaque}
         return {name for name in names if any(rule.opaque for rule in self.at(name).own.values())}
 
     def allowed_at(self, names: Iterable[str]) -> Mapping[str, Allowed]:

@@ -1,6 +1,6 @@
 """Ranges of addresses that are not the world (RFC 6890)."""
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 SPECIAL_RANGES = tuple(
     IPv4Network(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4")
@@ -22,11 +22,11 @@ PRIVATE_RANGES = tuple(
 """Reachable only with `allow_private`: private, shared, protocol and benchmark ranges, and a platform."""
 
 
-def is_special(block: IPv4Network) -> bool:
-    """Whether no rule can make some address of a network reachable."""
-    return any(block.overlaps(network) for network in SPECIAL_RANGES)
+def is_special(address: IPv4Address) -> bool:
+    """Whether no rule can make an address reachable."""
+    return any(address in network for network in SPECIAL_RANGES)
 
 
-def is_private(block: IPv4Network) -> bool:
-    """Whether some address of a network is only reachable with `allow_private`."""
-    return any(block.overlaps(network) for network in PRIVATE_RANGES)
+def is_private(address: IPv4Address) -> bool:
+    """Whether an address is only reachable with `allow_private`."""
+    return any(address in network for network in PRIVATE_RANGES)

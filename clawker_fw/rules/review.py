@@ -51,7 +51,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
     for rule in rules.rules:
         if rule.until is not None and rule.until <= now:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
-        elif not denied.isdisjoint(rule.names) and (over := _overriding(lasting, rule)):
+        elif not rule.preset and rule.destination.name in denied and (over := _overriding(lasting, rule)):
             yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"
@@ -71,9 +71,9 @@ def _without_slash(paths: Paths) -> Iterator[PathRule]:
 
 def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
     """Return the rules that decide otherwise whatever a rule is for; none if it decides anything itself."""
-    names = [f"*.{name}" if rule.destination.subtree else name for name in rule.names]
+    name = f"*.{rule.destination.name}" if rule.destination.subtree else rule.destination.name
     found: dict[Rule, None] = {}
-    for decided in (policy.decide(name, *key).rule for name in names for key in rule.keys):
+    for decided in (policy.decide(name, *key).rule for key in rule.keys):
         if decided is None or decided.denies is rule.denies or decided.until is not None:
             return []
         found[decided] = None
@@ -81,11 +81,7 @@ def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
 
 
 def _instead(rule: Rule, over: list[Rule]) -> str:
-    said = [f"`{each}`{each.located}" for each in over[:_MOST_SHOWN]]
-    if rule.denies:
-        return f"`{over[0]}` forwards whatever comes to this port{over[0].located}"
-    if len(over) == 1:
-        return f"`{over[0]}` has the same name and denies it{over[0].located}"
-    if len(over) > _MOST_SHOWN:
-        said.append(f"{len(over) - _MOST_SHOWN} more")
-    return f"all that it allows is denied by {', '.join(said[:-1])} and {said[-1]}"
+    said = ", ".join(f"`{each}`{each.located}" for each in over[:_MOST_SHOWN])
+    more = f" and {len(over) - _MOST_SHOWN} more" if len(over) > _MOST_SHOWN else ""
+    what = "whatever comes to its port is forwarded" if rule.denies else "all that it allows is denied"
+    return f"{what} by {said}{more}"

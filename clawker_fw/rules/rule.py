@@ -1,10 +1,8 @@
 """A rule, in canonical form. Nothing here says how users write one: see `schema.py`."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.until import rfc3339
@@ -62,9 +60,8 @@ class Rule:
     A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
     without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
     seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
-    a network of such addresses, which have names below it, or `HOST`. `paths` is what is allowed of the host, if
-    its TLS is looked into. `note`, `place`, where the rule was written, and `preset`, the preset that it is of,
-    decide nothing, so equal rules may differ in them.
+    `HOST`. `paths` is what is allowed of the host, if its TLS is looked into. `note`, `place`, where the rule was
+    written, and `preset`, the preset that it is of, decide nothing, so equal rules may differ in them.
     """
 
     destination: Destination
@@ -107,19 +104,10 @@ class Rule:
         at_address = self.host and not self.denies and self.protocol is not Protocol.UDP
         return Protocol.TCP if at_address else self.protocol.transport
 
-    @property
-    def block(self) -> Mapping[str, str]:
-        """The names of the addresses in its network, each with its address; empty if it has none."""
-        return blocks.hosts(self.host, self.destination.name) if "/" in self.host else {}
-
-    @property
-    def names(self) -> Collection[str]:
-        """The names that it is written for: its own, or those of the addresses in its network."""
-        return self.block or (self.destination.name,)
-
     def covers(self, name: str) -> bool:
         """Whether it is for a name, by itself or as one of those below another."""
-        return name in self.names or (self.destination.subtree and name.endswith(f".{self.destination.name}"))
+        own, subtree = self.destination
+        return name == own or (subtree and name.endswith(f".{own}"))
 
     @property
     def at_machine(self) -> bool:
@@ -136,7 +124,7 @@ class Rule:
 
         `machine` is the address of the engine's machine.
         """
-        return machine if self.at_machine else self.block.get(name) or self.host or name
+        return machine if self.at_machine else self.host or name
 
     @property
     def ports(self) -> range:

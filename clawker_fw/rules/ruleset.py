@@ -30,11 +30,6 @@ class Conflict:
     second: Rule
     sentence: str
 
-    @property
-    def rules(self) -> tuple[Rule, Rule]:
-        """Both."""
-        return self.first, self.second
-
 
 class ConflictsError(ValueError):
     """Some rules contradict each other."""
@@ -60,6 +55,8 @@ class RuleSet:
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
         """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
 
+        A rule of a preset counts only if there is none of the settings for the same.
+
         Raises:
             ConflictsError: when rules differ in `allow_private` or paths only, or claim the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
@@ -67,12 +64,13 @@ class RuleSet:
         seen: dict[object, Rule] = {}
         found: list[Conflict] = []
         for rule in entries:
-            network = rule.host if rule.block else ""  # others have other names
-            key = (rule.destination, network, rule.protocol, rule.port, rule.last_port, rule.action)
+            key = (rule.destination, rule.protocol, rule.port, rule.last_port, rule.action)
             other = seen.setdefault(key, rule)
             if other is rule:
                 continue
-            if _what(other) != _what(rule):
+            if bool(other.preset) is not bool(rule.preset):
+                seen[key] = rule if other.preset else other
+            elif _what(other) != _what(rule):
                 found.append(_about_the_same(other, rule))
             elif ends(rule) > ends(other):
                 seen[key] = rule
@@ -127,11 +125,7 @@ class RuleSet:
 
     def opaque_ports(self, *, datagrams: bool) -> int:
         """Return how many ports of names with an address of their own are listened on."""
-        return sum(
-            len(rule.ports) * len(rule.names)
-            for rule in self.opaque
-            if (rule.transport is Protocol.UDP) is datagrams
-        )
+        return sum(len(rule.ports) for rule in self.opaque if (rule.transport is Protocol.UDP) is datagrams)
 
     @cached_property
     def digest(self) -> str:
@@ -166,7 +160,6 @@ def _order(rule: Rule) -> tuple[object, ...]:
 
 
 def _about_the_same(first: Rule, second: Rule) -> Conflict:
-    """Return the conflict of two rules for the same that disagree about what they lead to or allow there."""
     different = "they lead to different hosts"
     if first.paths != second.paths:
         only = None in {first.paths, second.paths}
@@ -183,19 +176,17 @@ def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
     TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
     ports for itself. Ports of UDP are other ports.
     """
-    above = {name: _subtrees(name) for rule in rules if rule.opaque for name in rule.names}
-    if not above:
+    named = dict.fromkeys(rule.destination.name for rule in rules if rule.opaque)
+    if not named:
         return
     by_destination: dict[Destination, list[Rule]] = {}
     for rule in (each for each in rules if each.protocol and not each.denies):
-        for name in rule.names:
-            by_destination.setdefault(Destination(name, rule.destination.subtree), []).append(rule)
-    told: set[tuple[Rule, Rule]] = set()
-    for (name, subtree), own in by_destination.items():
-        if name in above and not subtree:
-            claiming = [*own, *(rule for each in above[name] for rule in by_destination.get(each, ()))]
-            yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP], told)
-            yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP], told)
+        by_destination.setdefault(rule.destination, []).append(rule)
+    for name in named:
+        own = by_destination[Destination(name, subtree=False)]
+        claiming = [*own, *(rule for each in _subtrees(name) for rule in by_destination.get(each, ()))]
+        yield from _claims(name, [rule for rule in claiming if rule.transport is not Protocol.UDP])
+        yield from _claims(name, [rule for rule in claiming if rule.transport is Protocol.UDP])
 
 
 def _subtrees(name: str) -> Sequence[Destination]:
@@ -203,12 +194,14 @@ def _subtrees(name: str) -> Sequence[Destination]:
     return [Destination(".".join(parts[start:]), subtree=True) for start in range(len(parts))]
 
 
-def _claims(name: str, rules: Sequence[Rule], told: set[tuple[Rule, Rule]]) -> Iterator[Conflict]:
-    """Yield the conflicts at a name. Two rules with many names in common are `told` of once."""
+def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
+    """Yield the conflicts at a name: each pair of rules is told of once."""
     claimed: dict[int, Rule] = {}
+    found: dict[tuple[Rule, Rule], int] = {}
     for rule in sorted(rules, key=lambda rule: not rule.opaque):
         for port in rule.ports:
             other = claimed.setdefault(port, rule)
-            if other is not rule and other.opaque and (other, rule) not in told:
-                told.add((other, rule))
-                yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")
+            if other is not rule and other.opaque:
+                found.setdefault((other, rule), port)
+    for (other, rule), port in found.items():
+        yield Conflict(other, rule, f"two rules use port {port} of {name}: {other} and {rule}")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -21,7 +21,6 @@ from pydantic import (
     model_validator,
 )
 
-from clawker_fw.rules import blocks
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.own_page import PAGE, is_ours
 from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, long_form, paths_of
@@ -41,13 +40,10 @@ MOST_PORTS_OF_A_UDP_RULE = 100
 
 
 def _checked(text: str) -> str:
-    """Return a destination, an address or a network in canonical form."""
     address = text.strip()
     if address[-1:].isdigit():  # most names don't end in a digit, and need not be tried
         with suppress(AddressValueError):
             return str(IPv4Address(address))
-        if block := blocks.parse_block(text):
-            return str(block)
     return str(_destination(text))
 
 
@@ -100,14 +96,13 @@ class RuleEntry(BaseModel):
 
     dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
         description="A host name, exactly; with a leading dot, that name and everything below it. "
-        "With `as`, an IPv4 address, or a network of at most 256 (`192.0.2.0/28`). "
+        "With `as`, an IPv4 address. "
         f"`{HOST}` is the engine's own machine.",
     )
     as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
         default=None,
         alias="as",
         description="The name that stands for an address: agents use names alone. "
-        "For a network, the addresses have names below it: 192.0.2.5 is `192-0-2-5.` before it. "
         f"Default for `dst: {HOST}`: `{HOST_NAME}`.",
     )
     proto: WrittenProtocol | None = Field(
@@ -193,14 +188,14 @@ class RuleEntry(BaseModel):
                 raise ValueError(
                     f"`dst: {HOST}` is for rules that allow; to deny it, name `{HOST_NAME}` or its `as`"
                 )
-            if self.allow_private or self.as_ or self._addresses:
+            if self.allow_private or self.as_ or self._address:
                 raise ValueError(
                     "a rule that denies has a name as its `dst`, and neither `as` nor `allow_private`"
                 )
             return self
         if self._at_machine:
             self._require_chosen()
-        elif self.as_ or self._addresses:
+        elif self.as_ or self._address:
             self._require_reachable()
         self._require_forwardable(self.proto or Protocol.HTTPS)
         if not self.force and (reason := objection(self.destination)):
@@ -208,12 +203,11 @@ class RuleEntry(BaseModel):
         return self
 
     def _require_inspectable(self, word: str) -> None:
-        """Require of a rule with a word about what is in TLS that it is for TLS, and for names."""
         if self.action is RuleAction.DENY:
             raise ValueError(f"`{word}` is for rules that allow; a rule that denies denies the whole host")
         if self.proto not in {None, Protocol.HTTPS}:
             raise ValueError(f"`{word}` is for `proto: https`; nothing is looked into over {self.proto}")
-        if self.as_ or self._addresses or self._at_machine:
+        if self.as_ or self._address or self._at_machine:
             raise ValueError(f"`{word}` is for names; what comes to an address is forwarded as it is")
         other = next((each for each in INSPECTION_FIELDS if getattr(self, each)), "")
         if self.inspect is False and other:
@@ -248,7 +242,6 @@ class RuleEntry(BaseModel):
             )
 
     def _require_few_ports(self, protocol: Protocol, first: int, last: int) -> None:
-        """Require of a rule for several ports that its protocol can have so many."""
         if not protocol.opaque and not self.as_ and not self._at_machine:
             raise ValueError(f"several ports are for tcp, ssh and udp; write a rule for each port of {protocol}")
         most = MOST_PORTS_OF_A_UDP_RULE if protocol is Protocol.UDP else MOST_PORTS_OF_A_RULE
@@ -274,32 +267,26 @@ class RuleEntry(BaseModel):
             )
 
     @property
-    def _addresses(self) -> IPv4Network | None:
+    def _address(self) -> IPv4Address | None:
         if not self.dst[-1:].isdigit():
             return None
         try:
-            return IPv4Network(self.dst)
-        except ValueError:
+            return IPv4Address(self.dst)
+        except AddressValueError:
             return None
 
     def _require_reachable(self) -> None:
-        """Require that an address, or each of a network, has a name, and can be reached."""
-        addresses, several = self._addresses, "/" in self.dst
-        if addresses is None and self.as_:
-            raise ValueError("`as` is for an IPv4 address or network as `dst`; a name needs none")
-        if addresses is None:
-            return
-        what = "a network" if several else "an address"
+        address = self._address
+        if address is None:
+            raise ValueError("`as` is for an IPv4 address as `dst`; a name needs none")
         if not self.as_:
-            stands = "below which its addresses have names" if several else "that stands for it"
-            raise ValueError(f"{self.dst!r} is {what}, and agents use names: add `as` with one {stands}")
-        if several:
-            blocks.require_room(self.as_)
-        if is_special(addresses):
+            raise ValueError(
+                f"{self.dst!r} is an address, and agents use names: add `as` with one that stands for it"
+            )
+        if is_special(address):
             raise ValueError(f"{self.dst!r} can never be reached (RFC 6890)")
-        if is_private(addresses) and not self.allow_private:
-            private = "has private addresses" if several else "is a private address"
-            raise ValueError(f"{self.dst!r} {private}; add `allow_private: true`")
+        if is_private(address) and not self.allow_private:
+            raise ValueError(f"{self.dst!r} is a private address; add `allow_private: true`")
 
     @property
     def destination(self) -> Destination:

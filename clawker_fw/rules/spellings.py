@@ -8,7 +8,7 @@ passes that it stands for. Both change the atoms of an expression: a character, 
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import re2
 
@@ -42,23 +42,12 @@ _TOKEN = re.compile(
 )
 
 
-class Expression(Protocol):
-    """A compiled expression: what is used of RE2's Python package, which has no types."""
-
-    @property
-    def programsize(self) -> int:
-        """How large it is."""
-
-    def fullmatch(self, text: str) -> object | None:
-        """Return a match if the whole text matches, or None."""
-
-    def possiblematchrange(self, length: int, /) -> tuple[bytes, bytes]:
-        """Return two texts, of about this length at most, between which all that matches lies."""
-
-
 @functools.lru_cache(maxsize=4096)
-def compiled(expression: str) -> Expression:
+def compiled(expression: str) -> Any:  # noqa: ANN401 - RE2's package has no types
     """Return an expression (RE2). An agent chooses what it is compared with, and RE2 needs little time for any.
+
+    Used are its `programsize`, `fullmatch(text)`, and `possiblematchrange(length)`: two octet strings, of about
+    this length at most, between which all that matches lies.
 
     Raises:
         ValueError: when it is none, with RE2's own words.
@@ -66,11 +55,10 @@ def compiled(expression: str) -> Expression:
     options = re2.Options()
     options.log_errors = False
     try:
-        found: Expression = re2.compile(expression, options)
+        return re2.compile(expression, options)
     except re2.error as error:
         words = error.args[0] if error.args else error
         raise ValueError(words.decode() if isinstance(words, bytes) else str(words)) from error
-    return found
 
 
 _RANGE = 4_000
@@ -80,7 +68,8 @@ _RANGE = 4_000
 @functools.lru_cache(maxsize=4096)
 def bounds(expression: str) -> tuple[bytes, bytes]:
     """Return two paths between which all lie that an expression matches."""
-    return compiled(expression).possiblematchrange(_RANGE)
+    first, last = compiled(expression).possiblematchrange(_RANGE)
+    return first, last
 
 
 class _Token(NamedTuple):
@@ -190,7 +179,6 @@ def _pairs(octets: Iterable[int], digits: Iterable[str]) -> str:
 
 
 def _class(codes: Iterable[int]) -> str:
-    """Return a class of characters, "" for none."""
     ranges: list[list[int]] = []
     for code in sorted(codes):
         if ranges and code == ranges[-1][1] + 1:

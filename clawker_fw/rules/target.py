@@ -114,15 +114,11 @@ def parse_target(text: str) -> Target:
 
 def _parts(authority: str) -> tuple[str, int | None]:
     """Return the host and the port. An IPv6 address is in brackets if it has a port (RFC 3986, section 3.2.2)."""
-    if authority.startswith("["):
-        host, bracket, rest = authority.partition("]")
-        host, colon, port = host + bracket, rest[:1], rest[1:]
-        if colon not in {"", ":"}:
-            raise ValueError("something other than a port follows the address in brackets")
-    elif is_address(authority):
+    if is_address(authority):
         return authority, None
-    else:
-        host, _, port = authority.partition(":")
+    host, colon, port = authority.rpartition(":")
+    if not colon:
+        return port, None
     if not port:
         return host, None
     if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= HIGHEST_PORT:

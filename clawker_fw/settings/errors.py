@@ -1,20 +1,19 @@
 """What is wrong with settings, in sentences with the place of each mistake."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import is_dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from clawker_fw.errors import MistakesError, SettingsError
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promise_words import NeverEntry
 from clawker_fw.rules.promises import BrokenPromise
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.model import section_types
-from clawker_fw.settings.preset import PresetEntry
 
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
@@ -54,9 +53,10 @@ def _problem(
             sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
         case "value_error":
             sentence = str(details["ctx"]["error"])
-        case "model_type" if location[0] in _ENTRIES:
-            fields = ", ".join(f"`{name}`" for name in _ENTRIES[location[0]].model_fields)
-            sentence = f"`{location[0]}` has names, or mappings with {fields}"
+        case "model_type" if location[0] == "never":
+            sentence = (
+                f"`never` has names, or mappings with {', '.join(f'`{name}`' for name in NeverEntry.model_fields)}"
+            )
         case "model_type" | "dataclass_type":
             in_rules = location[0] == "rules"
             mapping = f"a rule is a mapping; write `dst: {details['input']}`"
@@ -66,15 +66,11 @@ def _problem(
     return place, sentence, hint
 
 
-_ENTRIES: Mapping[str, type[BaseModel]] = {"presets": PresetEntry, "never": NeverEntry, "always": AlwaysEntry}
-"""The entries of lists of mappings, but for those of rules."""
-
-
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     if location[0] == "rules" and len(location) > 1:
         return list(FIELDS)
-    if location[0] in _ENTRIES and len(location) > 1:
-        return list(_ENTRIES[str(location[0])].model_fields)
+    if location[0] == "never" and len(location) > 1:
+        return list(NeverEntry.model_fields)
     section: Any = model
     for part in location[:-1]:
         section = section_types(section)[str(part)]
@@ -95,15 +91,11 @@ def did_you_mean(word: str, known: list[str], prefix: str) -> str:
 
 def contradicting(error: ConflictsError) -> SettingsError:
     """Return the error that names both rules of each conflict."""
-    keep = (
-        "Keep one of the two. `without` in `presets` takes a name of a preset away."
-        if any(rule.preset for each in error.conflicts for rule in each.rules)
-        else "Keep one of the two."
-    )
+    keep = "Keep one of the two."
     found = [f"{each.second.place}: {each.sentence}" for each in error.conflicts]
     if len(found) == 1:
-        context = tuple(dict.fromkeys(rule.place for rule in error.conflicts[0].rules))
-        return SettingsError("rules-contradict", f"{found[0]}.", context=context, hint=keep)
+        places = dict.fromkeys((error.conflicts[0].first.place, error.conflicts[0].second.place))
+        return SettingsError("rules-contradict", f"{found[0]}.", context=tuple(places), hint=keep)
     return MistakesError(
         "rules-contradict",
         f"{len(found)} pairs of rules contradict each other.",
@@ -114,11 +106,7 @@ def contradicting(error: ConflictsError) -> SettingsError:
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each promise that the rules break, and what breaks it, with both places."""
-    change = (
-        "Change the rule, or take the promise back. `without` in `presets` takes a name of a preset away."
-        if any(each.rule and each.rule.preset for each in found)
-        else "Change the rule, or take the promise back."
-    )
+    change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."
     if len(found) == 1:
         return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
     return MistakesError(

@@ -7,12 +7,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from clawker_fw.rules.path_words import long_form
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
+from clawker_fw.rules.promise_words import NeverEntry
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.settings.preset import PresetEntry, named_once
+from clawker_fw.settings.preset import PresetName
 from clawker_fw.settings.values import (
     Duration,
     ImageSettings,
@@ -27,9 +27,7 @@ from clawker_fw.settings.values import (
 
 MOST_PROMISES = 1_000
 
-Chosen = Annotated[PresetEntry, BeforeValidator(long_form("preset"))]
 Never = Annotated[NeverEntry, BeforeValidator(long_form("dst"))]
-Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
 
 
 class Settings(BaseModel):
@@ -44,22 +42,16 @@ class Settings(BaseModel):
         default=(),
         description="Files with further rules, relative to this file. It has no environment variable.",
     )
-    presets: Annotated[tuple[Chosen, ...], AfterValidator(named_once)] = Field(
+    presets: tuple[PresetName, ...] = Field(
         default=(),
-        description="Presets whose rules are added, as `[pip, npm]`; an entry can also be "
-        "`{preset: github, without: [api.github.com]}`. `clawker-fw rules presets` shows them.",
+        description="Presets whose rules are added, as `[pip, npm]`. One of `rules` for the same name, protocol "
+        "and port replaces that of a preset. `clawker-fw rules presets` shows them.",
     )
     never: tuple[Never, ...] = Field(
         default=(),
         max_length=MOST_PROMISES,
         description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
         "Rules that allow any of it are refused as a whole.",
-    )
-    always: tuple[Always, ...] = Field(
-        default=(),
-        max_length=MOST_PROMISES,
-        description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
-        "Rules that do not are refused as a whole.",
     )
     project: Project | None = Field(
         default=None,

@@ -7,23 +7,13 @@ rest. It gets a new version whenever its rules change.
 
 import difflib
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
-from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.document import document_of
@@ -91,50 +81,5 @@ def preset(name: str) -> Preset:
     return Preset.model_validate({"name": name, **document_of(read_text(path), path).values})
 
 
-class PresetEntry(BaseModel):
-    """An entry of `presets`, as a user writes it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
-
-    preset: Annotated[StrictStr, AfterValidator(lambda name: preset(name).name)] = Field(
-        description="The name of a preset. `clawker-fw rules presets` lists them."
-    )
-    without: tuple[Annotated[StrictStr, AfterValidator(lambda text: str(parse_destination(text)))], ...] = Field(
-        default=(), description="Names of the preset that it does not allow here."
-    )
-
-    @model_validator(mode="after")
-    def _takes_away_what_is_there(self) -> Self:
-        chosen = preset(self.preset)
-        there = {str(each.destination) for each in chosen.rules}
-        if other := next((each for each in self.without if each not in there), ""):
-            raise ValueError(
-                f"the preset {chosen.name} (version {chosen.version}) has no rule for `{other}` to take away; "
-                f"it has {', '.join(sorted(there))}"
-            )
-        return self
-
-    @property
-    def as_written(self) -> str | dict[str, Any]:
-        """The shortest form in which it can be written."""
-        return {"preset": self.preset, "without": list(self.without)} if self.without else self.preset
-
-    def rules(self, place: str) -> Iterator[Rule]:
-        """Yield the rules that it stands for. `place` is where it was written."""
-        for rule in preset(self.preset).rules:
-            if str(rule.destination) not in self.without:
-                yield replace(rule, place=f"{place}, preset {self.preset}")
-
-
-def named_once(entries: tuple[PresetEntry, ...]) -> tuple[PresetEntry, ...]:
-    """Return the entries of `presets`.
-
-    Raises:
-        ValueError: when two are for the same preset: one may take away what the other allows.
-    """
-    seen: set[str] = set()
-    for each in entries:
-        if each.preset in seen:
-            raise ValueError(f"`presets` names {each.preset} twice")
-        seen.add(each.preset)
-    return entries
+PresetName = Annotated[StrictStr, AfterValidator(lambda name: preset(name).name)]
+"""The name of a preset that there is."""

@@ -6,14 +6,14 @@ error and never means "no rules".
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import ShippedPreset
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
@@ -85,15 +85,12 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
-    promised: dict[str, Sequence[NeverEntry | AlwaysEntry]] = {"never": settings.never, "always": settings.always}
     promises = tuple(
-        entry.promise(merged.place((kind, position)))
-        for kind, entries in promised.items()
-        for position, entry in enumerate(entries)
+        entry.promise(merged.place(("never", position))) for position, entry in enumerate(settings.never)
     )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
-    chosen = [preset(each.preset) for each in settings.presets]
+    chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
     places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
     return Loaded(
         settings,
@@ -109,11 +106,11 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
-    """Yield the rules that the settings have, and then those of the presets that they name."""
     for position, entry in enumerate(settings.rules):
         yield entry.rule(document.place(("rules", position)))
-    for position, chosen in enumerate(settings.presets):
-        yield from chosen.rules(document.place(("presets", position)))
+    for position, name in enumerate(settings.presets):
+        place = f"{document.place(('presets', position))}, preset {name}"
+        yield from (replace(rule, place=place) for rule in preset(name).rules)
 
 
 def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) -> SettingsDocument:

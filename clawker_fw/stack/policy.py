@@ -3,7 +3,6 @@
 `observe` reads the list as well, before settings and rules are read, so it imports nothing that only those need.
 """
 
-import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -64,8 +63,8 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
 def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
     """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
     for rule in (each for each in policy.rules.ended if not each.denies):
-        said = ("below", "at") if rule.destination.subtree else ("at",)
-        for name, what in itertools.product(rule.names, said):
+        name = rule.destination.name
+        for what in ("below", "at") if rule.destination.subtree else ("at",):
             if not _decided(names, name, what):
                 names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
 

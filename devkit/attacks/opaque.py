@@ -12,8 +12,8 @@ FETCHES = ("get", f"https://{OWN}:{TLS}/")
 ASKS = ("get", f"http://{RAW}:{PLAIN}/")
 
 
-IN_NETWORK = "203-0-113-10.net.test"
-"""The name of an address in a network that a rule allows."""
+ADDRESS = "203-0-113-10.net.test"
+"""The name of an address that a rule allows."""
 
 
 def _knocks(what: str, place: str, name: str | None = None) -> Attack:
@@ -74,21 +74,21 @@ OPAQUE = (
     _leads("A name that leads to a private address", "in.test"),
     _leads("A name that leads to loopback, with `allow_private`", "in2.test"),
     _passes(
-        "The name of an address in an allowed network",
-        ("get", f"http://{IN_NETWORK}:{PLAIN}/"),
-        f"{IN_NETWORK}:{PLAIN}",
+        "The name of an allowed address",
+        ("get", f"http://{ADDRESS}:{PLAIN}/"),
+        f"{ADDRESS}:{PLAIN}",
         PLAIN,
     ),
-    _knocks("The same on another port", f"{IN_NETWORK}:80", IN_NETWORK),
+    _knocks("The same on another port", f"{ADDRESS}:80", ADDRESS),
     *(
-        Attack(what, ("resolve", name), "NXDOMAIN", Reason.NO_RULE, name, ("resolve", IN_NETWORK))
+        Attack(what, ("resolve", name), "NXDOMAIN", Reason.NO_RULE, name, ("resolve", ADDRESS))
         for what, name in {
-            "The name of an address outside of an allowed network": "203-0-113-12.net.test",
-            "The name of a private address, below that of an allowed network": "10-9-9-9.net.test",
-            "Another spelling of an address in an allowed network": "203-0-113-010.net.test",
-            "An address in an allowed network, with dots": "203.0.113.10.net.test",
-            "A name below that of an address in an allowed network": f"x.{IN_NETWORK}",
-            "The name of an allowed network itself": "net.test",
+            "The name of an address beside an allowed one": "203-0-113-12.net.test",
+            "The name of a private address, below the same name": "10-9-9-9.net.test",
+            "Another spelling of an allowed address": "203-0-113-010.net.test",
+            "An allowed address, with dots": "203.0.113.10.net.test",
+            "A name below that of an allowed address": f"x.{ADDRESS}",
+            "The name above that of an allowed address": "net.test",
         }.items()
     ),
     Attack(

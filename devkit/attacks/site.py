@@ -52,7 +52,7 @@ RULES: list[str | dict[str, Any]] = [
     {"dst": "shell.test", "proto": "ssh"},
     *({"dst": f"{name}.test", "proto": "udp", "port": HOST_PORT, "allow_private": name.endswith("2")}
       for name in (TALK, "nobody", *LEADS)),
-    {"dst": "203.0.113.8/30", "as": "net.test", "proto": "tcp", "port": 2222},
+    {"dst": "203.0.113.10", "as": "203-0-113-10.net.test", "proto": "tcp", "port": 2222},
     *inspected.RULES,
 ]  # fmt: skip
 

@@ -388,7 +388,7 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
         assert sockets == {("tcp", "*", "53"), ("udp", "*", "53"), ("tcp", everywhere, str(PAGE_PORT))}
     else:
         own = {
-            (rule.transport, name, port) for rule in POLICY.rules.rules if rule.opaque for name in rule.names
+            (rule.transport, rule.destination.name, port) for rule in POLICY.rules.rules if rule.opaque
             for port in rule.ports
         }  # fmt: skip
         where = {name: site.agent.ask("resolve", name).last["answers"][0] for _, name, _ in own}

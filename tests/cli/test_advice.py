@@ -150,7 +150,7 @@ def check(place: Place, explained: Explanation, lookup: Lookup | None = None) ->
     assert f"`{remedy.command}`" in remedy.text
     table = list(
         probes(
-            [name for rule in place.policy().rules.rules for name in rule.names],
+            [rule.destination.name for rule in place.policy().rules.rules],
             explained.target,
             explained.request,
         )

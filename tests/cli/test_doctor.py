@@ -24,8 +24,7 @@ def results(outcome: Outcome) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the tests run, the kernel's tables have their usual sizes, and nothing bridged is tracked."""
-    monkeypatch.setattr(host_network, "most_neighbours", lambda: 1024)
+    """Wherever the tests run, the kernel's table has its usual size, and nothing bridged is tracked."""
     monkeypatch.setattr(host_network, "tracking", lambda: USUAL)
 
 
@@ -44,7 +43,7 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     outcome = well()
     assert results(outcome) == dict.fromkeys(
         [
-            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "neighbours", "agents"),
+            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "agents"),
             *("bridged-frames", "tracked-connections"),
             *("upstream-dns", "refusal", "way-out"),
         ],
@@ -53,28 +52,6 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     assert (outcome.code, outcome.json["healthy"]) == (0, True)
     assert "ok       clocks: " in command("doctor").out
     assert "clawker-fw.yaml has 2 rules.\n" in command("doctor").out
-
-
-@pytest.mark.parametrize(
-    ("subnet", "most", "expected"),
-    [
-        ("10.77.0.0/23", 1024, "ok"),
-        ("10.77.0.0/22", 1024, "warning"),
-        ("10.77.0.0/22", 2048, "ok"),
-        ("10.77.0.0/20", None, "skipped"),
-    ],
-)
-def test_an_agent_that_can_fill_the_table_of_neighbours(
-    subnet: str, most: int | None, expected: str, command: Command, settings_file: Path
-) -> None:
-    """A network with more than half as many addresses as the kernel's table has entries is warned of."""
-    settings_file.write_text(f"network: {{subnet: {subnet}}}\nrules:\n  - dst: a.test\n")
-    command("run")
-    with pytest.MonkeyPatch.context() as machine:
-        machine.setattr(host_network, "most_neighbours", lambda: most)
-        seen = command("doctor", "--format", "json")
-    assert results(seen)["neighbours"] == expected
-    assert (f"the 1,024 addresses of {subnet}" in seen_of(seen, "neighbours")) == (expected == "warning")
 
 
 @pytest.mark.parametrize(

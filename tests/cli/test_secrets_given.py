@@ -317,23 +317,6 @@ def test_what_is_forgotten_is_not_at_rest(user: User) -> None:
     assert user.held == {"other#bearer": f"Bearer {HIDDEN}-2"}
 
 
-def test_agents_get_placeholders(user: User) -> None:
-    """For the secrets that rules need: programs start with them, and Envoy replaces them."""
-    user.declare(
-        DECLARED.replace("refresh: 30m", "placeholders: {GH_TOKEN: none-here}").replace(
-            "header: x-key", "header: x-key\n    placeholders: {OTHER_TOKEN: none}"
-        )
-    )
-    assert user("run").code == 0
-    assert "--env GH_TOKEN=none-here" in user("agent", "flags").out
-    environment = user.json("agent", "flags")["environment"]
-    assert {name: text for name, text in environment.items() if "TOKEN" in name} == {"GH_TOKEN": "none-here"}
-    assert '      GH_TOKEN: "none-here"\n' in user("agent", "compose").out
-    user.declare(DECLARED.replace("refresh: 30m", f"placeholders: {{GH_TOKEN: {HIDDEN}}}"))
-    refused = user.command("--secrets", "secrets.yaml", "secrets", "check")
-    assert "it is the placeholder that agents get" in refused.out
-
-
 def test_a_source_that_fails_changes_nothing(user: User) -> None:
     """A run ends before it has done anything, and says which source and why."""
     (user.folder / "token").unlink()

@@ -50,16 +50,15 @@ RULES: list[dict[str, Any]] = [
         "lfs": True,
         "inject": {"secret": "one", "as": "basic"},
     },
-    {"dst": "own.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "two", "keep_own": True}},
-    {"dst": "any.test", "inject": {"secret": "three", "as": "raw", "paths": "any"}},
+    {"dst": "own.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "two"}},
+    {"dst": "any.test", "path_rules": [{"path": "/"}], "inject": {"secret": "three", "as": "raw"}},
 ]
 PROMISE = {"proto": "https", "port": 443, "note": "for tests"}
 
 LOCAL: dict[str, Any] = {
     "include": ["team.yaml"],
-    "presets": [{"preset": "pip", "without": ["pypi.org"]}],
+    "presets": ["pip"],
     "never": [{"dst": ".evil.test", **PROMISE}],
-    "always": [{"dst": "a.test", **PROMISE}],
     "network": {"subnet": "10.213.0.0/20"},
     "images": {"envoy": "bundled", "coredns": "bundled"},
     "otel": {
@@ -93,7 +92,6 @@ SECRETS: dict[str, Any] = {
     "three": {
         "from": {"command": ["echo", "hidden"]},
         "hosts": ["any.test"],
-        "placeholders": {"API_TOKEN": "none"},
     },
 }
 
@@ -116,7 +114,7 @@ def test_the_table_has_every_key() -> None:
     """A key that is added to the settings, to rules or to the file of secrets is applied below, or this fails."""
     assert documented(Settings) <= {*written({**LOCAL, "rules": RULES, "project": "x"})}
     assert documented(SecretsFile) <= {*written({"secrets": SECRETS})}
-    assert {"keep_own", "idle"} < documented(Settings)
+    assert {"insecure_skip_tls_verify", "idle"} < documented(Settings)
 
 
 @pytest.fixture

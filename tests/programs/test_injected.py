@@ -25,7 +25,6 @@ REPOSITORIES = {"o/r": "read", "refused/r": "read"}
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "a.test", "path_rules": [{"path": "/v1", "methods": ["GET", "POST"]}], "inject": "api"},
     {"dst": "b.test", "proto": "wss", "path_rules": [{"path": "/v1"}], "inject": "key"},
-    {"dst": "c.test", "path_rules": [{"path": "/v1"}], "inject": {"secret": "own", "keep_own": True}},
     {"dst": "git.test", "git": REPOSITORIES, "path_rules": [{"path": "/api"}], "inject": "github"},
     {"dst": "plain.test", "path_rules": [{"path": "/v1"}]},
     {"dst": "other.test", "path_rules": [{"path": "/v1"}], "inject": "api"},
@@ -34,7 +33,6 @@ HEADERS = {"key": "x-api-key"}
 GIVEN = {
     "api#bearer": f"Bearer {TOKEN}",
     "key#raw": TOKEN,
-    "own#bearer": f"Bearer {TOKEN}",
     "github#basic": f"Basic {TOKEN}",
 }
 CHANGING = {"/quitquitquit", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok", "/reset_counters", "/tap"}
@@ -90,7 +88,6 @@ def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
     for name, target, header, value in (
         ("a.test", "/v1/x", "authorization", GIVEN["api#bearer"]),
         ("b.test", "/v1/x", "x-api-key", TOKEN),
-        ("c.test", "/v1/x", "authorization", GIVEN["own#bearer"]),
         ("git.test", REFS, "authorization", GIVEN["github#basic"]),
         ("git.test", "/api", "authorization", GIVEN["github#basic"]),
     ):
@@ -102,8 +99,6 @@ def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
     own = ("Authorization: mine", "authorization: mine too", "X-API-Key: mine")
     assert serving.ask("GET", "/v1/x", "a.test", PORT, *own, "Connection: authorization")[0] == 200
     assert host.reached.pop().headers["authorization"] == GIVEN["api#bearer"]
-    assert serving.ask("GET", "/v1/x", "c.test", PORT, own[0])[0] == 200
-    assert host.reached.pop().headers["authorization"] == "mine"
     assert serving.ask("GET", "/v1/x", "plain.test")[0] == 200
     assert TOKEN not in str(host.reached.pop().headers)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.client_config import contexts, main_file, proxy_variables
+from clawker_fw.engine.client_config import contexts, proxy_variables
 from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError
 
@@ -29,24 +29,6 @@ def test_the_variables_of_proxies(config: Any, expected: tuple[str, ...], tmp_pa
     """They are those that the CLI sets for any engine, in both cases, and none where it has no proxy."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert proxy_variables({"DOCKER_CONFIG": str(tmp_path)}) == expected
-
-
-def test_the_home_of_another_user_has_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that runs as another user than its image's can't enter its home, and uses the defaults."""
-    (tmp_path / ".docker").mkdir()
-    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "other"}')
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert main_file({}) == {"currentContext": "other"}
-    entered = [False]
-    monkeypatch.setattr(os, "access", lambda *_, **__: entered[0])
-    assert main_file({}), "a home folder of one's own that can't be entered is an error elsewhere"
-    monkeypatch.setattr(os, "geteuid", lambda: 65534)
-    assert main_file({}) == {}
-    assert locate(None, None, {}).source == "the default"
-    assert contexts({}) == ("default",)
-    assert main_file({"DOCKER_CONFIG": str(tmp_path / ".docker")}), "a folder that is named is meant"
-    entered[0] = True
-    assert main_file({}), "a shared home folder that can be entered is read"
 
 
 def test_a_user_without_a_home(tmp_path: Path) -> None:

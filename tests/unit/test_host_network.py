@@ -83,15 +83,6 @@ def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None
     assert topology.free_subnet(Role.AGENTS, (), (), names).prefixlen == prefix
 
 
-def test_the_size_of_the_table_of_neighbours(tmp_path: Path) -> None:
-    """The size is unknown where the kernel does not show it, as outside of its initial network namespace."""
-    setting = tmp_path / "gc_thresh3"
-    assert host_network.most_neighbours(setting) is None
-    for content, most in (("1024\n", 1024), ("", None)):
-        setting.write_text(content)
-        assert host_network.most_neighbours(setting) == most
-
-
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
 def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
     """A more specific route would divert traffic, so the subnet is avoided; an existing stack keeps its subnet."""

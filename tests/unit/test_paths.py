@@ -64,8 +64,8 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
             "https a.test:443 inspected (git read a/b, deny others, inject github as basic)",
         ),
         (
-            {"inject": {"secret": "x", "paths": "any", "as": "raw", "keep_own": True}},
-            "https a.test:443 inspected (inject x as raw unless sent)",
+            {"path_rules": [allow("/")], "inject": {"secret": "x", "as": "raw"}},
+            "https a.test:443 inspected (/, deny others, inject x as raw)",
         ),
     ],
 )

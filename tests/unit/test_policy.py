@@ -155,23 +155,3 @@ def test_a_denied_name_is_an_exception_of_every_subtree_that_allows_it() -> None
         ".w.no.e.test": ["x.sub.w.no.e.test"],
         ".sub.w.no.e.test": ["x.sub.w.no.e.test"],
     }
-
-
-def test_a_network() -> None:
-    """Each of its addresses has a name, of which the rule decides; others, and what is below them, have none."""
-    policy = Policy(
-        rule_set(
-            {"dst": "192.0.2.4/30", "as": "lab.test", "proto": "ssh"},
-            {"dst": "192-0-2-5.lab.test", "action": "deny"},
-            {"dst": ".lab.test", "proto": "http"},
-        )[1]
-    )
-    (network,) = (rule for rule in policy.rules.rules if rule.block)
-    for last in range(256):
-        decision = policy.decide(f"192-0-2-{last}.lab.test", Protocol.SSH, 22)
-        assert decision.rule == (network if last in {4, 6, 7} else decision.rule)
-        assert decision.allowed is (last in {4, 6, 7})
-    assert policy.decide("192-0-2-5.lab.test", Protocol.SSH, 22).reason is Reason.DENIED
-    assert policy.decide("lab.test", Protocol.SSH, 22).reason is Reason.WRONG_PORT
-    assert not policy.decide("x.192-0-2-4.lab.test", Protocol.SSH, 22).allowed
-    assert set(policy.opaque) == {f"192-0-2-{last}.lab.test" for last in (4, 6, 7)}

@@ -116,11 +116,12 @@ def listed(path: Path, environment: Mapping[str, str] | None = None) -> list[tup
     return [(str(each), each.place.removeprefix(place), each.preset) for each in loaded.rules.rules]
 
 
-def test_settings_name_presets_and_take_names_away(tmp_path: Path) -> None:
+def test_settings_name_presets(tmp_path: Path) -> None:
     """`rules` may be left out. A rule that is written as well counts as written."""
-    path = write(tmp_path, "presets:\n- npm\n- {preset: pip, without: [PyPI.org.]}\n")
+    path = write(tmp_path, "presets:\n- npm\n- pip\n- pip\n")
     assert listed(path) == [
         ("https files.pythonhosted.org:443", "line 3, preset pip", "pip"),
+        ("https pypi.org:443", "line 3, preset pip", "pip"),
         ("https registry.npmjs.org:443", "line 2, preset npm", "npm"),
     ]
     path = write(tmp_path, "presets: [npm]\nrules:\n- {dst: registry.npmjs.org, note: mine}\n- dst: a.test\n")
@@ -133,9 +134,6 @@ def test_settings_name_presets_and_take_names_away(tmp_path: Path) -> None:
 
 WRONG = (
     ("[pipp]", "there is no preset 'pipp'; did you mean `pip`?"),
-    ("[pip, {preset: pip, without: [pypi.org]}]", "names pip twice"),
-    ("[{preset: pip, without: [pypi.com]}]", "the preset pip (version 1) has no rule for `pypi.com` to take away"),
-    ("[{preset: pip, whitout: [pypi.org]}]", "`presets.whitout` is not a setting"),
     ("pip", "`presets` must be a list"),
 )
 
@@ -151,16 +149,9 @@ def test_presets_that_are_none(tmp_path: Path, text: str, said: str) -> None:
     assert raised.value.exit_code is ExitCode.SETTINGS
 
 
-def test_a_rule_that_contradicts_a_preset(tmp_path: Path) -> None:
-    """Both places are told, and how to take the name of the preset away; then it is right."""
-    paths = "rules:\n- {dst: github.com, git: {acme/widgets: read}}\n"
-    path = write(tmp_path, f"presets: [github]\n{paths}")
-    with pytest.raises(SettingsError) as raised:
-        load_settings(path, {})
-    assert raised.value.code == "rules-contradict"
-    assert raised.value.context == (f"{path}, line 3", f"{path}, line 1, preset github")
-    assert "`without` in `presets` takes a name of a preset away." in raised.value.hint
-    path = write(tmp_path, f"presets: [{{preset: github, without: [github.com]}}]\n{paths}")
+def test_a_rule_of_the_settings_replaces_that_of_a_preset(tmp_path: Path) -> None:
+    """Although they contradict each other, as two rules of the settings would."""
+    path = write(tmp_path, "presets: [github]\nrules:\n- {dst: github.com, git: {acme/widgets: read}}\n")
     assert [preset for _, _, preset in listed(path)] == ["github", "github", ""]
 
 
@@ -190,5 +181,5 @@ def test_edits_beside_presets(tmp_path: Path) -> None:
         with pytest.raises(RefusedError) as raised:
             rules_file.edit(path, {}, decide, write=True)
         assert raised.value.code == "rule-of-preset"
-        assert "{preset: pip, without: [pypi.org]}" in raised.value.hint
+        assert "A rule of your own for pypi.org replaces it" in raised.value.hint
     assert path.read_text() == text

@@ -22,7 +22,7 @@ from clawker_fw.report.questions import meaning
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of
-from clawker_fw.settings.edit.edits import add, written
+from clawker_fw.settings.edit.edits import Written, add
 from clawker_fw.settings.edit.splice import Edit, spliced
 from devkit import stacks
 
@@ -56,7 +56,7 @@ def sure(counted: Counted, *rules: Entry) -> Question:
 def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet, RuleSet]:
     """Return the rules before and after an answer, which are written and read."""
     settings, before = stacks.rule_set(*rules)
-    there = written([(each, "") for each in settings.rules], len(settings.rules))
+    there = [Written(each.rule(), place) for place, each in enumerate(settings.rules)]
     edit, _ = ruling(made, reply, "ana", THEN)(there)
     return before, after_edit(rules, edit)
 
@@ -256,7 +256,8 @@ def pasted(command: str, rules: list[Entry]) -> list[str]:
     fields = {"action": "allow", "until": given.get("--until"), "note": None}
     additions = words_of.additions([name], None, None, fields, datetime.now(UTC))
     settings, _ = stacks.rule_set(*rules)
-    edit, _ = add(written([(each, "") for each in settings.rules], len(settings.rules)), additions, time.time())
+    there = [Written(each.rule(), place) for place, each in enumerate(settings.rules)]
+    edit, _ = add(there, additions, time.time())
     return without_ends(after_edit(tuple(rules), edit))
 
 

@@ -58,11 +58,11 @@ ALLOWING: list[dict[str, object]] = [
     {"dst": "a.test", "proto": "http"},
     {"dst": "a.test", "proto": "tcp", "port": "9000-9002"},
     {"dst": "a.test", "proto": "udp", "port": "9000-9001"},
-    {"dst": "192.0.2.4/31", "as": "b.test", "proto": "tcp", "port": "9000-9001"},
+    {"dst": "192.0.2.4", "as": "b.test", "proto": "tcp", "port": "9000-9001"},
 ]
 DENYING = st.builds(
     lambda dst, proto, port: {"dst": dst, "action": "deny", "proto": proto, "port": port},
-    st.sampled_from(["a.test", ".a.test", "192-0-2-4.b.test", "192-0-2-5.b.test", ".test", ".b.test"]),
+    st.sampled_from(["a.test", ".a.test", "b.test", ".test", ".b.test"]),
     st.none() | st.sampled_from(Protocol),
     st.none() | st.sampled_from([443, 80, 9000, 9001, 9002, "9000-9001", "9001-9002"]),
 )
@@ -75,8 +75,8 @@ def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, 
     named = {each.rule for each in review(every, NOW)}
     policy = Policy(every)
     for rule in (each for each in every.rules if not each.denies):
-        names = [f"other.{name}" if rule.destination.subtree else name for name in rule.names]
-        followed = any(policy.decide(name, *key).rule == rule for name in names for key in rule.keys)
+        name = f"other.{rule.destination.name}" if rule.destination.subtree else rule.destination.name
+        followed = any(policy.decide(name, *key).rule == rule for key in rule.keys)
         assert followed == (rule not in named)
 
 

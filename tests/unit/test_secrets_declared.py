@@ -14,7 +14,6 @@ secrets:
     from: {command: [gh, auth, token]}
     refresh: 30m
     at_rest: true
-    placeholders: {GH_TOKEN: none-here}
     hosts: [github.com, API.GitHub.com, "git.example.com:8443"]
   anthropic:
     from: {env: ANTHROPIC_API_KEY}
@@ -58,8 +57,7 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
     )
     assert github.hosts == ("github.com:443", "api.github.com:443", "git.example.com:8443")
     assert (github.header, found["anthropic"].header) == ("authorization", "x-api-key")
-    assert (github.at_rest, github.placeholders) == (True, {"GH_TOKEN": "none-here"})
-    assert (found["registry"].at_rest, found["registry"].placeholders) == (False, {})
+    assert (github.at_rest, found["registry"].at_rest) == (True, False)
     assert [each.source.kind for each in found.values()] == ["command", "env", "file"]
 
 
@@ -75,11 +73,6 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
         ("{from: {env: A}, hosts: [a.test], header: ':path'}", "is not the name of a header"),
         ("{from: {env: A}, hosts: [a.test], header: x-envoy-original-path}", "can't carry a secret"),
         ("{from: {env: A}, hosts: [a.test], refresh: 1s}", "refresh"),
-        (
-            "{from: {env: A}, hosts: [a.test], placeholders: {A-B: none}}",
-            "is not the name of an environment variable",
-        ),
-        ("{from: {env: A}, hosts: [a.test], placeholders: {A: $HOME}}", "a placeholder has 1 to 128 letters"),
         ("{from: {env: A}, hosts: [a.test], hots: []}", "`secrets.x.hots` is not a setting"),
     ],
 )
@@ -89,14 +82,6 @@ def test_mistakes(tmp_path: Path, entry: str, said: str) -> None:
     assert error.exit_code is ExitCode.SETTINGS
     assert "secrets.yaml, line 2" in error.message
     assert said in error.message
-
-
-def test_a_variable_of_two_secrets(tmp_path: Path) -> None:
-    """An agent could have one of them alone."""
-    entries = (f"{name}: {{from: {{env: A}}, hosts: [a.test], placeholders: {{TOKEN: x}}}}" for name in "xy")
-    error = refused(written(tmp_path, "secrets:\n" + "".join(f"  {each}\n" for each in entries)))
-    assert error.exit_code is ExitCode.SETTINGS
-    assert "TOKEN is among the `placeholders` of both x and y" in error.message
 
 
 @pytest.mark.parametrize("name", ["A", "a.b", "a#b", "-a", "a" * 64, "''"])

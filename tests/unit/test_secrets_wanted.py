@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.errors import ExitCode, RefusedError, SettingsError
+from clawker_fw.errors import ExitCode, RefusedError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.secrets.declared import SecretsFile
-from clawker_fw.settings.secrets.wanted import WantedSecret, placeholders, wanted
+from clawker_fw.settings.secrets.wanted import WantedSecret, wanted
 
 PATH = Path("/home/me/secrets.yaml")
 DECLARED = SecretsFile.model_validate(
@@ -47,25 +47,6 @@ def test_each_is_needed_once_in_each_form() -> None:
     assert [each.identity for each in found] == ["github#basic", "github#bearer", "key#raw"]
     assert DECLARED.headers == {"github": "authorization", "key": "x-key"}
     assert wanted([plain], DECLARED, PATH) == ()
-
-
-def test_placeholders() -> None:
-    """Agents get those of the secrets that rules need, and no rule may send one to a host."""
-    words = {"from": {"env": "A"}, "hosts": ["api.test"]}
-    declared = SecretsFile.model_validate(
-        {
-            "secrets": {
-                "a": {**words, "placeholders": {"GH_TOKEN": "none", "GITHUB_TOKEN": "none"}, "at_rest": True},
-                "b": {**words, "placeholders": {"B": "other"}},
-            }
-        }
-    )
-    needed = wanted([rule("api.test", "a")], declared, PATH)
-    assert needed == (WantedSecret("a", Form.BEARER, at_rest=True),)
-    assert placeholders(needed, declared) == {"GH_TOKEN": "none", "GITHUB_TOKEN": "none"}
-    with pytest.raises(SettingsError, match="`keep_own` would send it in place of the secret") as caught:
-        wanted([rule("api.test", {"secret": "b", "keep_own": True})], declared, PATH)
-    assert caught.value.code == "placeholder-kept"
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ WRONG = (
     "{rules: [], resources: {envoy: {memory: 2GB}}}",
     "{rules: [], include: team.yaml}",
     "presets: [pipp]",
-    "presets: [{without: [pypi.org]}]",
+    "presets: [{preset: pip}]",
     "{rules: [], never: ['*.a.test']}",
 )
 

@@ -45,7 +45,7 @@ ADDED = {
     "flow": ("rules: [{dst: a.test}]\n", "rules: [{dst: a.test}, {dst: new.test, proto: http}]\n"),
     "flow with a comma": (
         "rules: [{dst: a.test}, ]\n",
-        "rules: [{dst: a.test}, {dst: new.test, proto: http}, ]\n",
+        "rules: [{dst: a.test}, {dst: new.test, proto: http}]\n",
     ),
     "empty": ("rules: []  # none\nx: 1\n", "rules:  # none\n  - dst: new.test\n    proto: http\nx: 1\n"),
     "tag": ("rules: !!seq []\n", "rules:\n  - dst: new.test\n    proto: http\n"),

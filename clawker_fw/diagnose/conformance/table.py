@@ -76,10 +76,7 @@ def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -
     """
     envoy, coredns = str(where.envoy(running.envoy)), str(where.coredns(running.coredns))
     exact = (
-        name
-        for rule in policy.rules.rules
-        if not rule.denies and not rule.destination.subtree
-        for name in rule.names
+        rule.destination.name for rule in policy.rules.rules if not rule.denies and not rule.destination.subtree
     )
     allowed = next((name for name in exact if policy.resolves(name)), "")
     return (

@@ -98,8 +98,8 @@ class FlagsDocument(Document):
     cap_drop: Texts
     """The capabilities to take from it (`HostConfig.CapDrop`)."""
     environment: dict[str, str]
-    """Variables that the docker CLI would set otherwise, those of its own proxies, empty; those by which programs
-    find what they trust, if the stack inspects connections; and placeholders for secrets (`Env`)."""
+    """Variables that the docker CLI would set otherwise, those of its own proxies, empty; and those by which
+    programs find what they trust, if the stack inspects connections (`Env`)."""
     mounts: list[MountDocument]
     """The volume with what an agent trusts, if the stack inspects connections (`HostConfig.Mounts`)."""
     settings: SettingsUsed

@@ -11,9 +11,8 @@ from clawker_fw.rules.paths import PathRule, Paths, also, ordered
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet, ends
-from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.splice import Appended, Edit, Fields
+from clawker_fw.settings.edit.splice import Appended, Edit, Fields, pair
 
 
 class EditOutcome(StrEnum):
@@ -39,7 +38,7 @@ class EditResult:
     """What becomes of one rule, and where it is written, or comes from if it is new.
 
     `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
-    `allowed_by` is another rule that still allows what a removed one did, or, if that is `partly` so, some of it.
+    `allowed_by` is another rule that still allows what a removed one did, or some of it.
     """
 
     outcome: EditOutcome
@@ -48,12 +47,11 @@ class EditResult:
     position: int | None = None
     changes: tuple[str, ...] = ()
     allowed_by: str = ""
-    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
+    """A rule to add. One for the same destination, protocol, port and action is changed.
 
     Only its fields that are `chosen` are changed, and its note is kept when `note` is None. Its paths are added to
     what is there.
@@ -61,7 +59,6 @@ class Addition:
 
     rule: Rule
     note: str | None = None
-    stays: bool = False
     chosen: frozenset[str] = frozenset()
 
     def onto(self, old: Rule) -> Rule:
@@ -75,11 +72,6 @@ class Addition:
         )
 
     def _paths_onto(self, old: Rule) -> Paths | None:
-        """Return the paths of a rule that is there, with these.
-
-        Raises:
-            RefusedError: when it allows the whole host, and would allow only some paths of it.
-        """
         if self.rule.paths is None or "path_rules" not in self.chosen:
             return old.paths
         if old.paths is None:
@@ -121,13 +113,12 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Which rules to remove: all for a destination, or only those with this protocol, port, action and host."""
+    """Which rules to remove: all for a destination, or only those with this protocol, port and action."""
 
     destination: Destination
     protocol: Protocol | None = None
     port: int | str | None = None
     action: RuleAction | None = None
-    host: str = ""
 
     def matches(self, rule: Rule) -> bool:
         """Whether a rule is to be removed."""
@@ -136,22 +127,12 @@ class Removal:
             and self.protocol in {None, rule.protocol}
             and self.port in {None, rule.written_port}
             and self.action in {None, rule.action}
-            and self.host in {"", rule.host}
         )
 
     def __str__(self) -> str:
         """Return what is to be removed in the form of a rule."""
         name = f"{self.destination}" + (f":{self.port}" if self.port else "")
-        words = (self.action, self.protocol, name, f"at {self.host}" if self.host else "")
-        return " ".join(word for word in words if word)
-
-
-def written(entries: Sequence[tuple[RuleEntry, str]], own: int) -> list[Written]:
-    """Return rules with their places. The first `own` of them are written in the settings file itself."""
-    return [
-        Written(entry.rule(place), position if position < own else None)
-        for position, (entry, place) in enumerate(entries)
-    ]
+        return " ".join(word for word in (self.action, self.protocol, name) if word)
 
 
 def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> tuple[Edit, list[EditResult]]:
@@ -175,11 +156,11 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
-        if same and not addition.stays:
+        if same:
             last = max((each.rule for each in same), key=ends)  # of several, this one counts
             _require_lasting(last, addition.onto(last), now)
         for each in same:
-            after = each.rule if addition.stays else addition.onto(each.rule)
+            after = addition.onto(each.rule)
             fields = _changes(each.rule, after)
             if fields and each.position is None:
                 raise _included(each.rule)
@@ -188,7 +169,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             if not fields:
                 results.append(EditResult(EditOutcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
                 continue
-            phrases = tuple(_phrase(each.rule, name, value) for name, value in fields.items())
+            phrases = tuple(_phrase(name, value) for name, value in fields.items())
             results.append(EditResult(EditOutcome.CHANGED, str(after), each.rule.place, each.position, phrases))
     return Edit(changed=changed, added=added), results
 
@@ -229,8 +210,7 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
             names = () if each.rule.denies else _within(after, each.rule)
             decisions = (after.decide(name, *key) for name in names for key in each.rule.keys)
             if other := next((one.rule for one in decisions if one.allowed), None):
-                partly = not _allows_all(other, each.rule)
-                results[place] = replace(results[place], allowed_by=str(other), partly=partly)
+                results[place] = replace(results[place], allowed_by=str(other))
     return Edit(removed=frozenset(removed)), results
 
 
@@ -239,7 +219,7 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
 
     `*` stands for a name that no rule has.
     """
-    yield from removed.names
+    yield removed.destination.name
     if not removed.destination.subtree:
         return
     below = f".{removed.destination.name}"
@@ -248,14 +228,6 @@ def _within(after: Policy, removed: Rule) -> Iterator[str]:
         if not rule.denies and rule.destination.name.endswith(below):
             yield rule.destination.name
             yield f"*.{rule.destination.name}"
-
-
-def _allows_all(other: Rule, removed: Rule) -> bool:
-    return (
-        all(map(other.covers, removed.names))
-        and other.destination.subtree >= removed.destination.subtree
-        and set(other.keys) >= set(removed.keys)
-    )
 
 
 def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditResult]:
@@ -269,11 +241,7 @@ def identity(rule: Rule) -> object:
 
 
 def _require_lasting(old: Rule, new: Rule, now: float) -> None:
-    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before.
-
-    Raises:
-        RefusedError: when it is not.
-    """
+    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before."""
     if new.until is not None and new.until <= now:
         raise RefusedError(
             "rule-has-ended",
@@ -292,7 +260,6 @@ def _require_lasting(old: Rule, new: Rule, now: float) -> None:
 
 
 def _changes(old: Rule, new: Rule) -> Fields:
-    """Return the fields in which an existing rule differs from what becomes of it."""
     fields: dict[str, object] = {}
     if old.allow_private != new.allow_private:
         fields["allow_private"] = new.allow_private
@@ -329,22 +296,10 @@ def _entry(rule: PathRule) -> Fields:
     return {"path": rule.written, **methods, **({"action": "deny"} if rule.denies else {})}
 
 
-def _phrase(old: Rule, name: str, value: object) -> str:
+def _phrase(name: str, value: object) -> str:
     if isinstance(value, Appended):
         return f"{name}: with {', '.join(str(each['path']) for each in value.items)}"
-    before: object = {
-        "allow_private": old.allow_private,
-        "until": _time(old.until),
-        "note": old.note,
-        "websocket": False,
-    }[name]
-    return f"{name}: {_word(before)} → {_word(value)}"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return (rfc3339(value.timestamp()) if isinstance(value, datetime) else str(value or "")) or "none"
+    return pair(name, "none" if value in {None, ""} else value)
 
 
 def _time(seconds: int | None) -> datetime | None:
@@ -357,8 +312,7 @@ def _included(rule: Rule) -> RefusedError:
             "rule-of-preset",
             f"`{rule}` is of the preset {rule.preset}, and only the settings file's own rules are edited"
             f"{rule.located}.",
-            hint=f"To take it away, write `{{preset: {rule.preset}, without: [{rule.destination}]}}` "
-            "in `presets`.",
+            hint=f"A rule of your own for {rule.destination} replaces it, and `clawker-fw rules deny` denies it.",
         )
     return RefusedError(
         "rule-included",

@@ -12,7 +12,7 @@ from pathlib import Path
 from clawker_fw.errors import MistakesError, RefusedError, SettingsError, unwritable_settings
 from clawker_fw.private_files import write_private
 from clawker_fw.settings.document import document_of
-from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed, written
+from clawker_fw.settings.edit.edits import EditOutcome, EditResult, Written, placed
 from clawker_fw.settings.edit.splice import KEY, Edit, spliced
 from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
@@ -101,11 +101,6 @@ def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
 
 
 def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
-    """Return the file to edit, and how it was found.
-
-    Raises:
-        SettingsError: when there is none, or an edit of it would have no effect.
-    """
     path, found = find(named)
     if path is None:
         raise SettingsError(
@@ -127,7 +122,8 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
     document = joined(read)
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
     own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
-    there = written(list(zip(before.settings.rules, places, strict=True)), len(own))
+    rules = enumerate(zip(before.settings.rules, places, strict=True))
+    there = [Written(entry.rule(place), number if number < len(own) else None) for number, (entry, place) in rules]
     there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
@@ -180,12 +176,7 @@ def _locked(path: Path) -> Iterator[bytes]:
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
-    """Replace a file's content at once, with its mode, owner and attributes kept.
-
-    Raises:
-        RefusedError: when the content is no longer `before`, because a program that knows no lock has written it.
-        SettingsError: when it can't be written.
-    """
+    """Replace a file's content at once, with its mode, owner and attributes kept."""
 
     def prepare(fresh: Path) -> None:
         _resemble(fresh, path)
@@ -201,7 +192,6 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
 
 
 def _resemble(fresh: Path, old: Path) -> None:
-    """Give a new file the owner, the mode and the attributes of an old one."""
     was, now = old.stat(), fresh.stat()
     if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
         os.chown(fresh, was.st_uid, was.st_gid)

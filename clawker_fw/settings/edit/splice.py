@@ -1,9 +1,9 @@
 """Edits the list of rules in the text of a settings file, and leaves every other character as it is.
 
 A YAML writer would format the whole file anew. Here, only the lines of the rules in question are replaced, at the
-positions that the parser reports. A rule has lines of its own, in a list with dashes, or the whole list is on one
-line. Then the new text is read: it must hold exactly what was meant, or the edit is an error, which is how every
-other form ends. This module knows neither files nor what a rule means.
+positions that the parser reports. A rule has lines of its own, in a list with dashes. What is in braces or
+brackets on one line is written anew. Then the new text is read: it must hold exactly what was meant, or the edit
+is an error, which is how every other form ends. This module knows neither files nor what a rule means.
 """
 
 import json
@@ -61,9 +61,12 @@ def spliced(text: str, edit: Edit, source: str) -> str:
         return text
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
-    values, _ = parse(text, source)
-    after = _replaced(text, _Page(text).cuts(edit))
-    if not _holds(after, _meant(values or {}, edit)):
+    values = parse(text, source)[0] or {}
+    rules = [_changed(rule, edit.changed.get(place, {})) for place, rule in enumerate(values.get(KEY) or [])]
+    kept = [rule for place, rule in enumerate(rules) if place not in edit.removed]
+    meant = [*kept, *map(_read, edit.added)]
+    after = _replaced(text, _Page(text).cuts(edit, rules, meant))
+    if not _holds(after, {**values, KEY: meant}):
         raise SettingsError(
             "rules-not-editable",
             f"The form of {source} is one in which rules can't be edited in place; nothing has been changed.",
@@ -81,17 +84,11 @@ def _replaced(text: str, cuts: Iterable[_Cut]) -> str:
     return "".join([*parts, text[position:]])
 
 
-def _meant(values: dict[str, Any], edit: Edit) -> dict[str, Any]:
-    rules: list[Any] = []
-    for position, rule in enumerate(values.get(KEY) or []):
-        fields = edit.changed.get(position, {})
-        if position not in edit.removed:
-            kept = {name: value for name, value in rule.items() if name not in fields}
-            new = _read(fields)
-            for name in (each for each, value in fields.items() if isinstance(value, Appended)):
-                new[name] = [*(rule.get(name) or []), *new[name]]
-            rules.append({**kept, **new})
-    return {**values, KEY: [*rules, *map(_read, edit.added)]}
+def _changed(rule: dict[str, Any], fields: Fields) -> dict[str, Any]:
+    new = _read(fields)
+    for name in (each for each, value in fields.items() if isinstance(value, Appended)):
+        new[name] = [*(rule.get(name) or []), *new[name]]
+    return {name: value for name, value in {**rule, **new}.items() if fields.get(name, "") is not None}
 
 
 def _read(fields: Fields) -> dict[str, Any]:
@@ -108,7 +105,7 @@ def _holds(text: str, values: dict[str, Any]) -> bool:
 def _scalar(value: object) -> str:
     """Return a value as YAML that is read as just this value."""
     if isinstance(value, Appended):
-        return f"[{', '.join(map(_flow, value.items))}]"
+        return _scalar(value.items)
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{yaml_text(key)}: {_scalar(each)}' for key, each in value.items())}}}"
     if isinstance(value, list | tuple):
@@ -125,10 +122,6 @@ def pair(name: str, value: object) -> str:
     return f"{name}: {_scalar(value)}"
 
 
-def _flow(fields: Fields) -> str:
-    return "{" + ", ".join(pair(name, value) for name, value in fields.items()) + "}"
-
-
 class _Page:
     """A text and the positions in it. All positions are indexes of characters."""
 
@@ -136,29 +129,37 @@ class _Page:
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
 
-    def cuts(self, edit: Edit) -> Iterator[_Cut]:
-        """Yield what to replace where."""
+    def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any]) -> Iterator[_Cut]:
+        """Yield what to replace where, for the `rules` that are there, and all that are `meant` to be there."""
         root = yaml.compose(self._text, Loader=LOADER)
         if isinstance(root, yaml.MappingNode) and root.flow_style:  # JSON, which is to stay JSON
             return
         pairs = root.value if isinstance(root, yaml.MappingNode) else []
-        key, rules = next(((key, value) for key, value in pairs if key.value == KEY), (None, None))
-        if key is None:
+        key, there = next(((key, value) for key, value in pairs if key.value == KEY), (None, None))
+        if key is None or there is None:
             end = len(self._text)
             start = self._newline if self._text and not self._text.endswith("\n") else ""
             yield end, end, f"{start}{KEY}:{self._block('  - ', edit.added)}{self._newline}"
-        elif not isinstance(rules, yaml.SequenceNode):  # a key without a value
+        elif not rules:
+            if isinstance(there, yaml.SequenceNode):  # and not a key without a value
+                yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(there, meant))
             yield self._below(key.end_mark.index, self._block("  - ", edit.added))
-        elif not rules.value:
-            if _on_one_line(rules):
-                yield key.end_mark.index + 1, rules.end_mark.index, ""
-                yield self._below(rules.end_mark.index, self._block("  - ", edit.added))
+        elif there.flow_style:
+            yield from _anew(there, meant)
         else:
-            for position, fields in edit.changed.items():
-                yield from self._change(rules.value[position], fields)
-            yield from self._remove(key, rules, edit.removed)
-            if edit.added:
-                yield from self._add(rules, edit.added)
+            yield from self._in_lines(key, there, edit, rules)
+
+    def _in_lines(
+        self, key: yaml.Node, there: yaml.SequenceNode, edit: Edit, rules: Sequence[Any]
+    ) -> Iterator[_Cut]:
+        for position, fields in edit.changed.items():
+            yield from self._change(there.value[position], fields, rules[position])
+        for position in edit.removed:
+            yield self._lines(there.value[position].start_mark.index, self._end(there.value[position]))
+        if len(edit.removed) == len(rules):  # a key without a value would be no list
+            yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
+        if edit.added:
+            yield self._add(there, edit.added)
 
     # --- positions -------------------------------------------------------------------------------------------
 
@@ -187,22 +188,24 @@ class _Page:
 
     # --- changing --------------------------------------------------------------------------------------------
 
-    def _change(self, item: yaml.MappingNode, fields: Fields) -> Iterator[_Cut]:
-        spans = {key.value: (key.start_mark.index, self._end(value)) for key, value in item.value}
+    def _change(self, item: yaml.MappingNode, fields: Fields, meant: Mapping[str, object]) -> Iterator[_Cut]:
         if item.flow_style:
-            yield from self._change_flow(item, spans, fields)
+            yield from _anew(item, meant)
             return
+        spans = {key.value: (key.start_mark.index, self._end(value)) for key, value in item.value}
         lists = {
-            key.value: value for key, value in item.value if isinstance(value, yaml.SequenceNode) and value.value
+            key.value: value
+            for key, value in item.value
+            if isinstance(value, yaml.SequenceNode) and value.value and not value.flow_style
         }
         for name in [each for each in fields if each in lists]:
             if isinstance(added := fields[name], Appended):
-                yield from self._add(lists[name], added.items)
+                yield self._add(lists[name], added.items)
                 fields = {each: value for each, value in fields.items() if each != name}
         kept = [name for name in spans if fields.get(name, "") is not None]
         for name in fields.keys() & spans.keys():
             start, end = spans[name]
-            yield (start, end, pair(name, fields[name])) if name in kept else self._lines(start, end)
+            yield (start, end, pair(name, meant[name])) if name in kept else self._lines(start, end)
         first, (second, last) = item.start_mark.index, (spans[kept[0]][0], spans[kept[-1]][1])
         if first != second:  # the first field is removed, but not the dash before it
             yield self._line_start(second), second, self._text[self._line_start(first) : first]
@@ -210,62 +213,27 @@ class _Page:
         new = [pair(name, value) for name, value in fields.items() if name not in spans and value is not None]
         yield self._below(last, "".join(indent + pair for pair in new))
 
-    def _change_flow(
-        self, item: yaml.MappingNode, spans: Mapping[str, tuple[int, int]], fields: Fields
-    ) -> Iterator[_Cut]:
-        """Write the fields of a rule in braces anew."""
-        if _on_one_line(item):
-            pairs = {name: self._text[start:end] for name, (start, end) in spans.items()}
-            pairs |= {
-                name: pair(name, value)
-                if name not in pairs or not isinstance(value, Appended)
-                else _longer(pairs[name], value)
-                for name, value in fields.items()
-                if value is not None
-            }
-            kept = (pair for name, pair in pairs.items() if fields.get(name, "") is not None)
-            starts, ends = zip(*spans.values(), strict=True)
-            yield starts[0], ends[-1], ", ".join(kept)
-
-    # --- removing --------------------------------------------------------------------------------------------
-
-    def _remove(self, key: yaml.Node, rules: yaml.SequenceNode, removed: frozenset[int]) -> Iterator[_Cut]:
-        spans = [(item.start_mark.index, self._end(item)) for item in rules.value]
-        kept = [self._text[start:end] for place, (start, end) in enumerate(spans) if place not in removed]
-        if not _on_one_line(rules):
-            yield from (self._lines(*spans[place]) for place in removed)
-            if not kept:  # a key without a value would be no list
-                yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
-        elif not kept:
-            yield rules.start_mark.index, rules.end_mark.index, "[]"
-        elif removed:
-            yield spans[0][0], spans[-1][1], ", ".join(kept)
-
     # --- adding ----------------------------------------------------------------------------------------------
 
-    def _add(self, rules: yaml.SequenceNode, added: Sequence[Fields]) -> Iterator[_Cut]:
-        """Add rules after the last one, in its style."""
+    def _add(self, rules: yaml.SequenceNode, added: Sequence[Fields]) -> _Cut:
         last = rules.value[-1]
-        start, end = last.start_mark.index, self._end(last)
+        start = last.start_mark.index
         before = self._text[self._line_start(start) : start]
-        if not rules.flow_style:
-            yield self._below(end, self._block(before, added, in_flow=bool(last.flow_style)))
-        elif _on_one_line(rules):
-            yield end, end, "".join(f", {_flow(fields)}" for fields in added)
+        return self._below(self._end(last), self._block(before, added, in_flow=bool(last.flow_style)))
 
     def _block(self, before: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
         """Return the lines of rules with dashes, each after a line break. `before` is what a rule begins with."""
         lines: list[str] = []
         for fields in added:
-            pairs = [_flow(fields)] if in_flow else [pair(*each) for each in fields.items()]
+            pairs = [_scalar(fields)] if in_flow else [pair(*each) for each in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
 
 
-def _longer(pair: str, more: Appended) -> str:
-    """Return a pair whose value is a list in brackets with more at its end."""
-    before, items = pair.rpartition("]")[0].rstrip(), ", ".join(map(_flow, more.items))
-    return f"{before}{'' if before.endswith('[') else ', '}{items}]"
+def _anew(node: yaml.CollectionNode, meant: object) -> Iterator[_Cut]:
+    """Write a list or mapping in brackets or braces anew, if no comment can be in it."""
+    if _on_one_line(node):
+        yield node.start_mark.index, node.end_mark.index, _scalar(meant)
 
 
 def _on_one_line(node: yaml.CollectionNode) -> bool:

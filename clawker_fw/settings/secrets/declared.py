@@ -41,9 +41,6 @@ SHORTEST_REFRESH = 10.0
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}")
 """The name of a header in lower case (RFC 9110, section 5.1)."""
 
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-_PLACEHOLDER = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
 _RESERVED_HEADERS = frozenset(
     {"connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -61,7 +58,6 @@ def _header(text: str) -> str:
 
 
 def _place(text: str) -> str:
-    """Return `HOST:PORT` of a host that is written with or without a port."""
     host, colon, port = text.rpartition(":")
     if not colon:
         host, port = text, str(HTTPS_PORT)
@@ -71,20 +67,6 @@ def _place(text: str) -> str:
     if destination.subtree:
         raise ValueError(f"{text!r} is for names that an agent chooses; name each host that may have the secret")
     return f"{destination.name}:{int(port)}"
-
-
-def _variable(name: str) -> str:
-    if _VARIABLE.fullmatch(name):
-        return name
-    raise ValueError(f"{name!r} is not the name of an environment variable")
-
-
-def _placeholder(text: str) -> str:
-    if _PLACEHOLDER.fullmatch(text):
-        return text
-    raise ValueError(
-        "a placeholder has 1 to 128 letters, digits and `.`, `_`, `-`: a shell takes `agent flags` apart at others"
-    )
 
 
 def _words(text: str) -> str:
@@ -100,8 +82,6 @@ def _some(hosts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Words = Annotated[StrictStr, AfterValidator(_words)]
-Variable = Annotated[StrictStr, AfterValidator(_variable)]
-Placeholder = Annotated[StrictStr, AfterValidator(_placeholder)]
 Refresh = Annotated[float, BeforeValidator(parse_duration), Field(ge=SHORTEST_REFRESH, le=LONGEST_DURATION)]
 
 
@@ -152,12 +132,6 @@ class SecretEntry(BaseModel):
         "of the engine's machine as well, in Envoy's volume, until it is forgotten. Default: in memory alone.",
     )
 
-    placeholders: Mapping[Variable, Placeholder] = Field(
-        default={},
-        description="Environment variables that agents get, for programs that don't start without a token: each "
-        "with a text that is no secret. Envoy replaces it in requests. Default: none.",
-    )
-
     def may_go_to(self, host: str, port: int) -> bool:
         """Whether it may be sent to a host, named in lower case."""
         return f"{host}:{port}" in self.hosts
@@ -171,16 +145,6 @@ class SecretsFile(BaseModel):
     secrets: Mapping[Annotated[StrictStr, AfterValidator(parse_secret_name)], SecretEntry] = Field(
         default={}, description="Each secret by its name."
     )
-
-    @model_validator(mode="after")
-    def _has_each_variable_once(self) -> Self:
-        owners: dict[str, str] = {}
-        for name, entry in self.secrets.items():
-            for variable in entry.placeholders:
-                if other := owners.get(variable):
-                    raise ValueError(f"{variable} is among the `placeholders` of both {other} and {name}")
-                owners[variable] = name
-        return self
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -1,15 +1,14 @@
 """Obtaining secrets from where the user says that they are. What a source prints is in no message."""
 
 import os
-import select
 import signal
 import subprocess
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.background import in_background
@@ -24,8 +23,6 @@ _MOST_READ = 2 * LONGEST_SECRET
 
 COMMAND_SECONDS = 30.0
 """How long a program may run. A file may take as long to be read, from a file system that hangs."""
-
-_POLL_SECONDS, _PIECE = 0.01, 8 << 10
 
 _SPARE_SECONDS = 1.0
 """For the end of a program that is killed."""
@@ -53,47 +50,33 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
     """
     content = _content(name, entry.source, folder, environment)
     text = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
-    problem = "it is the placeholder that agents get" if text in entry.placeholders.values() else ""
-    if problem := problem or _problem(text, entry.source):
+    if problem := _problem(text, entry.source):
         raise _failed(name, entry.source, problem)
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of asking a source: a value or a problem, after so many seconds."""
-
-    value: str | None = field(repr=False)
-    problem: SettingsError | None
-    seconds: float
-
-
 def obtain_all(
     entries: Mapping[str, SecretEntry], folder: Path, environment: Mapping[str, str]
-) -> Mapping[str, Outcome]:
-    """Obtain secrets by name, side by side: together they take as long as the slowest, within a bound.
+) -> Mapping[str, str | SettingsError]:
+    """Obtain secrets by name, or what is wrong with their sources, side by side.
 
-    A file system may hang: its file is left to a thread, which may never end.
+    Together they take as long as the slowest, within a bound. A file system may hang: its file is left to a
+    thread, which may never end.
     """
     asking = {name: in_background(_obtain, name, entry, folder, environment) for name, entry in entries.items()}
     ended, _ = wait(asking.values(), COMMAND_SECONDS + _SPARE_SECONDS)
+    silent = f"it has not answered after {COMMAND_SECONDS:g} s"
     return {
-        name: asked.result() if asked in ended else _hangs(name, entries[name]) for name, asked in asking.items()
+        name: asked.result() if asked in ended else _failed(name, entries[name].source, silent)
+        for name, asked in asking.items()
     }
 
 
-def _hangs(name: str, entry: SecretEntry) -> Outcome:
-    problem = _failed(name, entry.source, f"it has not answered after {COMMAND_SECONDS:g} s")
-    return Outcome(None, problem, COMMAND_SECONDS)
-
-
-def _obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> Outcome:
-    began = time.monotonic()
+def _obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> str | SettingsError:
     try:
-        value = obtain(name, entry, folder, environment)
+        return obtain(name, entry, folder, environment)
     except SettingsError as error:
-        return Outcome(None, error, time.monotonic() - began)
-    return Outcome(value, None, time.monotonic() - began)
+        return error
 
 
 def _problem(text: str, source: SourceEntry) -> str:
@@ -160,10 +143,6 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 
     If it printed more than it may, the output is more than that, and it was killed. At its end, also by an error
     or an interruption here, what is left of its process group is killed.
-
-    Raises:
-        OSError: when it can't be started.
-        TimeoutError: when it does not end in time. It is killed.
     """
     end = time.monotonic() + COMMAND_SECONDS
     with subprocess.Popen(
@@ -174,35 +153,22 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        bufsize=0,
     ) as process:
+        late = threading.Timer(COMMAND_SECONDS, _kill_group, [process.pid])
+        late.start()
         try:
-            output = _read(process, end)
+            output = process.stdout.read(_MOST_READ + 1) if process.stdout else b""
+            if len(output) <= _MOST_READ:  # its id stays taken, so that its group can be told from another's
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # also what it has left behind
+            late.cancel()
+            late.join()
+            _kill_group(process.pid)
+    if time.monotonic() > end:
+        raise TimeoutError
     return output, process.returncode
 
 
-def _read(process: subprocess.Popen[bytes], end: float) -> bytes:
-    """Return what a process writes until it ends, or has written more than it may."""
-    written = b""
-    while process.stdout:
-        if not select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))[0]:
-            raise TimeoutError
-        piece = process.stdout.read(_PIECE)
-        written += piece
-        if len(written) > _MOST_READ:
-            return written
-        if not piece:
-            break
-    _await_end(process.pid, end)
-    return written
-
-
-def _await_end(process: int, end: float) -> None:
-    """Wait until a process has ended, and leave its id taken, so that its group can be told from another's."""
-    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        if time.monotonic() > end:
-            raise TimeoutError
-        time.sleep(_POLL_SECONDS)
+def _kill_group(process: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Secrets in memory, obtained when they are first needed, and again when they are due.
 
 A source that fails later leaves what it gave last in use for as long again as it was meant to be: then it is gone.
-All sources that are due are asked side by side, and one that fails is asked less and less often.
+All sources that are due are asked side by side, and one that fails is asked again soon, but not all the time.
 """
 
 import functools
@@ -12,20 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile, parse_declared, read_owned
-from clawker_fw.settings.secrets.sources import Outcome, header_value, obtain_all
+from clawker_fw.settings.secrets.declared import SecretsFile, parse_declared, read_owned
+from clawker_fw.settings.secrets.sources import header_value, obtain_all
 from clawker_fw.settings.secrets.wanted import WantedSecret
 
 FORGOTTEN_AFTER = 2.0
 """How many times its `refresh` a secret is used whose source fails."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
-_SHARE = 10.0
-"""How many times as long as it took to fail a source is left alone, within these bounds."""
-
-_AT_ONCE = 1.0
-"""In seconds. A variable or a file that fails sooner costs nothing, and is read again with each look."""
-
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
+"""How long a source is left alone that has failed: a tenth of its `refresh`, within these bounds."""
 
 _STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that cannot be set. Linux has one that goes on while the machine sleeps, as a secret's age does."""
@@ -39,17 +34,8 @@ def steady_clock() -> float:
 @dataclass(slots=True)
 class _Kept:
     value: str = field(repr=False)
-    due: float
-    """When its source is to be asked again: earlier than it was meant, if nothing came of it."""
     expires: float
     """When it is used no longer, if its source fails until then."""
-
-
-@dataclass(slots=True)
-class _Failing:
-    times: int
-    again: float
-    """Before that, the source is not asked."""
 
 
 @dataclass
@@ -66,7 +52,8 @@ class Vault:
     expired: set[str] = field(default_factory=set, init=False)
     """The names of those that were obtained, and have been used for as long as they may be."""
     _kept: dict[str, _Kept] = field(default_factory=dict, init=False, repr=False)
-    _failing: dict[str, _Failing] = field(default_factory=dict, init=False, repr=False)
+    _due: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    """When each source is to be asked again."""
 
     def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
         """Return the whole value of each header, by id. What can't be obtained is left out, and in `problems`."""
@@ -93,46 +80,23 @@ class Vault:
     @property
     def due(self) -> float | None:
         """When a source should be asked again, or a secret is gone; None if nothing has to be done."""
-        asked = (each.due for each in self._kept.values())
-        gone = (kept.expires for name, kept in self._kept.items() if name in self._failing)
-        again = (failing.again for name, failing in self._failing.items() if name not in self._kept)
-        return min((*asked, *gone, *again), default=None)
+        gone = (kept.expires for name, kept in self._kept.items() if name in self.problems)
+        return min((*self._due.values(), *gone), default=None)
 
     def _ask(self, names: Iterable[str]) -> None:
         now = self.clock()
-        asking = {name: self.declared.secrets[name] for name in sorted(names) if self._is_due(name, now)}
+        asking = {name: self.declared.secrets[name] for name in sorted(names) if now >= self._due.get(name, now)}
         for name, outcome in obtain_all(asking, self.path.parent, self.environment).items():
-            if outcome.value is None:
-                self._failed(name, self.declared.secrets[name], outcome)
+            refresh = asking[name].refresh or float("inf")
+            if isinstance(outcome, SettingsError):
+                self.problems[name] = outcome
+                self._due[name] = self.clock() + min(max(refresh / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
-                refresh = self.declared.secrets[name].refresh or float("inf")
-                self._kept[name] = _Kept(outcome.value, now + refresh, now + FORGOTTEN_AFTER * refresh)
-                self._failing.pop(name, None)
+                self._kept[name] = _Kept(outcome, now + FORGOTTEN_AFTER * refresh)
+                self._due[name] = now + refresh
                 self.problems.pop(name, None)
                 self.expired.discard(name)
-
-    def _is_due(self, name: str, now: float) -> bool:
-        """Whether a source is to be asked. A secret whose source has failed for too long is gone."""
-        kept, failing = self._kept.get(name), self._failing.get(name)
-        if failing and now < failing.again:
-            self._expire(name, now)
-            return False
-        return kept is None or now >= kept.due
-
-    def _failed(self, name: str, entry: SecretEntry, outcome: Outcome) -> None:
-        now, times = self.clock(), self._failing[name].times + 1 if name in self._failing else 1
-        pause = max(_SHARE * outcome.seconds, _FIRST_PAUSE * 2.0 ** min(times - 1, 10))
-        costs_nothing = entry.source.kind != "command" and outcome.seconds < _AT_ONCE
-        self._failing[name] = _Failing(times, now + (0.0 if costs_nothing else min(pause, _LONGEST_PAUSE)))
-        if outcome.problem:
-            self.problems[name] = outcome.problem
-        self._expire(name, now)
-        if kept := self._kept.get(name):
-            kept.due = max(self._failing[name].again, min(now + (entry.refresh or 0.0) / 10, kept.expires))
-
-    def _expire(self, name: str, now: float) -> None:
-        """Forget a secret that has been used for as long as it may be."""
-        if (kept := self._kept.get(name)) and now >= kept.expires:
+        for name in [each for each, kept in self._kept.items() if self.clock() >= kept.expires]:
             del self._kept[name]
             self.expired.add(name)
 

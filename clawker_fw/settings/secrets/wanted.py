@@ -1,10 +1,10 @@
 """Which secrets rules put into requests, and whether the user's file lets them go there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.errors import RefusedError
 from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import injecting
@@ -28,32 +28,17 @@ class WantedSecret:
         return f"{self.name}#{self.form}"
 
 
-def placeholders(needed: Iterable[WantedSecret], declared: SecretsFile) -> Mapping[str, str]:
-    """Return the variables that agents get in place of the secrets that rules need."""
-    return {
-        variable: text for each in needed for variable, text in declared.secrets[each.name].placeholders.items()
-    }
-
-
 def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[WantedSecret, ...]:
     """Return the secrets that rules need. `path` is that of the file that declares them.
 
     Raises:
         RefusedError: when the user's file has not got one, or does not let it go to the host of a rule.
-        SettingsError: when a rule would send a placeholder in place of a secret.
     """
     found = set()
     for rule, injection in injecting(rules):
         entry = declared.secrets.get(injection.secret)
         if entry is None or not entry.may_go_to(rule.destination.name, rule.port or 0):
             raise _refused(rule, injection.secret, path, known=entry is not None)
-        if entry.placeholders and injection.keep_own:
-            raise SettingsError(
-                "placeholder-kept",
-                f"Agents have a placeholder for {injection.secret}, and `keep_own` would send it in place of the "
-                f"secret{rule.located}.",
-                hint=f"Leave out `keep_own` there, or the `placeholders` of `{injection.secret}` in {path}.",
-            )
         found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     return tuple(sorted(found))
 

@@ -36,9 +36,10 @@ def of_route(injection: Injection, header: str) -> Json:
         "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
     }
     kind = "http.injected_credentials.generic.v3.Generic"
-    injected: Json = {"credential": extension(kind, "generic", header=header, credential=credential)}
-    injected |= {} if injection.keep_own else {"overwrite": True}
-    injector = extension("filters.http.credential_injector.v3.CredentialInjector", "credential", **injected)
+    generic = extension(kind, "generic", header=header, credential=credential)
+    injector = extension(
+        "filters.http.credential_injector.v3.CredentialInjector", "credential", overwrite=True, credential=generic
+    )
     chain = {"typed_config": [injector]}
     action = extension("filters.http.composite.v3.ExecuteFilterAction", FILTER, filter_chain=chain)
     per_route = {
@@ -49,5 +50,5 @@ def of_route(injection: Injection, header: str) -> Json:
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
         "typed_per_filter_config": {FILTER: per_route},
         # The router removes the agent's own before the cluster adds the other one.
-        **({} if injection.keep_own else {"request_headers_to_remove": [header]}),
+        "request_headers_to_remove": [header],
     }

@@ -159,5 +159,5 @@ def proof() -> Json:
 def subtrees(policy: Policy) -> bytes:
     """Return the file with the names by which the forwarder tells rules apart."""
     rules = policy.rules.rules
-    names = {name for rule in rules if rule.destination.subtree and not rule.denies for name in rule.names}
+    names = {rule.destination.name for rule in rules if rule.destination.subtree and not rule.denies}
     return json.dumps({"names": sorted(names)}, separators=(",", ":")).encode()
