@@ -251,9 +251,12 @@ def test_other_repositories_are_refused(agent: Agent, host: GitHost) -> None:
     assert host.reached == []
 
 
-def test_a_secret_that_is_missing_is_told(agent: Agent) -> None:
+def test_a_secret_that_is_wrong_or_missing_is_told(agent: Agent) -> None:
     """Git prints it, and asks nobody for a password."""
-    agent.proxy.give({})
+    agent.proxy.give({"github#basic": "Basic d3Jvbmc="})
     listing = ("ls-remote", agent.url("o/read"))
-    until(lambda: "the secret for it is not there" in agent.git(*listing, fails=None))
-    agent.git(*listing, fails=True)
+    wrong = "remote: clawker-fw: the host does not accept the secret github"
+    until(lambda: wrong in agent.git(*listing, fails=None))
+    assert wrong in agent.git(*listing, fails=True)
+    agent.proxy.give({})
+    until(lambda: "the secret for it is not there" in agent.git(*listing, fails=True))

@@ -169,7 +169,7 @@ def test_a_silent_signer_delays_no_rule(serving: Injecting, host: Host) -> None:
 
 
 def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
-    """The host's answer passes, and all is on record."""
+    """An API's answer passes, and git is told in words, because it would ask for a password. All is on record."""
     serving.give({name: value for name, value in GIVEN.items() if name != "key#raw"})
     until(lambda: answers(serving, "b.test") == 503)
     serving.records()
@@ -177,7 +177,8 @@ def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
     assert serving.ask("GET", "/v1/refused", "a.test")[0] == 401
     assert serving.ask("GET", "/api/refused", "git.test")[0] == 401
     assert serving.ask("GET", "/v1/refused", "plain.test")[0] == 401
-    assert serving.ask("GET", "/refused/r.git/info/refs?service=git-upload-pack", "git.test")[0] == 401
+    status, body = serving.ask("GET", "/refused/r.git/info/refs?service=git-upload-pack", "git.test")
+    assert (status, body) == (502, b"clawker-fw: the host does not accept the secret github\n")
     assert serving.ask("GET", "/v2", "a.test")[0] == 403
     records: list[dict[str, Any]] = []
 

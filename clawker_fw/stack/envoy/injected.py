@@ -10,12 +10,14 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 PREFIX = "secret:"
 """The names of secrets begin with it, for Envoy and the signer. No server name has a colon."""
 
-FILTER = "inject"
+FILTER, _TOLD = "inject", "told"
 METADATA = "fw.secret"
 """What a route has that injects: the name of the secret, under `name`."""
 
 MISSING = "failed_to_inject_credential"
 """What Envoy says of a request for which there is no secret (`%RESPONSE_CODE_DETAILS%`)."""
+NOT_ACCEPTED = "secret_not_accepted"
+"""What it says where a host has answered 401 to git, which would ask for a password then."""
 
 _WAIT = "0.050s"
 """How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
@@ -29,8 +31,16 @@ def cluster_filters() -> list[Json]:
     ]
 
 
-def of_route(injection: Injection, header: str) -> Json:
-    """Return the fields of a route that puts a secret into what it forwards."""
+def connection_filters() -> list[Json]:
+    """Return the filters of a connection manager, before the router."""
+    return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]
+
+
+def of_route(injection: Injection, header: str, *, git: bool) -> Json:
+    """Return the fields of a route that puts a secret into what it forwards.
+
+    git asks for a password when a host answers 401, so it is told in words that the secret was not accepted.
+    """
     credential = {
         "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
         "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
@@ -48,7 +58,29 @@ def of_route(injection: Injection, header: str) -> Json:
     }
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {FILTER: per_route},
+        "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
         # The router removes the agent's own before the cluster adds the other one.
         "request_headers_to_remove": [header],
+    }
+
+
+def _told(secret: str) -> Json:
+    status = {
+        "name": "status",
+        "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
+    }
+    answer = extension(
+        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        _TOLD,
+        status_code=502,
+        response_code_details=NOT_ACCEPTED,
+        body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},
+    )
+    matcher = {
+        "predicate": {"single_predicate": {"input": status, "value_match": {"exact": "401"}}},
+        "on_match": {"action": answer},
+    }
+    return {
+        "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
+        "custom_response_matcher": {"matcher_list": {"matchers": [matcher]}},
     }

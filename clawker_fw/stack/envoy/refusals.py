@@ -297,7 +297,7 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.PATH),
         (f"{_DETAILS} == '{NO_WAY}'", Reason.NO_WEBSOCKET),
         (f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET),
-        (f"{_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
+        (f"{_DETAILS} == '{injected.NOT_ACCEPTED}' || {_DETAILS} == 'via_upstream'", Reason.SECRET_REFUSED),
         (f"{_DETAILS}.startsWith('rbac')", f"{bad} ? '{Reason.BAD_REQUEST}' : '{Reason.PATH}'"),
         (f"{_DETAILS}.contains('timeout') && response.code == 408", Reason.TIMEOUT),
         (" || ".join(f"{_DETAILS}.contains('{word}')" for word in _TOO_MUCH), Reason.LIMIT),

@@ -229,6 +229,7 @@ def _connection_manager(serving: Serving) -> Json:
             _names_its_host(),
             # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
+            *injected.connection_filters(),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
@@ -338,7 +339,8 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
             route["match"]["filter_state"] = [{"key": PORT, "string_match": {"exact": str(port)}}]
             if paths.injection and "route" in route:
                 header = headers.get(paths.injection.secret, DEFAULT_HEADER)
-                route.update(injected.of_route(paths.injection, header))
+                by_git = route["name"].startswith(_named(rule, "git "))
+                route.update(injected.of_route(paths.injection, header, git=by_git))
             if strict and not paths.strict:
                 route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
             routes.append(route)
