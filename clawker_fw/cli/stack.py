@@ -250,11 +250,11 @@ def down(
 
         print_json(DownDocument.of(chosen.project, performed, Left(images)))
     else:
-        terminal.tell(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+        terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         for name in images:
-            terminal.tell(f"Kept for the next run: image {name}")
+            terminal.answer(f"Kept for the next run: image {name}")
         if images:
-            terminal.tell(chosen.named("`clawker-fw down --all` removes these as well."))
+            terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
 @contextmanager

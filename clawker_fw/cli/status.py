@@ -117,7 +117,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
     elif found:
         print_report(stacks_report(found))
     else:
-        terminal.tell(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
+        terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":

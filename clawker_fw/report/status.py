@@ -402,7 +402,7 @@ def status_report(
     parts += [Text(""), *left]
     if status.agent and not status.unread:  # its flags need the settings
         command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
-        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold"), no_wrap=True))
+        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts, *sources)
 
 

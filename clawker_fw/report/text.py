@@ -27,7 +27,7 @@ from clawker_fw.report import summary, terminal
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
-from clawker_fw.report.terminal import unbroken, visible
+from clawker_fw.report.terminal import visible
 
 Renderable = RenderableType
 """What a console prints, for those who must not know `rich`."""
@@ -54,41 +54,15 @@ _ANY_WIDTH = 1_000_000
 
 
 class _Console(Console):
-    """Breaks lines between words and nowhere else, with unprintable characters escaped.
-
-    The terminal breaks words that are longer than a line, commands, and what is marked `no_wrap`: it joins them
-    again when they are copied. A line break of ours would become part of the copied value.
-    """
+    """Prints with unprintable characters escaped, and leaves breaking long lines to the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments to print, made safe: all output passes through here."""
-        if isinstance(renderable, Text) and not renderable.no_wrap:
-            renderable = self._folded(renderable, (options or self.options).max_width)
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
-
-    @staticmethod
-    def _folded(words: Text, width: int) -> Text:
-        """Return a text whose long lines go on below, indented."""
-        lines: list[Text] = []
-        for line in words.split("\n", allow_blank=True):
-            if line.cell_len <= width:
-                lines.append(line)
-                continue
-            indent = len(line.plain) - len(line.plain.lstrip()) + _INDENT
-            begins = [0]
-            for word in re.finditer(r"\S+", unbroken(line.plain)):
-                room = width - (indent if begins[1:] else 0)
-                if word.end() - begins[-1] > room and line.plain[begins[-1] : word.start()].strip():
-                    begins.append(word.start())
-            pieces = line.divide(begins[1:])
-            for each in pieces:
-                each.rstrip()
-            lines.append(Text("\n" + " " * indent).join(pieces))
-        return Text("\n", end=words.end, style=words.style).join(lines)
 
     def on_broken_pipe(self) -> None:
         """Stop printing: a change continues when the reader has gone."""
@@ -132,8 +106,8 @@ class Rows:
                 yield Text.assemble(" " * _INDENT * (2 if position else 1), (f"{heading}: ", "dim"), value)
 
 
-def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
-    line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
+def _joined(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text(" " * _INDENT)
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
         line.append(" " * (width - cell.cell_len + _GAP))
@@ -270,7 +244,7 @@ def attempt_report(attempt: Attempt) -> RenderableType:
 def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
     """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
-        target.print(Text(traceback(error), no_wrap=True))
+        target.print(Text(traceback(error)))
     target.print(error_report(error))
 
 
