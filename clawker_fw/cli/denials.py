@@ -62,8 +62,8 @@ def denials(
     Equal refusals are shown once, the latest last. They are read from the logs of Envoy and CoreDNS, with those of
     replaced containers. Nothing changes without `--ask`.
 
-    With `--ask`, each host is a question with the answers 30 minutes (or another time), always, never, and no more
-    questions of this agent. An answer edits the settings file and is live within 2 s. Agents never wait for it.
+    With `--ask`, each host is a question with the answers 30 minutes (or another time), always, and never. An
+    answer edits the settings file and is live within 2 s. Agents never wait for it.
 
     Example: clawker-fw denials --since 10m
     """

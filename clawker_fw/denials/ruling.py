@@ -43,21 +43,15 @@ class Deny:
 
 
 @dataclass(frozen=True, slots=True)
-class Mute:
-    """Nothing more is asked for these agents, for now."""
-
-
-@dataclass(frozen=True, slots=True)
 class Leave:
     """Nothing changes, and the same is not asked again, for now."""
 
 
-Reply = Allow | Deny | Mute | Leave
+Reply = Allow | Deny | Leave
 
 _TYPED: dict[str, Reply] = {
     "y": Allow(USUAL),
     "a": Allow(),
-    "m": Mute(),
     "n": Deny(),
     "s": Leave(),
 }

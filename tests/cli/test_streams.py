@@ -90,7 +90,7 @@ def plain(written: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [20, 80])
 def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
-    """A command is never wrapped by us: a terminal joins its own wraps. A table that is too wide becomes blocks."""
+    """A command is never wrapped by us: a terminal joins its own wraps. A table that is too wide is blocks."""
     code, written = on_terminal(columns, UP, "status")
     assert code == 0
     lines = plain(written)
