@@ -13,7 +13,6 @@ from pathlib import Path
 
 from clawker_fw.diagnose import way_out
 from clawker_fw.diagnose.trial import UNCLEAR, attempt
-from clawker_fw.engine.host_network import Tracking
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
@@ -29,13 +28,7 @@ from clawker_fw.stack.telemetry import certificates, destination, is_live
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
 
-_NEIGHBOURS, _BRIDGED, _TRACKED = "neighbours", "bridged-frames", "tracked-connections"
-
-_ELSEWHERE = "Only known on the engine's machine; in a container, only with `--network host`."
-
-_AGENTS_THAT_FILL, _ROOMY = 2, 262_144
-"""How many agents must not be able to fill the kernel's table of connections together, and its size on a machine
-with 4 GiB of memory (Linux, Documentation/networking/nf_conntrack-sysctl)."""
+_BRIDGED = "bridged-frames"
 
 _LOOKED_UP = 3
 """How many names of rules are looked up."""
@@ -172,60 +165,24 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
 
-def neighbours(reader: EngineReader, seen: Comparison, most: int | None) -> Check:
-    """Whether one agent can fill the kernel's table of neighbours, which all containers of the machine share.
+def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool) -> Check:
+    """Whether one agent can fill the kernel's table of connections, without which nobody's begin.
 
-    `most` is how many entries that table has.
+    `bridged` is whether the kernel of this machine tracks what passes between containers.
     """
-    if most is None or not reader.facts().shares_network:
-        return _skipped(_NEIGHBOURS, _ELSEWHERE)
-    network = seen.desired.networks[Role.AGENTS].subnet
-    if network.num_addresses > most // 2:
-        return _warning(
-            _NEIGHBOURS,
-            f"One agent can fill the kernel's table of {most:,} neighbours with the {network.num_addresses:,} "
-            f"addresses of {network}.",
-            "Nobody else finds a neighbour then. Run `sysctl -w net.ipv4.neigh.default.gc_thresh3="
-            f"{4 * network.num_addresses}`, or set a smaller `network.subnet`, like a /23.",
-        )
-    return _ok(_NEIGHBOURS, f"No agent can fill the kernel's table of {most:,} neighbours.")
-
-
-def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -> Iterator[Check]:
-    """Yield whether agents can fill the kernel's table of connections, without which nobody's begin.
-
-    `tracked` is how the kernel of the engine's machine tracks them.
-    """
-    if tracked is None or not reader.facts().shares_network:
-        yield _skipped(_BRIDGED, _ELSEWHERE)
-        yield _skipped(_TRACKED, _ELSEWHERE)
-        return
+    if not reader.facts().shares_network:
+        return _skipped(_BRIDGED, "Only known on the Docker host; in a container, only with `--network host`.")
+    if not bridged:
+        return _ok(_BRIDGED, "The kernel does not track what passes between containers.")
     network = seen.observed.networks.get(Role.AGENTS)
-    if tracked.bridged:
-        yield _warning(
-            _BRIDGED,
-            f"The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
-            f"{tracked.most:,} connections within seconds, and then new ones fail on the whole machine.",
-            "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
-            "`enable_icc=false` needs it there."
-            + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
-        )
-    else:
-        yield _ok(_BRIDGED, "The kernel does not track what passes between containers.")
-    rate = seen.blueprint.settings.limits.connections_per_second
-    if _AGENTS_THAT_FILL * rate * tracked.ended_seconds > tracked.most:
-        most = tracked.most // (2 * _AGENTS_THAT_FILL * max(1, tracked.ended_seconds))
-        yield _warning(
-            _TRACKED,
-            f"{_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections: each may "
-            f"begin {rate} a second, and one that has ended is remembered for {tracked.ended_seconds} s.",
-            f"Run `sysctl -w net.netfilter.nf_conntrack_max={_ROOMY}`, or set `limits.connections_per_second` "
-            f"to at most {max(1, most)}.",
-        )
-    else:
-        yield _ok(
-            _TRACKED, f"No {_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections."
-        )
+    return _warning(
+        _BRIDGED,
+        "The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
+        "connections within seconds, and then new ones fail on the whole machine.",
+        "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
+        "`enable_icc=false` needs it there."
+        + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
+    )
 
 
 def untracked(bridge: str) -> str:
