@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from clawker_fw.diagnose import way_out
 from clawker_fw.diagnose.trial import UNCLEAR, attempt
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
@@ -21,6 +20,9 @@ from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Ro
 from clawker_fw.reconcile.errand import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
+from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.labels import INFRA_CERTS_READY
 from clawker_fw.stack.telemetry import certificates, destination, is_live
@@ -238,7 +240,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
     """Whether Envoy can resolve names of rules, with the resolvers that its container has."""
-    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in way_out.plain(seen.blueprint.rules)))
+    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in _plain(seen.blueprint.rules)))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
@@ -276,13 +278,14 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
-    chosen = way_out.tried_rule(seen.blueprint.rules)
-    if chosen is None:
+    known = _plain(seen.blueprint.rules)
+    rule = next((each for each in known if _request_for(each) is not None), known[0] if known else None)
+    if rule is None or rule.port is None:
         yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
-    rule, target = chosen
-    place = f"{target.name}:{target.port}"
-    request = way_out.request_for(rule)
+    protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
+    target = Target(rule.destination.name, protocol, rule.port)
+    place, request = f"{target.name}:{target.port}", _request_for(rule)
     tried = attempt(reader, seen.observed, target, *(request or ()))
     last = tried.trial.steps[-1]
     if tried.passed and request is None:
@@ -298,10 +301,40 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     else:
         yield _failure(
             "way-out",
-            f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
+            f"An agent does not reach {place}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
-            + way_out.may_keep_in(seen.observed),
+            + _may_keep_in(seen.observed),
         )
+
+
+def _plain(rules: RuleSet) -> list[Rule]:
+    """Return the rules that allow a single name over TLS or HTTP."""
+    return [
+        each
+        for each in rules.rules
+        if not each.denies
+        and not each.destination.subtree
+        and each.protocol in {Protocol.HTTPS, Protocol.HTTP}
+        and not each.opaque
+    ]
+
+
+def _request_for(rule: Rule) -> tuple[str, ...] | None:
+    """Return the method and path by which a host is tried: none where TLS is not looked into.
+
+    None means that TLS is looked into, and no request is known that the rule allows.
+    """
+    return rule.paths.allowed_request() if rule.paths else ()
+
+
+def _may_keep_in(observed: Observed) -> str:
+    """Return what may keep Envoy's packets on the engine's machine."""
+    if not observed.machine.forwards:
+        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+    return (
+        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
+        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
+    )
 
 
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:

@@ -10,7 +10,6 @@ from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, A
 from clawker_fw.agents.judge import Agent
 from clawker_fw.agents.trust import TARGET
 from clawker_fw.model import Attempt, Verdict
-from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import Step, describe, described
@@ -180,7 +179,6 @@ class RunDocument(Document):
         before: Comparison,
         said: Summary | None,
         after: Comparison,
-        warnings: tuple[Advice, ...],
         *,
         planned: Iterable[Step] = (),
         performed: Sequence[Progress] = (),
@@ -189,7 +187,7 @@ class RunDocument(Document):
         return cls(
             verdict=after.diff.verdict,
             changed=bool(performed),
-            warnings=warnings,
+            warnings=after.advice,
             summary=summary.lines(said),
             rules=before.rule_changes,
             steps=[_step(each) for each in (*planned, *(done.step for done in performed))],
