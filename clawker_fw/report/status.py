@@ -5,7 +5,7 @@ live, who the agents are.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated
@@ -39,7 +39,6 @@ from clawker_fw.report.documents.parts import (
 )
 from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining
-from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
 from clawker_fw.stack import labels, rule_record, versions
@@ -248,14 +247,8 @@ class StatusDocument(Document):
     """What earlier runs and releases have left behind; `run` removes it."""
     unread: Unread | None
     """Why the settings can't be read, if so; else null."""
-    said: Annotated[Sequence[str], Field(exclude=True)]
-    """The lines of `summary` for people, for whom changed rules have a line of their own in every status."""
     notices: Annotated[Sequence[Advice], Field(exclude=True)]
     """The warnings that the settings do not acknowledge."""
-    labels: Annotated[Mapping[Sibling, tuple[Mapping[str, str], Mapping[str, str]]], Field(exclude=True)]
-    """The labels that each sibling has, and those that it should have."""
-    attached: Annotated[int, Field(exclude=True)]
-    """How many agents there are on the agent network."""
     absent: Annotated[bool, Field(exclude=True)]
     """Whether no part of the stack exists."""
     sources: Annotated[Sequence[str], Field(exclude=True)]
@@ -288,7 +281,6 @@ class StatusDocument(Document):
             verdict, verdicts = judge.verdict(Verdict.UNKNOWN, agents), dict.fromkeys(Sibling, Verdict.UNKNOWN)
             network, dns = network_names(project)[Role.AGENTS], resolver
         said = summary_of(compared) if compared and compared.diff.findings else None
-        shown = said is not None and not said.absent and not summary.is_about_rules(said)
         warnings = (*(compared.advice if compared else ()), *further)
         known = blueprint.settings.acknowledged if blueprint else ()
         live = facts.live_rules(observed)
@@ -317,13 +309,7 @@ class StatusDocument(Document):
             other_rules=live != desired.rules if live and desired else None,
             leftovers=facts.leftovers(observed, desired),
             unread=Unread(unread.code, unread.message) if unread else None,
-            said=summary.lines(said, rules=False) if shown else (),
             notices=[each for each in warnings if each.code not in known],
-            labels={
-                each: (there.container.labels, desired.siblings[each].labels if desired else {})
-                for each, there in observed.siblings.items()
-            },
-            attached=len(attached),
             absent=observed.absent,
             sources=_sources(observed, blueprint),
         )
@@ -358,16 +344,10 @@ _MOST_LISTED = 20
 _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
 
 
-def status_report(
-    status: StatusDocument,
-    now: float,
-    options: Sequence[str] = (),
-    *,
-    verbose: bool = False,
-) -> RenderableType:
+def status_report(status: StatusDocument, now: float, options: Sequence[str] = ()) -> RenderableType:
     """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
 
-    Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
+    Commands need `options` for the same stack.
     """
     engine = visible(f"{status.project} on engine {status.engine.version}")
     left = [
@@ -382,16 +362,15 @@ def status_report(
         start = in_text("Start it with `clawker-fw run`.", options)
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
     live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
-    attached = counted(status.attached, "agent")
+    attached = counted(len(status.agents), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
         *_todo(status, options),
         *notices,
-        *(Text(line) for line in status.said),
-        *_rules(status, options),
+        *(Text(line) for line in status.summary),
+        *_rules(status),
         Text(""),
         _siblings(status, now),
-        *(_labels(status) if verbose else ()),
         *_records(status),
         *_limited(status),
     ]
@@ -413,14 +392,10 @@ def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
         yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
 
 
-def _rules(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
-    """Yield the live rules by protocol, whether the settings have others, and those that end."""
+def _rules(status: StatusDocument) -> Iterator[Text]:
+    """Yield the live rules by protocol, and those that end."""
     if protocols := status.live_protocols:
         yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
-    if status.other_rules and status.rules is not None:
-        other = counted(status.rules, "rule")
-        apply = in_text("Apply them with `clawker-fw reload`.", options)
-        yield Text(f"The settings have different rules ({other}). {apply}")
     for each in status.ending[:_MOST_LISTED]:
         yield Text(visible(f"{remaining(each.seconds)} left of {each.rule}"))
 
@@ -442,16 +417,6 @@ def _siblings(status: StatusDocument, now: float) -> RenderableType:
         Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]
     return Group(table, *details)
-
-
-def _labels(status: StatusDocument) -> Iterator[Text]:
-    """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
-    for each, (there, wanted) in status.labels.items():
-        for name in labels.DRIFT_LABELS:
-            running = there.get(name, "nothing")
-            desired = wanted.get(name, running)
-            value = running if running == desired else f"{running} → {desired}"
-            yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
 
 
 def _details(sibling: SiblingStatus) -> str:

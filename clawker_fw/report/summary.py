@@ -1,6 +1,6 @@
 """What a plan means, in words: a line that says what happens and what agents notice, then a line for each reason.
 
-Each line fits 80 columns unless a name does not. Without `rich`: answers for programs have these lines as well.
+Without `rich`: answers for programs have these lines as well.
 """
 
 import shlex
@@ -30,8 +30,6 @@ PREFIX = "dev.clawker.firewall."
 _MOST_RULES = 20
 _MOST_NAMES = 4
 _LONGEST_VALUE = 30
-_WIDTH = 80
-_RULES_ONLY = "The rules will change"
 
 _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
 
@@ -52,8 +50,8 @@ _EFFECTS = {
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
-def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
-    """Return the lines. The first says what happens; without `rules`, rules are only counted. None for no plan."""
+def lines(said: Summary | None) -> list[str]:
+    """Return the lines, the first of which says what happens. None for no plan."""
     if said is None:
         return []
     if said.refused:
@@ -61,21 +59,15 @@ def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
     if said.absent:
         return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
-    details = [*why, *_rules(said.changes, named=rules)]
-    effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
+    details = [*why, *_rules(said.changes)]
+    only_rules = said.changes and not why and set(said.effects) == {Effect.UPDATED}
+    effects = "The rules will change" if only_rules else _effects(said)
     if not effects and said.reasons[Cause.MACHINE]:
         return ["Nothing will be replaced, because that would not mend it:", *map(visible, details)]
     if not effects:
         return []
-    end, notices = ":" if details else ".", ", ".join(_interruption(said))
-    head = f"{effects}, {notices}{end}"
-    apart = [head] if len(head) <= _WIDTH else [f"{effects}:", f"  {notices}"]
-    return [*apart, *map(visible, details)]
-
-
-def is_about_rules(said: Summary) -> bool:
-    """Whether rules change, and nothing else."""
-    return bool(said.changes) and set(said.effects) == {Effect.UPDATED} and not any(_reasons(said))
+    head = f"{effects}, {', '.join(_interruption(said))}{':' if details else '.'}"
+    return [head, *map(visible, details)]
 
 
 def refusal_lines(error: FirewallError) -> list[str]:
@@ -122,15 +114,10 @@ def _interruption(said: Summary) -> Iterator[str]:
         yield "no request is cut"
 
 
-def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
-    if not changes:
-        return
-    if named:
+def _rules(changes: RuleChanges | None) -> Iterator[str]:
+    if changes:
         yield from (f"{ADDED}{rule}" for rule in _first(changes.added, _MOST_RULES))
         yield from (f"{REMOVED}{rule}" for rule in _first(changes.removed, _MOST_RULES))
-        return
-    pairs = (("added", changes.added), ("removed", changes.removed))
-    yield f"  rules: {', '.join(f'{len(rules):,} {word}' for word, rules in pairs if rules)}"
 
 
 def _reasons(said: Summary) -> Iterator[str]:
