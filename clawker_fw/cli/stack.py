@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -187,7 +187,7 @@ def apply_settings(
         warnings = seen.advice if creates else seen.notices
         from clawker_fw.report import text
 
-        head = text.head(seen.diff.verdict, words, chosen.named, warnings=warnings, agents=seen.agents)
+        head = text.head(seen.diff.verdict, words, chosen.words, warnings=warnings, agents=seen.agents)
         print_report(head)
 
 
@@ -262,7 +262,8 @@ def _step_output(
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
         yield step_records.StepRecords()
         return
-    with text.StepDisplay(text.console(stderr=True, quiet=silent), files=files) as display:
+    display = text.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
+    with display.status or nullcontext():
         yield display
 
 
@@ -328,12 +329,16 @@ def _print_difference(
     """Print a verdict, the differences and what closing them means, and why the last attempt to do so failed."""
     from clawker_fw.report import text
 
-    project, siblings, named = seen.desired.project, seen.diff.verdict, chosen.named
-    print_report(
-        text.head(
-            found, project, named, at_work=seen.busy, warnings=warnings, agents=agents, without_agents=siblings
-        )
+    head = text.head(
+        found,
+        seen.desired.project,
+        chosen.words,
+        at_work=seen.busy,
+        warnings=warnings,
+        agents=agents,
+        without_agents=seen.diff.verdict,
     )
+    print_report(head)
     if said is None:
         print_report(text.by_sibling(seen.diff))
         return

@@ -282,7 +282,6 @@ def without_answer(
 
 _DIGEST_SHOWN = 7
 _MOST_FINDINGS = 12
-_MOST_REASONS = 4
 _MARK = " !"
 
 _STYLES = {
@@ -294,7 +293,10 @@ _BAD = "bold red"
 
 
 def status_report(fleet: FleetStatusDocument) -> RenderableType:
-    """Return how many hosts are current, a table with a row for each, then a line for each that is not current."""
+    """Return how many hosts are current, a table with a row for each, then why the others are not current.
+
+    With `--diff`, the fields follow by which they differ.
+    """
     rows: list[list[Text | str]] = [
         [
             each.name,
@@ -306,29 +308,23 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
         ]
         for each in fleet.hosts
     ]
+    left_out = (
+        f"Left out: the context {each.name} is of the same engine as {each.same_as}." for each in fleet.left_out
+    )
     parts: list[RenderableType] = [
         Text(fleet.summary),
-        *_left_out(fleet),
+        *(Text(visible(each), "dim") for each in left_out),
         Text(""),
         text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows),
     ]
-    if legend := list(_legend(fleet)):
-        parts += [Text(each, "dim") for each in legend]
-    if told := [line for each in fleet.hosts if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
-        parts += [Text(""), *told]
-    return Group(*parts)
-
-
-def diff_report(fleet: FleetStatusDocument) -> RenderableType:
-    """Return how many hosts are current, then for each other one what a run would mean, and its fields."""
-    parts: list[RenderableType] = [Text(fleet.summary), *_left_out(fleet)]
+    if any(_MARK in str(cell) for row in rows for cell in row[2:4]):
+        parts.append(Text("  ! not the installed release, or other rules than most hosts serve", "dim"))
     for each in fleet.hosts:
-        if each.verdict is HostVerdict.CURRENT:
-            continue
-        parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
-        parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
-        if each.differences and each.verdict is not HostVerdict.NO_STACK:
-            parts += _fields(each)
+        if each.verdict is not HostVerdict.CURRENT:
+            parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
+            parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
+            if each.findings and each.verdict is not HostVerdict.NO_STACK:
+                parts += _fields(each)
     return Group(*parts)
 
 
@@ -340,22 +336,12 @@ def _fields(row: Row) -> Iterator[RenderableType]:
         yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
 
 
-def _why(row: Row) -> Iterator[Text]:
-    """Yield why a host is not current, in short: the first line after its name, and the cause of an error."""
-    reasons = list(_reasons(row, hints=False))
-    if reasons:
-        yield Text.assemble((visible(row.name), "bold"), visible(f": {reasons[0]}"))
-        yield from (Text(visible(f"  {line.strip()}")) for line in reasons[1:_MOST_REASONS])
-
-
-def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
+def _reasons(row: Row) -> Iterator[str]:
     """Yield why a host is not current, and what the manager of its swarm knows of it."""
     if row.error:
         yield row.error.message
-        context = [line for each in row.error.context for line in each.splitlines()]
-        yield from (f"  {line}" for line in (context if hints else context[:1]))
-        if row.error.hint and hints:
-            yield f"  {row.error.hint}"
+        context = (line for each in (*row.error.context, row.error.hint) for line in each.splitlines())
+        yield from (f"  {line}" for line in context)
     if row.busy:
         yield row.busy
     yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
@@ -401,15 +387,3 @@ def _proven(row: Row) -> str:
     if row.proven is None:
         return "-"
     return "now" if row.proven.by == "comparison" else "by its watcher"
-
-
-def _legend(fleet: FleetStatusDocument) -> Iterator[str]:
-    if any(each.release and not each.release.installed for each in fleet.hosts):
-        yield "  ! after a release: not the installed one"
-    if any(each.rules and each.rules.others_than_most for each in fleet.hosts):
-        yield "  ! after rules: other ones than most hosts serve"
-
-
-def _left_out(fleet: FleetStatusDocument) -> Iterator[Text]:
-    for each in fleet.left_out:
-        yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

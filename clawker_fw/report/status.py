@@ -357,7 +357,7 @@ def status_report(status: StatusDocument, now: float, options: Sequence[str] = (
     ]
     sources = [Text(visible(line)) for line in status.sources]
     notices = [text.busy_line(status.busy)] if status.busy else []
-    notices += [text.warning_line(each, in_text(each.message, options)) for each in status.notices]
+    notices += [text.warning_line(each, options) for each in status.notices]
     if status.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)

@@ -6,9 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
@@ -21,9 +19,10 @@ from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verd
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
+from clawker_fw.reconcile.steps import InTurn, Plan, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
@@ -245,75 +244,54 @@ def print_error(error: FirewallError, target: Console, *, debug: bool = False) -
     """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
         target.print(Text(traceback(error)))
-    target.print(error_report(error))
-
-
-def error_report(error: FirewallError) -> RenderableType:
-    """Return an error: code, message, context and hint."""
     lines = [Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}"))]
     lines += [Text(visible(f"  {line}")) for each in error.context for line in each.splitlines()]
     if error.hint:
         lines.append(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
-    return Group(*lines)
+    target.print(Group(*lines))
 
 
 class StepDisplay:
-    """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
+    """Shows a plan being performed: one line for each completed step, a spinner for the current ones.
+
+    `status` is the spinner, which shows while it is entered; a console that is not interactive has none.
+    """
 
     def __init__(self, target: Console, *, files: bool = False) -> None:
         self._console = target
         self._files = files
-        self._status = Status("", console=target) if target.is_interactive else None
-        self._running: dict[int, tuple[Step, float, str]] = {}
+        self.status = Status("", console=target) if target.is_interactive else None
+        self._running: dict[int, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def difference(self, found: Diff, said: Summary) -> None:
         """Show what is about to happen, and why."""
         self._console.print(drift_report(found, said, files=self._files, hints=False))
 
-    def __enter__(self) -> Self:
-        """Start the spinner."""
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the spinner. Printed lines stay."""
-        if self._status:
-            self._status.stop()
-
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a step. Parallel steps call this concurrently."""
+        key, step, note = id(progress.step), describe(progress.step), progress.note
         with self._lock:
-            key = id(progress.step)
+            began, _ = self._running.get(key, (time.monotonic(), ""))
             if progress.share >= 1:
-                _, began, _ = self._running.pop(key, (progress.step, time.monotonic(), ""))
-                self._done(progress.step, time.monotonic() - began, progress.note)
+                self._running.pop(key, None)
+                done = visible(f"  {time.monotonic() - began:6.2f} s  {step}")
+                self._console.print(
+                    Text.assemble(("done", "green"), done, (visible(f"  {note}" if note else ""), "dim"))
+                )
             else:
-                began = self._running[key][1] if key in self._running else time.monotonic()
-                note = progress.note or (f"{progress.share:.0%}" if progress.share else "")
-                self._running[key] = (progress.step, began, note)
-            if self._status:
-                lines = (visible(f"{describe(step)} {note}".rstrip()) for step, _, note in self._running.values())
-                shown = Text(" · ".join(lines), no_wrap=True)
+                note = note or (f"{progress.share:.0%}" if progress.share else "")
+                self._running[key] = began, visible(f"{step} {note}".rstrip())
+            if self.status:
+                shown = Text(" · ".join(words for _, words in self._running.values()), no_wrap=True)
                 shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
-                self._status.update(shown)
-
-    def _done(self, step: Step, seconds: float, note: str) -> None:
-        tail = f"  {note}" if note else ""
-        self._console.print(
-            Text.assemble(
-                ("done", "green"), visible(f"  {seconds:6.2f} s  {describe(step)}"), (visible(tail), "dim")
-            )
-        )
+                self.status.update(shown)
 
 
 def head(
     verdict: Verdict,
     words: str,
-    named: Callable[[str], str] = str,
+    options: Sequence[str] = (),
     *,
     at_work: Holder | None = None,
     warnings: Sequence[Advice] = (),
@@ -322,14 +300,14 @@ def head(
 ) -> RenderableType:
     """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
 
-    `named` returns a sentence with commands for the same stack. The first line also says what to do about the
-    verdict, of which `without_agents` is that on Envoy and CoreDNS alone.
+    Commands need `options` for the same stack. The first line also says what to do about the verdict, of
+    which `without_agents` is that on Envoy and CoreDNS alone.
     """
-    advice = named(todo(verdict, without_agents))
+    advice = in_text(todo(verdict, without_agents), options)
     return Group(
         Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
         *([busy_line(at_work)] if at_work else []),
-        *(warning_line(each, named(each.message)) for each in warnings),
+        *(warning_line(each, options) for each in warnings),
         *(_open_agent(each) for each in agents if each.openings),
     )
 
@@ -346,8 +324,9 @@ def busy_line(holder: Holder) -> Text:
     return Text(visible(f"Busy: `{holder.command}` has been changing this stack since {holder.since} ({who})."))
 
 
-def warning_line(advice: Advice, words: str) -> Text:
-    """Return one warning, in these words."""
+def warning_line(advice: Advice, options: Sequence[str]) -> Text:
+    """Return one warning. Commands need `options` for the same stack."""
+    words = in_text(advice.message, options)
     return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {words}"))
 
 
