@@ -27,10 +27,8 @@ __all__ = ["Difference", "Explainer", "Explanation", "Near"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
-_ALIKE, _LABELS_ALIKE = 0.8, 0.6
-"""How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
-_MISTYPED = 2
-"""By how many characters the lengths of such names differ, at most."""
+_LABELS_ALIKE = 0.6
+"""How alike two labels are (`difflib`) of which one is probably mistyped."""
 
 
 class Difference(StrEnum):
@@ -270,13 +268,8 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
 
 
 def _is_alike(name: str, destination: Destination) -> bool:
-    """Whether a name, or what a subtree can cover of it, is spelled like a rule's."""
+    """Whether a name, or what a subtree can cover of it, is spelled like a rule's: each label like another."""
     labels, others = name.split("."), destination.name.split(".")
     own = labels[-len(others) :] if destination.subtree else labels
-    ours, theirs = ".".join(own), destination.name
-    if len(own) != len(others) or ours == theirs or abs(len(ours) - len(theirs)) > _MISTYPED:
-        return False
-    pairs = zip(own, others, strict=True)
-    return SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE and all(
-        SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs
-    )
+    pairs = zip(own, others, strict=False)
+    return len(own) == len(others) and all(SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)

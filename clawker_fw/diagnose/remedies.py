@@ -1,7 +1,7 @@
 """What would allow what was refused: all advice comes from here.
 
 Each command is simulated first. It is printed if it allows what was refused and nothing else. Otherwise the next
-wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to write.
+wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to edit.
 """
 
 import re
@@ -11,16 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
-from clawker_fw.rules import paths
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
 from clawker_fw.rules.own_page import is_ours
-from clawker_fw.rules.paths import REFUSED_METHODS, Access, PathRule, Paths, Repository
+from clawker_fw.rules.paths import REFUSED_METHODS, Access, Repository
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.target import Request
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.words import AllowCommand
 
 AGAIN = "8h"
@@ -66,13 +64,7 @@ def _of_connection(explained: Explanation) -> Remedy | None:
     found = _best(explained, wanted, _commands(explained, wanted))
     if found is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
-    if explained.variable or found.by_hand:
-        place = f" in place of `{explained.own}`" if explained.own else ""
-        how = f"`{_entry(found.command)}`{place} in {explained.variable or found.by_hand}"
-    elif found.elsewhere:
-        how = _change(found.command, found.elsewhere)
-    else:
-        how = f"`{_line(explained, found)}`"
+    how = _how(explained, found)
     if explained.reason is Reason.PRIVATE_ADDRESS:
         text = f"If this address is meant, allow it with {how}."
     elif explained.rule and explained.reason is Reason.DENIED:
@@ -99,7 +91,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
     if found is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
-    how = f"`{_line(explained, found)}`" if _is_runnable(explained, found) else _change(found.command, rule)
+    how = _how(explained, found)
     change = f"change `{deny}`{rule.located}" if deny else ""
     text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
     told = _told(explained, text, found)
@@ -147,47 +139,17 @@ def _line(explained: Explanation, found: Outcome) -> str:
     return shlex.join(("clawker-fw", *explained.options, *found.command.words))
 
 
-def _entry(command: AllowCommand) -> str:
-    """Return what a command adds as an entry of the rules in YAML. What lasts from now on has no end."""
-    named = parse_name(command.name)
-    path_rules = f"[{_path_entry(command)}]" if command.path else ""
-    fields = {
-        "dst": yaml_text(named.dst),
-        "as": yaml_text(command.as_) if command.as_ else "",
-        "proto": "" if named.proto in {None, Protocol.HTTPS} and named.dst != HOST else named.proto,
-        "port": named.port,
-        "allow_private": "true" if command.private else "",
-        "force": "true" if command.force else "",
-        "until": "" if command.until == AGAIN else command.until,
-        "path_rules": path_rules,
-    }
-    return f"{{{', '.join(f'{name}: {value}' for name, value in fields.items() if value)}}}"
-
-
-def _path_entry(command: AllowCommand, there: Paths | None = None) -> str:
-    """Return the entry for a command's path. Beside other paths it repeats the methods that these allow there."""
-    methods: tuple[str, ...] = (command.method,)
-    if there and not command.path.startswith("~"):
-        *_, entry = paths.also(there, PathRule(command.path, methods))
-        methods = entry.methods
-    named = f", methods: [{', '.join(methods)}]" if methods else ""
-    return f"{{path: {yaml_text(command.path)}{named}}}"
-
-
-def _change(command: AllowCommand, rule: Rule) -> str:
-    """Return how to write by hand what a command would change in a rule."""
-    if rule.preset:
+def _how(explained: Explanation, found: Outcome) -> str:
+    """Return the command, or what to do in its place where none can edit the rules."""
+    line, rule = f"`{_line(explained, found)}`", found.elsewhere
+    place = explained.variable or found.by_hand
+    if rule and not place and rule.preset:
         return (
             f"a rule of your own, and leave out that of the preset with `{{preset: {rule.preset}, without: "
             f"[{rule.destination}]}}` in `presets`{rule.located}"
         )
-    if command.path:
-        return f"`{_path_entry(command, rule.paths)}` in `path_rules` of the rule{rule.located}"
-    words = [
-        *(["`allow_private: true`"] if command.private else []),
-        *(["a later `until`"] if command.until else []),
-    ]
-    return f"{' and '.join(words) or 'a change'} in the rule{rule.located}"
+    place = place or (f"the rule{rule.located}" if rule else "")
+    return f"an edit by hand in {place}, to the same effect as {line}" if place else line
 
 
 def _wanted(explained: Explanation) -> Wanted:
