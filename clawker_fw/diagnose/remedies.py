@@ -8,9 +8,13 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
+from clawker_fw.model import OrNull
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
 from clawker_fw.rules.own_page import is_ours
@@ -30,15 +34,16 @@ _MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What would allow a connection, as a sentence, and the command in it, if one is enough.
+    """What would change a refusal."""
 
-    `allow` is the command, also if its change is to be made by hand, and `opens` what else it allows.
-    """
-
-    text: str
-    command: str = ""
-    allow: AllowCommand | None = field(default=None, compare=False)
-    opens: tuple[Opened, ...] = field(default=(), compare=False)
+    text: OrNull
+    """What to do, or why no rule would help; null if that is unknown."""
+    command: OrNull = ""
+    """The command that would allow it, if one is enough."""
+    allow: Annotated[AllowCommand | None, Field(exclude=True)] = field(default=None, compare=False)
+    """The command, also if its change is to be made by hand."""
+    opens: Annotated[tuple[Opened, ...], Field(exclude=True)] = field(default=(), compare=False)
+    """What else it allows."""
 
 
 def remedy_of(explained: Explanation) -> Remedy | None:

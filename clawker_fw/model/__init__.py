@@ -65,6 +65,7 @@ from clawker_fw.model.vocabulary import (
     Finding,
     Layer,
     Moment,
+    OrNull,
     Role,
     Sibling,
     Value,

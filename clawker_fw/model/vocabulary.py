@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import WithJsonSchema
+from pydantic import PlainSerializer, WithJsonSchema
 
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """A time as RFC 3339 writes it."""
+
+OrNull = Annotated[str, PlainSerializer(lambda text: text or None, return_type=str | None)]
+"""A text that is null in JSON if it is empty."""
 
 Value = str | int | bool | None | tuple[str, ...]
 """A running or desired value in a finding, representable in JSON."""

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
 from clawker_fw.denials.refusal import Counted, Gap, Refusal
+from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.model import Moment, Sibling
 from clawker_fw.report.documents import Document
 from clawker_fw.report.spans import counted, remaining
@@ -30,16 +31,6 @@ class DecidingRule:
     """The rule in one line."""
     place: str
     """The file and line where it is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class DenialRemedy:
-    """What would change a refusal."""
-
-    text: str | None
-    """What to do, or why no rule would help; null without settings."""
-    command: str | None
-    """The command that would allow it, if one is enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +93,7 @@ class DenialDocument(RefusalDocument):
     """Whether the rules in the settings allow it by now."""
     rule: DecidingRule | None
     """The rule that decides, if one does."""
-    remedy: DenialRemedy
+    remedy: Remedy
 
     @classmethod
     def of(cls, denial: Denial) -> "DenialDocument":
@@ -121,7 +112,7 @@ class DenialDocument(RefusalDocument):
             message=advice.message,
             allowed=advice.allowed,
             rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
-            remedy=DenialRemedy(advice.remedy.text or None, advice.remedy.command or None),
+            remedy=advice.remedy,
         )
 
 

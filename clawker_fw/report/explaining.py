@@ -10,7 +10,7 @@ from rich.text import Text
 
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
-from clawker_fw.diagnose.remedies import remedy_of
+from clawker_fw.diagnose.remedies import Remedy, remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
 from clawker_fw.model import Moment
 from clawker_fw.report.commands import in_text
@@ -81,15 +81,6 @@ class NearRule:
     difference: Difference
     """Why it does not decide."""
     rule: ExplainedRule
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedRemedy:
-    """What would allow a connection."""
-
-    text: str
-    command: str | None
-    """A command that is enough, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +155,7 @@ class ExplainDocument(Document):
     """The rule that decides; with the reason `expired`, the one that would if it had not ended."""
     near: list[NearRule]
     """The nearest rules that do not decide, at most five."""
-    remedy: ExplainedRemedy | None
+    remedy: Remedy | None
     """What to do to allow it; null if it is allowed or the rules are not the reason."""
     addresses: list[Address] | None
     """The IPv4 addresses of the name as Envoy sees them now; null if it was not asked."""
@@ -180,7 +171,7 @@ class ExplainDocument(Document):
     @classmethod
     def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
         explained, attempted = answer.explanation, answer.attempted
-        found, remedy = explained.lookup, remedy_of(explained)
+        found = explained.lookup
         return cls(
             allowed=explained.allowed,
             reason=explained.reason,
@@ -194,7 +185,7 @@ class ExplainDocument(Document):
             secret=explained.secret.secret if explained.secret else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
             near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
-            remedy=ExplainedRemedy(remedy.text, remedy.command or None) if remedy else None,
+            remedy=remedy_of(explained),
             addresses=[Address(each.address, explained.kind not in each.closed) for each in found.addresses]
             if found
             else None,

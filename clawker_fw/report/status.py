@@ -19,7 +19,7 @@ from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Moment, Observed, ObservedSibling, Role, Sibling, Verdict
+from clawker_fw.model import EngineFacts, Moment, Observed, ObservedSibling, Records, Role, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
@@ -42,27 +42,8 @@ from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
 from clawker_fw.stack import labels, rule_record, versions
-from clawker_fw.stack.capacity import running, written
+from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.topology import network_names
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a container may use."""
-
-    processors: NonNegativeInt
-    memory: NonNegativeInt
-    """Bytes."""
-    connections: NonNegativeInt
-    """Of all agents together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    """What became of the records of a sibling."""
-
-    sent: NonNegativeInt
-    lost: NonNegativeInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +83,9 @@ class SiblingStatus:
     since: Moment | None
     live_version: str | None
     """The version of the rules that the process serves; null when there is no single one."""
-    resources: Resources | None
+    resources: Capacity | None
     """What the running container may use of the engine's machine; null if it is missing or does not say."""
-    telemetry: Telemetry | None
+    telemetry: Records | None
     """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
     sibling does not run."""
     limited: list[Limited]
@@ -115,7 +96,6 @@ class SiblingStatus:
         """Return the state of one sibling. `network` is the name of the agent network."""
         seen = observed.siblings.get(sibling)
         container, probe = (seen.container, seen.probe) if seen else (None, None)
-        has = running(seen) if seen else None
         names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
         return cls(
             name=sibling,
@@ -129,8 +109,8 @@ class SiblingStatus:
             address=(container.connected.get(network) or None) if container else None,
             since=(container.started or None) if container else None,
             live_version=live_version(observed, sibling),
-            resources=Resources(has.processors, has.memory, has.connections) if has else None,
-            telemetry=Telemetry(probe.records.sent, probe.records.lost) if probe else None,
+            resources=running(seen) if seen else None,
+            telemetry=probe.records if probe else None,
             limited=[
                 Limited(names.get(each.source), each.source, each.connections, each.queries, each.datagrams)
                 for each in (probe.refused if probe else ())

@@ -13,7 +13,6 @@ from clawker_fw.reconcile.compare.files import STAGED
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted
@@ -145,24 +144,15 @@ def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which secrets for requests are not there, have changed, or are needed no more."""
+    """Yield which secrets for requests differ, each with what Envoy has of it."""
     told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
-    for words, those in (
-        ("secrets that Envoy has not got", [each for each in told if each.running is None]),
-        ("secrets that have changed", [each for each in told if each.running == ANOTHER]),
-        (
-            "secrets that Envoy has and does not use",
-            [each for each in told if each.running == UNLOADED and each.desired],
-        ),
-        (
-            "secrets that are not kept where they should be",
-            [each for each in told if each.running in PLACES.values()],
-        ),
-        ("secrets that no rule needs any more", [each for each in told if each.desired is None]),
-    ):
-        names = dict.fromkeys(each.field.partition(".")[2].partition("#")[0] for each in those)
-        if names:
-            yield f"{words}: {_joined(_first(list(names), _MOST_NAMES))}"
+    named = dict.fromkeys(
+        f"{each.field.partition('.')[2].partition('#')[0]} "
+        f"({'not needed' if each.desired is None else each.running or 'missing'})"
+        for each in told
+    )
+    if named:
+        yield f"secrets in Envoy: {_joined(_first(list(named), _MOST_NAMES))}"
 
 
 _TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})

@@ -16,7 +16,7 @@ from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.review import Remark, RemarkCode
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.edits import EditOutcome, EditResult
+from clawker_fw.settings.edit.edits import EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
 
@@ -229,25 +229,6 @@ class ImportedEntry:
         return cls(import_result(each), each.entry or str(each.rule), each.place, each.remarks)
 
 
-@dataclass(frozen=True, slots=True)
-class EditedRule:
-    """What becomes of a rule."""
-
-    outcome: EditOutcome
-    rule: str
-    """The rule in one line."""
-    place: str | None
-    """Where it is written after the edit, or was before it was removed; null if it was not found."""
-    changes: tuple[str, ...]
-    """What of it is changed."""
-    allowed_by: str | None
-    """Another rule that still allows what a removed one did, or some of it; null if there is none."""
-
-    @classmethod
-    def of(cls, each: EditResult) -> "EditedRule":
-        return cls(each.outcome, each.rule, each.place or None, each.changes, each.allowed_by or None)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulesEditDocument(Document):
     """The answer of the verbs that edit."""
@@ -260,7 +241,7 @@ class RulesEditDocument(Document):
     """Whether only to show what would be done."""
     imported: list[ImportedEntry] | None
     """Every entry of an imported file; null for other commands."""
-    rules: list[EditedRule]
+    rules: Sequence[EditResult]
     """What becomes of each rule, in the order of the command line."""
     warnings: list[RuleWarning]
     """Rules that decide nothing since this edit."""
@@ -286,7 +267,7 @@ class RulesEditDocument(Document):
             changed=done.changed and not dry_run,
             dry_run=dry_run,
             imported=None if imported is None else [ImportedEntry.of(each) for each in imported],
-            rules=[EditedRule.of(each) for each in done.results],
+            rules=done.results,
             warnings=_warnings(remarks),
             reload=reload,
         )
