@@ -190,7 +190,6 @@ def _nameless(refusal: Refusal) -> str:
 
 
 def _is_cut(counted: Counted) -> bool:
-    """Whether only the beginning of a path is on record."""
     return len(counted.request.partition(" ")[2]) >= _LONGEST_PATH
 
 

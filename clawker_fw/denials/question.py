@@ -123,7 +123,6 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
 
 
 def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
-    """Return the rule that nearly allows it: one that has ended before all others."""
     if found.rule and found.reason is Reason.EXPIRED:
         return Near(found.rule, Difference.ENDED)
     return next(iter(explainer.explain(found.target).near), None)

@@ -308,7 +308,6 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
 
 
 def _plain(rules: RuleSet) -> list[Rule]:
-    """Return the rules that allow a single name over TLS or HTTP."""
     return [
         each
         for each in rules.rules
@@ -328,7 +327,6 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
 
 
 def _may_keep_in(observed: Observed) -> str:
-    """Return what may keep Envoy's packets on the engine's machine."""
     if not observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     return (

@@ -171,7 +171,6 @@ class Explainer:
 
     @cached_property
     def _lasting(self) -> Policy:
-        """What would be if no rule that allows something had ended."""
         allowing = (each for each in self._ended if not each.denies)
         return Policy(RuleSet((*self._current.rules, *allowing)))
 
@@ -254,7 +253,6 @@ def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near
 
 
 def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
-    """Yield all rules that have something to do with a name that no rule allows."""
     yield from _covering(rules, ended, target)
     for rule in rules.rules:
         if rule.denies or rule in ended or rule.covers(target.name):

@@ -106,7 +106,6 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
 
 
 def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
-    """Return the first command that allows nothing else, or else the first that is enough; None if none is."""
     if explained.simulator is None:
         return None
     outcomes = [explained.simulator.outcome(command, wanted) for command in commands]
@@ -119,12 +118,10 @@ def _width(outcome: Outcome) -> tuple[bool, bool]:
 
 
 def _is_runnable(explained: Explanation, found: Outcome) -> bool:
-    """Whether the command can be run: the rules that it edits are in a file that commands edit."""
     return not (explained.variable or found.elsewhere or found.by_hand)
 
 
 def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
-    """Return a sentence with what else a command opens, and the secret that goes with what it allows."""
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
     made = Remedy(text, _line(explained, found), found.command, found.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
@@ -145,7 +142,6 @@ def _line(explained: Explanation, found: Outcome) -> str:
 
 
 def _how(explained: Explanation, found: Outcome) -> str:
-    """Return the command, or what to do in its place where none can edit the rules."""
     line, rule = f"`{_line(explained, found)}`", found.elsewhere
     place = explained.variable or found.by_hand
     if rule and not place and rule.preset:
@@ -217,7 +213,6 @@ def _name_at(rule: Rule) -> str:
 
 
 def _name_of(rule: Rule) -> str:
-    """Return how a command names the destination of a rule for https."""
     return f"{rule.destination}" + ("" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}")
 
 
@@ -232,7 +227,6 @@ def _exactly(path: str) -> str:
 
 
 def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
-    """Return what to write for a request of git, of which no command changes anything."""
     place = rule.located
     if "/info/lfs/" in f"{request.path}/":
         return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
@@ -242,7 +236,6 @@ def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
 
 
 def _by_hand(explained: Explanation) -> str:
-    """Return what to do where one command is not enough, or "" where it is."""
     rule, found = explained.rule, explained.lookup
     if explained.forbidden:
         return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."

@@ -64,7 +64,6 @@ def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: A
 
 
 def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
-    """Yield what differs in a list: by the names of its values, by their places, or as added and removed."""
     one, other = _by_name(before), _by_name(after)
     if one is not None and other is not None:
         yield from _changed(path, one, other)

@@ -173,7 +173,6 @@ def _majority(rows: Sequence[Row]) -> str | None:
 
 
 def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
-    """Return a row, marked if its host serves other rules than most, and with its findings if they are wanted."""
     if usual and row.rules and row.rules.digest != usual:
         row = replace(row, rules=replace(row.rules, others_than_most=True))
     return replace(row, findings=list(map(SiblingFinding.of, row.differences))) if findings else row
@@ -337,7 +336,6 @@ def _fields(row: Row) -> Iterator[RenderableType]:
 
 
 def _reasons(row: Row) -> Iterator[str]:
-    """Yield why a host is not current, and what the manager of its swarm knows of it."""
     if row.error:
         yield row.error.message
         context = (line for each in (*row.error.context, row.error.hint) for line in each.splitlines())

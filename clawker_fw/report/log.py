@@ -58,7 +58,6 @@ class _Formatter(logging.Formatter):
         return fields
 
     def _for_people(self, record: logging.LogRecord) -> str:
-        """Return the local time, and an event's line for people, or its sentence, or its fields in words."""
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
         line = getattr(record, "line", "")
         if not line:

@@ -119,7 +119,6 @@ class SiblingStatus:
 
 
 def _version(seen: ObservedSibling) -> str | None:
-    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
     reported = versions.of_build(seen.probe.build) if seen.probe else None
     applied = labels.read_applied(seen.container.labels)
     if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
@@ -373,7 +372,6 @@ def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
 
 
 def _rules(status: StatusDocument) -> Iterator[Text]:
-    """Yield the live rules by protocol, and those that end."""
     if protocols := status.live_protocols:
         yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
     for each in status.ending[:_MOST_LISTED]:
@@ -426,7 +424,6 @@ def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[Render
 
 
 def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:
-    """Yield the agents, those that are least confined first, and why."""
     worst = sorted(agents, key=lambda each: -list(Confinement).index(each.state))
     rows: list[list[Text | str]] = [
         [

@@ -76,7 +76,6 @@ def refusal_lines(error: FirewallError) -> list[str]:
 
 
 def _effects(said: Summary) -> str:
-    """Return what becomes of the siblings, or "" if there is nothing to do."""
     done = [
         (_joined(_PROGRAMS[each] for each in those), _EFFECTS[effect]) for effect, those in said.effects.items()
     ]
@@ -131,7 +130,6 @@ def _reasons(said: Summary) -> Iterator[str]:
 
 
 def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the settings that have changed, or the files that show it where no value does."""
     yield from _secrets(findings)
     values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
     boot = [change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)]
@@ -144,7 +142,6 @@ def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which secrets for requests differ, each with what Envoy has of it."""
     told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
     named = dict.fromkeys(
         f"{each.field.partition('.')[2].partition('#')[0]} "
@@ -169,7 +166,6 @@ def _follows(finding: Finding) -> bool:
 
 
 def _change(finding: Finding) -> str:
-    """Return a value that changes: `otel_infra_port 4319 → 4320`."""
     if finding.layer is Layer.IMAGE:
         return _version_change(finding) or f"the image of {_PROGRAMS[finding.sibling]}"
     name = finding.field.removeprefix(PREFIX)
@@ -193,7 +189,6 @@ def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which release replaces which, and what an unfinished run has left."""
     programs = [
         _version_change(each) or f"another build of {_PROGRAMS[each.sibling]}'s image"
         for each in findings
@@ -222,14 +217,12 @@ def _release(running: Build, desired: Build) -> str:
 
 
 def _version_change(finding: Finding) -> str:
-    """Return the change of version that another image brings, or "" where there is none or it is unknown."""
     running, desired = finding.versions or (None, None)
     known = running is not None and desired is not None and running != desired
     return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if known else ""
 
 
 def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which relays come and go, because agents do."""
     for words, action in (("to be published by", Action.PUBLISH), ("no more agent for", Action.UNPUBLISH)):
         names = dict.fromkeys(
             each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
@@ -245,7 +238,6 @@ def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _trouble(finding: Finding) -> str:
-    """Return what is wrong, or "" for a value that somebody has changed."""
     who = _PROGRAMS[finding.sibling]
     if finding.layer is Layer.STATE:
         return _trouble_of_state(finding, who)
@@ -278,7 +270,6 @@ def _trouble_of_state(finding: Finding, who: str) -> str:
 
 
 def _fields(findings: Sequence[Finding]) -> str:
-    """Return the fields of findings: `Envoy's memory and pids, CoreDNS's boot/Corefile`."""
     named = []
     for sibling, who in _PROGRAMS.items():
         fields = [each.field.removeprefix(PREFIX) for each in findings if each.sibling is sibling]
@@ -297,12 +288,10 @@ _BY_CAUSE = {
 
 
 def _first(names: Sequence[str], most: int) -> list[str]:
-    """Return as many names as a person reads, and how many there are besides."""
     more = len(names) - most
     return [*names[:most], f"{more:,} more"] if more > 0 else list(names)
 
 
 def _joined(names: Iterable[str]) -> str:
-    """Return names as a person lists them: `a, b and c`."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

@@ -154,7 +154,6 @@ def fields_report(found: Diff, shown: Sequence[Finding], *, files: bool = False)
 
 
 def _telling(found: Diff, said: Summary) -> tuple[Finding, ...]:
-    """Return the findings whose values say more than the summary does, if a person can read them all."""
     telling = () if said.absent else tuple(each for each in found.findings if not is_follow_up(each))
     return telling if len(telling) <= _MOST_FIELDS else ()
 
@@ -199,7 +198,6 @@ def _shown(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    """Return what differs in a file: its values, one a line, or its lines in hunks."""
     lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
     if not lines[1:]:
         lines = list(unified_diff(finding))

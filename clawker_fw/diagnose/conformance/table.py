@@ -175,7 +175,6 @@ def _connections(envoy: str, allowed: str) -> Iterator[Case]:
 
 
 def _page(ask: str, envoy: str, coredns: str) -> Iterator[Case]:
-    """Yield what is tried at the page on which agents read what was refused to them."""
     http, tls = f"{envoy}:80", f"{envoy}:443"
     answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
     yield Case(
