@@ -58,7 +58,7 @@ def list_rules(
         terminal.answer("\n".join(report.used_lines(found, known)))
         print_table(*report.rows(found, now))
     elif loaded.rules.rules:
-        terminal.answer(rules.verdict(loaded, now))
+        terminal.answer(rules.summary(loaded))
         print_table(*rules.rows(loaded, now))
     else:
         terminal.answer("There are no rules: everything is denied.")

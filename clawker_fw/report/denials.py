@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -154,13 +154,8 @@ class DenialsDocument(Document):
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
         return cls(
-            denials=[DenialDocument.of(each) for each in answer.denials],
-            left_out=answer.left_out,
-            more=answer.more,
-            suppressed=answer.suppressed,
-            unattributed=answer.unattributed,
-            tried=answer.tried,
-            gaps=answer.gaps,
+            **{each.name: getattr(answer, each.name) for each in fields(answer)}
+            | {"denials": [DenialDocument.of(each) for each in answer.denials]}
         )
 
 

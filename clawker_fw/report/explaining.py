@@ -21,20 +21,6 @@ from clawker_fw.rules import until
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 
-OF_RULES = (
-    Reason.NO_RULE,
-    Reason.WRONG_PORT,
-    Reason.DENIED,
-    Reason.PATH,
-    Reason.NO_WEBSOCKET,
-    Reason.BAD_REQUEST,
-    Reason.EXPIRED,
-    Reason.BAD_NAME,
-    Reason.PRIVATE_ADDRESS,
-    Reason.NO_ADDRESS,
-)
-"""The reasons that follow from rules and addresses."""
-
 _DIFFERENCES = {
     Difference.ENDED: "has ended",
     Difference.OVERRULED: "another rule decides before it",
@@ -135,7 +121,7 @@ class ExplainDocument(Document):
 
     allowed: bool
     """Whether the rules in the settings allow it, and may reach one of its addresses."""
-    reason: Annotated[Reason | None, WithJsonSchema({"enum": [*(each.value for each in OF_RULES), None]})]
+    reason: Reason | None
     """Why it is refused, as in the siblings' records; null if it is allowed."""
     message: str | None
     """The reason in words."""

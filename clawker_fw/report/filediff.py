@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _CONTEXT = 2
-_LARGE = 100_000
-"""Size in bytes above which JSON is only broken into lines: indenting it takes many times as long."""
-
 _BREAK_AFTER = ",{["
 _VERSION = '"version_info":'
 
@@ -99,12 +96,6 @@ def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
 def _lines(content: bytes) -> list[str]:
     text = content.decode(errors="backslashreplace")
     if text.startswith("{") and text.count("\n") <= 1:
-        if len(content) > _LARGE:
-            for mark in _BREAK_AFTER:  # many times as fast as `translate`
-                text = text.replace(mark, f"{mark}\n")
-            return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]
-        with contextlib.suppress(ValueError):
-            document = json.loads(text)
-            document.pop("version_info", None)
-            text = json.dumps(document, indent=1, sort_keys=True)
-    return [f"{line}\n" for line in text.splitlines()]
+        for mark in _BREAK_AFTER:
+            text = text.replace(mark, f"{mark}\n")
+    return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]

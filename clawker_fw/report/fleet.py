@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, WithJsonSchema
+from pydantic import Field, NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -26,18 +26,6 @@ from clawker_fw.stack.release import Release, build_name
 
 AWAY = frozenset({"engine-unreachable", "engine-silent", "engine-denied", "host-late"})
 """The codes of errors that mean that the host itself was not reached. Others are about what it answered."""
-
-
-Verdict = Annotated[
-    HostVerdict,
-    WithJsonSchema(
-        {
-            "enum": [each.value for each in HostVerdict],
-            "description": "The verdict on the host's stack, as of `drift`; `no-stack` where nothing is up, and "
-            "`unreachable` where nobody could ask. Only `current` is current.",
-        }
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +73,8 @@ class Row:
     """One host: its verdict, and what led to it. What is unknown is null."""
 
     name: str
-    verdict: Verdict
+    verdict: HostVerdict
+    """As of `drift`; `no-stack` where nothing is up, and `unreachable` where nobody could ask."""
     endpoint: str | None = None
     """The engine's address."""
     source: str | None = None

@@ -350,8 +350,6 @@ def status_report(status: StatusDocument, now: float, options: Sequence[str] = (
         *_rules(status),
         Text(""),
         _siblings(status, now),
-        *_records(status),
-        *_limited(status),
     ]
     if status.agents:
         parts += [Text(""), *_agents(status.agents, now)]
@@ -444,28 +442,6 @@ def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableTy
             yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
     if len(agents) > _MOST_LISTED:
         yield Text(f"  and {len(agents) - _MOST_LISTED:,} more")
-
-
-def _records(status: StatusDocument) -> list[RenderableType]:
-    return [
-        Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
-        for each in status.siblings
-        if (records := each.telemetry) and (records.sent or records.lost)
-    ]
-
-
-def _limited(status: StatusDocument) -> list[RenderableType]:
-    return [
-        Text(
-            visible(
-                f"{sibling.name} has refused {counted(each.connections, 'connection')}, "
-                f"{counted(each.queries, 'query', 'queries')} and {counted(each.datagrams, 'datagram')} "
-                f"beyond the limits of {each.agent or each.address}."
-            )
-        )
-        for sibling in status.siblings
-        for each in sibling.limited
-    ]
 
 
 def _age(started: str, now: float) -> str:

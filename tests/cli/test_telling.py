@@ -171,14 +171,8 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
     spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
     memory.start(memory.create_container(spec))
     address = next(iter(memory.inside("greedy").networks.values()))
-    assert "beyond the limits" not in command("status").out
     memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
     memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    text = " ".join(command("status").out.split())
-    assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
-    assert (
-        "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
-    )
     answer = command.json("status")
     assert [each["limited"] for each in answer["siblings"]] == [
         [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
@@ -188,13 +182,9 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
 
 
 def test_status_tells_what_became_of_records(command: Command, memory: MemoryEngine) -> None:
-    """A sibling that has sent nothing and lost nothing has no line."""
+    """Programs see how many have arrived, and how many not."""
     command("run")
-    assert "collector" not in command("status").out
     memory.inside("clawker-coredns").records = Records(1234, 5)
-    text = command("status").out
-    assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
-    assert "envoy has sent" not in text
     answer = command.json("status")
     assert [each["telemetry"] for each in answer["siblings"]] == [
         {"sent": 0, "lost": 0},
