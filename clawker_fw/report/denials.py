@@ -68,15 +68,39 @@ def refused(counted: Counted) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenialDocument(RefusalDocument):
+class AdvisedRefusal(RefusalDocument):
+    """What was refused, and what the rules in the settings say about it."""
+
+    tried: str | None
+    """The address that the agent has connected to, where no host was named and the kernel refused."""
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    """The reason in words."""
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+
+
+def advised(denial: Denial) -> dict[str, Any]:
+    """Return the fields of an `AdvisedRefusal`."""
+    refusal, advice = denial.counted.refusal, denial.advice
+    return {
+        **refused(denial.counted),
+        "tried": refusal.tried or None,
+        "failed": is_failure(refusal),
+        "message": advice.message,
+        "allowed": advice.allowed,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialDocument(AdvisedRefusal):
     """One refusal, or equal ones."""
 
     agent: str | None
     """The name of the container that had this address at the time, if it is known."""
     address: str
     """The agent's address."""
-    tried: str | None
-    """The address that the agent has connected to, where no host was named and the kernel refused."""
     types: list[str]
     """The types of records that were asked for, over DNS."""
     method: str | None
@@ -85,12 +109,6 @@ class DenialDocument(RefusalDocument):
     """The path of the last request, without its query."""
     upstream: str | None
     """The address to which Envoy was about to connect."""
-    failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
-    message: str
-    """The reason in words, by the rules in the settings."""
-    allowed: bool
-    """Whether the rules in the settings allow it by now."""
     rule: DecidingRule | None
     """The rule that decides, if one does."""
     remedy: Remedy
@@ -100,17 +118,13 @@ class DenialDocument(RefusalDocument):
         counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
         method, _, path = counted.request.partition(" ")
         return cls(
-            **refused(counted),
+            **advised(denial),
             agent=denial.agent or None,
             address=refusal.agent,
-            tried=refusal.tried or None,
             types=sorted(counted.types),
             method=method or None,
             path=path or None,
             upstream=counted.upstream or None,
-            failed=is_failure(refusal),
-            message=advice.message,
-            allowed=advice.allowed,
             rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
             remedy=advice.remedy,
         )
