@@ -5,7 +5,7 @@ protocols and ports, but no rules. Which rule it was is decided here, by the one
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -154,22 +154,7 @@ def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
     name = rule.host or str(rule.destination)
-    words = (
-        "rules",
-        "remove",
-        *_named(rule),
-        "--action",
-        "allow",
-        *(["--"] if name.startswith("-") else []),
-        name,
-    )
-    return shlex.join(("clawker-fw", *options, *words))
-
-
-def _named(rule: Rule) -> Iterator[str]:
-    if rule.protocol:
-        yield from ("--proto", rule.protocol)
-    if rule.port:
-        yield from ("--port", str(rule.written_port))
-    if rule.host:
-        yield from ("--as", str(rule.destination))
+    chosen = {"--proto": rule.protocol, "--port": rule.written_port, "--as": rule.host and rule.destination}
+    words = [word for option, value in chosen.items() if value for word in (option, str(value))]
+    words += ["--action", "allow", *(["--"] if name.startswith("-") else []), name]
+    return shlex.join(("clawker-fw", *options, "rules", "remove", *words))

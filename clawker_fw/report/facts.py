@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from clawker_fw.model import Desired, Finding, Observed, Role, Rules, Sibling, version_of
+from clawker_fw.model import Desired, Finding, Observed, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
 from clawker_fw.reconcile.removal import old_trust, unused_images
 from clawker_fw.report.filediff import Change, changes, unified
@@ -37,11 +37,6 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
     if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
     return version_of(seen.probe.live)
-
-
-def attachable(observed: Observed) -> bool:
-    """Whether agents can be attached: the agent network and both siblings exist."""
-    return Role.AGENTS in observed.networks and all(each in observed.siblings for each in Sibling)
 
 
 def live_rules(observed: Observed) -> Rules | None:

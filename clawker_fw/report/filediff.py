@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _CONTEXT = 2
-_BREAK_AFTER = ",{["
-_VERSION = '"version_info":'
-
 _LONGEST_VALUE = 60
 _LONGEST_PATH = 60
 
@@ -95,7 +92,9 @@ def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
 
 def _lines(content: bytes) -> list[str]:
     text = content.decode(errors="backslashreplace")
-    if text.startswith("{") and text.count("\n") <= 1:
-        for mark in _BREAK_AFTER:
-            text = text.replace(mark, f"{mark}\n")
-    return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            document = json.loads(text)
+            document.pop("version_info", None)
+            text = json.dumps(document, indent=1, sort_keys=True)
+    return [f"{line}\n" for line in text.splitlines()]

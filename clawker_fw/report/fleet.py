@@ -19,7 +19,6 @@ from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, text
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
-from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release, build_name
@@ -170,18 +169,12 @@ def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
 def _summary(counts: Counter[HostVerdict]) -> str:
     total, current = counts.total(), counts[HostVerdict.CURRENT]
     others = [
-        f"{counts[each]:,} {WORDS[each]}"
-        for each in HostVerdict
-        if counts[each] and each is not HostVerdict.CURRENT
+        f"{counts[each]:,} {each}" for each in HostVerdict if counts[each] and each is not HostVerdict.CURRENT
     ]
     if not others:
         return "The host is current." if total == 1 else f"All {total:,} hosts are current."
     of = "host is" if total == 1 else "hosts are"
     return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
-
-
-WORDS = {each: each.value.replace("-", " ") for each in HostVerdict}
-"""Verdicts for people."""
 
 
 def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float) -> Row:
@@ -269,7 +262,6 @@ def without_answer(
 
 
 _DIGEST_SHOWN = 7
-_MOST_FINDINGS = 12
 _MARK = " !"
 
 _STYLES = {
@@ -312,16 +304,8 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
             parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
             parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
             if each.findings and each.verdict is not HostVerdict.NO_STACK:
-                parts += _fields(each)
+                parts.append(text.fields_report(Diff(each.differences, each.siblings), each.differences))
     return Group(*parts)
-
-
-def _fields(row: Row) -> Iterator[RenderableType]:
-    shown = row.differences[:_MOST_FINDINGS]
-    yield text.fields_report(Diff(row.differences, row.siblings), shown)
-    if more := len(row.differences) - len(shown):
-        differ = "differs" if more == 1 else "differ"
-        yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
 
 
 def _reasons(row: Row) -> Iterator[str]:
@@ -347,7 +331,7 @@ def _node(node: NodeState) -> Iterator[str]:
 
 
 def _verdict(row: Row) -> Text:
-    return Text(WORDS[row.verdict], _STYLES.get(row.verdict, _BAD))
+    return Text(row.verdict.value, _STYLES.get(row.verdict, _BAD))
 
 
 def _shown_release(row: Row) -> str:

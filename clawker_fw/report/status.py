@@ -19,7 +19,7 @@ from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Moment, Observed, ObservedSibling, Records, Role, Sibling, Verdict
+from clawker_fw.model import EngineFacts, Moment, Observed, Records, Role, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
@@ -41,7 +41,7 @@ from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import labels, rule_record, versions
+from clawker_fw.stack import rule_record, versions
 from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.topology import network_names
 
@@ -77,7 +77,7 @@ class SiblingStatus:
     build: str | None
     """The version string that the program reports."""
     version: str | None
-    """The version that the program reports, else that of its image; null if both are unknown."""
+    """The version that the program reports; null if that is unknown."""
     address: str | None
     """On the agent network."""
     since: Moment | None
@@ -105,7 +105,7 @@ class SiblingStatus:
             health=(container.health or None) if container else None,
             image=container.image if container else None,
             build=(probe.build or None) if probe else None,
-            version=_version(seen) if seen else None,
+            version=versions.of_build(probe.build) if probe else None,
             address=(container.connected.get(network) or None) if container else None,
             since=(container.started or None) if container else None,
             live_version=live_version(observed, sibling),
@@ -116,15 +116,6 @@ class SiblingStatus:
                 for each in (probe.refused if probe else ())
             ],
         )
-
-
-def _version(seen: ObservedSibling) -> str | None:
-    reported = versions.of_build(seen.probe.build) if seen.probe else None
-    applied = labels.read_applied(seen.container.labels)
-    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
-        return reported  # the tag of a CoreDNS image that we built is our own version
-    made = not applied.image_ids or seen.container.image in applied.image_ids
-    return versions.of_reference(applied.image) if made else None
 
 
 MOST_REFUSALS = 5
@@ -264,7 +255,7 @@ class StatusDocument(Document):
         known = blueprint.settings.acknowledged if blueprint else ()
         live = facts.live_rules(observed)
         attached = sorted(observed.attached.get(Role.AGENTS, ()))
-        attachable = facts.attachable(observed) and dns == resolver
+        there = Role.AGENTS in observed.networks and len(observed.siblings) == len(Sibling)
         often: Counter[str] = Counter()
         for each, name in refusals:
             often[name] += each.times
@@ -277,7 +268,7 @@ class StatusDocument(Document):
             project=project,
             engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
             settings=SettingsUsed.of(blueprint, observed),
-            agent=AttachmentDocument(network, dns, attached) if attachable else None,
+            agent=AttachmentDocument(network, dns, attached) if there and dns == resolver else None,
             agents=[RefusedAgent.of(each, often[each.name]) for each in agents],
             refusals=[LastRefusal.of(*each) for each in refusals[-MOST_REFUSALS:]],
             siblings=[SiblingStatus.of(each, observed, network, verdicts[each]) for each in Sibling],

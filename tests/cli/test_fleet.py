@@ -107,7 +107,7 @@ def test_every_host_has_a_row(
     shown = command("fleet", "status", *asked)
     assert shown.code == 1
     assert shown.out.splitlines()[0] == (
-        "1 of 6 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 1 unreachable."
+        "1 of 6 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no-stack, 1 unreachable."
     )
     assert "unix:///loose  open\n  Agent agent has a way around the firewall.\n" in shown.out
 

@@ -158,7 +158,6 @@ class RulesUnusedDocument(Document):
     def of(
         cls, loaded: Loaded, named_by: str, found: Sequence[Worth], period: Period, usage: Usage
     ) -> "RulesUnusedDocument":
-        """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             period=KnownPeriod.of(period, usage.lost),
@@ -203,7 +202,6 @@ class RulesCheckDocument(Document):
 
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
-        """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             rules=len(loaded.rules.rules),
@@ -274,7 +272,6 @@ class RulesEditDocument(Document):
 
     @classmethod
     def refused(cls, imported: Sequence[Imported]) -> "RulesEditDocument":
-        """Return the answer of `rules import` when nothing was imported, because something is left out."""
         return cls(imported=[ImportedEntry.of(each) for each in imported], rules=[], warnings=[])
 
 

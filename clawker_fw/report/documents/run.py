@@ -183,7 +183,6 @@ class RunDocument(Document):
         planned: Iterable[Step] = (),
         performed: Sequence[Progress] = (),
     ) -> "RunDocument":
-        """Return the answer: the differences before, the steps, and the verdict afterwards."""
         return cls(
             verdict=after.diff.verdict,
             changed=bool(performed),
@@ -219,5 +218,4 @@ class DownDocument(Document):
 
     @classmethod
     def of(cls, project: str, performed: Sequence[Progress], left: Left) -> "DownDocument":
-        """Return the answer: the steps performed, and what was kept."""
         return cls(project=project, steps=[_step(done.step) for done in performed], left=left)
