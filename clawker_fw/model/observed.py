@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from pathlib import PurePosixPath
 from typing import Annotated, NamedTuple
 
-from pydantic import AliasPath, Field
+from pydantic import AliasPath, Field, PlainSerializer
 
 from clawker_fw.model.desired import (
     Files,
@@ -480,16 +480,15 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class TrialStep:
-    """A step of an attempt: `resolve`, `connect`, `handshake` or `request`.
+    """A step of an attempt: `resolve`, `connect`, `handshake`, `request`, `wait` or `datagram`."""
 
-    `source` is the address and port that the siblings' records name. `status` is that of an HTTP response, or 0.
-    """
-
-    name: Annotated[str, Field(validation_alias="step")]
-    source: str
+    name: Annotated[str, Field(alias="step")]
+    source: Annotated[str, Field(exclude=True)]
+    """The address and port that the siblings' records name."""
     seconds: float
     ok: bool
-    status: int
+    status: Annotated[int, PlainSerializer(lambda status: status or None, return_type=int | None)]
+    """Of the HTTP response."""
     outcome: str
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, WithJsonSchema
+from pydantic import Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -12,7 +12,7 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
 from clawker_fw.diagnose.remedies import Remedy, remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
-from clawker_fw.model import Moment
+from clawker_fw.model import Moment, TrialStep
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.documents import Document
 from clawker_fw.report.facts import live_rules
@@ -79,20 +79,6 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveStep:
-    """One step of an attempt."""
-
-    step: Annotated[
-        str, WithJsonSchema({"enum": ["resolve", "connect", "handshake", "request", "wait", "datagram"]})
-    ]
-    ok: bool
-    seconds: NonNegativeFloat
-    status: int | None
-    """Of the HTTP response."""
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
 class Live:
     """An attempt from the agents' network."""
 
@@ -104,15 +90,11 @@ class Live:
     """Whether it can't be told who answered, because Envoy only counts some refusals at the moment."""
     contradicts: bool
     """Whether the stack did something else than the settings say."""
-    steps: Annotated[list[LiveStep], Field(min_length=1)]
+    steps: tuple[TrialStep, ...]
 
     @classmethod
     def of(cls, attempted: Attempted, *, contradicts: bool) -> "Live":
-        steps = [
-            LiveStep(each.name, each.ok, round(each.seconds, 6), each.status or None, each.outcome)
-            for each in attempted.trial.steps
-        ]
-        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, steps)
+        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, attempted.trial.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
