@@ -6,7 +6,7 @@ A pure value that follows from the findings and the plan that closes them. `repo
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import StrEnum
 from typing import Any
 
 from clawker_fw.errors import FirewallError
@@ -24,25 +24,20 @@ _SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
 """The fields of a listener that Envoy changes in place: new connections are matched to other chains."""
 
 
-class Effect(Enum):
-    """What becomes of a sibling, in the order in which they are named."""
+class Effect(StrEnum):
+    """What becomes of a sibling, in words, in the order in which they are named."""
 
-    CREATED = auto()
-    RECREATED = auto()
-    """Replaced together with the networks, with nobody serving in between."""
-    REPLACED = auto()
-    REATTACHED = auto()
-    STARTED = auto()
-    UNPAUSED = auto()
-    UPDATED = auto()
-    """Its files change while it runs."""
-    ADDRESSED = auto()
-    """It takes its address again."""
-    ENTRUSTED = auto()
-    """It gets secrets, or some are taken away."""
-    RENAMED = auto()
-    PROVIDED = auto()
-    """Its image is loaded or pulled again; the container stays."""
+    CREATED = "created"
+    RECREATED = "recreated with the networks"
+    REPLACED = "replaced"
+    REATTACHED = "put back on the network"
+    STARTED = "started"
+    UNPAUSED = "unpaused"
+    UPDATED = "updated"
+    ADDRESSED = "moved back to its address"
+    ENTRUSTED = "sent its secrets"
+    RENAMED = "renamed"
+    PROVIDED = "provided with the image again"
 
 
 _EFFECTS: Mapping[type[Step], Effect] = {
@@ -159,7 +154,7 @@ def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, .
     for step in plan.steps:
         if isinstance(step, SiblingStep) and (effect := _effect(step, observed, moved=moved)):
             found[step.sibling].append(effect)
-    most = {sibling: min(each, key=lambda one: one.value) for sibling, each in found.items() if each}
+    most = {sibling: min(each, key=list(Effect).index) for sibling, each in found.items() if each}
     return {
         effect: those
         for effect in Effect

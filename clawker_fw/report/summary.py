@@ -32,20 +32,6 @@ _LONGEST_VALUE = 30
 
 _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
 
-_EFFECTS = {
-    Effect.CREATED: "created",
-    Effect.RECREATED: "recreated with the networks",
-    Effect.REPLACED: "replaced",
-    Effect.REATTACHED: "put back on the network",
-    Effect.STARTED: "started",
-    Effect.UNPAUSED: "unpaused",
-    Effect.UPDATED: "updated",
-    Effect.ADDRESSED: "moved back to its address",
-    Effect.ENTRUSTED: "sent its secrets",
-    Effect.RENAMED: "renamed",
-    Effect.PROVIDED: "provided with the image again",
-}
-
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
@@ -76,9 +62,7 @@ def refusal_lines(error: FirewallError) -> list[str]:
 
 
 def _effects(said: Summary) -> str:
-    done = [
-        (_joined(_PROGRAMS[each] for each in those), _EFFECTS[effect]) for effect, those in said.effects.items()
-    ]
+    done = [(_joined(_PROGRAMS[each] for each in those), effect) for effect, those in said.effects.items()]
     if not done and said.relays:
         return "Published ports will change"
     if not done:
