@@ -340,7 +340,6 @@ def _print_difference(
     )
     print_report(head)
     if said is None:
-        print_report(text.by_sibling(seen.diff))
         return
     print_report(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:

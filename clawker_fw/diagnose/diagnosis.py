@@ -33,7 +33,6 @@ _CLOCKS_APART = 2.0
 _BRIDGED = "bridged-frames"
 
 _LOOKED_UP = 3
-"""How many names of rules are looked up."""
 
 
 class CheckHealth(StrEnum):

@@ -29,7 +29,6 @@ AGAIN = "8h"
 """For how long a rule is proposed to last that has ended."""
 
 _MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
-"""What means something in an expression."""
 
 
 @dataclass(frozen=True, slots=True)

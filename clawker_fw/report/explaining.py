@@ -31,12 +31,6 @@ _DIFFERENCES = {
     Difference.OTHER_NAME: "for another name, spelled similarly",
     Difference.BELOW: "for names below this one",
 }
-_STEPS = {
-    "resolve": "resolved",
-    "connect": "connected",
-    "handshake": "TLS",
-    "datagram": "empty datagram",
-}
 _WIDTH = 9
 
 
@@ -211,9 +205,9 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     asked, sent = answer.explanation.request, " ".join(answer.sent)
-    steps = {**_STEPS, "request": sent or "HEAD /"}
     for each in attempted.trial.steps:
-        yield "live", f"{each.seconds:6.3f} s  {steps.get(each.name, each.name)}: {each.outcome}"
+        step = (sent or "HEAD /") if each.name == "request" else each.name
+        yield "live", f"{each.seconds:6.3f} s  {step}: {each.outcome}"
     if answer.unsent and asked:
         yield "live", f"{sent or 'Only the connection'} was tried: {asked.method} was not sent."
     elif sent and not asked:

@@ -309,7 +309,6 @@ def _sources(observed: Observed, blueprint: Blueprint | None) -> tuple[str, ...]
 
 
 _MOST_LISTED = 20
-"""How many rules or agents a person reads."""
 
 _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
 

@@ -331,12 +331,3 @@ def warning_line(advice: Advice, options: Sequence[str]) -> Text:
 def _open_agent(agent: Agent) -> Text:
     reasons = "; ".join(each.phrase for each in agent.openings)
     return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))
-
-
-def by_sibling(found: Diff) -> Text:
-    """Return a line for each sibling."""
-    lines = (
-        Text.assemble((sibling.value, "bold"), "  ", styled_verdict(verdict))
-        for sibling, verdict in found.verdicts.items()
-    )
-    return Text("\n").join(lines)

@@ -17,7 +17,6 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.topology import Addressing
 
 _INTERNET = 1
-"""The usual class of a question."""
 
 _CLOSED = frozenset({"closed without an answer"})
 DENIED = frozenset({*_CLOSED, "access denied"})
