@@ -81,7 +81,8 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     adviser = adviser.knowing(refusals.counted)
     names = [(each, agents.of(each.refusal.agent, each.last)) for each in refusals.counted]
     asked = [(each, name) for each, name in names if wanted.takes(each, name)]
-    without = {address for address in _addresses(refusals) if wanted.leaves_out(address, agents)}
+    addresses = {*(each.refusal.agent for each in refusals.counted), *refusals.suppressed}
+    without = {address for address in addresses if wanted.leaves_out(address, agents)}
     chosen = [(each, name) for each, name in asked if each.refusal.agent not in without]
     tried = sum(each.times for each, _ in asked if each.refusal.agent in without)
     tried += sum(times for address, times in refusals.suppressed.items() if address in without)
@@ -103,10 +104,6 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
         tried,
         refusals.gaps,
     )
-
-
-def _addresses(refusals: Refusals) -> set[str]:
-    return {*(each.refusal.agent for each in refusals.counted), *refusals.suppressed}
 
 
 def denial(counted: Counted, name: str, agents: AgentNames, adviser: Adviser) -> Denial:

@@ -195,18 +195,14 @@ def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
     if opened := [each for each in seen.agents if each.openings]:
         ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
-        have = "has" if len(opened) == 1 else "have"
-        advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
-        if len(opened) > 1:
-            advice = advice.replace("it", "them", 1)
-        return _failure("agents", f"{', '.join(ways_around)} {have} a way around the firewall.", advice)
+        advice = "Start them again with the flags of `clawker-fw agent flags`, and without these options."
+        return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
     if weak := [each.name for each in seen.agents if each.weaknesses]:
         advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
         return _ok("agents", "No agent is attached.")
-    number = len(seen.agents)
-    return _ok("agents", f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
+    return _ok("agents", f"Attached agents, all of them fenced: {len(seen.agents):,}.")
 
 
 def arrivals(seen: Comparison) -> Iterator[Check]:
