@@ -62,6 +62,8 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
         ("denials --conformance", "denials --agent PROJECT-conformance"),
+        ("denials --as-rules", "the `command` of a `remedy`"),
+        ("status --verbose", "docker inspect --format"),
         ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
         ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
         ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),
