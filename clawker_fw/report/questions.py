@@ -4,7 +4,6 @@ A question says first, and in full, which host is meant, and last how much more 
 else is printed.
 """
 
-import sys
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -30,24 +29,18 @@ _HOW = {Protocol.HTTPS: "over TLS on this port", Protocol.HTTP: "on this port an
 
 
 def show(question: Question, more: int) -> None:
-    """Print a question, and how many hosts wait behind it."""
+    """Print a question, how many hosts wait behind it, and a prompt."""
     console = text.console()
     console.print()
     console.print(question_report(question))
     if more:
         console.print(Text(f"and {more:,} more", style="dim"))
-    _prompt()
+    console.print("> ", end="")
 
 
 def show_misunderstood() -> None:
     """Say that what was typed is no answer."""
-    text.console().print("This is none of the answers.")
-    _prompt()
-
-
-def _prompt() -> None:
-    sys.stdout.write("> ")
-    sys.stdout.flush()
+    text.console().print("This is none of the answers.\n> ", end="")
 
 
 def question_report(question: Question) -> RenderableType:

@@ -1,4 +1,4 @@
-"""The answers of `status` and `status --all`, and how people see them: it fits 80 columns unless a name does not.
+"""The answers of `status` and `status --all`, and how people see them.
 
 Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
 live, who the agents are.

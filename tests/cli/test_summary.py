@@ -1,4 +1,4 @@
-"""The line that matters: what each command says first about a difference, for a terminal of 80 columns."""
+"""The line that matters: what each command says first about a difference."""
 
 import re
 from collections.abc import Callable
