@@ -13,10 +13,13 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import PurePosixPath
 from typing import Annotated, NamedTuple
 
-from pydantic import AliasPath, Field, WithJsonSchema
+from pydantic import AliasPath, Field, PlainSerializer, WithJsonSchema
 
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """A time as RFC 3339 writes it."""
+
+OrNull = Annotated[str, PlainSerializer(lambda text: text or None, return_type=str | None)]
+"""A text that is null in JSON if it is empty."""
 
 Value = str | int | bool | None | tuple[str, ...]
 """A running or desired value in a finding, representable in JSON."""
@@ -883,16 +886,15 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class TrialStep:
-    """A step of an attempt: `resolve`, `connect`, `handshake` or `request`.
+    """A step of an attempt: `resolve`, `connect`, `handshake`, `request`, `wait` or `datagram`."""
 
-    `source` is the address and port that the siblings' records name. `status` is that of an HTTP response, or 0.
-    """
-
-    name: Annotated[str, Field(validation_alias="step")]
-    source: str
+    name: Annotated[str, Field(alias="step")]
+    source: Annotated[str, Field(exclude=True)]
+    """The address and port that the siblings' records name."""
     seconds: float
     ok: bool
-    status: int
+    status: Annotated[int, PlainSerializer(lambda status: status or None, return_type=int | None)]
+    """Of the HTTP response."""
     outcome: str
 
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from clawker_fw.model import ContainerSummary, EngineFacts, Inside, Mount, Observed, VolumeView
 
@@ -38,17 +41,17 @@ _MOST_LINKS = 40
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """A mount through which a container can change a file that decides. `source` is on the host, `target` inside.
-
-    It is `certain` if the path of the mount says so by itself. Where the links on this path lead may be the work
-    of another container that can write there.
-    """
+    """A mount through which a container can change a file that decides."""
 
     container: str
-    source: str
+    source: Annotated[str, Field(serialization_alias="mount")]
+    """The folder or file on the host."""
     target: str
+    """The path in the container."""
     file: str
-    certain: bool = True
+    """The file that the container can write through the mount."""
+    certain: Annotated[bool, Field(exclude=True)] = True
+    """Whether the path of the mount says so by itself. Links on it may be another container's work."""
 
     def __str__(self) -> str:
         """Return a sentence for people."""

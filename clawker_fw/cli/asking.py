@@ -18,7 +18,7 @@ from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import Format, Options
 from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted, Gap
-from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, Reply, require_kept, ruling, typed
+from clawker_fw.denials.ruling import Allow, Deny, Leave, Reply, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Candidate, Waiting
 from clawker_fw.errors import FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.report import questions, terminal
@@ -135,10 +135,9 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
             reply = _reply(asked, arriving)
             if reply is None:
                 return
-            answers.apply(asked, reply)
+            if not isinstance(reply, Leave):
+                answers.apply(asked, reply)
             with arriving.held() as waiting:
-                if isinstance(reply, Mute):
-                    waiting.mute(asked.agents)
                 waiting.close(settled=isinstance(reply, Leave | Deny))
 
 
@@ -185,16 +184,7 @@ class _Answers:
             return done
         return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
 
-    def apply(self, asked: Question, reply: Reply) -> None:
-        match reply:
-            case Mute():
-                terminal.answer(f"No more questions of {', '.join(asked.agents)}, until this ends.")
-            case Leave():
-                pass
-            case Allow() | Deny():
-                self._edit_and_apply(asked, reply)
-
-    def _edit_and_apply(self, asked: Question, reply: Allow | Deny) -> None:
+    def apply(self, asked: Question, reply: Allow | Deny) -> None:
         began, saved = time.monotonic(), ""
         try:
             done = self._edit(asked, reply, write=True)

@@ -258,6 +258,6 @@ def _answer(answer: "CertsDocument", format_: Format, *sentences: str) -> None:
         print_json(answer)
         return
     for sentence in filter(None, sentences):
-        terminal.tell(sentence)
+        terminal.answer(sentence)
     if answer.certificates:
         print_table(*report.table(answer))

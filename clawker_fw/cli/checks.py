@@ -80,7 +80,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         yield diagnosis.failed("stack", error)
         return
     yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, seen))
-    yield from diagnosis.tracking(engine, seen, host_network.tracking())
+    yield diagnosis.tracking(engine, seen, bridged=host_network.tracks_bridged())
     yield diagnosis.agents(seen)
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
     yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))

@@ -208,14 +208,14 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
         session.warn_of_rules(remarks)  # otherwise they are told with all others
     if orders.format_ is Format.TEXT:
         for line in rules.edit_lines(done.results):
-            terminal.tell(line)
+            terminal.answer(line)
         if orders.dry_run and done.changed:
-            terminal.tell(f"Nothing was written. {done.path} would be changed:")
+            terminal.answer(f"Nothing was written. {done.path} would be changed:")
             terminal.answer(rules.edit_diff(done))
     planned = _planned(chosen, done) if orders.dry_run and done.changed and not orders.no_reload else []
     if orders.format_ is Format.TEXT:
         for line in planned:
-            terminal.tell(line)
+            terminal.answer(line)
     reloaded: list[RunDocument] = []  # if it succeeds, its answer
     try:
         if applying:
@@ -258,7 +258,7 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[
 
         if error.code == NOT_UP:
             if orders.format_ is Format.TEXT:
-                terminal.tell(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
+                terminal.answer(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
             return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
         raise

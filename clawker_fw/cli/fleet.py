@@ -62,10 +62,7 @@ SwarmOption = Annotated[
 ]
 DiffOption = Annotated[
     bool,
-    typer.Option(
-        "--diff",
-        help="Show how hosts differ that are not current: what `run` would do there and why, then the fields.",
-    ),
+    typer.Option("--diff", help="Also show the fields by which hosts differ that are not current."),
 ]
 TimeoutOption = Annotated[
     float,
@@ -127,7 +124,7 @@ def status(
     else:
         from clawker_fw.report import fleet as report
 
-        print_report(report.diff_report(found) if diff else report.status_report(found))
+        print_report(report.status_report(found))
     _exit(good=found.current == found.total, asked=found.asked)
 
 

@@ -55,13 +55,13 @@ def list_rules(
         from clawker_fw.report import usage as report
 
         found = worths(loaded.rules, known)
-        terminal.tell("\n".join(report.used_lines(found, known)))
+        terminal.answer("\n".join(report.used_lines(found, known)))
         print_table(*report.rows(found, now))
     elif loaded.rules.rules:
-        terminal.tell(rules.verdict(loaded, now))
+        terminal.answer(rules.summary(loaded))
         print_table(*rules.rows(loaded, now))
     else:
-        terminal.tell("There are no rules: everything is denied.")
+        terminal.answer("There are no rules: everything is denied.")
 
 
 @rules_app.command("check")
@@ -92,9 +92,9 @@ def check_rules(
 
         print_json(RulesCheckDocument.of(loaded, session.named_by(context.obj, loaded), remarks))
     else:
-        terminal.tell(f"valid  {rules.summary(loaded)}")
+        terminal.answer(f"valid  {rules.summary(loaded)}")
         for each in remarks:
-            terminal.tell(f"warning[{each.code}]: {each}.")
+            terminal.answer(f"warning[{each.code}]: {each}.")
 
 
 @rules_app.command("unused")
@@ -124,7 +124,7 @@ def unused_rules(
     from clawker_fw.report import usage as report
 
     for line in report.unused_lines(found, within, known, loaded.source, context.obj.words):
-        terminal.tell(line)
+        terminal.answer(line)
 
 
 @rules_app.command("presets")
@@ -159,9 +159,9 @@ def list_presets(
     elif names:
         for number, each in enumerate(found):
             for line in ([""] if number else []) + list(report.lines(each)):
-                terminal.tell(line)
+                terminal.answer(line)
     else:
-        terminal.tell(report.verdict(found))
+        terminal.answer(report.verdict(found))
         print_table(*report.rows(found))
 
 

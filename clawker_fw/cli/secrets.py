@@ -82,7 +82,7 @@ def refresh(context: typer.Context) -> None:
     vault.require(seen.blueprint.wanted)
     require_loaded(give(engine, container, seen.blueprint.wanted, vault))
     names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
-    terminal.tell(f"{seen.desired.project}: Envoy has {', '.join(names)}")
+    terminal.answer(f"{seen.desired.project}: Envoy has {', '.join(names)}")
 
 
 @secrets_app.command("forget")
@@ -112,7 +112,7 @@ def forget(
     )
     if name is not None and not gone:
         _require_known(chosen, name)
-    terminal.tell(f"{chosen.project}: {', '.join(gone) or 'nothing'} taken away")
+    terminal.answer(f"{chosen.project}: {', '.join(gone) or 'nothing'} taken away")
 
 
 def _require_known(chosen: Options, name: str) -> None:
@@ -196,9 +196,9 @@ def _answer(answer: "SecretsAnswer", format_: Format) -> None:
     if format_ is Format.JSON:
         print_json(answer)
         return
-    terminal.tell(report.secrets_verdict(answer))
+    terminal.answer(report.secrets_verdict(answer))
     for each in answer.secrets:
         if each.problem:
-            terminal.tell(each.problem)
+            terminal.answer(each.problem)
     if answer.secrets:
         print_table(*report.secret_table(answer))

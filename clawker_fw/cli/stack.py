@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +28,6 @@ from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
-    from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress, RunContext
@@ -64,7 +63,6 @@ def run(
 
     The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
     differences without dropping a request, and proves the result. A current stack is left unchanged.
-    After a new Envoy has been made, a host of the rules is tried once.
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
@@ -165,7 +163,6 @@ def apply_settings(
     converge.require_settings(seen, wanted)
     converge.require_secrets(seen, wanted)
     session.warn_of_exposure(seen)
-    further: Sequence[Advice] = ()
     before = seen
     performed: list[Progress] = []
     steps = pipeline.plan_for(seen, wanted)
@@ -179,19 +176,18 @@ def apply_settings(
         ):
             output.difference(before.diff, said)
             seen = converge.converge(engine, read, wanted, run_context, seen)
-        further = _tried(engine, seen, performed)
     if answer is None:
         return
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
-        answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
+        answer(RunDocument.of(before, said, seen, performed=performed))
     else:
         words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
-        warnings = (*(seen.advice if creates else seen.notices), *further)
+        warnings = seen.advice if creates else seen.notices
         from clawker_fw.report import text
 
-        head = text.head(seen.diff.verdict, words, chosen.named, warnings=warnings, agents=seen.agents)
+        head = text.head(seen.diff.verdict, words, chosen.words, warnings=warnings, agents=seen.agents)
         print_report(head)
 
 
@@ -250,11 +246,11 @@ def down(
 
         print_json(DownDocument.of(chosen.project, performed, Left(images)))
     else:
-        terminal.tell(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
+        terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
         for name in images:
-            terminal.tell(f"Kept for the next run: image {name}")
+            terminal.answer(f"Kept for the next run: image {name}")
         if images:
-            terminal.tell(chosen.named("`clawker-fw down --all` removes these as well."))
+            terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
 
 
 @contextmanager
@@ -266,7 +262,8 @@ def _step_output(
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
         yield step_records.StepRecords()
         return
-    with text.StepDisplay(text.console(stderr=True, quiet=silent), files=files) as display:
+    display = text.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
+    with display.status or nullcontext():
         yield display
 
 
@@ -307,7 +304,7 @@ def _answer_plan(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
-        print_json(RunDocument.of(seen, said, seen, seen.advice, planned=steps.steps))
+        print_json(RunDocument.of(seen, said, seen, planned=steps.steps))
     else:
         notices = seen.advice if creates else seen.notices
         _print_difference(chosen, seen, said, seen.diff.verdict, warnings=notices, files=files)
@@ -317,16 +314,6 @@ def _answer_plan(
             print_report(text.plan_report(steps))
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
-
-
-def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
-    """Return what is wrong with the way out, if a new Envoy was made."""
-    from clawker_fw.diagnose import way_out
-    from clawker_fw.model import Sibling
-    from clawker_fw.reconcile.steps import Create
-
-    made = {each.step.sibling for each in performed if isinstance(each.step, Create)}
-    return tuple(way_out.warning(engine, seen)) if Sibling.ENVOY in made else ()
 
 
 def _print_difference(
@@ -342,14 +329,17 @@ def _print_difference(
     """Print a verdict, the differences and what closing them means, and why the last attempt to do so failed."""
     from clawker_fw.report import text
 
-    project, siblings, named = seen.desired.project, seen.diff.verdict, chosen.named
-    print_report(
-        text.head(
-            found, project, named, at_work=seen.busy, warnings=warnings, agents=agents, without_agents=siblings
-        )
+    head = text.head(
+        found,
+        seen.desired.project,
+        chosen.words,
+        at_work=seen.busy,
+        warnings=warnings,
+        agents=agents,
+        without_agents=seen.diff.verdict,
     )
+    print_report(head)
     if said is None:
-        print_report(text.by_sibling(seen.diff))
         return
     print_report(text.drift_report(seen.diff, said, files=files))
     if seen.failed_attempt:

@@ -33,9 +33,6 @@ def status(
     every: Annotated[
         bool, typer.Option("--all", help="List all stacks on the Docker host instead, each with its verdict.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Also show the labels of Envoy and CoreDNS that `drift` compares.")
-    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what runs, which rules are live, and who the agents are.
@@ -60,7 +57,7 @@ def status(
     else:
         from clawker_fw.report.status import status_report
 
-        print_report(status_report(found, time.time(), chosen.words, verbose=verbose))
+        print_report(status_report(found, time.time(), chosen.words))
     if unread:
         raise unread
 
@@ -117,7 +114,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
     elif found:
         print_report(stacks_report(found))
     else:
-        terminal.tell(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
+        terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":

@@ -30,8 +30,11 @@ _REMOVED = {
     "`path_rules` mean something else here.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
+    "clawker-fw denials --as-rules": "Run the commands that `clawker-fw denials` prints; in JSON, each is "
+    "the `command` of a `remedy`.",
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
+    "clawker-fw status --verbose": "Use `docker inspect --format '{{json .Config.Labels}}' clawker-envoy`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
     "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
     **dict.fromkeys(

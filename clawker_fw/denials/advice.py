@@ -31,7 +31,6 @@ OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that mean that a request is not allowed, of a host of which others are."""
 
 _BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
-"""Reasons that rules can change."""
 
 _NO_RULE_WOULD = {
     Reason.NO_SERVER_NAME: "No https rule can: nothing says which name is meant. A tcp rule for the name and port "
@@ -190,7 +189,6 @@ def _nameless(refusal: Refusal) -> str:
 
 
 def _is_cut(counted: Counted) -> bool:
-    """Whether only the beginning of a path is on record."""
     return len(counted.request.partition(" ")[2]) >= _LONGEST_PATH
 
 

@@ -62,7 +62,6 @@ class Following:
                     yield told
 
     def _begin(self, containers: Iterable[tuple[Sibling, str]]) -> None:
-        """Follow the containers that are not followed yet. Of a new one, everything is news."""
         for sibling, container in containers:
             if container not in self._followed:
                 self._followed.add(container)
@@ -102,7 +101,6 @@ class Following:
         return len(run)
 
     def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
-        """Tell of the lines that are new, and where some are missing."""
         before = self._last[container] or b""
         fresh = [line for line in lines if line > before]
         records = list(records_in(fresh))

@@ -7,10 +7,7 @@ to whoever answers for it.
 """
 
 import shlex
-import unicodedata
 from dataclasses import dataclass, replace
-
-import idna
 
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.refusal import Counted
@@ -28,14 +25,6 @@ from clawker_fw.settings.edit.words import AllowCommand
 _PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
 """Top-level domains of which no name leads to the internet, such as that of `metadata.google.internal` (RFC 6761,
 RFC 6762, RFC 8375, RFC 7686, RFC 9476; `internal` is reserved by ICANN)."""
-
-
-@dataclass(frozen=True, slots=True)
-class International:
-    """The letters for which an international name stands, and the scripts of those that are not ASCII."""
-
-    letters: str
-    scripts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +54,6 @@ class Question:
         """Whether nothing has said over what protocol and on which port the host is wanted."""
         return self.asked == "dns"
 
-    @property
-    def international(self) -> International | None:
-        """What an international name looks like, and in which scripts that is; None for other names."""
-        labels = [idna.decode(each) if each.startswith("xn--") else each for each in self.target.name.split(".")]
-        letters = ".".join(labels)
-        if letters == self.target.name:
-            return None
-        of_labels = "".join(each for each in labels if not each.isascii())
-        return International(letters, tuple(sorted({_script(each) for each in of_labels if each.isalpha()})))
-
     def allow_until(self, time: str = "") -> AllowCommand:
         """Return what allows it for a time, such as `30m`, or always."""
         return replace(self.allow, until=time or ("never" if self.renewed else ""))
@@ -96,7 +75,10 @@ def host_of(counted: Counted) -> str:
 
 
 def _unfit(name: str) -> bool:
-    """Whether nobody is asked about a name: it is none, or only of a private network, or anybody's."""
+    """Whether nobody is asked about a name: it is none, only of a private network, anybody's, or international.
+
+    The letters of an international name may look like those of another one.
+    """
     try:
         destination = parse_destination(name)
     except ValueError:
@@ -104,20 +86,7 @@ def _unfit(name: str) -> bool:
     if destination != Destination(name, subtree=False) or objection(destination) or is_shared(name):
         return True
     labels = name.split(".")
-    return len(labels) == 1 or labels[-1] in _PRIVATE_DOMAINS or not _readable(labels)
-
-
-def _readable(labels: list[str]) -> bool:
-    """Whether each international label can be shown as what it stands for."""
-    try:
-        return all(idna.decode(each) for each in labels if each.startswith("xn--"))
-    except (idna.IDNAError, UnicodeError):
-        return False
-
-
-def _script(letter: str) -> str:
-    """Return the script of a letter: the first word of its name in Unicode."""
-    return unicodedata.name(letter, "unknown").partition(" ")[0].capitalize()
+    return len(labels) == 1 or labels[-1] in _PRIVATE_DOMAINS or any(each.startswith("xn--") for each in labels)
 
 
 def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:
@@ -154,7 +123,6 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
 
 
 def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
-    """Return the rule that nearly allows it: one that has ended before all others."""
     if found.rule and found.reason is Reason.EXPIRED:
         return Near(found.rule, Difference.ENDED)
     return next(iter(explainer.explain(found.target).near), None)

@@ -43,21 +43,15 @@ class Deny:
 
 
 @dataclass(frozen=True, slots=True)
-class Mute:
-    """Nothing more is asked for these agents, for now."""
-
-
-@dataclass(frozen=True, slots=True)
 class Leave:
     """Nothing changes, and the same is not asked again, for now."""
 
 
-Reply = Allow | Deny | Mute | Leave
+Reply = Allow | Deny | Leave
 
 _TYPED: dict[str, Reply] = {
     "y": Allow(USUAL),
     "a": Allow(),
-    "m": Mute(),
     "n": Deny(),
     "s": Leave(),
 }
@@ -71,13 +65,11 @@ def typed(line: str) -> Reply | None:
 
 
 def _note(question: Question, who: str, now: datetime) -> str:
-    """Return the note of the rule: who asked, who answered, and when."""
     agents = ", ".join(question.agents)
     return f"{_ASKED_BY}{agents[:_LONGEST_PART]}; answered by {who[:_LONGEST_PART]} at {rfc3339(now.timestamp())}"
 
 
 def _addition(question: Question, reply: Allow | Deny, note: str, now: datetime) -> Addition:
-    """Return the rule to add. It is for exactly what the question says."""
     if isinstance(reply, Allow):
         return question.allow_until(reply.time).addition(now.timestamp(), note)
     target = question.target

@@ -5,7 +5,6 @@ comes again if the agent does. Agents take turns, so that none has its question 
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from clawker_fw.denials.question import host_of
@@ -49,13 +48,12 @@ class Waiting:
         self._known: dict[str, Candidate] = {}
         """What waits, and what is being asked, by the host."""
         self._open: Candidate | None = None
-        self._muted: set[str] = set()
         self._settled: OrderedDict[str, None] = OrderedDict()
 
     def add(self, counted: Counted, agent: str) -> None:
         """Take in a refusal. `agent` is the agent's name, or its address."""
         host = host_of(counted)
-        if not host or agent in self._muted or host in self._settled:
+        if not host or host in self._settled:
             return
         if candidate := self._known.get(host):
             candidate.add(counted, agent)
@@ -84,13 +82,6 @@ class Waiting:
                 if len(self._settled) > MOST_AGENTS:
                     self._settled.popitem(last=False)
         self._open = None
-
-    def mute(self, agents: Iterable[str]) -> None:
-        """Ask nothing more for some agents."""
-        for agent in agents:
-            self._muted.add(agent)
-            for candidate in self._queues.pop(agent, ()):
-                self._known.pop(candidate.host, None)
 
     @property
     def more(self) -> int:

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from clawker_fw.diagnose import way_out
 from clawker_fw.diagnose.trial import UNCLEAR, attempt
-from clawker_fw.engine.host_network import Tracking
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
@@ -22,6 +20,9 @@ from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Ro
 from clawker_fw.reconcile.errand import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
+from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.labels import INFRA_CERTS_READY
 from clawker_fw.stack.telemetry import certificates, destination, is_live
@@ -29,16 +30,9 @@ from clawker_fw.stack.telemetry import certificates, destination, is_live
 _CLOCKS_APART = 2.0
 """Seconds by which two clocks may differ unnoticed, beside what the request takes."""
 
-_BRIDGED, _TRACKED = "bridged-frames", "tracked-connections"
-
-_ELSEWHERE = "Only known on the engine's machine; in a container, only with `--network host`."
-
-_AGENTS_THAT_FILL, _ROOMY = 2, 262_144
-"""How many agents must not be able to fill the kernel's table of connections together, and its size on a machine
-with 4 GiB of memory (Linux, Documentation/networking/nf_conntrack-sysctl)."""
+_BRIDGED = "bridged-frames"
 
 _LOOKED_UP = 3
-"""How many names of rules are looked up."""
 
 
 class CheckHealth(StrEnum):
@@ -106,10 +100,7 @@ def failed(name: str, error: FirewallError) -> Check:
 def permissions(files: Sequence[Path]) -> Check:
     """Whether only the owner can write the settings: whoever can write them makes the rules."""
     for file in files:
-        try:
-            mode = file.stat().st_mode
-        except OSError as error:
-            return _failure("permissions", f"{file} can't be examined: {error}.", "Make it readable.")
+        mode = file.stat().st_mode
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             return _warning(
                 "permissions",
@@ -172,41 +163,24 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
     return _ok("kernel", "The Docker host's kernel has what the firewall needs.")
 
 
-def tracking(reader: EngineReader, seen: Comparison, tracked: Tracking | None) -> Iterator[Check]:
-    """Yield whether agents can fill the kernel's table of connections, without which nobody's begin.
+def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) -> Check:
+    """Whether one agent can fill the kernel's table of connections, without which nobody's begin.
 
-    `tracked` is how the kernel of the engine's machine tracks them.
+    `bridged` is whether the kernel of this machine tracks what passes between containers.
     """
-    if tracked is None or not reader.facts().shares_network:
-        yield _skipped(_BRIDGED, _ELSEWHERE)
-        yield _skipped(_TRACKED, _ELSEWHERE)
-        return
+    if bridged is None or not reader.facts().shares_network:
+        return _skipped(_BRIDGED, "Only known on the Docker host; in a container, only with `--network host`.")
+    if not bridged:
+        return _ok(_BRIDGED, "The kernel does not track what passes between containers.")
     network = seen.observed.networks.get(Role.AGENTS)
-    if tracked.bridged:
-        yield _warning(
-            _BRIDGED,
-            f"The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
-            f"{tracked.most:,} connections within seconds, and then new ones fail on the whole machine.",
-            "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
-            "`enable_icc=false` needs it there."
-            + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
-        )
-    else:
-        yield _ok(_BRIDGED, "The kernel does not track what passes between containers.")
-    rate = seen.blueprint.settings.limits.connections_per_second
-    if _AGENTS_THAT_FILL * rate * tracked.ended_seconds > tracked.most:
-        most = tracked.most // (2 * _AGENTS_THAT_FILL * max(1, tracked.ended_seconds))
-        yield _warning(
-            _TRACKED,
-            f"{_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections: each may "
-            f"begin {rate} a second, and one that has ended is remembered for {tracked.ended_seconds} s.",
-            f"Run `sysctl -w net.netfilter.nf_conntrack_max={_ROOMY}`, or set `limits.connections_per_second` "
-            f"to at most {max(1, most)}.",
-        )
-    else:
-        yield _ok(
-            _TRACKED, f"No {_AGENTS_THAT_FILL} agents can fill the kernel's table of {tracked.most:,} connections."
-        )
+    return _warning(
+        _BRIDGED,
+        "The kernel tracks what passes between containers (br_netfilter): one agent can fill its table of "
+        "connections within seconds, and then new ones fail on the whole machine.",
+        "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
+        "`enable_icc=false` needs it there."
+        + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
+    )
 
 
 def untracked(bridge: str) -> str:
@@ -218,18 +192,14 @@ def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
     if opened := [each for each in seen.agents if each.openings]:
         ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
-        have = "has" if len(opened) == 1 else "have"
-        advice = "Start it again with the flags of `clawker-fw agent flags`, and without these options."
-        if len(opened) > 1:
-            advice = advice.replace("it", "them", 1)
-        return _failure("agents", f"{', '.join(ways_around)} {have} a way around the firewall.", advice)
+        advice = "Start them again with the flags of `clawker-fw agent flags`, and without these options."
+        return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
     if weak := [each.name for each in seen.agents if each.weaknesses]:
         advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
         return _ok("agents", "No agent is attached.")
-    number = len(seen.agents)
-    return _ok("agents", f"All {number} agents are fenced." if number > 1 else "The agent is fenced.")
+    return _ok("agents", f"Attached agents, all of them fenced: {len(seen.agents):,}.")
 
 
 def arrivals(seen: Comparison) -> Iterator[Check]:
@@ -262,7 +232,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
     """Whether Envoy can resolve names of rules, with the resolvers that its container has."""
-    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in way_out.plain(seen.blueprint.rules)))
+    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in _plain(seen.blueprint.rules)))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."
@@ -300,13 +270,14 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             f"A name without a rule gets an answer ({refused.name}: {refused.outcome}).",
             "`clawker-fw drift` shows what was changed, and `clawker-fw run` repairs it.",
         )
-    chosen = way_out.tried_rule(seen.blueprint.rules)
-    if chosen is None:
+    known = _plain(seen.blueprint.rules)
+    rule = next((each for each in known if _request_for(each) is not None), known[0] if known else None)
+    if rule is None or rule.port is None:
         yield _skipped("way-out", "No rule is for a single name, so there is none to try.")
         return
-    rule, target = chosen
-    place = f"{target.name}:{target.port}"
-    request = way_out.request_for(rule)
+    protocol = Protocol.HTTP if rule.protocol is Protocol.HTTP else Protocol.HTTPS
+    target = Target(rule.destination.name, protocol, rule.port)
+    place, request = f"{target.name}:{target.port}", _request_for(rule)
     tried = attempt(reader, seen.observed, target, *(request or ()))
     last = tried.trial.steps[-1]
     if tried.passed and request is None:
@@ -322,10 +293,38 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
     else:
         yield _failure(
             "way-out",
-            f"An agent does not reach {place}: {last.name}, {way_out.why_not(tried)}.",
+            f"An agent does not reach {place}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
-            + way_out.may_keep_in(seen.observed),
+            + _may_keep_in(seen.observed),
         )
+
+
+def _plain(rules: RuleSet) -> list[Rule]:
+    return [
+        each
+        for each in rules.rules
+        if not each.denies
+        and not each.destination.subtree
+        and each.protocol in {Protocol.HTTPS, Protocol.HTTP}
+        and not each.opaque
+    ]
+
+
+def _request_for(rule: Rule) -> tuple[str, ...] | None:
+    """Return the method and path by which a host is tried: none where TLS is not looked into.
+
+    None means that TLS is looked into, and no request is known that the rule allows.
+    """
+    return rule.paths.allowed_request() if rule.paths else ()
+
+
+def _may_keep_in(observed: Observed) -> str:
+    if not observed.machine.forwards:
+        return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+    return (
+        "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
+        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
+    )
 
 
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:

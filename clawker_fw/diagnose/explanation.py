@@ -27,10 +27,8 @@ __all__ = ["Difference", "Explainer", "Explanation", "Near"]
 
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
-_ALIKE, _LABELS_ALIKE = 0.8, 0.6
-"""How alike two names, and any two of their labels, are (`difflib`) of which one is probably mistyped."""
-_MISTYPED = 2
-"""By how many characters the lengths of such names differ, at most."""
+_LABELS_ALIKE = 0.6
+"""How alike two labels are (`difflib`) of which one is probably mistyped."""
 
 
 class Difference(StrEnum):
@@ -172,7 +170,6 @@ class Explainer:
 
     @cached_property
     def _lasting(self) -> Policy:
-        """What would be if no rule that allows something had ended."""
         allowing = (each for each in self._ended if not each.denies)
         return Policy(RuleSet((*self._current.rules, *allowing)))
 
@@ -255,7 +252,6 @@ def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near
 
 
 def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
-    """Yield all rules that have something to do with a name that no rule allows."""
     yield from _covering(rules, ended, target)
     for rule in rules.rules:
         if rule.denies or rule in ended or rule.covers(target.name):
@@ -269,13 +265,8 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
 
 
 def _is_alike(name: str, destination: Destination) -> bool:
-    """Whether a name, or what a subtree can cover of it, is spelled like a rule's."""
+    """Whether a name, or what a subtree can cover of it, is spelled like a rule's: each label like another."""
     labels, others = name.split("."), destination.name.split(".")
     own = labels[-len(others) :] if destination.subtree else labels
-    ours, theirs = ".".join(own), destination.name
-    if len(own) != len(others) or ours == theirs or abs(len(ours) - len(theirs)) > _MISTYPED:
-        return False
-    pairs = zip(own, others, strict=True)
-    return SequenceMatcher(None, ours, theirs).ratio() >= _ALIKE and all(
-        SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs
-    )
+    pairs = zip(own, others, strict=False)
+    return len(own) == len(others) and all(SequenceMatcher(None, *pair).ratio() >= _LABELS_ALIKE for pair in pairs)

@@ -1,46 +1,48 @@
 """What would allow what was refused: all advice comes from here.
 
 Each command is simulated first. It is printed if it allows what was refused and nothing else. Otherwise the next
-wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to write.
+wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to edit.
 """
 
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
-from clawker_fw.rules import paths
+from clawker_fw.model import OrNull
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
 from clawker_fw.rules.own_page import is_ours
-from clawker_fw.rules.paths import REFUSED_METHODS, Access, PathRule, Paths, Repository
+from clawker_fw.rules.paths import REFUSED_METHODS, Access, Repository
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import ENGINE_PORTS, HOST, HOST_NAME, Protocol, Rule
 from clawker_fw.rules.target import Request
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.edit.words import AllowCommand
 
 AGAIN = "8h"
 """For how long a rule is proposed to last that has ended."""
 
 _MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
-"""What means something in an expression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What would allow a connection, as a sentence, and the command in it, if one is enough.
+    """What would change a refusal."""
 
-    `allow` is the command, also if its change is to be made by hand, and `opens` what else it allows.
-    """
-
-    text: str
-    command: str = ""
-    allow: AllowCommand | None = field(default=None, compare=False)
-    opens: tuple[Opened, ...] = field(default=(), compare=False)
+    text: OrNull
+    """What to do, or why no rule would help; null if that is unknown."""
+    command: OrNull = ""
+    """The command that would allow it, if one is enough."""
+    allow: Annotated[AllowCommand | None, Field(exclude=True)] = field(default=None, compare=False)
+    """The command, also if its change is to be made by hand."""
+    opens: Annotated[tuple[Opened, ...], Field(exclude=True)] = field(default=(), compare=False)
+    """What else it allows."""
 
 
 def remedy_of(explained: Explanation) -> Remedy | None:
@@ -66,13 +68,7 @@ def _of_connection(explained: Explanation) -> Remedy | None:
     found = _best(explained, wanted, _commands(explained, wanted))
     if found is None:
         return Remedy("No command can allow just this: other rules decide. Change them by hand.")
-    if explained.variable or found.by_hand:
-        place = f" in place of `{explained.own}`" if explained.own else ""
-        how = f"`{_entry(found.command)}`{place} in {explained.variable or found.by_hand}"
-    elif found.elsewhere:
-        how = _change(found.command, found.elsewhere)
-    else:
-        how = f"`{_line(explained, found)}`"
+    how = _how(explained, found)
     if explained.reason is Reason.PRIVATE_ADDRESS:
         text = f"If this address is meant, allow it with {how}."
     elif explained.rule and explained.reason is Reason.DENIED:
@@ -99,7 +95,7 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
         return Remedy(f"Change `{deny}`{rule.located}, or remove it.")
     if found is None:
         return Remedy(f"Change the paths of the rule{rule.located}.")
-    how = f"`{_line(explained, found)}`" if _is_runnable(explained, found) else _change(found.command, rule)
+    how = _how(explained, found)
     change = f"change `{deny}`{rule.located}" if deny else ""
     text = f"Make an exception with {how}, or {change}." if deny else f"Allow it with {how}."
     told = _told(explained, text, found)
@@ -109,7 +105,6 @@ def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
 
 
 def _best(explained: Explanation, wanted: Wanted, commands: Iterator[AllowCommand] | tuple[()]) -> Outcome | None:
-    """Return the first command that allows nothing else, or else the first that is enough; None if none is."""
     if explained.simulator is None:
         return None
     outcomes = [explained.simulator.outcome(command, wanted) for command in commands]
@@ -122,12 +117,10 @@ def _width(outcome: Outcome) -> tuple[bool, bool]:
 
 
 def _is_runnable(explained: Explanation, found: Outcome) -> bool:
-    """Whether the command can be run: the rules that it edits are in a file that commands edit."""
     return not (explained.variable or found.elsewhere or found.by_hand)
 
 
 def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
-    """Return a sentence with what else a command opens, and the secret that goes with what it allows."""
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
     made = Remedy(text, _line(explained, found), found.command, found.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
@@ -147,44 +140,13 @@ def _line(explained: Explanation, found: Outcome) -> str:
     return shlex.join(("clawker-fw", *explained.options, *found.command.words))
 
 
-def _entry(command: AllowCommand) -> str:
-    """Return what a command adds as an entry of the rules in YAML. What lasts from now on has no end."""
-    named = parse_name(command.name)
-    path_rules = f"[{_path_entry(command)}]" if command.path else ""
-    fields = {
-        "dst": yaml_text(named.dst),
-        "as": yaml_text(command.as_) if command.as_ else "",
-        "proto": "" if named.proto in {None, Protocol.HTTPS} and named.dst != HOST else named.proto,
-        "port": named.port,
-        "allow_private": "true" if command.private else "",
-        "force": "true" if command.force else "",
-        "until": "" if command.until == AGAIN else command.until,
-        "path_rules": path_rules,
-    }
-    return f"{{{', '.join(f'{name}: {value}' for name, value in fields.items() if value)}}}"
-
-
-def _path_entry(command: AllowCommand, there: Paths | None = None) -> str:
-    """Return the entry for a command's path. Beside other paths it repeats the methods that these allow there."""
-    methods: tuple[str, ...] = (command.method,)
-    if there and not command.path.startswith("~"):
-        *_, entry = paths.also(there, PathRule(command.path, methods))
-        methods = entry.methods
-    named = f", methods: [{', '.join(methods)}]" if methods else ""
-    return f"{{path: {yaml_text(command.path)}{named}}}"
-
-
-def _change(command: AllowCommand, rule: Rule) -> str:
-    """Return how to write by hand what a command would change in a rule."""
-    if rule.preset:
+def _how(explained: Explanation, found: Outcome) -> str:
+    line, rule = f"`{_line(explained, found)}`", found.elsewhere
+    place = explained.variable or found.by_hand
+    if rule and not place and rule.preset:
         return f"a rule of your own, which replaces that of the preset{rule.located}"
-    if command.path:
-        return f"`{_path_entry(command, rule.paths)}` in `path_rules` of the rule{rule.located}"
-    words = [
-        *(["`allow_private: true`"] if command.private else []),
-        *(["a later `until`"] if command.until else []),
-    ]
-    return f"{' and '.join(words) or 'a change'} in the rule{rule.located}"
+    place = place or (f"the rule{rule.located}" if rule else "")
+    return f"an edit by hand in {place}, to the same effect as {line}" if place else line
 
 
 def _wanted(explained: Explanation) -> Wanted:
@@ -247,7 +209,6 @@ def _name_at(rule: Rule) -> str:
 
 
 def _name_of(rule: Rule) -> str:
-    """Return how a command names the destination of a rule for https."""
     return f"{rule.destination}" + ("" if rule.port == Protocol.HTTPS.default_port else f":{rule.port}")
 
 
@@ -262,7 +223,6 @@ def _exactly(path: str) -> str:
 
 
 def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
-    """Return what to write for a request of git, of which no command changes anything."""
     place = rule.located
     if "/info/lfs/" in f"{request.path}/":
         return f"Allow large files of all its repositories with `lfs: true` in the rule{place}."
@@ -272,7 +232,6 @@ def _of_git(rule: Rule, repository: Repository, request: Request) -> str:
 
 
 def _by_hand(explained: Explanation) -> str:
-    """Return what to do where one command is not enough, or "" where it is."""
     rule, found = explained.rule, explained.lookup
     if explained.forbidden:
         return f"No rule may allow it: `{explained.forbidden}` is promised ({explained.forbidden.place})."

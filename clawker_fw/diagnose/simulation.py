@@ -204,7 +204,6 @@ class Simulator:
         return _Change(addition.rule, tuple(one.rule for one in near), changed, elsewhere, by_hand)
 
     def _is_editable(self, one: Written) -> bool:
-        """Whether commands can change a rule: it is in their file, in a form that can be edited."""
         if one.position is None:
             return False
         return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
@@ -231,7 +230,6 @@ class Simulator:
 
 
 def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
-    """Yield what could be decided in another way after a change."""
     ports = {wanted.target.port}
     for rule in (change.rule, *change.before):
         ports |= {end + step for end in (rule.port, rule.last_port) if end for step in (-1, 0, 1)}
@@ -245,7 +243,6 @@ def _probes(change: _Change, wanted: Wanted) -> Iterator[Probe]:
 
 
 def _names(change: _Change, wanted: Wanted) -> set[str]:
-    """Return the names for which a change may decide, one of each kind that the rules tell apart."""
     rule = change.rule
     found = {rule.destination.name}
     if rule.destination.subtree:
@@ -276,7 +273,6 @@ def _requests(rule: Rule, inspecting: Sequence[Paths], wanted: Wanted) -> Iterat
 
 
 def _around(path: str) -> tuple[str, ...]:
-    """Return a path, one below it, one that begins with it, the one above it, and it as a folder."""
     folder = path.rstrip("/")
     return path, f"{folder}/{_ANOTHER}", f"{path}{_ANOTHER}", path.rpartition("/")[0] or "/", f"{folder}/"
 

@@ -65,7 +65,6 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
 
 
 def _counted(reader: EngineReader, observed: Observed) -> int | None:
-    """Return how many refusals Envoy has only counted, or None if it does not say."""
     envoy = observed.siblings.get(Sibling.ENVOY)
     with suppress(*NOT_TOLD):
         return HelperReader(reader, envoy.container.id).suppressed().refusals if envoy else None

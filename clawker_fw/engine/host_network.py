@@ -1,18 +1,17 @@
 """The network of this machine, which is that of a local engine.
 
-A new network should not hide any destination of its routes. Its kernel may receive what agents broadcast, and all
-its containers share one table of tracked connections.
+A new network should not hide any destination of its routes. Its kernel may receive what agents broadcast, and may
+track connections between containers.
 """
 
 import socket
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
 _TABLE = Path("/proc/net/route")
 _SETTINGS = Path("/proc/sys/net/ipv4/conf")
-_BRIDGES, _TRACKING = Path("/proc/sys/net/bridge"), Path("/proc/sys/net/netfilter")
+_BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _UP = 0x1
 
 
@@ -43,38 +42,19 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
     return max(values) > 0
 
 
-@dataclass(frozen=True, slots=True)
-class Tracking:
-    """How the kernel tracks connections that it forwards.
-
-    `bridged` is whether it tracks what passes between containers as well, `most` how many connections its table
-    has room for, and `ended_seconds` for how long it remembers one that has ended.
-    """
-
-    bridged: bool
-    most: int
-    ended_seconds: int
-
-
-def tracking(bridges: Path = _BRIDGES, settings: Path = _TRACKING) -> Tracking | None:
-    """Return how the kernel tracks connections, or None if it does not say.
+def tracks_bridged(setting: Path = _BRIDGED) -> bool | None:
+    """Return whether the kernel tracks connections between containers of one network; None if it does not say.
 
     It hands bridged packets to its packet filter, which tracks them, if br_netfilter is loaded and switched on, by
     an engine for example that keeps containers of a network apart (Linux, Documentation/networking/ip-sysctl,
-    `bridge-nf-call-iptables`; Documentation/networking/nf_conntrack-sysctl).
+    `bridge-nf-call-iptables`).
     """
     try:
-        most = int((settings / "nf_conntrack_max").read_text(encoding="ascii"))
-        ended = int((settings / "nf_conntrack_tcp_timeout_time_wait").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    try:
-        bridged = int((bridges / "bridge-nf-call-iptables").read_text(encoding="ascii"))
+        return int(setting.read_text(encoding="ascii")) > 0
     except FileNotFoundError:  # br_netfilter is not loaded
-        bridged = 0
+        return False
     except (OSError, ValueError):
         return None
-    return Tracking(bridged > 0, most, ended)
 
 
 def _destination(fields: list[str]) -> IPv4Network | None:

@@ -174,7 +174,6 @@ def with_inspection(
 
 
 def _inspection(kept: Mapping[Path, Issuer], running: Authorities, now: float) -> list[CertificateDocument]:
-    """Return the roots that are kept here or in the stack, and the stack's intermediates, the newest first."""
     there = {each.identifier: each for each in roots_in(running.trust)}
     every = {**there, **{each.identifier: each for each in kept.values()}}
     roots = sorted(every.values(), key=lambda each: each.made, reverse=True)
@@ -189,7 +188,6 @@ def _inspection(kept: Mapping[Path, Issuer], running: Authorities, now: float) -
 
 
 def _intermediate(pair: Pair, roots: Sequence[Issuer]) -> list[CertificateDocument]:
-    """Return the row of an intermediate that is under one of these roots, and no other."""
     for root in roots:
         with suppress(ValueError):
             said = replace(certificate(pair.certificate), names=authority.judge(pair, [root]).names)

@@ -57,7 +57,6 @@ class ConfigAnswer(Document):
 
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, found: tuple[Value, ...]) -> "ConfigAnswer":
-        """Return the answer. `named_by` is what chose the settings."""
         return cls(
             path=str(loaded.source) if loaded.source else None,
             source=named_by,

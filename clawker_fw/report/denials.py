@@ -1,8 +1,8 @@
 """The answer of `denials`, with `--follow` its lines, and how people see it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -12,14 +12,12 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
 from clawker_fw.denials.refusal import Counted, Gap, Refusal
+from clawker_fw.diagnose.remedies import Remedy
 from clawker_fw.model import Moment, Sibling
 from clawker_fw.report.documents import Document
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
-from clawker_fw.settings.edit.edits import Addition
-from clawker_fw.settings.edit.splice import pair
 
 _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
@@ -33,16 +31,6 @@ class DecidingRule:
     """The rule in one line."""
     place: str
     """The file and line where it is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class DenialRemedy:
-    """What would change a refusal."""
-
-    text: str | None
-    """What to do, or why no rule would help; null without settings."""
-    command: str | None
-    """The command that would allow it, if one is enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,15 +68,39 @@ def refused(counted: Counted) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenialDocument(RefusalDocument):
+class AdvisedRefusal(RefusalDocument):
+    """What was refused, and what the rules in the settings say about it."""
+
+    tried: str | None
+    """The address that the agent has connected to, where no host was named and the kernel refused."""
+    failed: bool
+    """Whether a rule allows it and it failed elsewhere: this is no denial."""
+    message: str
+    """The reason in words."""
+    allowed: bool
+    """Whether the rules in the settings allow it by now."""
+
+
+def advised(denial: Denial) -> dict[str, Any]:
+    """Return the fields of an `AdvisedRefusal`."""
+    refusal, advice = denial.counted.refusal, denial.advice
+    return {
+        **refused(denial.counted),
+        "tried": refusal.tried or None,
+        "failed": is_failure(refusal),
+        "message": advice.message,
+        "allowed": advice.allowed,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenialDocument(AdvisedRefusal):
     """One refusal, or equal ones."""
 
     agent: str | None
     """The name of the container that had this address at the time, if it is known."""
     address: str
     """The agent's address."""
-    tried: str | None
-    """The address that the agent has connected to, where no host was named and the kernel refused."""
     types: list[str]
     """The types of records that were asked for, over DNS."""
     method: str | None
@@ -97,34 +109,24 @@ class DenialDocument(RefusalDocument):
     """The path of the last request, without its query."""
     upstream: str | None
     """The address to which Envoy was about to connect."""
-    failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
-    message: str
-    """The reason in words, by the rules in the settings."""
-    allowed: bool
-    """Whether the rules in the settings allow it by now."""
     rule: DecidingRule | None
     """The rule that decides, if one does."""
-    remedy: DenialRemedy
+    remedy: Remedy
 
     @classmethod
     def of(cls, denial: Denial) -> "DenialDocument":
         counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
         method, _, path = counted.request.partition(" ")
         return cls(
-            **refused(counted),
+            **advised(denial),
             agent=denial.agent or None,
             address=refusal.agent,
-            tried=refusal.tried or None,
             types=sorted(counted.types),
             method=method or None,
             path=path or None,
             upstream=counted.upstream or None,
-            failed=is_failure(refusal),
-            message=advice.message,
-            allowed=advice.allowed,
             rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
-            remedy=DenialRemedy(advice.remedy.text or None, advice.remedy.command or None),
+            remedy=advice.remedy,
         )
 
 
@@ -166,13 +168,8 @@ class DenialsDocument(Document):
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
         return cls(
-            denials=[DenialDocument.of(each) for each in answer.denials],
-            left_out=answer.left_out,
-            more=answer.more,
-            suppressed=answer.suppressed,
-            unattributed=answer.unattributed,
-            tried=answer.tried,
-            gaps=answer.gaps,
+            **{each.name: getattr(answer, each.name) for each in fields(answer)}
+            | {"denials": [DenialDocument.of(each) for each in answer.denials]}
         )
 
 
@@ -271,15 +268,3 @@ def _gap(gap: Gap) -> str:
     when = f"Between {since} and {until}" if until else f"Since {since}"
     lost = f"refusals of {gap.sibling} may be missing: the engine could not write its whole log (a full disk?)."
     return f"{when}, {lost}"
-
-
-def rules_text(rules: Sequence[Rule]) -> str:
-    """Return the rules that would allow what was refused, as they are written in the settings."""
-    lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
-    lines.append("rules:" if rules else "rules: []")
-    for rule in rules:
-        if rule.place:
-            lines.append(f"  # In place of the rule in {visible(rule.place)}:")
-        first, *others = Addition(rule, rule.note).fields.items()
-        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
-    return "\n".join(lines)

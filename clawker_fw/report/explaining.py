@@ -4,15 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, WithJsonSchema
+from pydantic import Field
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
-from clawker_fw.diagnose.remedies import remedy_of
+from clawker_fw.diagnose.remedies import Remedy, remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
-from clawker_fw.model import Moment
+from clawker_fw.model import Moment, TrialStep
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.documents import Document
 from clawker_fw.report.facts import live_rules
@@ -20,20 +20,6 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.rules import until
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
-
-OF_RULES = (
-    Reason.NO_RULE,
-    Reason.WRONG_PORT,
-    Reason.DENIED,
-    Reason.PATH,
-    Reason.NO_WEBSOCKET,
-    Reason.BAD_REQUEST,
-    Reason.EXPIRED,
-    Reason.BAD_NAME,
-    Reason.PRIVATE_ADDRESS,
-    Reason.NO_ADDRESS,
-)
-"""The reasons that follow from rules and addresses."""
 
 _DIFFERENCES = {
     Difference.ENDED: "has ended",
@@ -43,12 +29,6 @@ _DIFFERENCES = {
     Difference.NAME_ALONE: "for that name alone, not for names below it",
     Difference.OTHER_NAME: "for another name, spelled similarly",
     Difference.BELOW: "for names below this one",
-}
-_STEPS = {
-    "resolve": "resolved",
-    "connect": "connected",
-    "handshake": "TLS",
-    "datagram": "empty datagram",
 }
 _WIDTH = 9
 
@@ -83,35 +63,12 @@ class NearRule:
 
 
 @dataclass(frozen=True, slots=True)
-class ExplainedRemedy:
-    """What would allow a connection."""
-
-    text: str
-    command: str | None
-    """A command that is enough, if there is one."""
-
-
-@dataclass(frozen=True, slots=True)
 class Address:
     """One IPv4 address of a name."""
 
     address: str
     reachable: bool
     """Whether the rule may reach it; without a rule that allows, an ordinary one."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveStep:
-    """One step of an attempt."""
-
-    step: Annotated[
-        str, WithJsonSchema({"enum": ["resolve", "connect", "handshake", "request", "wait", "datagram"]})
-    ]
-    ok: bool
-    seconds: NonNegativeFloat
-    status: int | None
-    """Of the HTTP response."""
-    outcome: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +83,11 @@ class Live:
     """Whether it can't be told who answered, because Envoy only counts some refusals at the moment."""
     contradicts: bool
     """Whether the stack did something else than the settings say."""
-    steps: Annotated[list[LiveStep], Field(min_length=1)]
+    steps: tuple[TrialStep, ...]
 
     @classmethod
     def of(cls, attempted: Attempted, *, contradicts: bool) -> "Live":
-        steps = [
-            LiveStep(each.name, each.ok, round(each.seconds, 6), each.status or None, each.outcome)
-            for each in attempted.trial.steps
-        ]
-        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, steps)
+        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, attempted.trial.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +96,7 @@ class ExplainDocument(Document):
 
     allowed: bool
     """Whether the rules in the settings allow it, and may reach one of its addresses."""
-    reason: Annotated[Reason | None, WithJsonSchema({"enum": [*(each.value for each in OF_RULES), None]})]
+    reason: Reason | None
     """Why it is refused, as in the siblings' records; null if it is allowed."""
     message: str | None
     """The reason in words."""
@@ -163,7 +116,7 @@ class ExplainDocument(Document):
     """The rule that decides; with the reason `expired`, the one that would if it had not ended."""
     near: list[NearRule]
     """The nearest rules that do not decide, at most five."""
-    remedy: ExplainedRemedy | None
+    remedy: Remedy | None
     """What to do to allow it; null if it is allowed or the rules are not the reason."""
     addresses: list[Address] | None
     """The IPv4 addresses of the name as Envoy sees them now; null if it was not asked."""
@@ -179,7 +132,7 @@ class ExplainDocument(Document):
     @classmethod
     def of(cls, answer: ConnectionAnswer) -> "ExplainDocument":
         explained, attempted = answer.explanation, answer.attempted
-        found, remedy = explained.lookup, remedy_of(explained)
+        found = explained.lookup
         return cls(
             allowed=explained.allowed,
             reason=explained.reason,
@@ -193,7 +146,7 @@ class ExplainDocument(Document):
             secret=explained.secret.secret if explained.secret else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
             near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
-            remedy=ExplainedRemedy(remedy.text, remedy.command or None) if remedy else None,
+            remedy=remedy_of(explained),
             addresses=[Address(each.address, explained.kind not in each.closed) for each in found.addresses]
             if found
             else None,
@@ -251,9 +204,9 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
 
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:
     asked, sent = answer.explanation.request, " ".join(answer.sent)
-    steps = {**_STEPS, "request": sent or "HEAD /"}
     for each in attempted.trial.steps:
-        yield "live", f"{each.seconds:6.3f} s  {steps.get(each.name, each.name)}: {each.outcome}"
+        step = (sent or "HEAD /") if each.name == "request" else each.name
+        yield "live", f"{each.seconds:6.3f} s  {step}: {each.outcome}"
     if answer.unsent and asked:
         yield "live", f"{sent or 'Only the connection'} was tried: {asked.method} was not sent."
     elif sent and not asked:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from clawker_fw.model import Desired, Finding, Observed, Role, Rules, Sibling, version_of
+from clawker_fw.model import Desired, Finding, Observed, Rules, Sibling, version_of
 from clawker_fw.reconcile.lock import abandoned
 from clawker_fw.reconcile.plan import old_trust, unused_images
 from clawker_fw.report.filediff import Change, changes, unified
@@ -39,11 +39,6 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
     return version_of(seen.probe.live)
 
 
-def attachable(observed: Observed) -> bool:
-    """Whether agents can be attached: the agent network and both siblings exist."""
-    return Role.AGENTS in observed.networks and all(each in observed.siblings for each in Sibling)
-
-
 def live_rules(observed: Observed) -> Rules | None:
     """Return the rules that the siblings serve, or None when a sibling is silent or serves no known set.
 
@@ -56,35 +51,21 @@ def live_rules(observed: Observed) -> Rules | None:
     return recorded_rules(envoy.files, envoy.probe.live if envoy.probe else {})
 
 
-_LIMITS = {
-    name: f"limits.{name}"
-    for name in ("connections", "connections_per_second", "datagrams_per_second", "queries_per_second")
-}
-_SETTINGS = {
-    Sibling.ENVOY: {
-        **{f"limits.{name}": setting for name, setting in _LIMITS.items()},
-        "limits.all_connections": "resources.envoy.connections",
-    },
-    Sibling.COREDNS: {
-        **{f"limits.{name}": setting for name, setting in _LIMITS.items()},
-        "limits.connections": "limits.resolver_connections",
-        "limits.all_connections": "resources.coredns.connections",
-    },
-}
-"""The settings by what they are called in the file with what a sibling's helper does."""
-
-
 def changed_values(finding: Finding) -> list[Change]:
     """Return the values that differ in a finding's files, those that are settings under the settings' names."""
-    names = _SETTINGS[finding.sibling] if finding.field == resources.SIBLING else {}
     found = changes(*(finding.contents or (b"", b"")))
+    if finding.field != resources.SIBLING:
+        return found
+    names = {"limits.all_connections": f"resources.{finding.sibling}.connections"}
+    if finding.sibling is Sibling.COREDNS:
+        names["limits.connections"] = "limits.resolver_connections"
     return [dataclasses.replace(each, path=names.get(each.path, each.path)) for each in found]
 
 
 def changed_settings(finding: Finding) -> list[Change]:
     """Return the settings whose values differ in a finding's files."""
-    known = _SETTINGS[finding.sibling].values()
-    return [each for each in changed_values(finding) if each.path in known]
+    settings = ("limits.", f"resources.{finding.sibling}.")
+    return [each for each in changed_values(finding) if each.path.startswith(settings)]
 
 
 def unified_diff(finding: Finding) -> Iterable[str]:

@@ -9,12 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 _CONTEXT = 2
-_LARGE = 100_000
-"""Size in bytes above which JSON is only broken into lines: indenting it takes many times as long."""
-
-_BREAK_AFTER = ",{["
-_VERSION = '"version_info":'
-
 _LONGEST_VALUE = 60
 _LONGEST_PATH = 60
 
@@ -64,7 +58,6 @@ def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: A
 
 
 def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
-    """Yield what differs in a list: by the names of its values, by their places, or as added and removed."""
     one, other = _by_name(before), _by_name(after)
     if one is not None and other is not None:
         yield from _changed(path, one, other)
@@ -99,12 +92,8 @@ def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
 
 def _lines(content: bytes) -> list[str]:
     text = content.decode(errors="backslashreplace")
-    if text.startswith("{") and text.count("\n") <= 1:
-        if len(content) > _LARGE:
-            for mark in _BREAK_AFTER:  # many times as fast as `translate`
-                text = text.replace(mark, f"{mark}\n")
-            return [f"{line}\n" for line in text.splitlines() if not line.startswith(_VERSION)]
-        with contextlib.suppress(ValueError):
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
             document = json.loads(text)
             document.pop("version_info", None)
             text = json.dumps(document, indent=1, sort_keys=True)

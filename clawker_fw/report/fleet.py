@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, WithJsonSchema
+from pydantic import Field, NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -19,25 +19,12 @@ from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, text
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
-from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release, build_name
 
 AWAY = frozenset({"engine-unreachable", "engine-silent", "engine-denied", "host-late"})
 """The codes of errors that mean that the host itself was not reached. Others are about what it answered."""
-
-
-Verdict = Annotated[
-    HostVerdict,
-    WithJsonSchema(
-        {
-            "enum": [each.value for each in HostVerdict],
-            "description": "The verdict on the host's stack, as of `drift`; `no-stack` where nothing is up, and "
-            "`unreachable` where nobody could ask. Only `current` is current.",
-        }
-    ),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +72,8 @@ class Row:
     """One host: its verdict, and what led to it. What is unknown is null."""
 
     name: str
-    verdict: Verdict
+    verdict: HostVerdict
+    """As of `drift`; `no-stack` where nothing is up, and `unreachable` where nobody could ask."""
     endpoint: str | None = None
     """The engine's address."""
     source: str | None = None
@@ -173,7 +161,6 @@ def _majority(rows: Sequence[Row]) -> str | None:
 
 
 def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
-    """Return a row, marked if its host serves other rules than most, and with its findings if they are wanted."""
     if usual and row.rules and row.rules.digest != usual:
         row = replace(row, rules=replace(row.rules, others_than_most=True))
     return replace(row, findings=list(map(SiblingFinding.of, row.differences))) if findings else row
@@ -182,18 +169,12 @@ def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
 def _summary(counts: Counter[HostVerdict]) -> str:
     total, current = counts.total(), counts[HostVerdict.CURRENT]
     others = [
-        f"{counts[each]:,} {WORDS[each]}"
-        for each in HostVerdict
-        if counts[each] and each is not HostVerdict.CURRENT
+        f"{counts[each]:,} {each}" for each in HostVerdict if counts[each] and each is not HostVerdict.CURRENT
     ]
     if not others:
         return "The host is current." if total == 1 else f"All {total:,} hosts are current."
     of = "host is" if total == 1 else "hosts are"
     return f"{current:,} of {total:,} {of} current; {', '.join(others)}."
-
-
-WORDS = {each: each.value.replace("-", " ") for each in HostVerdict}
-"""Verdicts for people."""
 
 
 def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float) -> Row:
@@ -281,8 +262,6 @@ def without_answer(
 
 
 _DIGEST_SHOWN = 7
-_MOST_FINDINGS = 12
-_MOST_REASONS = 4
 _MARK = " !"
 
 _STYLES = {
@@ -294,7 +273,10 @@ _BAD = "bold red"
 
 
 def status_report(fleet: FleetStatusDocument) -> RenderableType:
-    """Return how many hosts are current, a table with a row for each, then a line for each that is not current."""
+    """Return how many hosts are current, a table with a row for each, then why the others are not current.
+
+    With `--diff`, the fields follow by which they differ.
+    """
     rows: list[list[Text | str]] = [
         [
             each.name,
@@ -306,56 +288,31 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
         ]
         for each in fleet.hosts
     ]
+    left_out = (
+        f"Left out: the context {each.name} is of the same engine as {each.same_as}." for each in fleet.left_out
+    )
     parts: list[RenderableType] = [
         Text(fleet.summary),
-        *_left_out(fleet),
+        *(Text(visible(each), "dim") for each in left_out),
         Text(""),
         text.Rows(("host", "verdict", "release", "rules", "agents", "proven"), rows),
     ]
-    if legend := list(_legend(fleet)):
-        parts += [Text(each, "dim") for each in legend]
-    if told := [line for each in fleet.hosts if each.verdict is not HostVerdict.CURRENT for line in _why(each)]:
-        parts += [Text(""), *told]
-    return Group(*parts)
-
-
-def diff_report(fleet: FleetStatusDocument) -> RenderableType:
-    """Return how many hosts are current, then for each other one what a run would mean, and its fields."""
-    parts: list[RenderableType] = [Text(fleet.summary), *_left_out(fleet)]
+    if any(_MARK in str(cell) for row in rows for cell in row[2:4]):
+        parts.append(Text("  ! not the installed release, or other rules than most hosts serve", "dim"))
     for each in fleet.hosts:
-        if each.verdict is HostVerdict.CURRENT:
-            continue
-        parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
-        parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
-        if each.differences and each.verdict is not HostVerdict.NO_STACK:
-            parts += _fields(each)
+        if each.verdict is not HostVerdict.CURRENT:
+            parts += [Text(""), Text.assemble((visible(each.name), "bold"), "  ", _verdict(each))]
+            parts += [Text(visible(f"  {line}")) for line in _reasons(each)]
+            if each.findings and each.verdict is not HostVerdict.NO_STACK:
+                parts.append(text.fields_report(Diff(each.differences, each.siblings), each.differences))
     return Group(*parts)
 
 
-def _fields(row: Row) -> Iterator[RenderableType]:
-    shown = row.differences[:_MOST_FINDINGS]
-    yield text.fields_report(Diff(row.differences, row.siblings), shown)
-    if more := len(row.differences) - len(shown):
-        differ = "differs" if more == 1 else "differ"
-        yield Text(f"{counted(more, 'more field')} {differ}; `drift` on that host shows all.", "dim")
-
-
-def _why(row: Row) -> Iterator[Text]:
-    """Yield why a host is not current, in short: the first line after its name, and the cause of an error."""
-    reasons = list(_reasons(row, hints=False))
-    if reasons:
-        yield Text.assemble((visible(row.name), "bold"), visible(f": {reasons[0]}"))
-        yield from (Text(visible(f"  {line.strip()}")) for line in reasons[1:_MOST_REASONS])
-
-
-def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
-    """Yield why a host is not current, and what the manager of its swarm knows of it."""
+def _reasons(row: Row) -> Iterator[str]:
     if row.error:
         yield row.error.message
-        context = [line for each in row.error.context for line in each.splitlines()]
-        yield from (f"  {line}" for line in (context if hints else context[:1]))
-        if row.error.hint and hints:
-            yield f"  {row.error.hint}"
+        context = (line for each in (*row.error.context, row.error.hint) for line in each.splitlines())
+        yield from (f"  {line}" for line in context)
     if row.busy:
         yield row.busy
     yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
@@ -374,7 +331,7 @@ def _node(node: NodeState) -> Iterator[str]:
 
 
 def _verdict(row: Row) -> Text:
-    return Text(WORDS[row.verdict], _STYLES.get(row.verdict, _BAD))
+    return Text(row.verdict.value, _STYLES.get(row.verdict, _BAD))
 
 
 def _shown_release(row: Row) -> str:
@@ -401,15 +358,3 @@ def _proven(row: Row) -> str:
     if row.proven is None:
         return "-"
     return "now" if row.proven.by == "comparison" else "by its watcher"
-
-
-def _legend(fleet: FleetStatusDocument) -> Iterator[str]:
-    if any(each.release and not each.release.installed for each in fleet.hosts):
-        yield "  ! after a release: not the installed one"
-    if any(each.rules and each.rules.others_than_most for each in fleet.hosts):
-        yield "  ! after rules: other ones than most hosts serve"
-
-
-def _left_out(fleet: FleetStatusDocument) -> Iterator[Text]:
-    for each in fleet.left_out:
-        yield Text(visible(f"Left out: the context {each.name} is of the same engine as {each.same_as}."), "dim")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.fleet.hosts import Trouble
-from clawker_fw.report.denials import RefusalDocument, is_failure, refused, to_do, within
+from clawker_fw.report.denials import AdvisedRefusal, advised, to_do, within
 from clawker_fw.report.documents import Document
 from clawker_fw.report.fleet import Row
 from clawker_fw.report.spans import counted
@@ -35,16 +35,9 @@ class RefusingHost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FleetDenial(RefusalDocument):
+class FleetDenial(AdvisedRefusal):
     """One thing that agents were refused, on one host or several: how often on all together, and when last."""
 
-    tried: str | None
-    """The address that the agent has connected to, where no host was named."""
-    failed: bool
-    """Whether a rule allows it and it failed elsewhere: this is no denial."""
-    message: str
-    allowed: bool
-    """Whether the rules in the settings allow it by now."""
     remedy: str | None
     command: str | None
     """The command that would allow it, if one is enough."""
@@ -54,16 +47,12 @@ class FleetDenial(RefusalDocument):
     def of(cls, by_host: dict[str, list[Denial]]) -> "FleetDenial":
         hosts = tuple(_on_host(name, denials) for name, denials in by_host.items())
         latest = list(by_host.values())[-1][-1]
-        refusal, advice = latest.counted.refusal, latest.advice
+        remedy = latest.advice.remedy
         last = max((each.last for each in hosts), key=datetime.fromisoformat)
         return cls(
-            **{**refused(latest.counted), "last": last, "times": sum(each.times for each in hosts)},
-            tried=refusal.tried or None,
-            failed=is_failure(refusal),
-            message=advice.message,
-            allowed=advice.allowed,
-            remedy=advice.remedy.text or None,
-            command=advice.remedy.command or None,
+            **{**advised(latest), "last": last, "times": sum(each.times for each in hosts)},
+            remedy=remedy.text or None,
+            command=remedy.command or None,
             hosts=hosts,
         )
 
@@ -103,15 +92,8 @@ class FleetDenialsDocument(Document):
         for row, answer in hosts:
             for each in answer.denials if answer else ():
                 refusal = each.counted.refusal
-                key = (
-                    refusal.sibling,
-                    refusal.protocol,
-                    refusal.name,
-                    refusal.tried,
-                    refusal.port,
-                    refusal.reason,
-                )
-                same[key].setdefault(row.name, []).append(each)
+                what = (refusal.protocol, refusal.name, refusal.tried, refusal.port, refusal.reason)
+                same[refusal.sibling, *what].setdefault(row.name, []).append(each)
             if answer:
                 uncounted += answer.more + answer.unattributed + sum(each.times for each in answer.suppressed)
         found = sorted(map(FleetDenial.of, same.values()), key=lambda each: datetime.fromisoformat(each.last))

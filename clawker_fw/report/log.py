@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.report.commands import in_text
-from clawker_fw.report.terminal import fitted, visible
+from clawker_fw.report.terminal import visible
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
@@ -39,7 +39,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         words = in_text(getattr(record, "words", ""), self._options)
         if self._as is LogFormat.TEXT:
-            return fitted(visible(words), sys.stderr) if words else self._for_people(record)
+            return visible(words) if words else self._for_people(record)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -58,7 +58,6 @@ class _Formatter(logging.Formatter):
         return fields
 
     def _for_people(self, record: logging.LogRecord) -> str:
-        """Return the local time, and an event's line for people, or its sentence, or its fields in words."""
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
         line = getattr(record, "line", "")
         if not line:
@@ -70,7 +69,7 @@ class _Formatter(logging.Formatter):
             else:
                 words = ", ".join(f"{key} {value}" for key, value in fields.items())
                 line = f"{level}{event}{f': {words}' if words else ''}"
-        line = fitted(f"{time_}  {visible(line)}", sys.stderr)
+        line = f"{time_}  {visible(line)}"
         return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
 
 

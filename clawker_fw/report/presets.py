@@ -56,16 +56,7 @@ class ListedPreset:
 
     @classmethod
     def of(cls, preset: Preset) -> "ListedPreset":
-        return cls(
-            preset.name,
-            preset.version,
-            preset.purpose,
-            preset.proof,
-            preset.proven_by,
-            preset.pages,
-            preset.left_out,
-            [PresetRule.of(each) for each in preset.rules],
-        )
+        return cls(**preset.model_dump(exclude={"entries"}), rules=[PresetRule.of(each) for each in preset.rules])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

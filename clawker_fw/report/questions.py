@@ -4,8 +4,7 @@ A question says first, and in full, which host is meant, and last how much more 
 else is printed.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -20,28 +19,28 @@ from clawker_fw.rules.rule import Protocol
 _WIDTH = 8
 _MOST_NAMED = 3
 _ANYTHING = "every agent may send anything to this host, and get anything from it"
+_ANSWERS = (
+    ("y", "allow it for 30 minutes; or type a time, such as 2h"),
+    ("a", "allow it always"),
+    ("n", "deny it, and never ask again"),
+    ("s", "leave it, and don't ask again for now"),
+)
 _HOW = {Protocol.HTTPS: "over TLS on this port", Protocol.HTTP: "on this port and without encryption"}
 
 
 def show(question: Question, more: int) -> None:
-    """Print a question, and how many hosts wait behind it."""
+    """Print a question, how many hosts wait behind it, and a prompt."""
     console = text.console()
     console.print()
     console.print(question_report(question))
     if more:
         console.print(Text(f"and {more:,} more", style="dim"))
-    _prompt()
+    console.print("> ", end="")
 
 
 def show_misunderstood() -> None:
     """Say that what was typed is no answer."""
-    text.console().print("This is none of the answers.")
-    _prompt()
-
-
-def _prompt() -> None:
-    sys.stdout.write("> ")
-    sys.stdout.flush()
+    text.console().print("This is none of the answers.\n> ", end="")
 
 
 def question_report(question: Question) -> RenderableType:
@@ -55,28 +54,18 @@ def question_report(question: Question) -> RenderableType:
 
 
 def _facts(question: Question) -> Iterator[tuple[str, str]]:
-    if found := question.international:
-        scripts = " and ".join(found.scripts) or "other"
-        yield "looks", f"{found.letters}, with {scripts} letters"
-    yield "asked by", _asked_by(question)
+    agents, more = ", ".join(question.agents[:_MOST_NAMED]), len(question.agents) - _MOST_NAMED
+    others = f" and {more:,} more" if more > 0 else ""
+    times = f", {question.times:,} times" if question.times > 1 else ""
+    unsaid = "; a DNS query names no port, so https on its usual port is assumed" if question.guessed else ""
+    yield "asked by", f"{agents}{others}{times}{unsaid}"
     yield "why", f"{question.message} ({question.reason})"
     if question.near:
         yield "near", near_text(question.near)
     yield "allowing", meaning(question)
     yield "same as", question.allow_command(USUAL)
-    for place, (key, words) in enumerate(_answers(question)):
+    for place, (key, words) in enumerate(_ANSWERS):
         yield "" if place else "answers", f"{key:5}  {words}"
-
-
-def _asked_by(question: Question) -> str:
-    times = f", {question.times:,} times" if question.times > 1 else ""
-    unsaid = "; a DNS query names no port, so https on its usual port is assumed" if question.guessed else ""
-    return f"{_named(question.agents)}{times}{unsaid}"
-
-
-def _named(agents: Sequence[str]) -> str:
-    more = f" and {len(agents) - _MOST_NAMED:,} more" if len(agents) > _MOST_NAMED else ""
-    return ", ".join(agents[:_MOST_NAMED]) + more
 
 
 def meaning(question: Question) -> str:
@@ -84,11 +73,3 @@ def meaning(question: Question) -> str:
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
     return f"{_ANYTHING}, {_HOW.get(question.target.protocol, 'on this port')}"
-
-
-def _answers(question: Question) -> Iterator[tuple[str, str]]:
-    yield "y", "allow it for 30 minutes; or type a time, such as 2h"
-    yield "a", "allow it always"
-    yield "m", f"ask nothing more for {_named(question.agents)}, for now"
-    yield "n", "deny it, and never ask again"
-    yield "s", "leave it, and don't ask again for now"

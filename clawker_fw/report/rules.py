@@ -23,21 +23,6 @@ def counts(loaded: Loaded) -> dict[str, int]:
     return {**{str(path): found[str(path)] for path in loaded.paths}, **found}
 
 
-def verdict(loaded: Loaded, now: float) -> str:
-    """Return how many rules allow, deny and have ended, and how many will end."""
-    known = loaded.rules.rules
-    ended = sum(rule.until is not None and rule.until <= now for rule in known)
-    will_end = sum(rule.until is not None for rule in known) - ended
-    denies = sum(rule.denies for rule in loaded.rules.at(now).rules)
-    parts = [
-        f"{len(known) - ended - denies:,} allow",
-        f"{denies:,} {'denies' if denies == 1 else 'deny'}" if denies else "",
-        f"{ended:,} {'has' if ended == 1 else 'have'} ended" if ended else "",
-    ]
-    later = f"; {will_end:,} will end" if will_end else ""
-    return f"{counted(len(known), 'rule')}: {', '.join(filter(None, parts))}{later}"
-
-
 def rows(loaded: Loaded, now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the headings and the rows of the table of rules."""
     headings = ("rule", "private", "until", "note", "written in")

@@ -1,11 +1,11 @@
-"""The answers of `status` and `status --all`, and how people see them: it fits 80 columns unless a name does not.
+"""The answers of `status` and `status --all`, and how people see them.
 
 Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
 live, who the agents are.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated
@@ -19,7 +19,7 @@ from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Moment, Observed, ObservedSibling, Role, Sibling, Verdict
+from clawker_fw.model import EngineFacts, Moment, Observed, Records, Role, Sibling, Verdict
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint
@@ -39,31 +39,11 @@ from clawker_fw.report.documents.parts import (
 )
 from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining
-from clawker_fw.report.summary import PREFIX
 from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
-from clawker_fw.stack import labels, policy, versions
-from clawker_fw.stack.capacity import running, written
+from clawker_fw.stack import policy, versions
+from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.topology import network_names
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a container may use."""
-
-    processors: NonNegativeInt
-    memory: NonNegativeInt
-    """Bytes."""
-    connections: NonNegativeInt
-    """Of all agents together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Telemetry:
-    """What became of the records of a sibling."""
-
-    sent: NonNegativeInt
-    lost: NonNegativeInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +77,15 @@ class SiblingStatus:
     build: str | None
     """The version string that the program reports."""
     version: str | None
-    """The version that the program reports, else that of its image; null if both are unknown."""
+    """The version that the program reports; null if that is unknown."""
     address: str | None
     """On the agent network."""
     since: Moment | None
     live_version: str | None
     """The version of the rules that the process serves; null when there is no single one."""
-    resources: Resources | None
+    resources: Capacity | None
     """What the running container may use of the engine's machine; null if it is missing or does not say."""
-    telemetry: Telemetry | None
+    telemetry: Records | None
     """Records since the sibling started: those that the collector has taken, and those that were lost; null if the
     sibling does not run."""
     limited: list[Limited]
@@ -116,7 +96,6 @@ class SiblingStatus:
         """Return the state of one sibling. `network` is the name of the agent network."""
         seen = observed.siblings.get(sibling)
         container, probe = (seen.container, seen.probe) if seen else (None, None)
-        has = running(seen) if seen else None
         names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
         return cls(
             name=sibling,
@@ -126,27 +105,17 @@ class SiblingStatus:
             health=(container.health or None) if container else None,
             image=container.image if container else None,
             build=(probe.build or None) if probe else None,
-            version=_version(seen) if seen else None,
+            version=versions.of_build(probe.build) if probe else None,
             address=(container.connected.get(network) or None) if container else None,
             since=(container.started or None) if container else None,
             live_version=live_version(observed, sibling),
-            resources=Resources(has.processors, has.memory, has.connections) if has else None,
-            telemetry=Telemetry(probe.records.sent, probe.records.lost) if probe else None,
+            resources=running(seen) if seen else None,
+            telemetry=probe.records if probe else None,
             limited=[
                 Limited(names.get(each.source), each.source, each.connections, each.queries, each.datagrams)
                 for each in (probe.refused if probe else ())
             ],
         )
-
-
-def _version(seen: ObservedSibling) -> str | None:
-    """Return the version that a sibling's program reports, else that of its image; None if both are unknown."""
-    reported = versions.of_build(seen.probe.build) if seen.probe else None
-    applied = labels.read_applied(seen.container.labels)
-    if reported or applied is None or (seen.sibling is Sibling.COREDNS and applied.image_ids):
-        return reported  # the tag of a CoreDNS image that we built is our own version
-    made = not applied.image_ids or seen.container.image in applied.image_ids
-    return versions.of_reference(applied.image) if made else None
 
 
 MOST_REFUSALS = 5
@@ -248,14 +217,8 @@ class StatusDocument(Document):
     """What earlier runs and releases have left behind; `run` removes it."""
     unread: Unread | None
     """Why the settings can't be read, if so; else null."""
-    said: Annotated[Sequence[str], Field(exclude=True)]
-    """The lines of `summary` for people, for whom changed rules have a line of their own in every status."""
     notices: Annotated[Sequence[Advice], Field(exclude=True)]
     """The warnings that the settings do not acknowledge."""
-    labels: Annotated[Mapping[Sibling, tuple[Mapping[str, str], Mapping[str, str]]], Field(exclude=True)]
-    """The labels that each sibling has, and those that it should have."""
-    attached: Annotated[int, Field(exclude=True)]
-    """How many agents there are on the agent network."""
     absent: Annotated[bool, Field(exclude=True)]
     """Whether no part of the stack exists."""
     sources: Annotated[Sequence[str], Field(exclude=True)]
@@ -288,12 +251,11 @@ class StatusDocument(Document):
             verdict, verdicts = judge.verdict(Verdict.UNKNOWN, agents), dict.fromkeys(Sibling, Verdict.UNKNOWN)
             network, dns = network_names(project)[Role.AGENTS], resolver
         said = summary_of(compared) if compared and compared.diff.findings else None
-        shown = said is not None and not said.absent and not summary.is_about_rules(said)
         warnings = (*(compared.advice if compared else ()), *further)
         known = blueprint.settings.acknowledged if blueprint else ()
         live = facts.live_rules(observed)
         attached = sorted(observed.attached.get(Role.AGENTS, ()))
-        attachable = facts.attachable(observed) and dns == resolver
+        there = Role.AGENTS in observed.networks and len(observed.siblings) == len(Sibling)
         often: Counter[str] = Counter()
         for each, name in refusals:
             often[name] += each.times
@@ -306,7 +268,7 @@ class StatusDocument(Document):
             project=project,
             engine=StatusEngine(engine.endpoint, engine.named_by, engine.version, engine.architecture),
             settings=SettingsUsed.of(blueprint, observed),
-            agent=AttachmentDocument(network, dns, attached) if attachable else None,
+            agent=AttachmentDocument(network, dns, attached) if there and dns == resolver else None,
             agents=[RefusedAgent.of(each, often[each.name]) for each in agents],
             refusals=[LastRefusal.of(*each) for each in refusals[-MOST_REFUSALS:]],
             siblings=[SiblingStatus.of(each, observed, network, verdicts[each]) for each in Sibling],
@@ -317,13 +279,7 @@ class StatusDocument(Document):
             other_rules=live != desired.rules if live and desired else None,
             leftovers=facts.leftovers(observed, desired),
             unread=Unread(unread.code, unread.message) if unread else None,
-            said=summary.lines(said, rules=False) if shown else (),
             notices=[each for each in warnings if each.code not in known],
-            labels={
-                each: (there.container.labels, desired.siblings[each].labels if desired else {})
-                for each, there in observed.siblings.items()
-            },
-            attached=len(attached),
             absent=observed.absent,
             sources=_sources(observed, blueprint),
         )
@@ -353,21 +309,14 @@ def _sources(observed: Observed, blueprint: Blueprint | None) -> tuple[str, ...]
 
 
 _MOST_LISTED = 20
-"""How many rules or agents a person reads."""
 
 _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
 
 
-def status_report(
-    status: StatusDocument,
-    now: float,
-    options: Sequence[str] = (),
-    *,
-    verbose: bool = False,
-) -> RenderableType:
+def status_report(status: StatusDocument, now: float, options: Sequence[str] = ()) -> RenderableType:
     """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
 
-    Commands need `options` for the same stack. With `verbose`, the drift labels follow the siblings.
+    Commands need `options` for the same stack.
     """
     engine = visible(f"{status.project} on engine {status.engine.version}")
     left = [
@@ -377,23 +326,20 @@ def status_report(
     ]
     sources = [Text(visible(line)) for line in status.sources]
     notices = [text.busy_line(status.busy)] if status.busy else []
-    notices += [text.warning_line(each, in_text(each.message, options)) for each in status.notices]
+    notices += [text.warning_line(each, options) for each in status.notices]
     if status.absent:
         start = in_text("Start it with `clawker-fw run`.", options)
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
     live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
-    attached = counted(status.attached, "agent")
+    attached = counted(len(status.agents), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
         *_todo(status, options),
         *notices,
-        *(Text(line) for line in status.said),
-        *_rules(status, options),
+        *(Text(line) for line in status.summary),
+        *_rules(status),
         Text(""),
         _siblings(status, now),
-        *(_labels(status) if verbose else ()),
-        *_records(status),
-        *_limited(status),
     ]
     if status.agents:
         parts += [Text(""), *_agents(status.agents, now)]
@@ -402,7 +348,7 @@ def status_report(
     parts += [Text(""), *left]
     if status.agent and not status.unread:  # its flags need the settings
         command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
-        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold"), no_wrap=True))
+        parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts, *sources)
 
 
@@ -413,14 +359,9 @@ def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
         yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
 
 
-def _rules(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
-    """Yield the live rules by protocol, whether the settings have others, and those that end."""
+def _rules(status: StatusDocument) -> Iterator[Text]:
     if protocols := status.live_protocols:
         yield Text(visible("Rules: " + ", ".join(f"{number:,} {name}" for name, number in protocols.items())))
-    if status.other_rules and status.rules is not None:
-        other = counted(status.rules, "rule")
-        apply = in_text("Apply them with `clawker-fw reload`.", options)
-        yield Text(f"The settings have different rules ({other}). {apply}")
     for each in status.ending[:_MOST_LISTED]:
         yield Text(visible(f"{remaining(each.seconds)} left of {each.rule}"))
 
@@ -442,16 +383,6 @@ def _siblings(status: StatusDocument, now: float) -> RenderableType:
         Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
     ]
     return Group(table, *details)
-
-
-def _labels(status: StatusDocument) -> Iterator[Text]:
-    """Yield the drift labels of each sibling, with the value that it should have where that is another one."""
-    for each, (there, wanted) in status.labels.items():
-        for name in labels.DRIFT_LABELS:
-            running = there.get(name, "nothing")
-            desired = wanted.get(name, running)
-            value = running if running == desired else f"{running} → {desired}"
-            yield Text(visible(f"  {each}: {name.removeprefix(PREFIX)}: {value}"), "dim")
 
 
 def _details(sibling: SiblingStatus) -> str:
@@ -481,7 +412,6 @@ def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[Render
 
 
 def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:
-    """Yield the agents, those that are least confined first, and why."""
     worst = sorted(agents, key=lambda each: -list(Confinement).index(each.state))
     rows: list[list[Text | str]] = [
         [
@@ -502,28 +432,6 @@ def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableTy
             yield Text(visible(f"  {each.name}: published at {', '.join(each.published)}"))
     if len(agents) > _MOST_LISTED:
         yield Text(f"  and {len(agents) - _MOST_LISTED:,} more")
-
-
-def _records(status: StatusDocument) -> list[RenderableType]:
-    return [
-        Text(f"{each.name} has sent {records.sent:,} records to the collector; {records.lost:,} were lost.")
-        for each in status.siblings
-        if (records := each.telemetry) and (records.sent or records.lost)
-    ]
-
-
-def _limited(status: StatusDocument) -> list[RenderableType]:
-    return [
-        Text(
-            visible(
-                f"{sibling.name} has refused {counted(each.connections, 'connection')}, "
-                f"{counted(each.queries, 'query', 'queries')} and {counted(each.datagrams, 'datagram')} "
-                f"beyond the limits of {each.agent or each.address}."
-            )
-        )
-        for sibling in status.siblings
-        for each in sibling.limited
-    ]
 
 
 def _age(started: str, now: float) -> str:

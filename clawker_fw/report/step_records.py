@@ -9,6 +9,8 @@ from clawker_fw.reconcile.summary import Summary
 from clawker_fw.report import summary
 from clawker_fw.report.log import LOG
 
+_OF_FINDINGS = ("sibling", "layer", "field", "running", "desired", "cause", "action")
+
 
 class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
@@ -23,16 +25,7 @@ class StepRecords:
             rules = {"added": list(changes.added), "removed": list(changes.removed)}
             LOG.info("rules", extra={"fields": rules})
         for each in found.findings:
-            fields = {
-                "sibling": each.sibling.value,
-                "layer": each.layer.value,
-                "field": each.field,
-                "running": each.running,
-                "desired": each.desired,
-                "cause": each.cause.value,
-                "action": each.action.value,
-            }
-            LOG.info("finding", extra={"fields": fields})
+            LOG.info("finding", extra={"fields": {name: getattr(each, name) for name in _OF_FINDINGS}})
 
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a step."""

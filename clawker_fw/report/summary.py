@@ -1,6 +1,6 @@
 """What a plan means, in words: a line that says what happens and what agents notice, then a line for each reason.
 
-Each line fits 80 columns unless a name does not. Without `rich`: answers for programs have these lines as well.
+Without `rich`: answers for programs have these lines as well.
 """
 
 import shlex
@@ -11,7 +11,6 @@ from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, V
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER, STAGED
-from clawker_fw.reconcile.secrets_given import ANOTHER, PLACES, UNLOADED
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted
@@ -28,16 +27,14 @@ PREFIX = "dev.clawker.firewall."
 _MOST_RULES = 20
 _MOST_NAMES = 4
 _LONGEST_VALUE = 30
-_WIDTH = 80
-_RULES_ONLY = "The rules will change"
 
 _PROGRAMS = {Sibling.ENVOY: "Envoy", Sibling.COREDNS: "CoreDNS"}
 
 _STATES = {"exited": "stopped", "created": "not started"}
 
 
-def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
-    """Return the lines. The first says what happens; without `rules`, rules are only counted. None for no plan."""
+def lines(said: Summary | None) -> list[str]:
+    """Return the lines, the first of which says what happens. None for no plan."""
     if said is None:
         return []
     if said.refused:
@@ -45,21 +42,15 @@ def lines(said: Summary | None, *, rules: bool = True) -> list[str]:
     if said.absent:
         return [visible(f"{said.project} is not up yet: it will be created, with {counted(said.count, 'rule')}.")]
     why = list(_reasons(said))
-    details = [*why, *_rules(said.changes, named=rules)]
-    effects = _RULES_ONLY if is_about_rules(said) else _effects(said)
+    details = [*why, *_rules(said.changes)]
+    only_rules = said.changes and not why and set(said.effects) == {Effect.UPDATED}
+    effects = "The rules will change" if only_rules else _effects(said)
     if not effects and said.reasons[Cause.MACHINE]:
         return ["Nothing will be replaced, because that would not mend it:", *map(visible, details)]
     if not effects:
         return []
-    end, notices = ":" if details else ".", ", ".join(_interruption(said))
-    head = f"{effects}, {notices}{end}"
-    apart = [head] if len(head) <= _WIDTH else [f"{effects}:", f"  {notices}"]
-    return [*apart, *map(visible, details)]
-
-
-def is_about_rules(said: Summary) -> bool:
-    """Whether rules change, and nothing else."""
-    return bool(said.changes) and set(said.effects) == {Effect.UPDATED} and not any(_reasons(said))
+    head = f"{effects}, {', '.join(_interruption(said))}{':' if details else '.'}"
+    return [head, *map(visible, details)]
 
 
 def refusal_lines(error: FirewallError) -> list[str]:
@@ -69,7 +60,6 @@ def refusal_lines(error: FirewallError) -> list[str]:
 
 
 def _effects(said: Summary) -> str:
-    """Return what becomes of the siblings, or "" if there is nothing to do."""
     done = [(_joined(_PROGRAMS[each] for each in those), effect) for effect, those in said.effects.items()]
     if not done and said.relays:
         return "Published ports will change"
@@ -104,15 +94,10 @@ def _interruption(said: Summary) -> Iterator[str]:
         yield "no request is cut"
 
 
-def _rules(changes: RuleChanges | None, *, named: bool) -> Iterator[str]:
-    if not changes:
-        return
-    if named:
+def _rules(changes: RuleChanges | None) -> Iterator[str]:
+    if changes:
         yield from (f"{ADDED}{rule}" for rule in _first(changes.added, _MOST_RULES))
         yield from (f"{REMOVED}{rule}" for rule in _first(changes.removed, _MOST_RULES))
-        return
-    pairs = (("added", changes.added), ("removed", changes.removed))
-    yield f"  rules: {', '.join(f'{len(rules):,} {word}' for word, rules in pairs if rules)}"
 
 
 def _reasons(said: Summary) -> Iterator[str]:
@@ -127,7 +112,6 @@ def _reasons(said: Summary) -> Iterator[str]:
 
 
 def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield the settings that have changed, or the files that show it where no value does."""
     yield from _secrets(findings)
     values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
     boot = [change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)]
@@ -140,24 +124,14 @@ def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which secrets for requests are not there, have changed, or are needed no more."""
     told = [each for each in findings if each.layer is Layer.LIVE and each.field.startswith(f"{SECRETS}.")]
-    for words, those in (
-        ("secrets that Envoy has not got", [each for each in told if each.running is None]),
-        ("secrets that have changed", [each for each in told if each.running == ANOTHER]),
-        (
-            "secrets that Envoy has and does not use",
-            [each for each in told if each.running == UNLOADED and each.desired],
-        ),
-        (
-            "secrets that are not kept where they should be",
-            [each for each in told if each.running in PLACES.values()],
-        ),
-        ("secrets that no rule needs any more", [each for each in told if each.desired is None]),
-    ):
-        names = dict.fromkeys(each.field.partition(".")[2].partition("#")[0] for each in those)
-        if names:
-            yield f"{words}: {_joined(_first(list(names), _MOST_NAMES))}"
+    named = dict.fromkeys(
+        f"{each.field.partition('.')[2].partition('#')[0]} "
+        f"({'not needed' if each.desired is None else each.running or 'missing'})"
+        for each in told
+    )
+    if named:
+        yield f"secrets in Envoy: {_joined(_first(list(named), _MOST_NAMES))}"
 
 
 _TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
@@ -174,7 +148,6 @@ def _follows(finding: Finding) -> bool:
 
 
 def _change(finding: Finding) -> str:
-    """Return a value that changes: `otel_infra_port 4319 → 4320`."""
     if finding.layer is Layer.IMAGE:
         return _version_change(finding) or f"the image of {_PROGRAMS[finding.sibling]}"
     name = finding.field.removeprefix(PREFIX)
@@ -198,7 +171,6 @@ def _machine(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which release replaces which, and what an unfinished run has left."""
     programs = [
         _version_change(each) or f"another build of {_PROGRAMS[each.sibling]}'s image"
         for each in findings
@@ -227,14 +199,12 @@ def _release(running: Build, desired: Build) -> str:
 
 
 def _version_change(finding: Finding) -> str:
-    """Return the change of version that another image brings, or "" where there is none or it is unknown."""
     running, desired = finding.versions or (None, None)
     known = running is not None and desired is not None and running != desired
     return f"{_PROGRAMS[finding.sibling]} {running} → {desired}" if known else ""
 
 
 def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield which relays come and go, because agents do."""
     for words, action in (("to be published by", Action.PUBLISH), ("no more agent for", Action.UNPUBLISH)):
         names = dict.fromkeys(
             each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
@@ -250,7 +220,6 @@ def _tampering(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _trouble(finding: Finding) -> str:
-    """Return what is wrong, or "" for a value that somebody has changed."""
     who = _PROGRAMS[finding.sibling]
     if finding.layer is Layer.STATE:
         return _trouble_of_state(finding, who)
@@ -283,7 +252,6 @@ def _trouble_of_state(finding: Finding, who: str) -> str:
 
 
 def _fields(findings: Sequence[Finding]) -> str:
-    """Return the fields of findings: `Envoy's memory and pids, CoreDNS's boot/Corefile`."""
     named = []
     for sibling, who in _PROGRAMS.items():
         fields = [each.field.removeprefix(PREFIX) for each in findings if each.sibling is sibling]
@@ -302,12 +270,10 @@ _BY_CAUSE = {
 
 
 def _first(names: Sequence[str], most: int) -> list[str]:
-    """Return as many names as a person reads, and how many there are besides."""
     more = len(names) - most
     return [*names[:most], f"{more:,} more"] if more > 0 else list(names)
 
 
 def _joined(names: Iterable[str]) -> str:
-    """Return names as a person lists them: `a, b and c`."""
     *others, last = names
     return f"{', '.join(others)} and {last}" if others else last

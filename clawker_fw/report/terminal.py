@@ -6,9 +6,7 @@ type into the terminal, so `visible` escapes such characters. This module does n
 
 import io
 import os
-import re
 import sys
-import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -29,46 +27,9 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
-_UNBROKEN = "\ue000"
-"""Stands for the spaces of a command while lines are broken. It is not printable, so no safe text has it."""
-
-
-def unbroken(words: str) -> str:
-    """Return a text whose commands, in backquotes, have no spaces at which a line could be broken."""
-    return re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", _UNBROKEN), words)
-
-
-def folded(words: str, width: int, indent: int) -> list[str]:
-    """Return the lines of a paragraph, broken between words, of which all but the first are indented."""
-    lines = textwrap.wrap(
-        unbroken(words),
-        width,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace(_UNBROKEN, " ") for line in lines]
-
-
 def understands_escapes(stream: TextIO | None) -> bool:
     """Whether a stream is a terminal that interprets escape sequences."""
     return stream is not None and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
-
-
-def fitted(text: str, stream: TextIO | None) -> str:
-    """Return text that a stream's terminal need not break within words. A line that is a command stays whole."""
-    width = 0
-    if stream and understands_escapes(stream):
-        with suppress(OSError):
-            width = os.get_terminal_size(stream.fileno()).columns
-    if not width:
-        return text
-    lines: list[str] = []
-    for line in text.split("\n"):
-        indent = len(line) - len(line.lstrip())
-        whole = len(line) <= width or line.startswith("clawker-fw ", indent)
-        lines += [line] if whole else folded(line, width, indent + 2)
-    return "\n".join(lines)
 
 
 def show_cursor() -> None:
@@ -100,11 +61,6 @@ def answer(text: str) -> None:
     if sys.stdout:
         sys.stdout.write(visible(f"{text}\n", keep="\n"))
         sys.stdout.flush()
-
-
-def tell(words: str) -> None:
-    """Print an answer for people, whose long lines a terminal must not break within words."""
-    answer(fitted(visible(words, keep="\n"), sys.stdout))
 
 
 class Stream(io.TextIOWrapper):

@@ -6,9 +6,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.segment import Segment
@@ -21,13 +19,14 @@ from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verd
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder
-from clawker_fw.reconcile.steps import InTurn, Plan, Step, describe
+from clawker_fw.reconcile.steps import InTurn, Plan, describe
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
+from clawker_fw.report.commands import in_text
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
-from clawker_fw.report.terminal import unbroken, visible
+from clawker_fw.report.terminal import visible
 
 Renderable = RenderableType
 """What a console prints, for those who must not know `rich`."""
@@ -54,41 +53,15 @@ _ANY_WIDTH = 1_000_000
 
 
 class _Console(Console):
-    """Breaks lines between words and nowhere else, with unprintable characters escaped.
-
-    The terminal breaks words that are longer than a line, commands, and what is marked `no_wrap`: it joins them
-    again when they are copied. A line break of ours would become part of the copied value.
-    """
+    """Prints with unprintable characters escaped, and leaves breaking long lines to the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments to print, made safe: all output passes through here."""
-        if isinstance(renderable, Text) and not renderable.no_wrap:
-            renderable = self._folded(renderable, (options or self.options).max_width)
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable() or segment.text == "\n":
                 yield segment
             else:
                 yield Segment(visible(segment.text, keep="\n"), segment.style)
-
-    @staticmethod
-    def _folded(words: Text, width: int) -> Text:
-        """Return a text whose long lines go on below, indented."""
-        lines: list[Text] = []
-        for line in words.split("\n", allow_blank=True):
-            if line.cell_len <= width:
-                lines.append(line)
-                continue
-            indent = len(line.plain) - len(line.plain.lstrip()) + _INDENT
-            begins = [0]
-            for word in re.finditer(r"\S+", unbroken(line.plain)):
-                room = width - (indent if begins[1:] else 0)
-                if word.end() - begins[-1] > room and line.plain[begins[-1] : word.start()].strip():
-                    begins.append(word.start())
-            pieces = line.divide(begins[1:])
-            for each in pieces:
-                each.rstrip()
-            lines.append(Text("\n" + " " * indent).join(pieces))
-        return Text("\n", end=words.end, style=words.style).join(lines)
 
     def on_broken_pipe(self) -> None:
         """Stop printing: a change continues when the reader has gone."""
@@ -132,8 +105,8 @@ class Rows:
                 yield Text.assemble(" " * _INDENT * (2 if position else 1), (f"{heading}: ", "dim"), value)
 
 
-def _joined(cells: Sequence[Text], widths: Sequence[int], indent: int = _INDENT) -> Text:
-    line = Text(" " * indent, no_wrap=True, overflow="ignore", end="\n")
+def _joined(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text(" " * _INDENT)
     for cell, width in zip(cells, widths, strict=True):
         line.append_text(cell)
         line.append(" " * (width - cell.cell_len + _GAP))
@@ -181,7 +154,6 @@ def fields_report(found: Diff, shown: Sequence[Finding], *, files: bool = False)
 
 
 def _telling(found: Diff, said: Summary) -> tuple[Finding, ...]:
-    """Return the findings whose values say more than the summary does, if a person can read them all."""
     telling = () if said.absent else tuple(each for each in found.findings if not is_follow_up(each))
     return telling if len(telling) <= _MOST_FIELDS else ()
 
@@ -226,7 +198,6 @@ def _shown(value: object) -> str:
 
 
 def _file_diff(finding: Finding) -> RenderableType:
-    """Return what differs in a file: its values, one a line, or its lines in hunks."""
     lines = [finding.field, *(f"  {each}" for each in changed_values(finding))]
     if not lines[1:]:
         lines = list(unified_diff(finding))
@@ -270,76 +241,55 @@ def attempt_report(attempt: Attempt) -> RenderableType:
 def print_error(error: FirewallError, target: Console, *, debug: bool = False) -> None:
     """Print an error: code, message, context and hint; with `debug`, its traceback first."""
     if debug:
-        target.print(Text(traceback(error), no_wrap=True))
-    target.print(error_report(error))
-
-
-def error_report(error: FirewallError) -> RenderableType:
-    """Return an error: code, message, context and hint."""
+        target.print(Text(traceback(error)))
     lines = [Text.assemble((f"error[{error.code}]", "bold red"), visible(f": {error.message}"))]
     lines += [Text(visible(f"  {line}")) for each in error.context for line in each.splitlines()]
     if error.hint:
         lines.append(Text.assemble(("hint", "bold"), visible(f": {error.hint}")))
-    return Group(*lines)
+    target.print(Group(*lines))
 
 
 class StepDisplay:
-    """Shows a plan being performed: one line for each completed step, a spinner for the current ones."""
+    """Shows a plan being performed: one line for each completed step, a spinner for the current ones.
+
+    `status` is the spinner, which shows while it is entered; a console that is not interactive has none.
+    """
 
     def __init__(self, target: Console, *, files: bool = False) -> None:
         self._console = target
         self._files = files
-        self._status = Status("", console=target) if target.is_interactive else None
-        self._running: dict[int, tuple[Step, float, str]] = {}
+        self.status = Status("", console=target) if target.is_interactive else None
+        self._running: dict[int, tuple[float, str]] = {}
         self._lock = threading.Lock()
 
     def difference(self, found: Diff, said: Summary) -> None:
         """Show what is about to happen, and why."""
         self._console.print(drift_report(found, said, files=self._files, hints=False))
 
-    def __enter__(self) -> Self:
-        """Start the spinner."""
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the spinner. Printed lines stay."""
-        if self._status:
-            self._status.stop()
-
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a step. Parallel steps call this concurrently."""
+        key, step, note = id(progress.step), describe(progress.step), progress.note
         with self._lock:
-            key = id(progress.step)
+            began, _ = self._running.get(key, (time.monotonic(), ""))
             if progress.share >= 1:
-                _, began, _ = self._running.pop(key, (progress.step, time.monotonic(), ""))
-                self._done(progress.step, time.monotonic() - began, progress.note)
+                self._running.pop(key, None)
+                done = visible(f"  {time.monotonic() - began:6.2f} s  {step}")
+                self._console.print(
+                    Text.assemble(("done", "green"), done, (visible(f"  {note}" if note else ""), "dim"))
+                )
             else:
-                began = self._running[key][1] if key in self._running else time.monotonic()
-                note = progress.note or (f"{progress.share:.0%}" if progress.share else "")
-                self._running[key] = (progress.step, began, note)
-            if self._status:
-                lines = (visible(f"{describe(step)} {note}".rstrip()) for step, _, note in self._running.values())
-                shown = Text(" · ".join(lines), no_wrap=True)
+                note = note or (f"{progress.share:.0%}" if progress.share else "")
+                self._running[key] = began, visible(f"{step} {note}".rstrip())
+            if self.status:
+                shown = Text(" · ".join(words for _, words in self._running.values()), no_wrap=True)
                 shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
-                self._status.update(shown)
-
-    def _done(self, step: Step, seconds: float, note: str) -> None:
-        tail = f"  {note}" if note else ""
-        self._console.print(
-            Text.assemble(
-                ("done", "green"), visible(f"  {seconds:6.2f} s  {describe(step)}"), (visible(tail), "dim")
-            )
-        )
+                self.status.update(shown)
 
 
 def head(
     verdict: Verdict,
     words: str,
-    named: Callable[[str], str] = str,
+    options: Sequence[str] = (),
     *,
     at_work: Holder | None = None,
     warnings: Sequence[Advice] = (),
@@ -348,14 +298,14 @@ def head(
 ) -> RenderableType:
     """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
 
-    `named` returns a sentence with commands for the same stack. The first line also says what to do about the
-    verdict, of which `without_agents` is that on Envoy and CoreDNS alone.
+    Commands need `options` for the same stack. The first line also says what to do about the verdict, of
+    which `without_agents` is that on Envoy and CoreDNS alone.
     """
-    advice = named(todo(verdict, without_agents))
+    advice = in_text(todo(verdict, without_agents), options)
     return Group(
         Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
         *([busy_line(at_work)] if at_work else []),
-        *(warning_line(each, named(each.message)) for each in warnings),
+        *(warning_line(each, options) for each in warnings),
         *(_open_agent(each) for each in agents if each.openings),
     )
 
@@ -372,20 +322,12 @@ def busy_line(holder: Holder) -> Text:
     return Text(visible(f"Busy: `{holder.command}` has been changing this stack since {holder.since} ({who})."))
 
 
-def warning_line(advice: Advice, words: str) -> Text:
-    """Return one warning, in these words."""
+def warning_line(advice: Advice, options: Sequence[str]) -> Text:
+    """Return one warning. Commands need `options` for the same stack."""
+    words = in_text(advice.message, options)
     return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {words}"))
 
 
 def _open_agent(agent: Agent) -> Text:
     reasons = "; ".join(each.phrase for each in agent.openings)
     return Text.assemble(styled_verdict(Verdict.OPEN), visible(f"[agent]: {agent.name}: {reasons}"))
-
-
-def by_sibling(found: Diff) -> Text:
-    """Return a line for each sibling."""
-    lines = (
-        Text.assemble((sibling.value, "bold"), "  ", styled_verdict(verdict))
-        for sibling, verdict in found.verdicts.items()
-    )
-    return Text("\n").join(lines)

@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import Machine, ObservedSibling, Sibling
@@ -33,15 +36,15 @@ Room = Callable[[int, int], int]
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What one sibling may use. `memory` is in bytes, `connections` are those of all agents together.
-
-    `by_machine` are the names of the values that were chosen by what the engine's machine has.
-    """
+    """What a container may use."""
 
     processors: int
     memory: int
+    """Bytes."""
     connections: int
-    by_machine: tuple[str, ...] = ()
+    """Of all agents together."""
+    by_machine: Annotated[tuple[str, ...], Field(exclude=True)] = ()
+    """The names of the values that were chosen by what the engine's machine has."""
 
 
 def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: int, room: Room) -> Capacity:

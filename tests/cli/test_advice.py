@@ -304,15 +304,21 @@ def test_what_is_advised(
 @pytest.mark.parametrize(
     ("own", "included", "request_", "more", "advice"),
     [
-        ([], [{"dst": "a.test", "until": PAST}], None, {}, "Allow it with a later `until` in the rule (team.yaml"),
+        ([], [{"dst": "a.test", "until": PAST}], None, {}, "Allow it with an edit by hand in the rule (team.yaml"),
         (
             [],
             [{"dst": "a.test", "path_rules": [V1]}],
             Request("GET", "/w"),
             {},
-            'Allow it with `{path: "~/w", methods: [GET]}` in `path_rules` of the rule (team.yaml',
+            "Allow it with an edit by hand in the rule (team.yaml",
         ),
-        ([{"dst": "b.test"}], [], None, {"odd": True}, "Allow it with `{dst: a.test}` in fire wall.yaml."),
+        (
+            [{"dst": "b.test"}],
+            [],
+            None,
+            {"odd": True},
+            "Allow it with an edit by hand in fire wall.yaml, to the same effect as `clawker-fw ",
+        ),
         ([], [], None, {"never": ["a.test"]}, "No rule may allow it: `never any a.test` is promised"),
         ([], [], None, {"never": [{"proto": "https"}]}, "No rule may allow it: `never https *` is promised"),
     ],

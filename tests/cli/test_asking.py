@@ -65,17 +65,11 @@ def test_the_answers(folder: Path) -> None:
         shown.shows("left.test  https")
         shown.type("s\n")
         shown.refuse("tests", "left.test")
-        shown.refuse("tests", "muted.test")
-        shown.shows("muted.test  https")
-        shown.type("m\n")
-        shown.shows("No more questions of tests, until this ends.")
-        shown.refuse("tests", "other.test")
         shown.refuse("builder", "last.test")
         screen = shown.shows("last.test  https")
         shown.type("\x04")
         assert shown.ended() == 0
     assert screen.count("left.test  https") == 1
-    assert "other.test" not in screen
     found = rules(folder)
     assert set(found) == {"a.test", "p.test", FIRST, "always.test", "never.test"}
     assert found[FIRST]["until"] is not None
@@ -137,20 +131,24 @@ def test_settings_that_are_being_edited(folder: Path) -> None:
 
 
 def test_whatever_agents_name(folder: Path) -> None:
-    """Nothing of what is no host name reaches the terminal; letters that look alike are shown as what they are."""
+    """Nothing of what is no host name, or has letters that look alike, reaches the terminal."""
     hostile = ["a\x1b[2J.test", "$(reboot).test", "`id`.test", "a'b\".test", "x\u202etset.com", "169.254.169.254"]
-    hostile += ["metadata.google.internal", "co.uk", ".example.com", "a.test@evil.test", "p\u0430ypal.com"]
+    hostile += [
+        "metadata.google.internal",
+        "co.uk",
+        ".example.com",
+        "a.test@evil.test",
+        "p\u0430ypal.com",
+        "xn--pypal-4ve.com",
+    ]
     with asking(folder) as shown:
-        before = shown.screen
         for each in hostile:
             shown.refuse("tests", each)
             shown.refuse("tests", each, protocol="http", port=80, method="GET", path="/")
-        shown.refuse("tests", "xn--pypal-4ve.com")
+        shown.refuse("tests", "last.test")
         shown.type("s\n")
-        screen = shown.shows("xn--pypal-4ve.com  https")[len(before) :]
-        assert "looks     p\u0430ypal.com, with Cyrillic and Latin letters\n" in screen
-        assert "rules allow https://xn--pypal-4ve.com --until 30m\n" in screen
-        assert not [each for each in hostile[:-1] if each in screen]
+        screen = shown.shows("last.test  https")
+        assert not [each for each in hostile if each in screen]
         assert "\x1b[2J" not in shown.screen
 
 
@@ -160,7 +158,7 @@ def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
     assert (outcome.code, outcome.out) == (2, "")
     assert "no-terminal" in outcome.err
     assert "denials --follow --format json" in outcome.err
-    for option in ("--follow", "--as-rules", "--since=1m", "--top=3", "--format=json"):
+    for option in ("--follow", "--since=1m", "--top=3", "--format=json"):
         outcome = command("denials", "--ask", option)
         assert (outcome.code, "no-terminal" in outcome.err) == (2, False)
 

@@ -242,5 +242,5 @@ def test_what_could_change_something_is_sent_only_if_it_is_surely_refused(
     assert answer["live"]["contradicts"] is (bool(sent) and not answer["allowed"])
     text = command("explain", asked, "--live", "--method", method).out
     assert (f"Only the connection was tried: {method} was not sent." in text) is not bool(sent)
-    assert f"0.100 s  {' '.join(sent) or 'TLS'}: done" in text
+    assert f"0.100 s  {' '.join(sent) or 'handshake'}: done" in text
     assert code == (0 if answer["allowed"] and sent else 1)

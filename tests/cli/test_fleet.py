@@ -107,9 +107,9 @@ def test_every_host_has_a_row(
     shown = command("fleet", "status", *asked)
     assert shown.code == 1
     assert shown.out.splitlines()[0] == (
-        "1 of 6 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no stack, 1 unreachable."
+        "1 of 6 hosts are current; 1 drifted, 1 open, 1 unknown, 1 no-stack, 1 unreachable."
     )
-    assert "unix:///loose: Agent agent has a way around the firewall." in shown.out
+    assert "unix:///loose  open\n  Agent agent has a way around the firewall.\n" in shown.out
 
 
 def test_findings_of_hosts_that_are_not_current(
@@ -127,7 +127,7 @@ def test_findings_of_hosts_that_are_not_current(
     assert current["findings"] == []
     assert {each["sibling"] for each in drifted["findings"]} == {each.value for each in Sibling}
     shown = command("fleet", "status", "--diff", *addresses("good", "other")).out
-    assert ("unix:///good  drifted" in shown, "unix:///other" in shown) == (True, False)
+    assert ("\nunix:///good  drifted" in shown, "\nunix:///other" in shown) == (True, False)
 
 
 def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_file: Path) -> None:

@@ -45,7 +45,7 @@ def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: P
         "- {dst: a.test, port: 5000, allow_private: true}\n- {dst: b.test, until: 2020-01-01T00:00:00Z}\n"
     )
     lines = [" ".join(line.split()) for line in no_engine("rules", "list").out.splitlines()]
-    assert lines[0] == "4 rules: 2 allow, 1 denies, 1 has ended; 1 will end"
+    assert lines[0] == "4 rules: 4 in clawker-fw.yaml"
     assert lines[1] == "rule private until note written in"
     assert lines[2] == "https a.test:5000 yes - - clawker-fw.yaml, line 5"
     assert lines[3] == "deny any .a.test - - no\\x1b way clawker-fw.yaml, line 4"

@@ -129,10 +129,10 @@ def test_drift_in_words(user: User) -> None:
     user("run")
     user.memory.inside("clawker-envoy").secrets.clear()
     said = user("drift").out
-    assert "Envoy will be sent its secrets, no request is cut:\n  secrets that Envoy has not got: api\n" in said
+    assert "Envoy will be sent its secrets, no request is cut:\n  secrets in Envoy: api (missing)\n" in said
     user("run")
     (user.folder / "token").write_text(f"{HIDDEN}-2")
-    assert "  secrets that have changed: api\n" in user("drift").out
+    assert "  secrets in Envoy: api (another secret)\n" in user("drift").out
     assert "another secret" in user("drift", "--diff").out
 
 
@@ -268,7 +268,7 @@ def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
     """Nobody is told that a secret is gone, or changed, which Envoy goes on using."""
     user("run")
     user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
-    assert "  secrets that Envoy has and does not use: api\n" in user("drift").out
+    assert "  secrets in Envoy: api (what Envoy had before)\n" in user("drift").out
     for verb in ("refresh", "forget", "forget"):
         failed = user("secrets", verb)
         assert (failed.code, "error[secret-not-loaded]" in failed.err) == (4, True)
@@ -296,7 +296,7 @@ def test_one_at_rest_outlives_a_restart(user: User) -> None:
     user.declare(DECLARED)
     (found,) = user("drift", "--format", "json").findings
     assert (found["running"], found["desired"], found["action"]) == ("at rest, too", "in memory alone", "give")
-    assert "  secrets that are not kept where they should be: api\n" in user("drift").out
+    assert "  secrets in Envoy: api (at rest, too)\n" in user("drift").out
     assert user.json("secrets", "list")["secrets"][0]["state"] == "given"
     (user.folder / "token").unlink()  # it is taken from the disk although its source fails
     assert user("run", "--without-secrets").code == 0
@@ -366,7 +366,7 @@ def test_the_last_rule_with_a_secret_goes(user: User) -> None:
     user("run")
     (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
     (user.folder / "secrets.yaml").unlink()
-    assert "  secrets that no rule needs any more: api\n" in user("drift").out
+    assert "  secrets in Envoy: api (not needed)\n" in user("drift").out
     assert user("reload").code == 0
     assert user.held == {}
     assert user("drift").code == 0

@@ -149,19 +149,6 @@ def test_programs_get_the_summary_of_drift(command: Command, memory: MemoryEngin
     assert lines("status") == []
 
 
-def test_the_labels_are_shown_although_they_agree(command: Command) -> None:
-    """With `--verbose`: the values of both siblings, and the value that one should have where it differs."""
-    command("run")
-    assert "stack_build_sha" not in command("status").out
-    shown = command("status", "--verbose").out
-    for sibling in ("envoy", "coredns"):
-        assert f"  {sibling}: infra_certs_ready: false\n  {sibling}: otel_infra_port: 4319\n" in shown
-        assert f"  {sibling}: stack_build_sha: " in shown
-    assert (
-        "otel_infra_port: 4319 → 4320\n" in command("status", "--verbose", CLAWKER_FW_OTEL__INFRA_PORT="4320").out
-    )
-
-
 def test_a_notice_that_the_settings_acknowledge(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:

@@ -90,78 +90,12 @@ def plain(written: str) -> list[str]:
 
 @pytest.mark.parametrize("columns", [20, 80])
 def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
-    """A command is never wrapped by us: a terminal joins its own wraps. All else fits a usual terminal."""
+    """A command is never wrapped by us: a terminal joins its own wraps. A table that is too wide is blocks."""
     code, written = on_terminal(columns, UP, "status")
     assert code == 0
     lines = plain(written)
     assert f"Attach an agent:  {ATTACH}" in lines
-    if columns == 80:
-        assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
-        assert any(line.startswith("  container") for line in lines)  # a table, not paragraphs
-
-
-def broken(lines: list[str], columns: int) -> list[str]:
-    """Return the lines that the terminal breaks although they could be broken between two words."""
-    return [
-        line
-        for line in lines
-        if len(line) > columns and re.search(r"\s", re.sub(r"`[^`]*`", "command", line).strip(" →"))
-    ]
-
-
-LONG = ".".join(["x" * 63] * 3)
-WHOLE = ("Attach an agent:", "$ ", "-", "+", "@@", "clawker-fw ")
-"""How lines begin that nobody wraps: commands, and the lines of a diff."""
-
-TEXT_COMMANDS = f"""
-certs show
-config
-conformance
-denials
-doctor
-drift --diff
-explain {LONG}.d.test
-fleet denials --timeout 1s --host unix:///{LONG}
-fleet status --timeout 1s --host unix:///{LONG}
-rules check
-rules list
-rules list --used
-rules presets
-rules presets claude-code
-rules unused
-run --dry-run
-run --nope
---secrets secrets.yaml secrets check
---secrets secrets.yaml secrets list
-status --all
-status --verbose
-run
-rules allow {LONG}.a.test --dry-run --private
-rules allow {LONG}.a.test --private
-rules remove {LONG}.b.test
-reload
-down --all
-init --force --preset pip --preset npm --preset claude-code --preset github
-"""
-
-
-@pytest.mark.parametrize("columns", [60, 80, 120])
-def test_no_line_breaks_inside_a_word(columns: int, folder: Path) -> None:
-    """At any width, with the longest names that there are: tables become blocks, and sentences go on below."""
-    rules = "".join(f"  - dst: {LONG}.{letter}.test\n    until: 2099-01-01T00:00:00Z\n" for letter in "abc")
-    ended = f"  - dst: {LONG}.d.test\n    until: 2020-01-01T00:00:00Z\n    note: {'a long note ' * 9}\n"
-    (folder / "clawker-fw.yaml").write_text(f"otel:\n  infra_port: 4320\nrules:\n{rules}{ended}")
-    source = f"from: {{file: {'/none' * 30}}}\n    hosts: [{LONG}.a.test]"
-    (folder / "secrets.yaml").write_text(f"secrets:\n  {'s' * 32}:\n    {source}\n")
-    (folder / "secrets.yaml").chmod(0o600)
-    each = TEXT_COMMANDS.strip().replace("\n", " ; ").split()
-    _, written = on_terminal(columns, (f"{LONG}.old.test",), *each, REFUSED=f"{LONG}.no.test")
-    assert "This is a bug" not in written
-    lines = screen(written)
-    told = [line for line in lines if not line.lstrip().startswith(WHOLE)]
-    assert broken(told, columns) == []
-    assert "Wrote clawker-fw.yaml with" in written
-    assert sum(line.startswith("  rule:") for line in lines) == 7
+    assert any(line.startswith("  container  " if columns == 80 else "  container:") for line in lines)
 
 
 WORDS = r"\d\d:\d\d:\d\d  clawker-(envoy|coredns) has been replaced: labels \S+.* differed"

@@ -62,6 +62,8 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
         ("denials --conformance", "denials --agent PROJECT-conformance"),
+        ("denials --as-rules", "the `command` of a `remedy`"),
+        ("status --verbose", "docker inspect --format"),
         ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
         ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
         ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),
@@ -141,20 +143,20 @@ def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: M
 def test_status_counts_the_rules_that_are_live(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """The number is that of live rules. If the file has others, the command that applies them is named."""
+    """The number is that of live rules. If the file has others, these are listed."""
     command("run")
     assert ": 2 rules live, 0 agents attached" in command("status").out
-    assert "other rules" not in command("status").out
 
     settings_file.write_text("rules:\n  - dst: a.test\n  - dst: b.test\n  - dst: c.test\n")
     text = command("status").out
     assert ": 2 rules live," in text
-    assert "The settings have different rules (3 rules). Apply them with `clawker-fw reload`." in text
+    assert "The rules will change, " in text
+    assert "  + https b.test:443\n  + https c.test:443\n  - http h.test:80\n" in text
     answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (3, 2, True)
 
     settings_file.write_text("rules:\n  - dst: a.test\n    port: 8443\n  - dst: h.test\n    proto: http\n")
-    assert "The settings have different rules (2 rules)" in command("status").out, "as many, and others"
+    assert "The rules will change, " in command("status").out, "as many, and others"
     command("reload")
     assert command("status", "--format", "json").json["other_rules"] is False, "the list was not committed anew"
 
@@ -171,14 +173,8 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
     spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
     memory.start(memory.create_container(spec))
     address = next(iter(memory.inside("greedy").networks.values()))
-    assert "beyond the limits" not in command("status").out
     memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
     memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    text = " ".join(command("status").out.split())
-    assert "envoy has refused 12 connections, 0 queries and 3 datagrams beyond the limits of greedy." in text
-    assert (
-        "coredns has refused 1 connection, 5,000 queries and 0 datagrams beyond the limits of 10.213.0.99." in text
-    )
     answer = command.json("status")
     assert [each["limited"] for each in answer["siblings"]] == [
         [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
@@ -188,13 +184,9 @@ def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEn
 
 
 def test_status_tells_what_became_of_records(command: Command, memory: MemoryEngine) -> None:
-    """A sibling that has sent nothing and lost nothing has no line."""
+    """Programs see how many have arrived, and how many not."""
     command("run")
-    assert "collector" not in command("status").out
     memory.inside("clawker-coredns").records = Records(1234, 5)
-    text = command("status").out
-    assert "coredns has sent 1,234 records to the collector; 5 were lost." in text
-    assert "envoy has sent" not in text
     answer = command.json("status")
     assert [each["telemetry"] for each in answer["siblings"]] == [
         {"sent": 0, "lost": 0},

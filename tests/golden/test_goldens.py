@@ -350,13 +350,8 @@ FLEET = FleetStatusDocument.of(
 
 
 def test_fleet_status(golden: Check) -> None:
-    """Many hosts for people, in 80 columns."""
+    """Many hosts for people, and what differs on each."""
     golden("fleet-status.txt", shown(fleet.status_report(FLEET), 80))
-
-
-def test_fleet_diff(golden: Check) -> None:
-    """What differs on each of many hosts, for people."""
-    golden("fleet-diff.txt", shown(fleet.diff_report(FLEET), 80))
 
 
 def test_fleet_in_json(golden: Check) -> None:

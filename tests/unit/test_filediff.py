@@ -15,9 +15,9 @@ def test_large_json_is_spread_over_lines_without_its_version() -> None:
         for version, more in (("1", []), ("2", ["new.example.com"]))
     )
     diff = list(unified(before, after, "one", "other"))
-    assert '+"new.example.com"]}\n' in diff
+    assert '+  "new.example.com"\n' in diff
     assert not any("version_info" in line for line in diff)
-    assert len(diff) < 10
+    assert len(diff) <= 10
 
 
 @pytest.mark.parametrize(

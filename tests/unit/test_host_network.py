@@ -114,23 +114,10 @@ def test_sources_are_checked_as_the_kernel_does(tmp_path: Path) -> None:
     assert host_network.checks_sources("br-1", tmp_path) is None
 
 
-TABLE = {"nf_conntrack_max": "1", "nf_conntrack_tcp_timeout_time_wait": "30"}
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        (TABLE, (False, 1, 30)),
-        ({**TABLE, "bridge-nf-call-iptables": "1"}, (True, 1, 30)),
-        ({**TABLE, "bridge-nf-call-iptables": "x"}, None),
-        ({"nf_conntrack_max": "1"}, None),
-    ],
-)
-def test_how_connections_are_tracked(
-    files: dict[str, str], expected: tuple[bool, int, int] | None, tmp_path: Path
-) -> None:
-    """Without br_netfilter nothing that is bridged is tracked; what can't be read is not known."""
-    for name, content in files.items():
-        (tmp_path / name).write_text(f"{content}\n")
-    found = host_network.tracking(tmp_path, tmp_path)
-    assert (found and (found.bridged, found.most, found.ended_seconds)) == expected
+def test_whether_bridged_connections_are_tracked(tmp_path: Path) -> None:
+    """Without br_netfilter, there is no such setting, and nothing is tracked."""
+    setting = tmp_path / "bridge-nf-call-iptables"
+    assert host_network.tracks_bridged(setting) is False
+    for content in ("0", "1"):
+        setting.write_text(f"{content}\n")
+        assert host_network.tracks_bridged(setting) is (content == "1")

@@ -113,13 +113,11 @@ def _request(host: InspectedHost, id_: str, words: str, method: str, target: str
 
 
 def _elsewhere(host: InspectedHost) -> str:
-    """Return a path that nobody may get, or nothing."""
     literal = (each.path for each in host.paths.rules if not each.expression)
     return next((each for each in (_NOWHERE, *literal) if host.refuses("GET", each)), "")
 
 
 def _inside(host: InspectedHost) -> str:
-    """Return a path that anybody may get, or nothing."""
     literal = (each.path for each in host.paths.rules if not each.expression)
     return next((each for each in (*literal, _NOWHERE) if each != "/" and not host.refuses("GET", each)), "")
 

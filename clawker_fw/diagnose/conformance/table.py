@@ -5,7 +5,6 @@ even where a stack does not hold. Whether a packet could leave is seen at the ga
 route through one, but nobody has its address.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ from clawker_fw.stack.container import REFUSED_NAME
 from clawker_fw.stack.topology import Addressing
 
 _INTERNET = 1
-"""The usual class of a question."""
 
 _CLOSED = frozenset({"closed without an answer"})
 DENIED = frozenset({*_CLOSED, "access denied"})
@@ -44,9 +42,8 @@ class Case:
 
     def instruction(self) -> Mapping[str, str | int]:
         """Return what the helper is told: not what is expected."""
-        fields = dataclasses.asdict(self)
         told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
-        return {**{name: fields[name] for name in told}, "class": self.class_}
+        return {**{name: getattr(self, name) for name in told}, "class": self.class_}
 
 
 _ABSENT = frozenset({"network is unreachable", "no route to host"})
@@ -172,7 +169,6 @@ def _connections(envoy: str, allowed: str) -> Iterator[Case]:
 
 
 def _page(ask: str, envoy: str, coredns: str) -> Iterator[Case]:
-    """Yield what is tried at the page on which agents read what was refused to them."""
     http, tls = f"{envoy}:80", f"{envoy}:443"
     answer, page = frozenset({"an answer"}), frozenset({"HTTP 200"})
     yield Case(

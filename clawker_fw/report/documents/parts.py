@@ -1,11 +1,12 @@
 """What several answers have: the settings and the engine that they are about, agents, and findings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
 from pydantic import Field
 
-from clawker_fw.agents.exposure import exposures
+from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.model import (
     Action,
@@ -90,25 +91,12 @@ class MadeFrom:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenMount:
-    """A mount by which an agent can write the settings."""
-
-    container: str
-    mount: str
-    """The folder or file on the host."""
-    target: str
-    """The path in the container."""
-    file: str
-    """The settings file that the container can write through the mount."""
-
-
-@dataclass(frozen=True, slots=True)
 class SettingsUsed(SettingsNamed):
     """The settings that an answer about a stack is about."""
 
     made_from: list[MadeFrom]
     """The settings file that the stack was made from: two after an interrupted run, none without a record."""
-    open: list[OpenMount]
+    open: Sequence[Exposure]
     """The mounts by which agents can write the settings."""
 
     @classmethod
@@ -119,10 +107,8 @@ class SettingsUsed(SettingsNamed):
         ]
         if blueprint is None:
             return cls(None, "unreadable", made_from, [])
-        now = blueprint.origin
-        found = exposures(observed, blueprint.files)
-        mounts = [OpenMount(each.container, each.source, each.target, each.file) for each in found]
-        return cls((now.path or None) if now else None, blueprint.named_by, made_from, mounts)
+        path = blueprint.origin.path if blueprint.origin else None
+        return cls(path or None, blueprint.named_by, made_from, exposures(observed, blueprint.files))
 
 
 @dataclass(frozen=True, slots=True)

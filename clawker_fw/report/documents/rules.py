@@ -15,7 +15,7 @@ from clawker_fw.report.rules import counts
 from clawker_fw.rules.review import Remark, RemarkCode
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.settings.edit.edits import EditOutcome, EditResult
+from clawker_fw.settings.edit.edits import EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
 
@@ -157,7 +157,6 @@ class RulesUnusedDocument(Document):
     def of(
         cls, loaded: Loaded, named_by: str, found: Sequence[Worth], period: Period, usage: Usage
     ) -> "RulesUnusedDocument":
-        """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             period=KnownPeriod.of(period, usage.lost),
@@ -202,32 +201,12 @@ class RulesCheckDocument(Document):
 
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, remarks: Iterable[Remark]) -> "RulesCheckDocument":
-        """Return the answer. `named_by` is what chose the settings."""
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
             rules=len(loaded.rules.rules),
             files=[RulesOfFile(path, count) for path, count in counts(loaded).items()],
             warnings=_warnings(remarks),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class EditedRule:
-    """What becomes of a rule."""
-
-    outcome: EditOutcome
-    rule: str
-    """The rule in one line."""
-    place: str | None
-    """Where it is written after the edit, or was before it was removed; null if it was not found."""
-    changes: tuple[str, ...]
-    """What of it is changed."""
-    allowed_by: str | None
-    """Another rule that still allows what a removed one did, or some of it; null if there is none."""
-
-    @classmethod
-    def of(cls, each: EditResult) -> "EditedRule":
-        return cls(each.outcome, each.rule, each.place or None, each.changes, each.allowed_by or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +219,7 @@ class RulesEditDocument(Document):
     """Whether the settings file was changed."""
     dry_run: bool = False
     """Whether only to show what would be done."""
-    rules: list[EditedRule]
+    rules: Sequence[EditResult]
     """What becomes of each rule, in the order of the command line."""
     warnings: list[RuleWarning]
     """Rules that decide nothing since this edit."""
@@ -264,7 +243,7 @@ class RulesEditDocument(Document):
             settings=SettingsNamed.named(done.after, named_by),
             changed=done.changed and not dry_run,
             dry_run=dry_run,
-            rules=[EditedRule.of(each) for each in done.results],
+            rules=done.results,
             warnings=_warnings(remarks),
             reload=reload,
         )

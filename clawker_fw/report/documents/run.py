@@ -1,16 +1,15 @@
 """The answers about one stack: of `drift`, of `run` and `reload`, of `down` and of `agent flags`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
 from clawker_fw.agents.attachment import DROPPED_CAPABILITY, NO_SEARCH_DOMAIN, Attachment
 from clawker_fw.agents.judge import Agent
 from clawker_fw.agents.trust import TARGET
-from clawker_fw.model import Attempt, Sibling, Verdict
-from clawker_fw.reconcile.advice import Advice
+from clawker_fw.model import Attempt, Verdict
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import Step, describe, described
@@ -122,40 +121,16 @@ class FlagsDocument(Document):
         )
 
 
-Seconds = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0})]
-"""A whole number stays one."""
-
-
-def _form(*kinds: str, **fields: object) -> Mapping[str, type]:
-    """Return the form of steps of these kinds, by each of them."""
-    name = kinds[0].title().replace("-", "")
-    form = make_dataclass(name, [("kind", Literal[kinds]), *fields.items(), ("text", str)], frozen=True)
-    return dict.fromkeys(kinds, form)
-
-
-_FORMS = {
-    **_form("commit", "release", "start", "stop", "unpause", sibling=Sibling),
-    **_form("examine", "remove", container=str),
-    **_form("create", "rename", sibling=Sibling, container=str),
-    **_form("load-image", "pull-image", sibling=Sibling, image=str),
-    **_form("remove-image", image=str),
-    **_form("remove-volume", volume=str),
-    **_form("create-network", network=str, subnet=str),
-    **_form("remove-network", network=str),
-    **_form("detach", container=str, network=str),
-    **_form("verify", sibling=Sibling, container=str, live=dict[str, str]),
-    **_form("give", sibling=Sibling, secrets=list[str]),
-    **_form("claim", sibling=Sibling, seconds=Seconds),
-    **_form("wait", seconds=Seconds),
-    **_form("drain", container=str, seconds=Seconds),
-    **_form("reattach", sibling=Sibling, networks=list[str]),
-    **_form("publish", container=str, ports=list[str]),
-}
-
-if TYPE_CHECKING:
-    StepDocument = object
-else:
-    StepDocument = Union[tuple(dict.fromkeys(_FORMS.values()))]  # noqa: UP007 - of as many as there are
+StepDocument = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"kind": {"type": "string"}, "text": {"type": "string"}},
+            "required": ["kind", "text"],
+        }
+    ),
+]
 
 Steps = Annotated[
     list[StepDocument],
@@ -167,9 +142,9 @@ Steps = Annotated[
 ]
 
 
-def _step(step: Step) -> StepDocument:
+def _step(step: Step) -> dict[str, Any]:
     kind, sentence, fields = described(step)
-    return _FORMS[kind](kind=kind, **fields, text=sentence)
+    return {"kind": kind, **fields, "text": sentence}
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +179,14 @@ class RunDocument(Document):
         before: Comparison,
         said: Summary | None,
         after: Comparison,
-        warnings: tuple[Advice, ...],
         *,
         planned: Iterable[Step] = (),
         performed: Sequence[Progress] = (),
     ) -> "RunDocument":
-        """Return the answer: the differences before, the steps, and the verdict afterwards."""
         return cls(
             verdict=after.diff.verdict,
             changed=bool(performed),
-            warnings=warnings,
+            warnings=after.advice,
             summary=summary.lines(said),
             rules=before.rule_changes,
             steps=[_step(each) for each in (*planned, *(done.step for done in performed))],
@@ -245,5 +218,4 @@ class DownDocument(Document):
 
     @classmethod
     def of(cls, project: str, performed: Sequence[Progress], left: Left) -> "DownDocument":
-        """Return the answer: the steps performed, and what was kept."""
         return cls(project=project, steps=[_step(done.step) for done in performed], left=left)

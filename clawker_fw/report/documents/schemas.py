@@ -72,10 +72,7 @@ class _Generator(GenerateJsonSchema):
 
 def _meanings(kind: type) -> Iterator[tuple[str, str]]:
     """Yield each field of a class that has a docstring, as it is called in JSON, with that docstring."""
-    try:
-        (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    except OSError:  # it is not written as a class, but made of a table
-        return
+    (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     for pair in pairwise(getattr(found, "body", ())):
         match pair:
             case (ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words)))):

@@ -4,8 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from clawker_fw.errors import RefusedError
+from clawker_fw.model import OrNull
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.paths import PathRule, Paths, also, ordered
 from clawker_fw.rules.policy import Policy
@@ -35,18 +39,19 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """What becomes of one rule, and where it is written, or comes from if it is new.
-
-    `position` is its place in the settings file after the edit. `changes` says what is changed, one phrase each.
-    `allowed_by` is another rule that still allows what a removed one did, or some of it.
-    """
+    """What becomes of a rule."""
 
     outcome: EditOutcome
     rule: str
-    place: str = ""
-    position: int | None = None
+    """The rule in one line."""
+    place: OrNull = ""
+    """Where it is written after the edit, or was before it was removed; null if it was not found."""
+    position: Annotated[int | None, Field(exclude=True)] = None
+    """Its place among the rules of the settings file after the edit."""
     changes: tuple[str, ...] = ()
-    allowed_by: str = ""
+    """What of it is changed."""
+    allowed_by: OrNull = ""
+    """Another rule that still allows what a removed one did, or some of it; null if there is none."""
 
 
 @dataclass(frozen=True, slots=True)

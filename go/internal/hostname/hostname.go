@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -58,7 +57,7 @@ func Around(name string) func(yield func(string) bool) {
 // privateDomains are top-level domains of which no name leads to the internet (clawker_fw/denials/question.py).
 var privateDomains = []string{"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"}
 
-// MayBeAskedAbout reports whether a person may be asked to allow a name in lower case: it is a host's, of the internet, and not a
+// MayBeAskedAbout reports whether a person may be asked to allow a name in lower case: it is a host's, of the internet, in ASCII, and not a
 // suffix below which anybody can register names. It is the same list as that of `denials --ask`.
 func MayBeAskedAbout(name string) bool {
 	labels := strings.Split(name, ".")
@@ -68,9 +67,7 @@ func MayBeAskedAbout(name string) bool {
 	}
 	for _, label := range labels {
 		if strings.HasPrefix(label, "xn--") {
-			if _, err := idna.Registration.ToUnicode(label); err != nil {
-				return false
-			}
+			return false
 		}
 	}
 	suffix, _ := publicsuffix.PublicSuffix(name)
