@@ -1,9 +1,7 @@
 """Watchers in a swarm: the example in `examples/swarm`, deployed by the docker CLI, and waited for."""
 
 import hashlib
-import json
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,13 +145,6 @@ class Fleet:
         found = {name: agent.stop().last for name, agent in self.agents.items()}
         self.agents.clear()
         return found
-
-    def seen_from(self, node: Node) -> list[Any]:
-        """Return the rows of `fleet status --swarm`, asked on a node. Nobody there answers over ssh."""
-        firewall = self.on(node)
-        chosen = ("--host", node.engine.host, "--project", firewall.project, "--config", str(firewall.settings))
-        command = (sys.executable, "-m", "clawker_fw", *chosen, "fleet", "status", "--swarm", "--format", "json")
-        return list(json.loads(node.engine.run_in_network(command, check=False).stdout)["hosts"])
 
     def inside(self, node: Node, *arguments: str) -> str:
         """Run the program in the watcher's container of a node, and return what it answers."""

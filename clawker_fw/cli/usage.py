@@ -21,6 +21,10 @@ _ALIKE = 0.7
 _REMOVED = {
     "clawker-fw ca": "Use `clawker-fw certs show`, `certs rotate --roots` or `certs export roots`.",
     "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
+    **dict.fromkeys(
+        (f"clawker-fw fleet {verb} --swarm" for verb in ("status", "denials")),
+        "Name each node, as in `--host ssh://node-1`; docs/fleet.md has a line that does so for all.",
+    ),
     "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
     "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "

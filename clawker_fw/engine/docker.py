@@ -17,7 +17,7 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams
 from clawker_fw.engine.failures import FAILURES, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
@@ -49,7 +49,6 @@ from clawker_fw.model import (
     NetworkSpec,
     NetworkView,
     OwnImage,
-    Swarm,
     VolumeView,
 )
 from clawker_fw.stack import built, labels
@@ -250,15 +249,6 @@ class DockerEngine:
         answers: list[object] = []
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
-
-    def swarm(self, label: str) -> Swarm:
-        with translated("describe its swarm"):
-            info = _object(self._client.info()).get("Swarm") or {}
-            swarm.require_manager(self._facts, info)
-            services = _objects(self._client.services(filters={"label": [label]}))  # type: ignore[no-untyped-call]  # the same
-            wanted = {"service": [service["ID"] for service in services]}
-            tasks = _objects(self._client.tasks(filters=wanted)) if services else ()  # type: ignore[no-untyped-call]  # the same
-            return swarm.view(info, _objects(self._client.nodes()), services, tasks, label)
 
     def removal(self, container: str) -> Future[int]:
         """The engine sends the head of its answer when it has begun to wait."""

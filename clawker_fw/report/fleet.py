@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.errors import EngineError, FirewallError
-from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, NodeState, StackRelease, Trouble
+from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, StackRelease, Trouble
 from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
@@ -63,9 +63,8 @@ class Proof:
     """When the stack was known to be current the last time."""
 
     at: Moment
-    by: Literal["comparison", "watcher"]
-    """`comparison`: by this command. `watcher`: the host was not asked, and the manager of its swarm says that the
-    watcher there is healthy."""
+    by: Literal["comparison"]
+    """`comparison`: by this command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Row:
     endpoint: str | None = None
     """The engine's address."""
     source: str | None = None
-    """What named it: a docker context, an option, or the swarm."""
+    """What named it: a docker context or an option."""
     error: Trouble | None = None
     """Why the host could not be asked, or its answers not be used."""
     engine: str | None = None
@@ -107,8 +106,6 @@ class Row:
     """What closing the differences means, as lines for people."""
     made_from: tuple[str, ...] = ()
     """The other settings files that the stack was made from."""
-    node: NodeState | None = None
-    """What the manager of the swarm knows, with `--swarm`."""
     seconds: float = 0.0
     """How long it took to ask."""
     findings: list[SiblingFinding] | None = None
@@ -221,7 +218,6 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
         made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
-        node=host.node,
         seconds=round(seconds, 3),
     )
 
@@ -266,16 +262,13 @@ def late(seconds: float) -> EngineError:
 def without_answer(
     host: Host, trouble: Trouble | None, found: HostVerdict = HostVerdict.UNREACHABLE, seconds: float = 0.0
 ) -> Row:
-    """Return what is known without the host: where it is, and what the manager of its swarm knows."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    """Return what is known without the host: where it is."""
     return Row(
         name=host.name,
         verdict=found,
         endpoint=host.place.address if host.place else None,
         source=host.place.source if host.place else None,
         error=trouble,
-        proven=Proof(now, "watcher") if host.node and host.node.proven else None,
-        node=host.node,
         seconds=round(seconds, 3),
     )
 
@@ -349,7 +342,7 @@ def _why(row: Row) -> Iterator[Text]:
 
 
 def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
-    """Yield why a host is not current, and what the manager of its swarm knows of it."""
+    """Yield why a host is not current."""
     if row.error:
         yield row.error.message
         context = [line for each in row.error.context for line in each.splitlines()]
@@ -361,16 +354,6 @@ def _reasons(row: Row, *, hints: bool = True) -> Iterator[str]:
     yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
     yield from row.summary
     yield from (f"Made from another settings file: {each}" for each in row.made_from)
-    if row.node:
-        yield from _node(row.node)
-
-
-def _node(node: NodeState) -> Iterator[str]:
-    yield f"In the swarm: {node.state}, {node.availability}, {node.role}."
-    if node.proven:
-        yield f"Its watcher says that the stack is current, since {node.watcher_since or 'an unknown time'}."
-    elif node.watcher:
-        yield f"Its watcher's task is {node.watcher}: {node.watcher_says}".rstrip(": ")
 
 
 def _verdict(row: Row) -> Text:
@@ -398,9 +381,7 @@ def _agents(row: Row) -> str:
 
 
 def _proven(row: Row) -> str:
-    if row.proven is None:
-        return "-"
-    return "now" if row.proven.by == "comparison" else "by its watcher"
+    return "now" if row.proven else "-"
 
 
 def _legend(fleet: FleetStatusDocument) -> Iterator[str]:

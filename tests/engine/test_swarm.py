@@ -62,15 +62,6 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
     assert created.nodes == {each.id for each in fleet.swarm.nodes}
 
 
-def test_what_the_manager_knows_of_its_nodes(fleet: Fleet) -> None:
-    """A node that can't be asked is not called current, but its watcher's word is there."""
-    here, *others = fleet.seen_from(fleet.swarm.manager)
-    assert (here["name"], here["verdict"], here["proven"]["by"]) == ("node1", "current", "comparison")
-    assert [each["name"] for each in others] == [each.name for each in fleet.swarm.nodes[1:]]
-    for each in others:
-        assert (each["verdict"], each["proven"]["by"]) == ("unreachable", "watcher"), each
-
-
 def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
     """On an internal network of the swarm, a task reaches nothing; attached, it reaches what the rules allow."""
     manager, config = fleet.swarm.manager, f"{ATTACHED}-config"
