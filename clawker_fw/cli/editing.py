@@ -1,27 +1,24 @@
-"""The commands that edit rules: `rules allow`, `deny`, `remove` and `import`. Each then applies them."""
+"""The commands that edit rules: `rules allow`, `deny` and `remove`. Each then applies them."""
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clawker_fw.cli import completion, session, stack
+from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
 from clawker_fw.cli.session import print_json
-from clawker_fw.errors import EngineError, ExitCode, FirewallError, OutputError, SettingsError
+from clawker_fw.errors import EngineError, ExitCode, FirewallError, OutputError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
     from clawker_fw.report.documents.run import RunDocument
-    from clawker_fw.rules.importing import Imported
     from clawker_fw.settings.edit.edits import Addition, Removal
     from clawker_fw.settings.edit.rules_file import Decide, Edited
 
@@ -29,7 +26,6 @@ NamesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="NAME",
-        autocompletion=completion.rules,
         help="`a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`. "
         "Several are possible.",
     ),
@@ -184,65 +180,12 @@ def remove_rules(
     _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
 
-@rules_app.command("import")
-def import_file(
-    context: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", allow_dash=True, help="The file; `-` is standard input.")
-    ],
-    *,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Import what can be imported, although something is left out.")
-    ] = False,
-    no_reload: NoReloadOption = False,
-    dry_run: DryRunOption = False,
-    lock_wait: LockOption = unparsed(_LOCK_WAIT),
-    format_: FormatOption = Format.TEXT,
-) -> None:
-    """Add the rules of a rules file of clawker, and apply them.
-
-    The file has `rules` with `dst`, `proto`, `port` and `action`. Each is `taken`, or `differs` as is said, or
-    is `left out` with the reason: a restriction that can't be kept, like `path_rules`, is never dropped. If
-    anything is left out, nothing is imported, and the exit code is 3, unless `--partial` is given. Rules that are
-    there already are not changed.
-
-    Example: clawker-fw rules import --partial egress-rules.yaml
-    """
-    from clawker_fw.settings.edit.edits import Addition
-
-    imported = _imported_from(file)
-    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_, imported=imported)
-    left_out = sum(each.rule is None for each in imported)
-    if left_out and not partial:
-        _print_imported(imported, format_)
-        raise SettingsError(
-            "rules-left-out",
-            f"{left_out} of {len(imported)} entries can't be imported, so none was imported.",
-            hint="With --partial, the others are imported.",
-        )
-    additions = [Addition(each.rule, stays=True) for each in imported if each.rule]
-    _add(context.obj, additions, orders)
-
-
 @dataclass(frozen=True, slots=True)
 class _Orders:
     no_reload: bool
     dry_run: bool
     lock_wait: float
     format_: Format
-    imported: "Sequence[Imported] | None" = None
-
-
-def _print_imported(imported: "Sequence[Imported]", format_: Format) -> None:
-    if format_ is Format.JSON:
-        from clawker_fw.report.documents.rules import RulesEditDocument
-
-        print_json(RulesEditDocument.refused(imported))
-    else:
-        from clawker_fw.report import rules
-
-        for line in rules.import_lines(imported):
-            terminal.tell(line)
 
 
 def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
@@ -264,7 +207,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     if not applying:
         session.warn_of_rules(remarks)  # otherwise they are told with all others
     if orders.format_ is Format.TEXT:
-        for line in (*rules.import_lines(orders.imported or ()), *rules.edit_lines(done.results)):
+        for line in rules.edit_lines(done.results):
             terminal.tell(line)
         if orders.dry_run and done.changed:
             terminal.tell(f"Nothing was written. {done.path} would be changed:")
@@ -282,7 +225,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
             from clawker_fw.report.documents.rules import RulesEditDocument
 
             named_by, dry_run = session.named_by(chosen, done.after), orders.dry_run
-            document = RulesEditDocument.of(done, named_by, remarks, orders.imported, *reloaded, dry_run=dry_run)
+            document = RulesEditDocument.of(done, named_by, remarks, *reloaded, dry_run=dry_run)
             print_json(replace(document, summary=planned))
     if orders.dry_run and done.changed:
         raise typer.Exit(ExitCode.DRIFT)
@@ -347,26 +290,3 @@ def _removal(named: dict[str, Any], action: str | None, as_: str | None) -> "Rem
     wanted = rule(named | {"dst": name, "action": "deny"})  # which has neither a default protocol nor a port
     chosen = rule({"dst": name, "action": action, "force": True}).action if action else None
     return Removal(wanted.destination, wanted.protocol, wanted.written_port, chosen, allowing.host)
-
-
-def _imported_from(file: Path) -> "list[Imported]":
-    """Return what becomes of each entry of a file, or of standard input if that is `-`."""
-    from clawker_fw.rules.importing import import_rules
-    from clawker_fw.settings.document import document_of
-    from clawker_fw.settings.files import read_text, text_of
-
-    from_input = str(file) == "-"
-    source = Path("standard input") if from_input else file
-    try:
-        text = text_of(sys.stdin.buffer.read(), source) if from_input else read_text(file)
-    except SettingsError as error:
-        raise SettingsError(
-            "rules-not-importable",
-            f"Nothing can be imported: {error.message}",
-            hint="FILE is a file with rules, in UTF-8, or `-` for standard input.",
-        ) from error
-    document = document_of(text, source)
-    try:
-        return import_rules(document.values, document.place)
-    except ValueError as error:
-        raise SettingsError("rules-not-importable", f"{source} can't be imported: {error}.") from error

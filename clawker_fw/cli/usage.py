@@ -30,6 +30,7 @@ _REMOVED = {
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
     "`clawker-fw denials --follow` merges their refusals.",
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
+    "clawker-fw rules import": "Name the file in `include`, and `clawker-fw rules check` tells what differs here.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",

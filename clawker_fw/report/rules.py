@@ -4,24 +4,14 @@ import difflib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from enum import StrEnum
 
 from clawker_fw.report.spans import counted, remaining
-from clawker_fw.rules.importing import Imported
 from clawker_fw.rules.rule import Rule
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
 
 _WIDEST = max(len(each) for each in EditOutcome)
-
-
-class ImportResult(StrEnum):
-    """What becomes of an entry of an imported file."""
-
-    TAKEN = "taken"
-    DIFFERS = "differs"
-    LEFT_OUT = "left out"
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
@@ -89,17 +79,3 @@ def edit_diff(done: Edited) -> str:
     """Return the change of the settings file as a unified diff."""
     before, after = (content.decode().splitlines() for content in done.contents)
     return "\n".join(difflib.unified_diff(before, after, str(done.path), "edited", n=1, lineterm=""))
-
-
-def import_lines(imported: Iterable[Imported]) -> Iterator[str]:
-    """Yield a line for each entry of a file that is imported."""
-    for each in imported:
-        remarks = f": {'; '.join(each.remarks)}" if each.remarks else ""
-        yield f"{import_result(each):<{_WIDEST}}  {each.entry or each.rule}  {each.place}{remarks}"
-
-
-def import_result(imported: Imported) -> ImportResult:
-    """Return what becomes of an entry."""
-    if imported.rule is None:
-        return ImportResult.LEFT_OUT
-    return ImportResult.DIFFERS if imported.remarks else ImportResult.TAKEN

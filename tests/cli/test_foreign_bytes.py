@@ -13,7 +13,6 @@ LINES: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("rules", "allow", "https://x.test", "--path", f"/a{FOREIGN}", "--no-reload"), 2, "usage"),
     (("rules", "allow", "https://x.test", "--path", f"~/a{FOREIGN}", "--no-reload"), 2, "usage"),
     (("rules", "allow", "https://x.test", "--note", FOREIGN, "--no-reload"), 2, "usage"),
-    (("rules", "import", f"i{FOREIGN}"), 3, "rules-not-importable"),
     (("--config", f"{FOREIGN}.yaml", "rules", "check"), 3, "settings-not-found"),
     (("--project", FOREIGN, "rules", "check"), 2, "usage"),
     ((FOREIGN,), 2, "usage"),

@@ -321,52 +321,6 @@ def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file:
     assert "2 more rules decide nothing" in told
 
 
-IMPORTED = """\
-rules:
-  - dst: "*.w.test"
-    proto: https
-  - dst: a.test
-    port: 443
-  - dst: p.test
-    path_rules: [{path: /x, action: deny}, {path: /, action: allow}]
-"""
-
-
-def test_an_import_that_leaves_something_out_imports_nothing(
-    no_engine: Command, settings_file: Path, tmp_path: Path
-) -> None:
-    """Exit 3; every entry is named with its line, and what would become of it."""
-    old = tmp_path / "old.yaml"
-    old.write_text(IMPORTED)
-    outcome = no_engine("rules", "import", "old.yaml")
-    assert outcome.code == 3
-    assert [line.partition(":")[0] for line in outcome.out.splitlines()] == [
-        "differs    https .w.test",
-        "taken      https a.test",
-        "left out   p.test  old.yaml, line 6",
-    ]
-    assert "error[rules-left-out]" in outcome.err
-    assert edit(no_engine, "import", "old.yaml", code=3)["imported"][2] == {
-        "result": "left out",
-        "entry": "p.test",
-        "place": "old.yaml, line 6",
-        "remarks": ["`path_rules` denies `/x`, there also what only begins like it; write it in the settings"],
-    }
-    assert settings_file.read_text() == SETTINGS
-
-
-def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_file: Path) -> None:
-    """What has a restriction is not there afterwards, also not without it."""
-    for again in (False, True):
-        answer = edit(no_engine, "import", "--partial", "--no-reload", "-", stdin=IMPORTED)
-        assert outcomes(answer) == [
-            ("unchanged" if again else "added", "https .w.test:443"),
-            ("unchanged", "https a.test:443"),
-        ]
-        assert [each["result"] for each in answer["imported"]] == ["differs", "taken", "left out"]
-    assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
-
-
 def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
     """The path and the word are added to the rule that is there, once."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /x}]\n")
@@ -377,22 +331,13 @@ def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, setti
     assert "https p.test:443 inspected (/x, /y, deny others, websocket)" in no_engine("rules", "list").out
 
 
-def test_a_rule_that_contradicts_another_is_named_with_its_origin(
-    no_engine: Command, settings_file: Path, tmp_path: Path
-) -> None:
-    """It is the command line, standard input or an imported file; the settings file has no such line."""
+def test_a_rule_that_contradicts_another_is_named_with_its_origin(no_engine: Command, settings_file: Path) -> None:
+    """It is the command line; the settings file has no such line."""
     claims = "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443"
     line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "
-    entry = "rules:\n  - {dst: a.test, proto: tcp, port: 443}\n"
-    (tmp_path / "old.yaml").write_text(f"\n{entry}")
-    for arguments, origin in (
-        (("allow", "tcp://a.test:443"), "the command line"),
-        (("import", "-"), "standard input, line 2"),
-        (("import", "old.yaml"), "old.yaml, line 3"),
-    ):
-        outcome = no_engine("rules", *arguments, stdin=entry)
-        assert (outcome.code, outcome.out) == (3, "")
-        assert outcome.err.startswith(f"{line}{origin}\n  clawker-fw.yaml, line 2\n")
+    outcome = no_engine("rules", "allow", "tcp://a.test:443")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith(f"{line}the command line\n  clawker-fw.yaml, line 2\n")
     both = no_engine("rules", "allow", "tcp://new.test:443", "new.test")
     assert both.err.splitlines() == [
         f"error[rules-contradict]: the command line: {claims.replace('a.test', 'new.test')}.",
@@ -412,18 +357,3 @@ def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
     assert outcome.code == 6
     assert outcome.answer["reload"] is None
     assert settings_file.read_text() == SETTINGS + ADDED
-
-
-def test_an_import_of_something_else_is_an_error(no_engine: Command, settings_file: Path, tmp_path: Path) -> None:
-    """A missing file, one that is not YAML, and one without rules."""
-    bad = tmp_path / "bad.yaml"
-    for text in ("a: [", "x: 1", ""):
-        bad.write_text(text)
-        outcome = no_engine("rules", "import", "bad.yaml")
-        assert (outcome.code, outcome.out) == (3, "")
-        assert "bad.yaml" in outcome.err
-    missing = no_engine("rules", "import", "missing.yaml")
-    assert missing.code == 3
-    assert "error[rules-not-importable]: Nothing can be imported: missing.yaml does not exist." in missing.err
-    assert "init" not in missing.err  # it would be no file to import
-    assert settings_file.read_text() == SETTINGS

@@ -37,10 +37,10 @@ def path(tmp_path: Path) -> Path:
 NOW = 1_800_000_000.0
 
 
-def addition(dst: str, *, note: str | None = None, stays: bool = False, **fields: object) -> Addition:
+def addition(dst: str, *, note: str | None = None, **fields: object) -> Addition:
     """Return a rule to add."""
     rule = RuleEntry.model_validate({"dst": dst, "note": note or "", **fields}).rule()
-    return Addition(rule, note, stays, frozenset(fields))
+    return Addition(rule, note, frozenset(fields))
 
 
 def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
@@ -152,14 +152,6 @@ def test_every_rule_for_the_same_is_changed(path: Path) -> None:
     add(path, addition("a.test", until=None, allow_private=True))
     assert path.read_text().count("allow_private: true") == 2
     assert "until" not in path.read_text()
-
-
-def test_an_imported_rule_changes_none(path: Path) -> None:
-    """What is there stays as it is."""
-    before = path.read_text()
-    done = add(path, addition("a.test", allow_private=True, stays=True))
-    assert [each.outcome for each in done.results] == [EditOutcome.UNCHANGED]
-    assert path.read_text() == before
 
 
 def test_rules_are_removed_by_what_is_given(path: Path) -> None:

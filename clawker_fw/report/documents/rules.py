@@ -11,8 +11,7 @@ from clawker_fw.model import Moment, Usage
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import Lines, SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
-from clawker_fw.report.rules import ImportResult, counts, import_result
-from clawker_fw.rules.importing import Imported
+from clawker_fw.report.rules import counts
 from clawker_fw.rules.review import Remark, RemarkCode
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule, RuleAction
 from clawker_fw.rules.until import rfc3339
@@ -213,23 +212,6 @@ class RulesCheckDocument(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class ImportedEntry:
-    """What becomes of an entry of an imported file."""
-
-    result: ImportResult
-    entry: str
-    """The rule that is made of it, or its name if it is left out."""
-    place: str
-    """Where it is written: the file and the line, or the environment variable."""
-    remarks: tuple[str, ...]
-    """What differs, or why it is left out."""
-
-    @classmethod
-    def of(cls, each: Imported) -> "ImportedEntry":
-        return cls(import_result(each), each.entry or str(each.rule), each.place, each.remarks)
-
-
-@dataclass(frozen=True, slots=True)
 class EditedRule:
     """What becomes of a rule."""
 
@@ -252,14 +234,12 @@ class EditedRule:
 class RulesEditDocument(Document):
     """The answer of the verbs that edit."""
 
-    settings: SettingsNamed | None = None
-    """The settings that were edited; null when an import was refused before they were read."""
+    settings: SettingsNamed
+    """The settings that were edited."""
     changed: bool = False
     """Whether the settings file was changed."""
     dry_run: bool = False
     """Whether only to show what would be done."""
-    imported: list[ImportedEntry] | None
-    """Every entry of an imported file; null for other commands."""
     rules: list[EditedRule]
     """What becomes of each rule, in the order of the command line."""
     warnings: list[RuleWarning]
@@ -275,7 +255,6 @@ class RulesEditDocument(Document):
         done: Edited,
         named_by: str,
         remarks: Sequence[Remark],
-        imported: Sequence[Imported] | None,
         reload: RunDocument | None = None,
         *,
         dry_run: bool,
@@ -285,16 +264,10 @@ class RulesEditDocument(Document):
             settings=SettingsNamed.named(done.after, named_by),
             changed=done.changed and not dry_run,
             dry_run=dry_run,
-            imported=None if imported is None else [ImportedEntry.of(each) for each in imported],
             rules=[EditedRule.of(each) for each in done.results],
             warnings=_warnings(remarks),
             reload=reload,
         )
-
-    @classmethod
-    def refused(cls, imported: Sequence[Imported]) -> "RulesEditDocument":
-        """Return the answer of `rules import` when nothing was imported, because something is left out."""
-        return cls(imported=[ImportedEntry.of(each) for each in imported], rules=[], warnings=[])
 
 
 def _moment(seconds: float) -> str:

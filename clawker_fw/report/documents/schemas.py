@@ -43,7 +43,7 @@ ANSWERS: Mapping[str, type[Document]] = {
     "explain": ExplainDocument,
     "fleet denials": FleetDenialsDocument,
     "fleet status": FleetStatusDocument,
-    **dict.fromkeys(("rules allow", "rules deny", "rules remove", "rules import"), RulesEditDocument),
+    **dict.fromkeys(("rules allow", "rules deny", "rules remove"), RulesEditDocument),
     "rules check": RulesCheckDocument,
     "rules list": RulesListDocument,
     "rules presets": PresetsAnswer,

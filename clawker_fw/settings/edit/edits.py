@@ -53,7 +53,7 @@ class EditResult:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A rule to add. One for the same destination, protocol, port and action is changed, unless it is to stay.
+    """A rule to add. One for the same destination, protocol, port and action is changed.
 
     Only its fields that are `chosen` are changed, and its note is kept when `note` is None. Its paths are added to
     what is there.
@@ -61,7 +61,6 @@ class Addition:
 
     rule: Rule
     note: str | None = None
-    stays: bool = False
     chosen: frozenset[str] = frozenset()
 
     def onto(self, old: Rule) -> Rule:
@@ -175,11 +174,11 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
             added.append(addition.fields)
             end += 1
-        if same and not addition.stays:
+        if same:
             last = max((each.rule for each in same), key=ends)  # of several, this one counts
             _require_lasting(last, addition.onto(last), now)
         for each in same:
-            after = each.rule if addition.stays else addition.onto(each.rule)
+            after = addition.onto(each.rule)
             fields = _changes(each.rule, after)
             if fields and each.position is None:
                 raise _included(each.rule)
