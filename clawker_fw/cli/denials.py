@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
 from clawker_fw.cli.session import print_json, print_report
@@ -39,7 +39,6 @@ def denials(
         typer.Option(
             "--agent",
             metavar="NAME",
-            autocompletion=completion.agents,
             help="Only of this agent, by its name or address.",
         ),
     ] = "",

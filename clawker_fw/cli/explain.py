@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report
@@ -24,7 +24,6 @@ def explain(
         str,
         typer.Argument(
             metavar="TARGET",
-            autocompletion=completion.hosts,
             help="HOST, HOST:PORT, or a URL: https://, http://, tcp://, ssh://, udp://, wss:// or ws://.",
         ),
     ],

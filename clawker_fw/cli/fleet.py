@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import (
     Format,
@@ -44,7 +44,6 @@ ContextsOption = Annotated[
     typer.Option(
         "--context",
         metavar="NAME",
-        autocompletion=completion.contexts,
         help="A docker context. Can be repeated. Without contexts and hosts: all contexts.",
     ),
 ]

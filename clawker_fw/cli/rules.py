@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.cli.session import print_json, print_table
@@ -131,9 +131,7 @@ def unused_rules(
 def list_presets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME", autocompletion=completion.presets, help="Show all of this preset. Default: list them."
-        ),
+        typer.Argument(metavar="NAME", help="Show all of this preset. Default: list them."),
     ] = None,
     *,
     format_: FormatOption = Format.TEXT,
