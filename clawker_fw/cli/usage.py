@@ -32,6 +32,7 @@ _REMOVED = {
     "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
     "clawker-fw rules import": "Name the file in `include`, and `clawker-fw rules check` tells what differs here.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
+    "clawker-fw secrets refresh": "`clawker-fw reload` obtains and sends them, with all else that differs.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
