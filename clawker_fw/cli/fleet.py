@@ -1,12 +1,10 @@
 """The commands about many hosts: `fleet status` and `fleet denials`."""
 
-import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -28,8 +26,6 @@ from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
-    from clawker_fw.model import EngineFacts
-    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.report.fleet import Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
@@ -206,40 +202,19 @@ def _ask(
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
 ) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
-    """Return what compares a host with the settings.
-
-    What the settings ask for is the same on engines of one architecture, and takes long with many rules. So it is
-    prepared once for them.
-    """
+    """Return what compares a host with the settings."""
     from clawker_fw.reconcile import pipeline
-    from clawker_fw.reconcile.desired import prepare
     from clawker_fw.report import fleet as report
 
     preparing = threading.Lock()
 
-    @functools.cache
-    def prepared(facts: "EngineFacts") -> "Blueprint":
-        blueprint = session.blueprint(chosen, loaded, release, facts)
-        prepare(blueprint)
-        return blueprint
-
     def compare(host: "Host", engine: "EngineReader", began: float) -> "tuple[Row, None]":
-        with preparing:
-            blueprint = prepared(_alike(engine.facts()))
+        with preparing:  # each secret is obtained once
+            blueprint = session.blueprint(chosen, loaded, release, engine.facts())
         seen = pipeline.compare(engine, blueprint)
         return report.of_comparison(host, seen, release, time.monotonic() - began), None
 
     return compare
-
-
-def _alike(facts: "EngineFacts") -> "EngineFacts":
-    """Return what the settings ask for depends on. An error about an engine that is read along has its address."""
-    from clawker_fw.model import EngineFacts
-
-    alike = EngineFacts("", "", facts.architecture)
-    if facts.plain:
-        alike = replace(alike, plain=True, endpoint=facts.endpoint, named_by=facts.named_by)
-    return alike
 
 
 def _reader_of_denials(
