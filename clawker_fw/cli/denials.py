@@ -51,9 +51,6 @@ def denials(
         bool,
         typer.Option("--ask", help="Ask at the terminal about each host that is refused from now on."),
     ] = False,
-    as_rules: Annotated[
-        bool, typer.Option("--as-rules", help="Print the rules that would allow it, for the settings file.")
-    ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Show what agents were refused, why, and what would allow it.
@@ -66,14 +63,12 @@ def denials(
 
     Example: clawker-fw denials --since 10m
     """
-    if follow and (since is not None or top is not None or as_rules):
-        raise typer.BadParameter("--follow shows what happens from now on: without --since, --top and --as-rules")
-    if ask and (follow or since is not None or top is not None or as_rules or format_ is Format.JSON):
+    if follow and (since is not None or top is not None):
+        raise typer.BadParameter("--follow shows what happens from now on: without --since and --top")
+    if ask and (follow or since is not None or top is not None or format_ is Format.JSON):
         raise typer.BadParameter(
-            "--ask is about what happens from now on: without --follow, --since, --top, --as-rules, --format json"
+            "--ask is about what happens from now on: without --follow, --since, --top, --format json"
         )
-    if as_rules and format_ is Format.JSON:
-        raise typer.BadParameter("--as-rules prints rules, not JSON")
     from clawker_fw.denials.reading import Reading, sources, with_counted
 
     chosen: Options = context.obj
@@ -88,7 +83,6 @@ def denials(
     from clawker_fw.denials.answer import Selection, answer
     from clawker_fw.engine.outputs import stamp
     from clawker_fw.report import denials as report
-    from clawker_fw.report import terminal
 
     wanted = Selection(agent, frozenset(reason or ()), top)
     now = engine.clock()  # the records have the engine's times
@@ -110,9 +104,7 @@ def denials(
         return
     refusals = with_counted(engine, found, begun.refusals())
     answered = answer(refusals, names, wanted, advising, stamp(now).decode())
-    if as_rules:
-        terminal.answer(report.rules_text(answered.rules(now)))
-    elif format_ is Format.JSON:
+    if format_ is Format.JSON:
         print_json(report.DenialsDocument.of(answered))
     else:
         print_report(report.denials_report(answered, since))

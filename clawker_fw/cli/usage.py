@@ -35,6 +35,7 @@ _REMOVED = {
     "clawker-fw secrets refresh": "`clawker-fw reload` obtains and sends them, with all else that differs.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
+    "clawker-fw denials --as-rules": "`clawker-fw denials --json` has the command for each in `remedy.command`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
     **dict.fromkeys(

@@ -1,22 +1,15 @@
 """The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import PositiveInt
 
 from clawker_fw.agents.names import AgentNames
-from clawker_fw.denials.advice import NOT_ALLOWED, Adviser, RuleAdvice
+from clawker_fw.denials.advice import Adviser, RuleAdvice
 from clawker_fw.denials.refusal import Counted, Gap, Refusals
 from clawker_fw.diagnose.remedies import Remedy
-from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
-from clawker_fw.settings.edit.edits import resulting
-
-_ALLOWABLE = NOT_ALLOWED | {Reason.PATH, Reason.PRIVATE_ADDRESS}
-"""Reasons for which rules are suggested."""
 
 _OURS = "Nothing has to be allowed: clawker-fw has tried this itself."
 
@@ -81,25 +74,6 @@ class DenialsAnswer:
     unattributed: int = 0
     tried: int = 0
     gaps: tuple[Gap, ...] = ()
-
-    def rules(self, now: float) -> Sequence[Rule]:
-        """Return rules that allow what was refused, at a time in seconds since 1970. One with a place is changed.
-
-        What would allow more than what was refused is left out, and what a rule denies: that was meant.
-        """
-        there = list(dict.fromkeys(each.advice.rule for each in self.denials if each.advice.rule))
-        after = there
-        for each in self.denials:
-            remedy = each.advice.remedy
-            if (
-                remedy.allow
-                and not remedy.allow.force
-                and each.counted.refusal.reason in _ALLOWABLE
-                and {*remedy.opens} <= {Opened.TRANSPORT}
-            ):
-                addition = remedy.allow.addition(now)
-                after = resulting(after, replace(addition, rule=replace(addition.rule, place="")))
-        return [rule for rule in after if rule not in there]
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:

@@ -1,7 +1,7 @@
 """The answer of `denials`, with `--follow` its lines, and how people see it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,9 +17,6 @@ from clawker_fw.report.documents import Document
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
-from clawker_fw.settings.edit.edits import Addition
-from clawker_fw.settings.edit.splice import pair
 
 _INDENT = " " * 2
 _FAILURES = {each for each in Reason if each.failed}
@@ -271,15 +268,3 @@ def _gap(gap: Gap) -> str:
     when = f"Between {since} and {until}" if until else f"Since {since}"
     lost = f"refusals of {gap.sibling} may be missing: the engine could not write its whole log (a full disk?)."
     return f"{when}, {lost}"
-
-
-def rules_text(rules: Sequence[Rule]) -> str:
-    """Return the rules that would allow what was refused, as they are written in the settings."""
-    lines = ["# What agents were refused, as rules. Take only those that you mean to allow."]
-    lines.append("rules:" if rules else "rules: []")
-    for rule in rules:
-        if rule.place:
-            lines.append(f"  # In place of the rule in {visible(rule.place)}:")
-        first, *others = Addition(rule, rule.note).fields.items()
-        lines += [f"  - {pair(*first)}", *(f"    {pair(*each)}" for each in others)]
-    return "\n".join(lines)

@@ -160,7 +160,7 @@ def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
     assert (outcome.code, outcome.out) == (2, "")
     assert "no-terminal" in outcome.err
     assert "denials --follow --format json" in outcome.err
-    for option in ("--follow", "--as-rules", "--since=1m", "--top=3", "--format=json"):
+    for option in ("--follow", "--since=1m", "--top=3", "--format=json"):
         outcome = command("denials", "--ask", option)
         assert (outcome.code, "no-terminal" in outcome.err) == (2, False)
 

@@ -111,7 +111,6 @@ def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> Non
         "c.test": "clawker-coredns",
     }
     assert set(ask(command, "--agent", "clawker-coredns")) == {"b.test", "c.test"}
-    assert command("denials", "--as-rules").out.endswith("rules: []\n")
 
 
 def test_for_people(command: Command, up: MemoryEngine) -> None:
@@ -168,35 +167,6 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     assert command.json("denials")["unattributed"] == 0
 
 
-def test_as_rules(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """What is printed are rules for just the names, and none for what a rule denies."""
-    up.inside("clawker-envoy").log[:] = [
-        record(protocol="http", port=8080, name="h.test", reason="no-rule"),
-        *(record(name=f"{name}.cdn.example.com", reason="no-rule") for name in "ab"),
-        record(name="no.wild.test", reason="denied"),
-    ]
-    up.inside("clawker-coredns").log.clear()
-    text = command("denials", "--as-rules").out
-    assert [line.split("dst: ")[1] for line in text.splitlines() if line.startswith("  - dst")] == [
-        "h.test",
-        "a.cdn.example.com",
-        "b.cdn.example.com",
-    ]
-    settings_file.write_text(text)
-    assert command("rules", "check").code == 0
-    assert command("denials", "--as-rules", "--reason", "denied").out.endswith("rules: []\n")
-
-
-def test_names_that_yaml_takes_for_something_else(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """They are quoted, so the rules that are printed are valid, and for just these names."""
-    names = ["1.5_", "1e3.test", "2026-01-01", "null", "on", "yes"]
-    up.inside("clawker-coredns").log.clear()
-    up.inside("clawker-envoy").log[:] = [record(name=name, reason="no-rule") for name in names]
-    settings_file.write_text(command("denials", "--as-rules").out)
-    assert command("rules", "check").code == 0
-    assert sorted(each["dst"] for each in command.json("rules", "list")["rules"]) == names
-
-
 PRIVATE = "clawker-fw rules allow https://db.test --private"
 
 
@@ -222,15 +192,6 @@ def test_a_private_address_that_is_on_record(
     ]
     found = command.json("denials")["denials"]
     assert [each["remedy"]["command"] for each in found] == commands
-    for only in ([], ["--reason", "no-rule"], ["--reason", "private-address"]):
-        printed = command("denials", "--as-rules", *only).out
-        assert printed.count("- dst: db.test") == printed.count("allow_private: true") == any(commands)
-        assert ("In place of the rule in clawker-fw.yaml, line 2:" in printed) == (
-            any(commands) and "db.test" in rules
-        )
-    if any(commands):
-        settings_file.write_text(printed)
-        assert command("rules", "check").code == 0
 
 
 def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
@@ -280,7 +241,6 @@ def test_without_a_stack(command: Command) -> None:
     """There is nothing to read, and options that contradict each other are refused."""
     assert (command("denials").code, "is not up" in command("denials").err) == (6, True)
     assert command("denials", "--follow", "--top", "3").code == 2
-    assert command("denials", "--as-rules", "--format", "json").code == 2
 
 
 def following(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
@@ -443,16 +403,6 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
         + [("h.test", each, None, 1) for each in ("GET", "PUT")],
         key=str,
     )
-    text = command("denials", "--as-rules", "--reason", "path").out
-    assert "# In place of the rule in clawker-fw.yaml, line 2:" in text
-    settings_file.write_text(text)
-    asked = [*tried, ("GET", "/v1/x"), ("GET", "/b"), ("POST", "/v1"), ("DELETE", "/bb"), ("POST", "/cc")]
-    refused = [
-        (method, path)
-        for method, path in asked
-        if command.json("explain", f"https://p.test{path}", "--method", method)["reason"] == "path"
-    ]
-    assert refused == asked[-4:]
 
 
 @pytest.mark.parametrize(
@@ -515,19 +465,3 @@ def test_a_path_that_is_not_whole_on_record(command: Command, up: MemoryEngine, 
         found = ask(command, "--reason", "path")["p.test"]["remedy"]
         assert (found["command"] is None) is (length == 255)
         assert ("longer than what is on record: change the paths" in found["text"]) is (length == 255)
-
-
-def test_no_rule_is_suggested_that_allows_more(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """A rule for a name below one with paths would have no paths."""
-    settings_file.write_text(
-        "rules:\n- {dst: .p.test, path_rules: [{path: /v1}], until: 2020-01-01T00:00:00Z}\n"
-        "- {dst: .a.test, until: 2020-01-01T00:00:00Z}\n- {dst: b.test}\n"
-    )
-    up.inside("clawker-envoy").log[:] = [
-        record(name="x.p.test", reason="expired"),
-        record(name="x.a.test", reason="expired"),
-        record(protocol="tcp", port=443, name="b.test", reason="wrong-port"),
-    ]
-    out = command("denials", "--as-rules").out
-    assert "dst: x.a.test" in out
-    assert "x.p.test" not in out
