@@ -62,7 +62,7 @@ _WITH_VALUE = _words(
     """
 )
 
-_RUN_ONLY = _words("detach detach-keys sig-proxy")
+_RUN_ONLY = _words("detach sig-proxy")
 """What `docker create` does not know (docker/cli, cli/command/container: `run.go` against `create.go`)."""
 
 _PUBLISH = "publish"
@@ -70,22 +70,19 @@ _PUBLISH = "publish"
 
 _FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})  # Go's strconv.ParseBool
 
-_OUTPUTS = frozenset({"stdout", "stderr"})
-
 
 @dataclass(frozen=True, slots=True)
 class RunWords:
     """What the words after `docker run` ask for.
 
-    `create` are those for `docker create`. `attached` are the streams that are attached, `cid_file` is the file
-    that gets the container's id, and `removed` is whether the engine removes the container at its end.
-    `ports` are to be published.
+    `create` are those for `docker create`. `cid_file` is the file that gets the container's id, and `removed` is
+    whether the engine removes the container at its end. `ports` are to be published.
     """
 
     create: tuple[str, ...]
-    attached: frozenset[str]
+    detached: bool
+    interactive: bool
     removed: bool
-    detach_keys: str
     cid_file: str
     ports: tuple[PublishedPort, ...] = ()
 
@@ -107,8 +104,11 @@ def parse_run(words: Sequence[str]) -> RunWords:
                 f"An agent can't be started with --{name}: {reason}.",
                 hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
             )
-    if not _is_on(last, "sig-proxy", default="true"):
-        raise UsageError("agent-option", "An agent gets the signals that `agent run` gets: leave out --sig-proxy.")
+    if {"attach", "detach-keys"} & last.keys() or not _is_on(last, "sig-proxy", default="true"):
+        raise UsageError(
+            "agent-option",
+            "Leave out --attach, --detach-keys and --sig-proxy: `agent run` has its own streams and signals.",
+        )
     ports = parse_ports(value for name, value in given if name == _PUBLISH)
     if ports and "ip" in last:
         raise UsageError(
@@ -117,20 +117,12 @@ def parse_run(words: Sequence[str]) -> RunWords:
     passed = [f"--{name}={value}" for name, value in given if name not in {*_RUN_ONLY, _PUBLISH}]
     return RunWords(
         create=(*passed, *left),
-        attached=_attached(last, [value.lower() for name, value in given if name == "attach"]),
+        detached=_is_on(last, "detach"),
+        interactive=_is_on(last, "interactive"),
         removed=_is_on(last, "rm"),
-        detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
         ports=ports,
     )
-
-
-def _attached(last: dict[str, str], asked: Sequence[str]) -> frozenset[str]:
-    if _is_on(last, "detach"):
-        if asked:
-            raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
-        return frozenset()
-    return frozenset(asked or _OUTPUTS) | ({"stdin"} if _is_on(last, "interactive") else frozenset())
 
 
 def _is_on(last: dict[str, str], name: str, default: str = "false") -> bool:

@@ -5,12 +5,10 @@ import pytest
 from clawker_fw.agents.docker_options import RunWords, parse_run
 from clawker_fw.errors import RefusedError, UsageError
 
-OUTPUTS = frozenset({"stdout", "stderr"})
-
 CREATED = {
     "debian": "debian",
     "-it --rm debian bash": "--interactive=true --tty=true --rm=true debian bash",
-    "-d=false --detach --detach-keys ctrl-x debian": "debian",
+    "-d=false --detach debian": "debian",
     "--name a -h b -e A=1 -eB=2 -e=C=3 debian": "--name=a --hostname=b --env=A=1 --env=B=2 --env=C=3 debian",
     "-itv /srv/work:/work debian": "--interactive=true --tty=true --volume=/srv/work:/work debian",
     "--privileged=false -i=false debian": "--privileged=false --interactive=false debian",
@@ -22,13 +20,11 @@ CREATED = {
 }
 
 ATTACHED = {
-    "debian": OUTPUTS,
-    "-i=0 debian -i": OUTPUTS,
-    "-a STDERR -i debian": {"stderr", "stdin"},
-    "-a stdin debian": {"stdin"},
-    "-a stdin -a stdout --attach=stderr debian": OUTPUTS | {"stdin"},
-    "-dit debian": frozenset(),
-    "-d=false debian": OUTPUTS,
+    "debian": (False, False),
+    "-i=0 debian -i": (False, False),
+    "-i debian": (False, True),
+    "-dit debian": (True, True),
+    "-d=false debian": (False, False),
 }
 
 NOT_KNOWN = (
@@ -36,7 +32,8 @@ NOT_KNOWN = (
     "-itx debian",
     "--project other debian",
     "--sig-proxy=false debian",
-    "-d -a stdout debian",
+    "-a stdout debian",
+    "--detach-keys ctrl-x debian",
 )
 
 
@@ -52,17 +49,18 @@ def test_what_docker_create_gets(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ATTACHED)
-def test_which_streams_are_attached(line: str) -> None:
-    """As `docker run` decides it."""
-    assert parsed(line).attached == ATTACHED[line]
+def test_what_is_attached(line: str) -> None:
+    """Whether it is detached, and whether it gets input, as `docker run` decides it."""
+    found = parsed(line)
+    assert (found.detached, found.interactive) == ATTACHED[line]
 
 
 def test_what_else_is_read() -> None:
-    """Who removes the container, the file with its id, and the keys that detach."""
-    found = parsed("-t --rm --cidfile first --cidfile=second --detach-keys ctrl-x debian --rm=false")
-    assert (found.removed, found.cid_file, found.detach_keys) == (True, "second", "ctrl-x")
+    """Who removes the container, and the file with its id."""
+    found = parsed("-t --rm --cidfile first --cidfile=second debian --rm=false")
+    assert (found.removed, found.cid_file) == (True, "second")
     found = parsed("--rm --rm=false debian")
-    assert (found.removed, found.cid_file, found.detach_keys) == (False, "", "")
+    assert (found.removed, found.cid_file) == (False, "")
 
 
 @pytest.mark.parametrize(
