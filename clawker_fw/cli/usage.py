@@ -38,6 +38,7 @@ _REMOVED = {
     "clawker-fw denials --as-rules": "`clawker-fw denials --json` has the command for each in `remedy.command`.",
     "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
+    "clawker-fw watch --attach": "`docker network connect` puts a container on the agent network.",
     **dict.fromkeys(
         (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
         "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",
