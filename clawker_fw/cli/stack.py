@@ -28,7 +28,6 @@ from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
-    from clawker_fw.engine.port import EngineWriter
     from clawker_fw.model import Verdict
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress, RunContext
@@ -64,7 +63,6 @@ def run(
 
     The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
     differences without dropping a request, and proves the result. A current stack is left unchanged.
-    After a new Envoy has been made, a host of the rules is tried once.
 
     Example: clawker-fw run --dry-run || clawker-fw run
     """
@@ -165,7 +163,6 @@ def apply_settings(
     converge.require_settings(seen, wanted)
     converge.require_secrets(seen, wanted)
     session.warn_of_exposure(seen)
-    further: Sequence[Advice] = ()
     before = seen
     performed: list[Progress] = []
     steps = pipeline.plan_for(seen, wanted)
@@ -179,16 +176,15 @@ def apply_settings(
         ):
             output.difference(before.diff, said)
             seen = converge.converge(engine, read, wanted, run_context, seen)
-        further = _tried(engine, seen, performed)
     if answer is None:
         return
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
-        answer(RunDocument.of(before, said, seen, (*seen.advice, *further), performed=performed))
+        answer(RunDocument.of(before, said, seen, seen.advice, performed=performed))
     else:
         words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
-        warnings = (*(seen.advice if creates else seen.notices), *further)
+        warnings = seen.advice if creates else seen.notices
         from clawker_fw.report import text
 
         head = text.head(seen.diff.verdict, words, chosen.named, warnings=warnings, agents=seen.agents)
@@ -317,16 +313,6 @@ def _answer_plan(
             print_report(text.plan_report(steps))
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
-
-
-def _tried(engine: "EngineWriter", seen: "Comparison", performed: "Sequence[Progress]") -> "Sequence[Advice]":
-    """Return what is wrong with the way out, if a new Envoy was made."""
-    from clawker_fw.diagnose import way_out
-    from clawker_fw.model import Sibling
-    from clawker_fw.reconcile.steps import Create
-
-    made = {each.step.sibling for each in performed if isinstance(each.step, Create)}
-    return tuple(way_out.warning(engine, seen)) if Sibling.ENVOY in made else ()
 
 
 def _print_difference(
