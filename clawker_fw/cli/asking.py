@@ -111,7 +111,7 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    session.read(chosen)
+    session.load(chosen)
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
 
 

@@ -116,16 +116,12 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
 
     from clawker_fw.errors import RefusedError
 
-    if not agent or agent in names.known:
+    if not agent or follow or agent in names.known:
         return
     with suppress(AddressValueError):
         IPv4Address(agent)
         return
     known = ", ".join(sorted(names.known))
-    if follow:
-        message = f"No agent called {agent} is known yet. Known are: {known}."
-        session.warn("agent_unknown", message=message, agent=agent)
-        return
     raise RefusedError(
         "agent-unknown",
         f"No agent called {agent} is known.",
@@ -140,7 +136,7 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = session.read(chosen)
+        loaded = session.load(chosen)
     except SettingsError as error:
         session.warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
         return Adviser(None)

@@ -59,7 +59,7 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
-    loaded = session.read(chosen)
+    loaded = session.load(chosen)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)

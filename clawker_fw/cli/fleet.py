@@ -88,7 +88,7 @@ def status(
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
     chosen: Options = context.obj
-    loaded = session.read(chosen)  # a mistake in the settings is reported before any host is asked
+    loaded = session.load(chosen)  # a mistake in the settings is reported before any host is asked
     from clawker_fw.report.documents.parts import SettingsNamed
     from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.rules.review import review

@@ -29,7 +29,6 @@ class WatchedSettings:
     def __init__(self, chosen: Options, release: "Release") -> None:
         self._chosen = chosen
         self._release = release
-        self._warned = False
         self.path = session.last_good(chosen)
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
@@ -40,9 +39,6 @@ class WatchedSettings:
     def blueprint(self, facts: "EngineFacts") -> "Blueprint":
         """Return the blueprint for the current settings."""
         loaded = session.load(self._chosen)
-        if not self._warned:
-            session.warn_of_project(self._chosen, loaded)
-            self._warned = True
         require_steady(loaded.files, time.time())
         made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
