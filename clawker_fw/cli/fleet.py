@@ -21,7 +21,7 @@ from clawker_fw.cli.parameters import (
     unparsed,
 )
 from clawker_fw.cli.session import print_json, print_report
-from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
+from clawker_fw.errors import EngineError, ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
@@ -182,9 +182,9 @@ def _ask(
     from clawker_fw.report import fleet as report
 
     def ask(host: "Host") -> "tuple[Row, _Answer | None]":
-        if host.place is None:
-            return report.without_answer(host, host.trouble), None
         began = time.monotonic()
+        if isinstance(host.place, EngineError):
+            return report.failed(host, host.place, 0.0), None
         try:
             with closing(session.connect_place(host.place, seconds / 3)) as engine:
                 return read(host, engine, began)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = group("secrets", "List, check and take away the secrets that Envoy adds to requests.")
+secrets_app = group("secrets", "List, check and forget the secrets that Envoy adds to requests.")
 
 
 @secrets_app.command("list")

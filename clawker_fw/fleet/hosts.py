@@ -54,8 +54,7 @@ class Host:
     """A host: where its engine is, or why nobody can know."""
 
     name: str
-    place: EngineLocation | None
-    trouble: Trouble | None = None
+    place: EngineLocation | EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
         try:
             place = locate(None, name, environment)
         except EngineError as error:
-            found.append(Host(name, None, Trouble.of(error)))
+            found.append(Host(name, error))
             continue
         same = known.setdefault(_engine(place), name)
         if same == name:

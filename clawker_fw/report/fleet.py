@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, WithJsonSchema
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, StackRelease, Trouble
 from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
@@ -234,9 +235,15 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
     """Return the row of a host that could not be asked, or whose answers could not be used."""
-    away = isinstance(error, EngineError) and error.code in AWAY
-    return without_answer(
-        host, Trouble.of(error), HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN, seconds
+    place = host.place if isinstance(host.place, EngineLocation) else None
+    away = place is None or (isinstance(error, EngineError) and error.code in AWAY)
+    return Row(
+        name=host.name,
+        verdict=HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN,
+        endpoint=place.address if place else None,
+        source=place.source if place else None,
+        error=Trouble.of(error),
+        seconds=round(seconds, 3),
     )
 
 
@@ -256,20 +263,6 @@ def late(seconds: float) -> EngineError:
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
         hint="Allow it more time with --timeout, or see what keeps its engine busy.",
-    )
-
-
-def without_answer(
-    host: Host, trouble: Trouble | None, found: HostVerdict = HostVerdict.UNREACHABLE, seconds: float = 0.0
-) -> Row:
-    """Return what is known without the host: where it is."""
-    return Row(
-        name=host.name,
-        verdict=found,
-        endpoint=host.place.address if host.place else None,
-        source=host.place.source if host.place else None,
-        error=trouble,
-        seconds=round(seconds, 3),
     )
 
 
