@@ -415,9 +415,8 @@ class DockerEngine:
             # "Pool overlaps with other one on this address space", "networks have overlapping IPv4"
             if not any("overlap" in line for line in error.context):
                 raise
-            raise SubnetTakenError(
-                "subnet-overlaps", error.message, subnet=spec.subnet, context=error.context
-            ) from error
+            hint = "Repeat the command: it looks for a free subnet, if it may choose."
+            raise SubnetTakenError("subnet-overlaps", error.message, context=error.context, hint=hint) from error
 
     def remove_network(self, network: str) -> None:
         with translated(f"remove network {network}"):

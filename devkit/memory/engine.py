@@ -288,9 +288,7 @@ class MemoryEngine:
         if any(network.name == spec.name for network in there):
             raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
         if any(spec.subnet.overlaps(other) for network in there for other in network.subnets):
-            raise SubnetTakenError(
-                "subnet-overlaps", f"The engine could not create network {spec.name}.", subnet=spec.subnet
-            )
+            raise SubnetTakenError("subnet-overlaps", f"The engine could not create network {spec.name}.")
         identity = self._identity()
         self._networks[identity] = NetworkView(
             identity,

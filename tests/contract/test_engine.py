@@ -59,9 +59,8 @@ def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) ->
         assert dict(spec.options).items() <= dict(network.options).items()
         with pytest.raises(EngineError):
             engine.create_network(spec)
-        with pytest.raises(SubnetTakenError) as taken:
+        with pytest.raises(SubnetTakenError):
             engine.create_network(replace(spec, name=f"{spec.name}-other"))
-        assert taken.value.subnet == spec.subnet
 
 
 @pytest.mark.usefixtures("stack")
