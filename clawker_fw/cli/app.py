@@ -260,7 +260,6 @@ def _checked_project(name: str | None) -> str | None:
 
 
 def _given(context: typer.Context) -> dict[str, str]:
-    """Return where each given option came from: the option's name, or its environment variable's."""
     found: dict[str, str] = {}
     for each in context.command.params:
         source = context.get_parameter_source(each.name or "")

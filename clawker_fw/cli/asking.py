@@ -170,7 +170,6 @@ class _Answers:
         return None
 
     def _complain(self, error: SettingsError) -> None:
-        """Say once that nothing can be asked for the moment."""
         if error.message != self._complained:
             self._complained = error.message
             terminal.answer(f"No questions until the settings can be read: {error.in_one_line}")

@@ -144,7 +144,6 @@ def adviser(chosen: Options) -> "Adviser":
 
 
 def _require_answers(chosen: Options) -> None:
-    """Require that somebody can answer, and that answers can be applied."""
     import sys
 
     from clawker_fw.cli import asking

@@ -269,7 +269,6 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise what is wrong with the words as an error of the command line."""
     from clawker_fw.settings.edit.words import WordsError
 
     try:

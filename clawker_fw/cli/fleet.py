@@ -142,7 +142,6 @@ def denials(
 
 
 def _exit(*, good: bool, asked: bool) -> None:
-    """Exit by what was found: whether all hosts are as they should be, and whether any could be asked."""
     if not asked:
         raise typer.Exit(ExitCode.ENGINE)
     if not good:
@@ -153,7 +152,6 @@ def _exit(*, good: bool, asked: bool) -> None:
 
 
 def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -> "Hosts":
-    """Return the hosts to ask, or raise where one engine is chosen before the command."""
     from clawker_fw.fleet import hosts
 
     before = [option for name in ("host", "context") if (option := chosen.given.get(name, "")).startswith("--")]
@@ -202,7 +200,6 @@ def _ask(
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
 ) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
-    """Return what compares a host with the settings."""
     from clawker_fw.reconcile import pipeline
     from clawker_fw.report import fleet as report
 

@@ -109,7 +109,6 @@ def publishing(
 
 
 def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
-    """Make the relay of an agent that has been created, and return its id."""
     try:
         relay = publish_for(engine, seen.observed, seen.desired, built_images(seen.blueprint), container)
     except ConflictError as error:

@@ -261,7 +261,6 @@ def _step_output(
 def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
-    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
     from clawker_fw.reconcile.apply import RunContext
 
     def on_progress(progress: "Progress") -> None:
@@ -293,7 +292,6 @@ def _answer_plan(
     files: bool,
     creates: bool = False,
 ) -> None:
-    """Show what `apply_settings` would do."""
     _, seen = reading(chosen)
     steps, said = _considered(seen, wanted, creates=creates)
     if format_ is Format.JSON:
@@ -321,7 +319,6 @@ def _print_difference(
     agents: "Sequence[Agent]" = (),
     files: bool,
 ) -> None:
-    """Print a verdict, the differences and what closing them means, and why the last attempt to do so failed."""
     from clawker_fw.report import text
 
     project, siblings, named = seen.desired.project, seen.diff.verdict, chosen.named

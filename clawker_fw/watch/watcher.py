@@ -522,8 +522,6 @@ class _Work:
 
 
 class _NothingGoodError(Exception):
-    """The current settings can't be used, because of an error, and there are no last good ones."""
-
     def __init__(self, error: FirewallError) -> None:
         super().__init__(error.message)
         self.error = error
