@@ -10,7 +10,6 @@ from pydantic import Field, NonNegativeInt, WithJsonSchema
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, StackRelease, Trouble
 from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
@@ -235,7 +234,7 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
     """Return the row of a host that could not be asked, or whose answers could not be used."""
-    place = host.place if isinstance(host.place, EngineLocation) else None
+    place = None if isinstance(host.place, EngineError) else host.place
     away = place is None or (isinstance(error, EngineError) and error.code in AWAY)
     return Row(
         name=host.name,
