@@ -22,7 +22,6 @@ never prints and never exits.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from ipaddress import IPv4Network
 from pathlib import Path
 
 _MOST_SHOWN = 10
@@ -111,17 +110,7 @@ class DiskFullError(EngineError):
 
 
 class SubnetTakenError(EngineError):
-    """Another network has a part of a subnet: it has come since this machine looked. `subnet` is as given."""
-
-    def __init__(self, code: str, message: str, *, subnet: IPv4Network, context: Sequence[str] = ()) -> None:
-        """Store the parts."""
-        super().__init__(
-            code,
-            message,
-            context=context,
-            hint="Repeat the command: it looks for a free subnet, if it may choose.",
-        )
-        self.subnet = subnet
+    """Another network has a part of a subnet: it has come since this machine looked."""
 
 
 class NotProvenError(FirewallError):

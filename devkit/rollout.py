@@ -1,9 +1,7 @@
 """Watchers in a swarm: the example in `examples/swarm`, deployed by the docker CLI, and waited for."""
 
 import hashlib
-import json
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +22,12 @@ IN_TESTS = """
 version: "3.9"
 services:
   watch:
-    command: [watch, --heal, all, --listen, "unix:/run/clawker-fw/watch.sock", --attach, {attached}]
-    healthcheck: {{start_period: 20s}}
+    healthcheck: {start_period: 20s}
     deploy:
-      update_config: {{monitor: 1s, delay: 1s}}
-      rollback_config: {{monitor: 1s, delay: 1s}}
+      update_config: {monitor: 1s, delay: 1s}
+      rollback_config: {monitor: 1s, delay: 1s}
 """
-"""What a user can change in a file beside the example: shorter times, and a network for tasks of services."""
+"""What a user can change in a file beside the example: shorter times."""
 
 LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
 
@@ -66,7 +63,6 @@ class Fleet:
 
     swarm: Swarm
     folder: Path
-    attached: str
     agents: dict[str, Peer] = field(default_factory=dict)
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
@@ -116,7 +112,7 @@ class Fleet:
             stack, further = Path(folder, EXAMPLE.name), Path(folder, "further.yaml")
             shutil.copy(EXAMPLE, stack)
             shutil.copy(settings, folder)
-            further.write_text(IN_TESTS.format(attached=self.attached))
+            further.write_text(IN_TESTS)
             files = ("--compose-file", str(stack), "--compose-file", str(further))
             manager.call("stack", "deploy", "--resolve-image", "never", *files, STACK, variables=variables)
 
@@ -147,13 +143,6 @@ class Fleet:
         found = {name: agent.stop().last for name, agent in self.agents.items()}
         self.agents.clear()
         return found
-
-    def seen_from(self, node: Node) -> list[Any]:
-        """Return the rows of `fleet status --swarm`, asked on a node. Nobody there answers over ssh."""
-        firewall = self.on(node)
-        chosen = ("--host", node.engine.host, "--project", firewall.project, "--config", str(firewall.settings))
-        command = (sys.executable, "-m", "clawker_fw", *chosen, "fleet", "status", "--swarm", "--format", "json")
-        return list(json.loads(node.engine.run_in_network(command, check=False).stdout)["hosts"])
 
     def inside(self, node: Node, *arguments: str) -> str:
         """Run the program in the watcher's container of a node, and return what it answers."""

@@ -45,15 +45,15 @@ def _words(text: str) -> frozenset[str]:
 _SWITCHES = _words(
     """
     detach disable-content-trust help init interactive no-healthcheck oom-kill-disable privileged
-    publish-all quiet read-only rm sig-proxy tty use-api-socket
+    publish-all quiet read-only rm tty use-api-socket
     """
 )
 
 _WITH_VALUE = _words(
     """
-    add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile
+    add-host annotation blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile
     cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems
-    detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops dns
+    device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops dns
     dns-opt dns-option dns-search domainname entrypoint env env-file expose gpus group-add health-cmd
     health-interval health-retries health-start-interval health-start-period health-timeout hostname
     io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label label-file link link-local-ip log-driver
@@ -64,28 +64,22 @@ _WITH_VALUE = _words(
     """
 )
 
-_RUN_ONLY = _words("detach detach-keys sig-proxy")
-"""What `docker create` does not know (docker/cli, cli/command/container: `run.go` against `create.go`)."""
-
-_PUBLISH = "publish"
-"""What `docker create` is not given: the ports are published by a relay."""
-
-_OUTPUTS = frozenset({"stdout", "stderr"})
+_DETACH, _PUBLISH = "detach", "publish"
+"""What `docker create` is not given: it does not know the one, and the ports are published by a relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWords:
     """What the words after `docker run` ask for.
 
-    `create` are those for `docker create`. `attached` are the streams that are attached, `cid_file` is the file
-    that gets the container's id, and `removed` is whether the engine removes the container at its end.
-    `ports` are to be published.
+    `create` are those for `docker create`. `cid_file` is the file that gets the container's id, and `removed` is
+    whether the engine removes the container at its end. `ports` are to be published.
     """
 
     create: tuple[str, ...]
-    attached: frozenset[str]
+    detached: bool
+    interactive: bool
     removed: bool
-    detach_keys: str
     cid_file: str
     ports: tuple[PublishedPort, ...] = ()
 
@@ -111,20 +105,16 @@ def parse_run(words: Sequence[str]) -> RunWords:
         raise UsageError(
             "agent-option", "An agent with --publish gets its address from clawker-fw: leave out --ip."
         )
-    asked = [value.lower() for name, value in given if name == "attach"]
-    if asked and "detach" in last:
-        raise UsageError("agent-option", "An agent can't be started with --attach and --detach.")
-    stdin = {"stdin"} if "interactive" in last else set()
     passed = [
         f"--{name}" if name in _SWITCHES else f"--{name}={value}"
         for name, value in given
-        if name not in {*_RUN_ONLY, _PUBLISH}
+        if name not in {_DETACH, _PUBLISH}
     ]
     return RunWords(
         create=(*passed, "--", *left),
-        attached=frozenset() if "detach" in last else frozenset({*(asked or _OUTPUTS), *stdin}),
+        detached="detach" in last,
+        interactive="interactive" in last,
         removed="rm" in last,
-        detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
         ports=ports,
     )

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, redirect_stderr, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,14 +14,13 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import CommandFunctionType
 
 from clawker_fw import interrupts
-from clawker_fw.cli import completion, usage
+from clawker_fw.cli import usage
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, StoppedError
 from clawker_fw.report import log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 PROGRAM = "clawker-fw"
-COMPLETE_VARIABLE = "_CLAWKER_FW_COMPLETE"
 _INSTALL_COMPLETION = "--install-completion"
 
 PANELS: Mapping[str, Sequence[str]] = {
@@ -116,13 +115,7 @@ class Program(Commands):
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
-        with ExitStack() as stack:
-            if COMPLETE_VARIABLE in os.environ:  # anything else than candidates would be in the middle of a line
-                nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(redirect_stderr(nowhere))
-            self._main(sys.argv[1:] if args is None else list(args))
-
-    def _main(self, arguments: list[str]) -> NoReturn:
+        arguments = sys.argv[1:] if args is None else list(args)
         code: int = ExitCode.BUG
         terminal.expect_answer()
         try:
@@ -191,7 +184,7 @@ class Program(Commands):
         self, ctx: typer.Context, args: list[str]
     ) -> tuple[str | None, Any, list[str]]:
         """Find a command, also by the words that it had in the release before."""
-        return super().resolve_command(ctx, usage.renamed(args))
+        return super().resolve_command(ctx, args if ctx.resilient_parsing else usage.renamed(args))
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
@@ -267,7 +260,6 @@ def _checked_project(name: str | None) -> str | None:
 
 
 def _given(context: typer.Context) -> dict[str, str]:
-    """Return where each given option came from: the option's name, or its environment variable's."""
     found: dict[str, str] = {}
     for each in context.command.params:
         source = context.get_parameter_source(each.name or "")
@@ -312,7 +304,6 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_CONTEXT",
             metavar="NAME",
-            autocompletion=completion.contexts,
             help="The docker context to use.",
         ),
     ] = None,

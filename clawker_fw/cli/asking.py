@@ -111,7 +111,7 @@ def require_editable(chosen: Options) -> None:
     Raises:
         SettingsError: when there is none, or the rules come from elsewhere.
     """
-    session.read(chosen)
+    session.load(chosen)
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
 
 
@@ -169,7 +169,6 @@ class _Answers:
         return None
 
     def _complain(self, error: SettingsError) -> None:
-        """Say once that nothing can be asked for the moment."""
         if error.message != self._complained:
             self._complained = error.message
             terminal.answer(f"No questions until the settings can be read: {error.in_one_line}")

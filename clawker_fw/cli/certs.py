@@ -197,7 +197,7 @@ def _bundle(chosen: Options) -> bytes:
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
 
-    session.read(chosen)
+    session.load(chosen)
     with _roots(chosen, keeps=False) as store:
         if trusted := authority.trusted([*store.kept().values()], time.time()):
             return bundle(trusted)
@@ -216,7 +216,7 @@ def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
     """Yield the certificates for telemetry, and the settings. What can't be read or written is an error."""
     from clawker_fw.certificates.store import sentence
 
-    loaded = session.read(chosen)
+    loaded = session.load(chosen)
     try:
         yield session.telemetry_store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     from clawker_fw.report import config as report
 
     chosen: Options = context.obj
-    loaded = session.read(chosen)
+    loaded = session.load(chosen)
     project = (chosen.named_project, chosen.given.get("project", "--project"))
     values = report.values(loaded, {"project": project} if chosen.named_project else {})
     answer = report.ConfigAnswer.of(loaded, session.named_by(chosen, loaded), values)

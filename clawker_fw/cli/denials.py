@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
 from clawker_fw.cli.session import print_json, print_report
@@ -39,7 +39,6 @@ def denials(
         typer.Option(
             "--agent",
             metavar="NAME",
-            autocompletion=completion.agents,
             help="Only of this agent, by its name or address.",
         ),
     ] = "",
@@ -115,16 +114,12 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
 
     from clawker_fw.errors import RefusedError
 
-    if not agent or agent in names.known:
+    if not agent or follow or agent in names.known:
         return
     with suppress(AddressValueError):
         IPv4Address(agent)
         return
     known = ", ".join(sorted(names.known))
-    if follow:
-        message = f"No agent called {agent} is known yet. Known are: {known}."
-        session.warn("agent_unknown", message=message, agent=agent)
-        return
     raise RefusedError(
         "agent-unknown",
         f"No agent called {agent} is known.",
@@ -139,7 +134,7 @@ def adviser(chosen: Options) -> "Adviser":
     from clawker_fw.errors import SettingsError
 
     try:
-        loaded = session.read(chosen)
+        loaded = session.load(chosen)
     except SettingsError as error:
         session.warn("settings_unread", message=f"No advice without settings: {error.message}", code=error.code)
         return Adviser(None)
@@ -147,7 +142,6 @@ def adviser(chosen: Options) -> "Adviser":
 
 
 def _require_answers(chosen: Options) -> None:
-    """Require that somebody can answer, and that answers can be applied."""
     import sys
 
     from clawker_fw.cli import asking

@@ -82,17 +82,10 @@ class DockerCli:
         """Start a container and attach to it, until it ends, or at once if it is detached.
 
         Returns docker's exit code. `docker start` passes no signals on to a container with a terminal, and newer
-        versions (28) end at a signal while the container runs on, so they are sent by `docker kill`. It always
-        attaches both outputs: what is not wanted of them goes nowhere.
+        versions (28) end at a signal while the container runs on, so they are sent by `docker kill`.
         """
-        attached = wanted.attached
-        options = [f"--detach-keys={wanted.detach_keys}"] if wanted.detach_keys and attached else []
-        options += ["--attach"] if attached else []
-        options += ["--interactive"] if "stdin" in attached else []
-        if attached == {"stdin"}:
-            os.write(1, f"{container}\n".encode())
-        nowhere = {each: subprocess.DEVNULL for each in ("stdout", "stderr") if attached and each not in attached}
-        child = self._begin("start", *options, container, **nowhere)
+        options = [] if wanted.detached else ["--attach", *(["--interactive"] if wanted.interactive else [])]
+        child = self._begin("start", *options, container)
 
         def pass_on(number: int) -> None:
             name = signal.Signals(number).name
@@ -104,11 +97,11 @@ class DockerCli:
         self._to_end(child, pass_on)
         return _exit_code(child)
 
-    def _begin(self, *words: str, stdout: int | None = None, stderr: int | None = None) -> "subprocess.Popen[str]":
+    def _begin(self, *words: str, stdout: int | None = None) -> "subprocess.Popen[str]":
         """Start a command. In a session of its own, it gets no signals of the terminal, and can still use it."""
         command = [*self._command, *words]
         return subprocess.Popen(
-            command, stdout=stdout, stderr=stderr, text=True, errors="surrogateescape", start_new_session=True
+            command, stdout=stdout, text=True, errors="surrogateescape", start_new_session=True
         )
 
     def _to_end(self, child: "subprocess.Popen[str]", pass_on: Callable[[int], object]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clawker_fw.cli import completion, session, stack
+from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
 from clawker_fw.cli.session import print_json
@@ -26,7 +26,6 @@ NamesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="NAME",
-        autocompletion=completion.rules,
         help="`a.test`, `.a.test` with everything below it, `a.test:8443` or `http://a.test`. "
         "Several are possible.",
     ),
@@ -269,7 +268,6 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Raise what is wrong with the words as an error of the command line."""
     from clawker_fw.settings.edit.words import WordsError
 
     try:

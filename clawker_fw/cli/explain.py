@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report
@@ -24,7 +24,6 @@ def explain(
         str,
         typer.Argument(
             metavar="TARGET",
-            autocompletion=completion.hosts,
             help="HOST, HOST:PORT, or a URL: https://, http://, tcp://, ssh://, udp://, wss:// or ws://.",
         ),
     ],
@@ -60,7 +59,7 @@ def explain(
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
     chosen: Options = context.obj
-    loaded = session.read(chosen)
+    loaded = session.load(chosen)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)

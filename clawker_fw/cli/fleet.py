@@ -1,17 +1,15 @@
 """The commands about many hosts: `fleet status` and `fleet denials`."""
 
-import functools
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import (
     Format,
@@ -23,13 +21,11 @@ from clawker_fw.cli.parameters import (
     unparsed,
 )
 from clawker_fw.cli.session import print_json, print_report
-from clawker_fw.errors import ExitCode, FirewallError, RefusedError, UsageError
+from clawker_fw.errors import EngineError, ExitCode, FirewallError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
-    from clawker_fw.model import EngineFacts
-    from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.report.fleet import Row
     from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
@@ -44,8 +40,7 @@ ContextsOption = Annotated[
     typer.Option(
         "--context",
         metavar="NAME",
-        autocompletion=completion.contexts,
-        help="A docker context. Can be repeated. Without contexts, hosts and --swarm: all contexts.",
+        help="A docker context. Can be repeated. Without contexts and hosts: all contexts.",
     ),
 ]
 HostsOption = Annotated[
@@ -55,10 +50,6 @@ HostsOption = Annotated[
         metavar="ADDRESS",
         help="An engine's address, e.g. ssh://user@build-1. Can be repeated.",
     ),
-]
-SwarmOption = Annotated[
-    bool,
-    typer.Option("--swarm", help="The nodes of the swarm whose manager is the engine chosen before the command."),
 ]
 DiffOption = Annotated[
     bool,
@@ -75,23 +66,12 @@ TimeoutOption = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Which hosts are asked, and how long each may take in all, in seconds."""
-
-    contexts: Sequence[str]
-    addresses: Sequence[str]
-    swarm: bool
-    timeout: float
-
-
 @fleet_app.command("status")
 def status(
     context: typer.Context,
     *,
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
-    swarm: SwarmOption = False,
     diff: DiffOption = False,
     timeout: TimeoutOption = unparsed("10s"),
     format_: FormatOption = Format.TEXT,
@@ -105,17 +85,16 @@ def status(
     Example: clawker-fw fleet status --context build-1 --context build-2
     """
     chosen: Options = context.obj
-    loaded = session.read(chosen)  # a mistake in the settings is reported before any host is asked
+    loaded = session.load(chosen)  # a mistake in the settings is reported before any host is asked
     from clawker_fw.report.documents.parts import SettingsNamed
     from clawker_fw.report.fleet import FleetStatusDocument, ReleaseUsed
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
     session.warn_of_rules(review(loaded.rules, time.time()))
-    asked = Asked(contexts or (), hosts or (), swarm, timeout)
-    known = _hosts(chosen, asked)
+    known = _hosts(chosen, contexts or (), hosts or ())
     release = Release.installed()
-    rows = [row for row, _ in _ask(known, asked, _comparer(chosen, loaded, release))]
+    rows = [row for row, _ in _ask(known, timeout, _comparer(chosen, loaded, release))]
     settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
     used = ReleaseUsed(release.version, release.build_sha)
     found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
@@ -134,7 +113,6 @@ def denials(
     *,
     contexts: ContextsOption = None,
     hosts: HostsOption = None,
-    swarm: SwarmOption = False,
     since: RefusedSinceOption = None,
     top: TopOption = None,
     timeout: TimeoutOption = unparsed("10s"),
@@ -150,10 +128,9 @@ def denials(
     from clawker_fw.report import fleet_denials
 
     chosen: Options = context.obj
-    asked = Asked(contexts or (), hosts or (), swarm, timeout)
-    known = _hosts(chosen, asked)
+    known = _hosts(chosen, contexts or (), hosts or ())
     read = _reader_of_denials(chosen, since)
-    found = fleet_denials.FleetDenialsDocument.of(_ask(known, asked, read), top)
+    found = fleet_denials.FleetDenialsDocument.of(_ask(known, timeout, read), top)
     if format_ is Format.JSON:
         print_json(found)
     else:
@@ -162,7 +139,6 @@ def denials(
 
 
 def _exit(*, good: bool, asked: bool) -> None:
-    """Exit by what was found: whether all hosts are as they should be, and whether any could be asked."""
     if not asked:
         raise typer.Exit(ExitCode.ENGINE)
     if not good:
@@ -172,64 +148,40 @@ def _exit(*, good: bool, asked: bool) -> None:
 # --- hosts ----------------------------------------------------------------------------------------------------
 
 
-def _hosts(chosen: Options, asked: Asked) -> "Hosts":
-    """Return the hosts to ask, or raise where the options contradict each other."""
+def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -> "Hosts":
     from clawker_fw.fleet import hosts
 
     before = [option for name in ("host", "context") if (option := chosen.given.get(name, "")).startswith("--")]
-    if asked.swarm:
-        if asked.contexts or asked.addresses:
-            raise UsageError(
-                "swarm-and-hosts",
-                "--swarm is for the nodes of a swarm, and --context and --host name other hosts.",
-                hint="Name its manager before the command: `clawker-fw --context NAME fleet status --swarm`.",
-            )
-        return _nodes(chosen, asked)
     if before:
         raise UsageError(
             "fleet-of-one",
             f"{before[0]} before the command chooses one engine, and this command is about several.",
-            hint=f"Write {before[0]} after the command, once for each host; with --swarm, it is the manager's.",
+            hint=f"Write {before[0]} after the command, once for each host.",
         )
-    if asked.contexts or asked.addresses:
-        return hosts.named(asked.contexts, asked.addresses, os.environ)
+    if contexts or addresses:
+        return hosts.named(contexts, addresses, os.environ)
     return hosts.all_contexts(os.environ)
-
-
-def _nodes(chosen: Options, asked: Asked) -> "Hosts":
-    from clawker_fw.engine.locate import locate
-    from clawker_fw.fleet import hosts, swarm
-
-    manager = locate(chosen.host, chosen.context, os.environ)
-    with closing(session.connect_place(manager, _patience(asked))) as engine:
-        found = engine.swarm(swarm.LABEL)
-    known = [each.place for each in hosts.all_contexts(os.environ).hosts if each.place]
-    return hosts.Hosts(swarm.nodes(found, chosen.project, manager, known))
-
-
-def _patience(asked: Asked) -> float:
-    """Return how long a host may leave one request unanswered, a login over ssh included: a third of its time."""
-    return asked.timeout / 3
 
 
 # --- asking ---------------------------------------------------------------------------------------------------
 
 
 def _ask(
-    known: "Hosts", asked: Asked, read: "Callable[[Host, EngineReader, float], tuple[Row, _Answer | None]]"
+    known: "Hosts", seconds: float, read: "Callable[[Host, EngineReader, float], tuple[Row, _Answer | None]]"
 ) -> "list[tuple[Row, _Answer | None]]":
-    """Ask all hosts at the same time: return a row for each, and the answer of those that have one."""
+    """Ask all hosts at the same time: return a row for each, and the answer of those that have one.
+
+    Each may take so many seconds in all, and leave one request unanswered for a third of that.
+    """
     from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
 
-    patience = _patience(asked)
-
     def ask(host: "Host") -> "tuple[Row, _Answer | None]":
-        if host.place is None:
-            return report.without_answer(host, host.trouble), None
         began = time.monotonic()
+        if isinstance(host.place, EngineError):
+            return report.failed(host, host.place, 0.0), None
         try:
-            with closing(session.connect_place(host.place, patience)) as engine:
+            with closing(session.connect_place(host.place, seconds / 3)) as engine:
                 return read(host, engine, began)
         except FirewallError as error:
             return report.failed(host, error, time.monotonic() - began), None
@@ -237,48 +189,26 @@ def _ask(
             return report.failed(host, report.nonsense(error), time.monotonic() - began), None
 
     def late(host: "Host") -> "tuple[Row, _Answer | None]":
-        return report.failed(host, report.late(asked.timeout), asked.timeout), None
+        return report.failed(host, report.late(seconds), seconds), None
 
-    return ask_all(known.hosts, ask, late, asked.timeout)
+    return ask_all(known.hosts, ask, late, seconds)
 
 
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
 ) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
-    """Return what compares a host with the settings.
-
-    What the settings ask for is the same on engines of one architecture, and takes long with many rules. So it is
-    prepared once for them.
-    """
     from clawker_fw.reconcile import pipeline
-    from clawker_fw.reconcile.desired import prepare
     from clawker_fw.report import fleet as report
 
     preparing = threading.Lock()
 
-    @functools.cache
-    def prepared(facts: "EngineFacts") -> "Blueprint":
-        blueprint = session.blueprint(chosen, loaded, release, facts)
-        prepare(blueprint)
-        return blueprint
-
     def compare(host: "Host", engine: "EngineReader", began: float) -> "tuple[Row, None]":
-        with preparing:
-            blueprint = prepared(_alike(engine.facts()))
+        with preparing:  # each secret is obtained once
+            blueprint = session.blueprint(chosen, loaded, release, engine.facts())
         seen = pipeline.compare(engine, blueprint)
         return report.of_comparison(host, seen, release, time.monotonic() - began), None
 
     return compare
-
-
-def _alike(facts: "EngineFacts") -> "EngineFacts":
-    """Return what the settings ask for depends on. An error about an engine that is read along has its address."""
-    from clawker_fw.model import EngineFacts
-
-    alike = EngineFacts("", "", facts.architecture)
-    if facts.plain:
-        alike = replace(alike, plain=True, endpoint=facts.endpoint, named_by=facts.named_by)
-    return alike
 
 
 def _reader_of_denials(

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from clawker_fw.cli import completion
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.report import log, terminal
@@ -33,7 +32,6 @@ def init(
         typer.Option(
             "--preset",
             metavar="NAME",
-            autocompletion=completion.presets,
             callback=_checked,
             help="Allow what this tool or service needs, such as pip. Can be repeated. "
             "On a terminal, `init` asks if there is none.",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import completion, session
+from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
 from clawker_fw.cli.session import print_json, print_table
@@ -42,7 +42,7 @@ def list_rules(
 
     Example: clawker-fw rules list --json | jq -r '.rules[].dst'
     """
-    loaded, now = session.read(context.obj), time.time()
+    loaded, now = session.load(context.obj), time.time()
     from clawker_fw.report import rules
 
     known = _usage(context.obj) if used else None
@@ -80,7 +80,7 @@ def check_rules(
     Example: clawker-fw rules check
     """
     try:
-        loaded = session.read(context.obj)
+        loaded = session.load(context.obj)
     except MistakesError as error:
         raise error.in_full() from error
     from clawker_fw.report import rules
@@ -111,7 +111,7 @@ def unused_rules(
 
     Example: clawker-fw rules unused --since 30d
     """
-    loaded = session.read(context.obj)
+    loaded = session.load(context.obj)
     known = _usage(context.obj)
     from clawker_fw.denials.usage import Period, worths
 
@@ -131,9 +131,7 @@ def unused_rules(
 def list_presets(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME", autocompletion=completion.presets, help="Show all of this preset. Default: list them."
-        ),
+        typer.Argument(metavar="NAME", help="Show all of this preset. Default: list them."),
     ] = None,
     *,
     format_: FormatOption = Format.TEXT,

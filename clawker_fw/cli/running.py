@@ -29,9 +29,6 @@ from clawker_fw.stack.topology import Addressing
 _NOT_EXECUTED = frozenset({126, 127})
 """What engines record as the exit code of a command that can't be executed, or is not there."""
 
-_NUMBERS = 5
-"""How often a number is chosen for an agent that publishes ports, when others are started at the same time."""
-
 _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
@@ -58,23 +55,7 @@ def run_agent(
         RefusedError: when it is not confined, or can't be judged. It has been removed.
         KeyboardInterrupt: when a signal has come before it was started. It has been removed.
     """
-    for _ in range(_NUMBERS):
-        try:
-            return _run(engine, seen, docker, publishing(engine, seen, attached, wanted.ports), wanted)
-        except _NumberTakenError:
-            docker.go_on()
-    raise RefusedError(
-        "agent-unreachable",
-        "The agent was not started, because others that publish ports were started at the same moment.",
-        hint="Try again.",
-    )
-
-
-class _NumberTakenError(Exception):
-    """Another agent that publishes ports has got the same number at the same moment."""
-
-
-def _run(engine: EngineWriter, seen: Comparison, docker: DockerCli, attached: Attachment, wanted: RunWords) -> int:
+    attached = publishing(engine, seen, attached, wanted.ports)
     container = _created(docker, attached, wanted)
     if isinstance(container, int):
         docker.go_on()
@@ -115,11 +96,14 @@ def publishing(
 
 
 def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
-    """Make the relay of an agent that has been created, and return its id."""
     try:
         relay = publish_for(engine, seen.observed, seen.desired, built_images(seen.blueprint), container)
     except ConflictError as error:
-        raise _NumberTakenError from error
+        raise RefusedError(
+            "agent-unreachable",
+            "The agent was not started, because another that publishes ports was started at the same moment.",
+            hint="Try again.",
+        ) from error
     except EngineError as error:
         raise EngineError(
             "agent-not-published",

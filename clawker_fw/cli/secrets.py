@@ -1,4 +1,4 @@
-"""The commands about secrets that Envoy puts into requests: `secrets list`, `check`, `refresh` and `forget`."""
+"""The commands about secrets that Envoy puts into requests: `secrets list`, `check` and `forget`."""
 
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +8,7 @@ import typer
 from clawker_fw.cli import session
 from clawker_fw.cli.app import group
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_table, reading, writing
+from clawker_fw.cli.session import print_json, print_table, reading
 from clawker_fw.errors import ExitCode, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawker_fw.rules.ruleset import RuleSet
     from clawker_fw.settings.secrets.vault import Vault
 
-secrets_app = group("secrets", "List, check and refresh the secrets that Envoy adds to requests.")
+secrets_app = group("secrets", "List, check and forget the secrets that Envoy adds to requests.")
 
 
 @secrets_app.command("list")
@@ -61,28 +61,6 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     _answer(_listed(vault, loaded.rules, states, problems), format_)
     if problems:
         raise typer.Exit(ExitCode.SETTINGS)
-
-
-@secrets_app.command("refresh")
-def refresh(context: typer.Context) -> None:
-    """Obtain the secrets that rules need, and send them to Envoy.
-
-    No rule changes, and no connection ends.
-    `run`, `reload` and `watch` do so as well, with everything else that differs.
-
-    Example: clawker-fw secrets refresh
-    """
-    chosen: Options = context.obj
-    from clawker_fw.reconcile import converge
-    from clawker_fw.reconcile.secrets_given import give, require_loaded
-
-    engine, _, seen = writing(chosen)
-    converge.require_up(seen)
-    vault, container = _needed(seen)
-    vault.require(seen.blueprint.wanted)
-    require_loaded(give(engine, container, seen.blueprint.wanted, vault))
-    names = dict.fromkeys(each.name for each in seen.blueprint.wanted)
-    terminal.answer(f"{seen.desired.project}: Envoy has {', '.join(names)}")
 
 
 @secrets_app.command("forget")
@@ -129,18 +107,6 @@ def _require_known(chosen: Options, name: str) -> None:
             context=[where],
             hint=f"Declared are: {', '.join(declared) or 'none'}.",
         )
-
-
-def _needed(seen: "Comparison") -> "tuple[Vault, str]":
-    from clawker_fw.model import Sibling
-
-    if seen.blueprint.vault is None:
-        raise RefusedError(
-            "secrets-unused",
-            "No rule puts a secret into requests.",
-            hint="Name one with `inject` in a rule with `path_rules` or `git`.",
-        )
-    return seen.blueprint.vault, seen.observed.siblings[Sibling.ENVOY].container.id
 
 
 def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":

@@ -62,7 +62,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.address import parse_address
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
-    loaded = session.read(chosen)
+    loaded = session.load(chosen)
     before = ["--project", chosen.project, "--log-format", LogFormat.JSON.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]

@@ -72,7 +72,7 @@ def _comparing(
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
-    loaded = loaded or read(chosen)
+    loaded = loaded or load(chosen)
     if reviews:
         warn_of_rules(review(loaded.rules, time.time()))
     engine, release = connect_engine(chosen), Release.installed()
@@ -143,13 +143,6 @@ def load(chosen: Options) -> "Loaded":
     return loaded
 
 
-def read(chosen: Options) -> "Loaded":
-    """Read the settings like `load`, and warn when the chosen project is not the one in the settings file."""
-    loaded = load(chosen)
-    warn_of_project(chosen, loaded)
-    return loaded
-
-
 def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     """Return what explains the rules, and advises commands for the same stack. `now` is in seconds since 1970."""
     from clawker_fw.diagnose.explanation import Explainer
@@ -167,19 +160,6 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
 def last_good(chosen: Options) -> Path:
     """Return where a watcher keeps the last good settings of the chosen project."""
     return _folder(chosen) / "last-good.json"
-
-
-def warn_of_project(chosen: Options, loaded: "Loaded") -> None:
-    """Warn when the chosen project is not the one in the settings file."""
-    meant = loaded.settings.project
-    if chosen.named_project and meant and meant != chosen.named_project:
-        warn(
-            "project_overridden",
-            message=f"{loaded.source} is for project {meant}, but {chosen.given.get('project', '--project')} "
-            f"overrides it with {chosen.project}.",
-            project=chosen.project,
-            settings_project=meant,
-        )
 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress, RunContext
     from clawker_fw.reconcile.pipeline import Comparison
-    from clawker_fw.reconcile.steps import ConvergeOptions
+    from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.step_records import StepRecords
@@ -153,20 +153,15 @@ def apply_settings(
     steps, and the warnings of rules that decide nothing. `answer` prints the answer in JSON. Without it none is
     made: what differs in files takes long to find.
     """
-    from clawker_fw.reconcile import converge, pipeline
+    from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     engine, read, seen = writing(chosen, reviews=not silent)
-    if not creates:
-        converge.require_up(seen)
     wanted = wanted or ConvergeOptions(secrets_needed=True)
-    converge.require_settings(seen, wanted)
+    _, said = _considered(seen, wanted, creates=creates)
     converge.require_secrets(seen, wanted)
-    session.warn_of_exposure(seen)
     before = seen
     performed: list[Progress] = []
-    steps = pipeline.plan_for(seen, wanted)
-    said = None if steps.empty else pipeline.summary_of(seen, steps)
     if said is None:
         converge.tidy(engine, seen, wanted)
     else:
@@ -197,16 +192,12 @@ def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
     Raises:
         FirewallError: when `reload` would be refused, or the engine can't be reached.
     """
-    from clawker_fw.reconcile import converge, pipeline
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report import summary
 
     _, seen = reading(chosen, loaded)
-    converge.require_up(seen)
-    options = ConvergeOptions()
-    converge.require_settings(seen, options)
-    steps = pipeline.plan_for(seen, options)
-    return [] if steps.empty else summary.lines(pipeline.summary_of(seen, steps))
+    _, said = _considered(seen, ConvergeOptions(), creates=False)
+    return summary.lines(said)
 
 
 @app.command()
@@ -271,7 +262,6 @@ def _step_output(
 def _run_context(
     output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
 ) -> "Iterator[RunContext]":
-    """Report the steps of a change, collect those that are done, and let Ctrl-C stop it."""
     from clawker_fw.reconcile.apply import RunContext
 
     def on_progress(progress: "Progress") -> None:
@@ -283,6 +273,18 @@ def _run_context(
         yield RunContext(on_progress, stopping, lock_wait)
 
 
+def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool) -> "tuple[Plan, Summary | None]":
+    """Return the steps of a change that may be made, and what they mean; None if there are none."""
+    from clawker_fw.reconcile import converge, pipeline
+
+    if not creates:
+        converge.require_up(seen)
+    converge.require_settings(seen, wanted)
+    session.warn_of_exposure(seen)
+    steps = pipeline.plan_for(seen, wanted)
+    return steps, None if steps.empty else pipeline.summary_of(seen, steps)
+
+
 def _answer_plan(
     chosen: Options,
     wanted: "ConvergeOptions",
@@ -291,16 +293,8 @@ def _answer_plan(
     files: bool,
     creates: bool = False,
 ) -> None:
-    """Show what `apply_settings` would do."""
-    from clawker_fw.reconcile import converge, pipeline
-
     _, seen = reading(chosen)
-    if not creates:
-        converge.require_up(seen)
-    converge.require_settings(seen, wanted)
-    session.warn_of_exposure(seen)
-    steps = pipeline.plan_for(seen, wanted)
-    said = None if steps.empty else pipeline.summary_of(seen, steps)
+    steps, said = _considered(seen, wanted, creates=creates)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import RunDocument
 
@@ -326,7 +320,6 @@ def _print_difference(
     agents: "Sequence[Agent]" = (),
     files: bool,
 ) -> None:
-    """Print a verdict, the differences and what closing them means, and why the last attempt to do so failed."""
     from clawker_fw.report import text
 
     head = text.head(

@@ -21,6 +21,10 @@ _ALIKE = 0.7
 _REMOVED = {
     "clawker-fw ca": "Use `clawker-fw certs show`, `certs rotate --roots` or `certs export roots`.",
     "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
+    **dict.fromkeys(
+        (f"clawker-fw fleet {verb} --swarm" for verb in ("status", "denials")),
+        "Name each node, as in `--host ssh://node-1`; docs/fleet.md has a line that does so for all.",
+    ),
     "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
     "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
     "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
@@ -29,6 +33,7 @@ _REMOVED = {
     "clawker-fw rules import": "Copy the rules into the settings file, and run `clawker-fw rules check`. "
     "`path_rules` mean something else here.",
     "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
+    "clawker-fw secrets refresh": "`clawker-fw reload` obtains and sends them, with all else that differs.",
     "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
     "clawker-fw denials --as-rules": "Run the commands that `clawker-fw denials` prints; in JSON, each is "
     "the `command` of a `remedy`.",
@@ -37,6 +42,7 @@ _REMOVED = {
     "clawker-fw status --verbose": "Use `docker inspect --format '{{json .Config.Labels}}' clawker-envoy`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
     "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
+    "clawker-fw watch --attach": "`docker network connect` puts a container on the agent network.",
     **dict.fromkeys(
         (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
         "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",

@@ -13,7 +13,7 @@ from clawker_fw.settings.environment import variables
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
 from clawker_fw.watch.last_good import SecretsText, Texts
-from clawker_fw.watch.trust import Steady
+from clawker_fw.watch.trust import require_steady
 
 if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
@@ -29,8 +29,6 @@ class WatchedSettings:
     def __init__(self, chosen: Options, release: "Release") -> None:
         self._chosen = chosen
         self._release = release
-        self._steady = Steady(time.monotonic)
-        self._warned = False
         self.path = session.last_good(chosen)
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
@@ -41,10 +39,7 @@ class WatchedSettings:
     def blueprint(self, facts: "EngineFacts") -> "Blueprint":
         """Return the blueprint for the current settings."""
         loaded = session.load(self._chosen)
-        if not self._warned:
-            session.warn_of_project(self._chosen, loaded)
-            self._warned = True
-        self._steady.require(loaded.files)
+        require_steady(loaded.files, time.time())
         made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)

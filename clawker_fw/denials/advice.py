@@ -45,9 +45,9 @@ _NO_RULE_WOULD = {
     "an authority that Envoy does not know. Name one of your own in `inspection.ca_file`.",
     Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
-    "`clawker-fw secrets refresh` sends it to Envoy.",
+    "`clawker-fw reload` sends it to Envoy.",
     Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then send it with "
-    "`clawker-fw secrets refresh`.",
+    "`clawker-fw reload`.",
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."

@@ -17,7 +17,7 @@ from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams, swarm
+from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams
 from clawker_fw.engine.failures import FAILURES, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
@@ -49,7 +49,6 @@ from clawker_fw.model import (
     NetworkSpec,
     NetworkView,
     OwnImage,
-    Swarm,
     VolumeView,
 )
 from clawker_fw.stack import image_tar, labels
@@ -244,15 +243,6 @@ class DockerEngine:
         self.run_helper(container, [*arguments, *known], answers.append, silence, sent=sent)
         return answers[0] if len(answers) == 1 else None
 
-    def swarm(self, label: str) -> Swarm:
-        with translated("describe its swarm"):
-            info = _object(self._client.info()).get("Swarm") or {}
-            swarm.require_manager(self._facts, info)
-            services = _objects(self._client.services(filters={"label": [label]}))  # type: ignore[no-untyped-call]  # the same
-            wanted = {"service": [service["ID"] for service in services]}
-            tasks = _objects(self._client.tasks(filters=wanted)) if services else ()  # type: ignore[no-untyped-call]  # the same
-            return swarm.view(info, _objects(self._client.nodes()), services, tasks, label)
-
     def removal(self, container: str) -> Future[int]:
         """The engine sends the head of its answer when it has begun to wait."""
         waiting = f"wait for container {container}"
@@ -404,9 +394,8 @@ class DockerEngine:
             # "Pool overlaps with other one on this address space", "networks have overlapping IPv4"
             if not any("overlap" in line for line in error.context):
                 raise
-            raise SubnetTakenError(
-                "subnet-overlaps", error.message, subnet=spec.subnet, context=error.context
-            ) from error
+            hint = "Repeat the command: it looks for a free subnet, if it may choose."
+            raise SubnetTakenError("subnet-overlaps", error.message, context=error.context, hint=hint) from error
 
     def remove_network(self, network: str) -> None:
         with translated(f"remove network {network}"):

@@ -23,7 +23,6 @@ from clawker_fw.model import (
     NetworkSpec,
     NetworkView,
     OwnImage,
-    Swarm,
     VolumeView,
 )
 
@@ -88,13 +87,6 @@ class EngineReader(Protocol):
 
         Raises:
             EngineError: when it fails; the context has its error output.
-        """
-
-    def swarm(self, label: str) -> Swarm:
-        """Return the swarm whose manager the engine is: its nodes, and the tasks of services with a label.
-
-        Raises:
-            RefusedError: when the engine is no manager of a swarm.
         """
 
     def removal(self, container: str) -> Future[int]:

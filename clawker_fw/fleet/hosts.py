@@ -1,7 +1,6 @@
 """Which hosts there are, docker contexts and addresses, and how all are asked at the same time."""
 
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,39 +50,11 @@ class StackRelease:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeState:
-    """What a swarm's manager knows of a node, and of the watcher that a service of ours runs there."""
-
-    state: str
-    availability: str
-    role: str
-    watcher: str | None = None
-    """The state of the watcher's task, in the manager's words; None if there is none."""
-    watcher_since: str = ""
-    """Since when it has this state (RFC 3339)."""
-    watcher_says: str = ""
-    """What the manager says about the task."""
-
-    @property
-    def proven(self) -> bool:
-        """Whether the watcher says that the stack is current. Its task is healthy only then."""
-        return self.state == "ready" and self.watcher == "running"
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Return the key by which names are sorted as people do: `node-9` before `node-10`."""
-    parts = re.findall(r"\d+|\D+", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
-
-
-@dataclass(frozen=True, slots=True)
 class Host:
-    """A host: where its engine is, or why nobody can know. `node` is what a swarm's manager says of it."""
+    """A host: where its engine is, or why nobody can know."""
 
     name: str
-    place: EngineLocation | None
-    trouble: Trouble | None = None
-    node: NodeState | None = None
+    place: EngineLocation | EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +83,7 @@ def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mappin
     found += [
         Host(text, replace(locate(text, None, environment), source="--host")) for text in dict.fromkeys(addresses)
     ]
-    return Hosts(ordered(found))
+    return Hosts(_by_name(found))
 
 
 def all_contexts(environment: Mapping[str, str]) -> Hosts:
@@ -132,14 +103,14 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
         try:
             place = locate(None, name, environment)
         except EngineError as error:
-            found.append(Host(name, None, Trouble.of(error)))
+            found.append(Host(name, error))
             continue
         same = known.setdefault(_engine(place), name)
         if same == name:
             found.append(Host(name, place))
         else:
             left_out.append(LeftOut(name, same))
-    return Hosts(ordered(found), tuple(left_out))
+    return Hosts(_by_name(found), tuple(left_out))
 
 
 def _engine(place: EngineLocation) -> tuple[str, str]:
@@ -149,9 +120,8 @@ def _engine(place: EngineLocation) -> tuple[str, str]:
     return address, str(place.tls.folder) if place.tls else ""
 
 
-def ordered(hosts: Iterable[Host]) -> tuple[Host, ...]:
-    """Return hosts by their names, as people sort them."""
-    return tuple(sorted(hosts, key=lambda each: natural(each.name)))
+def _by_name(hosts: Iterable[Host]) -> tuple[Host, ...]:
+    return tuple(sorted(hosts, key=lambda each: each.name))
 
 
 _Host = TypeVar("_Host")

@@ -118,8 +118,8 @@ def _performed(
         try:
             with _attempted(engine, seen):
                 apply(engine, steps, built_images(made_from), recording)
-        except SubnetTakenError as error:
-            if choice + 1 == _CHOICES or error.subnet == seen.blueprint.settings.network.subnet:
+        except SubnetTakenError:
+            if choice + 1 == _CHOICES or seen.blueprint.settings.network.subnet:
                 raise
             seen = compare(engine, seen.blueprint)
         else:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.errors import EngineError, FirewallError
-from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, NodeState, StackRelease, Trouble
+from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, StackRelease, Trouble
 from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
@@ -50,9 +50,8 @@ class Proof:
     """When the stack was known to be current the last time."""
 
     at: Moment
-    by: Literal["comparison", "watcher"]
-    """`comparison`: by this command. `watcher`: the host was not asked, and the manager of its swarm says that the
-    watcher there is healthy."""
+    by: Literal["comparison"]
+    """`comparison`: by this command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Row:
     endpoint: str | None = None
     """The engine's address."""
     source: str | None = None
-    """What named it: a docker context, an option, or the swarm."""
+    """What named it: a docker context or an option."""
     error: Trouble | None = None
     """Why the host could not be asked, or its answers not be used."""
     engine: str | None = None
@@ -95,8 +94,6 @@ class Row:
     """What closing the differences means, as lines for people."""
     made_from: tuple[str, ...] = ()
     """The other settings files that the stack was made from."""
-    node: NodeState | None = None
-    """What the manager of the swarm knows, with `--swarm`."""
     seconds: float = 0.0
     """How long it took to ask."""
     findings: list[SiblingFinding] | None = None
@@ -202,7 +199,6 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
         differences=tuple(replace(each, contents=None) for each in seen.diff.findings),
         siblings=dict(seen.diff.verdicts),
         made_from=tuple(str(each) for each in records.other_origins(observed, seen.blueprint.origin)),
-        node=host.node,
         seconds=round(seconds, 3),
     )
 
@@ -219,9 +215,15 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
     """Return the row of a host that could not be asked, or whose answers could not be used."""
-    away = isinstance(error, EngineError) and error.code in AWAY
-    return without_answer(
-        host, Trouble.of(error), HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN, seconds
+    place = None if isinstance(host.place, EngineError) else host.place
+    away = place is None or (isinstance(error, EngineError) and error.code in AWAY)
+    return Row(
+        name=host.name,
+        verdict=HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN,
+        endpoint=place.address if place else None,
+        source=place.source if place else None,
+        error=Trouble.of(error),
+        seconds=round(seconds, 3),
     )
 
 
@@ -241,23 +243,6 @@ def late(seconds: float) -> EngineError:
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
         hint="Allow it more time with --timeout, or see what keeps its engine busy.",
-    )
-
-
-def without_answer(
-    host: Host, trouble: Trouble | None, found: HostVerdict = HostVerdict.UNREACHABLE, seconds: float = 0.0
-) -> Row:
-    """Return what is known without the host: where it is, and what the manager of its swarm knows."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Row(
-        name=host.name,
-        verdict=found,
-        endpoint=host.place.address if host.place else None,
-        source=host.place.source if host.place else None,
-        error=trouble,
-        proven=Proof(now, "watcher") if host.node and host.node.proven else None,
-        node=host.node,
-        seconds=round(seconds, 3),
     )
 
 
@@ -318,16 +303,6 @@ def _reasons(row: Row) -> Iterator[str]:
     yield from (f"Agent {each} has a way around the firewall." for each in row.open_agents)
     yield from row.summary
     yield from (f"Made from another settings file: {each}" for each in row.made_from)
-    if row.node:
-        yield from _node(row.node)
-
-
-def _node(node: NodeState) -> Iterator[str]:
-    yield f"In the swarm: {node.state}, {node.availability}, {node.role}."
-    if node.proven:
-        yield f"Its watcher says that the stack is current, since {node.watcher_since or 'an unknown time'}."
-    elif node.watcher:
-        yield f"Its watcher's task is {node.watcher}: {node.watcher_says}".rstrip(": ")
 
 
 def _verdict(row: Row) -> Text:
@@ -355,6 +330,4 @@ def _agents(row: Row) -> str:
 
 
 def _proven(row: Row) -> str:
-    if row.proven is None:
-        return "-"
-    return "now" if row.proven.by == "comparison" else "by its watcher"
+    return "now" if row.proven else "-"

@@ -1,4 +1,4 @@
-"""How a command names a destination: `a.test`, `.a.test:8443`, `http://a.test`. Light, for quick completion."""
+"""How a command names a destination: `a.test`, `.a.test:8443`, `http://a.test`."""
 
 import re
 from dataclasses import dataclass

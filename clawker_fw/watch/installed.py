@@ -1,11 +1,7 @@
 """Whether the installed release is still the running one: code of two releases must not be mixed."""
 
-import logging
-
 from clawker_fw.errors import RefusedError
 from clawker_fw.stack.release import Release
-
-LOG = logging.getLogger("clawker_fw")
 
 
 class Installed:
@@ -30,9 +26,7 @@ class Installed:
                 return
         except (FileNotFoundError, NotADirectoryError):
             pass  # removed, or being replaced
-        except OSError as error:
-            line = f"the files of this release can't be examined: {error.strerror}"
-            LOG.warning("release_unread", extra={"line": line})
+        except OSError:
             return
         raise RefusedError(
             "release-changed",

@@ -159,8 +159,6 @@ def _options(to: CollectorEndpoint) -> dict[str, Any]:
 
 
 class _RecordHandler(logging.Handler):
-    """Turns each of our log records that has fields into one of OpenTelemetry's."""
-
     def __init__(self, provider: LoggerProvider) -> None:
         super().__init__(logging.INFO)
         self._logger = provider.get_logger(SCOPE)
@@ -186,8 +184,6 @@ def _attributes(fields: Mapping[str, Any]) -> Iterator[tuple[str, AnyValue]]:
 
 
 def _instruments(meter: Meter, metrics: Metrics) -> None:
-    """Have the meter read the metrics that the page shows, under the same names."""
-
     def reads(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         return lambda _: [Observation(value, labels) for value, labels in metrics.values(name)]
 

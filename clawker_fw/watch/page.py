@@ -26,9 +26,6 @@ _SOCKET_MODE = 0o660
 _SILENT_SECONDS = 5.0
 """How long a connection may wait for the next part of a request."""
 
-MOST_CONNECTIONS = 32
-"""Connections at the same time. One more ends the oldest, so whoever asks and reads at once is always answered."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -81,40 +78,17 @@ def _remove_stale(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-_Connection = socket.socket | tuple[bytes, socket.socket]
-"""A request in the terms of `socketserver`, which is a datagram otherwise."""
-
-
 class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128  # one that finds no room is tried again after a second
 
     def __init__(self, address: ListenAddress, pages: Pages) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[_Connection, None] = {}  # the oldest first
         self.address_family = address.family
         where: Any = address.where
         super().__init__(where, type("Handler", (_PageHandler,), {"served": pages}))
         if address.path is not None:
             address.path.chmod(_SOCKET_MODE)
-
-    def process_request(self, request: _Connection, client_address: object) -> None:
-        """Answer in a thread of its own, and end the oldest connection if there are too many."""
-        with self._lock:
-            self._open[request] = None
-            if len(self._open) > MOST_CONNECTIONS:
-                oldest = next(iter(self._open))
-                del self._open[oldest]
-                with suppress(OSError):  # the client has closed it
-                    (oldest if isinstance(oldest, socket.socket) else oldest[1]).shutdown(socket.SHUT_RDWR)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: _Connection) -> None:
-        """Forget a connection, and close it."""
-        with self._lock:
-            self._open.pop(request, None)
-        super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Log a failed response at debug level: usually the client has disconnected."""

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.background import in_background
-from clawker_fw.engine import archive, swarm
+from clawker_fw.engine import archive
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.translate import own_image
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
@@ -41,7 +41,6 @@ from clawker_fw.model import (
     NetworkView,
     OwnImage,
     Probe,
-    Swarm,
     Trial,
     VolumeView,
 )
@@ -65,8 +64,6 @@ class MemoryEngine:
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
         self.has = Machine(processors=2, memory=8 << 30)
-        self.manages: Swarm | None = None
-        """The swarm whose manager it is."""
         self._networks: dict[str, NetworkView] = {}
         self.sources_checked: bool | None = None
         self.clock_ahead = 0.0
@@ -95,12 +92,6 @@ class MemoryEngine:
 
     def machine(self) -> Machine:
         return self.has
-
-    def swarm(self, label: str) -> Swarm:
-        """All tasks have the label."""
-        del label
-        swarm.require_manager(self._facts, {"ControlAvailable": self.manages is not None})
-        return self.manages or Swarm((), ())
 
     def networks(self) -> tuple[NetworkView, ...]:
         found = tuple(self._networks.values())
@@ -292,9 +283,7 @@ class MemoryEngine:
         if any(network.name == spec.name for network in there):
             raise ConflictError("engine-error", f"The engine could not create network {spec.name}: it exists.")
         if any(spec.subnet.overlaps(other) for network in there for other in network.subnets):
-            raise SubnetTakenError(
-                "subnet-overlaps", f"The engine could not create network {spec.name}.", subnet=spec.subnet
-            )
+            raise SubnetTakenError("subnet-overlaps", f"The engine could not create network {spec.name}.")
         identity = self._identity()
         self._networks[identity] = NetworkView(
             identity,

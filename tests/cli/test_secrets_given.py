@@ -151,14 +151,10 @@ def test_check_asks_each_source(user: User) -> None:
     assert (refused.code, "error[secret-not-for-host]" in refused.err) == (6, True)
 
 
-def test_refresh_and_forget(user: User) -> None:
-    """Both act on Envoy alone, at once."""
+def test_forgetting(user: User) -> None:
+    """It acts on Envoy alone, at once."""
     assert user("secrets", "forget").code == 6, "there is no stack"
     user("run")
-    (user.folder / "token").write_text(f"{HIDDEN}-2")
-    refreshed = user("secrets", "refresh")
-    assert (refreshed.code, refreshed.out) == (0, "clawker: Envoy has api\n")
-    assert user.held == {"api#bearer": f"Bearer {HIDDEN}-2"}
     assert user("secrets", "forget", "none").code == 6
     assert user("secrets", "forget", "other").out == "clawker: nothing taken away\n"
     assert user("secrets", "forget", "api").out == "clawker: api#bearer taken away\n"
@@ -167,8 +163,6 @@ def test_refresh_and_forget(user: User) -> None:
     assert user("secrets", "forget").out == "clawker: api#bearer taken away\n"
     (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
     user("run")
-    unused = user("secrets", "refresh")
-    assert (unused.code, "error[secrets-unused]" in unused.err) == (6, True)
     assert user("secrets", "forget").out == "clawker: nothing taken away\n"
 
 
@@ -213,9 +207,7 @@ def linked(user: User) -> None:
     (shared / "data").symlink_to(user.folder / "config")
 
 
-@pytest.mark.parametrize(
-    "arguments", [("run",), ("drift",), ("status",), ("secrets", "list"), ("secrets", "refresh"), ("reload",)]
-)
+@pytest.mark.parametrize("arguments", [("run",), ("drift",), ("status",), ("secrets", "list"), ("reload",)])
 def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str, ...], user: User) -> None:
     """It is a warning: any agent with a mount in the same folder could otherwise stop each command."""
     user("run")
@@ -265,12 +257,12 @@ def test_secrets_that_cannot_be_compared_are_unknown(
 
 
 def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
-    """Nobody is told that a secret is gone, or changed, which Envoy goes on using."""
+    """Nobody is told that a secret is gone which Envoy goes on using."""
     user("run")
     user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
     assert "  secrets in Envoy: api (what Envoy had before)\n" in user("drift").out
-    for verb in ("refresh", "forget", "forget"):
-        failed = user("secrets", verb)
+    for _ in range(2):
+        failed = user("secrets", "forget")
         assert (failed.code, "error[secret-not-loaded]" in failed.err) == (4, True)
     assert user("run").code == 0
     assert user("drift").code == 0

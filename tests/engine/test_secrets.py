@@ -137,7 +137,7 @@ def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
             assert not any(line in content for line in keys), place
 
     (site.folder / "token").write_text(f"{site.token}\n{site.token}")
-    failed = site.firewall.call("--debug", "secrets", "refresh").expect(3)
+    failed = site.firewall.call("--debug", "reload").expect(3)
     assert "Traceback" in failed.err
     assert not any(needle in f"{failed.out}{failed.err}" for needle in header_forms(site.token))
 
@@ -199,7 +199,7 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
 
     site.renew(f"{site.token}-new")
     assert site.firewall.drift().findings == {("envoy", "live", "secrets.api#bearer", "settings", "give")}
-    site.firewall.call("secrets", "refresh").expect()
+    site.firewall.call("reload").expect()
     until(
         lambda: site.get("https://api.test/v1/f").ok and site.arrived("/v1/f")["Authorization"][0].endswith("-new")
     )

@@ -18,7 +18,7 @@ from clawker_fw.agents.attachment import Attachment
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.trial import Attempted
-from clawker_fw.fleet.hosts import HostVerdict, LeftOut, NodeState, StackRelease, Trouble
+from clawker_fw.fleet.hosts import HostVerdict, LeftOut, StackRelease, Trouble
 from clawker_fw.model import (
     Action,
     Cause,
@@ -315,29 +315,16 @@ FLEET = FleetStatusDocument.of(
         ),
         Row("build-4", HostVerdict.NO_STACK, "ssh://build-4", "docker context build-4", engine="28.5.2", agents=0),
         Row(
-            "node-1",
+            "build-5",
             HostVerdict.UNREACHABLE,
-            error=Trouble(
-                "node-away",
-                "The manager of the swarm says that the node node-1 is down.",
-                (),
-                "Start its machine or its engine; `docker node ls` shows when it is back.",
-            ),
-            node=NodeState("down", "active", "worker"),
-        ),
-        Row(
-            "node-2",
-            HostVerdict.UNREACHABLE,
-            "ssh://10.0.0.2",
-            "the swarm",
+            "ssh://build-5",
+            "docker context build-5",
             error=Trouble(
                 "engine-unreachable",
-                "The Docker engine at ssh://10.0.0.2 can't be reached.",
-                ("Permission denied (publickey).", "named by the swarm"),
+                "The Docker engine at ssh://build-5 can't be reached.",
+                ("Permission denied (publickey).", "named by docker context build-5"),
                 "Start it, or name another one with --host, --context or DOCKER_HOST.",
             ),
-            proven=Proof("2026-01-01T00:00:00+00:00", "watcher"),
-            node=NodeState("ready", "active", "worker", "running", "2026-01-01T00:00:00Z", "started"),
             seconds=1.25,
         ),
     ),

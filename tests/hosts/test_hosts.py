@@ -63,7 +63,7 @@ class MainJob:
     def perform_without_way_out(self, cause: str) -> None:
         """Bring the stack up where nothing gets out: `doctor` names the cause."""
         warned = {each["code"] for each in self.firewall.run().json["warnings"]}
-        assert ("no-forwarding" in warned) != self.docker.info()["IPv4Forwarding"]
+        assert ("no-forwarding" in warned) is not self.docker.info()["IPv4Forwarding"], warned
         self.firewall.drift().expect()
         agent = self.firewall.agent(self.peers)
         assert not agent.get("https://pub.test/", "--timeout", "2s").ok, "there is a way out"

@@ -5,12 +5,10 @@ import pytest
 from clawker_fw.agents.docker_options import RunWords, parse_run
 from clawker_fw.errors import RefusedError, UsageError
 
-OUTPUTS = frozenset({"stdout", "stderr"})
-
 CREATED = {
     "debian": "-- debian",
     "-it --rm debian bash": "--interactive --tty --rm -- debian bash",
-    "--detach --detach-keys ctrl-x debian": "-- debian",
+    "--detach debian": "-- debian",
     "--name a -h b -e A=1 -eB=2 -e=C=3 debian": "--name=a --hostname=b --env=A=1 --env=B=2 --env=C=3 -- debian",
     "-itv /srv/work:/work debian": "--interactive --tty --volume=/srv/work:/work -- debian",
     "-- debian --network host": "-- debian --network host",
@@ -20,11 +18,10 @@ CREATED = {
 }
 
 ATTACHED = {
-    "debian": OUTPUTS,
-    "-a STDERR -i debian": {"stderr", "stdin"},
-    "-a stdin debian": {"stdin"},
-    "-a stdin -a stdout --attach=stderr debian": OUTPUTS | {"stdin"},
-    "-dit debian": frozenset(),
+    "debian": (False, False),
+    "-i debian": (False, True),
+    "debian -i": (False, False),
+    "-dit debian": (True, True),
 }
 
 NOT_KNOWN = (
@@ -34,7 +31,8 @@ NOT_KNOWN = (
     "--sig-proxy=false debian",
     "--privileged=false debian",
     "-it --name",
-    "-d -a stdout debian",
+    "-a stdout debian",
+    "--detach-keys ctrl-x debian",
 )
 
 
@@ -50,17 +48,18 @@ def test_what_docker_create_gets(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ATTACHED)
-def test_which_streams_are_attached(line: str) -> None:
-    """As `docker run` decides it."""
-    assert parsed(line).attached == ATTACHED[line]
+def test_what_is_attached(line: str) -> None:
+    """Whether it is detached, and whether it gets input, as `docker run` decides it."""
+    found = parsed(line)
+    assert (found.detached, found.interactive) == ATTACHED[line]
 
 
 def test_what_else_is_read() -> None:
-    """Who removes the container, the file with its id, and the keys that detach."""
-    found = parsed("-t --rm --cidfile first --cidfile=second --detach-keys ctrl-x debian")
-    assert (found.removed, found.cid_file, found.detach_keys) == (True, "second", "ctrl-x")
+    """Who removes the container, and the file with its id."""
+    found = parsed("-t --rm --cidfile first --cidfile=second debian")
+    assert (found.removed, found.cid_file) == (True, "second")
     found = parsed("debian --rm")
-    assert (found.removed, found.cid_file, found.detach_keys) == (False, "", "")
+    assert (found.removed, found.cid_file) == (False, "")
 
 
 @pytest.mark.parametrize(

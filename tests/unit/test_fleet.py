@@ -1,4 +1,4 @@
-"""Many hosts: which there are, what a swarm's manager says of its nodes, and how all are asked at once."""
+"""Many hosts: which there are, and how all are asked at once."""
 
 import hashlib
 import json
@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine import swarm as answers
-from clawker_fw.engine.locate import EngineLocation
-from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fleet import hosts, swarm
-from clawker_fw.fleet.hosts import NodeState, ask_all
-from clawker_fw.model import EngineFacts, Swarm, SwarmNode, SwarmTask
+from clawker_fw.errors import EngineError
+from clawker_fw.fleet import hosts
+from clawker_fw.fleet.hosts import ask_all
 
 
 def context(folder: Path, name: str, host: str) -> None:
@@ -45,109 +42,20 @@ def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) ->
         ("build-9", "again"),
         ("default", "build-10"),
     ]
-    (broken,) = (each for each in found.hosts if each.place is None)
-    assert broken.trouble is not None
-    assert broken.trouble.code == "context-unusable"
+    (broken,) = (each.place for each in found.hosts if isinstance(each.place, EngineError))
+    assert broken.code == "context-unusable"
 
 
 def test_named_hosts(contexts: Mapping[str, str]) -> None:
     """What is named is a host, once, also if another name is of the same engine; an unknown name is an error."""
     found = hosts.named(["build-9", "again", "build-9"], ["ssh://root@c:22", "ssh://root@c:22"], contexts)
     assert [each.name for each in found.hosts] == ["again", "build-9", "ssh://root@c:22"]
-    assert [each.place.source for each in found.hosts if each.place][-1] == "--host"
+    assert [each.place.source for each in found.hosts if not isinstance(each.place, EngineError)][-1] == "--host"
     assert found.left_out == ()
     with pytest.raises(EngineError, match="no docker context called 'nobody'"):
         hosts.named(["nobody"], [], contexts)
     with pytest.raises(EngineError, match="not the address"):
         hosts.named([], ["https://nobody"], contexts)
-
-
-def node(name: str, address: str, state: str = "ready", *, itself: bool = False) -> SwarmNode:
-    """Return a node."""
-    return SwarmNode(f"{address}-{name}", name, address, state, "active", "worker", itself)
-
-
-MANAGER = EngineLocation("unix:///var/run/docker.sock", "the default")
-
-
-def test_nodes_are_reached_by_contexts_or_over_ssh() -> None:
-    """The manager is asked itself; a context for a node's name or address is used, else ssh to its address."""
-    named = EngineLocation("tcp://two:2376", "docker context prod-two")
-    addressed = EngineLocation("ssh://me@10.0.0.3:2200", "docker context three")
-    nodes = (
-        node("one", "10.0.0.1", itself=True),
-        node("two", "10.0.0.2"),
-        node("three", "10.0.0.3"),
-        node("four", "10.0.0.4"),
-        node("five", "fd00::5"),
-        node("six", ""),
-    )
-    found = swarm.nodes(Swarm(nodes, ()), "clawker", MANAGER, [named, addressed, MANAGER])
-    places = {
-        each.name: each.place.address if each.place else each.trouble and each.trouble.code for each in found
-    }
-    assert places == {
-        "one": MANAGER.address,
-        "two": named.address,
-        "three": addressed.address,
-        "four": "ssh://10.0.0.4",
-        "five": "ssh://[fd00::5]",
-        "six": "node-without-address",
-    }
-
-
-def test_what_the_manager_knows_of_a_node() -> None:
-    """A node that is away is a row at once; the watcher's word counts only while the node is there."""
-    nodes = (node("a", "10.0.0.1"), node("a", "10.0.0.2"), node("gone", "10.0.0.3", "down"))
-    tasks = tuple(
-        SwarmTask(each.id, "fw_watch", project, "running", "2026-01-01T00:00:00Z", "started")
-        for each, project in zip(nodes, ("clawker", "other", ""), strict=True)
-    )
-    first, second, gone = swarm.nodes(Swarm(nodes, tasks), "clawker", MANAGER, [])
-    assert [first.name, second.name] == ["a (10.0.0.1-a)", "a (10.0.0.2-a)"]
-    assert first.node == NodeState("ready", "active", "worker", "running", "2026-01-01T00:00:00Z", "started")
-    assert first.node.proven
-    assert second.node is not None
-    assert second.node.watcher is None
-    assert gone.trouble is not None
-    assert (gone.place, gone.trouble.code) == (None, "node-away")
-    assert gone.node is not None
-    assert (gone.node.watcher, gone.node.proven) == ("running", False)
-
-
-def test_a_managers_answers() -> None:
-    """The latest task of a service on a node counts; a manager that calls itself 0.0.0.0 has another address."""
-    raw = [
-        {
-            "ID": "n1",
-            "Spec": {"Role": "manager", "Availability": "drain"},
-            "Description": {"Hostname": "one"},
-            "Status": {"State": "ready", "Addr": "0.0.0.0"},  # noqa: S104 - as managers say
-            "ManagerStatus": {"Addr": "[fd00::1]:2377"},
-        },
-        {"ID": "n2", "Status": {"State": "down", "Addr": "10.0.0.2"}},
-    ]
-    services = [{"ID": "s", "Spec": {"Name": "fw", "Labels": {swarm.LABEL: "clawker"}}}]
-    tasks = [
-        {
-            "NodeID": "n1",
-            "ServiceID": "s",
-            "Status": {"State": state, "Timestamp": at, "Message": "m", "Err": error},
-        }
-        for state, at, error in (
-            ("failed", "2026-01-02T00:00:00Z", "unhealthy"),
-            ("complete", "2026-01-01T00:00:00Z", ""),
-        )
-    ]
-    found = answers.view({"NodeID": "n1", "ControlAvailable": True}, raw, services, tasks, swarm.LABEL)
-    assert found.nodes == (
-        SwarmNode("n1", "one", "fd00::1", "ready", "drain", "manager", itself=True),
-        SwarmNode("n2", "n2", "10.0.0.2", "down", "active", "worker", itself=False),
-    )
-    assert found.tasks == (SwarmTask("n1", "fw", "clawker", "failed", "2026-01-02T00:00:00Z", "unhealthy"),)
-    for said in ({}, {"LocalNodeState": "active", "ControlAvailable": False}):
-        with pytest.raises(RefusedError, match="no manager of a swarm"):
-            answers.require_manager(EngineFacts("28", "1.41", "amd64"), said)
 
 
 def test_each_host_has_its_own_answer_in_order() -> None:
