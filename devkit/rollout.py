@@ -22,12 +22,13 @@ IN_TESTS = """
 version: "3.9"
 services:
   watch:
-    healthcheck: {start_period: 20s}
+    command: [watch, --heal, all, --listen, "unix:/run/clawker-fw/watch.sock", --attach, {attached}]
+    healthcheck: {{start_period: 20s}}
     deploy:
-      update_config: {monitor: 1s, delay: 1s}
-      rollback_config: {monitor: 1s, delay: 1s}
+      update_config: {{monitor: 1s, delay: 1s}}
+      rollback_config: {{monitor: 1s, delay: 1s}}
 """
-"""What a user can change in a file beside the example: shorter times."""
+"""What a user can change in a file beside the example: shorter times, and a network for tasks of services."""
 
 LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
 
@@ -63,6 +64,7 @@ class Fleet:
 
     swarm: Swarm
     folder: Path
+    attached: str
     agents: dict[str, Peer] = field(default_factory=dict)
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
@@ -112,7 +114,7 @@ class Fleet:
             stack, further = Path(folder, EXAMPLE.name), Path(folder, "further.yaml")
             shutil.copy(EXAMPLE, stack)
             shutil.copy(settings, folder)
-            further.write_text(IN_TESTS)
+            further.write_text(IN_TESTS.format(attached=self.attached))
             files = ("--compose-file", str(stack), "--compose-file", str(further))
             manager.call("stack", "deploy", "--resolve-image", "never", *files, STACK, variables=variables)
 

@@ -9,7 +9,7 @@ from itertools import count
 from clawker_fw.model import Event
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack.release import Release
-from clawker_fw.watch.agents import OpenAgent, Presence
+from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction
 from clawker_fw.watch.follow import Inbox, News
 from clawker_fw.watch.reactions import Heal, OnOpen
@@ -104,11 +104,13 @@ class Watched:
         self.decisions: list[tuple[float, Decision]] = []
         self.opened: list[tuple[float, OpenAgent]] = []
         self.present: list[tuple[float, Presence]] = []
+        self.admitted: list[tuple[float, Admitted]] = []
         self.absences: list[float] = []
         """When the watcher said that it creates the stack."""
         self.signs: list[float] = []
         """When a service manager got a sign of life for an attempt that is not reported."""
         self.on_open = OnOpen.WARN
+        self.attach = ""
         self.script = Script(self.engine, 0)
         self.connect: Callable[[], AbstractContextManager[CountingEngine]] = self._connected
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
@@ -130,6 +132,7 @@ class Watched:
             report_absent=lambda: self.absences.append(self.script.now),
             report_open=lambda found: self.opened.append((self.script.now, found)),
             report_presence=lambda seen: self.present.append((self.script.now, seen)),
+            report_admitted=lambda found: self.admitted.append((self.script.now, found)),
             inbox=self.script,
             alive=lambda: self.signs.append(self.script.now),
             stopping=lambda: self.script.stopped,
@@ -143,11 +146,11 @@ class Watched:
     ) -> list[str]:
         """Run the watcher until the end of the script, and return its decisions with their times as text."""
         self.script = Script(self.engine, end)
-        self.decisions, self.opened, self.present, self.signs = [], [], [], []
+        self.decisions, self.opened, self.present, self.admitted, self.signs = [], [], [], [], []
         self.absences = []
         for moment, action in actions:
             self.script.at(moment, action)
-        Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open), self.place()).watch()
+        Watcher(Orders("clawker", heal, INTERVAL, on_open=self.on_open, admits=self.attach), self.place()).watch()
         return [
             f"{moment:g} {each.trigger} {each.answer}{f' {each.outcome}' if each.outcome else ''}"
             for moment, each in self.decisions

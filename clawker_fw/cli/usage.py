@@ -42,7 +42,6 @@ _REMOVED = {
     "clawker-fw status --verbose": "Use `docker inspect --format '{{json .Config.Labels}}' clawker-envoy`.",
     "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
     "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
-    "clawker-fw watch --attach": "`docker network connect` puts a container on the agent network.",
     **dict.fromkeys(
         (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
         "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",

@@ -1,6 +1,7 @@
 """The command that keeps a stack current until it is stopped."""
 
 import os
+import re
 import signal
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from clawker_fw.watch.page import Pages, WatcherHealth
 
 
+_NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 1.0, 86400.0
 
 
@@ -45,6 +47,12 @@ def _checked_address(text: str | None) -> str | None:
         return str(parse_address(text))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _checked_network(name: str | None) -> str | None:
+    if name is not None and not _NETWORK.fullmatch(name):
+        raise typer.BadParameter(f"{name!r} is not the name of a network")
+    return name
 
 
 @app.command()
@@ -95,6 +103,16 @@ def watch(
             "it off the agent network (detach), or stop it.",
         ),
     ] = OnOpen.WARN,
+    attach: Annotated[
+        str | None,
+        typer.Option(
+            "--attach",
+            metavar="NETWORK",
+            callback=_checked_network,
+            help="Attach the containers on this internal network to the agent network, such as tasks of a service "
+            "in a swarm.",
+        ),
+    ] = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -160,6 +178,7 @@ def watch(
             report_absent=lambda: log.notice("stack_absent", f"{chosen.project} is not up: it is being created."),
             report_open=record.write_open,
             report_presence=record.write_presence,
+            report_admitted=record.write_admitted,
             inbox=inbox,
             require_release=installed.require_same,
             alive=manager.alive,
@@ -167,7 +186,7 @@ def watch(
             stopping=stopping,
             clock=time.monotonic,
         )
-        Watcher(Orders(chosen.project, heal, interval, on_open), place).watch()
+        Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
     manager.stopping()
 
 

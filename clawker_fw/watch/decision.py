@@ -104,10 +104,13 @@ class Ours:
     """Containers that did not run yet, or not any more, and will be on one of our networks when they do."""
 
 
-def ours(project: str, seen: Observed | None = None) -> Ours:
-    """Return the names, containers and images that belong to a project."""
+def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
+    """Return the names, containers and images that belong to a project.
+
+    `admits` is a network whose containers are to be attached, if there is one.
+    """
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
-    names |= {*network_names(project).values(), publishing_name(project)}
+    names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
     if seen is None:
         return Ours(frozenset(names), lock_name(project))
     there = [each.container for each in (*seen.siblings.values(), *seen.leftovers)]

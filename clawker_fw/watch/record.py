@@ -6,7 +6,7 @@ from typing import assert_never
 from clawker_fw.errors import FirewallError
 from clawker_fw.model import Finding, Verdict
 from clawker_fw.watch import agents
-from clawker_fw.watch.agents import OpenAgent, Presence
+from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from clawker_fw.watch.reactions import OnOpen
 
@@ -69,6 +69,16 @@ def write_open(found: OpenAgent) -> None:
     line = f"open  {agent.name}: {reasons}  {done}".rstrip()
     level = logging.ERROR if found.error else logging.WARNING
     LOG.log(level, "agent_open", extra={"fields": fields, "line": line})
+
+
+def write_admitted(found: Admitted) -> None:
+    """Log a container that was attached to the agent network, or why it could not be."""
+    fields = {"agent": found.name, "id": found.id, "image": found.image}
+    if found.error:
+        fields["message"] = found.error
+    done = f"could not be attached: {found.error}" if found.error else "has been attached"
+    level = logging.ERROR if found.error else logging.INFO
+    LOG.log(level, "agent_admitted", extra={"fields": fields, "line": f"agent  {found.name} {done}"})
 
 
 def write_presence(seen: Presence) -> None:

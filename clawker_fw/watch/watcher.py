@@ -20,7 +20,7 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.watch.agents import Guard, OpenAgent, Presence, Register
+from clawker_fw.watch.agents import Admission, Admitted, Guard, OpenAgent, Presence, Register
 from clawker_fw.watch.decision import (
     WITHOUT_SETTINGS,
     Decision,
@@ -68,12 +68,16 @@ _LASTING_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The user's options. `interval` is in seconds."""
+    """The user's options. `interval` is in seconds.
+
+    `admits` is the network whose containers are attached to the agent network, or empty.
+    """
 
     project: str
     heal: Heal
     interval: float
     on_open: OnOpen = OnOpen.WARN
+    admits: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,9 @@ class WatcherContext:
 
     `blueprint` reads the settings again, `require_release` raises when another release has been installed,
     `report_absent` is called before a stack that is down is created, `report_open` for each open agent,
-    `report_presence` for each that comes or leaves, and `alive` after each step of a heal, and when an attempt has
-    ended of which nothing is reported. `memory` keeps the last good settings for the next watcher.
+    `report_presence` for each that comes or leaves, `report_admitted` for each that the watcher attaches,
+    and `alive` after each step of a heal, and when an attempt has ended of which nothing is reported. `memory`
+    keeps the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -94,6 +99,7 @@ class WatcherContext:
     report_absent: Callable[[], None] = lambda: None
     report_open: Callable[[OpenAgent], None] = lambda _: None
     report_presence: Callable[[Presence], None] = lambda _: None
+    report_admitted: Callable[[Admitted], None] = lambda _: None
     alive: Callable[[], None] = lambda: None
     memory: Memory | None = None
     stopping: Callable[[], bool] = lambda: False
@@ -108,7 +114,7 @@ class Watcher:
     def __init__(self, orders: Orders, place: WatcherContext) -> None:
         self._orders = orders
         self._place = place
-        self._own = ours(orders.project)
+        self._own = ours(orders.project, admits=orders.admits)
         self._schedule = Schedule(orders.interval, place.random)
         self._connecting, self._comparing, self._healing, self._run_context = (
             Backoff(*limits, place.random) for limits in (_CONNECT_AGAIN, _COMPARE_AGAIN, _HEAL_AGAIN, _LOCK_AGAIN)
@@ -122,6 +128,7 @@ class Watcher:
         self._unreachable = ""
         self._trust = Trust(place.memory)
         self._guard = Guard(orders.on_open, place.alive)
+        self._admission = Admission(orders.admits)
         self._present = Register()
         self._programs = Programs()
         self._starting = True
@@ -245,23 +252,27 @@ class Watcher:
         for seconds in due:
             if seconds > 0:  # what was due before could not be done: the next look in order tries it again
                 self._schedule.by(began + seconds)
-        self._own = ours(self._orders.project, work.seen.observed)
+        self._own = ours(self._orders.project, work.seen.observed, self._orders.admits)
         decision = self._act_on(engine, work)
         self._see_to_agents(engine, work.seen.observed, work.seen.agents)
         warnings = tuple(each.message for each in work.seen.notices)
         return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
-        """Report who comes and goes, and act on open agents.
+        """Report who comes and goes, act on open agents, and attach the containers of services.
 
-        The stack is compared soon again after an agent has been taken off the network.
+        The stack is compared soon again after an agent has been taken off the network, or a container attached.
         """
         for each in self._present.changes(agents):
             self._place.report_presence(each)
         opened = self._guard.act(engine, observed, agents)
         for found in opened:
             self._place.report_open(found)
-        if not all(each.error for each in opened if each.action is not OnOpen.WARN):
+        admitted = self._admission.act(engine, observed)
+        for container in admitted:
+            self._place.report_admitted(container)
+        acted = [each.error for each in opened if each.action is not OnOpen.WARN]
+        if not all((*acted, *(each.error for each in admitted))):
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
@@ -273,7 +284,7 @@ class Watcher:
             observed = observe(engine, self._orders.project)
         except (EngineError, RefusedError):
             return ()
-        self._own = ours(self._orders.project, observed)
+        self._own = ours(self._orders.project, observed, self._orders.admits)
         agents = pipeline.agents_of(observed, self._orders.project)
         self._see_to_agents(engine, observed, agents)
         return agents
@@ -465,7 +476,7 @@ class Watcher:
             self._again(wait)
         else:
             outcome = RunOutcome.DONE
-            self._own = ours(self._orders.project, seen_after.observed)
+            self._own = ours(self._orders.project, seen_after.observed, self._orders.admits)
             self._healed(closing)
         return Decision(
             self._next,

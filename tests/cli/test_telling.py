@@ -67,7 +67,6 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
         ("denials --as-rules", "the `command` of a `remedy`"),
         ("status --verbose", "docker inspect --format"),
         ("secrets refresh", "`clawker-fw reload` obtains and sends them"),
-        ("watch --attach services", "`docker network connect`"),
         ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
         ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
         ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),

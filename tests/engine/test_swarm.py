@@ -8,15 +8,19 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from devkit.firewall import RULES, SIBLINGS
+from devkit.firewall import RULES, SIBLINGS, Firewall
+from devkit.peers import Peer, Peers
 from devkit.rollout import SERVICE, Fleet
 from devkit.stacks import change_bootstrap, change_corefile, copied_release
 from devkit.swarm import Node, swarm
 from devkit.waiting import until
 
+ATTACHED = "work-net"
+RESOLVER = "10.213.1.53"
 PAGE = "unix:/run/clawker-fw/watch.sock"
 SUBNET = {"network": {"subnet": "10.213.0.0/23"}}
 DRAIN = {"drain_timeout": "2s"}
@@ -32,7 +36,7 @@ def fleet(
     """A swarm, without a service yet."""
     needs_engine()
     with swarm(2 if pytestconfig.getoption("--thorough") == 1 else 3, disks={SMALL: "1500m"}) as made:
-        found = Fleet(made, tmp_path_factory.mktemp("fleet"))
+        found = Fleet(made, tmp_path_factory.mktemp("fleet"), attached=ATTACHED)
         found.on(made.manager).write(*RULES, **SUBNET, **DRAIN)
         yield found
 
@@ -56,6 +60,33 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
         assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"]
     assert created.nodes == {each.id for each in fleet.swarm.nodes}
+
+
+def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
+    """On an internal network of the swarm, a task reaches nothing; attached, it reaches what the rules allow."""
+    manager, config = fleet.swarm.manager, f"{ATTACHED}-config"
+    options = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true", "--subnet", "10.215.0.0/24")
+    fleet.swarm.on_each(lambda node: node.call("network", "create", "--config-only", *options, config))
+    whole = ("--driver", "bridge", "--scope", "swarm", "--internal", "--config-from", config)
+    manager.call("network", "create", *whole, ATTACHED)
+    image = fleet.swarm.on_each(lambda node: Peers(node.docker).image)[0]
+    order = ("--detach", "--no-resolve-image", "--mode", "global", "--name", "work", "--cap-drop", "NET_RAW")
+    manager.call("service", "create", *order, "--network", ATTACHED, "--dns", RESOLVER, image, "/peer", "wait")
+    for node in fleet.swarm.nodes:
+        firewall = fleet.on(node)
+        firewall.origin(Peers(node.docker), ["h.test", "denied.test"])
+        (agent,) = until(lambda firewall=firewall: agents_of(firewall))  # type: ignore[misc]
+        assert agent["state"] == "fenced", agent
+        task = Peer(node.docker, agent["id"], agent["name"])
+        assert task.get("http://h.test/").ok
+        assert task.get("http://denied.test/").kind == "dns-nxdomain"
+        assert firewall.call("drift").code == 0, "the agents of services count"
+    manager.call("service", "rm", "work")
+
+
+def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
+    """Return the agents of a stack that can be used, as `status` shows them."""
+    return [each for each in firewall.status()["agents"] if each["address"]]
 
 
 def configs_of(fleet: Fleet) -> set[str]:

@@ -3,13 +3,15 @@
 import logging
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Network
 from typing import NoReturn
 
 import pytest
 
 from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Mount, Verdict
+from clawker_fw.model import Mount, NetworkSpec, Verdict
+from clawker_fw.stack.topology import INHIBIT_IPV4
 from clawker_fw.watch import record
 from clawker_fw.watch.agents import Change, Presence
 from clawker_fw.watch.reactions import OnOpen
@@ -192,3 +194,69 @@ def test_an_open_agent_is_on_record(watched: Watched, caplog: pytest.LogCaptureF
     assert (fields[0]["verdict"], fields[0]["open_agents"]) == ("open", ["loose"])
     assert fields[1]["reasons"] == [{"code": "privileged", "text": "it is privileged"}]
     assert [each.levelname for each in caplog.records] == ["WARNING", "WARNING"]
+
+
+# --- containers that are attached -------------------------------------------------------------------------------
+
+
+def task(watched: Watched, name: str, network: str = "services") -> None:
+    """Start a container as a swarm starts a task."""
+    bare = stacks.bare_container(name, watched.wanted, network)
+    shape = replace(bare.shape, dns=("10.213.1.53",), capabilities_dropped=("NET_RAW",))
+    watched.engine.start(watched.engine.create_container(replace(bare, shape=shape)))
+
+
+def services(watched: Watched, *, internal: bool) -> None:
+    """Create the network of services."""
+    subnet = IPv4Network("172.30.2.0/24")
+    watched.engine.create_network(
+        NetworkSpec("services", subnet, subnet[1], subnet, internal, {INHIBIT_IPV4: "true"}, {})
+    )
+
+
+def test_tasks_of_services_are_attached(watched: Watched) -> None:
+    """Whoever is on the network, or joins it, becomes an agent within seconds, once, and is judged as one."""
+    services(watched, internal=True)
+    task(watched, "early")
+    watched.until(5)
+    assert watched.admitted == [], "nobody is attached unasked"
+    watched.attach = "services"
+    watched.until(25, (10, partial(task, watched, "late")))
+    told = [(moment, each.name, each.error) for moment, each in watched.admitted]
+    assert told == [
+        (0, "early", ""),
+        (11, "late", ""),
+    ]
+    assert {"clawker-net", "services"} == set(watched.engine.inside("late").networks)
+    _, last = watched.decisions[-1]
+    assert {each.name: each.confinement for each in last.agents} == {"early": "fenced", "late": "fenced"}
+    assert last.verdict is Verdict.CURRENT
+
+
+def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
+    """A container that gets out by itself would be a way around for all agents; that is told once."""
+    services(watched, internal=False)
+    task(watched, "loose")
+    watched.attach = "services"
+    watched.until(70)
+    ((moment, refused),) = watched.admitted
+    assert (moment, refused.name) == (0, "loose")
+    assert "has a way out" in refused.error
+    assert set(watched.engine.inside("loose").networks) == {"services"}
+
+
+def test_a_failed_attachment_is_tried_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next look tries it again, and an error is told once."""
+    services(watched, internal=True)
+    task(watched, "early")
+    watched.attach = "services"
+    connect, failures = watched.engine.connect, iter([True, True, False])
+
+    def sometimes(network: str, container: str, address: str) -> None:
+        if next(failures):
+            raise EngineError("engine-error", "No.")
+        connect(network, container, address)
+
+    monkeypatch.setattr(watched.engine, "connect", sometimes)
+    watched.until(70)
+    assert [each.error for _, each in watched.admitted] == ["No.", ""]
