@@ -13,7 +13,7 @@ from clawker_fw.settings.environment import variables
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
 from clawker_fw.watch.last_good import SecretsText, Texts
-from clawker_fw.watch.trust import require_steady
+from clawker_fw.watch.trust import Steady
 
 if TYPE_CHECKING:
     from clawker_fw.model import EngineFacts
@@ -29,6 +29,7 @@ class WatchedSettings:
     def __init__(self, chosen: Options, release: "Release") -> None:
         self._chosen = chosen
         self._release = release
+        self._steady = Steady(time.monotonic)
         self.path = session.last_good(chosen)
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
@@ -39,7 +40,7 @@ class WatchedSettings:
     def blueprint(self, facts: "EngineFacts") -> "Blueprint":
         """Return the blueprint for the current settings."""
         loaded = session.load(self._chosen)
-        require_steady(loaded.files, time.time())
+        self._steady.require(loaded.files)
         made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)

@@ -5,7 +5,7 @@ If an agent could have, it applies the last good ones, unless a person has appli
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -112,23 +112,38 @@ def _applied(observed: Observed) -> frozenset[str]:
 STEADY_SECONDS = 1.0
 """How long settings must be unchanged before a watcher applies them."""
 
+_State = tuple[int, int, int]
 
-def require_steady(files: Iterable[Path], now: float) -> None:
-    """Require that none of the files, which have just been read, was changed within the last second before `now`.
 
-    One that has just been changed may be half written. A file's ctime is set by the kernel (inode(7)) and can't be
-    forged. One far in the future is from before this machine's clock was set back. `now` is in seconds since 1970.
+class Steady:
+    """Checks that files have been unchanged for long enough: one that has just been changed may be half written.
 
-    Raises:
-        SettingsError: when one was changed too recently, or can't be read.
+    A file's ctime is set by the kernel (inode(7)) and can't be forged. If this machine's clock has been set back
+    since, the time for which this process has seen the file unchanged counts instead.
     """
-    for file in files:
-        try:
-            changed = file.stat().st_ctime_ns / 1e9
-        except OSError as error:
-            raise unreadable_settings(file, error) from error
-        if abs(now - changed) < STEADY_SECONDS:
-            raise SettingsError(
-                "settings-changing",
-                f"{file} has just been changed. It is applied once it has been unchanged for a second.",
-            )
+
+    def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._seen: dict[Path, tuple[_State, float]] = {}
+
+    def require(self, files: Iterable[Path]) -> None:
+        """Require that none of the files, which have just been read, was changed within the last second.
+
+        Raises:
+            SettingsError: when one was changed too recently, or can't be read.
+        """
+        for file in files:
+            try:
+                found = file.stat()
+            except OSError as error:
+                raise unreadable_settings(file, error) from error
+            state = (found.st_ctime_ns, found.st_ino, found.st_size)
+            if self._seen.get(file, (None, 0.0))[0] != state:
+                self._seen[file] = (state, self._clock())
+            by_kernel = self._wall() - found.st_ctime_ns / 1e9
+            if max(by_kernel, self._clock() - self._seen[file][1]) < STEADY_SECONDS:
+                raise SettingsError(
+                    "settings-changing",
+                    f"{file} has just been changed. It is applied once it has been unchanged for a second.",
+                )

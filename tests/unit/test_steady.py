@@ -6,25 +6,59 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.watch.trust import require_steady
+from clawker_fw.watch.trust import Steady
 
 
-@pytest.mark.parametrize(("age", "steady"), [(0.0, False), (0.9, False), (1.1, True), (-3600.0, True)])
-def test_a_second_has_to_pass(age: float, steady: bool, tmp_path: Path) -> None:  # noqa: FBT001
-    """Each file has to wait for a second, by the time that nobody can make up, also if the clock was set back."""
-    file = tmp_path / "clawker-fw.yaml"
-    file.write_text("rules: []\n")
+class Clocks:
+    """A monotonic clock, and the machine's clock, which can be set."""
+
+    def __init__(self, file: Path) -> None:
+        """Start at the time of a file's last change."""
+        self.now = 0.0
+        self._wall = file.stat().st_ctime_ns / 1e9
+        self.steady = Steady(lambda: self.now, lambda: self._wall + self.now + self.set)
+        self.set = 0.0
+
+    def passes(self, *files: Path) -> bool:
+        """Whether the files may be applied now."""
+        try:
+            self.steady.require(files)
+        except SettingsError as error:
+            return error.code != "settings-changing"
+        return True
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A settings file that has just been written."""
+    path = tmp_path / "clawker-fw.yaml"
+    path.write_text("rules: []\n")
+    return path
+
+
+@pytest.mark.parametrize("set_", [-3600.0, 0.0])
+def test_a_second_has_to_pass(set_: float, file: Path) -> None:
+    """A file that has just changed has to wait for a second, whatever this machine's clock says."""
+    clocks = Clocks(file)
+    clocks.set = set_
+    for now in (0.0, 0.9, 1.0):
+        clocks.now = now
+        assert clocks.passes(file) is (now == 1.0)
+    assert clocks.passes()
+
+
+def test_the_time_of_a_change_cannot_be_made_up(file: Path) -> None:
+    """An old modification time does not make a new file count as complete."""
+    clocks = Clocks(file)
     os.utime(file, (0, 0))
-    changed = file.stat().st_ctime_ns / 1e9
-    if steady:
-        require_steady([file], changed + age)
-        return
-    with pytest.raises(SettingsError) as caught:
-        require_steady([file], changed + age)
-    assert caught.value.code == "settings-changing"
+    assert file.stat().st_mtime == 0
+    assert not clocks.passes(file)
 
 
-def test_a_file_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    """Nobody knows what it had."""
+def test_every_file_counts(file: Path, tmp_path: Path) -> None:
+    """A file that disappears is an error, and a new one has to wait."""
+    clocks = Clocks(file)
+    clocks.now = 5.0
+    assert clocks.passes(file)
     with pytest.raises(SettingsError, match="can't be read"):
-        require_steady([tmp_path / "gone.yaml"], 0.0)
+        clocks.steady.require([file, tmp_path / "gone.yaml"])
