@@ -47,12 +47,13 @@ _ANSWER_SECONDS = 15.0
 class Progress:
     """The progress of a step, from started (0.0) to done (1.0).
 
-    `note` is for people: how far the step is, or how it ended.
+    `note` is for people: how far the step is, or how it ended. One that is done took some `seconds`.
     """
 
     step: Step
     share: float
     note: str = ""
+    seconds: float = 0.0
 
 
 ProgressCallback = Callable[[Progress], None]
@@ -193,9 +194,10 @@ class _Performer:
 
     def _perform(self, step: Step, enough: Callable[[], None] = lambda: None) -> None:
         """Perform a step. A commit calls `enough` before it is done."""
+        began = time.monotonic()
         self._context.on_progress(Progress(step, 0.0))
         note = self._do(step, enough)
-        self._context.on_progress(Progress(step, 1.0, note))
+        self._context.on_progress(Progress(step, 1.0, note, time.monotonic() - began))
 
     def _do(self, step: Step, enough: Callable[[], None]) -> str:  # noqa: C901, PLR0912, PLR0915 - it is a table
         """Do what a step says, and return a note on how it ended, if there is one."""

@@ -1,7 +1,5 @@
 """A run's findings and steps as log records."""
 
-import time
-
 from clawker_fw.model import Diff
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import describe
@@ -15,9 +13,6 @@ _OF_FINDINGS = ("sibling", "layer", "field", "running", "desired", "cause", "act
 class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
 
-    def __init__(self) -> None:
-        self._began: dict[int, float] = {}
-
     def difference(self, found: Diff, said: Summary) -> None:
         """Write a record for what is about to happen, one for the rules that change, and one for each finding."""
         LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
@@ -29,13 +24,6 @@ class StepRecords:
 
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a step."""
-        key = id(progress.step)
-        began = self._began.setdefault(key, time.monotonic())
-        if progress.share < 1:
-            return
-        del self._began[key]
-        fields: dict[str, object] = {
-            "step": describe(progress.step),
-            "seconds": round(time.monotonic() - began, 3),
-        }
-        LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})
+        if progress.share >= 1:
+            fields = {"step": describe(progress.step), "seconds": round(progress.seconds, 3)}
+            LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})

@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 import threading
-import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -259,7 +258,7 @@ class StepDisplay:
         self._console = target
         self._files = files
         self.status = Status("", console=target) if target.is_interactive else None
-        self._running: dict[int, tuple[float, str]] = {}
+        self._running: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def difference(self, found: Diff, said: Summary) -> None:
@@ -270,18 +269,17 @@ class StepDisplay:
         """Record the progress of a step. Parallel steps call this concurrently."""
         key, step, note = id(progress.step), describe(progress.step), progress.note
         with self._lock:
-            began, _ = self._running.get(key, (time.monotonic(), ""))
             if progress.share >= 1:
                 self._running.pop(key, None)
-                done = visible(f"  {time.monotonic() - began:6.2f} s  {step}")
+                done = visible(f"  {progress.seconds:6.2f} s  {step}")
                 self._console.print(
                     Text.assemble(("done", "green"), done, (visible(f"  {note}" if note else ""), "dim"))
                 )
             else:
                 note = note or (f"{progress.share:.0%}" if progress.share else "")
-                self._running[key] = began, visible(f"{step} {note}".rstrip())
+                self._running[key] = visible(f"{step} {note}".rstrip())
             if self.status:
-                shown = Text(" · ".join(words for _, words in self._running.values()), no_wrap=True)
+                shown = Text(" · ".join(self._running.values()), no_wrap=True)
                 shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
                 self.status.update(shown)
 
