@@ -53,7 +53,7 @@ _WITH_VALUE = _words(
     """
     add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile
     cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems
-    detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops dns
+    device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops dns
     dns-opt dns-option dns-search domainname entrypoint env env-file expose gpus group-add health-cmd
     health-interval health-retries health-start-interval health-start-period health-timeout hostname
     io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label label-file link link-local-ip log-driver
@@ -64,7 +64,7 @@ _WITH_VALUE = _words(
     """
 )
 
-_RUN_ONLY = _words("detach detach-keys sig-proxy")
+_RUN_ONLY = _words("detach sig-proxy")
 """What `docker create` does not know (docker/cli, cli/command/container: `run.go` against `create.go`)."""
 
 _PUBLISH = "publish"
@@ -85,7 +85,6 @@ class RunWords:
     create: tuple[str, ...]
     attached: frozenset[str]
     removed: bool
-    detach_keys: str
     cid_file: str
     ports: tuple[PublishedPort, ...] = ()
 
@@ -124,7 +123,6 @@ def parse_run(words: Sequence[str]) -> RunWords:
         create=(*passed, "--", *left),
         attached=frozenset() if "detach" in last else frozenset({*(asked or _OUTPUTS), *stdin}),
         removed="rm" in last,
-        detach_keys=last.get("detach-keys", ""),
         cid_file=last.get("cidfile", ""),
         ports=ports,
     )

@@ -86,8 +86,7 @@ class DockerCli:
         attaches both outputs: what is not wanted of them goes nowhere.
         """
         attached = wanted.attached
-        options = [f"--detach-keys={wanted.detach_keys}"] if wanted.detach_keys and attached else []
-        options += ["--attach"] if attached else []
+        options = ["--attach"] if attached else []
         options += ["--interactive"] if "stdin" in attached else []
         if attached == {"stdin"}:
             os.write(1, f"{container}\n".encode())

@@ -237,7 +237,7 @@ def test_run_creates_and_starts(before: list[str], place: list[str], docker: Pat
 @pytest.mark.parametrize(
     ("words", "options", "out"),
     [
-        (["-a", "stdout", "--detach-keys", "ctrl-x"], ["--detach-keys=ctrl-x", "--attach"], "typed"),
+        (["-a", "stdout"], ["--attach"], "typed"),
         (["-a", "stderr"], ["--attach"], ""),
         (["-i", "-a", "stdin"], ["--attach", "--interactive"], "ID"),
     ],
