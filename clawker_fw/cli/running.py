@@ -139,15 +139,11 @@ def _removed_after_error(docker: DockerCli, container: str, wanted: RunWords) ->
         yield
     except BaseException as error:
         with after(error, "It was created, and could not be removed"):
-            _remove(docker, container, wanted)
+            docker.remove(container)
+            if wanted.cid_file:  # with it, docker would refuse to create another one with the same command
+                with suppress(OSError):
+                    Path(wanted.cid_file).unlink()
         raise
-
-
-def _remove(docker: DockerCli, container: str, wanted: RunWords) -> None:
-    docker.remove(container)
-    if wanted.cid_file:  # with it, docker would refuse to create another one with the same command
-        with suppress(OSError):
-            Path(wanted.cid_file).unlink()
 
 
 def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:

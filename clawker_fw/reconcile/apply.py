@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -29,13 +29,8 @@ from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
-from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Plan, Stage, Step
 from clawker_fw.stack.image_tar import BuiltImage
-
-if TYPE_CHECKING:
-    from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
-    from clawker_fw.settings.secrets.wanted import WantedSecret
 
 _ASK_EVERY = 0.03
 _NOTICE_SECONDS = 2.0
@@ -66,7 +61,7 @@ class RunContext:
     `on_progress` receives progress, and `stopping` returns whether the user has asked to stop. `lock_wait` is how
     many seconds to wait for the lock. `require` raises when the stack, as it is found under the lock, must not be
     changed, and `require_lock` when the lock is no longer held. `wall` is the time in seconds since 1970, by which
-    rules end. `secrets` are those that Envoy is given, with where their values are.
+    rules end. `give` is called with Envoy's container, to give it its secrets.
     """
 
     on_progress: ProgressCallback
@@ -75,7 +70,7 @@ class RunContext:
     require: Callable[[Observed], None] = lambda _: None
     wall: Callable[[], float] = time.time
     require_lock: Callable[[], None] = lambda: None
-    secrets: "tuple[tuple[WantedSecret, ...], Vault | None]" = ((), None)
+    give: Callable[[str], object] = lambda _: None
 
 
 def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage], context: RunContext) -> None:
@@ -227,7 +222,7 @@ class _Performer:
             case steps.Commit():
                 self._commit(step, enough)
             case steps.GiveSecrets():
-                give(engine, step.container, *self._context.secrets)
+                self._context.give(step.container)
             case steps.ClaimAddress():
                 Helper(engine, step.container).claim(step.seconds)
             case steps.ReleaseAddress():

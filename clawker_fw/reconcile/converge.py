@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -23,18 +24,12 @@ from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
-from clawker_fw.reconcile.lock import Lock, at_work, others_at_work, remove_abandoned
+from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
 from clawker_fw.reconcile.plan import teardown, unused_references
-from clawker_fw.reconcile.steps import (
-    Commit,
-    ConvergeOptions,
-    Plan,
-    Remove,
-    RemoveImage,
-    RemoveVolume,
-)
+from clawker_fw.reconcile.secrets_given import give
+from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, Remove, RemoveImage, RemoveVolume
 from clawker_fw.stack import images, labels
 
 LOG = logging.getLogger("clawker_fw")
@@ -113,11 +108,16 @@ def _performed(
     for choice in range(_CHOICES):
         steps = plan_for(seen, options)
         made_from = seen.blueprint
-        secrets = (made_from.wanted, made_from.vault)
-        recording = replace(context, secrets=secrets, on_progress=_recording(context.on_progress, seen, steps))
+        on_progress = _recording(context.on_progress, seen, steps)
+        giving = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)
         try:
             with _attempted(engine, seen):
-                apply(engine, steps, built_images(made_from), recording)
+                apply(
+                    engine,
+                    steps,
+                    built_images(made_from),
+                    replace(context, give=giving, on_progress=on_progress),
+                )
         except SubnetTakenError:
             if choice + 1 == _CHOICES or seen.blueprint.settings.network.subnet:
                 raise
@@ -252,7 +252,6 @@ def take_down(
 ) -> tuple[str, ...]:
     """Remove a stack's containers, volumes and networks; with `everything`, our unused images as well.
 
-    While a run of another project is at work, which may need them, these are left.
     Return the references of our unused images that are left.
 
     Raises:
@@ -267,8 +266,7 @@ def take_down(
             locked = replace(context, require_lock=lock.require_held)
             apply(engine, teardown(observe(engine, project), project, detach=detach), {}, locked)
     observed = observe(engine, project)
-    free = observed.lock is None and not others_at_work(observed)
-    if everything and free and (unused := unused_references(observed)):
+    if everything and observed.lock is None and (unused := unused_references(observed)):
         apply(engine, Plan((tuple(map(RemoveImage, unused)),)), {}, context)
         observed = observe(engine, project)
     return unused_references(observed)

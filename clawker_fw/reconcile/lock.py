@@ -85,11 +85,6 @@ def _holder_of(lock: ContainerSummary | ContainerView) -> Holder:
     return Holder(host.partition(" ")[0], user, process.partition(" ")[0], since, command)
 
 
-def others_at_work(observed: Observed) -> bool:
-    """Whether runs of other projects are at work, which may be about to use what nobody uses yet."""
-    return any(is_lock(each, each.project) and at_work(each) for each in observed.listing if each.project)
-
-
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
     """Whether the process that holds a lock, or runs an errand, was on this machine and has ended.
 

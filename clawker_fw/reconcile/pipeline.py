@@ -28,7 +28,7 @@ from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
-from clawker_fw.reconcile.lock import Holder, at_work, others_at_work
+from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import plan
 from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, with_secrets
@@ -144,13 +144,8 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
 
 
 def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
-    """Return the plan that closes the difference found by a comparison.
-
-    Images that nobody uses are left for a later run while one of another project is at work, which may need them.
-    """
-    unused_images = options.unused_images and not others_at_work(seen.observed)
-    drain_seconds = seen.blueprint.settings.drain_timeout
-    options = replace(options, unused_images=unused_images, drain_seconds=drain_seconds)
+    """Return the plan that closes the difference found by a comparison."""
+    options = replace(options, drain_seconds=seen.blueprint.settings.drain_timeout)
     return plan(seen.observed, seen.slots, seen.desired_in, seen.diff, options)
 
 

@@ -372,8 +372,7 @@ class _Planner:
         retired = {each.container.id for each in self._observed.leftovers}
         retired |= {old.container.id for sibling in self._made if (old := self._old(sibling))}
         retired |= {each.container.id for each in self._relay_changes.removed}
-        sparing = not self._options.unused_images
-        images = () if sparing else unused_images(self._observed, self._desired, retired)
+        images = unused_images(self._observed, self._desired, retired)
         names = [reference for image in images for reference in image.references]
         return [
             *(steps.RemoveImage(name) for name in names),

@@ -290,8 +290,6 @@ class ConvergeOptions:
     """Take over a stack that was made from another settings file."""
     secrets_needed: bool = False
     """Change nothing unless every secret can be obtained."""
-    unused_images: bool = True
-    """Remove our images that no container uses."""
     drain_seconds: float = 0
     """For how long open connections of a replaced Envoy may go on. The settings say so."""
 
