@@ -31,7 +31,7 @@ from clawker_fw.engine.translate import (
     is_own_volume,
     listed,
     network_view,
-    own_image,
+    own_tags,
     volume_view,
 )
 from clawker_fw.engine.transport import Client, open_client
@@ -188,8 +188,8 @@ class DockerEngine:
             identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
         for identity in identities:
             with suppress(NotFoundError), translated(f"inspect image {identity}"):
-                if image := own_image(self._inspected_image(identity)):
-                    found.append(image)
+                if tags := own_tags(self._inspected_image(identity)):
+                    found.append(OwnImage(identity, tags))
         return tuple(found)
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:

@@ -10,16 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clawker_fw.engine.shapes import GENERATED_NAME, read_ports, read_shape
-from clawker_fw.model import (
-    ContainerSummary,
-    ContainerView,
-    Endpoint,
-    Event,
-    Mount,
-    NetworkView,
-    OwnImage,
-    VolumeView,
-)
+from clawker_fw.model import ContainerSummary, ContainerView, Endpoint, Event, Mount, NetworkView, VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.image_tar import our_tags
@@ -166,11 +157,10 @@ def bridge_of(network: NetworkView) -> str:
     return network.options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}"
 
 
-def own_image(raw: Mapping[str, Any]) -> OwnImage | None:
-    """Read an image of ours, or return None for another one."""
+def own_tags(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the tags that we gave an image, or nothing if it is not ours."""
     found, layers = (raw.get("Config") or {}).get("Labels") or {}, (raw.get("RootFS") or {}).get("Layers") or ()
-    tags = our_tags(raw.get("RepoTags") or (), found, raw.get("Architecture") or "", layers)
-    return OwnImage(raw["Id"], tags) if tags else None
+    return our_tags(raw.get("RepoTags") or (), found, raw.get("Architecture") or "", layers)
 
 
 def volume_view(raw: Mapping[str, Any]) -> VolumeView:

@@ -23,7 +23,7 @@ from typing import Any
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
-from clawker_fw.engine.translate import own_image
+from clawker_fw.engine.translate import own_tags
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.model import (
     ATTACHED,
@@ -110,10 +110,10 @@ class MemoryEngine:
 
     def own_images(self) -> tuple[OwnImage, ...]:
         shown = (
-            {**raw, "Id": identity, "RepoTags": [tag for tag, of in self._images.items() if of == identity]}
+            (identity, {**raw, "RepoTags": [tag for tag, of in self._images.items() if of == identity]})
             for identity, raw in self._built.items()
         )
-        return tuple(image for raw in shown if (image := own_image(raw)))
+        return tuple(OwnImage(identity, tags) for identity, raw in shown if (tags := own_tags(raw)))
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
         """A volume without a name outlives its container only when a test says so."""
