@@ -15,21 +15,21 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificat
 from clawker_fw.certificates.credentials import certificates_in
 
 ADDED, ALL, JAVA = "roots.pem", "authorities.pem", "authorities.p12"
-"""What is added; everything, as PEM and as a truststore for Java."""
+"""What is added to the public authorities; everything, as PEM and as a truststore for Java."""
 
 WGET, APT = "wgetrc", "apt.conf"
 """Settings of programs that have no variable for authorities."""
 
 
-def files(roots: bytes, authorities: bytes, folder: str) -> Mapping[str, bytes]:
+def files(added: bytes, public: bytes, folder: str) -> Mapping[str, bytes]:
     """Return the files, of which programs find the others below `folder`.
 
-    `roots` are those of inspected connections, and `authorities` all others (PEM). Equal arguments give the same
-    files.
+    `added` are the roots of inspected connections and the authorities of the settings, and `public` those that
+    most programs know (PEM). Equal arguments give the same files.
     """
-    everything = _read(roots, authorities)
+    everything = _read(added, public)
     return {
-        ADDED: _pem(_read(roots)),
+        ADDED: _pem(_read(added)),
         ALL: _pem(everything),
         JAVA: _truststore(everything),
         WGET: f"ca_certificate = {folder}/{ALL}\n".encode(),

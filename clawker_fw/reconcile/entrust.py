@@ -47,7 +47,7 @@ def trust_for(project: str, roots: bytes, authorities: bytes) -> Trust:
 
     Of the public ones, there is the list that Mozilla's programs have.
     """
-    made = trust.files(roots, certifi.contents().encode() + b"\n" + authorities, TARGET)
+    made = trust.files(roots + b"\n" + authorities, certifi.contents().encode(), TARGET)
     digest = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()
     environment = {
         **dict.fromkeys(_ALL, f"{TARGET}/{trust.ALL}"),

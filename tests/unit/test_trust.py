@@ -29,14 +29,14 @@ def entrusted(own: bytes = b"", roots: bytes = b"".join(ROOTS)) -> Trust:
 
 
 def test_every_program_trusts_the_roots_and_all_others() -> None:
-    """What replaces the system's authorities has these as well; what is added has the roots alone."""
+    """What replaces the system's authorities has these as well; what is added has no public ones."""
     given = entrusted(OWN)
     assert set(fingerprints(given.files["authorities.pem"].content)) == {
         *fingerprints(b"".join(ROOTS)),
         *fingerprints(OWN),
         *fingerprints(certifi.contents().encode()),
     }
-    assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS))
+    assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS) + OWN)
     for name in ("wgetrc", "apt.conf"):
         assert f"{TARGET}/authorities.pem" in given.files[name].content.decode()
 
