@@ -2,9 +2,6 @@
 package filetest
 
 import (
-	"errors"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,35 +17,6 @@ func Write(t *testing.T, folder string, files Tree) {
 	t.Helper()
 	for path, content := range files {
 		must.Succeed(t, volume.WriteFile(filepath.Join(folder, path), []byte(content)))
-	}
-}
-
-func Read(t *testing.T, folder string) Tree {
-	t.Helper()
-	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
-	files := Tree{}
-	for _, path := range paths {
-		content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, path)))
-		files[path] = string(content)
-	}
-	return files
-}
-
-// Expect fails unless a folder has exactly these files.
-func Expect(t *testing.T, folder string, wanted Tree) {
-	t.Helper()
-	if found := Read(t, folder); !maps.Equal(found, wanted) {
-		t.Errorf("%s has %v, expected %v", filepath.Base(folder), found, wanted)
-	}
-}
-
-// ExpectAbsent fails if something of these names is in a folder.
-func ExpectAbsent(t *testing.T, root string, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if _, err := os.Lstat(filepath.Join(root, name)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is still there (%v)", name, err)
-		}
 	}
 }
 

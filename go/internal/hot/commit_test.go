@@ -16,7 +16,6 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
@@ -26,18 +25,18 @@ import (
 func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree) {
 	t.Helper()
 	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
-	hottest.WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
+	WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
 // commit commits what is staged, by the clock of the program.
-func commit(root string, program *hottest.Reader) (Result, error) {
-	return Commit(root, hottest.Resources, program, program.Clock, func() {})
+func commit(root string, program *Reader) (Result, error) {
+	return Commit(root, Resources, program, program.Clock, func() {})
 }
 
 // mustCommit commits what is staged, to a program that takes it.
 func mustCommit(t *testing.T, root string) {
 	t.Helper()
-	if result, err := commit(root, hottest.StartReader(root)); err != nil || !result.Committed {
+	if result, err := commit(root, StartReader(root)); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -54,7 +53,7 @@ func said(files filetest.Tree) filetest.Tree {
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
 func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string) {
 	t.Helper()
-	found := filetest.Read(t, filepath.Join(root, "hot"))
+	found := readTree(t, filepath.Join(root, "hot"))
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
@@ -78,7 +77,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 // expectGood fails unless the good set has exactly these files and their record.
 func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 	t.Helper()
-	if found := said(filetest.Read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
+	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
 	}
 	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
@@ -98,7 +97,7 @@ func intact(folder, path string) error {
 // expectFinished fails if a commit seems to be under way.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
-	filetest.ExpectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
+	expectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
 	if hasDied(root) {
 		t.Error("a commit seems to have died")
 	}
@@ -107,10 +106,10 @@ func expectFinished(t *testing.T, root string) {
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
 // folders are removed.
 func TestCommitSucceeds(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
+	root, _ := NewVolume(t)
 	versions := []string{record.Unversioned}
 	for _, name := range []string{"2", "3", "3"} {
-		wanted, files := hottest.Set(name, hottest.Routes, hottest.Added, hottest.Listeners)
+		wanted, files := Set(name, Routes, Added, Listeners)
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
@@ -133,16 +132,16 @@ func TestCommitSucceeds(t *testing.T) {
 // A commit tells that the program has taken the files once, when it has taken all of them, and before the proof. Its
 // result has the evidence.
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	program := StartReader(root)
 	program.Slow = 5
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
 
-	result, err := Commit(root, hottest.Resources, program, time.Now, func() {
+	result, err := Commit(root, Resources, program, time.Now, func() {
 		told++
-		if said(program.Taken)["listeners"] != files[hottest.Listeners] || program.Asked != 6 {
+		if said(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
 			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
 		}
 	})
@@ -157,7 +156,7 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 
 func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
 	t.Helper()
-	wanted, files := hottest.Set(version, paths...)
+	wanted, files := Set(version, paths...)
 	stage(t, root, wanted, files)
 	return files
 }
@@ -168,7 +167,7 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 	top := t.TempDir()
 	var resources []boot.Resource
 	for _, path := range order {
-		resource := hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })]
+		resource := Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })]
 		resource.Watched = filepath.Join(top, resource.Name)
 		resources = append(resources, resource)
 	}
@@ -182,14 +181,14 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 
 // The program is told of new files once for each, in the order of its resources, and so it is when they are taken back.
 func TestCommitRingsInOrder(t *testing.T) {
-	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
+	for _, order := range [][]string{{Routes, Added, Listeners}, {Listeners, Added, Routes}} {
 		resources, rung := withBells(t, order...)
 		names := []string{}
 		for _, each := range resources {
 			names = append(names, each.Name)
 		}
-		root, before := hottest.NewVolume(t)
-		program := hottest.StartReader(root)
+		root, before := NewVolume(t)
+		program := StartReader(root)
 		for range 2 {
 			stageSet(t, root, "2", order...)
 			if result, err := Commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
@@ -199,8 +198,8 @@ func TestCommitRingsInOrder(t *testing.T) {
 				t.Errorf("rung %v, expected %v", found, names)
 			}
 		}
-		_, before = hottest.Set("2", order...)
-		program.Refuses = []string{stageSet(t, root, "3", order...)[hottest.Listeners]}
+		_, before = Set("2", order...)
+		program.Refuses = []string{stageSet(t, root, "3", order...)[Listeners]}
 		must.Get[Result](t)(Commit(root, resources, program, time.Now, func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
@@ -237,7 +236,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
 
 	mustCommit(t, root)
@@ -250,25 +249,25 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
-	return hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })].Name
+	return Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
 // If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
 // and added files removed. The resource is named, and nobody is told that the files were taken.
 func TestCommitIsRolledBack(t *testing.T) {
-	for _, path := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
+	for _, path := range []string{Routes, Added, Listeners} {
 		for _, rejects := range []bool{true, false} {
-			root, before := hottest.NewVolume(t)
-			program := hottest.StartReader(root)
+			root, before := NewVolume(t)
+			program := StartReader(root)
 			for _, name := range []string{"2", "3", "3"} {
-				spoiled, named := []string{stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)[path]}, []string{resourceAt(path)}
+				spoiled, named := []string{stageSet(t, root, name, Routes, Added, Listeners)[path]}, []string{resourceAt(path)}
 				program.Ignores = spoiled
 				if rejects {
 					program.Refuses, program.Ignores = spoiled, nil
 				}
 
-				result, err := Commit(root, hottest.Resources, program, program.Clock, func() {
-					if path != hottest.Added { // which has no version
+				result, err := Commit(root, Resources, program, program.Clock, func() {
+					if path != Added { // which has no version
 						t.Error("told that the files are taken")
 					}
 				})
@@ -282,7 +281,7 @@ func TestCommitIsRolledBack(t *testing.T) {
 				expectSet(t, root, before)
 				expectGood(t, root, before)
 				expectFinished(t, root)
-				if err := Check(root, hottest.Resources, program); err != nil {
+				if err := Check(root, Resources, program); err != nil {
 					t.Errorf("the program has not taken the old files again: %v", err)
 				}
 			}
@@ -293,9 +292,9 @@ func TestCommitIsRolledBack(t *testing.T) {
 // All rejected resources are listed, always in the same order.
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
-		root, _ := hottest.NewVolume(t)
-		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-		program := hottest.StartReader(root)
+		root, _ := NewVolume(t)
+		files := stageSet(t, root, "2", Routes, Added, Listeners)
+		program := StartReader(root)
 		program.Refuses = slices.Collect(maps.Values(files))
 
 		result, err := commit(root, program)
@@ -309,23 +308,23 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 
 // Rejections from before the commit don't count.
 func TestCommitIgnoresOlderRejections(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Refused["listeners"] = 7
 	program.Slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := Commit(root, Resources, program, time.Now, func() {}); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "1", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Ignores = []string{files[hottest.Listeners]}
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "1", Routes, Listeners)
+	program := StartReader(root)
+	program.Ignores = []string{files[Listeners]}
 
 	result, err := commit(root, program)
 
@@ -337,11 +336,11 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 // The right version proves nothing either: the loaded content must be the desired one.
 func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
-		root, before := hottest.NewVolume(t)
-		wanted, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
+		root, before := NewVolume(t)
+		wanted, files := Set("2", Routes, Added, Listeners)
 		wanted.Live[name] = record.DigestOf([]byte("another"))
 		stage(t, root, wanted, files)
-		program := hottest.StartReader(root)
+		program := StartReader(root)
 
 		result, err := commit(root, program)
 
@@ -354,9 +353,9 @@ func TestCommitNeedsTheContent(t *testing.T) {
 
 // A program that is silent for less than the hung limit is asked again.
 func TestCommitAsksAgain(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
 	result, err := commit(root, program)
@@ -369,10 +368,10 @@ func TestCommitAsksAgain(t *testing.T) {
 
 // A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Hangs = []string{files[hottest.Listeners]}
+	root, before := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	program := StartReader(root)
+	program.Hangs = []string{files[Listeners]}
 
 	result, err := commit(root, program)
 
@@ -388,23 +387,23 @@ func TestCommitHangs(t *testing.T) {
 	expectSet(t, root, before)
 	expectGood(t, root, before)
 	expectFinished(t, root)
-	if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+	if err := Check(root, Resources, StartReader(root)); err != nil {
 		t.Errorf("a new start is not healthy: %v", err)
 	}
 }
 
 // A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
-	for name, silent := range map[string]func(*hottest.Reader, filetest.Tree){
-		"at once":                      func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
-		"after one more answer":        func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
-		"at the sight of the old ones": func(r *hottest.Reader, before filetest.Tree) { r.Hangs = []string{before[hottest.Listeners]} },
+	for name, silent := range map[string]func(*Reader, filetest.Tree){
+		"at once":                      func(r *Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *Reader, before filetest.Tree) { r.Hangs = []string{before[Listeners]} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, before := hottest.NewVolume(t)
-			files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-			program := hottest.StartReader(root)
-			program.Refuses = []string{files[hottest.Listeners]}
+			root, before := NewVolume(t)
+			files := stageSet(t, root, "2", Routes, Listeners)
+			program := StartReader(root)
+			program.Refuses = []string{files[Listeners]}
 			silent(program, before)
 
 			result, err := commit(root, program)
@@ -425,22 +424,22 @@ func TestCommitVerifiesFirst(t *testing.T) {
 		spoil  func(*record.Commit, filetest.Tree)
 		wanted string
 	}{
-		"another content":          {func(_ *record.Commit, files filetest.Tree) { files[hottest.Listeners] += "!" }, hottest.Listeners + " has another digest"},
-		"no content":               {func(_ *record.Commit, files filetest.Tree) { delete(files, hottest.Listeners) }, "no such file"},
+		"another content":          {func(_ *record.Commit, files filetest.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
+		"no content":               {func(_ *record.Commit, files filetest.Tree) { delete(files, Listeners) }, "no such file"},
 		"no path":                  {func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
 		"a path out of the folder": {func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
 		"an absolute path":         {func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
-			root, _ := hottest.NewVolume(t)
-			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+			root, _ := NewVolume(t)
+			wanted, files := Set("2", Routes, Listeners)
 			each.spoil(&wanted, files)
 			stage(t, root, wanted, files)
 			expectUntouched(t, root, each.wanted)
 		})
 	}
-	root, _ := hottest.NewVolume(t)
+	root, _ := NewVolume(t)
 	expectUntouched(t, root, "no such file")
 	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
 	expectUntouched(t, root, "stage/commit.json")
@@ -449,12 +448,12 @@ func TestCommitVerifiesFirst(t *testing.T) {
 // expectUntouched fails unless a commit ends with an error and changes nothing.
 func expectUntouched(t *testing.T, root, wanted string) {
 	t.Helper()
-	before := filetest.Read(t, root)
-	result, err := commit(root, hottest.StartReader(root))
+	before := readTree(t, root)
+	result, err := commit(root, StartReader(root))
 	if err == nil || result.Committed || !strings.Contains(err.Error(), wanted) {
 		t.Errorf("got %+v, %v, expected %q", result, err, wanted)
 	}
-	filetest.Expect(t, root, before)
+	expectTree(t, root, before)
 }
 
 // rename changes the path of a commit's first file.
@@ -465,9 +464,9 @@ func rename(commit *record.Commit, files filetest.Tree, path string) {
 
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, before := NewVolume(t)
+	stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Broken = errors.New("no answer")
 
 	_, err := commit(root, program)
@@ -475,55 +474,55 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	if !errors.Is(err, program.Broken) {
 		t.Errorf("got %v", err)
 	}
-	filetest.Expect(t, filepath.Join(root, "hot"), before)
+	expectTree(t, filepath.Join(root, "hot"), before)
 }
 
 // When the program can't be told of the new files, they are taken back.
 func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	resources, _ := withBells(t, hottest.Routes, hottest.Listeners)
+	root, before := NewVolume(t)
+	stageSet(t, root, "2", Routes, Added, Listeners)
+	resources, _ := withBells(t, Routes, Listeners)
 	must.Succeed(t, os.RemoveAll(resources[1].Watched))
 
-	result, err := Commit(root, resources, hottest.StartReader(root), time.Now, func() {})
+	result, err := Commit(root, resources, StartReader(root), time.Now, func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectSet(t, root, before)
 	expectGood(t, root, before)
-	filetest.ExpectAbsent(t, root, "good/next.json")
+	expectAbsent(t, root, "good/next.json")
 }
 
 // Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
-			return volume.WriteFile(filepath.Join(root, "hot", hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
+			return volume.WriteFile(filepath.Join(root, "hot", Listeners), []byte(Content("x", Listeners)))
 		},
 		"no record": func(root string) error { return os.Remove(record.Path(root)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, _ := hottest.NewVolume(t)
+			root, _ := NewVolume(t)
 			must.Succeed(t, spoil(root))
-			before := filetest.Read(t, filepath.Join(root, "hot"))
-			files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-			program := hottest.StartReader(root)
-			program.Refuses = []string{files[hottest.Routes]}
+			before := readTree(t, filepath.Join(root, "hot"))
+			files := stageSet(t, root, "2", Routes, Added, Listeners)
+			program := StartReader(root)
+			program.Refuses = []string{files[Routes]}
 
 			result, err := commit(root, program)
 
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			if found := said(filetest.Read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
+			if found := said(readTree(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
 				t.Errorf("hot has %v, expected %v", found, before)
 			}
 			if err := StartGood(root); err == nil {
 				t.Error("it would be started")
 			}
-			stageSet(t, root, "3", hottest.Routes, hottest.Listeners)
-			if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
+			stageSet(t, root, "3", Routes, Listeners)
+			if result, err := Commit(root, Resources, StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -532,13 +531,13 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 
 // A good set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	older, files := hottest.Set("0", hottest.Routes, hottest.Listeners)
+	root, before := NewVolume(t)
+	older, files := Set("0", Routes, Listeners)
 	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
-	hottest.WriteRecord(t, goodRecord(root), older)
-	refused := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Refuses = []string{refused[hottest.Listeners]}
+	WriteRecord(t, goodRecord(root), older)
+	refused := stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
+	program.Refuses = []string{refused[Listeners]}
 
 	must.Get[Result](t)(commit(root, program))
 
@@ -547,21 +546,42 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
-	program := hottest.StartReader(t.TempDir())
+	program := StartReader(t.TempDir())
 	program.Taken = filetest.Tree{
-		"routes":    string(record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "a1")),
-		"listeners": string(record.WithVersion([]byte(hottest.Content("1", hottest.Listeners)), "a2")),
-		"names":     hottest.Content("1", hottest.Added),
+		"routes":    string(record.WithVersion([]byte(Content("1", Routes)), "a1")),
+		"listeners": string(record.WithVersion([]byte(Content("1", Listeners)), "a2")),
+		"names":     Content("1", Added),
 	}
 	program.Slow = 9
 	for version, wanted := range map[string][]string{
 		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
 	} {
-		if found, err := serving.NotTaken(program, hottest.Resources, version); err != nil || !slices.Equal(found, wanted) {
+		if found, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(found, wanted) {
 			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
 		}
 	}
-	if found, err := serving.NotTaken(program, hottest.Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
+	if found, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
 		t.Errorf("got %#v, %v, expected an empty list", found, err)
+	}
+}
+
+// What has not loaded the commit, by version or by digest, is unhealthy with the reason.
+func TestCheckOfSomethingElse(t *testing.T) {
+	beef := string(record.WithVersion([]byte(Content("1", Routes)), "beef"))
+	for name, each := range map[string]struct {
+		files  filetest.Tree
+		wanted string
+	}{
+		"another version":          {filetest.Tree{Routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {filetest.Tree{Added: Content("3", Added)}, "live content differs from the committed one: names"},
+		"another version and more": {filetest.Tree{Routes: beef, Added: "{}"}, "not loaded from the committed files: [routes]"},
+	} {
+		root, _ := NewVolume(t)
+		stageSet(t, root, "2", Routes, Added, Listeners)
+		mustCommit(t, root)
+		filetest.Write(t, filepath.Join(root, "hot"), each.files)
+		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != each.wanted {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

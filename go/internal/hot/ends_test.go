@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 )
@@ -26,10 +25,10 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	root := t.TempDir()
 	sets, lives, names := []filetest.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
-		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
+		wanted, files := Set(name, Routes, Listeners)
 		if name == "2" {
-			files[hottest.Routes] = hottest.Content("1", hottest.Routes)
-			wanted.Live["routes"] = record.DigestOf([]byte(files[hottest.Routes]))
+			files[Routes] = Content("1", Routes)
+			wanted.Live["routes"] = record.DigestOf([]byte(files[Routes]))
 		}
 		sets, lives = append(sets, files), append(lives, wanted.Live)
 	}
@@ -51,11 +50,11 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 		sets[number][endsPath] = `{"ends":[` + strings.Join(texts[number:], ",") + `]}`
 	}
 	committed := record.Commit{Version: record.Unversioned, Live: lives[0], Seconds: 5}
-	for _, path := range []string{endsPath, hottest.Routes, hottest.Listeners} {
+	for _, path := range []string{endsPath, Routes, Listeners} {
 		committed.Files = append(committed.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(sets[0][path]))})
 	}
 	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-	hottest.WriteRecord(t, record.Path(root), committed)
+	WriteRecord(t, record.Path(root), committed)
 	return root, sets
 }
 
@@ -64,9 +63,9 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
-	program := hottest.StartReader(root)
+	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
-		must.Succeed(t, EndRules(root, hottest.Resources, program, moment(second)))
+		must.Succeed(t, EndRules(root, Resources, program, moment(second)))
 		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
 		expectSet(t, root, wanted)
 		if second >= 100 {
@@ -75,30 +74,30 @@ func TestRulesEnd(t *testing.T) {
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
-			if found, err := program.Live(hottest.Resources); err != nil || !maps.Equal(found, committed.Live) {
+			if found, err := program.Live(Resources); err != nil || !maps.Equal(found, committed.Live) {
 				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
 			}
 		}
-		filetest.ExpectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
+		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
-	filetest.Expect(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
+	expectTree(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 	root, sets = newEnding(t)
-	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)))
+	must.Succeed(t, EndRules(root, Resources, StartReader(root), moment(300)))
 	expectSet(t, root, sets[2])
 }
 
 // A program that rejects the files keeps the old ones, and it is tried again.
 func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
-	program := hottest.StartReader(root)
-	program.Refuses = []string{sets[1][hottest.Listeners]}
-	err := EndRules(root, hottest.Resources, program, moment(100))
+	program := StartReader(root)
+	program.Refuses = []string{sets[1][Listeners]}
+	err := EndRules(root, Resources, program, moment(100))
 	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
 		t.Errorf("got %v", err)
 	}
 	expectSet(t, root, sets[0])
 	program.Refuses = nil
-	must.Succeed(t, EndRules(root, hottest.Resources, program, moment(100)))
+	must.Succeed(t, EndRules(root, Resources, program, moment(100)))
 	expectSet(t, root, sets[1])
 }
 
@@ -108,7 +107,7 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
 		"as it was": func(string) {},
 		"a commit that died": func(root string) {
-			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: "half"})
+			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{Routes: "half"})
 		},
 		"a foreign good copy": func(root string) {
 			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
@@ -134,7 +133,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 	for name, spoil := range map[string]func(string) string{
 		"another digest": func(text string) string { return strings.ReplaceAll(text, `"sha256":"`, `"sha256":"0`) },
 		"another place":  func(text string) string { return strings.ReplaceAll(text, `"to":`, `"to":100`) },
-		"another file":   func(text string) string { return strings.ReplaceAll(text, hottest.Listeners, "x") },
+		"another file":   func(text string) string { return strings.ReplaceAll(text, Listeners, "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
@@ -142,8 +141,8 @@ func TestEndsThatFitNothing(t *testing.T) {
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
 			committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
-			hottest.WriteRecord(t, record.Path(root), committed)
-			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {
+			WriteRecord(t, record.Path(root), committed)
+			if err := EndRules(root, Resources, StartReader(root), moment(100)); err == nil {
 				t.Error("it was taken")
 			}
 			expectSet(t, root, sets[0])

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
@@ -24,22 +23,22 @@ import (
 // spoils are ways in which hot files or their record can differ from the last commit.
 var spoils = map[string]func(folder, record string) error{
 	"a changed file": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
+		return volume.WriteFile(filepath.Join(folder, Listeners), []byte(Content("x", Listeners)))
 	},
 	"a file of another version": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Routes), record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "beef"))
+		return volume.WriteFile(filepath.Join(folder, Routes), record.WithVersion([]byte(Content("1", Routes)), "beef"))
 	},
-	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, hottest.Routes)) },
+	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, Routes)) },
 	"a further file": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Added), []byte("{}"))
+		return volume.WriteFile(filepath.Join(folder, Added), []byte("{}"))
 	},
 	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
 	"a link to a file": func(folder, _ string) error {
 		elsewhere := filepath.Join(folder, "..", "elsewhere")
-		if err := os.Rename(filepath.Join(folder, hottest.Routes), elsewhere); err != nil {
+		if err := os.Rename(filepath.Join(folder, Routes), elsewhere); err != nil {
 			return err
 		}
-		return os.Symlink(elsewhere, filepath.Join(folder, hottest.Routes))
+		return os.Symlink(elsewhere, filepath.Join(folder, Routes))
 	},
 	"an unreadable record": func(_, record string) error { return os.WriteFile(record, []byte("{"), 0o644) },
 	"a missing record":     func(_, record string) error { return os.Remove(record) },
@@ -49,7 +48,7 @@ var spoils = map[string]func(folder, record string) error{
 // running returns a volume in which set 1 was started, and so is the good set as well.
 func running(t *testing.T) (root string, files filetest.Tree) {
 	t.Helper()
-	root, files = hottest.NewVolume(t)
+	root, files = NewVolume(t)
 	must.Succeed(t, StartGood(root))
 	expectGood(t, root, files)
 	return root, files
@@ -57,13 +56,13 @@ func running(t *testing.T) (root string, files filetest.Tree) {
 
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
-	root, files := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: ""})
+	root, files := NewVolume(t)
+	filetest.Write(t, root, filetest.Tree{"stage/hot/" + Routes: ""})
 
 	for range 2 {
 		must.Succeed(t, StartGood(root))
 
-		filetest.Expect(t, filepath.Join(root, "hot"), files)
+		expectTree(t, filepath.Join(root, "hot"), files)
 		expectGood(t, root, files)
 		expectFinished(t, root)
 	}
@@ -81,7 +80,7 @@ func TestStartGoodRestores(t *testing.T) {
 			expectSet(t, root, files)
 			expectGood(t, root, files)
 			expectFinished(t, root)
-			if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+			if err := Check(root, Resources, StartReader(root)); err != nil {
 				t.Errorf("what starts is not healthy: %v", err)
 			}
 		})
@@ -99,7 +98,7 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
-	filetest.Expect(t, elsewhere, filetest.Tree{})
+	expectTree(t, elsewhere, filetest.Tree{})
 }
 
 // If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
@@ -114,14 +113,14 @@ func TestStartGoodFailsClosed(t *testing.T) {
 				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
 					t.Fatal(err)
 				}
-				before := filetest.Read(t, filepath.Join(root, "hot"))
+				before := readTree(t, filepath.Join(root, "hot"))
 
 				err := StartGood(root)
 
 				if err == nil || !strings.Contains(err.Error(), "the hot files are not what was committed") {
 					t.Errorf("got %v", err)
 				}
-				filetest.Expect(t, filepath.Join(root, "hot"), before)
+				expectTree(t, filepath.Join(root, "hot"), before)
 			})
 		}
 	}
@@ -159,16 +158,16 @@ func TestMain(m *testing.M) {
 // playDying plays a scene on a volume: an accepted commit, a rejected one, an end of rules, or a start.
 func playDying(scene string) error {
 	what, root, _ := strings.Cut(scene, ":")
-	program := hottest.StartReader(root)
+	program := StartReader(root)
 	switch what {
 	case "start":
 		return StartGood(root)
 	case "end":
-		return EndRules(root, hottest.Resources, program, moment(100))
+		return EndRules(root, Resources, program, moment(100))
 	case "end at a start":
 		return EndAtStart(root, time.Unix(100, 0))
 	case "refused":
-		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
+		program.Refuses = []string{Content("2", Listeners)}
 	}
 	_, err := commit(root, program)
 	return err
@@ -268,7 +267,7 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	stageSet(t, root, "2", Routes, Added, Listeners)
 	return root
 }
 
@@ -276,9 +275,9 @@ func staged(t *testing.T) string {
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
 	committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
-	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
+	second, files := Set("2", Routes, Added, Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
-		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
+		_, files = Set("1", Routes, Listeners)
 	}
 	return files
 }
@@ -290,7 +289,7 @@ func TestCommitDies(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			dead(t, what, staged, func(t *testing.T, root string) {
 				files := proven(t, root)
-				if first, _ := hottest.Set("1", hottest.Routes, hottest.Listeners); what == "refused" && len(files) != len(first.Files) {
+				if first, _ := Set("1", Routes, Listeners); what == "refused" && len(files) != len(first.Files) {
 					t.Error("a set that was refused is on record")
 				}
 				again := copyOf(t, root)
@@ -299,7 +298,7 @@ func TestCommitDies(t *testing.T) {
 				expectSet(t, root, files)
 				expectGood(t, root, files)
 				expectFinished(t, root)
-				if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+				if err := Check(root, Resources, StartReader(root)); err != nil {
 					t.Errorf("what starts is not healthy: %v", err)
 				}
 				isRefused(t, again, files)
@@ -314,7 +313,7 @@ func TestStartGoodDies(t *testing.T) {
 	changed := func(t *testing.T) string {
 		var root string
 		root, files = running(t)
-		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Listeners: hottest.Content("x", hottest.Listeners), hottest.Added: "{}", "rds/x": ""})
+		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{Listeners: Content("x", Listeners), Added: "{}", "rds/x": ""})
 		return root
 	}
 	dead(t, "start", changed, func(t *testing.T, root string) {
@@ -338,7 +337,7 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	files := stageSet(t, root, "3", hottest.Routes, hottest.Added, hottest.Listeners)
+	files := stageSet(t, root, "3", Routes, Added, Listeners)
 	mustCommit(t, root)
 
 	expectSet(t, root, files)
@@ -349,8 +348,8 @@ func goesOn(t *testing.T, root string) {
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
 func isRefused(t *testing.T, root string, before filetest.Tree) {
 	t.Helper()
-	files := stageSet(t, root, "4", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
+	files := stageSet(t, root, "4", Routes, Added, Listeners)
+	program := StartReader(root)
 	program.Refuses = slices.Collect(maps.Values(files))
 
 	result, err := commit(root, program)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/record"
 )
@@ -43,17 +42,17 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			small := func(t *testing.T) (string, string) {
 				root, disk := newSmallVolume(t)
-				stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+				stageSet(t, root, "2", Routes, Added, Listeners)
 				return root, disk
 			}
 			sweep(t, what, small, func(t *testing.T, root string) {
 				files := proven(t, root)
-				if _, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners); what == "refused" && len(files) == len(second) {
+				if _, second := Set("2", Routes, Added, Listeners); what == "refused" && len(files) == len(second) {
 					t.Error("a set that was refused is on record")
 				}
 				for range 2 {
 					expectSet(t, root, files)
-					if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+					if err := Check(root, Resources, StartReader(root)); err != nil {
 						t.Errorf("what serves is not healthy: %v", err)
 					}
 					if hasDied(root) {
@@ -97,7 +96,7 @@ func TestAnEndDies(t *testing.T) {
 	}
 	dead(t, "end", ending, func(t *testing.T, root string) {
 		again := copyOf(t, root)
-		must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)))
+		must.Succeed(t, EndRules(root, Resources, StartReader(root), moment(100)))
 		must.Succeed(t, StartGood(again))
 		must.Succeed(t, EndAtStart(again, time.Unix(100, 0)))
 		for _, each := range []string{root, again} {
@@ -112,16 +111,16 @@ func TestAnEndDies(t *testing.T) {
 func TestACommitThatDiedIsUndone(t *testing.T) {
 	dead(t, "taken", staged, func(t *testing.T, root string) {
 		files := proven(t, root)
-		program := hottest.StartReader(root)
+		program := StartReader(root)
 		clock := &Deadline{Root: root}
 		if due, _ := clock.Due(time.Now()); due {
-			must.Succeed(t, EndRules(root, hottest.Resources, program, time.Now))
+			must.Succeed(t, EndRules(root, Resources, program, time.Now))
 		}
 		if due, _ := clock.Due(time.Now()); due {
 			t.Error("it would be undone for ever")
 		}
 		expectSet(t, root, files)
-		if err := Check(root, hottest.Resources, program); err != nil {
+		if err := Check(root, Resources, program); err != nil {
 			t.Errorf("it does not serve the proven set: %v", err)
 		}
 	})
@@ -131,7 +130,7 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 func TestAnExchangeInThreeSteps(t *testing.T) {
 	for steps := range 4 {
 		root, before := running(t)
-		wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+		wanted, files := Set("2", Routes, Listeners)
 		stage(t, root, wanted, files)
 		next := must.Get[set](t)(loadSet(filepath.Join(root, "stage", "hot"), wanted))
 		must.Succeed(t, next.prepare(root))
@@ -155,8 +154,8 @@ func TestNoRejectedSetCountsAsProven(t *testing.T) {
 		if StartGood(root) != nil {
 			return
 		}
-		_, first := hottest.Set("1", hottest.Routes, hottest.Listeners)
-		found := filetest.Read(t, filepath.Join(root, "hot"))
+		_, first := Set("1", Routes, Listeners)
+		found := readTree(t, filepath.Join(root, "hot"))
 		if names := slices.Collect(maps.Keys(said(found))); len(names) != len(first) {
 			t.Errorf("it starts with %v", names)
 		}

@@ -23,7 +23,6 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/record"
@@ -184,9 +183,14 @@ mv /tmp/recorder.new /tmp/recorder
 wait
 `
 
+var provenFiles = map[string]string{"rds/routes.json": `{"resources":["routes"]}`, "lds/listeners.json": `{"resources":["listeners"]}`}
+
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
-	wanted, files := hottest.Set("1", hottest.Routes, hottest.Listeners)
+	wanted := record.Commit{Version: record.Unversioned}
+	for path, content := range provenFiles {
+		wanted.Files = append(wanted.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(content))})
+	}
 	text, err := json.Marshal(wanted)
 	if err != nil {
 		return err
@@ -194,7 +198,7 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err := volume.WriteFile(record.Path(root), text); err != nil {
 		return err
 	}
-	for path, content := range files {
+	for path, content := range provenFiles {
 		if err := volume.WriteFile(filepath.Join(root, "hot", path), []byte(content)); err != nil {
 			return err
 		}
@@ -215,7 +219,7 @@ func makeVolume(root string, owner int, changed bool) error {
 		}
 	}
 	if changed {
-		if err := volume.WriteFile(filepath.Join(root, "hot", hottest.Routes), []byte(hottest.Content("x", hottest.Routes))); err != nil {
+		if err := volume.WriteFile(filepath.Join(root, "hot", "rds", "routes.json"), []byte("changed")); err != nil {
 			return err
 		}
 	}
@@ -378,13 +382,12 @@ func TestServeStartsTheSigner(t *testing.T) {
 // The program finds the proven files, even if somebody had changed them.
 func TestServePutsBackWhatWasProven(t *testing.T) {
 	status, _ := served(t, "on changed files")
-	for _, path := range []string{hottest.Routes, hottest.Listeners} {
-		said, _, _ := strings.Cut(hottest.Content("1", path), `,"version_info"`)
-		if !strings.Contains(status["Hot"], said) {
-			t.Errorf("%s is missing in %s", said, status["Hot"])
+	for path, content := range provenFiles {
+		if !strings.Contains(status["Hot"], content) {
+			t.Errorf("%s is missing in %s", path, status["Hot"])
 		}
 	}
-	if strings.Contains(status["Hot"], "of set x") {
+	if strings.Contains(status["Hot"], "changed") {
 		t.Errorf("it has %s", status["Hot"])
 	}
 }

@@ -1,5 +1,4 @@
-// Package hottest makes volumes, commits and a program that loads them, for tests.
-package hottest
+package hot
 
 import (
 	"encoding/json"
@@ -191,3 +190,32 @@ func (r *Reader) Serves() error { return r.Broken }
 func (r *Reader) Suppressed() (serving.Suppressed, error) { return serving.Suppressed{}, r.Broken }
 
 func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
+
+func readTree(t *testing.T, folder string) filetest.Tree {
+	t.Helper()
+	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
+	files := filetest.Tree{}
+	for _, path := range paths {
+		content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, path)))
+		files[path] = string(content)
+	}
+	return files
+}
+
+// expectTree fails unless a folder has exactly these files.
+func expectTree(t *testing.T, folder string, wanted filetest.Tree) {
+	t.Helper()
+	if found := readTree(t, folder); !maps.Equal(found, wanted) {
+		t.Errorf("%s has %v, expected %v", filepath.Base(folder), found, wanted)
+	}
+}
+
+// expectAbsent fails if something of these names is in a folder.
+func expectAbsent(t *testing.T, root string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := os.Lstat(filepath.Join(root, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there (%v)", name, err)
+		}
+	}
+}
