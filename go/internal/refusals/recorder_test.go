@@ -193,14 +193,22 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
-	recorder.asAgent(func() { nettest.DialMany(t, nettest.Agent, port, limits.Connections+2) })
+	place := netip.AddrPortFrom(nettest.OnAgents, 443)
+	listenAt(t, place)
+	recorder.asAgent(func() {
+		for range limits.Connections + 2 {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice()}, Timeout: time.Second}
+			if connection, err := dialer.Dial("tcp4", place.String()); err == nil {
+				t.Cleanup(func() { connection.Close() })
+			}
+		}
+	})
 	found := recorder.lines(t)
 	if len(found) != 2 {
 		t.Fatalf("got %+v", found)
 	}
 	for _, each := range found {
-		if each.Reason != reason.Limit || int(each.Port) != port || each.Address != nettest.OnAgents {
+		if each.Reason != reason.Limit || netip.AddrPortFrom(each.Address, each.Port) != place {
 			t.Errorf("got %+v", each)
 		}
 	}
