@@ -74,14 +74,14 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 	}
 }
 
-// expectGood fails unless the good set has exactly these files and their record.
+// expectGood fails unless the good set has exactly these files, as the record says.
 func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 	t.Helper()
 	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
 	}
-	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
-		t.Errorf("its record does not fit: %v", err)
+	if err := intact(goodTree(root), record.Path(root)); err != nil {
+		t.Errorf("the record does not fit it: %v", err)
 	}
 }
 
@@ -532,9 +532,8 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 // A good set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := NewVolume(t)
-	older, files := Set("0", Routes, Listeners)
-	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
-	WriteRecord(t, goodRecord(root), older)
+	_, files := Set("0", Routes, Listeners)
+	filetest.Write(t, goodTree(root), files)
 	refused := stageSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Refuses = []string{refused[Listeners]}

@@ -96,16 +96,8 @@ func (e endsFile) text() []byte {
 	return append(text, `]}`...)
 }
 
-// readEnds returns the ends in a folder of hot files: none if there is no such file, as of an earlier release.
-func readEnds(hot string) (endsFile, error) {
-	var found endsFile
-	text, err := volume.ReadFile(filepath.Join(hot, endsPath))
-	if errors.Is(err, fs.ErrNotExist) {
-		return found, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(text, &found)
-	}
+func parseEnds(text []byte) (found endsFile, err error) {
+	err = json.Unmarshal(text, &found)
 	return found, err
 }
 
@@ -113,7 +105,14 @@ func readEnds(hot string) (endsFile, error) {
 // that is so.
 func endedSet(root string, now time.Time) (set, bool, error) {
 	hot := hotFolder(root)
-	left, err := readEnds(hot)
+	text, err := volume.ReadFile(filepath.Join(hot, endsPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return set{}, false, nil
+	}
+	if err != nil {
+		return set{}, false, err
+	}
+	left, err := parseEnds(text)
 	if err != nil {
 		return set{}, false, err
 	}
@@ -185,9 +184,6 @@ func EndRules(root string, resources []boot.Resource, program serving.Program, n
 
 // EndAtStart does so before the program has started, which then reads these files.
 func EndAtStart(root string, now time.Time) error {
-	if due, _ := (&Deadline{Root: root}).Due(now); !due {
-		return nil
-	}
 	ended, due, err := endedSet(root, now)
 	if err != nil || !due {
 		return err
@@ -217,41 +213,34 @@ func lock(root string, how int) (func(), error) {
 	return func() { folder.Close() }, nil
 }
 
-// Deadline knows when the next rules end.
+// Deadline knows when the next rules end. While that can't be read, it is as it was.
 type Deadline struct {
-	Root string
-	read hotfile.Identity // of the file that was read last
-	next time.Time
+	root string
+	next *hotfile.File[time.Time] // the zero time if no rule ends
+}
+
+func NewDeadline(root string) Deadline {
+	return Deadline{root, hotfile.New(filepath.Join(hotFolder(root), endsPath), func(text []byte) (next time.Time, err error) {
+		found, err := parseEnds(text)
+		if err != nil {
+			return next, err
+		}
+		first, there, err := found.first()
+		if there {
+			next = time.Unix(first.At, 0)
+		}
+		return next, err
+	})}
 }
 
 // Due reports whether rules have ended by now, or a commit has died, and for how long to wait before the next look.
-func (d *Deadline) Due(now time.Time) (bool, time.Duration) {
-	if hasDied(d.Root) {
+func (d Deadline) Due(now time.Time) (bool, time.Duration) {
+	if hasDied(d.root) {
 		return true, EndAgain
 	}
-	hot := filepath.Join(d.Root, "hot")
-	present := hotfile.Identify(filepath.Join(hot, endsPath))
-	if !present.Exists() {
-		d.read, d.next = hotfile.Identity{}, time.Time{}
-		return false, endsRead
-	}
-	if present != d.read {
-		d.next = time.Time{}
-		found, err := readEnds(hot)
-		if err == nil {
-			first, there, failed := found.first()
-			if err = failed; there {
-				d.next = time.Unix(first.At, 0)
-			}
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "fwctl: reading when rules end: %v\n", err)
-			return false, endsRead
-		}
-		d.read = present
-	}
-	switch left := d.next.Sub(now); {
-	case d.next.IsZero():
+	next, _ := d.next.Fresh()
+	switch left := next.Sub(now); {
+	case next.IsZero():
 		return false, endsRead
 	case left <= 0:
 		return true, EndAgain

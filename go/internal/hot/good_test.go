@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -20,29 +21,26 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// spoils are ways in which hot files or their record can differ from the last commit.
-var spoils = map[string]func(folder, record string) error{
-	"a changed file": func(folder, _ string) error {
+// spoils are ways in which hot files can differ from the last commit.
+var spoils = map[string]func(folder string) error{
+	"a changed file": func(folder string) error {
 		return volume.WriteFile(filepath.Join(folder, Listeners), []byte(Content("x", Listeners)))
 	},
-	"a file of another version": func(folder, _ string) error {
+	"a file of another version": func(folder string) error {
 		return volume.WriteFile(filepath.Join(folder, Routes), record.WithVersion([]byte(Content("1", Routes)), "beef"))
 	},
-	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, Routes)) },
-	"a further file": func(folder, _ string) error {
+	"a missing file": func(folder string) error { return os.Remove(filepath.Join(folder, Routes)) },
+	"a further file": func(folder string) error {
 		return volume.WriteFile(filepath.Join(folder, Added), []byte("{}"))
 	},
-	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
-	"a link to a file": func(folder, _ string) error {
+	"a missing tree": func(folder string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
+	"a link to a file": func(folder string) error {
 		elsewhere := filepath.Join(folder, "..", "elsewhere")
 		if err := os.Rename(filepath.Join(folder, Routes), elsewhere); err != nil {
 			return err
 		}
 		return os.Symlink(elsewhere, filepath.Join(folder, Routes))
 	},
-	"an unreadable record": func(_, record string) error { return os.WriteFile(record, []byte("{"), 0o644) },
-	"a missing record":     func(_, record string) error { return os.Remove(record) },
-	"an empty record":      func(_, record string) error { return os.WriteFile(record, []byte("{}"), 0o644) },
 }
 
 // running returns a volume in which set 1 was started, and so is the good set as well.
@@ -73,7 +71,7 @@ func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
+			must.Succeed(t, spoil(filepath.Join(root, "hot")))
 
 			must.Succeed(t, StartGood(root))
 
@@ -107,10 +105,10 @@ func TestStartGoodFailsClosed(t *testing.T) {
 		for _, other := range []string{"a changed file", "no copy"} {
 			t.Run(name+" and "+other, func(t *testing.T) {
 				root, _ := running(t)
-				must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
+				must.Succeed(t, spoil(filepath.Join(root, "hot")))
 				if other == "no copy" {
 					must.Succeed(t, os.RemoveAll(goodFolder(root)))
-				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
+				} else if err := spoils[other](goodTree(root)); err != nil {
 					t.Fatal(err)
 				}
 				before := readTree(t, filepath.Join(root, "hot"))
@@ -126,12 +124,24 @@ func TestStartGoodFailsClosed(t *testing.T) {
 	}
 }
 
+// Without a record that can be read, nothing starts.
+func TestStartGoodNeedsTheRecord(t *testing.T) {
+	for _, content := range []string{"", "{", "{}"} {
+		root, _ := running(t)
+		must.Succeed(t, os.WriteFile(record.Path(root), []byte(content), 0o644))
+
+		if err := StartGood(root); !errors.Is(err, errUnproven) {
+			t.Errorf("%q: got %v", content, err)
+		}
+	}
+}
+
 // A copy that is not proven is not a good set, but does no harm while the hot files are proven.
 func TestStartGoodRenewsTheCopy(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			must.Succeed(t, spoil(filepath.Join(goodFolder(root), "hot"), goodRecord(root)))
+			must.Succeed(t, spoil(goodTree(root)))
 
 			must.Succeed(t, StartGood(root))
 

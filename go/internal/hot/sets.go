@@ -30,20 +30,17 @@ type file struct {
 
 // loadSet reads the files of a record from a folder, and verifies their digests.
 func loadSet(folder string, wanted record.Commit) (set, error) {
-	if err := wanted.Verify(folder); err != nil {
-		return set{}, err
-	}
 	files := map[string]file{}
-	for _, path := range wanted.Paths() {
-		info, err := os.Lstat(filepath.Join(folder, path))
+	for _, each := range wanted.Files {
+		content, err := each.Read(folder)
 		if err != nil {
 			return set{}, err
 		}
-		content, err := volume.ReadFile(filepath.Join(folder, path))
+		info, err := os.Lstat(filepath.Join(folder, each.Path))
 		if err != nil {
 			return set{}, err
 		}
-		files[path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
+		files[each.Path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
 	}
 	return set{wanted, files}, nil
 }

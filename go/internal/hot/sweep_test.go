@@ -2,16 +2,13 @@ package hot
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 )
 
 // sweep runs a scene once for each of its changes to files, on a volume that has a small disk of its own. Before that change,
@@ -112,7 +109,7 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 	dead(t, "taken", staged, func(t *testing.T, root string) {
 		files := proven(t, root)
 		program := StartReader(root)
-		clock := &Deadline{Root: root}
+		clock := NewDeadline(root)
 		if due, _ := clock.Due(time.Now()); due {
 			must.Succeed(t, EndRules(root, Resources, program, time.Now))
 		}
@@ -145,19 +142,4 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 		expectGood(t, root, before)
 		expectFinished(t, root)
 	}
-}
-
-// While neither the record nor a complete copy can be read, no set counts as proven, and a rejected one never does.
-func TestNoRejectedSetCountsAsProven(t *testing.T) {
-	dead(t, "refused", staged, func(t *testing.T, root string) {
-		must.Succeed(t, os.Remove(record.Path(root)))
-		if StartGood(root) != nil {
-			return
-		}
-		_, first := Set("1", Routes, Listeners)
-		found := readTree(t, filepath.Join(root, "hot"))
-		if names := slices.Collect(maps.Keys(said(found))); len(names) != len(first) {
-			t.Errorf("it starts with %v", names)
-		}
-	})
 }

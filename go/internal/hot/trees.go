@@ -1,7 +1,6 @@
 package hot
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,16 +21,14 @@ import (
 // its end takes room on the disk, apart from files that have grown, and wherever it dies one of the trees is the set that
 // was proven last: the one that state/committed.json describes.
 //
-// good/committed.json is the record of a complete copy, and unreadable while good/hot/ is none. The record of a set that is
-// about to be proven is good/next.json; while no commit is under way, its room is kept in good/spare.json.
+// The record of a set that is about to be proven is good/next.json; while no commit is under way, its room is kept in
+// good/spare.json.
 
 func hotFolder(root string) string { return filepath.Join(root, "hot") }
 
 func goodFolder(root string) string { return filepath.Join(root, "good") }
 
 func goodTree(root string) string { return filepath.Join(goodFolder(root), "hot") }
-
-func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
 
 func nextRecord(root string) string { return filepath.Join(goodFolder(root), "next.json") }
 
@@ -61,31 +58,18 @@ func settle(root string) (bool, error) {
 	if err := completeMove(root); err != nil {
 		return false, err
 	}
-	proven, unreadable := record.Read(record.Path(root))
-	if unreadable == nil {
-		changed := fits(hotFolder(root), proven)
-		if changed == nil {
-			return false, nil
-		}
-		if err := fits(goodTree(root), proven); err != nil {
-			return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
-		}
-		return true, turn(root)
-	}
-	proven, err := record.Read(goodRecord(root))
-	if err == nil {
-		err = fits(goodTree(root), proven)
-	}
+	proven, err := record.Read(record.Path(root))
 	if err != nil {
-		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, unreadable, err)
+		return false, fmt.Errorf("%w: %w", errUnproven, err)
 	}
-	turned := fits(hotFolder(root), proven) != nil
-	if turned {
-		if err := turn(root); err != nil {
-			return true, err
-		}
+	changed := fits(hotFolder(root), proven)
+	if changed == nil {
+		return false, nil
 	}
-	return turned, errors.Join(writeRecord(record.Path(root), proven), flushTree(filepath.Dir(record.Path(root))))
+	if err := fits(goodTree(root), proven); err != nil {
+		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
+	}
+	return true, turn(root)
 }
 
 // turn has the two trees change places. Both folders are on the disk afterwards.
@@ -187,11 +171,7 @@ func keepCopy(root string) error {
 	if err != nil || fits(hotFolder(root), proven) != nil {
 		return os.MkdirAll(goodFolder(root), 0o755)
 	}
-	text, err := os.ReadFile(record.Path(root))
-	if err != nil {
-		return err
-	}
-	if copied, err := os.ReadFile(goodRecord(root)); err == nil && bytes.Equal(copied, text) && fits(goodTree(root), proven) == nil {
+	if fits(goodTree(root), proven) == nil {
 		return nil
 	}
 	current, err := loadSet(hotFolder(root), proven)
@@ -201,16 +181,10 @@ func keepCopy(root string) error {
 	if err := current.fill(root); err != nil {
 		return err
 	}
-	if err := flushTree(goodTree(root)); err != nil {
-		return err
-	}
-	if err := overwrite(goodRecord(root), file{content: text, mode: 0o644}); err != nil {
-		return err
-	}
-	return flush(goodRecord(root))
+	return flushTree(goodFolder(root))
 }
 
-// fill writes a set over the files of good/hot/, which is no copy from then on. It begins when all of them have room.
+// fill writes a set over the files of good/hot/. It begins when all of them have room.
 func (s set) fill(root string) error {
 	tree, paths := goodTree(root), s.record.Paths()
 	if info, err := os.Lstat(tree); err == nil && !info.IsDir() {
@@ -219,9 +193,6 @@ func (s set) fill(root string) error {
 		}
 	}
 	if err := os.MkdirAll(tree, 0o755); err != nil {
-		return err
-	}
-	if err := forget(goodRecord(root)); err != nil {
 		return err
 	}
 	if err := removeOthers(tree, paths); err != nil {
@@ -238,21 +209,6 @@ func (s set) fill(root string) error {
 		}
 	}
 	return nil
-}
-
-// forget makes a record unreadable that may no longer hold, and keeps its room.
-func forget(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := overwrite(path, file{content: bytes.Repeat([]byte{' '}, int(info.Size())), mode: 0o644}); err != nil {
-		return err
-	}
-	return flush(path)
 }
 
 // removeOthers removes everything in a tree that is neither one of these files nor a folder above one. A link to a folder, or
@@ -392,10 +348,16 @@ func fits(folder string, committed record.Commit) error {
 			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 		}
 	}
-	if err := committed.Verify(folder); err != nil {
-		return err
+	for _, each := range committed.Files {
+		content, err := each.Read(folder)
+		if err != nil {
+			return err
+		}
+		if version := record.VersionOf(content); version != "" && version != committed.Version {
+			return fmt.Errorf("%s has version %s, expected %s", each.Path, version, committed.Version)
+		}
 	}
-	return committed.VerifyVersions(folder)
+	return nil
 }
 
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -442,14 +440,13 @@ func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 		return err
 	}
 	if err := f.install(f.rules, options); err != nil {
-		missing := strings.Join(missingParts(f.rules, f.takes(options)), ", ")
-		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
-			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), first(err))
+		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ct, limit, "+
+			"log, reject and notrack; or its modules, nft_*, can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
 	}
 	if six := newSixFilter(); hasSix() {
 		if err := six.install(six.rules, options); err != nil {
 			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
-				"loaded%s): %w", whyNoModules(), first(err))
+				"loaded, as with kernel.modules_disabled=1): %w", first(err))
 		}
 	}
 	return nil

@@ -3,23 +3,16 @@ package kernel
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"runtime"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	routing "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/users"
 )
 
 // What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
@@ -28,8 +21,6 @@ import (
 const (
 	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
 	highAddress = 7 << 42
-	// watched is how many inotify instances an Envoy needs, measured, and one more. CoreDNS needs none.
-	watched = 10
 	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
 	// first message of a transaction and never those that follow. It is silent as well while it loads modules.
 	filterPatience = 20 * time.Second
@@ -48,10 +39,10 @@ func CheckRequirements() Requirements {
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
 	}
 	found := Requirements{Lacking: []string{}}
-	newLimitFilter(limits).loadModules()
+	filter := newLimitFilter(limits)
+	filter.loadModules()
 	for _, ask := range []func() error{
-		func() error { return newLimitFilter(limits).installWithSix() }, askForRefusals, askForRouting, askForAddresses,
-		askForOwnWatches,
+		func() error { return filter.installWithSix() }, askForRefusals, askForRouting, askForAddresses,
 	} {
 		if err := ask(); err != nil {
 			found.Lacking = append(found.Lacking, err.Error())
@@ -61,14 +52,11 @@ func CheckRequirements() Requirements {
 }
 
 // RequireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
-func RequireForEnvoy(sibling boot.Sibling, user uint32) error {
+func RequireForEnvoy(sibling boot.Sibling) error {
 	if sibling.Name != "envoy" {
 		return nil
 	}
-	if err := askForAddresses(); err != nil {
-		return err
-	}
-	return askForWatches(user)
+	return askForAddresses()
 }
 
 func askForRefusals() error {
@@ -109,53 +97,6 @@ func askForAddresses() error {
 	return nil
 }
 
-func askForOwnWatches() error {
-	user, err := users.New()
-	if err != nil {
-		return err
-	}
-	return askForWatches(user)
-}
-
-// askForWatches fails if a user that has no other processes may not watch as many files as Envoy does.
-func askForWatches(user uint32) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	err := watchAs(int(user))
-	if err == nil {
-		return nil
-	}
-	most, _ := os.ReadFile(filepath.Join(SystemSettings, "fs/inotify/max_user_instances"))
-	return fmt.Errorf("Envoy needs %d inotify instances, and the kernel of the engine's machine gives fewer to a user, at most %s "+
-		"(`sysctl -w fs.inotify.max_user_instances=1024` there): %w", watched, strings.TrimSpace(string(most)), err)
-}
-
-// watchAs opens what Envoy needs, as a user that this thread becomes for as long. A thread must not stay one: Go wedges the
-// first thread of a process instead of ending it, and changes the user of a process in all threads or crashes.
-func watchAs(user int) (err error) {
-	if err := becomeHere(user); err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, becomeHere(0)) }()
-	for range watched {
-		file, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(file)
-	}
-	return nil
-}
-
-// becomeHere sets the effective user of this thread, which decides and can be taken back.
-func becomeHere(user int) error {
-	const unchanged = ^uintptr(0)
-	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(user), unchanged); failure != 0 {
-		return failure
-	}
-	return nil
-}
-
 // openFilter returns a connection to the kernel's packet filter, or one with options of a test. Each transaction of the
 // kernel's is bounded.
 func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
@@ -172,21 +113,9 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
 		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
-			"or its module can't be loaded%s): %w", whyNoModules(), first(err))
+			"or its module can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
 	}
 	return nil
-}
-
-// modulesDisabled is 1 where no further module can be loaded until the next boot (kernel.modules_disabled).
-var modulesDisabled = filepath.Join(SystemSettings, "kernel/modules_disabled")
-
-// whyNoModules returns why the kernel loads no modules, to be put after words that say so; "" if nothing forbids it.
-func whyNoModules() string {
-	value, err := os.ReadFile(modulesDisabled)
-	if err != nil || strings.TrimSpace(string(value)) != "1" {
-		return ""
-	}
-	return ": kernel.modules_disabled=1 forbids it there until the next boot, so load them before it is set"
 }
 
 // first returns the first of several errors: a kernel refuses each message of a transaction, in the same words.
@@ -201,50 +130,8 @@ func first(err error) error {
 // module that it has loaded, and runs modprobe again for those before: 50 times for all of them in one.
 func (f limitFilter) loadModules() {
 	if connection, err := openFilter(nil); err == nil && requireFilter(connection) == nil {
-		_ = missingParts(f.rules, f.takes(nil)) // whether it takes them all is asked for afterwards
-	}
-}
-
-func (f limitFilter) takes(options []nftables.ConnOption) func(*nftables.Rule) bool {
-	return func(rule *nftables.Rule) bool { return f.install([]*nftables.Rule{rule}, options) == nil }
-}
-
-// builtIn are expressions that every kernel with nf_tables has (nft_basic_types in its nf_tables_core.c), by their types
-// here. A verdict is an immediate.
-var builtIn = []string{"immediate", "verdict", "cmp", "lookup", "bitwise", "byteorder", "payload", "dynset"}
-
-// missingParts returns the expressions of nf_tables that the kernel lacks, of those in rules: what is in a rule that it
-// does not take, in none that it takes, and not built in.
-func missingParts(rules []*nftables.Rule, takes func(*nftables.Rule) bool) []string {
-	refused, taken := map[string]bool{}, map[string]bool{}
-	for _, rule := range rules {
-		parts := refused
-		if takes(rule) {
-			parts = taken
-		}
-		for _, part := range partsOf(rule) {
-			parts[part] = true
+		for _, rule := range f.rules {
+			_ = f.install([]*nftables.Rule{rule}, nil) // whether it takes them all is asked for afterwards
 		}
 	}
-	maps.DeleteFunc(refused, func(part string, _ bool) bool { return taken[part] || slices.Contains(builtIn, part) })
-	return slices.Sorted(maps.Keys(refused))
-}
-
-// partsOf returns the expressions in a rule, and those in the sets that it updates.
-func partsOf(rule *nftables.Rule) []string {
-	parts := []string{}
-	for _, each := range rule.Exprs {
-		parts = append(parts, partOf(each))
-		if set, nested := each.(*expr.Dynset); nested {
-			for _, inner := range set.Exprs {
-				parts = append(parts, partOf(inner))
-			}
-		}
-	}
-	return parts
-}
-
-// partOf returns the kernel's name of an expression, which is that of its type here.
-func partOf(each expr.Any) string {
-	return strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", each), "*expr."))
 }

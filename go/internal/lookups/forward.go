@@ -27,11 +27,11 @@ const (
 
 	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
 	mostStreams = 64
-	// mostUnread and mostReplies bound the octets and the number of answers that wait until a connection takes them. It has
-	// writeTime for each, and is ended otherwise: answers are handed over with the forwarder locked, so none may wait there.
-	mostUnread  = 1 << 18
-	mostReplies = 4096
-	writeTime   = time.Second
+	// mostUnread bounds the octets of answers that wait until a connection takes them, of which each counts leastReply at least. It
+	// has writeTime for each, and is ended otherwise: answers are handed over with the forwarder locked, so none may wait there.
+	mostUnread = 1 << 18
+	leastReply = 1 << 10
+	writeTime  = time.Second
 
 	giveUpEvery = 250 * time.Millisecond
 )
@@ -133,11 +133,7 @@ func forwardStreams(forwarder *forwarder, listener net.Listener) error {
 // forwardStream answers the queries of one connection (RFC 7766), until it ends or is silent.
 func forwardStream(forwarder *forwarder, connection net.Conn) {
 	defer connection.Close()
-	replies := replyQueue{waiting: make(chan []byte, mostReplies)}
-	done := make(chan struct{})
-	defer close(done)
-	client := &dns.Conn{Conn: connection}
-	go replies.write(client, done)
+	client, unread := &dns.Conn{Conn: connection}, atomic.Int64{}
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
 		size, err := client.Read(message)
@@ -145,47 +141,21 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 			return
 		}
 		forwarder.take(message[:size], true, func(reply []byte) {
-			if !replies.add(reply) {
+			octets := int64(max(len(reply), leastReply))
+			if unread.Add(octets) > mostUnread {
 				connection.Close() // Envoy asks again
-			}
-		})
-	}
-}
-
-// replyQueue has the answers that wait until a connection takes them.
-type replyQueue struct {
-	waiting chan []byte
-	octets  atomic.Int64
-}
-
-func (q *replyQueue) add(reply []byte) bool {
-	if q.octets.Add(int64(len(reply))) <= mostUnread {
-		select {
-		case q.waiting <- reply:
-			return true
-		default:
-		}
-	}
-	q.octets.Add(-int64(len(reply)))
-	return false
-}
-
-// write writes answers until the connection is done. One that does not take them in time is ended.
-func (q *replyQueue) write(connection *dns.Conn, done <-chan struct{}) {
-	for {
-		select {
-		case reply := <-q.waiting:
-			err := connection.SetWriteDeadline(time.Now().Add(writeTime))
-			if err == nil {
-				_, err = connection.Write(reply)
-			}
-			if q.octets.Add(-int64(len(reply))); err != nil {
-				connection.Close()
 				return
 			}
-		case <-done:
-			return
-		}
+			go func() {
+				err := connection.SetWriteDeadline(time.Now().Add(writeTime))
+				if err == nil {
+					_, err = client.Write(reply)
+				}
+				if unread.Add(-octets); err != nil {
+					connection.Close()
+				}
+			}()
+		})
 	}
 }
 

@@ -65,8 +65,8 @@ const (
 	mostAskers = 16
 )
 
-// queryTimes is when a name is asked for, counted from the first query.
-var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 * time.Second}
+// queryWaits is for how long an answer to each query is waited for.
+var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
 
 // shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
 // rules nor those that agents name.
@@ -403,26 +403,6 @@ func (l *pendingLookup) answer(reply *dns.Msg) {
 	}
 }
 
-var errUnreadable = errors.New("the reply of the engine's resolver can't be read")
-
-// answerTo reads the answer to a query, which repeats its question. What answers another query is nil.
-func answerTo(query *dns.Msg, message []byte) (*dns.Msg, error) {
-	const answers = 6 // where their number is
-	if len(message) < 2 || binary.BigEndian.Uint16(message) != query.Id {
-		return nil, nil
-	}
-	said := new(dns.Msg)
-	if said.Unpack(message) != nil || len(said.Question) == 0 ||
-		len(said.Answer) != int(binary.BigEndian.Uint16(message[answers:])) {
-		return nil, errUnreadable
-	}
-	asked, repeated := query.Question[0], said.Question[0]
-	if !said.Response || repeated.Qtype != asked.Qtype || repeated.Qclass != asked.Qclass || !strings.EqualFold(repeated.Name, asked.Name) {
-		return nil, nil
-	}
-	return said, nil
-}
-
 func has(reply *dns.Msg, network netip.Prefix) bool {
 	return slices.ContainsFunc(reply.Answer, func(record dns.RR) bool {
 		found, is := record.(*dns.A)
@@ -434,40 +414,34 @@ func has(reply *dns.Msg, network netip.Prefix) bool {
 	})
 }
 
+var errOther = errors.New("the engine's resolver has answered something else")
+
 // exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked. Over UDP, it asks
 // again until there is an answer.
 func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) {
 	return func(l *pendingLookup) (*dns.Msg, error) {
-		network, times, message := "udp", queryTimes[:], make([]byte, longestDatagram)
+		end, waits := l.since.Add(lookupTime), queryWaits[:]
+		client := dns.Client{Timeout: time.Until(end), UDPSize: longestDatagram}
 		if l.stream {
-			network, times, message = "tcp", queryTimes[:1], make([]byte, dns.MaxMsgSize)
+			client.Net, waits = "tcp", []time.Duration{lookupTime}
 		}
-		begun, end := time.Now(), l.since.Add(lookupTime)
-		dialed, err := net.DialTimeout(network, server.String(), time.Until(end))
+		connection, err := client.Dial(server.String())
 		if err != nil {
 			return nil, err
 		}
-		defer dialed.Close()
-		connection, query := &dns.Conn{Conn: dialed}, l.query()
-		for number := range times {
-			until := end
-			if number+1 < len(times) {
-				until = slices.MinFunc([]time.Time{end, begun.Add(times[number+1])}, time.Time.Compare)
-			}
-			if err := connection.SetDeadline(until); err != nil {
+		defer connection.Close()
+		query := l.query()
+		for _, wait := range waits {
+			client.Timeout = min(wait, time.Until(end))
+			reply, _, err := client.ExchangeWithConn(query, connection)
+			switch {
+			case errors.Is(err, os.ErrDeadlineExceeded):
+			case err != nil:
 				return nil, err
-			}
-			if err := connection.WriteMsg(query); err != nil {
-				return nil, err
-			}
-			var size int
-			for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
-				if reply, err := answerTo(query, message[:size]); reply != nil || err != nil {
-					return reply, err
-				}
-			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil, err
+			case !reply.Response || len(reply.Question) == 0 || !strings.EqualFold(reply.Question[0].Name, l.question.Name):
+				return nil, errOther
+			default:
+				return reply, nil
 			}
 		}
 		return nil, os.ErrDeadlineExceeded

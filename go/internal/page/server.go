@@ -150,7 +150,7 @@ func (s *server) reader(source netip.Addr) *rate.Limiter {
 }
 
 func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bool) {
-	hardware, err := s.store.holders.ask(source)
+	hardware, err := s.store.holders.hardwareOf(source)
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
 		own.told = s.store.Told(source, hardware)

@@ -2,7 +2,6 @@ package page
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -34,12 +33,7 @@ func newScene() *scene {
 	made := &scene{at: then, hardware: map[netip.Addr]string{someone: first, another: second}}
 	holders := NewHolders(subnet)
 	holders.now = func() time.Time { return made.at }
-	holders.ask = func(source netip.Addr) (string, error) {
-		if found := made.hardware[source]; found != "" {
-			return found, nil
-		}
-		return "", errors.New("no such neighbour")
-	}
+	holders.list = func() (map[netip.Addr]string, error) { return made.hardware, nil }
 	made.Store = NewStore(holders)
 	made.now, made.began = holders.now, then
 	made.wall = func() time.Time { return made.at.Add(made.ahead) }
@@ -95,7 +89,7 @@ func TestAddressesAreReused(t *testing.T) {
 		t.Errorf("before the kernel has told of it: %+v", found)
 	}
 	s.at = then.Add(time.Minute)
-	s.holders.learn(someone, second)
+	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "late.test", then.Add(59*time.Second))
 	if found := s.Told(someone, second); len(found.Refusals) != 0 {
 		t.Errorf("%+v", found)
@@ -174,7 +168,7 @@ func TestMissedRefusalsAreCounted(t *testing.T) {
 	if found := s.Told(someone, first); found.More != 7 || names(found) != "a.test:1" {
 		t.Errorf("%+v", found)
 	}
-	s.holders.learn(someone, second)
+	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.Miss(someone, 7)
 	if found := s.Told(someone, second); found.More != 0 {
 		t.Errorf("%+v", found)
@@ -237,8 +231,8 @@ func TestTheClockIsSet(t *testing.T) {
 	begun := s.at.Add(time.Minute)
 	s.at = s.at.Add(2 * time.Minute)
 	s.ahead = -time.Hour
-	s.holders.learn(someone, first)
-	s.holders.learn(someone, second)
+	s.refuseAt(someone, "of nobody knows whom", begun.Add(-24*time.Hour))
+	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "of the one before", begun)
 	if found := names(s.Told(someone, second)); found != "" {
 		t.Errorf("another one's: %q", found)

@@ -85,35 +85,16 @@ type StagedFile struct {
 	Digest string `json:"sha256"`
 }
 
-// Verify fails unless a folder has all files, with their digests.
-func (c Commit) Verify(folder string) error {
-	for _, file := range c.Files {
-		if !filepath.IsLocal(file.Path) {
-			return fmt.Errorf("path %q leaves the folder", file.Path)
-		}
-		content, err := volume.ReadFile(filepath.Join(folder, file.Path))
-		if err != nil {
-			return err
-		}
-		if DigestOf(content) != file.Digest {
-			return fmt.Errorf("%s has another digest", file.Path) // without the digest, which may be a secret's
-		}
+// Read returns the content of the file in a folder of hot files. It fails if that has another digest.
+func (f StagedFile) Read(folder string) ([]byte, error) {
+	if !filepath.IsLocal(f.Path) {
+		return nil, fmt.Errorf("path %q leaves the folder", f.Path)
 	}
-	return nil
-}
-
-// VerifyVersions fails if a file has another version than the commit, as after a commit that died halfway.
-func (c Commit) VerifyVersions(folder string) error {
-	for _, path := range c.Paths() {
-		content, err := volume.ReadFile(filepath.Join(folder, path))
-		if err != nil {
-			return err
-		}
-		if version := VersionOf(content); version != "" && version != c.Version {
-			return fmt.Errorf("%s has version %s, expected %s", path, version, c.Version)
-		}
+	content, err := volume.ReadFile(filepath.Join(folder, f.Path))
+	if err == nil && DigestOf(content) != f.Digest {
+		err = fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
 	}
-	return nil
+	return content, err
 }
 
 // Paths returns the paths of the files, in the order in which they are placed.

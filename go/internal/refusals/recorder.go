@@ -74,10 +74,8 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 	go statussocket.Tell(telling, journal.status)
 	failed := make(chan error)
 	if sibling.Page != nil {
-		holders := page.NewHolders(sibling.Limits.Subnet)
-		store := page.NewStore(holders)
+		store := page.NewStore(page.NewHolders(sibling.Limits.Subnet))
 		journal.own = store
-		go holders.Follow()
 		go func() { failed <- store.Serve(given[3], *sibling.Page) }()
 	}
 	go func() { failed <- journal.write() }()

@@ -31,7 +31,7 @@ const Socketed = "RELAY_SOCKETS"
 type bounds struct {
 	connections int           // at once, of all ports together; a further one is reset
 	dial        time.Duration // for the agent to take a connection
-	idle        time.Duration // for nothing to be sent in either direction
+	half        time.Duration // for the other end to end what it sends, once one has
 }
 
 // aliveAt is the address at which the program of a relay answers, of a kind that only its own network has (unix(7), abstract).
@@ -40,9 +40,7 @@ const aliveAt = "@relay"
 // alright is the program's answer: one that has been stopped, or hangs, gives none.
 const alright = "ok"
 
-var usual = bounds{connections: 256, dial: 10 * time.Second, idle: time.Hour}
-
-const buffered = 32 << 10
+var usual = bounds{connections: 256, dial: 10 * time.Second, half: time.Hour}
 
 // Carry accepts connections at the sockets that this process was given, and passes each on to the same port of the agent.
 func Carry(words []string) error {
@@ -96,8 +94,8 @@ func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limi
 	}
 }
 
-// pass connects a client with the agent until both have ended what they send, either fails, or both are silent for too long.
-// What one end does to its connection (the end of what it sends, a reset) the other one sees.
+// pass connects a client with the agent until both have ended what they send, or either fails. An end that is gone fails by
+// itself (SO_KEEPALIVE). What one end does to its connection (the end of what it sends, a reset) the other one sees.
 func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	within, cancel := context.WithTimeout(context.Background(), limits.dial)
 	defer cancel()
@@ -107,15 +105,15 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 		return
 	}
 	server := dialed.(*net.TCPConn)
-	var last atomic.Int64
-	last.Store(time.Now().UnixNano())
 	var both sync.WaitGroup
 	var failed atomic.Bool
 	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
 		both.Add(1)
 		go func() {
 			defer both.Done()
-			if copyUntilEnd(way[1], way[0], &last, limits.idle) == nil && way[1].CloseWrite() == nil {
+			// Without the methods of a connection it takes no pipe: there are few file descriptors.
+			_, err := io.Copy(struct{ io.Writer }{way[1]}, struct{ io.Reader }{way[0]})
+			if err == nil && errors.Join(way[1].CloseWrite(), way[1].SetReadDeadline(time.Now().Add(limits.half))) == nil {
 				return
 			}
 			failed.Store(true)
@@ -127,40 +125,6 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	if !failed.Load() {
 		_ = client.Close()
 		_ = server.Close()
-	}
-}
-
-var errIdle = errors.New("nothing was sent for too long")
-
-// copyUntilEnd copies what a connection sends until its end. Silence in one direction is no reason to end while something is sent
-// in the other one; `last` is when anything was.
-func copyUntilEnd(to, from *net.TCPConn, last *atomic.Int64, idle time.Duration) error {
-	buffer := make([]byte, buffered)
-	for {
-		if err := from.SetReadDeadline(time.Unix(0, last.Load()).Add(idle)); err != nil {
-			return err
-		}
-		count, err := from.Read(buffer)
-		if count > 0 {
-			last.Store(time.Now().UnixNano())
-			if err := to.SetWriteDeadline(time.Now().Add(idle)); err != nil {
-				return err
-			}
-			if _, err := to.Write(buffer[:count]); err != nil {
-				return err
-			}
-			last.Store(time.Now().UnixNano())
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(time.Unix(0, last.Load())) >= idle {
-				return errIdle
-			}
-		case err != nil:
-			return err
-		}
 	}
 }
 

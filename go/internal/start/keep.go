@@ -97,7 +97,7 @@ func Keep(root string, sibling boot.Sibling) error {
 		return err
 	}
 	again := make(chan *helper)
-	clock := &hot.Deadline{Root: root}
+	clock := hot.NewDeadline(root)
 	look := time.After(0)
 	for {
 		select {

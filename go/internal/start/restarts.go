@@ -41,9 +41,8 @@ func sinceStart() time.Duration {
 // restarts is the record of the ends of helpers. It is written in place: a further file in the volume, even for a
 // moment, would be a difference.
 type restarts struct {
-	path    string
-	written int
-	each    []Restart
+	path string
+	each []Restart
 }
 
 func restartsRecord(root string) string { return filepath.Join(root, "state", "restarts.json") }
@@ -71,28 +70,14 @@ func (r *restarts) add(helper, reason string, now time.Time, up time.Duration) e
 	if more := len(counted.Recent) - restartsTolerated; more > 0 {
 		counted.Recent = slices.Delete(counted.Recent, 0, more)
 	}
-	return r.write()
-}
-
-// write writes the record in one piece that covers the last one. Spaces at the end mean nothing in JSON.
-func (r *restarts) write() error {
 	content, err := json.Marshal(r.each)
 	if err != nil {
 		return err
 	}
-	for len(content) < r.written {
-		content = append(content, ' ')
-	}
 	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
 		return err
 	}
-	file, err := os.OpenFile(r.path, os.O_WRONLY|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteAt(content, 0)
-	r.written = len(content)
-	return errors.Join(err, file.Close())
+	return os.WriteFile(r.path, content, 0o644)
 }
 
 // ReadRestarts returns the record, which is missing unless a helper has ended.
@@ -105,7 +90,8 @@ func ReadRestarts(root string) ([]Restart, error) {
 		return nil, err
 	}
 	var found []Restart
-	return found, json.Unmarshal(content, &found)
+	err = json.Unmarshal(content, &found)
+	return found, err
 }
 
 func (r Restart) keepsEnding(up time.Duration) bool {

@@ -38,7 +38,7 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err != nil {
 		return err
 	}
-	if err := kernel.RequireForEnvoy(sibling, user); err != nil {
+	if err := kernel.RequireForEnvoy(sibling); err != nil {
 		return err
 	}
 	if err := requireTrusted(sibling); err != nil {

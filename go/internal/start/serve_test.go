@@ -398,7 +398,7 @@ func TestServeFailsClosed(t *testing.T) {
 		"as nobody":                   "setting what is inherited: operation not permitted",
 		"on nothing proven":           "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":         "no interface has an address in 10.215.0.0/24",
-		"with impossible limits":      "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: limit;",
+		"with impossible limits":      "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ",
 		"without helpers":             "starting the keeper of the helpers",
 		"without a keeper that stays": "the keeper of the helpers has ended",
 		"claiming in vain":            "no interface has an address in 10.215.0.0/24",
