@@ -112,9 +112,12 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	}
 	found := map[[digestSize]byte]string{}
 	for _, element := range elements {
-		var digest [digestSize]byte
-		copy(digest[:], keyOf(element))
-		found[digest], _ = userdata.GetString(element[unix.NFTA_SET_ELEM_USERDATA], userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		key, err := keyOf(element)
+		if err != nil || len(key) != digestSize {
+			return nil, errors.Join(errors.New("a digest can't be read"), err)
+		}
+		digest := [digestSize]byte(key)
+		found[digest], _ = userdata.GetString(element.value(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 	}
 	return found, nil
 }

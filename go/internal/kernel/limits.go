@@ -516,10 +516,15 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	}
 	found := map[netip.Addr]uint64{}
 	for _, element := range elements {
-		if address, is := netip.AddrFromSlice(keyOf(element)); is {
-			counter := element.in(unix.NFTA_SET_ELEM_EXPR).in(unix.NFTA_EXPR_DATA)
-			found[address] = counter.big(unix.NFTA_COUNTER_PACKETS)
+		key, malformed := keyOf(element)
+		expression, unreadable := element.in(unix.NFTA_SET_ELEM_EXPR)
+		counter, broken := expression.in(unix.NFTA_EXPR_DATA)
+		address, is := netip.AddrFromSlice(key)
+		packets := counter.value(unix.NFTA_COUNTER_PACKETS)
+		if !is || len(packets) != 8 {
+			return nil, errors.Join(fmt.Errorf("an element of %s can't be read", set), malformed, unreadable, broken)
 		}
+		found[address] = binary.BigEndian.Uint64(packets)
 	}
 	return found, err
 }

@@ -2,11 +2,11 @@ package kernel
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -74,9 +74,11 @@ func nftParts() ([]filterPart, error) {
 				part.name += fmt.Sprintf(" %d", places[part.name])
 			}
 			for _, attribute := range kind.decide {
-				content := object.attributes[attribute]
+				content := object.attributes.value(attribute)
 				if attribute == unix.NFTA_RULE_EXPRESSIONS && kind.name == "rule" {
-					content = withoutCounters(content)
+					if content, err = withoutCounters(content); err != nil {
+						return nil, fmt.Errorf("%s: %w", part.name, err)
+					}
 				}
 				part.content = append(fmt.Appendf(part.content, "%d:%d:", attribute, len(content)), content...)
 			}
@@ -87,33 +89,49 @@ func nftParts() ([]filterPart, error) {
 }
 
 // withoutCounters returns the expressions of a rule without those that only count.
-func withoutCounters(expressions []byte) []byte {
-	var found []byte
-	for _, each := range listIn(expressions) {
-		if readAttributes(each).text(unix.NFTA_EXPR_NAME) != "counter" {
-			found = append(fmt.Appendf(found, "%d:", len(each)), each...)
+func withoutCounters(expressions []byte) (found []byte, err error) {
+	list, err := readAttributes(expressions)
+	for _, each := range list {
+		expression, malformed := readAttributes(each.Value)
+		if malformed != nil {
+			return nil, malformed
+		}
+		if expression.text(unix.NFTA_EXPR_NAME) != "counter" {
+			found = append(fmt.Appendf(found, "%d:", len(each.Value)), each.Value...)
 		}
 	}
-	return found
+	return found, err
 }
 
 // elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
 // limit for as long as it sends.
-func elementDifferences() ([]string, error) {
+func elementDifferences() (differences []string, err error) {
 	rules, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE)
-	if err != nil {
-		return nil, err
-	}
-	var differences []string
 	for _, rule := range rules {
 		if rule.attributes.text(unix.NFTA_RULE_TABLE) != limitTable {
 			continue
 		}
-		for _, part := range listIn(rule.attributes[unix.NFTA_RULE_EXPRESSIONS]) {
-			expression := readAttributes(part)
-			filling := expression.in(unix.NFTA_EXPR_DATA)
-			limit := filling.in(unix.NFTA_DYNSET_EXPR)
-			if expression.text(unix.NFTA_EXPR_NAME) != "dynset" || limit.text(unix.NFTA_EXPR_NAME) == "counter" {
+		expressions, err := rule.attributes.in(unix.NFTA_RULE_EXPRESSIONS)
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range expressions {
+			expression, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			if expression.text(unix.NFTA_EXPR_NAME) != "dynset" {
+				continue
+			}
+			filling, err := expression.in(unix.NFTA_EXPR_DATA)
+			if err != nil {
+				return nil, err
+			}
+			limit, err := filling.in(unix.NFTA_DYNSET_EXPR)
+			if err != nil {
+				return nil, err
+			}
+			if limit.text(unix.NFTA_EXPR_NAME) == "counter" {
 				continue
 			}
 			set := filling.text(unix.NFTA_DYNSET_SET_NAME)
@@ -122,36 +140,44 @@ func elementDifferences() ([]string, error) {
 				return nil, fmt.Errorf("set %s: %w", set, err)
 			}
 			if slices.ContainsFunc(elements, func(element attributes) bool {
-				return !bytes.Equal(element[unix.NFTA_SET_ELEM_EXPR], filling[unix.NFTA_DYNSET_EXPR])
+				return !bytes.Equal(element.value(unix.NFTA_SET_ELEM_EXPR), filling.value(unix.NFTA_DYNSET_EXPR))
 			}) {
 				differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
 			}
 		}
 	}
-	return differences, nil
+	return differences, err
 }
 
 // elementsOf returns everything that the kernel says of the elements of a set of ours.
-func elementsOf(set string) ([]attributes, error) {
+func elementsOf(set string) (found []attributes, err error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
-	var found []attributes
 	for _, list := range lists {
-		for _, each := range listIn(list.attributes[unix.NFTA_SET_ELEM_LIST_ELEMENTS]) {
-			found = append(found, readAttributes(each))
+		elements, err := list.attributes.in(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range elements {
+			element, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, element)
 		}
 	}
 	return found, err
 }
 
-func keyOf(element attributes) []byte {
-	return element.in(unix.NFTA_SET_ELEM_KEY)[unix.NFTA_DATA_VALUE]
+func keyOf(element attributes) ([]byte, error) {
+	key, err := element.in(unix.NFTA_SET_ELEM_KEY)
+	return key.value(unix.NFTA_DATA_VALUE), err
 }
 
 // askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
 // nftables has none.
-func askNftables(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObject, error) {
+func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects []nftObject, err error) {
 	request := nl.NewNetlinkRequest(nftSubsystem|question, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: unix.NFNETLINK_V0})
 	for _, attribute := range of {
@@ -161,60 +187,46 @@ func askNftables(family byte, question, answer int, of ...*nl.RtAttr) ([]nftObje
 	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	var objects []nftObject
 	for _, message := range messages {
-		if len(message) < nl.SizeofNfgenmsg {
-			return nil, errors.New("the kernel's answer is too short")
+		said, err := readMessage(message)
+		if err != nil {
+			return nil, err
 		}
-		objects = append(objects, nftObject{message[0], readAttributes(message[nl.SizeofNfgenmsg:])})
+		objects = append(objects, nftObject{message[0], said})
 	}
-	return objects, nil
+	return objects, err
 }
 
-// attributeNumber is the part of an attribute's type that is its number (netlink(7)).
-const attributeNumber = 0x3fff
+// attributes are netlink attributes, which can be nested. What can't be read is an error, and never missing.
+type attributes []syscall.NetlinkRouteAttr
 
-// attributes are netlink attributes by number. They can be nested.
-type attributes map[int][]byte
-
-func readAttributes(data []byte) attributes {
-	list, _ := nl.ParseRouteAttr(data) // the kernel's can be read
-	found := attributes{}
-	for _, each := range list {
-		found[int(each.Attr.Type&attributeNumber)] = each.Value
+func readAttributes(data []byte) (attributes, error) {
+	found, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return nil, fmt.Errorf("the kernel's attributes can't be read: %w", err)
 	}
-	return found
+	return found, nil
 }
 
-// listIn returns the values of attributes that are all of the same number.
-func listIn(data []byte) [][]byte {
-	list, _ := nl.ParseRouteAttr(data)
-	var found [][]byte
-	for _, each := range list {
-		found = append(found, each.Value)
+// readMessage reads the attributes of a message of netfilter's, which come after its header.
+func readMessage(message []byte) (attributes, error) {
+	if len(message) < nl.SizeofNfgenmsg {
+		return nil, errors.New("the kernel's answer is too short")
 	}
-	return found
+	return readAttributes(message[nl.SizeofNfgenmsg:])
+}
+
+// value returns the attribute with a number, or nil.
+func (a attributes) value(number int) []byte {
+	for _, each := range a {
+		if each.Attr.Type&nl.NLA_TYPE_MASK == uint16(number) {
+			return each.Value
+		}
+	}
+	return nil
 }
 
 // in returns the attributes within one: none without it.
-func (a attributes) in(number int) attributes { return readAttributes(a[number]) }
+func (a attributes) in(number int) (attributes, error) { return readAttributes(a.value(number)) }
 
-func (a attributes) text(number int) string { return strings.TrimRight(string(a[number]), "\x00") }
-
-// big returns a number of 64 bits, 0 without one.
-func (a attributes) big(number int) uint64 {
-	if len(a[number]) != 8 {
-		return 0
-	}
-	return binary.BigEndian.Uint64(a[number])
-}
-
-func (a attributes) number(number int) int {
-	if len(a[number]) != 4 {
-		return -1
-	}
-	return int(int32(binary.BigEndian.Uint32(a[number])))
-}
+func (a attributes) text(number int) string { return unix.ByteSliceToString(a.value(number)) }

@@ -89,12 +89,15 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 	}
 	var found []Refusal
 	for _, message := range messages {
-		if message.Header.Type != logPacket || len(message.Data) < nl.SizeofNfgenmsg {
+		if message.Header.Type != logPacket {
 			continue
 		}
-		attributes := readAttributes(message.Data[nl.SizeofNfgenmsg:])
-		if refused, is := ReadRefusal(attributes[logPayload]); is {
-			if number := attributes[logNumber]; len(number) == 4 {
+		attributes, err := readMessage(message.Data)
+		if err != nil {
+			return nil, err
+		}
+		if refused, is := ReadRefusal(attributes.value(logPayload)); is {
+			if number := attributes.value(logNumber); len(number) == 4 {
 				refused.Number = binary.BigEndian.Uint32(number)
 			}
 			found = append(found, refused)

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -155,10 +156,17 @@ func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if answer == nil || err != nil {
 		return nil, err
 	}
-	timeouts := answer.in(timeoutData)
+	timeouts, err := answer.in(timeoutData)
+	if err != nil {
+		return nil, err
+	}
 	var differences []string
 	for _, each := range remembered {
-		if found := timeouts.number(each.state); found != int(each.within.Seconds()) {
+		value := timeouts.value(each.state)
+		if len(value) != 4 {
+			return nil, fmt.Errorf("the timeout %d of connections can't be read", each.state)
+		}
+		if found := binary.BigEndian.Uint32(value); found != uint32(each.within.Seconds()) {
 			differences = append(differences, fmt.Sprintf(each.what, found, each.within.Seconds()))
 		}
 	}
@@ -182,10 +190,8 @@ func askTimeouts(question int, about ...nl.NetlinkRequestData) (attributes, erro
 	if err != nil {
 		return nil, fmt.Errorf("timeouts of connections: %w", err)
 	}
-	for _, message := range messages {
-		if len(message) >= nl.SizeofNfgenmsg {
-			return readAttributes(message[nl.SizeofNfgenmsg:]), nil
-		}
+	if len(messages) == 0 {
+		return nil, nil
 	}
-	return nil, nil
+	return readMessage(messages[0])
 }
