@@ -10,11 +10,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
 
 const (
-	longestQueue = 8192 // records
+	longestQueue = 8192 // records, of about 200 bytes
 	longestBatch = 512  // records
 	batchEvery   = time.Second
 	callLimit    = 5 * time.Second
@@ -29,7 +30,7 @@ const exportMethod = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 // is not repeated: its records are lost.
 type Exporter struct {
 	settings func() *Settings
-	records  chan record
+	records  chan resolver.Outcome
 	sent     atomic.Uint64
 	lost     atomic.Uint64
 	shown    atomic.Pointer[statussocket.Certificate] // the collector's, at the last handshake
@@ -55,7 +56,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 	calls, cancel := context.WithCancel(context.Background())
 	return &Exporter{
 		settings: settings,
-		records:  make(chan record, longestQueue),
+		records:  make(chan resolver.Outcome, longestQueue),
 		longest:  connectAgain,
 		patience: callLimit,
 		calls:    calls,
@@ -66,7 +67,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 }
 
 // Add lets a record wait for its batch. If there is no room, it is lost.
-func (x *Exporter) Add(each record) {
+func (x *Exporter) Add(each resolver.Outcome) {
 	select {
 	case x.records <- each:
 	default:
@@ -79,7 +80,7 @@ func (x *Exporter) Run() {
 	defer close(x.ended)
 	ticks := time.NewTicker(batchEvery)
 	defer ticks.Stop()
-	batch := make([]record, 0, longestBatch)
+	batch := make([]resolver.Outcome, 0, longestBatch)
 	for more := true; more; {
 		batch, more = x.collect(batch[:0], ticks.C)
 		wanted := x.settings()
@@ -114,7 +115,7 @@ func (x *Exporter) Close() {
 }
 
 // collect returns a full batch, or what has come until the next tick, or until the exporter is closed.
-func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []record, more bool) {
+func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (collected []resolver.Outcome, more bool) {
 	for len(batch) < longestBatch {
 		select {
 		case each := <-x.records:
@@ -151,7 +152,7 @@ func (x *Exporter) disconnect() {
 	x.current, x.connection = nil, nil
 }
 
-func (x *Exporter) send(batch []record) {
+func (x *Exporter) send(batch []resolver.Outcome) {
 	count := uint64(len(batch))
 	ctx, cancel := context.WithTimeout(x.calls, x.patience)
 	defer cancel()

@@ -1,7 +1,6 @@
 package otel
 
 import (
-	"net/netip"
 	"strings"
 	"time"
 
@@ -10,19 +9,9 @@ import (
 	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/encoding/protowire"
-)
 
-// record is one query and what became of it. A waiting one takes about 200 bytes.
-type record struct {
-	at      time.Time
-	took    time.Duration
-	client  netip.Addr
-	name    string
-	kind    uint16
-	reason  string // why it was refused, or "" if it was allowed
-	code    int    // the response code
-	answers int    // the number of answer records
-}
+	"clawker-fw/internal/resolver"
+)
 
 // longestName bounds what a waiting record takes: escaped octets make a name up to four times as long.
 const longestName = 255
@@ -42,36 +31,36 @@ const (
 )
 
 // encode returns the records of one resource. What is exported (ExportLogsServiceRequest) has the form of LogsData.
-func encode(about *resource.Resource, records []record) *logs.LogsData {
+func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData {
 	now := time.Now()
 	ours := &logs.ScopeLogs{Scope: &common.InstrumentationScope{Name: scope}}
 	for _, each := range records {
-		ours.LogRecords = append(ours.LogRecords, each.encode(now))
+		ours.LogRecords = append(ours.LogRecords, encodeRecord(each, now))
 	}
 	return &logs.LogsData{ResourceLogs: []*logs.ResourceLogs{{Resource: about, ScopeLogs: []*logs.ScopeLogs{ours}}}}
 }
 
-// encode returns the record as a LogRecord. Its attributes are listed in docs/telemetry.md.
-func (r record) encode(now time.Time) *logs.LogRecord {
-	took := &common.AnyValue_DoubleValue{DoubleValue: r.took.Seconds() * 1000}
+// encodeRecord returns a query and what became of it as a LogRecord. Its attributes are listed in docs/telemetry.md.
+func encodeRecord(r resolver.Outcome, now time.Time) *logs.LogRecord {
+	took := &common.AnyValue_DoubleValue{DoubleValue: r.Took.Seconds() * 1000}
 	found := &logs.LogRecord{
-		TimeUnixNano: uint64(r.at.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()), EventName: eventName,
+		TimeUnixNano: uint64(r.Began.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()), EventName: eventName,
 		Attributes: []*common.KeyValue{
 			{Key: "clawker_fw.duration_ms", Value: &common.AnyValue{Value: took}},
-			attribute("client.address", r.client.String()),
-			{Key: "dns.answer.count", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(r.answers)}}},
-			attribute("dns.question.name", r.name),
-			attribute("dns.question.type", dns.Type(r.kind).String()),
-			attribute("dns.response.code", dns.RcodeToString[r.code]),
+			attribute("client.address", r.Client.String()),
+			{Key: "dns.answer.count", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(r.Answers)}}},
+			attribute("dns.question.name", r.Name),
+			attribute("dns.question.type", dns.Type(r.Type).String()),
+			attribute("dns.response.code", dns.RcodeToString[r.Code]),
 		},
 	}
-	if r.reason == "" {
+	if r.Reason == "" {
 		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_INFO
 		found.Attributes = append(found.Attributes, attribute("clawker_fw.action", "allowed"))
 	} else {
 		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_WARN
 		found.Attributes = append(found.Attributes,
-			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.reason))
+			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.Reason))
 	}
 	return found
 }

@@ -2,13 +2,11 @@ package otel
 
 import (
 	"math/rand/v2"
-	"time"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
 
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/policy"
 	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
@@ -46,16 +44,12 @@ func setup(controller *caddy.Controller) error {
 }
 
 // recording returns what records queries. Every refused one has a record, and of the allowed ones the share in the settings.
-func recording(settings func() *Settings, add func(record)) func(resolver.Outcome) {
+func recording(settings func() *Settings, add func(resolver.Outcome)) func(resolver.Outcome) {
 	return func(outcome resolver.Outcome) {
-		settings := settings()
-		if settings == nil || outcome.Reason == "" && !isSampled(settings.sample) {
-			return
+		if settings := settings(); settings != nil && (outcome.Reason != "" || isSampled(settings.sample)) {
+			outcome.Name = shortened(outcome.Name)
+			add(outcome)
 		}
-		add(record{
-			at: outcome.Began, took: time.Since(outcome.Began), client: policy.AddressOf(outcome.Client), name: shortened(outcome.Name),
-			kind: outcome.Type, reason: outcome.Reason, code: outcome.Code, answers: outcome.Answers,
-		})
 	}
 }
 

@@ -96,7 +96,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	if !forPage && !isOwnCheck(writer.RemoteAddr(), question.QName()) {
 		if h.told != nil {
 			h.told(resolver.Outcome{
-				Client: writer.RemoteAddr(), Name: question.QName(), Type: question.QType(), Began: began,
+				Client: AddressOf(writer.RemoteAddr()), Name: question.QName(), Type: question.QType(), Began: began, Took: time.Since(began),
 				Reason: because, Code: reply.Rcode, Answers: len(reply.Answer),
 			})
 		}

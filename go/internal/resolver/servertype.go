@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -43,10 +44,11 @@ type Config struct {
 
 // Outcome is what the policy did with one query of somebody else than this container.
 type Outcome struct {
-	Client  net.Addr
+	Client  netip.Addr
 	Name    string
 	Type    uint16
 	Began   time.Time
+	Took    time.Duration
 	Reason  string // why it was refused, or "" if it was allowed
 	Code    int    // the response code
 	Answers int    // the number of answer records
