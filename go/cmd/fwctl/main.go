@@ -226,22 +226,24 @@ func used(boot.Sibling, []string) (any, error) {
 // queries and datagrams that the limits have dropped. (Of connections, the limits also count those that a line tells of.) It
 // has as well how many lines were written about others.
 type untold struct {
-	serving.Suppressed
+	Refusals uint64 `json:"refusals"`
 	refusals.Written
 	Dropped map[string]uint64 `json:"dropped"`
 }
 
 func countUntold(sibling boot.Sibling, _ []string) (any, error) {
-	counted, err := serving.Of(sibling, nil).Suppressed()
-	if err != nil {
-		return nil, err
+	found := untold{Dropped: map[string]uint64{}}
+	var err error
+	if sibling.Name == "envoy" { // the next line about a client of CoreDNS's tells of its refusals
+		if found.Refusals, err = serving.NewEnvoy(serving.AdminSocket, nil).Suppressed(); err != nil {
+			return nil, err
+		}
 	}
 	written, err := refusals.AskWritten(refusals.Socket)
-	if err != nil { // the recorder is about to be started again
-		written = refusals.Written{}
+	if err == nil { // or the recorder is about to be started again
+		found.Written = written
 	}
 	limited, err := kernel.RefusedSources()
-	found := untold{counted, written, map[string]uint64{}}
 	for _, each := range limited {
 		if dropped := each.Queries + each.Datagrams; dropped > 0 {
 			found.Dropped[each.Source.String()] = dropped

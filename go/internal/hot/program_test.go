@@ -187,8 +187,6 @@ func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
 
 func (r *Reader) Serves() error { return r.Broken }
 
-func (r *Reader) Suppressed() (serving.Suppressed, error) { return serving.Suppressed{}, r.Broken }
-
 func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
 
 func readTree(t *testing.T, folder string) filetest.Tree {

@@ -69,26 +69,17 @@ func (f legacyFilter) read(table string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(socket)
-	for range 5 {
-		var information, entries []byte
-		if information, err = f.ask(socket, f.command, table, 0, tableNameLength+4+8*f.hooks+8); err != nil {
-			return nil, err
-		}
-		size := int(binary.NativeEndian.Uint32(information[len(information)-4:]))
-		entries, err = f.ask(socket, f.command+1, table, size, entriesOffset+size)
-		if errors.Is(err, unix.EAGAIN) {
-			continue // changed in between
-		}
-		if err != nil {
-			return nil, err
-		}
-		entries = entries[entriesOffset:]
-		if err := f.forgetCounters(entries); err != nil {
-			return nil, err
-		}
-		return append(information[tableNameLength:], entries...), nil
+	information, err := f.ask(socket, f.command, table, 0, tableNameLength+4+8*f.hooks+8)
+	if err != nil {
+		return nil, err
 	}
-	return nil, err
+	size := int(binary.NativeEndian.Uint32(information[len(information)-4:]))
+	entries, err := f.ask(socket, f.command+1, table, size, entriesOffset+size) // EAGAIN if it was changed in between
+	if err != nil {
+		return nil, err
+	}
+	entries = entries[entriesOffset:]
+	return append(information[tableNameLength:], entries...), f.forgetCounters(entries)
 }
 
 // ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,

@@ -37,8 +37,8 @@ func TestEncode(t *testing.T) {
 	before := uint64(time.Now().UnixNano())
 
 	found := encode(encodeResource(map[string]string{"b": "2", "a": "1"}), []resolver.Outcome{
-		{client, "a.test", 1, at, 250 * time.Microsecond, "", 0, 1},
-		{client, "b.test", 65280, at, 0, "no-rule", 3, 0},
+		{Client: client, Name: "a.test", Type: 1, Began: at, Took: 250 * time.Microsecond, Answers: 1},
+		{Client: client, Name: "b.test", Type: 65280, Began: at, Reason: "no-rule", Code: 3},
 	}).ResourceLogs[0]
 
 	about := attributesOf(found.Resource.Attributes)

@@ -96,29 +96,24 @@ func NewStore(holders *Holders) *Store {
 	return &Store{now: time.Now, wall: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
 }
 
-// line is what is read of a line about a refusal, whoever has written it. All texts may be an agent's choice.
-type line struct {
-	Time       time.Time       `json:"time"`
-	Protocol   string          `json:"protocol"`
-	Name       string          `json:"name"`
-	Address    string          `json:"address"`
-	Port       json.RawMessage `json:"port"` // Envoy writes some as text
-	Method     string          `json:"method"`
-	Path       string          `json:"path"`
-	Reason     string          `json:"reason"`
-	Suppressed int             `json:"suppressed"`
-}
-
+// readLine reads a line about a refusal, whoever has written it. All texts may be an agent's choice.
 func readLine(text []byte) (refused, bool) {
-	var read line
+	var read struct {
+		refused
+		Time       time.Time       `json:"time"`
+		Port       json.RawMessage `json:"port"` // Envoy writes some as text
+		Suppressed int             `json:"suppressed"`
+	}
 	if json.Unmarshal(text, &read) != nil || read.Reason == "" || read.Suppressed != 0 {
 		return refused{}, false
 	}
+	found := read.refused
 	port, _ := strconv.ParseUint(string(bytes.Trim(read.Port, `"`)), 10, 16)
-	return refused{
-		Protocol: cut(read.Protocol), Name: cut(read.Name), Address: cut(read.Address), Port: int(port),
-		Method: cut(read.Method), Path: cut(read.Path), Reason: cut(read.Reason), Count: 1, First: read.Time, Last: read.Time,
-	}, true
+	found.Port, found.Count, found.First, found.Last = int(port), 1, read.Time, read.Time
+	for _, each := range []*string{&found.Protocol, &found.Name, &found.Address, &found.Method, &found.Path, &found.Reason} {
+		*each = cut(*each)
+	}
+	return found, true
 }
 
 func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), longestText)], "") }

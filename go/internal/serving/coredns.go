@@ -125,9 +125,6 @@ func (c coredns) Telemetry() (statussocket.Telemetry, error) {
 	return status.Telemetry, err
 }
 
-// Suppressed is 0: the next line about a client tells how many of its refusals were only counted.
-func (c coredns) Suppressed() (Suppressed, error) { return Suppressed{}, nil }
-
 func (c coredns) Connections() (int, error) { return 0, nil }
 
 // Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.

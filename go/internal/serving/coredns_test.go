@@ -73,9 +73,6 @@ func TestCoredns(t *testing.T) {
 	if telemetry, err := program.Telemetry(); err != nil || telemetry != (statussocket.Telemetry{}) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
-	if suppressed, err := program.Suppressed(); err != nil || suppressed != (Suppressed{}) {
-		t.Errorf("suppressed %v, %v", suppressed, err)
-	}
 	if connections, err := program.Connections(); err != nil || connections != 0 {
 		t.Errorf("connections %d, %v", connections, err)
 	}

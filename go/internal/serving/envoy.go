@@ -418,10 +418,11 @@ func (e envoy) Telemetry() (statussocket.Telemetry, error) {
 	return sum, err
 }
 
-// Suppressed returns what the limit of the access log has counted. Before the first listener, there is no limit.
-func (e envoy) Suppressed() (Suppressed, error) {
+// Suppressed counts the refusals that came too fast for the access log, and that no line tells of. Before the first listener,
+// there is no limit.
+func (e envoy) Suppressed() (uint64, error) {
 	values, err := e.numbers(counters, `^access_log\.process_ratelimit\.denied$`)
-	return Suppressed{uint64(values["access_log.process_ratelimit.denied"])}, err
+	return uint64(values["access_log.process_ratelimit.denied"]), err
 }
 
 // Draining is a line of the output of drain: how many connections are open.

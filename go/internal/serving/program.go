@@ -29,8 +29,6 @@ type Program interface {
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (statussocket.Telemetry, error)
-	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
-	Suppressed() (Suppressed, error)
 }
 
 // Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
@@ -41,11 +39,6 @@ type Evidence map[string]Loaded
 type Loaded struct {
 	State  string `json:"state"`
 	Digest string `json:"digest"`
-}
-
-// Suppressed counts refusals since the program's start.
-type Suppressed struct {
-	Refusals uint64 `json:"refusals"`
 }
 
 // Of returns the program of a sibling, of which this much is known.

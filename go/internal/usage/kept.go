@@ -31,30 +31,6 @@ const (
 	mostWritten = 16 << 20
 )
 
-func paths(root string) [slots]string {
-	var found [slots]string
-	for at := range found {
-		found[at] = filepath.Join(root, "state", fmt.Sprintf("usage-%d.json.gz", at))
-	}
-	return found
-}
-
-// Open opens the files in a volume, to be handed down.
-func Open(root string) ([]*os.File, error) {
-	var found []*os.File
-	for _, path := range paths(root) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return nil, err
-		}
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
-			return nil, err
-		}
-		found = append(found, file)
-	}
-	return found, nil
-}
-
 // kept writes what a table knows into files in turn.
 type kept struct {
 	files   []*os.File
@@ -154,11 +130,19 @@ func Prepare(root, socket string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, err := Open(root)
-	if err != nil {
-		return nil, fmt.Errorf("the files with what was used: %w", err)
+	given, folder := []*os.File{file}, filepath.Join(root, "state")
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return nil, err
 	}
-	return append([]*os.File{file}, files...), nil
+	for at := range slots {
+		path := filepath.Join(folder, fmt.Sprintf("usage-%d.json.gz", at))
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("the files with what was used: %w", err)
+		}
+		given = append(given, file)
+	}
+	return given, nil
 }
 
 // Keeper takes lines, answers questions about them and writes what it knows.
