@@ -99,7 +99,6 @@ func run(arguments []string) error {
 	return tell(answer)
 }
 
-// help lists the verbs.
 func help() string {
 	text := "fwctl VERB"
 	for _, verb := range verbs {
@@ -278,12 +277,10 @@ func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
 	return hot.CommitSent(root, size, os.Stdin, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
 }
 
-// octets reads how many octets are sent on the standard input.
 func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }
 
 const evidencePrefix = "known="
 
-// readEvidence returns the evidence among the arguments of probe, if there is any.
 func readEvidence(arguments []string) (serving.Evidence, error) {
 	var known serving.Evidence
 	for _, each := range arguments {

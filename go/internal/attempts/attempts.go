@@ -126,7 +126,6 @@ func attemptTLS(attempt Attempt, connection net.Conn) string {
 	return "a host answered"
 }
 
-// attemptCertificate says whose certificate there is for a name: the stack's, or another one.
 func attemptCertificate(attempt Attempt, connection net.Conn) string {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
@@ -159,7 +158,6 @@ func attemptRequest(attempt Attempt, connection net.Conn) string {
 	return fmt.Sprintf("HTTP %d of a host", response.StatusCode)
 }
 
-// attemptSend sends a text, and returns the status if the answer is an HTTP response.
 func attemptSend(attempt Attempt, connection net.Conn) string {
 	hearing := &heard{Conn: connection}
 	response, err := exchange(hearing, http.MethodGet, attempt.Text)
@@ -216,7 +214,6 @@ func attemptGateway(Attempt) string {
 // arpWithin is longer than the kernel takes to ask three times for a neighbour.
 const arpWithin = 4 * time.Second
 
-// dial connects within a time, and bounds everything that follows.
 func dial(network, address string, connecting, all time.Duration) (net.Conn, error) {
 	connection, err := net.DialTimeout(network, address, connecting)
 	if err != nil {

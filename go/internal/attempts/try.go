@@ -282,7 +282,6 @@ func Resolve(tables []boot.Table, resolver *net.Resolver, name string) (Lookup, 
 	return found, nil
 }
 
-// addressesOf looks up a name. An address, for which a rule has a name, is not looked up.
 func addressesOf(limited context.Context, resolver *net.Resolver, name string) ([]netip.Addr, error) {
 	if address, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{address}, nil

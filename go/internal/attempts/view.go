@@ -32,7 +32,6 @@ import (
 // refusedHost is refusedName without the final dot. Neither sibling logs these requests.
 const refusedHost = "refused.clawker-fw.invalid"
 
-// refusalWords is the beginning of Envoy's response to a request for a host that no rule allows.
 const refusalWords = "clawker-fw: no rule allows this host"
 
 const (
@@ -170,7 +169,6 @@ func AgentsAreServed(root string, sibling boot.Sibling) error {
 	return nil
 }
 
-// seenOfResolver queries an address for the refused name over UDP and TCP (RFC 7766), and describes what fails.
 func seenOfResolver(server netip.AddrPort) []string {
 	found := []string{}
 	for _, transport := range []string{"udp", "tcp"} {
@@ -221,7 +219,6 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	return found, reasons
 }
 
-// refusedOverHTTP fails unless the response to the refused host is Envoy's refusal.
 func refusedOverHTTP(place string) error {
 	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
 	if err != nil {

@@ -42,7 +42,6 @@ type Taken struct {
 // a large set does not answer for a while either.
 const hungAfter = 0.6
 
-// backWithin is how long the restored good set may take to be live again.
 const backWithin = time.Second
 
 // Commit puts the staged files in place and waits until the program proves them live. If it does not, the set before is
@@ -91,10 +90,8 @@ func CommitSent(
 	return sent.commit(root, resources, program, now, taken)
 }
 
-// stageFolder is where clawker-fw stages a commit's files.
 func stageFolder(root string) string { return filepath.Join(root, "stage") }
 
-// commit commits a set. No other commit may be at work.
 func (s set) commit(
 	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
 ) (Result, error) {

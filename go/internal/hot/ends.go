@@ -249,7 +249,6 @@ func (d Deadline) Due(now time.Time) (bool, time.Duration) {
 	}
 }
 
-// hasDied reports whether a commit is under way at which nobody works.
 func hasDied(root string) bool {
 	if _, err := os.Lstat(nextRecord(root)); err != nil {
 		return false

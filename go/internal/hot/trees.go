@@ -37,7 +37,6 @@ func nextRecord(root string) string { return filepath.Join(goodFolder(root), "ne
 
 func spareRecord(root string) string { return filepath.Join(goodFolder(root), "spare.json") }
 
-// errUnproven says that neither tree is a proven set.
 var errUnproven = errors.New("the hot files are not what was committed")
 
 // StartGood makes sure that hot/ is the set that was proven last. It fails if neither tree is, since a program must never
@@ -134,7 +133,6 @@ func (s set) prepare(root string) error {
 	return flushTree(goodFolder(root))
 }
 
-// accept makes what is in hot/ the set that was proven last.
 func accept(root string) error {
 	next, committed := nextRecord(root), record.Path(root)
 	if err := os.MkdirAll(filepath.Dir(committed), 0o755); err != nil {
@@ -168,7 +166,6 @@ func finish(root string) error {
 	return errors.Join(err, flush(goodFolder(root)))
 }
 
-// keepCopy makes good/hot/ a copy of hot/ if it is none, and if hot/ is the set that was proven last.
 func keepCopy(root string) error {
 	proven, err := record.Read(record.Path(root))
 	if err != nil || fits(hotFolder(root), proven) != nil {
@@ -242,7 +239,6 @@ func removeOthers(tree string, paths []string) error {
 	return nil
 }
 
-// makeFile makes sure that there is a file with room for so many octets.
 func makeFile(path string, size int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -365,7 +361,6 @@ func fits(folder string, committed record.Commit) error {
 
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// set is a complete set of hot files in memory, by path below hot/, and its record.
 type set struct {
 	record record.Commit
 	files  map[string]file
@@ -378,7 +373,6 @@ type file struct {
 	group   int
 }
 
-// loadSet reads the files of a record from a folder, and verifies their digests.
 func loadSet(folder string, wanted record.Commit) (set, error) {
 	files := map[string]file{}
 	for _, each := range wanted.Files {
@@ -405,10 +399,8 @@ func (s set) withVersion(version string) set {
 	return set{s.record, files}
 }
 
-// mostSent is how many octets of files are taken from the standard input: more than the largest rule set has.
 const mostSent = 256 << 20
 
-// readSent reads what would be staged otherwise, as a tar: the record and the files.
 func readSent(size int64, from io.Reader) (set, error) {
 	sent := set{files: map[string]file{}}
 	if size <= 0 || size > mostSent {

@@ -16,10 +16,8 @@ import (
 	"clawker-fw/internal/compare"
 )
 
-// changesTolerated is how often a part is read again after it changed during reading.
 const changesTolerated = 3
 
-// namespace holds the interfaces of this network namespace and their addresses, of both families.
 type namespace struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
@@ -108,7 +106,6 @@ func (n *namespace) withAddress(address netip.Addr) netlink.Link {
 
 func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
 
-// indexOf returns the number of an interface, 0 without one.
 func indexOf(link netlink.Link) int {
 	if link == nil {
 		return 0
@@ -116,7 +113,6 @@ func indexOf(link netlink.Link) int {
 	return link.Attrs().Index
 }
 
-// nameIn returns the name of the interface in a subnet, or a description if there is none.
 func (n *namespace) nameIn(subnet netip.Prefix) string {
 	if link := n.in(subnet); link != nil {
 		return link.Attrs().Name
@@ -124,7 +120,6 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 	return fmt.Sprintf("the interface in %s", subnet)
 }
 
-// interfaceDifferences finds unknown interfaces that are up, and problems with our own.
 func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}

@@ -27,13 +27,11 @@ import (
 // installedSet is the set with the digests. The name of each part is its comment.
 const installedSet = "installed"
 
-// digestSize is the size of an address of IPv6, the type of the set's keys.
 const digestSize = 16
 
 // longestComment is how much of a part's name is kept. The names of our own tables and of the engine's are shorter.
 const longestComment = 120
 
-// filterPart is a part of the packet filter: its name, and the content that decides about packets.
 type filterPart struct {
 	name    string
 	content []byte
@@ -104,7 +102,6 @@ func rememberFilter(resolver *netip.Addr) error {
 	return nil
 }
 
-// rememberedFilter returns the names of the parts that there were, by digest.
 func rememberedFilter() (map[[digestSize]byte]string, error) {
 	elements, err := elementsOf(installedSet)
 	if err != nil {

@@ -62,7 +62,6 @@ func legacyParts() ([]filterPart, error) {
 	return found, nil
 }
 
-// read returns where the chains of a table begin, and its entries.
 func (f legacyFilter) read(table string) ([]byte, error) {
 	socket, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
@@ -99,7 +98,6 @@ func (f legacyFilter) ask(socket, command int, table string, size, length int) (
 	return buffer, nil
 }
 
-// forgetCounters sets the counters of all entries to 0.
 func (f legacyFilter) forgetCounters(entries []byte) error {
 	for len(entries) > 0 {
 		if len(entries) < f.size {

@@ -66,7 +66,6 @@ const (
 	portUnreachableType, portUnreachableCode, redirectType = 3, 3, 5 // RFC 792
 )
 
-// limitFilter is our table and its content, in the order in which the kernel needs it.
 type limitFilter struct {
 	table  *nftables.Table
 	sets   []*nftables.Set
@@ -74,7 +73,6 @@ type limitFilter struct {
 	rules  []*nftables.Rule
 }
 
-// newFilter describes a table with nothing but the set that remembers the packet filter (filter.go).
 func newFilter() limitFilter {
 	table := &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}
 	return limitFilter{table: table, sets: []*nftables.Set{{Table: table, Name: installedSet, KeyType: nftables.TypeIP6Addr}}}
@@ -231,7 +229,6 @@ func hasSix() bool {
 	return err == nil
 }
 
-// limitRate has a chain return for packets within the limit of their source address, and count and drop all others.
 func (f *limitFilter) limitRate(chain *nftables.Chain, sources, refused *nftables.Set, limit *expr.Limit) {
 	f.addRule(chain, within(sources, unix.NFT_DYNSET_OP_UPDATE, limit), verdict(expr.VerdictReturn))
 	f.addRule(chain, counted(refused))
@@ -317,7 +314,6 @@ func notEqual(value ...byte) *expr.Cmp {
 	return &expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: value}
 }
 
-// hasFlags is true for a segment with these of the connectionFlags, and no others.
 func hasFlags(flags byte) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -328,7 +324,6 @@ func hasFlags(flags byte) []expr.Any {
 	}
 }
 
-// notLoopback is true for what does not stay in this container.
 func notLoopback(key expr.MetaKey) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
@@ -379,7 +374,6 @@ func jumpTo(chain *nftables.Chain) []expr.Any {
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
-// within is true while the source address is within a limit of its own.
 func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 	return []expr.Any{source, &expr.Dynset{
 		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
@@ -430,7 +424,6 @@ func installFilter(sibling boot.Sibling) error {
 	return setTimeouts()
 }
 
-// installWithSix installs the table, and the one for IPv6.
 func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
@@ -475,7 +468,6 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 	return connection.Flush()
 }
 
-// inSix begins a sentence about IPv6.
 const inSix = "IPv6 "
 
 // Refused is what the limits have refused of one source address.

@@ -178,7 +178,6 @@ func rulesFor(t boot.Table, index int) []*netlink.Rule {
 	return []*netlink.Rule{answer, rule}
 }
 
-// routesIn returns the routes of a table, through the interface in its subnet.
 func routesIn(t boot.Table, link netlink.Link) []netlink.Route {
 	routes := []netlink.Route{{
 		Table: t.ID, Dst: IPNet(netip.PrefixFrom(netip.IPv4Unspecified(), 0)), Gw: t.Gateway.AsSlice(),

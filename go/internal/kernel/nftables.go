@@ -88,7 +88,6 @@ func nftParts() ([]filterPart, error) {
 	return found, nil
 }
 
-// withoutCounters returns the expressions of a rule without those that only count.
 func withoutCounters(expressions []byte) (found []byte, err error) {
 	list, err := readAttributes(expressions)
 	for _, each := range list {
@@ -149,7 +148,6 @@ func elementDifferences() (differences []string, err error) {
 	return differences, err
 }
 
-// elementsOf returns everything that the kernel says of the elements of a set of ours.
 func elementsOf(set string) (found []attributes, err error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
@@ -216,7 +214,6 @@ func readMessage(message []byte) (attributes, error) {
 	return readAttributes(message[nl.SizeofNfgenmsg:])
 }
 
-// value returns the attribute with a number, or nil.
 func (a attributes) value(number int) []byte {
 	for _, each := range a {
 		if each.Attr.Type&nl.NLA_TYPE_MASK == uint16(number) {
@@ -226,7 +223,6 @@ func (a attributes) value(number int) []byte {
 	return nil
 }
 
-// in returns the attributes within one: none without it.
 func (a attributes) in(number int) (attributes, error) { return readAttributes(a.value(number)) }
 
 func (a attributes) text(number int) string { return unix.ByteSliceToString(a.value(number)) }

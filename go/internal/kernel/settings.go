@@ -70,7 +70,6 @@ func setInterfaces(settings map[string]int) error {
 	return nil
 }
 
-// settingDifferences compares the sysctls of the namespace and of each interface that is up.
 func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	wanted := maps.Clone(sibling.Sysctls)
 	if wanted == nil {

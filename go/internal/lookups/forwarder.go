@@ -73,7 +73,6 @@ const (
 	mostAskers = 16
 )
 
-// queryWaits is for how long an answer to each query is waited for.
 var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
 
 // shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
@@ -111,7 +110,6 @@ type share struct {
 
 const namedShare = "named"
 
-// tally is how many names a share was told since a time.
 type tally struct {
 	since time.Time
 	names int
@@ -344,7 +342,6 @@ func (f *forwarder) giveUp() {
 	}
 }
 
-// fail answers that a lookup has failed, also to those who ask again for a while.
 func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 	delete(f.pending, l.inquiry)
 	f.remember(l.inquiry, during)
@@ -568,7 +565,6 @@ func forwardStreams(forwarder *forwarder, listener net.Listener) error {
 	}
 }
 
-// forwardStream answers the queries of one connection (RFC 7766), until it ends or is silent.
 func forwardStream(forwarder *forwarder, connection net.Conn) {
 	defer connection.Close()
 	client, unread := &dns.Conn{Conn: connection}, atomic.Int64{}
@@ -597,7 +593,6 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 	}
 }
 
-// parseSubtrees reads the names in subtree rules: hot/subtrees/subtrees.json.
 func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	var file struct {
 		Names []string `json:"names"`

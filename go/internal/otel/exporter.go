@@ -121,7 +121,6 @@ func (x *Exporter) Close() {
 	<-x.ended
 }
 
-// collect returns a full batch, or what has come until the next tick, or until the exporter is closed.
 func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (collected []resolver.Outcome, more bool) {
 	for len(batch) < longestBatch {
 		select {
@@ -175,7 +174,6 @@ func (x *Exporter) send(batch []resolver.Outcome) {
 	x.report(err)
 }
 
-// report says what is wrong when that changes, at most every few seconds.
 func (x *Exporter) report(err error) {
 	lost := x.lost.Load()
 	trouble := ""

@@ -76,14 +76,12 @@ const (
 	partialRejected     protowire.Number = 1
 )
 
-// rejected returns how many records the receiver of an ExportLogsServiceResponse has not taken.
 func rejected(reply []byte) uint64 {
 	partial, _ := protowire.ConsumeBytes(find(reply, replyPartialSuccess, protowire.BytesType))
 	count, _ := protowire.ConsumeVarint(find(partial, partialRejected, protowire.VarintType))
 	return count
 }
 
-// find returns what follows the tag of a field of a message, or nothing.
 func find(message []byte, wanted protowire.Number, kind protowire.Type) []byte {
 	for len(message) > 0 {
 		found, of, size := protowire.ConsumeTag(message)

@@ -140,7 +140,6 @@ func setup(controller *caddy.Controller) error {
 	return nil
 }
 
-// recording returns what records queries. Every refused one has a record, and of the allowed ones the share in the settings.
 func recording(settings func() *Settings, add func(resolver.Outcome)) func(resolver.Outcome) {
 	return func(outcome resolver.Outcome) {
 		if settings := settings(); settings != nil && (outcome.Reason != "" || isSampled(settings.sample)) {

@@ -34,7 +34,6 @@ const (
 
 var calledHere = map[string]string{byResolver: "the resolver", byProxy: "the proxy"}
 
-// half is what one sibling knows, or why that could not be read.
 type half struct {
 	by string
 	told

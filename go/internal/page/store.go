@@ -56,7 +56,6 @@ type refused struct {
 	seen time.Time // when it was remembered, by the clock that nobody sets
 }
 
-// isLike reports whether both are counted as one: a path makes no difference.
 func (r refused) isLike(other refused) bool {
 	return r.Protocol == other.Protocol && r.Name == other.Name && r.Address == other.Address && r.Port == other.Port &&
 		r.Method == other.Method && r.Reason == other.Reason
@@ -73,7 +72,6 @@ type told struct {
 	More     int       `json:"more"`
 }
 
-// agent is what is remembered of one, as long as its address has this hardware address.
 type agent struct {
 	hardware string
 	since    time.Time
@@ -285,7 +283,6 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 	return found, known
 }
 
-// hardwareOf returns who has an address at this moment.
 func (h *Holders) hardwareOf(source netip.Addr) (string, error) {
 	listed, err := h.list()
 	if err == nil && listed[source] == "" {

@@ -34,7 +34,6 @@ type file struct {
 	} `json:"names"`
 }
 
-// answer is what an entry says: nothing, an address that may have an end, or a denial.
 type answer struct {
 	decided bool
 	address netip.Addr

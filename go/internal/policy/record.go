@@ -121,7 +121,6 @@ func AddressOf(source net.Addr) netip.Addr {
 	return from.Addr().Unmap()
 }
 
-// isOwnCheck reports whether a query is the one by which the container checks that agents are refused.
 func isOwnCheck(source net.Addr, name string) bool { return name == askedByOurselves && isOwn(source) }
 
 // isOwn reports whether an address belongs to this container. An address that can't be checked does not.

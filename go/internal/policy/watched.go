@@ -16,12 +16,10 @@ import (
 // CoreDNS answers some messages before any plugin sees them: what is no query, other classes, other versions of EDNS. So its
 // answers are watched.
 
-// watchUDP returns what sees every answer over UDP.
 func (h Handler) watchUDP(*dnsserver.Server) dns.DecorateWriter {
 	return func(client dns.Writer) dns.Writer { return datagram{client, h.refusals} }
 }
 
-// datagram is a client over UDP whose answer is watched.
 type datagram struct {
 	io.Writer
 	refusals *Recorder
@@ -36,7 +34,6 @@ func (d datagram) Write(answer []byte) (int, error) {
 	return size, err
 }
 
-// watch has an answer on record that was written before the policy was asked.
 func (r *Recorder) watch(client net.Addr, answer []byte) {
 	if !undecided(answer) {
 		return

@@ -145,7 +145,6 @@ func healthy(root string, sibling boot.Sibling, program serving.Program) error {
 	return attempts.AgentsAreServed(root, sibling)
 }
 
-// engineFolder is the folder with the files that the engine provides in every container.
 const engineFolder = "/etc"
 
 // commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.

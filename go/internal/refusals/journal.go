@@ -70,7 +70,6 @@ func newJournal(out io.Writer) *journal {
 	}
 }
 
-// add has a line written for an agent, or counts it. The line ends with a line break, and tells of some refusals.
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
 	switch within := j.share(agent, line, refusals); {
 	case j.own == nil:
@@ -94,14 +93,12 @@ func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	return within
 }
 
-// suppressedLine is the line with which refusals are told that were only counted.
 type suppressedLine struct {
 	Source     string `json:"source"` // an address, or nothing if it is not known
 	Suppressed int    `json:"suppressed"`
 	Time       string `json:"time"`
 }
 
-// count has the numbers of refusals written that were only counted.
 func (j *journal) count() {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -124,7 +121,6 @@ func (j *journal) tell(agent netip.Addr, from *share) {
 	}
 }
 
-// written is a time as all lines have it.
 func written(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 func (j *journal) wait(line []byte) bool {
@@ -226,7 +222,6 @@ func (j *journal) forget() {
 	}
 }
 
-// share is how many octets of lines an agent may cause, and how many of its refusals were only counted.
 type share struct {
 	octets     *rate.Limiter
 	suppressed int
@@ -264,7 +259,6 @@ func (j *journal) follow(program io.Reader) error {
 	}
 }
 
-// lose counts refusals of nobody knows whom.
 func (j *journal) lose(refusals int) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()

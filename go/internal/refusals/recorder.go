@@ -32,7 +32,6 @@ import (
 // of its own beside the program, without privileges and with nothing but its sockets and what the program writes: `fwctl
 // record`.
 
-// recorderBuffer has room for any message of the kernel.
 const recorderBuffer = 1 << 17
 
 // Socket is where the recorder tells fwctl how many lines it has written. Only root may open it.
@@ -136,7 +135,6 @@ func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder 
 	}
 }
 
-// line is one refusal, in the form in which Envoy writes its own.
 type line struct {
 	Address  netip.Addr `json:"address"`
 	Name     *string    `json:"name"`
@@ -245,7 +243,6 @@ type listening struct {
 	fresh  time.Time // until when it need not be read again
 }
 
-// refresh reads the places again, unless that was done just now.
 func (l *listening) refresh() error {
 	started := time.Now()
 	if started.Before(l.fresh) {

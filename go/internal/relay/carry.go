@@ -75,7 +75,6 @@ func Carry(words []string) error {
 	return <-ended // the engine starts it again
 }
 
-// serve passes each connection on, as long as there is room. What is beyond that is reset.
 func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limits bounds) error {
 	for {
 		client, err := listener.Accept()
@@ -135,7 +134,6 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	}
 }
 
-// reset ends a connection so that its other end sees that it failed.
 func reset(connection *net.TCPConn) {
 	_ = connection.SetLinger(0)
 	_ = connection.Close()
@@ -220,7 +218,6 @@ func (s Settings) Inspect() (Report, error) {
 
 const answerWithin = 3 * time.Second
 
-// askWhetherAlive fails if the program of this relay does not answer. Its ports are open as long as it exists.
 func askWhetherAlive(within time.Duration) error {
 	var answer string
 	if err := statussocket.Ask(aliveAt, within, nil, &answer); err != nil {
@@ -241,7 +238,6 @@ type Settings struct {
 	Ports        []uint16
 }
 
-// noGateway is the word of a relay that answers only on the publishing network.
 const noGateway = "-"
 
 const fewestWords = 5

@@ -57,7 +57,6 @@ type Outcome struct {
 // ConfigOf returns the settings that a plugin may change while it is set up.
 func ConfigOf(controller *caddy.Controller) *Config { return &controller.Context().(*zone).config }
 
-// zone is the only zone of a Corefile.
 type zone struct{ config Config }
 
 // InspectServerBlocks reads the zone and its port.
@@ -85,7 +84,6 @@ func (z *zone) MakeServers() ([]caddy.Server, error) {
 	return []caddy.Server{server{made, z.config.WatchTCP}}, nil
 }
 
-// server is CoreDNS's, over UDP and TCP.
 type server struct {
 	*dnsserver.Server
 	watchTCP func(net.Listener) net.Listener
@@ -107,7 +105,6 @@ func (s server) ServePacket(socket net.PacketConn) error {
 	return err
 }
 
-// vital is a listener whose failure ends the process.
 type vital struct{ net.Listener }
 
 // Accept waits for the next client.

@@ -123,7 +123,6 @@ const (
 	texts    = "TextReadouts"
 )
 
-// stats reads the statistics of a kind whose name matches the pattern, as a map from name to text.
 func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 	body, err := e.do(http.MethodGet, "/stats?type="+kind+"&filter="+pattern)
 	if err != nil {
@@ -262,7 +261,6 @@ func digestOf(text []byte) string {
 	return hex.EncodeToString(digest[:])
 }
 
-// runtime returns the text of a key of the runtime, or "" if there is none.
 func (e envoy) runtime(key string) (string, error) {
 	var runtime struct {
 		Entries map[string]struct {
@@ -385,7 +383,6 @@ func (e envoy) Connections() (int, error) {
 // addresses that stand for one name are together, as `tcp`.
 func OpenConnections(socket string) (map[string]int, error) { return NewEnvoy(socket, nil).open() }
 
-// agentsListener are the statistics of a listener to which agents connect, with its port.
 var agentsListener = regexp.MustCompile(`^listener\.port-(.*)\.downstream_(pre_)?cx_active$`)
 
 // open returns the open connections by port. The per-worker statistics, which repeat these numbers, the admin interface and
@@ -496,7 +493,6 @@ func usedSecrets(versions func() (map[string]string, error), subscribed []string
 	}
 }
 
-// secretVersions returns the version of each secret for requests that Envoy has loaded, by id.
 func (e envoy) secretVersions() (map[string]string, error) {
 	pattern := url.QueryEscape(signing.SecretPrefix + ".*") // of the whole name: there are as many others as server names
 	var dump struct {

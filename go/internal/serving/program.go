@@ -59,7 +59,6 @@ const PollEvery = 10 * time.Millisecond
 // servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
 const servesWithin = 2 * time.Second
 
-// patiently tries something until it succeeds, and returns its last error after servesWithin.
 func patiently(try func() error) error {
 	for end := time.Now().Add(servesWithin); ; time.Sleep(PollEvery) {
 		if err := try(); err == nil || time.Now().After(end) {

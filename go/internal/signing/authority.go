@@ -31,7 +31,6 @@ const (
 	renewedAfter = 2
 )
 
-// intermediate signs certificates for the names below those that it is constrained to.
 type intermediate struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -39,7 +38,6 @@ type intermediate struct {
 	id          string // of its certificate
 }
 
-// authority are the intermediates, by each name that they are constrained to.
 type authority struct{ below map[string]*intermediate }
 
 // parseAuthority parses hot/signing/intermediates.json. All of it must be usable: one that is not constrained to names
@@ -117,7 +115,6 @@ type leaf struct {
 	begins, due time.Time // due is when it should be replaced, or the zero time if only another intermediate could
 }
 
-// mint returns a certificate for a name, which must be one that it is constrained to.
 func (i *intermediate) mint(name string, now time.Time) (leaf, error) {
 	issuer := i.certificate
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
@@ -183,7 +180,6 @@ var errRefused = errors.New("no rule inspects it")
 // reserved separates the kind of a resource from its name, in names that are not those of certificates. No host name has it.
 const reserved = ":"
 
-// sources chooses the source of a resource by its name.
 type sources struct{ certificates, secrets source }
 
 func (s sources) of(asked string) source {
@@ -200,7 +196,6 @@ type certificates struct {
 
 var errUncovered = errors.New("no intermediate may sign for it")
 
-// issuer returns who signs for a name, the name in lower case, and its rule.
 func (c certificates) issuer(asked string) (found *intermediate, name, rule string, err error) {
 	name, is := certified(asked)
 	if is {
@@ -237,7 +232,6 @@ func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool 
 // inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
 type inspected struct{ names, subtrees map[string]struct{} }
 
-// parseNames parses hot/inspected/names.json.
 func parseNames(content []byte) (*inspected, error) {
 	var file struct {
 		Names    []string `json:"names"`

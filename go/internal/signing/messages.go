@@ -13,7 +13,6 @@ import (
 // (envoy/service/discovery/v3/discovery.proto, envoy/extensions/transport_sockets/tls/v3/{secret,common}.proto), in the
 // frames of gRPC (PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
 
-// secretType is the type of the resources that there are.
 const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 // Fields of a DeltaDiscoveryRequest.
@@ -113,7 +112,6 @@ func parseRequest(message []byte) (request, error) {
 	return found, nil
 }
 
-// fields calls a function for each field of a message that has octets.
 func fields(message []byte, each func(protowire.Number, []byte) error) error {
 	for len(message) > 0 {
 		number, kind, size := protowire.ConsumeTag(message)
@@ -155,7 +153,6 @@ func given(name, version, nonce string, secret []byte) []byte {
 	return closed(field(field(nil, responseVersion, []byte(version)), responseResources, resource), nonce)
 }
 
-// removed returns the response that there is no such resource, or no more.
 func removed(name, nonce string) []byte {
 	return closed(field(nil, responseRemoved, []byte(name)), nonce)
 }

@@ -45,7 +45,6 @@ type server struct {
 	now     func() time.Time
 }
 
-// newServer returns a server of what is in two files, and of the secrets that are kept.
 func newServer(names, intermediates string, kept Kept) *server {
 	return &server{
 		certificates: certificates{hotfile.New(names, parseNames), hotfile.New(intermediates, parseAuthority)},
@@ -61,7 +60,6 @@ func (s *server) follow() {
 	go s.intermediates.Follow()
 }
 
-// overHTTP returns what serves HTTP/2 without TLS, as gRPC over a unix socket is.
 func (s *server) overHTTP() *http.Server {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
@@ -90,7 +88,6 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
 	writer.Header().Set(http.TrailerPrefix+"Grpc-Message", reason)
 }
 
-// serve answers on a stream until it ends, and returns the code of gRPC with which it does, and why.
 func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, string) {
 	writer.Header().Set("Content-Type", "application/grpc")
 	flusher := http.NewResponseController(writer)
@@ -134,7 +131,6 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	}
 }
 
-// loaded identifies what was read of both files, and which secrets were given.
 func (s *server) loaded() [3]string {
 	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.changes())}
 }

@@ -138,7 +138,6 @@ func openResting(path string) (*os.File, error) {
 	return opened, opened.Chown(users.Signers, users.Signers) // its mode stays: it takes a capability to change another's
 }
 
-// admit lets the program's group use a file in the way that a mode says.
 func admit(path string, mode os.FileMode) error {
 	return errors.Join(os.Chown(path, -1, users.Readers), os.Chmod(path, mode))
 }

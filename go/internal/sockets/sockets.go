@@ -65,7 +65,6 @@ func read(list io.Reader, wanted string) ([]netip.AddrPort, error) {
 	return found, lines.Err()
 }
 
-// readPlace reads an address and a port as the kernel prints them.
 func readPlace(text string) (netip.AddrPort, bool) {
 	address, port, _ := strings.Cut(text, ":")
 	number, err := strconv.ParseUint(port, 16, 16)

@@ -51,7 +51,6 @@ const (
 
 var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
 
-// helper is a companion that the keeper starts, with what it is given.
 type helper struct {
 	companion
 	sockets []*os.File
@@ -154,7 +153,6 @@ func newEnder(root string) (chan<- struct{}, <-chan error, error) {
 	return asked, ended, <-ready
 }
 
-// keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.
 func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	var found []*helper
 	for _, each := range helpersOf(root, sibling) {
@@ -205,7 +203,6 @@ func (h *helper) begin(ends chan<- ending) error {
 	return nil
 }
 
-// pause returns for how long a helper that has ended just now waits for its next start.
 func (h *helper) pause(now time.Time) time.Duration {
 	h.delay = min(max(2*h.delay, restartSoonest), restartLatest)
 	if now.Sub(h.began) >= restartForgotten {
@@ -283,7 +280,6 @@ const (
 	chunkOctets = 1 << 12
 )
 
-// neverWaits returns a file to write to in place of one whose reader may stall.
 func neverWaits(log *os.File) (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -368,7 +364,6 @@ func (c companion) verb() string { return c.command[1] }
 
 func (c companion) name() string { return companionNames[c.verb()] }
 
-// helpersOf returns the companions that work for a sibling, each a user of its own and without privileges.
 func helpersOf(root string, sibling boot.Sibling) []companion {
 	hot := filepath.Join(root, "hot")
 	var found []companion

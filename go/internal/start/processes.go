@@ -119,7 +119,6 @@ func awaitExecution(proc, process string) {
 	}
 }
 
-// hasEnded reports whether a file of a process can't be read because the process has ended.
 func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // outside is the parent of a process that was put into this container from outside (proc(5), field 4 of stat). Nobody
@@ -130,7 +129,6 @@ const outside = "0"
 // linux/sched.h; proc(5), field 9 of stat).
 const forkedOnly = 0x40
 
-// process is what the kernel says of a process to everybody.
 type process struct {
 	id, state, parent string
 	forkedOnly        bool
@@ -162,7 +160,6 @@ func allProcesses(proc string) ([]process, error) {
 	return found, nil
 }
 
-// readProcess reads the stat of a process (proc(5)).
 func readProcess(proc, id string) (process, error) {
 	text, err := os.ReadFile(filepath.Join(proc, id, "stat"))
 	if err != nil {
@@ -215,7 +212,6 @@ type restarts struct {
 
 func restartsRecord(root string) string { return filepath.Join(root, "state", "restarts.json") }
 
-// newRestarts begins a record, and removes that of an earlier start.
 func newRestarts(root string) (*restarts, error) {
 	path := restartsRecord(root)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -224,7 +220,6 @@ func newRestarts(root string) (*restarts, error) {
 	return &restarts{path: path}, nil
 }
 
-// add counts the end of a helper, and writes the record.
 func (r *restarts) add(helper, reason string, now time.Time, up time.Duration) error {
 	at := slices.IndexFunc(r.each, func(each Restart) bool { return each.Helper == helper })
 	if at < 0 {
@@ -266,7 +261,6 @@ func (r Restart) keepsEnding(up time.Duration) bool {
 	return len(r.Recent) >= restartsTolerated && up-r.Recent[len(r.Recent)-restartsTolerated] < restartsWithin
 }
 
-// restartOf returns what became of a companion, which is nothing if it has never ended.
 func restartOf(all []Restart, wanted companion) Restart {
 	if at := slices.IndexFunc(all, func(each Restart) bool { return each.Helper == wanted.name() }); at >= 0 {
 		return all[at]

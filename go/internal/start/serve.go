@@ -164,7 +164,6 @@ func dropBounds(kept ...uint) error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// dropPrivileges gives up all that is left, and becomes a user, in the group that may read the secrets.
 func dropPrivileges(user uint32) error {
 	if err := unix.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)

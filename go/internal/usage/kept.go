@@ -31,7 +31,6 @@ const (
 	mostWritten = 16 << 20
 )
 
-// kept writes what a table knows into files in turn.
 type kept struct {
 	files   []*os.File
 	turn    uint64 // counts what was written
@@ -82,7 +81,6 @@ func (h History) verify() error {
 	return nil
 }
 
-// write writes what the table knows, if that has changed since it was written last.
 func (k *kept) write(table *Table) error {
 	known, changes := table.changed(k.written)
 	if known == nil {
@@ -105,7 +103,6 @@ func (k *kept) write(table *Table) error {
 	return cmp.Or(file.Truncate(int64(content.Len())), file.Sync())
 }
 
-// changed returns what is known if there were other changes than so many, and how many there were.
 func (t *Table) changed(written uint64) (*History, uint64) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
@@ -174,7 +171,6 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	return found, nil
 }
 
-// write writes what is known. On a full disk it is in memory, and is written later.
 func (k *Keeper) write() error {
 	k.writing.Lock()
 	defer k.writing.Unlock()
@@ -190,7 +186,6 @@ type Inherited struct {
 	Added bool `json:"added"` // false if it was known already
 }
 
-// reply is the answer: one of the two, or why there is none.
 type reply struct {
 	History   History   `json:"history"`
 	Inherited Inherited `json:"inherited"`

@@ -50,10 +50,8 @@ type History struct {
 	Uses      []Use    `json:"uses"`
 }
 
-// key is what uses are told apart by.
 func (u *Use) key() string { return u.Protocol + " " + u.Name + " " + strconv.Itoa(int(u.Port)) }
 
-// and adds what is known of the same from elsewhere.
 func (u *Use) and(other Use) {
 	u.First, u.Last = min(u.First, other.First), max(u.Last, other.Last)
 	u.Connections += other.Connections
