@@ -93,9 +93,9 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
 		return
 	}
-	asJSON, known := wantsJSON(asked)
+	asJSON := asked.URL.RawQuery == "format=json"
 	switch {
-	case asked.URL.Path != "/" || !known:
+	case asked.URL.Path != "/" || !asJSON && asked.URL.RawQuery != "":
 		refuse(writer, http.StatusNotFound, "there is only one page: /, and /?format=json")
 	case asked.Method != http.MethodGet && asked.Method != http.MethodHead:
 		headers.Set("Allow", "GET, HEAD")
@@ -111,27 +111,6 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 func refuse(writer http.ResponseWriter, status int, sentence string) {
 	writer.WriteHeader(status)
 	fmt.Fprintf(writer, "clawker-fw: %s\n", sentence)
-}
-
-// wantsJSON reports whether a request is for JSON, and whether it is for anything that there is.
-func wantsJSON(asked *http.Request) (wants, known bool) {
-	switch asked.URL.RawQuery {
-	case "format=json":
-		return true, true
-	case "format=text":
-		return false, true
-	case "":
-		for _, header := range asked.Header.Values("Accept") {
-			for kind := range strings.SplitSeq(header, ",") {
-				kind, _, _ = strings.Cut(kind, ";")
-				if strings.EqualFold(strings.TrimSpace(kind), "application/json") {
-					return true, true
-				}
-			}
-		}
-		return false, true
-	}
-	return false, false
 }
 
 // reader returns how many more pages an agent gets. All are forgotten when there are too many to remember.
