@@ -1,7 +1,10 @@
 // Package hostname says which names are host names.
 package hostname
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // Limits of a name without its final dot (RFC 1035, section 2.3.4).
 const (
@@ -28,13 +31,10 @@ func Is(name string) bool {
 // Lower returns a host name in lower case, or false if it is none. Letters of other alphabets are never taken for ASCII:
 // to Unicode, the sign for kelvin is a large k.
 func Lower(name string) (string, bool) {
-	octets := []byte(name)
-	for at, each := range octets {
-		if 'A' <= each && each <= 'Z' {
-			octets[at] = each + 'a' - 'A'
-		}
+	if strings.ContainsFunc(name, func(letter rune) bool { return letter > unicode.MaxASCII }) {
+		return "", false
 	}
-	lower := string(octets)
+	lower := strings.ToLower(name)
 	return lower, Is(lower)
 }
 

@@ -76,11 +76,17 @@ func readNamespace() (*namespace, error) {
 	return &namespace{links, addresses}, nil
 }
 
+func (n *namespace) link(index int) netlink.Link {
+	at := slices.IndexFunc(n.links, func(link netlink.Link) bool { return link.Attrs().Index == index })
+	if at < 0 {
+		return nil
+	}
+	return n.links[at]
+}
+
 func (n *namespace) name(index int) string {
-	for _, link := range n.links {
-		if link.Attrs().Index == index {
-			return link.Attrs().Name
-		}
+	if link := n.link(index); link != nil {
+		return link.Attrs().Name
 	}
 	return fmt.Sprintf("interface %d", index)
 }
@@ -91,11 +97,7 @@ func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
 		if !ok || !matches(ip) || netlink.Scope(address.Scope) == netlink.SCOPE_HOST {
 			continue
 		}
-		for _, link := range n.links {
-			if link.Attrs().Index == address.LinkIndex {
-				return link
-			}
-		}
+		return n.link(address.LinkIndex)
 	}
 	return nil
 }
@@ -269,19 +271,14 @@ func (n *namespace) sixRoutes() ([]string, error) {
 	}
 	var found []string
 	for _, route := range routes {
-		own := n.isLoopback(route.LinkIndex) &&
+		link := n.link(route.LinkIndex)
+		own := link != nil && link.Attrs().Flags&net.FlagLoopback != 0 &&
 			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
 		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
 			found = append(found, inSix+n.describeRoute(route)+" is not ours")
 		}
 	}
 	return found, nil
-}
-
-func (n *namespace) isLoopback(index int) bool {
-	return slices.ContainsFunc(n.links, func(link netlink.Link) bool {
-		return link.Attrs().Index == index && link.Attrs().Flags&net.FlagLoopback != 0
-	})
 }
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route

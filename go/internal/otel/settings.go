@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/plugin"
@@ -49,7 +50,7 @@ func Parse(content []byte) (*Settings, error) {
 	if err := hotfile.Unmarshal(content, &read); err != nil {
 		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
 	}
-	if read.isEmpty() {
+	if strings.Join(strings.Fields(string(content)), "") == "{}" {
 		return nil, nil
 	}
 	config, err := read.tlsConfig()
@@ -77,10 +78,6 @@ func syntaxOnly(err error) error {
 		return fmt.Errorf("%s has a value of another type", kind.Field)
 	}
 	return err
-}
-
-func (f file) isEmpty() bool {
-	return !f.Endpoint.IsValid() && f.ServerName+f.CA+f.Certificate+f.Key == "" && f.Sample == nil && f.Resource == nil
 }
 
 func (f file) tlsConfig() (*tls.Config, error) {

@@ -60,8 +60,8 @@ func (s *Store) Serve(socket *os.File, settings boot.PageSettings) error {
 	if settings.Socket == "" {
 		return s.Tell(listener, settings.Askers)
 	}
-	other := other{settings.Own, settings.Other}
-	return overHTTP(newServer(s, other.ask)).Serve(listener)
+	other := func(source netip.Addr, hardware string) (told, error) { return askAt(settings, source, hardware) }
+	return overHTTP(newServer(s, other)).Serve(listener)
 }
 
 // overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
@@ -218,14 +218,9 @@ func readQuestion(text string) (netip.Addr, string, error) {
 	return source, read.String(), err
 }
 
-type other struct {
-	own   netip.Addr // the address that may ask
-	place netip.AddrPort
-}
-
-func (o other) ask(source netip.Addr, hardware string) (told, error) {
-	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.own, 0))}
-	connection, err := dialer.Dial("tcp4", o.place.String())
+func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (told, error) {
+	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(settings.Own, 0))}
+	connection, err := dialer.Dial("tcp4", settings.Other.String())
 	if err != nil {
 		return told{}, err
 	}

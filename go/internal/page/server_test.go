@@ -252,19 +252,19 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
 
 	for range 2 * mostAnswered {
-		if found, err := (other{own, place}).ask(someone, first); err != nil || names(found) != "a.test:1" || !found.Since.Equal(then) {
+		if found, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, first); err != nil || names(found) != "a.test:1" || !found.Since.Equal(then) {
 			t.Fatalf("%+v, %v", found, err)
 		}
 	}
-	if found, err := (other{own, place}).ask(someone, second); err != nil || len(found.Refusals) != 0 {
+	if found, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, second); err != nil || len(found.Refusals) != 0 {
 		t.Errorf("another one with the address: %+v, %v", found, err)
 	}
-	if found, err := (other{stranger, place}).ask(someone, first); err == nil {
+	if found, err := askAt(boot.PageSettings{Own: stranger, Other: place}, someone, first); err == nil {
 		t.Errorf("a stranger is told %+v", found)
 	}
 	silent := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	begun := time.Now()
-	if _, err := (other{own, netip.MustParseAddrPort(silent.Addr().String())}).ask(someone, first); err == nil || time.Since(begun) > 3*patience {
+	if _, err := askAt(boot.PageSettings{Own: own, Other: netip.MustParseAddrPort(silent.Addr().String())}, someone, first); err == nil || time.Since(begun) > 3*patience {
 		t.Errorf("%v after %s", err, time.Since(begun))
 	}
 }

@@ -45,8 +45,8 @@ const (
 type journal struct {
 	out  io.Writer
 	now  func() time.Time
-	own  memory // nil without a page
-	used Used
+	own  memory       // nil without a page
+	used *usage.Table // nil without one
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share

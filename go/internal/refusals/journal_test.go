@@ -16,6 +16,7 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
+	"clawker-fw/internal/usage"
 )
 
 // journalAt returns a journal whose clock is now, and what it has written since the last time.
@@ -293,16 +294,11 @@ func TestLinesAreRemembered(t *testing.T) {
 	}
 }
 
-// counting takes the lines of what is allowed.
-type counting struct{ taken []string }
-
-func (c *counting) Take(line []byte) { c.taken = append(c.taken, string(line)) }
-
 // Lines of what is allowed are counted and never written down, and take no agent's share of the log, however many they are. A
 // refusal whose text begins alike is one all the same.
 func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	var out bytes.Buffer
-	used := &counting{}
+	used := usage.New(nil, time.Now)
 	journal := newJournal(&out)
 	journal.used = used
 	line := "used https a.test 443 " + nettest.Agent.String() + ":4711 1 2 Ended 10.1.0.20:999 tls\n"
@@ -310,8 +306,8 @@ func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	must.Succeed(t, journal.follow(strings.NewReader(strings.Repeat(line, 10*linesAtOnce)+refused)))
 	journal.count()
 	must.Succeed(t, journal.flush())
-	if unnumbered(out.String()) != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
-		t.Errorf("%d were counted, and this was written: %s", len(used.taken), out.String())
+	if unnumbered(out.String()) != refused || used.History().Uses[0].Connections != 10*linesAtOnce {
+		t.Errorf("%+v were counted, and this was written: %s", used.History(), out.String())
 	}
 }
 

@@ -63,7 +63,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 		if err != nil {
 			return err
 		}
-		journal.used = keeper
+		journal.used = keeper.Table
 	}
 	telling, err := net.FileListener(given[2])
 	if err != nil {
@@ -93,9 +93,6 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 		}
 	}
 }
-
-// Used takes the lines of the program that tell of what is allowed. They begin with usage.Mark, and are never written down.
-type Used interface{ Take(line []byte) }
 
 func (r *recorder) read(socket io.Reader) error {
 	buffer := make([]byte, recorderBuffer)

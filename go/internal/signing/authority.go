@@ -109,24 +109,19 @@ func (a *authority) covering(name string) *intermediate {
 	return nil
 }
 
-type leaf struct {
-	chain, key  []byte // PEM
-	serial      string
-	begins, due time.Time // due is when it should be replaced, or the zero time if only another intermediate could
-}
-
-func (i *intermediate) mint(name string, now time.Time) (leaf, error) {
+// mint returns a certificate for a name, which must be one that it is constrained to, under the name that was asked for.
+func (i *intermediate) mint(asked, name string, now time.Time) (issued, error) {
 	issuer := i.certificate
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
-		return leaf{}, fmt.Errorf("its intermediate is valid from %s to %s", issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
+		return issued{}, fmt.Errorf("its intermediate is valid from %s to %s", issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)), // positive (RFC 5280, section 4.1.2.2)
@@ -141,17 +136,15 @@ func (i *intermediate) mint(name string, now time.Time) (leaf, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), i.key)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
-	return leaf{
-		slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.chain),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		serial.Text(16), template.NotBefore, due,
-	}, nil
+	chain := slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.chain)
+	secret := tlsCertificate(asked, chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	return issued{secret, serial.Text(16), stamp{issuer: i.id, begins: template.NotBefore, due: due}}, nil
 }
 
 type source interface {
@@ -168,7 +161,8 @@ type issued struct {
 	stamp
 }
 
-// stamp says of a resource who has issued it, and for what time it is good. due is zero if time does not change it.
+// stamp says of a resource who has issued it, and for what time it is good. due is when it should be replaced: the zero time if
+// time does not change it, or if only another intermediate could.
 type stamp struct {
 	issuer      string
 	begins, due time.Time
@@ -215,11 +209,9 @@ func (c certificates) issue(asked string, now time.Time) (issued, error) {
 	if err != nil {
 		return issued{}, err
 	}
-	made, err := issuer.mint(name, now)
-	if err != nil {
-		return issued{}, err
-	}
-	return issued{tlsCertificate(asked, made.chain, made.key), made.serial, stamp{issuer.id, made.begins, made.due, rule}}, nil
+	made, err := issuer.mint(asked, name, now)
+	made.rule = rule
+	return made, err
 }
 
 // isCurrent reports whether the certificate is from the intermediate that signs now, and not due. If somebody has set the

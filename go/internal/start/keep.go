@@ -268,7 +268,6 @@ func startKeeper(root string, sibling boot.Sibling) error {
 // forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
 var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
 
-
 // companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
 // belongs to root, as its group does then.
 type companion struct {

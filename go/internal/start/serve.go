@@ -66,11 +66,8 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := joinTrusted(root, sibling); err != nil {
 		return fmt.Errorf("joining the authorities of hosts: %w", err)
 	}
-	for range announcementsAtStart {
-		if err := arp.AnnounceOwn(root, sibling); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := announce(root, sibling); err != nil {
+		return err
 	}
 	if err := openAllFiles(); err != nil {
 		return err
@@ -87,6 +84,16 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 		return err
 	}
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+}
+
+func announce(root string, sibling boot.Sibling) error {
+	for range announcementsAtStart {
+		if err := arp.AnnounceOwn(root, sibling); err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
 }
 
 // openAdminFolder makes the folder of Envoy's admin socket. It is Envoy's user's and of root's group, which a socket in it
@@ -203,11 +210,8 @@ func Relay(root string, words []string) error {
 	if err != nil {
 		return err
 	}
-	for range announcementsAtStart {
-		if err := arp.AnnounceOwn(root, network); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := announce(root, network); err != nil {
+		return err
 	}
 	numbers := make([]string, len(sockets))
 	for at, each := range sockets {
