@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/compare"
 )
 
 const changesTolerated = 3
@@ -192,7 +191,7 @@ func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 }
 
 func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
-	expected := compare.Expect("address 127.0.0.1/8 on lo of scope host")
+	expected := Expect("address 127.0.0.1/8 on lo of scope host")
 	expected.Allow("address ::1/128 on lo of scope host")
 	for _, each := range sibling.Interfaces {
 		name := seen.nameIn(each.Subnet)
@@ -223,7 +222,7 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 }
 
 func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
-	expected := compare.Expect()
+	expected := Expect()
 	add := func(routes ...netlink.Route) {
 		for _, route := range routes {
 			expected.Add(seen.describeRoute(route))
@@ -283,7 +282,7 @@ func (n *namespace) sixRoutes() ([]string, error) {
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
 // for a subnet's first address. The addresses themselves are compared by addressDifferences.
-func expectLocal(expected compare.Expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return
@@ -362,7 +361,7 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 		local = localRulePriority
 	}
 	mainRule := describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN))
-	expected := compare.Expect(
+	expected := Expect(
 		describeRule(*localRule(local)), mainRule, describeRule(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
 	expected.Allow(inSix+describeRule(*localRule(0)), inSix+mainRule)
 	for index, table := range sibling.Tables {
@@ -455,4 +454,43 @@ func policyDifferences(boot.Sibling, *namespace) ([]string, error) {
 		differences = append(differences, fmt.Sprintf("IPsec policy %s to %s is not ours", policy.Src, policy.Dst))
 	}
 	return differences, err
+}
+
+// Expectation has the texts that may be there, and says which of them must be.
+type Expectation map[string]bool
+
+// Expect returns an expectation of texts that must be there.
+func Expect(texts ...string) Expectation {
+	expected := Expectation{}
+	expected.Add(texts...)
+	return expected
+}
+
+func (e Expectation) Add(texts ...string) {
+	for _, text := range texts {
+		e[text] = true
+	}
+}
+
+// Allow adds texts that may be there.
+func (e Expectation) Allow(texts ...string) {
+	for _, text := range texts {
+		e[text] = e[text]
+	}
+}
+
+// Differences returns a sentence for each text that was found and not expected, and for each that is missing.
+func (e Expectation) Differences(found []string) []string {
+	var differences []string
+	for _, text := range found {
+		if _, expected := e[text]; !expected {
+			differences = append(differences, text+" is not ours")
+		}
+	}
+	for text, required := range e {
+		if required && !slices.Contains(found, text) {
+			differences = append(differences, text+" is missing")
+		}
+	}
+	return differences
 }

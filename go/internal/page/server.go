@@ -44,7 +44,6 @@ type server struct {
 
 	mutex   sync.Mutex
 	readers map[netip.Addr]*rate.Limiter
-	silent  time.Time // until when the other sibling is not asked
 }
 
 func newServer(store *Store, other func(netip.Addr, string) (told, error)) *server {
@@ -133,7 +132,7 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
 		own.told = s.store.Told(source, hardware)
-		resolver.told, resolver.err = s.askOther(source, hardware)
+		resolver.told, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
 	content := []byte(made.text())
@@ -143,25 +142,6 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content) // nothing of it is sent to who asks for the headers alone
-}
-
-// errSilent is why the other sibling is not asked again at once: every agent would wait for it.
-var errSilent = fmt.Errorf("it did not answer within the last %s", patience)
-
-func (s *server) askOther(source netip.Addr, hardware string) (told, error) {
-	s.mutex.Lock()
-	silent := s.now().Before(s.silent)
-	s.mutex.Unlock()
-	if silent {
-		return told{}, errSilent
-	}
-	found, err := s.other(source, hardware)
-	if err != nil {
-		s.mutex.Lock()
-		s.silent = s.now().Add(patience)
-		s.mutex.Unlock()
-	}
-	return found, err
 }
 
 // The page's server asks the other sibling's recorder over TCP, at a port that the packet filter opens for Envoy alone: one

@@ -118,21 +118,6 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	}
 }
 
-// A sibling that is silent is not asked again for a moment, so that not every agent waits for it.
-func TestASilentSiblingIsLeftAlone(t *testing.T) {
-	s, asked := newScene(), 0
-	serving := newServer(s.Store, func(netip.Addr, string) (told, error) { asked++; return told{}, errAway })
-	serving.now = func() time.Time { return s.at }
-	for range 3 {
-		asksOf(serving, "GET", "/")
-	}
-	s.at = s.at.Add(patience)
-	asksOf(serving, "GET", "/")
-	if asked != 2 {
-		t.Errorf("it was asked %d times", asked)
-	}
-}
-
 // Nothing else is there: other paths, queries and methods are refused, as are requests of nobody knows whom, and too many.
 func TestNothingElse(t *testing.T) {
 	s := newScene()

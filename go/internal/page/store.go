@@ -161,16 +161,6 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	}
 }
 
-// Miss counts refusals of an agent about which nothing else is known.
-func (s *Store) Miss(source netip.Addr, refusals int) {
-	holder, is := s.holders.of(source)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if known := s.agents[source]; is && known != nil && known.hardware == holder.hardware {
-		known.more += refusals
-	}
-}
-
 // Told returns what is known about the agent that has both addresses. About another one that had the address, nothing is
 // said, and it is forgotten.
 func (s *Store) Told(source netip.Addr, hardware string) told {

@@ -158,26 +158,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// What was only counted of an agent is told, of nobody else, and not to who has its address later.
-func TestMissedRefusalsAreCounted(t *testing.T) {
-	s := newScene()
-	s.refuse(someone, "a.test")
-	for _, each := range []netip.Addr{someone, another, netip.MustParseAddr("127.0.0.1")} {
-		s.Miss(each, 7)
-	}
-	if found := s.Told(someone, first); found.More != 7 || names(found) != "a.test:1" {
-		t.Errorf("%+v", found)
-	}
-	s.at, s.hardware[someone] = s.at.Add(time.Second), second
-	s.Miss(someone, 7)
-	if found := s.Told(someone, second); found.More != 0 {
-		t.Errorf("%+v", found)
-	}
-	if len(s.agents) != 1 {
-		t.Errorf("%v", s.agents)
-	}
-}
-
 // Lines of each kind are read, and what is no refusal is left out.
 func TestLinesOfEachKind(t *testing.T) {
 	for text, wanted := range map[string]string{

@@ -41,17 +41,12 @@ func NewHandler(source *hotfile.File[*List], out io.Writer, told func(resolver.O
 	return Handler{source, NewRecorder(out), time.Now, told}
 }
 
-// longestAdvised is how many octets a name may have that is repeated in a command: answers stay short.
-const longestAdvised = 100
-
 // explanation returns the sentence for a reason, and the command if there is one. It has only host names, in which nothing
 // means anything to a shell.
 func explanation(because, name string) string {
 	said, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
-	if len(host) <= longestAdvised {
-		if command := reason.Command(because, host, "https://"+host); command != "" {
-			return said + ": " + command
-		}
+	if command := reason.Command(because, host, "https://"+host); command != "" {
+		return said + ": " + command
 	}
 	return said
 }

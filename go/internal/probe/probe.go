@@ -13,7 +13,6 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/compare"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/serving"
@@ -170,7 +169,7 @@ func engineFiles(sibling boot.Sibling) ([]string, error) {
 // engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
 // ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
 func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
-	expected := compare.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
+	expected := kernel.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {
 		expected.Add("/etc/resolv.conf: " + line)
 	}

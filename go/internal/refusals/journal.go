@@ -45,8 +45,8 @@ const (
 type journal struct {
 	out  io.Writer
 	now  func() time.Time
-	own  memory       // nil without a page
-	used *usage.Table // nil without one
+	own  func(agent netip.Addr, line []byte) // remembers a line within its share for the page, or nil
+	used *usage.Table                        // nil without one
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
@@ -57,12 +57,6 @@ type journal struct {
 	arrived chan struct{} // tells the writer that something is waiting
 }
 
-// memory remembers lines about agents for their own pages, as far as they are within their shares, and counts the others.
-type memory interface {
-	Add(agent netip.Addr, line []byte)
-	Miss(agent netip.Addr, refusals int)
-}
-
 func newJournal(out io.Writer) *journal {
 	return &journal{
 		out: out, now: time.Now, agents: map[netip.Addr]*share{}, unknown: newShare(),
@@ -71,12 +65,8 @@ func newJournal(out io.Writer) *journal {
 }
 
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
-	switch within := j.share(agent, line, refusals); {
-	case j.own == nil:
-	case within:
-		j.own.Add(agent, line)
-	default:
-		j.own.Miss(agent, refusals)
+	if j.share(agent, line, refusals) && j.own != nil {
+		j.own(agent, line)
 	}
 }
 

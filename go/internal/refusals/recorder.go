@@ -74,7 +74,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 	failed := make(chan error)
 	if sibling.Page != nil {
 		store := page.NewStore(page.NewHolders(sibling.Limits.Subnet))
-		journal.own = store
+		journal.own = store.Add
 		go func() { failed <- store.Serve(given[3], *sibling.Page) }()
 	}
 	go func() { failed <- journal.write() }()

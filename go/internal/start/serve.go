@@ -41,9 +41,6 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := kernel.RequireForEnvoy(sibling); err != nil {
 		return err
 	}
-	if err := requireTrusted(sibling); err != nil {
-		return err
-	}
 	if err := hot.StartGood(root); err != nil {
 		return err
 	}
@@ -109,17 +106,6 @@ func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
 		return err
 	}
 	return errors.Join(os.Chmod(folder, 0o770|os.ModeSetgid), os.Chown(folder, int(user), 0))
-}
-
-// requireTrusted fails if the image has no authorities by which hosts can prove their names to Envoy: it would not start.
-func requireTrusted(sibling boot.Sibling) error {
-	if sibling.Signer == nil || sibling.Signer.Trusted == "" {
-		return nil
-	}
-	if _, err := os.Stat(sibling.Signer.Trusted); err != nil {
-		return fmt.Errorf("the image lacks the authorities by which hosts prove their names: %w", err)
-	}
-	return nil
 }
 
 // joinTrusted puts further authorities behind those of the image, in a file of their own: Envoy reads only one. Whoever it is

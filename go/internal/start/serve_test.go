@@ -413,17 +413,3 @@ func TestServeFailsClosed(t *testing.T) {
 		})
 	}
 }
-
-// Envoy does not start from an image without authorities for hosts, and the error names the file that it lacks.
-func TestRequireTrusted(t *testing.T) {
-	there := os.Args[0]
-	for path, fails := range map[string]bool{there: false, there + ".not": true, "": false} {
-		err := requireTrusted(boot.Sibling{Signer: &boot.SignerSettings{Trusted: path}})
-		if (err != nil) != fails || fails && !strings.Contains(err.Error(), path) {
-			t.Errorf("%q: %v", path, err)
-		}
-	}
-	if err := requireTrusted(boot.Sibling{}); err != nil {
-		t.Error(err)
-	}
-}
