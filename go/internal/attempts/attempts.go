@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -56,6 +58,18 @@ var kinds = map[string]func(Attempt) string{
 	"datagram": connecting(attemptDatagram), "socket": attemptSocket, "gateway": attemptGateway,
 }
 
+// said is what comes of an attempt on a connection: whether there is a way to a host, or to an answer of Envoy's; the status of an
+// HTTP response, or 0; and that in words.
+type said struct {
+	ok     bool
+	status int
+	words  string
+}
+
+const hostAnswered = "a host answered"
+
+func failed(err error) said { return said{words: ended(err)} }
+
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
 	var wanted []Attempt
@@ -85,101 +99,109 @@ func Do(root string, output io.Writer) error {
 	return nil
 }
 
-func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
+func connecting(perform func(Attempt, net.Conn) said) func(Attempt) string {
 	return func(attempt Attempt) string {
 		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
 		if err != nil {
 			return reason(err)
 		}
 		defer connection.Close()
-		return perform(attempt, connection)
+		return perform(attempt, connection).words
 	}
 }
 
-func attemptAsk(attempt Attempt, connection net.Conn) string {
-	query := &dns.Msg{
-		MsgHdr:   dns.MsgHdr{Id: dns.Id(), RecursionDesired: true},
-		Question: []dns.Question{{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class}},
-	}
-	reply, err := askOver(connection, query)
+func attemptAsk(attempt Attempt, connection net.Conn) said {
+	_, found := ask(connection, dns.Question{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class})
+	return found
+}
+
+// ask returns the first answer as well, if there is one.
+func ask(connection net.Conn, question dns.Question) (dns.RR, said) {
+	query := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
+	client := dns.Client{Timeout: serving.AnswerLimit}
+	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
 	switch {
 	case err != nil:
-		return ended(err)
+		return nil, failed(err)
 	case reply.Rcode == dns.RcodeNameError:
-		return "no such name"
+		return nil, said{words: "no such name"}
 	case reply.Rcode == dns.RcodeRefused:
-		return "refused"
+		return nil, said{words: "refused"}
 	case reply.Rcode != dns.RcodeSuccess:
-		return dns.RcodeToString[reply.Rcode]
+		return nil, said{words: dns.RcodeToString[reply.Rcode]}
 	case len(reply.Answer) > 0:
-		return "an answer"
+		return reply.Answer[0], said{ok: true, words: "an answer"}
 	}
-	return "no record"
+	return nil, said{words: "no record"}
 }
 
-func attemptConnect(Attempt, net.Conn) string { return "connected" }
+func attemptConnect(Attempt, net.Conn) said { return said{words: "connected"} }
 
-func attemptTLS(attempt Attempt, connection net.Conn) string {
+// attemptTLS begins TLS with the server name, and sends nothing afterwards.
+func attemptTLS(attempt Attempt, connection net.Conn) said {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
-		return ended(err)
+		return failed(err)
 	}
-	return "a host answered"
+	return said{ok: true, words: hostAnswered}
 }
 
-func attemptCertificate(attempt Attempt, connection net.Conn) string {
+func attemptCertificate(attempt Attempt, connection net.Conn) said {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
 	_, _, err := shakeHands(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots})
 	var other *tls.CertificateVerificationError
 	switch {
 	case err == nil:
-		return "a certificate of the stack"
+		return said{words: "a certificate of the stack"}
 	case errors.As(err, &other):
-		return "another certificate"
+		return said{words: "another certificate"}
 	}
-	return ended(err)
+	return failed(err)
 }
 
 // attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
 // as well. Whatever Envoy answers by itself begins with our name.
-func attemptRequest(attempt Attempt, connection net.Conn) string {
+func attemptRequest(attempt Attempt, connection net.Conn) said {
 	agent, _, err := shakeHands(connection, unverified(attempt.Name))
 	if err != nil {
-		return ended(err)
+		return failed(err)
 	}
-	response, err := exchange(agent, http.MethodGet, attempt.Text)
+	response, err := exchange(agent, attempt.Text)
 	if err != nil {
-		return ended(err)
+		return failed(err)
 	}
 	defer response.Body.Close()
-	if begins(response, "clawker-fw: ") {
-		return fmt.Sprintf("HTTP %d of Envoy", response.StatusCode)
+	whose := "a host"
+	if response.StatusCode >= http.StatusBadRequest && begins(response, "clawker-fw: ") {
+		whose = "Envoy"
 	}
-	return fmt.Sprintf("HTTP %d of a host", response.StatusCode)
+	return said{true, response.StatusCode, fmt.Sprintf("HTTP %d of %s", response.StatusCode, whose)}
 }
 
-func attemptSend(attempt Attempt, connection net.Conn) string {
+func attemptSend(attempt Attempt, connection net.Conn) said {
 	hearing := &heard{Conn: connection}
-	response, err := exchange(hearing, http.MethodGet, attempt.Text)
+	response, err := exchange(hearing, attempt.Text)
 	switch {
 	case err == nil:
 		response.Body.Close()
-		return fmt.Sprintf("HTTP %d", response.StatusCode)
+		return said{true, response.StatusCode, fmt.Sprintf("HTTP %d", response.StatusCode)}
 	case hearing.anything:
-		return "a host answered"
+		return said{words: hostAnswered}
 	}
-	return ended(err)
+	return failed(err)
 }
 
-func attemptDatagram(attempt Attempt, connection net.Conn) string {
+// attemptDatagram sends a text. Nobody answers for a host, so an answer is from it, and few answer one without content. An error
+// is the kernel's of Envoy's container: no rule's listener is there.
+func attemptDatagram(attempt Attempt, connection net.Conn) said {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {
 		_, err = connection.Read(make([]byte, 1))
 	}
 	if err != nil {
-		return reason(err)
+		return said{ok: errors.Is(err, os.ErrDeadlineExceeded), words: reason(err)}
 	}
-	return "a host answered"
+	return said{ok: true, words: hostAnswered}
 }
 
 // attemptSocket opens a socket with which packets can be forged: of Ethernet, or of IP.
@@ -226,12 +248,6 @@ func dial(network, address string, connecting, all time.Duration) (net.Conn, err
 	return connection, nil
 }
 
-func askOver(connection net.Conn, query *dns.Msg) (*dns.Msg, error) {
-	client := dns.Client{Timeout: serving.AnswerLimit}
-	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
-	return reply, err
-}
-
 type heard struct {
 	net.Conn
 	anything bool
@@ -257,10 +273,11 @@ func shakeHands(connection net.Conn, config *tls.Config) (agent *tls.Conn, answe
 	return agent, hearing.anything && !deniedAccess(err), err
 }
 
-func exchange(connection net.Conn, method, request string) (*http.Response, error) {
+func exchange(connection net.Conn, request string) (*http.Response, error) {
 	if _, err := io.WriteString(connection, request); err != nil {
 		return nil, err
 	}
+	method, _, _ := strings.Cut(request, " ")
 	return http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
 }
 

@@ -25,11 +25,9 @@ import (
 // An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
 // can do the same steps as an agent.
 
-// speakWithin is enough for Envoy to look up a name and to give up on a host that does not answer.
-const speakWithin = 20 * time.Second
-
-// waitWithin is how long a connection must stay open on which nobody speaks.
-var waitWithin = 3 * time.Second
+// speakWithin is enough for Envoy to look up a name and to give up on a host that does not answer, and waitWithin how long a
+// connection must stay open on which nobody speaks.
+const speakWithin, waitWithin = 20 * time.Second, 3 * time.Second
 
 // Trial is the output of try: the steps until one fails.
 type Trial struct {
@@ -53,127 +51,93 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
 	}
 	name, protocol, speak := arguments[0], arguments[1], speakers[arguments[1]]
-	if asked := arguments[3:]; len(asked) > 0 {
-		if len(asked) != 2 || protocol != "https" || !isRequestLine(asked) {
-			return Trial{}, fmt.Errorf("try needs `https` for a request, and a method and a path")
-		}
-		speak = requesting(asked[0], asked[1])
-	}
 	port, err := strconv.ParseUint(arguments[2], 10, 16)
 	if err != nil {
 		return Trial{}, fmt.Errorf("not a port: %q", arguments[2])
 	}
+	request := []string{http.MethodHead, "/"}
+	if asked := arguments[3:]; len(asked) > 0 {
+		if len(asked) != 2 || protocol != "https" || !isRequestLine(asked) {
+			return Trial{}, fmt.Errorf("try needs `https` for a request, and a method and a path")
+		}
+		request, speak = asked, requesting
+	}
 	if sibling.Service == nil {
 		return Trial{}, errors.New("only CoreDNS's container can try what agents can")
 	}
-	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak), nil
+	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak, request), nil
 }
 
-type speaker func(connection net.Conn, name string, port uint16) Step
-
-var speakers = map[string]speaker{
-	"https": beginTLS, "http": requestHead, "tcp": waitForIt, "udp": sendNothing,
+// speaker is what an agent does on a connection, in a step with a name: within this time, in which a host must have answered that
+// answers at all.
+type speaker struct {
+	step    string
+	perform func(Attempt, net.Conn) said
+	within  time.Duration
 }
 
-func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak speaker) Trial {
-	var steps []Step
-	address, step := timed(func() (netip.Addr, Step) { return resolve(resolver.String(), name) })
-	if steps = append(steps, step); !step.OK {
-		return Trial{steps}
+var (
+	speakers = map[string]*speaker{
+		"https": {"handshake", attemptTLS, speakWithin}, "http": {"request", attemptSend, speakWithin},
+		"tcp": {"wait", attemptWait, waitWithin}, "udp": {"datagram", attemptDatagram, waitWithin},
 	}
-	network := "tcp"
-	if protocol == "udp" {
+	requesting = &speaker{"request", attemptRequest, speakWithin}
+)
+
+func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *speaker, request []string) Trial {
+	network, usual, made := "tcp", uint16(80), Trial{}
+	switch protocol {
+	case "udp":
 		network = protocol
+	case "https":
+		usual = 443
 	}
-	connection, step := timed(func() (net.Conn, Step) { return reach(network, netip.AddrPortFrom(address, port)) })
-	if steps = append(steps, step); !step.OK {
-		return Trial{steps}
+	attempt := Attempt{Name: name}
+	if speak.step == "request" {
+		attempt.Text = fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n",
+			request[0], request[1], hostHeader(name, port, usual))
+	}
+	var address netip.Addr
+	begun := time.Now()
+	asking, err := dial("udp", resolver.String(), serving.AnswerLimit, serving.AnswerLimit)
+	if !made.add("resolve", begun, asking, err, func() said {
+		answer, found := ask(asking, dns.Question{Name: name + ".", Qtype: dns.TypeA, Qclass: dns.ClassINET})
+		if record, is := answer.(*dns.A); is {
+			address, _ = netip.AddrFromSlice(record.A.To4())
+			found.words = address.String()
+		}
+		found.ok = address.IsValid()
+		return found
+	}) {
+		return made
+	}
+	asking.Close()
+	place := netip.AddrPortFrom(address, port).String()
+	begun = time.Now()
+	connection, err := dial(network, place, answerTimeout, speak.within)
+	if err != nil {
+		err = fmt.Errorf("%s: %s", place, reason(err))
+	}
+	if !made.add("connect", begun, connection, err, func() said { return said{ok: true, words: place} }) {
+		return made
 	}
 	defer connection.Close()
-	_, step = timed(func() (struct{}, Step) { return struct{}{}, speak(connection, name, port) })
-	step.Source = connection.LocalAddr().String()
-	return Trial{append(steps, step)}
+	made.add(speak.step, time.Now(), connection, nil, func() said { return speak.perform(attempt, connection) })
+	return made
 }
 
-func timed[T any](perform func() (T, Step)) (T, Step) {
-	begin := time.Now()
-	result, step := perform()
-	step.Seconds = time.Since(begin).Seconds()
-	return result, step
-}
-
-func resolve(server, name string) (netip.Addr, Step) {
-	step := Step{Name: "resolve"}
-	none := netip.Addr{}
-	connection, err := dial("udp", server, serving.AnswerLimit, serving.AnswerLimit)
+// add performs a step on a connection, if there is one, and reports whether it has succeeded.
+func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error, perform func() said) bool {
+	step := Step{Name: name}
 	if err != nil {
 		step.Outcome = reason(err)
-		return none, step
+	} else {
+		found := perform()
+		step.Source, step.OK, step.Status, step.Outcome = connection.LocalAddr().String(), found.ok, found.status, found.words
 	}
-	defer connection.Close()
-	step.Source = connection.LocalAddr().String()
-	reply, err := askOver(connection, new(dns.Msg).SetQuestion(name+".", dns.TypeA))
-	if err != nil {
-		step.Outcome = fmt.Sprintf("%s: %s", server, reason(err))
-		return none, step
-	}
-	for _, answer := range reply.Answer {
-		if record, ok := answer.(*dns.A); ok {
-			address, _ := netip.AddrFromSlice(record.A.To4())
-			step.OK, step.Outcome = true, address.String()
-			return address, step
-		}
-	}
-	step.Outcome = "no address"
-	if reply.Rcode == dns.RcodeNameError {
-		step.Outcome = "no such name"
-	} else if reply.Rcode != dns.RcodeSuccess {
-		step.Outcome = "the resolver's answer is " + dns.RcodeToString[reply.Rcode]
-	}
-	return none, step
-}
-
-func reach(network string, place netip.AddrPort) (net.Conn, Step) {
-	step := Step{Name: "connect"}
-	connection, err := dial(network, place.String(), answerTimeout, speakWithin)
-	if err != nil {
-		step.Outcome = fmt.Sprintf("%s: %s", place, reason(err))
-		return nil, step
-	}
-	step.OK, step.Outcome, step.Source = true, place.String(), connection.LocalAddr().String()
-	return connection, step
-}
-
-// beginTLS begins TLS with the server name, and sends nothing afterwards.
-func beginTLS(connection net.Conn, name string, _ uint16) Step {
-	_, answered, err := shakeHands(connection, unverified(name))
-	step := Step{Name: "handshake", OK: answered}
-	switch {
-	case err == nil:
-		step.Outcome = "completed"
-	case answered:
-		step.Outcome = "the host answered: " + reason(err)
-	default:
-		step.Outcome = ended(err)
-	}
-	return step
-}
-
-// requestHead sends one request without a body. Envoy's own refusals are responses as well: they have a record.
-func requestHead(connection net.Conn, name string, port uint16) Step {
-	return request(connection, http.MethodHead, "/", hostHeader(name, port, 80))
-}
-
-// requesting returns what makes a request in TLS that Envoy looks into, and reads the status of the answer. Envoy ends TLS
-// with a certificate of its own, and whose it is does not matter here.
-func requesting(method, target string) speaker {
-	return func(connection net.Conn, name string, port uint16) Step {
-		secure, _, err := shakeHands(connection, unverified(name))
-		if err != nil {
-			return Step{Name: "handshake", Outcome: ended(err)}
-		}
-		return request(secure, method, target, hostHeader(name, port, 443))
-	}
+	step.Seconds = time.Since(begun).Seconds()
+	t.Steps = append(t.Steps, step)
+	return step.OK
 }
 
 // isRequestLine reports whether a method and a path can stand in a request without becoming anything else.
@@ -191,58 +155,16 @@ func hostHeader(name string, port, usual uint16) string {
 	return net.JoinHostPort(name, strconv.Itoa(int(port)))
 }
 
-func request(connection net.Conn, method, target, host string) Step {
-	step := Step{Name: "request"}
-	response, err := exchange(connection, method,
-		fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n", method, target, host))
-	if err != nil {
-		step.Outcome = ended(err)
-		return step
-	}
-	response.Body.Close()
-	step.OK, step.Status, step.Outcome = true, response.StatusCode, "HTTP "+strconv.Itoa(response.StatusCode)
-	return step
-}
-
-// waitForIt sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
-func waitForIt(connection net.Conn, _ string, _ uint16) Step {
-	step := Step{Name: "wait"}
-	if err := connection.SetReadDeadline(time.Now().Add(waitWithin)); err != nil {
-		step.Outcome = reason(err)
-		return step
-	}
+// attemptWait sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
+func attemptWait(_ Attempt, connection net.Conn) said {
 	size, err := connection.Read(make([]byte, 1))
 	switch {
 	case size > 0:
-		step.OK, step.Outcome = true, "the host spoke first"
+		return said{ok: true, words: hostAnswered}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		step.OK, step.Outcome = true, fmt.Sprintf("still open after %s", waitWithin)
-	default:
-		step.Outcome = ended(err)
+		return said{ok: true, words: "still open"}
 	}
-	return step
-}
-
-// sendNothing sends a datagram without content, which few hosts answer. Nobody answers for a host, so an answer is from
-// it. An error is the kernel's of Envoy's container: no rule's listener is there.
-func sendNothing(connection net.Conn, _ string, _ uint16) Step {
-	step := Step{Name: "datagram"}
-	_, err := connection.Write(nil)
-	if err == nil {
-		err = connection.SetReadDeadline(time.Now().Add(waitWithin))
-	}
-	if err == nil {
-		_, err = connection.Read(make([]byte, 1))
-	}
-	switch {
-	case err == nil:
-		step.OK, step.Outcome = true, "the host answered"
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		step.OK, step.Outcome = true, fmt.Sprintf("neither answered nor refused after %s", waitWithin)
-	default:
-		step.Outcome = reason(err)
-	}
-	return step
+	return failed(err)
 }
 
 // lookupLimit is how long Envoy waits for the addresses of a name as well.

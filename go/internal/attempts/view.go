@@ -225,7 +225,7 @@ func refusedOverHTTP(place string) error {
 		return err
 	}
 	defer connection.Close()
-	response, err := exchange(connection, http.MethodGet, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
+	response, err := exchange(connection, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
 	if err != nil {
 		return err
 	}
