@@ -109,7 +109,6 @@ func help() string {
 
 func tell(answer any) error { return json.NewEncoder(os.Stdout).Encode(answer) }
 
-// inSibling has a verb run with what the volume says of the sibling.
 func inSibling(run func(boot.Sibling, []string) (any, error)) func([]string) (any, error) {
 	return func(words []string) (any, error) {
 		sibling, err := boot.Read(root)
@@ -120,7 +119,6 @@ func inSibling(run func(boot.Sibling, []string) (any, error)) func([]string) (an
 	}
 }
 
-// with has a verb run in a sibling with its first argument.
 func with[T any](parse func(string) (T, error), run func(boot.Sibling, T) (any, error)) func([]string) (any, error) {
 	return inSibling(func(sibling boot.Sibling, words []string) (any, error) {
 		argument, err := parse(words[0])
@@ -175,12 +173,16 @@ func health(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, probe.Health(root, sibling, serving.Of(sibling, nil))
 }
 
+func volumeOf(sibling boot.Sibling) hot.Volume {
+	return hot.Volume{Root: root, Resources: sibling.Resources, Program: serving.Of(sibling, nil), Now: time.Now}
+}
+
 func commit(sibling boot.Sibling, _ []string) (any, error) {
-	return hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
+	return volumeOf(sibling).Commit(tellTaken())
 }
 
 func end(sibling boot.Sibling, _ []string) (any, error) {
-	return nil, hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
+	return nil, volumeOf(sibling).EndRules()
 }
 
 func release(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) }
@@ -274,7 +276,7 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 }
 
 func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
-	return hot.CommitSent(root, size, os.Stdin, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
+	return volumeOf(sibling).CommitSent(size, os.Stdin, tellTaken())
 }
 
 func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }

@@ -254,7 +254,6 @@ func (o *Others) ask() error {
 // Answers waits for the replies. It returns the other holders of our addresses as `address hardware-address`, sorted.
 func (o *Others) Answers() []string { return <-o.found }
 
-// collect reads replies until none is left after the time for them, or for much longer while frames keep arriving.
 func (o *Others) collect() []string {
 	found := []string{}
 	frame := make([]byte, 128)

@@ -147,7 +147,6 @@ func isRequestLine(words []string) bool {
 	})
 }
 
-// hostHeader returns what a request says of its host: without the port if that is the usual one.
 func hostHeader(name string, port, usual uint16) string {
 	if port == usual {
 		return name

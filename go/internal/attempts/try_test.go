@@ -48,8 +48,8 @@ func placeOf(server *httptest.Server) netip.AddrPort {
 // Over TCP nothing is sent. It succeeds when the host speaks, or when the connection stays open for a while.
 func TestTryTCP(t *testing.T) {
 	for outcome, perform := range map[string]func(net.Conn){
-		"resolve+ connect+ wait+: a host answered":     func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0\r\n")) },
-		"resolve+ connect+ wait+: still open":    func(net.Conn) { time.Sleep(time.Second) },
+		"resolve+ connect+ wait+: a host answered":          func(c net.Conn) { _, _ = c.Write([]byte("SSH-2.0\r\n")) },
+		"resolve+ connect+ wait+: still open":               func(net.Conn) { time.Sleep(time.Second) },
 		"resolve+ connect+ wait-: closed without an answer": func(net.Conn) {},
 	} {
 		if got := speaking(t, "tcp", answering(t, perform), &speaker{"wait", attemptWait, 50 * time.Millisecond}); got.String() != outcome {

@@ -117,7 +117,6 @@ func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, boo
 	return told, true
 }
 
-// unreached reports whether an error says that the kernel of the other side did not answer, and not its program.
 func unreached(err error) bool {
 	var failure *net.OpError
 	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()

@@ -46,18 +46,24 @@ const hungAfter = 0.6
 
 const backWithin = time.Second
 
+// Volume is where files are committed, and the program that reads them.
+type Volume struct {
+	Root      string
+	Resources []boot.Resource
+	Program   serving.Program
+	Now       func() time.Time
+}
+
 // Commit puts the staged files in place and waits until the program proves them live. If it does not, the set before is
 // restored, because a half-applied update must not stay. It calls `taken` before the proof, once the program has accepted
 // every file that has a version.
-func Commit(
-	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
-	unlock, err := lock(root, unix.LOCK_EX)
+func (v Volume) Commit(taken func()) (Result, error) {
+	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	stage := stageFolder(root)
+	stage := stageFolder(v.Root)
 	var wanted record.Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
@@ -66,7 +72,7 @@ func Commit(
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := staged.commit(root, resources, program, now, taken)
+	result, err := v.commit(staged, taken)
 	if err != nil {
 		return result, err
 	}
@@ -74,137 +80,120 @@ func Commit(
 }
 
 // CommitSent commits files that are sent, as a tar of so many octets, without staging them.
-func CommitSent(
-	root string, size int64, from io.Reader, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
+func (v Volume) CommitSent(size int64, from io.Reader, taken func()) (Result, error) {
 	sent, err := readSent(size, from)
 	if err != nil {
 		return Result{}, err
 	}
-	unlock, err := lock(root, unix.LOCK_EX)
+	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	if err := os.RemoveAll(stageFolder(root)); err != nil { // what has arrived of it before the disk was full
+	if err := os.RemoveAll(stageFolder(v.Root)); err != nil { // what has arrived of it before the disk was full
 		return Result{}, err
 	}
-	return sent.commit(root, resources, program, now, taken)
+	return v.commit(sent, taken)
 }
 
 func stageFolder(root string) string { return filepath.Join(root, "stage") }
 
-func (s set) commit(
-	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
-	if err := restore(root, resources); err != nil && !errors.Is(err, errUnproven) {
+func (v Volume) commit(s set, taken func()) (Result, error) {
+	if err := v.restore(); err != nil && !errors.Is(err, errUnproven) {
 		return Result{}, err
 	}
-	before, err := program.Rejections(resources)
+	before, err := v.Program.Rejections(v.Resources)
 	if err != nil {
 		return Result{}, err
 	}
 	next := s.withVersion(record.NewVersion())
-	if err := next.prepare(root); err != nil {
-		return Result{}, errors.Join(err, finish(root))
+	if err := next.prepare(v.Root); err != nil {
+		return Result{}, errors.Join(err, finish(v.Root))
 	}
-	if err := put(root, resources); err != nil {
-		return Result{}, errors.Join(err, restore(root, resources), finish(root))
+	if err := v.put(); err != nil {
+		return Result{}, errors.Join(err, v.restore(), finish(v.Root))
 	}
-	seconds := time.Duration(next.record.Seconds * float64(time.Second))
-	result := prove(program, resources, Proof{next.record.Live, next.record.Version, before, seconds, taken}, now)
+	result := v.prove(next.record, before, time.Duration(next.record.Seconds*float64(time.Second)), taken)
 	if !result.Committed {
-		return giveBack(root, resources, program, result, now)
+		return v.giveBack(result)
 	}
-	if err := accept(root); err != nil {
+	if err := accept(v.Root); err != nil {
 		result.Committed = false
-		return result, errors.Join(err, restore(root, resources), finish(root))
+		return result, errors.Join(err, v.restore(), finish(v.Root))
 	}
-	return result, finish(root)
+	return result, finish(v.Root)
 }
 
-func put(root string, resources []boot.Resource) error {
-	if err := turn(root); err != nil {
+func (v Volume) put() error {
+	if err := turn(v.Root); err != nil {
 		return err
 	}
-	return ring(resources)
+	return ring(v.Resources)
 }
 
-// restore makes hot/ the set that was proven last, if it is not, and has the program read it.
-func restore(root string, resources []boot.Resource) error {
-	turned, err := settle(root)
+func (v Volume) restore() error {
+	turned, err := settle(v.Root)
 	if turned {
-		err = errors.Join(err, ring(resources))
+		err = errors.Join(err, ring(v.Resources))
 	}
 	return err
 }
 
-// giveBack puts the set before in place again and waits until it is live. It marks a program that no longer answers as hung.
-func giveBack(
-	root string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
-) (Result, error) {
-	if err := put(root, resources); err != nil {
-		return result, errors.Join(err, restore(root, resources))
+func (v Volume) giveBack(result Result) (Result, error) {
+	if err := v.put(); err != nil {
+		return result, errors.Join(err, v.restore())
 	}
 	if !result.Hung {
-		counts, err := program.Rejections(resources)
+		counts, err := v.Program.Rejections(v.Resources)
 		result.Hung = err != nil
-		if good, unreadable := record.Read(record.Path(root)); err == nil && unreadable == nil {
-			result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
+		if good, unreadable := record.Read(record.Path(v.Root)); err == nil && unreadable == nil {
+			result.Hung = v.prove(good, counts, backWithin, func() {}).Hung
 		}
 	}
-	return result, finish(root)
+	return result, finish(v.Root)
 }
 
-// Proof is the condition for a successful commit: every resource is live, and was loaded from this commit's files.
-type Proof struct {
-	live    map[string]string
-	version string
-	before  map[string]int // rejected updates before the commit
-	within  time.Duration
-	taken   func() // called once the program has accepted every file that has a version
-}
-
-// prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
-func prove(program serving.Program, resources []boot.Resource, wanted Proof, now func() time.Time) Result {
-	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
-	answered := now()
-	limit := answered.Add(wanted.within)
-	tell := sync.OnceFunc(wanted.taken)
+// prove polls until every resource is live, from the files of a commit, an update is rejected beyond those before, the program is
+// silent for too long, or the time is up.
+func (v Volume) prove(wanted record.Commit, before map[string]int, within time.Duration, taken func()) Result {
+	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.Live))}
+	answered := v.Now()
+	limit := answered.Add(within)
+	tell := sync.OnceFunc(taken)
 	for ; ; time.Sleep(serving.PollEvery) {
-		missing, err := serving.NotTaken(program, resources, wanted.version)
+		missing, err := serving.NotTaken(v.Program, v.Resources, wanted.Version)
 		if err == nil && len(missing) == 0 {
 			tell()
 			var live map[string]string
-			live, err = program.Live(resources)
-			missing = record.Differing(wanted.live, live)
+			live, err = v.Program.Live(v.Resources)
+			missing = record.Differing(wanted.Live, live)
 		}
 		if err == nil {
 			result.Missing = missing
 			if result.Committed = len(missing) == 0; result.Committed {
-				result.Evidence = program.Evidence()
+				result.Evidence = v.Program.Evidence()
 				return result
 			}
 			var rejections map[string]int
-			if rejections, err = program.Rejections(resources); err == nil {
-				answered = now()
+			if rejections, err = v.Program.Rejections(v.Resources); err == nil {
+				answered = v.Now()
 				for resource, count := range rejections {
-					if count > wanted.before[resource] {
+					if count > before[resource] {
 						result.Rejected = append(result.Rejected, resource)
 					}
 				}
 			}
 		}
 		slices.Sort(result.Rejected)
-		over := now().After(limit)
-		silence := now().Sub(answered)
-		if err != nil && (over || silence.Seconds() > hungAfter*wanted.within.Seconds()) {
+		over := v.Now().After(limit)
+		silence := v.Now().Sub(answered)
+		if err != nil && (over || silence.Seconds() > hungAfter*within.Seconds()) {
 			result.Hung = true
 			result.Reason = "the program no longer answers: " + err.Error()
 			return result
 		}
 		if len(result.Rejected) > 0 || over {
-			result.Reason = program.Reason()
+			result.Reason = v.Program.Reason()
 			return result
 		}
 	}
@@ -424,20 +413,20 @@ func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 
 // EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones. It
 // also undoes a commit that has died.
-func EndRules(root string, resources []boot.Resource, program serving.Program, now func() time.Time) error {
-	unlock, err := lock(root, unix.LOCK_EX)
+func (v Volume) EndRules() error {
+	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if err := restore(root, resources); err != nil {
+	if err := v.restore(); err != nil {
 		return err
 	}
-	ended, due, err := endedSet(root, now())
+	ended, due, err := endedSet(v.Root, v.Now())
 	if err != nil || !due {
-		return errors.Join(err, finish(root))
+		return errors.Join(err, finish(v.Root))
 	}
-	result, err := ended.commit(root, resources, program, now, func() {})
+	result, err := v.commit(ended, func() {})
 	if err == nil && !result.Committed {
 		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
 	}
@@ -457,7 +446,6 @@ func EndAtStart(root string, now time.Time) error {
 	return errors.Join(turn(root), accept(root), finish(root))
 }
 
-// lock lets no other commit begin until it is unlocked. With LOCK_EX, it waits until none is at work.
 func lock(root string, how int) (func(), error) {
 	folder, err := os.Open(root)
 	if err != nil {

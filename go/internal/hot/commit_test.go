@@ -30,7 +30,7 @@ func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree)
 
 // commit commits what is staged, by the clock of the program.
 func commit(root string, program *Reader) (Result, error) {
-	return Commit(root, Resources, program, program.Clock, func() {})
+	return Volume{root, Resources, program, program.Clock}.Commit(func() {})
 }
 
 // mustCommit commits what is staged, to a program that takes it.
@@ -139,7 +139,7 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
 
-	result, err := Commit(root, Resources, program, time.Now, func() {
+	result, err := Volume{root, Resources, program, time.Now}.Commit(func() {
 		told++
 		if said(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
 			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
@@ -191,7 +191,7 @@ func TestCommitRingsInOrder(t *testing.T) {
 		program := StartReader(root)
 		for range 2 {
 			stageSet(t, root, "2", order...)
-			if result, err := Commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
+			if result, err := (Volume{root, resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
 				t.Fatalf("got %+v, %v", result, err)
 			}
 			if found := rung(); !slices.Equal(found, names) {
@@ -200,7 +200,7 @@ func TestCommitRingsInOrder(t *testing.T) {
 		}
 		_, before = Set("2", order...)
 		program.Refuses = []string{stageSet(t, root, "3", order...)[Listeners]}
-		must.Get[Result](t)(Commit(root, resources, program, time.Now, func() {}))
+		must.Get[Result](t)(Volume{root, resources, program, time.Now}.Commit(func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
 		}
@@ -266,7 +266,7 @@ func TestCommitIsRolledBack(t *testing.T) {
 					program.Refuses, program.Ignores = spoiled, nil
 				}
 
-				result, err := Commit(root, Resources, program, program.Clock, func() {
+				result, err := Volume{root, Resources, program, program.Clock}.Commit(func() {
 					if path != Added { // which has no version
 						t.Error("told that the files are taken")
 					}
@@ -314,7 +314,7 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 	program.Refused["listeners"] = 7
 	program.Slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := Commit(root, Resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := (Volume{root, Resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -484,7 +484,7 @@ func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	resources, _ := withBells(t, Routes, Listeners)
 	must.Succeed(t, os.RemoveAll(resources[1].Watched))
 
-	result, err := Commit(root, resources, StartReader(root), time.Now, func() {})
+	result, err := Volume{root, resources, StartReader(root), time.Now}.Commit(func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -522,7 +522,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 				t.Error("it would be started")
 			}
 			stageSet(t, root, "3", Routes, Listeners)
-			if result, err := Commit(root, Resources, StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
+			if result, err := (Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})

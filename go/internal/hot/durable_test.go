@@ -127,7 +127,7 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 func TestCommitLosesPower(t *testing.T) {
 	root := staged(t)
 	during, after := losing(t, root, func() {
-		result, err := Commit(root, Resources, StartReader(root), time.Now, func() {})
+		result, err := Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})
 		if err != nil || !result.Committed {
 			t.Errorf("%+v, %v", result, err)
 		}
@@ -171,7 +171,7 @@ func TestAnEndLosesPower(t *testing.T) {
 	root, sets := newEnding(t)
 	must.Succeed(t, StartGood(root))
 	during, after := losing(t, root, func() {
-		if err := EndRules(root, Resources, StartReader(root), moment(100)); err != nil {
+		if err := (Volume{root, Resources, StartReader(root), moment(100)}.EndRules()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -64,7 +64,7 @@ func TestRulesEnd(t *testing.T) {
 	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
-		must.Succeed(t, EndRules(root, Resources, program, moment(second)))
+		must.Succeed(t, Volume{root, Resources, program, moment(second)}.EndRules())
 		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
 		expectSet(t, root, wanted)
 		if second >= 100 {
@@ -81,7 +81,7 @@ func TestRulesEnd(t *testing.T) {
 	}
 	expectTree(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
 	root, sets = newEnding(t)
-	must.Succeed(t, EndRules(root, Resources, StartReader(root), moment(300)))
+	must.Succeed(t, Volume{root, Resources, StartReader(root), moment(300)}.EndRules())
 	expectSet(t, root, sets[2])
 }
 
@@ -90,13 +90,13 @@ func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
 	program := StartReader(root)
 	program.Refuses = []string{sets[1][Listeners]}
-	err := EndRules(root, Resources, program, moment(100))
+	err := Volume{root, Resources, program, moment(100)}.EndRules()
 	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
 		t.Errorf("got %v", err)
 	}
 	expectSet(t, root, sets[0])
 	program.Refuses = nil
-	must.Succeed(t, EndRules(root, Resources, program, moment(100)))
+	must.Succeed(t, Volume{root, Resources, program, moment(100)}.EndRules())
 	expectSet(t, root, sets[1])
 }
 
@@ -141,7 +141,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 			committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
 			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
 			WriteRecord(t, record.Path(root), committed)
-			if err := EndRules(root, Resources, StartReader(root), moment(100)); err == nil {
+			if err := (Volume{root, Resources, StartReader(root), moment(100)}.EndRules()); err == nil {
 				t.Error("it was taken")
 			}
 			expectSet(t, root, sets[0])

@@ -75,7 +75,7 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer
 func commitSent(t *testing.T, root string, program *Reader, wanted record.Commit, files filetest.Tree) (Result, error) {
 	t.Helper()
 	content := sent(t, wanted, files)
-	return CommitSent(root, int64(content.Len()), content, Resources, program, time.Now, func() {})
+	return Volume{root, Resources, program, time.Now}.CommitSent(int64(content.Len()), content, func() {})
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
@@ -157,7 +157,7 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	program := StartReader(root)
 	full := func() { fill(t, disk) }
 
-	result, err := Commit(root, Resources, program, time.Now, full)
+	result, err := Volume{root, Resources, program, time.Now}.Commit(full)
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)

@@ -173,7 +173,7 @@ func playDying(scene string) error {
 	case "start":
 		return StartGood(root)
 	case "end":
-		return EndRules(root, Resources, program, moment(100))
+		return Volume{root, Resources, program, moment(100)}.EndRules()
 	case "end at a start":
 		return EndAtStart(root, time.Unix(100, 0))
 	case "refused":

@@ -93,7 +93,7 @@ func TestAnEndDies(t *testing.T) {
 	}
 	dead(t, "end", ending, func(t *testing.T, root string) {
 		again := copyOf(t, root)
-		must.Succeed(t, EndRules(root, Resources, StartReader(root), moment(100)))
+		must.Succeed(t, Volume{root, Resources, StartReader(root), moment(100)}.EndRules())
 		must.Succeed(t, StartGood(again))
 		must.Succeed(t, EndAtStart(again, time.Unix(100, 0)))
 		for _, each := range []string{root, again} {
@@ -111,7 +111,7 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 		program := StartReader(root)
 		clock := NewDeadline(root)
 		if due, _ := clock.Due(time.Now()); due {
-			must.Succeed(t, EndRules(root, Resources, program, time.Now))
+			must.Succeed(t, Volume{root, Resources, program, time.Now}.EndRules())
 		}
 		if due, _ := clock.Due(time.Now()); due {
 			t.Error("it would be undone for ever")

@@ -273,7 +273,6 @@ func reserve(file *os.File, size int) error {
 	return err
 }
 
-// reserveAll has the disk keep some room for each file in a folder that root may write.
 func reserveAll(folder string) {
 	_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
@@ -451,7 +450,6 @@ func (s set) verify() error {
 // What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
 // them, and the record is before anybody is told. A file system may otherwise keep the record and lose the files.
 
-// flush has a file's content, or a folder's entries, written to the disk (fsync(2)).
 var flush = func(path string) error {
 	opened, err := volume.Open(path)
 	if err != nil {

@@ -351,7 +351,6 @@ func readAttributes(data []byte) (attributes, error) {
 	return found, nil
 }
 
-// readMessage reads the attributes of a message of netfilter's, which come after its header.
 func readMessage(message []byte) (attributes, error) {
 	if len(message) < nl.SizeofNfgenmsg {
 		return nil, errors.New("the kernel's answer is too short")

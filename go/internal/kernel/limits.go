@@ -264,7 +264,6 @@ func (f *limitFilter) addRule(chain *nftables.Chain, parts ...[]expr.Any) {
 	f.rules = append(f.rules, rule)
 }
 
-// markOfFew marks the first segment of a connection whose agent has few: a number in the machine's byte order.
 var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
 
 // Conditions and actions of rules.
@@ -380,7 +379,6 @@ func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 	}}
 }
 
-// atMost is true while there are at most so many connections, of those that it was asked for.
 func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
 func counted(set *nftables.Set) []expr.Any {
@@ -481,11 +479,7 @@ type Refused struct {
 // RefusedSources returns what the limits have refused, sorted by source address.
 func RefusedSources() ([]Refused, error) {
 	found := map[netip.Addr]Refused{}
-	for set, add := range map[string]func(*Refused, uint64){
-		refusedConnections: func(r *Refused, count uint64) { r.Connections = count },
-		refusedQueries:     func(r *Refused, count uint64) { r.Queries = count },
-		refusedDatagrams:   func(r *Refused, count uint64) { r.Datagrams = count },
-	} {
+	for _, set := range []string{refusedConnections, refusedQueries, refusedDatagrams} {
 		counted, err := counts(set)
 		if err != nil {
 			return nil, err
@@ -493,14 +487,15 @@ func RefusedSources() ([]Refused, error) {
 		for address, count := range counted {
 			refused := found[address]
 			refused.Source = address
-			add(&refused, count)
+			*map[string]*uint64{
+				refusedConnections: &refused.Connections, refusedQueries: &refused.Queries, refusedDatagrams: &refused.Datagrams,
+			}[set] = count
 			found[address] = refused
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
 }
 
-// counts returns the packets that a set has counted for each source address. There are none without the set.
 func counts(set string) (map[netip.Addr]uint64, error) {
 	elements, err := elementsOf(set)
 	if errors.Is(err, unix.ENOENT) {

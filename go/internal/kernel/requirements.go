@@ -41,10 +41,16 @@ func CheckRequirements() Requirements {
 	found := Requirements{Lacking: []string{}}
 	filter := newLimitFilter(limits)
 	filter.loadModules()
-	for _, ask := range []func() error{
-		func() error { return filter.installWithSix() }, askForRefusals, askForRouting, askForAddresses,
-	} {
-		if err := ask(); err != nil {
+	socket, silent := ListenForRefusals()
+	if silent == nil {
+		socket.Close()
+	}
+	_, unrouted := routing.RuleList(unix.AF_INET)
+	if unrouted != nil {
+		unrouted = fmt.Errorf("routing by source addresses needs policy routing in the kernel (CONFIG_IP_MULTIPLE_TABLES): %w", unrouted)
+	}
+	for _, err := range []error{filter.installWithSix(), silent, unrouted, askForAddresses()} {
+		if err != nil {
 			found.Lacking = append(found.Lacking, err.Error())
 		}
 	}
@@ -57,21 +63,6 @@ func RequireForEnvoy(sibling boot.Sibling) error {
 		return nil
 	}
 	return askForAddresses()
-}
-
-func askForRefusals() error {
-	socket, err := ListenForRefusals()
-	if err == nil {
-		socket.Close()
-	}
-	return err
-}
-
-func askForRouting() error {
-	if _, err := routing.RuleList(unix.AF_INET); err != nil {
-		return fmt.Errorf("routing by source addresses needs policy routing in the kernel (CONFIG_IP_MULTIPLE_TABLES): %w", err)
-	}
-	return nil
 }
 
 // askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for

@@ -140,7 +140,6 @@ func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(str
 	}
 }
 
-// take takes on a query, which is answered later, or drops what is none.
 func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	asked := new(dns.Msg)
 	if asked.Unpack(query) != nil {
@@ -308,7 +307,6 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	}
 }
 
-// ttlFor returns for how long Envoy may keep an answer: names that a rule names as long as their answers say.
 func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 	if l.rule == "" {
 		return math.MaxUint32 * time.Second

@@ -219,7 +219,6 @@ func describe(shown *x509.Certificate) *statussocket.Certificate {
 	}
 }
 
-// noting are transport credentials that note each certificate that a collector proves to be its own.
 type noting struct {
 	credentials.TransportCredentials
 	note func(*statussocket.Certificate)

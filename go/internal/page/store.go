@@ -249,7 +249,6 @@ func NewHolders(subnet netip.Prefix) *Holders {
 	return &Holders{subnet: subnet, now: time.Now, list: neighbours, known: map[netip.Addr]holder{}}
 }
 
-// of returns who has an address, as of justBefore at most.
 func (h *Holders) of(source netip.Addr) (holder, bool) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()

@@ -34,7 +34,6 @@ type record struct {
 	Reason   string `json:"reason"`
 }
 
-// loss is the line that tells of refusals that were only counted, of nobody knows whom.
 type loss struct {
 	Source     string `json:"source"`
 	Suppressed int64  `json:"suppressed"`
@@ -256,7 +255,6 @@ func (s *stream) Read(into []byte) (int, error) {
 	return size, err
 }
 
-// take follows the message that is being read by one octet, and reports whether that was its last one.
 func (s *stream) take(octet byte) bool {
 	const flags = lengthOctets + 2
 	switch s.read {

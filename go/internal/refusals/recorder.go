@@ -277,7 +277,6 @@ func (l *listening) at(place netip.AddrPort) bool {
 	return l.places[place] || l.places[netip.AddrPortFrom(netip.IPv4Unspecified(), place.Port())]
 }
 
-// on reports whether something listens at an address, on any port, or takes datagrams there.
 func (l *listening) on(address netip.Addr) bool { return l.hosts[address] }
 
 // The journal is the only one that writes lines about agents into the container's log: what the kernel refuses, and what
@@ -389,7 +388,6 @@ func (j *journal) wait(line []byte) bool {
 	return true
 }
 
-// write writes lines as they arrive, until that fails. What waits is bounded while the reader does not read.
 func (j *journal) write() error {
 	for range j.arrived {
 		if err := j.flush(); err != nil {

@@ -240,7 +240,6 @@ func parseNames(content []byte) (*inspected, error) {
 	return &inspected{names, subtrees}, err
 }
 
-// rule returns what of it has a name inspected: the name itself, or the nearest subtree, with a dot before it, or nothing.
 func (i *inspected) rule(name string) string {
 	if i == nil {
 		return ""

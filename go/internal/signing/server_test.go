@@ -220,15 +220,11 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// Several streams are independent, and there are only so many.
-func TestStreamsAreBounded(t *testing.T) {
+// Several streams are independent.
+func TestStreamsAreIndependent(t *testing.T) {
 	s := newSigner(t)
 	for range mostStreams {
 		s.stream(t).ask("a.w.test")
-	}
-	over := s.stream(t)
-	if status := over.status(); status != fmt.Sprint(resourceExhausted) {
-		t.Errorf("one more ended with %q", status)
 	}
 	s.inspect(t)
 	must.Happen(t, "all are taken back", func() bool { return s.status().Held == 0 })

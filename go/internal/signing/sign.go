@@ -151,7 +151,7 @@ const (
 	// method is the only one of gRPC that there is.
 	method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
-	// mostStreams is how many streams there may be at once. Envoy has one.
+	// mostStreams is how many streams a connection may have at once. Envoy has one.
 	mostStreams = 4
 
 	// lookEvery is the interval at which a stream looks whether there is something else to give, reviewEvery that at which it
@@ -204,13 +204,8 @@ func (s *server) overHTTP() *http.Server {
 
 // ServeHTTP serves one stream.
 func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
-	streams := s.counts.streams.Add(1)
-	defer s.counts.streams.Add(-1)
 	code, reason := unimplemented, "there is no such method"
-	switch {
-	case streams > mostStreams:
-		code, reason = resourceExhausted, "there are too many streams"
-	case called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc"):
+	if called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc") {
 		code, reason = s.serve(writer, called)
 	}
 	if code != ok {
@@ -268,7 +263,6 @@ func (s *server) loaded() [3]string {
 	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.changes())}
 }
 
-// readRequests reads requests until a stream ends, one when the one before has been taken, and sends why it has ended.
 func readRequests(stream context.Context, body io.Reader) (<-chan request, <-chan error) {
 	requests, ended := make(chan request), make(chan error, 1)
 	go func() {

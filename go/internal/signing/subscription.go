@@ -18,8 +18,8 @@ import (
 const mostHeld = 1000
 
 type counters struct {
-	streams, held, rejected atomic.Int64
-	lastFailure             atomic.Pointer[string]
+	held, rejected atomic.Int64
+	lastFailure    atomic.Pointer[string]
 }
 
 func (c *counters) fail(what string) { c.lastFailure.Store(&what) }
@@ -166,7 +166,6 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 	}
 }
 
-// oldest returns the certificate to take back: the oldest one of a rule that has the most.
 func (s *subscription) oldest() string {
 	most := slices.Max(slices.Collect(maps.Values(s.ofRules)))
 	for element := s.order.Front(); ; element = element.Next() {

@@ -206,7 +206,6 @@ func (h *helper) pause(now time.Time) time.Duration {
 	return h.delay
 }
 
-// inherit sets which of its capabilities a program gets that the calling thread executes.
 func inherit(wanted ...uint) error {
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&capabilities, &sets[0]); err != nil {

@@ -134,10 +134,8 @@ type process struct {
 	forkedOnly        bool
 }
 
-// isAtWork reports whether a process runs or can: it has neither ended nor been stopped.
 func (p process) isAtWork() bool { return !strings.Contains("ZXTt", p.state) }
 
-// allProcesses returns the processes of this container. One that has ended since it was listed is left out.
 func allProcesses(proc string) ([]process, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {

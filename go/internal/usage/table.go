@@ -316,7 +316,6 @@ type slot struct {
 	Turn uint64 `json:"turn"`
 }
 
-// left returns what the files have, the latest of it. An empty file has nothing, and neither has one that was cut off.
 func (k *kept) left() (History, bool) {
 	var found slot
 	there := false
