@@ -19,7 +19,6 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hotfile"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
@@ -64,7 +63,7 @@ func (v Volume) Commit(taken func()) (Result, error) {
 	}
 	defer unlock()
 	stage := stageFolder(v.Root)
-	var wanted record.Commit
+	var wanted Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
@@ -106,7 +105,7 @@ func (v Volume) commit(s set, taken func()) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	next := s.withVersion(record.NewVersion())
+	next := s.withVersion(NewVersion())
 	if err := next.prepare(v.Root); err != nil {
 		return Result{}, errors.Join(err, finish(v.Root))
 	}
@@ -146,7 +145,7 @@ func (v Volume) giveBack(result Result) (Result, error) {
 	if !result.Hung {
 		counts, err := v.Program.Rejections(v.Resources)
 		result.Hung = err != nil
-		if good, unreadable := record.Read(record.Path(v.Root)); err == nil && unreadable == nil {
+		if good, unreadable := ReadRecord(RecordPath(v.Root)); err == nil && unreadable == nil {
 			result.Hung = v.prove(good, counts, backWithin, func() {}).Hung
 		}
 	}
@@ -155,7 +154,7 @@ func (v Volume) giveBack(result Result) (Result, error) {
 
 // prove polls until every resource is live, from the files of a commit, an update is rejected beyond those before, the program is
 // silent for too long, or the time is up.
-func (v Volume) prove(wanted record.Commit, before map[string]int, within time.Duration, taken func()) Result {
+func (v Volume) prove(wanted Commit, before map[string]int, within time.Duration, taken func()) Result {
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.Live))}
 	answered := v.Now()
 	limit := answered.Add(within)
@@ -166,7 +165,7 @@ func (v Volume) prove(wanted record.Commit, before map[string]int, within time.D
 			tell()
 			var live map[string]string
 			live, err = v.Program.Live(v.Resources)
-			missing = record.Differing(wanted.Live, live)
+			missing = Differing(wanted.Live, live)
 		}
 		if err == nil {
 			result.Missing = missing
@@ -202,7 +201,7 @@ func (v Volume) prove(wanted record.Commit, before map[string]int, within time.D
 // Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
 func Check(root string, resources []boot.Resource, program serving.Program) error {
-	committed, err := record.Read(record.Path(root))
+	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		return err
 	}
@@ -316,7 +315,7 @@ func (f EndedFile) of(content []byte) ([]byte, error) {
 		position = part.To
 	}
 	after = append(after, content[position:]...)
-	if record.DigestOf(after) != f.Digest {
+	if DigestOf(after) != f.Digest {
 		return nil, errors.New("it would have another digest")
 	}
 	return after, nil
@@ -371,7 +370,7 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	if err != nil || !there || first.At > now.Unix() {
 		return set{}, false, err
 	}
-	committed, err := record.Read(record.Path(root))
+	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		return set{}, false, err
 	}
@@ -400,14 +399,14 @@ func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 		return fmt.Errorf("%s is not in the record", path)
 	}
 	file := s.files[path]
-	after, err := change(record.WithVersion(file.content, record.Unversioned))
+	after, err := change(WithVersion(file.content, Unversioned))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	file.content = after
 	s.files[path] = file
 	s.record.Files = slices.Clone(s.record.Files)
-	s.record.Files[place].Digest = record.DigestOf(after)
+	s.record.Files[place].Digest = DigestOf(after)
 	return nil
 }
 
@@ -439,7 +438,7 @@ func EndAtStart(root string, now time.Time) error {
 	if err != nil || !due {
 		return err
 	}
-	next := ended.withVersion(record.NewVersion())
+	next := ended.withVersion(NewVersion())
 	if err := next.prepare(root); err != nil {
 		return err
 	}

@@ -17,12 +17,11 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree) {
+func stage(t *testing.T, root string, wanted Commit, files filetest.Tree) {
 	t.Helper()
 	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
 	WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
@@ -45,7 +44,7 @@ func mustCommit(t *testing.T, root string) {
 func said(files filetest.Tree) filetest.Tree {
 	plain := filetest.Tree{}
 	for path, text := range files {
-		plain[path] = string(record.WithVersion([]byte(text), record.Unversioned))
+		plain[path] = string(WithVersion([]byte(text), Unversioned))
 	}
 	return plain
 }
@@ -57,7 +56,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
-	committed, err := record.Read(record.Path(root))
+	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		t.Error(err)
 	}
@@ -65,11 +64,11 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 		t.Errorf("version %s was used before", committed.Version)
 	}
 	for path, text := range found {
-		if version := record.VersionOf([]byte(text)); version != "" && version != committed.Version {
+		if version := VersionOf([]byte(text)); version != "" && version != committed.Version {
 			t.Errorf("%s is of version %s, the record of %s", path, version, committed.Version)
 		}
 	}
-	if err := intact(filepath.Join(root, "hot"), record.Path(root)); err != nil {
+	if err := intact(filepath.Join(root, "hot"), RecordPath(root)); err != nil {
 		t.Errorf("the record does not fit: %v", err)
 	}
 }
@@ -80,14 +79,14 @@ func expectGood(t *testing.T, root string, wanted filetest.Tree) {
 	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
 	}
-	if err := intact(goodTree(root), record.Path(root)); err != nil {
+	if err := intact(goodTree(root), RecordPath(root)); err != nil {
 		t.Errorf("the record does not fit it: %v", err)
 	}
 }
 
 // intact fails unless a folder fits a record.
 func intact(folder, path string) error {
-	committed, err := record.Read(path)
+	committed, err := ReadRecord(path)
 	if err != nil {
 		return err
 	}
@@ -107,7 +106,7 @@ func expectFinished(t *testing.T, root string) {
 // folders are removed.
 func TestCommitSucceeds(t *testing.T) {
 	root, _ := NewVolume(t)
-	versions := []string{record.Unversioned}
+	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "3"} {
 		wanted, files := Set(name, Routes, Added, Listeners)
 		wanted.Rules = json.RawMessage(`{"count":3}`)
@@ -118,7 +117,7 @@ func TestCommitSucceeds(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := record.Read(record.Path(root))
+		committed, err := ReadRecord(RecordPath(root))
 		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}
@@ -338,7 +337,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
 		root, before := NewVolume(t)
 		wanted, files := Set("2", Routes, Added, Listeners)
-		wanted.Live[name] = record.DigestOf([]byte("another"))
+		wanted.Live[name] = DigestOf([]byte("another"))
 		stage(t, root, wanted, files)
 		program := StartReader(root)
 
@@ -363,7 +362,7 @@ func TestCommitAsksAgain(t *testing.T) {
 	if err != nil || !result.Committed || program.Asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expectSet(t, root, files, record.Unversioned)
+	expectSet(t, root, files, Unversioned)
 }
 
 // A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
@@ -421,14 +420,14 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 // secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
-		spoil  func(*record.Commit, filetest.Tree)
+		spoil  func(*Commit, filetest.Tree)
 		wanted string
 	}{
-		"another content":          {func(_ *record.Commit, files filetest.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
-		"no content":               {func(_ *record.Commit, files filetest.Tree) { delete(files, Listeners) }, "no such file"},
-		"no path":                  {func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
-		"a path out of the folder": {func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
-		"an absolute path":         {func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
+		"another content":          {func(_ *Commit, files filetest.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
+		"no content":               {func(_ *Commit, files filetest.Tree) { delete(files, Listeners) }, "no such file"},
+		"no path":                  {func(c *Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
+		"a path out of the folder": {func(c *Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
+		"an absolute path":         {func(c *Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -457,7 +456,7 @@ func expectUntouched(t *testing.T, root, wanted string) {
 }
 
 // rename changes the path of a commit's first file.
-func rename(commit *record.Commit, files filetest.Tree, path string) {
+func rename(commit *Commit, files filetest.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
@@ -500,7 +499,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 		"a changed file": func(root string) error {
 			return volume.WriteFile(filepath.Join(root, "hot", Listeners), []byte(Content("x", Listeners)))
 		},
-		"no record": func(root string) error { return os.Remove(record.Path(root)) },
+		"no record": func(root string) error { return os.Remove(RecordPath(root)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, _ := NewVolume(t)
@@ -547,8 +546,8 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 func TestNotTaken(t *testing.T) {
 	program := StartReader(t.TempDir())
 	program.Taken = filetest.Tree{
-		"routes":    string(record.WithVersion([]byte(Content("1", Routes)), "a1")),
-		"listeners": string(record.WithVersion([]byte(Content("1", Listeners)), "a2")),
+		"routes":    string(WithVersion([]byte(Content("1", Routes)), "a1")),
+		"listeners": string(WithVersion([]byte(Content("1", Listeners)), "a2")),
 		"names":     Content("1", Added),
 	}
 	program.Slow = 9
@@ -566,7 +565,7 @@ func TestNotTaken(t *testing.T) {
 
 // What has not loaded the commit, by version or by digest, is unhealthy with the reason.
 func TestCheckOfSomethingElse(t *testing.T) {
-	beef := string(record.WithVersion([]byte(Content("1", Routes)), "beef"))
+	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
 	for name, each := range map[string]struct {
 		files  filetest.Tree
 		wanted string

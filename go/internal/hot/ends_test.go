@@ -11,7 +11,6 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 )
 
 // moment returns a clock that stands still.
@@ -27,7 +26,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 		wanted, files := Set(name, Routes, Listeners)
 		if name == "2" {
 			files[Routes] = Content("1", Routes)
-			wanted.Live["routes"] = record.DigestOf([]byte(files[Routes]))
+			wanted.Live["routes"] = DigestOf([]byte(files[Routes]))
 		}
 		sets, lives = append(sets, files), append(lives, wanted.Live)
 	}
@@ -40,7 +39,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 				continue
 			}
 			at := strings.Index(before, "set ") + len("set ")
-			end.Files[path] = EndedFile{record.DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
+			end.Files[path] = EndedFile{DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
 		}
 		text := must.Get[[]byte](t)(json.Marshal(end))
 		texts = append(texts, string(text))
@@ -48,12 +47,12 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	for number := range sets {
 		sets[number][endsPath] = `{"ends":[` + strings.Join(texts[number:], ",") + `]}`
 	}
-	committed := record.Commit{Version: record.Unversioned, Live: lives[0], Seconds: 5}
+	committed := Commit{Version: Unversioned, Live: lives[0], Seconds: 5}
 	for _, path := range []string{endsPath, Routes, Listeners} {
-		committed.Files = append(committed.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(sets[0][path]))})
+		committed.Files = append(committed.Files, StagedFile{Path: path, Digest: DigestOf([]byte(sets[0][path]))})
 	}
 	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-	WriteRecord(t, record.Path(root), committed)
+	WriteRecord(t, RecordPath(root), committed)
 	return root, sets
 }
 
@@ -69,7 +68,7 @@ func TestRulesEnd(t *testing.T) {
 		expectSet(t, root, wanted)
 		if second >= 100 {
 			expectGood(t, root, wanted)
-			committed, err := record.Read(record.Path(root))
+			committed, err := ReadRecord(RecordPath(root))
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
@@ -138,9 +137,9 @@ func TestEndsThatFitNothing(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
 			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-			committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
-			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
-			WriteRecord(t, record.Path(root), committed)
+			committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
+			committed.Files[0].Digest = DigestOf([]byte(sets[0][endsPath]))
+			WriteRecord(t, RecordPath(root), committed)
 			if err := (Volume{root, Resources, StartReader(root), moment(100)}.EndRules()); err == nil {
 				t.Error("it was taken")
 			}

@@ -14,7 +14,6 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
@@ -55,7 +54,7 @@ func expectSecret(t *testing.T, path, set string) {
 		t.Errorf("%s can be read by others: %v", path, err)
 	}
 	text, err := volume.ReadFile(path)
-	if said := string(record.WithVersion(text, record.Unversioned)); err != nil || said != Content(set, secret) {
+	if said := string(WithVersion(text, Unversioned)); err != nil || said != Content(set, secret) {
 		t.Errorf("%s is %q, %v", path, said, err)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || volume.UserOf(info) != 0 {
@@ -81,7 +80,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	wanted, files := Set("1", Routes, secret, Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
-	WriteRecord(t, record.Path(root), wanted)
+	WriteRecord(t, RecordPath(root), wanted)
 	expectBoth := func(set string) {
 		t.Helper()
 		for _, folder := range []string{root, goodFolder(root)} {

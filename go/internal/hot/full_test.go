@@ -16,7 +16,6 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -31,7 +30,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	root := filepath.Join(disk, "fw")
 	wanted, files := Set("1", append(paths, Routes, Listeners)...)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
-	WriteRecord(t, record.Path(root), wanted)
+	WriteRecord(t, RecordPath(root), wanted)
 	must.Succeed(t, StartGood(root))
 	return root, disk
 }
@@ -53,7 +52,7 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent.
-func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer {
+func sent(t *testing.T, wanted Commit, files filetest.Tree) *bytes.Buffer {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -72,7 +71,7 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer
 }
 
 // commitSent commits files that are sent.
-func commitSent(t *testing.T, root string, program *Reader, wanted record.Commit, files filetest.Tree) (Result, error) {
+func commitSent(t *testing.T, root string, program *Reader, wanted Commit, files filetest.Tree) (Result, error) {
 	t.Helper()
 	content := sent(t, wanted, files)
 	return Volume{root, Resources, program, time.Now}.CommitSent(int64(content.Len()), content, func() {})
@@ -82,7 +81,7 @@ func commitSent(t *testing.T, root string, program *Reader, wanted record.Commit
 // the good set.
 func TestCommitSentOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
-	versions := []string{record.Unversioned}
+	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
 		wanted, files := Set(name, Routes, Listeners)
@@ -95,7 +94,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
+		committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)
@@ -135,7 +134,7 @@ func TestCommitSentTakesBack(t *testing.T) {
 			program := StartReader(root)
 			change(files, program)
 			for at, each := range wanted.Files {
-				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
+				wanted.Files[at].Digest = DigestOf([]byte(files[each.Path]))
 			}
 
 			result, err := commitSent(t, root, program, wanted, files)

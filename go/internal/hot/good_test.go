@@ -17,7 +17,6 @@ import (
 
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -27,7 +26,7 @@ var spoils = map[string]func(folder string) error{
 		return volume.WriteFile(filepath.Join(folder, Listeners), []byte(Content("x", Listeners)))
 	},
 	"a file of another version": func(folder string) error {
-		return volume.WriteFile(filepath.Join(folder, Routes), record.WithVersion([]byte(Content("1", Routes)), "beef"))
+		return volume.WriteFile(filepath.Join(folder, Routes), WithVersion([]byte(Content("1", Routes)), "beef"))
 	},
 	"a missing file": func(folder string) error { return os.Remove(filepath.Join(folder, Routes)) },
 	"a further file": func(folder string) error {
@@ -128,7 +127,7 @@ func TestStartGoodFailsClosed(t *testing.T) {
 func TestStartGoodNeedsTheRecord(t *testing.T) {
 	for _, content := range []string{"", "{", "{}"} {
 		root, _ := running(t)
-		must.Succeed(t, os.WriteFile(record.Path(root), []byte(content), 0o644))
+		must.Succeed(t, os.WriteFile(RecordPath(root), []byte(content), 0o644))
 
 		if err := StartGood(root); !errors.Is(err, errUnproven) {
 			t.Errorf("%q: got %v", content, err)
@@ -284,7 +283,7 @@ func staged(t *testing.T) string {
 // proven returns the set that a volume's record has as proven: 1 or 2.
 func proven(t *testing.T, root string) filetest.Tree {
 	t.Helper()
-	committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
+	committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
 	second, files := Set("2", Routes, Added, Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
 		_, files = Set("1", Routes, Listeners)

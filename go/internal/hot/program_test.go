@@ -15,7 +15,6 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/volume"
@@ -43,21 +42,21 @@ func Content(set, path string) string {
 }
 
 // Set returns a commit of files in the given order, with the live digest of each resource.
-func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
-	wanted, files := record.Commit{Version: record.Unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
+func Set(name string, paths ...string) (Commit, filetest.Tree) {
+	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
 	for _, path := range paths {
 		files[path] = Content(name, path)
-		wanted.Files = append(wanted.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(files[path]))})
+		wanted.Files = append(wanted.Files, StagedFile{Path: path, Digest: DigestOf([]byte(files[path]))})
 		for _, resource := range Resources {
 			if resource.Path == path {
-				wanted.Live[resource.Name] = record.DigestOf([]byte(files[path]))
+				wanted.Live[resource.Name] = DigestOf([]byte(files[path]))
 			}
 		}
 	}
 	return wanted, files
 }
 
-func WriteRecord(t *testing.T, path string, commit record.Commit) {
+func WriteRecord(t *testing.T, path string, commit Commit) {
 	t.Helper()
 	text := must.Get[[]byte](t)(json.Marshal(commit))
 	must.Succeed(t, volume.WriteFile(path, text))
@@ -69,7 +68,7 @@ func NewVolume(t *testing.T) (string, filetest.Tree) {
 	root := t.TempDir()
 	wanted, files := Set("1", Routes, Listeners)
 	filetest.Write(t, filepath.Join(root, "hot"), files)
-	WriteRecord(t, record.Path(root), wanted)
+	WriteRecord(t, RecordPath(root), wanted)
 	return root, files
 }
 
@@ -127,7 +126,7 @@ func (r *Reader) look() {
 			panic(err)
 		}
 		now[resource.Path] = string(text)
-		plain := string(record.WithVersion(text, record.Unversioned))
+		plain := string(WithVersion(text, Unversioned))
 		switch {
 		case r.seen[resource.Path] == string(text), slices.Contains(r.Ignores, plain):
 		case slices.Contains(r.Hangs, plain):
@@ -151,7 +150,7 @@ func (r *Reader) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
 		if text, there := r.Taken[resource.Name]; there {
-			live[resource.Name] = record.DigestOf([]byte(text))
+			live[resource.Name] = DigestOf([]byte(text))
 		}
 	}
 	return live, nil
@@ -166,7 +165,7 @@ func (r *Reader) Versions(resources []boot.Resource) (map[string]string, error) 
 	versions := map[string]string{}
 	for _, resource := range resources {
 		if resource.Envoy != nil {
-			versions[resource.Name] = record.VersionOf([]byte(r.Taken[resource.Name]))
+			versions[resource.Name] = VersionOf([]byte(r.Taken[resource.Name]))
 		}
 	}
 	return versions, nil

@@ -2,6 +2,9 @@ package hot
 
 import (
 	"archive/tar"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,12 +12,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -46,11 +49,11 @@ func StartGood(root string) error {
 		return err
 	}
 	// The engine has put these files there, and does not wait until they are on the disk.
-	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(record.Path(root)))); err != nil {
+	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(RecordPath(root)))); err != nil {
 		return err
 	}
 	reserveAll(hotFolder(root))
-	reserveAll(filepath.Dir(record.Path(root)))
+	reserveAll(filepath.Dir(RecordPath(root)))
 	return errors.Join(finish(root), os.RemoveAll(stageFolder(root)))
 }
 
@@ -60,7 +63,7 @@ func settle(root string) (bool, error) {
 	if err := completeMove(root); err != nil {
 		return false, err
 	}
-	proven, err := record.Read(record.Path(root))
+	proven, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", errUnproven, err)
 	}
@@ -134,7 +137,7 @@ func (s set) prepare(root string) error {
 }
 
 func accept(root string) error {
-	next, committed := nextRecord(root), record.Path(root)
+	next, committed := nextRecord(root), RecordPath(root)
 	if err := os.MkdirAll(filepath.Dir(committed), 0o755); err != nil {
 		return err
 	}
@@ -159,7 +162,7 @@ func finish(root string) error {
 		err = errors.Join(err, renamed)
 	}
 	if _, missing := os.Lstat(spareRecord(root)); missing != nil {
-		if content, unreadable := os.ReadFile(record.Path(root)); unreadable == nil {
+		if content, unreadable := os.ReadFile(RecordPath(root)); unreadable == nil {
 			_ = overwrite(spareRecord(root), file{content: content, mode: 0o644}) // without it, a commit takes room later
 		}
 	}
@@ -167,7 +170,7 @@ func finish(root string) error {
 }
 
 func keepCopy(root string) error {
-	proven, err := record.Read(record.Path(root))
+	proven, err := ReadRecord(RecordPath(root))
 	if err != nil || fits(hotFolder(root), proven) != nil {
 		return os.MkdirAll(goodFolder(root), 0o755)
 	}
@@ -318,7 +321,7 @@ func openOwn(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 
-func writeRecord(path string, written record.Commit) error {
+func writeRecord(path string, written Commit) error {
 	text, err := json.Marshal(written)
 	if err != nil {
 		return err
@@ -331,7 +334,7 @@ func writeRecord(path string, written record.Commit) error {
 
 // fits fails unless a folder holds exactly the files of a record, with its digests and its version. A program with another
 // version would be unhealthy.
-func fits(folder string, committed record.Commit) error {
+func fits(folder string, committed Commit) error {
 	present, err := volume.FilesBelow(folder)
 	if err != nil {
 		return err
@@ -351,7 +354,7 @@ func fits(folder string, committed record.Commit) error {
 		if err != nil {
 			return err
 		}
-		if version := record.VersionOf(content); version != "" && version != committed.Version {
+		if version := VersionOf(content); version != "" && version != committed.Version {
 			return fmt.Errorf("%s has version %s, expected %s", each.Path, version, committed.Version)
 		}
 	}
@@ -361,7 +364,7 @@ func fits(folder string, committed record.Commit) error {
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 type set struct {
-	record record.Commit
+	record Commit
 	files  map[string]file
 }
 
@@ -372,7 +375,7 @@ type file struct {
 	group   int
 }
 
-func loadSet(folder string, wanted record.Commit) (set, error) {
+func loadSet(folder string, wanted Commit) (set, error) {
 	files := map[string]file{}
 	for _, each := range wanted.Files {
 		content, err := each.Read(folder)
@@ -391,7 +394,7 @@ func loadSet(folder string, wanted record.Commit) (set, error) {
 func (s set) withVersion(version string) set {
 	files := map[string]file{}
 	for path, each := range s.files {
-		each.content = record.WithVersion(each.content, version)
+		each.content = WithVersion(each.content, version)
 		files[path] = each
 	}
 	s.record.Version = version
@@ -440,7 +443,7 @@ func (s set) verify() error {
 		if !filepath.IsLocal(each.Path) {
 			return fmt.Errorf("path %q leaves the folder", each.Path)
 		}
-		if file, sent := s.files[each.Path]; !sent || record.DigestOf(file.content) != each.Digest {
+		if file, sent := s.files[each.Path]; !sent || DigestOf(file.content) != each.Digest {
 			return fmt.Errorf("%s has another digest", each.Path)
 		}
 	}
@@ -482,4 +485,108 @@ func flushTree(folder string) error {
 		}
 	}
 	return nil
+}
+
+// fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
+// is not part of the file's meaning.
+var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
+
+// fileVersionLength is the length of a file's end in which its version is searched.
+const fileVersionLength = 64
+
+// Unversioned is the version of a file in no commit.
+const Unversioned = "0"
+
+// VersionOf returns the version in a file, or "" if it has none.
+func VersionOf(content []byte) string {
+	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
+	if found == nil {
+		return ""
+	}
+	return string(found[1])
+}
+
+// WithVersion returns the file with its version replaced. A file without a version is returned unchanged.
+func WithVersion(content []byte, version string) []byte {
+	before := VersionOf(content)
+	if before == "" {
+		return content
+	}
+	end := len(content) - len(before) - len(`"}`)
+	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
+}
+
+// NewVersion returns a random version, never used before.
+func NewVersion() string {
+	var random [16]byte
+	rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// DigestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
+func DigestOf(content []byte) string {
+	sum := sha256.Sum256(WithVersion(content, Unversioned))
+	return hex.EncodeToString(sum[:])
+}
+
+// Differing returns the sorted names in wanted whose values in found differ or are missing.
+func Differing(wanted, found map[string]string) []string {
+	names := []string{}
+	for name, value := range wanted {
+		if found[name] != value {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
+// stage/commit.json, and as state/committed.json once the set is live.
+type Commit struct {
+	Version string            `json:"version"` // the files' version, never used before
+	Live    map[string]string `json:"live"`
+	Files   []StagedFile      `json:"files"` // in the order in which they are placed; every other file is removed
+	Seconds float64           `json:"seconds"`
+	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
+}
+
+// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
+type StagedFile struct {
+	Path   string `json:"path"`
+	Digest string `json:"sha256"`
+}
+
+// Read returns the content of the file in a folder of hot files. It fails if that has another digest.
+func (f StagedFile) Read(folder string) ([]byte, error) {
+	if !filepath.IsLocal(f.Path) {
+		return nil, fmt.Errorf("path %q leaves the folder", f.Path)
+	}
+	content, err := volume.ReadFile(filepath.Join(folder, f.Path))
+	if err == nil && DigestOf(content) != f.Digest {
+		err = fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
+	}
+	return content, err
+}
+
+// Paths returns the paths of the files, in the order in which they are placed.
+func (c Commit) Paths() []string {
+	paths := make([]string, len(c.Files))
+	for index, file := range c.Files {
+		paths[index] = file.Path
+	}
+	return paths
+}
+
+// RecordPath returns the path of the record of what was committed last.
+func RecordPath(root string) string { return filepath.Join(root, "state", "committed.json") }
+
+// ReadRecord reads the record of a set, which has at least one file.
+func ReadRecord(path string) (Commit, error) {
+	var found Commit
+	err := volume.ReadJSON(path, &found)
+	if err == nil && len(found.Files) == 0 {
+		err = fmt.Errorf("%s has no files", path)
+	}
+	return found, err
 }

@@ -12,10 +12,10 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/statussocket"
 )
@@ -88,7 +88,7 @@ func TestProbe(t *testing.T) {
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
-	if committed, err := record.Read(record.Path(root)); err != nil || !maps.Equal(report.Live, committed.Live) {
+	if committed, err := hot.ReadRecord(hot.RecordPath(root)); err != nil || !maps.Equal(report.Live, committed.Live) {
 		t.Errorf("live %v, committed %v, %v", report.Live, committed.Live, err)
 	}
 	if !report.Claimed || !slices.Equal(report.Addresses, []string{"10.213.8.10", "10.213.8.53", "10.214.0.138"}) {

@@ -25,7 +25,6 @@ import (
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
@@ -187,15 +186,15 @@ var provenFiles = map[string]string{"rds/routes.json": `{"resources":["routes"]}
 
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
-	wanted := record.Commit{Version: record.Unversioned}
+	wanted := hot.Commit{Version: hot.Unversioned}
 	for path, content := range provenFiles {
-		wanted.Files = append(wanted.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(content))})
+		wanted.Files = append(wanted.Files, hot.StagedFile{Path: path, Digest: hot.DigestOf([]byte(content))})
 	}
 	text, err := json.Marshal(wanted)
 	if err != nil {
 		return err
 	}
-	if err := volume.WriteFile(record.Path(root), text); err != nil {
+	if err := volume.WriteFile(hot.RecordPath(root), text); err != nil {
 		return err
 	}
 	for path, content := range provenFiles {
