@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
@@ -140,7 +139,7 @@ func TestRelease(t *testing.T) {
 func TestReleaseOfNothing(t *testing.T) {
 	nettest.InNetwork(t)
 	root := t.TempDir()
-	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
+	must.Write(t, root, must.Tree{"state/claimed": ""})
 
 	must.Succeed(t, Release(root, nettest.NewResolver()))
 

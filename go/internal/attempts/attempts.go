@@ -83,11 +83,7 @@ func Do(root string, output io.Writer) error {
 		if perform == nil {
 			return fmt.Errorf("unknown kind of attempt %q", each.Kind)
 		}
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			outcomes[place] = Outcome{each.ID, perform(each)}
-		}()
+		all.Go(func() { outcomes[place] = Outcome{each.ID, perform(each)} })
 	}
 	all.Wait()
 	encoder := json.NewEncoder(output)
@@ -149,11 +145,10 @@ func attemptCertificate(attempt Attempt, connection net.Conn) said {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
 	_, _, err := shakeHands(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots})
-	var other *tls.CertificateVerificationError
-	switch {
-	case err == nil:
+	if err == nil {
 		return said{words: "a certificate of the stack"}
-	case errors.As(err, &other):
+	}
+	if _, other := errors.AsType[*tls.CertificateVerificationError](err); other {
 		return said{words: "another certificate"}
 	}
 	return failed(err)
@@ -292,20 +287,18 @@ const accessDenied = tls.AlertError(49)
 
 // deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
 func deniedAccess(err error) bool {
-	var remote *net.OpError
-	return errors.As(err, &remote) && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
+	remote, is := errors.AsType[*net.OpError](err)
+	return is && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
 }
 
 const unanswered = "no answer"
 
 // reason returns an error's text without our own address and port, which differ each time.
 func reason(err error) string {
-	var timeout net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+	if timeout, is := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || is && timeout.Timeout() {
 		return unanswered
 	}
-	var failure syscall.Errno
-	if errors.As(err, &failure) {
+	if failure, is := errors.AsType[syscall.Errno](err); is {
 		return failure.Error()
 	}
 	return err.Error()

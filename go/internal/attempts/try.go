@@ -212,8 +212,8 @@ func addressesOf(limited context.Context, resolver *net.Resolver, name string) (
 
 // whyUnknown returns the reason without the resolver's address, which says nothing to anybody outside.
 func whyUnknown(err error) string {
-	var failure *net.DNSError
-	if !errors.As(err, &failure) || failure.IsTimeout {
+	failure, is := errors.AsType[*net.DNSError](err)
+	if !is || failure.IsTimeout {
 		return reason(err)
 	}
 	if failure.IsNotFound {

@@ -118,8 +118,8 @@ func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, boo
 }
 
 func unreached(err error) bool {
-	var failure *net.OpError
-	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()
+	failure, is := errors.AsType[*net.OpError](err)
+	return is && failure.Op == "dial" && failure.Timeout()
 }
 
 // isThere reports whether a host of our networks says now, or within a time, at which hardware address it is.
@@ -200,17 +200,16 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	for _, port := range entrance.Ports {
 		place := netip.AddrPortFrom(entrance.Address, uint16(port)).String()
 		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
-			group.Add(1)
 			room <- struct{}{}
-			go func() {
-				defer func() { <-room; group.Done() }()
+			group.Go(func() {
+				defer func() { <-room }()
 				if err := ask(place); err != nil {
 					lock.Lock()
 					defer lock.Unlock()
 					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
 					reasons = append(reasons, err)
 				}
-			}()
+			})
 		}
 	}
 	group.Wait()

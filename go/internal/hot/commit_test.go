@@ -15,15 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted Commit, files filetest.Tree) {
+func stage(t *testing.T, root string, wanted Commit, files must.Tree) {
 	t.Helper()
-	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
+	must.Write(t, filepath.Join(root, "stage", "hot"), files)
 	WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
@@ -41,8 +40,8 @@ func mustCommit(t *testing.T, root string) {
 }
 
 // said returns files without their versions.
-func said(files filetest.Tree) filetest.Tree {
-	plain := filetest.Tree{}
+func said(files must.Tree) must.Tree {
+	plain := must.Tree{}
 	for path, text := range files {
 		plain[path] = string(WithVersion([]byte(text), Unversioned))
 	}
@@ -50,7 +49,7 @@ func said(files filetest.Tree) filetest.Tree {
 }
 
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
-func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string) {
+func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 	t.Helper()
 	found := readTree(t, filepath.Join(root, "hot"))
 	if !maps.Equal(said(found), wanted) {
@@ -74,7 +73,7 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 }
 
 // expectGood fails unless the good set has exactly these files, as the record says.
-func expectGood(t *testing.T, root string, wanted filetest.Tree) {
+func expectGood(t *testing.T, root string, wanted must.Tree) {
 	t.Helper()
 	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
@@ -153,7 +152,7 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	}
 }
 
-func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
+func stageSet(t *testing.T, root, version string, paths ...string) must.Tree {
 	t.Helper()
 	wanted, files := Set(version, paths...)
 	stage(t, root, wanted, files)
@@ -236,7 +235,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
 	files := stageSet(t, root, "2", Routes, Added, Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{"rds/stranger.json": "{}"})
 
 	mustCommit(t, root)
 
@@ -393,10 +392,10 @@ func TestCommitHangs(t *testing.T) {
 
 // A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
-	for name, silent := range map[string]func(*Reader, filetest.Tree){
-		"at once":                      func(r *Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
-		"after one more answer":        func(r *Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
-		"at the sight of the old ones": func(r *Reader, before filetest.Tree) { r.Hangs = []string{before[Listeners]} },
+	for name, silent := range map[string]func(*Reader, must.Tree){
+		"at once":                      func(r *Reader, _ must.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *Reader, _ must.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *Reader, before must.Tree) { r.Hangs = []string{before[Listeners]} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, before := NewVolume(t)
@@ -420,14 +419,14 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 // secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
-		spoil  func(*Commit, filetest.Tree)
+		spoil  func(*Commit, must.Tree)
 		wanted string
 	}{
-		"another content":          {func(_ *Commit, files filetest.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
-		"no content":               {func(_ *Commit, files filetest.Tree) { delete(files, Listeners) }, "no such file"},
-		"no path":                  {func(c *Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
-		"a path out of the folder": {func(c *Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
-		"an absolute path":         {func(c *Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
+		"another content":          {func(_ *Commit, files must.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
+		"no content":               {func(_ *Commit, files must.Tree) { delete(files, Listeners) }, "no such file"},
+		"no path":                  {func(c *Commit, _ must.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
+		"a path out of the folder": {func(c *Commit, files must.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
+		"an absolute path":         {func(c *Commit, files must.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -440,7 +439,7 @@ func TestCommitVerifiesFirst(t *testing.T) {
 	}
 	root, _ := NewVolume(t)
 	expectUntouched(t, root, "no such file")
-	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
+	must.Write(t, root, must.Tree{"stage/commit.json": "{"})
 	expectUntouched(t, root, "stage/commit.json")
 }
 
@@ -456,7 +455,7 @@ func expectUntouched(t *testing.T, root, wanted string) {
 }
 
 // rename changes the path of a commit's first file.
-func rename(commit *Commit, files filetest.Tree, path string) {
+func rename(commit *Commit, files must.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
@@ -532,7 +531,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := NewVolume(t)
 	_, files := Set("0", Routes, Listeners)
-	filetest.Write(t, goodTree(root), files)
+	must.Write(t, goodTree(root), files)
 	refused := stageSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Refuses = []string{refused[Listeners]}
@@ -545,7 +544,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
 	program := StartReader(t.TempDir())
-	program.Taken = filetest.Tree{
+	program.Taken = must.Tree{
 		"routes":    string(WithVersion([]byte(Content("1", Routes)), "a1")),
 		"listeners": string(WithVersion([]byte(Content("1", Listeners)), "a2")),
 		"names":     Content("1", Added),
@@ -567,17 +566,17 @@ func TestNotTaken(t *testing.T) {
 func TestCheckOfSomethingElse(t *testing.T) {
 	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
 	for name, each := range map[string]struct {
-		files  filetest.Tree
+		files  must.Tree
 		wanted string
 	}{
-		"another version":          {filetest.Tree{Routes: beef}, "not loaded from the committed files: [routes]"},
-		"another digest":           {filetest.Tree{Added: Content("3", Added)}, "live content differs from the committed one: names"},
-		"another version and more": {filetest.Tree{Routes: beef, Added: "{}"}, "not loaded from the committed files: [routes]"},
+		"another version":          {must.Tree{Routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {must.Tree{Added: Content("3", Added)}, "live content differs from the committed one: names"},
+		"another version and more": {must.Tree{Routes: beef, Added: "{}"}, "not loaded from the committed files: [routes]"},
 	} {
 		root, _ := NewVolume(t)
 		stageSet(t, root, "2", Routes, Added, Listeners)
 		mustCommit(t, root)
-		filetest.Write(t, filepath.Join(root, "hot"), each.files)
+		must.Write(t, filepath.Join(root, "hot"), each.files)
 		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != each.wanted {
 			t.Errorf("%s: got %v", name, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
@@ -18,10 +17,10 @@ func moment(second int64) func() time.Time { return func() time.Time { return ti
 
 // newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The routes
 // are those of set 1 until the second end. It also returns the files at each of the three times.
-func newEnding(t *testing.T) (string, []filetest.Tree) {
+func newEnding(t *testing.T) (string, []must.Tree) {
 	t.Helper()
 	root := t.TempDir()
-	sets, lives, names := []filetest.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
+	sets, lives, names := []must.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
 		wanted, files := Set(name, Routes, Listeners)
 		if name == "2" {
@@ -51,7 +50,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	for _, path := range []string{endsPath, Routes, Listeners} {
 		committed.Files = append(committed.Files, StagedFile{Path: path, Digest: DigestOf([]byte(sets[0][path]))})
 	}
-	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
+	must.Write(t, filepath.Join(root, "hot"), sets[0])
 	WriteRecord(t, RecordPath(root), committed)
 	return root, sets
 }
@@ -60,7 +59,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 // What clawker-fw stages meanwhile stays. Of several ends that have passed, the last one counts.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
+	must.Write(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
 	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
 		must.Succeed(t, Volume{root, Resources, program, moment(second)}.EndRules())
@@ -78,7 +77,7 @@ func TestRulesEnd(t *testing.T) {
 		}
 		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
-	expectTree(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
+	expectTree(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
 	root, sets = newEnding(t)
 	must.Succeed(t, Volume{root, Resources, StartReader(root), moment(300)}.EndRules())
 	expectSet(t, root, sets[2])
@@ -105,10 +104,10 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
 		"as it was": func(string) {},
 		"a commit that died": func(root string) {
-			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{Routes: "half"})
+			must.Write(t, filepath.Join(root, "hot"), must.Tree{Routes: "half"})
 		},
 		"a foreign good copy": func(root string) {
-			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
+			must.Write(t, filepath.Join(goodFolder(root), "hot"), must.Tree{"more": "x"})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -136,7 +135,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
-			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
+			must.Write(t, filepath.Join(root, "hot"), sets[0])
 			committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
 			committed.Files[0].Digest = DigestOf([]byte(sets[0][endsPath]))
 			WriteRecord(t, RecordPath(root), committed)
@@ -162,8 +161,8 @@ func TestTheNextEnd(t *testing.T) {
 	look(50, false, endsRead)
 	look(99.75, false, 250*time.Millisecond)
 	look(100, true, EndAgain)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[1][endsPath]})
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{endsPath: sets[1][endsPath]})
 	look(100, false, endsRead)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[2][endsPath]})
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{endsPath: sets[2][endsPath]})
 	look(1000, false, endsRead)
 }

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
@@ -63,7 +62,7 @@ func expectSecret(t *testing.T, path, set string) {
 }
 
 // stageSecret stages a set with a secret in it.
-func stageSecret(t *testing.T, root, name string) filetest.Tree {
+func stageSecret(t *testing.T, root, name string) must.Tree {
 	t.Helper()
 	files := stageSet(t, root, name, Routes, secret, Listeners)
 	own(t, filepath.Join(root, "stage", "hot", secret))
@@ -78,7 +77,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	wanted, files := Set("1", Routes, secret, Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
+	must.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
 	WriteRecord(t, RecordPath(root), wanted)
 	expectBoth := func(set string) {

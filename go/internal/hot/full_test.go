@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
 )
@@ -29,7 +28,7 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	root := filepath.Join(disk, "fw")
 	wanted, files := Set("1", append(paths, Routes, Listeners)...)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
+	must.Write(t, filepath.Join(root, "hot"), files)
 	WriteRecord(t, RecordPath(root), wanted)
 	must.Succeed(t, StartGood(root))
 	return root, disk
@@ -52,12 +51,12 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent.
-func sent(t *testing.T, wanted Commit, files filetest.Tree) *bytes.Buffer {
+func sent(t *testing.T, wanted Commit, files must.Tree) *bytes.Buffer {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
 	text := must.Get[[]byte](t)(json.Marshal(wanted))
-	all := filetest.Tree{"stage/commit.json": string(text)}
+	all := must.Tree{"stage/commit.json": string(text)}
 	for path, text := range files {
 		all["stage/hot/"+path] = text
 	}
@@ -71,7 +70,7 @@ func sent(t *testing.T, wanted Commit, files filetest.Tree) *bytes.Buffer {
 }
 
 // commitSent commits files that are sent.
-func commitSent(t *testing.T, root string, program *Reader, wanted Commit, files filetest.Tree) (Result, error) {
+func commitSent(t *testing.T, root string, program *Reader, wanted Commit, files must.Tree) (Result, error) {
 	t.Helper()
 	content := sent(t, wanted, files)
 	return Volume{root, Resources, program, time.Now}.CommitSent(int64(content.Len()), content, func() {})
@@ -118,11 +117,11 @@ func TestCommitSentRemovesFiles(t *testing.T) {
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
 func TestCommitSentTakesBack(t *testing.T) {
-	for name, change := range map[string]func(filetest.Tree, *Reader){
-		"rejected": func(files filetest.Tree, program *Reader) {
+	for name, change := range map[string]func(must.Tree, *Reader){
+		"rejected": func(files must.Tree, program *Reader) {
 			program.Refuses = []string{files[Listeners]}
 		},
-		"too large": func(files filetest.Tree, _ *Reader) {
+		"too large": func(files must.Tree, _ *Reader) {
 			files[Listeners] = strings.Replace(files[Listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
 		},
 	} {
@@ -194,7 +193,7 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 }
 
 // newSmallEnding returns a volume as newEnding does, on a small disk of its own, and the folder above it.
-func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
+func newSmallEnding(t *testing.T) (string, string, []must.Tree) {
 	t.Helper()
 	root, sets := newEnding(t)
 	_, disk := newSmallVolume(t)
@@ -207,9 +206,9 @@ func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
 	wanted, files := Set("2", Routes, Listeners)
-	for name, change := range map[string]func(filetest.Tree){
-		"missing": func(files filetest.Tree) { delete(files, Routes) },
-		"another": func(files filetest.Tree) { files[Routes] += " " },
+	for name, change := range map[string]func(must.Tree){
+		"missing": func(files must.Tree) { delete(files, Routes) },
+		"another": func(files must.Tree) { files[Routes] += " " },
 	} {
 		changed := maps.Clone(files)
 		change(changed)
@@ -225,7 +224,7 @@ func TestReadSentChecksDigests(t *testing.T) {
 	}
 }
 
-func sentOf(files filetest.Tree) map[string]file {
+func sentOf(files must.Tree) map[string]file {
 	found := map[string]file{}
 	for path, text := range files {
 		found[path] = file{content: []byte(text)}

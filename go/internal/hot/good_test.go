@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
 )
@@ -43,7 +42,7 @@ var spoils = map[string]func(folder string) error{
 }
 
 // running returns a volume in which set 1 was started, and so is the good set as well.
-func running(t *testing.T) (root string, files filetest.Tree) {
+func running(t *testing.T) (root string, files must.Tree) {
 	t.Helper()
 	root, files = NewVolume(t)
 	must.Succeed(t, StartGood(root))
@@ -54,7 +53,7 @@ func running(t *testing.T) (root string, files filetest.Tree) {
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/hot/" + Routes: ""})
+	must.Write(t, root, must.Tree{"stage/hot/" + Routes: ""})
 
 	for range 2 {
 		must.Succeed(t, StartGood(root))
@@ -95,7 +94,7 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
-	expectTree(t, elsewhere, filetest.Tree{})
+	expectTree(t, elsewhere, must.Tree{})
 }
 
 // If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
@@ -281,7 +280,7 @@ func staged(t *testing.T) string {
 }
 
 // proven returns the set that a volume's record has as proven: 1 or 2.
-func proven(t *testing.T, root string) filetest.Tree {
+func proven(t *testing.T, root string) must.Tree {
 	t.Helper()
 	committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
 	second, files := Set("2", Routes, Added, Listeners)
@@ -318,11 +317,11 @@ func TestCommitDies(t *testing.T) {
 
 // Wherever a start with changed files is killed, the next start restores the proven set.
 func TestStartGoodDies(t *testing.T) {
-	var files filetest.Tree
+	var files must.Tree
 	changed := func(t *testing.T) string {
 		var root string
 		root, files = running(t)
-		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{Listeners: Content("x", Listeners), Added: "{}", "rds/x": ""})
+		must.Write(t, filepath.Join(root, "hot"), must.Tree{Listeners: Content("x", Listeners), Added: "{}", "rds/x": ""})
 		return root
 	}
 	dead(t, "start", changed, func(t *testing.T, root string) {
@@ -355,7 +354,7 @@ func goesOn(t *testing.T, root string) {
 }
 
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
-func isRefused(t *testing.T, root string, before filetest.Tree) {
+func isRefused(t *testing.T, root string, before must.Tree) {
 	t.Helper()
 	files := stageSet(t, root, "4", Routes, Added, Listeners)
 	program := StartReader(root)

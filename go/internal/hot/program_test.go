@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/statussocket"
@@ -42,8 +41,8 @@ func Content(set, path string) string {
 }
 
 // Set returns a commit of files in the given order, with the live digest of each resource.
-func Set(name string, paths ...string) (Commit, filetest.Tree) {
-	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
+func Set(name string, paths ...string) (Commit, must.Tree) {
+	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, must.Tree{}
 	for _, path := range paths {
 		files[path] = Content(name, path)
 		wanted.Files = append(wanted.Files, StagedFile{Path: path, Digest: DigestOf([]byte(files[path]))})
@@ -63,11 +62,11 @@ func WriteRecord(t *testing.T, path string, commit Commit) {
 }
 
 // NewVolume returns a volume in which set 1 of the routes and listeners is live.
-func NewVolume(t *testing.T) (string, filetest.Tree) {
+func NewVolume(t *testing.T) (string, must.Tree) {
 	t.Helper()
 	root := t.TempDir()
 	wanted, files := Set("1", Routes, Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
+	must.Write(t, filepath.Join(root, "hot"), files)
 	WriteRecord(t, RecordPath(root), wanted)
 	return root, files
 }
@@ -82,17 +81,17 @@ type Reader struct {
 	Slow    int                  // so many questions are answered without a look at the files
 	Broken  error
 	Asked   int
-	seen    filetest.Tree
-	Taken   filetest.Tree
+	seen    must.Tree
+	Taken   must.Tree
 	Refused map[string]int
-	Looked  []filetest.Tree
+	Looked  []must.Tree
 	Known   serving.Evidence
 }
 
 // StartReader returns a program that has loaded the files of a volume.
 func StartReader(root string) *Reader {
 	program := &Reader{
-		hot: filepath.Join(root, "hot"), seen: filetest.Tree{}, Taken: filetest.Tree{}, Refused: map[string]int{},
+		hot: filepath.Join(root, "hot"), seen: must.Tree{}, Taken: must.Tree{}, Refused: map[string]int{},
 		Known: serving.Evidence{"listeners": {State: "now", Digest: "digest"}},
 	}
 	program.look()
@@ -115,7 +114,7 @@ func (r *Reader) answers() error {
 }
 
 func (r *Reader) look() {
-	now := filetest.Tree{}
+	now := must.Tree{}
 	for _, resource := range Resources {
 		text, err := os.ReadFile(filepath.Join(r.hot, resource.Path))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -188,10 +187,10 @@ func (r *Reader) Serves() error { return r.Broken }
 
 func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
 
-func readTree(t *testing.T, folder string) filetest.Tree {
+func readTree(t *testing.T, folder string) must.Tree {
 	t.Helper()
 	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
-	files := filetest.Tree{}
+	files := must.Tree{}
 	for _, path := range paths {
 		content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, path)))
 		files[path] = string(content)
@@ -200,7 +199,7 @@ func readTree(t *testing.T, folder string) filetest.Tree {
 }
 
 // expectTree fails unless a folder has exactly these files.
-func expectTree(t *testing.T, folder string, wanted filetest.Tree) {
+func expectTree(t *testing.T, folder string, wanted must.Tree) {
 	t.Helper()
 	if found := readTree(t, folder); !maps.Equal(found, wanted) {
 		t.Errorf("%s has %v, expected %v", filepath.Base(folder), found, wanted)

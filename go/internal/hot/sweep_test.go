@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
@@ -66,7 +65,7 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 func TestAnEndMeetsAFullDisk(t *testing.T) {
 	for _, what := range []string{"end", "end at a start"} {
 		t.Run(what, func(t *testing.T) {
-			var sets []filetest.Tree
+			var sets []must.Tree
 			small := func(t *testing.T) (string, string) {
 				var root, disk string
 				root, disk, sets = newSmallEnding(t)
@@ -83,7 +82,7 @@ func TestAnEndMeetsAFullDisk(t *testing.T) {
 
 // Wherever an end of rules dies, the next one or the next start ends them, and the keeper knows that it has to.
 func TestAnEndDies(t *testing.T) {
-	var sets []filetest.Tree
+	var sets []must.Tree
 	ending := func(t *testing.T) string {
 		var root string
 		if root, sets = newEnding(t); StartGood(root) != nil {

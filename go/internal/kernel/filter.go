@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/sockets"
 )
 
 // The packet filter consists of our tables (limits.go) and of rules with which the engine leads what is sent to its embedded
@@ -62,7 +61,7 @@ func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 	}
 	found = append(found, older...)
 	for _, transport := range []string{"tcp", "udp"} {
-		places, err := sockets.Listening(sockets.Here, transport)
+		places, err := Listening(SocketLists, transport)
 		if err != nil {
 			return nil, err
 		}

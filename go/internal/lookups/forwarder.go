@@ -349,15 +349,7 @@ func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 // remember keeps a failure. Beyond mostRemembered, all are forgotten: they only save queries.
 func (f *forwarder) remember(failed inquiry, during time.Duration) {
 	if len(f.failed) >= mostRemembered {
-		now := f.now()
-		for each, until := range f.failed {
-			if now.After(until) {
-				delete(f.failed, each)
-			}
-		}
-		if len(f.failed) >= mostRemembered {
-			clear(f.failed)
-		}
+		clear(f.failed)
 	}
 	f.failed[failed] = f.now().Add(during)
 }

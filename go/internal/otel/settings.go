@@ -74,7 +74,7 @@ func Parse(content []byte) (*Settings, error) {
 
 // syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
 func syntaxOnly(err error) error {
-	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+	if kind, is := errors.AsType[*json.UnmarshalTypeError](err); is {
 		return fmt.Errorf("%s has a value of another type", kind.Field)
 	}
 	return err

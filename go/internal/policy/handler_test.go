@@ -16,7 +16,6 @@ import (
 	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
@@ -47,7 +46,7 @@ var (
 func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
-	filetest.Put(t, path, example)
+	must.Put(t, path, example)
 	source := hotfile.New(path, Parse)
 	source.Refresh()
 	var refusals bytes.Buffer

@@ -11,7 +11,6 @@ import (
 
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
@@ -61,7 +60,7 @@ func (p *program) Telemetry() (statussocket.Telemetry, error) {
 func newVolume(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	filetest.Write(t, root, filetest.Tree{
+	must.Write(t, root, must.Tree{
 		"state/committed.json": `{"version":"beef","live":{"names":"digest of names","routes":"digest of routes"},"files":[{"path":"policy/names.json"}]}`,
 		"hot/eye/envoy.json":   `{"address": "127.0.0.1", "ports": []}`,
 	})
@@ -133,7 +132,7 @@ func TestProbeOfASilentProgram(t *testing.T) {
 func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	nettest.InNetwork(t)
 	root := newVolume(t)
-	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
+	must.Write(t, root, must.Tree{"state/restarts.json": "["})
 	resolver := newResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
@@ -200,7 +199,7 @@ func TestHealthKeepsTheClaim(t *testing.T) {
 	root, program := newVolume(t), &program{}
 	for _, claimed := range []bool{false, true} {
 		if claimed {
-			filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
+			must.Write(t, root, must.Tree{"state/claimed": ""})
 		}
 		must.Succeed(t, Health(root, newResolver(), program))
 		if slices.Contains(kernel.Addresses(), nettest.Service.String()) != claimed {

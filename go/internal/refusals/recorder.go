@@ -27,7 +27,6 @@ import (
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/page"
 	"clawker-fw/internal/reason"
-	"clawker-fw/internal/sockets"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/usage"
 )
@@ -132,7 +131,7 @@ func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder 
 	}
 	return &recorder{
 		journal: journal, private: private,
-		listening: listening{folder: sockets.Here, except: shut},
+		listening: listening{folder: kernel.SocketLists, except: shut},
 		names:     virtualNames{hotfile.New(filepath.Join(root, "hot", "numbers", "numbers.json"), parseNumbers), sibling.Blocks},
 	}
 }
@@ -252,7 +251,7 @@ func (l *listening) refresh() error {
 	}
 	l.places, l.hosts = map[netip.AddrPort]bool{}, map[netip.Addr]bool{}
 	for _, transport := range []string{"tcp", "udp"} {
-		places, err := sockets.Listening(l.folder, transport)
+		places, err := kernel.Listening(l.folder, transport)
 		if err != nil {
 			return err
 		}

@@ -26,7 +26,6 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/kernel"
-	"clawker-fw/internal/sockets"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -78,10 +77,8 @@ func Carry(words []string) error {
 func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limits bounds) error {
 	for {
 		client, err := listener.Accept()
-		if errors.Is(err, syscall.ECONNABORTED) {
-			continue
-		}
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+		if slices.ContainsFunc([]error{syscall.ECONNABORTED, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM},
+			func(passing error) bool { return errors.Is(err, passing) }) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
@@ -114,9 +111,7 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	var both sync.WaitGroup
 	var failed atomic.Bool
 	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
-		both.Add(1)
-		go func() {
-			defer both.Done()
+		both.Go(func() {
 			// Without the methods of a connection it takes no pipe: there are few file descriptors.
 			_, err := io.Copy(struct{ io.Writer }{way[1]}, struct{ io.Reader }{way[0]})
 			if err == nil && errors.Join(way[1].CloseWrite(), way[1].SetReadDeadline(time.Now().Add(limits.half))) == nil {
@@ -125,7 +120,7 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 			failed.Store(true)
 			reset(client)
 			reset(server)
-		}()
+		})
 	}
 	both.Wait()
 	if !failed.Load() {
@@ -203,7 +198,7 @@ type Report struct {
 
 // Inspect reports on the relay in whose container it is called.
 func (s Settings) Inspect() (Report, error) {
-	open, err := sockets.Listening(sockets.Here, "tcp")
+	open, err := kernel.Listening(kernel.SocketLists, "tcp")
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
 	if err := askWhetherAlive(answerWithin); err != nil {
 		report.Network = append(report.Network, fmt.Sprintf("the program does not answer: %v", err))

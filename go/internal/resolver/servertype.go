@@ -117,8 +117,8 @@ func (v vital) Accept() (net.Conn, error) {
 // endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
 // and nobody would be answered over this transport any more.
 func endWith(place net.Addr, err error) {
-	var failure net.Error
-	if err == nil || errors.Is(err, net.ErrClosed) || errors.As(err, &failure) && failure.Temporary() { // such as too many files
+	failure, is := errors.AsType[net.Error](err)
+	if err == nil || errors.Is(err, net.ErrClosed) || is && failure.Temporary() { // such as too many files
 		return
 	}
 	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)

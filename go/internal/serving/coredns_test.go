@@ -14,7 +14,6 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
@@ -24,7 +23,7 @@ var policyResources = []boot.Resource{{Name: "policy", Path: "policy/names.json"
 
 // socketPath returns a path for the socket of the policy.
 func socketPath(t *testing.T) string {
-	return filepath.Join(filepath.Dir(filetest.SocketPath(t)), "policy.sock")
+	return filepath.Join(filepath.Dir(must.SocketPath(t)), "policy.sock")
 }
 
 // tells opens a status socket that sends a text to every client, until the test ends.
