@@ -131,17 +131,13 @@ func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, erro
 			continue
 		}
 		ours[link.Attrs().Index] = true
-		for _, problem := range problems(link) {
-			differences = append(differences, fmt.Sprintf("%s %s", link.Attrs().Name, problem))
-		}
+		differences = append(differences, problems(link)...)
 	}
 	for _, link := range seen.links {
 		attributes := link.Attrs()
 		switch {
 		case attributes.Flags&net.FlagLoopback != 0:
-			for _, problem := range problems(link) {
-				differences = append(differences, fmt.Sprintf("%s %s", attributes.Name, problem))
-			}
+			differences = append(differences, problems(link)...)
 		case !ours[attributes.Index] && attributes.Flags&net.FlagUp != 0:
 			differences = append(differences, fmt.Sprintf("interface %s is not ours", attributes.Name))
 		}
@@ -154,18 +150,18 @@ func problems(link netlink.Link) []string {
 	var found []string
 	switch {
 	case attributes.Flags&net.FlagUp == 0:
-		found = append(found, "is down")
+		found = append(found, attributes.Name+" is down")
 	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
-		found = append(found, "has no carrier")
+		found = append(found, attributes.Name+" has no carrier")
 	}
 	if attributes.RawFlags&unix.IFF_NOARP != 0 {
-		found = append(found, "has ARP switched off")
+		found = append(found, attributes.Name+" has ARP switched off")
 	}
 	if attributes.MasterIndex != 0 {
-		found = append(found, "is enslaved to another interface")
+		found = append(found, attributes.Name+" is enslaved to another interface")
 	}
 	if attributes.Xdp != nil && attributes.Xdp.Attached {
-		found = append(found, "has an XDP program attached")
+		found = append(found, attributes.Name+" has an XDP program attached")
 	}
 	return found
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
-// for all of it in a container of its own, which is removed afterwards, and `fwctl serve` before its program starts.
+// for all of it in a container of its own, which is removed afterwards.
 
 const (
 	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
@@ -55,14 +55,6 @@ func CheckRequirements() Requirements {
 		}
 	}
 	return found
-}
-
-// RequireForEnvoy fails if Envoy could not start. Nothing is asked for CoreDNS that serve does not find out by itself.
-func RequireForEnvoy(sibling boot.Sibling) error {
-	if sibling.Name != "envoy" {
-		return nil
-	}
-	return askForAddresses()
 }
 
 // askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for

@@ -142,7 +142,7 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 	content := []byte(made.text())
 	if asJSON {
 		writer.Header().Set("Content-Type", "application/json")
-		content = made.json()
+		content = append(encode(made), '\n')
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content) // nothing of it is sent to who asks for the headers alone
@@ -285,7 +285,7 @@ func newDocument(source netip.Addr, halves ...half) document {
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
 	octets := 0
 	for number, each := range all {
-		octets += max(len(each.json()), len(each.text()))
+		octets += max(len(encode(each)), len(each.text()))
 		if number >= mostRefusals || octets > longestDocument {
 			made.More += len(all) - number
 			break
@@ -339,10 +339,6 @@ func urlOf(known refused) (host, url string) {
 	}
 	return host, url
 }
-
-func (s shown) json() []byte { return encode(s) }
-
-func (d document) json() []byte { return append(encode(d), '\n') }
 
 func encode(value any) []byte {
 	encoded, _ := json.Marshal(value) // no value of ours can't be encoded

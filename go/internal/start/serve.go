@@ -38,9 +38,6 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err != nil {
 		return err
 	}
-	if err := kernel.RequireForEnvoy(sibling); err != nil {
-		return err
-	}
 	if err := hot.StartGood(root); err != nil {
 		return err
 	}
