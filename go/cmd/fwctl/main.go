@@ -47,7 +47,7 @@ const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 
 var verbs = []verb{
 	{"serve", "-- PROGRAM [ARG ...]", 2, inSibling(serve)},
-	{"keep", "", 0, inSibling(keep)},
+	{"keep", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
 	{"record", "", 0, inSibling(record)},
 	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, forward},
 	{"sign", "FOLDER NAMES INTERMEDIATES", 3, sign},
@@ -58,18 +58,18 @@ var verbs = []verb{
 	{"inherit-usage", "SIZE", 1, with(octets, inheritUsage)},
 	{"lookup", "NAME", 1, inSibling(lookup)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
-	{"attempts", "", 0, attempt},
-	{"see", "EYE", 1, inSibling(see)},
-	{"relay", relayed, 5, relayAgent},
-	{"carry", relayed, 5, carry},
+	{"attempts", "", 0, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
+	{"see", "EYE", 1, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
+	{"relay", relayed, 5, func(words []string) (any, error) { return nil, start.Relay(root, words) }},
+	{"carry", relayed, 5, func(words []string) (any, error) { return nil, relay.Carry(words) }},
 	{"relayed", relayed, 5, inspectRelay},
-	{"requirements", "", 0, checkRequirements},
+	{"requirements", "", 0, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
 	{"health", "", 0, inSibling(health)},
 	{"commit", "", 0, inSibling(commit)},
 	{"commit-in-place", "SIZE", 1, with(octets, commitInPlace)},
 	{"end", "", 0, inSibling(end)},
 	{"claim", "SECONDS", 1, with(seconds, claim)},
-	{"release", "", 0, inSibling(release)},
+	{"release", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
 	{"drain", "SECONDS", 1, with(seconds, drain)},
 }
 
@@ -147,8 +147,6 @@ func report(sibling boot.Sibling, words []string) (any, error) {
 	}), nil
 }
 
-func keep(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) }
-
 func forward(words []string) (any, error) { return nil, lookups.Forward(words, start.GivenSockets()) }
 
 func sign(words []string) (any, error) { return nil, signing.Sign(words, start.GivenSockets()) }
@@ -158,16 +156,6 @@ func lookup(sibling boot.Sibling, words []string) (any, error) {
 }
 
 func try(sibling boot.Sibling, words []string) (any, error) { return attempts.Try(sibling, words) }
-
-func attempt([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }
-
-func see(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) }
-
-func relayAgent(words []string) (any, error) { return nil, start.Relay(root, words) }
-
-func carry(words []string) (any, error) { return nil, relay.Carry(words) }
-
-func checkRequirements([]string) (any, error) { return kernel.CheckRequirements(), nil }
 
 func health(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, probe.Health(root, sibling, serving.Of(sibling, nil))
@@ -184,8 +172,6 @@ func commit(sibling boot.Sibling, _ []string) (any, error) {
 func end(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, volumeOf(sibling).EndRules()
 }
-
-func release(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) }
 
 func inspectRelay(words []string) (any, error) {
 	settings, err := relay.Parse(words)
@@ -300,16 +286,14 @@ func readEvidence(arguments []string) (serving.Evidence, error) {
 func tellTaken() func() {
 	began := time.Now()
 	return func() {
-		after := time.Since(began)
+		rest := min(time.Since(began)/2, longestRest)
 		_ = tell(hot.Taken{Taken: true})
-		time.Sleep(restAfter(after))
+		time.Sleep(rest)
 	}
 }
 
-// restAfter returns for how long a program is left alone that was busy for so long. While Envoy loads thousands of rules
-// it looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
-func restAfter(busy time.Duration) time.Duration { return min(busy/2, longestRest) }
-
+// longestRest bounds for how long a program is left alone, half as long as it was busy. While Envoy loads thousands of rules it
+// looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
 const longestRest = 500 * time.Millisecond
 
 func seconds(word string) (time.Duration, error) {

@@ -139,13 +139,9 @@ func setup(controller *caddy.Controller) error {
 
 func recording(settings func() *Settings, add func(resolver.Outcome)) func(resolver.Outcome) {
 	return func(outcome resolver.Outcome) {
-		if settings := settings(); settings != nil && (outcome.Reason != "" || isSampled(settings.sample)) {
+		if settings := settings(); settings != nil && (outcome.Reason != "" || rand.Float64() < settings.sample) {
 			outcome.Name = shortened(outcome.Name)
 			add(outcome)
 		}
 	}
-}
-
-func isSampled(share float64) bool {
-	return share == 1 || rand.Float64() < share
 }

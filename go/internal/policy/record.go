@@ -217,7 +217,6 @@ type streams struct {
 	refusals *Recorder
 }
 
-// Accept waits for the next client.
 func (s streams) Accept() (net.Conn, error) {
 	connection, err := s.Listener.Accept()
 	if err != nil {

@@ -107,7 +107,6 @@ func (s server) ServePacket(socket net.PacketConn) error {
 
 type vital struct{ net.Listener }
 
-// Accept waits for the next client.
 func (v vital) Accept() (net.Conn, error) {
 	connection, err := v.Listener.Accept()
 	endWith(v.Addr(), err)
