@@ -77,7 +77,8 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	refused, refusedError := kernel.RefusedSources()
 	report.Refused = refused
 	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
-	report.Files = orUnreadable(engineFiles(sibling))
+	hostname, _ := os.Hostname() // without one, each line with it is a difference
+	report.Files = orUnreadable(engineFileDifferences(engineFolder, hostname, sibling))
 	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
 	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
 	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))
@@ -157,14 +158,6 @@ var commonHosts = []string{
 // decisive are the words of /etc/resolv.conf that decide which server is asked, and for which name (resolv.conf(5)).
 // Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
 var decisive = []string{"domain", "nameserver", "options", "search"}
-
-func engineFiles(sibling boot.Sibling) ([]string, error) {
-	hostname, err := os.Hostname()
-	if err != nil {
-		return nil, err
-	}
-	return engineFileDifferences(engineFolder, hostname, sibling)
-}
 
 // engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
 // ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.

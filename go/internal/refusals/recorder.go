@@ -178,8 +178,7 @@ func (r *recorder) lost(read []kernel.Refusal) (lost int) {
 		if r.next != nil && each.Number > *r.next { // the number may begin anew after 2^32
 			lost += int(each.Number - *r.next)
 		}
-		next := each.Number + 1
-		r.next = &next
+		r.next = new(each.Number + 1)
 	}
 	return lost
 }
@@ -406,11 +405,10 @@ func (j *journal) flush() error {
 		}
 		line := j.waiting[0]
 		j.waiting = j.waiting[1:]
-		number := j.written
 		if bytes.HasSuffix(line, endOfRecord) {
-			number++
+			j.written++
 		}
-		j.written = number
+		number := j.written
 		j.mutex.Unlock()
 		if _, err := j.out.Write(numbered(line, number)); err != nil {
 			return err

@@ -43,9 +43,6 @@ type bounds struct {
 // aliveAt is the address at which the program of a relay answers, of a kind that only its own network has (unix(7), abstract).
 const aliveAt = "@relay"
 
-// alright is the program's answer: one that has been stopped, or hangs, gives none.
-const alright = "ok"
-
 var usual = bounds{connections: 256, dial: 10 * time.Second, half: time.Hour}
 
 // Carry accepts connections at the sockets that this process was given, and passes each on to the same port of the agent.
@@ -65,7 +62,7 @@ func Carry(words []string) error {
 	if err != nil {
 		return err
 	}
-	go statussocket.Tell(alive, func() any { return alright })
+	go statussocket.Tell(alive, func() any { return "ok" })
 	ended := make(chan error)
 	room := make(chan struct{}, usual.connections)
 	for number, port := range settings.Ports {
@@ -214,14 +211,8 @@ func (s Settings) Inspect() (Report, error) {
 const answerWithin = 3 * time.Second
 
 func askWhetherAlive(within time.Duration) error {
-	var answer string
-	if err := statussocket.Ask(aliveAt, within, nil, &answer); err != nil {
-		return err
-	}
-	if answer != alright {
-		return fmt.Errorf("it says %q", answer)
-	}
-	return nil
+	var answer string // one that has been stopped, or hangs, gives none
+	return statussocket.Ask(aliveAt, within, nil, &answer)
 }
 
 // Settings are the words with which a relay is started. They are part of its container's command, so that anybody sees them.

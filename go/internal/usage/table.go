@@ -390,9 +390,6 @@ const Socket = "/tmp/usage.sock"
 
 const answersWithin = 5 * time.Second
 
-// Given is how many files the keeper hands to a recorder that keeps a history: the socket, and those that it writes.
-const Given = 1 + slots
-
 // Prepare opens what a recorder is given that keeps a history, to be handed down. It outlives the recorder.
 func Prepare(root, socket string) ([]*os.File, error) {
 	file, err := statussocket.Prepare(socket, 0o600)
@@ -423,8 +420,8 @@ type Keeper struct {
 
 // Keep goes on with what an earlier recorder has left in the files that it is given.
 func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
-	if len(given) != Given {
-		return nil, fmt.Errorf("a recorder of what is used needs %d files, and got %d", Given, len(given))
+	if len(given) != 1+slots {
+		return nil, fmt.Errorf("a recorder of what is used needs a socket and %d files, and got %d", slots, len(given))
 	}
 	listener, err := net.FileListener(given[0])
 	if err != nil {
