@@ -197,7 +197,7 @@ type Report struct {
 func (s Settings) Inspect() (Report, error) {
 	open, err := kernel.Listening(kernel.SocketLists, "tcp")
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
-	if err := askWhetherAlive(answerWithin); err != nil {
+	if err := askWhetherAlive(3 * time.Second); err != nil {
 		report.Network = append(report.Network, fmt.Sprintf("the program does not answer: %v", err))
 	}
 	for _, port := range s.Ports {
@@ -207,8 +207,6 @@ func (s Settings) Inspect() (Report, error) {
 	}
 	return report, err
 }
-
-const answerWithin = 3 * time.Second
 
 func askWhetherAlive(within time.Duration) error {
 	var answer string // one that has been stopped, or hangs, gives none
