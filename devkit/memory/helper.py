@@ -180,7 +180,7 @@ def trial(inside: MemoryContainer, name: str, protocol: str) -> Trial:
     if not policy.answers(inside.files, now=0)(name):  # no rule has ended yet
         return Trial((TrialStep("resolve", source, 0.001, ok=False, status=0, outcome="no such name"),))
     last = {"https": "handshake", "http": "request"}.get(protocol, "wait")
-    outcomes = {"resolve": envoy, "connect": envoy, last: "completed"}
+    outcomes = {"resolve": envoy, "connect": envoy, last: "a host answered"}
     return Trial(
         tuple(TrialStep(step, source, 0.001, ok=True, status=0, outcome=text) for step, text in outcomes.items())
     )
@@ -278,7 +278,7 @@ def _keep_good(inside: MemoryContainer) -> None:
     """Keep a copy of the hot files, as `fwctl` does once they are proven live."""
     kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}
     copies = {f"{GOOD}{path}": file for path, file in kept.items() if path.startswith(HOT)}
-    inside.files = {**kept, **copies, f"{GOOD}committed.json": kept[COMMITTED]}
+    inside.files = {**kept, **copies}
 
 
 def _intact(files: Files, folder: str, record: str) -> bool:
@@ -301,10 +301,10 @@ def restore_good(inside: MemoryContainer) -> bool:
     Returns whether the hot files are now a proven set.
     """
     if not _intact(inside.files, HOT, COMMITTED):
-        if not _intact(inside.files, f"{GOOD}{HOT}", f"{GOOD}committed.json"):
+        if not _intact(inside.files, f"{GOOD}{HOT}", COMMITTED):
             return False
         kept = {path: file for path, file in inside.files.items() if not path.startswith(HOT)}
         good = {path.removeprefix(GOOD): file for path, file in kept.items() if path.startswith(f"{GOOD}{HOT}")}
-        inside.files = {**kept, **good, COMMITTED: kept[f"{GOOD}committed.json"]}
+        inside.files = {**kept, **good}
     _keep_good(inside)
     return True

@@ -81,7 +81,6 @@ def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEng
 
 _REFUSED: tuple[tuple[str, str, int, int, str], ...] = (
     ("socket", "2", 12, 93, "needs nf_tables in the kernel"),  # NETLINK_NETFILTER, EPROTONOSUPPORT
-    ("inotify_init1", "", 0, 24, "fs.inotify.max_user_instances"),  # EMFILE
     ("mmap", "0", 7 << 42, 12, "Envoy needs addresses of 48 bits"),  # ENOMEM, as beyond the address space
 )
 """What a kernel answers that lacks something: a system call, an argument and its value, the error, words."""

@@ -127,7 +127,7 @@ def end_rules(inside: MemoryContainer, moment: int) -> None:
     for each in record["files"]:
         each["sha256"] = hashlib.sha256(inside.files[f"hot/{each['path']}"].content).hexdigest()
         inside.files[f"good/hot/{each['path']}"] = inside.files[f"hot/{each['path']}"]
-    inside.files[COMMITTED] = inside.files["good/committed.json"] = public(json.dumps(record).encode())
+    inside.files[COMMITTED] = public(json.dumps(record).encode())
 
 
 def test_a_rule_that_ends_during_a_run() -> None:

@@ -47,7 +47,7 @@ const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 
 var verbs = []verb{
 	{"serve", "-- PROGRAM [ARG ...]", 2, inSibling(serve)},
-	{"keep", "", 0, inSibling(keep)},
+	{"keep", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
 	{"record", "", 0, inSibling(record)},
 	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, forward},
 	{"sign", "FOLDER NAMES INTERMEDIATES", 3, sign},
@@ -58,18 +58,18 @@ var verbs = []verb{
 	{"inherit-usage", "SIZE", 1, with(octets, inheritUsage)},
 	{"lookup", "NAME", 1, inSibling(lookup)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
-	{"attempts", "", 0, attempt},
-	{"see", "EYE", 1, inSibling(see)},
-	{"relay", relayed, 5, relayAgent},
-	{"carry", relayed, 5, carry},
+	{"attempts", "", 0, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
+	{"see", "EYE", 1, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
+	{"relay", relayed, 5, func(words []string) (any, error) { return nil, start.Relay(root, words) }},
+	{"carry", relayed, 5, func(words []string) (any, error) { return nil, relay.Carry(words) }},
 	{"relayed", relayed, 5, inspectRelay},
-	{"requirements", "", 0, checkRequirements},
+	{"requirements", "", 0, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
 	{"health", "", 0, inSibling(health)},
 	{"commit", "", 0, inSibling(commit)},
 	{"commit-in-place", "SIZE", 1, with(octets, commitInPlace)},
 	{"end", "", 0, inSibling(end)},
 	{"claim", "SECONDS", 1, with(seconds, claim)},
-	{"release", "", 0, inSibling(release)},
+	{"release", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
 	{"drain", "SECONDS", 1, with(seconds, drain)},
 }
 
@@ -99,7 +99,6 @@ func run(arguments []string) error {
 	return tell(answer)
 }
 
-// help lists the verbs.
 func help() string {
 	text := "fwctl VERB"
 	for _, verb := range verbs {
@@ -110,7 +109,6 @@ func help() string {
 
 func tell(answer any) error { return json.NewEncoder(os.Stdout).Encode(answer) }
 
-// inSibling has a verb run with what the volume says of the sibling.
 func inSibling(run func(boot.Sibling, []string) (any, error)) func([]string) (any, error) {
 	return func(words []string) (any, error) {
 		sibling, err := boot.Read(root)
@@ -121,7 +119,6 @@ func inSibling(run func(boot.Sibling, []string) (any, error)) func([]string) (an
 	}
 }
 
-// with has a verb run in a sibling with its first argument.
 func with[T any](parse func(string) (T, error), run func(boot.Sibling, T) (any, error)) func([]string) (any, error) {
 	return inSibling(func(sibling boot.Sibling, words []string) (any, error) {
 		argument, err := parse(words[0])
@@ -150,8 +147,6 @@ func report(sibling boot.Sibling, words []string) (any, error) {
 	}), nil
 }
 
-func keep(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) }
-
 func forward(words []string) (any, error) { return nil, lookups.Forward(words, start.GivenSockets()) }
 
 func sign(words []string) (any, error) { return nil, signing.Sign(words, start.GivenSockets()) }
@@ -162,29 +157,21 @@ func lookup(sibling boot.Sibling, words []string) (any, error) {
 
 func try(sibling boot.Sibling, words []string) (any, error) { return attempts.Try(sibling, words) }
 
-func attempt([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }
-
-func see(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) }
-
-func relayAgent(words []string) (any, error) { return nil, start.Relay(root, words) }
-
-func carry(words []string) (any, error) { return nil, relay.Carry(words) }
-
-func checkRequirements([]string) (any, error) { return kernel.CheckRequirements(), nil }
-
 func health(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, probe.Health(root, sibling, serving.Of(sibling, nil))
 }
 
+func volumeOf(sibling boot.Sibling) hot.Volume {
+	return hot.Volume{Root: root, Resources: sibling.Resources, Program: serving.Of(sibling, nil), Now: time.Now}
+}
+
 func commit(sibling boot.Sibling, _ []string) (any, error) {
-	return hot.Commit(root, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
+	return volumeOf(sibling).Commit(tellTaken())
 }
 
 func end(sibling boot.Sibling, _ []string) (any, error) {
-	return nil, hot.EndRules(root, sibling.Resources, serving.Of(sibling, nil), time.Now)
+	return nil, volumeOf(sibling).EndRules()
 }
-
-func release(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) }
 
 func inspectRelay(words []string) (any, error) {
 	settings, err := relay.Parse(words)
@@ -226,22 +213,24 @@ func used(boot.Sibling, []string) (any, error) {
 // queries and datagrams that the limits have dropped. (Of connections, the limits also count those that a line tells of.) It
 // has as well how many lines were written about others.
 type untold struct {
-	serving.Suppressed
+	Refusals uint64 `json:"refusals"`
 	refusals.Written
 	Dropped map[string]uint64 `json:"dropped"`
 }
 
 func countUntold(sibling boot.Sibling, _ []string) (any, error) {
-	counted, err := serving.Of(sibling, nil).Suppressed()
-	if err != nil {
-		return nil, err
+	found := untold{Dropped: map[string]uint64{}}
+	var err error
+	if sibling.Name == "envoy" { // the next line about a client of CoreDNS's tells of its refusals
+		if found.Refusals, err = serving.NewEnvoy(serving.AdminSocket, nil).Suppressed(); err != nil {
+			return nil, err
+		}
 	}
 	written, err := refusals.AskWritten(refusals.Socket)
-	if err != nil { // the recorder is about to be started again
-		written = refusals.Written{}
+	if err == nil { // or the recorder is about to be started again
+		found.Written = written
 	}
 	limited, err := kernel.RefusedSources()
-	found := untold{counted, written, map[string]uint64{}}
 	for _, each := range limited {
 		if dropped := each.Queries + each.Datagrams; dropped > 0 {
 			found.Dropped[each.Source.String()] = dropped
@@ -273,15 +262,13 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 }
 
 func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
-	return hot.CommitSent(root, size, os.Stdin, sibling.Resources, serving.Of(sibling, nil), time.Now, tellTaken())
+	return volumeOf(sibling).CommitSent(size, os.Stdin, tellTaken())
 }
 
-// octets reads how many octets are sent on the standard input.
 func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }
 
 const evidencePrefix = "known="
 
-// readEvidence returns the evidence among the arguments of probe, if there is any.
 func readEvidence(arguments []string) (serving.Evidence, error) {
 	var known serving.Evidence
 	for _, each := range arguments {
@@ -299,16 +286,14 @@ func readEvidence(arguments []string) (serving.Evidence, error) {
 func tellTaken() func() {
 	began := time.Now()
 	return func() {
-		after := time.Since(began)
+		rest := min(time.Since(began)/2, longestRest)
 		_ = tell(hot.Taken{Taken: true})
-		time.Sleep(restAfter(after))
+		time.Sleep(rest)
 	}
 }
 
-// restAfter returns for how long a program is left alone that was busy for so long. While Envoy loads thousands of rules
-// it looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
-func restAfter(busy time.Duration) time.Duration { return min(busy/2, longestRest) }
-
+// longestRest bounds for how long a program is left alone, half as long as it was busy. While Envoy loads thousands of rules it
+// looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
 const longestRest = 500 * time.Millisecond
 
 func seconds(word string) (time.Duration, error) {

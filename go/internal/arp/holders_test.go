@@ -36,7 +36,7 @@ func answerARP(t *testing.T, name string) {
 // Another host that answers ARP for one of our addresses is found, with its hardware address.
 func TestOthersWhoHaveOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Silence(t, "agents-end", "egress-end")
+	silence(t, "agents-end", "egress-end")
 	wanted := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
 	found := []string{}
 	// On a busy machine the answer may be too late for one probe.
@@ -54,8 +54,8 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 // Without another holder none is found, and the probes change no ARP cache.
 func TestNobodyElseHasOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Silence(t, "agents-end", "egress-end")
-	hear := nettest.ListenForARP(t, "agents-end")
+	silence(t, "agents-end", "egress-end")
+	hear := listenForARP(t, "agents-end")
 
 	asked := must.Get[*Others](t)(AskForOthers())
 

@@ -2,6 +2,8 @@
 package attempts
 
 import (
+	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -11,14 +13,22 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/boot"
+	"clawker-fw/internal/serving"
+	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
 
@@ -53,6 +63,18 @@ var kinds = map[string]func(Attempt) string{
 	"datagram": connecting(attemptDatagram), "socket": attemptSocket, "gateway": attemptGateway,
 }
 
+// said is what comes of an attempt on a connection: whether there is a way to a host, or to an answer of Envoy's; the status of an
+// HTTP response, or 0; and that in words.
+type said struct {
+	ok     bool
+	status int
+	words  string
+}
+
+const hostAnswered = "a host answered"
+
+func failed(err error) said { return said{words: ended(err)} }
+
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
 	var wanted []Attempt
@@ -66,11 +88,7 @@ func Do(root string, output io.Writer) error {
 		if perform == nil {
 			return fmt.Errorf("unknown kind of attempt %q", each.Kind)
 		}
-		all.Add(1)
-		go func() {
-			defer all.Done()
-			outcomes[place] = Outcome{each.ID, perform(each)}
-		}()
+		all.Go(func() { outcomes[place] = Outcome{each.ID, perform(each)} })
 	}
 	all.Wait()
 	encoder := json.NewEncoder(output)
@@ -82,103 +100,108 @@ func Do(root string, output io.Writer) error {
 	return nil
 }
 
-func connecting(perform func(Attempt, net.Conn) string) func(Attempt) string {
+func connecting(perform func(Attempt, net.Conn) said) func(Attempt) string {
 	return func(attempt Attempt) string {
 		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
 		if err != nil {
 			return reason(err)
 		}
 		defer connection.Close()
-		return perform(attempt, connection)
+		return perform(attempt, connection).words
 	}
 }
 
-func attemptAsk(attempt Attempt, connection net.Conn) string {
-	query := &dns.Msg{
-		MsgHdr:   dns.MsgHdr{Id: dns.Id(), RecursionDesired: true},
-		Question: []dns.Question{{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class}},
-	}
-	reply, err := askOver(connection, query)
+func attemptAsk(attempt Attempt, connection net.Conn) said {
+	_, found := ask(connection, dns.Question{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class})
+	return found
+}
+
+// ask returns the first answer as well, if there is one.
+func ask(connection net.Conn, question dns.Question) (dns.RR, said) {
+	query := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
+	client := dns.Client{Timeout: serving.AnswerLimit}
+	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
 	switch {
 	case err != nil:
-		return ended(err)
+		return nil, failed(err)
 	case reply.Rcode == dns.RcodeNameError:
-		return "no such name"
+		return nil, said{words: "no such name"}
 	case reply.Rcode == dns.RcodeRefused:
-		return "refused"
+		return nil, said{words: "refused"}
 	case reply.Rcode != dns.RcodeSuccess:
-		return dns.RcodeToString[reply.Rcode]
+		return nil, said{words: dns.RcodeToString[reply.Rcode]}
 	case len(reply.Answer) > 0:
-		return "an answer"
+		return reply.Answer[0], said{ok: true, words: "an answer"}
 	}
-	return "no record"
+	return nil, said{words: "no record"}
 }
 
-func attemptConnect(Attempt, net.Conn) string { return "connected" }
+func attemptConnect(Attempt, net.Conn) said { return said{words: "connected"} }
 
-func attemptTLS(attempt Attempt, connection net.Conn) string {
+// attemptTLS begins TLS with the server name, and sends nothing afterwards.
+func attemptTLS(attempt Attempt, connection net.Conn) said {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
-		return ended(err)
+		return failed(err)
 	}
-	return "a host answered"
+	return said{ok: true, words: hostAnswered}
 }
 
-// attemptCertificate says whose certificate there is for a name: the stack's, or another one.
-func attemptCertificate(attempt Attempt, connection net.Conn) string {
+func attemptCertificate(attempt Attempt, connection net.Conn) said {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
 	_, _, err := shakeHands(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots})
-	var other *tls.CertificateVerificationError
-	switch {
-	case err == nil:
-		return "a certificate of the stack"
-	case errors.As(err, &other):
-		return "another certificate"
+	if err == nil {
+		return said{words: "a certificate of the stack"}
 	}
-	return ended(err)
+	if _, other := errors.AsType[*tls.CertificateVerificationError](err); other {
+		return said{words: "another certificate"}
+	}
+	return failed(err)
 }
 
 // attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
 // as well. Whatever Envoy answers by itself begins with our name.
-func attemptRequest(attempt Attempt, connection net.Conn) string {
+func attemptRequest(attempt Attempt, connection net.Conn) said {
 	agent, _, err := shakeHands(connection, unverified(attempt.Name))
 	if err != nil {
-		return ended(err)
+		return failed(err)
 	}
-	response, err := exchange(agent, http.MethodGet, attempt.Text)
+	response, err := exchange(agent, attempt.Text)
 	if err != nil {
-		return ended(err)
+		return failed(err)
 	}
 	defer response.Body.Close()
-	if begins(response, "clawker-fw: ") {
-		return fmt.Sprintf("HTTP %d of Envoy", response.StatusCode)
+	whose := "a host"
+	if response.StatusCode >= http.StatusBadRequest && begins(response, "clawker-fw: ") {
+		whose = "Envoy"
 	}
-	return fmt.Sprintf("HTTP %d of a host", response.StatusCode)
+	return said{true, response.StatusCode, fmt.Sprintf("HTTP %d of %s", response.StatusCode, whose)}
 }
 
-// attemptSend sends a text, and returns the status if the answer is an HTTP response.
-func attemptSend(attempt Attempt, connection net.Conn) string {
+func attemptSend(attempt Attempt, connection net.Conn) said {
 	hearing := &heard{Conn: connection}
-	response, err := exchange(hearing, http.MethodGet, attempt.Text)
+	response, err := exchange(hearing, attempt.Text)
 	switch {
 	case err == nil:
 		response.Body.Close()
-		return fmt.Sprintf("HTTP %d", response.StatusCode)
+		return said{true, response.StatusCode, fmt.Sprintf("HTTP %d", response.StatusCode)}
 	case hearing.anything:
-		return "a host answered"
+		return said{words: hostAnswered}
 	}
-	return ended(err)
+	return failed(err)
 }
 
-func attemptDatagram(attempt Attempt, connection net.Conn) string {
+// attemptDatagram sends a text. Nobody answers for a host, so an answer is from it, and few answer one without content. An error
+// is the kernel's of Envoy's container: no rule's listener is there.
+func attemptDatagram(attempt Attempt, connection net.Conn) said {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {
 		_, err = connection.Read(make([]byte, 1))
 	}
 	if err != nil {
-		return reason(err)
+		return said{ok: errors.Is(err, os.ErrDeadlineExceeded), words: reason(err)}
 	}
-	return "a host answered"
+	return said{ok: true, words: hostAnswered}
 }
 
 // attemptSocket opens a socket with which packets can be forged: of Ethernet, or of IP.
@@ -212,3 +235,307 @@ func attemptGateway(Attempt) string {
 
 // arpWithin is longer than the kernel takes to ask three times for a neighbour.
 const arpWithin = 4 * time.Second
+
+func dial(network, address string, connecting, all time.Duration) (net.Conn, error) {
+	connection, err := net.DialTimeout(network, address, connecting)
+	if err != nil {
+		return nil, err
+	}
+	if err := connection.SetDeadline(time.Now().Add(all)); err != nil {
+		connection.Close()
+		return nil, err
+	}
+	return connection, nil
+}
+
+type heard struct {
+	net.Conn
+	anything bool
+}
+
+func (h *heard) Read(buffer []byte) (int, error) {
+	size, err := h.Conn.Read(buffer)
+	h.anything = h.anything || size > 0
+	return size, err
+}
+
+// unverified returns the settings of TLS in which any certificate will do: nothing secret is sent.
+func unverified(name string) *tls.Config {
+	return &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
+}
+
+// shakeHands begins TLS, and reports whether a host has answered. Envoy says nothing of its own in TLS but that it denies
+// access, so anything else that comes back is from a host.
+func shakeHands(connection net.Conn, config *tls.Config) (agent *tls.Conn, answered bool, err error) {
+	hearing := &heard{Conn: connection}
+	agent = tls.Client(hearing, config)
+	err = agent.Handshake()
+	return agent, hearing.anything && !deniedAccess(err), err
+}
+
+func exchange(connection net.Conn, request string) (*http.Response, error) {
+	if _, err := io.WriteString(connection, request); err != nil {
+		return nil, err
+	}
+	method, _, _ := strings.Cut(request, " ")
+	return http.ReadResponse(bufio.NewReader(connection), &http.Request{Method: method})
+}
+
+func begins(response *http.Response, words string) bool {
+	text := make([]byte, len(words))
+	_, err := io.ReadFull(response.Body, text)
+	return err == nil && string(text) == words
+}
+
+// accessDenied is the alert with which Envoy ends TLS that no rule allows (RFC 8446, section 6.2).
+const accessDenied = tls.AlertError(49)
+
+// deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
+func deniedAccess(err error) bool {
+	remote, is := errors.AsType[*net.OpError](err)
+	return is && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
+}
+
+const unanswered = "no answer"
+
+// reason returns an error's text without our own address and port, which differ each time.
+func reason(err error) string {
+	if timeout, is := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || is && timeout.Timeout() {
+		return unanswered
+	}
+	if failure, is := errors.AsType[syscall.Errno](err); is {
+		return failure.Error()
+	}
+	return err.Error()
+}
+
+// ended describes the end of a connection without an answer. A reset and an ordinary end are the same.
+func ended(err error) string {
+	switch {
+	case deniedAccess(err):
+		return "access denied"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "closed without an answer"
+	}
+	return reason(err)
+}
+
+// An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
+// can do the same steps as an agent.
+
+// speakWithin is enough for Envoy to look up a name and to give up on a host that does not answer, and waitWithin how long a
+// connection must stay open on which nobody speaks.
+const speakWithin, waitWithin = 20 * time.Second, 3 * time.Second
+
+// Trial is the output of try: the steps until one fails.
+type Trial struct {
+	Steps []Step `json:"steps"`
+}
+
+// Step is one step of an attempt. Source is our own address and port, by which the siblings' records can be found.
+type Step struct {
+	Name    string  `json:"step"` // resolve, connect, and handshake, request, wait or datagram
+	Source  string  `json:"source"`
+	Seconds float64 `json:"seconds"`
+	OK      bool    `json:"ok"`
+	Status  int     `json:"status"`  // of the HTTP response, or 0
+	Outcome string  `json:"outcome"` // in words
+}
+
+// Try resolves a name at the service address, connects to the answer, and waits for anything that the host says. With a
+// method and a path, it makes this request in TLS.
+func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
+	if len(arguments) < 3 || speakers[arguments[1]] == nil {
+		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
+	}
+	name, protocol, speak := arguments[0], arguments[1], speakers[arguments[1]]
+	port, err := strconv.ParseUint(arguments[2], 10, 16)
+	if err != nil {
+		return Trial{}, fmt.Errorf("not a port: %q", arguments[2])
+	}
+	request := []string{http.MethodHead, "/"}
+	if asked := arguments[3:]; len(asked) > 0 {
+		if len(asked) != 2 || protocol != "https" || !isRequestLine(asked) {
+			return Trial{}, fmt.Errorf("try needs `https` for a request, and a method and a path")
+		}
+		request, speak = asked, requesting
+	}
+	if sibling.Service == nil {
+		return Trial{}, errors.New("only CoreDNS's container can try what agents can")
+	}
+	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak, request), nil
+}
+
+// speaker is what an agent does on a connection, in a step with a name: within this time, in which a host must have answered that
+// answers at all.
+type speaker struct {
+	step    string
+	perform func(Attempt, net.Conn) said
+	within  time.Duration
+}
+
+var (
+	speakers = map[string]*speaker{
+		"https": {"handshake", attemptTLS, speakWithin}, "http": {"request", attemptSend, speakWithin},
+		"tcp": {"wait", attemptWait, waitWithin}, "udp": {"datagram", attemptDatagram, waitWithin},
+	}
+	requesting = &speaker{"request", attemptRequest, speakWithin}
+)
+
+func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *speaker, request []string) Trial {
+	network, usual, made := "tcp", uint16(80), Trial{}
+	switch protocol {
+	case "udp":
+		network = protocol
+	case "https":
+		usual = 443
+	}
+	attempt := Attempt{Name: name}
+	if speak.step == "request" {
+		attempt.Text = fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n",
+			request[0], request[1], hostHeader(name, port, usual))
+	}
+	var address netip.Addr
+	begun := time.Now()
+	asking, err := dial("udp", resolver.String(), serving.AnswerLimit, serving.AnswerLimit)
+	if !made.add("resolve", begun, asking, err, func() said {
+		answer, found := ask(asking, dns.Question{Name: name + ".", Qtype: dns.TypeA, Qclass: dns.ClassINET})
+		if record, is := answer.(*dns.A); is {
+			address, _ = netip.AddrFromSlice(record.A.To4())
+			found.words = address.String()
+		}
+		found.ok = address.IsValid()
+		return found
+	}) {
+		return made
+	}
+	asking.Close()
+	place := netip.AddrPortFrom(address, port).String()
+	begun = time.Now()
+	connection, err := dial(network, place, answerTimeout, speak.within)
+	if err != nil {
+		err = fmt.Errorf("%s: %s", place, reason(err))
+	}
+	if !made.add("connect", begun, connection, err, func() said { return said{ok: true, words: place} }) {
+		return made
+	}
+	defer connection.Close()
+	made.add(speak.step, time.Now(), connection, nil, func() said { return speak.perform(attempt, connection) })
+	return made
+}
+
+// add performs a step on a connection, if there is one, and reports whether it has succeeded.
+func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error, perform func() said) bool {
+	step := Step{Name: name}
+	if err != nil {
+		step.Outcome = reason(err)
+	} else {
+		found := perform()
+		step.Source, step.OK, step.Status, step.Outcome = connection.LocalAddr().String(), found.ok, found.status, found.words
+	}
+	step.Seconds = time.Since(begun).Seconds()
+	t.Steps = append(t.Steps, step)
+	return step.OK
+}
+
+// isRequestLine reports whether a method and a path can stand in a request without becoming anything else.
+func isRequestLine(words []string) bool {
+	return !slices.ContainsFunc(words, func(word string) bool {
+		return word == "" || strings.ContainsFunc(word, func(each rune) bool { return each <= ' ' || each >= 0x7f })
+	})
+}
+
+func hostHeader(name string, port, usual uint16) string {
+	if port == usual {
+		return name
+	}
+	return net.JoinHostPort(name, strconv.Itoa(int(port)))
+}
+
+// attemptWait sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
+func attemptWait(_ Attempt, connection net.Conn) said {
+	size, err := connection.Read(make([]byte, 1))
+	switch {
+	case size > 0:
+		return said{ok: true, words: hostAnswered}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return said{ok: true, words: "still open"}
+	}
+	return failed(err)
+}
+
+// lookupLimit is how long Envoy waits for the addresses of a name as well.
+const lookupLimit = 5 * time.Second
+
+// Lookup is the output of lookup: the IPv4 addresses of a name as this container's resolver answers now.
+type Lookup struct {
+	Addresses []Looked `json:"addresses"`
+	Error     string   `json:"error"` // why there is none, or ""
+}
+
+// Looked is an address, and the sources that have no route to it, by the names of their tables.
+type Looked struct {
+	Address netip.Addr `json:"address"`
+	Closed  []string   `json:"closed"`
+}
+
+// Resolve resolves a name like Envoy, which uses IPv4 alone and no search domains, and asks the kernel from which of the
+// sources each address can be reached.
+func Resolve(tables []boot.Table, resolver *net.Resolver, name string) (Lookup, error) {
+	found := Lookup{Addresses: []Looked{}}
+	limited, cancel := context.WithTimeout(context.Background(), lookupLimit)
+	defer cancel()
+	addresses, err := addressesOf(limited, resolver, name)
+	if err != nil {
+		found.Error = whyUnknown(err)
+		return found, nil
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	for _, address := range slices.Compact(addresses) {
+		closed, err := closedTo(tables, address.Unmap())
+		if err != nil {
+			return found, err
+		}
+		found.Addresses = append(found.Addresses, Looked{address.Unmap(), closed})
+	}
+	return found, nil
+}
+
+func addressesOf(limited context.Context, resolver *net.Resolver, name string) ([]netip.Addr, error) {
+	if address, err := netip.ParseAddr(name); err == nil {
+		return []netip.Addr{address}, nil
+	}
+	return resolver.LookupNetIP(limited, "ip4", name+".")
+}
+
+// whyUnknown returns the reason without the resolver's address, which says nothing to anybody outside.
+func whyUnknown(err error) string {
+	failure, is := errors.AsType[*net.DNSError](err)
+	if !is || failure.IsTimeout {
+		return reason(err)
+	}
+	if failure.IsNotFound {
+		return "no such name, or none with an IPv4 address"
+	}
+	return failure.Err
+}
+
+// closedTo returns the names of the sources without a route to an address. The kernel decides in the same way when a
+// connection from the source begins. A local route, which 0.0.0.0 always has, leads no further than this container.
+func closedTo(tables []boot.Table, address netip.Addr) ([]string, error) {
+	closed, user := []string{}, uint32(users.Readers) // any but root's
+	for _, table := range tables {
+		routes, err := netlink.RouteGetWithOptions(address.AsSlice(), &netlink.RouteGetOptions{SrcAddr: table.From.AsSlice(), UID: &user})
+		if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) {
+			closed = append(closed, table.Name)
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the route from %s to %s: %w", table.From, address, err)
+		}
+		if slices.ContainsFunc(routes, func(route netlink.Route) bool { return route.Type == unix.RTN_LOCAL }) {
+			closed = append(closed, table.Name)
+		}
+	}
+	return closed, nil
+}

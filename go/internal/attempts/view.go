@@ -32,7 +32,6 @@ import (
 // refusedHost is refusedName without the final dot. Neither sibling logs these requests.
 const refusedHost = "refused.clawker-fw.invalid"
 
-// refusalWords is the beginning of Envoy's response to a request for a host that no rule allows.
 const refusalWords = "clawker-fw: no rule allows this host"
 
 const (
@@ -118,10 +117,9 @@ func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, boo
 	return told, true
 }
 
-// unreached reports whether an error says that the kernel of the other side did not answer, and not its program.
 func unreached(err error) bool {
-	var failure *net.OpError
-	return errors.As(err, &failure) && failure.Op == "dial" && failure.Timeout()
+	failure, is := errors.AsType[*net.OpError](err)
+	return is && failure.Op == "dial" && failure.Timeout()
 }
 
 // isThere reports whether a host of our networks says now, or within a time, at which hardware address it is.
@@ -170,7 +168,6 @@ func AgentsAreServed(root string, sibling boot.Sibling) error {
 	return nil
 }
 
-// seenOfResolver queries an address for the refused name over UDP and TCP (RFC 7766), and describes what fails.
 func seenOfResolver(server netip.AddrPort) []string {
 	found := []string{}
 	for _, transport := range []string{"udp", "tcp"} {
@@ -203,17 +200,16 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	for _, port := range entrance.Ports {
 		place := netip.AddrPortFrom(entrance.Address, uint16(port)).String()
 		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
-			group.Add(1)
 			room <- struct{}{}
-			go func() {
-				defer func() { <-room; group.Done() }()
+			group.Go(func() {
+				defer func() { <-room }()
 				if err := ask(place); err != nil {
 					lock.Lock()
 					defer lock.Unlock()
 					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
 					reasons = append(reasons, err)
 				}
-			}()
+			})
 		}
 	}
 	group.Wait()
@@ -221,14 +217,13 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	return found, reasons
 }
 
-// refusedOverHTTP fails unless the response to the refused host is Envoy's refusal.
 func refusedOverHTTP(place string) error {
 	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	response, err := exchange(connection, http.MethodGet, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
+	response, err := exchange(connection, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
 	if err != nil {
 		return err
 	}

@@ -7,14 +7,13 @@ import (
 	"strings"
 	"testing"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
 // boot/sibling.json has a sibling's network and the proofs of its hot files.
 func TestReadSibling(t *testing.T) {
 	root := t.TempDir()
-	filetest.Write(t, root, filetest.Tree{"boot/sibling.json": `{
+	must.Write(t, root, must.Tree{"boot/sibling.json": `{
  "sibling": "envoy",
  "addresses": [{"address": "10.214.0.148", "subnet": "10.214.0.0/24"}],
  "tables": [{
@@ -65,7 +64,7 @@ func TestReadSiblingErrors(t *testing.T) {
 		`{"sibling": "envoy", "tables": [{"unreachable": ["10.0.0.0"]}]}`:  "10.0.0.0",
 	} {
 		root := t.TempDir()
-		filetest.Write(t, root, filetest.Tree{"boot/sibling.json": text})
+		must.Write(t, root, must.Tree{"boot/sibling.json": text})
 
 		_, err := Read(root)
 

@@ -2,10 +2,8 @@
 package hostname
 
 import (
-	"slices"
 	"strings"
-
-	"golang.org/x/net/publicsuffix"
+	"unicode"
 )
 
 // Limits of a name without its final dot (RFC 1035, section 2.3.4).
@@ -33,13 +31,10 @@ func Is(name string) bool {
 // Lower returns a host name in lower case, or false if it is none. Letters of other alphabets are never taken for ASCII:
 // to Unicode, the sign for kelvin is a large k.
 func Lower(name string) (string, bool) {
-	octets := []byte(name)
-	for at, each := range octets {
-		if 'A' <= each && each <= 'Z' {
-			octets[at] = each + 'a' - 'A'
-		}
+	if strings.ContainsFunc(name, func(letter rune) bool { return letter > unicode.MaxASCII }) {
+		return "", false
 	}
-	lower := string(octets)
+	lower := strings.ToLower(name)
 	return lower, Is(lower)
 }
 
@@ -52,32 +47,4 @@ func Around(name string) func(yield func(string) bool) {
 			}
 		}
 	}
-}
-
-// privateDomains are top-level domains of which no name leads to the internet (clawker_fw/denials/question.py).
-var privateDomains = []string{"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"}
-
-// MayBeAskedAbout reports whether a person may be asked to allow a name in lower case: it is a host's, of the internet, in ASCII, and not a
-// suffix below which anybody can register names. It is the same list as that of `denials --ask`.
-func MayBeAskedAbout(name string) bool {
-	labels := strings.Split(name, ".")
-	last := labels[len(labels)-1]
-	if !Is(name) || len(labels) == 1 || slices.Contains(privateDomains, last) || isNumber(last) {
-		return false
-	}
-	for _, label := range labels {
-		if strings.HasPrefix(label, "xn--") {
-			return false
-		}
-	}
-	suffix, _ := publicsuffix.PublicSuffix(name)
-	return suffix != name
-}
-
-// isNumber reports whether a last label makes an address of a name, as programs read it (WHATWG URL, "ends in a number").
-func isNumber(label string) bool {
-	if digits, hexadecimal := strings.CutPrefix(label, "0x"); hexadecimal {
-		return strings.Trim(digits, "0123456789abcdef") == ""
-	}
-	return strings.Trim(label, "0123456789") == ""
 }

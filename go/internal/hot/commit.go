@@ -3,6 +3,7 @@
 package hot
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/record"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
@@ -42,22 +43,27 @@ type Taken struct {
 // a large set does not answer for a while either.
 const hungAfter = 0.6
 
-// backWithin is how long the restored good set may take to be live again.
 const backWithin = time.Second
+
+// Volume is where files are committed, and the program that reads them.
+type Volume struct {
+	Root      string
+	Resources []boot.Resource
+	Program   serving.Program
+	Now       func() time.Time
+}
 
 // Commit puts the staged files in place and waits until the program proves them live. If it does not, the set before is
 // restored, because a half-applied update must not stay. It calls `taken` before the proof, once the program has accepted
 // every file that has a version.
-func Commit(
-	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
-	unlock, err := lock(root, unix.LOCK_EX)
+func (v Volume) Commit(taken func()) (Result, error) {
+	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	stage := stageFolder(root)
-	var wanted record.Commit
+	stage := stageFolder(v.Root)
+	var wanted Commit
 	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
 		return Result{}, err
 	}
@@ -65,7 +71,7 @@ func Commit(
 	if err != nil {
 		return Result{}, err
 	}
-	result, err := staged.commit(root, resources, program, now, taken)
+	result, err := v.commit(staged, taken)
 	if err != nil {
 		return result, err
 	}
@@ -73,139 +79,120 @@ func Commit(
 }
 
 // CommitSent commits files that are sent, as a tar of so many octets, without staging them.
-func CommitSent(
-	root string, size int64, from io.Reader, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
+func (v Volume) CommitSent(size int64, from io.Reader, taken func()) (Result, error) {
 	sent, err := readSent(size, from)
 	if err != nil {
 		return Result{}, err
 	}
-	unlock, err := lock(root, unix.LOCK_EX)
+	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
-	if err := os.RemoveAll(stageFolder(root)); err != nil { // what has arrived of it before the disk was full
+	if err := os.RemoveAll(stageFolder(v.Root)); err != nil { // what has arrived of it before the disk was full
 		return Result{}, err
 	}
-	return sent.commit(root, resources, program, now, taken)
+	return v.commit(sent, taken)
 }
 
-// stageFolder is where clawker-fw stages a commit's files.
 func stageFolder(root string) string { return filepath.Join(root, "stage") }
 
-// commit commits a set. No other commit may be at work.
-func (s set) commit(
-	root string, resources []boot.Resource, program serving.Program, now func() time.Time, taken func(),
-) (Result, error) {
-	if err := restore(root, resources); err != nil && !errors.Is(err, errUnproven) {
+func (v Volume) commit(s set, taken func()) (Result, error) {
+	if err := v.restore(); err != nil && !errors.Is(err, errUnproven) {
 		return Result{}, err
 	}
-	before, err := program.Rejections(resources)
+	before, err := v.Program.Rejections(v.Resources)
 	if err != nil {
 		return Result{}, err
 	}
-	next := s.withVersion(record.NewVersion())
-	if err := next.prepare(root); err != nil {
-		return Result{}, errors.Join(err, finish(root))
+	next := s.withVersion(NewVersion())
+	if err := next.prepare(v.Root); err != nil {
+		return Result{}, errors.Join(err, finish(v.Root))
 	}
-	if err := put(root, resources); err != nil {
-		return Result{}, errors.Join(err, restore(root, resources), finish(root))
+	if err := v.put(); err != nil {
+		return Result{}, errors.Join(err, v.restore(), finish(v.Root))
 	}
-	seconds := time.Duration(next.record.Seconds * float64(time.Second))
-	result := prove(program, resources, Proof{next.record.Live, next.record.Version, before, seconds, taken}, now)
+	result := v.prove(next.record, before, time.Duration(next.record.Seconds*float64(time.Second)), taken)
 	if !result.Committed {
-		return giveBack(root, resources, program, result, now)
+		return v.giveBack(result)
 	}
-	if err := accept(root); err != nil {
+	if err := accept(v.Root); err != nil {
 		result.Committed = false
-		return result, errors.Join(err, restore(root, resources), finish(root))
+		return result, errors.Join(err, v.restore(), finish(v.Root))
 	}
-	return result, finish(root)
+	return result, finish(v.Root)
 }
 
-func put(root string, resources []boot.Resource) error {
-	if err := turn(root); err != nil {
+func (v Volume) put() error {
+	if err := turn(v.Root); err != nil {
 		return err
 	}
-	return ring(resources)
+	return ring(v.Resources)
 }
 
-// restore makes hot/ the set that was proven last, if it is not, and has the program read it.
-func restore(root string, resources []boot.Resource) error {
-	turned, err := settle(root)
+func (v Volume) restore() error {
+	turned, err := settle(v.Root)
 	if turned {
-		err = errors.Join(err, ring(resources))
+		err = errors.Join(err, ring(v.Resources))
 	}
 	return err
 }
 
-// giveBack puts the set before in place again and waits until it is live. It marks a program that no longer answers as hung.
-func giveBack(
-	root string, resources []boot.Resource, program serving.Program, result Result, now func() time.Time,
-) (Result, error) {
-	if err := put(root, resources); err != nil {
-		return result, errors.Join(err, restore(root, resources))
+func (v Volume) giveBack(result Result) (Result, error) {
+	if err := v.put(); err != nil {
+		return result, errors.Join(err, v.restore())
 	}
 	if !result.Hung {
-		counts, err := program.Rejections(resources)
+		counts, err := v.Program.Rejections(v.Resources)
 		result.Hung = err != nil
-		if good, unreadable := record.Read(record.Path(root)); err == nil && unreadable == nil {
-			result.Hung = prove(program, resources, Proof{good.Live, good.Version, counts, backWithin, func() {}}, now).Hung
+		if good, unreadable := ReadRecord(RecordPath(v.Root)); err == nil && unreadable == nil {
+			result.Hung = v.prove(good, counts, backWithin, func() {}).Hung
 		}
 	}
-	return result, finish(root)
+	return result, finish(v.Root)
 }
 
-// Proof is the condition for a successful commit: every resource is live, and was loaded from this commit's files.
-type Proof struct {
-	live    map[string]string
-	version string
-	before  map[string]int // rejected updates before the commit
-	within  time.Duration
-	taken   func() // called once the program has accepted every file that has a version
-}
-
-// prove polls until everything is live, an update is rejected, the program is silent for too long, or the time is up.
-func prove(program serving.Program, resources []boot.Resource, wanted Proof, now func() time.Time) Result {
-	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.live))}
-	answered := now()
-	limit := answered.Add(wanted.within)
-	tell := sync.OnceFunc(wanted.taken)
+// prove polls until every resource is live, from the files of a commit, an update is rejected beyond those before, the program is
+// silent for too long, or the time is up.
+func (v Volume) prove(wanted Commit, before map[string]int, within time.Duration, taken func()) Result {
+	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.Live))}
+	answered := v.Now()
+	limit := answered.Add(within)
+	tell := sync.OnceFunc(taken)
 	for ; ; time.Sleep(serving.PollEvery) {
-		missing, err := serving.NotTaken(program, resources, wanted.version)
+		missing, err := serving.NotTaken(v.Program, v.Resources, wanted.Version)
 		if err == nil && len(missing) == 0 {
 			tell()
 			var live map[string]string
-			live, err = program.Live(resources)
-			missing = record.Differing(wanted.live, live)
+			live, err = v.Program.Live(v.Resources)
+			missing = Differing(wanted.Live, live)
 		}
 		if err == nil {
 			result.Missing = missing
 			if result.Committed = len(missing) == 0; result.Committed {
-				result.Evidence = program.Evidence()
+				result.Evidence = v.Program.Evidence()
 				return result
 			}
 			var rejections map[string]int
-			if rejections, err = program.Rejections(resources); err == nil {
-				answered = now()
+			if rejections, err = v.Program.Rejections(v.Resources); err == nil {
+				answered = v.Now()
 				for resource, count := range rejections {
-					if count > wanted.before[resource] {
+					if count > before[resource] {
 						result.Rejected = append(result.Rejected, resource)
 					}
 				}
 			}
 		}
 		slices.Sort(result.Rejected)
-		over := now().After(limit)
-		silence := now().Sub(answered)
-		if err != nil && (over || silence.Seconds() > hungAfter*wanted.within.Seconds()) {
+		over := v.Now().After(limit)
+		silence := v.Now().Sub(answered)
+		if err != nil && (over || silence.Seconds() > hungAfter*within.Seconds()) {
 			result.Hung = true
 			result.Reason = "the program no longer answers: " + err.Error()
 			return result
 		}
 		if len(result.Rejected) > 0 || over {
-			result.Reason = program.Reason()
+			result.Reason = v.Program.Reason()
 			return result
 		}
 	}
@@ -214,7 +201,7 @@ func prove(program serving.Program, resources []boot.Resource, wanted Proof, now
 // Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
 // digest of hashed ones.
 func Check(root string, resources []boot.Resource, program serving.Program) error {
-	committed, err := record.Read(record.Path(root))
+	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		return err
 	}
@@ -280,4 +267,246 @@ func ring(resources []boot.Resource) error {
 		}
 	}
 	return nil
+}
+
+// Rules end at their times although nobody runs anything: hot/ends/ends.json says what the hot files become then.
+// clawker-fw has rendered these files, so what is live afterwards is what it wants at that time. The keeper knows the
+// next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
+// so that no restart brings back a rule that has ended.
+
+const endsPath = "ends/ends.json"
+
+// endsRead is how often the keeper looks whether the ends are others, and EndAgain how long it waits after a failure.
+const (
+	endsRead = time.Second
+	EndAgain = 2 * time.Second
+)
+
+// End is a time at which rules end, in seconds since 1970, and what becomes of the files that change then: those of
+// before it, or of the end before it. Live and Rules are those of the record afterwards.
+type End struct {
+	At    int64                `json:"at"`
+	Files map[string]EndedFile `json:"files"` // by path below hot/
+	Live  map[string]string    `json:"live"`
+	Rules json.RawMessage      `json:"rules"`
+}
+
+// EndedFile is a file's new content: the old one with some parts replaced, in order. Its version is left out of both.
+type EndedFile struct {
+	Digest string `json:"sha256"`
+	Parts  []Part `json:"parts"`
+}
+
+// Part replaces the octets of a file from one position to another.
+type Part struct {
+	From int    `json:"from"`
+	To   int    `json:"to"`
+	Text string `json:"text"`
+}
+
+func (f EndedFile) of(content []byte) ([]byte, error) {
+	var after []byte
+	position := 0
+	for _, part := range f.Parts {
+		if part.From < position || part.To < part.From || part.To > len(content) {
+			return nil, fmt.Errorf("there is no part from %d to %d", part.From, part.To)
+		}
+		after = append(append(after, content[position:part.From]...), part.Text...)
+		position = part.To
+	}
+	after = append(after, content[position:]...)
+	if DigestOf(after) != f.Digest {
+		return nil, errors.New("it would have another digest")
+	}
+	return after, nil
+}
+
+// endsFile is hot/ends/ends.json. Those that are left are written again just as they were.
+type endsFile struct {
+	Ends []json.RawMessage `json:"ends"`
+}
+
+func (e endsFile) first() (End, bool, error) {
+	if len(e.Ends) == 0 {
+		return End{}, false, nil
+	}
+	var first End
+	err := json.Unmarshal(e.Ends[0], &first)
+	return first, err == nil, err
+}
+
+func (e endsFile) text() []byte {
+	text := []byte(`{"ends":[`)
+	for number, each := range e.Ends {
+		if number > 0 {
+			text = append(text, ',')
+		}
+		text = append(text, each...)
+	}
+	return append(text, `]}`...)
+}
+
+func parseEnds(text []byte) (found endsFile, err error) {
+	err = json.Unmarshal(text, &found)
+	return found, err
+}
+
+// endedSet returns what the hot files are to be by now, if rules have ended since they were committed. It reports whether
+// that is so.
+func endedSet(root string, now time.Time) (set, bool, error) {
+	hot := hotFolder(root)
+	text, err := volume.ReadFile(filepath.Join(hot, endsPath))
+	if errors.Is(err, fs.ErrNotExist) {
+		return set{}, false, nil
+	}
+	if err != nil {
+		return set{}, false, err
+	}
+	left, err := parseEnds(text)
+	if err != nil {
+		return set{}, false, err
+	}
+	first, there, err := left.first()
+	if err != nil || !there || first.At > now.Unix() {
+		return set{}, false, err
+	}
+	committed, err := ReadRecord(RecordPath(root))
+	if err != nil {
+		return set{}, false, err
+	}
+	ended, err := loadSet(hot, committed)
+	if err != nil {
+		return set{}, false, err
+	}
+	for there && first.At <= now.Unix() {
+		for path, change := range first.Files {
+			if err := ended.rewrite(path, change.of); err != nil {
+				return set{}, false, err
+			}
+		}
+		ended.record.Live, ended.record.Rules = first.Live, first.Rules
+		left.Ends = left.Ends[1:]
+		if first, there, err = left.first(); err != nil {
+			return set{}, false, err
+		}
+	}
+	return ended, true, ended.rewrite(endsPath, func([]byte) ([]byte, error) { return left.text(), nil })
+}
+
+func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
+	place := slices.Index(s.record.Paths(), path)
+	if place < 0 {
+		return fmt.Errorf("%s is not in the record", path)
+	}
+	file := s.files[path]
+	after, err := change(WithVersion(file.content, Unversioned))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	file.content = after
+	s.files[path] = file
+	s.record.Files = slices.Clone(s.record.Files)
+	s.record.Files[place].Digest = DigestOf(after)
+	return nil
+}
+
+// EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones. It
+// also undoes a commit that has died.
+func (v Volume) EndRules() error {
+	unlock, err := lock(v.Root, unix.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := v.restore(); err != nil {
+		return err
+	}
+	ended, due, err := endedSet(v.Root, v.Now())
+	if err != nil || !due {
+		return errors.Join(err, finish(v.Root))
+	}
+	result, err := v.commit(ended, func() {})
+	if err == nil && !result.Committed {
+		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
+	}
+	return err
+}
+
+// EndAtStart does so before the program has started, which then reads these files.
+func EndAtStart(root string, now time.Time) error {
+	ended, due, err := endedSet(root, now)
+	if err != nil || !due {
+		return err
+	}
+	next := ended.withVersion(NewVersion())
+	if err := next.prepare(root); err != nil {
+		return err
+	}
+	return errors.Join(turn(root), accept(root), finish(root))
+}
+
+func lock(root string, how int) (func(), error) {
+	folder, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(folder.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, folder.Close())
+	}
+	return func() { folder.Close() }, nil
+}
+
+// Deadline knows when the next rules end. While that can't be read, it is as it was.
+type Deadline struct {
+	root string
+	next *hotfile.File[time.Time] // the zero time if no rule ends
+}
+
+func NewDeadline(root string) Deadline {
+	return Deadline{root, hotfile.New(filepath.Join(hotFolder(root), endsPath), func(text []byte) (next time.Time, err error) {
+		found, err := parseEnds(text)
+		if err != nil {
+			return next, err
+		}
+		first, there, err := found.first()
+		if there {
+			next = time.Unix(first.At, 0)
+		}
+		return next, err
+	})}
+}
+
+// Due reports whether rules have ended by now, or a commit has died, and for how long to wait before the next look.
+func (d Deadline) Due(now time.Time) (bool, time.Duration) {
+	if hasDied(d.root) {
+		return true, EndAgain
+	}
+	next, _ := d.next.Fresh()
+	switch left := next.Sub(now); {
+	case next.IsZero():
+		return false, endsRead
+	case left <= 0:
+		return true, EndAgain
+	default:
+		return false, min(left, endsRead)
+	}
+}
+
+func hasDied(root string) bool {
+	if _, err := os.Lstat(nextRecord(root)); err != nil {
+		return false
+	}
+	unlock, err := lock(root, unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		return false
+	}
+	unlock()
+	_, err = os.Lstat(nextRecord(root)) // it may have ended in between
+	return err == nil
 }

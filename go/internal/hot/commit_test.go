@@ -15,50 +15,47 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted record.Commit, files filetest.Tree) {
+func stage(t *testing.T, root string, wanted Commit, files must.Tree) {
 	t.Helper()
-	filetest.Write(t, filepath.Join(root, "stage", "hot"), files)
-	hottest.WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
+	must.Write(t, filepath.Join(root, "stage", "hot"), files)
+	WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
 }
 
 // commit commits what is staged, by the clock of the program.
-func commit(root string, program *hottest.Reader) (Result, error) {
-	return Commit(root, hottest.Resources, program, program.Clock, func() {})
+func commit(root string, program *Reader) (Result, error) {
+	return Volume{root, Resources, program, program.Clock}.Commit(func() {})
 }
 
 // mustCommit commits what is staged, to a program that takes it.
 func mustCommit(t *testing.T, root string) {
 	t.Helper()
-	if result, err := commit(root, hottest.StartReader(root)); err != nil || !result.Committed {
+	if result, err := commit(root, StartReader(root)); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // said returns files without their versions.
-func said(files filetest.Tree) filetest.Tree {
-	plain := filetest.Tree{}
+func said(files must.Tree) must.Tree {
+	plain := must.Tree{}
 	for path, text := range files {
-		plain[path] = string(record.WithVersion([]byte(text), record.Unversioned))
+		plain[path] = string(WithVersion([]byte(text), Unversioned))
 	}
 	return plain
 }
 
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
-func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string) {
+func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 	t.Helper()
-	found := filetest.Read(t, filepath.Join(root, "hot"))
+	found := readTree(t, filepath.Join(root, "hot"))
 	if !maps.Equal(said(found), wanted) {
 		t.Errorf("hot has %v, expected %v", found, wanted)
 	}
-	committed, err := record.Read(record.Path(root))
+	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
 		t.Error(err)
 	}
@@ -66,29 +63,29 @@ func expectSet(t *testing.T, root string, wanted filetest.Tree, older ...string)
 		t.Errorf("version %s was used before", committed.Version)
 	}
 	for path, text := range found {
-		if version := record.VersionOf([]byte(text)); version != "" && version != committed.Version {
+		if version := VersionOf([]byte(text)); version != "" && version != committed.Version {
 			t.Errorf("%s is of version %s, the record of %s", path, version, committed.Version)
 		}
 	}
-	if err := intact(filepath.Join(root, "hot"), record.Path(root)); err != nil {
+	if err := intact(filepath.Join(root, "hot"), RecordPath(root)); err != nil {
 		t.Errorf("the record does not fit: %v", err)
 	}
 }
 
-// expectGood fails unless the good set has exactly these files and their record.
-func expectGood(t *testing.T, root string, wanted filetest.Tree) {
+// expectGood fails unless the good set has exactly these files, as the record says.
+func expectGood(t *testing.T, root string, wanted must.Tree) {
 	t.Helper()
-	if found := said(filetest.Read(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
+	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
 		t.Errorf("good has %v, expected %v", found, wanted)
 	}
-	if err := intact(filepath.Join(goodFolder(root), "hot"), goodRecord(root)); err != nil {
-		t.Errorf("its record does not fit: %v", err)
+	if err := intact(goodTree(root), RecordPath(root)); err != nil {
+		t.Errorf("the record does not fit it: %v", err)
 	}
 }
 
 // intact fails unless a folder fits a record.
 func intact(folder, path string) error {
-	committed, err := record.Read(path)
+	committed, err := ReadRecord(path)
 	if err != nil {
 		return err
 	}
@@ -98,7 +95,7 @@ func intact(folder, path string) error {
 // expectFinished fails if a commit seems to be under way.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
-	filetest.ExpectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
+	expectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
 	if hasDied(root) {
 		t.Error("a commit seems to have died")
 	}
@@ -107,10 +104,10 @@ func expectFinished(t *testing.T, root string) {
 // A set that the program accepts is in hot/ and in the record under a new version and becomes the good set, and temporary
 // folders are removed.
 func TestCommitSucceeds(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	versions := []string{record.Unversioned}
+	root, _ := NewVolume(t)
+	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "3"} {
-		wanted, files := hottest.Set(name, hottest.Routes, hottest.Added, hottest.Listeners)
+		wanted, files := Set(name, Routes, Added, Listeners)
 		wanted.Rules = json.RawMessage(`{"count":3}`)
 		stage(t, root, wanted, files)
 
@@ -119,7 +116,7 @@ func TestCommitSucceeds(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed, err := record.Read(record.Path(root))
+		committed, err := ReadRecord(RecordPath(root))
 		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}
@@ -133,16 +130,16 @@ func TestCommitSucceeds(t *testing.T) {
 // A commit tells that the program has taken the files once, when it has taken all of them, and before the proof. Its
 // result has the evidence.
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	program := StartReader(root)
 	program.Slow = 5
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
 
-	result, err := Commit(root, hottest.Resources, program, time.Now, func() {
+	result, err := Volume{root, Resources, program, time.Now}.Commit(func() {
 		told++
-		if said(program.Taken)["listeners"] != files[hottest.Listeners] || program.Asked != 6 {
+		if said(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
 			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
 		}
 	})
@@ -155,9 +152,9 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	}
 }
 
-func stageSet(t *testing.T, root, version string, paths ...string) filetest.Tree {
+func stageSet(t *testing.T, root, version string, paths ...string) must.Tree {
 	t.Helper()
-	wanted, files := hottest.Set(version, paths...)
+	wanted, files := Set(version, paths...)
 	stage(t, root, wanted, files)
 	return files
 }
@@ -168,7 +165,7 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 	top := t.TempDir()
 	var resources []boot.Resource
 	for _, path := range order {
-		resource := hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })]
+		resource := Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })]
 		resource.Watched = filepath.Join(top, resource.Name)
 		resources = append(resources, resource)
 	}
@@ -182,26 +179,26 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 
 // The program is told of new files once for each, in the order of its resources, and so it is when they are taken back.
 func TestCommitRingsInOrder(t *testing.T) {
-	for _, order := range [][]string{{hottest.Routes, hottest.Added, hottest.Listeners}, {hottest.Listeners, hottest.Added, hottest.Routes}} {
+	for _, order := range [][]string{{Routes, Added, Listeners}, {Listeners, Added, Routes}} {
 		resources, rung := withBells(t, order...)
 		names := []string{}
 		for _, each := range resources {
 			names = append(names, each.Name)
 		}
-		root, before := hottest.NewVolume(t)
-		program := hottest.StartReader(root)
+		root, before := NewVolume(t)
+		program := StartReader(root)
 		for range 2 {
 			stageSet(t, root, "2", order...)
-			if result, err := Commit(root, resources, program, time.Now, func() {}); err != nil || !result.Committed {
+			if result, err := (Volume{root, resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
 				t.Fatalf("got %+v, %v", result, err)
 			}
 			if found := rung(); !slices.Equal(found, names) {
 				t.Errorf("rung %v, expected %v", found, names)
 			}
 		}
-		_, before = hottest.Set("2", order...)
-		program.Refuses = []string{stageSet(t, root, "3", order...)[hottest.Listeners]}
-		must.Get[Result](t)(Commit(root, resources, program, time.Now, func() {}))
+		_, before = Set("2", order...)
+		program.Refuses = []string{stageSet(t, root, "3", order...)[Listeners]}
+		must.Get[Result](t)(Volume{root, resources, program, time.Now}.Commit(func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
 		}
@@ -237,8 +234,8 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{"rds/stranger.json": "{}"})
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{"rds/stranger.json": "{}"})
 
 	mustCommit(t, root)
 
@@ -250,25 +247,25 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
-	return hottest.Resources[slices.IndexFunc(hottest.Resources, func(each boot.Resource) bool { return each.Path == path })].Name
+	return Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })].Name
 }
 
 // If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
 // and added files removed. The resource is named, and nobody is told that the files were taken.
 func TestCommitIsRolledBack(t *testing.T) {
-	for _, path := range []string{hottest.Routes, hottest.Added, hottest.Listeners} {
+	for _, path := range []string{Routes, Added, Listeners} {
 		for _, rejects := range []bool{true, false} {
-			root, before := hottest.NewVolume(t)
-			program := hottest.StartReader(root)
+			root, before := NewVolume(t)
+			program := StartReader(root)
 			for _, name := range []string{"2", "3", "3"} {
-				spoiled, named := []string{stageSet(t, root, name, hottest.Routes, hottest.Added, hottest.Listeners)[path]}, []string{resourceAt(path)}
+				spoiled, named := []string{stageSet(t, root, name, Routes, Added, Listeners)[path]}, []string{resourceAt(path)}
 				program.Ignores = spoiled
 				if rejects {
 					program.Refuses, program.Ignores = spoiled, nil
 				}
 
-				result, err := Commit(root, hottest.Resources, program, program.Clock, func() {
-					if path != hottest.Added { // which has no version
+				result, err := Volume{root, Resources, program, program.Clock}.Commit(func() {
+					if path != Added { // which has no version
 						t.Error("told that the files are taken")
 					}
 				})
@@ -282,7 +279,7 @@ func TestCommitIsRolledBack(t *testing.T) {
 				expectSet(t, root, before)
 				expectGood(t, root, before)
 				expectFinished(t, root)
-				if err := Check(root, hottest.Resources, program); err != nil {
+				if err := Check(root, Resources, program); err != nil {
 					t.Errorf("the program has not taken the old files again: %v", err)
 				}
 			}
@@ -293,9 +290,9 @@ func TestCommitIsRolledBack(t *testing.T) {
 // All rejected resources are listed, always in the same order.
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
-		root, _ := hottest.NewVolume(t)
-		files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-		program := hottest.StartReader(root)
+		root, _ := NewVolume(t)
+		files := stageSet(t, root, "2", Routes, Added, Listeners)
+		program := StartReader(root)
 		program.Refuses = slices.Collect(maps.Values(files))
 
 		result, err := commit(root, program)
@@ -309,23 +306,23 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 
 // Rejections from before the commit don't count.
 func TestCommitIgnoresOlderRejections(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Refused["listeners"] = 7
 	program.Slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := Commit(root, hottest.Resources, program, time.Now, func() {}); err != nil || !result.Committed {
+	if result, err := (Volume{root, Resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
 
 // Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "1", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Ignores = []string{files[hottest.Listeners]}
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "1", Routes, Listeners)
+	program := StartReader(root)
+	program.Ignores = []string{files[Listeners]}
 
 	result, err := commit(root, program)
 
@@ -337,11 +334,11 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 // The right version proves nothing either: the loaded content must be the desired one.
 func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
-		root, before := hottest.NewVolume(t)
-		wanted, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
-		wanted.Live[name] = record.DigestOf([]byte("another"))
+		root, before := NewVolume(t)
+		wanted, files := Set("2", Routes, Added, Listeners)
+		wanted.Live[name] = DigestOf([]byte("another"))
 		stage(t, root, wanted, files)
-		program := hottest.StartReader(root)
+		program := StartReader(root)
 
 		result, err := commit(root, program)
 
@@ -354,9 +351,9 @@ func TestCommitNeedsTheContent(t *testing.T) {
 
 // A program that is silent for less than the hung limit is asked again.
 func TestCommitAsksAgain(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, _ := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
 	result, err := commit(root, program)
@@ -364,15 +361,15 @@ func TestCommitAsksAgain(t *testing.T) {
 	if err != nil || !result.Committed || program.Asked < 4 {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	expectSet(t, root, files, record.Unversioned)
+	expectSet(t, root, files, Unversioned)
 }
 
 // A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Hangs = []string{files[hottest.Listeners]}
+	root, before := NewVolume(t)
+	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	program := StartReader(root)
+	program.Hangs = []string{files[Listeners]}
 
 	result, err := commit(root, program)
 
@@ -388,23 +385,23 @@ func TestCommitHangs(t *testing.T) {
 	expectSet(t, root, before)
 	expectGood(t, root, before)
 	expectFinished(t, root)
-	if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+	if err := Check(root, Resources, StartReader(root)); err != nil {
 		t.Errorf("a new start is not healthy: %v", err)
 	}
 }
 
 // A program that rejects the new files, and no longer answers once the old ones are restored, is hung as well.
 func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
-	for name, silent := range map[string]func(*hottest.Reader, filetest.Tree){
-		"at once":                      func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
-		"after one more answer":        func(r *hottest.Reader, _ filetest.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
-		"at the sight of the old ones": func(r *hottest.Reader, before filetest.Tree) { r.Hangs = []string{before[hottest.Listeners]} },
+	for name, silent := range map[string]func(*Reader, must.Tree){
+		"at once":                      func(r *Reader, _ must.Tree) { r.Deaf = func(asked int) bool { return asked > 3 } },
+		"after one more answer":        func(r *Reader, _ must.Tree) { r.Deaf = func(asked int) bool { return asked > 4 } },
+		"at the sight of the old ones": func(r *Reader, before must.Tree) { r.Hangs = []string{before[Listeners]} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, before := hottest.NewVolume(t)
-			files := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-			program := hottest.StartReader(root)
-			program.Refuses = []string{files[hottest.Listeners]}
+			root, before := NewVolume(t)
+			files := stageSet(t, root, "2", Routes, Listeners)
+			program := StartReader(root)
+			program.Refuses = []string{files[Listeners]}
 			silent(program, before)
 
 			result, err := commit(root, program)
@@ -422,52 +419,52 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 // secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
-		spoil  func(*record.Commit, filetest.Tree)
+		spoil  func(*Commit, must.Tree)
 		wanted string
 	}{
-		"another content":          {func(_ *record.Commit, files filetest.Tree) { files[hottest.Listeners] += "!" }, hottest.Listeners + " has another digest"},
-		"no content":               {func(_ *record.Commit, files filetest.Tree) { delete(files, hottest.Listeners) }, "no such file"},
-		"no path":                  {func(c *record.Commit, _ filetest.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
-		"a path out of the folder": {func(c *record.Commit, files filetest.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
-		"an absolute path":         {func(c *record.Commit, files filetest.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
+		"another content":          {func(_ *Commit, files must.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
+		"no content":               {func(_ *Commit, files must.Tree) { delete(files, Listeners) }, "no such file"},
+		"no path":                  {func(c *Commit, _ must.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
+		"a path out of the folder": {func(c *Commit, files must.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
+		"an absolute path":         {func(c *Commit, files must.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
 	for name, each := range cases {
 		t.Run(name, func(t *testing.T) {
-			root, _ := hottest.NewVolume(t)
-			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+			root, _ := NewVolume(t)
+			wanted, files := Set("2", Routes, Listeners)
 			each.spoil(&wanted, files)
 			stage(t, root, wanted, files)
 			expectUntouched(t, root, each.wanted)
 		})
 	}
-	root, _ := hottest.NewVolume(t)
+	root, _ := NewVolume(t)
 	expectUntouched(t, root, "no such file")
-	filetest.Write(t, root, filetest.Tree{"stage/commit.json": "{"})
+	must.Write(t, root, must.Tree{"stage/commit.json": "{"})
 	expectUntouched(t, root, "stage/commit.json")
 }
 
 // expectUntouched fails unless a commit ends with an error and changes nothing.
 func expectUntouched(t *testing.T, root, wanted string) {
 	t.Helper()
-	before := filetest.Read(t, root)
-	result, err := commit(root, hottest.StartReader(root))
+	before := readTree(t, root)
+	result, err := commit(root, StartReader(root))
 	if err == nil || result.Committed || !strings.Contains(err.Error(), wanted) {
 		t.Errorf("got %+v, %v, expected %q", result, err, wanted)
 	}
-	filetest.Expect(t, root, before)
+	expectTree(t, root, before)
 }
 
 // rename changes the path of a commit's first file.
-func rename(commit *record.Commit, files filetest.Tree, path string) {
+func rename(commit *Commit, files must.Tree, path string) {
 	files[path] = files[commit.Files[0].Path]
 	commit.Files[0].Path = path
 }
 
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
+	root, before := NewVolume(t)
+	stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
 	program.Broken = errors.New("no answer")
 
 	_, err := commit(root, program)
@@ -475,55 +472,55 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	if !errors.Is(err, program.Broken) {
 		t.Errorf("got %v", err)
 	}
-	filetest.Expect(t, filepath.Join(root, "hot"), before)
+	expectTree(t, filepath.Join(root, "hot"), before)
 }
 
 // When the program can't be told of the new files, they are taken back.
 func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-	resources, _ := withBells(t, hottest.Routes, hottest.Listeners)
+	root, before := NewVolume(t)
+	stageSet(t, root, "2", Routes, Added, Listeners)
+	resources, _ := withBells(t, Routes, Listeners)
 	must.Succeed(t, os.RemoveAll(resources[1].Watched))
 
-	result, err := Commit(root, resources, hottest.StartReader(root), time.Now, func() {})
+	result, err := Volume{root, resources, StartReader(root), time.Now}.Commit(func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectSet(t, root, before)
 	expectGood(t, root, before)
-	filetest.ExpectAbsent(t, root, "good/next.json")
+	expectAbsent(t, root, "good/next.json")
 }
 
 // Without a good set, the previous content of hot/ is restored, but does not count as proven: nothing starts with it.
 func TestCommitWithoutAGoodSet(t *testing.T) {
 	for name, spoil := range map[string]func(root string) error{
 		"a changed file": func(root string) error {
-			return volume.WriteFile(filepath.Join(root, "hot", hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
+			return volume.WriteFile(filepath.Join(root, "hot", Listeners), []byte(Content("x", Listeners)))
 		},
-		"no record": func(root string) error { return os.Remove(record.Path(root)) },
+		"no record": func(root string) error { return os.Remove(RecordPath(root)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			root, _ := hottest.NewVolume(t)
+			root, _ := NewVolume(t)
 			must.Succeed(t, spoil(root))
-			before := filetest.Read(t, filepath.Join(root, "hot"))
-			files := stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
-			program := hottest.StartReader(root)
-			program.Refuses = []string{files[hottest.Routes]}
+			before := readTree(t, filepath.Join(root, "hot"))
+			files := stageSet(t, root, "2", Routes, Added, Listeners)
+			program := StartReader(root)
+			program.Refuses = []string{files[Routes]}
 
 			result, err := commit(root, program)
 
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			if found := said(filetest.Read(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
+			if found := said(readTree(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
 				t.Errorf("hot has %v, expected %v", found, before)
 			}
 			if err := StartGood(root); err == nil {
 				t.Error("it would be started")
 			}
-			stageSet(t, root, "3", hottest.Routes, hottest.Listeners)
-			if result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {}); err != nil || !result.Committed {
+			stageSet(t, root, "3", Routes, Listeners)
+			if result, err := (Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -532,13 +529,12 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 
 // A good set older than the last commit is never restored.
 func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
-	root, before := hottest.NewVolume(t)
-	older, files := hottest.Set("0", hottest.Routes, hottest.Listeners)
-	filetest.Write(t, filepath.Join(goodFolder(root), "hot"), files)
-	hottest.WriteRecord(t, goodRecord(root), older)
-	refused := stageSet(t, root, "2", hottest.Routes, hottest.Listeners)
-	program := hottest.StartReader(root)
-	program.Refuses = []string{refused[hottest.Listeners]}
+	root, before := NewVolume(t)
+	_, files := Set("0", Routes, Listeners)
+	must.Write(t, goodTree(root), files)
+	refused := stageSet(t, root, "2", Routes, Listeners)
+	program := StartReader(root)
+	program.Refuses = []string{refused[Listeners]}
 
 	must.Get[Result](t)(commit(root, program))
 
@@ -547,21 +543,42 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 
 // A versioned resource counts as loaded only with exactly the commit's version. One without a version is skipped.
 func TestNotTaken(t *testing.T) {
-	program := hottest.StartReader(t.TempDir())
-	program.Taken = filetest.Tree{
-		"routes":    string(record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "a1")),
-		"listeners": string(record.WithVersion([]byte(hottest.Content("1", hottest.Listeners)), "a2")),
-		"names":     hottest.Content("1", hottest.Added),
+	program := StartReader(t.TempDir())
+	program.Taken = must.Tree{
+		"routes":    string(WithVersion([]byte(Content("1", Routes)), "a1")),
+		"listeners": string(WithVersion([]byte(Content("1", Listeners)), "a2")),
+		"names":     Content("1", Added),
 	}
 	program.Slow = 9
 	for version, wanted := range map[string][]string{
 		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
 	} {
-		if found, err := serving.NotTaken(program, hottest.Resources, version); err != nil || !slices.Equal(found, wanted) {
+		if found, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(found, wanted) {
 			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
 		}
 	}
-	if found, err := serving.NotTaken(program, hottest.Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
+	if found, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
 		t.Errorf("got %#v, %v, expected an empty list", found, err)
+	}
+}
+
+// What has not loaded the commit, by version or by digest, is unhealthy with the reason.
+func TestCheckOfSomethingElse(t *testing.T) {
+	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
+	for name, each := range map[string]struct {
+		files  must.Tree
+		wanted string
+	}{
+		"another version":          {must.Tree{Routes: beef}, "not loaded from the committed files: [routes]"},
+		"another digest":           {must.Tree{Added: Content("3", Added)}, "live content differs from the committed one: names"},
+		"another version and more": {must.Tree{Routes: beef, Added: "{}"}, "not loaded from the committed files: [routes]"},
+	} {
+		root, _ := NewVolume(t)
+		stageSet(t, root, "2", Routes, Added, Listeners)
+		mustCommit(t, root)
+		must.Write(t, filepath.Join(root, "hot"), each.files)
+		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != each.wanted {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/volume"
 )
@@ -128,7 +127,7 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 func TestCommitLosesPower(t *testing.T) {
 	root := staged(t)
 	during, after := losing(t, root, func() {
-		result, err := Commit(root, hottest.Resources, hottest.StartReader(root), time.Now, func() {})
+		result, err := Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})
 		if err != nil || !result.Committed {
 			t.Errorf("%+v, %v", result, err)
 		}
@@ -142,7 +141,7 @@ func TestCommitLosesPower(t *testing.T) {
 			expectSet(t, volume, proven(t, volume))
 		})
 	}
-	_, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
+	_, second := Set("2", Routes, Added, Listeners)
 	for _, volume := range after {
 		must.Succeed(t, StartGood(volume))
 		expectSet(t, volume, second)
@@ -151,9 +150,9 @@ func TestCommitLosesPower(t *testing.T) {
 
 // A start makes sure that what the engine has put there is on the disk.
 func TestStartLosesPower(t *testing.T) {
-	root, files := hottest.NewVolume(t)
+	root, files := NewVolume(t)
 	_, after := losing(t, root, func() {
-		for _, path := range []string{"hot/" + hottest.Routes, "hot/" + hottest.Listeners, "state/committed.json"} {
+		for _, path := range []string{"hot/" + Routes, "hot/" + Listeners, "state/committed.json"} {
 			content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(root, path)))
 			if err := volume.WriteFile(filepath.Join(root, path), content); err != nil { // another file, not on the disk yet
 				t.Fatal(err)
@@ -172,7 +171,7 @@ func TestAnEndLosesPower(t *testing.T) {
 	root, sets := newEnding(t)
 	must.Succeed(t, StartGood(root))
 	during, after := losing(t, root, func() {
-		if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err != nil {
+		if err := (Volume{root, Resources, StartReader(root), moment(100)}.EndRules()); err != nil {
 			t.Error(err)
 		}
 	})

@@ -4,16 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 )
 
 // moment returns a clock that stands still.
@@ -21,15 +17,15 @@ func moment(second int64) func() time.Time { return func() time.Time { return ti
 
 // newEnding returns a volume in which set 1 is live, and becomes set 2 at second 100 and set 3 at second 200. The routes
 // are those of set 1 until the second end. It also returns the files at each of the three times.
-func newEnding(t *testing.T) (string, []filetest.Tree) {
+func newEnding(t *testing.T) (string, []must.Tree) {
 	t.Helper()
 	root := t.TempDir()
-	sets, lives, names := []filetest.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
+	sets, lives, names := []must.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
-		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
+		wanted, files := Set(name, Routes, Listeners)
 		if name == "2" {
-			files[hottest.Routes] = hottest.Content("1", hottest.Routes)
-			wanted.Live["routes"] = record.DigestOf([]byte(files[hottest.Routes]))
+			files[Routes] = Content("1", Routes)
+			wanted.Live["routes"] = DigestOf([]byte(files[Routes]))
 		}
 		sets, lives = append(sets, files), append(lives, wanted.Live)
 	}
@@ -42,7 +38,7 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 				continue
 			}
 			at := strings.Index(before, "set ") + len("set ")
-			end.Files[path] = EndedFile{record.DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
+			end.Files[path] = EndedFile{DigestOf([]byte(after)), []Part{{at, at + 1, names[number]}}}
 		}
 		text := must.Get[[]byte](t)(json.Marshal(end))
 		texts = append(texts, string(text))
@@ -50,12 +46,12 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 	for number := range sets {
 		sets[number][endsPath] = `{"ends":[` + strings.Join(texts[number:], ",") + `]}`
 	}
-	committed := record.Commit{Version: record.Unversioned, Live: lives[0], Seconds: 5}
-	for _, path := range []string{endsPath, hottest.Routes, hottest.Listeners} {
-		committed.Files = append(committed.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(sets[0][path]))})
+	committed := Commit{Version: Unversioned, Live: lives[0], Seconds: 5}
+	for _, path := range []string{endsPath, Routes, Listeners} {
+		committed.Files = append(committed.Files, StagedFile{Path: path, Digest: DigestOf([]byte(sets[0][path]))})
 	}
-	filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-	hottest.WriteRecord(t, record.Path(root), committed)
+	must.Write(t, filepath.Join(root, "hot"), sets[0])
+	WriteRecord(t, RecordPath(root), committed)
 	return root, sets
 }
 
@@ -63,42 +59,42 @@ func newEnding(t *testing.T) (string, []filetest.Tree) {
 // What clawker-fw stages meanwhile stays. Of several ends that have passed, the last one counts.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	filetest.Write(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
-	program := hottest.StartReader(root)
+	must.Write(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
+	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
-		must.Succeed(t, EndRules(root, hottest.Resources, program, moment(second)))
+		must.Succeed(t, Volume{root, Resources, program, moment(second)}.EndRules())
 		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
 		expectSet(t, root, wanted)
 		if second >= 100 {
 			expectGood(t, root, wanted)
-			committed, err := record.Read(record.Path(root))
+			committed, err := ReadRecord(RecordPath(root))
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
-			if found, err := program.Live(hottest.Resources); err != nil || !maps.Equal(found, committed.Live) {
+			if found, err := program.Live(Resources); err != nil || !maps.Equal(found, committed.Live) {
 				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
 			}
 		}
-		filetest.ExpectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
+		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
-	filetest.Expect(t, filepath.Join(root, "stage"), filetest.Tree{"commit.json": "mine"})
+	expectTree(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
 	root, sets = newEnding(t)
-	must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(300)))
+	must.Succeed(t, Volume{root, Resources, StartReader(root), moment(300)}.EndRules())
 	expectSet(t, root, sets[2])
 }
 
 // A program that rejects the files keeps the old ones, and it is tried again.
 func TestAnEndThatIsRejected(t *testing.T) {
 	root, sets := newEnding(t)
-	program := hottest.StartReader(root)
-	program.Refuses = []string{sets[1][hottest.Listeners]}
-	err := EndRules(root, hottest.Resources, program, moment(100))
+	program := StartReader(root)
+	program.Refuses = []string{sets[1][Listeners]}
+	err := Volume{root, Resources, program, moment(100)}.EndRules()
 	if err == nil || !strings.Contains(err.Error(), "rejected by the test") {
 		t.Errorf("got %v", err)
 	}
 	expectSet(t, root, sets[0])
 	program.Refuses = nil
-	must.Succeed(t, EndRules(root, hottest.Resources, program, moment(100)))
+	must.Succeed(t, Volume{root, Resources, program, moment(100)}.EndRules())
 	expectSet(t, root, sets[1])
 }
 
@@ -108,10 +104,10 @@ func TestNoStartBringsBackWhatHasEnded(t *testing.T) {
 	for name, spoil := range map[string]func(root string){
 		"as it was": func(string) {},
 		"a commit that died": func(root string) {
-			filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Routes: "half"})
+			must.Write(t, filepath.Join(root, "hot"), must.Tree{Routes: "half"})
 		},
 		"a foreign good copy": func(root string) {
-			filetest.Write(t, filepath.Join(goodFolder(root), "hot"), filetest.Tree{"more": "x"})
+			must.Write(t, filepath.Join(goodFolder(root), "hot"), must.Tree{"more": "x"})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -134,16 +130,16 @@ func TestEndsThatFitNothing(t *testing.T) {
 	for name, spoil := range map[string]func(string) string{
 		"another digest": func(text string) string { return strings.ReplaceAll(text, `"sha256":"`, `"sha256":"0`) },
 		"another place":  func(text string) string { return strings.ReplaceAll(text, `"to":`, `"to":100`) },
-		"another file":   func(text string) string { return strings.ReplaceAll(text, hottest.Listeners, "x") },
+		"another file":   func(text string) string { return strings.ReplaceAll(text, Listeners, "x") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, sets := newEnding(t)
 			sets[0][endsPath] = spoil(sets[0][endsPath])
-			filetest.Write(t, filepath.Join(root, "hot"), sets[0])
-			committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
-			committed.Files[0].Digest = record.DigestOf([]byte(sets[0][endsPath]))
-			hottest.WriteRecord(t, record.Path(root), committed)
-			if err := EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)); err == nil {
+			must.Write(t, filepath.Join(root, "hot"), sets[0])
+			committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
+			committed.Files[0].Digest = DigestOf([]byte(sets[0][endsPath]))
+			WriteRecord(t, RecordPath(root), committed)
+			if err := (Volume{root, Resources, StartReader(root), moment(100)}.EndRules()); err == nil {
 				t.Error("it was taken")
 			}
 			expectSet(t, root, sets[0])
@@ -154,7 +150,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 // The keeper knows the next end, and that it is another one by now.
 func TestTheNextEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	clock := &Deadline{Root: root}
+	clock := NewDeadline(root)
 	look := func(second float64, due bool, wait time.Duration) {
 		t.Helper()
 		at := time.UnixMilli(int64(second * 1000))
@@ -165,10 +161,8 @@ func TestTheNextEnd(t *testing.T) {
 	look(50, false, endsRead)
 	look(99.75, false, 250*time.Millisecond)
 	look(100, true, EndAgain)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[1][endsPath]})
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{endsPath: sets[1][endsPath]})
 	look(100, false, endsRead)
-	filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{endsPath: sets[2][endsPath]})
-	look(1000, false, endsRead)
-	must.Succeed(t, os.Remove(filepath.Join(root, "hot", endsPath)))
+	must.Write(t, filepath.Join(root, "hot"), must.Tree{endsPath: sets[2][endsPath]})
 	look(1000, false, endsRead)
 }

@@ -12,10 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
@@ -56,7 +53,7 @@ func expectSecret(t *testing.T, path, set string) {
 		t.Errorf("%s can be read by others: %v", path, err)
 	}
 	text, err := volume.ReadFile(path)
-	if said := string(record.WithVersion(text, record.Unversioned)); err != nil || said != hottest.Content(set, secret) {
+	if said := string(WithVersion(text, Unversioned)); err != nil || said != Content(set, secret) {
 		t.Errorf("%s is %q, %v", path, said, err)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || volume.UserOf(info) != 0 {
@@ -65,9 +62,9 @@ func expectSecret(t *testing.T, path, set string) {
 }
 
 // stageSecret stages a set with a secret in it.
-func stageSecret(t *testing.T, root, name string) filetest.Tree {
+func stageSecret(t *testing.T, root, name string) must.Tree {
 	t.Helper()
-	files := stageSet(t, root, name, hottest.Routes, secret, hottest.Listeners)
+	files := stageSet(t, root, name, Routes, secret, Listeners)
 	own(t, filepath.Join(root, "stage", "hot", secret))
 	return files
 }
@@ -79,15 +76,15 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // as everything above a volume is in a sibling
 		t.Fatal(err)
 	}
-	wanted, files := hottest.Set("1", hottest.Routes, secret, hottest.Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
+	wanted, files := Set("1", Routes, secret, Listeners)
+	must.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
-	hottest.WriteRecord(t, record.Path(root), wanted)
+	WriteRecord(t, RecordPath(root), wanted)
 	expectBoth := func(set string) {
 		t.Helper()
 		for _, folder := range []string{root, goodFolder(root)} {
 			expectSecret(t, filepath.Join(folder, "hot", secret), set)
-			if _, err := os.ReadFile(filepath.Join(folder, "hot", hottest.Routes)); err != nil {
+			if _, err := os.ReadFile(filepath.Join(folder, "hot", Routes)); err != nil {
 				t.Errorf("what is no secret can't be read: %v", err)
 			}
 		}
@@ -98,7 +95,7 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	expectBoth("1")
 
 	stageSecret(t, root, "2")
-	program := hottest.StartReader(root)
+	program := StartReader(root)
 	if result, err := commit(root, program); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -109,13 +106,13 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}
 	expectBoth("2")
-	if err := Check(root, hottest.Resources, program); err != nil {
+	if err := Check(root, Resources, program); err != nil {
 		t.Errorf("it is not healthy: %v", err)
 	}
 
 	for _, spoil := range []func(path string) error{
 		os.Remove,
-		func(path string) error { return volume.WriteFile(path, []byte(hottest.Content("x", secret))) },
+		func(path string) error { return volume.WriteFile(path, []byte(Content("x", secret))) },
 	} {
 		must.Succeed(t, spoil(filepath.Join(root, "hot", secret)))
 		must.Succeed(t, StartGood(root))

@@ -14,10 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -30,9 +27,9 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	root := filepath.Join(disk, "fw")
-	wanted, files := hottest.Set("1", append(paths, hottest.Routes, hottest.Listeners)...)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
-	hottest.WriteRecord(t, record.Path(root), wanted)
+	wanted, files := Set("1", append(paths, Routes, Listeners)...)
+	must.Write(t, filepath.Join(root, "hot"), files)
+	WriteRecord(t, RecordPath(root), wanted)
 	must.Succeed(t, StartGood(root))
 	return root, disk
 }
@@ -54,12 +51,12 @@ func fill(t *testing.T, disk string) {
 }
 
 // sent returns a commit as it is sent.
-func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer {
+func sent(t *testing.T, wanted Commit, files must.Tree) *bytes.Buffer {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
 	text := must.Get[[]byte](t)(json.Marshal(wanted))
-	all := filetest.Tree{"stage/commit.json": string(text)}
+	all := must.Tree{"stage/commit.json": string(text)}
 	for path, text := range files {
 		all["stage/hot/"+path] = text
 	}
@@ -73,22 +70,22 @@ func sent(t *testing.T, wanted record.Commit, files filetest.Tree) *bytes.Buffer
 }
 
 // commitSent commits files that are sent.
-func commitSent(t *testing.T, root string, program *hottest.Reader, wanted record.Commit, files filetest.Tree) (Result, error) {
+func commitSent(t *testing.T, root string, program *Reader, wanted Commit, files must.Tree) (Result, error) {
 	t.Helper()
 	content := sent(t, wanted, files)
-	return CommitSent(root, int64(content.Len()), content, hottest.Resources, program, time.Now, func() {})
+	return Volume{root, Resources, program, time.Now}.CommitSent(int64(content.Len()), content, func() {})
 }
 
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
 // the good set.
 func TestCommitSentOnAFullDisk(t *testing.T) {
 	root, disk := newSmallVolume(t)
-	versions := []string{record.Unversioned}
+	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
-		wanted, files := hottest.Set(name, hottest.Routes, hottest.Listeners)
+		wanted, files := Set(name, Routes, Listeners)
 
-		result, err := commitSent(t, root, hottest.StartReader(root), wanted, files)
+		result, err := commitSent(t, root, StartReader(root), wanted, files)
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -96,7 +93,7 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		expectSet(t, root, files, versions...)
 		expectGood(t, root, files)
 		expectFinished(t, root)
-		committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
+		committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
 		versions = append(versions, committed.Version)
 	}
 	fill(t, disk)
@@ -107,10 +104,10 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 
 // A file that is gone with the last rule that it was for is removed.
 func TestCommitSentRemovesFiles(t *testing.T) {
-	root, disk := newSmallVolume(t, hottest.Added)
+	root, disk := newSmallVolume(t, Added)
 	fill(t, disk)
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	result, err := commitSent(t, root, hottest.StartReader(root), wanted, files)
+	wanted, files := Set("2", Routes, Listeners)
+	result, err := commitSent(t, root, StartReader(root), wanted, files)
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -120,23 +117,23 @@ func TestCommitSentRemovesFiles(t *testing.T) {
 
 // What the program rejects is taken back, and so is what has no room; the set before is in force, and the good set.
 func TestCommitSentTakesBack(t *testing.T) {
-	for name, change := range map[string]func(filetest.Tree, *hottest.Reader){
-		"rejected": func(files filetest.Tree, program *hottest.Reader) {
-			program.Refuses = []string{files[hottest.Listeners]}
+	for name, change := range map[string]func(must.Tree, *Reader){
+		"rejected": func(files must.Tree, program *Reader) {
+			program.Refuses = []string{files[Listeners]}
 		},
-		"too large": func(files filetest.Tree, _ *hottest.Reader) {
-			files[hottest.Listeners] = strings.Replace(files[hottest.Listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
+		"too large": func(files must.Tree, _ *Reader) {
+			files[Listeners] = strings.Replace(files[Listeners], "2", strings.Repeat("2", 3*volume.Slack), 1)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, disk := newSmallVolume(t)
-			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+			_, before := Set("1", Routes, Listeners)
 			fill(t, disk)
-			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-			program := hottest.StartReader(root)
+			wanted, files := Set("2", Routes, Listeners)
+			program := StartReader(root)
 			change(files, program)
 			for at, each := range wanted.Files {
-				wanted.Files[at].Digest = record.DigestOf([]byte(files[each.Path]))
+				wanted.Files[at].Digest = DigestOf([]byte(files[each.Path]))
 			}
 
 			result, err := commitSent(t, root, program, wanted, files)
@@ -153,12 +150,12 @@ func TestCommitSentTakesBack(t *testing.T) {
 // A commit that was staged in time is completed on a disk that is full by then.
 func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 	root, disk := newSmallVolume(t)
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+	wanted, files := Set("2", Routes, Listeners)
 	stage(t, root, wanted, files)
-	program := hottest.StartReader(root)
+	program := StartReader(root)
 	full := func() { fill(t, disk) }
 
-	result, err := Commit(root, hottest.Resources, program, time.Now, full)
+	result, err := Volume{root, Resources, program, time.Now}.Commit(full)
 
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -170,15 +167,15 @@ func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
 
 // A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
 func TestCommitSentKeepsTheProvenSet(t *testing.T) {
-	for _, gone := range []string{hottest.Routes, hottest.Listeners} {
+	for _, gone := range []string{Routes, Listeners} {
 		for _, refuses := range []bool{false, true} {
 			root, disk := newSmallVolume(t)
-			_, before := hottest.Set("1", hottest.Routes, hottest.Listeners)
+			_, before := Set("1", Routes, Listeners)
 			must.Succeed(t, os.Remove(filepath.Join(root, "hot", gone)))
-			wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-			program := hottest.StartReader(root)
+			wanted, files := Set("2", Routes, Listeners)
+			program := StartReader(root)
 			if refuses {
-				program.Refuses = []string{files[hottest.Listeners]}
+				program.Refuses = []string{files[Listeners]}
 			}
 			fill(t, disk)
 
@@ -196,7 +193,7 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 }
 
 // newSmallEnding returns a volume as newEnding does, on a small disk of its own, and the folder above it.
-func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
+func newSmallEnding(t *testing.T) (string, string, []must.Tree) {
 	t.Helper()
 	root, sets := newEnding(t)
 	_, disk := newSmallVolume(t)
@@ -208,10 +205,10 @@ func newSmallEnding(t *testing.T) (string, string, []filetest.Tree) {
 
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
-	wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
-	for name, change := range map[string]func(filetest.Tree){
-		"missing": func(files filetest.Tree) { delete(files, hottest.Routes) },
-		"another": func(files filetest.Tree) { files[hottest.Routes] += " " },
+	wanted, files := Set("2", Routes, Listeners)
+	for name, change := range map[string]func(must.Tree){
+		"missing": func(files must.Tree) { delete(files, Routes) },
+		"another": func(files must.Tree) { files[Routes] += " " },
 	} {
 		changed := maps.Clone(files)
 		change(changed)
@@ -227,7 +224,7 @@ func TestReadSentChecksDigests(t *testing.T) {
 	}
 }
 
-func sentOf(files filetest.Tree) map[string]file {
+func sentOf(files must.Tree) map[string]file {
 	found := map[string]file{}
 	for path, text := range files {
 		found[path] = file{content: []byte(text)}

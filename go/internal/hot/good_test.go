@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -14,42 +15,36 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
-// spoils are ways in which hot files or their record can differ from the last commit.
-var spoils = map[string]func(folder, record string) error{
-	"a changed file": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Listeners), []byte(hottest.Content("x", hottest.Listeners)))
+// spoils are ways in which hot files can differ from the last commit.
+var spoils = map[string]func(folder string) error{
+	"a changed file": func(folder string) error {
+		return volume.WriteFile(filepath.Join(folder, Listeners), []byte(Content("x", Listeners)))
 	},
-	"a file of another version": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Routes), record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "beef"))
+	"a file of another version": func(folder string) error {
+		return volume.WriteFile(filepath.Join(folder, Routes), WithVersion([]byte(Content("1", Routes)), "beef"))
 	},
-	"a missing file": func(folder, _ string) error { return os.Remove(filepath.Join(folder, hottest.Routes)) },
-	"a further file": func(folder, _ string) error {
-		return volume.WriteFile(filepath.Join(folder, hottest.Added), []byte("{}"))
+	"a missing file": func(folder string) error { return os.Remove(filepath.Join(folder, Routes)) },
+	"a further file": func(folder string) error {
+		return volume.WriteFile(filepath.Join(folder, Added), []byte("{}"))
 	},
-	"a missing tree": func(folder, _ string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
-	"a link to a file": func(folder, _ string) error {
+	"a missing tree": func(folder string) error { return os.RemoveAll(filepath.Join(folder, "rds")) },
+	"a link to a file": func(folder string) error {
 		elsewhere := filepath.Join(folder, "..", "elsewhere")
-		if err := os.Rename(filepath.Join(folder, hottest.Routes), elsewhere); err != nil {
+		if err := os.Rename(filepath.Join(folder, Routes), elsewhere); err != nil {
 			return err
 		}
-		return os.Symlink(elsewhere, filepath.Join(folder, hottest.Routes))
+		return os.Symlink(elsewhere, filepath.Join(folder, Routes))
 	},
-	"an unreadable record": func(_, record string) error { return os.WriteFile(record, []byte("{"), 0o644) },
-	"a missing record":     func(_, record string) error { return os.Remove(record) },
-	"an empty record":      func(_, record string) error { return os.WriteFile(record, []byte("{}"), 0o644) },
 }
 
 // running returns a volume in which set 1 was started, and so is the good set as well.
-func running(t *testing.T) (root string, files filetest.Tree) {
+func running(t *testing.T) (root string, files must.Tree) {
 	t.Helper()
-	root, files = hottest.NewVolume(t)
+	root, files = NewVolume(t)
 	must.Succeed(t, StartGood(root))
 	expectGood(t, root, files)
 	return root, files
@@ -57,13 +52,13 @@ func running(t *testing.T) (root string, files filetest.Tree) {
 
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
-	root, files := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"stage/hot/" + hottest.Routes: ""})
+	root, files := NewVolume(t)
+	must.Write(t, root, must.Tree{"stage/hot/" + Routes: ""})
 
 	for range 2 {
 		must.Succeed(t, StartGood(root))
 
-		filetest.Expect(t, filepath.Join(root, "hot"), files)
+		expectTree(t, filepath.Join(root, "hot"), files)
 		expectGood(t, root, files)
 		expectFinished(t, root)
 	}
@@ -74,14 +69,14 @@ func TestStartGoodRestores(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
+			must.Succeed(t, spoil(filepath.Join(root, "hot")))
 
 			must.Succeed(t, StartGood(root))
 
 			expectSet(t, root, files)
 			expectGood(t, root, files)
 			expectFinished(t, root)
-			if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+			if err := Check(root, Resources, StartReader(root)); err != nil {
 				t.Errorf("what starts is not healthy: %v", err)
 			}
 		})
@@ -99,7 +94,7 @@ func TestStartGoodFollowsNoLink(t *testing.T) {
 
 	expectSet(t, root, files)
 	expectGood(t, root, files)
-	filetest.Expect(t, elsewhere, filetest.Tree{})
+	expectTree(t, elsewhere, must.Tree{})
 }
 
 // If neither the hot files nor their copy are proven, nothing starts and nothing is changed.
@@ -108,21 +103,33 @@ func TestStartGoodFailsClosed(t *testing.T) {
 		for _, other := range []string{"a changed file", "no copy"} {
 			t.Run(name+" and "+other, func(t *testing.T) {
 				root, _ := running(t)
-				must.Succeed(t, spoil(filepath.Join(root, "hot"), record.Path(root)))
+				must.Succeed(t, spoil(filepath.Join(root, "hot")))
 				if other == "no copy" {
 					must.Succeed(t, os.RemoveAll(goodFolder(root)))
-				} else if err := spoils[other](filepath.Join(goodFolder(root), "hot"), ""); err != nil {
+				} else if err := spoils[other](goodTree(root)); err != nil {
 					t.Fatal(err)
 				}
-				before := filetest.Read(t, filepath.Join(root, "hot"))
+				before := readTree(t, filepath.Join(root, "hot"))
 
 				err := StartGood(root)
 
 				if err == nil || !strings.Contains(err.Error(), "the hot files are not what was committed") {
 					t.Errorf("got %v", err)
 				}
-				filetest.Expect(t, filepath.Join(root, "hot"), before)
+				expectTree(t, filepath.Join(root, "hot"), before)
 			})
+		}
+	}
+}
+
+// Without a record that can be read, nothing starts.
+func TestStartGoodNeedsTheRecord(t *testing.T) {
+	for _, content := range []string{"", "{", "{}"} {
+		root, _ := running(t)
+		must.Succeed(t, os.WriteFile(RecordPath(root), []byte(content), 0o644))
+
+		if err := StartGood(root); !errors.Is(err, errUnproven) {
+			t.Errorf("%q: got %v", content, err)
 		}
 	}
 }
@@ -132,7 +139,7 @@ func TestStartGoodRenewsTheCopy(t *testing.T) {
 	for name, spoil := range spoils {
 		t.Run(name, func(t *testing.T) {
 			root, files := running(t)
-			must.Succeed(t, spoil(filepath.Join(goodFolder(root), "hot"), goodRecord(root)))
+			must.Succeed(t, spoil(goodTree(root)))
 
 			must.Succeed(t, StartGood(root))
 
@@ -159,16 +166,16 @@ func TestMain(m *testing.M) {
 // playDying plays a scene on a volume: an accepted commit, a rejected one, an end of rules, or a start.
 func playDying(scene string) error {
 	what, root, _ := strings.Cut(scene, ":")
-	program := hottest.StartReader(root)
+	program := StartReader(root)
 	switch what {
 	case "start":
 		return StartGood(root)
 	case "end":
-		return EndRules(root, hottest.Resources, program, moment(100))
+		return Volume{root, Resources, program, moment(100)}.EndRules()
 	case "end at a start":
 		return EndAtStart(root, time.Unix(100, 0))
 	case "refused":
-		program.Refuses = []string{hottest.Content("2", hottest.Listeners)}
+		program.Refuses = []string{Content("2", Listeners)}
 	}
 	_, err := commit(root, program)
 	return err
@@ -268,17 +275,17 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
-	stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+	stageSet(t, root, "2", Routes, Added, Listeners)
 	return root
 }
 
 // proven returns the set that a volume's record has as proven: 1 or 2.
-func proven(t *testing.T, root string) filetest.Tree {
+func proven(t *testing.T, root string) must.Tree {
 	t.Helper()
-	committed := must.Get[record.Commit](t)(record.Read(record.Path(root)))
-	second, files := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners)
+	committed := must.Get[Commit](t)(ReadRecord(RecordPath(root)))
+	second, files := Set("2", Routes, Added, Listeners)
 	if !slices.Equal(committed.Files, second.Files) {
-		_, files = hottest.Set("1", hottest.Routes, hottest.Listeners)
+		_, files = Set("1", Routes, Listeners)
 	}
 	return files
 }
@@ -290,7 +297,7 @@ func TestCommitDies(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			dead(t, what, staged, func(t *testing.T, root string) {
 				files := proven(t, root)
-				if first, _ := hottest.Set("1", hottest.Routes, hottest.Listeners); what == "refused" && len(files) != len(first.Files) {
+				if first, _ := Set("1", Routes, Listeners); what == "refused" && len(files) != len(first.Files) {
 					t.Error("a set that was refused is on record")
 				}
 				again := copyOf(t, root)
@@ -299,7 +306,7 @@ func TestCommitDies(t *testing.T) {
 				expectSet(t, root, files)
 				expectGood(t, root, files)
 				expectFinished(t, root)
-				if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+				if err := Check(root, Resources, StartReader(root)); err != nil {
 					t.Errorf("what starts is not healthy: %v", err)
 				}
 				isRefused(t, again, files)
@@ -310,11 +317,11 @@ func TestCommitDies(t *testing.T) {
 
 // Wherever a start with changed files is killed, the next start restores the proven set.
 func TestStartGoodDies(t *testing.T) {
-	var files filetest.Tree
+	var files must.Tree
 	changed := func(t *testing.T) string {
 		var root string
 		root, files = running(t)
-		filetest.Write(t, filepath.Join(root, "hot"), filetest.Tree{hottest.Listeners: hottest.Content("x", hottest.Listeners), hottest.Added: "{}", "rds/x": ""})
+		must.Write(t, filepath.Join(root, "hot"), must.Tree{Listeners: Content("x", Listeners), Added: "{}", "rds/x": ""})
 		return root
 	}
 	dead(t, "start", changed, func(t *testing.T, root string) {
@@ -338,7 +345,7 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	files := stageSet(t, root, "3", hottest.Routes, hottest.Added, hottest.Listeners)
+	files := stageSet(t, root, "3", Routes, Added, Listeners)
 	mustCommit(t, root)
 
 	expectSet(t, root, files)
@@ -347,10 +354,10 @@ func goesOn(t *testing.T, root string) {
 }
 
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
-func isRefused(t *testing.T, root string, before filetest.Tree) {
+func isRefused(t *testing.T, root string, before must.Tree) {
 	t.Helper()
-	files := stageSet(t, root, "4", hottest.Routes, hottest.Added, hottest.Listeners)
-	program := hottest.StartReader(root)
+	files := stageSet(t, root, "4", Routes, Added, Listeners)
+	program := StartReader(root)
 	program.Refuses = slices.Collect(maps.Values(files))
 
 	result, err := commit(root, program)

@@ -2,17 +2,12 @@ package hot
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 )
 
 // sweep runs a scene once for each of its changes to files, on a volume that has a small disk of its own. Before that change,
@@ -43,17 +38,17 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			small := func(t *testing.T) (string, string) {
 				root, disk := newSmallVolume(t)
-				stageSet(t, root, "2", hottest.Routes, hottest.Added, hottest.Listeners)
+				stageSet(t, root, "2", Routes, Added, Listeners)
 				return root, disk
 			}
 			sweep(t, what, small, func(t *testing.T, root string) {
 				files := proven(t, root)
-				if _, second := hottest.Set("2", hottest.Routes, hottest.Added, hottest.Listeners); what == "refused" && len(files) == len(second) {
+				if _, second := Set("2", Routes, Added, Listeners); what == "refused" && len(files) == len(second) {
 					t.Error("a set that was refused is on record")
 				}
 				for range 2 {
 					expectSet(t, root, files)
-					if err := Check(root, hottest.Resources, hottest.StartReader(root)); err != nil {
+					if err := Check(root, Resources, StartReader(root)); err != nil {
 						t.Errorf("what serves is not healthy: %v", err)
 					}
 					if hasDied(root) {
@@ -70,7 +65,7 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 func TestAnEndMeetsAFullDisk(t *testing.T) {
 	for _, what := range []string{"end", "end at a start"} {
 		t.Run(what, func(t *testing.T) {
-			var sets []filetest.Tree
+			var sets []must.Tree
 			small := func(t *testing.T) (string, string) {
 				var root, disk string
 				root, disk, sets = newSmallEnding(t)
@@ -87,7 +82,7 @@ func TestAnEndMeetsAFullDisk(t *testing.T) {
 
 // Wherever an end of rules dies, the next one or the next start ends them, and the keeper knows that it has to.
 func TestAnEndDies(t *testing.T) {
-	var sets []filetest.Tree
+	var sets []must.Tree
 	ending := func(t *testing.T) string {
 		var root string
 		if root, sets = newEnding(t); StartGood(root) != nil {
@@ -97,7 +92,7 @@ func TestAnEndDies(t *testing.T) {
 	}
 	dead(t, "end", ending, func(t *testing.T, root string) {
 		again := copyOf(t, root)
-		must.Succeed(t, EndRules(root, hottest.Resources, hottest.StartReader(root), moment(100)))
+		must.Succeed(t, Volume{root, Resources, StartReader(root), moment(100)}.EndRules())
 		must.Succeed(t, StartGood(again))
 		must.Succeed(t, EndAtStart(again, time.Unix(100, 0)))
 		for _, each := range []string{root, again} {
@@ -112,16 +107,16 @@ func TestAnEndDies(t *testing.T) {
 func TestACommitThatDiedIsUndone(t *testing.T) {
 	dead(t, "taken", staged, func(t *testing.T, root string) {
 		files := proven(t, root)
-		program := hottest.StartReader(root)
-		clock := &Deadline{Root: root}
+		program := StartReader(root)
+		clock := NewDeadline(root)
 		if due, _ := clock.Due(time.Now()); due {
-			must.Succeed(t, EndRules(root, hottest.Resources, program, time.Now))
+			must.Succeed(t, Volume{root, Resources, program, time.Now}.EndRules())
 		}
 		if due, _ := clock.Due(time.Now()); due {
 			t.Error("it would be undone for ever")
 		}
 		expectSet(t, root, files)
-		if err := Check(root, hottest.Resources, program); err != nil {
+		if err := Check(root, Resources, program); err != nil {
 			t.Errorf("it does not serve the proven set: %v", err)
 		}
 	})
@@ -131,7 +126,7 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 func TestAnExchangeInThreeSteps(t *testing.T) {
 	for steps := range 4 {
 		root, before := running(t)
-		wanted, files := hottest.Set("2", hottest.Routes, hottest.Listeners)
+		wanted, files := Set("2", Routes, Listeners)
 		stage(t, root, wanted, files)
 		next := must.Get[set](t)(loadSet(filepath.Join(root, "stage", "hot"), wanted))
 		must.Succeed(t, next.prepare(root))
@@ -146,19 +141,4 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 		expectGood(t, root, before)
 		expectFinished(t, root)
 	}
-}
-
-// While neither the record nor a complete copy can be read, no set counts as proven, and a rejected one never does.
-func TestNoRejectedSetCountsAsProven(t *testing.T) {
-	dead(t, "refused", staged, func(t *testing.T, root string) {
-		must.Succeed(t, os.Remove(record.Path(root)))
-		if StartGood(root) != nil {
-			return
-		}
-		_, first := hottest.Set("1", hottest.Routes, hottest.Listeners)
-		found := filetest.Read(t, filepath.Join(root, "hot"))
-		if names := slices.Collect(maps.Keys(said(found))); len(names) != len(first) {
-			t.Errorf("it starts with %v", names)
-		}
-	})
 }

@@ -1,18 +1,23 @@
 package hot
 
 import (
-	"bytes"
+	"archive/tar"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/volume"
 )
 
@@ -22,8 +27,8 @@ import (
 // its end takes room on the disk, apart from files that have grown, and wherever it dies one of the trees is the set that
 // was proven last: the one that state/committed.json describes.
 //
-// good/committed.json is the record of a complete copy, and unreadable while good/hot/ is none. The record of a set that is
-// about to be proven is good/next.json; while no commit is under way, its room is kept in good/spare.json.
+// The record of a set that is about to be proven is good/next.json; while no commit is under way, its room is kept in
+// good/spare.json.
 
 func hotFolder(root string) string { return filepath.Join(root, "hot") }
 
@@ -31,13 +36,10 @@ func goodFolder(root string) string { return filepath.Join(root, "good") }
 
 func goodTree(root string) string { return filepath.Join(goodFolder(root), "hot") }
 
-func goodRecord(root string) string { return filepath.Join(goodFolder(root), "committed.json") }
-
 func nextRecord(root string) string { return filepath.Join(goodFolder(root), "next.json") }
 
 func spareRecord(root string) string { return filepath.Join(goodFolder(root), "spare.json") }
 
-// errUnproven says that neither tree is a proven set.
 var errUnproven = errors.New("the hot files are not what was committed")
 
 // StartGood makes sure that hot/ is the set that was proven last. It fails if neither tree is, since a program must never
@@ -47,11 +49,11 @@ func StartGood(root string) error {
 		return err
 	}
 	// The engine has put these files there, and does not wait until they are on the disk.
-	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(record.Path(root)))); err != nil {
+	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(RecordPath(root)))); err != nil {
 		return err
 	}
 	reserveAll(hotFolder(root))
-	reserveAll(filepath.Dir(record.Path(root)))
+	reserveAll(filepath.Dir(RecordPath(root)))
 	return errors.Join(finish(root), os.RemoveAll(stageFolder(root)))
 }
 
@@ -61,31 +63,18 @@ func settle(root string) (bool, error) {
 	if err := completeMove(root); err != nil {
 		return false, err
 	}
-	proven, unreadable := record.Read(record.Path(root))
-	if unreadable == nil {
-		changed := fits(hotFolder(root), proven)
-		if changed == nil {
-			return false, nil
-		}
-		if err := fits(goodTree(root), proven); err != nil {
-			return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
-		}
-		return true, turn(root)
-	}
-	proven, err := record.Read(goodRecord(root))
-	if err == nil {
-		err = fits(goodTree(root), proven)
-	}
+	proven, err := ReadRecord(RecordPath(root))
 	if err != nil {
-		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, unreadable, err)
+		return false, fmt.Errorf("%w: %w", errUnproven, err)
 	}
-	turned := fits(hotFolder(root), proven) != nil
-	if turned {
-		if err := turn(root); err != nil {
-			return true, err
-		}
+	changed := fits(hotFolder(root), proven)
+	if changed == nil {
+		return false, nil
 	}
-	return turned, errors.Join(writeRecord(record.Path(root), proven), flushTree(filepath.Dir(record.Path(root))))
+	if err := fits(goodTree(root), proven); err != nil {
+		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
+	}
+	return true, turn(root)
 }
 
 // turn has the two trees change places. Both folders are on the disk afterwards.
@@ -147,9 +136,8 @@ func (s set) prepare(root string) error {
 	return flushTree(goodFolder(root))
 }
 
-// accept makes what is in hot/ the set that was proven last.
 func accept(root string) error {
-	next, committed := nextRecord(root), record.Path(root)
+	next, committed := nextRecord(root), RecordPath(root)
 	if err := os.MkdirAll(filepath.Dir(committed), 0o755); err != nil {
 		return err
 	}
@@ -174,24 +162,19 @@ func finish(root string) error {
 		err = errors.Join(err, renamed)
 	}
 	if _, missing := os.Lstat(spareRecord(root)); missing != nil {
-		if content, unreadable := os.ReadFile(record.Path(root)); unreadable == nil {
+		if content, unreadable := os.ReadFile(RecordPath(root)); unreadable == nil {
 			_ = overwrite(spareRecord(root), file{content: content, mode: 0o644}) // without it, a commit takes room later
 		}
 	}
 	return errors.Join(err, flush(goodFolder(root)))
 }
 
-// keepCopy makes good/hot/ a copy of hot/ if it is none, and if hot/ is the set that was proven last.
 func keepCopy(root string) error {
-	proven, err := record.Read(record.Path(root))
+	proven, err := ReadRecord(RecordPath(root))
 	if err != nil || fits(hotFolder(root), proven) != nil {
 		return os.MkdirAll(goodFolder(root), 0o755)
 	}
-	text, err := os.ReadFile(record.Path(root))
-	if err != nil {
-		return err
-	}
-	if copied, err := os.ReadFile(goodRecord(root)); err == nil && bytes.Equal(copied, text) && fits(goodTree(root), proven) == nil {
+	if fits(goodTree(root), proven) == nil {
 		return nil
 	}
 	current, err := loadSet(hotFolder(root), proven)
@@ -201,16 +184,10 @@ func keepCopy(root string) error {
 	if err := current.fill(root); err != nil {
 		return err
 	}
-	if err := flushTree(goodTree(root)); err != nil {
-		return err
-	}
-	if err := overwrite(goodRecord(root), file{content: text, mode: 0o644}); err != nil {
-		return err
-	}
-	return flush(goodRecord(root))
+	return flushTree(goodFolder(root))
 }
 
-// fill writes a set over the files of good/hot/, which is no copy from then on. It begins when all of them have room.
+// fill writes a set over the files of good/hot/. It begins when all of them have room.
 func (s set) fill(root string) error {
 	tree, paths := goodTree(root), s.record.Paths()
 	if info, err := os.Lstat(tree); err == nil && !info.IsDir() {
@@ -219,9 +196,6 @@ func (s set) fill(root string) error {
 		}
 	}
 	if err := os.MkdirAll(tree, 0o755); err != nil {
-		return err
-	}
-	if err := forget(goodRecord(root)); err != nil {
 		return err
 	}
 	if err := removeOthers(tree, paths); err != nil {
@@ -238,21 +212,6 @@ func (s set) fill(root string) error {
 		}
 	}
 	return nil
-}
-
-// forget makes a record unreadable that may no longer hold, and keeps its room.
-func forget(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := overwrite(path, file{content: bytes.Repeat([]byte{' '}, int(info.Size())), mode: 0o644}); err != nil {
-		return err
-	}
-	return flush(path)
 }
 
 // removeOthers removes everything in a tree that is neither one of these files nor a folder above one. A link to a folder, or
@@ -283,7 +242,6 @@ func removeOthers(tree string, paths []string) error {
 	return nil
 }
 
-// makeFile makes sure that there is a file with room for so many octets.
 func makeFile(path string, size int) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -318,7 +276,6 @@ func reserve(file *os.File, size int) error {
 	return err
 }
 
-// reserveAll has the disk keep some room for each file in a folder that root may write.
 func reserveAll(folder string) {
 	_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
@@ -364,7 +321,7 @@ func openOwn(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 }
 
-func writeRecord(path string, written record.Commit) error {
+func writeRecord(path string, written Commit) error {
 	text, err := json.Marshal(written)
 	if err != nil {
 		return err
@@ -377,7 +334,7 @@ func writeRecord(path string, written record.Commit) error {
 
 // fits fails unless a folder holds exactly the files of a record, with its digests and its version. A program with another
 // version would be unhealthy.
-func fits(folder string, committed record.Commit) error {
+func fits(folder string, committed Commit) error {
 	present, err := volume.FilesBelow(folder)
 	if err != nil {
 		return err
@@ -392,10 +349,244 @@ func fits(folder string, committed record.Commit) error {
 			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 		}
 	}
-	if err := committed.Verify(folder); err != nil {
-		return err
+	for _, each := range committed.Files {
+		content, err := each.Read(folder)
+		if err != nil {
+			return err
+		}
+		if version := VersionOf(content); version != "" && version != committed.Version {
+			return fmt.Errorf("%s has version %s, expected %s", each.Path, version, committed.Version)
+		}
 	}
-	return committed.VerifyVersions(folder)
+	return nil
 }
 
 func noRoom(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+type set struct {
+	record Commit
+	files  map[string]file
+}
+
+type file struct {
+	content []byte
+	mode    fs.FileMode
+	user    int
+	group   int
+}
+
+func loadSet(folder string, wanted Commit) (set, error) {
+	files := map[string]file{}
+	for _, each := range wanted.Files {
+		content, err := each.Read(folder)
+		if err != nil {
+			return set{}, err
+		}
+		info, err := os.Lstat(filepath.Join(folder, each.Path))
+		if err != nil {
+			return set{}, err
+		}
+		files[each.Path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
+	}
+	return set{wanted, files}, nil
+}
+
+func (s set) withVersion(version string) set {
+	files := map[string]file{}
+	for path, each := range s.files {
+		each.content = WithVersion(each.content, version)
+		files[path] = each
+	}
+	s.record.Version = version
+	return set{s.record, files}
+}
+
+const mostSent = 256 << 20
+
+func readSent(size int64, from io.Reader) (set, error) {
+	sent := set{files: map[string]file{}}
+	if size <= 0 || size > mostSent {
+		return set{}, fmt.Errorf("%d octets are no commit", size)
+	}
+	archive := tar.NewReader(io.LimitReader(from, size))
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return sent, sent.verify()
+		}
+		if err != nil {
+			return set{}, err
+		}
+		if header.Typeflag != tar.TypeReg {
+			continue
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			return set{}, err
+		}
+		if header.Name == "stage/commit.json" {
+			if err := json.Unmarshal(content, &sent.record); err != nil {
+				return set{}, fmt.Errorf("%s: %w", header.Name, err)
+			}
+		}
+		if path, hot := strings.CutPrefix(header.Name, "stage/hot/"); hot {
+			sent.files[path] = file{content, header.FileInfo().Mode().Perm(), header.Uid, header.Gid}
+		}
+	}
+}
+
+func (s set) verify() error {
+	if len(s.record.Files) == 0 {
+		return errors.New("nothing is to be committed")
+	}
+	for _, each := range s.record.Files {
+		if !filepath.IsLocal(each.Path) {
+			return fmt.Errorf("path %q leaves the folder", each.Path)
+		}
+		if file, sent := s.files[each.Path]; !sent || DigestOf(file.content) != each.Digest {
+			return fmt.Errorf("%s has another digest", each.Path)
+		}
+	}
+	return nil
+}
+
+// What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
+// them, and the record is before anybody is told. A file system may otherwise keep the record and lose the files.
+
+var flush = func(path string) error {
+	opened, err := volume.Open(path)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	return opened.Sync()
+}
+
+// flushTree has everything in a folder written to the disk, and the folder's own name as well. A link has no content.
+func flushTree(folder string) error {
+	var folders []string
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			folders = append(folders, path)
+		case entry.Type().IsRegular():
+			return flush(path)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range append(folders, filepath.Dir(folder)) {
+		if err := flush(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
+// is not part of the file's meaning.
+var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
+
+// fileVersionLength is the length of a file's end in which its version is searched.
+const fileVersionLength = 64
+
+// Unversioned is the version of a file in no commit.
+const Unversioned = "0"
+
+// VersionOf returns the version in a file, or "" if it has none.
+func VersionOf(content []byte) string {
+	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
+	if found == nil {
+		return ""
+	}
+	return string(found[1])
+}
+
+// WithVersion returns the file with its version replaced. A file without a version is returned unchanged.
+func WithVersion(content []byte, version string) []byte {
+	before := VersionOf(content)
+	if before == "" {
+		return content
+	}
+	end := len(content) - len(before) - len(`"}`)
+	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
+}
+
+// NewVersion returns a random version, never used before.
+func NewVersion() string {
+	var random [16]byte
+	rand.Read(random[:]) // never fails
+	return hex.EncodeToString(random[:])
+}
+
+// DigestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
+func DigestOf(content []byte) string {
+	sum := sha256.Sum256(WithVersion(content, Unversioned))
+	return hex.EncodeToString(sum[:])
+}
+
+// Differing returns the sorted names in wanted whose values in found differ or are missing.
+func Differing(wanted, found map[string]string) []string {
+	names := []string{}
+	for name, value := range wanted {
+		if found[name] != value {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
+// stage/commit.json, and as state/committed.json once the set is live.
+type Commit struct {
+	Version string            `json:"version"` // the files' version, never used before
+	Live    map[string]string `json:"live"`
+	Files   []StagedFile      `json:"files"` // in the order in which they are placed; every other file is removed
+	Seconds float64           `json:"seconds"`
+	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
+}
+
+// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
+type StagedFile struct {
+	Path   string `json:"path"`
+	Digest string `json:"sha256"`
+}
+
+// Read returns the content of the file in a folder of hot files. It fails if that has another digest.
+func (f StagedFile) Read(folder string) ([]byte, error) {
+	if !filepath.IsLocal(f.Path) {
+		return nil, fmt.Errorf("path %q leaves the folder", f.Path)
+	}
+	content, err := volume.ReadFile(filepath.Join(folder, f.Path))
+	if err == nil && DigestOf(content) != f.Digest {
+		err = fmt.Errorf("%s has another digest", f.Path) // without the digest, which may be a secret's
+	}
+	return content, err
+}
+
+// Paths returns the paths of the files, in the order in which they are placed.
+func (c Commit) Paths() []string {
+	paths := make([]string, len(c.Files))
+	for index, file := range c.Files {
+		paths[index] = file.Path
+	}
+	return paths
+}
+
+// RecordPath returns the path of the record of what was committed last.
+func RecordPath(root string) string { return filepath.Join(root, "state", "committed.json") }
+
+// ReadRecord reads the record of a set, which has at least one file.
+func ReadRecord(path string) (Commit, error) {
+	var found Commit
+	err := volume.ReadJSON(path, &found)
+	if err == nil && len(found.Files) == 0 {
+		err = fmt.Errorf("%s has no files", path)
+	}
+	return found, err
+}

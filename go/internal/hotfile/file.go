@@ -4,12 +4,10 @@ package hotfile
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -62,48 +60,38 @@ func (f *File[T]) Fresh() (T, Status) {
 	return now.value, now.Status
 }
 
-// load reads the file. If it can't be used, nothing but the status changes.
-func (f *File[T]) load(counted bool) error {
-	before := f.state.Load()
-	value, digest, err := f.read()
-	switch {
-	case err != nil && counted:
-		f.state.Store(&state[T]{before.value, Status{before.Digest, before.Refused + 1, err.Error()}})
-	case err == nil && (digest != before.Digest || before.Reason != ""):
-		f.state.Store(&state[T]{value, Status{Digest: digest, Refused: before.Refused}})
-	}
-	return err
-}
-
-// Refresh loads the file if it is another one than the last time, or could not be read then. The status reports an error.
+// Refresh loads the file if it is another one than the last time, or could not be read then. If it can't be used, nothing but the
+// status changes.
 func (f *File[T]) Refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
-	now := Identify(f.path)
+	now, before := Identify(f.path), f.state.Load()
 	if now == f.seen {
 		return
 	}
-	err := f.load(now != f.unread)
+	loaded := state[T]{Status: Status{Refused: before.Refused}}
+	content, err := os.ReadFile(f.path)
+	unread := err != nil && now.Exists()
+	if err == nil {
+		loaded.Digest = fmt.Sprintf("%x", sha256.Sum256(content))
+		if loaded.value, err = f.parse(content); err != nil {
+			err = fmt.Errorf("%s: %w", f.path, err)
+		}
+	}
+	switch {
+	case err != nil && now != f.unread:
+		f.state.Store(&state[T]{before.value, Status{before.Digest, before.Refused + 1, err.Error()}})
+	case err == nil && (loaded.Digest != before.Digest || before.Reason != ""):
+		f.state.Store(&loaded)
+	}
 	if Identify(f.path) != now {
 		return // it has changed while it was read
 	}
-	if failure := (*fs.PathError)(nil); errors.As(err, &failure) && now.Exists() {
+	if unread {
 		f.unread = now
 	} else {
 		f.seen = now
 	}
-}
-
-func (f *File[T]) read() (value T, digest string, err error) {
-	content, err := os.ReadFile(f.path)
-	if err != nil {
-		return value, "", err
-	}
-	if value, err = f.parse(content); err != nil {
-		return value, "", fmt.Errorf("%s: %w", f.path, err)
-	}
-	sum := sha256.Sum256(content)
-	return value, hex.EncodeToString(sum[:]), nil
 }
 
 // Unmarshal reads the only JSON value of a file, which has no unknown fields.

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
@@ -26,7 +25,7 @@ func parse(content []byte) (string, error) {
 // replace replaces a file by rename, as a commit does.
 func replace(t *testing.T, path, content string) {
 	t.Helper()
-	filetest.Put(t, path+".new", content)
+	must.Put(t, path+".new", content)
 	must.Succeed(t, os.Rename(path+".new", path))
 }
 
@@ -34,7 +33,7 @@ func replace(t *testing.T, path, content string) {
 func opened(t *testing.T) (*File[string], string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
-	filetest.Put(t, path, "value a")
+	must.Put(t, path, "value a")
 	file := New(path, parse)
 	file.Refresh()
 	return file, path
@@ -52,15 +51,15 @@ func follow(t *testing.T) (*File[string], string) {
 func TestFileTakesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, path, content string){
 		"another file":  replace,
-		"the same file": func(t *testing.T, path, content string) { filetest.Put(t, path, content) },
+		"the same file": func(t *testing.T, path, content string) { must.Put(t, path, content) },
 		"another file of the same size and time": func(t *testing.T, path, content string) {
 			withTimeOf(t, path, func() { replace(t, path, content) })
 		},
 		"the same file of the same size and time": func(t *testing.T, path, content string) {
-			withTimeOf(t, path, func() { filetest.Put(t, path, content) })
+			withTimeOf(t, path, func() { must.Put(t, path, content) })
 		},
 		"a link to another file": func(t *testing.T, path, content string) {
-			filetest.Put(t, path+".other", content)
+			must.Put(t, path+".other", content)
 			must.Succeed(t, os.Symlink(path+".other", path+".new"))
 			must.Succeed(t, os.Rename(path+".new", path))
 		},
@@ -86,7 +85,7 @@ func anotherMoment(t *testing.T, path string) {
 	t.Helper()
 	before := Identify(path).changed
 	must.Happen(t, "another moment", func() bool {
-		filetest.Put(t, path+".clock", "")
+		must.Put(t, path+".clock", "")
 		now := Identify(path + ".clock").changed
 		return now.Nano() > before.Nano()
 	})
@@ -112,7 +111,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 	}{
 		"no value": {func(t *testing.T, path string) { replace(t, path, "{") }, "is no value"},
 		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "is no value"},
-		"emptied":  {func(t *testing.T, path string) { filetest.Put(t, path, "") }, "is no value"},
+		"emptied":  {func(t *testing.T, path string) { must.Put(t, path, "") }, "is no value"},
 		"gone":     {func(t *testing.T, path string) { os.Remove(path) }, "no such file"},
 		"folder": {func(t *testing.T, path string) {
 			os.Remove(path)
@@ -160,7 +159,7 @@ func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
 		t.Errorf("got %+v", status)
 	}
 	os.Remove(path)
-	filetest.Put(t, path, "value b")
+	must.Put(t, path, "value b")
 	for range 3 {
 		file.Refresh()
 	}
@@ -217,7 +216,7 @@ func TestFileThatIsNotThere(t *testing.T) {
 	if value != "" || status.Digest != "" || status.Refused != 1 || !strings.Contains(status.Reason, "no such file") {
 		t.Errorf("got %q, %+v", value, status)
 	}
-	filetest.Put(t, path, "value a")
+	must.Put(t, path, "value a")
 	value, status = file.Fresh()
 	sum := sha256.Sum256([]byte("value a"))
 	if value != "a" || status != (Status{hex.EncodeToString(sum[:]), 1, ""}) {

@@ -13,13 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/compare"
 )
 
-// changesTolerated is how often a part is read again after it changed during reading.
 const changesTolerated = 3
 
-// namespace holds the interfaces of this network namespace and their addresses, of both families.
 type namespace struct {
 	links     []netlink.Link
 	addresses []netlink.Addr
@@ -78,11 +75,17 @@ func readNamespace() (*namespace, error) {
 	return &namespace{links, addresses}, nil
 }
 
+func (n *namespace) link(index int) netlink.Link {
+	at := slices.IndexFunc(n.links, func(link netlink.Link) bool { return link.Attrs().Index == index })
+	if at < 0 {
+		return nil
+	}
+	return n.links[at]
+}
+
 func (n *namespace) name(index int) string {
-	for _, link := range n.links {
-		if link.Attrs().Index == index {
-			return link.Attrs().Name
-		}
+	if link := n.link(index); link != nil {
+		return link.Attrs().Name
 	}
 	return fmt.Sprintf("interface %d", index)
 }
@@ -93,11 +96,7 @@ func (n *namespace) holding(matches func(netip.Addr) bool) netlink.Link {
 		if !ok || !matches(ip) || netlink.Scope(address.Scope) == netlink.SCOPE_HOST {
 			continue
 		}
-		for _, link := range n.links {
-			if link.Attrs().Index == address.LinkIndex {
-				return link
-			}
-		}
+		return n.link(address.LinkIndex)
 	}
 	return nil
 }
@@ -108,7 +107,6 @@ func (n *namespace) withAddress(address netip.Addr) netlink.Link {
 
 func (n *namespace) in(subnet netip.Prefix) netlink.Link { return n.holding(subnet.Contains) }
 
-// indexOf returns the number of an interface, 0 without one.
 func indexOf(link netlink.Link) int {
 	if link == nil {
 		return 0
@@ -116,7 +114,6 @@ func indexOf(link netlink.Link) int {
 	return link.Attrs().Index
 }
 
-// nameIn returns the name of the interface in a subnet, or a description if there is none.
 func (n *namespace) nameIn(subnet netip.Prefix) string {
 	if link := n.in(subnet); link != nil {
 		return link.Attrs().Name
@@ -124,7 +121,6 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 	return fmt.Sprintf("the interface in %s", subnet)
 }
 
-// interfaceDifferences finds unknown interfaces that are up, and problems with our own.
 func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}
@@ -135,17 +131,13 @@ func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, erro
 			continue
 		}
 		ours[link.Attrs().Index] = true
-		for _, problem := range problems(link) {
-			differences = append(differences, fmt.Sprintf("%s %s", link.Attrs().Name, problem))
-		}
+		differences = append(differences, problems(link)...)
 	}
 	for _, link := range seen.links {
 		attributes := link.Attrs()
 		switch {
 		case attributes.Flags&net.FlagLoopback != 0:
-			for _, problem := range problems(link) {
-				differences = append(differences, fmt.Sprintf("%s %s", attributes.Name, problem))
-			}
+			differences = append(differences, problems(link)...)
 		case !ours[attributes.Index] && attributes.Flags&net.FlagUp != 0:
 			differences = append(differences, fmt.Sprintf("interface %s is not ours", attributes.Name))
 		}
@@ -158,18 +150,18 @@ func problems(link netlink.Link) []string {
 	var found []string
 	switch {
 	case attributes.Flags&net.FlagUp == 0:
-		found = append(found, "is down")
+		found = append(found, attributes.Name+" is down")
 	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
-		found = append(found, "has no carrier")
+		found = append(found, attributes.Name+" has no carrier")
 	}
 	if attributes.RawFlags&unix.IFF_NOARP != 0 {
-		found = append(found, "has ARP switched off")
+		found = append(found, attributes.Name+" has ARP switched off")
 	}
 	if attributes.MasterIndex != 0 {
-		found = append(found, "is enslaved to another interface")
+		found = append(found, attributes.Name+" is enslaved to another interface")
 	}
 	if attributes.Xdp != nil && attributes.Xdp.Attached {
-		found = append(found, "has an XDP program attached")
+		found = append(found, attributes.Name+" has an XDP program attached")
 	}
 	return found
 }
@@ -195,7 +187,7 @@ func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 }
 
 func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
-	expected := compare.Expect("address 127.0.0.1/8 on lo of scope host")
+	expected := Expect("address 127.0.0.1/8 on lo of scope host")
 	expected.Allow("address ::1/128 on lo of scope host")
 	for _, each := range sibling.Interfaces {
 		name := seen.nameIn(each.Subnet)
@@ -226,7 +218,7 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 }
 
 func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
-	expected := compare.Expect()
+	expected := Expect()
 	add := func(routes ...netlink.Route) {
 		for _, route := range routes {
 			expected.Add(seen.describeRoute(route))
@@ -274,7 +266,8 @@ func (n *namespace) sixRoutes() ([]string, error) {
 	}
 	var found []string
 	for _, route := range routes {
-		own := n.isLoopback(route.LinkIndex) &&
+		link := n.link(route.LinkIndex)
+		own := link != nil && link.Attrs().Flags&net.FlagLoopback != 0 &&
 			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
 		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
 			found = append(found, inSix+n.describeRoute(route)+" is not ours")
@@ -283,15 +276,9 @@ func (n *namespace) sixRoutes() ([]string, error) {
 	return found, nil
 }
 
-func (n *namespace) isLoopback(index int) bool {
-	return slices.ContainsFunc(n.links, func(link netlink.Link) bool {
-		return link.Attrs().Index == index && link.Attrs().Flags&net.FlagLoopback != 0
-	})
-}
-
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
 // for a subnet's first address. The addresses themselves are compared by addressDifferences.
-func expectLocal(expected compare.Expectation, seen *namespace, address netlink.Addr) {
+func expectLocal(expected Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
 		return
@@ -370,7 +357,7 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 		local = localRulePriority
 	}
 	mainRule := describeRule(kernelRule(mainRulePriority, unix.RT_TABLE_MAIN))
-	expected := compare.Expect(
+	expected := Expect(
 		describeRule(*localRule(local)), mainRule, describeRule(kernelRule(defaultRulePriority, unix.RT_TABLE_DEFAULT)))
 	expected.Allow(inSix+describeRule(*localRule(0)), inSix+mainRule)
 	for index, table := range sibling.Tables {
@@ -463,4 +450,43 @@ func policyDifferences(boot.Sibling, *namespace) ([]string, error) {
 		differences = append(differences, fmt.Sprintf("IPsec policy %s to %s is not ours", policy.Src, policy.Dst))
 	}
 	return differences, err
+}
+
+// Expectation has the texts that may be there, and says which of them must be.
+type Expectation map[string]bool
+
+// Expect returns an expectation of texts that must be there.
+func Expect(texts ...string) Expectation {
+	expected := Expectation{}
+	expected.Add(texts...)
+	return expected
+}
+
+func (e Expectation) Add(texts ...string) {
+	for _, text := range texts {
+		e[text] = true
+	}
+}
+
+// Allow adds texts that may be there.
+func (e Expectation) Allow(texts ...string) {
+	for _, text := range texts {
+		e[text] = e[text]
+	}
+}
+
+// Differences returns a sentence for each text that was found and not expected, and for each that is missing.
+func (e Expectation) Differences(found []string) []string {
+	var differences []string
+	for _, text := range found {
+		if _, expected := e[text]; !expected {
+			differences = append(differences, text+" is not ours")
+		}
+	}
+	for text, required := range e {
+		if required && !slices.Contains(found, text) {
+			differences = append(differences, text+" is missing")
+		}
+	}
+	return differences
 }

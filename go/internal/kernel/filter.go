@@ -7,18 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/sockets"
 )
 
 // The packet filter consists of our tables (limits.go) and of rules with which the engine leads what is sent to its embedded
 // resolver to the two random ports at which it listens in this namespace. Depending on its firewall backend, these are
-// in nftables (nftables.go) or in the older iptables (iptables_legacy.go).
+// in nftables or in the older iptables.
 //
 // When `fwctl serve` has installed our tables, only the engine has changed the filter before. So it is read then, and compared
 // with that later. The kernel keeps the digests of all parts in a set of our table: they end with the namespace, and
@@ -27,13 +33,11 @@ import (
 // installedSet is the set with the digests. The name of each part is its comment.
 const installedSet = "installed"
 
-// digestSize is the size of an address of IPv6, the type of the set's keys.
 const digestSize = 16
 
 // longestComment is how much of a part's name is kept. The names of our own tables and of the engine's are shorter.
 const longestComment = 120
 
-// filterPart is a part of the packet filter: its name, and the content that decides about packets.
 type filterPart struct {
 	name    string
 	content []byte
@@ -57,7 +61,7 @@ func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 	}
 	found = append(found, older...)
 	for _, transport := range []string{"tcp", "udp"} {
-		places, err := sockets.Listening(sockets.Here, transport)
+		places, err := Listening(SocketLists, transport)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +108,6 @@ func rememberFilter(resolver *netip.Addr) error {
 	return nil
 }
 
-// rememberedFilter returns the names of the parts that there were, by digest.
 func rememberedFilter() (map[[digestSize]byte]string, error) {
 	elements, err := elementsOf(installedSet)
 	if err != nil {
@@ -112,9 +115,12 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	}
 	found := map[[digestSize]byte]string{}
 	for _, element := range elements {
-		var digest [digestSize]byte
-		copy(digest[:], keyOf(element))
-		found[digest], _ = userdata.GetString(element[unix.NFTA_SET_ELEM_USERDATA], userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		key, err := keyOf(element)
+		if err != nil || len(key) != digestSize {
+			return nil, errors.Join(errors.New("a digest can't be read"), err)
+		}
+		digest := [digestSize]byte(key)
+		found[digest], _ = userdata.GetString(element.value(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 	}
 	return found, nil
 }
@@ -148,4 +154,319 @@ func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	}
 	elements, err := elementDifferences()
 	return append(differences, elements...), err
+}
+
+// The kernel shows nftables as objects with netlink attributes (linux/netfilter/nf_tables.h).
+const nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+
+// nftKind is a kind of object: its messages, the attributes that name one, and those that decide about packets.
+type nftKind struct {
+	name             string
+	question, answer int
+	names, decide    []int
+}
+
+var nftKinds = []nftKind{
+	{
+		"table", unix.NFT_MSG_GETTABLE, unix.NFT_MSG_NEWTABLE,
+		[]int{unix.NFTA_TABLE_NAME}, []int{unix.NFTA_TABLE_FLAGS},
+	},
+	{
+		"chain", unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN,
+		[]int{unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME},
+		[]int{unix.NFTA_CHAIN_TYPE, unix.NFTA_CHAIN_HOOK, unix.NFTA_CHAIN_POLICY},
+	},
+	{
+		"set", unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET,
+		[]int{unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME},
+		[]int{unix.NFTA_SET_FLAGS, unix.NFTA_SET_KEY_LEN, unix.NFTA_SET_DESC, unix.NFTA_SET_TIMEOUT},
+	},
+	{
+		"rule", unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE,
+		[]int{unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN}, []int{unix.NFTA_RULE_EXPRESSIONS},
+	},
+}
+
+var nftFamilies = map[byte]string{
+	unix.NFPROTO_INET: "inet", unix.NFPROTO_IPV4: "ip", unix.NFPROTO_ARP: "arp", unix.NFPROTO_NETDEV: "netdev",
+	unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_IPV6: "ip6",
+}
+
+type nftObject struct {
+	family     byte
+	attributes attributes
+}
+
+// nftParts lists the objects of all kinds and families. The place of a rule in its chain is part of its name, because the
+// order of rules decides. What rules have counted is left out.
+func nftParts() ([]filterPart, error) {
+	var found []filterPart
+	for _, kind := range nftKinds {
+		objects, err := askNftables(unix.NFPROTO_UNSPEC, kind.question, kind.answer)
+		if err != nil {
+			return nil, err
+		}
+		places := map[string]int{}
+		for _, object := range objects {
+			words := []string{"nftables", kind.name, nftFamilies[object.family]}
+			for _, attribute := range kind.names {
+				words = append(words, object.attributes.text(attribute))
+			}
+			part := filterPart{name: strings.Join(words, " ")}
+			if kind.name == "rule" {
+				places[part.name]++
+				part.name += fmt.Sprintf(" %d", places[part.name])
+			}
+			for _, attribute := range kind.decide {
+				content := object.attributes.value(attribute)
+				if attribute == unix.NFTA_RULE_EXPRESSIONS && kind.name == "rule" {
+					if content, err = withoutCounters(content); err != nil {
+						return nil, fmt.Errorf("%s: %w", part.name, err)
+					}
+				}
+				part.content = append(fmt.Appendf(part.content, "%d:%d:", attribute, len(content)), content...)
+			}
+			found = append(found, part)
+		}
+	}
+	return found, nil
+}
+
+func withoutCounters(expressions []byte) (found []byte, err error) {
+	list, err := readAttributes(expressions)
+	for _, each := range list {
+		expression, malformed := readAttributes(each.Value)
+		if malformed != nil {
+			return nil, malformed
+		}
+		if expression.text(unix.NFTA_EXPR_NAME) != "counter" {
+			found = append(fmt.Appendf(found, "%d:", len(each.Value)), each.Value...)
+		}
+	}
+	return found, err
+}
+
+// elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
+// limit for as long as it sends.
+func elementDifferences() (differences []string, err error) {
+	rules, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE)
+	for _, rule := range rules {
+		if rule.attributes.text(unix.NFTA_RULE_TABLE) != limitTable {
+			continue
+		}
+		expressions, err := rule.attributes.in(unix.NFTA_RULE_EXPRESSIONS)
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range expressions {
+			expression, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			if expression.text(unix.NFTA_EXPR_NAME) != "dynset" {
+				continue
+			}
+			filling, err := expression.in(unix.NFTA_EXPR_DATA)
+			if err != nil {
+				return nil, err
+			}
+			limit, err := filling.in(unix.NFTA_DYNSET_EXPR)
+			if err != nil {
+				return nil, err
+			}
+			if limit.text(unix.NFTA_EXPR_NAME) == "counter" {
+				continue
+			}
+			set := filling.text(unix.NFTA_DYNSET_SET_NAME)
+			elements, err := elementsOf(set)
+			if err != nil {
+				return nil, fmt.Errorf("set %s: %w", set, err)
+			}
+			if slices.ContainsFunc(elements, func(element attributes) bool {
+				return !bytes.Equal(element.value(unix.NFTA_SET_ELEM_EXPR), filling.value(unix.NFTA_DYNSET_EXPR))
+			}) {
+				differences = append(differences, fmt.Sprintf("nftables element of set %s is not ours", set))
+			}
+		}
+	}
+	return differences, err
+}
+
+func elementsOf(set string) (found []attributes, err error) {
+	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
+		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
+	for _, list := range lists {
+		elements, err := list.attributes.in(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		if err != nil {
+			return nil, err
+		}
+		for _, each := range elements {
+			element, err := readAttributes(each.Value)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, element)
+		}
+	}
+	return found, err
+}
+
+func keyOf(element attributes) ([]byte, error) {
+	key, err := element.in(unix.NFTA_SET_ELEM_KEY)
+	return key.value(unix.NFTA_DATA_VALUE), err
+}
+
+// askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
+// nftables has none.
+func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects []nftObject, err error) {
+	request := nl.NewNetlinkRequest(nftSubsystem|question, unix.NLM_F_DUMP)
+	request.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: unix.NFNETLINK_V0})
+	for _, attribute := range of {
+		request.AddData(attribute)
+	}
+	messages, err := request.Execute(unix.NETLINK_NETFILTER, uint16(nftSubsystem|answer))
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	for _, message := range messages {
+		said, err := readMessage(message)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, nftObject{message[0], said})
+	}
+	return objects, err
+}
+
+// attributes are netlink attributes, which can be nested. What can't be read is an error, and never missing.
+type attributes []syscall.NetlinkRouteAttr
+
+func readAttributes(data []byte) (attributes, error) {
+	found, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return nil, fmt.Errorf("the kernel's attributes can't be read: %w", err)
+	}
+	return found, nil
+}
+
+func readMessage(message []byte) (attributes, error) {
+	if len(message) < nl.SizeofNfgenmsg {
+		return nil, errors.New("the kernel's answer is too short")
+	}
+	return readAttributes(message[nl.SizeofNfgenmsg:])
+}
+
+func (a attributes) value(number int) []byte {
+	for _, each := range a {
+		if each.Attr.Type&nl.NLA_TYPE_MASK == uint16(number) {
+			return each.Value
+		}
+	}
+	return nil
+}
+
+func (a attributes) in(number int) (attributes, error) { return readAttributes(a.value(number)) }
+
+func (a attributes) text(number int) string { return unix.ByteSliceToString(a.value(number)) }
+
+// kernelTables is the folder in which the kernel lists the tables of the older packet filters in this namespace.
+// Reading a table that is not listed would create it.
+const kernelTables = "/proc/net"
+
+// legacyFilter describes how to read the tables of a packet filter from before nftables (linux/netfilter_ipv4/
+// ip_tables.h and its siblings). An entry consists of a head with conditions, counters, matches and a target.
+type legacyFilter struct {
+	family  string
+	domain  int
+	level   int
+	command int // getsockopt's option for the table's information; the next number is for its entries
+	hooks   int // how many chains the kernel calls
+	offsets int // offset of the entry's lengths
+	size    int // length of an entry without matches and target; its last octets are the counters
+}
+
+var legacyFilters = []legacyFilter{
+	{"ip", unix.AF_INET, unix.IPPROTO_IP, 64, 5, 88, 112},
+	{"ip6", unix.AF_INET6, unix.IPPROTO_IPV6, 64, 5, 140, 168},
+	{"arp", unix.AF_INET, unix.IPPROTO_IP, 96, 3, 164, 192},
+}
+
+const (
+	tableNameLength = 32
+	entriesOffset   = 40 // of the first entry in an answer
+	counters        = 16 // of packets and octets
+)
+
+// legacyParts lists the tables of the older packet filters. What their rules have counted is left out.
+func legacyParts() ([]filterPart, error) {
+	var found []filterPart
+	for _, filter := range legacyFilters {
+		names, err := os.ReadFile(filepath.Join(kernelTables, filter.family+"_tables_names"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a kernel without this filter
+		}
+		if err != nil {
+			return found, err
+		}
+		for _, table := range strings.Fields(string(names)) {
+			content, err := filter.read(table)
+			if err != nil {
+				return found, fmt.Errorf("table %s of %s: %w", table, filter.family, err)
+			}
+			found = append(found, filterPart{fmt.Sprintf("iptables table %s %s", filter.family, table), content})
+		}
+	}
+	return found, nil
+}
+
+func (f legacyFilter) read(table string) ([]byte, error) {
+	socket, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(socket)
+	information, err := f.ask(socket, f.command, table, 0, tableNameLength+4+8*f.hooks+8)
+	if err != nil {
+		return nil, err
+	}
+	size := int(binary.NativeEndian.Uint32(information[len(information)-4:]))
+	entries, err := f.ask(socket, f.command+1, table, size, entriesOffset+size) // EAGAIN if it was changed in between
+	if err != nil {
+		return nil, err
+	}
+	entries = entries[entriesOffset:]
+	return append(information[tableNameLength:], entries...), f.forgetCounters(entries)
+}
+
+// ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,
+// ipt_get_entries).
+func (f legacyFilter) ask(socket, command int, table string, size, length int) ([]byte, error) {
+	buffer := make([]byte, length)
+	copy(buffer[:tableNameLength-1], table)
+	if size > 0 {
+		binary.NativeEndian.PutUint32(buffer[tableNameLength:], uint32(size))
+	}
+	given := uint32(length)
+	_, _, failure := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(socket), uintptr(f.level), uintptr(command),
+		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&given)), 0)
+	if failure != 0 {
+		return nil, failure
+	}
+	return buffer, nil
+}
+
+func (f legacyFilter) forgetCounters(entries []byte) error {
+	for len(entries) > 0 {
+		if len(entries) < f.size {
+			return errors.New("an entry is too short")
+		}
+		clear(entries[f.size-counters : f.size])
+		next := int(binary.NativeEndian.Uint16(entries[f.offsets+2:]))
+		if next < f.size || next > len(entries) {
+			return errors.New("an entry has an impossible length")
+		}
+		entries = entries[next:]
+	}
+	return nil
 }

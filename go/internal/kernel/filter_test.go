@@ -5,10 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/must"
@@ -170,5 +172,28 @@ func TestRedirectOfNobody(t *testing.T) {
 	found, err := filterDifferences(nettest.NewSibling(), nil)
 	if err != nil || !slices.Contains(found, "nftables rule ip docker-dns dns-dnat 1 is not ours") {
 		t.Errorf("got %q, %v", found, err)
+	}
+}
+
+// What the kernel says and can't be read is an error: never missing, and never empty.
+func TestMalformedAttributes(t *testing.T) {
+	broken := []byte{200, 0, 1, 0} // longer than it is
+	nested := attributes{{Attr: syscall.RtAttr{Type: unix.NFTA_SET_ELEM_KEY}, Value: broken}}
+	for name, read := range map[string]func() error{
+		"a message":       func() error { _, err := readMessage(append(make([]byte, nl.SizeofNfgenmsg), broken...)); return err },
+		"a short message": func() error { _, err := readMessage([]byte{1}); return err },
+		"a rule":          func() error { _, err := withoutCounters(broken); return err },
+		"a part of one": func() error {
+			_, err := withoutCounters(nl.NewRtAttr(unix.NFTA_LIST_ELEM, broken).Serialize())
+			return err
+		},
+		"a key": func() error { _, err := keyOf(nested); return err },
+	} {
+		if err := read(); err == nil {
+			t.Errorf("%s was read", name)
+		}
+	}
+	if found, err := nested.in(unix.NFTA_SET_ELEM_EXPR); err != nil || len(found) > 0 {
+		t.Errorf("what is not there is %v, %v", found, err)
 	}
 }

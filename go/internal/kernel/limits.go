@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,11 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	routing "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
@@ -68,7 +68,6 @@ const (
 	portUnreachableType, portUnreachableCode, redirectType = 3, 3, 5 // RFC 792
 )
 
-// limitFilter is our table and its content, in the order in which the kernel needs it.
 type limitFilter struct {
 	table  *nftables.Table
 	sets   []*nftables.Set
@@ -76,7 +75,6 @@ type limitFilter struct {
 	rules  []*nftables.Rule
 }
 
-// newFilter describes a table with nothing but the set that remembers the packet filter (filter.go).
 func newFilter() limitFilter {
 	table := &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv4}
 	return limitFilter{table: table, sets: []*nftables.Set{{Table: table, Name: installedSet, KeyType: nftables.TypeIP6Addr}}}
@@ -233,7 +231,6 @@ func hasSix() bool {
 	return err == nil
 }
 
-// limitRate has a chain return for packets within the limit of their source address, and count and drop all others.
 func (f *limitFilter) limitRate(chain *nftables.Chain, sources, refused *nftables.Set, limit *expr.Limit) {
 	f.addRule(chain, within(sources, unix.NFT_DYNSET_OP_UPDATE, limit), verdict(expr.VerdictReturn))
 	f.addRule(chain, counted(refused))
@@ -269,7 +266,6 @@ func (f *limitFilter) addRule(chain *nftables.Chain, parts ...[]expr.Any) {
 	f.rules = append(f.rules, rule)
 }
 
-// markOfFew marks the first segment of a connection whose agent has few: a number in the machine's byte order.
 var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
 
 // Conditions and actions of rules.
@@ -319,7 +315,6 @@ func notEqual(value ...byte) *expr.Cmp {
 	return &expr.Cmp{Op: expr.CmpOpNeq, Register: registerOne, Data: value}
 }
 
-// hasFlags is true for a segment with these of the connectionFlags, and no others.
 func hasFlags(flags byte) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -330,7 +325,6 @@ func hasFlags(flags byte) []expr.Any {
 	}
 }
 
-// notLoopback is true for what does not stay in this container.
 func notLoopback(key expr.MetaKey) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, "lo")
@@ -381,14 +375,12 @@ func jumpTo(chain *nftables.Chain) []expr.Any {
 
 func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
 
-// within is true while the source address is within a limit of its own.
 func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 	return []expr.Any{source, &expr.Dynset{
 		SrcRegKey: registerOne, SetName: set.Name, Operation: operation, Exprs: []expr.Any{limit},
 	}}
 }
 
-// atMost is true while there are at most so many connections, of those that it was asked for.
 func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
 func counted(set *nftables.Set) []expr.Any {
@@ -432,7 +424,6 @@ func installFilter(sibling boot.Sibling) error {
 	return setTimeouts()
 }
 
-// installWithSix installs the table, and the one for IPv6.
 func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
@@ -442,14 +433,13 @@ func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 		return err
 	}
 	if err := f.install(f.rules, options); err != nil {
-		missing := strings.Join(missingParts(f.rules, f.takes(options)), ", ")
-		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later; missing: %s; "+
-			"or its modules, nft_*, can't be loaded%s): %w", cmp.Or(missing, "nothing in particular"), whyNoModules(), first(err))
+		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ct, limit, "+
+			"log, reject and notrack; or its modules, nft_*, can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
 	}
 	if six := newSixFilter(); hasSix() {
 		if err := six.install(six.rules, options); err != nil {
 			return fmt.Errorf("dropping IPv6 needs nf_tables for it in the kernel (CONFIG_NF_TABLES_IPV6; or its module can't be "+
-				"loaded%s): %w", whyNoModules(), first(err))
+				"loaded, as with kernel.modules_disabled=1): %w", first(err))
 		}
 	}
 	return nil
@@ -478,7 +468,6 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 	return connection.Flush()
 }
 
-// inSix begins a sentence about IPv6.
 const inSix = "IPv6 "
 
 // Refused is what the limits have refused of one source address.
@@ -492,11 +481,7 @@ type Refused struct {
 // RefusedSources returns what the limits have refused, sorted by source address.
 func RefusedSources() ([]Refused, error) {
 	found := map[netip.Addr]Refused{}
-	for set, add := range map[string]func(*Refused, uint64){
-		refusedConnections: func(r *Refused, count uint64) { r.Connections = count },
-		refusedQueries:     func(r *Refused, count uint64) { r.Queries = count },
-		refusedDatagrams:   func(r *Refused, count uint64) { r.Datagrams = count },
-	} {
+	for _, set := range []string{refusedConnections, refusedQueries, refusedDatagrams} {
 		counted, err := counts(set)
 		if err != nil {
 			return nil, err
@@ -504,14 +489,15 @@ func RefusedSources() ([]Refused, error) {
 		for address, count := range counted {
 			refused := found[address]
 			refused.Source = address
-			add(&refused, count)
+			*map[string]*uint64{
+				refusedConnections: &refused.Connections, refusedQueries: &refused.Queries, refusedDatagrams: &refused.Datagrams,
+			}[set] = count
 			found[address] = refused
 		}
 	}
 	return slices.SortedFunc(maps.Values(found), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
 }
 
-// counts returns the packets that a set has counted for each source address. There are none without the set.
 func counts(set string) (map[netip.Addr]uint64, error) {
 	elements, err := elementsOf(set)
 	if errors.Is(err, unix.ENOENT) {
@@ -519,10 +505,119 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	}
 	found := map[netip.Addr]uint64{}
 	for _, element := range elements {
-		if address, is := netip.AddrFromSlice(keyOf(element)); is {
-			counter := element.in(unix.NFTA_SET_ELEM_EXPR).in(unix.NFTA_EXPR_DATA)
-			found[address] = counter.big(unix.NFTA_COUNTER_PACKETS)
+		key, malformed := keyOf(element)
+		expression, unreadable := element.in(unix.NFTA_SET_ELEM_EXPR)
+		counter, broken := expression.in(unix.NFTA_EXPR_DATA)
+		address, is := netip.AddrFromSlice(key)
+		packets := counter.value(unix.NFTA_COUNTER_PACKETS)
+		if !is || len(packets) != 8 {
+			return nil, errors.Join(fmt.Errorf("an element of %s can't be read", set), malformed, unreadable, broken)
 		}
+		found[address] = binary.BigEndian.Uint64(packets)
 	}
 	return found, err
+}
+
+// What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
+// for all of it in a container of its own, which is removed afterwards.
+
+const (
+	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
+	highAddress = 7 << 42
+	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
+	// first message of a transaction and never those that follow. It is silent as well while it loads modules.
+	filterPatience = 20 * time.Second
+)
+
+// Requirements is the output of requirements: what is missing, a sentence each.
+type Requirements struct {
+	Lacking []string `json:"lacking"`
+}
+
+// CheckRequirements asks for all that either sibling needs, in a network that nobody uses.
+func CheckRequirements() Requirements {
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 24)
+	limits := boot.Limits{
+		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
+		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
+	}
+	found := Requirements{Lacking: []string{}}
+	filter := newLimitFilter(limits)
+	filter.loadModules()
+	socket, silent := ListenForRefusals()
+	if silent == nil {
+		socket.Close()
+	}
+	_, unrouted := routing.RuleList(unix.AF_INET)
+	if unrouted != nil {
+		unrouted = fmt.Errorf("routing by source addresses needs policy routing in the kernel (CONFIG_IP_MULTIPLE_TABLES): %w", unrouted)
+	}
+	for _, err := range []error{filter.installWithSix(), silent, unrouted, askForAddresses()} {
+		if err != nil {
+			found.Lacking = append(found.Lacking, err.Error())
+		}
+	}
+	return found
+}
+
+// askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for
+// single-board computers.
+func askForAddresses() error {
+	const why = "Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board computers: " +
+		"CONFIG_ARM64_VA_BITS_48)"
+	size := uintptr(os.Getpagesize())
+	address, _, failure := unix.Syscall6(unix.SYS_MMAP, highAddress, size, unix.PROT_NONE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
+	if failure == unix.EEXIST {
+		return nil
+	}
+	if failure != 0 {
+		return fmt.Errorf("%s: %w", why, failure)
+	}
+	if _, _, failure := unix.Syscall(unix.SYS_MUNMAP, address, size, 0); failure != 0 {
+		return failure
+	}
+	if address != highAddress { // a kernel older than 4.17 takes it for a wish
+		return errors.New(why)
+	}
+	return nil
+}
+
+// openFilter returns a connection to the kernel's packet filter, or one with options of a test. Each transaction of the
+// kernel's is bounded.
+func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
+	if len(options) > 0 {
+		return nftables.New(options...)
+	}
+	bounded := func(connection *netlink.Conn) error {
+		return connection.SetReadDeadline(time.Now().Add(filterPatience))
+	}
+	return nftables.New(nftables.WithSockOptions(bounded))
+}
+
+// requireFilter fails if the kernel has no nf_tables at all. One message outside of a transaction is always answered.
+func requireFilter(connection *nftables.Conn) error {
+	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
+		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
+			"or its module can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
+	}
+	return nil
+}
+
+// first returns the first of several errors: a kernel refuses each message of a transaction, in the same words.
+func first(err error) error {
+	for joined := (interface{ Unwrap() []error })(nil); errors.As(err, &joined); {
+		err = joined.Unwrap()[0]
+	}
+	return err
+}
+
+// loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each
+// module that it has loaded, and runs modprobe again for those before: 50 times for all of them in one.
+func (f limitFilter) loadModules() {
+	if connection, err := openFilter(nil); err == nil && requireFilter(connection) == nil {
+		for _, rule := range f.rules {
+			_ = f.install([]*nftables.Rule{rule}, nil) // whether it takes them all is asked for afterwards
+		}
+	}
 }

@@ -36,7 +36,7 @@ func echoes(connection net.Conn) error {
 }
 
 func canDial(from netip.Addr, port int) bool {
-	connection, err := nettest.DialFrom(from, port)
+	connection, err := dialFrom(from, port)
 	if err == nil {
 		connection.Close()
 	}
@@ -47,15 +47,15 @@ func canDial(from netip.Addr, port int) bool {
 // agent, go on, and when one of its own ends there is room for another.
 func TestConnectionsAtOnceAreLimited(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		begun := time.Now()
-		opened, refused := nettest.DialMany(t, nettest.Agent, port, 8)
+		opened, refused := dialMany(t, nettest.Agent, port, 8)
 		if len(opened) != 5 || refused != 3 || time.Since(begun) > time.Second {
 			t.Fatalf("%d opened, %d refused, in %s", len(opened), refused, time.Since(begun))
 		}
-		others, refused := nettest.DialMany(t, nettest.OtherAgent, port, 5)
+		others, refused := dialMany(t, nettest.OtherAgent, port, 5)
 		if refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
@@ -101,13 +101,13 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 		}()
 		port := listener.Addr().(*net.TCPAddr).Port
 		asAgent(func() {
-			opened, _ := nettest.DialMany(t, nettest.Agent, port, 5)
+			opened, _ := dialMany(t, nettest.Agent, port, 5)
 			for _, each := range opened {
 				must.Succeed(t, each.(*net.TCPConn).CloseWrite())
 			}
 			further := 0
 			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-				if more, err := nettest.DialFrom(nettest.Agent, port); err == nil {
+				if more, err := dialFrom(nettest.Agent, port); err == nil {
 					t.Cleanup(func() { more.Close() })
 					further++
 				}
@@ -137,12 +137,12 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	port := place.(*net.TCPAddr).Port
 	further := func(from netip.Addr) (count int) {
 		asAgent(func() {
-			opened, _ := nettest.DialMany(t, from, port, 5)
+			opened, _ := dialMany(t, from, port, 5)
 			for _, each := range opened {
 				must.Succeed(t, each.(*net.TCPConn).CloseWrite())
 			}
 			for end := time.Now().Add(4 * time.Second); count < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-				if more, err := nettest.DialFrom(from, port); err == nil {
+				if more, err := dialFrom(from, port); err == nil {
 					t.Cleanup(func() { more.Close() })
 					count++
 				}
@@ -167,10 +167,10 @@ func TestEndedConnectionsAreForgotten(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond, limits.Connections, limits.AllConnections = 1000, 100, 1000
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 	for _, linger := range []int{-1, 0} {
 		var opened []net.Conn
-		asAgent(func() { opened, _ = nettest.DialMany(t, nettest.Agent, port, 50) })
+		asAgent(func() { opened, _ = dialMany(t, nettest.Agent, port, 50) })
 		if tracked := trackedConnections(t); len(opened) != 50 || tracked < 50 {
 			t.Fatalf("%d are open, %d tracked", len(opened), tracked)
 		}
@@ -208,17 +208,17 @@ func TestPrivatePlacesAreClosedToAgents(t *testing.T) {
 			limits := nettest.SmallLimits()
 			limit(&limits)
 			asAgent := nettest.LimitedSibling(t, limits, Shape)
-			private, other := nettest.ServeEcho(t, "0.0.0.0:5380"), nettest.ServeEcho(t, "0.0.0.0:5381")
+			private, other := serveEcho(t, "0.0.0.0:5380"), serveEcho(t, "0.0.0.0:5381")
 
 			asAgent(func() {
-				if opened, refused := nettest.DialMany(t, nettest.Agent, private, 3); len(opened) != 0 || refused != 3 {
+				if opened, refused := dialMany(t, nettest.Agent, private, 3); len(opened) != 0 || refused != 3 {
 					t.Errorf("an agent: %d opened, %d refused", len(opened), refused)
 				}
-				opened, refused := nettest.DialMany(t, nettest.Agent, other, 3)
+				opened, refused := dialMany(t, nettest.Agent, other, 3)
 				if isOpen := limits.PrivatePort != 0; (len(opened) == 3) != isOpen || (refused == 3) == isOpen {
 					t.Errorf("an agent at another port: %d opened, %d refused", len(opened), refused)
 				}
-				opened, refused = nettest.DialMany(t, limits.Except[0], private, 2*limits.Connections)
+				opened, refused = dialMany(t, limits.Except[0], private, 2*limits.Connections)
 				if len(opened) != 2*limits.Connections || refused != 0 {
 					t.Fatalf("one without limits: %d opened, %d refused", len(opened), refused)
 				}
@@ -243,20 +243,20 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 	limits.Except = limits.Except[:1]
 	must.Succeed(t, newLimitFilter(limits).installWithSix())
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		heavy, refused := nettest.DialMany(t, nettest.Agent, port, 200)
+		heavy, refused := dialMany(t, nettest.Agent, port, 200)
 		if len(heavy) != 4*fewShare-kept || refused != 200-len(heavy) {
 			t.Fatalf("the heaviest: %d opened, %d refused", len(heavy), refused)
 		}
 		for _, each := range []netip.Addr{nettest.OtherAgent, third} {
-			light, refused := nettest.DialMany(t, each, port, few+1)
+			light, refused := dialMany(t, each, port, few+1)
 			if len(light) != few || refused != 1 {
 				t.Errorf("%s: %d opened, %d refused", each, len(light), refused)
 			}
 		}
-		if opened, _ := nettest.DialMany(t, nettest.Agent, port, 3); len(opened) != 0 {
+		if opened, _ := dialMany(t, nettest.Agent, port, 3); len(opened) != 0 {
 			t.Errorf("%d more of the heaviest", len(opened))
 		}
 		for _, connection := range heavy {
@@ -276,13 +276,13 @@ func TestConnectionsOfManyAgentsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.AllConnections = 4 // of which one is kept, for agents with one at most
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		if opened, refused := nettest.DialMany(t, nettest.Agent, port, 5); len(opened) != 3 || refused != 2 {
+		if opened, refused := dialMany(t, nettest.Agent, port, 5); len(opened) != 3 || refused != 2 {
 			t.Fatalf("%d opened, %d refused", len(opened), refused)
 		}
-		if opened, refused := nettest.DialMany(t, nettest.OtherAgent, port, 3); len(opened) != 1 || refused != 2 {
+		if opened, refused := dialMany(t, nettest.OtherAgent, port, 3); len(opened) != 1 || refused != 2 {
 			t.Errorf("%d opened, %d refused", len(opened), refused)
 		}
 	})
@@ -293,12 +293,12 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.Connections, limits.ConnectionsPerSecond = 100, 5
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		opened, silent := 0, 0
 		for begun := time.Now(); silent == 0 && time.Since(begun) < 3*time.Second; {
-			if connection, err := nettest.DialWithin(200*time.Millisecond, nettest.Agent, port); err == nil {
+			if connection, err := dialWithin(200*time.Millisecond, nettest.Agent, port); err == nil {
 				t.Cleanup(func() { connection.Close() })
 				opened++
 			} else if os.IsTimeout(err) {
@@ -310,10 +310,10 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 		if opened < connectionBurst*5 || silent == 0 {
 			t.Errorf("%d opened, %d silent", opened, silent)
 		}
-		if _, refused := nettest.DialMany(t, nettest.OtherAgent, port, 10); refused != 0 {
+		if _, refused := dialMany(t, nettest.OtherAgent, port, 10); refused != 0 {
 			t.Errorf("%d of another agent's were refused", refused)
 		}
-		late := must.Get[net.Conn](t)(nettest.DialWithin(5*time.Second, nettest.Agent, port))
+		late := must.Get[net.Conn](t)(dialWithin(5*time.Second, nettest.Agent, port))
 		late.Close()
 	})
 }
@@ -323,10 +323,10 @@ func TestOurOwnAreNotLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.ConnectionsPerSecond = 1
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 	openBriefly := func(from netip.Addr, within time.Duration) (opened int) {
 		for range 20 {
-			connection, err := nettest.DialWithin(within, from, port)
+			connection, err := dialWithin(within, from, port)
 			if err == nil {
 				connection.Close()
 				opened++
@@ -376,10 +376,10 @@ func TestSessionsAreLimited(t *testing.T) {
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 	answerQueries(t)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
-		connected, _ := nettest.DialMany(t, nettest.Agent, port, 1)
+		connected, _ := dialMany(t, nettest.Agent, port, 1)
 		var going []net.Conn
 		for range 8 {
 			wait := answerWithin
@@ -393,7 +393,7 @@ func TestSessionsAreLimited(t *testing.T) {
 		if len(connected) != 1 || len(going) != 4 {
 			t.Errorf("%d sessions beside %d connections", len(going), len(connected))
 		}
-		if _, refused := nettest.DialMany(t, nettest.Agent, port, 1); refused != 1 {
+		if _, refused := dialMany(t, nettest.Agent, port, 1); refused != 1 {
 			t.Error("another connection is opened")
 		}
 		for range 20 {
@@ -538,7 +538,7 @@ func trackedConnections(t *testing.T) int {
 // What an agent sends to closed UDP ports is not tracked, so it can't fill the table of connections; a TCP connection is.
 func TestOnlyTCPIsTracked(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 
 	asAgent(func() {
 		for port := range 100 {
@@ -550,7 +550,7 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 	if tracked := trackedConnections(t); tracked != 0 {
 		t.Errorf("%d are tracked", tracked)
 	}
-	asAgent(func() { nettest.DialMany(t, nettest.Agent, port, 1) })
+	asAgent(func() { dialMany(t, nettest.Agent, port, 1) })
 	if tracked := trackedConnections(t); tracked != 1 {
 		t.Errorf("%d are tracked", tracked)
 	}
@@ -559,10 +559,10 @@ func TestOnlyTCPIsTracked(t *testing.T) {
 // Over TCP, an agent's queries are slowed to its rate, however many it puts into a segment; another's pass at once.
 func TestQueriesOverTCPAreLimited(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, nettest.SmallLimits(), Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:53")
+	port := serveEcho(t, "0.0.0.0:53")
 
 	asAgent(func() {
-		flood := must.Get[net.Conn](t)(nettest.DialFrom(nettest.Agent, port))
+		flood := must.Get[net.Conn](t)(dialFrom(nettest.Agent, port))
 		defer flood.Close()
 		go func() {
 			for chunk := make([]byte, 4096); ; {
@@ -575,7 +575,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
 			t.Errorf("%d octets passed", came)
 		}
-		other := must.Get[net.Conn](t)(nettest.DialFrom(nettest.OtherAgent, port))
+		other := must.Get[net.Conn](t)(dialFrom(nettest.OtherAgent, port))
 		defer other.Close()
 		if err := echoes(other); err != nil {
 			t.Error(err)
@@ -650,13 +650,13 @@ func arrivesOverSix(t *testing.T, asNeighbour func(func()), own netip.Addr) bool
 func TestRefusalsAreCounted(t *testing.T) {
 	limits := nettest.SmallLimits()
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
+	port := serveEcho(t, "0.0.0.0:0")
 	answerQueries(t)
 	if found, err := RefusedSources(); err != nil || len(found) != 0 {
 		t.Errorf("before: %v, %v", found, err)
 	}
 	asAgent(func() {
-		nettest.DialMany(t, nettest.Agent, port, 8)
+		dialMany(t, nettest.Agent, port, 8)
 		queryMany(t, nettest.OtherAgent, 100, 0)
 	})
 	found, err := RefusedSources()
@@ -831,4 +831,40 @@ func expectFilter(t *testing.T, limits boot.Limits, wanted ...string) {
 	if found, err := filterDifferences(boot.Sibling{Limits: &limits}, nil); err != nil || !slices.Equal(found, wanted) {
 		t.Errorf("got %q, %v, expected %q", found, err, wanted)
 	}
+}
+
+// serveEcho accepts connections for ever, and sends back whatever it reads.
+func serveEcho(t *testing.T, address string) int {
+	t.Helper()
+	place := nettest.ServeAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
+	return place.(*net.TCPAddr).Port
+}
+
+// dialFrom connects to the sibling from an address.
+func dialFrom(from netip.Addr, port int) (net.Conn, error) {
+	return dialWithin(3*time.Second, from, port)
+}
+
+// dialWithin does so within a time.
+func dialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
+	return dialer.Dial("tcp4", netip.AddrPortFrom(nettest.OnAgents, uint16(port)).String())
+}
+
+// dialMany opens connections, which stay open until the test ends, and counts those that were refused.
+func dialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
+	t.Helper()
+	for range count {
+		connection, err := dialFrom(from, port)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { connection.Close() })
+			opened = append(opened, connection)
+		case errors.Is(err, unix.ECONNREFUSED):
+			refused++
+		default:
+			t.Errorf("from %s: %v", from, err)
+		}
+	}
+	return opened, refused
 }

@@ -1,10 +1,19 @@
 package kernel
 
 import (
+	"bufio"
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -89,12 +98,15 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 	}
 	var found []Refusal
 	for _, message := range messages {
-		if message.Header.Type != logPacket || len(message.Data) < nl.SizeofNfgenmsg {
+		if message.Header.Type != logPacket {
 			continue
 		}
-		attributes := readAttributes(message.Data[nl.SizeofNfgenmsg:])
-		if refused, is := ReadRefusal(attributes[logPayload]); is {
-			if number := attributes[logNumber]; len(number) == 4 {
+		attributes, err := readMessage(message.Data)
+		if err != nil {
+			return nil, err
+		}
+		if refused, is := ReadRefusal(attributes.value(logPayload)); is {
+			if number := attributes.value(logNumber); len(number) == 4 {
 				refused.Number = binary.BigEndian.Uint32(number)
 			}
 			found = append(found, refused)
@@ -134,4 +146,68 @@ func readPacket(packet []byte) (protocol byte, from, to netip.Addr, rest []byte)
 
 func portAt(address netip.Addr, port []byte) netip.AddrPort {
 	return netip.AddrPortFrom(address, binary.BigEndian.Uint16(port))
+}
+
+// SocketLists is the folder with the kernel's lists of the sockets in this process's network (proc(5), net/tcp and net/udp).
+const SocketLists = "/proc/thread-self/net"
+
+// The states of sockets that wait for anybody (linux/tcp_states.h). One for datagrams has no connection.
+var waitingStates = map[string]string{"tcp": "0A", "udp": "07"}
+
+// Listening returns the places at which sockets of a transport, `tcp` or `udp`, wait for connections or datagrams. A socket
+// for every interface is at 0.0.0.0, of both families. Other addresses of IPv6 are left out.
+func Listening(folder, transport string) ([]netip.AddrPort, error) {
+	var found []netip.AddrPort
+	for _, family := range []string{"", "6"} {
+		file, err := os.Open(filepath.Join(folder, transport+family))
+		if errors.Is(err, fs.ErrNotExist) && family == "6" {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return nil, err
+		}
+		places, err := readSockets(file, waitingStates[transport])
+		file.Close()
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, places...)
+	}
+	return found, nil
+}
+
+// readSockets returns the places of sockets in a state. Those of TCP that listen come before all others.
+func readSockets(list io.Reader, wanted string) ([]netip.AddrPort, error) {
+	const place, state = 1, 3
+	var found []netip.AddrPort
+	lines := bufio.NewScanner(list)
+	lines.Scan() // the names of the columns
+	for lines.Scan() {
+		columns := strings.Fields(lines.Text())
+		if len(columns) <= state || columns[state] != wanted {
+			if wanted == waitingStates["tcp"] {
+				break
+			}
+			continue
+		}
+		if at, ok := readPlace(columns[place]); ok {
+			found = append(found, at)
+		}
+	}
+	return found, lines.Err()
+}
+
+func readPlace(text string) (netip.AddrPort, bool) {
+	address, port, _ := strings.Cut(text, ":")
+	number, err := strconv.ParseUint(port, 16, 16)
+	octets, malformed := hex.DecodeString(address)
+	if err != nil || malformed != nil || len(octets) < 4 {
+		return netip.AddrPort{}, false
+	}
+	if len(octets) > 4 && slices.ContainsFunc(octets, func(octet byte) bool { return octet != 0 }) {
+		return netip.AddrPort{}, false
+	}
+	var host [4]byte
+	binary.NativeEndian.PutUint32(host[:], binary.BigEndian.Uint32(octets))
+	return netip.AddrPortFrom(netip.AddrFrom4(host), uint16(number)), true
 }

@@ -9,7 +9,9 @@ package lookups
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -17,9 +19,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
+
+	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/statussocket"
 )
 
 const (
@@ -65,8 +73,7 @@ const (
 	mostAskers = 16
 )
 
-// queryTimes is when a name is asked for, counted from the first query.
-var queryTimes = [queriesOfALookup]time.Duration{0, 1200 * time.Millisecond, 3 * time.Second}
+var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
 
 // shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
 // rules nor those that agents name.
@@ -103,7 +110,6 @@ type share struct {
 
 const namedShare = "named"
 
-// tally is how many names a share was told since a time.
 type tally struct {
 	since time.Time
 	names int
@@ -134,7 +140,6 @@ func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(str
 	}
 }
 
-// take takes on a query, which is answered later, or drops what is none.
 func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	asked := new(dns.Msg)
 	if asked.Unpack(query) != nil {
@@ -302,7 +307,6 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	}
 }
 
-// ttlFor returns for how long Envoy may keep an answer: names that a rule names as long as their answers say.
 func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 	if l.rule == "" {
 		return math.MaxUint32 * time.Second
@@ -336,7 +340,6 @@ func (f *forwarder) giveUp() {
 	}
 }
 
-// fail answers that a lookup has failed, also to those who ask again for a while.
 func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 	delete(f.pending, l.inquiry)
 	f.remember(l.inquiry, during)
@@ -346,15 +349,7 @@ func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 // remember keeps a failure. Beyond mostRemembered, all are forgotten: they only save queries.
 func (f *forwarder) remember(failed inquiry, during time.Duration) {
 	if len(f.failed) >= mostRemembered {
-		now := f.now()
-		for each, until := range f.failed {
-			if now.After(until) {
-				delete(f.failed, each)
-			}
-		}
-		if len(f.failed) >= mostRemembered {
-			clear(f.failed)
-		}
+		clear(f.failed)
 	}
 	f.failed[failed] = f.now().Add(during)
 }
@@ -403,26 +398,6 @@ func (l *pendingLookup) answer(reply *dns.Msg) {
 	}
 }
 
-var errUnreadable = errors.New("the reply of the engine's resolver can't be read")
-
-// answerTo reads the answer to a query, which repeats its question. What answers another query is nil.
-func answerTo(query *dns.Msg, message []byte) (*dns.Msg, error) {
-	const answers = 6 // where their number is
-	if len(message) < 2 || binary.BigEndian.Uint16(message) != query.Id {
-		return nil, nil
-	}
-	said := new(dns.Msg)
-	if said.Unpack(message) != nil || len(said.Question) == 0 ||
-		len(said.Answer) != int(binary.BigEndian.Uint16(message[answers:])) {
-		return nil, errUnreadable
-	}
-	asked, repeated := query.Question[0], said.Question[0]
-	if !said.Response || repeated.Qtype != asked.Qtype || repeated.Qclass != asked.Qclass || !strings.EqualFold(repeated.Name, asked.Name) {
-		return nil, nil
-	}
-	return said, nil
-}
-
 func has(reply *dns.Msg, network netip.Prefix) bool {
 	return slices.ContainsFunc(reply.Answer, func(record dns.RR) bool {
 		found, is := record.(*dns.A)
@@ -434,42 +409,208 @@ func has(reply *dns.Msg, network netip.Prefix) bool {
 	})
 }
 
+var errOther = errors.New("the engine's resolver has answered something else")
+
 // exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked. Over UDP, it asks
 // again until there is an answer.
 func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) {
 	return func(l *pendingLookup) (*dns.Msg, error) {
-		network, times, message := "udp", queryTimes[:], make([]byte, longestDatagram)
+		end, waits := l.since.Add(lookupTime), queryWaits[:]
+		client := dns.Client{Timeout: time.Until(end), UDPSize: longestDatagram}
 		if l.stream {
-			network, times, message = "tcp", queryTimes[:1], make([]byte, dns.MaxMsgSize)
+			client.Net, waits = "tcp", []time.Duration{lookupTime}
 		}
-		begun, end := time.Now(), l.since.Add(lookupTime)
-		dialed, err := net.DialTimeout(network, server.String(), time.Until(end))
+		connection, err := client.Dial(server.String())
 		if err != nil {
 			return nil, err
 		}
-		defer dialed.Close()
-		connection, query := &dns.Conn{Conn: dialed}, l.query()
-		for number := range times {
-			until := end
-			if number+1 < len(times) {
-				until = slices.MinFunc([]time.Time{end, begun.Add(times[number+1])}, time.Time.Compare)
-			}
-			if err := connection.SetDeadline(until); err != nil {
+		defer connection.Close()
+		query := l.query()
+		for _, wait := range waits {
+			client.Timeout = min(wait, time.Until(end))
+			reply, _, err := client.ExchangeWithConn(query, connection)
+			switch {
+			case errors.Is(err, os.ErrDeadlineExceeded):
+			case err != nil:
 				return nil, err
-			}
-			if err := connection.WriteMsg(query); err != nil {
-				return nil, err
-			}
-			var size int
-			for size, err = connection.Read(message); err == nil; size, err = connection.Read(message) {
-				if reply, err := answerTo(query, message[:size]); reply != nil || err != nil {
-					return reply, err
-				}
-			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil, err
+			case !reply.Response || len(reply.Question) == 0 || !strings.EqualFold(reply.Question[0].Name, l.question.Name):
+				return nil, errOther
+			default:
+				return reply, nil
 			}
 		}
 		return nil, os.ErrDeadlineExceeded
+	}
+}
+
+const (
+	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5).
+	longestDatagram = 4096
+	longestQuery    = 512 // a name of 255 octets, and options
+
+	mostReceived = 4096
+
+	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
+	mostStreams = 64
+	// mostUnread bounds the octets of answers that wait until a connection takes them, of which each counts leastReply at least. It
+	// has writeTime for each, and is ended otherwise: answers are handed over with the forwarder locked, so none may wait there.
+	mostUnread = 1 << 18
+	leastReply = 1 << 10
+	writeTime  = time.Second
+
+	giveUpEvery = 250 * time.Millisecond
+)
+
+// Forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
+// subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
+// it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
+func Forward(arguments []string, given []*os.File) error {
+	var problems [4]error
+	listen, err := netip.ParseAddrPort(arguments[0])
+	problems[0] = err
+	upstream, err := netip.ParseAddrPort(arguments[1])
+	problems[1] = err
+	forwarder := newForwarder(exchangeWith(upstream), subtreesIn(arguments[2]))
+	forwarder.agents, problems[2] = netip.ParsePrefix(arguments[3])
+	forwarder.egress, problems[3] = netip.ParsePrefix(arguments[4])
+	if err := errors.Join(problems[:]...); err != nil {
+		return err
+	}
+	if len(given) == 0 {
+		if given, err = Listen(listen); err != nil {
+			return err
+		}
+	}
+	if len(given) != 2 {
+		return fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
+	}
+	datagrams, err := net.FilePacketConn(given[0])
+	if err != nil {
+		return err
+	}
+	streams, err := net.FileListener(given[1])
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
+	go func() { failed <- forwardStreams(forwarder, streams) }()
+	for late := time.Tick(giveUpEvery); ; {
+		select {
+		case err := <-failed:
+			return err
+		case <-late:
+			forwarder.giveUp()
+		}
+	}
+}
+
+// Listen opens the forwarder's sockets, to be handed down.
+func Listen(listen netip.AddrPort) ([]*os.File, error) {
+	datagrams, err := statussocket.Handed(net.ListenUDP("udp", net.UDPAddrFromAddrPort(listen)))
+	if err != nil {
+		return nil, err
+	}
+	streams, err := statussocket.Handed(net.ListenTCP("tcp", net.TCPAddrFromAddrPort(listen)))
+	return []*os.File{datagrams, streams}, err
+}
+
+func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
+	received := make(chan func(), mostReceived) // the kernel has room for a few hundred
+	defer close(received)
+	go func() {
+		for take := range received {
+			take()
+		}
+	}()
+	for {
+		message := make([]byte, longestQuery)
+		size, from, err := socket.ReadFrom(message)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			continue // who asked before has gone
+		}
+		if err != nil {
+			return err
+		}
+		received <- func() {
+			forwarder.take(message[:size], false, func(reply []byte) {
+				_, _ = socket.WriteTo(reply, from) // an answer that is lost is asked for again
+			})
+		}
+	}
+}
+
+func forwardStreams(forwarder *forwarder, listener net.Listener) error {
+	room := make(chan struct{}, mostStreams)
+	for {
+		room <- struct{}{}
+		connection, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer func() { <-room }()
+			forwardStream(forwarder, connection)
+		}()
+	}
+}
+
+func forwardStream(forwarder *forwarder, connection net.Conn) {
+	defer connection.Close()
+	client, unread := &dns.Conn{Conn: connection}, atomic.Int64{}
+	message := make([]byte, longestQuery)
+	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {
+		size, err := client.Read(message)
+		if err != nil {
+			return
+		}
+		forwarder.take(message[:size], true, func(reply []byte) {
+			octets := int64(max(len(reply), leastReply))
+			if unread.Add(octets) > mostUnread {
+				connection.Close() // Envoy asks again
+				return
+			}
+			go func() {
+				err := connection.SetWriteDeadline(time.Now().Add(writeTime))
+				if err == nil {
+					_, err = client.Write(reply)
+				}
+				if unread.Add(-octets); err != nil {
+					connection.Close()
+				}
+			}()
+		})
+	}
+}
+
+func parseSubtrees(content []byte) (map[string]struct{}, error) {
+	var file struct {
+		Names []string `json:"names"`
+	}
+	names := map[string]struct{}{}
+	err := json.Unmarshal(content, &file)
+	for _, each := range file.Names {
+		names[each] = struct{}{}
+	}
+	return names, err
+}
+
+// unknownRule stands for the rule of every name while the file can't be read: there is room for few then.
+const unknownRule = "?"
+
+// subtreesIn returns what finds the nearest subtree rule in a file that a name is below or at, or "" if there is none.
+func subtreesIn(path string) func(name string) string {
+	file := hotfile.New(path, parseSubtrees)
+	return func(name string) string {
+		names, _ := file.Fresh()
+		if names == nil {
+			return unknownRule
+		}
+		for above := range hostname.Around(name) {
+			if _, known := names[above]; known {
+				return above
+			}
+		}
+		return ""
 	}
 }

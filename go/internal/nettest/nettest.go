@@ -2,9 +2,7 @@
 package nettest
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 	"github.com/vishvananda/netlink"
@@ -199,42 +196,6 @@ func thisNetwork(t *testing.T) *os.File {
 	return must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
 }
 
-// ServeEcho accepts connections for ever, and sends back whatever it reads.
-func ServeEcho(t *testing.T, address string) int {
-	t.Helper()
-	place := ServeAt(t, "tcp4", address, func(connection net.Conn) { _, _ = io.Copy(connection, connection) })
-	return place.(*net.TCPAddr).Port
-}
-
-// DialFrom connects to the sibling from an address.
-func DialFrom(from netip.Addr, port int) (net.Conn, error) {
-	return DialWithin(3*time.Second, from, port)
-}
-
-// DialWithin does so within a time.
-func DialWithin(limit time.Duration, from netip.Addr, port int) (net.Conn, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: limit}
-	return dialer.Dial("tcp4", netip.AddrPortFrom(OnAgents, uint16(port)).String())
-}
-
-// DialMany opens connections, which stay open until the test ends, and counts those that were refused.
-func DialMany(t *testing.T, from netip.Addr, port, count int) (opened []net.Conn, refused int) {
-	t.Helper()
-	for range count {
-		connection, err := DialFrom(from, port)
-		switch {
-		case err == nil:
-			t.Cleanup(func() { connection.Close() })
-			opened = append(opened, connection)
-		case errors.Is(err, unix.ECONNREFUSED):
-			refused++
-		default:
-			t.Errorf("from %s: %v", from, err)
-		}
-	}
-	return opened, refused
-}
-
 // ServeAt has a function handle each connection to a place until the test ends, and closes it then.
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
@@ -260,63 +221,6 @@ var Service = netip.MustParseAddr("10.213.8.53")
 // NewResolver returns a CoreDNS, as clawker-fw describes one.
 func NewResolver() boot.Sibling {
 	return boot.Sibling{Name: "coredns", Interfaces: NewSibling().Interfaces, Service: &boot.Address{Address: Service, Subnet: AgentNet}}
-}
-
-// holders lists the interfaces that hold the service address, with the scope if it is not universal.
-func holders(t *testing.T) []string {
-	t.Helper()
-	addresses := must.Get[[]netlink.Addr](t)(netlink.AddrList(nil, unix.AF_INET))
-	var found []string
-	for _, address := range addresses {
-		if !address.IP.Equal(Service.AsSlice()) {
-			continue
-		}
-		link := must.Get[netlink.Link](t)(netlink.LinkByIndex(address.LinkIndex))
-		name := link.Attrs().Name
-		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
-			name += " " + scope.String()
-		}
-		found = append(found, name)
-	}
-	slices.Sort(found)
-	return found
-}
-
-// ExpectHolders fails unless exactly these interfaces hold the service address.
-func ExpectHolders(t *testing.T, wanted ...string) {
-	t.Helper()
-	if found := holders(t); !slices.Equal(found, wanted) {
-		t.Errorf("held by %q, expected %q", found, wanted)
-	}
-}
-
-// arp is unix.ETH_P_ARP in the order of the network.
-const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8
-
-// ListenForARP opens a socket that receives ARP at the other end of an interface.
-func ListenForARP(t *testing.T, name string) func() []byte {
-	t.Helper()
-	socket := must.Get[int](t)(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(arp)))
-	t.Cleanup(func() { unix.Close(socket) })
-	address := &unix.SockaddrLinklayer{Protocol: arp, Ifindex: Link(t, name).Attrs().Index}
-	must.Succeed(t, unix.Bind(socket, address))
-	must.Succeed(t, unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}))
-	return func() []byte {
-		frame := make([]byte, 128)
-		size, err := unix.Read(socket, frame)
-		if err != nil {
-			t.Fatalf("nothing was announced: %v", err)
-		}
-		return frame[:size]
-	}
-}
-
-// Silence keeps the kernel from answering ARP at the other end of a link, which is in the same namespace.
-func Silence(t *testing.T, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		must.Succeed(t, netlink.LinkSetARPOff(Link(t, name)))
-	}
 }
 
 func netOf(prefix netip.Prefix) *net.IPNet {

@@ -2,19 +2,33 @@ package otel
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	clog "github.com/coredns/coredns/plugin/pkg/log"
+	"github.com/miekg/dns"
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	logs "go.opentelemetry.io/proto/otlp/logs/v1"
+	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
 )
 
 const (
-	longestQueue = 8192 // records
+	longestQueue = 8192 // records, of about 200 bytes
 	longestBatch = 512  // records
 	batchEvery   = time.Second
 	callLimit    = 5 * time.Second
@@ -29,7 +43,7 @@ const exportMethod = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 // is not repeated: its records are lost.
 type Exporter struct {
 	settings func() *Settings
-	records  chan record
+	records  chan resolver.Outcome
 	sent     atomic.Uint64
 	lost     atomic.Uint64
 	shown    atomic.Pointer[statussocket.Certificate] // the collector's, at the last handshake
@@ -55,7 +69,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 	calls, cancel := context.WithCancel(context.Background())
 	return &Exporter{
 		settings: settings,
-		records:  make(chan record, longestQueue),
+		records:  make(chan resolver.Outcome, longestQueue),
 		longest:  connectAgain,
 		patience: callLimit,
 		calls:    calls,
@@ -66,7 +80,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 }
 
 // Add lets a record wait for its batch. If there is no room, it is lost.
-func (x *Exporter) Add(each record) {
+func (x *Exporter) Add(each resolver.Outcome) {
 	select {
 	case x.records <- each:
 	default:
@@ -79,7 +93,7 @@ func (x *Exporter) Run() {
 	defer close(x.ended)
 	ticks := time.NewTicker(batchEvery)
 	defer ticks.Stop()
-	batch := make([]record, 0, longestBatch)
+	batch := make([]resolver.Outcome, 0, longestBatch)
 	for more := true; more; {
 		batch, more = x.collect(batch[:0], ticks.C)
 		wanted := x.settings()
@@ -113,8 +127,7 @@ func (x *Exporter) Close() {
 	<-x.ended
 }
 
-// collect returns a full batch, or what has come until the next tick, or until the exporter is closed.
-func (x *Exporter) collect(batch []record, ticks <-chan time.Time) (collected []record, more bool) {
+func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (collected []resolver.Outcome, more bool) {
 	for len(batch) < longestBatch {
 		select {
 		case each := <-x.records:
@@ -151,7 +164,7 @@ func (x *Exporter) disconnect() {
 	x.current, x.connection = nil, nil
 }
 
-func (x *Exporter) send(batch []record) {
+func (x *Exporter) send(batch []resolver.Outcome) {
 	count := uint64(len(batch))
 	ctx, cancel := context.WithTimeout(x.calls, x.patience)
 	defer cancel()
@@ -167,7 +180,6 @@ func (x *Exporter) send(batch []record) {
 	x.report(err)
 }
 
-// report says what is wrong when that changes, at most every few seconds.
 func (x *Exporter) report(err error) {
 	lost := x.lost.Load()
 	trouble := ""
@@ -193,4 +205,147 @@ func (x *Exporter) say(trouble string) {
 		return
 	}
 	log.Warningf("records are being lost: %s", trouble)
+}
+
+func describe(shown *x509.Certificate) *statussocket.Certificate {
+	names := append([]string{}, shown.DNSNames...)
+	for _, address := range shown.IPAddresses {
+		names = append(names, address.String())
+	}
+	sum := sha256.Sum256(shown.Raw)
+	return &statussocket.Certificate{
+		Subject: shown.Subject.String(), Names: names, Begins: shown.NotBefore.Unix(), Ends: shown.NotAfter.Unix(),
+		Digest: hex.EncodeToString(sum[:]),
+	}
+}
+
+type noting struct {
+	credentials.TransportCredentials
+	note func(*statussocket.Certificate)
+}
+
+// ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.
+func (n noting) ClientHandshake(ctx context.Context, authority string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, found, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
+	if told, is := found.(credentials.TLSInfo); err == nil && is {
+		n.note(describe(told.State.PeerCertificates[0])) // there is one: it has been verified
+	}
+	return secured, found, err
+}
+
+// Clone returns a copy, which notes as well.
+func (n noting) Clone() credentials.TransportCredentials {
+	return noting{n.TransportCredentials.Clone(), n.note}
+}
+
+// reconnect is when a lost connection is tried again. By default, gRPC would wait for up to two minutes.
+var reconnect = grpc.ConnectParams{
+	Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+	MinConnectTimeout: 2 * time.Second,
+}
+
+// alive is how a connection on which nothing comes back is noticed. Its time is the shortest that gRPC allows.
+var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
+
+// dial returns a connection that connects when it is told to, or used. A call waits for it as long as it may take. What the
+// collector shows of itself is noted.
+func (s *Settings) dial(note func(*statussocket.Certificate)) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
+		grpc.WithTransportCredentials(noting{credentials.NewTLS(s.tls), note}),
+		grpc.WithAuthority(s.tls.ServerName),
+		grpc.WithConnectParams(reconnect),
+		grpc.WithKeepaliveParams(alive),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)),
+		grpc.WithUserAgent(scope),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithNoProxy(),
+	)
+}
+
+// longestName bounds what a waiting record takes: escaped octets make a name up to four times as long.
+const longestName = 255
+
+// shortened returns the name without its final dot, cut if it is long. It shares no memory with a long one.
+func shortened(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if len(name) > longestName {
+		return strings.Clone(name[:longestName])
+	}
+	return name
+}
+
+const (
+	scope     = "clawker-fw"
+	eventName = "dns.query"
+)
+
+// encode returns the records of one resource. What is exported (ExportLogsServiceRequest) has the form of LogsData.
+func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData {
+	now := time.Now()
+	ours := &logs.ScopeLogs{Scope: &common.InstrumentationScope{Name: scope}}
+	for _, each := range records {
+		ours.LogRecords = append(ours.LogRecords, encodeRecord(each, now))
+	}
+	return &logs.LogsData{ResourceLogs: []*logs.ResourceLogs{{Resource: about, ScopeLogs: []*logs.ScopeLogs{ours}}}}
+}
+
+// encodeRecord returns a query and what became of it as a LogRecord. Its attributes are listed in docs/telemetry.md.
+func encodeRecord(r resolver.Outcome, now time.Time) *logs.LogRecord {
+	took := &common.AnyValue_DoubleValue{DoubleValue: r.Took.Seconds() * 1000}
+	found := &logs.LogRecord{
+		TimeUnixNano: uint64(r.Began.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()), EventName: eventName,
+		Attributes: []*common.KeyValue{
+			{Key: "clawker_fw.duration_ms", Value: &common.AnyValue{Value: took}},
+			attribute("client.address", r.Client.String()),
+			{Key: "dns.answer.count", Value: &common.AnyValue{Value: &common.AnyValue_IntValue{IntValue: int64(r.Answers)}}},
+			attribute("dns.question.name", r.Name),
+			attribute("dns.question.type", dns.Type(r.Type).String()),
+			attribute("dns.response.code", dns.RcodeToString[r.Code]),
+		},
+	}
+	if r.Reason == "" {
+		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_INFO
+		found.Attributes = append(found.Attributes, attribute("clawker_fw.action", "allowed"))
+	} else {
+		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_WARN
+		found.Attributes = append(found.Attributes,
+			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.Reason))
+	}
+	return found
+}
+
+func attribute(key, value string) *common.KeyValue {
+	return &common.KeyValue{Key: key, Value: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: value}}}
+}
+
+// Numbers of fields in an ExportLogsServiceResponse and in its ExportLogsPartialSuccess (collector/logs/v1). Its generated code
+// is not used: it brings a gateway from HTTP to gRPC.
+const (
+	replyPartialSuccess protowire.Number = 1
+	partialRejected     protowire.Number = 1
+)
+
+func rejected(reply []byte) uint64 {
+	partial, _ := protowire.ConsumeBytes(find(reply, replyPartialSuccess, protowire.BytesType))
+	count, _ := protowire.ConsumeVarint(find(partial, partialRejected, protowire.VarintType))
+	return count
+}
+
+func find(message []byte, wanted protowire.Number, kind protowire.Type) []byte {
+	for len(message) > 0 {
+		found, of, size := protowire.ConsumeTag(message)
+		if size < 0 {
+			return nil
+		}
+		message = message[size:]
+		if found == wanted && of == kind {
+			return message
+		}
+		if size = protowire.ConsumeFieldValue(found, of, message); size < 0 {
+			return nil
+		}
+		message = message[size:]
+	}
+	return nil
 }

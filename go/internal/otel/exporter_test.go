@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/resolver"
 )
 
 // exporting returns an exporter that runs until the test ends, and the settings that it follows.
@@ -37,7 +38,7 @@ func adds(exporter *Exporter, prefix string, count int) []string {
 	var names []string
 	for number := range count {
 		name := fmt.Sprintf("%s-%d.test", prefix, number)
-		exporter.Add(record{at: time.Now(), name: name, kind: 1, answers: 1})
+		exporter.Add(resolver.Outcome{Began: time.Now(), Name: name, Type: 1, Answers: 1})
 		names = append(names, name)
 	}
 	return names

@@ -10,6 +10,8 @@ import (
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"clawker-fw/internal/resolver"
 )
 
 // attributesOf returns attributes by their keys.
@@ -34,9 +36,9 @@ func TestEncode(t *testing.T) {
 	client := netip.MustParseAddr("10.213.0.7")
 	before := uint64(time.Now().UnixNano())
 
-	found := encode(encodeResource(map[string]string{"b": "2", "a": "1"}), []record{
-		{at, 250 * time.Microsecond, client, "a.test", 1, "", 0, 1},
-		{at, 0, client, "b.test", 65280, "no-rule", 3, 0},
+	found := encode(encodeResource(map[string]string{"b": "2", "a": "1"}), []resolver.Outcome{
+		{Client: client, Name: "a.test", Type: 1, Began: at, Took: 250 * time.Microsecond, Answers: 1},
+		{Client: client, Name: "b.test", Type: 65280, Began: at, Reason: "no-rule", Code: 3},
 	}).ResourceLogs[0]
 
 	about := attributesOf(found.Resource.Attributes)

@@ -11,12 +11,18 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/plugin"
 	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/resolver"
+	"clawker-fw/internal/statussocket"
 )
 
 // file is the format of the settings. An empty object turns telemetry off.
@@ -44,7 +50,7 @@ func Parse(content []byte) (*Settings, error) {
 	if err := hotfile.Unmarshal(content, &read); err != nil {
 		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
 	}
-	if read.isEmpty() {
+	if strings.Join(strings.Fields(string(content)), "") == "{}" {
 		return nil, nil
 	}
 	config, err := read.tlsConfig()
@@ -68,14 +74,10 @@ func Parse(content []byte) (*Settings, error) {
 
 // syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
 func syntaxOnly(err error) error {
-	if kind := (*json.UnmarshalTypeError)(nil); errors.As(err, &kind) {
+	if kind, is := errors.AsType[*json.UnmarshalTypeError](err); is {
 		return fmt.Errorf("%s has a value of another type", kind.Field)
 	}
 	return err
-}
-
-func (f file) isEmpty() bool {
-	return !f.Endpoint.IsValid() && f.ServerName+f.CA+f.Certificate+f.Key == "" && f.Sample == nil && f.Resource == nil
 }
 
 func (f file) tlsConfig() (*tls.Config, error) {
@@ -101,4 +103,45 @@ func encodeResource(attributes map[string]string) *resource.Resource {
 		found.Attributes = append(found.Attributes, attribute(name, attributes[name]))
 	}
 	return found
+}
+
+func init() { resolver.Register("otel", setup) }
+
+// setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
+// The resolver starts without a usable file: telemetry must not keep it from answering.
+func setup(controller *caddy.Controller) error {
+	controller.Next()
+	arguments := controller.RemainingArgs()
+	if len(arguments) != 2 || controller.NextBlock() {
+		return plugin.Error("otel", controller.ArgErr())
+	}
+	settings := hotfile.New(arguments[0], Parse)
+	settings.Refresh() // the status reports an error
+	listener, err := statussocket.Listen(arguments[1])
+	if err != nil {
+		return plugin.Error("otel", err)
+	}
+	exporter := NewExporter(settings.Value)
+	go settings.Follow()
+	go exporter.Run()
+	go statussocket.Tell(listener, func() any {
+		_, loaded := settings.Fresh()
+		counts := statussocket.Telemetry{Sent: exporter.sent.Load(), Lost: exporter.lost.Load(), Collector: exporter.shown.Load()}
+		return statussocket.Plugin{Status: loaded, Telemetry: counts}
+	})
+	controller.OnShutdown(func() error {
+		exporter.Close()
+		return nil
+	})
+	resolver.ConfigOf(controller).Told = recording(settings.Value, exporter.Add)
+	return nil
+}
+
+func recording(settings func() *Settings, add func(resolver.Outcome)) func(resolver.Outcome) {
+	return func(outcome resolver.Outcome) {
+		if settings := settings(); settings != nil && (outcome.Reason != "" || rand.Float64() < settings.sample) {
+			outcome.Name = shortened(outcome.Name)
+			add(outcome)
+		}
+	}
 }

@@ -8,7 +8,6 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
@@ -16,7 +15,7 @@ import (
 
 // The plugin starts without settings, says so on its socket, and takes them once they are there.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), filetest.SocketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), must.SocketPath(t)
 	controller := caddy.NewTestController(resolver.ServerType, "otel "+path+" "+socket)
 
 	must.Succeed(t, setup(controller))
@@ -31,13 +30,13 @@ func TestSetup(t *testing.T) {
 	if status := read(); status.Digest != "" || !strings.Contains(status.Reason, "no such file") {
 		t.Errorf("got %+v", status)
 	}
-	filetest.Put(t, path, "{}")
+	must.Put(t, path, "{}")
 	must.Happen(t, "settings", func() bool { return len(read().Digest) == 64 && read().Reason == "" })
 }
 
 // Without one path and one usable socket, setup fails.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), filetest.SocketPath(t)
+	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), must.SocketPath(t)
 	for corefile, wanted := range map[string]string{
 		"otel":                                  "Wrong argument count",
 		"otel " + path:                          "Wrong argument count",

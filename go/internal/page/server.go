@@ -2,11 +2,13 @@ package page
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +22,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/reason"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -44,7 +48,6 @@ type server struct {
 
 	mutex   sync.Mutex
 	readers map[netip.Addr]*rate.Limiter
-	silent  time.Time // until when the other sibling is not asked
 }
 
 func newServer(store *Store, other func(netip.Addr, string) (told, error)) *server {
@@ -60,8 +63,8 @@ func (s *Store) Serve(socket *os.File, settings boot.PageSettings) error {
 	if settings.Socket == "" {
 		return s.Tell(listener, settings.Askers)
 	}
-	other := other{settings.Own, settings.Other}
-	return overHTTP(newServer(s, other.ask)).Serve(listener)
+	other := func(source netip.Addr, hardware string) (told, error) { return askAt(settings, source, hardware) }
+	return overHTTP(newServer(s, other)).Serve(listener)
 }
 
 // overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
@@ -93,9 +96,9 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
 		return
 	}
-	asJSON, known := wantsJSON(asked)
+	asJSON := asked.URL.RawQuery == "format=json"
 	switch {
-	case asked.URL.Path != "/" || !known:
+	case asked.URL.Path != "/" || !asJSON && asked.URL.RawQuery != "":
 		refuse(writer, http.StatusNotFound, "there is only one page: /, and /?format=json")
 	case asked.Method != http.MethodGet && asked.Method != http.MethodHead:
 		headers.Set("Allow", "GET, HEAD")
@@ -111,27 +114,6 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 func refuse(writer http.ResponseWriter, status int, sentence string) {
 	writer.WriteHeader(status)
 	fmt.Fprintf(writer, "clawker-fw: %s\n", sentence)
-}
-
-// wantsJSON reports whether a request is for JSON, and whether it is for anything that there is.
-func wantsJSON(asked *http.Request) (wants, known bool) {
-	switch asked.URL.RawQuery {
-	case "format=json":
-		return true, true
-	case "format=text":
-		return false, true
-	case "":
-		for _, header := range asked.Header.Values("Accept") {
-			for kind := range strings.SplitSeq(header, ",") {
-				kind, _, _ = strings.Cut(kind, ";")
-				if strings.EqualFold(strings.TrimSpace(kind), "application/json") {
-					return true, true
-				}
-			}
-		}
-		return false, true
-	}
-	return false, false
 }
 
 // reader returns how many more pages an agent gets. All are forgotten when there are too many to remember.
@@ -150,39 +132,20 @@ func (s *server) reader(source netip.Addr) *rate.Limiter {
 }
 
 func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bool) {
-	hardware, err := s.store.holders.ask(source)
+	hardware, err := s.store.holders.hardwareOf(source)
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
 		own.told = s.store.Told(source, hardware)
-		resolver.told, resolver.err = s.askOther(source, hardware)
+		resolver.told, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
 	content := []byte(made.text())
 	if asJSON {
 		writer.Header().Set("Content-Type", "application/json")
-		content = made.json()
+		content = append(encode(made), '\n')
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content) // nothing of it is sent to who asks for the headers alone
-}
-
-// errSilent is why the other sibling is not asked again at once: every agent would wait for it.
-var errSilent = fmt.Errorf("it did not answer within the last %s", patience)
-
-func (s *server) askOther(source netip.Addr, hardware string) (told, error) {
-	s.mutex.Lock()
-	silent := s.now().Before(s.silent)
-	s.mutex.Unlock()
-	if silent {
-		return told{}, errSilent
-	}
-	found, err := s.other(source, hardware)
-	if err != nil {
-		s.mutex.Lock()
-		s.silent = s.now().Add(patience)
-		s.mutex.Unlock()
-	}
-	return found, err
 }
 
 // The page's server asks the other sibling's recorder over TCP, at a port that the packet filter opens for Envoy alone: one
@@ -239,14 +202,9 @@ func readQuestion(text string) (netip.Addr, string, error) {
 	return source, read.String(), err
 }
 
-type other struct {
-	own   netip.Addr // the address that may ask
-	place netip.AddrPort
-}
-
-func (o other) ask(source netip.Addr, hardware string) (told, error) {
-	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.own, 0))}
-	connection, err := dialer.Dial("tcp4", o.place.String())
+func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (told, error) {
+	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(settings.Own, 0))}
+	connection, err := dialer.Dial("tcp4", settings.Other.String())
 	if err != nil {
 		return told{}, err
 	}
@@ -265,4 +223,182 @@ func (o other) ask(source netip.Addr, hardware string) (told, error) {
 		return told{}, errors.New("the answer does not say since when")
 	}
 	return answer, nil
+}
+
+// What a person is asked with. Nothing on the page asks by itself.
+const (
+	askCommand = "clawker-fw denials --ask"
+	howToAsk   = "A person allows it, where the containers are started and not in here: `" + askCommand + "` asks about each host that " +
+		"is refused from then on. After the answer, try again."
+)
+
+// longestDocument is how many octets the refusals of a page may take: less than Envoy buffers, so that no agent that reads
+// slowly keeps a connection to this process.
+const longestDocument = 24 << 10
+
+// halves are the siblings, as they are called elsewhere, and what each refuses.
+const (
+	byResolver = "coredns"
+	byProxy    = "envoy"
+)
+
+var calledHere = map[string]string{byResolver: "the resolver", byProxy: "the proxy"}
+
+type half struct {
+	by string
+	told
+	err error
+}
+
+type shown struct {
+	By string `json:"by"`
+	refused
+	Sentence string `json:"sentence"`
+	Command  string `json:"command,omitempty"` // what a person can do about it
+}
+
+type document struct {
+	Agent      string               `json:"agent"`
+	Refusals   []shown              `json:"refusals"` // the latest first
+	More       int                  `json:"more"`     // further ones that are not on the page
+	Since      map[string]time.Time `json:"since"`    // by sibling: what was before is not known
+	Unreadable []string             `json:"unreadable"`
+	Ask        string               `json:"ask"`
+}
+
+func newDocument(source netip.Addr, halves ...half) document {
+	made := document{
+		Agent: source.String(), Refusals: []shown{}, Since: map[string]time.Time{}, Unreadable: []string{}, Ask: askCommand,
+	}
+	var all []shown
+	for _, each := range halves {
+		if each.err != nil {
+			made.Unreadable = append(made.Unreadable, each.by)
+			continue
+		}
+		made.Since[each.by] = each.Since.UTC().Truncate(time.Second)
+		made.More += each.More
+		for _, known := range each.Refusals {
+			all = append(all, show(each.by, known))
+		}
+	}
+	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
+	octets := 0
+	for number, each := range all {
+		octets += max(len(encode(each)), len(each.text()))
+		if number >= mostRefusals || octets > longestDocument {
+			made.More += len(all) - number
+			break
+		}
+		made.Refusals = append(made.Refusals, each)
+	}
+	return made
+}
+
+func show(by string, known refused) shown {
+	known.First, known.Last = known.First.UTC(), known.Last.UTC()
+	made := shown{By: by, Sentence: reason.Sentences[known.Reason]}
+	if host, url := urlOf(known); url != "" {
+		made.Command = reason.Command(known.Reason, host, url)
+	}
+	for _, text := range []*string{&known.Protocol, &known.Name, &known.Address, &known.Method, &known.Path, &known.Reason} {
+		*text = printable(*text)
+	}
+	if by == byProxy && known.Reason == reason.NoRule { // Envoy knows of no rules for other ports, so it says no more than this
+		protocol := known.Protocol
+		if protocol == "tls" {
+			protocol = "https"
+		}
+		made.Sentence += fmt.Sprintf(" over %s on port %d", protocol, known.Port)
+	}
+	made.refused = known
+	return made
+}
+
+// urlOf returns the host that was refused, and its URL, or "" if it has none. A question to the resolver does not say what for.
+func urlOf(known refused) (host, url string) {
+	host = strings.ToLower(strings.TrimSuffix(known.Name, "."))
+	scheme, usual := map[string]string{"dns": "https", "tls": "https"}[known.Protocol], 443
+	switch known.Protocol {
+	case "dns":
+		known.Port = usual
+	case "http":
+		scheme, usual = known.Protocol, 80
+		if at := strings.LastIndex(host, ":"); at >= 0 {
+			host = host[:at] // its port is not the one that counts
+		}
+	case "https", "tcp", "udp":
+		scheme = known.Protocol
+	}
+	if scheme == "" || !hostname.Is(host) || known.Port < 1 || known.Port > math.MaxUint16 {
+		return "", ""
+	}
+	url = scheme + "://" + host
+	if known.Port != usual || scheme == "tcp" || scheme == "udp" {
+		url += ":" + strconv.Itoa(known.Port)
+	}
+	return host, url
+}
+
+func encode(value any) []byte {
+	encoded, _ := json.Marshal(value) // no value of ours can't be encoded
+	return encoded
+}
+
+func (s shown) text() string {
+	what := cmp.Or(s.Name, s.Address)
+	usual := s.Protocol == "dns" || s.Protocol == "http" && (s.Port == 80 || strings.Contains(s.Name, ":"))
+	if !usual {
+		what += ":" + strconv.Itoa(s.Port)
+	}
+	parts := []string{s.Last.Format("15:04:05Z"), s.Protocol, what}
+	for _, each := range []string{s.Method, s.Path} {
+		if each != "" {
+			parts = append(parts, each)
+		}
+	}
+	if s.Count > 1 {
+		parts = append(parts, fmt.Sprintf("(%d times)", s.Count))
+	}
+	lines := strings.Join(parts, " ") + "\n  " + s.Sentence + " (" + s.Reason + ")\n"
+	if s.Command != "" {
+		lines += "  " + s.Command + "\n"
+	}
+	return lines
+}
+
+// printable returns a text that an agent has chosen without anything that a terminal could obey, or that looks like a line of
+// ours. Text of this kind is the same in JSON.
+func printable(text string) string {
+	if strings.ContainsFunc(text, func(each rune) bool { return each <= ' ' || each >= 0x7f || each == '"' }) {
+		return strconv.QuoteToASCII(text)
+	}
+	return text
+}
+
+func (d document) text() string {
+	var page strings.Builder
+	switch {
+	case len(d.Refusals) > 0:
+		fmt.Fprintf(&page, "What was refused to this agent (%s), the latest first:\n\n", d.Agent)
+	case len(d.Unreadable) == 0:
+		fmt.Fprintf(&page, "Nothing was refused to this agent (%s).\n", d.Agent)
+	}
+	for _, each := range d.Refusals {
+		page.WriteString(each.text())
+	}
+	if d.More > 0 {
+		fmt.Fprintf(&page, "and %d more, which are not shown\n", d.More)
+	}
+	page.WriteByte('\n')
+	for _, each := range d.Unreadable {
+		fmt.Fprintf(&page, "What %s has refused can't be read just now: try again.\n", calledHere[each])
+	}
+	for _, each := range []string{byResolver, byProxy} {
+		if since, known := d.Since[each]; known {
+			fmt.Fprintf(&page, "What %s has refused is known since %s.\n", calledHere[each], since.Format("15:04:05Z"))
+		}
+	}
+	page.WriteString(howToAsk + "\n")
+	return page.String()
 }

@@ -9,6 +9,7 @@ package page
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 const (
@@ -53,7 +56,6 @@ type refused struct {
 	seen time.Time // when it was remembered, by the clock that nobody sets
 }
 
-// isLike reports whether both are counted as one: a path makes no difference.
 func (r refused) isLike(other refused) bool {
 	return r.Protocol == other.Protocol && r.Name == other.Name && r.Address == other.Address && r.Port == other.Port &&
 		r.Method == other.Method && r.Reason == other.Reason
@@ -70,7 +72,6 @@ type told struct {
 	More     int       `json:"more"`
 }
 
-// agent is what is remembered of one, as long as its address has this hardware address.
 type agent struct {
 	hardware string
 	since    time.Time
@@ -96,29 +97,24 @@ func NewStore(holders *Holders) *Store {
 	return &Store{now: time.Now, wall: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
 }
 
-// line is what is read of a line about a refusal, whoever has written it. All texts may be an agent's choice.
-type line struct {
-	Time       time.Time       `json:"time"`
-	Protocol   string          `json:"protocol"`
-	Name       string          `json:"name"`
-	Address    string          `json:"address"`
-	Port       json.RawMessage `json:"port"` // Envoy writes some as text
-	Method     string          `json:"method"`
-	Path       string          `json:"path"`
-	Reason     string          `json:"reason"`
-	Suppressed int             `json:"suppressed"`
-}
-
+// readLine reads a line about a refusal, whoever has written it. All texts may be an agent's choice.
 func readLine(text []byte) (refused, bool) {
-	var read line
+	var read struct {
+		refused
+		Time       time.Time       `json:"time"`
+		Port       json.RawMessage `json:"port"` // Envoy writes some as text
+		Suppressed int             `json:"suppressed"`
+	}
 	if json.Unmarshal(text, &read) != nil || read.Reason == "" || read.Suppressed != 0 {
 		return refused{}, false
 	}
+	found := read.refused
 	port, _ := strconv.ParseUint(string(bytes.Trim(read.Port, `"`)), 10, 16)
-	return refused{
-		Protocol: cut(read.Protocol), Name: cut(read.Name), Address: cut(read.Address), Port: int(port),
-		Method: cut(read.Method), Path: cut(read.Path), Reason: cut(read.Reason), Count: 1, First: read.Time, Last: read.Time,
-	}, true
+	found.Port, found.Count, found.First, found.Last = int(port), 1, read.Time, read.Time
+	for _, each := range []*string{&found.Protocol, &found.Name, &found.Address, &found.Method, &found.Path, &found.Reason} {
+		*each = cut(*each)
+	}
+	return found, true
 }
 
 func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), longestText)], "") }
@@ -162,16 +158,6 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		most := s.largest()
 		s.remove(most, 0)
 		most.more++
-	}
-}
-
-// Miss counts refusals of an agent about which nothing else is known.
-func (s *Store) Miss(source netip.Addr, refusals int) {
-	holder, is := s.holders.of(source)
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	if known := s.agents[source]; is && known != nil && known.hardware == holder.hardware {
-		known.more += refusals
 	}
 }
 
@@ -237,4 +223,70 @@ func latest(one, other time.Time) time.Time {
 // followsFrom reports whether a hardware address is the one that engines before release 28 give to an address.
 func followsFrom(source netip.Addr, hardware string) bool {
 	return source.Is4() && hardware == net.HardwareAddr(append([]byte{0x02, 0x42}, source.AsSlice()...)).String()
+}
+
+// holder is who has an address: a hardware address, and since when that is known. It is the zero time for one that had it when
+// the address was first seen: there is nobody before it of whom anything is remembered.
+type holder struct {
+	hardware string
+	since    time.Time
+}
+
+// Holders knows which hardware address each address of agents has, from the kernel's table of neighbours. An agent can't
+// change its own without a privilege.
+type Holders struct {
+	subnet netip.Prefix
+	now    func() time.Time
+	list   func() (map[netip.Addr]string, error) // what the kernel knows just now
+
+	mutex sync.Mutex
+	known map[netip.Addr]holder
+	fresh time.Time // until when the kernel need not be asked again
+}
+
+// NewHolders returns what is known about the addresses in a subnet: nothing.
+func NewHolders(subnet netip.Prefix) *Holders {
+	return &Holders{subnet: subnet, now: time.Now, list: neighbours, known: map[netip.Addr]holder{}}
+}
+
+func (h *Holders) of(source netip.Addr) (holder, bool) {
+	h.mutex.Lock()
+	defer h.mutex.Unlock()
+	found, known := h.known[source]
+	if known && h.now().Before(h.fresh) || !h.subnet.Contains(source) {
+		return found, known
+	}
+	listed, err := h.list()
+	if err != nil {
+		return holder{}, false
+	}
+	h.fresh = h.now().Add(justBefore)
+	for address, hardware := range listed {
+		if before, known := h.known[address]; !known && h.subnet.Contains(address) {
+			h.known[address] = holder{hardware: hardware}
+		} else if known && before.hardware != hardware {
+			h.known[address] = holder{hardware, h.now()}
+		}
+	}
+	found, known = h.known[source]
+	return found, known
+}
+
+func (h *Holders) hardwareOf(source netip.Addr) (string, error) {
+	listed, err := h.list()
+	if err == nil && listed[source] == "" {
+		err = fmt.Errorf("the kernel knows no neighbour %s", source)
+	}
+	return listed[source], err
+}
+
+func neighbours() (map[netip.Addr]string, error) {
+	listed, err := netlink.NeighList(0, netlink.FAMILY_V4)
+	found := map[netip.Addr]string{}
+	for _, each := range listed {
+		if address, is := netip.AddrFromSlice(each.IP); is && len(each.HardwareAddr) > 0 {
+			found[address.Unmap()] = each.HardwareAddr.String()
+		}
+	}
+	return found, err
 }

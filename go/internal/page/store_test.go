@@ -2,7 +2,6 @@ package page
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -34,12 +33,7 @@ func newScene() *scene {
 	made := &scene{at: then, hardware: map[netip.Addr]string{someone: first, another: second}}
 	holders := NewHolders(subnet)
 	holders.now = func() time.Time { return made.at }
-	holders.ask = func(source netip.Addr) (string, error) {
-		if found := made.hardware[source]; found != "" {
-			return found, nil
-		}
-		return "", errors.New("no such neighbour")
-	}
+	holders.list = func() (map[netip.Addr]string, error) { return made.hardware, nil }
 	made.Store = NewStore(holders)
 	made.now, made.began = holders.now, then
 	made.wall = func() time.Time { return made.at.Add(made.ahead) }
@@ -95,7 +89,7 @@ func TestAddressesAreReused(t *testing.T) {
 		t.Errorf("before the kernel has told of it: %+v", found)
 	}
 	s.at = then.Add(time.Minute)
-	s.holders.learn(someone, second)
+	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "late.test", then.Add(59*time.Second))
 	if found := s.Told(someone, second); len(found.Refusals) != 0 {
 		t.Errorf("%+v", found)
@@ -164,26 +158,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// What was only counted of an agent is told, of nobody else, and not to who has its address later.
-func TestMissedRefusalsAreCounted(t *testing.T) {
-	s := newScene()
-	s.refuse(someone, "a.test")
-	for _, each := range []netip.Addr{someone, another, netip.MustParseAddr("127.0.0.1")} {
-		s.Miss(each, 7)
-	}
-	if found := s.Told(someone, first); found.More != 7 || names(found) != "a.test:1" {
-		t.Errorf("%+v", found)
-	}
-	s.holders.learn(someone, second)
-	s.Miss(someone, 7)
-	if found := s.Told(someone, second); found.More != 0 {
-		t.Errorf("%+v", found)
-	}
-	if len(s.agents) != 1 {
-		t.Errorf("%v", s.agents)
-	}
-}
-
 // Lines of each kind are read, and what is no refusal is left out.
 func TestLinesOfEachKind(t *testing.T) {
 	for text, wanted := range map[string]string{
@@ -237,8 +211,8 @@ func TestTheClockIsSet(t *testing.T) {
 	begun := s.at.Add(time.Minute)
 	s.at = s.at.Add(2 * time.Minute)
 	s.ahead = -time.Hour
-	s.holders.learn(someone, first)
-	s.holders.learn(someone, second)
+	s.refuseAt(someone, "of nobody knows whom", begun.Add(-24*time.Hour))
+	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "of the one before", begun)
 	if found := names(s.Told(someone, second)); found != "" {
 		t.Errorf("another one's: %q", found)

@@ -10,8 +10,8 @@ import (
 
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
+	"clawker-fw/internal/must"
 )
 
 // Whatever an agent asks, the answer can be sent, has an address only for what is allowed, and its record is lines of JSON.
@@ -32,7 +32,7 @@ func FuzzServeDNS(f *testing.F) {
 		f.Add(packed)
 	}
 	path := filepath.Join(f.TempDir(), "names.json")
-	filetest.Put(f, path, example)
+	must.Put(f, path, example)
 	source := hotfile.New(path, Parse)
 	source.Refresh()
 	f.Fuzz(func(t *testing.T, content []byte) {

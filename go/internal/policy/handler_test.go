@@ -16,7 +16,6 @@ import (
 	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/reason"
@@ -47,7 +46,7 @@ var (
 func handler(t *testing.T) (Handler, *bytes.Buffer) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "names.json")
-	filetest.Put(t, path, example)
+	must.Put(t, path, example)
 	source := hotfile.New(path, Parse)
 	source.Refresh()
 	var refusals bytes.Buffer
@@ -152,15 +151,12 @@ func TestServeDNSOperations(t *testing.T) {
 
 // A query with EDNS gets EDNS with our UDP size, and only then does a refusal give the reason (RFC 6891, RFC 8914).
 func TestServeDNSExtensions(t *testing.T) {
-	long := strings.Repeat("x.", 50) + "test."
 	for name, explanation := range map[string]string{
-		"a.test.":                   "",
-		"B.test.":                   "no rule allows this host: clawker-fw explain https://b.test",
-		"metadata.google.internal.": "no rule allows this host",
-		"169.254.169.254.":          "no rule allows this host",
-		"no.w.test.":                "a rule denies this host: clawker-fw explain https://no.w.test",
-		`x\.y.w.test.`:              "this is not a host name",
-		long:                        "no rule allows this host",
+		"a.test.":      "",
+		"B.test.":      "no rule allows this host: clawker-fw explain https://b.test",
+		"metadata.":    "no rule allows this host",
+		"no.w.test.":   "a rule denies this host: clawker-fw explain https://no.w.test",
+		`x\.y.w.test.`: "this is not a host name",
 	} {
 		for _, extended := range []bool{false, true} {
 			query := new(dns.Msg)

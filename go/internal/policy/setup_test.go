@@ -9,7 +9,6 @@ import (
 
 	"github.com/coredns/caddy"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/resolver"
@@ -24,8 +23,8 @@ func listOf(name string) string {
 // With a list and a socket in the Corefile, the plugin answers queries, and reports on its socket which list is live, how many were
 // rejected and why.
 func TestSetup(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
-	filetest.Put(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), must.SocketPath(t)
+	must.Put(t, path, listOf("a.test"))
 	controller := caddy.NewTestController(resolver.ServerType, "policy "+path+" "+socket)
 
 	must.Succeed(t, setup(controller))
@@ -39,7 +38,7 @@ func TestSetup(t *testing.T) {
 	if len(first.Digest) != 64 || first.Refused != 0 || len(first.Build) <= len("CoreDNS-") {
 		t.Errorf("got %+v", first)
 	}
-	filetest.Put(t, path, "{}")
+	must.Put(t, path, "{}")
 	reason := path + ": names is missing; write {} for an empty list"
 	wanted := statussocket.Plugin{Build: first.Build, Status: hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
 	if must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &second)); second != wanted {
@@ -49,8 +48,8 @@ func TestSetup(t *testing.T) {
 
 // Unless there is one usable list and one usable socket, setup fails and the resolver does not start.
 func TestSetupErrors(t *testing.T) {
-	path, socket := filepath.Join(t.TempDir(), "names.json"), filetest.SocketPath(t)
-	filetest.Put(t, path, listOf("a.test"))
+	path, socket := filepath.Join(t.TempDir(), "names.json"), must.SocketPath(t)
+	must.Put(t, path, listOf("a.test"))
 	for corefile, wanted := range map[string]string{
 		"policy":         "Wrong argument count",
 		"policy " + path: "Wrong argument count",

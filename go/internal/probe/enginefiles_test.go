@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 )
 
 // A container's files as engines of different versions write them.
-func filesOf(hosts, resolv string) filetest.Tree {
-	return filetest.Tree{
+func filesOf(hosts, resolv string) must.Tree {
+	return must.Tree{
 		"hostname":    "c8f672d63824\n",
 		"hosts":       "127.0.0.1\tlocalhost\n" + hosts,
 		"resolv.conf": resolv,
@@ -40,9 +40,9 @@ func siblingWithFiles() boot.Sibling {
 func TestGivenFiles(t *testing.T) {
 	further := maps.Clone(newerGiven)
 	further["resolv.conf"] += "sortlist 192.0.2.0/24\nlookup file bind\nfamily inet4\n" // lines of the host's own file
-	for _, files := range []filetest.Tree{olderGiven, newerGiven, further} {
+	for _, files := range []must.Tree{olderGiven, newerGiven, further} {
 		folder := t.TempDir()
-		filetest.Write(t, folder, files)
+		must.Write(t, folder, files)
 		if found, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles()); err != nil || len(found) > 0 {
 			t.Errorf("got %q, %v", found, err)
 		}
@@ -94,7 +94,7 @@ func TestGivenFilesThatWereChanged(t *testing.T) {
 			} else {
 				files[each.file] = strings.ReplaceAll(files[each.file], each.before, each.after)
 			}
-			filetest.Write(t, folder, files)
+			must.Write(t, folder, files)
 			found, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles())
 			if err != nil || !slices.Equal(found, each.found) {
 				t.Errorf("got %q, %v, expected %q", found, err, each.found)

@@ -13,7 +13,6 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/compare"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/serving"
@@ -78,7 +77,8 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	refused, refusedError := kernel.RefusedSources()
 	report.Refused = refused
 	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
-	report.Files = orUnreadable(engineFiles(sibling))
+	hostname, _ := os.Hostname() // without one, each line with it is a difference
+	report.Files = orUnreadable(engineFileDifferences(engineFolder, hostname, sibling))
 	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
 	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
 	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))
@@ -145,7 +145,6 @@ func healthy(root string, sibling boot.Sibling, program serving.Program) error {
 	return attempts.AgentsAreServed(root, sibling)
 }
 
-// engineFolder is the folder with the files that the engine provides in every container.
 const engineFolder = "/etc"
 
 // commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.
@@ -160,18 +159,10 @@ var commonHosts = []string{
 // Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
 var decisive = []string{"domain", "nameserver", "options", "search"}
 
-func engineFiles(sibling boot.Sibling) ([]string, error) {
-	hostname, err := os.Hostname()
-	if err != nil {
-		return nil, err
-	}
-	return engineFileDifferences(engineFolder, hostname, sibling)
-}
-
 // engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
 // ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
 func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
-	expected := compare.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
+	expected := kernel.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {
 		expected.Add("/etc/resolv.conf: " + line)
 	}

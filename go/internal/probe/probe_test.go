@@ -3,39 +3,91 @@ package probe
 import (
 	"errors"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
-	"clawker-fw/internal/hottest"
+	"clawker-fw/internal/hot"
+	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
-	"clawker-fw/internal/record"
+	"clawker-fw/internal/serving"
+	"clawker-fw/internal/statussocket"
 )
 
-// withResources returns a sibling with resources.
-func withResources(sibling boot.Sibling) boot.Sibling {
-	sibling.Resources = hottest.Resources
-	return sibling
+// resources are of both kinds: one has a version, the other one is hashed.
+var resources = []boot.Resource{
+	{Name: "routes", Path: "rds/routes.json", Envoy: &boot.EnvoyProof{Statistics: "routes"}}, {Name: "names", Path: "policy/names.json", Hashed: true},
+}
+
+// program has loaded what is on record, and answers no question that it is deaf for.
+type program struct {
+	serving.Program
+	broken error
+	deaf   int // so many questions are not answered
+	names  []string
+}
+
+func (p *program) Versions([]boot.Resource) (map[string]string, error) {
+	if p.deaf--; p.deaf >= 0 {
+		return nil, errors.New("no answer")
+	}
+	return map[string]string{"routes": "beef"}, p.broken
+}
+
+func (p *program) Live(resources []boot.Resource) (map[string]string, error) {
+	live := map[string]string{}
+	for _, each := range resources {
+		live[each.Name] = "digest of " + each.Name
+		p.names = append(p.names, each.Name)
+	}
+	return live, p.broken
+}
+
+func (p *program) Serves() error              { return p.broken }
+func (p *program) Build() (string, error)     { return "reader", p.broken }
+func (p *program) Evidence() serving.Evidence { return nil }
+func (p *program) Connections() (int, error)  { return 2, p.broken }
+func (p *program) Telemetry() (statussocket.Telemetry, error) {
+	return statussocket.Telemetry{}, p.broken
+}
+
+// newVolume returns a volume with a record of what a program has loaded.
+func newVolume(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	must.Write(t, root, must.Tree{
+		"state/committed.json": `{"version":"beef","live":{"names":"digest of names","routes":"digest of routes"},"files":[{"path":"policy/names.json"}]}`,
+		"hot/eye/envoy.json":   `{"address": "127.0.0.1", "ports": []}`,
+	})
+	return root
+}
+
+func newResolver() boot.Sibling {
+	found := nettest.NewResolver()
+	found.Resources = resources
+	return found
 }
 
 // A probe reports both the program's answers and the state of the network.
 func TestProbe(t *testing.T) {
 	nettest.InNetwork(t)
-	nettest.Silence(t, "agents-end", "egress-end")
-	root, _ := hottest.NewVolume(t)
+	for _, end := range []string{"agents-end", "egress-end"} { // which are in the same namespace
+		must.Succeed(t, netlink.LinkSetARPOff(nettest.Link(t, end)))
+	}
+	root := newVolume(t)
 	must.Succeed(t, arp.Claim(root, nettest.NewResolver(), 0))
 
-	report := Run(root, withResources(nettest.NewResolver()), hottest.StartReader(root), Thoroughness{Envoy: true})
+	report := Run(root, newResolver(), &program{}, Thoroughness{Envoy: true})
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
-	if committed, err := record.Read(record.Path(root)); err != nil || !maps.Equal(report.Live, committed.Live) {
+	if committed, err := hot.ReadRecord(hot.RecordPath(root)); err != nil || !maps.Equal(report.Live, committed.Live) {
 		t.Errorf("live %v, committed %v, %v", report.Live, committed.Live, err)
 	}
 	if !report.Claimed || !slices.Equal(report.Addresses, []string{"10.213.8.10", "10.213.8.53", "10.214.0.138"}) {
@@ -59,11 +111,10 @@ func TestProbe(t *testing.T) {
 // A program that does not answer is an error in the report, which still has everything else.
 func TestProbeOfASilentProgram(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
-	program := hottest.StartReader(root)
-	program.Broken = errors.New("no answer")
+	root := newVolume(t)
+	program := &program{broken: errors.New("no answer")}
 
-	report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Envoy: true})
+	report := Run(root, newResolver(), program, Thoroughness{Envoy: true})
 
 	if report.Live == nil || len(report.Live) > 0 {
 		t.Errorf("live %#v", report.Live)
@@ -80,12 +131,12 @@ func TestProbeOfASilentProgram(t *testing.T) {
 // network, never none. The program answers all the same.
 func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	nettest.InNetwork(t)
-	root, _ := hottest.NewVolume(t)
-	filetest.Write(t, root, filetest.Tree{"state/restarts.json": "["})
-	resolver := nettest.NewResolver()
+	root := newVolume(t)
+	must.Write(t, root, must.Tree{"state/restarts.json": "["})
+	resolver := newResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := Run(root, withResources(resolver), hottest.StartReader(root), Thoroughness{Envoy: true})
+	report := Run(root, resolver, &program{}, Thoroughness{Envoy: true})
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || len(report.Restarts) > 0 || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -98,79 +149,25 @@ func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	}
 }
 
-// volumeOf returns a volume with a live set 1 of all kinds of resources, and a program that has loaded it.
-func volumeOf(t *testing.T) (string, *hottest.Reader) {
-	t.Helper()
-	root := t.TempDir()
-	wanted, files := hottest.Set("1", hottest.Routes, hottest.Added, hottest.Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
-	hottest.WriteRecord(t, record.Path(root), wanted)
-	filetest.Write(t, root, filetest.Tree{"hot/eye/envoy.json": `{"address": "127.0.0.1", "ports": []}`})
-	return root, hottest.StartReader(root)
-}
-
-// A sibling that has not loaded the commit, by version or by digest, is unhealthy with the reason, also in the probe.
-func TestHealthOfSomethingElse(t *testing.T) {
-	beef := string(record.WithVersion([]byte(hottest.Content("1", hottest.Routes)), "beef"))
-	for name, each := range map[string]struct {
-		files  filetest.Tree
-		wanted string
-	}{
-		"another version":          {filetest.Tree{hottest.Routes: beef}, "not loaded from the committed files: [routes]"},
-		"another digest":           {filetest.Tree{hottest.Added: hottest.Content("2", hottest.Added)}, "live content differs from the committed one: names"},
-		"another version and more": {filetest.Tree{hottest.Routes: beef, hottest.Added: "{}"}, "not loaded from the committed files: [routes]"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			root, program := volumeOf(t)
-			filetest.Write(t, filepath.Join(root, "hot"), each.files)
-
-			err := Health(root, withResources(nettest.NewResolver()), program)
-
-			if err == nil || err.Error() != each.wanted {
-				t.Errorf("got %v", err)
-			}
-			nettest.InNetwork(t)
-			if report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Envoy: true}); report.Unhealthy != each.wanted || report.Error != "" {
-				t.Errorf("the probe says %q, %q", report.Unhealthy, report.Error)
-			}
-		})
-	}
-}
-
 // A health check does not compare what Envoy has loaded: the accepted version is enough there.
 func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
-	root, program := volumeOf(t)
-	asked := &asking{Reader: program}
+	program := &program{}
 
-	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), asked))
+	must.Succeed(t, Health(newVolume(t), newResolver(), program))
 
-	if !slices.Equal(asked.names, []string{"names"}) {
-		t.Errorf("asked for %v", asked.names)
+	if !slices.Equal(program.names, []string{"names"}) {
+		t.Errorf("asked for %v", program.names)
 	}
-}
-
-// asking is a reader that records the resources it was asked for.
-type asking struct {
-	*hottest.Reader
-	names []string
-}
-
-func (a *asking) Live(resources []boot.Resource) (map[string]string, error) {
-	for _, resource := range resources {
-		a.names = append(a.names, resource.Name)
-	}
-	return a.Reader.Live(resources)
 }
 
 // Without a commit record or without an answer, the sibling is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
-	root, _ := hottest.NewVolume(t)
-	program := hottest.StartReader(root)
-	if err := Health(t.TempDir(), withResources(nettest.NewResolver()), program); err == nil {
+	program := &program{}
+	if err := Health(t.TempDir(), newResolver(), program); err == nil {
 		t.Error("healthy without a record")
 	}
-	program.Broken = errors.New("no answer")
-	if err := Health(root, withResources(nettest.NewResolver()), program); !errors.Is(err, program.Broken) {
+	program.broken = errors.New("no answer")
+	if err := Health(newVolume(t), newResolver(), program); !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -178,10 +175,7 @@ func TestHealthNeedsProof(t *testing.T) {
 // What fails once is tried again, and is unhealthy if it fails again.
 func TestHealthIsTriedTwice(t *testing.T) {
 	for failures, healthy := range []bool{true, true, false} {
-		root, program := volumeOf(t)
-		program.Deaf = func(asked int) bool { return asked <= failures }
-
-		if err := Health(root, withResources(nettest.NewResolver()), program); (err == nil) != healthy {
+		if err := Health(newVolume(t), newResolver(), &program{deaf: failures}); (err == nil) != healthy {
 			t.Errorf("after %d failures: %v", failures, err)
 		}
 	}
@@ -191,10 +185,7 @@ func TestHealthIsTriedTwice(t *testing.T) {
 func TestProbeOfAStartingProgram(t *testing.T) {
 	nettest.InNetwork(t)
 	for _, starting := range []bool{true, false} {
-		root, program := volumeOf(t)
-		program.Deaf = func(asked int) bool { return asked <= 10 }
-
-		report := Run(root, withResources(nettest.NewResolver()), program, Thoroughness{Starting: starting})
+		report := Run(newVolume(t), newResolver(), &program{deaf: 10}, Thoroughness{Starting: starting})
 
 		if (report.Unhealthy == "") != starting {
 			t.Errorf("starting %t: unhealthy %q", starting, report.Unhealthy)
@@ -202,19 +193,17 @@ func TestProbeOfAStartingProgram(t *testing.T) {
 	}
 }
 
-// A health check takes a claimed address again that was lost, and announces it each time. Without a claim, it leaves the address
-// alone.
+// A health check takes a claimed address again that was lost. Without a claim, it leaves the address alone.
 func TestHealthKeepsTheClaim(t *testing.T) {
 	nettest.InNetwork(t)
-	root, program := volumeOf(t)
-	must.Succeed(t, Health(root, withResources(nettest.NewResolver()), program))
-	nettest.ExpectHolders(t)
-	filetest.Write(t, root, filetest.Tree{"state/claimed": ""})
-	hear := nettest.ListenForARP(t, "agents-end")
-
-	for range 2 {
-		must.Succeed(t, Health(root, withResources(nettest.NewResolver()), program))
-		hear()
-		nettest.ExpectHolders(t, "agents")
+	root, program := newVolume(t), &program{}
+	for _, claimed := range []bool{false, true} {
+		if claimed {
+			must.Write(t, root, must.Tree{"state/claimed": ""})
+		}
+		must.Succeed(t, Health(root, newResolver(), program))
+		if slices.Contains(kernel.Addresses(), nettest.Service.String()) != claimed {
+			t.Errorf("claimed %t: it has %q", claimed, kernel.Addresses())
+		}
 	}
 }

@@ -2,7 +2,11 @@
 // docs/enforcement.md).
 package reason
 
-import "clawker-fw/internal/hostname"
+import (
+	"strings"
+
+	"clawker-fw/internal/hostname"
+)
 
 // The reasons that are decided here. Envoy's configuration knows the others.
 const (
@@ -44,9 +48,8 @@ var byRules = map[string]bool{
 
 // Command returns what a person can do about a refusal of a host name in lower case, or "". The URL is for that name, and
 // nothing in it means anything to a shell. Only `explain` knows the rules, so that it can say which command would allow just this.
-// Of a name that nobody should allow without thinking, an agent is told no command.
 func Command(because, name, url string) string {
-	if byRules[because] && hostname.MayBeAskedAbout(name) {
+	if byRules[because] && hostname.Is(name) && strings.Contains(name, ".") {
 		return "clawker-fw explain " + url
 	}
 	return ""

@@ -16,6 +16,7 @@ import (
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
+	"clawker-fw/internal/usage"
 )
 
 // journalAt returns a journal whose clock is now, and what it has written since the last time.
@@ -269,40 +270,28 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	}
 }
 
-// remembering is what is remembered for pages, and what is only counted, by agent.
-type remembering struct{ lines, missed map[netip.Addr]int }
-
-func (r remembering) Add(agent netip.Addr, _ []byte)      { r.lines[agent]++ }
-func (r remembering) Miss(agent netip.Addr, refusals int) { r.missed[agent] += refusals }
-
-// Lines about an agent are remembered for its page as far as they are within its share, whether anybody reads the log or not. The
-// others are counted there as well.
+// Lines about an agent are remembered for its page as far as they are within its share, whether anybody reads the log or not.
 func TestLinesAreRemembered(t *testing.T) {
 	var written bytes.Buffer
 	journal := newJournal(&written)
 	now := time.Now()
 	journal.now = func() time.Time { return now }
-	own := remembering{map[netip.Addr]int{}, map[netip.Addr]int{}}
-	journal.own, journal.octets = own, mostUnread
+	own := map[netip.Addr]int{}
+	journal.own, journal.octets = func(agent netip.Addr, _ []byte) { own[agent]++ }, mostUnread
 	for range 2 * linesAtOnce {
 		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 3)
 	}
 	must.Succeed(t, journal.follow(bytes.NewReader(lineOf(nettest.OtherAgent, 0))))
-	if own.lines[nettest.Agent] != linesAtOnce || own.missed[nettest.Agent] != 3*linesAtOnce || own.lines[nettest.OtherAgent] != 1 {
-		t.Errorf("%+v", own)
+	if own[nettest.Agent] != linesAtOnce || own[nettest.OtherAgent] != 1 {
+		t.Errorf("%v", own)
 	}
 }
-
-// counting takes the lines of what is allowed.
-type counting struct{ taken []string }
-
-func (c *counting) Take(line []byte) { c.taken = append(c.taken, string(line)) }
 
 // Lines of what is allowed are counted and never written down, and take no agent's share of the log, however many they are. A
 // refusal whose text begins alike is one all the same.
 func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	var out bytes.Buffer
-	used := &counting{}
+	used := usage.New(nil, time.Now)
 	journal := newJournal(&out)
 	journal.used = used
 	line := "used https a.test 443 " + nettest.Agent.String() + ":4711 1 2 Ended 10.1.0.20:999 tls\n"
@@ -310,8 +299,8 @@ func TestWhatIsAllowedIsNotWrittenDown(t *testing.T) {
 	must.Succeed(t, journal.follow(strings.NewReader(strings.Repeat(line, 10*linesAtOnce)+refused)))
 	journal.count()
 	must.Succeed(t, journal.flush())
-	if unnumbered(out.String()) != refused || len(used.taken) != 10*linesAtOnce || used.taken[0] != line {
-		t.Errorf("%d were counted, and this was written: %s", len(used.taken), out.String())
+	if unnumbered(out.String()) != refused || used.History().Uses[0].Connections != 10*linesAtOnce {
+		t.Errorf("%+v were counted, and this was written: %s", used.History(), out.String())
 	}
 }
 

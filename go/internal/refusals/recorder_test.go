@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
@@ -44,7 +43,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	t.Helper()
 	found := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, kernel.Shape)}
 	root := t.TempDir()
-	filetest.Write(t, root, filetest.Tree{"hot/numbers/numbers.json": numbersFile})
+	must.Write(t, root, must.Tree{"hot/numbers/numbers.json": numbersFile})
 	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
 	socket := must.Open[*os.File](t)(kernel.ListenForRefusals())
 	found.socket = socket
@@ -193,14 +192,22 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 	limits := nettest.SmallLimits()
 	recorder := newRecording(t, limits)
-	port := nettest.ServeEcho(t, "0.0.0.0:0")
-	recorder.asAgent(func() { nettest.DialMany(t, nettest.Agent, port, limits.Connections+2) })
+	place := netip.AddrPortFrom(nettest.OnAgents, 443)
+	listenAt(t, place)
+	recorder.asAgent(func() {
+		for range limits.Connections + 2 {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: nettest.Agent.AsSlice()}, Timeout: time.Second}
+			if connection, err := dialer.Dial("tcp4", place.String()); err == nil {
+				t.Cleanup(func() { connection.Close() })
+			}
+		}
+	})
 	found := recorder.lines(t)
 	if len(found) != 2 {
 		t.Fatalf("got %+v", found)
 	}
 	for _, each := range found {
-		if each.Reason != reason.Limit || int(each.Port) != port || each.Address != nettest.OnAgents {
+		if each.Reason != reason.Limit || netip.AddrPortFrom(each.Address, each.Port) != place {
 			t.Errorf("got %+v", each)
 		}
 	}
@@ -272,7 +279,7 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 func listeningFolder(t *testing.T, further string) string {
 	t.Helper()
 	folder := t.TempDir()
-	filetest.Write(t, folder, filetest.Tree{"udp": "", "tcp": "  sl  local_address rem_address   st tx_queue\n" +
+	must.Write(t, folder, must.Tree{"udp": "", "tcp": "  sl  local_address rem_address   st tx_queue\n" +
 		"   0: 0A08D50A:01BB 00000000:0000 0A 00000000:00000000\n" + further})
 	return folder
 }
@@ -284,7 +291,7 @@ func TestVirtualNames(t *testing.T) {
 	names := virtualNames{hotfile.New(path, parseNumbers), nettest.NewSibling().Blocks}
 	for index, content := range []string{"", numbersFile, "{", `{"names":{"other.test":7},"next":8}`} {
 		if content != "" { // in place by a rename, like each commit; all files of the engine may have the same time
-			filetest.Write(t, root, filetest.Tree{"fresh": content})
+			must.Write(t, root, must.Tree{"fresh": content})
 			must.Succeed(t, errors.Join(
 				os.Chtimes(filepath.Join(root, "fresh"), time.Unix(0, 0), time.Unix(0, 0)),
 				os.Rename(filepath.Join(root, "fresh"), path),

@@ -1,3 +1,9 @@
+// Package relay passes connections to the published ports of one agent on, and nothing else: from the network on which the
+// engine publishes them to the agent's address, never the other way.
+//
+// What it must not do is not left to this program. Its sockets are bound to the interface of the publishing network, so that
+// the kernel refuses agents; the namespace forwards nothing and has no route to anywhere but its two networks, unless who
+// publishes asked to be reached from outside; and the program has no privileges.
 package relay
 
 import (
@@ -18,8 +24,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"clawker-fw/internal/boot"
 	"clawker-fw/internal/kernel"
-	"clawker-fw/internal/sockets"
 	"clawker-fw/internal/statussocket"
 )
 
@@ -31,18 +37,13 @@ const Socketed = "RELAY_SOCKETS"
 type bounds struct {
 	connections int           // at once, of all ports together; a further one is reset
 	dial        time.Duration // for the agent to take a connection
-	idle        time.Duration // for nothing to be sent in either direction
+	half        time.Duration // for the other end to end what it sends, once one has
 }
 
 // aliveAt is the address at which the program of a relay answers, of a kind that only its own network has (unix(7), abstract).
 const aliveAt = "@relay"
 
-// alright is the program's answer: one that has been stopped, or hangs, gives none.
-const alright = "ok"
-
-var usual = bounds{connections: 256, dial: 10 * time.Second, idle: time.Hour}
-
-const buffered = 32 << 10
+var usual = bounds{connections: 256, dial: 10 * time.Second, half: time.Hour}
 
 // Carry accepts connections at the sockets that this process was given, and passes each on to the same port of the agent.
 func Carry(words []string) error {
@@ -61,7 +62,7 @@ func Carry(words []string) error {
 	if err != nil {
 		return err
 	}
-	go statussocket.Tell(alive, func() any { return alright })
+	go statussocket.Tell(alive, func() any { return "ok" })
 	ended := make(chan error)
 	room := make(chan struct{}, usual.connections)
 	for number, port := range settings.Ports {
@@ -70,14 +71,11 @@ func Carry(words []string) error {
 	return <-ended // the engine starts it again
 }
 
-// serve passes each connection on, as long as there is room. What is beyond that is reset.
 func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limits bounds) error {
 	for {
 		client, err := listener.Accept()
-		if errors.Is(err, syscall.ECONNABORTED) {
-			continue
-		}
-		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+		if slices.ContainsFunc([]error{syscall.ECONNABORTED, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM},
+			func(passing error) bool { return errors.Is(err, passing) }) {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
@@ -96,8 +94,8 @@ func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limi
 	}
 }
 
-// pass connects a client with the agent until both have ended what they send, either fails, or both are silent for too long.
-// What one end does to its connection (the end of what it sends, a reset) the other one sees.
+// pass connects a client with the agent until both have ended what they send, or either fails. An end that is gone fails by
+// itself (SO_KEEPALIVE). What one end does to its connection (the end of what it sends, a reset) the other one sees.
 func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	within, cancel := context.WithTimeout(context.Background(), limits.dial)
 	defer cancel()
@@ -107,21 +105,19 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 		return
 	}
 	server := dialed.(*net.TCPConn)
-	var last atomic.Int64
-	last.Store(time.Now().UnixNano())
 	var both sync.WaitGroup
 	var failed atomic.Bool
 	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
-		both.Add(1)
-		go func() {
-			defer both.Done()
-			if copyUntilEnd(way[1], way[0], &last, limits.idle) == nil && way[1].CloseWrite() == nil {
+		both.Go(func() {
+			// Without the methods of a connection it takes no pipe: there are few file descriptors.
+			_, err := io.Copy(struct{ io.Writer }{way[1]}, struct{ io.Reader }{way[0]})
+			if err == nil && errors.Join(way[1].CloseWrite(), way[1].SetReadDeadline(time.Now().Add(limits.half))) == nil {
 				return
 			}
 			failed.Store(true)
 			reset(client)
 			reset(server)
-		}()
+		})
 	}
 	both.Wait()
 	if !failed.Load() {
@@ -130,41 +126,6 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	}
 }
 
-var errIdle = errors.New("nothing was sent for too long")
-
-// copyUntilEnd copies what a connection sends until its end. Silence in one direction is no reason to end while something is sent
-// in the other one; `last` is when anything was.
-func copyUntilEnd(to, from *net.TCPConn, last *atomic.Int64, idle time.Duration) error {
-	buffer := make([]byte, buffered)
-	for {
-		if err := from.SetReadDeadline(time.Unix(0, last.Load()).Add(idle)); err != nil {
-			return err
-		}
-		count, err := from.Read(buffer)
-		if count > 0 {
-			last.Store(time.Now().UnixNano())
-			if err := to.SetWriteDeadline(time.Now().Add(idle)); err != nil {
-				return err
-			}
-			if _, err := to.Write(buffer[:count]); err != nil {
-				return err
-			}
-			last.Store(time.Now().UnixNano())
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(time.Unix(0, last.Load())) >= idle {
-				return errIdle
-			}
-		case err != nil:
-			return err
-		}
-	}
-}
-
-// reset ends a connection so that its other end sees that it failed.
 func reset(connection *net.TCPConn) {
 	_ = connection.SetLinger(0)
 	_ = connection.Close()
@@ -234,9 +195,9 @@ type Report struct {
 
 // Inspect reports on the relay in whose container it is called.
 func (s Settings) Inspect() (Report, error) {
-	open, err := sockets.Listening(sockets.Here, "tcp")
+	open, err := kernel.Listening(kernel.SocketLists, "tcp")
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
-	if err := askWhetherAlive(answerWithin); err != nil {
+	if err := askWhetherAlive(3 * time.Second); err != nil {
 		report.Network = append(report.Network, fmt.Sprintf("the program does not answer: %v", err))
 	}
 	for _, port := range s.Ports {
@@ -247,16 +208,79 @@ func (s Settings) Inspect() (Report, error) {
 	return report, err
 }
 
-const answerWithin = 3 * time.Second
-
-// askWhetherAlive fails if the program of this relay does not answer. Its ports are open as long as it exists.
 func askWhetherAlive(within time.Duration) error {
-	var answer string
-	if err := statussocket.Ask(aliveAt, within, nil, &answer); err != nil {
-		return err
+	var answer string // one that has been stopped, or hangs, gives none
+	return statussocket.Ask(aliveAt, within, nil, &answer)
+}
+
+// Settings are the words with which a relay is started. They are part of its container's command, so that anybody sees them.
+type Settings struct {
+	OnAgents     netip.Prefix // its address on the agents' network, and the size of that
+	OnPublishing netip.Prefix // its address on the publishing network, and the size of that
+	Gateway      *netip.Addr  // of the publishing network, if answers may leave it
+	Agent        netip.Addr   // whose ports are published
+	Ports        []uint16
+}
+
+const noGateway = "-"
+
+const fewestWords = 5
+
+// Parse reads the words: ADDRESS/BITS on the agents' network, ADDRESS/BITS on the publishing network, GATEWAY or -, the AGENT's
+// address, and each PORT.
+func Parse(words []string) (Settings, error) {
+	var read Settings
+	if len(words) < fewestWords {
+		return read, errors.New("a relay needs its address on two networks, a gateway or -, an agent, and ports")
 	}
-	if answer != alright {
-		return fmt.Errorf("it says %q", answer)
+	var problems [4]error
+	read.OnAgents, problems[0] = netip.ParsePrefix(words[0])
+	read.OnPublishing, problems[1] = netip.ParsePrefix(words[1])
+	if words[2] != noGateway {
+		gateway, err := netip.ParseAddr(words[2])
+		read.Gateway, problems[2] = &gateway, err
 	}
-	return nil
+	read.Agent, problems[3] = netip.ParseAddr(words[3])
+	if err := errors.Join(problems[:]...); err != nil {
+		return read, err
+	}
+	if !read.OnAgents.Contains(read.Agent) {
+		return read, fmt.Errorf("%s is not on the agents' network %s", read.Agent, read.OnAgents.Masked())
+	}
+	for _, word := range words[4:] {
+		port, err := strconv.ParseUint(word, 10, 16)
+		if err != nil || port == 0 {
+			return read, fmt.Errorf("not a port: %q", word)
+		}
+		read.Ports = append(read.Ports, uint16(port))
+	}
+	return read, nil
+}
+
+// interfaceSettings are those of both interfaces (net.ipv4.conf): nothing is forwarded, and no packet is taken whose answer
+// would leave through the other interface. Each interface answers for its own address alone.
+var interfaceSettings = map[string]int{
+	"accept_local": 0, "accept_source_route": 0, "arp_accept": 0, "arp_announce": 2, "arp_filter": 0, "arp_ignore": 1,
+	"drop_gratuitous_arp": 0, "forwarding": 0, "proxy_arp": 0, "proxy_arp_pvlan": 0, "route_localnet": 0, "rp_filter": 1,
+}
+
+// resolver is the engine's own, to which its packet filter in the container leads. A relay asks for no name.
+var resolver = netip.MustParseAddr("127.0.0.11")
+
+// Network returns the network that a relay needs, in the form of a sibling's.
+func (s Settings) Network() boot.Sibling {
+	return boot.Sibling{
+		Name: "relay",
+		Interfaces: []boot.Interface{
+			{Address: s.OnAgents.Addr(), Subnet: s.OnAgents.Masked()},
+			{Address: s.OnPublishing.Addr(), Subnet: s.OnPublishing.Masked(), Gateway: s.Gateway},
+		},
+		Settings: interfaceSettings,
+		Resolver: &resolver,
+		Apart: &boot.Apart{
+			Agent: boot.Pair{Subnet: s.OnAgents.Masked(), Only: s.Agent},
+			// The engine's machine has the first address of the network, whether or not answers may leave it.
+			Engine: boot.Pair{Subnet: s.OnPublishing.Masked(), Only: s.OnPublishing.Masked().Addr().Next()},
+		},
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -43,10 +44,11 @@ type Config struct {
 
 // Outcome is what the policy did with one query of somebody else than this container.
 type Outcome struct {
-	Client  net.Addr
+	Client  netip.Addr
 	Name    string
 	Type    uint16
 	Began   time.Time
+	Took    time.Duration
 	Reason  string // why it was refused, or "" if it was allowed
 	Code    int    // the response code
 	Answers int    // the number of answer records
@@ -55,7 +57,6 @@ type Outcome struct {
 // ConfigOf returns the settings that a plugin may change while it is set up.
 func ConfigOf(controller *caddy.Controller) *Config { return &controller.Context().(*zone).config }
 
-// zone is the only zone of a Corefile.
 type zone struct{ config Config }
 
 // InspectServerBlocks reads the zone and its port.
@@ -83,7 +84,6 @@ func (z *zone) MakeServers() ([]caddy.Server, error) {
 	return []caddy.Server{server{made, z.config.WatchTCP}}, nil
 }
 
-// server is CoreDNS's, over UDP and TCP.
 type server struct {
 	*dnsserver.Server
 	watchTCP func(net.Listener) net.Listener
@@ -105,10 +105,8 @@ func (s server) ServePacket(socket net.PacketConn) error {
 	return err
 }
 
-// vital is a listener whose failure ends the process.
 type vital struct{ net.Listener }
 
-// Accept waits for the next client.
 func (v vital) Accept() (net.Conn, error) {
 	connection, err := v.Listener.Accept()
 	endWith(v.Addr(), err)
@@ -118,8 +116,8 @@ func (v vital) Accept() (net.Conn, error) {
 // endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
 // and nobody would be answered over this transport any more.
 func endWith(place net.Addr, err error) {
-	var failure net.Error
-	if err == nil || errors.Is(err, net.ErrClosed) || errors.As(err, &failure) && failure.Temporary() { // such as too many files
+	failure, is := errors.AsType[net.Error](err)
+	if err == nil || errors.Is(err, net.ErrClosed) || is && failure.Temporary() { // such as too many files
 		return
 	}
 	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)

@@ -165,7 +165,7 @@ func TestEnvoyStatistics(t *testing.T) {
 	if telemetry, err := program.Telemetry(); err != nil || telemetry != (statussocket.Telemetry{Sent: 42, Lost: 4}) {
 		t.Errorf("telemetry %+v, %v", telemetry, err)
 	}
-	if suppressed, err := program.Suppressed(); err != nil || suppressed.Refusals != 1080 {
+	if suppressed, err := program.Suppressed(); err != nil || suppressed != 1080 {
 		t.Errorf("suppressed %+v, %v", suppressed, err)
 	}
 	if connections, err := program.Connections(); err != nil || connections != 10 {
@@ -343,7 +343,7 @@ func TestEnvoyWithoutVersions(t *testing.T) {
 	if rejections, err := program.Rejections(envoyResources); err != nil || len(rejections) > 0 {
 		t.Errorf("rejections %v, %v", rejections, err)
 	}
-	if suppressed, err := program.Suppressed(); err != nil || suppressed.Refusals != 0 {
+	if suppressed, err := program.Suppressed(); err != nil || suppressed != 0 {
 		t.Errorf("suppressed %+v, %v", suppressed, err)
 	}
 }

@@ -2,8 +2,15 @@
 package serving
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/miekg/dns"
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/statussocket"
@@ -29,8 +36,6 @@ type Program interface {
 	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (statussocket.Telemetry, error)
-	// Suppressed counts the refusals that came too fast to be written down, and that no line tells of.
-	Suppressed() (Suppressed, error)
 }
 
 // Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
@@ -41,11 +46,6 @@ type Evidence map[string]Loaded
 type Loaded struct {
 	State  string `json:"state"`
 	Digest string `json:"digest"`
-}
-
-// Suppressed counts refusals since the program's start.
-type Suppressed struct {
-	Refusals uint64 `json:"refusals"`
 }
 
 // Of returns the program of a sibling, of which this much is known.
@@ -66,7 +66,6 @@ const PollEvery = 10 * time.Millisecond
 // servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
 const servesWithin = 2 * time.Second
 
-// patiently tries something until it succeeds, and returns its last error after servesWithin.
 func patiently(try func() error) error {
 	for end := time.Now().Add(servesWithin); ; time.Sleep(PollEvery) {
 		if err := try(); err == nil || time.Now().After(end) {
@@ -90,4 +89,129 @@ func NotTaken(program Program, resources []boot.Resource, version string) ([]str
 	}
 	slices.Sort(older)
 	return older, nil
+}
+
+// statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
+// Corefile. No agent can reach it.
+const statusFolder = "/tmp"
+
+// The resources that say more than what is live.
+const (
+	policyResource    = "policy"
+	telemetryResource = "telemetry"
+)
+
+// AnswerLimit is how long an answer may take.
+const AnswerLimit = time.Second
+
+// refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
+const refusedName = "refused.clawker-fw.invalid."
+
+// coredns asks the process over its sockets what it has loaded, and checks over DNS, like an agent, that it answers.
+type coredns struct {
+	folder    string
+	server    string
+	resources []boot.Resource
+}
+
+func (c coredns) status(resource string) (statussocket.Plugin, error) {
+	var status statussocket.Plugin
+	err := statussocket.Ask(filepath.Join(c.folder, resource+".sock"), AnswerLimit, nil, &status)
+	return status, err
+}
+
+func (c coredns) statuses(resources []boot.Resource) (map[string]statussocket.Plugin, error) {
+	statuses := map[string]statussocket.Plugin{}
+	for _, each := range resources {
+		if !each.Hashed {
+			continue
+		}
+		status, err := c.status(each.Name)
+		if err != nil {
+			return nil, err
+		}
+		statuses[each.Name] = status
+	}
+	return statuses, nil
+}
+
+func (c coredns) Build() (string, error) {
+	status, err := c.status(policyResource)
+	return status.Build, err
+}
+
+func (c coredns) Live(resources []boot.Resource) (map[string]string, error) {
+	if err := Refuses(c.server, "udp"); err != nil {
+		return nil, err
+	}
+	statuses, err := c.statuses(resources)
+	if err != nil {
+		return nil, err
+	}
+	live := map[string]string{}
+	for name, status := range statuses {
+		live[name] = status.Digest
+	}
+	return live, nil
+}
+
+// Serves asks over both transports. While many ask, one may fail.
+func (c coredns) Serves() error {
+	return patiently(func() error { return errors.Join(Refuses(c.server, "udp"), Refuses(c.server, "tcp")) })
+}
+
+// Evidence is empty: the plugins tell digests at no cost.
+func (c coredns) Evidence() Evidence { return nil }
+
+func (c coredns) Versions([]boot.Resource) (map[string]string, error) {
+	return map[string]string{}, nil
+}
+
+func (c coredns) Rejections(resources []boot.Resource) (map[string]int, error) {
+	statuses, err := c.statuses(resources)
+	if err != nil {
+		return nil, err
+	}
+	rejections := map[string]int{}
+	for name, status := range statuses {
+		rejections[name] = status.Refused
+	}
+	return rejections, nil
+}
+
+func (c coredns) Reason() string {
+	statuses, err := c.statuses(c.resources)
+	if err != nil {
+		return err.Error()
+	}
+	var reasons []string
+	for _, name := range slices.Sorted(maps.Keys(statuses)) {
+		if reason := statuses[name].Reason; reason != "" {
+			reasons = append(reasons, reason)
+		}
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func (c coredns) Telemetry() (statussocket.Telemetry, error) {
+	if !slices.ContainsFunc(c.resources, func(each boot.Resource) bool { return each.Name == telemetryResource }) {
+		return statussocket.Telemetry{}, nil
+	}
+	status, err := c.status(telemetryResource)
+	return status.Telemetry, err
+}
+
+func (c coredns) Connections() (int, error) { return 0, nil }
+
+// Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
+func Refuses(server, network string) error {
+	client := dns.Client{Net: network, Timeout: AnswerLimit}
+	reply, _, err := client.Exchange(new(dns.Msg).SetQuestion(refusedName, dns.TypeA), server)
+	if err != nil {
+		return fmt.Errorf("querying %s over %s: %w", server, network, err)
+	}
+	if reply.Rcode != dns.RcodeNameError {
+		return fmt.Errorf("querying %s over %s: %s was answered with %s", server, network, refusedName, dns.RcodeToString[reply.Rcode])
+	}
+	return nil
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/signing"
@@ -26,7 +25,7 @@ var signersResources = []boot.Resource{
 // signerSays starts what tells the status of a signer, and returns its folder.
 func signerSays(t *testing.T, status signing.Status) string {
 	t.Helper()
-	folder := filepath.Dir(filetest.SocketPath(t))
+	folder := filepath.Dir(must.SocketPath(t))
 	listener := must.Open[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "status")))
 	go statussocket.Tell(listener, func() any { return status })
 	return folder
@@ -56,7 +55,7 @@ func TestEnvoyWithASigner(t *testing.T) {
 
 // A signer that says nothing has loaded nothing, and Envoy answers all the same.
 func TestEnvoyWithASilentSigner(t *testing.T) {
-	folder := filepath.Dir(filetest.SocketPath(t))
+	folder := filepath.Dir(must.SocketPath(t))
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": says(`{}`), "GET /stats": says("")})
 	program.signer = folder
 

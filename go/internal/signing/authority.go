@@ -11,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"clawker-fw/internal/hostname"
@@ -29,7 +31,6 @@ const (
 	renewedAfter = 2
 )
 
-// intermediate signs certificates for the names below those that it is constrained to.
 type intermediate struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -37,7 +38,6 @@ type intermediate struct {
 	id          string // of its certificate
 }
 
-// authority are the intermediates, by each name that they are constrained to.
 type authority struct{ below map[string]*intermediate }
 
 // parseAuthority parses hot/signing/intermediates.json. All of it must be usable: one that is not constrained to names
@@ -109,25 +109,19 @@ func (a *authority) covering(name string) *intermediate {
 	return nil
 }
 
-type leaf struct {
-	chain, key  []byte // PEM
-	serial      string
-	begins, due time.Time // due is when it should be replaced, or the zero time if only another intermediate could
-}
-
-// mint returns a certificate for a name, which must be one that it is constrained to.
-func (i *intermediate) mint(name string, now time.Time) (leaf, error) {
+// mint returns a certificate for a name, which must be one that it is constrained to, under the name that was asked for.
+func (i *intermediate) mint(asked, name string, now time.Time) (issued, error) {
 	issuer := i.certificate
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
-		return leaf{}, fmt.Errorf("its intermediate is valid from %s to %s", issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
+		return issued{}, fmt.Errorf("its intermediate is valid from %s to %s", issuer.NotBefore.Format(time.RFC3339), issuer.NotAfter.Format(time.RFC3339))
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)), // positive (RFC 5280, section 4.1.2.2)
@@ -142,15 +136,142 @@ func (i *intermediate) mint(name string, now time.Time) (leaf, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), i.key)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
 	private, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return leaf{}, err
+		return issued{}, err
 	}
-	return leaf{
-		slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.chain),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}),
-		serial.Text(16), template.NotBefore, due,
-	}, nil
+	chain := slices.Concat(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), i.chain)
+	secret := tlsCertificate(asked, chain, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	return issued{secret, serial.Text(16), stamp{issuer: i.id, begins: template.NotBefore, due: due}}, nil
+}
+
+type source interface {
+	// issue returns what Envoy shall use under a name, or why there is nothing: errRefused if there must not be.
+	issue(asked string, now time.Time) (issued, error)
+	// isCurrent reports whether what was issued under a name is still what Envoy shall use.
+	isCurrent(asked string, before stamp, now time.Time) bool
+}
+
+// issued is a resource: the Secret as Envoy reads it, and what is remembered of it. Keys are not.
+type issued struct {
+	secret  []byte
+	version string
+	stamp
+}
+
+// stamp says of a resource who has issued it, and for what time it is good. due is when it should be replaced: the zero time if
+// time does not change it, or if only another intermediate could.
+type stamp struct {
+	issuer      string
+	begins, due time.Time
+	rule        string // whose name it is for, of a certificate
+}
+
+var errRefused = errors.New("no rule inspects it")
+
+// reserved separates the kind of a resource from its name, in names that are not those of certificates. No host name has it.
+const reserved = ":"
+
+type sources struct{ certificates, secrets source }
+
+func (s sources) of(asked string) source {
+	if strings.Contains(asked, reserved) {
+		return s.secrets
+	}
+	return s.certificates
+}
+
+type certificates struct {
+	names         *hotfile.File[*inspected]
+	intermediates *hotfile.File[*authority]
+}
+
+var errUncovered = errors.New("no intermediate may sign for it")
+
+func (c certificates) issuer(asked string) (found *intermediate, name, rule string, err error) {
+	name, is := certified(asked)
+	if is {
+		rule = c.names.Value().rule(name)
+	}
+	if rule == "" {
+		return nil, "", "", errRefused
+	}
+	if found = c.intermediates.Value().covering(name); found == nil {
+		return nil, "", "", errUncovered
+	}
+	return found, name, rule, nil
+}
+
+func (c certificates) issue(asked string, now time.Time) (issued, error) {
+	issuer, name, rule, err := c.issuer(asked)
+	if err != nil {
+		return issued{}, err
+	}
+	made, err := issuer.mint(asked, name, now)
+	made.rule = rule
+	return made, err
+}
+
+// isCurrent reports whether the certificate is from the intermediate that signs now, and not due. If somebody has set the
+// clock back, one that is not valid yet is replaced as well.
+func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool {
+	issuer, _, _, err := c.issuer(asked)
+	return err == nil && issuer.id == before.issuer && !now.Before(before.begins) && (before.due.IsZero() || now.Before(before.due))
+}
+
+// inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
+type inspected struct{ names, subtrees map[string]struct{} }
+
+func parseNames(content []byte) (*inspected, error) {
+	var file struct {
+		Names    []string `json:"names"`
+		Subtrees []string `json:"subtrees"`
+	}
+	if err := hotfile.Unmarshal(content, &file); err != nil {
+		return nil, err
+	}
+	names, err := setOf(file.Names)
+	if err != nil {
+		return nil, err
+	}
+	subtrees, err := setOf(file.Subtrees)
+	return &inspected{names, subtrees}, err
+}
+
+func (i *inspected) rule(name string) string {
+	if i == nil {
+		return ""
+	}
+	if _, exactly := i.names[name]; exactly {
+		return name
+	}
+	for above := range hostname.Around(name) {
+		if _, below := i.subtrees[above]; below {
+			return "." + above
+		}
+	}
+	return ""
+}
+
+func setOf(names []string) (map[string]struct{}, error) {
+	found := make(map[string]struct{}, len(names))
+	for _, each := range names {
+		if !hostname.Is(each) {
+			return nil, fmt.Errorf("%q is not a host name in lower case", each)
+		}
+		found[each] = struct{}{}
+	}
+	return found, nil
+}
+
+// certified returns the name for which a certificate is asked for, in lower case, or false if none can be for it: what
+// Envoy asks for is whatever the client has said.
+func certified(asked string) (string, bool) {
+	name, is := hostname.Lower(asked)
+	if _, err := netip.ParseAddr(name); err == nil {
+		return "", false
+	}
+	return name, is
 }

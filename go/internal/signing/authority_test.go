@@ -94,13 +94,14 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 func TestMint(t *testing.T) {
 	root := newTestRoot(t)
 	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
-	made := must.Get[leaf](t)(authority.covering("x.w.test").mint("x.w.test", testTime))
+	made := must.Get[issued](t)(authority.covering("x.w.test").mint("x.w.test", "x.w.test", testTime))
+	answer := parseAnswer(t, given("x.w.test", made.version, "1", made.secret))
 	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
-		found := root.verify(t, made.chain, "x.w.test", now)
+		found := root.verify(t, answer.chain, "x.w.test", now)
 		if len(found.DNSNames) != 1 || found.IsCA || len(found.ExtKeyUsage) != 1 || found.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
 			t.Errorf("it says %q, %t, %v", found.DNSNames, found.IsCA, found.ExtKeyUsage)
 		}
-		key, _ := pem.Decode(made.key)
+		key, _ := pem.Decode(answer.key)
 		private := must.Get[any](t)(x509.ParsePKCS8PrivateKey(key.Bytes))
 		if !private.(*ecdsa.PrivateKey).PublicKey.Equal(found.PublicKey) {
 			t.Error("its key is another one")
@@ -117,12 +118,13 @@ func TestMintWithinTheIntermediate(t *testing.T) {
 	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
 	issuer := authority.covering("w.test")
 	late := testTime.Add(testLife - time.Hour)
-	made := must.Get[leaf](t)(issuer.mint("w.test", late))
-	if found := root.verify(t, made.chain, "w.test", late); !found.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
+	made := must.Get[issued](t)(issuer.mint("w.test", "w.test", late))
+	answer := parseAnswer(t, given("w.test", made.version, "1", made.secret))
+	if found := root.verify(t, answer.chain, "w.test", late); !found.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
 		t.Errorf("it ends at %s, and is due at %s", found.NotAfter, made.due)
 	}
 	for _, now := range []time.Time{testTime.Add(-2 * time.Hour), testTime.Add(testLife)} {
-		if _, err := issuer.mint("w.test", now); err == nil {
+		if _, err := issuer.mint("w.test", "w.test", now); err == nil {
 			t.Errorf("one was made at %s", now)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hostname"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
@@ -57,10 +56,10 @@ func FuzzStream(f *testing.F) {
 // Whatever name is asked for, a certificate is for that name in lower case, if the policy has it and is as it should be.
 func FuzzName(f *testing.F) {
 	root := newTestRoot(f)
-	folder := filepath.Dir(filetest.SocketPath(f))
-	filetest.Put(f, folder+"/names", `{"names":["one.test"],"subtrees":["w.test"]}`)
+	folder := filepath.Dir(must.SocketPath(f))
+	must.Put(f, folder+"/names", `{"names":["one.test"],"subtrees":["w.test"]}`)
 	content := must.Get[[]byte](f)(json.Marshal(map[string][]pair{"intermediates": {root.intermediate(f, []string{"one.test", "w.test"})}}))
-	filetest.Put(f, folder+"/intermediates", string(content))
+	must.Put(f, folder+"/intermediates", string(content))
 	source := certificates{hotfile.New(folder+"/names", parseNames), hotfile.New(folder+"/intermediates", parseAuthority)}
 	source.names.Refresh()
 	source.intermediates.Refresh()

@@ -184,7 +184,6 @@ func (s *secrets) count() int {
 	return len(s.all)
 }
 
-// take replaces all secrets, if there are any in what was given, and returns what there is then.
 func (s *secrets) take(given Giving) (Held, error) {
 	if len(given.Key) < sha256.Size {
 		return Held{}, errors.New("the key is too short")

@@ -7,14 +7,21 @@
 package signing
 
 import (
+	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/statussocket"
@@ -138,7 +145,312 @@ func openResting(path string) (*os.File, error) {
 	return opened, opened.Chown(users.Signers, users.Signers) // its mode stays: it takes a capability to change another's
 }
 
-// admit lets the program's group use a file in the way that a mode says.
 func admit(path string, mode os.FileMode) error {
 	return errors.Join(os.Chown(path, -1, users.Readers), os.Chmod(path, mode))
+}
+
+const (
+	// method is the only one of gRPC that there is.
+	method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+
+	// mostStreams is how many streams a connection may have at once. Envoy has one.
+	mostStreams = 4
+
+	// lookEvery is the interval at which a stream looks whether there is something else to give, reviewEvery that at which it
+	// looks for certificates that are due.
+	lookEvery   = 50 * time.Millisecond
+	reviewEvery = time.Second
+
+	// headerTime is how long a client may take to say what it wants.
+	headerTime = 5 * time.Second
+)
+
+// The codes of gRPC with which a stream ends (google/rpc/code.proto).
+const (
+	ok                = 0
+	invalidArgument   = 3
+	resourceExhausted = 8
+	unimplemented     = 12
+)
+
+type server struct {
+	certificates
+	secrets *secrets
+	counts  counters
+	now     func() time.Time
+}
+
+func newServer(names, intermediates string, kept Kept) *server {
+	return &server{
+		certificates: certificates{hotfile.New(names, parseNames), hotfile.New(intermediates, parseAuthority)},
+		secrets:      newSecrets(kept, time.Now),
+		now:          time.Now,
+	}
+}
+
+func (s *server) follow() {
+	s.names.Refresh() // the status says why one can't be used
+	s.intermediates.Refresh()
+	go s.names.Follow()
+	go s.intermediates.Follow()
+}
+
+func (s *server) overHTTP() *http.Server {
+	var protocols http.Protocols
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: s, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: mostStreams},
+		ReadHeaderTimeout: headerTime, ErrorLog: log.New(os.Stderr, "fwctl: ", 0),
+	}
+}
+
+// ServeHTTP serves one stream.
+func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
+	code, reason := unimplemented, "there is no such method"
+	if called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc") {
+		code, reason = s.serve(writer, called)
+	}
+	if code != ok {
+		s.counts.fail(fmt.Sprintf("a stream has ended with %d: %s", code, reason))
+	}
+	writer.Header().Set("Content-Type", "application/grpc")
+	writer.Header().Set(http.TrailerPrefix+"Grpc-Status", fmt.Sprint(code))
+	writer.Header().Set(http.TrailerPrefix+"Grpc-Message", reason)
+}
+
+func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, string) {
+	writer.Header().Set("Content-Type", "application/grpc")
+	flusher := http.NewResponseController(writer)
+	if err := flusher.Flush(); err != nil {
+		return ok, "" // it has gone
+	}
+	has := newSubscription(sources{s.certificates, s.secrets}, &s.counts)
+	defer has.end()
+	requests, ended := readRequests(called.Context(), called.Body)
+	looks := time.NewTicker(lookEvery)
+	defer looks.Stop()
+	known, reviewed := s.loaded(), s.now()
+	for {
+		// All answers first: so what waits here is never more than what one request has asked for.
+		for message := has.next(s.now()); message != nil; message = has.next(s.now()) {
+			if _, err := writer.Write(framed(message)); err != nil {
+				return ok, ""
+			}
+			if err := flusher.Flush(); err != nil {
+				return ok, ""
+			}
+		}
+		var looking <-chan time.Time // for what Envoy has: without any of it, nothing keeps an idle machine busy
+		if len(has.held) > 0 {
+			looking = looks.C
+		}
+		select {
+		case said := <-requests:
+			if said.kind != secretType {
+				return invalidArgument, "there are no resources of this type"
+			}
+			has.take(said)
+		case err := <-ended:
+			return endOf(err)
+		case <-looking:
+			if now, found := s.now(), s.loaded(); found != known || now.Sub(reviewed).Abs() >= reviewEvery {
+				known, reviewed = found, now
+				has.review(now)
+			}
+		}
+	}
+}
+
+func (s *server) loaded() [3]string {
+	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.changes())}
+}
+
+func readRequests(stream context.Context, body io.Reader) (<-chan request, <-chan error) {
+	requests, ended := make(chan request), make(chan error, 1)
+	go func() {
+		for {
+			message, err := readFrame(body)
+			if err != nil {
+				ended <- err
+				return
+			}
+			said, err := parseRequest(message)
+			if err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case requests <- said:
+			case <-stream.Done():
+				return
+			}
+		}
+	}()
+	return requests, ended
+}
+
+func endOf(err error) (int, string) {
+	switch {
+	case errors.Is(err, errTooLong):
+		return resourceExhausted, err.Error()
+	case errors.Is(err, errMalformed):
+		return invalidArgument, err.Error()
+	}
+	return ok, "" // Envoy has ended it, or is gone
+}
+
+// The messages of Envoy's incremental discovery service that are needed, by the numbers of their fields
+// (envoy/service/discovery/v3/discovery.proto, envoy/extensions/transport_sockets/tls/v3/{secret,common}.proto), in the
+// frames of gRPC (PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
+
+const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+
+// Fields of a DeltaDiscoveryRequest.
+const (
+	requestType        = 2
+	requestSubscribe   = 3
+	requestUnsubscribe = 4
+	requestNonce       = 6
+	requestError       = 7
+)
+
+// Fields of a DeltaDiscoveryResponse, and of a Resource in it.
+const (
+	responseVersion   = 1
+	responseResources = 2
+	responseType      = 4
+	responseNonce     = 5
+	responseRemoved   = 6
+
+	resourceVersion = 1
+	resourceContent = 2
+	resourceName    = 3
+)
+
+const (
+	frameHead = 5
+
+	// longestRequest is the largest message that is read. After a while without an answer Envoy repeats all names that
+	// it waits for, each of 255 octets at most.
+	longestRequest = 16 << 20
+)
+
+// request is what Envoy says: which names it wants from now on and which no more, and, with a nonce, whether it has
+// accepted an answer.
+type request struct {
+	kind                   string
+	subscribe, unsubscribe []string
+	nonce                  string
+	rejected               bool
+	reason                 string // why it has rejected the answer with this nonce
+}
+
+var (
+	errTooLong   = fmt.Errorf("a request has more than %d octets", longestRequest)
+	errMalformed = errors.New("a request can't be read")
+)
+
+func readFrame(body io.Reader) ([]byte, error) {
+	var head [frameHead]byte
+	if _, err := io.ReadFull(body, head[:]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(head[1:])
+	if head[0] != 0 {
+		return nil, fmt.Errorf("%w: it is compressed", errMalformed)
+	}
+	if size > longestRequest {
+		return nil, errTooLong
+	}
+	message := make([]byte, size)
+	_, err := io.ReadFull(body, message)
+	return message, err
+}
+
+func framed(message []byte) []byte {
+	frame := make([]byte, frameHead, frameHead+len(message))
+	binary.BigEndian.PutUint32(frame[1:], uint32(len(message)))
+	return append(frame, message...)
+}
+
+func parseRequest(message []byte) (request, error) {
+	var found request
+	err := fields(message, func(number protowire.Number, content []byte) error {
+		switch number {
+		case requestType:
+			found.kind = string(content)
+		case requestSubscribe:
+			found.subscribe = append(found.subscribe, string(content))
+		case requestUnsubscribe:
+			found.unsubscribe = append(found.unsubscribe, string(content))
+		case requestNonce:
+			found.nonce = string(content)
+		case requestError:
+			found.rejected = true
+			return fields(content, func(number protowire.Number, content []byte) error {
+				if number == 2 { // google.rpc.Status.message
+					found.reason = string(content)
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	if err != nil {
+		return request{}, fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return found, nil
+}
+
+func fields(message []byte, each func(protowire.Number, []byte) error) error {
+	for len(message) > 0 {
+		number, kind, size := protowire.ConsumeTag(message)
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		message = message[size:]
+		if size = protowire.ConsumeFieldValue(number, kind, message); size < 0 {
+			return protowire.ParseError(size)
+		}
+		if kind == protowire.BytesType {
+			content, _ := protowire.ConsumeBytes(message)
+			if err := each(number, content); err != nil {
+				return err
+			}
+		}
+		message = message[size:]
+	}
+	return nil
+}
+
+func tlsCertificate(name string, chain, key []byte) []byte {
+	certificate := field(field(nil, 1, inline(chain)), 2, inline(key))
+	return field(field(nil, 1, []byte(name)), 2, certificate)
+}
+
+func genericSecret(name, value string) []byte {
+	return field(field(nil, 1, []byte(name)), 5, field(nil, 1, inline([]byte(value))))
+}
+
+// inline returns a DataSource with its inline_bytes.
+func inline(content []byte) []byte { return field(nil, 2, content) }
+
+// given returns the response that gives Envoy one resource. In a larger one, a resource that Envoy rejects would take all
+// others with it.
+func given(name, version, nonce string, secret []byte) []byte {
+	content := field(field(nil, 1, []byte(secretType)), 2, secret) // google.protobuf.Any
+	resource := field(field(field(nil, resourceVersion, []byte(version)), resourceContent, content), resourceName, []byte(name))
+	return closed(field(field(nil, responseVersion, []byte(version)), responseResources, resource), nonce)
+}
+
+func removed(name, nonce string) []byte {
+	return closed(field(nil, responseRemoved, []byte(name)), nonce)
+}
+
+func closed(response []byte, nonce string) []byte {
+	return field(field(response, responseType, []byte(secretType)), responseNonce, []byte(nonce))
+}
+
+func field(message []byte, number protowire.Number, content []byte) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(message, number, protowire.BytesType), content)
 }

@@ -17,13 +17,11 @@ import (
 // there are as many as rules name, and Envoy would go on using one that it was told is removed.
 const mostHeld = 1000
 
-// counters are for people, and for whoever watches this process.
 type counters struct {
-	streams, held, rejected atomic.Int64
-	lastFailure             atomic.Pointer[string]
+	held, rejected atomic.Int64
+	lastFailure    atomic.Pointer[string]
 }
 
-// fail remembers something that should not happen.
 func (c *counters) fail(what string) { c.lastFailure.Store(&what) }
 
 // subscription is what Envoy has on one stream, and what it waits for. It only acts on what is: whatever has changed, the
@@ -41,7 +39,6 @@ type subscription struct {
 	nonce        uint64
 }
 
-// holding is a resource that Envoy has, and the nonce with which it was sent.
 type holding struct {
 	stamp
 	nonce string
@@ -83,7 +80,6 @@ func (s *subscription) reject(said request) {
 	}
 }
 
-// review has everything answered again that Envoy shall have no more, or another of.
 func (s *subscription) review(now time.Time) {
 	for element := s.order.Front(); element != nil; element = element.Next() {
 		name := element.Value.(string)
@@ -170,7 +166,6 @@ func (s *subscription) hold(name string, given stamp, nonce string) {
 	}
 }
 
-// oldest returns the certificate to take back: the oldest one of a rule that has the most.
 func (s *subscription) oldest() string {
 	most := slices.Max(slices.Collect(maps.Values(s.ofRules)))
 	for element := s.order.Front(); ; element = element.Next() {

@@ -1,11 +1,16 @@
 package start
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +24,7 @@ import (
 	"clawker-fw/internal/signing"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/usage"
+	"clawker-fw/internal/users"
 )
 
 // The keeper starts the helpers of a program, and starts one again that has ended: `fwctl keep`. It also knows when rules
@@ -44,7 +50,6 @@ const (
 
 var keeping = []uint{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN}
 
-// helper is a companion that the keeper starts, with what it is given.
 type helper struct {
 	companion
 	sockets []*os.File
@@ -71,10 +76,6 @@ func Keep(root string, sibling boot.Sibling) error {
 	for _, each := range []int{startedSocket, refusalsSocket, linesSocket} {
 		unix.CloseOnExec(each)
 	}
-	// From here on, nothing waits for the reader of the log: neither the keeper nor a helper, which inherits this.
-	if os.Stderr, err = neverWaits(os.Stderr); err != nil {
-		return err
-	}
 	restarts, err := newRestarts(root)
 	if err != nil {
 		return err
@@ -97,7 +98,7 @@ func Keep(root string, sibling boot.Sibling) error {
 		return err
 	}
 	again := make(chan *helper)
-	clock := &hot.Deadline{Root: root}
+	clock := hot.NewDeadline(root)
 	look := time.After(0)
 	for {
 		select {
@@ -147,7 +148,6 @@ func newEnder(root string) (chan<- struct{}, <-chan error, error) {
 	return asked, ended, <-ready
 }
 
-// keptBy returns the helpers that a sibling needs, with their sockets. These outlive them.
 func keptBy(root string, sibling boot.Sibling) ([]*helper, error) {
 	var found []*helper
 	for _, each := range helpersOf(root, sibling) {
@@ -198,7 +198,6 @@ func (h *helper) begin(ends chan<- ending) error {
 	return nil
 }
 
-// pause returns for how long a helper that has ended just now waits for its next start.
 func (h *helper) pause(now time.Time) time.Duration {
 	h.delay = min(max(2*h.delay, restartSoonest), restartLatest)
 	if now.Sub(h.began) >= restartForgotten {
@@ -207,7 +206,6 @@ func (h *helper) pause(now time.Time) time.Duration {
 	return h.delay
 }
 
-// inherit sets which of its capabilities a program gets that the calling thread executes.
 func inherit(wanted ...uint) error {
 	var sets [2]unix.CapUserData
 	if err := unix.Capget(&capabilities, &sets[0]); err != nil {
@@ -269,37 +267,118 @@ func startKeeper(root string, sibling boot.Sibling) error {
 // forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
 var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
 
-// A reader of the container's log that stalls must not delay the keeper or a helper: what they say about themselves waits
-// for it in the keeper's memory. There are mostChunks of at most chunkOctets, and what is more is left out.
+// companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
+// belongs to root, as its group does then.
+type companion struct {
+	group   uint32
+	command []string
+}
+
+// companionSocket is the number of the first socket that a companion may be given, and socketsVariable the environment
+// variable that says how many there are (sd_listen_fds(3)).
 const (
-	mostChunks  = 64
-	chunkOctets = 1 << 12
+	companionSocket = 3
+	socketsVariable = "LISTEN_FDS"
 )
 
-// neverWaits returns a file to write to in place of one whose reader may stall.
-func neverWaits(log *os.File) (*os.File, error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	waiting := make(chan []byte, mostChunks)
-	go func() {
-		for text := range waiting {
-			_, _ = log.Write(text) // nobody could be told
-		}
-	}()
-	go func() {
-		defer close(waiting)
-		for buffer := make([]byte, chunkOctets); ; {
-			size, err := read.Read(buffer)
-			if err != nil {
-				return
-			}
-			select {
-			case waiting <- bytes.Clone(buffer[:size]):
-			default:
-			}
-		}
-	}()
-	return write, nil
+// The verbs with which fwctl is started as a companion, and to end rules.
+const (
+	KeepVerb    = "keep"
+	RecordVerb  = "record"
+	ForwardVerb = "forward"
+	SignVerb    = "sign"
+	EndVerb     = "end"
+)
+
+// The group ids of the recorder and the forwarder. No image defines them, and no other process has them, so nobody but
+// root can be taken for either.
+const (
+	recording  = 65533
+	forwarding = 65530
+)
+
+var companionNames = map[string]string{
+	KeepVerb: "keeper of the helpers", RecordVerb: "recorder of refusals", ForwardVerb: "forwarder of lookups",
+	SignVerb: "signer of certificates",
 }
+
+// GivenSockets returns the sockets that this process was given when it was started as a companion. Reading from one blocks
+// nothing else: on a companion's only processor, what it has read would wait until Go's scheduler sees that it blocks.
+// Without its keeper, which reads what a companion says about itself, it goes on.
+func GivenSockets() []*os.File {
+	signal.Ignore(unix.SIGPIPE)
+	count, _ := strconv.Atoi(os.Getenv(socketsVariable))
+	var found []*os.File
+	for number := range count {
+		_ = unix.SetNonblock(companionSocket+number, true) // if that fails, it only takes longer
+		found = append(found, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
+	}
+	return found
+}
+
+func newCompanion(root string, group uint32, arguments ...string) companion {
+	return companion{group, append([]string{filepath.Join(root, "bin", "fwctl")}, arguments...)}
+}
+
+func (c companion) verb() string { return c.command[1] }
+
+func (c companion) name() string { return companionNames[c.verb()] }
+
+func helpersOf(root string, sibling boot.Sibling) []companion {
+	hot := filepath.Join(root, "hot")
+	var found []companion
+	if sibling.Limits != nil {
+		found = append(found, newCompanion(root, recording, RecordVerb))
+	}
+	if settings := sibling.Forwarder; settings != nil {
+		found = append(found, newCompanion(root, forwarding, ForwardVerb,
+			settings.Listen.String(), settings.Upstream.String(), filepath.Join(hot, "subtrees", "subtrees.json"),
+			settings.Agents.String(), settings.Egress.String()))
+	}
+	if settings := sibling.Signer; settings != nil {
+		found = append(found, newCompanion(root, users.Signers, SignVerb,
+			settings.Folder, filepath.Join(hot, "inspected", "names.json"), filepath.Join(hot, "signing", "intermediates.json")))
+	}
+	return found
+}
+
+func companionsOf(root string, sibling boot.Sibling) []companion {
+	found := helpersOf(root, sibling)
+	if len(found) > 0 {
+		found = append(found, keeperOf(root))
+	}
+	return found
+}
+
+func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
+	user := uint32(0)
+	if c.group != 0 {
+		var err error
+		if user, err = users.New(); err != nil {
+			return nil, err
+		}
+	}
+	process := exec.Command(c.command[0], c.command[1:]...)
+	process.Env = []string{"GOMAXPROCS=1"}
+	if len(sockets) > 0 {
+		process.Env = append(process.Env, fmt.Sprintf("%s=%d", socketsVariable, len(sockets)))
+	}
+	process.Stdout, process.Stderr = os.Stdout, os.Stderr
+	process.ExtraFiles = sockets
+	process.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: c.group}}
+	return process, process.Start()
+}
+
+// is reports whether a process is this one. Within the container, only `serve` and the keeper can start one of its group.
+func (c companion) is(proc, process string) bool {
+	state, err := os.Stat(filepath.Join(proc, process))
+	if err != nil {
+		return false
+	}
+	owner, known := state.Sys().(*syscall.Stat_t)
+	command, err := CommandOf(proc, process)
+	return err == nil && known && owner.Gid == c.group && (owner.Uid == 0) == (c.group == 0) && slices.Equal(command, c.command)
+}
+
+// keeperOf returns the keeper's process. It belongs to root, for the record that it writes.
+func keeperOf(root string) companion { return newCompanion(root, 0, KeepVerb) }

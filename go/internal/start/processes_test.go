@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/users"
 )
@@ -52,7 +51,7 @@ func TestUnknownProcessesUnreadable(t *testing.T) {
 // A process's name may contain anything, even what looks like its own end.
 func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
-	filetest.Write(t, proc, filetest.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
+	must.Write(t, proc, must.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
 
 	if found, err := readProcess(proc, "7"); err != nil || found != (process{"7", "T", "12", true}) {
 		t.Errorf("got %v, %v", found, err)
@@ -84,7 +83,7 @@ func TestAboutToExecute(t *testing.T) {
 		"that of a stranger, without executing it": {stat("7", "9", forkedOnly), false},
 	} {
 		volume, proc := t.TempDir(), t.TempDir()
-		filetest.Write(t, proc, filetest.Tree{
+		must.Write(t, proc, must.Tree{
 			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "program", "1/cmdline": "/envoy\x00",
 			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
 			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": strings.Join(keeperOf(volume).command, "\x00") + "\x00",
@@ -100,8 +99,8 @@ func TestAboutToExecute(t *testing.T) {
 // A helper is known by its user, its group and its command line. It is missing where agents are limited and nobody is it.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
-	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
-	filetest.WriteUsers(t, proc)
+	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
+	must.WriteUsers(t, proc)
 	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
 	const noKeeper = "missing: /fw/bin/fwctl keep"
 	expect := func(when string, sibling boot.Sibling, wanted ...string) {
@@ -113,7 +112,7 @@ func TestRecorderIsKnown(t *testing.T) {
 	}
 	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
 	expect("without limits", boot.Sibling{})
-	filetest.Write(t, proc, filetest.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
+	must.Write(t, proc, must.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
 	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
 	must.BeRoot(t, "to have a process of another user")
 	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
@@ -122,9 +121,9 @@ func TestRecorderIsKnown(t *testing.T) {
 	}
 	must.Succeed(t, os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording))
 	expect("with one", limited, noKeeper)
-	filetest.Write(t, proc, filetest.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	must.Write(t, proc, must.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
 	expect("with both", limited)
-	filetest.Write(t, proc, filetest.Tree{"9/cmdline": "/tmp/shell\x00"})
+	must.Write(t, proc, must.Tree{"9/cmdline": "/tmp/shell\x00"})
 	expect("with another command", limited, "9: /tmp/shell")
 }
 
@@ -135,8 +134,8 @@ func TestHelpersThatEnd(t *testing.T) {
 	volume, proc := t.TempDir(), t.TempDir()
 	sibling := boot.Sibling{Limits: &boot.Limits{}}
 	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
-	filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
-	filetest.WriteUsers(t, proc)
+	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	must.WriteUsers(t, proc)
 	expect := func(when string, wanted ...string) {
 		t.Helper()
 		found, err := ProcessDifferences(proc, volume, sibling)
@@ -163,7 +162,7 @@ func TestHelpersThatEnd(t *testing.T) {
 	if record, err = newRestarts(volume); err != nil {
 		t.Fatal(err)
 	}
-	filetest.Write(t, proc, filetest.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
+	must.Write(t, proc, must.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
 	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
 	must.Succeed(t, os.RemoveAll(filepath.Join(proc, "8")))
 	if record, err = newRestarts(volume); err != nil {
@@ -184,8 +183,8 @@ func TestCompanionsAreMissed(t *testing.T) {
 		"sign /tmp/signer /fw/hot/inspected/names.json /fw/hot/signing/intermediates.json": {Signer: &boot.SignerSettings{Folder: "/tmp/signer"}},
 	} {
 		proc := t.TempDir()
-		filetest.Write(t, proc, filetest.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
-		filetest.WriteUsers(t, proc)
+		must.Write(t, proc, must.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
+		must.WriteUsers(t, proc)
 
 		found, err := ProcessDifferences(proc, mounted, sibling)
 

@@ -38,12 +38,6 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err != nil {
 		return err
 	}
-	if err := kernel.RequireForEnvoy(sibling, user); err != nil {
-		return err
-	}
-	if err := requireTrusted(sibling); err != nil {
-		return err
-	}
 	if err := hot.StartGood(root); err != nil {
 		return err
 	}
@@ -66,11 +60,8 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := joinTrusted(root, sibling); err != nil {
 		return fmt.Errorf("joining the authorities of hosts: %w", err)
 	}
-	for range announcementsAtStart {
-		if err := arp.AnnounceOwn(root, sibling); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := announce(root, sibling); err != nil {
+		return err
 	}
 	if err := openAllFiles(); err != nil {
 		return err
@@ -89,6 +80,16 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
 }
 
+func announce(root string, sibling boot.Sibling) error {
+	for range announcementsAtStart {
+		if err := arp.AnnounceOwn(root, sibling); err != nil {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return nil
+}
+
 // openAdminFolder makes the folder of Envoy's admin socket. It is Envoy's user's and of root's group, which a socket in it
 // inherits: the helpers can't reach it, though they are in the same container, and root has no privilege that would open it.
 func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
@@ -102,17 +103,6 @@ func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
 		return err
 	}
 	return errors.Join(os.Chmod(folder, 0o770|os.ModeSetgid), os.Chown(folder, int(user), 0))
-}
-
-// requireTrusted fails if the image has no authorities by which hosts can prove their names to Envoy: it would not start.
-func requireTrusted(sibling boot.Sibling) error {
-	if sibling.Signer == nil || sibling.Signer.Trusted == "" {
-		return nil
-	}
-	if _, err := os.Stat(sibling.Signer.Trusted); err != nil {
-		return fmt.Errorf("the image lacks the authorities by which hosts prove their names: %w", err)
-	}
-	return nil
 }
 
 // joinTrusted puts further authorities behind those of the image, in a file of their own: Envoy reads only one. Whoever it is
@@ -164,7 +154,6 @@ func dropBounds(kept ...uint) error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// dropPrivileges gives up all that is left, and becomes a user, in the group that may read the secrets.
 func dropPrivileges(user uint32) error {
 	if err := unix.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
@@ -204,11 +193,8 @@ func Relay(root string, words []string) error {
 	if err != nil {
 		return err
 	}
-	for range announcementsAtStart {
-		if err := arp.AnnounceOwn(root, network); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
+	if err := announce(root, network); err != nil {
+		return err
 	}
 	numbers := make([]string, len(sockets))
 	for at, each := range sockets {

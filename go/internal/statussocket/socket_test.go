@@ -9,14 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 )
 
 // Each client of the socket receives the current status once.
 func TestTell(t *testing.T) {
-	path := filetest.SocketPath(t)
+	path := must.SocketPath(t)
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	told := atomic.Int64{}
@@ -57,7 +56,7 @@ func (f *failing) Accept() (net.Conn, error) {
 
 // A failed accept does not end the status server, since a process without a status would count as dead.
 func TestTellGoesOn(t *testing.T) {
-	path := filetest.SocketPath(t)
+	path := must.SocketPath(t)
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	ended := make(chan struct{})
@@ -76,8 +75,8 @@ func TestTellGoesOn(t *testing.T) {
 
 // The socket replaces one left by an ended process, and everybody may open it.
 func TestListen(t *testing.T) {
-	path := filetest.SocketPath(t)
-	filetest.Put(t, path, "left behind")
+	path := must.SocketPath(t)
+	must.Put(t, path, "left behind")
 	listener, err := Listen(path)
 	must.Succeed(t, err)
 	defer listener.Close()

@@ -17,14 +17,13 @@ import (
 
 func opened(t *testing.T, root string) *kept {
 	t.Helper()
-	files, err := Open(root)
-	must.Succeed(t, err)
+	files := must.Get[[]*os.File](t)(Prepare(root, filepath.Join(root, "socket")))
 	t.Cleanup(func() {
 		for _, each := range files {
 			each.Close()
 		}
 	})
-	return &kept{files: files}
+	return &kept{files: files[1:]}
 }
 
 func written(t *testing.T, files *kept, table *Table) {
@@ -69,7 +68,7 @@ func TestACutFile(t *testing.T) {
 		take(table, ending("https "+name+".test 443", "tls", 1, 2))
 		written(t, files, table)
 	}
-	latest := paths(root)[(files.turn+1)%slots]
+	latest := files.files[(files.turn+1)%slots].Name()
 	content := must.Get[[]byte](t)(os.ReadFile(latest))
 	for size := range len(content) {
 		must.Succeed(t, os.WriteFile(latest, content[:size], 0o600))
@@ -87,7 +86,7 @@ func TestALongerContentBefore(t *testing.T) {
 	files := opened(t, root)
 	take(table, ending("https a.test 443", "tls", 1, 2))
 	written(t, files, table)
-	file := must.Get[*os.File](t)(os.OpenFile(paths(root)[0], os.O_WRONLY|os.O_APPEND, 0))
+	file := must.Get[*os.File](t)(os.OpenFile(files.files[0].Name(), os.O_WRONLY|os.O_APPEND, 0))
 	must.Get[int](t)(file.Write(bytes.Repeat([]byte{0xff}, 100)))
 	file.Close()
 	if left, there := opened(t, root).left(); !there || len(left.Uses) != 1 {
@@ -105,7 +104,7 @@ func TestTheFilesAreBounded(t *testing.T) {
 		take(table, ending("https "+strings.ReplaceAll(name, "µ", "u")+".test 443", "tls", 1, 2))
 	}
 	written(t, files, table)
-	info := must.Get[os.FileInfo](t)(os.Stat(paths(root)[0]))
+	info := must.Get[os.FileInfo](t)(os.Stat(files.files[0].Name()))
 	known, _ := json.Marshal(table.History())
 	if info.Size() > 2<<20 || len(known) > mostWritten/2 {
 		t.Errorf("%d octets on the disk, %d when told", info.Size(), len(known))

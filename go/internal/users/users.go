@@ -2,7 +2,6 @@
 package users
 
 import (
-	"bufio"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -43,11 +42,10 @@ func Here(proc string) (users, error) {
 		return users{}, err
 	}
 	var largest users
-	lines := bufio.NewScanner(strings.NewReader(string(mapped)))
-	for lines.Scan() {
+	for line := range strings.Lines(string(mapped)) {
 		var inside, outside, count uint64
-		if _, err := fmt.Sscan(lines.Text(), &inside, &outside, &count); err != nil {
-			return users{}, fmt.Errorf("%s/self/uid_map: %q: %w", proc, lines.Text(), err)
+		if _, err := fmt.Sscan(line, &inside, &outside, &count); err != nil {
+			return users{}, fmt.Errorf("%s/self/uid_map: %q: %w", proc, line, err)
 		}
 		if extent := (users{inside, inside + count - 1}); extent.size() > largest.size() {
 			largest = extent

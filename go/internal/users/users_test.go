@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"clawker-fw/internal/filetest"
+	"clawker-fw/internal/must"
 )
 
 // A user id is chosen among all that the container has and that nobody uses: with remapped ids, from the upper half.
@@ -20,14 +20,14 @@ func TestUsersHere(t *testing.T) {
 		"0 0 1000000\n1000000 1000000 4293967295": {FewestUsers, noUser - 1},
 	} {
 		proc := t.TempDir()
-		filetest.Write(t, proc, filetest.Tree{"self/uid_map": mapped + "\n"})
+		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
 		if found, err := Here(proc); err != nil || found != wanted {
 			t.Errorf("%q: %v, %v", mapped, found, err)
 		}
 	}
 	for _, mapped := range []string{"", "0 0 1", "nothing"} {
 		proc := t.TempDir()
-		filetest.Write(t, proc, filetest.Tree{"self/uid_map": mapped + "\n"})
+		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
 		if found, err := Here(proc); err == nil {
 			t.Errorf("%q: %v", mapped, found)
 		}
@@ -42,8 +42,8 @@ func TestSharedUser(t *testing.T) {
 		"65532\t65532\t65532\t65532":                     {"65532"},
 		"4000000000\t0\t0\t4000000000":                   {"0"},
 	} {
-		filetest.WriteUsers(t, proc)
-		filetest.Write(t, proc, filetest.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
+		must.WriteUsers(t, proc)
+		must.Write(t, proc, must.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
 		found, err := Shared(proc)
 		if err != nil || len(found) != len(wanted) || len(wanted) > 0 && !strings.Contains(found[0], wanted[0]) {
 			t.Errorf("%s: %q, %v", ids, found, err)

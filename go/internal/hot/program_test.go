@@ -1,5 +1,4 @@
-// Package hottest makes volumes, commits and a program that loads them, for tests.
-package hottest
+package hot
 
 import (
 	"encoding/json"
@@ -14,9 +13,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
-	"clawker-fw/internal/record"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/statussocket"
 	"clawker-fw/internal/volume"
@@ -44,33 +41,33 @@ func Content(set, path string) string {
 }
 
 // Set returns a commit of files in the given order, with the live digest of each resource.
-func Set(name string, paths ...string) (record.Commit, filetest.Tree) {
-	wanted, files := record.Commit{Version: record.Unversioned, Live: map[string]string{}, Seconds: 5}, filetest.Tree{}
+func Set(name string, paths ...string) (Commit, must.Tree) {
+	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, must.Tree{}
 	for _, path := range paths {
 		files[path] = Content(name, path)
-		wanted.Files = append(wanted.Files, record.StagedFile{Path: path, Digest: record.DigestOf([]byte(files[path]))})
+		wanted.Files = append(wanted.Files, StagedFile{Path: path, Digest: DigestOf([]byte(files[path]))})
 		for _, resource := range Resources {
 			if resource.Path == path {
-				wanted.Live[resource.Name] = record.DigestOf([]byte(files[path]))
+				wanted.Live[resource.Name] = DigestOf([]byte(files[path]))
 			}
 		}
 	}
 	return wanted, files
 }
 
-func WriteRecord(t *testing.T, path string, commit record.Commit) {
+func WriteRecord(t *testing.T, path string, commit Commit) {
 	t.Helper()
 	text := must.Get[[]byte](t)(json.Marshal(commit))
 	must.Succeed(t, volume.WriteFile(path, text))
 }
 
 // NewVolume returns a volume in which set 1 of the routes and listeners is live.
-func NewVolume(t *testing.T) (string, filetest.Tree) {
+func NewVolume(t *testing.T) (string, must.Tree) {
 	t.Helper()
 	root := t.TempDir()
 	wanted, files := Set("1", Routes, Listeners)
-	filetest.Write(t, filepath.Join(root, "hot"), files)
-	WriteRecord(t, record.Path(root), wanted)
+	must.Write(t, filepath.Join(root, "hot"), files)
+	WriteRecord(t, RecordPath(root), wanted)
 	return root, files
 }
 
@@ -84,17 +81,17 @@ type Reader struct {
 	Slow    int                  // so many questions are answered without a look at the files
 	Broken  error
 	Asked   int
-	seen    filetest.Tree
-	Taken   filetest.Tree
+	seen    must.Tree
+	Taken   must.Tree
 	Refused map[string]int
-	Looked  []filetest.Tree
+	Looked  []must.Tree
 	Known   serving.Evidence
 }
 
 // StartReader returns a program that has loaded the files of a volume.
 func StartReader(root string) *Reader {
 	program := &Reader{
-		hot: filepath.Join(root, "hot"), seen: filetest.Tree{}, Taken: filetest.Tree{}, Refused: map[string]int{},
+		hot: filepath.Join(root, "hot"), seen: must.Tree{}, Taken: must.Tree{}, Refused: map[string]int{},
 		Known: serving.Evidence{"listeners": {State: "now", Digest: "digest"}},
 	}
 	program.look()
@@ -117,7 +114,7 @@ func (r *Reader) answers() error {
 }
 
 func (r *Reader) look() {
-	now := filetest.Tree{}
+	now := must.Tree{}
 	for _, resource := range Resources {
 		text, err := os.ReadFile(filepath.Join(r.hot, resource.Path))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -128,7 +125,7 @@ func (r *Reader) look() {
 			panic(err)
 		}
 		now[resource.Path] = string(text)
-		plain := string(record.WithVersion(text, record.Unversioned))
+		plain := string(WithVersion(text, Unversioned))
 		switch {
 		case r.seen[resource.Path] == string(text), slices.Contains(r.Ignores, plain):
 		case slices.Contains(r.Hangs, plain):
@@ -152,7 +149,7 @@ func (r *Reader) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
 		if text, there := r.Taken[resource.Name]; there {
-			live[resource.Name] = record.DigestOf([]byte(text))
+			live[resource.Name] = DigestOf([]byte(text))
 		}
 	}
 	return live, nil
@@ -167,7 +164,7 @@ func (r *Reader) Versions(resources []boot.Resource) (map[string]string, error) 
 	versions := map[string]string{}
 	for _, resource := range resources {
 		if resource.Envoy != nil {
-			versions[resource.Name] = record.VersionOf([]byte(r.Taken[resource.Name]))
+			versions[resource.Name] = VersionOf([]byte(r.Taken[resource.Name]))
 		}
 	}
 	return versions, nil
@@ -188,6 +185,33 @@ func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
 
 func (r *Reader) Serves() error { return r.Broken }
 
-func (r *Reader) Suppressed() (serving.Suppressed, error) { return serving.Suppressed{}, r.Broken }
-
 func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
+
+func readTree(t *testing.T, folder string) must.Tree {
+	t.Helper()
+	paths := must.Get[[]string](t)(volume.FilesBelow(folder))
+	files := must.Tree{}
+	for _, path := range paths {
+		content := must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, path)))
+		files[path] = string(content)
+	}
+	return files
+}
+
+// expectTree fails unless a folder has exactly these files.
+func expectTree(t *testing.T, folder string, wanted must.Tree) {
+	t.Helper()
+	if found := readTree(t, folder); !maps.Equal(found, wanted) {
+		t.Errorf("%s has %v, expected %v", filepath.Base(folder), found, wanted)
+	}
+}
+
+// expectAbsent fails if something of these names is in a folder.
+func expectAbsent(t *testing.T, root string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := os.Lstat(filepath.Join(root, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there (%v)", name, err)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package sockets
+package kernel
 
 import (
 	"os"
@@ -6,14 +6,13 @@ import (
 	"slices"
 	"testing"
 
-	"clawker-fw/internal/filetest"
 	"clawker-fw/internal/must"
 )
 
 // Sockets that listen are read, on an address or on all of them, and other ones are not.
 func TestListening(t *testing.T) {
 	folder := t.TempDir()
-	filetest.Write(t, folder, filetest.Tree{
+	must.Write(t, folder, must.Tree{
 		"tcp": "  sl  local_address rem_address   st tx_queue\n" +
 			"   0: 0A08D50A:01BB 00000000:0000 0A 00000000:00000000\n" +
 			"   1: 0B08D50A:0050 0708D50A:8000 01 00000000:00000000\n",
@@ -37,7 +36,7 @@ func TestListening(t *testing.T) {
 }
 
 // A list of sockets that can't be read is an error, never an empty one.
-func TestUnreadable(t *testing.T) {
+func TestUnreadableSockets(t *testing.T) {
 	folder := t.TempDir()
 	if found, err := Listening(folder, "tcp"); err == nil {
 		t.Errorf("without a list: %v", found)
