@@ -29,7 +29,7 @@ from clawker_fw.cli.app import PANELS
 from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.rules.path_words import PathEntry
-from clawker_fw.rules.promise_words import NeverEntry
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
@@ -183,7 +183,7 @@ An entry of `presets`, `never` or `always` is a name, or a mapping with these fi
 [Presets and promises](../presets.md) explains them.
 """
 
-ENTRIES = (("never", NeverEntry),)
+ENTRIES = (("never", NeverEntry), ("always", AlwaysEntry))
 """The lists of the settings whose entries are mappings, beside `rules`."""
 
 

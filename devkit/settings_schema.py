@@ -86,16 +86,20 @@ _FORMS: dict[str, Schema] = {
     "rules.until": {"type": "string", "pattern": _UNTIL},
     "presets": {"type": "array", "items": {"enum": list(presets.names())}},
 }
-_FORMS |= {f"never.{name}": _FORMS[f"rules.{name}"] for name in ("proto", "port")} | {"never.dst": _DESTINATION}
+_FORMS |= {
+    f"{promises}.{name}": _FORMS[f"rules.{name}"] for promises in ("never", "always") for name in ("proto", "port")
+}
+_FORMS |= {f"{promises}.dst": _DESTINATION for promises in ("never", "always")}
 """How values are written, by key, where pydantic only knows what becomes of them."""
 
 
 _SHORT: Mapping[str, Schema] = {
     "never": _DESTINATION,
+    "always": _DESTINATION,
 }
 """How an entry of a list may be written instead of a mapping."""
 
-_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret"})
+_REQUIRED = frozenset({"rules.dst", "rules.path_rules.path", "rules.inject.secret", "always.dst"})
 """What must have a value wherever its section is."""
 
 

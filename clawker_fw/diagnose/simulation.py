@@ -14,7 +14,7 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.path_words import require_decisive
 from clawker_fw.rules.paths import Paths
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.promises import Promise, broken
+from clawker_fw.rules.promises import Promise, PromiseKind, broken
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Request, Target
@@ -152,7 +152,7 @@ class Simulator:
         """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
         self._editable = editable
         self._there = there
-        self._never = tuple(promises)
+        self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
         self._now = now
         self._by_name: dict[str, list[Written]] = {}
         for one in there:

@@ -71,6 +71,7 @@ def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Valu
     settings = loaded.settings
     document = settings.model_dump(mode="json") | {
         "never": [each.as_written for each in settings.never],
+        "always": [each.as_written for each in settings.always],
     }
     return tuple(_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
 

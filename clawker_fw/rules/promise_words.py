@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, model_validator
 
 from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.promises import EVERY_NAME, Promise
-from clawker_fw.rules.rule import HOST, HOST_NAME, Rule, RuleAction
+from clawker_fw.rules.promises import EVERY_NAME, Promise, PromiseKind
+from clawker_fw.rules.rule import HOST, HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.schema import WrittenPorts, WrittenProtocol
 
 
@@ -16,8 +16,8 @@ def _name(text: str) -> str:
     return str(parse_destination(text))
 
 
-class NeverEntry(BaseModel):
-    """An entry of `never`, as a user writes it."""
+class PromiseEntry(BaseModel):
+    """What promises of both kinds have in common, as a user writes it."""
 
     # Built as parts of the settings alone, because each model that is built delays every command.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
@@ -36,10 +36,15 @@ class NeverEntry(BaseModel):
     @property
     def as_written(self) -> str | dict[str, Any]:
         """The shortest form in which it can be written."""
-        port = self.promise().rule.written_port
+        first, last = self.port or (None, None)
+        port = f"{first}-{last}" if last else first
         fields = {"dst": self.dst, "proto": self.proto and self.proto.value, "port": port, "note": self.note}
         given = {name: value for name, value in fields.items() if value}
         return str(self.dst) if set(given) == {"dst"} else given
+
+
+class NeverEntry(PromiseEntry):
+    """An entry of `never`, as a user writes it."""
 
     @model_validator(mode="after")
     def _is_about_something(self) -> Self:
@@ -51,6 +56,31 @@ class NeverEntry(BaseModel):
         """Return the promise. `place` is where it was written."""
         first, last = self.port or (None, None)
         where = parse_destination(self.dst) if self.dst else EVERY_NAME
-        return Promise(
-            Rule(where, self.proto, first, action=RuleAction.DENY, last_port=last, note=self.note, place=place)
-        )
+        rule = Rule(where, self.proto, first, action=RuleAction.DENY, last_port=last, note=self.note, place=place)
+        return Promise(PromiseKind.NEVER, rule)
+
+
+class AlwaysEntry(PromiseEntry):
+    """An entry of `always`, as a user writes it."""
+
+    dst: Annotated[StrictStr, AfterValidator(_name)] = Field(
+        description="A host name, exactly; with a leading dot, that name and everything below it."
+    )
+    proto: WrittenProtocol | None = Field(default=None, description="The protocol. Default: https.")
+    port: WrittenPorts | None = Field(
+        default=None,
+        description="The port, or several as `8000-8010`. Default: 443 for https, 80 for http, 22 for ssh.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_port(self) -> Self:
+        if self.port is None and self.proto and self.proto.default_port is None:
+            raise ValueError(f"`always` with `proto: {self.proto}` needs a `port`")
+        return self
+
+    def promise(self, place: str = "") -> Promise:
+        """Return the promise. `place` is where it was written."""
+        protocol = self.proto or Protocol.HTTPS
+        first, last = self.port or (protocol.default_port, None)
+        rule = Rule(parse_destination(self.dst), protocol, first, last_port=last, note=self.note, place=place)
+        return Promise(PromiseKind.ALWAYS, rule)

@@ -1,14 +1,16 @@
-"""Promises about rules: what they never allow.
+"""Promises about rules: what they never allow, and what they always allow.
 
-A promise has the form of a rule that denies. Promises decide nothing in a stack: they are checked wherever rules
-are read, and rules that break one are not used at all.
+A promise has the form of a rule. `never` is for what a rule that denies would be for, `always` for what one that
+allows is for. Promises decide nothing in a stack: they are checked wherever rules are read, and rules that break
+one are not used at all.
 
-A promise holds at all times. So a rule that denies until some time keeps none, and one that has ended counts like
-any other.
+A promise holds at all times. So a rule that denies until some time keeps no `never`, one that allows until some
+time keeps no `always`, and one that has ended counts like any other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.policy import Key, Policy
@@ -21,10 +23,18 @@ _ANOTHER = "*"
 """A label that stands for a name that no rule has."""
 
 
+class PromiseKind(StrEnum):
+    """What is promised of what a promise is for, by the names of the settings."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What no rule may allow, in the form of the rule that would deny it."""
+    """A promise, in the form of the rule that would keep it by itself."""
 
+    kind: PromiseKind
     rule: Rule
 
     @property
@@ -50,9 +60,8 @@ class Promise:
     def forbids(self, name: str, protocol: Protocol, port: int) -> bool:
         """Whether no rule may ever allow this connection."""
         wanted = Policy(RuleSet((Rule(Destination(name, subtree=False), protocol, port),)))
-        return self.covers(name) and any(
-            wanted.decide(name, *key).allowed for key in self.among([(protocol.transport, port)])
-        )
+        never = self.kind is PromiseKind.NEVER and self.covers(name)
+        return never and any(wanted.decide(name, *key).allowed for key in self.among([(protocol.transport, port)]))
 
     def among(self, keys: Iterable[Key]) -> Iterator[Key]:
         """Yield what it is about on the ports of these keys, and over their transports if it names no protocol."""
@@ -66,49 +75,59 @@ class Promise:
         if self.about_every_name:
             port = f":{self.rule.written_port}" if self.rule.port else ""
             words = f"{self.rule.protocol or 'any'} *{port}"
-        return f"never {words}"
+        return f"{self.kind} {words}"
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenPromise:
-    """A promise that rules break, and the rule that does."""
+    """A promise that rules break, the rule that does, if it is one, and why as a clause."""
 
     promise: Promise
-    rule: Rule
+    rule: Rule | None
+    reason: str
 
     @property
     def places(self) -> tuple[str, ...]:
         """Where the promise and the rule are written."""
-        return tuple(filter(None, (self.promise.place, self.rule.place)))
+        return tuple(filter(None, (self.promise.place, self.rule.place if self.rule else "")))
 
     def __str__(self) -> str:
         """Return it as a sentence without a full stop."""
-        allows = f"`{self.rule}` allows some of it{self.rule.located}"
-        return f"`{self.promise}` is promised ({self.promise.place}), and {allows}"
+        return f"`{self.promise}` is promised ({self.promise.place}), and {self.reason}"
 
 
 def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, ...]:
     """Return the promises that rules break, each with each rule that breaks it."""
     if not promises:
         return ()
-    lasting = Policy(RuleSet(tuple(each for each in rules.rules if each.until is None or not each.denies)))
-    return tuple(BrokenPromise(promise, rule) for promise in promises for rule in _allowing(promise, lasting))
+    whole = lasting = kept = Policy(rules)
+    if rules.deadlines:
+        lasting = Policy(RuleSet(tuple(each for each in rules.rules if each.until is None or not each.denies)))
+        kept = Policy(RuleSet(tuple(each for each in rules.rules if each.until is None or each.denies)))
+    found: list[BrokenPromise] = []
+    for promise in promises:
+        if promise.kind is PromiseKind.NEVER:
+            found += _allowed(promise, lasting)
+        else:
+            found += _refused(promise, kept, whole)
+    return tuple(found)
 
 
-def _allowing(promise: Promise, policy: Policy) -> Iterable[Rule]:
-    """Return the rules that allow something of what is never to be allowed.
+def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
+    """Yield the rules that allow something of what is never to be allowed.
 
     Among the names for which a rule decides are its own, one below it, and those of the promise. What a rule lets
     through counts, and not its protocol: TLS passes a rule for tcp.
     """
-    found: dict[Rule, None] = {}
+    told: set[Rule] = set()
     for rule in (each for each in policy.rules.rules if not each.denies and _may_meet(promise, each)):
         names = [name for name in _points(rule) if promise.covers(name)]
         names += [name for name in promise.points if rule.covers(name)]
         for decided in (policy.decide(name, *key) for name in names for key in promise.among(rule.keys)):
-            if decided.rule and decided.allowed:
-                found[decided.rule] = None
-    return found
+            if decided.rule and decided.allowed and decided.rule not in told:
+                told.add(decided.rule)
+                reason = f"`{decided.rule}` allows some of it{decided.rule.located}"
+                yield BrokenPromise(promise, decided.rule, reason)
 
 
 def _may_meet(promise: Promise, rule: Rule) -> bool:
@@ -122,6 +141,28 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
         or (own.subtree and other.name.endswith(f".{own.name}"))
         or (other.subtree and own.name.endswith(f".{other.name}"))
     )
+
+
+def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPromise]:
+    """Yield what refuses something of what is always to be allowed: rules, or that there is none."""
+    names = list(promise.points)
+    if promise.rule.destination.subtree:
+        names += [name for rule in kept.rules.rules for name in _points(rule) if promise.covers(name)]
+    protocol = promise.rule.protocol or Protocol.HTTPS
+    told: set[Rule | None] = set()
+    for name in dict.fromkeys(names):
+        for port in promise.rule.ports:
+            decided = kept.decide(name, protocol, port)
+            if decided.allowed or decided.rule in told:
+                continue
+            told.add(decided.rule)
+            if rule := decided.rule:
+                reason = f"`{rule}` denies some of it{rule.located}"
+            elif rule := whole.decide(name, protocol, port).rule:
+                reason = f"`{rule}` allows it only until its end{rule.located}"
+            else:
+                reason = "no rule allows all of it"
+            yield BrokenPromise(promise, rule, reason)
 
 
 def _points(rule: Rule) -> Iterator[str]:

@@ -69,7 +69,7 @@ def _problem(
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
     if location[0] == "rules" and len(location) > 1:
         return list(FIELDS)
-    if location[0] == "never" and len(location) > 1:
+    if location[0] in {"never", "always"} and len(location) > 1:
         return list(NeverEntry.model_fields)
     section: Any = model
     for part in location[:-1]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from clawker_fw.rules.path_words import long_form
-from clawker_fw.rules.promise_words import NeverEntry
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.preset import PresetName
 from clawker_fw.settings.values import (
@@ -28,6 +28,7 @@ from clawker_fw.settings.values import (
 MOST_PROMISES = 1_000
 
 Never = Annotated[NeverEntry, BeforeValidator(long_form("dst"))]
+Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
 
 
 class Settings(BaseModel):
@@ -52,6 +53,12 @@ class Settings(BaseModel):
         max_length=MOST_PROMISES,
         description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
         "Rules that allow any of it are refused as a whole.",
+    )
+    always: tuple[Always, ...] = Field(
+        default=(),
+        max_length=MOST_PROMISES,
+        description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
+        "Rules that do not are refused as a whole.",
     )
     project: Project | None = Field(
         default=None,

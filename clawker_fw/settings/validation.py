@@ -6,7 +6,7 @@ error and never means "no rules".
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model import ShippedPreset
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
@@ -85,8 +86,11 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
             f"{merged.source}: {error}.",
             hint="A subtree (`.example.com`) stands for a name and all that is below it.",
         ) from error
+    promised: dict[str, Sequence[NeverEntry | AlwaysEntry]] = {"never": settings.never, "always": settings.always}
     promises = tuple(
-        entry.promise(merged.place(("never", position))) for position, entry in enumerate(settings.never)
+        entry.promise(merged.place((kind, position)))
+        for kind, entries in promised.items()
+        for position, entry in enumerate(entries)
     )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)

@@ -59,6 +59,7 @@ LOCAL: dict[str, Any] = {
     "include": ["team.yaml"],
     "presets": ["pip"],
     "never": [{"dst": ".evil.test", **PROMISE}],
+    "always": [{"dst": "a.test", **PROMISE}],
     "network": {"subnet": "10.213.0.0/20"},
     "images": {"envoy": "bundled", "coredns": "bundled"},
     "otel": {

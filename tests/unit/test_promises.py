@@ -1,4 +1,4 @@
-"""Promises: what rules never allow."""
+"""Promises: what rules never allow, and what they always allow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.promise_words import NeverEntry
+from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import Promise, broken
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.validation import load_settings
-from devkit.strategies import LABELS, PORTS, names, rule_sets
+from devkit.strategies import CONNECTIONS, LABELS, PORTS, names, rule_sets
 
 Fields = Mapping[str, Any]
 SOON = "2099-01-01T00:00:00Z"
@@ -26,6 +26,11 @@ ENDED = "2020-01-01T00:00:00Z"
 def never(**fields: object) -> Promise:
     """Return a promise of what is never allowed."""
     return NeverEntry.model_validate(fields).promise("the promise")
+
+
+def always(**fields: object) -> Promise:
+    """Return a promise of what is always allowed."""
+    return AlwaysEntry.model_validate(fields).promise("the promise")
 
 
 def rules(*entries: Fields) -> RuleSet:
@@ -50,6 +55,25 @@ def test_what_is_never_allowed(promised: Fields, entries: tuple[Fields, ...], by
     found = broken([never(**promised)], rules(*entries))
     assert [str(each.rule)[: len(by)] for each in found] == ([by] if by else [])
     assert all(each.places == ("the promise", "the rule") for each in found)
+
+
+ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
+    ({"dst": "a.test"}, ({"dst": "a.test", "port": 8443},), "no rule allows all of it"),
+    ({"dst": "a.test"}, ({"dst": "a.test", "until": SOON},), f"`https a.test:443 until {SOON}` allows it only"),
+    (
+        {"dst": ".a.test"},
+        ({"dst": ".a.test"}, {"dst": "up.a.test", "action": "deny", "until": SOON}),
+        f"`deny any up.a.test until {SOON}` denies some of it",
+    ),
+    ({"dst": "a.test"}, ({"dst": "a.test", "path_rules": [{"path": "/v1"}]},), ""),
+)
+
+
+@pytest.mark.parametrize(("promised", "entries", "why"), ALWAYS, ids=str)
+def test_what_is_always_allowed(promised: Fields, entries: tuple[Fields, ...], why: str) -> None:
+    """Rules without an end must allow all of it."""
+    found = broken([always(**promised)], rules(*entries))
+    assert [each.reason[: len(why)] for each in found] == ([why] if why else [])
 
 
 def _around(known: RuleSet, promise: Promise) -> set[str]:
@@ -89,8 +113,24 @@ def test_never_is_what_no_connection_shows(
     assert bool(broken([promise], known)) is shown
 
 
+@given(rule_sets(), names(), st.booleans(), st.sampled_from(CONNECTIONS))
+def test_always_is_what_every_connection_shows(
+    known: RuleSet,
+    name: str,
+    subtree: bool,  # noqa: FBT001 - a generated value
+    connection: tuple[Protocol, int],
+) -> None:
+    """A promise is kept exactly if each connection is allowed."""
+    protocol, port = connection
+    promise, policy = always(dst=f"{'.' * subtree}{name}", proto=protocol, port=port), Policy(known)
+    covered = {each for each in _around(known, promise) if promise.covers(each)}
+    refused = any(not policy.decide(each, protocol, port).allowed for each in covered)
+    assert bool(broken([promise], known)) is refused
+
+
 WRONG = (
     ("never: [{note: x}]", "`never` needs a `dst`, a `proto` or a `port`"),
+    ("always: [{port: 443}]", "`always.dst` is missing"),
     ("never: ['*.a.test']", "has a `*`; write `.a.test`"),
     ("never: [{dts: a.test}]", "`never.dts` is not a setting"),
     ("never: [host]", "write `host.docker.internal`, or what `as` names"),
