@@ -50,7 +50,8 @@ def _problem(
         case "missing":
             sentence = f"`{key}` is missing"
         case "string_type":
-            sentence, hint = f"`{key}` is {details['input']!r}, not text", "Put it in quotes."
+            sentence = f"`{key}` is {details['input']!r}, not text"
+            hint = "" if isinstance(details["input"], dict) else "Put it in quotes."
         case "value_error":
             sentence = str(details["ctx"]["error"])
         case "model_type" if location[0] == "never":
