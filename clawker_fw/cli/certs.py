@@ -164,8 +164,8 @@ def export(
     """Write what the collector needs, or print the roots that agents trust.
 
     `certs export collector DIR` writes `ca.crt`, `collector.crt` and `collector.key`. The certificate is for the
-    host of `otel.endpoint`, or for `otel.server_name`. It is valid for a year; after eight months, this command
-    renews it. The collector must require client certificates signed by `ca.crt`.
+    host of `otel.endpoint`, or for `otel.server_name`. It is a new one each time, and valid for a year. The
+    collector must require client certificates signed by `ca.crt`.
 
     `certs export roots` prints the roots as PEM, without keys, for programs with their own list of authorities.
 
