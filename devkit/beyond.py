@@ -56,14 +56,12 @@ class Beyond(Internet):
         )
 
     def add(self, *addresses: str) -> None:
-        """Add further addresses to the internet."""
         for address in addresses:
             subprocess.run(
                 [*self._inside, "ip", "address", "add", str(ip_network(address)), "dev", "lo"], check=True
             )
 
     def argv(self, *arguments: str, process: int | None = None) -> list[str]:
-        """Return the command that runs the peer program in the internet, or in the network of a process."""
         if process is not None:
             return super().argv(*arguments, process=process)
         return [*self._inside, self._program, *arguments]

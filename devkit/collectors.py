@@ -20,7 +20,6 @@ Attributes = dict[str, str | int | float]
 
 @cache
 def collector_program() -> Path:
-    """Return the program."""
     return go_program("collector")
 
 
@@ -59,7 +58,6 @@ class Collector:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
         self._log.write_bytes(b"")
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
@@ -71,15 +69,12 @@ class Collector:
         self.process.wait()
 
     def __enter__(self) -> Self:
-        """Run until the context ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self.stop()
 
     def records(self, service: str = "") -> list[Record]:
-        """Return the log records that have arrived, or those of one service."""
         return [each for each in self._records() if not service or each.resource["service.name"] == service]
 
     def _records(self) -> Iterator[Record]:

@@ -26,17 +26,14 @@ class Answer:
 
     @property
     def code(self) -> int:
-        """The response code."""
         return int(self.message[3] & 15)
 
     @property
     def answers(self) -> int:
-        """The number of answer records."""
         return int.from_bytes(self.message[6:8], "big")
 
     @property
     def authority(self) -> int:
-        """The number of authority records."""
         return int.from_bytes(self.message[8:10], "big")
 
     @property
@@ -81,13 +78,11 @@ class Resolver:
     """A client of one resolver, with one socket."""
 
     def __init__(self, address: str, port: int) -> None:
-        """Prepare for a resolver's address. Nothing is sent yet."""
         self._place = (address, port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(self._place)
 
     def ask(self, message: bytes, *, tcp: bool = False) -> Answer:
-        """Send one query and return the response."""
         if not tcp:
             return self._exchange([message])[0]
         with socket.create_connection(self._place, timeout=_TIMEOUT) as connection:
@@ -149,18 +144,15 @@ class NameServer:
         self._thread.start()
 
     def __enter__(self) -> Self:
-        """Serve until the context ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         with contextlib.suppress(OSError):  # not connected, which wakes it all the same
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
 
     def move(self, name: str, place: str) -> None:
-        """Answer with another address for a name from now on."""
         self._names[tuple(label.encode() for label in name.split("."))] = IPv4Address(place).packed
 
     def _serve(self) -> None:

@@ -170,7 +170,6 @@ class PrivateEngine:
     """One engine. Its folder contains all of its state, and is enough to find it again."""
 
     def __init__(self, folder: Path) -> None:
-        """Refer to the engine in a folder, which need not exist."""
         self.folder = folder.resolve()
         if len(str(self.folder)) > LONGEST_FOLDER:
             raise EngineError(f"longer than the {LONGEST_FOLDER} characters unix sockets allow: {self.folder}")
@@ -253,7 +252,6 @@ class PrivateEngine:
         _run([*self._nsenter(), "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data])
 
     def version(self) -> str:
-        """Return the running engine's version."""
         return str(json.loads(get(self._socket, "/version"))["Version"])
 
     def set_host(self, sysctls: Mapping[str, str]) -> None:
@@ -268,7 +266,6 @@ class PrivateEngine:
                 raise EngineError(f"containers of a private engine start with {name}={found}, not {value}")
 
     def start(self) -> None:
-        """Start dockerd and return when its API answers."""
         with (self.folder / "log").open("ab") as log:
             command = ["dockerd", "--config-file", f"{self.folder}/daemon.json"]
             self._daemon = subprocess.Popen(
@@ -294,7 +291,6 @@ class PrivateEngine:
         (self.folder / "pid").unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Stop dockerd and start it again."""
         self.stop()
         self.start()
 
@@ -432,7 +428,6 @@ def available(kind: str = USUAL) -> str | None:
 
 
 def _prepare(kind: Kind) -> Path:
-    """Install or build what the kind needs, and return the root folder that contains its dockerd."""
     root = _root(kind)
     if root is None:
         install_engine()
@@ -493,7 +488,6 @@ def _put_compiled(suite: str, root: Path) -> None:
 
 
 def bootstrap(suite: str, root: Path, packages: Sequence[str]) -> None:
-    """Make a root folder of a Debian suite with these packages."""
     install({"debootstrap": "debootstrap", KEYRING: "debian-archive-keyring"})
     # In a namespace: an interrupted debootstrap leaves /proc and /sys mounted in a folder that we delete.
     command = ["unshare", "--mount", "debootstrap", "--variant=minbase", f"--keyring={KEYRING}"]
@@ -516,7 +510,6 @@ def mirror() -> str:
 
 
 def install(wanted: Mapping[str, str]) -> None:
-    """Install the packages of missing programs or files."""
     if _missing(wanted):
         with Lock(APT_LOCK):  # another process may have been installing them
             _install(_missing(wanted))

@@ -155,16 +155,13 @@ class Proxy:
             )
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
         self.process.terminate()
         self.process.wait()
 
     def bootstrap(self) -> dict[str, Any]:
-        """Return what it is started with."""
         return {
             "admin": {"address": {"pipe": {"path": str(self.folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
@@ -199,12 +196,10 @@ class Proxy:
         self.put({path: file.content for path, file in files.items()})
 
     def obey(self, rules: RuleSet, seconds: float = 30) -> None:
-        """Have rules live."""
         self.serve(rules)
         until(self.serves, seconds)
 
     def apply(self, *rules: str | Mapping[str, Any]) -> None:
-        """Have rules live that are given as in settings."""
         self.obey(rule_set(*rules)[1])
 
     def put(self, files: Mapping[str, bytes]) -> None:
@@ -250,7 +245,6 @@ class Proxy:
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
     def admin(self, path: str, method: str = "GET") -> bytes:
-        """Ask the admin interface."""
         return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
 
     def serves(self) -> bool:
@@ -294,15 +288,12 @@ class Proxy:
         return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
-        """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
         return self.outcomes([Request(name, Protocol.HTTPS, port)])[0]
 
     def route(self, name: str, port: int) -> str:
-        """Return the chain for a request with a Host header, or an empty string if it is refused."""
         return self.outcomes([Request(name, Protocol.HTTP, port)])[0]
 
     def opened(self, port: int, at: IPv4Address) -> str:
-        """Return the chain for a connection on which nothing is sent, or an empty string if it is refused."""
         return self.outcomes([Request("", Protocol.TCP, port, at)])[0]
 
     def outcomes(self, requests: Sequence[Request]) -> list[str]:
@@ -349,7 +340,6 @@ def _content(request: Request) -> bytes:
 
 
 def _answer(request: Request, connection: socket.socket) -> str:
-    """Return what comes back, or nothing if the connection is refused or ended."""
     try:
         match request.protocol:
             case Protocol.UDP:
@@ -394,7 +384,6 @@ def _answer_datagrams() -> int:
 
 
 def program(release: Release) -> Path:
-    """Return where the Envoy of a release lies on this machine."""
     bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
     return next(each.source for each in bundled.entries if each.path == "usr/local/bin/envoy" and each.source)
 
@@ -489,14 +478,12 @@ class Resolving(Loading):
         return {"typed_dns_resolver_config": {**resolver, "typed_config": config}}
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what it has written down since the last time."""
         lines = self.log.read_text().splitlines()
         fresh, self.read = lines[self.read :], len(lines)
         records = [json.loads(line) for line in fresh if line.startswith("{")]
         return [each for each in records if (each.get("ended"), each["flags"]) != _GIVEN_UP]
 
     def send(self, content: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
-        """Return what comes back before the connection ends."""
         with socket.create_connection(
             ("127.0.0.1", self.ports[port]), timeout=15, source_address=(source, 0)
         ) as agent:

@@ -38,7 +38,6 @@ class Outcome:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """The JSON output, parsed."""
         return json.loads(self.out)
 
     @property
@@ -84,7 +83,6 @@ class Firewall:
 
     @property
     def settings(self) -> Path:
-        """The settings file."""
         return self.folder / "clawker-fw.yaml"
 
     def write(self, *rules: str | Mapping[str, Any], **settings: Any) -> None:  # noqa: ANN401 - any setting
@@ -95,7 +93,6 @@ class Firewall:
         self.settings.write_text(f"rules:{''.join(lines)}\n")
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the program's command line."""
         place = ["--host", self.host] if self.host else []
         options = [*place, "--project", self.project, "--config", str(self.settings)]
         return [*self.within, self.python, "-m", "clawker_fw", *options, *arguments]
@@ -105,16 +102,13 @@ class Firewall:
         return self.start_raw(self.command(*arguments))
 
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
-        """Start a whole command line and return at once."""
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
         return prepared.start(command, self.folder, environment(**release, **self.variables))
 
     def call(self, *arguments: str) -> Outcome:
-        """Run a command to its end."""
         return self.call_raw(self.command(*arguments))
 
     def call_raw(self, command: Sequence[str]) -> Outcome:
-        """Run a whole command line to its end."""
         began = time.monotonic()
         process = self.start_raw(command)
         out, err = process.communicate(timeout=self.patience)
@@ -127,7 +121,6 @@ class Firewall:
         return self.call_raw([*command, "sh", "-c", f"{program}\n{script}"])
 
     def draining(self, timeout: str) -> "Firewall":
-        """Return the same stack, with another `drain_timeout`."""
         return replace(self, variables={**self.variables, "CLAWKER_FW_DRAIN_TIMEOUT": timeout})
 
     def run(self, *arguments: str) -> Outcome:
@@ -139,11 +132,9 @@ class Firewall:
         return self.call("drift", "--agents", "ignore", "--format", "json")
 
     def current(self) -> bool:
-        """Whether `drift` reports no findings."""
         return self.drift().code == 0
 
     def status(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the output of `status`."""
         return self.call("status", "--format", "json").expect().json
 
     def agent(self, peers: Peers, *arguments: str) -> Peer:
@@ -159,7 +150,6 @@ class Firewall:
         return peers.origin(f"{self.project}-egress", names, *(arguments or ("--http", "80", "--https", "443")))
 
     def container(self, sibling: str) -> str:
-        """Return the name of a sibling's container."""
         return f"{self.project}-{sibling}"
 
 
@@ -175,7 +165,6 @@ def read_until_done(process: "subprocess.Popen[str]", step: str) -> None:
 
 
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
-    """Return the same stack, managed by another release."""
     return replace(firewall, package=package)
 
 

@@ -62,11 +62,9 @@ class Hand:
     peers: Peers
 
     def name(self, sibling: str) -> str:
-        """Return the name of a sibling's container."""
         return self.firewall.container(sibling)
 
     def inspect(self, sibling: str) -> Any:  # noqa: ANN401 - the engine's JSON
-        """Return the output of `docker inspect`."""
         return self.docker.inspect_container(self.name(sibling))
 
     def write(self, sibling: str, path: str, content: bytes, like: File | None = None) -> None:
@@ -76,7 +74,6 @@ class Hand:
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def link(self, sibling: str, path: str, target: str) -> None:
-        """Put a symbolic link into the volume."""
         header = tarfile.TarInfo(path)
         header.type, header.linkname = tarfile.SYMTYPE, target
         self._put(sibling, header, b"")
@@ -99,7 +96,6 @@ class Hand:
         self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
 
     def update(self, sibling: str, **limits: Any) -> None:  # noqa: ANN401 - any of the engine's
-        """Change limits of a running container."""
         self.docker.update_container(self.name(sibling), **limits)
 
     def take_away(self, sibling: str) -> None:
@@ -121,11 +117,9 @@ class Hand:
         until(gone, 15)
 
     def remove(self, sibling: str, path: str) -> None:
-        """Delete a file in the volume."""
         self._place(sibling, path).unlink()
 
     def move(self, sibling: str, before: str, after: str) -> None:
-        """Rename a file in the volume."""
         self._place(sibling, before).rename(self._place(sibling, after))
 
     def _place(self, sibling: str, path: str) -> Path:
@@ -139,20 +133,16 @@ class Hand:
         self.inside("envoy", f"cd /proc/1/root{folder}; mv 0 1 || mv 1 0")
 
     def read(self, sibling: str) -> dict[str, bytes]:
-        """Return the contents of the files in the volume."""
         return {path: file.content for path, file in self.files(sibling).items()}
 
     def files(self, sibling: str) -> dict[str, File]:
-        """Return the files in the volume."""
         return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
     def fwctl(self, sibling: str, *arguments: str) -> None:
-        """Run a verb of the helper."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
 
     def inside(self, sibling: str, script: str) -> None:
-        """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
 
     def kill(self, sibling: str, group: int, signal: str = "KILL") -> bool:
@@ -174,7 +164,6 @@ class Hand:
         until(lambda: not self.healthy("coredns"))
 
     def healthy(self, sibling: str) -> bool:
-        """Run a sibling's health check."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", "health"])["Id"]
         self.docker.exec_start(identity)
         return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
@@ -191,12 +180,10 @@ class Hand:
         return Recipe(body, networks, archive.pack(self.files(sibling)))
 
     def address(self, sibling: str) -> str:
-        """Return a sibling's address on the agent network."""
         networks = self.inspect(sibling)["NetworkSettings"]["Networks"]
         return str(networks[f"{self.firewall.project}-net"]["IPAddress"])
 
     def service(self) -> str:
-        """Return the stack's service address."""
         (pool,) = self.docker.inspect_network(f"{self.firewall.project}-net")["IPAM"]["Config"]
         subnet = IPv4Network(pool["Subnet"])
         return str(Addressing(subnet, subnet).service)

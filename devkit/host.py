@@ -40,7 +40,6 @@ def some_engine(kind: str = INSTALLED.name) -> Iterator[str]:
 
 
 def main() -> None:
-    """Return 0 if an engine is reachable, otherwise 1."""
     sys.exit(reachable() is None)
 
 

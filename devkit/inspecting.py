@@ -61,13 +61,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        """Return what answers a method."""
         if name.startswith("do_"):
             return self.answer
         raise AttributeError(name)
 
     def answer(self) -> None:
-        """Keep the request, and answer it."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         _, port = self.connection.getsockname()
@@ -159,11 +157,9 @@ class Host:
                 each.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         for each in self._servers:
             each.shutdown()
             each.server_close()
@@ -199,7 +195,6 @@ class Inspecting(Resolving):
         self.ports[SECOND_PORT] = free_port()
 
     def bootstrap(self) -> Json:
-        """Return what it is started with."""
         made = super().bootstrap()
         if self.signer:
             made["dynamic_resources"]["ads_config"] = signing.ads_config()
@@ -211,7 +206,6 @@ class Inspecting(Resolving):
         return list(tls_interception.clusters(str(self._trusted)))
 
     def terminated(self) -> Json:
-        """Return what ends TLS."""
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
             "transport_sockets.tls.v3.DownstreamTlsContext",
@@ -224,11 +218,9 @@ class Inspecting(Resolving):
         return {"transport_socket": socket_}
 
     def table(self, policy: Policy) -> Json:
-        """Return the table of routes."""
         return tls_interception.table(policy)
 
     def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files."""
         policy = Policy(rules)
         self.virtual = {}
         if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
@@ -321,7 +313,6 @@ class Inspecting(Resolving):
             return answer.status, answer.read()
 
     def ask(self, method: str, target: str, name: str, port: int = PORT, *headers: str) -> tuple[int, bytes]:
-        """Make a request."""
         lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
         return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
 
@@ -354,16 +345,13 @@ class Injecting(Inspecting):
         super().__init__(folder, program(release), names, own, trusted)
 
     def __exit__(self, *_: object) -> None:
-        """End both."""
         super().__exit__()
         self.signer.end()
 
     def table(self, policy: Policy) -> Json:
-        """Return the table, with headers of secrets."""
         return tls_interception.table(policy, self._headers)
 
     def give(self, given: Mapping[str, str]) -> None:
-        """Give all secrets."""
         sent = json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode()
         answer = json.loads(exchange(self.signer.at / "secrets", sent))
         if answer["secrets"].keys() != given.keys():

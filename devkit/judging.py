@@ -57,19 +57,16 @@ class Agent:
     """
 
     def __init__(self, proxy: Inspecting, host: Host) -> None:
-        """`host` is what listens behind it."""
         self._proxy, self._host = proxy, host
         self._foreign = ssl.PEM_cert_to_DER_cert(host.certificate.read_text())
         self._open: dict[tuple[str, int, str], _Http1 | _Http2] = {}
         self._connections = ExitStack()
 
     def close(self) -> None:
-        """End all connections."""
         self._connections.close()
         self._open.clear()
 
     def outcome(self, asked: AskedRequest) -> str:
-        """Return what becomes of a request."""
         self._host.reached.clear()
         status = self._status(asked)
         reached = [_reached(each.method, each.target, each.port) for each in self._host.reached]
@@ -166,7 +163,6 @@ class _Http2:
 
 @contextmanager
 def agent(proxy: Inspecting, host: Host) -> Iterator[Agent]:
-    """Yield an agent, and end its connections."""
     made = Agent(proxy, host)
     try:
         yield made
@@ -178,7 +174,6 @@ class Judge:
     """Has Envoy obey rules, and compares what it makes of requests."""
 
     def __init__(self, proxy: Inspecting, host: Host) -> None:
-        """`host` is what listens behind it."""
         self._proxy, self._host = proxy, host
 
     def differing(

@@ -91,12 +91,10 @@ class Component:
 
     @property
     def title(self) -> str:
-        """Its name and version."""
         return f"{self.name} {self.version}"
 
     @property
     def licence(self) -> str:
-        """Its licences as an SPDX expression."""
         return " AND ".join(dict.fromkeys(text.kind for text in self.texts if text.is_licence))
 
 
@@ -266,7 +264,6 @@ def _enumerate(words: Sequence[str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write NOTICE, or check it, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m devkit.notice", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if NOTICE is not current")
     options = parser.parse_args(arguments)

@@ -54,12 +54,10 @@ class Answer:
 
     @classmethod
     def of(cls, code: int, output: str) -> "Answer":
-        """Return what a session has said of a command."""
         return cls(code, tuple(json.loads(line) for line in output.splitlines()))
 
     @property
     def ok(self) -> bool:
-        """Whether it succeeded."""
         return self.code == 0
 
     @property
@@ -118,11 +116,9 @@ class Peer:
         return Session(self.client, self.container)
 
     def get(self, url: str, *options: str) -> Answer:
-        """Request a URL once, on a new connection."""
         return self.ask("get", url, *options)
 
     def address(self, network: str) -> str:
-        """Return the container's address on a network."""
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
 
@@ -131,7 +127,6 @@ class Peer:
         return next(processes(self.client, self.container))
 
     def may_forge(self) -> bool:
-        """Whether it has the capability to send packets of any form."""
         _, _, effective = (self.process() / "status").read_text().partition("CapEff:")
         return bool(int(effective.split()[0], 16) >> _NET_RAW & 1)
 
@@ -141,7 +136,6 @@ class Peer:
         return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:
-        """Remove the container, unless it is already gone."""
         while self._idle:
             self._idle.pop().close()
         with suppress(errors.NotFound):
@@ -232,7 +226,6 @@ class Peers:
         return peer
 
     def remove_all(self) -> None:
-        """Remove every peer."""
         while self._started:
             self._started.pop().remove()
 
@@ -261,7 +254,6 @@ def _await(peer: Peer, event: str) -> None:
 
 @contextmanager
 def peers(client: APIClient) -> Iterator[Peers]:
-    """Yield peers, and remove them afterwards."""
     started = Peers(client)
     try:
         yield started

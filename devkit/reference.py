@@ -78,12 +78,10 @@ def program() -> TyperGroup:
 
 
 def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
-    """Return a command's own options, in the order of its help."""
     return [each for each in command.params if isinstance(each, TyperOption)]
 
 
 def arguments_of(command: TyperCommand | TyperGroup) -> list[TyperArgument]:
-    """Return what stands in a command's line without the name of an option."""
     return [each for each in command.params if isinstance(each, TyperArgument)]
 
 
@@ -102,13 +100,11 @@ def commands() -> dict[str, TyperCommand]:
 
 
 def groups() -> dict[str, TyperGroup]:
-    """Return the groups of commands by name; the program itself is ""."""
     group = program()
     return {"": group, **{name: each for name, each in group.commands.items() if isinstance(each, TyperGroup)}}
 
 
 def commands_page() -> str:
-    """Return the page on commands, options and exit codes."""
     group = program()
     parts = [
         f"# Commands\n\n`clawker-fw [OPTIONS] COMMAND [OPTIONS]`\n\n{group.help}\n",
@@ -130,7 +126,6 @@ def commands_page() -> str:
 
 
 def exit_codes() -> dict[ExitCode, str]:
-    """Return what each exit code means, as the help says."""
     meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
     return {code: meanings[str(code.value)] for code in ExitCode}
 
@@ -195,7 +190,6 @@ def _fields_table(fields: Mapping[str, FieldInfo]) -> str:
 
 
 def settings_page() -> str:
-    """Return the page on settings and rules."""
     rows = [
         [
             _code(key),
@@ -241,7 +235,6 @@ def _variable(key: str) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    """Return the type of a setting in words."""
     if _is_duration(field):
         return "duration: seconds, or with `ms`, `s`, `m`, `h`"
     if field.annotation == Memory | None:
@@ -305,7 +298,6 @@ _NO_HINT = "The lines of context have the cause."
 
 
 def errors_page() -> str:
-    """Return the page on error codes."""
     found: dict[str, tuple[int, list[str], list[str]]] = {}
     for code, exit_code, sentence, hint in raised():
         _, sentences, hints = found.setdefault(code, (exit_code, [], []))
@@ -397,7 +389,6 @@ PROGRAM, SETTINGS = "clawker-fw", FILE_NAME
 
 
 def program_manual() -> str:
-    """Return the manual page of the program, with all commands."""
     text = re.sub("^## (?=`)", "### ", commands_page(), flags=re.MULTILINE).replace(
         "### ", "## Commands\n\n### ", 1
     )
@@ -405,7 +396,6 @@ def program_manual() -> str:
 
 
 def settings_manual() -> str:
-    """Return the manual page of the settings file."""
     purpose = "the settings of clawker-fw, and the destinations that containers may reach"
     return manual.page(SETTINGS, 5, purpose, _manual("Description", settings_page(), f"{PROGRAM}(1)"))
 
@@ -420,7 +410,6 @@ def _manual(first: str, text: str, other: str) -> str:
 
 
 def tampering_page() -> str:
-    """Return the page on all kinds of tampering."""
     parts = [
         (
             "# Tampering\n\nEvery kind of tampering that is tested on a real Docker Engine, with all differences "
@@ -454,7 +443,6 @@ are allowed, `{EVIL}` is not.
 
 
 def attacks_page() -> str:
-    """Return the page on everything that an agent is tested to try."""
     parts = [f"# Attacks\n\n{_ATTACKS}"]
     for group in GROUPS:
         parts.append(f"## {group.title}\n\n**Tried.** {group.tried}\n\n**What holds.** {group.holds}\n")
@@ -471,14 +459,12 @@ def attacks_page() -> str:
 
 
 def _reached(attack: Attack) -> str:
-    """Return who is reached because of an attack."""
     if attack.heard:
         return "the host"
     return "the origin" if attack.arrives else "no"
 
 
 def _not_stopped_table() -> str:
-    """Return the table of what gets through, and why."""
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
@@ -492,7 +478,6 @@ conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
 
 
 def records_page() -> str:
-    """Return the page on the records that a collector gets."""
     kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
     of_records = [
         [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
@@ -515,7 +500,6 @@ def records_page() -> str:
 
 
 def _presets_table() -> str:
-    """Return the table of all presets."""
     rows = [
         [
             _code(each.name),
@@ -531,7 +515,6 @@ def _presets_table() -> str:
 
 
 def _hosts_table() -> str:
-    """Return the table of the hosts on which the main job is tried."""
     rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
     return _table(["host", "what is special", "with every test run"], rows)
 

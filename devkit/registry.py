@@ -210,7 +210,6 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle()
 
     def do_GET(self) -> None:
-        """Send the registry's response, changed by the fault."""
         connection = http.client.HTTPConnection(self.upstream)
         connection.request(self.command, self.path, headers=dict(self.headers))
         answer = connection.getresponse()
@@ -233,7 +232,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Run a proxy until it is terminated."""
     parser = argparse.ArgumentParser(prog="python -m devkit.registry", description=__doc__)
     parser.add_argument("address", help="where to listen, HOST:PORT")
     parser.add_argument("upstream", help="the registry behind")

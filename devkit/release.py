@@ -39,13 +39,11 @@ _EVERY_PLATFORM = "any"
 
 
 def project() -> dict[str, Any]:
-    """Return the project's metadata."""
     table: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
     return table
 
 
 def build(target: Path) -> None:
-    """Build everything that a release has into a new folder."""
     target.mkdir(parents=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or _commit_time()}
     version = project()["version"]
@@ -150,7 +148,6 @@ def pythons() -> Iterator[str]:
 
 
 def fitting(target: Path) -> list[Path]:
-    """Return the wheels that this machine can run."""
     return [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
 
 
@@ -179,7 +176,6 @@ def check(target: Path) -> None:
 
 
 def main() -> None:
-    """Build a release, and check it."""
     parser = argparse.ArgumentParser(prog="./dev release", description=__doc__)
     parser.add_argument("--check", action="store_true", help="install the wheels, and run the demo with each")
     parser.add_argument("--tag", help="fail unless this tag fits the version and the changelog")

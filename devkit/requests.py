@@ -130,7 +130,6 @@ def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
 
 
 def _happens(chosen: random.Random, share: float) -> bool:
-    """Whether something happens that does in this share of all cases."""
     return chosen.random() < share
 
 
@@ -221,7 +220,6 @@ class AskedRequest:
     websocket: bool = False
 
     def __str__(self) -> str:
-        """Return it in one line."""
         to_become = " as a WebSocket" if self.websocket else ""
         return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}{to_become}"
 
@@ -263,7 +261,6 @@ def _random_entry(chosen: random.Random, ports: Sequence[int]) -> dict[str, Any]
 
 
 def _fit(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these rules are no mistake."""
     try:
         rules_of(entries)
     except ValueError:

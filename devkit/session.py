@@ -48,11 +48,9 @@ class Session:
         return self.answer(arguments)
 
     def begin(self, arguments: Sequence[str]) -> None:
-        """Start a command."""
         self._socket.sendall(json.dumps(arguments).encode() + b"\n")
 
     def ask_to_end(self) -> None:
-        """Ask the command that runs to end."""
         self._socket.sendall(b"\n")
 
     def answer(self, arguments: Sequence[str]) -> tuple[int, str]:
@@ -67,7 +65,6 @@ class Session:
         return result["code"], result["output"]
 
     def close(self) -> None:
-        """End it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._stream.close()

@@ -108,7 +108,6 @@ _REQUIRED = frozenset(
 
 
 def repository() -> str:
-    """Return the address of the project's repository."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     return str(project["urls"]["Repository"])
 
@@ -180,5 +179,4 @@ def _nullable(form: Schema) -> Schema:
 
 
 def text() -> str:
-    """Return the schema as it is published."""
     return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"

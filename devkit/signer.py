@@ -34,7 +34,6 @@ class Signer:
     """The descriptors that it is handed."""
 
     def __post_init__(self) -> None:
-        """Make the folder of its sockets."""
         self.at = self.folder / "signer"
         self.at.mkdir()
         for name in (signing.SOCKET, "status", "secrets"):
@@ -54,7 +53,6 @@ class Signer:
         self.put(signing.files(names, subtrees, provided.intermediates))
 
     def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
-        """Replace what is inspected."""
         self.put({signing.NAMES: signing.files(names, subtrees, ())[signing.NAMES]})
 
     def put(self, files: Files) -> None:
@@ -79,18 +77,15 @@ class Signer:
         self.process = subprocess.Popen(command, pass_fds=self.given, env=environment)
 
     def kill(self) -> None:
-        """End it as a crash would."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """Have it hang."""
         self.process.send_signal(signal.SIGSTOP)
         state = Path(f"/proc/{self.process.pid}/stat")
         until(lambda: state.read_text(encoding="ascii").rpartition(") ")[2].startswith("T"))
 
     def go_on(self) -> None:
-        """Have it hang no more."""
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
@@ -100,7 +95,6 @@ class Signer:
             os.close(self.given.pop())
 
     def status(self) -> dict[str, Any]:
-        """Return what it says of itself, once it answers."""
         return dict(json.loads(exchange(self.at / "status")))
 
 
@@ -108,7 +102,6 @@ class Inspecting:
     """An Envoy that ends TLS for every name, and sends back what it gets."""
 
     def __init__(self, folder: Path, program: Path, signer: Signer) -> None:
-        """Start it."""
         self.folder, self.signer, self.port = folder, signer, free_port()
         echo = extension("filters.network.echo.v3.Echo", "echo")
         inspector = extension("filters.listener.tls_inspector.v3.TlsInspector")
@@ -141,19 +134,16 @@ class Inspecting:
             return False
 
     def end(self) -> None:
-        """End it."""
         self.process.terminate()
         self.process.wait()
 
     def stats(self, names: str) -> dict[str, int]:
-        """Return its statistics whose names match an expression."""
         lines = get(self.folder / "admin", f"/stats?filter={names}").decode().splitlines()
         return {
             name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()
         }
 
     def loaded(self) -> dict[str, Any]:
-        """Return the chain as it has been loaded."""
         dump = json.loads(get(self.folder / "admin", "/config_dump?resource=static_listeners"))
         (one,) = dump["configs"]
         found: dict[str, Any] = one["listener"]["filter_chains"][0]

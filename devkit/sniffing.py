@@ -26,7 +26,6 @@ def _bridges() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print packets until the end."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERY_PROTOCOL)) as sniffer:

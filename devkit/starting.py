@@ -59,7 +59,6 @@ def pings(path: Path) -> bool:
 
 
 def listens(address: str, port: int) -> bool:
-    """Whether somebody takes connections at a port."""
     try:
         socket.create_connection((address, port), timeout=5).close()
     except OSError:

@@ -38,7 +38,6 @@ CONNECTIONS = tuple(
 
 
 def names() -> st.SearchStrategy[str]:
-    """Return names of two to five labels."""
     above = st.lists(st.sampled_from(LABELS), min_size=1, max_size=3)
     return above.map(lambda labels: ".".join([*labels, "test"]))
 
@@ -83,7 +82,6 @@ def rules() -> st.SearchStrategy[Rule]:
 
 
 def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
-    """Return rule sets."""
     return st.lists(rules(), max_size=most).map(RuleSet.of)
 
 

@@ -53,12 +53,10 @@ class Node:
 
     @property
     def answers(self) -> bool:
-        """Whether its engine answers."""
         return pings(self.engine.folder / "docker.sock")
 
     @cached_property
     def id(self) -> str:
-        """Its id in the swarm."""
         return str(self.docker.info()["Swarm"]["NodeID"])
 
     @property
@@ -79,7 +77,6 @@ class Swarm:
         return next(each for each in self.nodes if each.answers)
 
     def on_each(self, work: Callable[[Node], Done]) -> list[Done]:
-        """Do something on each node, at the same time."""
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             return list(pool.map(work, self.nodes))
 

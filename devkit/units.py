@@ -18,7 +18,6 @@ def install_systemd() -> None:
 
 
 def verify(unit: Path, scope: str) -> tuple[int, str]:
-    """Return the exit code and the output of `systemd-analyze verify`."""
     return _analyze(unit, scope, "verify", str(unit))
 
 

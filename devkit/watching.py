@@ -24,7 +24,6 @@ class Watching:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self) -> None:
-        """Read records until the watcher ends."""
         assert self.process.stderr is not None  # noqa: S101 - it was started with a pipe
         for line in self.process.stderr:
             if line.startswith("{"):
@@ -32,7 +31,6 @@ class Watching:
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
-        """The decisions so far."""
         return [each for each in self.records if each["event"] == "watch_decision"]
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0) -> Any:  # noqa: ANN401 - JSON

@@ -36,7 +36,6 @@ def wheel() -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """Return a digest of the names and contents of all files in a folder."""
     whole = hashlib.sha256()
     for path in sorted(each for each in folder.rglob("*") if each.is_file()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -56,7 +56,6 @@ class Found:
     places: dict[str, set[str]]
 
     def of(self, needles: Collection[str]) -> set[str]:
-        """Return the places that have one of these needles."""
         return {place for needle in needles for place in self.places.get(needle, ())}
 
     def files(self, needles: Collection[str]) -> set[str]:
@@ -100,7 +99,6 @@ class Administrator:
         self.engine_folder = str(docker.info()["DockerRootDir"])
 
     def process(self, container: str) -> str:
-        """Return the id of a container's first process on the engine's machine."""
         return str(self._docker.inspect_container(container)["State"]["Pid"])
 
     def search(
@@ -148,7 +146,6 @@ class Administrator:
         found.dropped = last["dropped"]
 
     def bridge(self, network: str) -> str:
-        """Return the name of a network's bridge on the engine's machine."""
         raw = self._docker.inspect_network(network)
         return str(raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}")
 

@@ -33,12 +33,10 @@ FETCHES_HTTP = ("get", f"http://{ALLOWED}/", *DIRECT)
 
 
 def probe(place: str, timeout: str = "1s") -> Command:
-    """Return what connects to a place, and sends nothing."""
     return ("probe-tcp", place, "--timeout", timeout)
 
 
 def raw(place: str, content: bytes, *options: str) -> Command:
-    """Return what sends octets to a place."""
     return ("raw", place, "--hex", content.hex(), *options)
 
 
@@ -143,7 +141,6 @@ class Group:
 
     @property
     def gets_through(self) -> Mapping[str, str]:
-        """What gets through although nobody wants it, and why."""
         return {each.what: each.because for each in self.attacks if each.because} | dict(self.unstopped)
 
 

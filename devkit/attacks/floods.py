@@ -59,7 +59,6 @@ class Flood:
     """What the attacker has of what Docker gives every container."""
 
     def against(self, seconds: float, *, envoy: str, resolver: str, network: str) -> Command:
-        """Return the command for a stack."""
         known = {"envoy": envoy, "resolver": resolver, "network": network, "third": f"{seconds / 3:.1f}s"}
         return tuple(word.format(**known, seconds=seconds) for word in self.command)
 
@@ -77,7 +76,6 @@ def _flood(count: int, port: int, *options: str) -> Command:
 
 
 def _hello(name: str) -> Command:
-    """Send the beginning of TLS."""
     return ("--hex", client_hello(name.encode()).hex())
 
 

@@ -40,7 +40,6 @@ WRITTEN = {
 
 
 def _is_name(text: str) -> bool:
-    """Whether a host could have this name, by its characters."""
     return re.fullmatch(r"[\w-]+(\.[\w-]+)*", text, re.ASCII) is not None
 
 

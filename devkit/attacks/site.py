@@ -173,7 +173,6 @@ class Site:
             return attacker.ask(*self._filled(attack.command))
 
         def settle() -> None:
-            """Wait for what is on record, and for what is heard although nobody has answered."""
             records.extend(self._records(attack, began))
             with suppress(TimeoutError):
                 until(lambda: self._heard(attack) - heard_before >= len(attack.heard), _LATE)
@@ -212,11 +211,9 @@ class Site:
         return replace(self, firewall=firewall, who={**self.who, Who.AGENT: agent}, places=there)
 
     def pid(self, sibling: str) -> int:
-        """Return the id of a sibling's first process on the engine."""
         return _pid(self.peers, self.firewall, sibling)
 
     def _control(self, attack: Attack, *command: str) -> None:
-        """Make what must succeed."""
         by = attack.control_by or attack.by
         if by is Who.HOST:
             done = subprocess.run(self.world.argv(*command), capture_output=True, check=False, text=True)
@@ -228,7 +225,6 @@ class Site:
             raise AssertionError(f"the control {command} fails: {said}")
 
     def _addresses_of(self, who: Who) -> set[str]:
-        """Return the addresses from which somebody sends."""
         return {self.places[name] for name in (who, f"{who}_link") if name in self.places}
 
     def _filled(self, command: Command) -> Command:
@@ -291,7 +287,6 @@ POLICY = Policy(rule_set(*RULES)[1])
 
 
 def _interface(world: World, name: str) -> Any:  # noqa: ANN401 - JSON
-    """Return what there is to know of an interface of the engine's machine."""
     (found,) = json.loads(world.engine.run_in_network(["ip", "-j", "address", "show", name]).stdout)
     return found
 
@@ -301,7 +296,6 @@ def _address(interface: Any, family: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _hardware(peers: Peers, firewall: Firewall, sibling: str) -> str:
-    """Return a sibling's hardware address on the agent network."""
     networks = peers.client.inspect_container(firewall.container(sibling))["NetworkSettings"]["Networks"]
     return str(networks[f"{firewall.project}-net"]["MacAddress"])
 
@@ -371,7 +365,6 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
 
 
 def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
-    """Start all containers that attack, are attacked, or control."""
     how = firewall.status()["agent"]
     server = ("origin", "--http", "80", "--tell")
     who = {
@@ -412,7 +405,6 @@ def _publisher(firewall: Firewall, peers: Peers) -> Peer:
 
 
 def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
-    """Return the addresses of the relay."""
     networks = peers.client.inspect_container(relay_name(firewall.project, 0))["NetworkSettings"]["Networks"]
     agents, publishing = networks["clawker-net"], networks["clawker-publish"]
     return {
@@ -424,7 +416,6 @@ def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
 
 
 def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
-    """Return the addresses of both siblings, and of the slot that they are not in."""
     status = firewall.status()
     envoy, coredns = (each["address"] for each in status["siblings"])
     made = peers.client.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]

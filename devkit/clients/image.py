@@ -128,7 +128,6 @@ def _digest(*parts: bytes) -> str:
 
 
 def _packages() -> Path:
-    """Return a tar with the packages, as Debian leaves them."""
     archive = _KEPT / f"packages-{_digest(_SUITE.encode(), *(name.encode() for name in _PACKAGES))}.tar"
     if not archive.exists():
         print(f"installing real clients and servers in {archive}", file=sys.stderr, flush=True)
@@ -142,7 +141,6 @@ def _packages() -> Path:
 
 
 def _wheels() -> Path:
-    """Return a folder with the packages of PyPI."""
     folder = _KEPT / f"wheels-{_digest(_WHEELS.read_bytes())}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
@@ -156,7 +154,6 @@ def _wheels() -> Path:
 
 
 def _furnish(packages: Path, archive: Path, architecture: str) -> None:
-    """Add what the tests need to the packages, and write the tar."""
     with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
         root, here = Path(building, "root"), Path(building, "here")
         root.mkdir()

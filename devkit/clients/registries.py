@@ -57,7 +57,6 @@ class Registries:
 
 
 def write(folder: Path) -> Registries:
-    """Write all hosts into a folder."""
     (folder / "registries.conf").write_text(_SERVER)
     return Registries(folder, {name: make(folder) for name, make in _KINDS.items()})
 
@@ -278,7 +277,6 @@ _ARCHIVES: Mapping[str, Mapping[str, list[str]]] = {
 
 
 def _apt(archives: Mapping[str, list[str]], folder: Path) -> Job:
-    """Write archives, which are not signed."""
     for archive, packages in archives.items():
         place, suite = archive.split()
         index = "".join(_deb(folder / place, name) for name in packages)
@@ -300,7 +298,6 @@ greeting""")
 
 
 def _deb(host: Path, name: str) -> str:
-    """Write a package, and return its entry in an index."""
     needs = f"Depends: {_WORDS}\n" if name == _GREETING else ""
     control = (
         f"Package: {name}\nVersion: 1.0\nArchitecture: all\nMaintainer: test <test@example.com>\n"

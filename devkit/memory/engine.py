@@ -60,7 +60,6 @@ class MemoryEngine:
     """An `EngineWriter` without an engine. Tests also change its state directly, as a user with `docker` could."""
 
     def __init__(self, architecture: str = "amd64", routes: tuple[IPv4Network, ...] = ()) -> None:
-        """Make an engine without containers, networks or images."""
         self._facts = EngineFacts(
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
@@ -537,7 +536,6 @@ class MemoryEngine:
         inside.network_owner = other.network_owner or other.id
 
     def pause(self, container: str) -> None:
-        """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"
         self._emit_for(self.inside(container), "pause")
 
@@ -557,7 +555,6 @@ class MemoryEngine:
 
     @contextmanager
     def _program(self, inside: MemoryContainer, *arguments: str) -> Iterator[None]:
-        """Tell the start and the end of `fwctl` in a container."""
         run = secrets.token_hex(32)
         self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)), run)
         try:
@@ -566,7 +563,6 @@ class MemoryEngine:
             self._emit_for(inside, "exec_die", run=run)
 
     def _ran(self, container: str, *arguments: str) -> MemoryContainer:
-        """Return a container in which `fwctl` has run."""
         inside = self._running(container, arguments[0])
         with self._program(inside, *arguments):
             return inside

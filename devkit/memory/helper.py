@@ -54,7 +54,6 @@ def run_verb(
 
 
 def _known(inside: MemoryContainer) -> Usage:
-    """Return what its recorder knows of what agents have used."""
     if inside.usage is None:
         now = float(int(time.time()))
         inside.usage = Usage(inside.id, now, now)
@@ -138,7 +137,6 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
 
 
 def probe_answer(probe: Probe) -> dict[str, Any]:
-    """Return the JSON of a probe."""
     answer = {"protocol": PROTOCOL, **asdict(probe)}
     collector = answer.pop("collector")
     if collector:
@@ -148,7 +146,6 @@ def probe_answer(probe: Probe) -> dict[str, Any]:
 
 
 def trial_answer(trial: Trial) -> dict[str, Any]:
-    """Return the JSON of an attempt."""
     steps = [asdict(step) for step in trial.steps]
     return {"steps": [{"step": step.pop("name"), **step} for step in steps]}
 

@@ -29,7 +29,6 @@ _IN_A_NAMESPACE = "recreated in another namespace"
 def _recreated(
     sibling: str, what: str, change: Callable[[Body], None], *fields: str, beside: str = _RECREATED
 ) -> Tampering:
-    """Return the recreation of a container with one change."""
     return _with_signs(sibling, what, change, *_shape(sibling, *fields), beside=beside)
 
 
@@ -58,7 +57,6 @@ def _more_host(field: str, *values: str) -> Callable[[Body], None]:
 
 
 def _updated(sibling: str, what: str, field: str, **limits: int) -> Tampering:
-    """Return a change of a running container's limits."""
     change = f"{sibling}'s {what} with `docker update`"
     return Tampering(change, lambda hand: hand.update(sibling, **limits), _shape(sibling, field), beside="updated")
 
@@ -90,8 +88,6 @@ def _label(label: str, value: str | None) -> Callable[[Body], None]:
 
 
 def _limited(name: str, limit: int) -> Callable[[Body], None]:
-    """Return the change that sets one of the limits, and leaves the others."""
-
     def change(body: Body) -> None:
         others = [each for each in body["HostConfig"]["Ulimits"] if each["Name"] != name]
         body["HostConfig"]["Ulimits"] = [*others, {"Name": name, "Soft": limit, "Hard": limit}]
