@@ -453,8 +453,6 @@ def attacks_page() -> str:
         if rows:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
-        if group.tests:
-            parts.append(f"Further tests: {', '.join(map(_code, group.tests))}.\n")
     return _HEADING + "\n".join(parts)
 
 

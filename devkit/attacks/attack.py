@@ -133,11 +133,8 @@ class Group:
 
     attacks: Sequence[Attack] = ()
 
-    tests: Sequence[str] = ()
-    """The files with further tests of the same, or the command of a benchmark."""
-
     unstopped: Mapping[str, str] = field(default_factory=dict)
-    """What gets through in those tests, and why it can't be stopped."""
+    """What gets through in further tests, and why it can't be stopped."""
 
     @property
     def gets_through(self) -> Mapping[str, str]:
