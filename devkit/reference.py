@@ -547,26 +547,17 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def stale() -> list[str]:
-    """Return the names of the pages that are not current."""
-    present = {name: (FOLDER / name).read_text("utf-8") if (FOLDER / name).is_file() else None for name in PAGES}
-    return [name for name, page in PAGES.items() if present[name] != page()]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the pages, and return the exit code."""
+def main() -> None:
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
-    if parser.parse_args(arguments).check:
-        names = stale()
-        if names:
-            print(f"{', '.join(names)}: not current; `python -m devkit.reference` writes them.", file=sys.stderr)
-        return int(bool(names))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), "utf-8")
-    return 0
+    pages = {FOLDER / name: page() for name, page in PAGES.items()}
+    if not parser.parse_args().check:
+        for path, page in pages.items():
+            path.write_text(page, "utf-8")
+    elif stale := [path.name for path, page in pages.items() if path.read_text("utf-8") != page]:
+        sys.exit(f"{', '.join(stale)}: not current; `python -m devkit.reference` writes them.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
