@@ -299,76 +299,67 @@ _NO_HINT = "The lines of context have the cause."
 
 def errors_page() -> str:
     found: dict[str, tuple[int, list[str], list[str]]] = {}
-    for code, exit_code, sentence, hint in raised():
+    for code, exit_code, sentence, *hint in raised():
         _, sentences, hints = found.setdefault(code, (exit_code, [], []))
-        for text, texts in ((sentence, sentences), (hint, hints)):
-            if text and text not in texts:
-                texts.append(text)
+        sentences.append(sentence)
+        hints += filter(None, hint)
     rows = [
-        [_code(code), str(number), " *or* ".join(sentences), " *or* ".join(hints) or _NO_HINT]
+        [
+            _code(code),
+            str(number),
+            *(" *or* ".join(dict.fromkeys(each)) for each in (sentences, hints or [_NO_HINT])),
+        ]
         for code, (number, sentences, hints) in sorted(found.items())
     ]
     return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says', 'what to do'], rows)}"
 
 
-def raised() -> Iterator[tuple[str, int, str, str]]:
-    """Yield code, exit code, sentence and hint of every error that the package can raise, read from its source."""
+def raised() -> Iterator[tuple[str, int, *tuple[str, ...]]]:
+    """Yield code, exit code, sentence and any hint of every error that the package can raise, read from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        chosen = {name: kind for node in ast.walk(tree) for name, kind in _assigned(node)}
-        constants = dict(_constants(tree))
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1):
                 continue
-            kind = chosen.get(node.func.id) or _error_class(node.func)
+            kind = _error_class(node.func, assigned)
             if kind is not None and _text(node.args[0]) != "…":  # a variable code comes from a row of a table
-                sentence = re.sub(r"\{\w+\}", "…", _text(node.args[1]))
-                readable = re.search(r"[a-z]", sentence)
-                hint = _hint(_advising(node), constants)
-                said = sentence if readable else str(kind.__doc__)
-                yield _text(node.args[0]), int(kind.exit_code), said, hint
+                hints = [each.value for each in node.keywords if each.arg == "hint"] or node.args[2:3]
+                sentence = _readable(node.args[1]) or str(kind.__doc__)
+                yield (
+                    _text(node.args[0]),
+                    int(kind.exit_code),
+                    sentence,
+                    *(_hint(each, assigned) for each in hints),
+                )
 
 
-def _assigned(node: ast.AST) -> Iterator[tuple[str, type[FirewallError]]]:
-    """Yield each variable that holds one of two error classes, with the first of them."""
-    match node:
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.IfExp(body=body)):
-            kind = _error_class(body)
-            if kind is not None:
-                yield name, kind
-
-
-def _error_class(node: ast.expr) -> type[FirewallError] | None:
-    if not isinstance(node, ast.Name):
-        return None
+def _error_class(node: ast.Name, assigned: Mapping[str, ast.expr]) -> type[FirewallError] | None:
+    """Return the error that a name stands for, or the first of two that a variable may hold."""
+    match assigned.get(node.id):
+        case ast.IfExp(body=ast.Name() as node):
+            pass
     kind = ERROR_ROWS.get(node.id) or getattr(errors, node.id, None)
     return kind if isinstance(kind, type) and issubclass(kind, FirewallError) else None
 
 
-def _advising(call: ast.Call) -> ast.expr | None:
-    """Return what a call gives as the hint: by name, or as the third value of a row."""
-    named = (each.value for each in call.keywords if each.arg == "hint")
-    row = isinstance(call.func, ast.Name) and call.func.id in ERROR_ROWS
-    return next(named, call.args[2] if row else None)
-
-
-def _constants(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Yield each name to which something is assigned, with its value."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                yield name, value
-
-
-def _hint(node: ast.expr | None, constants: Mapping[str, ast.expr]) -> str:
-    """Return a hint from the source, or where to find more if there is none."""
+def _hint(node: ast.expr, assigned: Mapping[str, ast.expr]) -> str:
     match node:
         case ast.IfExp(body=body, orelse=orelse):
-            return " *or* ".join(text for each in (body, orelse) if (text := _hint(each, constants)))
-        case ast.Name(id=name) if name in constants:
-            return _hint(constants[name], {})
-        case None | ast.Constant(value=None):
-            return ""
+            return " *or* ".join(filter(None, (_hint(each, assigned) for each in (body, orelse))))
+        case ast.Name(id=name) if name in assigned:
+            return _hint(assigned[name], {})
+    return _readable(node)
+
+
+def _readable(node: ast.expr) -> str:
+    """Return a string from the source, or an empty one if all of it is variable."""
     text = re.sub(r"\{\w+\}", "…", _text(node))
     return text if re.search(r"[a-z]", text) else ""
 
