@@ -299,10 +299,10 @@ _NO_HINT = "The lines of context have the cause."
 
 def errors_page() -> str:
     found: dict[str, tuple[int, list[str], list[str]]] = {}
-    for code, exit_code, sentence, *hint in raised():
+    for code, exit_code, sentence, advice in raised():
         _, sentences, hints = found.setdefault(code, (exit_code, [], []))
         sentences.append(sentence)
-        hints += filter(None, hint)
+        hints += filter(None, advice)
     rows = [
         [
             _code(code),
@@ -314,8 +314,8 @@ def errors_page() -> str:
     return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says', 'what to do'], rows)}"
 
 
-def raised() -> Iterator[tuple[str, int, *tuple[str, ...]]]:
-    """Yield code, exit code, sentence and any hint of every error that the package can raise, read from its source."""
+def raised() -> Iterator[tuple[str, int, str, list[str]]]:
+    """Yield code, exit code, sentence and hints of every error that the package can raise, read from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         assigned = {
@@ -332,12 +332,8 @@ def raised() -> Iterator[tuple[str, int, *tuple[str, ...]]]:
             if kind is not None and _text(node.args[0]) != "…":  # a variable code comes from a row of a table
                 hints = [each.value for each in node.keywords if each.arg == "hint"] or node.args[2:3]
                 sentence = _readable(node.args[1]) or str(kind.__doc__)
-                yield (
-                    _text(node.args[0]),
-                    int(kind.exit_code),
-                    sentence,
-                    *(_hint(each, assigned) for each in hints),
-                )
+                advice = [_hint(each, assigned) for each in hints]
+                yield _text(node.args[0]), int(kind.exit_code), sentence, advice
 
 
 def _error_class(node: ast.Name, assigned: Mapping[str, ast.expr]) -> type[FirewallError] | None:
