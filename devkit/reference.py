@@ -315,7 +315,7 @@ def errors_page() -> str:
 
 
 def raised() -> Iterator[tuple[str, int, str, list[str]]]:
-    """Yield code, exit code, sentence and hints of every error that the package can raise, read from its source."""
+    """Yield code, exit code, sentence and hints of every error that the package can raise, from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         assigned = {
