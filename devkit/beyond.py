@@ -21,10 +21,7 @@ class Beyond(Internet):
     def __init__(
         self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack, *, routed: bool = False
     ) -> None:
-        """Connect the host, and start the servers.
-
-        With `routed`, the world knows the way back to private addresses, which need not be masqueraded then.
-        """
+        """Connect the host, and start the servers. A `routed` host need not masquerade."""
         # The namespace ends with its last process, which ends with ours: the pipe closes.
         holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -37,10 +37,7 @@ class Collector:
     """A collector that can be stopped and started again. What has arrived stays."""
 
     def __init__(self, folder: Path, protocols: Mapping[str, Any], before: Sequence[str] = ()) -> None:
-        """Start it with these protocols of OTLP.
-
-        `before` are arguments that come before its own, for another program.
-        """
+        """Start it with these protocols of OTLP. `before` are arguments for a program that runs it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._written, self._log = folder / "records.jsonl", folder / "log"
         self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]

@@ -187,10 +187,7 @@ class PrivateEngine:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     def configure(self, settings: Mapping[str, object], hosts: Sequence[str] = ()) -> None:
-        """Prepare a new or empty folder with the daemon's settings.
-
-        `hosts` are addresses on which it listens in addition to its socket.
-        """
+        """Prepare a new or empty folder with the daemon's settings, and `hosts` beside its socket."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):
             raise EngineError(f"{self.folder} is not empty, and destroying the engine would delete it")
@@ -209,10 +206,7 @@ class PrivateEngine:
         (self.folder / "bin").mkdir()
 
     def hold(self, root: Path, name: str) -> None:
-        """Create the engine's namespaces, which end with this process.
-
-        `name` is what the engine takes for its host's, if not the machine's own.
-        """
+        """Create the engine's namespaces, which end with this process. `name` is its host's, if not this one's."""
         self._keeper = subprocess.Popen(
             ["sh", "-c", _KEEPER],
             env=self._names | {"ROOT": str(root), "INIT": _INIT, "HOSTNAME": name},
@@ -255,11 +249,7 @@ class PrivateEngine:
         return str(json.loads(get(self._socket, "/version"))["Version"])
 
     def set_host(self, sysctls: Mapping[str, str]) -> None:
-        """Set sysctls of the engine's network, as an administrator of its host does. Containers inherit them.
-
-        Raises:
-            EngineError: when a new container would start with others.
-        """
+        """Set sysctls of the engine's network, which its containers must inherit, or raise `EngineError`."""
         for name, value in sysctls.items():
             self.run_in_network(["sysctl", "--quiet", "--write", f"{name}={value}"])
             if (found := inheritance.inherited(self.network_argv(), name)) != value:
@@ -439,7 +429,6 @@ def _prepare(kind: Kind) -> Path:
 
 
 def _root(kind: Kind) -> Path | None:
-    """Return the root folder that the kind needs, or None if the installed engine is of this kind."""
     if kind.built:
         return ENGINE_ROOTS / moby_engine.root_name()
     return None if kind.suite is None or kind.version == _installed_version() else ENGINE_ROOTS / kind.suite

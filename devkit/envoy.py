@@ -104,16 +104,12 @@ class Proxy:
     )
 
     idle: float = 3600
-    """For how many seconds an open connection need not send."""
 
     workers: int = 1
-    """Threads that connections are shared among."""
 
     reporting: Reporting | None = None
-    """Where it sends its records, if anywhere."""
 
     first = RuleSet()
-    """The rules that it starts with."""
 
     most: bounds.Bounds | None = None
     """What it may take on at once, if it is bounded."""
@@ -239,7 +235,6 @@ class Proxy:
                 chain["filters"] = [{"name": "answer", "typed_config": answer}]
 
     def _free_port(self, resource: dict[str, Any]) -> None:
-        """Have a listener at the shared address listen on a free port instead of a rule's."""
         address = resource.get("address", {}).get("socket_address", {})
         if address.get("address") == str(HERE):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
@@ -316,7 +311,6 @@ class Proxy:
 
 
 def _made(place: tuple[str, int], request: Request, open_: contextlib.ExitStack) -> socket.socket | None:
-    """Make a request, and return its connection, or None if it was refused."""
     kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
     connection = open_.enter_context(socket.socket(type=kind))
     connection.settimeout(10)
@@ -430,7 +424,6 @@ class Resolving(Loading):
     """
 
     read = 0
-    """How many lines of its log have been read."""
 
     def __init__(
         self, folder: Path, program: Path, name_server: int, before: Sequence[str] = (), *, refreshing: bool = True
@@ -504,7 +497,6 @@ class Resolving(Loading):
 
 
 def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
-    """Yield each configuration of the DNS cache in a resource."""
     if isinstance(value, dict):
         if "dns_cache_config" in value:
             yield value["dns_cache_config"]

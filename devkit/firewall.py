@@ -24,7 +24,6 @@ RULES = (
     {"dst": "a.test", "allow_private": True},
     {"dst": "h.test", "proto": "http", "allow_private": True},
 )
-"""A name for each of the usual protocols."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,7 @@ class Outcome:
         }
 
     def expect(self, code: int = 0) -> "Outcome":
-        """Check the exit code, and return itself.
-
-        Raises:
-            AssertionError: with the command's whole output.
-        """
+        """Return itself, or raise an `AssertionError` with the command's whole output."""
         if self.code != code:
             raise AssertionError(f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
         return self
@@ -75,9 +70,7 @@ class Firewall:
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
     python: str = sys.executable
-    """The interpreter of an environment that has the program."""
     patience: float = 120
-    """The seconds that a command may take."""
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `status` has said about how agents are attached, by the id of the agent network."""
 
@@ -154,11 +147,7 @@ class Firewall:
 
 
 def read_until_done(process: "subprocess.Popen[str]", step: str) -> None:
-    """Read what a `run` tells, until it has done a step whose sentence has these words.
-
-    Raises:
-        AssertionError: when it ends before.
-    """
+    """Read what a `run` tells until it has done a step with these words, or raise `AssertionError`."""
     assert process.stderr is not None  # noqa: S101 - for the type checker: it was started with a pipe
     if not any(line.startswith("done") and step in line for line in process.stderr):
         raise AssertionError(f"the run has ended without the step {step!r}")

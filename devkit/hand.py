@@ -123,7 +123,6 @@ class Hand:
         self._place(sibling, before).rename(self._place(sibling, after))
 
     def _place(self, sibling: str, path: str) -> Path:
-        """Return where a file of a running container's volume is on this machine, which is the engine's."""
         process = str(self.inspect(sibling)["State"]["Pid"])
         return machine_root(self.firewall.host) / "proc" / process / f"root{VOLUME}" / path
 
@@ -217,10 +216,7 @@ class Hand:
         stop_seconds: int | None = None,
         start: bool = True,
     ) -> None:
-        """Recreate a sibling's container from its own recipe with a change.
-
-        With `stop_seconds`, the old container has this long to stop.
-        """
+        """Recreate a sibling's container with a change. The old one may have `stop_seconds` to stop."""
         name, recipe = self.name(sibling), self.recipe(sibling)
         change(recipe.body)
         if stop_seconds is not None:

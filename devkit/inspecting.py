@@ -49,7 +49,6 @@ class Reached:
     headers: dict[str, str]
     port: int = PORT
     tls: str = ""
-    """The version of TLS that Envoy speaks with the host."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -120,7 +119,6 @@ class Host:
     """A host with TLS, whose certificate is for some names."""
 
     handler: type[http.server.BaseHTTPRequestHandler] = Handler
-    """What answers requests."""
 
     def __init__(self, folder: Path, *names: str, ports: Sequence[int] = (PORT,)) -> None:
         """Listen at this process's own address. How it speaks TLS with further connections is in its `context`."""
@@ -180,7 +178,6 @@ class Inspecting(Resolving):
     """A proxy that looks into TLS with one certificate for all names, and trusts one authority."""
 
     signer: Signer | None = None
-    """Where it gets certificates and secrets, if anywhere."""
 
     _reads_table = False
     """Whether its listeners name the table of what is allowed by path."""
@@ -333,10 +330,7 @@ class Injecting(Inspecting):
         first: RuleSet,
         **headers: str,
     ) -> None:
-        """Start both with the first rules: Envoy asks for the secrets of its first table, and no others later.
-
-        `headers` are those of the secrets, by name.
-        """
+        """Start both. Envoy asks only for secrets of its first table. `headers` are theirs, by name."""
         self._headers, self.first = headers, first
         (folder / "signing").mkdir()
         self.signer = Signer(folder / "signing")

@@ -110,11 +110,7 @@ def _normal(words: str) -> str:
 
 
 def components() -> tuple[Component, ...]:
-    """Return all third-party components of the programs: the standard library, then modules by path.
-
-    Raises:
-        NoticeError: when the toolchain fails, or when a component has no known licence.
-    """
+    """Return all third-party components of the programs: the standard library, then modules by path."""
     sources: dict[str, set[Path]] = {}
     programs: dict[str, set[str]] = {}
     folders: dict[str, Path] = {}

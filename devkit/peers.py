@@ -106,7 +106,6 @@ class Peer:
             session.close()
 
     def _session(self) -> Session:
-        """Return a session that can be used: one that has not ended with its container, or a new one."""
         with suppress(IndexError):
             while True:
                 session = self._idle.pop()
@@ -160,7 +159,6 @@ class Peers:
     """Starts peers on one engine, and removes them at the end."""
 
     def __init__(self, client: APIClient) -> None:
-        """Compile the program for the engine and load its image."""
         image = _image(client.version()["Arch"])
         load(client, image)
         self.client = client

@@ -9,7 +9,6 @@ from typing import Self
 from devkit.programs import OWN_LOOPBACK
 
 Behaviour = Callable[[socket.socket], None]
-"""What is done with a connection, which ends afterwards."""
 
 
 class RawOrigin:

@@ -145,7 +145,6 @@ def _options(command: TyperCommand | TyperGroup) -> str:
 
 
 def _value_of(option: TyperOption) -> str:
-    """Return the form of an option's value: its choices, or a placeholder."""
     kind = option.type_descriptor.annotation
     if option.is_flag:
         return ""
@@ -263,7 +262,6 @@ def _kind(field: FieldInfo) -> str:
 
 
 def _plural(array: Mapping[str, Any]) -> str:
-    """Return what is in a list, by its schema."""
     kind = array.get("items", {}).get("$ref", "").rpartition("/")[2]
     entries = {each.__name__: "names or mappings" for _, each in ENTRIES}
     return {"": "text", PathEntry.__name__: "paths", **entries}.get(kind, "rules")
@@ -361,7 +359,6 @@ def _readable(node: ast.expr) -> str:
 
 
 def _text(node: ast.expr) -> str:
-    """Return a string from the source, with `…` for variable parts."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -505,7 +502,6 @@ def _hosts_table() -> str:
 
 
 def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
-    """Return a page that is written by hand, with its table."""
     begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
     before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
     return f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"

@@ -122,7 +122,6 @@ def own_registry(folder: Path) -> Iterator[str]:
 
 
 def _program(folder: Path, address: str, *, password: bool) -> Sequence[str]:
-    """Return the command line of a registry with its data in a folder."""
     install({"docker-registry": "docker-registry"})
     (folder / "htpasswd").write_text(_HTPASSWD)
     settings = (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
@@ -155,7 +154,6 @@ def _slowly(body: bytes) -> Iterator[bytes]:
 
 
 def _changed(body: bytes) -> Iterator[bytes]:
-    """Change one byte in the middle of a blob."""
     middle = len(body) // 2
     yield body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
 

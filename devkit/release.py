@@ -82,7 +82,6 @@ def _hatchling(kind: str, target: Path, source: Path, environment: Mapping[str, 
 
 
 def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
-    """Return what the program needs at run time, in the locked versions, and what the wheel's programs contain."""
     (wheel,) = target.glob(f"*-{_EVERY_PLATFORM}.whl")
     with tempfile.TemporaryDirectory() as folder:
         python = install(wheel, sys.executable, Path(folder), "--constraint", str(CHECKOUT / "requirements.lock"))
@@ -108,11 +107,7 @@ def section(changelog: str, heading: str) -> str:
 
 
 def notes(changelog: str, version: str) -> str:
-    """Return the release notes of a version.
-
-    Raises:
-        ValueError: when the changelog has none.
-    """
+    """Return the release notes of a version, or raise `ValueError` when the changelog has none."""
     text = section(changelog, version)
     if not text:
         raise ValueError(f"CHANGELOG.md has no section {version}.")
@@ -120,11 +115,7 @@ def notes(changelog: str, version: str) -> str:
 
 
 def check_tag(tag: str, changelog: str, version: str) -> None:
-    """Require that a tag is for the version of the checkout, and that the changelog is complete.
-
-    Raises:
-        ValueError: when it is not.
-    """
+    """Require that a tag is for this version, and that the changelog is complete, or raise `ValueError`."""
     if tag != f"v{version}":
         raise ValueError(f"The tag {tag} is not v{version}, the version in pyproject.toml.")
     if section(changelog, "Unreleased"):

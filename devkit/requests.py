@@ -82,7 +82,6 @@ _PARTS = (
     "(?:/a|/b/.+)",
     "$",
 )
-"""What random expressions are made of."""
 _REPOSITORIES = ("a/b", "b", "a/ab")
 _QUERIES = ("", "", "?", "?x=/../a", "?service=git-upload-pack", "?service=git-receive-pack&x")
 _SERVICES = ("git-upload-pack", "git-receive-pack")
@@ -228,11 +227,7 @@ OVER = ("http/1.1", "h2")
 
 
 def rules_of(entries: Sequence[Mapping[str, Any]]) -> RuleSet:
-    """Return what entries mean.
-
-    Raises:
-        ValueError: when one of them, or two together, are a mistake.
-    """
+    """Return what entries mean, or raise `ValueError` when one of them, or two together, are a mistake."""
     return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
 
 
@@ -292,5 +287,4 @@ def random_asked(
 
 
 def _malformed(method: str, target: str) -> bool:
-    """Whether a request is no correct one, so that it ends a connection over HTTP/2."""
     return method == "CONNECT" or target[0] != "/" or any(each < "!" or each == "\x7f" for each in target)

@@ -78,11 +78,7 @@ class Fleet:
         )
 
     def load(self, release: Path | None = None) -> None:
-        """Build a release's image, once, and load it into all engines.
-
-        Raises:
-            AssertionError: when one can't take it, with what it says.
-        """
+        """Build a release's image, once, and load it into all engines."""
         image = self._image(release)
         if not image.exists():
             docker = self.swarm.manager.docker

@@ -20,11 +20,7 @@ class Session:
     """The verb `commands` of the peer program, started once in a container. It runs one command at a time."""
 
     def __init__(self, client: APIClient, container: str) -> None:
-        """Start it.
-
-        Raises:
-            docker.errors.APIError: when the container is not running.
-        """
+        """Start it, or raise `docker.errors.APIError` when the container is not running."""
         identity = client.exec_create(container, ["/peer", "commands"], stdin=True)["Id"]
         # The SDK wraps the socket in a reader. It says nothing before it is asked, so the reader has read nothing.
         self._stream = cast("Any", client.exec_start(identity, socket=True))
@@ -39,11 +35,7 @@ class Session:
         return not poll.poll(0)
 
     def run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Run a command to its end, and return its exit code and standard output.
-
-        Raises:
-            ConnectionError: when the container, its engine or the program ends meanwhile.
-        """
+        """Return a command's exit code and standard output, or raise `ConnectionError` at the container's end."""
         self.begin(arguments)
         return self.answer(arguments)
 

@@ -31,7 +31,6 @@ class Signer:
 
     folder: Path
     given: list[int] = field(default_factory=list)
-    """The descriptors that it is handed."""
 
     def __post_init__(self) -> None:
         self.at = self.folder / "signer"
@@ -150,11 +149,7 @@ class Inspecting:
         return found
 
     def connect(self, name: str | None, seconds: float = 10) -> ssl.SSLSocket:
-        """Open a connection as a client does that trusts the root and nothing else.
-
-        Raises:
-            OSError: when the handshake fails, or takes longer.
-        """
+        """Connect as a client that trusts only the root, or raise `OSError` for a handshake that fails."""
         context = trusting(self.signer.trust)
         context.check_hostname = name is not None
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)

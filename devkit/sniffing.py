@@ -20,7 +20,6 @@ _BUFFER, _LARGEST = 64 << 20, 128 << 10
 
 
 def _bridges() -> dict[str, str]:
-    """Return the bridge that each interface is a port of, or itself."""
     listed = subprocess.run(["ip", "-json", "link"], check=True, capture_output=True).stdout
     return {each["ifname"]: each.get("master", each["ifname"]) for each in json.loads(listed)}
 

@@ -58,10 +58,7 @@ def installed_release() -> Release:
 
 
 def copied_release(folder: Path) -> Release:
-    """Copy this release into a folder, where it can be changed like by an upgrade.
-
-    `PYTHONPATH=folder python -m clawker_fw` runs it.
-    """
+    """Copy this release into a folder, to change it. `PYTHONPATH=folder python -m clawker_fw` runs it."""
     package = CHECKOUT / "clawker_fw"
     shutil.copytree(package, folder / "clawker_fw", copy_function=_link, dirs_exist_ok=True)
     return Release(folder / "clawker_fw")
@@ -80,11 +77,7 @@ def _link(source: str, target: str) -> None:
 
 
 def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file of a copied release, without a change of the original file that it is linked to.
-
-    Raises:
-        ValueError: when nothing is changed: the text to change has another form by now.
-    """
+    """Replace a file of a copied release, not the original that it is linked to. No change is a `ValueError`."""
     before = path.read_bytes()
     content = change(before)
     if content == before:

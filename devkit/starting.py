@@ -28,12 +28,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> bytes:
-    """Return the body of an answer over HTTP from a unix socket. `silence` is how many seconds nothing may arrive.
-
-    Raises:
-        OSError: when nobody answers there.
-        http.client.HTTPException: when the answer is not HTTP.
-    """
+    """Return the body of an HTTP answer from a unix socket. `silence` is how many seconds nothing may arrive."""
     with contextlib.closing(_UnixConnection(str(path), timeout=silence)) as connection:
         connection.request(method, target, headers={"Host": "engine"})
         return connection.getresponse().read()
@@ -67,11 +62,7 @@ def listens(address: str, port: int) -> bool:
 
 
 def wait_for(process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path | None = None) -> None:
-    """Wait until a program answers.
-
-    Raises:
-        StartError: when it ends before that, or takes too long.
-    """
+    """Wait until a program answers, or raise `StartError` when it ends before that, or takes too long."""
     try:
         until(lambda: process.poll() is not None or answers(), _SECONDS)
     except TimeoutError as error:
@@ -89,11 +80,7 @@ def running(
     variables: Mapping[str, str] | None = None,
     end: signal.Signals = signal.SIGTERM,
 ) -> Iterator[None]:
-    """Run a program whose output goes to a log. It answers already, and is ended afterwards with a signal.
-
-    Raises:
-        StartError: when it ends before that, or takes too long.
-    """
+    """Run a program whose output goes to a log, until it answers (else `StartError`). A signal ends it."""
     with log.open("wb") as said:
         process = subprocess.Popen(command, stdout=said, stderr=said, env=variables)
     try:

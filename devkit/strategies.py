@@ -27,7 +27,6 @@ AT_ADDRESSES = (*OPAQUE, (Protocol.HTTPS, 8443, None), (Protocol.HTTP, 8081, Non
 """What rules for addresses are for, which forward everything as well."""
 
 NAMED = (Protocol.HTTPS, Protocol.HTTP)
-"""Protocols that name the host."""
 
 CONNECTIONS = tuple(
     (protocol, port)

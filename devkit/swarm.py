@@ -39,11 +39,7 @@ class Node:
     docker: APIClient = field(repr=False)
 
     def call(self, *arguments: str, check: bool = True, variables: Mapping[str, str] | None = None) -> str:
-        """Run the docker CLI with this engine, and return what it prints.
-
-        Raises:
-            AssertionError: with what it said, if it failed.
-        """
+        """Run the docker CLI with this engine, and return its output, or raise `AssertionError` with it."""
         command = ["docker", "--host", self.engine.host, *arguments]
         environment = {**os.environ, **(variables or {})}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -140,7 +136,6 @@ def _wire() -> Iterator[int]:
 
 
 def _cable(wire: int, number: int) -> list[list[str]]:
-    """Return the commands that connect the network in which they run with the wire."""
     here, there = "wire", f"node{number}"
     return [
         ["ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", str(wire)],

@@ -9,11 +9,7 @@ from devkit.engines import install
 
 
 def install_systemd() -> None:
-    """Install the Debian package of `systemd-analyze`, unless it is installed.
-
-    Raises:
-        devkit.engines.EngineError: when it can't be installed.
-    """
+    """Install the Debian package of `systemd-analyze`, unless it is installed."""
     install({"systemd-analyze": "systemd"})
 
 

@@ -50,10 +50,7 @@ class Watching:
 
 @contextmanager
 def watching(firewall: Firewall, *options: str, before: Sequence[str] = ()) -> Iterator[Watching]:
-    """Yield a watcher of a stack. It has compared the stack, with accepted settings, before it is yielded.
-
-    `before` are arguments that come before the program's, for another program.
-    """
+    """Yield a watcher that has compared the stack. `before` are arguments for a program around it."""
     process = firewall.start_raw([*before, *firewall.command("--log-format", "json", "watch", *options)])
     found = Watching(process)
     reader = threading.Thread(target=found.read, daemon=True)

@@ -93,7 +93,6 @@ class Administrator:
     """Whoever administers the engine's machine."""
 
     def __init__(self, host: str, docker: APIClient) -> None:
-        """Look at the machine of an engine as the engine sees it."""
         self._docker = docker
         self._root = machine_root(host)
         self.engine_folder = str(docker.info()["DockerRootDir"])
@@ -120,7 +119,6 @@ class Administrator:
         return Found(places)
 
     def _contents(self, containers: Collection[str], since: float, *, engine: bool) -> Iterator[tuple[str, bytes]]:
-        """Yield everything there is, in parts that overlap, each with its place."""
         for process in (process for each in containers for process in processes(self._docker, each)):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 yield from _of_process(process)
@@ -166,8 +164,6 @@ def _of_process(process: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _changed_files(folder: Path, since: float) -> Iterator[Path]:
-    """Yield the regular files that have changed since a time, on all mounts but the kernel's own."""
-
     def failed(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error

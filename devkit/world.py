@@ -45,7 +45,6 @@ class Internet:
     """A simulated internet without anything in it: addresses, programs and DNS in an engine's network."""
 
     def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
-        """Add the DNS server's address. What is started ends with the stack, and its output goes to the folder."""
         self.engine = engine
         self._folder = folder
         self._program = str(peer_program(architecture))

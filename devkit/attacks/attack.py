@@ -62,7 +62,6 @@ class Who(StrEnum):
     """An agent with a published port, for which there is a relay."""
 
     HOST = "host"
-    """The machine of the engine."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,8 @@ class Attack:
     """
 
     what: str
-    """What is tried, in words."""
 
     command: Command
-    """The arguments of the peer program, which the agent runs."""
 
     result: str
     """What the agent gets, in the words of `result_of`."""
@@ -104,7 +101,6 @@ class Attack:
     """Whether a connection to the allowed origin may be begun, although no request follows."""
 
     by: Who = field(default=Who.AGENT, kw_only=True)
-    """Who makes the attempt."""
 
     control_by: Who | None = field(default=None, kw_only=True)
     """Who makes the control, if no agent succeeds in this way."""
@@ -126,7 +122,6 @@ class Group:
     title: str
 
     tried: str
-    """What is tried, in words."""
 
     holds: str
     """What holds against all of it."""

@@ -56,7 +56,6 @@ class Flood:
     asks_below: str | None = None
     control: bool = False
     capabilities: tuple[str, ...] = ()
-    """What the attacker has of what Docker gives every container."""
 
     def against(self, seconds: float, *, envoy: str, resolver: str, network: str) -> Command:
         known = {"envoy": envoy, "resolver": resolver, "network": network, "third": f"{seconds / 3:.1f}s"}

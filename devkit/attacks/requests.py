@@ -318,7 +318,6 @@ REQUESTS = (
         }.items()
     ),
 )
-"""Single requests."""
 
 SMUGGLED = request("GET /smuggled HTTP/1.1", f"Host: {EVIL}")
 

@@ -158,11 +158,7 @@ class Site:
         return self.who[Who.AGENT]
 
     def perform(self, attack: Attack) -> Performed:
-        """Perform an attack and its control, and collect all evidence.
-
-        Raises:
-            AssertionError: when the control does not succeed, because the attack would then prove nothing.
-        """
+        """Perform an attack and its control, which must succeed (`AssertionError`), and collect all evidence."""
         began, known = time.time(), len(self.names.said())
         heard_before, records = self._heard(attack), list[Event]()
         attacker = self.who[attack.by]
@@ -431,12 +427,10 @@ def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
 
 
 def _other_slot(address: str) -> str:
-    """Return the address in the other slot: those of slot 0 are even."""
     return str(IPv4Address(int(IPv4Address(address)) ^ 1))
 
 
 def _own_addresses(agent: Peer) -> dict[str, str]:
-    """Return the addresses of names that have one of their own, and one that no name has."""
     names = ("own", "raw", TALK, "nobody", *LEADS)
     found = {name: str(agent.ask("resolve", f"{name}.test").last["answers"][0]) for name in names}
     return {**found, "unused": str(IPv4Address(found["own"]) + _UNUSED)}

@@ -28,7 +28,6 @@ REGISTRIES = (
     *("proxy.golang.org", "pypi.org", "registry.npmjs.org", "repo.maven.apache.org", "security.debian.org"),
     *("security.ubuntu.com", "static.crates.io", "sum.golang.org"),
 )
-"""Names of presets, for which the servers stand in."""
 
 INSPECTED, KEYED = "inspected.test", "keyed.test"
 """Names below these are in rules that look into TLS. Hosts of the latter demand `TOKEN`."""
@@ -168,7 +167,6 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
 
 
 def _keep(root: Path, archive: Path) -> None:
-    """Write a root folder as a tar, in place of earlier ones of its kind."""
     made = root.with_name("made.tar")
     left_out = [f"--exclude={pattern}" for pattern in _LEFT_OUT.split()]
     subprocess.run(["tar", "-C", root, *left_out, "--numeric-owner", "-cf", made, "."], check=True)

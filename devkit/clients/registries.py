@@ -331,4 +331,3 @@ _KINDS: Mapping[str, Callable[[Path], Job]] = {
     "npm": _npm,
     "pip": _pip,
 }
-"""What makes the hosts of each preset."""

@@ -341,7 +341,6 @@ class MemoryEngine:
         return identity
 
     def _mount(self, inside: MemoryContainer) -> None:
-        """Make the volumes with names that there are not yet, and show the files of those below our own volume."""
         for mount in inside.spec.shape.mounts:
             if mount.kind == "volume" and mount.source:
                 made = VolumeView(
@@ -398,7 +397,6 @@ class MemoryEngine:
             inside.live[resource] = digest or ""
 
     def _publish(self, inside: MemoryContainer) -> None:
-        """Take the ports that a container asks for, and choose those that it leaves to the engine."""
         others = [each for each in tuple(self._containers.values()) if each.status == "running"]
         taken = {
             text.rpartition(":")[0] for each in others if each is not inside for text in view_of(each).published
@@ -613,7 +611,6 @@ def _below(target: str) -> str:
 
 
 def _inspected(config: dict[str, Any]) -> dict[str, Any]:
-    """Return an image's config as `docker inspect` shows it."""
     return {
         "Config": config.get("config"),
         "Architecture": config.get("architecture"),

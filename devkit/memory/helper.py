@@ -61,7 +61,6 @@ def _known(inside: MemoryContainer) -> Usage:
 
 
 def _usage(inside: MemoryContainer) -> dict[str, Any]:
-    """Return what `fwctl usage` prints."""
     there = _known(inside)
     return {
         "id": there.identity,
@@ -235,7 +234,6 @@ def _readable(resource: Resource, content: bytes) -> bool:
 
 
 def _commit(inside: MemoryContainer) -> dict[str, Any]:
-    """Do what `fwctl commit` does: make all staged files live, or keep the old ones."""
     wanted = json.loads(inside.files[f"{STAGE}commit.json"].content)
     new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
     for file in wanted["files"]:
@@ -272,14 +270,12 @@ def growth(inside: MemoryContainer, staged: Files) -> int:
 
 
 def _keep_good(inside: MemoryContainer) -> None:
-    """Keep a copy of the hot files, as `fwctl` does once they are proven live."""
     kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}
     copies = {f"{GOOD}{path}": file for path, file in kept.items() if path.startswith(HOT)}
     inside.files = {**kept, **copies, f"{GOOD}committed.json": kept[COMMITTED]}
 
 
 def _intact(files: Files, folder: str, record: str) -> bool:
-    """Whether the hot files in a folder are exactly those that the record lists."""
     try:
         recorded = {each["path"]: each["sha256"] for each in json.loads(files[record].content)["files"]}
     except (KeyError, TypeError, ValueError):

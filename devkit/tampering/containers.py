@@ -43,7 +43,6 @@ def _shape(sibling: str, *fields: str) -> tuple[Sign, ...]:
 
 
 def _recreated_with_files(what: str, change: Callable[[Body], None], field: str, says: str) -> Tampering:
-    """Return the recreation of Envoy with a change that makes the engine write other files into it."""
     file = Sign(ENVOY, "live", "engine_files", "replace", says=says)
     return _with_signs(ENVOY, what, change, *_shape(ENVOY, field), file)
 
