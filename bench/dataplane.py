@@ -36,7 +36,7 @@ class Traffic:
     def amount(self, driven: Mapping[str, float]) -> float:
         """Return how much passed in a second."""
         megabytes = driven["bytes"] / 1e6
-        return (megabytes if self.unit == "MB/s" else driven["requests"]) / driven["seconds"]
+        return (megabytes if self.unit == "MB/s" else driven["sent"]) / driven["seconds"]
 
 
 KINDS = (

@@ -18,7 +18,6 @@ import (
 	"syscall"
 )
 
-// commandResult is what became of one command line.
 type commandResult struct {
 	Code   int    `json:"code"`
 	Output string `json:"output"`
@@ -74,7 +73,6 @@ func readLines(input io.Reader, lines chan<- []byte, ends chan<- struct{}) error
 	}
 }
 
-// runCommand runs a program to its end, which it is asked for with SIGTERM.
 func runCommand(ctx context.Context, program string, arguments []string, ends <-chan struct{}) (commandResult, error) {
 	var output bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...)
