@@ -33,10 +33,6 @@ class Answer:
         return int.from_bytes(self.message[6:8], "big")
 
     @property
-    def authority(self) -> int:
-        return int.from_bytes(self.message[8:10], "big")
-
-    @property
     def name(self) -> bytes:
         """The name in the question section, with its case unchanged."""
         return self.message[12 : self._question_end - 4]

@@ -74,9 +74,7 @@ class Hand:
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def link(self, sibling: str, path: str, target: str) -> None:
-        header = tarfile.TarInfo(path)
-        header.type, header.linkname = tarfile.SYMTYPE, target
-        self._put(sibling, header, b"")
+        self._put(sibling, path, type=tarfile.SYMTYPE, linkname=target)
 
     def alter(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `File`
         """Give a file in the volume another mode or owner."""
@@ -85,14 +83,14 @@ class Hand:
 
     def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
         """Give a folder in the volume another mode or owner."""
-        header = tarfile.TarInfo(path)
-        header.type, header.mode, header.uid = tarfile.DIRTYPE, mode, owner
-        self._put(sibling, header, b"")
+        self._put(sibling, path, type=tarfile.DIRTYPE, mode=mode, uid=owner)
 
-    def _put(self, sibling: str, header: tarfile.TarInfo, content: bytes) -> None:
-        buffer = io.BytesIO()
+    def _put(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `TarInfo`
+        buffer, header = io.BytesIO(), tarfile.TarInfo(path)
+        for name, value in attributes.items():
+            setattr(header, name, value)
         with tarfile.open(fileobj=buffer, mode="w") as tar:
-            tar.addfile(header, io.BytesIO(content))
+            tar.addfile(header)
         self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
 
     def update(self, sibling: str, **limits: Any) -> None:  # noqa: ANN401 - any of the engine's

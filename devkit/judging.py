@@ -3,8 +3,8 @@
 import http.client
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 import h2.config
@@ -161,15 +161,6 @@ class _Http2:
         return status or ENDED
 
 
-@contextmanager
-def agent(proxy: Inspecting, host: Host) -> Iterator[Agent]:
-    made = Agent(proxy, host)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
 class Judge:
     """Has Envoy obey rules, and compares what it makes of requests."""
 
@@ -181,19 +172,19 @@ class Judge:
     ) -> Sequence[AskedRequest]:
         """Return the requests of which Envoy makes something else than the policy."""
         policy = self._served(entries)
-        with agent(self._proxy, self._host) as asking:
+        with closing(Agent(self._proxy, self._host)) as asking:
             wrong = [each for each in requests if asking.outcome(each) not in expected(policy, each)]
         for _ in range(_LATE):
             if wrong:
                 time.sleep(0.05)
-                with agent(self._proxy, self._host) as asking:
+                with closing(Agent(self._proxy, self._host)) as asking:
                     wrong = [each for each in wrong if asking.outcome(each) not in expected(policy, each)]
         return wrong
 
     def report(self, entries: Sequence[Mapping[str, Any]], asked: AskedRequest) -> str:
         """Return how a request differs, and with which rules."""
         policy = self._served(entries)
-        with agent(self._proxy, self._host) as asking:
+        with closing(Agent(self._proxy, self._host)) as asking:
             found = asking.outcome(asked)
         return f"{asked}: {found!r} instead of {sorted(expected(policy, asked))}, with the rules {entries}"
 
