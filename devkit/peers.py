@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
 from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
 
-from clawker_fw.engine.outputs import frames
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.host import load
@@ -152,7 +150,7 @@ class Peer:
 
     def said(self) -> tuple[dict[str, Any], ...]:
         """Return the JSON lines that the container's own command has written so far."""
-        return tuple(map(json.loads, written(self.client, self.container)))
+        return tuple(map(json.loads, self.client.logs(self.container, stderr=False).splitlines()))
 
 
 class Peers:
@@ -226,20 +224,6 @@ class Peers:
     def remove_all(self) -> None:
         while self._started:
             self._started.pop().remove()
-
-
-def written(client: APIClient, container: str, *, errors: bool = False, **wanted: str | float) -> list[bytes]:
-    """Return the lines that a container without a terminal has written. `wanted` are parameters of the API.
-
-    One request is enough: the Docker SDK asks for the container first, to know the form of its log.
-
-    Raises:
-        requests.HTTPError: when the engine doesn't give them.
-    """
-    asked = {"stdout": 1, "stderr": int(errors), **wanted}
-    answer = client.get(f"{client.base_url}/v{client.api_version}/containers/{container}/logs", params=asked)
-    answer.raise_for_status()
-    return [output or error for output, error in frames(BytesIO(answer.content).read)]
 
 
 def _await(peer: Peer, event: str) -> None:

@@ -22,7 +22,7 @@ from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, r
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.firewall import Firewall
-from devkit.peers import Answer, Peer, Peers, written
+from devkit.peers import Answer, Peer, Peers
 from devkit.stacks import rule_set
 from devkit.waiting import until
 from devkit.witness import Event, Witnesses
@@ -257,10 +257,9 @@ class Site:
 
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         container = self.firewall.container(sibling)
-        since = f"{began:.9f}"
-        lines = written(self.peers.client, container, errors=True, since=since, tail=_LAST)
+        lines = self.peers.client.logs(container, since=began, tail=_LAST).splitlines()
         if len(lines) == _LAST:
-            lines = written(self.peers.client, container, errors=True, since=since)
+            lines = self.peers.client.logs(container, since=began).splitlines()
         for line in lines:
             if line.startswith(b"{"):
                 record = json.loads(line)
