@@ -67,9 +67,6 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-# --- commands -------------------------------------------------------------------------------------------------
-
-
 def program() -> TyperGroup:
     """Return the command line as a group of typer."""
     group = typer.main.get_command(app)
@@ -151,9 +148,6 @@ def _value_of(option: TyperOption) -> str:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " or ".join(_code(str(choice.value)) for choice in kind)
     return option.metavar or ("PATH" if kind is Path else "TEXT")
-
-
-# --- settings -------------------------------------------------------------------------------------------------
 
 
 _SETTINGS = f"""\
@@ -281,9 +275,6 @@ def _default(field: FieldInfo) -> str:
     return _code({"()": "[]", "False": "false"}.get(str(field.default), str(field.default)))
 
 
-# --- errors ---------------------------------------------------------------------------------------------------
-
-
 _ERRORS = """\
 An error consists of a code, one sentence, lines of context, and a hint on what to do. It is printed to standard
 error; with `--log-format json` it is a record with `code`, `message`, `context` and `hint`. Match the code, not
@@ -367,8 +358,6 @@ def _text(node: ast.expr) -> str:
     return "…"
 
 
-# --- manual pages ---------------------------------------------------------------------------------------------
-
 PROGRAM, SETTINGS = "clawker-fw", FILE_NAME
 
 
@@ -390,9 +379,6 @@ def _manual(first: str, text: str, other: str) -> str:
     return f"# {first}\n{parts}\n# See also\n\n{other}, docker(1)\n"
 
 
-# --- tampering ------------------------------------------------------------------------------------------------
-
-
 def tampering_page() -> str:
     parts = [
         (
@@ -411,9 +397,6 @@ def tampering_page() -> str:
         table = _table(["what is done", "found in", "layer", "field", "cause", "action"], rows)
         parts.append(f"## {title}\n\n{table}")
     return _HEADING + "\n".join(parts)
-
-
-# --- attacks --------------------------------------------------------------------------------------------------
 
 
 _ATTACKS = f"""\
@@ -450,9 +433,6 @@ def _not_stopped_table() -> str:
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
-# --- records of telemetry --------------------------------------------------------------------------------------
-
-
 _RECORDS = """\
 What Envoy, CoreDNS and watchers send to a collector: see [Telemetry](../telemetry.md). Names follow the semantic
 conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
@@ -476,9 +456,6 @@ def records_page() -> str:
         rows = [[_code(each.name), each.meaning] for each in attributes]
         parts.append(f"## {title}\n\n{_table(['attribute', 'means'], rows)}")
     return _HEADING + "\n".join(parts)
-
-
-# --- pages with generated tables ------------------------------------------------------------------------------
 
 
 def _presets_table() -> str:
@@ -506,8 +483,6 @@ def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
     before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
     return f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
 
-
-# --- the pages ------------------------------------------------------------------------------------------------
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,

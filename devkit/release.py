@@ -78,9 +78,6 @@ def _hatchling(kind: str, target: Path, source: Path, environment: Mapping[str, 
     subprocess.run(command, cwd=source, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
-# --- bill of materials and notes ------------------------------------------------------------------------------
-
-
 def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
     (wheel,) = target.glob(f"*-{_EVERY_PLATFORM}.whl")
     with tempfile.TemporaryDirectory() as folder:
@@ -120,9 +117,6 @@ def check_tag(tag: str, changelog: str, version: str) -> None:
         raise ValueError(f"The tag {tag} is not v{version}, the version in pyproject.toml.")
     if section(changelog, "Unreleased"):
         raise ValueError(f"CHANGELOG.md still has unreleased changes: move them to a section {version}.")
-
-
-# --- installing -----------------------------------------------------------------------------------------------
 
 
 def pythons() -> Iterator[str]:

@@ -168,8 +168,6 @@ def _of_git(chosen: random.Random, name: str) -> tuple[str, str]:
     return chosen.choice(("GET", "POST", "PUT", "HEAD")), target
 
 
-# --- rule sets ---------------------------------------------------------------------------------------------------
-
 NAMES = ("a.test", "c.test", "w.test", "x.w.test", "y.w.test", "b.x.w.test")
 """Hosts, of which some are below others."""
 

@@ -88,9 +88,6 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-# --- Python ---------------------------------------------------------------------------------------------------
-
-
 def _pip(folder: Path) -> Job:
     file, info = "hello-1.0-py3-none-any.whl", "hello-1.0.dist-info"
     wheel = {
@@ -105,9 +102,6 @@ def _pip(folder: Path) -> Job:
     return Job("PIP_RETRIES=0 pip install -q --target /tmp/p hello; cd /tmp/p; python3 -c 'import hello'")
 
 
-# --- JavaScript -----------------------------------------------------------------------------------------------
-
-
 def _npm(folder: Path) -> Job:
     host, place = folder / "registry.npmjs.org", "hello/-/hello-1.0.0.tgz"
     described = {"name": "hello", "version": "1.0.0", "main": "index.js"}
@@ -118,9 +112,6 @@ def _npm(folder: Path) -> Job:
     known = {"name": "hello", "dist-tags": {"latest": "1.0.0"}, "versions": versions}
     _put(host / "hello.json", json.dumps(known))
     return Job("cd /tmp; NPM_CONFIG_FETCH_RETRIES=0 npm install hello >/dev/null; node -e 'require(\"hello\")'")
-
-
-# --- Rust -----------------------------------------------------------------------------------------------------
 
 
 def _cargo(folder: Path) -> Job:
@@ -143,9 +134,6 @@ printf '[package]\\nname = "w"\\nversion = "0.1.0"\\nedition = "2021"\\n' >Cargo
 printf '[dependencies]\\nhello = "1"\\n' >>Cargo.toml
 CARGO_NET_RETRY=0 cargo vendor -q >/dev/null
 cut -c4- vendor/hello/src/lib.rs""")
-
-
-# --- Go -------------------------------------------------------------------------------------------------------
 
 
 def _go(folder: Path) -> Job:
@@ -192,9 +180,6 @@ def _checksum_database(host: Path, module: str, record: str) -> str:
     return f"{_CHECKSUMS}+{short.hex()}+{base64.b64encode(key).decode()}"
 
 
-# --- Java -----------------------------------------------------------------------------------------------------
-
-
 def _maven(folder: Path) -> Job:
     """A build extension is what Maven itself downloads, without a plugin."""
     known = "<groupId>test</groupId><artifactId>hello</artifactId><version>1.0</version>"
@@ -214,9 +199,6 @@ python3 -m zipfile -e /tmp/m2/test/hello/1.0/hello-1.0.jar /tmp/w; cat said""")
 
 def _project(content: str) -> str:
     return f"<project><modelVersion>4.0.0</modelVersion>{content}</project>"
-
-
-# --- Debian and Ubuntu ----------------------------------------------------------------------------------------
 
 
 _ARCHIVES: Mapping[str, Mapping[str, str]] = {

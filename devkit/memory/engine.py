@@ -87,8 +87,6 @@ class MemoryEngine:
         self._numbers = itertools.count(1)
         self._followers: list[queue.SimpleQueue[Event | None]] = []
 
-    # --- reading ----------------------------------------------------------------------------------------------
-
     def facts(self) -> EngineFacts:
         return self._facts
 
@@ -249,8 +247,6 @@ class MemoryEngine:
 
     def close(self) -> None:
         """There is no connection to close."""
-
-    # --- writing ----------------------------------------------------------------------------------------------
 
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """Reading stops before the layers, which are not kept."""
@@ -504,8 +500,6 @@ class MemoryEngine:
         if self.disk_full:
             raise DiskFullError("engine-disk-full", f"The engine could not {what}, because its disk is full.")
 
-    # --- for tests --------------------------------------------------------------------------------------------
-
     def inside(self, container: str) -> MemoryContainer:
         """Return a container's state by its id or name."""
         if container in self._containers:
@@ -541,8 +535,6 @@ class MemoryEngine:
         """End every stream of events, as a stopping engine does."""
         while self._followers:
             self._followers.pop().put(None)
-
-    # --- the rest ---------------------------------------------------------------------------------------------
 
     def _emit(self, event: Event) -> None:
         for events in self._followers:
