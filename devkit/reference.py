@@ -9,36 +9,27 @@ settings' descriptions is repeated by hand.
 
 import argparse
 import ast
-import dataclasses
 import functools
 import itertools
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
 
 import typer.main
-from pydantic import BeforeValidator, create_model
-from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import errors
 from clawker_fw.cli.app import PANELS
 from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
-from clawker_fw.rules.path_words import PathEntry
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
-from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
-from clawker_fw.settings.model import Settings
-from clawker_fw.settings.preset import PresetEntry, names, preset
+from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import agents
 from devkit import manual, settings_schema
@@ -171,108 +162,87 @@ An entry of `presets`, `never` or `always` is a name, or a mapping with these fi
 [Presets and promises](../presets.md) explains them.
 """
 
-ENTRIES = (("presets", PresetEntry), ("never", NeverEntry), ("always", AlwaysEntry))
-"""The lists of the settings whose entries are mappings, beside `rules`."""
+_DURATION = "duration: seconds, or with `ms`, `s`, `m`, `h`"
+_TYPES = {
+    "idle": _DURATION,
+    "drain_timeout": _DURATION,
+    "memory": "memory: bytes, or with `KiB`, `MiB`, `GiB`",
+    "port": "number, or several as `FIRST-LAST`",
+    "subnet": "IPv4 subnet",
+    "rules": "list of rules",
+    "path_rules": "list of paths",
+    **dict.fromkeys(("presets", "never", "always"), "list of names or mappings"),
+    "array": "list of text",
+    "boolean": "`true` or `false`",
+    "string": "text",
+    "object": "mapping",
+}
+"""Types in words, by the names of fields, else by those of JSON."""
 
-
-def _fields_table(fields: Mapping[str, FieldInfo]) -> str:
-    rows = [
-        [_code(name), _kind(field), _default(field), field.description or ""] for name, field in fields.items()
-    ]
-    return _table(["field", "type", "default", "means"], rows)
+Schema = settings_schema.Schema
 
 
 def settings_page() -> str:
+    schema = settings_schema.schema()
     rows = [
-        [
-            _code(key),
-            "" if key == INCLUDE else _code(_variable(key)),
-            _kind(field),
-            _default(field),
-            field.description or "",
-        ]
-        for key, field in fields()
+        [_code(key), "" if key == INCLUDE else _code(_variable(key)), *_described(key, form, {"rules"})]
+        for key, form in _settings(schema)
     ]
+    lists = {name: each["items"] for name, each in schema["properties"].items() if "items" in each}
     parts = (
         f"# Settings\n\n{_SETTINGS}",
         _table(["key", "variable", "type", "default", "means"], rows),
         f"## Rules\n\n{_RULES}",
-        _fields_table(FIELDS),
+        _fields_table(lists["rules"]),
         f"## Presets and promises\n\n{_ENTRIES}",
-        *(f"### `{name}`\n\n{_fields_table(entry.model_fields)}" for name, entry in ENTRIES),
+        *(
+            f"### `{name}`\n\n{_fields_table(each['anyOf'][-1])}"
+            for name, each in lists.items()
+            if "anyOf" in each
+        ),
         f"## What `clawker-fw init` writes\n\n```yaml\n{example()}```\n",
     )
     return _HEADING + "\n".join(parts)
 
 
-def fields(section: Any = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:  # noqa: ANN401 - a class
+def _settings(section: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
     """Yield every setting with its key, which has dots between its parts."""
-    for name, field in _fields(section).items():
-        if dataclasses.is_dataclass(field.annotation):
-            yield from fields(field.annotation, f"{prefix}{name}.")
+    for name, form in section["properties"].items():
+        if "properties" in form:
+            yield from _settings(form, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field
+            yield f"{prefix}{name}", form
 
 
-def _fields(section: Any) -> dict[str, FieldInfo]:  # noqa: ANN401 - a class
-    if not dataclasses.is_dataclass(section):
-        return dict(section.model_fields)
-    return {
-        each.name: FieldInfo.from_annotated_attribute(cast("Any", each.type), each)
-        for each in dataclasses.fields(section)
-    }
+def _fields_table(section: Schema) -> str:
+    required = {*section.get("required", ())}
+    rows = [[_code(name), *_described(name, form, required)] for name, form in section["properties"].items()]
+    return _table(["field", "type", "default", "means"], rows)
 
 
 def _variable(key: str) -> str:
     return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
-def _kind(field: FieldInfo) -> str:
-    if _is_duration(field):
-        return "duration: seconds, or with `ms`, `s`, `m`, `h`"
-    if field.annotation == Memory | None:
-        return "memory: bytes, or with `KiB`, `MiB`, `GiB`"
-    annotation: Any = field.annotation
-    schema = create_model("Section", field=(annotation, field)).model_json_schema(by_alias=False)
-    property_: dict[str, Any] = schema["properties"]["field"]
-    property_ = property_.get("anyOf", [property_])[0]
-    if reference := property_.get("$ref"):
-        property_ = schema["$defs"][reference.rpartition("/")[2]]
-    if "prefixItems" in property_:
-        return "number, or several as `FIRST-LAST`"
-    if choices := property_.get("enum"):
-        return " or ".join(map(_code, choices))
-    words = {
-        "boolean": "`true` or `false`",
-        "integer": "number",
-        "number": "number",
-        "string": "text",
-        "array": f"list of {_plural(property_)}",
-        "object": "mapping",
-    }
-    word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
-    limits = (property_.get("minimum"), property_.get("maximum"))
-    return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
-
-
-def _plural(array: Mapping[str, Any]) -> str:
-    kind = array.get("items", {}).get("$ref", "").rpartition("/")[2]
-    entries = {each.__name__: "names or mappings" for _, each in ENTRIES}
-    return {"": "text", PathEntry.__name__: "paths", **entries}.get(kind, "rules")
-
-
-def _is_duration(field: FieldInfo) -> bool:
-    return any(isinstance(each, BeforeValidator) and each.func is parse_duration for each in field.metadata)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "none; it must be given"
-    if field.default is None:
-        return ""
-    if _is_duration(field):
-        return _code(f"{field.default:g}s")
-    return _code({"()": "[]", "False": "false"}.get(str(field.default), str(field.default)))
+def _described(key: str, form: Schema, required: Collection[str]) -> tuple[str, str, str]:
+    """Return the type of a setting in words, its default, and its meaning."""
+    name, default = key.rpartition(".")[2], form.get("default")
+    value = form.get("anyOf", [form])[0]
+    kind = value["type"] if isinstance(value["type"], str) else value["type"][0]
+    words = _TYPES.get(name) or _TYPES.get(kind, "number")
+    if choices := list(filter(None, value.get("enum", ()))):
+        words = " or ".join(map(_code, choices))
+    elif words == "number" and "minimum" in value:
+        words = f"number, {value['minimum']} to {value['maximum']}"
+    if key in required:
+        usual = "none; it must be given"
+    elif default is None:
+        usual = ""
+    elif words == _DURATION:
+        usual = _code(f"{default:g}s")
+    else:
+        usual = _code(default if isinstance(default, str) else json.dumps(default))
+    return words, usual, form.get("description", "")
 
 
 _ERRORS = """\

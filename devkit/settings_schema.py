@@ -83,6 +83,8 @@ def _value(form: Schema, definitions: Schema, key: str = "") -> Schema:
     if "$ref" in form:
         form = definitions[form["$ref"].rpartition("/")[2]] | form
     made = {name: form[name] for name in _KEPT if name in form} | _WRITTEN.get(key, {})
+    if not isinstance(form.get("default"), dict | None):
+        made["default"] = form["default"]
     if several:
         made["anyOf"] = [_value(each, definitions) for each in several]
     if "items" in form:
