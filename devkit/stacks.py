@@ -59,25 +59,16 @@ def installed_release() -> Release:
 
 def copied_release(folder: Path) -> Release:
     """Copy this release into a folder, to change it. `PYTHONPATH=folder python -m clawker_fw` runs it."""
-    package = CHECKOUT / "clawker_fw"
-    shutil.copytree(package, folder / "clawker_fw", copy_function=_link, dirs_exist_ok=True)
-    return Release(folder / "clawker_fw")
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file whose content is never changed in place.
-
-    A hard link changes the times of what it is to, and then everybody hashes that again. Programs are large.
-    """
-    try:
-        link = os.symlink if Path(source).parent.name == "bin" else os.link
-        link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    package, copy = CHECKOUT / "clawker_fw", folder / "clawker_fw"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("bin"))
+    (copy / "bin").mkdir()
+    for program in (package / "bin").iterdir():  # which are large
+        (copy / "bin" / program.name).symlink_to(program)
+    return Release(copy)
 
 
 def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file of a copied release, not the original that it is linked to. No change is a `ValueError`."""
+    """Replace a file of a copied release, not one that it is a link to. No change is a `ValueError`."""
     before = path.read_bytes()
     content = change(before)
     if content == before:
