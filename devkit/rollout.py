@@ -3,14 +3,13 @@
 import hashlib
 import json
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from devkit import program_image
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import Firewall
 from devkit.peers import Peer, Peers
 from devkit.stacks import CHECKOUT
 from devkit.swarm import Node, Swarm
@@ -71,11 +70,7 @@ class Fleet:
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
         """Return the stack of a node, as the program outside of the swarm sees it."""
-        return (
-            upgraded(Firewall(node.engine.host, "clawker", self.folder), release)
-            if release
-            else Firewall(node.engine.host, "clawker", self.folder)
-        )
+        return Firewall(node.engine.host, "clawker", self.folder, release)
 
     def load(self, release: Path | None = None) -> None:
         """Build a release's image, once, and load it into all engines."""
@@ -146,9 +141,7 @@ class Fleet:
 
     def seen_from(self, node: Node) -> list[Any]:
         """Return the rows of `fleet status --swarm`, asked on a node. Nobody there answers over ssh."""
-        firewall = self.on(node)
-        chosen = ("--host", node.engine.host, "--project", firewall.project, "--config", str(firewall.settings))
-        command = (sys.executable, "-m", "clawker_fw", *chosen, "fleet", "status", "--swarm", "--format", "json")
+        command = self.on(node).command("fleet", "status", "--swarm", "--format", "json")
         return list(json.loads(node.engine.run_in_network(command, check=False).stdout)["hosts"])
 
     def inside(self, node: Node, *arguments: str) -> str:

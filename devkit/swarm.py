@@ -86,14 +86,8 @@ class Swarm:
 
     def told(self, name: str) -> str:
         """Return `docker service ps`, as a user reads it."""
-        return self.manager.call(
-            "service",
-            "ps",
-            "--no-trunc",
-            "--format",
-            "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}",
-            name,
-        )
+        columns = "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}"
+        return self.manager.call("service", "ps", "--no-trunc", "--format", columns, name)
 
 
 @contextmanager

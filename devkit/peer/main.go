@@ -19,10 +19,7 @@ import (
 	"time"
 )
 
-const (
-	exitDone   = 0
-	exitFailed = 1
-)
+const exitFailed = 1
 
 // action performs a verb. It is false when what was asked for didn't work out; an error is a failure of the peer
 // itself, such as a port that is taken.
