@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from clawker_fw.model import Sibling
@@ -23,11 +24,12 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
+from clawker_fw.stack.container import HOT
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bounds import overload_manager
 from clawker_fw.stack.envoy.lookups import SUBTREES
-from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
+from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, config_source, extension
 from clawker_fw.stack.envoy.sibling import (
     CLUSTERS,
     DRAIN_SECONDS,
@@ -96,7 +98,30 @@ class Request:
     at: IPv4Address = HERE
 
 
-class Proxy:
+class Running:
+    """A running Envoy. It ends with its context."""
+
+    def start(
+        self, folder: Path, command: Sequence[str | Path], bootstrap: Mapping[str, Any], options: str
+    ) -> None:
+        self.folder, self.log = folder, folder / "log"
+        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
+        options = f"--config-path {folder}/bootstrap.json --disable-hot-restart --log-level error {options}"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*command, *options.split()], stdout=log, stderr=log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def admin(self, path: str, method: str = "GET") -> bytes:
+        return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
+
+
+class Proxy(Running):
     """A running Envoy whose hot files can be replaced like by `fwctl commit`. It ends with its context."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
@@ -108,6 +133,9 @@ class Proxy:
     workers: int = 1
 
     reporting: Reporting | None = None
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    """The headers of secrets, by name."""
 
     first = RuleSet()
 
@@ -129,54 +157,26 @@ class Proxy:
         bootstrap = self.bootstrap()
         if self.most:
             bootstrap["overload_manager"] = overload_manager(self.most)
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        self.log = folder / "log"
-        options = [
-            "--reject-unknown-dynamic-fields",
-            "--drain-time-s",
-            str(DRAIN_SECONDS),
-            "--disable-hot-restart",
-            "--concurrency",
-            str(self.workers),
-            "-l",
-            "error",
-            "--component-log-level",
-            LOG_LEVELS,
-            "--file-flush-interval-msec",
-            "100",
-        ]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait()
+        options = f"--concurrency {self.workers} --drain-time-s {DRAIN_SECONDS} --component-log-level {LOG_LEVELS}"
+        self.start(
+            folder,
+            [program, *before],
+            bootstrap,
+            f"{options} --reject-unknown-dynamic-fields --file-flush-interval-msec 100",
+        )
 
     def bootstrap(self) -> dict[str, Any]:
+        sources = {
+            "dynamic_resources": {
+                "cds_config": config_source(CLUSTERS.removeprefix(HOT)),
+                "lds_config": config_source(LISTENERS.removeprefix(HOT)),
+            },
+            "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
+        }
         return {
+            **json.loads(here(json.dumps(sources).encode(), self.folder)),
             "admin": {"address": {"pipe": {"path": str(self.folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {
-                kind: {
-                    "resource_api_version": "V3",
-                    "path_config_source": {
-                        "path": str(self.folder / path),
-                        "watched_directory": {"path": str((self.folder / path).parent)},
-                    },
-                }
-                for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
-            },
-            "layered_runtime": {
-                "layers": [
-                    {"name": "ours", "static_layer": RUNTIME},
-                    json.loads(here(json.dumps(telemetry.sampling_layer()).encode(), self.folder)),
-                ]
-            },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
             "bootstrap_extensions": [through.bootstrap_extension()],
             "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
@@ -188,7 +188,7 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        files = configuration(Serving(policy, addresses, self.idle, self.reporting))
+        files = configuration(Serving(policy, addresses, self.idle, self.reporting), self.headers)
         self.put({path: file.content for path, file in files.items()})
 
     def obey(self, rules: RuleSet, seconds: float = 30) -> None:
@@ -238,9 +238,6 @@ class Proxy:
         address = resource.get("address", {}).get("socket_address", {})
         if address.get("address") == str(HERE):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
-
-    def admin(self, path: str, method: str = "GET") -> bytes:
-        return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""

@@ -18,16 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.container import HOT
-from clawker_fw.stack.envoy import chains, lookups, routes, signing, telemetry, tls_interception
-from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy import chains, signing, tls_interception
 from clawker_fw.stack.envoy.messages import Json, extension
-from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import discovery_response
-from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.envoy import HERE, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
@@ -179,30 +173,26 @@ class Inspecting(Resolving):
 
     signer: Signer | None = None
 
-    _reads_table = False
-    """Whether its listeners name the table of what is allowed by path."""
-
     def __init__(
         self, folder: Path, program: Path, name_server: int, own: tuple[Path, Path], trusted: Path
     ) -> None:
         """Start it. `own` are the files of its certificate and key."""
         self._own, self._trusted = own, trusted
-        (folder / "hot" / TABLE).parent.mkdir(parents=True)
         super().__init__(folder, program, name_server, refreshing=False)
         self.ports[SECOND_PORT] = free_port()
 
     def bootstrap(self) -> Json:
         made = super().bootstrap()
+        made["static_resources"]["clusters"] += tls_interception.clusters(str(self._trusted))
         if self.signer:
             made["dynamic_resources"]["ads_config"] = signing.ads_config()
             made["static_resources"]["clusters"].append(signing.cluster(str(self.signer.at)))
             made["stats_config"] = signing.stats_config()
         return made
 
-    def _bootstrap_clusters(self) -> list[Json]:
-        return list(tls_interception.clusters(str(self._trusted)))
-
-    def terminated(self) -> Json:
+    def _decide_only(self, resource: Json) -> None:
+        """End TLS with its own certificate."""
+        super()._decide_only(resource)
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
             "transport_sockets.tls.v3.DownstreamTlsContext",
@@ -212,37 +202,9 @@ class Inspecting(Resolving):
                 "tls_params": {"ecdh_curves": list(signing.GROUPS)},
             },
         )
-        return {"transport_socket": socket_}
-
-    def table(self, policy: Policy) -> Json:
-        return tls_interception.table(policy)
-
-    def serve(self, rules: RuleSet) -> None:
-        policy = Policy(rules)
-        self.virtual = {}
-        if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
-            self.clusters = (*self.clusters, *self._bootstrap_clusters())
-        self._subtrees.write_bytes(lookups.subtrees(policy))
-        served = listeners(telemetry.Serving(policy, EnvoyAddresses(HERE, HERE, HERE, HERE), self.idle))
-        for chain in (chain for each in served for chain in each["filter_chains"]):
-            if chain["name"] == chains.INSPECTED:
-                chain.update(self.terminated())
-        content = discovery_response(served)
-        self._reads_table = TABLE.encode() in content  # nothing asks for it without a rule that looks into TLS
-        self.put(
-            {
-                CLUSTERS: discovery_response([]),
-                HOT + telemetry.SAMPLING.path: telemetry.sampling(telemetry.EVERYTHING),
-                ROUTES: discovery_response([routes.table(policy)]),
-                f"hot/{TABLE}": discovery_response([self.table(policy)]),
-                LISTENERS: content,
-            }
-        )
-
-    def serves(self) -> bool:
-        """Whether every resource was loaded from the current files."""
-        table = ["http.inspected.rds.inspected"] if self._reads_table else []
-        return self.loaded(["listener_manager.lds", "http.http.rds.http", *table])
+        for each in resource.get("filter_chains", ()):
+            if each["name"] == chains.INSPECTED:
+                each["transport_socket"] = socket_
 
     def given_and_loaded(self, place: str, kind: str, *at: str) -> bool:
         """Whether Envoy shows the resources of a file below `hot/` as they are written, and no less than one.
@@ -331,7 +293,7 @@ class Injecting(Inspecting):
         **headers: str,
     ) -> None:
         """Start both. Envoy asks only for secrets of its first table. `headers` are theirs, by name."""
-        self._headers, self.first = headers, first
+        self.headers, self.first = headers, first
         (folder / "signing").mkdir()
         self.signer = Signer(folder / "signing")
         self.signer.give((), (), ["a.test"])
@@ -341,9 +303,6 @@ class Injecting(Inspecting):
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.signer.end()
-
-    def table(self, policy: Policy) -> Json:
-        return tls_interception.table(policy, self._headers)
 
     def give(self, given: Mapping[str, str]) -> None:
         sent = json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode()

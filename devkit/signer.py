@@ -16,9 +16,10 @@ from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
+from devkit.envoy import Running
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
-from devkit.starting import exchange, get, wait_for
+from devkit.starting import exchange, wait_for
 from devkit.waiting import until
 
 
@@ -97,11 +98,11 @@ class Signer:
         return dict(json.loads(exchange(self.at / "status")))
 
 
-class Inspecting:
+class Inspecting(Running):
     """An Envoy that ends TLS for every name, and sends back what it gets."""
 
     def __init__(self, folder: Path, program: Path, signer: Signer) -> None:
-        self.folder, self.signer, self.port = folder, signer, free_port()
+        self.signer, self.port = signer, free_port()
         echo = extension("filters.network.echo.v3.Echo", "echo")
         inspector = extension("filters.listener.tls_inspector.v3.TlsInspector")
         listener = {
@@ -117,33 +118,23 @@ class Inspecting:
             "static_resources": {"listeners": [listener], "clusters": [signing.cluster(str(signer.at))]},
             "stats_config": signing.stats_config(),
         }
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        self.log = folder / "log"
-        options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
-            )
+        self.start(folder, [program], bootstrap, "--concurrency 1")
         wait_for(self.process, self._listens, self.log)
 
     def _listens(self) -> bool:
         try:
-            return b"LIVE" in get(self.folder / "admin", "/ready")
+            return b"LIVE" in self.admin("/ready")
         except (OSError, http.client.HTTPException):
             return False
 
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
     def stats(self, names: str) -> dict[str, int]:
-        lines = get(self.folder / "admin", f"/stats?filter={names}").decode().splitlines()
+        lines = self.admin(f"/stats?filter={names}").decode().splitlines()
         return {
             name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()
         }
 
     def loaded(self) -> dict[str, Any]:
-        dump = json.loads(get(self.folder / "admin", "/config_dump?resource=static_listeners"))
+        dump = json.loads(self.admin("/config_dump?resource=static_listeners"))
         (one,) = dump["configs"]
         found: dict[str, Any] = one["listener"]["filter_chains"][0]
         return found

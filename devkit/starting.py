@@ -91,6 +91,17 @@ def running(
         process.wait()
 
 
+@contextlib.contextmanager
+def own_network(script: str = "") -> Iterator[int]:
+    """Yield a process with a network of its own, in which a script has run. It ends with this one."""
+    command = ["unshare", "--net", "sh", "-ec", f"{script}\necho\nexec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
+        holder.stdout.readline()
+        yield holder.pid
+        holder.communicate(timeout=_SECONDS)
+
+
 def _told(process: "subprocess.Popen[bytes]") -> str:
     arguments = process.args
     # Typeshed has a single path among what they may be, which has no parts.

@@ -17,14 +17,13 @@ from docker import APIClient
 
 from devkit.engines import PrivateEngine, private_engine
 from devkit.host import client
-from devkit.starting import pings
+from devkit.starting import own_network, pings
 
 _SOCKET = "/run/docker.sock"
 """Where each engine has its socket, in its own file system."""
 
 _SUBNET = "198.18.0"
 _MANAGING = 2377
-_REMOVAL_SECONDS = 60
 
 Done = TypeVar("Done")
 
@@ -94,7 +93,7 @@ class Swarm:
 def swarm(size: int = 3, disks: Mapping[int, str] | None = None) -> Iterator[Swarm]:
     """Yield engines in a swarm, and destroy them afterwards. `disks` are the sizes of some engines' data."""
     with ExitStack() as stack:
-        wire = stack.enter_context(_wire())
+        wire = stack.enter_context(own_network("ip link add wire type bridge; ip link set wire up"))
         nodes = []
         for number in range(1, size + 1):
             engine = stack.enter_context(
@@ -115,18 +114,6 @@ def swarm(size: int = 3, disks: Mapping[int, str] | None = None) -> Iterator[Swa
                 "swarm", "join", "--advertise-addr", each.address, "--token", token, f"{first.address}:{_MANAGING}"
             )
         yield Swarm(tuple(nodes))
-
-
-@contextmanager
-def _wire() -> Iterator[int]:
-    """Yield the process in whose network a bridge is. It ends with this one: the pipe closes."""
-    script = "ip link add wire type bridge && ip link set wire up && echo && exec cat"
-    command = ["unshare", "--net", "sh", "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
-        holder.stdout.readline()
-        yield holder.pid
-        holder.communicate(timeout=_REMOVAL_SECONDS)
 
 
 def _cable(wire: int, number: int) -> list[list[str]]:
