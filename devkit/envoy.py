@@ -84,8 +84,6 @@ def here(content: bytes, folder: Path) -> bytes:
 
 
 _ENDED = (ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
-_AT_ONCE = 64
-"""Requests that are made before the first answer is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,43 +278,32 @@ class Proxy(Running):
         return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
-        return self.outcomes([Request(name, Protocol.HTTPS, port)])[0]
+        return self.outcome(Request(name, Protocol.HTTPS, port))
 
     def route(self, name: str, port: int) -> str:
-        return self.outcomes([Request(name, Protocol.HTTP, port)])[0]
+        return self.outcome(Request(name, Protocol.HTTP, port))
 
     def opened(self, port: int, at: IPv4Address) -> str:
-        return self.outcomes([Request("", Protocol.TCP, port, at)])[0]
+        return self.outcome(Request("", Protocol.TCP, port, at))
 
-    def outcomes(self, requests: Sequence[Request]) -> list[str]:
-        """Return the chain for each request, or an empty string if it is refused.
-
-        Many are made before the first answer is read. An event loop would take four times as long for them.
-        """
-        found: list[str] = []
-        for first in range(0, len(requests), _AT_ONCE):
-            with contextlib.ExitStack() as open_:
-                some = requests[first : first + _AT_ONCE]
-                made = [_made(self.place(each.port, each.at), each, open_) for each in some]
-                for request, connection in zip(some, made, strict=True):
-                    found.append(_answer(request, connection) if connection else "")
-        return found
+    def outcome(self, request: Request) -> str:
+        """Return the chain for a request, or an empty string if it is refused."""
+        kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
+        with socket.socket(type=kind) as connection, contextlib.suppress(*_ENDED):
+            connection.settimeout(10)
+            connection.connect(self.place(request.port, request.at))
+            connection.sendall(_content(request))
+            match request.protocol:
+                case Protocol.UDP:
+                    return _datagram(connection)
+                case Protocol.HTTP:
+                    return _response(connection)
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+        return ""
 
     def place(self, port: int, at: IPv4Address) -> tuple[str, int]:
         """Return the address and port to connect to: ports at the shared address are others in tests."""
         return str(at), self.ports[port] if at == HERE else port
-
-
-def _made(place: tuple[str, int], request: Request, open_: contextlib.ExitStack) -> socket.socket | None:
-    kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
-    connection = open_.enter_context(socket.socket(type=kind))
-    connection.settimeout(10)
-    try:
-        connection.connect(place)
-        connection.sendall(_content(request))
-    except _ENDED:
-        return None
-    return connection
 
 
 def _content(request: Request) -> bytes:
@@ -328,18 +315,6 @@ def _content(request: Request) -> bytes:
         case Protocol.UDP:
             return b"?"
     return b""
-
-
-def _answer(request: Request, connection: socket.socket) -> str:
-    try:
-        match request.protocol:
-            case Protocol.UDP:
-                return _datagram(connection)
-            case Protocol.HTTP:
-                return _response(connection)
-        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
-    except _ENDED:
-        return ""
 
 
 def _response(connection: socket.socket) -> str:
