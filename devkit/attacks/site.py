@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -123,9 +122,6 @@ _MARK = "mark-"
 _LATE = 5.0
 """Seconds that evidence may be late on a busy machine. If it is still missing then, the test says so."""
 
-_LAST = 100
-"""Lines of a log that are read from its end: asked for a time alone, an engine reads it from the beginning."""
-
 _UNUSED = 40
 """By how many addresses one that stands for no name comes after one that does."""
 
@@ -240,8 +236,8 @@ class Site:
         by = attack.by
         mark = f"{_MARK}{secrets.token_hex(4)}.test"
         marks = (("resolve", mark, "--server", "{resolver}"), ("get", f"https://{mark}/", *DIRECT))
-        with ThreadPoolExecutor(len(marks)) as pool:
-            list(pool.map(lambda command: self.who[by].ask(*self._filled(command)), marks))
+        for command in marks:
+            self.who[by].ask(*self._filled(command))
 
         def read() -> list[Event]:
             return [record for each in ("envoy", "coredns") for record in self._records_of(each, by, began)]
@@ -257,10 +253,7 @@ class Site:
 
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         container = self.firewall.container(sibling)
-        lines = self.peers.client.logs(container, since=began, tail=_LAST).splitlines()
-        if len(lines) == _LAST:
-            lines = self.peers.client.logs(container, since=began).splitlines()
-        for line in lines:
+        for line in self.peers.client.logs(container, since=began).splitlines():
             if line.startswith(b"{"):
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:
