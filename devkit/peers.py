@@ -19,6 +19,7 @@ from devkit.floor import Lock
 from devkit.host import load
 from devkit.processes import processes
 from devkit.session import Session
+from devkit.waiting import until
 from hatch_build import compile_program
 
 SOURCE = Path(__file__).with_name("peer")
@@ -82,7 +83,8 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         session = self._session()
-        answer = Answer.of(*session.run(arguments))
+        session.begin(arguments)
+        answer = Answer.of(*session.answer())
         self._idle.append(session)
         return answer
 
@@ -94,7 +96,7 @@ class Peer:
 
         def end() -> Answer:
             session.ask_to_end()
-            return Answer.of(*session.answer(arguments))
+            return Answer.of(*session.answer())
 
         try:
             yield end
@@ -166,7 +168,7 @@ class Peers:
     def origin(self, network: str, names: Sequence[str], *arguments: str) -> Peer:
         """Start an origin on a network with these names. The arguments name its ports."""
         peer = self.start("origin", *arguments, network=network, aliases=names)
-        _await(peer, "ready")
+        until(peer.said)  # it is ready
         return peer
 
     def agent(self, network: str, dns: str, *arguments: str, name: str | None = None) -> Peer:
@@ -224,14 +226,6 @@ class Peers:
     def remove_all(self) -> None:
         while self._started:
             self._started.pop().remove()
-
-
-def _await(peer: Peer, event: str) -> None:
-    """Wait for a line with an event. The log stream ends with the container."""
-    for line in peer.client.logs(peer.container, stream=True, follow=True):
-        if json.loads(line).get("event") == event:
-            return
-    raise RuntimeError(f"{peer.name} ended before it was {event}: {peer.said()}")
 
 
 @contextmanager

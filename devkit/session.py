@@ -34,24 +34,19 @@ class Session:
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)
 
-    def run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Return a command's exit code and standard output, or raise `ConnectionError` at the container's end."""
-        self.begin(arguments)
-        return self.answer(arguments)
-
     def begin(self, arguments: Sequence[str]) -> None:
         self._socket.sendall(json.dumps(arguments).encode() + b"\n")
 
     def ask_to_end(self) -> None:
         self._socket.sendall(b"\n")
 
-    def answer(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Wait for the end of the command that was started with these arguments, as `run` does."""
+    def answer(self) -> tuple[int, str]:
+        """Return the command's exit code and output, or raise `ConnectionError` at the container's end."""
         said = b""
         while not said.endswith(b"\n"):
             output, _ = next(self._frames, (None, b""))
             if output is None:
-                raise ConnectionError(f"the container has ended, and with it {arguments[0]}")
+                raise ConnectionError("the container has ended, and with it a command")
             said += output
         result = json.loads(said)
         return result["code"], result["output"]
