@@ -101,8 +101,8 @@ class Terminal:
         self._read()
         return _STYLE.sub("", self._said.decode(errors="replace").replace("\r\n", "\n"))
 
-    def shows(self, text: str, times: int = 1) -> str:
-        until(lambda: self.screen.count(text) >= times, 120)
+    def shows(self, text: str) -> str:
+        until(lambda: text in self.screen, 120)
         return self.screen
 
     def ended(self) -> int:

@@ -140,9 +140,9 @@ class Peer:
         with suppress(errors.NotFound):
             self.client.remove_container(self.container, force=True, v=True)
 
-    def finish(self, timeout: int = 120) -> Answer:
+    def finish(self) -> Answer:
         """Wait until the container's own command has ended, and return its output."""
-        code = self.client.wait(self.container, timeout=timeout)["StatusCode"]
+        code = self.client.wait(self.container, timeout=120)["StatusCode"]
         return Answer(code, self.said())
 
     def stop(self) -> Answer:

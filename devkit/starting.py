@@ -2,10 +2,9 @@
 
 import contextlib
 import http.client
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from devkit.waiting import until
@@ -66,28 +65,21 @@ def wait_for(process: "subprocess.Popen[bytes]", answers: Callable[[], bool], lo
     try:
         until(lambda: process.poll() is not None or answers(), _SECONDS)
     except TimeoutError as error:
-        raise StartError(f"{_told(process)} does not answer within {_SECONDS} s{_end_of(log)}") from error
+        raise StartError(f"{process.args!r} does not answer within {_SECONDS} s{_end_of(log)}") from error
     if process.returncode is not None:
-        raise StartError(f"{_told(process)} has ended with {process.returncode}{_end_of(log)}")
+        raise StartError(f"{process.args!r} has ended with {process.returncode}{_end_of(log)}")
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str],
-    log: Path,
-    answers: Callable[[], bool],
-    *,
-    variables: Mapping[str, str] | None = None,
-    end: signal.Signals = signal.SIGTERM,
-) -> Iterator[None]:
+def running(command: Sequence[str], log: Path, answers: Callable[[], bool]) -> Iterator[None]:
     """Run a program whose output goes to a log, until it answers (else `StartError`). A signal ends it."""
     with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=variables)
+        process = subprocess.Popen(command, stdout=said, stderr=said)
     try:
         wait_for(process, answers, log)
         yield
     finally:
-        process.send_signal(end)
+        process.terminate()
         process.wait()
 
 
@@ -100,12 +92,6 @@ def own_network(script: str = "") -> Iterator[int]:
         holder.stdout.readline()
         yield holder.pid
         holder.communicate(timeout=_SECONDS)
-
-
-def _told(process: "subprocess.Popen[bytes]") -> str:
-    arguments = process.args
-    # Typeshed has a single path among what they may be, which has no parts.
-    return arguments if isinstance(arguments, str) else " ".join(map(str, arguments))  # type: ignore[arg-type]
 
 
 def _end_of(log: Path | None) -> str:
