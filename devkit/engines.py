@@ -411,7 +411,7 @@ def available(kind: str = USUAL) -> str | None:
 def _prepare(kind: Kind) -> Path:
     root = _root(kind)
     if root is None:
-        install_engine()
+        install({"dockerd": "docker.io", **_AROUND})
         return Path("/")
     install(_AROUND)
     if kind.suite and not root.exists():
@@ -436,11 +436,6 @@ def _kind(name: str) -> Kind:
         if kind.name == name:
             return kind
     raise EngineError(f"no kind of engine is called {name}: there are installed, {', '.join(KINDS)}")
-
-
-def install_engine() -> None:
-    """Install Debian's engine without starting it, unless this machine has one."""
-    install({"dockerd": "docker.io", **_AROUND})
 
 
 def install_client() -> None:
@@ -485,25 +480,21 @@ def mirror() -> str:
 
 
 def install(wanted: Mapping[str, str]) -> None:
-    if _missing(wanted):
-        with Lock(APT_LOCK):  # another process may have been installing them
-            _install(_missing(wanted))
-        _installed_version.cache_clear()
+    if not _missing(wanted):
+        return
+    with Lock(APT_LOCK):  # another process may have been installing them
+        if packages := _missing(wanted):
+            names = " ".join(packages)
+            sudo = [] if os.geteuid() == 0 else ["sudo"]
+            if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
+                raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
+            print(f"installing {names}", file=sys.stderr, flush=True)
+            _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
+    _installed_version.cache_clear()
 
 
 def _missing(wanted: Mapping[str, str]) -> list[str]:
     return [wanted[name] for name in wanted if not shutil.which(name, path=PATH, mode=os.F_OK)]
-
-
-def _install(packages: Sequence[str]) -> None:
-    if not packages:
-        return
-    names = " ".join(packages)
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
-        raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
-    print(f"installing {names}", file=sys.stderr, flush=True)
-    _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
 
 
 def _run(argv: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 60) -> str:

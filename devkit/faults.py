@@ -47,10 +47,6 @@ class Faulty(Generic[Engine]):
         self.calls, self.hit = 0, ""
         self._fault, self._point = fault, point
 
-    def _die(self) -> None:
-        self._dead = True
-        raise Killed
-
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
         value = getattr(self.engine, name)
         return self._watched(name, value) if name in READS | WRITES else value
@@ -62,7 +58,8 @@ class Faulty(Generic[Engine]):
             fault = self._due(name)
             match fault:
                 case Fault.KILL:
-                    self._die()
+                    self._dead = True
+                    raise Killed
                 case Fault.FAIL:
                     raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
                 case Fault.LOSE:

@@ -108,14 +108,10 @@ def commands_page() -> str:
         if options_of(command):
             parts.append(_options(command))
         parts.append(f"```console\n$ {example.strip()}\n```\n")
-    rows = [[str(code.value), meaning] for code, meaning in exit_codes().items()]
+    meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
+    rows = [[str(code.value), meanings[str(code.value)]] for code in ExitCode]
     parts.append(f"## Exit codes\n\n{_table(['code', 'means'], rows)}")
     return _HEADING + "\n".join(parts)
-
-
-def exit_codes() -> dict[ExitCode, str]:
-    meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
-    return {code: meanings[str(code.value)] for code in ExitCode}
 
 
 def _options(command: TyperCommand | TyperGroup) -> str:

@@ -158,7 +158,7 @@ class Site:
         began, known = time.time(), len(self.names.said())
         heard_before, records = self._heard(attack), list[Event]()
         attacker = self.who[attack.by]
-        others = self._addresses_of(attack.control_by) if attack.control_by else set()
+        others = {self.places.get(name) for name in (attack.control_by, f"{attack.control_by}_link") if name}
         verb, *arguments = self._filled(attack.control)
 
         def attempt() -> Answer:
@@ -183,7 +183,7 @@ class Site:
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
-            [event for event in seen.events if _source(event) not in others and not _is_control(event)],
+            [each for each in seen.events if _source(each) not in others and each.get("name") != f"{CONTROL}."],
             frozenset(each["name"].removesuffix(".") for each in questions if _source(each) not in others),
             [(each["reason"], each["name"]) for each in records],
         )
@@ -215,9 +215,6 @@ class Site:
             ok, said = answer.ok, str(answer.lines)
         if not ok:
             raise AssertionError(f"the control {command} fails: {said}")
-
-    def _addresses_of(self, who: Who) -> set[str]:
-        return {self.places[name] for name in (who, f"{who}_link") if name in self.places}
 
     def _filled(self, command: Command) -> Command:
         return tuple(argument.format_map(self.places) for argument in command)
@@ -258,10 +255,6 @@ class Site:
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:
                     yield record
-
-
-def _is_control(event: Event) -> bool:
-    return str(event.get("name")).removesuffix(".") == CONTROL
 
 
 def _source(event: Event) -> str:

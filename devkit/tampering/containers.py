@@ -60,10 +60,6 @@ def _updated(sibling: str, what: str, field: str, **limits: int) -> Tampering:
     return Tampering(change, lambda hand: hand.update(sibling, **limits), _shape(sibling, field), beside="updated")
 
 
-def _without_sysctls(body: Body) -> None:
-    body["HostConfig"]["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
-
-
 def _other_entry(body: Body) -> None:
     body["Entrypoint"], body["Cmd"] = [*body["Entrypoint"], body["Cmd"][0]], body["Cmd"][1:]
 
@@ -123,7 +119,7 @@ CONTAINERS = (
     _with_signs(
         COREDNS,
         "with other sysctls",
-        _without_sysctls,
+        host_fields(Sysctls={"net.ipv4.ip_unprivileged_port_start": "0"}),
         *_shape(COREDNS, "sysctls"),
         Sign(COREDNS, "live", "network", "replace"),
         beside=_IN_A_NAMESPACE,
