@@ -72,15 +72,15 @@ class Collector:
         self.stop()
 
     def records(self, service: str = "") -> list[Record]:
-        return [each for each in self._records() if not service or each.resource["service.name"] == service]
-
-    def _records(self) -> Iterator[Record]:
-        for group in self._documents("resourceLogs"):
-            resource = _attributes(group["resource"])
-            for scope in group["scopeLogs"]:
-                for each in scope["logRecords"]:
-                    event, severity = each.get("eventName", ""), each.get("severityNumber", 0)
-                    yield Record(resource, event, severity, _attributes(each))
+        """Return the log records that have arrived, or those of one service."""
+        found = [
+            Record(resource, each.get("eventName", ""), each.get("severityNumber", 0), _attributes(each))
+            for group in self._documents("resourceLogs")
+            for resource in [_attributes(group["resource"])]
+            for scope in group["scopeLogs"]
+            for each in scope["logRecords"]
+        ]
+        return [each for each in found if not service or each.resource["service.name"] == service]
 
     def points(self, name: str) -> list[Attributes]:
         """Return the attributes of each value of a metric that has arrived, with those of its resource."""
