@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
-from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
+from docker.types import LogConfig
 
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
@@ -190,26 +190,22 @@ class Peers:
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own, which may use all processors or one, counted from 0."""
-        version = self.client.api_version
-        endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
+        endpoint = self.client.create_endpoint_config(aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
             self.image,
             command=["/peer", *arguments],
             name=name,
             labels=dict(labels or {}),
-            host_config=HostConfig(
-                version=version,
+            host_config=self.client.create_host_config(
                 network_mode=network,
                 dns=[dns] if dns else None,
                 cap_add=list(capabilities) or None,
                 cap_drop=list(dropped) or None,
                 cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
-                log_config=LogConfig(
-                    type=LogConfig.types.JSON
-                ),  # what it says is read, whatever the engine's default
+                log_config=LogConfig(type=LogConfig.types.JSON),  # it is read, whatever the engine's default
             ),
-            networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
+            networking_config=self.client.create_networking_config({network: endpoint}),  # type: ignore[arg-type]
             use_config_proxy=False,
         )["Id"]
         peer = Peer(self.client, created, name or created[:12])
