@@ -9,7 +9,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains, signing, tls_interception
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.release import Release
+from devkit.certificates import make
 from devkit.envoy import HERE, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
@@ -159,13 +159,9 @@ class Host:
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
     """Make a certificate for names, which is its own authority. Return its file and that of its key."""
-    folder.mkdir(parents=True)
-    made, key = folder / "cert.pem", folder / "key.pem"
     alternative = ",".join(f"DNS:{name}" for name in names)
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", made)
-    what = ("-days", "2", "-subj", "/CN=host", "-addext", f"subjectAltName={alternative}")
-    subprocess.run(["openssl", "req", "-x509", *new, *what], check=True, capture_output=True)
-    return made, key
+    make(folder, ("basicConstraints=critical,CA:true", f"subjectAltName={alternative}"))
+    return folder / "cert.pem", folder / "key.pem"
 
 
 class Inspecting(Resolving):
