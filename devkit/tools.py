@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 from docker import APIClient
@@ -23,7 +22,6 @@ _PACKAGES = {
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
-_REFERENCE = "clawker-fw/tools"
 
 
 def run_inside(client: APIClient, container: str, script: str) -> None:
@@ -43,7 +41,10 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
     """Read a file's first line in a container's volume as a user without capabilities; None if that is denied."""
     host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
     script = f'{{ read -r line || [ -n "$line" ]; }} <{shlex.quote(path)} && printf %s "$line"'
-    image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
+    shell = Path(shutil.which("sh", path=PATH) or "sh")
+    files = sorted({shell, *libraries([shell])})
+    entries = tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in files)
+    image = BuiltImage("clawker-fw/tools", "dev", client.version()["Arch"], entries, labels={})
     load(client, image)
     made = client.create_container(image.reference, ["sh", "-c", script], host_config=host, user=user)["Id"]
     try:
@@ -62,9 +63,3 @@ def libraries(files: Iterable[Path]) -> Iterator[Path]:
     for each in files:
         listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
         yield from map(Path, re.findall(r"(/\S+) \(0x", listed))
-
-
-@cache
-def _entries() -> tuple[Entry, ...]:
-    shell = Path(shutil.which("sh", path=PATH) or "sh")
-    return tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted({shell, *libraries([shell])}))

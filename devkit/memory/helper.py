@@ -44,7 +44,10 @@ def run_verb(
             inside.connections = inside.lingering
             on_line({"connections": inside.lingering})
         case ["usage"] if inside.keeps_usage:
-            on_line(_usage(inside))
+            there = _known(inside)
+            uses, inherited = [asdict(each) for each in there.uses], sorted(there.inherited)
+            told = {"id": there.identity, "since": there.since, "now": there.now, "lost": there.lost}
+            on_line({**told, "inherited": inherited, "uses": uses, "open": dict(there.open)})
         case ["inherit-usage", size] if inside.keeps_usage:
             on_line({"added": _inherit(inside, sent[: int(size)])})
         case ["secrets", size]:
@@ -58,19 +61,6 @@ def _known(inside: MemoryContainer) -> Usage:
         now = float(int(time.time()))
         inside.usage = Usage(inside.id, now, now)
     return inside.usage
-
-
-def _usage(inside: MemoryContainer) -> dict[str, Any]:
-    there = _known(inside)
-    return {
-        "id": there.identity,
-        "inherited": sorted(there.inherited),
-        "since": there.since,
-        "now": there.now,
-        "lost": there.lost,
-        "uses": [asdict(each) for each in there.uses],
-        "open": dict(there.open),
-    }
 
 
 def _inherit(inside: MemoryContainer, sent: bytes) -> bool:
