@@ -25,7 +25,6 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
 
 
 def main() -> int:
-    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what the project promises.")
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], "all", *BENCHMARKS])
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")

@@ -6,7 +6,6 @@ import docker
 
 
 def look(host: str, project: str, references: list[str]) -> None:
-    """Make every call that `drift` makes."""
     client = docker.APIClient(base_url=host, version="auto", timeout=60)
     client.info()
     client.info()  # a machine may have changed since the connection was made

@@ -34,9 +34,8 @@ class Traffic:
     at_most: float
 
     def amount(self, driven: Mapping[str, float]) -> float:
-        """Return how much passed in a second."""
         megabytes = driven["bytes"] / 1e6
-        return (megabytes if self.unit == "MB/s" else driven["requests"]) / driven["seconds"]
+        return (megabytes if self.unit == "MB/s" else driven["sent"]) / driven["seconds"]
 
 
 KINDS = (

@@ -85,7 +85,6 @@ class Ground:
 
 
 def measure(place: Stage) -> Result:
-    """Carry out each attack."""
     if (reason := available(place.kind or INSTALLED.name)) is not None:
         raise EngineError(reason)
     seconds = place.seconds or SECONDS
@@ -128,7 +127,6 @@ def _serve_target(world: World) -> None:
 
 @contextmanager
 def _ground(world: World, nameserver: Program, folder: Path) -> Iterator[Ground]:
-    """Yield a stack with a watcher and a neighbour."""
     host = world.engine.host
     firewall = Firewall(host, f"fair{secrets.token_hex(3)}", folder)
     with ExitStack() as stack:
@@ -207,7 +205,6 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
 
 
 def _neighbour(ground: Ground, seconds: float) -> dict[str, Any]:
-    """Make the neighbour's requests, and return the summary of each load."""
     with ThreadPoolExecutor() as pool:
         asking = {
             name: pool.submit(ground.neighbour.ask, "load", "--seconds", str(seconds), *options)
@@ -276,12 +273,10 @@ def _report(result: Result, met: Sequence[dict[str, Any]]) -> None:
 
 
 def _failed(met: Mapping[str, Any], load: str) -> int:
-    """Return how many of the neighbour's requests failed under attack."""
     return int(met["under"][load]["failed"])
 
 
 def _times(met: Mapping[str, Any], load: str) -> float:
-    """Return the ratio of the neighbour's p99 under attack to its own without."""
     return float(met["under"][load]["p99_ms"] / met["baseline"][load]["p99_ms"])
 
 
@@ -318,7 +313,6 @@ def _row(met: Mapping[str, Any]) -> list[str]:
 
 
 def _details(met: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what explains the row."""
     yield "attacker " + ", ".join(f"{name} {value}" for name, value in met["attacker"].items())
     for load, summary in met["under"].items():
         if summary["failed"]:

@@ -26,7 +26,6 @@ class Series:
         return statistics.median(self.values)
 
     def row(self) -> list[str]:
-        """Return the series as a row of a table."""
         figures = (self.median, min(self.values), max(self.values))
         return [self.name, str(len(self.values)), *(_shown(figure, self.unit) for figure in figures)]
 
@@ -42,11 +41,9 @@ class Bound:
 
     @property
     def holds(self) -> bool:
-        """Whether the promise is kept."""
         return self.measured <= self.most
 
     def row(self) -> list[str]:
-        """Return the promise as a row of a table."""
         most, measured = (_shown(figure, self.unit) for figure in (self.most, self.measured))
         return [self.promise, f"at most {most}", measured, "holds" if self.holds else "does not hold"]
 
@@ -61,7 +58,6 @@ class Result:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def print(self) -> None:
-        """Print the series, the promises and the notes."""
         print(table([["measured", "runs", "median", "min", "max"], *(each.row() for each in self.series)]))
         print(table([["promise", "bound", "measured", ""], *(each.row() for each in self.bounds)]))
         for note in self.notes:
@@ -69,7 +65,6 @@ class Result:
         print(flush=True)
 
     def write(self, name: str, circumstances: Mapping[str, Any]) -> None:
-        """Store the results, with the circumstances of the measurement."""
         document = {
             "benchmark": name,
             "circumstances": circumstances,

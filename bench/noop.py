@@ -24,7 +24,6 @@ _FOLDER = Path(__file__).parent
 
 
 def measure(stage: Stage) -> Result:
-    """Compare the commands with the bare script."""
     firewall, runs = stage.firewall, stage.runs or RUNS
     firewall.write(*RULES)
     firewall.run()
@@ -69,7 +68,6 @@ def measure(stage: Stage) -> Result:
 
 
 def _recorded(firewall: Firewall, command: Sequence[str]) -> Counter[str]:
-    """Return the calls that a Python command makes to the engine."""
     python, *program = command
     out = firewall.folder / "calls.json"
     firewall.call_raw([python, str(_FOLDER / "recorded.py"), str(out), *program]).expect()

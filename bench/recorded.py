@@ -27,7 +27,6 @@ def words_of(sent: bytes) -> str:
 
 
 def main(out: Path, arguments: list[str]) -> None:
-    """Run the program with these arguments and record its calls."""
     calls: list[bytearray] = []
     latest: dict[HTTPConnection, bytearray] = {}
     put, send = HTTPConnection.putrequest, HTTPConnection.send

@@ -56,7 +56,6 @@ def measure(stage: Stage) -> Result:
 
 
 def _under_load(stage: Stage, replace: Callable[[], object]) -> dict[str, Any]:
-    """Replace both siblings under an agent's load, and return the agent's results."""
     quiet()
     agent = stage.firewall.agent(stage.peers, *LOAD)
     _seconds_pass(agent, 1)
@@ -84,7 +83,6 @@ def _series(way: str, met: list[dict[str, Any]]) -> list[Series]:
 
 
 def _times(one: list[dict[str, Any]], other: list[dict[str, Any]], name: str) -> str:
-    """Return the ratio of the two medians."""
     above, below = (statistics.median(each[name] for each in met) for met in (one, other))
     return f"{above / below:.0f} times"
 

@@ -18,7 +18,6 @@ AT_MOST_SECONDS = 4
 
 
 def measure(stage: Stage) -> Result:
-    """Replace both siblings repeatedly."""
     firewall = stage.firewall
     firewall.write(*RULES)
     firewall.run()
@@ -56,7 +55,6 @@ def _fixed_waits(stage: Stage) -> float:
 
 
 def waits(steps: Plan) -> float:
-    """Return the sum of a plan's fixed waits."""
     return sum(max((_fixed(each) for each in stage), default=0.0) for stage in steps.stages)
 
 

@@ -168,7 +168,7 @@ def _connections(agent: Peer) -> float:
     driven = agent.ask(*_DRIVE).last
     if driven["failed"]:
         raise AssertionError(f"connections failed: {driven}")
-    return float(driven["requests"] / driven["seconds"])
+    return float(driven["sent"] / driven["seconds"])
 
 
 def _live(firewall: Firewall, waiting: Peer) -> tuple[float, float, dict[str, float]]:

@@ -37,14 +37,12 @@ class Stage:
     only: tuple[str, ...] = ()
 
     def up(self) -> Firewall:
-        """Bring up the stack, with an origin that has its two names."""
         self.firewall.write(*RULES)
         self.firewall.run()
         self.firewall.origin(self.peers, NAMES)
         return self.firewall
 
     def circumstances(self) -> dict[str, Any]:
-        """Return the circumstances on which the figures depend."""
         return {
             "engine": self.docker.version()["Version"],
             "kind": self.kind or "reachable",

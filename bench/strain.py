@@ -45,7 +45,6 @@ class Siblings:
         return found
 
     def megabytes(self) -> dict[str, float]:
-        """Return the resident memory of each program that runs."""
         found = {}
         for sibling, process in self._processes().items():
             with _missing():
@@ -56,7 +55,6 @@ class Siblings:
 
     @contextmanager
     def observed(self) -> Iterator[Strain]:
-        """Observe the siblings until the context ends."""
         strain, ended = Strain(), threading.Event()
         thread = threading.Thread(target=self._observe, args=(strain, ended), daemon=True)
         thread.start()
@@ -91,7 +89,6 @@ class Siblings:
 
 @contextmanager
 def _missing() -> Iterator[None]:
-    """Go on without what has just ended."""
     with suppress(errors.DockerException, OSError):
         yield
 

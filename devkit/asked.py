@@ -32,7 +32,6 @@ def refuse(memory: MemoryEngine, addresses: dict[str, str]) -> None:
 
 
 def run() -> None:
-    """Bring the stack up, and run the command of the arguments."""
     arguments = sys.argv[sys.argv.index("--") + 1 :]
     memory = MemoryEngine()
     session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name

@@ -66,11 +66,9 @@ class Terminal:
         os.close(inside)
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the program, and what has started it."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -85,7 +83,6 @@ class Terminal:
             line = line[os.write(self._records, line) :]
 
     def type(self, text: str) -> None:
-        """Type something."""
         os.write(self._terminal, text.encode())
 
     def _read(self) -> None:
@@ -104,13 +101,11 @@ class Terminal:
         self._read()
         return _STYLE.sub("", self._said.decode(errors="replace").replace("\r\n", "\n"))
 
-    def shows(self, text: str, times: int = 1) -> str:
-        """Wait until the terminal shows a text so many times, and return all that it shows."""
-        until(lambda: self.screen.count(text) >= times, 120)
+    def shows(self, text: str) -> str:
+        until(lambda: text in self.screen, 120)
         return self.screen
 
     def ended(self) -> int:
-        """Wait until the program has ended, and return its exit code."""
         until(self._has_ended, 120)
         return self.process.wait()
 

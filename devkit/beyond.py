@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from devkit.engines import PrivateEngine
+from devkit.starting import own_network
 from devkit.world import WORLD, Internet
 
 HOST, _BEYOND, _LENGTH = "198.51.100.1", "198.51.100.2", 24
@@ -21,20 +22,11 @@ class Beyond(Internet):
     def __init__(
         self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack, *, routed: bool = False
     ) -> None:
-        """Connect the host, and start the servers.
-
-        With `routed`, the world knows the way back to private addresses, which need not be masqueraded then.
-        """
-        # The namespace ends with its last process, which ends with ours: the pipe closes.
-        holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo; cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        stack.callback(holder.communicate)
-        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
-        holder.stdout.readline()
-        self._inside = ["nsenter", f"--net=/proc/{holder.pid}/ns/net"]
+        """Connect the host, and start the servers. A `routed` host need not masquerade."""
+        holder = stack.enter_context(own_network())
+        self._inside = ["nsenter", f"--net=/proc/{holder}/ns/net"]
         engine.run_in_network(
-            ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "host", "netns", str(holder.pid)]
+            ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "host", "netns", str(holder)]
         )
         engine.run_in_network(["ip", "address", "add", f"{HOST}/{_LENGTH}", "dev", "uplink"])
         engine.run_in_network(["ip", "link", "set", "uplink", "up"])
@@ -56,14 +48,12 @@ class Beyond(Internet):
         )
 
     def add(self, *addresses: str) -> None:
-        """Add further addresses to the internet."""
         for address in addresses:
             subprocess.run(
                 [*self._inside, "ip", "address", "add", str(ip_network(address)), "dev", "lo"], check=True
             )
 
     def argv(self, *arguments: str, process: int | None = None) -> list[str]:
-        """Return the command that runs the peer program in the internet, or in the network of a process."""
         if process is not None:
             return super().argv(*arguments, process=process)
         return [*self._inside, self._program, *arguments]

@@ -23,15 +23,16 @@ def certify(folder: Path) -> tuple[Path, Path]:
     """
     install({"openssl": "openssl"})
     authority, engine, client = (folder / name for name in ("authority", "engine", "client"))
-    _make(authority, _AUTHORITY)
+    make(authority, _AUTHORITY)
     signed = ("-CA", str(authority / "cert.pem"), "-CAkey", str(authority / "key.pem"))
     for made, extensions in ((engine, _ENGINE), (client, _CLIENT)):
-        _make(made, extensions, *signed)
+        make(made, extensions, *signed)
         (made / "ca.pem").write_bytes((authority / "cert.pem").read_bytes())
     return engine, client
 
 
-def _make(folder: Path, extensions: tuple[str, ...], *signed: str) -> None:
+def make(folder: Path, extensions: tuple[str, ...], *signed: str) -> None:
+    """Make `cert.pem` and `key.pem` in a new folder, signed by an authority or by itself."""
     folder.mkdir(parents=True)
     config = folder / "openssl.cnf"
     config.write_text(_CONFIG)

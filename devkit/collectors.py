@@ -20,7 +20,6 @@ Attributes = dict[str, str | int | float]
 
 @cache
 def collector_program() -> Path:
-    """Return the program."""
     return go_program("collector")
 
 
@@ -38,10 +37,7 @@ class Collector:
     """A collector that can be stopped and started again. What has arrived stays."""
 
     def __init__(self, folder: Path, protocols: Mapping[str, Any], before: Sequence[str] = ()) -> None:
-        """Start it with these protocols of OTLP.
-
-        `before` are arguments that come before its own, for another program.
-        """
+        """Start it with these protocols of OTLP. `before` are arguments for a program that runs it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._written, self._log = folder / "records.jsonl", folder / "log"
         self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]
@@ -59,7 +55,6 @@ class Collector:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
         self._log.write_bytes(b"")
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
@@ -71,24 +66,21 @@ class Collector:
         self.process.wait()
 
     def __enter__(self) -> Self:
-        """Run until the context ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self.stop()
 
     def records(self, service: str = "") -> list[Record]:
         """Return the log records that have arrived, or those of one service."""
-        return [each for each in self._records() if not service or each.resource["service.name"] == service]
-
-    def _records(self) -> Iterator[Record]:
-        for group in self._documents("resourceLogs"):
-            resource = _attributes(group["resource"])
-            for scope in group["scopeLogs"]:
-                for each in scope["logRecords"]:
-                    event, severity = each.get("eventName", ""), each.get("severityNumber", 0)
-                    yield Record(resource, event, severity, _attributes(each))
+        found = [
+            Record(resource, each.get("eventName", ""), each.get("severityNumber", 0), _attributes(each))
+            for group in self._documents("resourceLogs")
+            for resource in [_attributes(group["resource"])]
+            for scope in group["scopeLogs"]
+            for each in scope["logRecords"]
+        ]
+        return [each for each in found if not service or each.resource["service.name"] == service]
 
     def points(self, name: str) -> list[Attributes]:
         """Return the attributes of each value of a metric that has arrived, with those of its resource."""

@@ -46,11 +46,9 @@ class Program:
         wait_for(self.process, self._answers)
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
         self.process.kill()
         self.process.wait()
 
@@ -62,20 +60,17 @@ class Program:
         return True
 
     def write(self, content: bytes, path: Path | None = None) -> None:
-        """Replace the list, or another file."""
         fresh = self.list.with_name("fresh")
         fresh.write_bytes(content)
         fresh.replace(path or self.list)
 
     def serve(self, rules: RuleSet) -> None:
-        """Replace the list by that of these rules, and wait until it is loaded."""
         content = document(rules)
         self.write(content)
         wanted = (hashlib.sha256(content).hexdigest(), "")
         until(lambda: (self.status["digest"], self.status["reason"]) == wanted)
 
     def send(self, settings: Mapping[str, object]) -> None:
-        """Replace the settings of telemetry, and wait until they are loaded."""
         content = json.dumps(settings).encode()
         self.write(content, self.telemetry)
         wanted = (hashlib.sha256(content).hexdigest(), "")
@@ -83,21 +78,17 @@ class Program:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The status of the list."""
         return dict(json.loads(exchange(self._policy_socket)))
 
     @property
     def telemetry_status(self) -> dict[str, Any]:
-        """The status of telemetry."""
         return dict(json.loads(exchange(self._telemetry_socket)))
 
     def ask(self, name: str, **how: object) -> Answer:
-        """Ask one question."""
         return self.resolver.ask(query(name, **how))  # type: ignore[arg-type]  # as `query` takes them
 
 
 def document(rules: RuleSet) -> bytes:
-    """Return the list for these rules."""
     compiled = Policy(rules)
     numbers = virtual.assigned(compiled.opaque, virtual.Numbers(), ADDRESSING.room)
     return coredns.hot(compiled, replace(ADDRESSING, numbers=numbers), Slots())[policy.POLICY].content

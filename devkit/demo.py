@@ -32,16 +32,13 @@ class Show:
     """The output of the demonstration, which can also be saved as a picture."""
 
     def __init__(self) -> None:
-        """Write to the terminal, and record the output."""
         self.console = Console(record=True, width=WIDTH, highlight=False)
 
     def step(self, text: str) -> None:
-        """Print what happens next."""
         self.console.print()
         self.console.print(Text(f"# {text}", style="bold blue"))
 
     def command(self, line: str) -> None:
-        """Print a command line as a user would type it."""
         self.console.print(Text.assemble(("$ ", "dim"), (line, "bold")))
 
     def program(self, firewall: Firewall, verb: str, code: int = 0) -> Outcome:
@@ -56,7 +53,6 @@ class Show:
         return outcome
 
     def agent(self, agent: Peer, url: str, *, allowed: bool) -> None:
-        """Send a request from the agent, and show the result."""
         answer = agent.get(url)
         if answer.ok != allowed:
             raise RuntimeError(f"{url} should be {'allowed' if allowed else 'refused'}: {answer}")
@@ -128,7 +124,6 @@ def _next_release(firewall: Firewall, folder: Path, architecture: str) -> Firewa
 
 
 def main() -> None:
-    """Run the demonstration."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--svg", type=Path, help="keep the output as a picture")
     arguments = parser.parse_args()

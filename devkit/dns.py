@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import select
 import socket
 import struct
 import threading
@@ -13,7 +12,6 @@ from types import MappingProxyType
 from typing import Self
 
 _HEADER = struct.Struct(">HHHHHH")
-_AT_ONCE = 64
 _TIMEOUT = 5.0
 _NUMBERS = itertools.count(1)
 
@@ -26,18 +24,11 @@ class Answer:
 
     @property
     def code(self) -> int:
-        """The response code."""
         return int(self.message[3] & 15)
 
     @property
     def answers(self) -> int:
-        """The number of answer records."""
         return int.from_bytes(self.message[6:8], "big")
-
-    @property
-    def authority(self) -> int:
-        """The number of authority records."""
-        return int.from_bytes(self.message[8:10], "big")
 
     @property
     def name(self) -> bytes:
@@ -81,37 +72,25 @@ class Resolver:
     """A client of one resolver, with one socket."""
 
     def __init__(self, address: str, port: int) -> None:
-        """Prepare for a resolver's address. Nothing is sent yet."""
         self._place = (address, port)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.settimeout(_TIMEOUT)
         self._socket.connect(self._place)
 
     def ask(self, message: bytes, *, tcp: bool = False) -> Answer:
-        """Send one query and return the response."""
-        if not tcp:
-            return self._exchange([message])[0]
-        with socket.create_connection(self._place, timeout=_TIMEOUT) as connection:
-            connection.sendall(struct.pack(">H", len(message)) + message)
-            return Answer(connection.recv(4096)[2:])
+        if tcp:
+            with socket.create_connection(self._place, timeout=_TIMEOUT) as connection:
+                connection.sendall(struct.pack(">H", len(message)) + message)
+                return Answer(connection.recv(4096)[2:])
+        self._socket.send(message)
+        while True:
+            reply = self._socket.recv(4096)
+            if reply[:2] == message[:2]:
+                return Answer(reply)
 
     def ask_all(self, names: Sequence[str]) -> list[Answer]:
-        """Query the address of each name, several at a time, and return the responses in the same order."""
-        return [
-            answer
-            for start in range(0, len(names), _AT_ONCE)
-            for answer in self._exchange([query(name) for name in names[start : start + _AT_ONCE]])
-        ]
-
-    def _exchange(self, messages: Sequence[bytes]) -> list[Answer]:
-        for message in messages:
-            self._socket.send(message)
-        found: dict[bytes, Answer] = {}
-        while len(found) < len(messages):
-            if not select.select([self._socket], [], [], _TIMEOUT)[0]:
-                raise TimeoutError(f"{len(messages) - len(found)} queries have no answer")
-            reply = self._socket.recv(4096)
-            found[reply[:2]] = Answer(reply)
-        return [found[message[:2]] for message in messages]
+        """Query the address of each name."""
+        return [self.ask(query(name)) for name in names]
 
 
 class NameServer:
@@ -149,18 +128,15 @@ class NameServer:
         self._thread.start()
 
     def __enter__(self) -> Self:
-        """Serve until the context ends."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         with contextlib.suppress(OSError):  # not connected, which wakes it all the same
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
 
     def move(self, name: str, place: str) -> None:
-        """Answer with another address for a name from now on."""
         self._names[tuple(label.encode() for label in name.split("."))] = IPv4Address(place).packed
 
     def _serve(self) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from clawker_fw.model import Sibling
@@ -23,10 +24,11 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
+from clawker_fw.stack.container import HOT
 from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.lookups import SUBTREES
-from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, extension
+from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, config_source, extension
 from clawker_fw.stack.envoy.sibling import (
     CLUSTERS,
     DRAIN_SECONDS,
@@ -81,8 +83,6 @@ def here(content: bytes, folder: Path) -> bytes:
 
 
 _ENDED = (ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
-_AT_ONCE = 64
-"""Requests that are made before the first answer is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,30 @@ class Request:
     at: IPv4Address = HERE
 
 
-class Proxy:
+class Running:
+    """A running Envoy. It ends with its context."""
+
+    def start(
+        self, folder: Path, command: Sequence[str | Path], bootstrap: Mapping[str, Any], options: str
+    ) -> None:
+        self.folder, self.log = folder, folder / "log"
+        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
+        options = f"--config-path {folder}/bootstrap.json --disable-hot-restart --log-level error {options}"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([*command, *options.split()], stdout=log, stderr=log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def admin(self, path: str, method: str = "GET") -> bytes:
+        return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
+
+
+class Proxy(Running):
     """A running Envoy whose hot files can be replaced like by `fwctl commit`. It ends with its context."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
@@ -103,16 +126,15 @@ class Proxy:
     )
 
     idle: float = 3600
-    """For how many seconds an open connection need not send."""
 
     workers: int = 1
-    """Threads that connections are shared among."""
 
     reporting: Reporting | None = None
-    """Where it sends its records, if anywhere."""
+
+    headers: Mapping[str, str] = MappingProxyType({})
+    """The headers of secrets, by name."""
 
     first = RuleSet()
-    """The rules that it starts with."""
 
     most: tuple[int, int] | None = None
     """What it may take on at once, if it is bounded."""
@@ -132,57 +154,26 @@ class Proxy:
         bootstrap = self.bootstrap()
         if self.most:
             bootstrap["overload_manager"] = bounds.overload_manager(*self.most)
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        self.log = folder / "log"
-        options = [
-            "--reject-unknown-dynamic-fields",
-            "--drain-time-s",
-            str(DRAIN_SECONDS),
-            "--disable-hot-restart",
-            "--concurrency",
-            str(self.workers),
-            "-l",
-            "error",
-            "--component-log-level",
-            LOG_LEVELS,
-            "--file-flush-interval-msec",
-            "100",
-        ]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, *before, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
-            )
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
+        options = f"--concurrency {self.workers} --drain-time-s {DRAIN_SECONDS} --component-log-level {LOG_LEVELS}"
+        self.start(
+            folder,
+            [program, *before],
+            bootstrap,
+            f"{options} --reject-unknown-dynamic-fields --file-flush-interval-msec 100",
+        )
 
     def bootstrap(self) -> dict[str, Any]:
-        """Return what it is started with."""
+        sources = {
+            "dynamic_resources": {
+                "cds_config": config_source(CLUSTERS.removeprefix(HOT)),
+                "lds_config": config_source(LISTENERS.removeprefix(HOT)),
+            },
+            "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
+        }
         return {
+            **json.loads(here(json.dumps(sources).encode(), self.folder)),
             "admin": {"address": {"pipe": {"path": str(self.folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {
-                kind: {
-                    "resource_api_version": "V3",
-                    "path_config_source": {
-                        "path": str(self.folder / path),
-                        "watched_directory": {"path": str((self.folder / path).parent)},
-                    },
-                }
-                for kind, path in (("cds_config", CLUSTERS), ("lds_config", LISTENERS))
-            },
-            "layered_runtime": {
-                "layers": [
-                    {"name": "ours", "static_layer": RUNTIME},
-                    json.loads(here(json.dumps(telemetry.sampling_layer()).encode(), self.folder)),
-                ]
-            },
             "static_resources": {"clusters": [*self.clusters, through.cluster()]},
             "bootstrap_extensions": [through.bootstrap_extension()],
             "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
@@ -194,16 +185,14 @@ class Proxy:
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        files = configuration(Serving(policy, addresses, self.idle, self.reporting))
+        files = configuration(Serving(policy, addresses, self.idle, self.reporting), self.headers)
         self.put({path: file.content for path, file in files.items()})
 
     def obey(self, rules: RuleSet, seconds: float = 30) -> None:
-        """Have rules live."""
         self.serve(rules)
         until(self.serves, seconds)
 
     def apply(self, *rules: str | Mapping[str, Any]) -> None:
-        """Have rules live that are given as in settings."""
         self.obey(rule_set(*rules)[1])
 
     def put(self, files: Mapping[str, bytes]) -> None:
@@ -243,14 +232,9 @@ class Proxy:
                 chain["filters"] = [{"name": "answer", "typed_config": answer}]
 
     def _free_port(self, resource: dict[str, Any]) -> None:
-        """Have a listener at the shared address listen on a free port instead of a rule's."""
         address = resource.get("address", {}).get("socket_address", {})
         if address.get("address") == str(HERE):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
-
-    def admin(self, path: str, method: str = "GET") -> bytes:
-        """Ask the admin interface."""
-        return get(self.folder / "admin", path, method, silence=60)  # of a thousand ports, it takes seconds
 
     def serves(self) -> bool:
         """Whether every resource was loaded from the current files."""
@@ -293,47 +277,32 @@ class Proxy:
         return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
-        """Return the chain for a TLS connection with a server name, or an empty string if it is refused."""
-        return self.outcomes([Request(name, Protocol.HTTPS, port)])[0]
+        return self.outcome(Request(name, Protocol.HTTPS, port))
 
     def route(self, name: str, port: int) -> str:
-        """Return the chain for a request with a Host header, or an empty string if it is refused."""
-        return self.outcomes([Request(name, Protocol.HTTP, port)])[0]
+        return self.outcome(Request(name, Protocol.HTTP, port))
 
     def opened(self, port: int, at: IPv4Address) -> str:
-        """Return the chain for a connection on which nothing is sent, or an empty string if it is refused."""
-        return self.outcomes([Request("", Protocol.TCP, port, at)])[0]
+        return self.outcome(Request("", Protocol.TCP, port, at))
 
-    def outcomes(self, requests: Sequence[Request]) -> list[str]:
-        """Return the chain for each request, or an empty string if it is refused.
-
-        Many are made before the first answer is read. An event loop would take four times as long for them.
-        """
-        found: list[str] = []
-        for first in range(0, len(requests), _AT_ONCE):
-            with contextlib.ExitStack() as open_:
-                some = requests[first : first + _AT_ONCE]
-                made = [_made(self.place(each.port, each.at), each, open_) for each in some]
-                for request, connection in zip(some, made, strict=True):
-                    found.append(_answer(request, connection) if connection else "")
-        return found
+    def outcome(self, request: Request) -> str:
+        """Return the chain for a request, or an empty string if it is refused."""
+        kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
+        with socket.socket(type=kind) as connection, contextlib.suppress(*_ENDED):
+            connection.settimeout(10)
+            connection.connect(self.place(request.port, request.at))
+            connection.sendall(_content(request))
+            match request.protocol:
+                case Protocol.UDP:
+                    return _datagram(connection)
+                case Protocol.HTTP:
+                    return _response(connection)
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+        return ""
 
     def place(self, port: int, at: IPv4Address) -> tuple[str, int]:
         """Return the address and port to connect to: ports at the shared address are others in tests."""
         return str(at), self.ports[port] if at == HERE else port
-
-
-def _made(place: tuple[str, int], request: Request, open_: contextlib.ExitStack) -> socket.socket | None:
-    """Make a request, and return its connection, or None if it was refused."""
-    kind = socket.SOCK_DGRAM if request.protocol is Protocol.UDP else socket.SOCK_STREAM
-    connection = open_.enter_context(socket.socket(type=kind))
-    connection.settimeout(10)
-    try:
-        connection.connect(place)
-        connection.sendall(_content(request))
-    except _ENDED:
-        return None
-    return connection
 
 
 def _content(request: Request) -> bytes:
@@ -345,19 +314,6 @@ def _content(request: Request) -> bytes:
         case Protocol.UDP:
             return b"?"
     return b""
-
-
-def _answer(request: Request, connection: socket.socket) -> str:
-    """Return what comes back, or nothing if the connection is refused or ended."""
-    try:
-        match request.protocol:
-            case Protocol.UDP:
-                return _datagram(connection)
-            case Protocol.HTTP:
-                return _response(connection)
-        return b"".join(iter(lambda: connection.recv(4096), b"")).decode()
-    except _ENDED:
-        return ""
 
 
 def _response(connection: socket.socket) -> str:
@@ -393,7 +349,6 @@ def _answer_datagrams() -> int:
 
 
 def program(release: Release) -> Path:
-    """Return where the Envoy of a release lies on this machine."""
     bundled = images.bundled(Sibling.ENVOY, release, MemoryEngine(machine()).facts())
     return next(each.source for each in bundled.entries if each.path == "usr/local/bin/envoy" and each.source)
 
@@ -440,7 +395,6 @@ class Resolving(Loading):
     """
 
     read = 0
-    """How many lines of its log have been read."""
 
     def __init__(
         self, folder: Path, program: Path, name_server: int, before: Sequence[str] = (), *, refreshing: bool = True
@@ -488,14 +442,12 @@ class Resolving(Loading):
         return {"typed_dns_resolver_config": {**resolver, "typed_config": config}}
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what it has written down since the last time."""
         lines = self.log.read_text().splitlines()
         fresh, self.read = lines[self.read :], len(lines)
         records = [json.loads(line) for line in fresh if line.startswith("{")]
         return [each for each in records if (each.get("ended"), each["flags"]) != _GIVEN_UP]
 
     def send(self, content: bytes, port: int, *, source: str = "127.0.0.1") -> bytes:
-        """Return what comes back before the connection ends."""
         with socket.create_connection(
             ("127.0.0.1", self.ports[port]), timeout=15, source_address=(source, 0)
         ) as agent:
@@ -516,7 +468,6 @@ class Resolving(Loading):
 
 
 def _caches(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
-    """Yield each configuration of the DNS cache in a resource."""
     if isinstance(value, dict):
         if "dns_cache_config" in value:
             yield value["dns_cache_config"]

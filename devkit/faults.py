@@ -34,7 +34,6 @@ class Faulty(Generic[Engine]):
     """Wraps an engine. Certain calls are counted, and one of them fails."""
 
     def __init__(self, engine: Engine, counted: Collection[str] = WRITES) -> None:
-        """Start without a fault."""
         self.engine = engine
         self.calls = 0
         self.hit = ""
@@ -45,16 +44,10 @@ class Faulty(Generic[Engine]):
         self._lock = threading.Lock()
 
     def arm(self, fault: Fault, point: int) -> None:
-        """Let the `point`-th call from now on fail."""
         self.calls, self.hit = 0, ""
         self._fault, self._point = fault, point
 
-    def _die(self) -> None:
-        self._dead = True
-        raise Killed
-
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
-        """Return a call of the engine, which may fail."""
         value = getattr(self.engine, name)
         return self._watched(name, value) if name in READS | WRITES else value
 
@@ -65,7 +58,8 @@ class Faulty(Generic[Engine]):
             fault = self._due(name)
             match fault:
                 case Fault.KILL:
-                    self._die()
+                    self._dead = True
+                    raise Killed
                 case Fault.FAIL:
                     raise EngineError("engine-error", f"The engine could not {name}, as was asked for.")
                 case Fault.LOSE:

@@ -24,7 +24,6 @@ RULES = (
     {"dst": "a.test", "allow_private": True},
     {"dst": "h.test", "proto": "http", "allow_private": True},
 )
-"""A name for each of the usual protocols."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class Outcome:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """The JSON output, parsed."""
         return json.loads(self.out)
 
     @property
@@ -51,11 +49,7 @@ class Outcome:
         }
 
     def expect(self, code: int = 0) -> "Outcome":
-        """Check the exit code, and return itself.
-
-        Raises:
-            AssertionError: with the command's whole output.
-        """
+        """Return itself, or raise an `AssertionError` with the command's whole output."""
         if self.code != code:
             raise AssertionError(f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
         return self
@@ -76,15 +70,12 @@ class Firewall:
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
     python: str = sys.executable
-    """The interpreter of an environment that has the program."""
     patience: float = 120
-    """The seconds that a command may take."""
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `status` has said about how agents are attached, by the id of the agent network."""
 
     @property
     def settings(self) -> Path:
-        """The settings file."""
         return self.folder / "clawker-fw.yaml"
 
     def write(self, *rules: str | Mapping[str, Any], **settings: Any) -> None:  # noqa: ANN401 - any setting
@@ -95,7 +86,6 @@ class Firewall:
         self.settings.write_text(f"rules:{''.join(lines)}\n")
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the program's command line."""
         place = ["--host", self.host] if self.host else []
         options = [*place, "--project", self.project, "--config", str(self.settings)]
         return [*self.within, self.python, "-m", "clawker_fw", *options, *arguments]
@@ -105,16 +95,13 @@ class Firewall:
         return self.start_raw(self.command(*arguments))
 
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
-        """Start a whole command line and return at once."""
         release = {"PYTHONPATH": str(self.package)} if self.package else {}
         return prepared.start(command, self.folder, environment(**release, **self.variables))
 
     def call(self, *arguments: str) -> Outcome:
-        """Run a command to its end."""
         return self.call_raw(self.command(*arguments))
 
     def call_raw(self, command: Sequence[str]) -> Outcome:
-        """Run a whole command line to its end."""
         began = time.monotonic()
         process = self.start_raw(command)
         out, err = process.communicate(timeout=self.patience)
@@ -127,7 +114,6 @@ class Firewall:
         return self.call_raw([*command, "sh", "-c", f"{program}\n{script}"])
 
     def draining(self, timeout: str) -> "Firewall":
-        """Return the same stack, with another `drain_timeout`."""
         return replace(self, variables={**self.variables, "CLAWKER_FW_DRAIN_TIMEOUT": timeout})
 
     def run(self, *arguments: str) -> Outcome:
@@ -139,11 +125,9 @@ class Firewall:
         return self.call("drift", "--agents", "ignore", "--format", "json")
 
     def current(self) -> bool:
-        """Whether `drift` reports no findings."""
         return self.drift().code == 0
 
     def status(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the output of `status`."""
         return self.call("status", "--format", "json").expect().json
 
     def agent(self, peers: Peers, *arguments: str) -> Peer:
@@ -159,23 +143,17 @@ class Firewall:
         return peers.origin(f"{self.project}-egress", names, *(arguments or ("--http", "80", "--https", "443")))
 
     def container(self, sibling: str) -> str:
-        """Return the name of a sibling's container."""
         return f"{self.project}-{sibling}"
 
 
 def read_until_done(process: "subprocess.Popen[str]", step: str) -> None:
-    """Read what a `run` tells, until it has done a step whose sentence has these words.
-
-    Raises:
-        AssertionError: when it ends before.
-    """
+    """Read what a `run` tells until it has done a step with these words, or raise `AssertionError`."""
     assert process.stderr is not None  # noqa: S101 - for the type checker: it was started with a pipe
     if not any(line.startswith("done") and step in line for line in process.stderr):
         raise AssertionError(f"the run has ended without the step {step!r}")
 
 
 def upgraded(firewall: Firewall, package: Path) -> Firewall:
-    """Return the same stack, managed by another release."""
     return replace(firewall, package=package)
 
 

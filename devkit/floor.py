@@ -16,31 +16,26 @@ class Lock:
     """A lock between processes on a file, held by several that share it or by one alone."""
 
     def __init__(self, path: Path) -> None:
-        """Prepare a lock on a file, which is created on first use."""
         self._path = path
         self._held: IO[bytes] | None = None
 
     def take(self, *, shared: bool = False) -> None:
-        """Wait for the lock and hold it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._held = self._path.open("ab")
         fcntl.flock(self._held, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
     def give(self) -> None:
-        """Let the next one have it."""
         if self._held is not None:
             self._held.close()
             self._held = None
 
     def __enter__(self) -> Self:
-        """Hold it alone."""
         self.take()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the next one have it."""
         self.give()
 
 
@@ -48,7 +43,6 @@ class Floor:
     """The place of one process. A process that waits to be alone comes before all later ones."""
 
     def __init__(self) -> None:
-        """Start without a place."""
         self._door, self._floor = Lock(PLACE / "tests-door.lock"), Lock(PLACE / "tests-floor.lock")
         self._alone: bool | None = None
 
@@ -62,6 +56,5 @@ class Floor:
         self._alone = alone
 
     def leave(self) -> None:
-        """Give up the place."""
         self._floor.give()
         self._alone = None

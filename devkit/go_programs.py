@@ -31,11 +31,7 @@ def _kept(name: str, version: str, source: Path, package: str) -> Path:
 
 
 def module_folder(module: str, version: str, digest: str) -> Path:
-    """Download a published module, and return the folder with its sources and its own `go.sum`.
-
-    Raises:
-        ValueError: when it has another digest.
-    """
+    """Return the folder of a published module with this digest, with its own `go.sum`, or raise `ValueError`."""
     command = [str(toolchain()), "mod", "download", "-json", f"{module}@{version}"]
     outside = tempfile.gettempdir()  # of any module
     done = subprocess.run(

@@ -62,11 +62,9 @@ class Hand:
     peers: Peers
 
     def name(self, sibling: str) -> str:
-        """Return the name of a sibling's container."""
         return self.firewall.container(sibling)
 
     def inspect(self, sibling: str) -> Any:  # noqa: ANN401 - the engine's JSON
-        """Return the output of `docker inspect`."""
         return self.docker.inspect_container(self.name(sibling))
 
     def write(self, sibling: str, path: str, content: bytes, like: File | None = None) -> None:
@@ -76,10 +74,7 @@ class Hand:
         self.docker.put_archive(self.name(sibling), VOLUME, archive.pack({path: file}))
 
     def link(self, sibling: str, path: str, target: str) -> None:
-        """Put a symbolic link into the volume."""
-        header = tarfile.TarInfo(path)
-        header.type, header.linkname = tarfile.SYMTYPE, target
-        self._put(sibling, header, b"")
+        self._put(sibling, path, type=tarfile.SYMTYPE, linkname=target)
 
     def alter(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `File`
         """Give a file in the volume another mode or owner."""
@@ -88,18 +83,17 @@ class Hand:
 
     def open_folder(self, sibling: str, path: str, *, mode: int = 0o755, owner: int = 0) -> None:
         """Give a folder in the volume another mode or owner."""
-        header = tarfile.TarInfo(path)
-        header.type, header.mode, header.uid = tarfile.DIRTYPE, mode, owner
-        self._put(sibling, header, b"")
+        self._put(sibling, path, type=tarfile.DIRTYPE, mode=mode, uid=owner)
 
-    def _put(self, sibling: str, header: tarfile.TarInfo, content: bytes) -> None:
-        buffer = io.BytesIO()
+    def _put(self, sibling: str, path: str, **attributes: Any) -> None:  # noqa: ANN401 - those of `TarInfo`
+        buffer, header = io.BytesIO(), tarfile.TarInfo(path)
+        for name, value in attributes.items():
+            setattr(header, name, value)
         with tarfile.open(fileobj=buffer, mode="w") as tar:
-            tar.addfile(header, io.BytesIO(content))
+            tar.addfile(header)
         self.docker.put_archive(self.name(sibling), VOLUME, buffer.getvalue())
 
     def update(self, sibling: str, **limits: Any) -> None:  # noqa: ANN401 - any of the engine's
-        """Change limits of a running container."""
         self.docker.update_container(self.name(sibling), **limits)
 
     def take_away(self, sibling: str) -> None:
@@ -121,15 +115,12 @@ class Hand:
         until(gone, 15)
 
     def remove(self, sibling: str, path: str) -> None:
-        """Delete a file in the volume."""
         self._place(sibling, path).unlink()
 
     def move(self, sibling: str, before: str, after: str) -> None:
-        """Rename a file in the volume."""
         self._place(sibling, before).rename(self._place(sibling, after))
 
     def _place(self, sibling: str, path: str) -> Path:
-        """Return where a file of a running container's volume is on this machine, which is the engine's."""
         process = str(self.inspect(sibling)["State"]["Pid"])
         return machine_root(self.firewall.host) / "proc" / process / f"root{VOLUME}" / path
 
@@ -139,20 +130,16 @@ class Hand:
         self.inside("envoy", f"cd /proc/1/root{folder}; mv 0 1 || mv 1 0")
 
     def read(self, sibling: str) -> dict[str, bytes]:
-        """Return the contents of the files in the volume."""
         return {path: file.content for path, file in self.files(sibling).items()}
 
     def files(self, sibling: str) -> dict[str, File]:
-        """Return the files in the volume."""
         return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
     def fwctl(self, sibling: str, *arguments: str) -> None:
-        """Run a verb of the helper."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
 
     def inside(self, sibling: str, script: str) -> None:
-        """Run a shell script in a sibling's network namespace, as an administrator of the engine's machine can."""
         run_inside(self.docker, self.name(sibling), script)
 
     def kill(self, sibling: str, group: int, signal: str = "KILL") -> bool:
@@ -174,7 +161,6 @@ class Hand:
         until(lambda: not self.healthy("coredns"))
 
     def healthy(self, sibling: str) -> bool:
-        """Run a sibling's health check."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", "health"])["Id"]
         self.docker.exec_start(identity)
         return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
@@ -191,12 +177,10 @@ class Hand:
         return Recipe(body, networks, archive.pack(self.files(sibling)))
 
     def address(self, sibling: str) -> str:
-        """Return a sibling's address on the agent network."""
         networks = self.inspect(sibling)["NetworkSettings"]["Networks"]
         return str(networks[f"{self.firewall.project}-net"]["IPAddress"])
 
     def service(self) -> str:
-        """Return the stack's service address."""
         (pool,) = self.docker.inspect_network(f"{self.firewall.project}-net")["IPAM"]["Config"]
         subnet = IPv4Network(pool["Subnet"])
         return str(Addressing(subnet, subnet).service)
@@ -230,10 +214,7 @@ class Hand:
         stop_seconds: int | None = None,
         start: bool = True,
     ) -> None:
-        """Recreate a sibling's container from its own recipe with a change.
-
-        With `stop_seconds`, the old container has this long to stop.
-        """
+        """Recreate a sibling's container with a change. The old one may have `stop_seconds` to stop."""
         name, recipe = self.name(sibling), self.recipe(sibling)
         change(recipe.body)
         if stop_seconds is not None:

@@ -2,10 +2,7 @@
 
 
 def client_hello(server_name: bytes | None, further: bytes = b"") -> bytes:
-    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with a server name (RFC 6066, section 3), or none.
-
-    `further` are extensions that come before it.
-    """
+    """Return a TLS 1.2 hello (RFC 5246, section 7.4.1.2) with extensions, then any server name (RFC 6066)."""
 
     def sized(content: bytes, octets: int) -> bytes:
         return len(content).to_bytes(octets, "big") + content

@@ -24,11 +24,7 @@ def reachable() -> str | None:
 
 @contextmanager
 def some_engine(kind: str = INSTALLED.name) -> Iterator[str]:
-    """Yield the address of an engine. A private one of a kind is installed if necessary, and removed afterwards.
-
-    Raises:
-        devkit.engines.EngineError: when there is none and none can be started, with what to install.
-    """
+    """Yield the address of an engine: the reachable one, or a private one of a kind."""
     found = reachable()
     if found:
         print(f"Using the Docker engine at {found}.", file=sys.stderr)
@@ -40,7 +36,6 @@ def some_engine(kind: str = INSTALLED.name) -> Iterator[str]:
 
 
 def main() -> None:
-    """Return 0 if an engine is reachable, otherwise 1."""
     sys.exit(reachable() is None)
 
 
@@ -52,11 +47,7 @@ def client(host: str) -> APIClient:
 
 
 def load(client: APIClient, image: BuiltImage) -> None:
-    """Load an image into an engine, unless it is there: its tag has the digest of its content.
-
-    Raises:
-        RuntimeError: with what the engine says, when it can't.
-    """
+    """Load an image into an engine, unless it is there: its tag has the digest of its content."""
     if client.images(image.reference):
         return
     for line in client.load_image(image.archive()):  # type: ignore[no-untyped-call]

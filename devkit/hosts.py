@@ -34,7 +34,6 @@ class Host:
 
 
 def _both(names: Mapping[str, int]) -> dict[str, str]:
-    """Return settings of interfaces, for those that exist and for those to come."""
     return {
         f"net.ipv4.conf.{place}.{name}": str(value)
         for place in ("all", "default")

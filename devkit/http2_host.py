@@ -25,7 +25,6 @@ class Http2Host(RawOrigin):
     """A host on a port. It ends with its context."""
 
     def __init__(self, port: int, certificate: str, key: str) -> None:
-        """Listen."""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
         self._context.set_alpn_protocols(["h2"])

@@ -18,7 +18,6 @@ CONFIG: Mapping[str, str] = {
     "Shell": "only for builds, and for health checks in a shell, which ours is not",
     "Volumes": "what is mounted is compared",
 }
-"""Fields of `Config`."""
 
 HOST_CONFIG: Mapping[str, str] = {
     "Binds": "what is mounted is compared",
@@ -31,7 +30,6 @@ HOST_CONFIG: Mapping[str, str] = {
     "IOMaximumIOps": "only for Windows",
     "Isolation": "only for Windows",
 }
-"""Fields of `HostConfig`."""
 
 IN_PART: Mapping[str, str] = {
     "LogConfig": "the driver, `max-size` and `max-file` are set and compared. An engine adds the other `log-opts` "

@@ -48,9 +48,6 @@ GIVE = f"""(
 
 
 def inherited(command: list[str], setting: str) -> str:
-    """Return the value of a sysctl below ``net`` with which a new network namespace starts.
-
-    `command` is what runs a program in the engine's network namespace.
-    """
+    """Return a sysctl below ``net`` of a new network namespace. `command` runs a program in the engine's."""
     read = [*command, "unshare", "--net", "cat", f"/proc/sys/{setting.replace('.', '/')}"]
     return subprocess.run(read, check=True, capture_output=True, text=True, timeout=60).stdout.strip()

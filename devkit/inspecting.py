@@ -9,7 +9,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,17 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.container import HOT
-from clawker_fw.stack.envoy import chains, lookups, signing, telemetry, tls_interception
-from clawker_fw.stack.envoy.http import table
-from clawker_fw.stack.envoy.listeners import listeners
+from clawker_fw.stack.envoy import chains, signing, tls_interception
 from clawker_fw.stack.envoy.messages import Json, extension
-from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, ROUTES
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import discovery_response
-from clawker_fw.stack.topology import EnvoyAddresses
+from devkit.certificates import make
 from devkit.envoy import HERE, Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.signer import Signer
@@ -50,7 +43,6 @@ class Reached:
     headers: dict[str, str]
     port: int = PORT
     tls: str = ""
-    """The version of TLS that Envoy speaks with the host."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,13 +54,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __getattr__(self, name: str) -> Callable[[], None]:
-        """Return what answers a method."""
         if name.startswith("do_"):
             return self.answer
         raise AttributeError(name)
 
     def answer(self) -> None:
-        """Keep the request, and answer it."""
         self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         _, port = self.connection.getsockname()
@@ -123,7 +113,6 @@ class Host:
     """A host with TLS, whose certificate is for some names."""
 
     handler: type[http.server.BaseHTTPRequestHandler] = Handler
-    """What answers requests."""
 
     def __init__(self, folder: Path, *names: str, ports: Sequence[int] = (PORT,)) -> None:
         """Listen at this process's own address. How it speaks TLS with further connections is in its `context`."""
@@ -160,11 +149,9 @@ class Host:
                 each.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         for each in self._servers:
             each.shutdown()
             each.server_close()
@@ -172,47 +159,36 @@ class Host:
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
     """Make a certificate for names, which is its own authority. Return its file and that of its key."""
-    folder.mkdir(parents=True)
-    made, key = folder / "cert.pem", folder / "key.pem"
     alternative = ",".join(f"DNS:{name}" for name in names)
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", made)
-    what = ("-days", "2", "-subj", "/CN=host", "-addext", f"subjectAltName={alternative}")
-    subprocess.run(["openssl", "req", "-x509", *new, *what], check=True, capture_output=True)
-    return made, key
+    make(folder, ("basicConstraints=critical,CA:true", f"subjectAltName={alternative}"))
+    return folder / "cert.pem", folder / "key.pem"
 
 
 class Inspecting(Resolving):
     """A proxy that looks into TLS with one certificate for all names, and trusts one authority."""
 
     signer: Signer | None = None
-    """Where it gets certificates and secrets, if anywhere."""
-
-    _reads_table = False
-    """Whether its listeners name the table of what is allowed by path."""
 
     def __init__(
         self, folder: Path, program: Path, name_server: int, own: tuple[Path, Path], trusted: Path
     ) -> None:
         """Start it. `own` are the files of its certificate and key."""
         self._own, self._trusted = own, trusted
-        (folder / "hot" / TABLE).parent.mkdir(parents=True)
         super().__init__(folder, program, name_server, refreshing=False)
         self.ports[SECOND_PORT] = free_port()
 
     def bootstrap(self) -> Json:
-        """Return what it is started with."""
         made = super().bootstrap()
+        made["static_resources"]["clusters"] += tls_interception.clusters(str(self._trusted))
         if self.signer:
             made["dynamic_resources"]["ads_config"] = signing.ads_config()
             made["static_resources"]["clusters"].append(signing.cluster(str(self.signer.at)))
             made["stats_config"] = signing.stats_config()
         return made
 
-    def _bootstrap_clusters(self) -> list[Json]:
-        return list(tls_interception.clusters(str(self._trusted)))
-
-    def terminated(self) -> Json:
-        """Return what ends TLS."""
+    def _decide_only(self, resource: Json) -> None:
+        """End TLS with its own certificate."""
+        super()._decide_only(resource)
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
             "transport_sockets.tls.v3.DownstreamTlsContext",
@@ -222,39 +198,9 @@ class Inspecting(Resolving):
                 "tls_params": {"ecdh_curves": list(signing.GROUPS)},
             },
         )
-        return {"transport_socket": socket_}
-
-    def table(self, policy: Policy) -> Json:
-        """Return the table of routes."""
-        return tls_interception.table(policy)
-
-    def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files."""
-        policy = Policy(rules)
-        self.virtual = {}
-        if not self.clusters or self.clusters[-1]["name"].split()[-1] != "http/1.1":
-            self.clusters = (*self.clusters, *self._bootstrap_clusters())
-        self._subtrees.write_bytes(lookups.subtrees(policy))
-        served = listeners(telemetry.Serving(policy, EnvoyAddresses(HERE, HERE, HERE, HERE), self.idle))
-        for chain in (chain for each in served for chain in each["filter_chains"]):
-            if chain["name"] == chains.INSPECTED:
-                chain.update(self.terminated())
-        content = discovery_response(served)
-        self._reads_table = TABLE.encode() in content  # nothing asks for it without a rule that looks into TLS
-        self.put(
-            {
-                CLUSTERS: discovery_response([]),
-                HOT + telemetry.SAMPLING.path: telemetry.sampling(telemetry.EVERYTHING),
-                ROUTES: discovery_response([table(policy)]),
-                f"hot/{TABLE}": discovery_response([self.table(policy)]),
-                LISTENERS: content,
-            }
-        )
-
-    def serves(self) -> bool:
-        """Whether every resource was loaded from the current files."""
-        table = ["http.inspected.rds.inspected"] if self._reads_table else []
-        return self.loaded(["listener_manager.lds", "http.http.rds.http", *table])
+        for each in resource.get("filter_chains", ()):
+            if each["name"] == chains.INSPECTED:
+                each["transport_socket"] = socket_
 
     def given_and_loaded(self, place: str, kind: str, *at: str) -> bool:
         """Whether Envoy shows the resources of a file below `hot/` as they are written, and no less than one.
@@ -322,7 +268,6 @@ class Inspecting(Resolving):
             return answer.status, answer.read()
 
     def ask(self, method: str, target: str, name: str, port: int = PORT, *headers: str) -> tuple[int, bytes]:
-        """Make a request."""
         lines = (f"{method} {target} HTTP/1.1", f"Host: {name}", *headers, "", "")
         return self.raw("\r\n".join(lines).encode("latin-1"), name, port)
 
@@ -343,11 +288,8 @@ class Injecting(Inspecting):
         first: RuleSet,
         **headers: str,
     ) -> None:
-        """Start both with the first rules: Envoy asks for the secrets of its first table, and no others later.
-
-        `headers` are those of the secrets, by name.
-        """
-        self._headers, self.first = headers, first
+        """Start both. Envoy asks only for secrets of its first table. `headers` are theirs, by name."""
+        self.headers, self.first = headers, first
         (folder / "signing").mkdir()
         self.signer = Signer(folder / "signing")
         self.signer.give((), (), ["a.test"])
@@ -355,16 +297,10 @@ class Injecting(Inspecting):
         super().__init__(folder, program(release), names, own, trusted)
 
     def __exit__(self, *_: object) -> None:
-        """End both."""
         super().__exit__()
         self.signer.end()
 
-    def table(self, policy: Policy) -> Json:
-        """Return the table, with headers of secrets."""
-        return tls_interception.table(policy, self._headers)
-
     def give(self, given: Mapping[str, str]) -> None:
-        """Give all secrets."""
         sent = json.dumps({"key": "A" * 43 + "=", "give": dict(given)}).encode()
         answer = json.loads(exchange(self.signer.at / "secrets", sent))
         if answer["secrets"].keys() != given.keys():

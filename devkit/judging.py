@@ -3,8 +3,8 @@
 import http.client
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import h2.config
@@ -50,135 +50,64 @@ def _reached(method: str, target: str, port: int) -> str:
     return f"{method} {target} reaches the host on port {port}"
 
 
-class Agent:
-    """Makes requests one after the other, each on a connection that an earlier one has used, if there is one.
-
-    What it returns says the host, if anything has reached it, and else the answer.
-    """
-
-    def __init__(self, proxy: Inspecting, host: Host) -> None:
-        """`host` is what listens behind it."""
-        self._proxy, self._host = proxy, host
-        self._foreign = ssl.PEM_cert_to_DER_cert(host.certificate.read_text())
-        self._open: dict[tuple[str, int, str], _Http1 | _Http2] = {}
-        self._connections = ExitStack()
-
-    def close(self) -> None:
-        """End all connections."""
-        self._connections.close()
-        self._open.clear()
-
-    def outcome(self, asked: AskedRequest) -> str:
-        """Return what becomes of a request."""
-        self._host.reached.clear()
-        status = self._status(asked)
-        reached = [_reached(each.method, each.target, each.port) for each in self._host.reached]
-        if status == ("101" if asked.websocket else "200") and len(reached) == 1:
-            return reached[0]
-        return " and ".join([status, *reached])
-
-    def _status(self, asked: AskedRequest) -> str:
-        place = (asked.name, asked.port, asked.over)
-        known = self._open.pop(place, None)
-        if known is None:
-            try:
-                tls = self._connections.enter_context(self._proxy.connected(asked.name, asked.port, asked.over))
-            except (ssl.SSLError, OSError):
-                return REFUSED
-            if tls.getpeercert(binary_form=True) == self._foreign:
-                tls.close()
-                return UNREAD
-            known = _Http2(tls) if asked.over == "h2" else _Http1(tls)
-        status = known.ask(asked)
-        if known.usable:
-            self._open[place] = known
-        return status
+def outcome(proxy: Inspecting, host: Host, asked: AskedRequest) -> str:
+    """Return what becomes of a request on a new connection: how it reached the host, or the answer."""
+    host.reached.clear()
+    status = _status(proxy, host, asked)
+    reached = [_reached(each.method, each.target, each.port) for each in host.reached]
+    if status == ("101" if asked.websocket else "200") and len(reached) == 1:
+        return reached[0]
+    return " and ".join([status, *reached])
 
 
-class _Http1:
-    """A connection over HTTP/1.1."""
-
-    usable = True
-
-    def __init__(self, tls: ssl.SSLSocket) -> None:
-        self._tls = tls
-
-    def ask(self, asked: AskedRequest) -> str:
-        to_become = "Connection: Upgrade\r\nUpgrade: websocket\r\n" if asked.websocket else "Content-Length: 0\r\n"
-        head = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.name}\r\n{to_become}\r\n"
-        answer = http.client.HTTPResponse(self._tls, method=asked.method)
+def _status(proxy: Inspecting, host: Host, asked: AskedRequest) -> str:
+    with ExitStack() as stack:
         try:
-            self._tls.sendall(head.encode("latin-1"))
-            answer.begin()
-            answer.read()
-        except (ConnectionError, ssl.SSLError):
-            self.usable = False
-            return ENDED
-        self.usable = not answer.will_close and not asked.websocket
-        return str(answer.status)
-
-
-class _Http2:
-    """A connection over HTTP/2, on which also what is no correct request is sent."""
-
-    usable = True
-
-    def __init__(self, tls: ssl.SSLSocket) -> None:
-        self._tls = tls
-        own = h2.config.H2Configuration(
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self._http = h2.connection.H2Connection(own)
-        self._http.initiate_connection()
-
-    def ask(self, asked: AskedRequest) -> str:
-        stream = self._http.get_next_available_stream_id()
-        pseudo = {":method": asked.method, ":scheme": "https", ":authority": asked.name, ":path": asked.target}
-        self._http.send_headers(
-            stream, [(name, value.encode("latin-1")) for name, value in pseudo.items()], end_stream=True
-        )
+            tls = stack.enter_context(proxy.connected(asked.name, asked.port, asked.over))
+        except OSError:
+            return REFUSED
+        if tls.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(host.certificate.read_text()):
+            return UNREAD
         try:
-            return self._answer(stream)
+            return (_ask_http2 if asked.over == "h2" else _ask_http1)(tls, asked)
         except (ConnectionError, ssl.SSLError, h2.exceptions.ProtocolError):
-            self.usable = False
             return ENDED
 
-    def _answer(self, stream: int) -> str:
-        status = ""
-        self._tls.sendall(self._http.data_to_send())
-        while some := self._tls.recv(65536):
-            for event in self._http.receive_data(some):
-                if isinstance(event, h2.events.ConnectionTerminated):  # Envoy ends the connection later
-                    self.usable = False
-                    return status or ENDED
-                if isinstance(event, h2.events.ResponseReceived) and event.stream_id == stream:
+
+def _ask_http1(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
+    to_become = "Connection: Upgrade\r\nUpgrade: websocket\r\n" if asked.websocket else "Content-Length: 0\r\n"
+    head = f"{asked.method} {asked.target} HTTP/1.1\r\nHost: {asked.name}\r\n{to_become}\r\n"
+    tls.sendall(head.encode("latin-1"))
+    answer = http.client.HTTPResponse(tls, method=asked.method)
+    answer.begin()
+    answer.read()
+    return str(answer.status)
+
+
+def _ask_http2(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
+    """Send a request, which need not be a correct one."""
+    own = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
+    http2 = h2.connection.H2Connection(own)
+    http2.initiate_connection()
+    pseudo = {":method": asked.method, ":scheme": "https", ":authority": asked.name, ":path": asked.target}
+    http2.send_headers(1, [(name, value.encode("latin-1")) for name, value in pseudo.items()], end_stream=True)
+    tls.sendall(http2.data_to_send())
+    status = ""
+    while some := tls.recv(65536):
+        for event in http2.receive_data(some):
+            match event:
+                case h2.events.ResponseReceived():
                     status = dict(event.headers)[b":status"].decode()
-                if isinstance(event, h2.events.StreamReset) and event.stream_id == stream:
+                case h2.events.ConnectionTerminated() | h2.events.StreamReset() | h2.events.StreamEnded():
                     return status or ENDED
-                if isinstance(event, h2.events.StreamEnded) and event.stream_id == stream:
-                    self._tls.sendall(self._http.data_to_send())
-                    return status
-            self._tls.sendall(self._http.data_to_send())
-        self.usable = False
-        return status or ENDED
-
-
-@contextmanager
-def agent(proxy: Inspecting, host: Host) -> Iterator[Agent]:
-    """Yield an agent, and end its connections."""
-    made = Agent(proxy, host)
-    try:
-        yield made
-    finally:
-        made.close()
+        tls.sendall(http2.data_to_send())
+    return status or ENDED
 
 
 class Judge:
     """Has Envoy obey rules, and compares what it makes of requests."""
 
     def __init__(self, proxy: Inspecting, host: Host) -> None:
-        """`host` is what listens behind it."""
         self._proxy, self._host = proxy, host
 
     def differing(
@@ -186,20 +115,21 @@ class Judge:
     ) -> Sequence[AskedRequest]:
         """Return the requests of which Envoy makes something else than the policy."""
         policy = self._served(entries)
-        with agent(self._proxy, self._host) as asking:
-            wrong = [each for each in requests if asking.outcome(each) not in expected(policy, each)]
+
+        def differs(asked: AskedRequest) -> bool:
+            return outcome(self._proxy, self._host, asked) not in expected(policy, asked)
+
+        wrong = list(filter(differs, requests))
         for _ in range(_LATE):
             if wrong:
                 time.sleep(0.05)
-                with agent(self._proxy, self._host) as asking:
-                    wrong = [each for each in wrong if asking.outcome(each) not in expected(policy, each)]
+                wrong = list(filter(differs, wrong))
         return wrong
 
     def report(self, entries: Sequence[Mapping[str, Any]], asked: AskedRequest) -> str:
         """Return how a request differs, and with which rules."""
         policy = self._served(entries)
-        with agent(self._proxy, self._host) as asking:
-            found = asking.outcome(asked)
+        found = outcome(self._proxy, self._host, asked)
         return f"{asked}: {found!r} instead of {sorted(expected(policy, asked))}, with the rules {entries}"
 
     def _served(self, entries: Sequence[Mapping[str, Any]]) -> Policy:

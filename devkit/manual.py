@@ -32,7 +32,6 @@ def page(name: str, section: int, purpose: str, text: str) -> str:
 
 
 def _definitions(table: nodes.table) -> nodes.definition_list:
-    """Return a table as a list, which fits any terminal."""
     headings, *rows = ([cell for cell in row if isinstance(cell, nodes.entry)] for row in table.findall(nodes.row))
     names = [heading.astext() for heading in headings]
     return nodes.definition_list("", *(_definition(names, row) for row in rows))

@@ -27,11 +27,7 @@ def root_name() -> str:
 
 
 def put_engine(root: Path) -> None:
-    """Compile the engine's programs over those of Debian's engine in a root folder. That takes minutes.
-
-    Raises:
-        FileNotFoundError: when Debian's engine is not where it is expected, and would be used instead.
-    """
+    """Compile the engine's programs over those of Debian's engine in a root folder. That takes minutes."""
     from devkit.go_programs import module_folder  # noqa: PLC0415 - slow, and every start of an engine imports this
     from devkit.programs import machine  # noqa: PLC0415 - likewise
     from hatch_build import compile_program  # noqa: PLC0415 - likewise

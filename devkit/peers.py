@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient, errors
-from docker.types import EndpointConfig, HostConfig, LogConfig, NetworkingConfig
+from docker.types import LogConfig
 
-from clawker_fw.engine.outputs import frames
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.floor import Lock
 from devkit.host import load
 from devkit.processes import processes
 from devkit.session import Session
+from devkit.waiting import until
 from hatch_build import compile_program
 
 SOURCE = Path(__file__).with_name("peer")
@@ -54,12 +53,10 @@ class Answer:
 
     @classmethod
     def of(cls, code: int, output: str) -> "Answer":
-        """Return what a session has said of a command."""
         return cls(code, tuple(json.loads(line) for line in output.splitlines()))
 
     @property
     def ok(self) -> bool:
-        """Whether it succeeded."""
         return self.code == 0
 
     @property
@@ -86,7 +83,8 @@ class Peer:
     def ask(self, *arguments: str) -> Answer:
         """Run a command to its end."""
         session = self._session()
-        answer = Answer.of(*session.run(arguments))
+        session.begin(arguments)
+        answer = Answer.of(*session.answer())
         self._idle.append(session)
         return answer
 
@@ -98,7 +96,7 @@ class Peer:
 
         def end() -> Answer:
             session.ask_to_end()
-            return Answer.of(*session.answer(arguments))
+            return Answer.of(*session.answer())
 
         try:
             yield end
@@ -108,7 +106,6 @@ class Peer:
             session.close()
 
     def _session(self) -> Session:
-        """Return a session that can be used: one that has not ended with its container, or a new one."""
         with suppress(IndexError):
             while True:
                 session = self._idle.pop()
@@ -118,11 +115,9 @@ class Peer:
         return Session(self.client, self.container)
 
     def get(self, url: str, *options: str) -> Answer:
-        """Request a URL once, on a new connection."""
         return self.ask("get", url, *options)
 
     def address(self, network: str) -> str:
-        """Return the container's address on a network."""
         networks = self.client.inspect_container(self.container)["NetworkSettings"]["Networks"]
         return str(networks[network]["IPAddress"])
 
@@ -131,7 +126,6 @@ class Peer:
         return next(processes(self.client, self.container))
 
     def may_forge(self) -> bool:
-        """Whether it has the capability to send packets of any form."""
         _, _, effective = (self.process() / "status").read_text().partition("CapEff:")
         return bool(int(effective.split()[0], 16) >> _NET_RAW & 1)
 
@@ -141,15 +135,14 @@ class Peer:
         return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:
-        """Remove the container, unless it is already gone."""
         while self._idle:
             self._idle.pop().close()
         with suppress(errors.NotFound):
             self.client.remove_container(self.container, force=True, v=True)
 
-    def finish(self, timeout: int = 120) -> Answer:
+    def finish(self) -> Answer:
         """Wait until the container's own command has ended, and return its output."""
-        code = self.client.wait(self.container, timeout=timeout)["StatusCode"]
+        code = self.client.wait(self.container, timeout=120)["StatusCode"]
         return Answer(code, self.said())
 
     def stop(self) -> Answer:
@@ -159,14 +152,13 @@ class Peer:
 
     def said(self) -> tuple[dict[str, Any], ...]:
         """Return the JSON lines that the container's own command has written so far."""
-        return tuple(map(json.loads, written(self.client, self.container)))
+        return tuple(map(json.loads, self.client.logs(self.container, stderr=False).splitlines()))
 
 
 class Peers:
     """Starts peers on one engine, and removes them at the end."""
 
     def __init__(self, client: APIClient) -> None:
-        """Compile the program for the engine and load its image."""
         image = _image(client.version()["Arch"])
         load(client, image)
         self.client = client
@@ -176,7 +168,7 @@ class Peers:
     def origin(self, network: str, names: Sequence[str], *arguments: str) -> Peer:
         """Start an origin on a network with these names. The arguments name its ports."""
         peer = self.start("origin", *arguments, network=network, aliases=names)
-        _await(peer, "ready")
+        until(peer.said)  # it is ready
         return peer
 
     def agent(self, network: str, dns: str, *arguments: str, name: str | None = None) -> Peer:
@@ -198,26 +190,22 @@ class Peers:
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
         """Start the program in a container of its own, which may use all processors or one, counted from 0."""
-        version = self.client.api_version
-        endpoint = EndpointConfig(version=version, aliases=list(aliases) or None, ipv4_address=address)
+        endpoint = self.client.create_endpoint_config(aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
             self.image,
             command=["/peer", *arguments],
             name=name,
             labels=dict(labels or {}),
-            host_config=HostConfig(
-                version=version,
+            host_config=self.client.create_host_config(
                 network_mode=network,
                 dns=[dns] if dns else None,
                 cap_add=list(capabilities) or None,
                 cap_drop=list(dropped) or None,
                 cpuset_cpus=None if processor is None else str(processor),
                 sysctls=dict(sysctls or {}),
-                log_config=LogConfig(
-                    type=LogConfig.types.JSON
-                ),  # what it says is read, whatever the engine's default
+                log_config=LogConfig(type=LogConfig.types.JSON),  # it is read, whatever the engine's default
             ),
-            networking_config=NetworkingConfig({network: endpoint}),  # type: ignore[arg-type]  # the stub forgets it
+            networking_config=self.client.create_networking_config({network: endpoint}),  # type: ignore[arg-type]
             use_config_proxy=False,
         )["Id"]
         peer = Peer(self.client, created, name or created[:12])
@@ -232,36 +220,12 @@ class Peers:
         return peer
 
     def remove_all(self) -> None:
-        """Remove every peer."""
         while self._started:
             self._started.pop().remove()
 
 
-def written(client: APIClient, container: str, *, errors: bool = False, **wanted: str | float) -> list[bytes]:
-    """Return the lines that a container without a terminal has written. `wanted` are parameters of the API.
-
-    One request is enough: the Docker SDK asks for the container first, to know the form of its log.
-
-    Raises:
-        requests.HTTPError: when the engine doesn't give them.
-    """
-    asked = {"stdout": 1, "stderr": int(errors), **wanted}
-    answer = client.get(f"{client.base_url}/v{client.api_version}/containers/{container}/logs", params=asked)
-    answer.raise_for_status()
-    return [output or error for output, error in frames(BytesIO(answer.content).read)]
-
-
-def _await(peer: Peer, event: str) -> None:
-    """Wait for a line with an event. The log stream ends with the container."""
-    for line in peer.client.logs(peer.container, stream=True, follow=True):
-        if json.loads(line).get("event") == event:
-            return
-    raise RuntimeError(f"{peer.name} ended before it was {event}: {peer.said()}")
-
-
 @contextmanager
 def peers(client: APIClient) -> Iterator[Peers]:
-    """Yield peers, and remove them afterwards."""
     started = Peers(client)
     try:
         yield started

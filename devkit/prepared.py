@@ -70,11 +70,7 @@ class Interpreter:
         return self._control
 
     def fork(self, request: Mapping[str, object], streams: Sequence[int]) -> int:
-        """Run a module in a fork that becomes a child of this process, and return its process id.
-
-        Raises:
-            RuntimeError: when the interpreter has ended.
-        """
+        """Run a module in a fork that becomes a child of this process, and return its process id."""
         with self._lock, tempfile.TemporaryFile() as sent, _adopting():
             sent.write(json.dumps(request).encode())
             sent.flush()
@@ -137,7 +133,6 @@ class _Forked(subprocess.Popen[str]):
 
 
 def _umask() -> int:
-    """Return this process's umask without a change of it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(_UMASK)).removeprefix(_UMASK), 8)
 
@@ -198,7 +193,6 @@ def _serve(control: socket.socket) -> str:
 
 
 def _await_another(parent: int) -> None:
-    """Wait until this process has another parent."""
     until(lambda: os.getppid() != parent, every=0.0005)
 
 

@@ -71,7 +71,6 @@ def _build(docker: APIClient, context: Path, tag: str, arguments: Mapping[str, s
 
 
 def _make_base(docker: APIClient, program: Path, folder: Path) -> None:
-    """Make the base image: this machine's Python, and what the wheel requires."""
     constraints = folder / "constraints"
     constraints.write_text("".join(f"{each.name}=={each.version}\n" for each in metadata.distributions()))
     packages = folder / "packages"
@@ -108,7 +107,6 @@ def _programs() -> dict[str, Path]:
 
 
 def _files() -> Iterator[Path]:
-    """Yield the files of Python and of a few programs, with the libraries of all."""
     library = Path(sysconfig.get_path("stdlib"))
     modules = [
         path

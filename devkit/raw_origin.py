@@ -9,7 +9,6 @@ from typing import Self
 from devkit.programs import OWN_LOOPBACK
 
 Behaviour = Callable[[socket.socket], None]
-"""What is done with a connection, which ends afterwards."""
 
 
 class RawOrigin:
@@ -24,15 +23,12 @@ class RawOrigin:
 
     @property
     def open(self) -> int:
-        """How many connections it has."""
         return self.opened - self.ended
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()

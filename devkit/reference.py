@@ -9,36 +9,27 @@ settings' descriptions is repeated by hand.
 
 import argparse
 import ast
-import dataclasses
 import functools
 import itertools
+import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
 
 import typer.main
-from pydantic import BeforeValidator, create_model
-from pydantic.fields import FieldInfo
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw import errors
 from clawker_fw.cli.app import PANELS
 from clawker_fw.cli.main import app
 from clawker_fw.errors import ExitCode, FirewallError
-from clawker_fw.rules.path_words import PathEntry
-from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
-from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.durations import parse_duration
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
-from clawker_fw.settings.model import Settings
 from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.settings.values import Memory
 from clawker_fw.stack import telemetry
 from clawker_fw.watch import agents
 from devkit import manual, settings_schema
@@ -67,9 +58,6 @@ def _code(text: str) -> str:
     return f"`{text}`" if text else ""
 
 
-# --- commands -------------------------------------------------------------------------------------------------
-
-
 def program() -> TyperGroup:
     """Return the command line as a group of typer."""
     group = typer.main.get_command(app)
@@ -78,12 +66,10 @@ def program() -> TyperGroup:
 
 
 def options_of(command: TyperCommand | TyperGroup) -> list[TyperOption]:
-    """Return a command's own options, in the order of its help."""
     return [each for each in command.params if isinstance(each, TyperOption)]
 
 
 def arguments_of(command: TyperCommand | TyperGroup) -> list[TyperArgument]:
-    """Return what stands in a command's line without the name of an option."""
     return [each for each in command.params if isinstance(each, TyperArgument)]
 
 
@@ -102,13 +88,11 @@ def commands() -> dict[str, TyperCommand]:
 
 
 def groups() -> dict[str, TyperGroup]:
-    """Return the groups of commands by name; the program itself is ""."""
     group = program()
     return {"": group, **{name: each for name, each in group.commands.items() if isinstance(each, TyperGroup)}}
 
 
 def commands_page() -> str:
-    """Return the page on commands, options and exit codes."""
     group = program()
     parts = [
         f"# Commands\n\n`clawker-fw [OPTIONS] COMMAND [OPTIONS]`\n\n{group.help}\n",
@@ -124,15 +108,10 @@ def commands_page() -> str:
         if options_of(command):
             parts.append(_options(command))
         parts.append(f"```console\n$ {example.strip()}\n```\n")
-    rows = [[str(code.value), meaning] for code, meaning in exit_codes().items()]
+    meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
+    rows = [[str(code.value), meanings[str(code.value)]] for code in ExitCode]
     parts.append(f"## Exit codes\n\n{_table(['code', 'means'], rows)}")
     return _HEADING + "\n".join(parts)
-
-
-def exit_codes() -> dict[ExitCode, str]:
-    """Return what each exit code means, as the help says."""
-    meanings = dict(re.findall(r"(\d+) ([^,.]+)", program().epilog or ""))
-    return {code: meanings[str(code.value)] for code in ExitCode}
 
 
 def _options(command: TyperCommand | TyperGroup) -> str:
@@ -150,16 +129,12 @@ def _options(command: TyperCommand | TyperGroup) -> str:
 
 
 def _value_of(option: TyperOption) -> str:
-    """Return the form of an option's value: its choices, or a placeholder."""
     kind = option.type_descriptor.annotation
     if option.is_flag:
         return ""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return " or ".join(_code(str(choice.value)) for choice in kind)
     return option.metavar or ("PATH" if kind is Path else "TEXT")
-
-
-# --- settings -------------------------------------------------------------------------------------------------
 
 
 _SETTINGS = f"""\
@@ -183,114 +158,87 @@ An entry of `presets`, `never` or `always` is a name, or a mapping with these fi
 [Presets and promises](../presets.md) explains them.
 """
 
-ENTRIES = (("never", NeverEntry), ("always", AlwaysEntry))
-"""The lists of the settings whose entries are mappings, beside `rules`."""
+_DURATION = "duration: seconds, or with `ms`, `s`, `m`, `h`"
+_TYPES = {
+    "idle": _DURATION,
+    "drain_timeout": _DURATION,
+    "memory": "memory: bytes, or with `KiB`, `MiB`, `GiB`",
+    "port": "number, or several as `FIRST-LAST`",
+    "subnet": "IPv4 subnet",
+    "rules": "list of rules",
+    "path_rules": "list of paths",
+    **dict.fromkeys(("presets", "never", "always"), "list of names or mappings"),
+    "array": "list of text",
+    "boolean": "`true` or `false`",
+    "string": "text",
+    "object": "mapping",
+}
+"""Types in words, by the names of fields, else by those of JSON."""
 
-
-def _fields_table(fields: Mapping[str, FieldInfo]) -> str:
-    rows = [
-        [_code(name), _kind(field), _default(field), field.description or ""] for name, field in fields.items()
-    ]
-    return _table(["field", "type", "default", "means"], rows)
+Schema = settings_schema.Schema
 
 
 def settings_page() -> str:
-    """Return the page on settings and rules."""
+    schema = settings_schema.schema()
     rows = [
-        [
-            _code(key),
-            "" if key == INCLUDE else _code(_variable(key)),
-            _kind(field),
-            _default(field),
-            field.description or "",
-        ]
-        for key, field in fields()
+        [_code(key), "" if key == INCLUDE else _code(_variable(key)), *_described(key, form, {"rules"})]
+        for key, form in _settings(schema)
     ]
+    lists = {name: each["items"] for name, each in schema["properties"].items() if "items" in each}
     parts = (
         f"# Settings\n\n{_SETTINGS}",
         _table(["key", "variable", "type", "default", "means"], rows),
         f"## Rules\n\n{_RULES}",
-        _fields_table(FIELDS),
+        _fields_table(lists["rules"]),
         f"## Presets and promises\n\n{_ENTRIES}",
-        *(f"### `{name}`\n\n{_fields_table(entry.model_fields)}" for name, entry in ENTRIES),
+        *(
+            f"### `{name}`\n\n{_fields_table(each['anyOf'][-1])}"
+            for name, each in lists.items()
+            if "anyOf" in each
+        ),
         f"## What `clawker-fw init` writes\n\n```yaml\n{example()}```\n",
     )
     return _HEADING + "\n".join(parts)
 
 
-def fields(section: Any = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:  # noqa: ANN401 - a class
+def _settings(section: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
     """Yield every setting with its key, which has dots between its parts."""
-    for name, field in _fields(section).items():
-        if dataclasses.is_dataclass(field.annotation):
-            yield from fields(field.annotation, f"{prefix}{name}.")
+    for name, form in section["properties"].items():
+        if "properties" in form:
+            yield from _settings(form, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", field
+            yield f"{prefix}{name}", form
 
 
-def _fields(section: Any) -> dict[str, FieldInfo]:  # noqa: ANN401 - a class
-    if not dataclasses.is_dataclass(section):
-        return dict(section.model_fields)
-    return {
-        each.name: FieldInfo.from_annotated_attribute(cast("Any", each.type), each)
-        for each in dataclasses.fields(section)
-    }
+def _fields_table(section: Schema) -> str:
+    required = {*section.get("required", ())}
+    rows = [[_code(name), *_described(name, form, required)] for name, form in section["properties"].items()]
+    return _table(["field", "type", "default", "means"], rows)
 
 
 def _variable(key: str) -> str:
     return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
-def _kind(field: FieldInfo) -> str:
-    """Return the type of a setting in words."""
-    if _is_duration(field):
-        return "duration: seconds, or with `ms`, `s`, `m`, `h`"
-    if field.annotation == Memory | None:
-        return "memory: bytes, or with `KiB`, `MiB`, `GiB`"
-    annotation: Any = field.annotation
-    schema = create_model("Section", field=(annotation, field)).model_json_schema(by_alias=False)
-    property_: dict[str, Any] = schema["properties"]["field"]
-    property_ = property_.get("anyOf", [property_])[0]
-    if reference := property_.get("$ref"):
-        property_ = schema["$defs"][reference.rpartition("/")[2]]
-    if "prefixItems" in property_:
-        return "number, or several as `FIRST-LAST`"
-    if choices := property_.get("enum"):
-        return " or ".join(map(_code, choices))
-    words = {
-        "boolean": "`true` or `false`",
-        "integer": "number",
-        "number": "number",
-        "string": "text",
-        "array": f"list of {_plural(property_)}",
-        "object": "mapping",
-    }
-    word = "IPv4 subnet" if property_.get("format") == "ipv4network" else words[property_["type"]]
-    limits = (property_.get("minimum"), property_.get("maximum"))
-    return word if None in limits else f"{word}, {limits[0]} to {limits[1]}"
-
-
-def _plural(array: Mapping[str, Any]) -> str:
-    """Return what is in a list, by its schema."""
-    kind = array.get("items", {}).get("$ref", "").rpartition("/")[2]
-    entries = {each.__name__: "names or mappings" for _, each in ENTRIES}
-    return {"": "text", PathEntry.__name__: "paths", **entries}.get(kind, "rules")
-
-
-def _is_duration(field: FieldInfo) -> bool:
-    return any(isinstance(each, BeforeValidator) and each.func is parse_duration for each in field.metadata)
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "none; it must be given"
-    if field.default is None:
-        return ""
-    if _is_duration(field):
-        return _code(f"{field.default:g}s")
-    return _code({"()": "[]", "False": "false"}.get(str(field.default), str(field.default)))
-
-
-# --- errors ---------------------------------------------------------------------------------------------------
+def _described(key: str, form: Schema, required: Collection[str]) -> tuple[str, str, str]:
+    """Return the type of a setting in words, its default, and its meaning."""
+    name, default = key.rpartition(".")[2], form.get("default")
+    value = form.get("anyOf", [form])[0]
+    kind = value["type"] if isinstance(value["type"], str) else value["type"][0]
+    words = _TYPES.get(name) or _TYPES.get(kind, "number")
+    if choices := list(filter(None, value.get("enum", ()))):
+        words = " or ".join(map(_code, choices))
+    elif words == "number" and "minimum" in value:
+        words = f"number, {value['minimum']} to {value['maximum']}"
+    if key in required:
+        usual = "none; it must be given"
+    elif default is None:
+        usual = ""
+    elif words == _DURATION:
+        usual = _code(f"{default:g}s")
+    else:
+        usual = _code(default if isinstance(default, str) else json.dumps(default))
+    return words, usual, form.get("description", "")
 
 
 _ERRORS = """\
@@ -305,84 +253,69 @@ _NO_HINT = "The lines of context have the cause."
 
 
 def errors_page() -> str:
-    """Return the page on error codes."""
     found: dict[str, tuple[int, list[str], list[str]]] = {}
-    for code, exit_code, sentence, hint in raised():
+    for code, exit_code, sentence, advice in raised():
         _, sentences, hints = found.setdefault(code, (exit_code, [], []))
-        for text, texts in ((sentence, sentences), (hint, hints)):
-            if text and text not in texts:
-                texts.append(text)
+        sentences.append(sentence)
+        hints += filter(None, advice)
     rows = [
-        [_code(code), str(number), " *or* ".join(sentences), " *or* ".join(hints) or _NO_HINT]
+        [
+            _code(code),
+            str(number),
+            *(" *or* ".join(dict.fromkeys(each)) for each in (sentences, hints or [_NO_HINT])),
+        ]
         for code, (number, sentences, hints) in sorted(found.items())
     ]
     return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says', 'what to do'], rows)}"
 
 
-def raised() -> Iterator[tuple[str, int, str, str]]:
-    """Yield code, exit code, sentence and hint of every error that the package can raise, read from its source."""
+def raised() -> Iterator[tuple[str, int, str, list[str]]]:
+    """Yield code, exit code, sentence and hints of every error that the package can raise, from its source."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
-        chosen = {name: kind for node in ast.walk(tree) for name, kind in _assigned(node)}
-        constants = dict(_constants(tree))
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
         for node in ast.walk(tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1):
                 continue
-            kind = chosen.get(node.func.id) or _error_class(node.func)
+            kind = _error_class(node.func, assigned)
             if kind is not None and _text(node.args[0]) != "…":  # a variable code comes from a row of a table
-                sentence = re.sub(r"\{\w+\}", "…", _text(node.args[1]))
-                readable = re.search(r"[a-z]", sentence)
-                hint = _hint(_advising(node), constants)
-                said = sentence if readable else str(kind.__doc__)
-                yield _text(node.args[0]), int(kind.exit_code), said, hint
+                hints = [each.value for each in node.keywords if each.arg == "hint"] or node.args[2:3]
+                sentence = _readable(node.args[1]) or str(kind.__doc__)
+                advice = [_hint(each, assigned) for each in hints]
+                yield _text(node.args[0]), int(kind.exit_code), sentence, advice
 
 
-def _assigned(node: ast.AST) -> Iterator[tuple[str, type[FirewallError]]]:
-    """Yield each variable that holds one of two error classes, with the first of them."""
-    match node:
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.IfExp(body=body)):
-            kind = _error_class(body)
-            if kind is not None:
-                yield name, kind
-
-
-def _error_class(node: ast.expr) -> type[FirewallError] | None:
-    if not isinstance(node, ast.Name):
-        return None
+def _error_class(node: ast.Name, assigned: Mapping[str, ast.expr]) -> type[FirewallError] | None:
+    """Return the error that a name stands for, or the first of two that a variable may hold."""
+    match assigned.get(node.id):
+        case ast.IfExp(body=ast.Name() as node):
+            pass
     kind = ERROR_ROWS.get(node.id) or getattr(errors, node.id, None)
     return kind if isinstance(kind, type) and issubclass(kind, FirewallError) else None
 
 
-def _advising(call: ast.Call) -> ast.expr | None:
-    """Return what a call gives as the hint: by name, or as the third value of a row."""
-    named = (each.value for each in call.keywords if each.arg == "hint")
-    row = isinstance(call.func, ast.Name) and call.func.id in ERROR_ROWS
-    return next(named, call.args[2] if row else None)
-
-
-def _constants(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Yield each name to which something is assigned, with its value."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                yield name, value
-
-
-def _hint(node: ast.expr | None, constants: Mapping[str, ast.expr]) -> str:
-    """Return a hint from the source, or where to find more if there is none."""
+def _hint(node: ast.expr, assigned: Mapping[str, ast.expr]) -> str:
     match node:
         case ast.IfExp(body=body, orelse=orelse):
-            return " *or* ".join(text for each in (body, orelse) if (text := _hint(each, constants)))
-        case ast.Name(id=name) if name in constants:
-            return _hint(constants[name], {})
-        case None | ast.Constant(value=None):
-            return ""
+            return " *or* ".join(filter(None, (_hint(each, assigned) for each in (body, orelse))))
+        case ast.Name(id=name) if name in assigned:
+            return _hint(assigned[name], {})
+    return _readable(node)
+
+
+def _readable(node: ast.expr) -> str:
+    """Return a string from the source, or an empty one if all of it is variable."""
     text = re.sub(r"\{\w+\}", "…", _text(node))
     return text if re.search(r"[a-z]", text) else ""
 
 
 def _text(node: ast.expr) -> str:
-    """Return a string from the source, with `…` for variable parts."""
     match node:
         case ast.Constant(value=str(text)):
             return text
@@ -391,13 +324,10 @@ def _text(node: ast.expr) -> str:
     return "…"
 
 
-# --- manual pages ---------------------------------------------------------------------------------------------
-
 PROGRAM, SETTINGS = "clawker-fw", FILE_NAME
 
 
 def program_manual() -> str:
-    """Return the manual page of the program, with all commands."""
     text = re.sub("^## (?=`)", "### ", commands_page(), flags=re.MULTILINE).replace(
         "### ", "## Commands\n\n### ", 1
     )
@@ -405,7 +335,6 @@ def program_manual() -> str:
 
 
 def settings_manual() -> str:
-    """Return the manual page of the settings file."""
     purpose = "the settings of clawker-fw, and the destinations that containers may reach"
     return manual.page(SETTINGS, 5, purpose, _manual("Description", settings_page(), f"{PROGRAM}(1)"))
 
@@ -416,11 +345,7 @@ def _manual(first: str, text: str, other: str) -> str:
     return f"# {first}\n{parts}\n# See also\n\n{other}, docker(1)\n"
 
 
-# --- tampering ------------------------------------------------------------------------------------------------
-
-
 def tampering_page() -> str:
-    """Return the page on all kinds of tampering."""
     parts = [
         (
             "# Tampering\n\nEvery kind of tampering that is tested on a real Docker Engine, with all differences "
@@ -440,9 +365,6 @@ def tampering_page() -> str:
     return _HEADING + "\n".join(parts)
 
 
-# --- attacks --------------------------------------------------------------------------------------------------
-
-
 _ATTACKS = f"""\
 Every attack that each test run performs, with the real programs on a real Docker Engine. A refusal counts only if
 the forbidden target, and the name server that Envoy asks, logged no contact, and a similar permitted attempt then
@@ -454,7 +376,6 @@ are allowed, `{EVIL}` is not.
 
 
 def attacks_page() -> str:
-    """Return the page on everything that an agent is tested to try."""
     parts = [f"# Attacks\n\n{_ATTACKS}"]
     for group in GROUPS:
         parts.append(f"## {group.title}\n\n**Tried.** {group.tried}\n\n**What holds.** {group.holds}\n")
@@ -465,24 +386,17 @@ def attacks_page() -> str:
         if rows:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
-        if group.tests:
-            parts.append(f"Further tests: {', '.join(map(_code, group.tests))}.\n")
     return _HEADING + "\n".join(parts)
 
 
 def _reached(attack: Attack) -> str:
-    """Return who is reached because of an attack."""
     if attack.heard:
         return "the host"
     return "the origin" if attack.arrives else "no"
 
 
 def _not_stopped_table() -> str:
-    """Return the table of what gets through, and why."""
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
-
-
-# --- records of telemetry --------------------------------------------------------------------------------------
 
 
 _RECORDS = """\
@@ -492,7 +406,6 @@ conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
 
 
 def records_page() -> str:
-    """Return the page on the records that a collector gets."""
     kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
     of_records = [
         [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
@@ -511,11 +424,7 @@ def records_page() -> str:
     return _HEADING + "\n".join(parts)
 
 
-# --- pages with generated tables ------------------------------------------------------------------------------
-
-
 def _presets_table() -> str:
-    """Return the table of all presets."""
     rows = [
         [
             _code(each.name),
@@ -531,19 +440,15 @@ def _presets_table() -> str:
 
 
 def _hosts_table() -> str:
-    """Return the table of the hosts on which the main job is tried."""
     rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
     return _table(["host", "what is special", "with every test run"], rows)
 
 
 def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
-    """Return a page that is written by hand, with its table."""
     begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
     before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
     return f"{before}{begin}\n{table()}\n{end}{rest.partition(end)[2]}"
 
-
-# --- the pages ------------------------------------------------------------------------------------------------
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
@@ -566,26 +471,17 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def stale() -> list[str]:
-    """Return the names of the pages that are not current."""
-    present = {name: (FOLDER / name).read_text("utf-8") if (FOLDER / name).is_file() else None for name in PAGES}
-    return [name for name, page in PAGES.items() if present[name] != page()]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the pages, and return the exit code."""
+def main() -> None:
+    """Write or check the pages."""
     parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
-    if parser.parse_args(arguments).check:
-        names = stale()
-        if names:
-            print(f"{', '.join(names)}: not current; `python -m devkit.reference` writes them.", file=sys.stderr)
-        return int(bool(names))
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, page in PAGES.items():
-        (FOLDER / name).write_text(page(), "utf-8")
-    return 0
+    pages = {FOLDER / name: page() for name, page in PAGES.items()}
+    if not parser.parse_args().check:
+        for path, page in pages.items():
+            path.write_text(page, "utf-8")
+    elif stale := [path.name for path, page in pages.items() if path.read_text("utf-8") != page]:
+        sys.exit(f"{', '.join(stale)}: not current; `python -m devkit.reference` writes them.")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

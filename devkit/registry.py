@@ -1,21 +1,11 @@
-"""A real registry (Debian's docker-registry) in the network of a private engine, on its loopback interface.
+"""A real registry (Debian's docker-registry), in the network of a private engine or on this machine's loopback."""
 
-`python -m devkit.registry` is a proxy in front of a registry, with one fault: see `FAULTS`.
-"""
-
-import argparse
-import contextlib
-import http.client
 import json
-import os
 import re
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +46,7 @@ class Registry:
     """A registry. `address` is its name for the engine. Engines use plain HTTP for registries on loopback."""
 
     engine: PrivateEngine
+    folder: Path
     address: str
     credentials: Mapping[str, str] | None = None
 
@@ -70,6 +61,11 @@ class Registry:
             raise RuntimeError(f"nothing was pushed: {lines[-1]}")
         client.remove_image(f"{name}:pushed")
         return f"{name}:pushed@{found[1]}"
+
+    def blob(self, digest: str) -> Path:
+        """Return where it keeps a manifest or a layer."""
+        kind, _, name = digest.partition(":")
+        return self.folder / "data/docker/registry/v2/blobs" / kind / name[:2] / name / "data"
 
     def index(self, repository: str, platforms: Mapping[str, str]) -> str:
         """Push an index of images for several architectures, in this order, and return its reference."""
@@ -108,7 +104,7 @@ def registry(
     credentials = {"username": USER, "password": PASSWORD} if password else None
     argv = engine.network_argv(*_program(folder, address, password=password))
     with running(argv, folder / "log", lambda: engine.answers(address)):
-        yield Registry(engine, address, credentials)
+        yield Registry(engine, folder, address, credentials)
 
 
 @contextmanager
@@ -122,127 +118,8 @@ def own_registry(folder: Path) -> Iterator[str]:
 
 
 def _program(folder: Path, address: str, *, password: bool) -> Sequence[str]:
-    """Return the command line of a registry with its data in a folder."""
     install({"docker-registry": "docker-registry"})
     (folder / "htpasswd").write_text(_HTPASSWD)
     settings = (_CONFIG + (_AUTH if password else "")).format(folder=folder, address=address)
     (folder / "registry.yml").write_text(settings)
     return ["docker-registry", "serve", f"{folder}/registry.yml"]
-
-
-@contextmanager
-def faulty(behind: Registry, fault: str, folder: Path) -> Iterator[str]:
-    """Yield the address of a proxy with a fault in front of a registry."""
-    address = "127.0.0.1:5009"
-    argv = behind.engine.network_argv(sys.executable, "-m", "devkit.registry", address, behind.address, fault)
-    variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    with running(argv, folder / "proxy.log", lambda: behind.engine.answers(address), variables=variables):
-        yield address
-
-
-# --- a proxy with a fault --------------------------------------------------------------------------------------
-
-_CHUNK = 1 << 16
-_SLOW_ANSWER, _SLOW_CHUNK = 0.3, 0.02
-_FOREVER = 3600
-_TLS_HANDSHAKE = b"\x16"
-
-
-def _slowly(body: bytes) -> Iterator[bytes]:
-    for start in range(0, len(body), _CHUNK):
-        time.sleep(_SLOW_CHUNK)
-        yield body[start : start + _CHUNK]
-
-
-def _changed(body: bytes) -> Iterator[bytes]:
-    """Change one byte in the middle of a blob."""
-    middle = len(body) // 2
-    yield body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-
-
-def _respelled(body: bytes) -> Iterator[bytes]:
-    """Write a key of a manifest differently: its meaning is the same, but its digest is another."""
-    yield body.replace(b'"mediaType"', b'"mediatype"', 1)
-
-
-def _never(body: bytes) -> Iterator[bytes]:
-    yield body[:1]
-    time.sleep(_FOREVER)
-
-
-def _whole(body: bytes) -> Iterator[bytes]:
-    yield body
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A change of responses whose path contains one of the words: a delay, another status, another body."""
-
-    paths: tuple[str, ...]
-    delay: float = 0.0
-    status: int = 0
-    body: Callable[[bytes], Iterable[bytes]] = _whole
-
-
-FAULTS = {
-    "slow": Fault(("/",), delay=_SLOW_ANSWER, body=_slowly),
-    "broken": Fault(("/manifests/",), status=500),
-    "broken-blobs": Fault(("/blobs/",), status=500),
-    "forbidden": Fault(("/manifests/",), status=403),
-    "other-manifest": Fault(("/manifests/",), body=_respelled),
-    "other-bytes": Fault(("/blobs/",), body=_changed),
-    "silent": Fault(("/blobs/",), body=_never),
-}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Forwards requests and responses, with the fault."""
-
-    protocol_version = "HTTP/1.1"
-    upstream: str
-    fault: Fault
-
-    def handle(self) -> None:
-        """Answer a TLS handshake like a plain HTTP server in Go. Some engines only then try plain HTTP."""
-        if self.connection.recv(1, socket.MSG_PEEK) == _TLS_HANDSHAKE:
-            self.wfile.write(b"HTTP/1.0 400 Bad Request\r\n\r\n")
-            return
-        super().handle()
-
-    def do_GET(self) -> None:
-        """Send the registry's response, changed by the fault."""
-        connection = http.client.HTTPConnection(self.upstream)
-        connection.request(self.command, self.path, headers=dict(self.headers))
-        answer = connection.getresponse()
-        body = answer.read()
-        fault = self.fault if any(word in self.path for word in self.fault.paths) else Fault(())
-        time.sleep(fault.delay)
-        self.send_response(fault.status or answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in {"content-length", "connection", "date", "server"}:
-                self.send_header(name, value)
-        chunks = fault.body(body) if body else ()
-        self.send_header("Content-Length", answer.getheader("Content-Length") or "0")
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):
-            for chunk in chunks:
-                self.wfile.write(chunk)
-                self.wfile.flush()
-
-    do_HEAD = do_GET  # noqa: N815 - http.server's own name
-
-
-def main() -> None:
-    """Run a proxy until it is terminated."""
-    parser = argparse.ArgumentParser(prog="python -m devkit.registry", description=__doc__)
-    parser.add_argument("address", help="where to listen, HOST:PORT")
-    parser.add_argument("upstream", help="the registry behind")
-    parser.add_argument("fault", choices=sorted(FAULTS))
-    chosen = parser.parse_args()
-    host, port = chosen.address.split(":")
-    handler = type("Handler", (_Handler,), {"upstream": chosen.upstream, "fault": FAULTS[chosen.fault]})
-    ThreadingHTTPServer((host, int(port)), handler).serve_forever()
-
-
-if __name__ == "__main__":
-    main()

@@ -39,13 +39,11 @@ _EVERY_PLATFORM = "any"
 
 
 def project() -> dict[str, Any]:
-    """Return the project's metadata."""
     table: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))["project"]
     return table
 
 
 def build(target: Path) -> None:
-    """Build everything that a release has into a new folder."""
     target.mkdir(parents=True)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH") or _commit_time()}
     version = project()["version"]
@@ -80,11 +78,7 @@ def _hatchling(kind: str, target: Path, source: Path, environment: Mapping[str, 
     subprocess.run(command, cwd=source, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
-# --- bill of materials and notes ------------------------------------------------------------------------------
-
-
 def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
-    """Return what the program needs at run time, in the locked versions, and what the wheel's programs contain."""
     (wheel,) = target.glob(f"*-{_EVERY_PLATFORM}.whl")
     with tempfile.TemporaryDirectory() as folder:
         python = install(wheel, sys.executable, Path(folder), "--constraint", str(CHECKOUT / "requirements.lock"))
@@ -110,11 +104,7 @@ def section(changelog: str, heading: str) -> str:
 
 
 def notes(changelog: str, version: str) -> str:
-    """Return the release notes of a version.
-
-    Raises:
-        ValueError: when the changelog has none.
-    """
+    """Return the release notes of a version, or raise `ValueError` when the changelog has none."""
     text = section(changelog, version)
     if not text:
         raise ValueError(f"CHANGELOG.md has no section {version}.")
@@ -122,18 +112,11 @@ def notes(changelog: str, version: str) -> str:
 
 
 def check_tag(tag: str, changelog: str, version: str) -> None:
-    """Require that a tag is for the version of the checkout, and that the changelog is complete.
-
-    Raises:
-        ValueError: when it is not.
-    """
+    """Require that a tag is for this version, and that the changelog is complete, or raise `ValueError`."""
     if tag != f"v{version}":
         raise ValueError(f"The tag {tag} is not v{version}, the version in pyproject.toml.")
     if section(changelog, "Unreleased"):
         raise ValueError(f"CHANGELOG.md still has unreleased changes: move them to a section {version}.")
-
-
-# --- installing -----------------------------------------------------------------------------------------------
 
 
 def pythons() -> Iterator[str]:
@@ -150,7 +133,6 @@ def pythons() -> Iterator[str]:
 
 
 def fitting(target: Path) -> list[Path]:
-    """Return the wheels that this machine can run."""
     return [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
 
 
@@ -179,7 +161,6 @@ def check(target: Path) -> None:
 
 
 def main() -> None:
-    """Build a release, and check it."""
     parser = argparse.ArgumentParser(prog="./dev release", description=__doc__)
     parser.add_argument("--check", action="store_true", help="install the wheels, and run the demo with each")
     parser.add_argument("--tag", help="fail unless this tag fits the version and the changelog")

@@ -82,7 +82,6 @@ _PARTS = (
     "(?:/a|/b/.+)",
     "$",
 )
-"""What random expressions are made of."""
 _REPOSITORIES = ("a/b", "b", "a/ab")
 _QUERIES = ("", "", "?", "?x=/../a", "?service=git-upload-pack", "?service=git-receive-pack&x")
 _SERVICES = ("git-upload-pack", "git-receive-pack")
@@ -130,7 +129,6 @@ def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
 
 
 def _happens(chosen: random.Random, share: float) -> bool:
-    """Whether something happens that does in this share of all cases."""
     return chosen.random() < share
 
 
@@ -169,8 +167,6 @@ def _of_git(chosen: random.Random, name: str) -> tuple[str, str]:
     )
     return chosen.choice(("GET", "POST", "PUT", "HEAD")), target
 
-
-# --- rule sets ---------------------------------------------------------------------------------------------------
 
 NAMES = ("a.test", "c.test", "w.test", "x.w.test", "y.w.test", "b.x.w.test")
 """Hosts, of which some are below others."""
@@ -221,7 +217,6 @@ class AskedRequest:
     websocket: bool = False
 
     def __str__(self) -> str:
-        """Return it in one line."""
         to_become = " as a WebSocket" if self.websocket else ""
         return f"{self.method} {self.target!r} of {self.name}:{self.port} over {self.over}{to_become}"
 
@@ -230,11 +225,7 @@ OVER = ("http/1.1", "h2")
 
 
 def rules_of(entries: Sequence[Mapping[str, Any]]) -> RuleSet:
-    """Return what entries mean.
-
-    Raises:
-        ValueError: when one of them, or two together, are a mistake.
-    """
+    """Return what entries mean, or raise `ValueError` when one of them, or two together, are a mistake."""
     return RuleSet.of(RuleEntry.model_validate(each).rule() for each in entries)
 
 
@@ -263,7 +254,6 @@ def _random_entry(chosen: random.Random, ports: Sequence[int]) -> dict[str, Any]
 
 
 def _fit(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether these rules are no mistake."""
     try:
         rules_of(entries)
     except ValueError:
@@ -295,5 +285,4 @@ def random_asked(
 
 
 def _malformed(method: str, target: str) -> bool:
-    """Whether a request is no correct one, so that it ends a connection over HTTP/2."""
     return method == "CONNECT" or target[0] != "/" or any(each < "!" or each == "\x7f" for each in target)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from devkit import program_image
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import Firewall
 from devkit.peers import Peer, Peers
 from devkit.stacks import CHECKOUT
 from devkit.swarm import Node, Swarm
@@ -69,18 +69,10 @@ class Fleet:
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
         """Return the stack of a node, as the program outside of the swarm sees it."""
-        return (
-            upgraded(Firewall(node.engine.host, "clawker", self.folder), release)
-            if release
-            else Firewall(node.engine.host, "clawker", self.folder)
-        )
+        return Firewall(node.engine.host, "clawker", self.folder, release)
 
     def load(self, release: Path | None = None) -> None:
-        """Build a release's image, once, and load it into all engines.
-
-        Raises:
-            AssertionError: when one can't take it, with what it says.
-        """
+        """Build a release's image, once, and load it into all engines."""
         image = self._image(release)
         if not image.exists():
             docker = self.swarm.manager.docker

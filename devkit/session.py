@@ -20,11 +20,7 @@ class Session:
     """The verb `commands` of the peer program, started once in a container. It runs one command at a time."""
 
     def __init__(self, client: APIClient, container: str) -> None:
-        """Start it.
-
-        Raises:
-            docker.errors.APIError: when the container is not running.
-        """
+        """Start it, or raise `docker.errors.APIError` when the container is not running."""
         identity = client.exec_create(container, ["/peer", "commands"], stdin=True)["Id"]
         # The SDK wraps the socket in a reader. It says nothing before it is asked, so the reader has read nothing.
         self._stream = cast("Any", client.exec_start(identity, socket=True))
@@ -38,36 +34,24 @@ class Session:
         poll.register(self._socket, select.POLLIN)
         return not poll.poll(0)
 
-    def run(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Run a command to its end, and return its exit code and standard output.
-
-        Raises:
-            ConnectionError: when the container, its engine or the program ends meanwhile.
-        """
-        self.begin(arguments)
-        return self.answer(arguments)
-
     def begin(self, arguments: Sequence[str]) -> None:
-        """Start a command."""
         self._socket.sendall(json.dumps(arguments).encode() + b"\n")
 
     def ask_to_end(self) -> None:
-        """Ask the command that runs to end."""
         self._socket.sendall(b"\n")
 
-    def answer(self, arguments: Sequence[str]) -> tuple[int, str]:
-        """Wait for the end of the command that was started with these arguments, as `run` does."""
+    def answer(self) -> tuple[int, str]:
+        """Return the command's exit code and output, or raise `ConnectionError` at the container's end."""
         said = b""
         while not said.endswith(b"\n"):
             output, _ = next(self._frames, (None, b""))
             if output is None:
-                raise ConnectionError(f"the container has ended, and with it {arguments[0]}")
+                raise ConnectionError("the container has ended, and with it a command")
             said += output
         result = json.loads(said)
         return result["code"], result["output"]
 
     def close(self) -> None:
-        """End it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._stream.close()

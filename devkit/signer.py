@@ -16,9 +16,10 @@ from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model import Files
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.messages import extension
+from devkit.envoy import Running
 from devkit.programs import free_port, machine
 from devkit.stacks import installed_release
-from devkit.starting import exchange, get, wait_for
+from devkit.starting import exchange, wait_for
 from devkit.waiting import until
 
 
@@ -31,10 +32,8 @@ class Signer:
 
     folder: Path
     given: list[int] = field(default_factory=list)
-    """The descriptors that it is handed."""
 
     def __post_init__(self) -> None:
-        """Make the folder of its sockets."""
         self.at = self.folder / "signer"
         self.at.mkdir()
         for name in (signing.SOCKET, "status", "secrets"):
@@ -54,7 +53,6 @@ class Signer:
         self.put(signing.files(names, subtrees, provided.intermediates))
 
     def inspect(self, names: Iterable[str], subtrees: Iterable[str]) -> None:
-        """Replace what is inspected."""
         self.put({signing.NAMES: signing.files(names, subtrees, ())[signing.NAMES]})
 
     def put(self, files: Files) -> None:
@@ -79,18 +77,15 @@ class Signer:
         self.process = subprocess.Popen(command, pass_fds=self.given, env=environment)
 
     def kill(self) -> None:
-        """End it as a crash would."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """Have it hang."""
         self.process.send_signal(signal.SIGSTOP)
         state = Path(f"/proc/{self.process.pid}/stat")
         until(lambda: state.read_text(encoding="ascii").rpartition(") ")[2].startswith("T"))
 
     def go_on(self) -> None:
-        """Have it hang no more."""
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
@@ -100,16 +95,14 @@ class Signer:
             os.close(self.given.pop())
 
     def status(self) -> dict[str, Any]:
-        """Return what it says of itself, once it answers."""
         return dict(json.loads(exchange(self.at / "status")))
 
 
-class Inspecting:
+class Inspecting(Running):
     """An Envoy that ends TLS for every name, and sends back what it gets."""
 
     def __init__(self, folder: Path, program: Path, signer: Signer) -> None:
-        """Start it."""
-        self.folder, self.signer, self.port = folder, signer, free_port()
+        self.signer, self.port = signer, free_port()
         echo = extension("filters.network.echo.v3.Echo", "echo")
         inspector = extension("filters.listener.tls_inspector.v3.TlsInspector")
         listener = {
@@ -125,46 +118,29 @@ class Inspecting:
             "static_resources": {"listeners": [listener], "clusters": [signing.cluster(str(signer.at))]},
             "stats_config": signing.stats_config(),
         }
-        (folder / "bootstrap.json").write_text(json.dumps(bootstrap))
-        self.log = folder / "log"
-        options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [program, "--config-path", folder / "bootstrap.json", *options], stdout=log, stderr=log
-            )
+        self.start(folder, [program], bootstrap, "--concurrency 1")
         wait_for(self.process, self._listens, self.log)
 
     def _listens(self) -> bool:
         try:
-            return b"LIVE" in get(self.folder / "admin", "/ready")
+            return b"LIVE" in self.admin("/ready")
         except (OSError, http.client.HTTPException):
             return False
 
-    def end(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.wait()
-
     def stats(self, names: str) -> dict[str, int]:
-        """Return its statistics whose names match an expression."""
-        lines = get(self.folder / "admin", f"/stats?filter={names}").decode().splitlines()
+        lines = self.admin(f"/stats?filter={names}").decode().splitlines()
         return {
             name: int(value) for name, _, value in (line.rpartition(": ") for line in lines) if value.isdigit()
         }
 
     def loaded(self) -> dict[str, Any]:
-        """Return the chain as it has been loaded."""
-        dump = json.loads(get(self.folder / "admin", "/config_dump?resource=static_listeners"))
+        dump = json.loads(self.admin("/config_dump?resource=static_listeners"))
         (one,) = dump["configs"]
         found: dict[str, Any] = one["listener"]["filter_chains"][0]
         return found
 
     def connect(self, name: str | None, seconds: float = 10) -> ssl.SSLSocket:
-        """Open a connection as a client does that trusts the root and nothing else.
-
-        Raises:
-            OSError: when the handshake fails, or takes longer.
-        """
+        """Connect as a client that trusts only the root, or raise `OSError` for a handshake that fails."""
         context = trusting(self.signer.trust)
         context.check_hostname = name is not None
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=seconds)

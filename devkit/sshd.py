@@ -49,7 +49,6 @@ class Door:
     log: Path
 
     def logins(self) -> int:
-        """Return the number of logins."""
         return self.log.read_text().count("Accepted publickey")
 
 

@@ -58,33 +58,17 @@ def installed_release() -> Release:
 
 
 def copied_release(folder: Path) -> Release:
-    """Copy this release into a folder, where it can be changed like by an upgrade.
-
-    `PYTHONPATH=folder python -m clawker_fw` runs it.
-    """
-    package = CHECKOUT / "clawker_fw"
-    shutil.copytree(package, folder / "clawker_fw", copy_function=_link, dirs_exist_ok=True)
-    return Release(folder / "clawker_fw")
-
-
-def _link(source: str, target: str) -> None:
-    """Link a file whose content is never changed in place.
-
-    A hard link changes the times of what it is to, and then everybody hashes that again. Programs are large.
-    """
-    try:
-        link = os.symlink if Path(source).parent.name == "bin" else os.link
-        link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    """Copy this release into a folder, to change it. `PYTHONPATH=folder python -m clawker_fw` runs it."""
+    package, copy = CHECKOUT / "clawker_fw", folder / "clawker_fw"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("bin"))
+    (copy / "bin").mkdir()
+    for program in (package / "bin").iterdir():  # which are large
+        (copy / "bin" / program.name).symlink_to(program)
+    return Release(copy)
 
 
 def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """Replace a file of a copied release, without a change of the original file that it is linked to.
-
-    Raises:
-        ValueError: when nothing is changed: the text to change has another form by now.
-    """
+    """Replace a file of a copied release, not one that it is a link to. No change is a `ValueError`."""
     before = path.read_bytes()
     content = change(before)
     if content == before:
@@ -95,17 +79,24 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.chmod(mode)
 
 
-def change_corefile(release: Release) -> None:
-    """Change the Corefile, as a release that hardens the resolver would."""
-    change_file(release.package / "stack/coredns.py", lambda text: text.replace(b". {{\n", b". {{\n\n"))
+def _change(path: str, old: bytes, new: bytes) -> Callable[[Release], None]:
+    """Return what changes a source file of a copied release."""
+    return lambda release: change_file(release.package / path, lambda text: text.replace(old, new))
 
 
-def change_bootstrap(release: Release) -> None:
-    """Change Envoy's bootstrap, as a release that waits less long would."""
-    change_file(
-        release.package / "stack/envoy/lookups.py",
-        lambda text: text.replace(b'"connect_timeout": "10s"', b'"connect_timeout": "9s"'),
-    )
+change_corefile = _change("stack/coredns.py", b". {{\n", b". {{\n\n")
+"""As a release that hardens the resolver would."""
+
+change_bootstrap = _change("stack/envoy/lookups.py", b'"connect_timeout": "10s"', b'"connect_timeout": "9s"')
+"""As a release that waits less long would."""
+
+change_envoy_command = _change("stack/envoy/sibling.py", b"DRAIN_SECONDS = 5", b"DRAIN_SECONDS = 6")
+
+_CERTIFICATES = b'    yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))\n'
+change_envoy_image = _change(
+    "stack/images.py", _CERTIFICATES, _CERTIFICATES + _CERTIFICATES.replace(b"ca-cert", b"cert")
+)
+"""Root certificates at a second path."""
 
 
 def change_coredns(release: Release, architecture: str) -> None:
@@ -155,22 +146,6 @@ def never_started(name: str, image: str, found: Mapping[str, str]) -> ContainerS
     """Return a container of ours that does nothing but exist, such as a lock. Its labels say what it is."""
     shape = Shape(("never-started",), (), {}, mounts=(Mount("volume", VOLUME),))
     return ContainerSpec(name, image, found, shape, {"lease": public(b"0")})
-
-
-def change_envoy_image(release: Release) -> None:
-    """Change the image of the bundled Envoy, as a release might: root certificates at a second path."""
-    old = b'    yield Entry("etc/ssl/certs/ca-certificates.crt", Path(certifi.where()))\n'
-    change_file(
-        release.package / "stack/images.py", lambda text: text.replace(old, old + old.replace(b"ca-cert", b"cert"))
-    )
-
-
-def change_envoy_command(release: Release) -> None:
-    """Change Envoy's command line, as a release might."""
-    change_file(
-        release.package / "stack/envoy/sibling.py",
-        lambda text: text.replace(b"DRAIN_SECONDS = 5", b"DRAIN_SECONDS = 6"),
-    )
 
 
 def serving(memory: MemoryEngine) -> bool:

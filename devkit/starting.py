@@ -2,10 +2,9 @@
 
 import contextlib
 import http.client
-import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from devkit.waiting import until
@@ -28,12 +27,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> bytes:
-    """Return the body of an answer over HTTP from a unix socket. `silence` is how many seconds nothing may arrive.
-
-    Raises:
-        OSError: when nobody answers there.
-        http.client.HTTPException: when the answer is not HTTP.
-    """
+    """Return the body of an HTTP answer from a unix socket. `silence` is how many seconds nothing may arrive."""
     with contextlib.closing(_UnixConnection(str(path), timeout=silence)) as connection:
         connection.request(method, target, headers={"Host": "engine"})
         return connection.getresponse().read()
@@ -59,7 +53,6 @@ def pings(path: Path) -> bool:
 
 
 def listens(address: str, port: int) -> bool:
-    """Whether somebody takes connections at a port."""
     try:
         socket.create_connection((address, port), timeout=5).close()
     except OSError:
@@ -68,47 +61,37 @@ def listens(address: str, port: int) -> bool:
 
 
 def wait_for(process: "subprocess.Popen[bytes]", answers: Callable[[], bool], log: Path | None = None) -> None:
-    """Wait until a program answers.
-
-    Raises:
-        StartError: when it ends before that, or takes too long.
-    """
+    """Wait until a program answers, or raise `StartError` when it ends before that, or takes too long."""
     try:
         until(lambda: process.poll() is not None or answers(), _SECONDS)
     except TimeoutError as error:
-        raise StartError(f"{_told(process)} does not answer within {_SECONDS} s{_end_of(log)}") from error
+        raise StartError(f"{process.args!r} does not answer within {_SECONDS} s{_end_of(log)}") from error
     if process.returncode is not None:
-        raise StartError(f"{_told(process)} has ended with {process.returncode}{_end_of(log)}")
+        raise StartError(f"{process.args!r} has ended with {process.returncode}{_end_of(log)}")
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str],
-    log: Path,
-    answers: Callable[[], bool],
-    *,
-    variables: Mapping[str, str] | None = None,
-    end: signal.Signals = signal.SIGTERM,
-) -> Iterator[None]:
-    """Run a program whose output goes to a log. It answers already, and is ended afterwards with a signal.
-
-    Raises:
-        StartError: when it ends before that, or takes too long.
-    """
+def running(command: Sequence[str], log: Path, answers: Callable[[], bool]) -> Iterator[None]:
+    """Run a program whose output goes to a log, until it answers (else `StartError`). A signal ends it."""
     with log.open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=variables)
+        process = subprocess.Popen(command, stdout=said, stderr=said)
     try:
         wait_for(process, answers, log)
         yield
     finally:
-        process.send_signal(end)
+        process.terminate()
         process.wait()
 
 
-def _told(process: "subprocess.Popen[bytes]") -> str:
-    arguments = process.args
-    # Typeshed has a single path among what they may be, which has no parts.
-    return arguments if isinstance(arguments, str) else " ".join(map(str, arguments))  # type: ignore[arg-type]
+@contextlib.contextmanager
+def own_network(script: str = "") -> Iterator[int]:
+    """Yield a process with a network of its own, in which a script has run. It ends with this one."""
+    command = ["unshare", "--net", "sh", "-ec", f"{script}\necho\nexec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
+        holder.stdout.readline()
+        yield holder.pid
+        holder.communicate(timeout=_SECONDS)
 
 
 def _end_of(log: Path | None) -> str:

@@ -24,7 +24,6 @@ AT_ADDRESSES = (*OPAQUE, (Protocol.HTTPS, 8443, None), (Protocol.HTTP, 8081, Non
 """What rules for addresses are for, which forward everything as well."""
 
 NAMED = (Protocol.HTTPS, Protocol.HTTP)
-"""Protocols that name the host."""
 
 CONNECTIONS = tuple(
     (protocol, port)
@@ -35,7 +34,6 @@ CONNECTIONS = tuple(
 
 
 def names() -> st.SearchStrategy[str]:
-    """Return names of two to five labels."""
     above = st.lists(st.sampled_from(LABELS), min_size=1, max_size=3)
     return above.map(lambda labels: ".".join([*labels, "test"]))
 
@@ -75,7 +73,6 @@ def rules() -> st.SearchStrategy[Rule]:
 
 
 def rule_sets(most: int = 12) -> st.SearchStrategy[RuleSet]:
-    """Return rule sets."""
     return st.lists(rules(), max_size=most).map(RuleSet.of)
 
 

@@ -17,14 +17,13 @@ from docker import APIClient
 
 from devkit.engines import PrivateEngine, private_engine
 from devkit.host import client
-from devkit.starting import pings
+from devkit.starting import own_network, pings
 
 _SOCKET = "/run/docker.sock"
 """Where each engine has its socket, in its own file system."""
 
 _SUBNET = "198.18.0"
 _MANAGING = 2377
-_REMOVAL_SECONDS = 60
 
 Done = TypeVar("Done")
 
@@ -39,11 +38,7 @@ class Node:
     docker: APIClient = field(repr=False)
 
     def call(self, *arguments: str, check: bool = True, variables: Mapping[str, str] | None = None) -> str:
-        """Run the docker CLI with this engine, and return what it prints.
-
-        Raises:
-            AssertionError: with what it said, if it failed.
-        """
+        """Run the docker CLI with this engine, and return its output, or raise `AssertionError` with it."""
         command = ["docker", "--host", self.engine.host, *arguments]
         environment = {**os.environ, **(variables or {})}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
@@ -53,12 +48,10 @@ class Node:
 
     @property
     def answers(self) -> bool:
-        """Whether its engine answers."""
         return pings(self.engine.folder / "docker.sock")
 
     @cached_property
     def id(self) -> str:
-        """Its id in the swarm."""
         return str(self.docker.info()["Swarm"]["NodeID"])
 
     @property
@@ -79,7 +72,6 @@ class Swarm:
         return next(each for each in self.nodes if each.answers)
 
     def on_each(self, work: Callable[[Node], Done]) -> list[Done]:
-        """Do something on each node, at the same time."""
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             return list(pool.map(work, self.nodes))
 
@@ -93,21 +85,15 @@ class Swarm:
 
     def told(self, name: str) -> str:
         """Return `docker service ps`, as a user reads it."""
-        return self.manager.call(
-            "service",
-            "ps",
-            "--no-trunc",
-            "--format",
-            "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}",
-            name,
-        )
+        columns = "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}"
+        return self.manager.call("service", "ps", "--no-trunc", "--format", columns, name)
 
 
 @contextmanager
 def swarm(size: int = 3, disks: Mapping[int, str] | None = None) -> Iterator[Swarm]:
     """Yield engines in a swarm, and destroy them afterwards. `disks` are the sizes of some engines' data."""
     with ExitStack() as stack:
-        wire = stack.enter_context(_wire())
+        wire = stack.enter_context(own_network("ip link add wire type bridge; ip link set wire up"))
         nodes = []
         for number in range(1, size + 1):
             engine = stack.enter_context(
@@ -130,20 +116,7 @@ def swarm(size: int = 3, disks: Mapping[int, str] | None = None) -> Iterator[Swa
         yield Swarm(tuple(nodes))
 
 
-@contextmanager
-def _wire() -> Iterator[int]:
-    """Yield the process in whose network a bridge is. It ends with this one: the pipe closes."""
-    script = "ip link add wire type bridge && ip link set wire up && echo && exec cat"
-    command = ["unshare", "--net", "sh", "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None  # noqa: S101 - for the type checker: PIPE was given
-        holder.stdout.readline()
-        yield holder.pid
-        holder.communicate(timeout=_REMOVAL_SECONDS)
-
-
 def _cable(wire: int, number: int) -> list[list[str]]:
-    """Return the commands that connect the network in which they run with the wire."""
     here, there = "wire", f"node{number}"
     return [
         ["ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", str(wire)],

@@ -55,4 +55,3 @@ RESOURCE_ATTRIBUTES = (
     Attribute("clawker_fw.stack_build_sha", "what the container is made from, as in its label", _ALL),
     Attribute("clawker_fw.slot", "the container's slot, 0 or 1", _ALL),
 )
-"""Attributes of the resource, which all records of a sibling share."""

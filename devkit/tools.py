@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from functools import cache
 from pathlib import Path
 
 from docker import APIClient
@@ -23,15 +22,10 @@ _PACKAGES = {
     "iptables-legacy": "iptables",
     "nft": "nftables",
 }
-_REFERENCE = "clawker-fw/tools"
 
 
 def run_inside(client: APIClient, container: str, script: str) -> None:
-    """Run a shell script in the network of a running container and among its processes, on this machine.
-
-    Raises:
-        RuntimeError: with what the script has written, when it fails.
-    """
+    """Run a script in a container's network and among its processes, or raise `RuntimeError` with its output."""
     install(_PACKAGES)
     process = next(processes(client, container))
     enter = ["nsenter", f"--net={process}/ns/net", f"--pid={process}/ns/pid", "unshare", "--mount"]
@@ -44,14 +38,13 @@ def run_inside(client: APIClient, container: str, script: str) -> None:
 
 
 def read_as(client: APIClient, user: str, container: str, path: str) -> str | None:
-    """Read the first line of a file in a container's volume as a user without capabilities; None if it is denied.
-
-    Raises:
-        RuntimeError: when it can't be read for another reason.
-    """
+    """Read a file's first line in a container's volume as a user without capabilities; None if that is denied."""
     host = client.create_host_config(volumes_from=[f"{container}:ro"], cap_drop=["ALL"])
     script = f'{{ read -r line || [ -n "$line" ]; }} <{shlex.quote(path)} && printf %s "$line"'
-    image = BuiltImage(_REFERENCE, "dev", client.version()["Arch"], _entries(), labels={})
+    shell = Path(shutil.which("sh", path=PATH) or "sh")
+    files = sorted({shell, *libraries([shell])})
+    entries = tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in files)
+    image = BuiltImage("clawker-fw/tools", "dev", client.version()["Arch"], entries, labels={})
     load(client, image)
     made = client.create_container(image.reference, ["sh", "-c", script], host_config=host, user=user)["Id"]
     try:
@@ -70,10 +63,3 @@ def libraries(files: Iterable[Path]) -> Iterator[Path]:
     for each in files:
         listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
         yield from map(Path, re.findall(r"(/\S+) \(0x", listed))
-
-
-@cache
-def _entries() -> tuple[Entry, ...]:
-    """Return a shell, and the libraries that it needs."""
-    shell = Path(shutil.which("sh", path=PATH) or "sh")
-    return tuple(Entry(str(path).lstrip("/"), path, 0o755) for path in sorted({shell, *libraries([shell])}))

@@ -26,7 +26,6 @@ class CountingEngine(MemoryEngine):
     """An engine that counts the events it emits and those that the follower has handled."""
 
     def __init__(self) -> None:
-        """Start both counts at zero."""
         super().__init__()
         self.emitted = 0
         self.taken = 0
@@ -63,7 +62,6 @@ class Script(Inbox):
     """A clock with scripted events; the watcher stops at the end."""
 
     def __init__(self, engine: CountingEngine, end: float) -> None:
-        """Start at 0."""
         super().__init__()
         self.now = 0.0
         self.stopped = False
@@ -73,7 +71,6 @@ class Script(Inbox):
         self._actions: list[tuple[float, int, Callable[[], object]]] = []
 
     def at(self, moment: float, action: Callable[[], object]) -> None:
-        """Schedule an event."""
         heapq.heappush(self._actions, (moment, next(self._numbers), action))
 
     def take(self, seconds: float) -> list[News | Event]:
@@ -96,7 +93,6 @@ class Watched:
     """A running stack, and the watcher to run on it."""
 
     def __init__(self, release: Release, engine: CountingEngine | None = None) -> None:
-        """Bring up the stack."""
         self.engine = engine or CountingEngine()
         self.release = release
         self.wanted = stacks.blueprint(self.engine.facts(), "a.test", release=release)
@@ -116,7 +112,6 @@ class Watched:
         self.blueprint: Callable[[], Blueprint] = lambda: self.wanted
 
     def change(self, *rules: str) -> None:
-        """Change the desired rules."""
         self.wanted = stacks.blueprint(self.engine.facts(), *rules, release=self.release)
 
     @contextmanager
@@ -157,9 +152,7 @@ class Watched:
         ]
 
     def heals(self) -> list[float]:
-        """Return when something was healed, or when that was tried."""
         return [moment for moment, decision in self.decisions if decision.answer is Reaction.HEAL]
 
     def is_current(self) -> bool:
-        """Whether nothing differs."""
         return stacks.found(self.engine, self.wanted) == set()

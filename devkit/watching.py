@@ -24,7 +24,6 @@ class Watching:
     records: list[dict[str, Any]] = field(default_factory=list)
 
     def read(self) -> None:
-        """Read records until the watcher ends."""
         assert self.process.stderr is not None  # noqa: S101 - it was started with a pipe
         for line in self.process.stderr:
             if line.startswith("{"):
@@ -32,7 +31,6 @@ class Watching:
 
     @property
     def decisions(self) -> list[dict[str, Any]]:
-        """The decisions so far."""
         return [each for each in self.records if each["event"] == "watch_decision"]
 
     def wait(self, wanted: Callable[[dict[str, Any]], bool], *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
@@ -52,10 +50,7 @@ class Watching:
 
 @contextmanager
 def watching(firewall: Firewall, *options: str, before: Sequence[str] = ()) -> Iterator[Watching]:
-    """Yield a watcher of a stack. It has compared the stack, with accepted settings, before it is yielded.
-
-    `before` are arguments that come before the program's, for another program.
-    """
+    """Yield a watcher that has compared the stack. `before` are arguments for a program around it."""
     process = firewall.start_raw([*before, *firewall.command("--log-format", "json", "watch", *options)])
     found = Watching(process)
     reader = threading.Thread(target=found.read, daemon=True)

@@ -12,15 +12,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from docker import APIClient
 
-from devkit.engines import machine_root
+from devkit.engines import install, machine_root
 from devkit.processes import processes
 from devkit.starting import running
 
@@ -32,8 +31,6 @@ _HIGHEST = 1 << 63
 
 _KERNELS = {"proc", "sys"}
 """Folders of a container in which the kernel answers."""
-
-_ETHERNET, _IPV4, _TCP = 14, b"\x08\x00", 6
 
 
 def forms(text: str) -> Iterator[str]:
@@ -56,7 +53,6 @@ class Found:
     places: dict[str, set[str]]
 
     def of(self, needles: Collection[str]) -> set[str]:
-        """Return the places that have one of these needles."""
         return {place for needle in needles for place in self.places.get(needle, ())}
 
     def files(self, needles: Collection[str]) -> set[str]:
@@ -64,43 +60,15 @@ class Found:
         return {place for place in self.of(needles) if place.startswith("/")}
 
 
-@dataclass
-class Capture:
-    """The packets on bridges: their octets, and those of each TCP stream together, by bridge."""
-
-    dropped: int = 0
-    packets: list[dict[str, Any]] = field(default_factory=list)
-
-    def on(self, bridge: str, port: int | None = None) -> Iterator[bytes]:
-        """Yield the packets on a bridge, then its streams; with a port, only the streams to it and from it."""
-        streams: dict[tuple[str, bytes, bytes], bytes] = defaultdict(bytes)
-        for each in self.packets:
-            if each["bridge"] != bridge:
-                continue
-            packet = base64.b64decode(each["data"])
-            if port is None:
-                yield packet
-            if packet[12:14] == _IPV4 and packet[23] == _TCP:
-                segment = _ETHERNET + (packet[_ETHERNET] & 15) * 4
-                ports, end = packet[segment : segment + 4], _ETHERNET + int.from_bytes(packet[16:18])
-                content = packet[segment + (packet[segment + 12] >> 4) * 4 : end]
-                streams[each["interface"], packet[26:34], ports] += content
-        for (_, _, ports), content in streams.items():
-            if port is None or port.to_bytes(2) in {ports[:2], ports[2:]}:
-                yield content
-
-
 class Administrator:
     """Whoever administers the engine's machine."""
 
     def __init__(self, host: str, docker: APIClient) -> None:
-        """Look at the machine of an engine as the engine sees it."""
         self._docker = docker
         self._root = machine_root(host)
         self.engine_folder = str(docker.info()["DockerRootDir"])
 
     def process(self, container: str) -> str:
-        """Return the id of a container's first process on the engine's machine."""
         return str(self._docker.inspect_container(container)["State"]["Pid"])
 
     def search(
@@ -122,7 +90,6 @@ class Administrator:
         return Found(places)
 
     def _contents(self, containers: Collection[str], since: float, *, engine: bool) -> Iterator[tuple[str, bytes]]:
-        """Yield everything there is, in parts that overlap, each with its place."""
         for process in (process for each in containers for process in processes(self._docker, each)):
             with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
                 yield from _of_process(process)
@@ -134,23 +101,38 @@ class Administrator:
                         yield f"/{path.relative_to(self._root)}", part
 
     @contextmanager
-    def capturing(self, *networks: str) -> Iterator[Capture]:
-        """Capture all packets on the bridges of networks, which are known after the end."""
-        found = Capture()
-        program = [sys.executable, "-m", "devkit.sniffing", *map(self.bridge, networks)]
-        command = ["nsenter", f"--net={self._root}/proc/1/ns/net", *program]
-        variables = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    def capturing(self, *networks: str) -> Iterator[dict[str, bytes]]:
+        """Capture all packets on the bridges of networks, which are known by network after the end."""
+        install({"tcpdump": "tcpdump"})
+        found: dict[str, bytes] = {}
         with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder, "packets")
-            with running(command, log, lambda: log.stat().st_size > 0, variables=variables):
+            with ExitStack() as stack:
+                for network in networks:
+                    options = (
+                        "-B",
+                        "65536",
+                        "-Z",
+                        "root",
+                        "-i",
+                        self._bridge(network),
+                        "-w",
+                        f"{folder}/{network}",
+                    )
+                    command = ["nsenter", f"--net={self._root}/proc/1/ns/net", "tcpdump", *options]
+                    stack.enter_context(_tcpdump(command, Path(folder, f"{network}.log")))
                 yield found
-            _, *found.packets, last = map(json.loads, log.read_text().splitlines())
-        found.dropped = last["dropped"]
+            for network in networks:
+                if "\n0 packets dropped" not in Path(folder, f"{network}.log").read_text():
+                    raise AssertionError(f"packets on {network} are missing")
+                found[network] = Path(folder, network).read_bytes()
 
-    def bridge(self, network: str) -> str:
-        """Return the name of a network's bridge on the engine's machine."""
+    def _bridge(self, network: str) -> str:
         raw = self._docker.inspect_network(network)
         return str(raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}")
+
+
+def _tcpdump(command: Sequence[str], log: Path) -> AbstractContextManager[None]:
+    return running(command, log, lambda: b"listening" in log.read_bytes())
 
 
 def _of_process(process: Path) -> Iterator[tuple[str, bytes]]:
@@ -169,8 +151,6 @@ def _of_process(process: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _changed_files(folder: Path, since: float) -> Iterator[Path]:
-    """Yield the regular files that have changed since a time, on all mounts but the kernel's own."""
-
     def failed(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error

@@ -86,7 +86,6 @@ class Witnesses:
 
 
 def _of(event: Event, request: Event) -> bool:
-    """Whether an event is a request itself, or the connection that it came over."""
     if event["event"] == "request":
         return bool(event["target"] == request["target"])
     return bool(event.get("remote_address") == request["remote_address"])

@@ -26,7 +26,6 @@ class Program:
     """The peer program, running in the engine's network. Its output goes to a file, so that it never blocks."""
 
     def __init__(self, path: Path) -> None:
-        """Use a file for the output."""
         self._path = path
         self._read = 0
         self._said: tuple[dict[str, Any], ...] = ()
@@ -46,7 +45,6 @@ class Internet:
     """A simulated internet without anything in it: addresses, programs and DNS in an engine's network."""
 
     def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
-        """Add the DNS server's address. What is started ends with the stack, and its output goes to the folder."""
         self.engine = engine
         self._folder = folder
         self._program = str(peer_program(architecture))
@@ -54,7 +52,6 @@ class Internet:
         self.add(NAMESERVER)
 
     def add(self, *addresses: str) -> None:
-        """Add further addresses to the engine's network."""
         for address in addresses:
             network = ip_network(address)  # of one address
             self.engine.run_in_network(["ip", "address", "add", str(network), "dev", "lo"])
@@ -87,7 +84,6 @@ class World(Internet):
     """A simulated internet. `origin` listens at every address of the engine's network, and logs requests."""
 
     def __init__(self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack) -> None:
-        """Add addresses, and start the origin."""
         super().__init__(engine, folder, architecture, stack)
         self.add(WORLD)
         ports = ("--http", "80,8080,2222", "--https", "443,853,8443", "--datagrams", f"{WORLD}:443")

@@ -14,7 +14,6 @@ PRIVATE = {
 """Further addresses of the origin, which no agent may reach."""
 
 HOST_PORT = 5300
-"""The port on which the host listens for datagrams to any address."""
 
 
 RELAY_PORT = OtelSettings().infra_port
@@ -84,7 +83,6 @@ BEHIND_NAMES = (
 
 
 PUBLISHED_PORT = 18080
-"""The port of the host at which a port of an agent is published."""
 
 
 def _broadcasts(what: str, address: str) -> Attack:

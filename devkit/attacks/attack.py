@@ -33,12 +33,10 @@ FETCHES_HTTP = ("get", f"http://{ALLOWED}/", *DIRECT)
 
 
 def probe(place: str, timeout: str = "1s") -> Command:
-    """Return what connects to a place, and sends nothing."""
     return ("probe-tcp", place, "--timeout", timeout)
 
 
 def raw(place: str, content: bytes, *options: str) -> Command:
-    """Return what sends octets to a place."""
     return ("raw", place, "--hex", content.hex(), *options)
 
 
@@ -64,7 +62,6 @@ class Who(StrEnum):
     """An agent with a published port, for which there is a relay."""
 
     HOST = "host"
-    """The machine of the engine."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,8 @@ class Attack:
     """
 
     what: str
-    """What is tried, in words."""
 
     command: Command
-    """The arguments of the peer program, which the agent runs."""
 
     result: str
     """What the agent gets, in the words of `result_of`."""
@@ -106,7 +101,6 @@ class Attack:
     """Whether a connection to the allowed origin may be begun, although no request follows."""
 
     by: Who = field(default=Who.AGENT, kw_only=True)
-    """Who makes the attempt."""
 
     control_by: Who | None = field(default=None, kw_only=True)
     """Who makes the control, if no agent succeeds in this way."""
@@ -128,22 +122,17 @@ class Group:
     title: str
 
     tried: str
-    """What is tried, in words."""
 
     holds: str
     """What holds against all of it."""
 
     attacks: Sequence[Attack] = ()
 
-    tests: Sequence[str] = ()
-    """The files with further tests of the same, or the command of a benchmark."""
-
     unstopped: Mapping[str, str] = field(default_factory=dict)
-    """What gets through in those tests, and why it can't be stopped."""
+    """What gets through in further tests, and why it can't be stopped."""
 
     @property
     def gets_through(self) -> Mapping[str, str]:
-        """What gets through although nobody wants it, and why."""
         return {each.what: each.because for each in self.attacks if each.because} | dict(self.unstopped)
 
 

@@ -56,10 +56,8 @@ class Flood:
     asks_below: str | None = None
     control: bool = False
     capabilities: tuple[str, ...] = ()
-    """What the attacker has of what Docker gives every container."""
 
     def against(self, seconds: float, *, envoy: str, resolver: str, network: str) -> Command:
-        """Return the command for a stack."""
         known = {"envoy": envoy, "resolver": resolver, "network": network, "third": f"{seconds / 3:.1f}s"}
         return tuple(word.format(**known, seconds=seconds) for word in self.command)
 
@@ -77,7 +75,6 @@ def _flood(count: int, port: int, *options: str) -> Command:
 
 
 def _hello(name: str) -> Command:
-    """Send the beginning of TLS."""
     return ("--hex", client_hello(name.encode()).hex())
 
 
@@ -91,15 +88,11 @@ def _endless(octets: int) -> Command:
     return ("--hex", begun.encode().hex(), "--padding", str(octets))
 
 
-def _exhaust(*options: str) -> Command:
-    """Take, as the user that runs programs in many images, all that the kernel gives it."""
-    return ("exhaust", _NOBODY, "--for", "{seconds}s", *options)
+_EXHAUST = ("exhaust", _NOBODY, "--for", "{seconds}s")
+"""Takes, as the user that runs programs in many images, all that the kernel gives it."""
 
-
-def _unfinished(number: int) -> str:
-    """Return requests over HTTP/2 that never end, all on one connection."""
-    return at_once([pseudo(TARGET, method="POST")] * number, complete=False).hex()
-
+_UNFINISHED = at_once([pseudo(TARGET, method="POST")] * 100, complete=False).hex()
+"""Requests over HTTP/2 that never end, all on one connection."""
 
 FLOODS = (
     Flood(
@@ -129,7 +122,7 @@ FLOODS = (
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(f"{_ANY}.{_REFUSED}"))),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}"), "--brief")),
     Flood("10,000 requests of one octet a second", _hold(10_000, 80, *_endless(0), "--drip", "1s")),
-    Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _unfinished(100))),
+    Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _UNFINISHED)),
     Flood("18,000 TLS connections half closed", _hold(18_000, 443, *_hello(TARGET), "--half")),
     Flood(
         "bursts of 4,096 connections",
@@ -141,9 +134,9 @@ FLOODS = (
     ),
     Flood("18,000 requests for the page without their bodies", _hold(18_000, 80, "--hex", _UNFINISHED_PAGE)),
     Flood("neighbour entries for the whole network", ("sweep", "{network}", "--seconds", "{seconds}")),
-    Flood("all inotify instances of another user", _exhaust(), capabilities=("SETUID",)),
+    Flood("all inotify instances of another user", _EXHAUST, capabilities=("SETUID",)),
 )
 """The first is a control: what a busy container costs its neighbours, whatever the firewall does."""
 
-LARGE = (Flood("all epoll watches of another user", _exhaust("--epoll"), capabilities=("SETUID",)),)
+LARGE = (Flood("all epoll watches of another user", (*_EXHAUST, "--epoll"), capabilities=("SETUID",)),)
 """Those that take a gigabyte of the machine: only performed when they are asked for."""

@@ -39,13 +39,9 @@ WRITTEN = {
 }
 
 
-def _is_name(text: str) -> bool:
-    """Whether a host could have this name, by its characters."""
-    return re.fullmatch(r"[\w-]+(\.[\w-]+)*", text, re.ASCII) is not None
-
-
 def _reason(text: str) -> Reason:
-    return Reason.NO_RULE if _is_name(text) else Reason.BAD_NAME
+    is_name = re.fullmatch(r"[\w-]+(\.[\w-]+)*", text, re.ASCII)
+    return Reason.NO_RULE if is_name else Reason.BAD_NAME
 
 
 def _question(what: str, text: str) -> Attack:

@@ -78,7 +78,6 @@ def _stream(content: bytes) -> Command:
 
 
 def _answer(name: str) -> bytes:
-    """Return a query that says that it is an answer."""
     message = bytearray(query(name))
     message[2] |= 0x80
     return bytes(message)
@@ -105,12 +104,10 @@ _THERE = ("--server", "{resolver}")
 def _unknown(
     what: str, name: str, *options: str, reason: Reason = Reason.NO_RULE, control: Command = ()
 ) -> Attack:
-    """Return a question for a name that there is not, for the agent."""
     return Attack(what, _asked(name, *options), "NXDOMAIN", reason, name, (*RESOLVES, *control))
 
 
 def _bad(what: str, command: Command, result: str, name: str | None, *control: str) -> Attack:
-    """Return a question that is refused for what it is. What is on record is the name, or nothing."""
     reason = None if name is None else Reason.BAD_REQUEST
     return Attack(what, command, result, reason, name, (*RESOLVES, *control, *_THERE))
 

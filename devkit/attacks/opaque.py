@@ -6,7 +6,6 @@ from devkit.attacks.requests import request
 
 OWN, RAW = "own.test", "raw.test"
 TLS, PLAIN = 8443, 2222
-"""The ports of their rules."""
 
 FETCHES = ("get", f"https://{OWN}:{TLS}/")
 ASKS = ("get", f"http://{RAW}:{PLAIN}/")

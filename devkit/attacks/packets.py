@@ -63,7 +63,6 @@ PACKETS = (
 
 
 def _with_raw(what: str, command: Command, *heard: str, because: str = "") -> Attack:
-    """Return what an agent sends that may forge packets."""
     return Attack(
         f"With `NET_RAW`, {what}", command, "sent", control=FETCHES, by=Who.FORGER, heard=heard, because=because
     )

@@ -11,7 +11,6 @@ UPGRADE = ("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 
 
 def head(line: str, *headers: str) -> bytes:
-    """Return the head of a request."""
     return "\r\n".join([line, *headers, "", ""]).encode()
 
 
@@ -55,12 +54,10 @@ def at_once(requests: Iterable[Fields], *, complete: bool) -> bytes:
 
 
 def pseudo(authority: str, path: str = "/", method: str = "GET") -> Fields:
-    """Return the beginning of every request over HTTP/2."""
     return (":method", method), (":scheme", "http"), (":path", path), (":authority", authority)
 
 
 def sent(content: bytes, port: int = 80) -> Command:
-    """Return what sends octets to Envoy."""
     return raw(f"{{envoy}}:{port}", content, "--timeout", "400ms")
 
 
@@ -321,7 +318,6 @@ REQUESTS = (
         }.items()
     ),
 )
-"""Single requests."""
 
 SMUGGLED = request("GET /smuggled HTTP/1.1", f"Host: {EVIL}")
 

@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -22,7 +21,7 @@ from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, Attack, Command, Who, r
 from devkit.attacks.datagrams import CONTROL, HEARD, LEADS, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.firewall import Firewall
-from devkit.peers import Answer, Peer, Peers, written
+from devkit.peers import Answer, Peer, Peers
 from devkit.stacks import rule_set
 from devkit.waiting import until
 from devkit.witness import Event, Witnesses
@@ -123,9 +122,6 @@ _MARK = "mark-"
 _LATE = 5.0
 """Seconds that evidence may be late on a busy machine. If it is still missing then, the test says so."""
 
-_LAST = 100
-"""Lines of a log that are read from its end: asked for a time alone, an engine reads it from the beginning."""
-
 _UNUSED = 40
 """By how many addresses one that stands for no name comes after one that does."""
 
@@ -158,22 +154,17 @@ class Site:
         return self.who[Who.AGENT]
 
     def perform(self, attack: Attack) -> Performed:
-        """Perform an attack and its control, and collect all evidence.
-
-        Raises:
-            AssertionError: when the control does not succeed, because the attack would then prove nothing.
-        """
+        """Perform an attack and its control, which must succeed (`AssertionError`), and collect all evidence."""
         began, known = time.time(), len(self.names.said())
         heard_before, records = self._heard(attack), list[Event]()
         attacker = self.who[attack.by]
-        others = self._addresses_of(attack.control_by) if attack.control_by else set()
+        others = {self.places.get(name) for name in (attack.control_by, f"{attack.control_by}_link") if name}
         verb, *arguments = self._filled(attack.control)
 
         def attempt() -> Answer:
             return attacker.ask(*self._filled(attack.command))
 
         def settle() -> None:
-            """Wait for what is on record, and for what is heard although nobody has answered."""
             records.extend(self._records(attack, began))
             with suppress(TimeoutError):
                 until(lambda: self._heard(attack) - heard_before >= len(attack.heard), _LATE)
@@ -192,7 +183,7 @@ class Site:
         questions = [each for each in self.names.said()[known:] if each["event"] == "query"]
         return Performed(
             result_of(seen.answer),
-            [event for event in seen.events if _source(event) not in others and not _is_control(event)],
+            [each for each in seen.events if _source(each) not in others and each.get("name") != f"{CONTROL}."],
             frozenset(each["name"].removesuffix(".") for each in questions if _source(each) not in others),
             [(each["reason"], each["name"]) for each in records],
         )
@@ -212,11 +203,9 @@ class Site:
         return replace(self, firewall=firewall, who={**self.who, Who.AGENT: agent}, places=there)
 
     def pid(self, sibling: str) -> int:
-        """Return the id of a sibling's first process on the engine."""
         return _pid(self.peers, self.firewall, sibling)
 
     def _control(self, attack: Attack, *command: str) -> None:
-        """Make what must succeed."""
         by = attack.control_by or attack.by
         if by is Who.HOST:
             done = subprocess.run(self.world.argv(*command), capture_output=True, check=False, text=True)
@@ -226,10 +215,6 @@ class Site:
             ok, said = answer.ok, str(answer.lines)
         if not ok:
             raise AssertionError(f"the control {command} fails: {said}")
-
-    def _addresses_of(self, who: Who) -> set[str]:
-        """Return the addresses from which somebody sends."""
-        return {self.places[name] for name in (who, f"{who}_link") if name in self.places}
 
     def _filled(self, command: Command) -> Command:
         return tuple(argument.format_map(self.places) for argument in command)
@@ -248,8 +233,8 @@ class Site:
         by = attack.by
         mark = f"{_MARK}{secrets.token_hex(4)}.test"
         marks = (("resolve", mark, "--server", "{resolver}"), ("get", f"https://{mark}/", *DIRECT))
-        with ThreadPoolExecutor(len(marks)) as pool:
-            list(pool.map(lambda command: self.who[by].ask(*self._filled(command)), marks))
+        for command in marks:
+            self.who[by].ask(*self._filled(command))
 
         def read() -> list[Event]:
             return [record for each in ("envoy", "coredns") for record in self._records_of(each, by, began)]
@@ -265,19 +250,12 @@ class Site:
 
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         container = self.firewall.container(sibling)
-        since = f"{began:.9f}"
-        lines = written(self.peers.client, container, errors=True, since=since, tail=_LAST)
-        if len(lines) == _LAST:
-            lines = written(self.peers.client, container, errors=True, since=since)
-        for line in lines:
+        # asked for a time alone, an engine reads from the beginning
+        for line in self.peers.client.logs(container, since=began, tail=1000).splitlines():
             if line.startswith(b"{"):
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:
                     yield record
-
-
-def _is_control(event: Event) -> bool:
-    return str(event.get("name")).removesuffix(".") == CONTROL
 
 
 def _source(event: Event) -> str:
@@ -291,7 +269,6 @@ POLICY = Policy(rule_set(*RULES)[1])
 
 
 def _interface(world: World, name: str) -> Any:  # noqa: ANN401 - JSON
-    """Return what there is to know of an interface of the engine's machine."""
     (found,) = json.loads(world.engine.run_in_network(["ip", "-j", "address", "show", name]).stdout)
     return found
 
@@ -301,7 +278,6 @@ def _address(interface: Any, family: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _hardware(peers: Peers, firewall: Firewall, sibling: str) -> str:
-    """Return a sibling's hardware address on the agent network."""
     networks = peers.client.inspect_container(firewall.container(sibling))["NetworkSettings"]["Networks"]
     return str(networks[f"{firewall.project}-net"]["MacAddress"])
 
@@ -371,7 +347,6 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
 
 
 def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
-    """Start all containers that attack, are attacked, or control."""
     how = firewall.status()["agent"]
     server = ("origin", "--http", "80", "--tell")
     who = {
@@ -412,7 +387,6 @@ def _publisher(firewall: Firewall, peers: Peers) -> Peer:
 
 
 def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
-    """Return the addresses of the relay."""
     networks = peers.client.inspect_container(relay_name(firewall.project, 0))["NetworkSettings"]["Networks"]
     agents, publishing = networks["clawker-net"], networks["clawker-publish"]
     return {
@@ -424,7 +398,6 @@ def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
 
 
 def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
-    """Return the addresses of both siblings, and of the slot that they are not in."""
     status = firewall.status()
     envoy, coredns = (each["address"] for each in status["siblings"])
     made = peers.client.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
@@ -440,12 +413,10 @@ def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
 
 
 def _other_slot(address: str) -> str:
-    """Return the address in the other slot: those of slot 0 are even."""
     return str(IPv4Address(int(IPv4Address(address)) ^ 1))
 
 
 def _own_addresses(agent: Peer) -> dict[str, str]:
-    """Return the addresses of names that have one of their own, and one that no name has."""
     names = ("own", "raw", TALK, "nobody", *LEADS)
     found = {name: str(agent.ask("resolve", f"{name}.test").last["answers"][0]) for name in names}
     return {**found, "unused": str(IPv4Address(found["own"]) + _UNUSED)}

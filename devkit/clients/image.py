@@ -28,7 +28,6 @@ REGISTRIES = (
     *("proxy.golang.org", "pypi.org", "registry.npmjs.org", "repo.maven.apache.org", "security.debian.org"),
     *("security.ubuntu.com", "static.crates.io", "sum.golang.org"),
 )
-"""Names of presets, for which the servers stand in."""
 
 INSPECTED, KEYED = "inspected.test", "keyed.test"
 """Names below these are in rules that look into TLS. Hosts of the latter demand `TOKEN`."""
@@ -128,7 +127,6 @@ def _digest(*parts: bytes) -> str:
 
 
 def _packages() -> Path:
-    """Return a tar with the packages, as Debian leaves them."""
     archive = _KEPT / f"packages-{_digest(_SUITE.encode(), *(name.encode() for name in _PACKAGES))}.tar"
     if not archive.exists():
         print(f"installing real clients and servers in {archive}", file=sys.stderr, flush=True)
@@ -142,7 +140,6 @@ def _packages() -> Path:
 
 
 def _wheels() -> Path:
-    """Return a folder with the packages of PyPI."""
     folder = _KEPT / f"wheels-{_digest(_WHEELS.read_bytes())}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
@@ -156,7 +153,6 @@ def _wheels() -> Path:
 
 
 def _furnish(packages: Path, archive: Path, architecture: str) -> None:
-    """Add what the tests need to the packages, and write the tar."""
     with tempfile.TemporaryDirectory(prefix="clients-", dir=KEPT) as building:
         root, here = Path(building, "root"), Path(building, "here")
         root.mkdir()
@@ -171,7 +167,6 @@ def _furnish(packages: Path, archive: Path, architecture: str) -> None:
 
 
 def _keep(root: Path, archive: Path) -> None:
-    """Write a root folder as a tar, in place of earlier ones of its kind."""
     made = root.with_name("made.tar")
     left_out = [f"--exclude={pattern}" for pattern in _LEFT_OUT.split()]
     subprocess.run(["tar", "-C", root, *left_out, "--numeric-owner", "-cf", made, "."], check=True)

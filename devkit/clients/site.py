@@ -46,16 +46,13 @@ class Site:
     servers: tuple[str, ...]
 
     def agent(self, script: str, host: str, start: str = DOCKER_RUN) -> Outcome:
-        """Run a script in an agent, to its end. In it, `$HOST` is the name of a host."""
         command = f'{start} --rm --env HOST="$HOST" "$IMAGE" sh -ec {shlex.quote(script)}'
         return self.firewall.shell(command, HOST=host, IMAGE=self.image, FLAGS=self.flags)
 
     def do(self, job: Job) -> Outcome:
-        """Run a job in an agent, to its end."""
         return self.agent(job.script, "", f"{DOCKER_RUN} {job.options}")
 
     def packets(self, zone: str) -> int:
-        """Return the number of packets that have arrived at the address of forbidden names."""
         listed = self.engine.run_in_network(["iptables", "-nvxL", "INPUT"]).stdout
         (line,) = (line for line in listed.splitlines() if FORBIDDEN[zone] in line)
         return int(line.split()[0])
@@ -146,7 +143,6 @@ def _serve(docker: APIClient, image: str, *arguments: str, binds: Sequence[str] 
 
 
 def _secrets(folder: Path, hosts: Sequence[str]) -> Path:
-    """Write what the user says of the secret."""
     (folder / "token").write_text(TOKEN)
     made = folder / "secrets.yaml"
     made.write_text(json.dumps({"secrets": {"token": {"from": {"file": "token"}, "hosts": list(hosts)}}}))

@@ -41,9 +41,7 @@ class MemoryContainer:
     restarts: int = 0
     log: list[str] = field(default_factory=list)
     logged_at: str = "2026-01-01T00:00:00.000000000Z"
-    """The time of every line in its log."""
     suppressed: int = 0
-    """Refusals that it has counted without a line about them."""
     limited: dict[str, int] = field(default_factory=dict)
     """Queries and datagrams that its limits have dropped, by the agent's address."""
     usage: Usage | None = None
@@ -52,7 +50,6 @@ class MemoryContainer:
     addresses: set[str] = field(default_factory=set)
     connections: int = 0
     lingering: int = 0
-    """Connections that are still open when the drain times out."""
     network_differences: tuple[str, ...] = ()
     engine_files: tuple[str, ...] = ()
     agents_see: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -60,7 +57,6 @@ class MemoryContainer:
     secrets: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
     """By id: the value, and when it was given."""
     secrets_at_rest: set[str] = field(default_factory=set)
-    """The ids of those that outlive a restart."""
     secrets_unloaded: set[str] = field(default_factory=set)
     """The ids of those of which the program goes on using what it had before."""
     others: tuple[str, ...] = ()
@@ -70,7 +66,6 @@ class MemoryContainer:
     program: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     zone: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The addresses of names, as its resolver knows them."""
     tried: Trial | None = None
     """What an attempt from it would find, if not what its own list of names says."""
     silent: str = ""
@@ -86,7 +81,6 @@ class MemoryContainer:
     chosen_ports: dict[str, int] = field(default_factory=dict)
     """The ports that the engine has chosen when it was started, by what was asked for."""
     relayed: tuple[str, ...] = ()
-    """What a relay finds wrong in its network."""
     volume: Mapping[str, str] | None = None
     """The labels that were requested for its volume at `/fw`, or None without such a request."""
 

@@ -59,7 +59,6 @@ class MemoryEngine:
     """An `EngineWriter` without an engine. Tests also change its state directly, as a user with `docker` could."""
 
     def __init__(self, architecture: str = "amd64", routes: tuple[IPv4Network, ...] = ()) -> None:
-        """Make an engine without containers, networks or images."""
         self._facts = EngineFacts(
             "memory", "1.41", architecture, routes, endpoint="unix:///memory.sock", named_by="the default"
         )
@@ -84,8 +83,6 @@ class MemoryEngine:
         """Whether nothing can be written any more."""
         self._numbers = itertools.count(1)
         self._followers: list[queue.SimpleQueue[Event | None]] = []
-
-    # --- reading ----------------------------------------------------------------------------------------------
 
     def facts(self) -> EngineFacts:
         return self._facts
@@ -237,8 +234,6 @@ class MemoryEngine:
     def close(self) -> None:
         """There is no connection to close."""
 
-    # --- writing ----------------------------------------------------------------------------------------------
-
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         """Reading stops before the layers, which are not kept."""
         del size
@@ -326,7 +321,6 @@ class MemoryEngine:
         return identity
 
     def _mount(self, inside: MemoryContainer) -> None:
-        """Make the volumes with names that there are not yet, and show the files of those below our own volume."""
         for mount in inside.spec.shape.mounts:
             if mount.kind == "volume" and mount.source:
                 made = VolumeView(
@@ -383,7 +377,6 @@ class MemoryEngine:
             inside.live[resource] = digest or ""
 
     def _publish(self, inside: MemoryContainer) -> None:
-        """Take the ports that a container asks for, and choose those that it leaves to the engine."""
         others = [each for each in tuple(self._containers.values()) if each.status == "running"]
         taken = {
             text.rpartition(":")[0] for each in others if each is not inside for text in view_of(each).published
@@ -491,8 +484,6 @@ class MemoryEngine:
         if self.disk_full:
             raise DiskFullError("engine-disk-full", f"The engine could not {what}, because its disk is full.")
 
-    # --- for tests --------------------------------------------------------------------------------------------
-
     def inside(self, container: str) -> MemoryContainer:
         """Return a container's state by its id or name."""
         if container in self._containers:
@@ -521,7 +512,6 @@ class MemoryEngine:
         inside.network_owner = other.network_owner or other.id
 
     def pause(self, container: str) -> None:
-        """Pause a container, as `docker pause` does."""
         self.inside(container).status = "paused"
         self._emit_for(self.inside(container), "pause")
 
@@ -529,8 +519,6 @@ class MemoryEngine:
         """End every stream of events, as a stopping engine does."""
         while self._followers:
             self._followers.pop().put(None)
-
-    # --- the rest ---------------------------------------------------------------------------------------------
 
     def _emit(self, event: Event) -> None:
         for events in self._followers:
@@ -541,7 +529,6 @@ class MemoryEngine:
 
     @contextmanager
     def _program(self, inside: MemoryContainer, *arguments: str) -> Iterator[None]:
-        """Tell the start and the end of `fwctl` in a container."""
         run = secrets.token_hex(32)
         self._emit_for(inside, "exec_start", " ".join((HELPER_PATH, *arguments)), run)
         try:
@@ -550,7 +537,6 @@ class MemoryEngine:
             self._emit_for(inside, "exec_die", run=run)
 
     def _ran(self, container: str, *arguments: str) -> MemoryContainer:
-        """Return a container in which `fwctl` has run."""
         inside = self._running(container, arguments[0])
         with self._program(inside, *arguments):
             return inside
@@ -601,7 +587,6 @@ def _below(target: str) -> str:
 
 
 def _inspected(config: dict[str, Any]) -> dict[str, Any]:
-    """Return an image's config as `docker inspect` shows it."""
     return {
         "Config": config.get("config"),
         "Architecture": config.get("architecture"),

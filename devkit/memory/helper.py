@@ -44,7 +44,10 @@ def run_verb(
             inside.connections = inside.lingering
             on_line({"connections": inside.lingering})
         case ["usage"] if inside.keeps_usage:
-            on_line(_usage(inside))
+            there = _known(inside)
+            uses, inherited = [asdict(each) for each in there.uses], sorted(there.inherited)
+            told = {"id": there.identity, "since": there.since, "now": there.now, "lost": there.lost}
+            on_line({**told, "inherited": inherited, "uses": uses, "open": dict(there.open)})
         case ["inherit-usage", size] if inside.keeps_usage:
             on_line({"added": _inherit(inside, sent[: int(size)])})
         case ["secrets", size]:
@@ -54,25 +57,10 @@ def run_verb(
 
 
 def _known(inside: MemoryContainer) -> Usage:
-    """Return what its recorder knows of what agents have used."""
     if inside.usage is None:
         now = float(int(time.time()))
         inside.usage = Usage(inside.id, now, now)
     return inside.usage
-
-
-def _usage(inside: MemoryContainer) -> dict[str, Any]:
-    """Return what `fwctl usage` prints."""
-    there = _known(inside)
-    return {
-        "id": there.identity,
-        "inherited": sorted(there.inherited),
-        "since": there.since,
-        "now": there.now,
-        "lost": there.lost,
-        "uses": [asdict(each) for each in there.uses],
-        "open": dict(there.open),
-    }
 
 
 def _inherit(inside: MemoryContainer, sent: bytes) -> bool:
@@ -138,7 +126,6 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
 
 
 def probe_answer(probe: Probe) -> dict[str, Any]:
-    """Return the JSON of a probe."""
     answer = {"protocol": PROTOCOL, **asdict(probe)}
     collector = answer.pop("collector")
     if collector:
@@ -148,7 +135,6 @@ def probe_answer(probe: Probe) -> dict[str, Any]:
 
 
 def trial_answer(trial: Trial) -> dict[str, Any]:
-    """Return the JSON of an attempt."""
     steps = [asdict(step) for step in trial.steps]
     return {"steps": [{"step": step.pop("name"), **step} for step in steps]}
 
@@ -238,7 +224,6 @@ def _readable(resource: Resource, content: bytes) -> bool:
 
 
 def _commit(inside: MemoryContainer) -> dict[str, Any]:
-    """Do what `fwctl commit` does: make all staged files live, or keep the old ones."""
     wanted = json.loads(inside.files[f"{STAGE}commit.json"].content)
     new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
     for file in wanted["files"]:
@@ -275,14 +260,12 @@ def growth(inside: MemoryContainer, staged: Files) -> int:
 
 
 def _keep_good(inside: MemoryContainer) -> None:
-    """Keep a copy of the hot files, as `fwctl` does once they are proven live."""
     kept = {path: file for path, file in inside.files.items() if not path.startswith(GOOD)}
     copies = {f"{GOOD}{path}": file for path, file in kept.items() if path.startswith(HOT)}
     inside.files = {**kept, **copies}
 
 
 def _intact(files: Files, folder: str, record: str) -> bool:
-    """Whether the hot files in a folder are exactly those that the record lists."""
     try:
         recorded = {each["path"]: each["sha256"] for each in json.loads(files[record].content)["files"]}
     except (KeyError, TypeError, ValueError):

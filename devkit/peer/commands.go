@@ -18,13 +18,10 @@ import (
 	"syscall"
 )
 
-// commandResult is what became of one command line.
 type commandResult struct {
-	Code   int    `json:"code"`
+	Code   int    `json:"code"` // -1 if a signal has ended it
 	Output string `json:"output"`
 }
-
-const exitSignalled = 128 // and the signal's number, as in a shell
 
 func declareCommands(*flag.FlagSet) action {
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
@@ -74,33 +71,23 @@ func readLines(input io.Reader, lines chan<- []byte, ends chan<- struct{}) error
 	}
 }
 
-// runCommand runs a program to its end, which it is asked for with SIGTERM.
 func runCommand(ctx context.Context, program string, arguments []string, ends <-chan struct{}) (commandResult, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	var output bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...)
+	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.Stdout, command.Stderr = &output, os.Stderr
 	if err := command.Start(); err != nil {
 		return commandResult{}, err
 	}
-	waited := make(chan error, 1)
-	go func() { waited <- command.Wait() }()
-	var err error
-	select {
-	case err = <-waited:
-	case <-ends:
-		_ = command.Process.Signal(syscall.SIGTERM) // it fails only if the process has just ended
-		err = <-waited
-	}
-	var ended *exec.ExitError
-	switch {
-	case err == nil:
-		return commandResult{exitDone, output.String()}, nil
-	case !errors.As(err, &ended):
-		return commandResult{}, err
-	}
-	code := ended.ExitCode()
-	if status, ok := ended.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		code = exitSignalled + int(status.Signal())
-	}
-	return commandResult{code, output.String()}, nil
+	go func() {
+		select {
+		case <-ends:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	_ = command.Wait() // its code says how it ended
+	return commandResult{command.ProcessState.ExitCode(), output.String()}, nil
 }

@@ -24,7 +24,6 @@ import (
 	"time"
 )
 
-// farewell bounds how long the end of a connection waits for the other side's.
 const farewell = time.Second
 
 // destination is where a connection goes and how it introduces itself.
@@ -132,10 +131,8 @@ func dialerFor(nameserver string) *net.Dialer {
 	return &net.Dialer{Resolver: resolver, FallbackDelay: -1}
 }
 
-// pieceEvery is the time between two bytes that are sent on their own: each is a packet.
 const pieceEvery = time.Millisecond
 
-// inPieces is a connection that sends every byte on its own.
 type inPieces struct{ net.Conn }
 
 func (c inPieces) Write(data []byte) (int, error) {
@@ -169,7 +166,6 @@ func (c *connection) finish() {
 	_ = c.raw.Close()
 }
 
-// abandon ends a connection on which something went wrong.
 func (c *connection) abandon() { _ = c.raw.Close() }
 
 // request is what is sent: no body, and no header but Host and those listed.
@@ -216,7 +212,6 @@ func (c *connection) fetch(ctx context.Context, sent request, sink io.Writer) (*
 	return response, nil
 }
 
-// finalResponse reads a response head and passes over the informational ones.
 func (c *connection) finalResponse(method string) (*http.Response, error) {
 	for {
 		response, err := http.ReadResponse(c.reader, &http.Request{Method: method})
@@ -247,7 +242,6 @@ func complete(err error) bool {
 	return err == nil || errors.As(err, &status)
 }
 
-// withDefaultPort adds a port to an address that has none.
 func withDefaultPort(address, port string) string {
 	if _, _, err := net.SplitHostPort(address); err == nil {
 		return address
@@ -257,13 +251,11 @@ func withDefaultPort(address, port string) string {
 
 // Why a request failed, in the words that tests compare. A kind comes from the type of an error, never from its text.
 
-// failure is an error as it is printed.
 type failure struct {
 	Kind string `json:"kind"`
 	Text string `json:"text"`
 }
 
-// failureOf describes an error for printing; nil stays nil.
 func failureOf(err error) *failure {
 	if err == nil {
 		return nil
@@ -271,12 +263,10 @@ func failureOf(err error) *failure {
 	return &failure{Kind: kindOf(err), Text: err.Error()}
 }
 
-// statusError is a complete response that says no.
 type statusError string
 
 func (e statusError) Error() string { return "status " + string(e) }
 
-// handshakeError is what went wrong while TLS was set up.
 type handshakeError struct{ error }
 
 func (e handshakeError) Unwrap() error { return e.error }

@@ -1,8 +1,13 @@
-// The verb load: agents that never wait for each other.
+// The verbs load, drive and keepalive: requests of agents, and what they meet.
 //
-// The loop is open. Request i begins at start + i/rate, whatever became of those before it, and its latency counts
-// from that moment even if the peer itself was late. A closed loop would stop asking exactly while nobody answers, and
-// so hide the outage (coordinated omission).
+// The loop of load is open: agents never wait for each other. Request i begins at start + i/rate, whatever became of
+// those before it, and its latency counts from that moment even if the peer itself was late. A closed loop would stop
+// asking exactly while nobody answers, and so hide the outage (coordinated omission).
+//
+// The other loops are closed: each client begins its next request when the last one has ended. drive says what a way
+// carries, to compare ways, and not how long an agent waits while something is broken. keepalive is one client with one
+// connection, to see what cuts it. Go's own client would repeat a GET on a new connection when the server has closed an
+// idle one, which is the very thing to count.
 package main
 
 import (
@@ -19,6 +24,71 @@ import (
 )
 
 const keptFailures = 20
+
+// summary is printed at the end.
+type summary struct {
+	Event    string         `json:"event"`
+	Sent     int            `json:"sent"`
+	Failed   int            `json:"failed"`
+	Errors   map[string]int `json:"errors"`
+	Failures []metOne       `json:"failures"` // the first
+	// Of load, latencies are of all requests, the failed ones too: that is how long an agent waited. Of the others, they
+	// are of requests that succeeded, with their connection if it was a new one.
+	P50     float64 `json:"p50_ms"`
+	P99     float64 `json:"p99_ms"`
+	Longest float64 `json:"longest_ms"`
+
+	// Only of load. When the longest lag is high, the machine was too busy to measure.
+	LongestDNS float64 `json:"longest_dns_ms"`
+	LongestTCP float64 `json:"longest_connect_ms"` // and TLS
+	LongestLag float64 `json:"longest_lag_ms"`
+	Dead       float64 `json:"dead_ms"` // longest time without a success, while requests were begun
+
+	// Only of drive and keepalive. A polite close is one that the server announced with its last response.
+	Connections  int     `json:"connections"`
+	PoliteCloses int     `json:"polite_closes"`
+	Bytes        int64   `json:"bytes"` // of bodies
+	Seconds      float64 `json:"seconds"`
+}
+
+// metOne is what a request met that failed.
+type metOne struct {
+	At    float64  `json:"at_ms"` // when it was due, since the start of load
+	URL   string   `json:"url"`
+	Total float64  `json:"ms"`
+	Error *failure `json:"error"`
+}
+
+// measurement has what requests met. It may be used by many goroutines.
+type measurement struct {
+	mutex     sync.Mutex
+	summary   summary
+	latencies []time.Duration
+	succeeded time.Duration // when a request did last, since the start of load
+}
+
+func newMeasurement() *measurement {
+	return &measurement{summary: summary{Event: "summary", Errors: map[string]int{}, Failures: []metOne{}}}
+}
+
+// fail counts a failure. The caller has locked the mutex.
+func (m *measurement) fail(err error, due, took time.Duration, url string) {
+	m.summary.Failed++
+	m.summary.Errors[kindOf(err)]++
+	if len(m.summary.Failures) < keptFailures {
+		m.summary.Failures = append(m.summary.Failures, metOne{milliseconds(due), url, milliseconds(took), failureOf(err)})
+	}
+}
+
+// print prints the summary, and reports whether no request failed.
+func (m *measurement) print(out *printer) (bool, error) {
+	slices.Sort(m.latencies)
+	for percent, field := range map[int]*float64{50: &m.summary.P50, 99: &m.summary.P99, 100: &m.summary.Longest} {
+		*field = percentile(m.latencies, percent)
+	}
+	out.print(m.summary)
+	return m.summary.Failed == 0, nil
+}
 
 // agentRequest is one of the requests that take turns. With anyLabel in its host, each is for a name of its own.
 type agentRequest struct {
@@ -38,25 +108,6 @@ func (r agentRequest) once() agentRequest {
 	return r
 }
 
-// outcome is one finished request. Its times are offsets from the start of the run.
-type outcome struct {
-	url           string
-	due, finished time.Duration
-	lag           time.Duration // what the peer caused by beginning late
-	timing
-	err error
-}
-
-func (o outcome) latency() time.Duration { return o.finished - o.due }
-
-// tally has what the requests met. It may be used by many goroutines.
-type tally struct {
-	mutex    sync.Mutex
-	sent     int
-	failed   int
-	outcomes []outcome // in the order in which they ended
-}
-
 // progress is printed once a second. Counts are since the start.
 type progress struct {
 	Event  string `json:"event"`
@@ -64,30 +115,6 @@ type progress struct {
 	Sent   int    `json:"sent"`
 	Done   int    `json:"done"`
 	Failed int    `json:"failed"`
-}
-
-// summary is printed at the end. Latencies are of all requests, the failed ones too: that is how long an agent waited.
-type summary struct {
-	Event      string         `json:"event"`
-	Sent       int            `json:"sent"`
-	Failed     int            `json:"failed"`
-	Errors     map[string]int `json:"errors"`
-	P50        float64        `json:"p50_ms"`
-	P99        float64        `json:"p99_ms"`
-	Longest    float64        `json:"longest_ms"`
-	LongestDNS float64        `json:"longest_dns_ms"`
-	LongestTCP float64        `json:"longest_connect_ms"` // and TLS
-	LongestLag float64        `json:"longest_lag_ms"`     // when this is high the machine was too busy to measure
-	Dead       float64        `json:"dead_ms"`            // longest time without a success, while requests were begun
-	Failures   []metOne       `json:"failures"`           // the first
-}
-
-// metOne is what a request met that failed.
-type metOne struct {
-	At    float64  `json:"at_ms"` // when it was due
-	URL   string   `json:"url"`
-	Total float64  `json:"ms"`
-	Error *failure `json:"error"`
 }
 
 func declareLoad(flags *flag.FlagSet) action {
@@ -108,21 +135,19 @@ func declareLoad(flags *flag.FlagSet) action {
 			}
 			requests = append(requests, agentRequest{location, sent, to})
 		}
-		summary := load(ctx, requests, *rate, *seconds, *timeout, out)
-		out.print(summary)
-		return summary.Failed == 0, nil
+		return load(ctx, requests, *rate, *seconds, *timeout, out).print(out)
 	}
 }
 
-// load begins requests until the time is over or ctx is done, waits for those that are under way, and adds them up.
+// load begins requests until the time is over or ctx is done, and waits for those that are under way.
 func load(
 	ctx context.Context, requests []agentRequest, rate, seconds float64, timeout time.Duration, out *printer,
-) summary {
-	tally := &tally{}
+) *measurement {
+	met := newMeasurement()
 	start := time.Now()
 	reporting, stopReports := context.WithCancel(context.Background())
 	var reports, underWay sync.WaitGroup
-	reports.Go(func() { tally.report(reporting, out) })
+	reports.Go(func() { met.report(reporting, out) })
 
 	// The signal ends the beginning of requests, not the requests.
 	requestContext := context.WithoutCancel(ctx)
@@ -132,167 +157,120 @@ func load(
 		if !sleep(ctx, due-time.Since(start)) {
 			break
 		}
-		tally.begin()
+		met.mutex.Lock()
+		met.summary.Sent++
+		met.mutex.Unlock()
 		underWay.Go(func() {
-			tally.attempt(requestContext, requests[i%len(requests)].once(), start, due, timeout)
+			met.attempt(requestContext, requests[i%len(requests)].once(), start, due, timeout)
 		})
 	}
 	end := time.Since(start)
 	underWay.Wait()
 	stopReports()
 	reports.Wait()
-	return tally.summary(end)
-}
-
-func (t *tally) begin() {
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	t.sent++
+	met.summary.Dead = max(met.summary.Dead, milliseconds(end-met.succeeded))
+	return met
 }
 
 // attempt makes one request. The connection is closed after the result is in: goodbyes are no latency.
-func (t *tally) attempt(ctx context.Context, request agentRequest, start time.Time, due, timeout time.Duration) {
+func (m *measurement) attempt(ctx context.Context, request agentRequest, start time.Time, due, timeout time.Duration) {
 	lag := time.Since(start) - due
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	_, took, finish, err := fetchOnce(ctx, request.to, request.sent, io.Discard)
 	defer finish()
 	finished := time.Since(start)
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	t.outcomes = append(t.outcomes, outcome{request.url, due, finished, lag, took, err})
+	m.mutex.Lock()
+	defer m.mutex.Unlock()
+	m.latencies = append(m.latencies, finished-due)
+	m.summary.LongestDNS = max(m.summary.LongestDNS, milliseconds(took.dns))
+	m.summary.LongestTCP = max(m.summary.LongestTCP, milliseconds(took.connect))
+	m.summary.LongestLag = max(m.summary.LongestLag, milliseconds(lag))
 	if err != nil {
-		t.failed++
+		m.fail(err, due, finished-due, request.url)
+		return
 	}
+	m.summary.Dead = max(m.summary.Dead, milliseconds(finished-m.succeeded))
+	m.succeeded = max(m.succeeded, finished)
 }
 
 // report prints the progress once a second, counting from 1.
-func (t *tally) report(ctx context.Context, out *printer) {
+func (m *measurement) report(ctx context.Context, out *printer) {
 	for second := 1; sleep(ctx, time.Second); second++ {
-		t.mutex.Lock()
-		out.print(progress{"progress", second, t.sent, len(t.outcomes), t.failed})
-		t.mutex.Unlock()
+		m.mutex.Lock()
+		out.print(progress{"progress", second, m.summary.Sent, len(m.latencies), m.summary.Failed})
+		m.mutex.Unlock()
 	}
 }
 
-// summary sums up a run that began its last request at end.
-func (t *tally) summary(end time.Duration) summary {
-	found := summary{Event: "summary", Sent: t.sent, Failed: t.failed, Errors: map[string]int{}, Failures: []metOne{}}
-	var latencies []time.Duration
-	var lookup, connect, lag, dead, succeeded time.Duration
-	for _, each := range t.outcomes {
-		latencies = append(latencies, each.latency())
-		lookup, connect, lag = max(lookup, each.dns), max(connect, each.connect), max(lag, each.lag)
-		if each.err == nil {
-			dead, succeeded = max(dead, each.finished-succeeded), max(succeeded, each.finished)
-			continue
-		}
-		found.Errors[kindOf(each.err)]++
-		if len(found.Failures) < keptFailures {
-			found.Failures = append(found.Failures, metOne{
-				milliseconds(each.due), each.url, milliseconds(each.latency()), failureOf(each.err),
-			})
-		}
-	}
-	slices.Sort(latencies)
-	found.P50, found.P99, found.Longest = percentile(latencies, 50), percentile(latencies, 99), percentile(latencies, 100)
-	found.LongestDNS, found.LongestTCP, found.LongestLag = milliseconds(lookup), milliseconds(connect), milliseconds(lag)
-	found.Dead = milliseconds(max(dead, end-succeeded))
-	return found
-}
-
-// The verbs drive and keepalive: clients in closed loops, each of which begins its next request when the last one has
-// ended.
-//
-// drive says what a way carries, to compare ways, and not how long an agent waits while something is broken, which is
-// for the verb load. keepalive is one client with one connection, to see what cuts it. Go's own client would repeat a
-// GET on a new connection when the server has closed an idle one, which is the very thing to count.
-
-// driveSummary is printed at the end. A polite close is one that the server announced with its last response.
-type driveSummary struct {
-	Event        string         `json:"event"`
-	Requests     int            `json:"requests"`
-	Failed       int            `json:"failed"`
-	Errors       map[string]int `json:"errors"`
-	Connections  int            `json:"connections"`
-	PoliteCloses int            `json:"polite_closes"`
-	Bytes        int64          `json:"bytes"` // of bodies
-	Seconds      float64        `json:"seconds"`
-	P50          float64        `json:"p50_ms"` // of requests that succeeded, with their connection if it was a new one
-	P99          float64        `json:"p99_ms"`
-}
-
-// driver is what clients do, and what became of it.
+// driver is what clients in closed loops do, and what became of it.
 type driver struct {
+	*measurement
+	url      string
 	sent     request
 	to       destination
 	kept     bool          // whether a client goes on with its connection
 	interval time.Duration // between the beginnings of two requests, if they do not take longer
 	timeout  time.Duration
 	connects func()
-
-	mutex   sync.Mutex
-	took    []time.Duration
-	summary driveSummary
 }
 
 func declareDrive(flags *flag.FlagSet) action {
 	clients := flags.Int("clients", 8, "how many make requests at the same time")
-	seconds := flags.Float64("seconds", 3, "for how long to begin requests")
 	kept := flags.Bool("kept", false, "make the requests of a client on one connection")
 	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`")
 	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
-	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request")
-
-	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
-		sent, to, err := requestFor(arguments[0])
-		if err != nil {
-			return false, err
-		}
-		if err := to.trust(*trusted); err != nil {
-			return false, err
-		}
-		to.dialTo(*connect)
-		driver := &driver{sent: sent, to: to, kept: *kept, timeout: *timeout, connects: func() {}}
-		return driver.run(ctx, *clients, *seconds, out)
-	}
+	return declareLoops(flags, 3, func(driver *driver, _ *printer) (int, error) {
+		driver.kept = *kept
+		driver.to.dialTo(*connect)
+		return *clients, driver.to.trust(*trusted)
+	})
 }
 
 func declareKeepalive(flags *flag.FlagSet) action {
 	interval := flags.Duration("interval", 100*time.Millisecond, "time between the beginnings of two requests")
-	seconds := flags.Float64("seconds", 10, "how long; 0 is until SIGTERM")
-	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request")
+	return declareLoops(flags, 10, func(driver *driver, out *printer) (int, error) {
+		driver.kept, driver.interval = true, *interval
+		driver.connects = func() { out.print(event{"connected"}) }
+		return 1, nil
+	})
+}
 
+// declareLoops adds the flags of closed loops. prepare says how many clients there are.
+func declareLoops(flags *flag.FlagSet, usual float64, prepare func(*driver, *printer) (int, error)) action {
+	seconds := flags.Float64("seconds", usual, "for how long to begin requests; 0 is until SIGTERM")
+	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
 		sent, to, err := requestFor(arguments[0])
 		if err != nil {
 			return false, err
 		}
-		connects := func() { out.print(event{"connected"}) }
-		driver := &driver{sent: sent, to: to, kept: true, interval: *interval, timeout: *timeout, connects: connects}
-		return driver.run(ctx, 1, *seconds, out)
+		driver := &driver{
+			measurement: newMeasurement(), url: arguments[0], sent: sent, to: to, timeout: *timeout, connects: func() {},
+		}
+		clients, err := prepare(driver, out)
+		if err != nil {
+			return false, err
+		}
+		driver.run(ctx, clients, *seconds)
+		return driver.print(out)
 	}
 }
 
-// run has clients make requests until the time is over or ctx is done, and prints the summary.
-func (d *driver) run(ctx context.Context, clients int, seconds float64, out *printer) (bool, error) {
+// run has clients make requests until the time is over or ctx is done.
+func (d *driver) run(ctx context.Context, clients int, seconds float64) {
 	if seconds > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
 		defer cancel()
 	}
-	d.summary = driveSummary{Event: "summary", Errors: map[string]int{}}
 	var running sync.WaitGroup
 	begin := time.Now()
 	for range clients {
 		running.Go(func() { d.repeat(ctx) })
 	}
 	running.Wait()
-	slices.Sort(d.took)
 	d.summary.Seconds = time.Since(begin).Seconds()
-	d.summary.P50, d.summary.P99 = percentile(d.took, 50), percentile(d.took, 99)
-	out.print(d.summary)
-	return d.summary.Failed == 0, nil
 }
 
 // repeat makes one client's requests until ctx is done.
@@ -307,7 +285,6 @@ func (d *driver) repeat(ctx context.Context) {
 	}
 }
 
-// connect opens a connection.
 func (d *driver) connect(ctx context.Context) (*connection, error) {
 	conn, _, err := open(ctx, d.to)
 	if err == nil {
@@ -342,16 +319,15 @@ func (d *driver) once(ctx context.Context, conn *connection) *connection {
 
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	d.summary.Requests++
+	d.summary.Sent++
 	d.summary.Bytes += int64(octets)
 	if closes {
 		d.summary.PoliteCloses++
 	}
 	if err != nil {
-		d.summary.Failed++
-		d.summary.Errors[kindOf(err)]++
+		d.fail(err, 0, took, d.url)
 	} else {
-		d.took = append(d.took, took)
+		d.latencies = append(d.latencies, took)
 	}
 	return conn
 }

@@ -19,10 +19,7 @@ import (
 	"time"
 )
 
-const (
-	exitDone   = 0
-	exitFailed = 1
-)
+const exitFailed = 1
 
 // action performs a verb. It is false when what was asked for didn't work out; an error is a failure of the peer
 // itself, such as a port that is taken.
@@ -71,7 +68,6 @@ func main() {
 	}
 }
 
-// execute runs one command line.
 func execute(ctx context.Context, arguments []string, stdout io.Writer) (bool, error) {
 	for _, verb := range verbs() {
 		if len(arguments) == 0 || verb.name != arguments[0] {
@@ -102,7 +98,6 @@ func parseInterspersed(flags *flag.FlagSet, arguments []string) (positional []st
 	}
 }
 
-// repeated collects the values of a flag that may be given more than once.
 type repeated []string
 
 func (r *repeated) String() string { return strings.Join(*r, ", ") }
@@ -130,20 +125,16 @@ func given(flags *flag.FlagSet, name string) bool {
 	return found
 }
 
-// The answer on stdout: one JSON object per line, and how times are written in it.
-
 // printer writes whole lines, whoever calls it.
 type printer struct {
 	mutex  sync.Mutex
 	writer io.Writer
 }
 
-// event is a line that says no more than what has happened.
 type event struct {
 	Event string `json:"event"`
 }
 
-// print writes one object. A reader that has gone away is no reason to stop measuring, so errors are dropped.
 func (p *printer) print(value any) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()

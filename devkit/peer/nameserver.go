@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -41,11 +40,7 @@ func (z zone) String() string { return "" }
 // Set adds "name=address[+address...][/address...],...", or "name=alias". After a slash is what the next query gets.
 func (z zone) Set(text string) error {
 	for _, entry := range strings.Split(text, ",") {
-		name, addresses, found := strings.Cut(strings.TrimSpace(entry), "=")
-		if _, valid := dns.IsDomainName(name); !found || !valid {
-			return fmt.Errorf("%q isn't written NAME=ADDRESS[+ADDRESS...]", entry)
-		}
-		name = dns.CanonicalName(name)
+		name, addresses, _ := strings.Cut(strings.TrimSpace(entry), "=")
 		made := new(records)
 		if strings.HasSuffix(addresses, ".") {
 			made.alias = dns.CanonicalName(addresses)
@@ -62,15 +57,11 @@ func (z zone) Set(text string) error {
 			}
 			made.lists = append(made.lists, together)
 		}
-		if made.alias == "" && made.lists == nil {
-			return fmt.Errorf("%q leads nowhere", entry)
-		}
-		z[name] = made
+		z[dns.CanonicalName(name)] = made
 	}
 	return nil
 }
 
-// find returns the records of a name, or nil if it does not exist.
 func (z zone) find(name string) *records {
 	name = dns.CanonicalName(name)
 	if found := z[name]; found != nil {
@@ -133,7 +124,6 @@ type delays map[string]time.Duration
 
 func (d delays) String() string { return "" }
 
-// Set adds "name=duration".
 func (d delays) Set(text string) error {
 	name, delay, _ := strings.Cut(text, "=")
 	duration, err := time.ParseDuration(delay)
@@ -144,7 +134,6 @@ func (d delays) Set(text string) error {
 	return nil
 }
 
-// of returns how late a query is to be answered.
 func (d delays) of(query *dns.Msg) time.Duration {
 	if len(query.Question) == 0 {
 		return 0

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -27,7 +26,6 @@ import (
 	"time"
 )
 
-// pace is how often a steady stream is fed.
 const pace = 10 * time.Millisecond
 
 // originReady is printed once every port accepts connections. The certificate is there for clients that verify.
@@ -115,14 +113,12 @@ func declareOrigin(flags *flag.FlagSet) action {
 	}
 }
 
-// serve serves listeners. The first failure of any is the end.
 func serve(listeners []net.Listener, ended chan<- error, with func(net.Listener) error) {
 	for _, listener := range listeners {
 		go func() { ended <- with(listener) }()
 	}
 }
 
-// origin is a server, and its name.
 type origin struct {
 	server *http.Server
 	name   string
@@ -153,7 +149,6 @@ func newOrigin(names []string, behind string) (*origin, string, error) {
 	return &origin{server, names[0]}, pem, nil
 }
 
-// tellTo prints each connection when it is accepted and each request when its head has been read.
 func (o *origin) tellTo(out *printer) {
 	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
 		if local, ok := conn.LocalAddr().(*net.TCPAddr); ok && state == http.StateNew {
@@ -169,7 +164,6 @@ func (o *origin) tellTo(out *printer) {
 	})
 }
 
-// sendBack answers every datagram with itself.
 func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 	local := socket.LocalAddr().(*net.UDPAddr)
 	datagram := make([]byte, 65536)
@@ -189,7 +183,6 @@ func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
 // addressOf is an address as it is written everywhere else, also when a socket is for both families.
 func addressOf(local *net.TCPAddr) string { return local.AddrPort().Addr().Unmap().String() }
 
-// listenAll opens the ports at an address, at every one without it.
 func listenAll(address, wanted string) (listeners []net.Listener, err error) {
 	for _, port := range strings.FieldsFunc(wanted, func(char rune) bool { return char == ',' }) {
 		listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
@@ -223,24 +216,21 @@ func sink(listener net.Listener) error {
 // originHandler compares paths itself: http.ServeMux redirects those it finds untidy, and what arrives is the point.
 func originHandler(name string) http.Handler {
 	return http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
-		var err error
 		query := request.URL.Query()
 		switch request.URL.Path {
 		case "/nothing":
 			panic(http.ErrAbortHandler) // the connection ends without an answer
 		case "/bytes":
-			err = serveBytes(writer, request, query)
+			serveBytes(writer, request, query)
 		case "/redirect":
 			http.Redirect(writer, request, query.Get("to"), http.StatusFound)
 		case "/events":
-			err = serveEvents(writer, query)
+			serveEvents(writer, query)
 		case "/echo":
 			serveEcho(writer, request)
 		default:
-			writeJSON(writer, http.StatusOK, echoOf(request, name))
-		}
-		if err != nil {
-			writeJSON(writer, http.StatusBadRequest, map[string]string{"error": err.Error()})
+			writer.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(writer).Encode(echoOf(request, name))
 		}
 	})
 }
@@ -257,42 +247,18 @@ func echoOf(request *http.Request, name string) echo {
 	return answer
 }
 
-func writeJSON(writer http.ResponseWriter, status int, value any) {
-	writer.Header().Set("Content-Type", "application/json")
-	writer.WriteHeader(status)
-	_ = json.NewEncoder(writer).Encode(value)
-}
-
-// serveBytes sends size bytes at once, or rate bytes per second for some seconds.
-func serveBytes(writer http.ResponseWriter, request *http.Request, query url.Values) error {
-	size, err := number(query, "size", -1)
-	if err != nil {
-		return err
-	}
-	seconds, err := number(query, "seconds", 0)
-	if err != nil {
-		return err
-	}
-	rate, err := number(query, "rate", 1_000_000)
-	if err != nil {
-		return err
-	}
-	steady := size < 0
-	if steady {
-		size = seconds * rate
-	}
-	total := int64(size)
+func serveBytes(writer http.ResponseWriter, request *http.Request, query url.Values) {
+	rate := number(query, "rate", 1_000_000)
+	total := int64(number(query, "size", number(query, "seconds", 0)*rate))
 	writer.Header().Set("Content-Type", "application/octet-stream")
 	writer.Header().Set("Content-Length", strconv.FormatInt(total, 10))
-	if request.Method == http.MethodHead {
-		return nil
-	}
-	if steady {
-		feed(request.Context(), writer, total, rate)
-	} else {
+	switch {
+	case request.Method == http.MethodHead:
+	case query.Has("size"):
 		_, _ = io.CopyN(writer, zeros{}, total)
+	default:
+		feed(request.Context(), writer, total, rate)
 	}
-	return nil
 }
 
 // feed sends bytes as they become due, and those that are late all together, so that the rate holds on average.
@@ -316,22 +282,17 @@ func feed(ctx context.Context, writer http.ResponseWriter, total int64, rate flo
 }
 
 // serveEvents sends as many events (text/event-stream) as are asked for, each a while after the one before.
-func serveEvents(writer http.ResponseWriter, query url.Values) error {
-	count, err := number(query, "count", 1)
-	if err != nil {
-		return err
-	}
+func serveEvents(writer http.ResponseWriter, query url.Values) {
 	writer.Header().Set("Content-Type", "text/event-stream")
 	controller := http.NewResponseController(writer)
-	for event := range int(count) {
+	for event := range int(number(query, "count", 1)) {
 		if event > 0 {
 			time.Sleep(eventPace)
 		}
 		if _, err := fmt.Fprintf(writer, "data: %d\n\n", event); err != nil || controller.Flush() != nil {
-			return nil
+			return
 		}
 	}
-	return nil
 }
 
 const eventPace = 200 * time.Millisecond
@@ -357,27 +318,20 @@ func serveEcho(writer http.ResponseWriter, request *http.Request) {
 	writer.Header().Set("Grpc-Status", "0")
 }
 
-// number is a parameter of the query that isn't negative, or what it is when it isn't there.
-func number(query url.Values, name string, absent float64) (float64, error) {
-	if !query.Has(name) {
-		return absent, nil
+// number is a parameter of the query, or what it is when it isn't there.
+func number(query url.Values, name string, absent float64) float64 {
+	if value, err := strconv.ParseFloat(query.Get(name), 64); err == nil {
+		return value
 	}
-	value, err := strconv.ParseFloat(query.Get(name), 64)
-	if err != nil || !(value >= 0 && value < 1e15) {
-		return 0, fmt.Errorf("%s is a number from 0, not %q", name, query.Get(name))
-	}
-	return value, nil
+	return absent
 }
 
-// zeros is an endless body.
 type zeros struct{}
 
 func (zeros) Read(buffer []byte) (int, error) {
 	clear(buffer)
 	return len(buffer), nil
 }
-
-// The certificate of an origin: self-signed, made at start, gone at the end.
 
 // selfSigned makes a certificate for some names and addresses, and its PEM. It is an authority for itself, so a client
 // that verifies can be given it as its root.
@@ -386,14 +340,9 @@ func selfSigned(names []string) (tls.Certificate, string, error) {
 	if err != nil {
 		return tls.Certificate{}, "", err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		return tls.Certificate{}, "", err
-	}
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial,
-		Subject:      pkix.Name{CommonName: "peer origin"},
+		Subject: pkix.Name{CommonName: "peer origin"},
 		// A container may run on a machine whose clock is a little behind.
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
@@ -444,7 +393,6 @@ func hiding(public string) (list []byte, key tls.EncryptedClientHelloKey, err er
 	return appendSized(nil, config), tls.EncryptedClientHelloKey{Config: config, PrivateKey: private.Bytes()}, nil
 }
 
-// appendSized appends bytes with their number before them, in 16 bits.
 func appendSized(to, data []byte) []byte {
 	return append(binary.BigEndian.AppendUint16(to, uint16(len(data))), data...)
 }

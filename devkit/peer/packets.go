@@ -24,7 +24,6 @@ const (
 	readTimeout = 100 * time.Millisecond
 )
 
-// sendFrame sends a packet from eth0 to a hardware address.
 func sendFrame(hardware net.HardwareAddr, kind uint16, packet []byte) error {
 	link, err := net.InterfaceByName("eth0")
 	if err != nil {
@@ -44,7 +43,6 @@ func sendOn(socket int, link *net.Interface, hardware net.HardwareAddr, kind uin
 	return unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index})
 }
 
-// forgeResult says whether the frame was sent. Who hears it says whether that was of use.
 type forgeResult struct {
 	OK    bool     `json:"ok"`
 	Error *failure `json:"error"`
@@ -182,7 +180,6 @@ func arpAsker(frame []byte, address netip.Addr) net.HardwareAddr {
 	return append(net.HardwareAddr(nil), frame[6:12]...)
 }
 
-// arpClaim is an ARP packet that tells somebody who has the address.
 func arpClaim(address netip.Addr, hardware, told net.HardwareAddr) []byte {
 	packet := []byte{0, 1, 8, 0, 6, 4, 0, arpReply}
 	packet = append(append(packet, hardware...), address.AsSlice()...)

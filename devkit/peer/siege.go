@@ -29,7 +29,6 @@ const (
 	dialWithin = 5 * time.Second
 )
 
-// siegeResult is printed at the end.
 type siegeResult struct {
 	Attempts int            `json:"attempts"`
 	Opened   int            `json:"opened"`
@@ -102,7 +101,6 @@ func (s *siege) run(ctx context.Context) siegeResult {
 	return s.result
 }
 
-// sleep waits, and reports whether there is still time.
 func sleep(ctx context.Context, duration time.Duration) bool {
 	if duration > 0 {
 		select {
@@ -166,7 +164,6 @@ func (s *siege) ended(received int64, byOther bool) {
 	}
 }
 
-// keep sends what there is to send, and returns when either side ends the connection.
 func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err error) {
 	if s.tls != "" {
 		agreed := tls.Client(conn, &tls.Config{ServerName: s.tls, InsecureSkipVerify: true})
@@ -205,7 +202,6 @@ func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err er
 	}
 }
 
-// message is what the next connection sends.
 func (s *siege) message() []byte {
 	if !bytes.Contains(s.sent, []byte(anyLabel)) {
 		return s.sent
@@ -221,9 +217,6 @@ func randomLabel() string {
 	return string(label)
 }
 
-// The verb inundate: one query, sent over and over as fast as it goes, and how many answers come back.
-
-// lastAnswer is how long to wait for the next answer.
 const lastAnswer = 500 * time.Millisecond
 
 type inundateResult struct {
@@ -291,9 +284,6 @@ func inundate(address string, query []byte, more func(sent int) bool) (result in
 	return result, nil
 }
 
-// The verb exhaust: as another user, take all that the kernel gives a user of something.
-
-// exhausted is printed when there is no more.
 type exhausted struct {
 	Event string `json:"event"`
 	User  int    `json:"user"`
@@ -341,7 +331,6 @@ func declareExhaust(flags *flag.FlagSet) action {
 	}
 }
 
-// takeInotify takes inotify instances until there are no more. They are kept until the program ends.
 func takeInotify(context.Context) (int, error) {
 	for taken := 0; ; taken++ {
 		if _, err := syscall.InotifyInit1(syscall.IN_CLOEXEC); err != nil {
@@ -377,8 +366,6 @@ func takeWatches(ctx context.Context) (int, error) {
 		}
 	}
 }
-
-// The verb sweep: a datagram to every address of a network, again and again, so that the kernel asks for all of them.
 
 // arpTable lists the neighbours of the network namespace that a program runs in (proc_pid_net(5), `/proc/net/arp`).
 const arpTable = "/proc/net/arp"

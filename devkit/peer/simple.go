@@ -27,7 +27,6 @@ type attemptResult struct {
 	Error        *failure `json:"error"`
 }
 
-// attempt prints whether something can be done at all.
 func attempt(out *printer, try func() error) (bool, error) {
 	begin := time.Now()
 	err := try()
@@ -91,7 +90,6 @@ func ping(address netip.Addr, timeout time.Duration) error {
 	return err
 }
 
-// declareWait is an agent that does nothing, to run the others in.
 func declareWait(*flag.FlagSet) action {
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {
 		out.print(event{"ready"})
@@ -100,12 +98,8 @@ func declareWait(*flag.FlagSet) action {
 	}
 }
 
-// The verb get: a request as odd as a test needs it, on a new connection.
-
-// shownBody is how much of a response body is printed, in bytes.
 const shownBody = 2048
 
-// untilEvery is the time between two requests of which one is to succeed.
 const untilEvery = 10 * time.Millisecond
 
 // getResult is one printed request. Milliseconds run from the first step to the end of the body.
@@ -158,7 +152,6 @@ func declareGet(flags *flag.FlagSet) action {
 	}
 }
 
-// get makes one request.
 func get(ctx context.Context, to destination, sent request, timeout time.Duration) getResult {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -175,7 +168,6 @@ func get(ctx context.Context, to destination, sent request, timeout time.Duratio
 	return result
 }
 
-// head keeps the beginning of what is written to it.
 type head struct{ kept bytes.Buffer }
 
 func (h *head) Write(data []byte) (int, error) {
@@ -184,8 +176,6 @@ func (h *head) Write(data []byte) (int, error) {
 	}
 	return len(data), nil
 }
-
-// The verb raw: bytes as they are written, for requests that no client would send.
 
 // rawResult is what came back. Whether that is a refusal is for those to say who could have been reached.
 type rawResult struct {
@@ -269,8 +259,6 @@ func sendDatagram(ctx context.Context, to destination, sent, options []byte) (ra
 	return rawResult{Reply: string(reply[:size])}, err
 }
 
-// The verb resolve: one DNS query and what came back, unprocessed.
-
 const resolvConf = "/etc/resolv.conf"
 
 // resolveResult is the printed answer. Answers hold the data of each record in presentation format.
@@ -321,7 +309,6 @@ func declareResolve(flags *flag.FlagSet) action {
 	}
 }
 
-// resolve sends a query once and waits for its answer.
 func resolve(ctx context.Context, client *dns.Client, query *dns.Msg, server string) resolveResult {
 	begin := time.Now()
 	reply, _, err := client.ExchangeContext(ctx, query, server)
@@ -339,7 +326,6 @@ func resolve(ctx context.Context, client *dns.Client, query *dns.Msg, server str
 	return result
 }
 
-// serverOrFirst is a DNS server as host:port, or the first of resolv.conf if there is none.
 func serverOrFirst(server string) (string, error) {
 	if server != "" {
 		return server, nil

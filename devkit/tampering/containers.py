@@ -29,7 +29,6 @@ _IN_A_NAMESPACE = "recreated in another namespace"
 def _recreated(
     sibling: str, what: str, change: Callable[[Body], None], *fields: str, beside: str = _RECREATED
 ) -> Tampering:
-    """Return the recreation of a container with one change."""
     return _with_signs(sibling, what, change, *_shape(sibling, *fields), beside=beside)
 
 
@@ -44,7 +43,6 @@ def _shape(sibling: str, *fields: str) -> tuple[Sign, ...]:
 
 
 def _recreated_with_files(what: str, change: Callable[[Body], None], field: str, says: str) -> Tampering:
-    """Return the recreation of Envoy with a change that makes the engine write other files into it."""
     file = Sign(ENVOY, "live", "engine_files", "replace", says=says)
     return _with_signs(ENVOY, what, change, *_shape(ENVOY, field), file)
 
@@ -58,13 +56,8 @@ def _more_host(field: str, *values: str) -> Callable[[Body], None]:
 
 
 def _updated(sibling: str, what: str, field: str, **limits: int) -> Tampering:
-    """Return a change of a running container's limits."""
     change = f"{sibling}'s {what} with `docker update`"
     return Tampering(change, lambda hand: hand.update(sibling, **limits), _shape(sibling, field), beside="updated")
-
-
-def _without_sysctls(body: Body) -> None:
-    body["HostConfig"]["Sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
 
 
 def _other_entry(body: Body) -> None:
@@ -90,8 +83,6 @@ def _label(label: str, value: str | None) -> Callable[[Body], None]:
 
 
 def _limited(name: str, limit: int) -> Callable[[Body], None]:
-    """Return the change that sets one of the limits, and leaves the others."""
-
     def change(body: Body) -> None:
         others = [each for each in body["HostConfig"]["Ulimits"] if each["Name"] != name]
         body["HostConfig"]["Ulimits"] = [*others, {"Name": name, "Soft": limit, "Hard": limit}]
@@ -128,7 +119,7 @@ CONTAINERS = (
     _with_signs(
         COREDNS,
         "with other sysctls",
-        _without_sysctls,
+        host_fields(Sysctls={"net.ipv4.ip_unprivileged_port_start": "0"}),
         *_shape(COREDNS, "sysctls"),
         Sign(COREDNS, "live", "network", "replace"),
         beside=_IN_A_NAMESPACE,

@@ -41,10 +41,6 @@ def _other_slot(document: Any, hand: Hand) -> None:  # noqa: ANN401 - JSON
     document["addresses"]["envoy"] = f"{first}.{21 - int(last)}"
 
 
-def _allow_a_name(hand: Hand) -> None:
-    _policy(lambda document, _: document["names"].update({"evil.test": {"at": "envoy"}}))(hand)
-
-
 _WRONG_NAMES = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
 
 FILES = (
@@ -128,7 +124,12 @@ FILES = (
         (Sign(COREDNS, "hot", POLICY, "commit"),),
         beside=_NAMES,
     ),
-    Tampering("a name that no rule allows is added to the list of names", _allow_a_name, _WRONG_NAMES, LOADED),
+    Tampering(
+        "a name that no rule allows is added to the list of names",
+        _policy(lambda document, _: document["names"].update({"evil.test": {"at": "envoy"}})),
+        _WRONG_NAMES,
+        LOADED,
+    ),
     Tampering(
         "the list of names points to an address without an Envoy", _policy(_other_slot), _WRONG_NAMES, SIGNED
     ),

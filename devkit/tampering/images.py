@@ -12,7 +12,6 @@ def _reference(hand: Hand, sibling: str) -> str:
 
 
 def _other_image(hand: Hand, reference: str) -> None:
-    """Load an image with other content under a given name."""
     release = installed_release()
     name, _, version = reference.rpartition(":")
     program = release.binary("coredns", hand.docker.version()["Arch"])

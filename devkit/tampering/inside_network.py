@@ -20,7 +20,6 @@ fi
 
 
 def _inside(sibling: str, what: str, script: str, says: str, beside: str = _NETWORK) -> Tampering:
-    """Return a change of a running sibling's network, made from the engine's machine."""
     sign = Sign(sibling, "live", "network", "replace", says=says)
     return Tampering(what, Inside(sibling, script), (sign,), beside)
 
@@ -149,7 +148,6 @@ NETWORK_NAMESPACE = (
 
 
 def _mounted(sibling: str, what: str, file: str, line: str) -> Tampering:
-    """Return a change of a file that the engine mounts into a container."""
     sign = Sign(sibling, "live", "engine_files", "replace", says=f"{line} is not ours")
     return Tampering(what, lambda hand: hand.append(sibling, file, line), (sign,), _NETWORK)
 

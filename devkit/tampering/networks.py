@@ -58,7 +58,6 @@ def _other_gateway(body: Body) -> None:
 
 
 _HOLDING_ADDRESSES = ((ENVOY, LISTENERS, "listeners"), (COREDNS, POLICY, "policy"))
-"""The hot files that contain addresses, each with its resource."""
 
 
 def _other_subnet(body: Body) -> None:

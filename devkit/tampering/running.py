@@ -24,7 +24,6 @@ def start_a_process(hand: Hand) -> None:
 
 
 def _lead_around_the_guard(hand: Hand) -> None:
-    """Have the helper itself add a rule, and then restore the file that asked for it."""
     before = hand.read(ENVOY)["boot/sibling.json"]
     sibling = json.loads(before)
     sibling["tables"].append({**sibling["tables"][1], "from": sibling["tables"][0]["from"], "table": 103})

@@ -139,12 +139,10 @@ def _all(changes: Iterable[Callable[[Body], None]]) -> Callable[[Body], None]:
 
 
 def host_fields(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's
-    """Return a change that sets fields of the host configuration."""
     return lambda body: body["HostConfig"].update(fields)
 
 
 def fields(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's
-    """Return a change that sets fields of the body."""
     return lambda body: body.update(fields)
 
 

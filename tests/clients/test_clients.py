@@ -269,7 +269,7 @@ def test_a_service_of_the_engines_machine(place: Site) -> None:
 
 
 def test_presets_are_sufficient_and_each_of_their_names_is_used(place: Site, registries: Registries) -> None:
-    """With a preset, the real client gets a package that needs another, with requests for each of its names."""
+    """With a preset, the real client gets a package, with requests for each of its names."""
     presets = [preset(each) for each in names() if preset(each).proof is Proof.TESTED]
     place.firewall.write(*RULES, presets=[each.name for each in presets])
     place.firewall.call("reload").expect()

@@ -63,7 +63,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
     flood = ("drive", "http://flood.test/", "--connect", "a.test:80", "--kept", "--clients", "8", "--seconds", "1")
     sent = 0
     while not only_counted(shared):
-        sent += agent.ask(*flood).last["requests"]
+        sent += agent.ask(*flood).last["sent"]
     until(lambda: _written(shared, name) + only_counted(shared) == sent)
     found, counted = shown(shared, "--agent", name), only_counted(shared)
     shared.run("--force-recreate")

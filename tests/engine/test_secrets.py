@@ -167,13 +167,10 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
     assert any(each.startswith("memory of /peer keepalive") for each in told.of(secret))
     assert {each.rpartition("/")[0] for each in quiet.files(secret)} == {site.log_folder(administrator)}
 
-    assert captured.dropped == 0
-    for network in networks:
-        bridge = administrator.bridge(network)
-        packets = [*captured.on(bridge)]
-        assert any(marker.encode() in each for each in packets), f"what is sent in clear is not seen on {network}"
-        assert sum(map(len, captured.on(bridge, 443))) > len(site.token), network
-        assert not any(form.encode() in each for form in secret for each in packets), network
+    for network, packets in captured.items():
+        assert marker.encode() in packets, f"what is sent in clear is not seen on {network}"
+        assert b"api.test" in packets, f"TLS is not seen on {network}"
+        assert not any(form.encode() in packets for form in secret), network
 
 
 def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:

@@ -46,9 +46,8 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
 @pytest.fixture(scope="module")
 def envoy(signer: Signer, tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Inspecting]:
     """An Envoy that gets its certificates from it."""
-    started = Inspecting(tmp_path_factory.mktemp("envoy"), program(release), signer)
-    yield started
-    started.end()
+    with Inspecting(tmp_path_factory.mktemp("envoy"), program(release), signer) as started:
+        yield started
 
 
 @pytest.fixture(autouse=True)

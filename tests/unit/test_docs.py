@@ -5,10 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import BENCHMARKS
 from clawker_fw.errors import ExitCode
 from devkit import reference
-from devkit.attacks import GROUPS, Group
 from devkit.stacks import CHECKOUT
 
 OUTSIDE = tuple(CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"))
@@ -23,14 +21,6 @@ def page(name: str) -> str:
 def codes(text: str) -> set[str]:
     """Return everything that is formatted as code."""
     return {part for code in re.findall(r"`([^`\n]+)`", text) for part in (code, *code.split())}
-
-
-@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
-def test_further_tests_of_attacks_exist(group: Group) -> None:
-    """Each file of tests that the page about attacks names is there, and each group has attacks or tests."""
-    assert group.attacks or group.tests
-    for name in group.tests:
-        assert (CHECKOUT / name).is_file() or name.removeprefix("python -m bench ") in BENCHMARKS, name
 
 
 def test_every_exit_code_is_documented() -> None:
