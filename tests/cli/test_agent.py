@@ -234,23 +234,6 @@ def test_run_creates_and_starts(before: list[str], place: list[str], docker: Pat
     assert re.fullmatch("[0-9a-f]{64}", start[-1])
 
 
-@pytest.mark.parametrize(
-    ("words", "options", "out"),
-    [
-        (["-a", "stdout", "--detach-keys", "ctrl-x"], ["--detach-keys=ctrl-x", "--attach"], "typed"),
-        (["-a", "stderr"], ["--attach"], ""),
-        (["-i", "-a", "stdin"], ["--attach", "--interactive"], "ID"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
-)
-def test_what_is_attached(words: list[str], options: list[str], out: str, docker: Path, agent_run: Start) -> None:
-    """What `docker start` can't leave out goes nowhere; without outputs, the id is printed."""
-    done = agent_run(*words, "debian", STARTS_WITH="0")
-    _, (verb, *found, container) = calls(docker)
-    assert (verb, found) == ("start", options)
-    assert (done.returncode, done.stdout) == (0, f"{container}\n" if out == "ID" else out)
-
-
 def test_run_refuses_what_opens_a_way_around(docker: Path, agent_run: Start) -> None:
     """What can't be confined is not started; what was created is removed with its volumes, and its file."""
     file = docker / "id"

@@ -247,44 +247,6 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     assert "the certificates have expired at" in outcome.json["reason"]
 
 
-def test_certs_rotate(stack: Stack) -> None:
-    """Certificates are renewed on request, and then committed; a new authority trusts the former one as well."""
-    assert stack("run").code == 0
-    before = stack.made
-    for arguments in ((), ("--authority",)):
-        old = (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes()
-        stack.json("certs", "rotate", *arguments)
-        assert (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes() != old
-        assert stack("run").code == 0
-    assert stack.made == before
-    told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
-    assert told["ca"].count("BEGIN CERTIFICATE") == 2
-
-
-def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
-    """No run makes or uses certificates then, and what is said promises none."""
-    stack.otel()
-    refused = stack("certs", "rotate")
-    assert refused.code == 6
-    assert "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing" in " ".join(
-        refused.err.split()
-    )
-    assert stack("run").code == 0
-    assert stack("certs", "rotate").code == 6
-    stack.otel(endpoint="collector.test:4317")
-    refused = stack("certs", "rotate")
-    assert "otel.endpoint" not in refused.err
-    assert "`clawker-fw run` makes what is missing" in refused.said
-    assert stack("run").code == 0
-    stack.otel()
-    for arguments in ((), ("--authority",)):
-        outcome = stack("certs", "rotate", *arguments)
-        assert outcome.code == 0
-        said = outcome.said
-        assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
-        assert "export" not in said
-
-
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:
     """The collector gets the authority's certificate and its own pair, for its name, and nothing else."""
     refused = stack("certs", "export", "collector", str(tmp_path / "tls"))

@@ -330,14 +330,3 @@ def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
     for verb, each in getattr(named, "commands", {}).items():
         sentence = " ".join((each.help or "").split()).partition(". ")[0].removesuffix(".")
         assert any(line.split() == [verb, *f"{sentence}.".split()] for line in out.splitlines()), sentence
-
-
-def test_notices_name_the_stack(command: Command, settings_file: Path) -> None:
-    """The commands in warnings are for the stack that was chosen, on both streams."""
-    rules = "".join(f"- {{dst: e{number}.test, until: 2020-01-01T00:00:00Z}}\n" for number in range(12))
-    moments = "".join(f"- {{dst: m{number}.test, until: 2099-01-01T00:{number:02}:00Z}}\n" for number in range(40))
-    settings_file.write_text(f"rules:\n{rules}{moments}")
-    assert command("--project", "other", "run").code == 0
-    said = command("--project", "other", "drift")
-    assert "`clawker-fw --project other rules check` lists all" in said.err
-    assert "run `clawker-fw --project other reload`" in said.out

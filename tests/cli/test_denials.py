@@ -114,19 +114,6 @@ def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> Non
     assert command("denials", "--as-rules").out.endswith("rules: []\n")
 
 
-def test_for_people(command: Command, up: MemoryEngine) -> None:
-    """Two or three lines tell of each refusal, and no line is longer than a terminal."""
-    del up
-    first, *lines = command("denials", "--agent", "builder").out.splitlines()
-    assert first == "4 refusals for 2 hosts: allow what agents need with the commands below."
-    assert lines[0].endswith("  builder  dns pypi.test A/AAAA  3 times")
-    assert lines[1:3] == [
-        "  coredns: no rule allows this host (no-rule)",
-        "  Allow it with `clawker-fw rules allow https://pypi.test`.",
-    ]
-    assert len(lines) == 6
-
-
 def test_selection(command: Command, up: MemoryEngine) -> None:
     """By agent, by reason, by how often; and by age."""
     assert set(ask(command, "--agent", "builder")) == {"pypi.test", "no.wild.test"}
@@ -453,34 +440,6 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
         if command.json("explain", f"https://p.test{path}", "--method", method)["reason"] == "path"
     ]
     assert refused == asked[-4:]
-
-
-@pytest.mark.parametrize(
-    ("more", "text"),
-    [
-        (
-            "",
-            (
-                "Allow WebSockets wherever it allows a request with `websocket: true` in the rule "
-                "(clawker-fw.yaml, line 2)."
-            ),
-        ),
-        (", websocket: true", "The rules allow it by now."),
-    ],
-)
-def test_a_websocket_that_is_refused(
-    more: str, text: str, command: Command, up: MemoryEngine, settings_file: Path
-) -> None:
-    """Where the request itself is allowed, what is missing is a word of the rule, and no other path."""
-    settings_file.write_text(f"rules:\n  - {{dst: p.test, path_rules: [{{path: /v1}}]{more}}}\n")
-    up.inside("clawker-envoy").log.append(
-        record(
-            protocol="https", name="p.test", reason="no-websocket", method="GET", path="/v1/x", rule="p.test /v1"
-        )
-    )
-    found = ask(command, "--reason", "no-websocket")["p.test"]
-    assert (found["message"], found["failed"]) == ("a rule allows this request, but not as a WebSocket", False)
-    assert found["remedy"] == {"text": text, "command": None}
 
 
 @pytest.mark.parametrize(

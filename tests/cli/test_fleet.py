@@ -9,8 +9,7 @@ import pytest
 from clawker_fw.cli import session
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError
-from clawker_fw.fleet import swarm
-from clawker_fw.model import Sibling, Swarm, SwarmNode, SwarmTask
+from clawker_fw.model import Sibling
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join, record
 from tests.unit.test_fleet import context
@@ -159,42 +158,6 @@ def test_all_contexts_unless_some_are_named(
     assert outcome.json["hosts"][1]["source"] == "the default"  # as the engine in memory says
     named = command("fleet", "status", "--context", "second", "--format", "json")
     assert (named.code, verdicts(named)) == (0, {"second": "current"})
-
-
-def test_nodes_of_a_swarm(command: Command, up: Callable[..., MemoryEngine], tmp_path: Path) -> None:
-    """The manager is asked for its nodes; of one that can't be reached, the row has what the manager knows."""
-    manager = up("manager")
-    up("second")
-    context(tmp_path / "docker", "other", "tcp://second")
-    refused = command("--host", "unix:///manager", "fleet", "status", "--swarm")
-    assert (refused.code, "error[not-a-manager]" in refused.err) == (6, True)
-    nodes = tuple(
-        SwarmNode(f"id{number}", name, address, state, "active", "worker", itself=not number)
-        for number, (name, address, state) in enumerate(
-            [
-                ("one", "", "ready"),
-                ("second", "10.0.0.2", "ready"),
-                ("third", "10.0.0.3", "ready"),
-                ("away", "", "down"),
-            ]
-        )
-    )
-    manager.manages = Swarm(nodes, (SwarmTask("id2", "fw", "clawker", "running", "2026-01-01T00:00:00Z", ""),))
-    outcome = command("--host", "unix:///manager", "fleet", "status", "--swarm", "--format", "json")
-    assert verdicts(outcome) == {
-        "away": "unreachable",
-        "one": "current",
-        "second": "unreachable",
-        "third": "unreachable",
-    }
-    found = {each["name"]: each for each in outcome.json["hosts"]}
-    assert found["second"]["endpoint"] == "tcp://second:2375"
-    assert found["third"]["endpoint"] == "ssh://10.0.0.3"
-    assert found["third"]["proven"]["by"] == "watcher"
-    assert found["away"]["error"]["code"] == "node-away"
-    shown = command("--host", "unix:///manager", "fleet", "status", "--swarm").out
-    assert "Its watcher says that the stack is current, since 2026-01-01T00:00:00Z." in shown
-    assert swarm.LABEL == "dev.clawker.fleet"
 
 
 def refusals(*names: str) -> list[str]:

@@ -367,16 +367,6 @@ def test_the_rest_is_imported_if_that_is_wanted(no_engine: Command, settings_fil
     assert settings_file.read_text() == f"{SETTINGS}  - dst: .w.test\n"
 
 
-def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
-    """The path and the word are added to the rule that is there, once."""
-    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /x}]\n")
-    for outcome, *changes in (("changed", "path_rules: with /y", "websocket: false → true"), ("unchanged",)):
-        answer = edit(no_engine, "allow", "--no-reload", "wss://p.test", "--path", "/y")
-        (done,) = answer["rules"]
-        assert (done["outcome"], done["changes"]) == (outcome, changes)
-    assert "https p.test:443 inspected (/x, /y, deny others, websocket)" in no_engine("rules", "list").out
-
-
 def test_a_rule_that_contradicts_another_is_named_with_its_origin(
     no_engine: Command, settings_file: Path, tmp_path: Path
 ) -> None:

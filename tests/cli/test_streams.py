@@ -19,7 +19,6 @@ from devkit.stacks import CHECKOUT
 
 PROGRAM = Path(__file__).with_name("program.py")
 UP = ("a.test",)
-ATTACH = "docker run --rm -it $(clawker-fw agent flags) IMAGE"
 
 
 @pytest.fixture(autouse=True)
@@ -81,23 +80,6 @@ def screen(written: str) -> list[str]:
             lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
             column += len(part)
     return [line.rstrip() for line in lines]
-
-
-def plain(written: str) -> list[str]:
-    """Return the lines without colours."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "").splitlines()
-
-
-@pytest.mark.parametrize("columns", [20, 80])
-def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
-    """A command is never wrapped by us: a terminal joins its own wraps. All else fits a usual terminal."""
-    code, written = on_terminal(columns, UP, "status")
-    assert code == 0
-    lines = plain(written)
-    assert f"Attach an agent:  {ATTACH}" in lines
-    if columns == 80:
-        assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
-        assert any(line.startswith("  container") for line in lines)  # a table, not paragraphs
 
 
 def broken(lines: list[str], columns: int) -> list[str]:

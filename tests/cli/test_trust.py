@@ -8,7 +8,7 @@ import yaml
 from clawker_fw.agents.trust import TARGET, roots_of
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import fingerprints
-from clawker_fw.model import ContainerSpec, Mount, Shape
+from clawker_fw.model import ContainerSpec, Shape
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
@@ -71,30 +71,6 @@ def test_nothing_is_given_where_nothing_is_inspected(
     assert command("run").code == 0
     assert "--mount" not in command("agent", "flags").out
     assert memory.named_files == {}
-
-
-def test_run_removes_what_is_unused_and_old(command: Command, memory: MemoryEngine) -> None:
-    """After a rotation, what an agent has is left to it, and so is what another one may be about to use."""
-    command("agent", "flags")
-    old = volume(memory)
-    user = user_of(memory, old)
-    assert command("run").code == 0
-    assert command("certs", "rotate", "--roots").code == 0
-    assert command("run").code == 0
-    assert list(memory.named_files) == [old]
-    command("agent", "flags")
-    memory.remove(user)
-    assert len(memory.named_files) == 2
-    assert command("run").code == 0
-    assert volume(memory) != old
-    assert command("drift").code == 0
-
-
-def user_of(memory: MemoryEngine, name: str) -> str:
-    """Create a container with the volume, like an agent that does not run."""
-    image = memory.inside("clawker-envoy").image
-    shape = Shape(("x",), (), {}, mounts=(Mount("volume", TARGET, name, read_only=True),))
-    return memory.create_container(ContainerSpec("user", image, {}, shape))
 
 
 def test_run_asks_the_image_what_it_trusts(

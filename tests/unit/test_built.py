@@ -44,20 +44,6 @@ def test_an_image_of_another_form_is_not_ours(change: dict[str, object], form: b
     assert built.our_references(replace(form, **change)) == ()  # type: ignore[arg-type]
 
 
-def test_what_an_engine_shows_for_a_plain_config_is_no_setting() -> None:
-    """Empty fields and those that an engine fills in don't count as settings; a command does."""
-    shown = {
-        "Hostname": "x",
-        "Env": None,
-        "Cmd": None,
-        "Labels": dict(built.LABELS),
-        "WorkingDir": "",
-        "Image": "y",
-    }
-    assert list(built.extras(shown)) == []
-    assert list(built.extras({**shown, "Cmd": ["sh"]})) == ["Cmd"]
-
-
 VOLUME = {"Name": "a" * 64, "Driver": "local", "Options": None, "Labels": labels.ownership_labels("clawker")}
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import BENCHMARKS
-from clawker_fw.errors import ExitCode
-from devkit import reference
 from devkit.attacks import GROUPS, Group
 from devkit.stacks import CHECKOUT
 
@@ -20,31 +18,12 @@ def page(name: str) -> str:
     return (CHECKOUT / name).read_text("utf-8")
 
 
-def codes(text: str) -> set[str]:
-    """Return everything that is formatted as code."""
-    return {part for code in re.findall(r"`([^`\n]+)`", text) for part in (code, *code.split())}
-
-
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
 def test_further_tests_of_attacks_exist(group: Group) -> None:
     """Each file of tests that the page about attacks names is there, and each group has attacks or tests."""
     assert group.attacks or group.tests
     for name in group.tests:
         assert (CHECKOUT / name).is_file() or name.removeprefix("python -m bench ") in BENCHMARKS, name
-
-
-def test_every_exit_code_is_documented() -> None:
-    """The table in the reference has exactly the program's exit codes."""
-    table = page("docs/reference/commands.md").partition("## Exit codes\n")[2].partition("\n## ")[0]
-    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == list(ExitCode)
-
-
-def test_error_codes_are_read_from_the_source() -> None:
-    """Codes are kebab-case and have one exit code each, and known codes are found."""
-    found = {(code, exit_code) for code, exit_code, *_ in reference.raised()}
-    assert len({code for code, _ in found}) == len(found)
-    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*(-…)?", code) for code, _ in found)
-    assert {("lock-held", 6), ("engine-error", 4), ("commit-rejected", 5), ("rules-contradict", 3)} <= found
 
 
 @pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: path.name)

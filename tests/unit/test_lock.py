@@ -166,36 +166,6 @@ def test_a_renewal_does_not_wait_for_the_one_before(
         stuck.set()
 
 
-def test_a_series_of_lost_renewals_is_reported_once(
-    memory: MemoryEngine,
-    lock_image: image_tar.BuiltImage,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """While no renewal arrives there is one record of it, and another one when that happens again."""
-    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
-    silent, asked = threading.Event(), list[bytes]()
-
-    def put_files(container: str, files: Files) -> None:
-        asked.extend(each.content for each in files.values())
-        if silent.is_set():
-            raise EngineError("engine-unreachable", "It does not answer.")
-        MemoryEngine.put_files(memory, container, files)
-
-    def some_more() -> None:
-        before = len(asked)
-        until(lambda: len(asked) > before + 8)
-
-    monkeypatch.setattr(memory, "put_files", put_files)
-    with lock.Lock(memory, "clawker", lock_image):
-        for series in (1, 2):
-            silent.set()
-            some_more()
-            assert [each.message for each in caplog.records] == ["lock_not_renewed"] * series
-            silent.clear()
-            some_more()
-
-
 @pytest.mark.parametrize("answer", [0.0, 8.0])
 def test_how_long_a_holder_may_be_silent(answer: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as a lease is valid, and as the engine takes to answer."""
@@ -208,24 +178,6 @@ def test_how_long_a_holder_may_be_silent(answer: float, monkeypatch: pytest.Monk
     clock.now = silent + 0.1
     assert watch.silent("a", b"1", clock.now - answer)
     assert not watch.silent("a", b"2", clock.now)
-
-
-def test_a_wait_ends_when_the_lock_is_free(
-    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A waiting run gets the lock as soon as it is released."""
-    parent = os.getppid()
-    hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
-    looks = count()
-
-    def container(name: str) -> ContainerView | None:
-        if next(looks) == 3:
-            memory.remove("clawker-lock")
-        return MemoryEngine.container(memory, name)
-
-    monkeypatch.setattr(memory, "container", container)
-    with lock.Lock(memory, "clawker", lock_image, wait=1000):
-        pass
 
 
 @pytest.mark.parametrize("fails", [False, True])

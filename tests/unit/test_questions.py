@@ -15,10 +15,9 @@ from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Mute, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Waiting
-from clawker_fw.diagnose.explanation import Difference, Explainer
+from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling
-from clawker_fw.report.questions import meaning
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of
@@ -183,19 +182,6 @@ def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
 def test_rules_that_leave_nothing_to_ask(counted: Counted, rules: list[Entry]) -> None:
     """What is allowed by now, denied anywhere, or would take more than one rule for one host, is no question."""
     assert asked(counted, *rules) is None
-
-
-def test_what_a_question_says() -> None:
-    """It has the host, who asks how often, why it is refused, the nearest rule, and what allowing it means."""
-    counted = refusal("registry.npmjs.org", protocol="dns", port=53)
-    counted.times = 7
-    made = sure(counted, "a.test", "registry.npmj.org")
-    assert str(made.target) == "https registry.npmjs.org:443"
-    assert (made.agents, made.times, made.guessed) == (("builder",), 7, True)
-    assert made.message == "no rule allows this host"
-    assert made.near
-    assert (made.near.difference, str(made.near.rule)) == (Difference.OTHER_NAME, "https registry.npmj.org:443")
-    assert "may send anything" in meaning(made)
 
 
 def test_international_names_in_both_forms() -> None:

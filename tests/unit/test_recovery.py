@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.port import STOP_SECONDS
 from clawker_fw.errors import (
     ConflictError,
     DiskFullError,
@@ -20,7 +19,6 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
-from clawker_fw.reconcile.carried import carried
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -82,26 +80,6 @@ def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> Non
     assert stacks.found(engine, first) == set()
 
 
-class RefusingToTheEnd(MemoryEngine):
-    """An engine whose siblings refuse somebody something up to the moment when they stop."""
-
-    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """Stop a container, after its last refusal."""
-        inside = self.inside(container)
-        if inside.status == "running":
-            inside.log.append('{"name":"last.test","reason":"no-rule","source":"10.213.0.2:1"}')
-        super().stop(container, seconds)
-
-
-def test_the_last_refusals_are_handed_over(release: Release) -> None:
-    """What a sibling refuses until it stops is kept by the one that replaces it."""
-    engine = RefusingToTheEnd()
-    wanted = up(engine, release)
-    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
-    for name in ("clawker-envoy", "clawker-coredns"):
-        assert [line for line in carried(engine, name) if b"last.test" in line]
-
-
 def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
     """There is no room for a lock, and none is needed."""
     engine = MemoryEngine()
@@ -136,33 +114,6 @@ def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
             stacks.converged(engine, wanted, options)
         assert stacks.found(engine, first) == set()
     stacks.converged(engine, first)
-
-
-def test_down_on_a_full_disk_removes_everything(release: Release) -> None:
-    """An engine that can't write down that an agent is off its network has taken it off: the rest goes on."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
-    for name in ("one", "two"):
-        engine.start(engine.create_container(stacks.bare_container(name, wanted, "clawker-net")))
-    engine.disk_full = True
-    converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=True)
-    assert [engine.container(name) for name in ("clawker-envoy", "clawker-coredns")] == [None, None]
-    assert all(not engine.inside(name).networks for name in ("one", "two"))
-
-
-def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> None:
-    """Without a lock, the settings are read again after each round."""
-    engine = MemoryEngine()
-    wanted = [
-        stacks.blueprint(engine.facts(), *rules, release=release)
-        for rules in (["a.test", "b.test"], ["a.test"], [])
-    ]
-    stacks.converged(engine, wanted[0])
-    engine.disk_full = True
-    read = iter([wanted[1], wanted[1], *([wanted[2]] * 3)])
-    seen = converge.converge(engine, lambda: next(read), ConvergeOptions(), RunContext(lambda _: None))
-    assert seen.blueprint == wanted[2]
-    assert stacks.found(engine, wanted[2]) == set()
 
 
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
@@ -212,25 +163,6 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
         stacks.converged(engine, wanted, options)
     assert caught.value.code == "replacement-not-ready"
     return caught.value
-
-
-def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback that fails does not claim to have removed anything."""
-    engine = NeverReady()
-    wanted = up(engine, release)
-    engine.broken = True
-    remove = engine.remove
-
-    def fail(container: str) -> None:
-        if engine.inside(container).spec.name == "clawker-envoy-next":
-            raise EngineError("engine-error", "The engine could not remove it.")
-        remove(container)
-
-    monkeypatch.setattr(engine, "remove", fail)
-    error = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
-    assert error.hint == (
-        "clawker-envoy-next could not be removed: the next run does it. The former envoy and coredns still serve."
-    )
 
 
 @pytest.mark.parametrize("subnet", ["10.99.0.0/20", "10.213.0.0/19"], ids=["elsewhere", "overlapping"])

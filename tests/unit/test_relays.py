@@ -1,6 +1,5 @@
 """Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -19,7 +18,6 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
-from clawker_fw.report import summary
 from clawker_fw.stack import labels
 from clawker_fw.stack.relay import PublishedPort
 from clawker_fw.stack.release import Release
@@ -176,18 +174,6 @@ def test_a_relay_of_another_agent_is_made_again(engine: MemoryEngine, release: R
     assert engine.inside(RELAY).spec.shape.ports == ("127.0.0.1:9090:80/tcp",)
 
 
-def test_a_replacement_of_siblings_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
-    """Neither replacing both siblings nor a release with the same programs touches a relay."""
-    published(engine)
-    run(engine, release)
-    relay, envoy = engine.inside(RELAY).id, engine.inside("clawker-envoy").id
-    run(engine, release, ConvergeOptions(replace_all=True))
-    blueprint = stacks.blueprint(engine.facts(), "a.test", release=release, otel={"infra_port": 1})
-    stacks.converged(engine, blueprint)
-    assert engine.inside("clawker-envoy").id != envoy
-    assert engine.inside(RELAY).id == relay
-
-
 def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
     """It is about files of siblings: a relay that was changed is not in its way, and stays as it is."""
     published(engine)
@@ -268,27 +254,6 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
     converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=False)
     assert [each.name for each in engine.listing()] == []
     assert [each.name for each in engine.networks()] == []
-
-
-def test_it_is_told_in_words(engine: MemoryEngine, release: Release) -> None:
-    """What a run means for published ports: that one comes, that one goes, and that connections are cut."""
-    agent = published(engine)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "Published ports will change, no request is cut:",
-        f"  to be published by {RELAY}",
-    ]
-    run(engine, release)
-    _rewritten(engine)
-    _rerouted(engine)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "Published ports will change, connections to some published ports are cut:",
-        f"  {RELAY} differs from what published ports need",
-    ]
-    engine.remove(agent)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "What is no longer used will be removed, no request is cut:",
-        f"  no more agent for {RELAY}",
-    ]
 
 
 def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, release: Release) -> None:
@@ -380,33 +345,3 @@ def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, rele
         engine.remove(other)
     stacks.converged(engine, wanted)
     assert engine.inside(RELAY).spec.labels[labels.RELAY_OF]
-
-
-def test_a_network_of_an_earlier_release_is_made_again_with_its_relays(
-    engine: MemoryEngine, release: Release
-) -> None:
-    """The engine kept relays apart on it, with br_netfilter. The change is an upgrade, and cuts no agent."""
-    agent = published(engine)
-    run(engine, release)
-    name = "clawker-publish"
-    (network,) = (found for found in engine.networks() if found.name == name)
-    option = "com.docker.network.bridge.enable_icc"
-    record = {**json.loads(network.labels[labels.APPLIED]), f"options.{option}": "false"}
-    engine.alter_network(
-        name,
-        options={**network.options, option: "false"},
-        labels={**network.labels, labels.APPLIED: json.dumps(record)},
-    )
-    first = engine.inside(RELAY).id
-    siblings = {each: engine.inside(f"clawker-{each}").id for each in Sibling}
-    assert found(compared(engine, release)) == [
-        (f"relays.network.options.{option}", Cause.UPGRADE, Action.PUBLISH)
-    ]
-    assert run(engine, release).diff.verdict is Verdict.CURRENT
-    (network,) = (found for found in engine.networks() if found.name == name)
-    assert network.options[option] == "true"
-    assert engine.inside(RELAY).id != first
-    view = engine.container(agent)
-    assert view is not None
-    assert view.running
-    assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings

@@ -154,14 +154,6 @@ def test_every_rule_for_the_same_is_changed(path: Path) -> None:
     assert "until" not in path.read_text()
 
 
-def test_an_imported_rule_changes_none(path: Path) -> None:
-    """What is there stays as it is."""
-    before = path.read_text()
-    done = add(path, addition("a.test", allow_private=True, stays=True))
-    assert [each.outcome for each in done.results] == [EditOutcome.UNCHANGED]
-    assert path.read_text() == before
-
-
 def test_rules_are_removed_by_what_is_given(path: Path) -> None:
     """All for a name are removed, or those with the protocol and port; `.b.test` is another name than `b.test`."""
     path.write_text(

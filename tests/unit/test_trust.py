@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.validity import certificates_in, fingerprints
+from clawker_fw.certificates.validity import fingerprints
 from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.entrust import Known, trust_for
@@ -39,16 +39,6 @@ def test_every_program_trusts_the_roots_and_all_others() -> None:
     assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS))
     for name in ("wgetrc", "apt.conf"):
         assert f"{TARGET}/authorities.pem" in given.files[name].content.decode()
-
-
-def test_java_gets_the_same_authorities() -> None:
-    """Its truststore has every one of them, and nothing that depends on chance."""
-    given = entrusted()
-    content = given.files["authorities.p12"].content
-    assert content == entrusted().files["authorities.p12"].content
-    assert b"\x60\x86\x48\x01\x65\x03\x04\x02\x01" not in content  # SHA-256, of a code for integrity
-    every = given.files["authorities.pem"].content
-    assert all(content.count(each) == 1 for each in certificates_in(every))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """What rules are worth: which uses belong to which rule, by the rules of now."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawker_fw.denials.usage import removing, together, worths
+from clawker_fw.denials.usage import together, worths
 from clawker_fw.model import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
@@ -111,13 +110,6 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
         "http .cdn.test:80": ["http .cdn.test"],
         "https .wide.test:443": ["https .in.wide.test"],
     }
-
-
-def test_the_command_that_removes_a_rule_names_just_this_one() -> None:
-    """With its protocol, port and action, for the same stack."""
-    (rule,) = (replace(each, place="fw.yaml, line 3") for each in rule_set("a.test")[1].rules)
-    command = "clawker-fw --project 'x y' rules remove --proto https --port 443 --action allow a.test"
-    assert removing(rule, Path("fw.yaml"), ("--project", "x y")) == command
 
 
 def test_both_envoys_while_one_is_replaced() -> None:
