@@ -240,7 +240,7 @@ def test_what_is_advised_does_what_it_says(place: Place, chosen: random.Random) 
 
 
 V1 = {"path": "/v1", "methods": ["GET"]}
-A, X = Target("a.test", Protocol.HTTPS, 443), Target("x.a.test", Protocol.HTTPS, 443)
+A = Target("a.test", Protocol.HTTPS, 443)
 
 
 @pytest.mark.parametrize(

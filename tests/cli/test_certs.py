@@ -194,20 +194,6 @@ def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
     assert stack("certs", "rotate").code == 6, "the user's own are the user's to renew"
 
 
-def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
-    """What a sibling itself says that it has loaded counts, not what is in its files."""
-    assert stack("run").code == 0
-    answer = stack.json("certs", "show")
-    assert answer["ready"] is True
-    by_name = {each["name"]: each for each in answer["certificates"]}
-    assert (by_name["envoy"]["live"], by_name["coredns"]["live"]) == (["envoy"], ["coredns"])
-    assert by_name["ca"]["live"] == ["envoy", "coredns"]
-    assert by_name["envoy"]["names"] == ["spiffe://clawker-fw/clawker/envoy"]
-    stack.memory.inside("clawker-envoy").live = {}
-    by_name = {each["name"]: each for each in stack.json("certs", "show")["certificates"]}
-    assert by_name["envoy"]["live"] == []
-
-
 def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     """Not when a run would have them send: certificates, endpoint and name must be what both have loaded."""
 

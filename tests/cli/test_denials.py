@@ -1,17 +1,13 @@
 """`denials`: what agents were refused, why, and what would allow it."""
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import ConflictError, EngineError
 from clawker_fw.fwctl import HelperReader, Suppressed
 from devkit.memory.container import MemoryContainer
@@ -268,81 +264,6 @@ def test_without_a_stack(command: Command) -> None:
     assert (command("denials").code, "is not up" in command("denials").err) == (6, True)
     assert command("denials", "--follow", "--top", "3").code == 2
     assert command("denials", "--as-rules", "--format", "json").code == 2
-
-
-def following(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Return what can be acquired once for each log that is followed."""
-    begun, reading = threading.Semaphore(0), memory.log
-
-    @contextmanager
-    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
-        with reading(container, lines, **how) as arriving:
-            if how.get("follow"):
-                begun.release()
-            yield arriving
-
-    monkeypatch.setattr(memory, "log", log)
-    return begun
-
-
-def follow(command: Command, memory: MemoryEngine, happens: Callable[[], None]) -> list[dict[str, Any]]:
-    """Return what is shown while something happens; after it, the stack is removed."""
-
-    def later() -> None:
-        try:
-            happens()
-        finally:
-            for each in ("clawker-envoy", "clawker-coredns"):
-                memory.remove(each)
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    lines = [json.loads(line) for line in command("denials", "--follow", "--format", "json").out.splitlines()]
-    thread.join()
-    return lines
-
-
-def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal to an agent that has got the address of another one is not told of as the other's."""
-    begun, looked, look = following(up, monkeypatch), threading.Semaphore(0), AgentNames.look
-    proxy, builder = up.inside("clawker-envoy"), up.inside("builder")
-    address = builder.networks["clawker-net"]
-
-    def seen(names: AgentNames, agents: Mapping[str, Attached], now: float) -> None:
-        look(names, agents, now)
-        looked.release()
-
-    monkeypatch.setattr(AgentNames, "look", seen)
-    monkeypatch.setattr("clawker_fw.cli.denials._NAMES_SECONDS", 0.0)
-
-    def refuse(name: str) -> None:
-        proxy.log.append(record(source=f"{address}:1", name=name, reason="no-rule"))
-        assert looked.acquire(timeout=20)
-
-    def later() -> None:
-        for _ in range(2):
-            assert begun.acquire(timeout=20)
-        assert looked.acquire(timeout=20)
-        proxy.logged_at = LATER
-        refuse("one.test")
-        up.remove("builder")
-        assert join(up, "later").networks["clawker-net"] == address
-        refuse("two.test")
-
-    # as every line has another time at once here, lines seem to be missing
-    told = {each["name"]: each["agent"] for each in follow(command, up, later) if "gap" not in each}
-    assert told == {"one.test": "builder", "two.test": "later"}
-
-
-def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine) -> None:
-    """After both siblings were replaced, twice, their refusals are still there, and nothing differs."""
-    before = ask(command)
-    for _ in range(2):
-        assert command("run", "--force-recreate").code == 0
-        assert not up.inside("clawker-envoy").log
-        assert ask(command) == before
-    assert command("drift", "--agents", "ignore").code == 0
-    assert ask(command, "--since", "1h") == {}
 
 
 def blamed(command: Command) -> tuple[str | None, str | None]:

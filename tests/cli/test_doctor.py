@@ -180,38 +180,6 @@ def seen_of(outcome: Outcome, check: str) -> str:
     return f"{found['seen']} {found['advice']}"
 
 
-def test_a_kernel_that_lacks_something_is_named_before_anything_is_made(
-    command: Command, memory: MemoryEngine
-) -> None:
-    """`run` makes no network and no container, `doctor` asks again, and when the kernel has it, `run` succeeds."""
-    assert results(command("doctor", "--format", "json"))["kernel"] == "skipped"
-    memory.lacking = ("limiting what agents can take needs nf_tables in the kernel",)
-    outcome = command("run")
-    assert outcome.code == 4
-    assert "error[machine-lacks]" in outcome.err
-    assert "needs nf_tables" in outcome.err
-    assert (memory.networks(), memory.listing()) == ((), ())
-    doctor = command("doctor", "--format", "json")
-    assert results(doctor)["kernel"] == "failed"
-    assert "needs nf_tables" in seen_of(doctor, "kernel")
-    memory.lacking = ()
-    assert results(command("doctor", "--format", "json"))["kernel"] == "ok"
-    assert command("run").code == 0
-    assert [each.name for each in memory.listing()] == ["clawker-coredns", "clawker-envoy"]
-
-
-def test_a_machine_that_forwards_nothing_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """`doctor` says what to do, for the stack and where an agent's way ends; else it names what may be in it."""
-    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
-    memory.inside("clawker-coredns").tried = Trial((step,))
-    assert "DOCKER-USER" in seen_of(well(), "way-out")
-    memory.has = replace(memory.has, forwards=False)
-    outcome = well()
-    assert results(outcome)["no-forwarding"] == "warning"
-    assert "net.ipv4.ip_forward=1" in seen_of(outcome, "no-forwarding")
-    assert "forwards no packets" in seen_of(outcome, "way-out")
-
-
 def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
     """Certificates may be ready while nothing arrives: what the siblings have lost is told."""
     settings_file.write_text(f"{settings_file.read_text()}otel:\n  endpoint: collector.test:4317\n")

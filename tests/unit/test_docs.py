@@ -13,11 +13,6 @@ OUTSIDE = tuple(CHECKOUT / name for name in ("README.md", "CHANGELOG.md", "CONTR
 """The pages that Sphinx does not build."""
 
 
-def page(name: str) -> str:
-    """Return the text of a page."""
-    return (CHECKOUT / name).read_text("utf-8")
-
-
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.title)
 def test_further_tests_of_attacks_exist(group: Group) -> None:
     """Each file of tests that the page about attacks names is there, and each group has attacks or tests."""

@@ -304,40 +304,9 @@ def test_one_question_for_a_host() -> None:
     assert held.take() is None
 
 
-def test_ten_thousand_names_of_one_agent() -> None:
-    """They take bounded memory, and hide no other agent's question."""
-    held = Waiting()
-    for number in range(10_000):
-        held.add(refusal(f"n{number}.test"), "builder")
-    held.add(refusal("b.test"), "tests")
-    first = held.take()
-    assert first
-    assert first.host == "n0.test"
-    assert held.more == 20
-    assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
-    held.close()
-    second = held.take()
-    assert second
-    assert second.host == "b.test"
-
-
 def test_many_agents() -> None:
     """More agents than a network has take bounded memory."""
     held = Waiting()
     for number in range(2 * waiting.MOST_AGENTS):
         held.add(refusal(f"n{number}.test"), f"agent-{number}")
     assert held.more == waiting.MOST_AGENTS
-
-
-def test_a_muted_agent() -> None:
-    """Nothing more is asked for it, also of what waits, and others are still asked about."""
-    held = Waiting()
-    for name in ("a.test", "b.test"):
-        held.add(refusal(name), "builder")
-    assert held.take()
-    held.mute(["builder"])
-    held.close()
-    held.add(refusal("c.test"), "builder")
-    assert held.take() is None
-    held.add(refusal("b.test"), "tests")
-    assert held.take()

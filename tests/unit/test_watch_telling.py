@@ -120,23 +120,6 @@ def samples(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs if float(value)}
 
 
-def agent(name: str) -> Agent:
-    """Return an agent that is confined."""
-    return Agent(name, name, "image", "10.213.0.7", "", (), ())
-
-
-def test_metrics_name_attached_agents() -> None:
-    """Each agent has its address, until it has gone. A look that failed says nothing about them."""
-    metrics = Metrics("1.2", "abc")
-    key = 'clawker_fw_agent_info{agent="one",client_address="10.213.0.7"}'
-    metrics.report(dataclasses.replace(QUIET, agents=(agent("one"),)))
-    assert samples(metrics)[key] == 1
-    metrics.report(BLIND)
-    assert key in samples(metrics)
-    metrics.report(dataclasses.replace(QUIET, agents=(agent("two"),)))
-    assert key not in samples(metrics)
-
-
 def test_metrics_say_what_was_seen_and_done() -> None:
     """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success.
 
