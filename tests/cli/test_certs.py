@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -264,18 +264,6 @@ def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
         assert sentence in outcome.said, line
     assert sentence in stack.json("certs", "show")["due"][0]
     assert sentence in stack("certs", "show").said
-
-
-def test_certs_show_says_what_the_collector_shows(stack: Stack, tmp_path: Path) -> None:
-    """A certificate that CoreDNS has seen is live in the collector, whether it is one of ours or not."""
-    assert stack("run").code == 0
-    assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 0
-    ours = certificate((tmp_path / "tls" / "collector.crt").read_bytes())
-    for shown, path in ((ours, True), (replace(ours, fingerprint="0" * 64), False)):
-        stack.memory.inside("clawker-coredns").collector = shown
-        rows = stack.json("certs", "show")["certificates"]
-        (row,) = (each for each in rows if each["live"] == ["collector"])
-        assert (row["name"], row["names"], bool(row["path"])) == ("collector", ["collector.test"], path)
 
 
 def test_no_key_is_ever_shown(stack: Stack) -> None:

@@ -22,7 +22,6 @@ def test_other_certificates_are_put_into_use_without_a_replacement(
     up = replace(firewall, variables={"XDG_STATE_HOME": str(state)})
 
     def inspected() -> dict[str, str]:
-        """Return what the engine says of each sibling, by its id."""
         found = (docker.inspect_container(up.container(each)) for each in SIBLINGS)
         return {each["Id"]: str(each) for each in found}
 

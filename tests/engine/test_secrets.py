@@ -35,7 +35,6 @@ class Site:
     """A stack whose user has a secret, an origin whose authority the user names, and an agent."""
 
     def __init__(self, firewall: Firewall, docker: APIClient, peers: Peers, folder: Path) -> None:
-        """Start both."""
         self.firewall, self.docker, self.folder = firewall, docker, folder
         self.hand = Hand(docker, firewall, peers)
         self.origin: Peer = firewall.origin(

@@ -118,7 +118,6 @@ def _pushed(
 
 
 def _random_image(path: Path, facts: EngineFacts, octets: int = LAYER_BYTES) -> BuiltImage:
-    """Return an image with unique content."""
     path.write_bytes(os.urandom(octets))
     return BuiltImage(f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), labels={})
 

@@ -105,18 +105,6 @@ def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path:
     assert "use another one" in own.provide(shown(first)).due[0]
 
 
-def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
-    """From two thirds of its ten years on, the user is told what to do, and the new one is not asked for again."""
-    at(tmp_path, NOW).provide()
-    old = NOW + 2436 * DAY
-    assert at(tmp_path, old - 3 * DAY).provide().due == ()
-    (sentence,) = at(tmp_path, old).provide().due
-    assert "authority of telemetry's certificates expires at" in sentence
-    assert "certs rotate --authority" in sentence
-    at(tmp_path, old).rotate(authority=True)
-    assert at(tmp_path, old).provide().due == ()
-
-
 @pytest.mark.parametrize(
     ("spoilt", "reason"),
     [

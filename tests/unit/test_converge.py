@@ -24,7 +24,6 @@ class Counting(MemoryEngine):
     """Counts the probes of containers."""
 
     def __init__(self) -> None:
-        """Start at zero."""
         super().__init__()
         self.looks = 0
 

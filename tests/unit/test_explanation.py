@@ -152,7 +152,6 @@ def test_addresses(
 
 @st.composite
 def _ending(draw: st.DrawFn) -> RuleSet:
-    """Return rules, some of which have ended."""
     drawn = draw(st.lists(st.tuples(rules(), st.sampled_from((None, 1, 3))), max_size=12))
     return RuleSet.of(
         replace(rule, until=until, place=str(position)) for position, (rule, until) in enumerate(drawn)

@@ -36,7 +36,6 @@ class Flapping(MemoryEngine):
     """An engine whose list says that Envoy is restarting, though it runs when it is inspected."""
 
     def __init__(self) -> None:
-        """List the true state until a test changes it."""
         super().__init__()
         self.lies = 0
 

@@ -88,28 +88,6 @@ def test_from_nothing(memory: MemoryEngine, release: Release) -> None:
     ]
 
 
-def test_images_come_before_anything_that_is_there(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Leftovers are removed and networks recreated only after all images are available."""
-    images = {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}
-    changed = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images)
-    spec = memory.inside("clawker-envoy").spec
-    networks = {"clawker-net": "10.213.1.11", "clawker-egress": "10.214.0.139"}
-    memory.create_container(replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks)))
-    lines = planned(memory, changed)
-    assert lines[:2] == ["pull image registry.test/envoy", "stop and remove envoy-next"]
-
-    subnet = {"subnet": "10.9.0.0/24"}
-    moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, images=images, network=subnet)
-    lines = planned(memory, moved)
-    assert lines[:4] == [
-        "pull image registry.test/envoy",
-        "stop and remove envoy-next",
-        "stop envoy | stop coredns",
-        "remove network net | remove network egress",
-    ]
-    assert sum("image" in line for line in lines) == 1
-
-
 def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
     memory: MemoryEngine, wanted: Blueprint
 ) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from clawker_fw.errors import (
     ConflictError,
-    DiskFullError,
     EngineError,
     NotProvenError,
     RefusedError,
@@ -45,7 +44,6 @@ class NeverReady(MemoryEngine):
     """An engine on which no sibling answers that is created while it is broken."""
 
     def __init__(self) -> None:
-        """Start whole."""
         super().__init__()
         self.broken = False
         self._silenced: set[str] = set()
@@ -100,20 +98,6 @@ def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
         with pytest.raises(RefusedError) as caught:
             stacks.converged(engine, stacks.blueprint(engine.facts(), release=release))
     assert caught.value.code == "lock-held"
-
-
-@pytest.mark.parametrize("more", ["c" * 60, "b.test"])
-def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
-    """On a full disk, neither files that are much larger nor a replacement: nothing has changed afterwards."""
-    engine = MemoryEngine()
-    first = up(engine, release)
-    engine.disk_full = True
-    larger = stacks.blueprint(engine.facts(), *(f"{more}.{number}.test" for number in range(200)), release=release)
-    for wanted, options in ((larger, ConvergeOptions()), (first, ConvergeOptions(replace_all=True))):
-        with pytest.raises(DiskFullError):
-            stacks.converged(engine, wanted, options)
-        assert stacks.found(engine, first) == set()
-    stacks.converged(engine, first)
 
 
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
@@ -221,7 +205,6 @@ class Committing(MemoryEngine):
     """An engine in which a commit to Envoy goes another way."""
 
     def __init__(self) -> None:
-        """Take the first stack."""
         super().__init__()
         self.names_committed = threading.Event()
 

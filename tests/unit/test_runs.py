@@ -22,7 +22,6 @@ class Log(MemoryEngine):
     """An engine with one log. At a line that is cut off it ends, or it goes on `after` so many further lines."""
 
     def __init__(self, lines: Sequence[bytes], after: int | None = None) -> None:
-        """Give the container these lines."""
         super().__init__()
         self.lines = list(lines)
         self._after = after
