@@ -22,34 +22,6 @@ from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, join
 
 
-def test_the_way_of_a_newcomer(command: Command) -> None:
-    """`run` brings up the stack, `drift` is clean, `status` says how to attach an agent, and `down` removes it."""
-    up = command.json("run", code=0)
-    assert (up["changed"], up["verdict"]) == (True, "current")
-    assert command.json("drift", code=0)["verdict"] == "current"
-    answer = command.json("status", code=0)
-    assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.1.53", "attached": []}
-    assert answer["rules"] == 2
-    assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
-    assert all(each["live_version"] for each in answer["siblings"])
-    assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
-
-    steps = command.json("down", code=0)["steps"]
-    assert {"kind": "remove-network", "network": "clawker-net", "text": "remove network clawker-net"} in steps
-    assert command.json("status")["siblings"][0]["state"] == "missing"
-    assert "was not up" in command("down").out
-
-
-def test_run_with_nothing_stale_changes_nothing(command: Command, memory: MemoryEngine) -> None:
-    """A second `run` reports that nothing changed, and touches no container."""
-    command("run")
-    before = memory.inside("clawker-envoy").id
-    again = command.json("run", code=0)
-    assert (again["changed"], again["steps"]) == (False, [])
-    assert memory.inside("clawker-envoy").id == before
-    assert "nothing to do" in command("run").out
-
-
 def hold(memory: MemoryEngine, image: str, **changes: str) -> str:
     """Create the lock of a process on this machine, but for these labels."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
@@ -86,27 +58,6 @@ def test_dry_run_only_shows(command: Command, settings_file: Path, memory: Memor
     dry = command("reload", "--dry-run", "--json")
     assert (dry.code, [each["kind"] for each in dry.answer["steps"]]) == (1, ["commit", "commit"])
     assert dict(memory.inside("clawker-envoy").files) == files
-
-
-def test_the_rules_that_change_come_first(command: Command, settings_file: Path) -> None:
-    """In what each command shows before a change, and in its answer; afterwards there is nothing to show."""
-    command("run")
-    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
-    plan = "The rules will change, connections of affected rules are cut within 5 s:\n"
-    head = "drifted  clawker: close it with `clawker-fw run`\n"
-    for words in (("drift",), ("run", "--dry-run")):
-        assert command(*words).out.startswith(f"{head}{plan}  + https b.test:443\n  - https a.test:443\n")
-    changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
-    assert command.json("drift")["rules"] == changes
-    assert command.json("run", "--dry-run")["rules"] == changes
-    assert command.json("--log-format", "json", "reload")["rules"] == changes
-    assert command.json("drift")["rules"] == {
-        "added": [],
-        "removed": [],
-        "presets": [],
-    }
-    settings_file.write_text(settings_file.read_text().replace("b.test", "c.test"))
-    assert command("reload").err.startswith(f"{plan}  + https c.test:443\n  - https b.test:443\ndone")
 
 
 def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Path) -> None:

@@ -216,28 +216,6 @@ def test_a_private_address_that_is_on_record(
         assert command("rules", "check").code == 0
 
 
-def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """What is told of a refusal is why it happened; what the rules say by now is told apart."""
-    settings_file.write_text("rules: [{dst: b.test}]")
-    up.inside("clawker-coredns").log.clear()
-    up.inside("clawker-envoy").log[:] = [
-        record(name="a.test", reason="private-address", upstream="10.0.0.1:443"),
-        record(name="b.test", port=8443, reason="denied"),
-        record(source="10.213.0.99:1", name="b.test", port=8444, reason="no-rule"),
-        record(name="b.test", reason="no-rule"),
-    ]
-    for each in command.json("denials")["denials"]:
-        if each["reason"] == "no-rule":  # Envoy does not know more
-            assert each["allowed"] is (each["port"] == 443)
-            assert ("only on another port" in each["message"]) is (each["port"] == 8444)
-            assert (each["agent"], each["address"][:9]) == (None, "10.213.0.")
-    found = ask(command, "--reason", "private-address", "--reason", "denied")
-    assert found["a.test"]["message"] == "a rule allows this host, but none of its addresses"
-    assert found["a.test"]["remedy"]["text"].startswith("No rule allows this host by now. Allow it with")
-    assert found["b.test"]["message"] == "a rule denies this host"
-    assert "Rules allow this host only on another port" in found["b.test"]["remedy"]["text"]
-
-
 def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> None:
     """It is an error that names those who are known, also an agent that has gone; an address may be anybody's."""
     outcome = command("denials", "--agent", "nope")

@@ -1,6 +1,5 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,20 +142,6 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     outcome = well()
     assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
     assert "no-address" in seen_of(outcome, "way-out")
-
-
-def test_an_answer_while_refusals_are_only_counted_is_unclear(
-    well: Callable[[], Outcome], memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be Envoy's own, whose record is among those that were not written down."""
-    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=True, status=503, outcome="HTTP 503")
-    memory.inside("clawker-coredns").tried = Trial((step,))
-    assert results(well())["way-out"] == "ok"
-    counts = itertools.count(80)
-    monkeypatch.setattr(memory, "suppressed", lambda _: next(counts))
-    outcome = well()
-    assert results(outcome)["way-out"] == "warning"
-    assert "Envoy or the host may have answered" in seen_of(outcome, "way-out")
 
 
 def test_what_depends_on_something_missing_is_skipped(

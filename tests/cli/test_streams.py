@@ -127,7 +127,7 @@ init --force --preset pip --preset npm --preset claude-code --preset github
 """
 
 
-@pytest.mark.parametrize("columns", [60, 80, 120])
+@pytest.mark.parametrize("columns", [60, 120])
 def test_no_line_breaks_inside_a_word(columns: int, folder: Path) -> None:
     """At any width, with the longest names that there are: tables become blocks, and sentences go on below."""
     rules = "".join(f"  - dst: {LONG}.{letter}.test\n    until: 2099-01-01T00:00:00Z\n" for letter in "abc")

@@ -18,8 +18,6 @@ from tests.cli.conftest import Command
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
 UPGRADE = r"  change from 0\.2\.0 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)"
-SHOWN = (("drift",), ("run", "--dry-run"))
-"""The commands that only tell."""
 
 VERDICT = re.compile(r"(current|drifted|unknown|open)  clawker\b.*\n")
 
@@ -71,25 +69,6 @@ def newer(
         )
     for container in ("clawker-envoy", "clawker-coredns"):
         memory.inside(container).files["state/later.json"] = public(b"{}")
-
-
-def test_a_stack_that_is_not_up_yet(command: Command) -> None:
-    """The first run speaks of no difference, no upgrade and no layer: nothing was there before."""
-    words = "clawker is not up yet: it will be created, with 2 rules."
-    for shown in SHOWN:
-        outcome = command(*shown)
-        assert outcome.code == 1
-        assert below_the_verdict(outcome.out).splitlines()[0] == words
-        assert "upgrade" not in outcome.out
-    assert len(command("drift").out.splitlines()) == 2
-    run = command("run")
-    (
-        first,
-        *steps,
-    ) = run.err.splitlines()
-    assert first == words
-    assert all(step.startswith("done ") for step in steps)
-    assert run.out == "current  clawker: applied and proven\n"
 
 
 @pytest.mark.usefixtures("old")
@@ -220,11 +199,3 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
     run = command("run", "--force-recreate", CLAWKER_FW_DRAIN_TIMEOUT="0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
-
-
-def test_a_current_stack_has_no_summary(command: Command) -> None:
-    """There is nothing to say: the answer is empty, and the text has a line for each sibling."""
-    command("run")
-    assert command.json("drift")["summary"] == []
-    assert command.json("run")["summary"] == []
-    assert command("drift").out == "current  clawker\nenvoy  current\ncoredns  current\n"

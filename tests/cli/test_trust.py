@@ -6,18 +6,15 @@ import pytest
 import yaml
 
 from clawker_fw.agents.trust import TARGET, roots_of
-from clawker_fw.certificates import authority
 from clawker_fw.certificates.validity import fingerprints
-from clawker_fw.model import ContainerSpec, Shape
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, calls
+from tests.cli.conftest import Command
 from tests.unit.test_attachment import Compose
 
 INSPECTED = "rules:\n  - dst: a.test\n    inspect: true\n"
 PLAIN = "rules:\n  - dst: a.test\n"
-OWN = authority.mint_root("company", 1_800_000_000.0).certificate
 
 
 @pytest.fixture(autouse=True)
@@ -71,34 +68,3 @@ def test_nothing_is_given_where_nothing_is_inspected(
     assert command("run").code == 0
     assert "--mount" not in command("agent", "flags").out
     assert memory.named_files == {}
-
-
-def test_run_asks_the_image_what_it_trusts(
-    command: Command, memory: MemoryEngine, docker: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`agent run` has it created, reads its authorities, and has it created again with these and the roots."""
-    image = memory.inside("clawker-envoy").image
-    shape = Shape(
-        ("x",),
-        (),
-        {"clawker-net": ""},
-        environment=("JAVA_TOOL_OPTIONS=-Xmx1g",),
-        dns=("10.213.1.53",),
-        dns_search=(".",),
-        capabilities_dropped=("NET_RAW",),
-    )
-    agent = memory.create_container(ContainerSpec("agent", image, {}, shape))
-    memory.inside(agent).system = {"/etc/ssl/certs/ca-certificates.crt": OWN}
-    monkeypatch.setenv("AGENT_ID", agent)
-    monkeypatch.setenv("STARTS_WITH", "0")
-    done = command("agent", "run", "-e", "SSL_CERT_FILE=/mine", "--read-only", "debian", PATH=str(docker))
-    assert (done.code, done.err) == (0, "")
-    first, removed, second, started = called = calls(docker)
-    assert [each[0] for each in called] == ["create", "rm", "create", "start"]
-    assert not [word for word in first if "trust" in word]
-    assert removed[-1] == started[-1] == agent
-    assert f"type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy" in second
-    assert f"JAVA_TOOL_OPTIONS=-Xmx1g -Djavax.net.ssl.trustStore={TARGET}/authorities.p12" in second
-    assert second.index("--env=SSL_CERT_FILE=/mine") > second.index(f"SSL_CERT_FILE={TARGET}/authorities.pem")
-    everything = fingerprints(memory.named_files[volume(memory)]["authorities.pem"].content)
-    assert set(everything) == {*fingerprints(OWN), *fingerprints(roots_of(observe(memory, "clawker")))}

@@ -114,6 +114,7 @@ class Job:
         supplied = {
             "DOCKER_HOST": self.host,
             "HOME": str(self.folder),
+            "PIP_CACHE_DIR": str(self.folder.parent / "pip"),
             "RUNNER_TEMP": str(self.folder / "temp"),
             "GITHUB_WORKSPACE": str(self.folder / "workspace"),
             "GITHUB_OUTPUT": str(output),

@@ -14,7 +14,6 @@ from clawker_fw.stack import coredns
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -113,16 +112,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
 def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:
     """Return what differs."""
     return pipeline.compare(memory, blueprint).diff.findings
-
-
-def test_what_is_set_does_not_follow_the_machine(memory: MemoryEngine, release: Release) -> None:
-    """With settings, a resized machine is no difference."""
-    values = {"processors": 2, "memory": "1GiB", "connections": 1000}
-    both = {"envoy": values, "coredns": values}
-    fixed = stacks.blueprint(memory.facts(), "a.test", release=release, resources=both)
-    stacks.converged(memory, fixed)
-    memory.has = Machine(processors=64, memory=2 * GIB)
-    assert not drift(memory, fixed)
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,6 @@ def refused(address: str) -> EngineError:
     return caught.value
 
 
-def test_two_questions_are_asked(engine: Engine, connected: DockerEngine) -> None:
-    """Only the version and the info are requested, the latter in the engine's own API version."""
-    assert engine.asked == ["/version", "/v1.51/info"]
-    assert connected.facts().version == "28.5.2"
-    assert connected.address == engine.address
-
-
 @pytest.mark.parametrize(
     ("path", "said", "code"),
     [

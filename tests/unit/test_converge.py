@@ -52,14 +52,6 @@ def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | N
     return converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
 
 
-def test_a_look_of_a_moment_ago_is_enough(engine: Counting, wanted: Blueprint) -> None:
-    """With an earlier comparison, a change only compares once more, for the proof."""
-    seen = pipeline.compare(engine, wanted)
-    before = engine.looks
-    assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
-    assert engine.looks - before == len(Sibling)
-
-
 def _another_run(engine: Counting, wanted: Blueprint) -> None:
     stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
 

@@ -1,11 +1,8 @@
 """The JSON documents as values: the form of a step."""
 
 import json
-import re
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
 
 import jsonschema
 import pytest
@@ -42,7 +39,6 @@ from clawker_fw.reconcile.steps import (
 from clawker_fw.report import documents
 from clawker_fw.report.documents import schemas
 from clawker_fw.report.documents.run import DownDocument, Left
-from devkit.stacks import CHECKOUT
 
 ENVOY = Sibling.ENVOY
 SUBNET = IPv4Network("10.1.0.0/24")
@@ -105,21 +101,3 @@ def test_a_step_is_an_object(answer: str, step: Step, fields: dict[str, object])
     validator.validate(shown)
     for field in shown:
         assert not validator.is_valid({name: value for name, value in shown.items() if name != field})
-
-
-def objects() -> Iterator[dict[str, Any]]:
-    """Yield the properties of every object in the schemas."""
-    for command in schemas.ANSWERS:
-        left: list[Any] = [schemas.schema(command)]
-        while left:
-            found = left.pop()
-            left += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-            if isinstance(found, dict) and isinstance(found.get("properties"), dict):
-                yield found["properties"]
-
-
-def test_every_step_of_a_trial_is_in_the_schema() -> None:
-    """The helper in the containers names them, so they are compared with its source."""
-    source = (CHECKOUT / "go" / "internal" / "attempts" / "try.go").read_text()
-    (declared,) = [tuple(each["step"]["enum"]) for each in objects() if "enum" in each.get("step", {})]
-    assert set(declared) == set(re.findall(r'Step\{Name: "(\w+)"', source))

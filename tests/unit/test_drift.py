@@ -233,17 +233,6 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
-def test_an_image_that_lost_its_tag_is_loaded_again(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A lost or moved tag is provided again without a replacement, because the container runs the right image."""
-    reference = wanted.images[Sibling.ENVOY].reference
-    before = memory.inside("clawker-envoy").id
-    for there in (None, "sha256:" + "0" * 64):
-        memory.retag(reference, there)
-        assert stacks.found(memory, wanted) == {("envoy", "image", "reference", "tamper", "load")}
-        assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
-        assert memory.inside("clawker-envoy").id == before
-
-
 def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, release: Release) -> None:
     """If the image is missing, ids can't be compared, which is drift until the image is there again."""
     reference = "proxy@sha256:" + "1" * 64
@@ -323,21 +312,6 @@ def test_a_rule_changed_with_the_release_is_an_upgrade(
     assert ("envoy", "hot", "hot/lds/listeners.json", "tamper", "commit") in stacks.found(memory, changed)
     assert stacks.converged(memory, changed).diff.verdict is Verdict.CURRENT
     assert wanted.release.build_sha != upgraded.build_sha
-
-
-def test_a_chosen_image_is_a_setting_whatever_the_release(
-    memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
-) -> None:
-    """A different bundled image is an upgrade; a different reference is a change of the settings."""
-    upgraded = stacks.copied_release(tmp_path)
-    stacks.change_corefile(upgraded)
-    reference = "proxy:v1.41.0@sha256:" + "1" * 64
-    changed = stacks.blueprint(memory.facts(), *RULES, release=upgraded, images={"envoy": reference})
-    findings = stacks.found(memory, changed)
-    assert ("envoy", "image", "id", "settings", "replace") in findings
-    assert ("envoy", "labels", labels.STACK_BUILD_SHA, "upgrade", "replace") in findings
-    stacks.converged(memory, changed)
-    assert ("envoy", "image", "id", "settings", "replace") in stacks.found(memory, wanted)
 
 
 def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, release: Release) -> None:

@@ -201,16 +201,6 @@ LAB = rule_set(
 )
 
 
-def test_a_name_of_an_address_in_a_network() -> None:
-    """The rule is told once, as it is written, and the name leads to its own address."""
-    found = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 22))
-    assert (found.allowed, found.leads_to("")) == (True, "192.0.2.5")
-    assert str(found.rule) == "ssh lab.test:22 at 192.0.2.0/28"
-    other_port = explain(LAB, NOW, Target("192-0-2-5.lab.test", Protocol.SSH, 23))
-    assert near(other_port) == [("line 1", E.OTHER_PORT)]
-    assert command_of(other_port) == "clawker-fw rules allow ssh://192-0-2-5.lab.test:23"
-
-
 @pytest.mark.parametrize("name", ["192-0-2-16.lab.test", "lab.test", "x.192-0-2-5.lab.test"])
 def test_a_name_that_is_no_address_of_the_network(name: str) -> None:
     """A rule for the name would lead nowhere: what to do is to use another name, or to change the network."""

@@ -1,28 +1,22 @@
 """Many hosts: which there are, what a swarm's manager says of its nodes, and how all are asked at once."""
 
-import hashlib
-import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from clawker_fw.engine import swarm as answers
 from clawker_fw.engine.locate import EngineLocation
-from clawker_fw.errors import EngineError, RefusedError
+from clawker_fw.errors import EngineError
 from clawker_fw.fleet import hosts, swarm
 from clawker_fw.fleet.hosts import NodeState, ask_all
-from clawker_fw.model import EngineFacts, Swarm, SwarmNode, SwarmTask
+from clawker_fw.model import Swarm, SwarmNode, SwarmTask
+from tests.unit.test_locate import write_context
 
 
 def context(folder: Path, name: str, host: str) -> None:
     """Write a docker context, as `docker context create` does."""
-    place = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
-    place.parent.mkdir(parents=True)
-    endpoints: Mapping[str, Any] = {"docker": {"Host": host, "SkipTLSVerify": False}} if host else {}
-    place.write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": endpoints}))
+    write_context(folder, name, {"docker": {"Host": host, "SkipTLSVerify": False}} if host else {})
 
 
 @pytest.fixture
@@ -113,41 +107,6 @@ def test_what_the_manager_knows_of_a_node() -> None:
     assert (gone.place, gone.trouble.code) == (None, "node-away")
     assert gone.node is not None
     assert (gone.node.watcher, gone.node.proven) == ("running", False)
-
-
-def test_a_managers_answers() -> None:
-    """The latest task of a service on a node counts; a manager that calls itself 0.0.0.0 has another address."""
-    raw = [
-        {
-            "ID": "n1",
-            "Spec": {"Role": "manager", "Availability": "drain"},
-            "Description": {"Hostname": "one"},
-            "Status": {"State": "ready", "Addr": "0.0.0.0"},  # noqa: S104 - as managers say
-            "ManagerStatus": {"Addr": "[fd00::1]:2377"},
-        },
-        {"ID": "n2", "Status": {"State": "down", "Addr": "10.0.0.2"}},
-    ]
-    services = [{"ID": "s", "Spec": {"Name": "fw", "Labels": {swarm.LABEL: "clawker"}}}]
-    tasks = [
-        {
-            "NodeID": "n1",
-            "ServiceID": "s",
-            "Status": {"State": state, "Timestamp": at, "Message": "m", "Err": error},
-        }
-        for state, at, error in (
-            ("failed", "2026-01-02T00:00:00Z", "unhealthy"),
-            ("complete", "2026-01-01T00:00:00Z", ""),
-        )
-    ]
-    found = answers.view({"NodeID": "n1", "ControlAvailable": True}, raw, services, tasks, swarm.LABEL)
-    assert found.nodes == (
-        SwarmNode("n1", "one", "fd00::1", "ready", "drain", "manager", itself=True),
-        SwarmNode("n2", "n2", "10.0.0.2", "down", "active", "worker", itself=False),
-    )
-    assert found.tasks == (SwarmTask("n1", "fw", "clawker", "failed", "2026-01-02T00:00:00Z", "unhealthy"),)
-    for said in ({}, {"LocalNodeState": "active", "ControlAvailable": False}):
-        with pytest.raises(RefusedError, match="no manager of a swarm"):
-            answers.require_manager(EngineFacts("28", "1.41", "amd64"), said)
 
 
 def test_each_host_has_its_own_answer_in_order() -> None:

@@ -47,19 +47,6 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
     )
 
 
-def test_the_lock_of_a_living_process_is_respected(
-    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
-) -> None:
-    """Of two concurrent runs, the second is refused with the name of the holder."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    with lock.Lock(memory, "clawker", lock_image), pytest.raises(RefusedError) as caught:
-        stacks.converged(memory, wanted)
-    assert caught.value.code == "lock-held"
-    assert any("process" in line for line in caught.value.context)
-    stacks.converged(memory, wanted)
-    assert memory.container("clawker-lock") is None
-
-
 def test_waiting_for_the_lock_can_be_stopped(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,16 +84,6 @@ def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> N
     assert seen.diff.verdict is Verdict.DRIFTED
 
 
-def test_nobody_waits_for_an_envoy_that_does_not_run(engine: Flapping, wanted: Blueprint) -> None:
-    """The engine's word is enough, and what agents see of CoreDNS is known all the same."""
-    engine.inside(COREDNS).agents_see = {"envoy": ("no answer",), "coredns": ("no answer",)}
-    engine.stop(engine.inside(ENVOY).id)
-    observed = pipeline.compare(engine, wanted).observed
-    probe = observed.siblings[Sibling.COREDNS].probe
-    assert probe
-    assert probe.agents_see == {"coredns": ("no answer",)}
-
-
 class Starting(Flapping):
     """An engine whose Envoy is starting, and answers after some questions or not at all."""
 
@@ -256,17 +246,6 @@ def test_names_are_put_right_by_one_run(
     assert [each.name for each in engine.listing()] == [COREDNS, ENVOY]
     assert engine.inside(ENVOY).spec.labels[labels.SIBLING] == "envoy"
     assert stacks.serving(engine)
-
-
-def test_exchanged_names_replace_nobody(engine: Flapping, wanted: Blueprint) -> None:
-    """Siblings that have swapped names keep serving and are only renamed."""
-    before = {ENVOY: engine.inside(ENVOY).id, COREDNS: engine.inside(COREDNS).id}
-    _exchange(engine)
-    assert stacks.found(engine, wanted) == {
-        (sibling, "state", "name", "tamper", "rename") for sibling in ("envoy", "coredns")
-    }
-    stacks.converged(engine, wanted)
-    assert {name: engine.inside(name).id for name in before} == before
 
 
 # --- who answers ----------------------------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import Paths, also
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
 from devkit.requests import random_paths
@@ -235,12 +234,6 @@ def test_so_many_rules_look_into_tls() -> None:
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
     with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
         RuleSet.of(many)
-
-
-def test_without_a_path_a_connection_is_judged() -> None:
-    """A rule without paths is for every request."""
-    policy = Policy(RuleSet.of([rule()]))
-    assert policy.decide("a.test", Protocol.HTTPS, 443, "DELETE", "/a//..;").allowed
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))

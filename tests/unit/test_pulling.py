@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import pytest
-
-from clawker_fw.engine.pulling import Transfer, registry_of
+from clawker_fw.engine.pulling import Transfer
 
 
 def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
@@ -37,16 +35,3 @@ def test_the_share_is_of_all_layers_by_their_bytes() -> None:
     assert transfer.take(downloading("b", 1, 2))
     assert not transfer.take(downloading("a", 1, 2))
     assert transfer.take(downloading("a", 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("reference", "registry"),
-    [
-        ("envoyproxy/envoy@sha256:0", "docker.io"),
-        ("localhost/envoy@sha256:0", "localhost"),
-        ("registry:5000/a/b@sha256:0", "registry:5000"),
-    ],
-)
-def test_the_registry_of_a_reference(reference: str, registry: str) -> None:
-    """The first part of a reference is a registry if it looks like a host."""
-    assert registry_of(reference) == registry

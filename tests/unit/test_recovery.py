@@ -64,30 +64,6 @@ class NeverReady(MemoryEngine):
             inside.log.append("the program's last words")
 
 
-def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> None:
-    """The old siblings are untouched, and the error contains the program's last output."""
-    engine = NeverReady()
-    first = up(engine, release)
-    engine.broken = True
-    before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, first, ConvergeOptions(replace_all=True))
-    assert caught.value.code == "replacement-not-ready"
-    assert "log: the program's last words" in caught.value.context
-    assert {name: engine.inside(name).id for name in before} == before
-    assert stacks.found(engine, first) == set()
-
-
-def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
-    """There is no room for a lock, and none is needed."""
-    engine = MemoryEngine()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", "b.test", release=release))
-    engine.disk_full = True
-    wanted = up(engine, release)
-    assert stacks.found(engine, wanted) == set()
-    assert engine.container("clawker-lock") is None
-
-
 def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
     """The lock of a run on another machine is there: it may be at work."""
     engine = MemoryEngine()

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 
 from clawker_fw.agents.attachment import require_serving
-from clawker_fw.agents.docker_options import free_number, parse_ports
+from clawker_fw.agents.docker_options import free_number
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
@@ -19,12 +18,9 @@ from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.removal import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
 from clawker_fw.stack import labels
-from clawker_fw.stack.relay import PublishedPort
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
-from clawker_fw.watch.reactions import Heal
-from clawker_fw.watch.watcher import CLOSED
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -267,17 +263,6 @@ def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, rel
     assert not matters(Event("container", "exec_start", (RELAY,), relay, "/fw/bin/fwctl relayed a b"), own)
 
 
-def test_ports_as_docker_writes_them() -> None:
-    """Without an address it is loopback, without a port the engine chooses it."""
-    loopback = IPv4Address("127.0.0.1")
-    assert parse_ports(["8080:80", "80", "0.0.0.0:53:53/tcp", "192.0.2.1::81", "80"]) == (
-        PublishedPort(IPv4Address(0), 53, 53),
-        PublishedPort(loopback, 0, 80),
-        PublishedPort(loopback, 8080, 80),
-        PublishedPort(IPv4Address("192.0.2.1"), 0, 81),
-    )
-
-
 def test_numbers_of_agents() -> None:
     """The first free one is chosen. There are none in a small network."""
     assert free_number({0, 1, 3}, 30) == 2
@@ -311,23 +296,6 @@ def test_addresses_of_agents_that_publish_are_nobody_else_s(subnet: str) -> None
         assert address not in siblings | {network.broadcast_address, network.network_address}
         assert address not in lower
         assert not any(address in block for block in blocks)
-
-
-def test_a_release_with_another_program_makes_relays_again(
-    engine: MemoryEngine, release: Release, tmp_path: Path
-) -> None:
-    """It is an upgrade, which a watcher leaves to a run."""
-    published(engine)
-    run(engine, release)
-    relay = engine.inside(RELAY).id
-    later = stacks.copied_release(tmp_path)
-    stacks.change_file(later.binary("fwctl", "amd64"), lambda content: content + b"0")
-    seen = compared(engine, later)
-    about_relays = [each for each in found(seen) if each[0].startswith("relays.")]
-    assert about_relays == [(f"relays.{RELAY}.bin/fwctl", Cause.UPGRADE, Action.PUBLISH)]
-    assert Cause.UPGRADE not in CLOSED[Heal.TAMPER]
-    assert run(engine, later).diff.verdict is Verdict.CURRENT
-    assert engine.inside(RELAY).id != relay
 
 
 def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:

@@ -29,18 +29,6 @@ def entrusted(known: Known = PUBLIC, roots: bytes = b"".join(ROOTS)) -> Trust:
     return trust_for("demo", roots, known)
 
 
-def test_every_program_trusts_the_roots_and_all_others() -> None:
-    """What replaces the system's authorities has these as well; what is added has the roots alone."""
-    given = entrusted()
-    assert set(fingerprints(given.files["authorities.pem"].content)) == {
-        *fingerprints(b"".join(ROOTS)),
-        *fingerprints(PUBLIC.authorities),
-    }
-    assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS))
-    for name in ("wgetrc", "apt.conf"):
-        assert f"{TARGET}/authorities.pem" in given.files[name].content.decode()
-
-
 @pytest.mark.parametrize(
     "junk",
     [
@@ -53,15 +41,6 @@ def test_every_program_trusts_the_roots_and_all_others() -> None:
 def test_what_is_no_certificate_keeps_nobody_from_reading_the_rest(junk: bytes) -> None:
     """A list with something else in it gives the files that it would give without."""
     assert entrusted(Known(junk + OWN + junk)) == entrusted(Known(OWN))
-
-
-def test_the_name_follows_from_the_content() -> None:
-    """Equal content has one name, other content another one; the label names the roots, the newest first."""
-    assert entrusted().volume == entrusted().volume
-    others = {entrusted().volume, entrusted(Known(OWN)).volume, entrusted(roots=ROOTS[1]).volume}
-    assert len(others) == 3
-    assert all(each.startswith("demo-trust-") for each in others)
-    assert entrusted().roots.split() == [each[:16] for each in fingerprints(b"".join(ROOTS))]
 
 
 def volume(trust: Trust, **changes: Any) -> VolumeView:  # noqa: ANN401 - fields of a volume

@@ -176,25 +176,6 @@ def services(watched: Watched, *, internal: bool) -> None:
     )
 
 
-def test_tasks_of_services_are_attached(watched: Watched) -> None:
-    """Whoever is on the network, or joins it, becomes an agent within seconds, once, and is judged as one."""
-    services(watched, internal=True)
-    task(watched, "early")
-    watched.until(5)
-    assert watched.admitted == [], "nobody is attached unasked"
-    watched.attach = "services"
-    watched.until(25, (10, partial(task, watched, "late")))
-    told = [(moment, each.name, each.error) for moment, each in watched.admitted]
-    assert told == [
-        (0, "early", ""),
-        (11, "late", ""),
-    ]
-    assert {"clawker-net", "services"} == set(watched.engine.inside("late").networks)
-    _, last = watched.decisions[-1]
-    assert {each.name: each.confinement for each in last.agents} == {"early": "fenced", "late": "fenced"}
-    assert last.verdict is Verdict.CURRENT
-
-
 def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
     """A container that gets out by itself would be a way around for all agents; that is told once."""
     services(watched, internal=False)

@@ -288,15 +288,6 @@ def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> Non
         assert messages(manager) == [["READY=1", "STATUS=nothing, current"]]
 
 
-def test_abstract_sockets_are_told_too() -> None:
-    """An address that begins with @ is an abstract socket."""
-    name = f"clawker-fw-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(f"\0{name}")
-        Manager({"NOTIFY_SOCKET": f"@{name}"}).stopping()
-        assert listening.recv(100) == b"STOPPING=1"
-
-
 # --- the release ----------------------------------------------------------------------------------------------
 
 
