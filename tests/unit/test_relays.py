@@ -273,31 +273,6 @@ def test_numbers_of_agents() -> None:
             free_number(taken, most)
 
 
-@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.213.0.0/20", "10.213.0.0/23", "10.213.0.0/24"])
-def test_addresses_of_agents_that_publish_are_nobody_else_s(subnet: str) -> None:
-    """Neither a sibling's, nor a name's, nor one that the engine gives out, nor that of the network itself."""
-    network = IPv4Network(subnet)
-    places = Addressing(network, network)
-    mine = [
-        place(number)
-        for number in range(places.publishers)
-        for place in (places.publisher, places.publishing_relay)
-    ]
-    assert len(set(mine)) == 60
-    siblings = {
-        places.service,
-        places.trial,
-        *(place(slot) for slot in (0, 1) for place in (places.envoy, places.coredns, places.relay)),
-    }
-    blocks = [*places.blocks(0), *places.blocks(1)]
-    lower = next(network.subnets())
-    for address in mine:
-        assert address in network
-        assert address not in siblings | {network.broadcast_address, network.network_address}
-        assert address not in lower
-        assert not any(address in block for block in blocks)
-
-
 def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:
     """It is refused by name before anything changes, whatever labels it has; without it, a run makes the relay."""
     published(engine)
