@@ -205,7 +205,7 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
     site.firewall.call("secrets", "forget", "api").expect()
     until(lambda: site.get("https://api.test/v1/g").last["status"] == 503)
 
-    site.firewall.run("--force-recreate")
+    site.firewall.draining("0").run("--force-recreate")
     assert site.firewall.current()
     assert site.get("https://api.test/v1/h").ok
     site.write(PLAIN)
