@@ -223,7 +223,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("with space"))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
 def test_what_is_advised_does_what_it_says(place: Place, chosen: random.Random) -> None:
     """Over random rules: what was refused is allowed, nothing is lost, nothing else opens unless it is said."""

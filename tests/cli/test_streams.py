@@ -186,8 +186,7 @@ def test_init_asks_which_presets(folder: Path) -> None:
     ("arguments", "code"),
     [
         (["--help"], 0),
-        (["status", "--format", "json"], 0),
-        (["run", "--dry-run", "--force-recreate"], 1),
+        (["run", "--dry-run", "--force-recreate", "--format", "json"], 1),
     ],
 )
 def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
