@@ -126,8 +126,10 @@ HOSTS = (
         sysctls=_OPPOSITE,
     ),
     Host(
-        "log-syslog",
-        "The log driver `syslog`, without a cache from which the engine could read.",
+        "older",
+        "The packet filter is the older iptables (`iptables-legacy`). The log driver is `syslog`, without a cache "
+        "from which the engine could read.",
+        programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
         settings={
             "log-driver": "syslog",
             "log-opts": {"syslog-address": "udp://127.0.0.1:514", "cache-disabled": "true"},
@@ -187,10 +189,5 @@ HOSTS = (
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",
         thorough=True,
-    ),
-    Host(
-        "older-iptables",
-        "The packet filter is the older iptables (`iptables-legacy`).",
-        programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
     ),
 )

@@ -25,7 +25,6 @@ class Host:
     """A host that answers each datagram with its own name and what was sent, and remembers from where it came."""
 
     def __init__(self, name: str, address: str, port: int) -> None:
-        """Listen."""
         self.sources: list[tuple[str, int]] = []
         self._name = name.encode()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -46,7 +46,6 @@ class Origin(RawOrigin):
     """
 
     def __init__(self) -> None:
-        """Listen."""
         self.begun: set[str] = set()
         self.ends: set[str] = set()
         self.hosts: list[str] = []

@@ -220,7 +220,6 @@ def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer
 
 
 def _there(site: Site, process: int, *command: str) -> str:
-    """Run a command of the host in the network of a process."""
     namespace = f"--net={site.world.engine.root}/proc/{process}/ns/net"
     return subprocess.run(["nsenter", namespace, *command], capture_output=True, check=True, text=True).stdout
 
@@ -432,7 +431,6 @@ def test_nobody_else_administers_envoy(site: Site) -> None:
 
 
 def _owners(docker: APIClient, container: str) -> Iterator[tuple[str, str]]:
-    """Yield the user and the group of each process of a container."""
     for process in processes(docker, container):
         fields = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
         yield fields["Uid"].split()[0], fields["Gid"].split()[0]

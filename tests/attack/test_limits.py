@@ -204,7 +204,6 @@ def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: 
 
 
 def _user(docker: APIClient, envoy: str) -> str:
-    """Return the id of the user as which Envoy runs."""
     found = processes(docker, envoy)
     running = next(each for each in found if b"/envoy" in (each / "cmdline").read_bytes())
     return (running / "status").read_text().partition("Uid:")[2].split()[0]

@@ -113,7 +113,6 @@ class Crowd:
     """An agent that asks over both protocols for one new name after the other, of a server that never answers."""
 
     def __init__(self, proxy: Resolving, source: str) -> None:
-        """Begin."""
         self._places: Mapping[int, Callable[[bytes], bytes]] = {
             proxy.ports[8080]: client_hello,
             proxy.ports[8081]: _request,
@@ -242,7 +241,6 @@ def test_no_search_domain(tmp_path: Path, release: Release) -> None:
 
 
 def _lookups(proxy: Resolving, statistic: str) -> int:
-    """Return the sum of a statistic of all caches."""
     lines = proxy.admin(f"/stats?filter=dns_cache.*{statistic}$").decode().splitlines()
     return sum(int(line.rpartition(":")[2]) for line in lines)
 
@@ -265,7 +263,6 @@ def _request(name: bytes) -> bytes:
 
 @contextmanager
 def _waits(proxy: Resolving, source: str, message: bytes) -> Iterator[None]:
-    """Send a message of an agent that waits for a name server."""
     with socket.create_connection(("127.0.0.1", proxy.ports[8080]), source_address=(source, 0)) as agent:
         agent.sendall(message)
         yield
@@ -287,7 +284,6 @@ def _arrives(proxy: Resolving, origin: socket.socket, source: str, message: byte
 
 
 def _passes(proxy: Resolving, origin: socket.socket) -> bool:
-    """Whether a connection gets through to the origin."""
     with socket.create_connection(("127.0.0.1", proxy.ports[8080]), timeout=5) as agent:
         agent.sendall(client_hello(THERE))
         upstream, _ = origin.accept()

@@ -233,7 +233,6 @@ def test_headers_that_never_end(proxy: Resolving) -> None:
 
 
 def _resident(proxy: Resolving) -> int:
-    """Return the bytes of memory that Envoy uses."""
     status = Path(f"/proc/{proxy.process.pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * _KIBIBYTE
 

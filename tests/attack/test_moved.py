@@ -67,7 +67,6 @@ def proxy(tmp_path: Path, release: Release, names: NameServer) -> Iterator[Resol
 
 
 def _reached(proxy: Resolving, name: str, port: int) -> str:
-    """Return the address of the host that answers, or nothing."""
     sent = client_hello(name.encode()) if port == TLS else f"GET / HTTP/1.1\r\nHost: {name}\r\n\r\n".encode()
     with (
         contextlib.suppress(ConnectionError),

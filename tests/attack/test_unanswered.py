@@ -24,7 +24,6 @@ KEPT_SECONDS = 5
 
 
 def _reset(connection: socket.socket) -> None:
-    """Read, and reset the connection."""
     connection.recv(4096)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -37,7 +36,6 @@ def _answer_once(connection: socket.socket) -> None:
 
 
 def _be_silent(connection: socket.socket) -> None:
-    """Read until the other end has gone."""
     while connection.recv(4096):
         pass
 

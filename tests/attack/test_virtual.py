@@ -29,7 +29,6 @@ class Host:
     """A host that speaks first, as with SSH: it says its name and port, and then echoes."""
 
     def __init__(self, name: str) -> None:
-        """Its name leads to where it is."""
         self._name = name
         self.origins = [RawOrigin(port, self._echo, PLACES[name]) for port in (PORT, PORT + 1)]
 

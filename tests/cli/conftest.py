@@ -148,7 +148,7 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(session, "connect_engine", lambda _: memory)
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     clock = count()  # several threads may ask at once
-    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
+    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 20)
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -194,20 +194,6 @@ def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
     assert stack("certs", "rotate").code == 6, "the user's own are the user's to renew"
 
 
-def test_certs_show_says_where_each_is_live(stack: Stack) -> None:
-    """What a sibling itself says that it has loaded counts, not what is in its files."""
-    assert stack("run").code == 0
-    answer = stack.json("certs", "show")
-    assert answer["ready"] is True
-    by_name = {each["name"]: each for each in answer["certificates"]}
-    assert (by_name["envoy"]["live"], by_name["coredns"]["live"]) == (["envoy"], ["coredns"])
-    assert by_name["ca"]["live"] == ["envoy", "coredns"]
-    assert by_name["envoy"]["names"] == ["spiffe://clawker-fw/clawker/envoy"]
-    stack.memory.inside("clawker-envoy").live = {}
-    by_name = {each["name"]: each for each in stack.json("certs", "show")["certificates"]}
-    assert by_name["envoy"]["live"] == []
-
-
 def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     """Not when a run would have them send: certificates, endpoint and name must be what both have loaded."""
 
@@ -247,44 +233,6 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     assert "the certificates have expired at" in outcome.json["reason"]
 
 
-def test_certs_rotate(stack: Stack) -> None:
-    """Certificates are renewed on request, and then committed; a new authority trusts the former one as well."""
-    assert stack("run").code == 0
-    before = stack.made
-    for arguments in ((), ("--authority",)):
-        old = (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes()
-        stack.json("certs", "rotate", *arguments)
-        assert (stack.state / "clawker-fw/certs/clawker/envoy.crt").read_bytes() != old
-        assert stack("run").code == 0
-    assert stack.made == before
-    told = json.loads(stack.memory.inside("clawker-coredns").files[FILE].content)
-    assert told["ca"].count("BEGIN CERTIFICATE") == 2
-
-
-def test_certs_rotate_without_an_endpoint(stack: Stack) -> None:
-    """No run makes or uses certificates then, and what is said promises none."""
-    stack.otel()
-    refused = stack("certs", "rotate")
-    assert refused.code == 6
-    assert "Set `otel.endpoint` first: then `clawker-fw run` makes what is missing" in " ".join(
-        refused.err.split()
-    )
-    assert stack("run").code == 0
-    assert stack("certs", "rotate").code == 6
-    stack.otel(endpoint="collector.test:4317")
-    refused = stack("certs", "rotate")
-    assert "otel.endpoint" not in refused.err
-    assert "`clawker-fw run` makes what is missing" in refused.said
-    assert stack("run").code == 0
-    stack.otel()
-    for arguments in ((), ("--authority",)):
-        outcome = stack("certs", "rotate", *arguments)
-        assert outcome.code == 0
-        said = outcome.said
-        assert "renewed. Nothing uses them until `otel.endpoint` is set." in said
-        assert "export" not in said
-
-
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:
     """The collector gets the authority's certificate and its own pair, for its name, and nothing else."""
     refused = stack("certs", "export", "collector", str(tmp_path / "tls"))
@@ -316,18 +264,6 @@ def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
         assert sentence in outcome.said, line
     assert sentence in stack.json("certs", "show")["due"][0]
     assert sentence in stack("certs", "show").said
-
-
-def test_certs_show_says_what_the_collector_shows(stack: Stack, tmp_path: Path) -> None:
-    """A certificate that CoreDNS has seen is live in the collector, whether it is one of ours or not."""
-    assert stack("run").code == 0
-    assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 0
-    ours = certificate((tmp_path / "tls" / "collector.crt").read_bytes())
-    for shown, path in ((ours, True), (replace(ours, fingerprint="0" * 64), False)):
-        stack.memory.inside("clawker-coredns").collector = shown
-        rows = stack.json("certs", "show")["certificates"]
-        (row,) = (each for each in rows if each["live"] == ["collector"])
-        assert (row["name"], row["names"], bool(row["path"])) == ("collector", ["collector.test"], path)
 
 
 def test_no_key_is_ever_shown(stack: Stack) -> None:

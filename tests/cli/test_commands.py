@@ -22,34 +22,6 @@ from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, join
 
 
-def test_the_way_of_a_newcomer(command: Command) -> None:
-    """`run` brings up the stack, `drift` is clean, `status` says how to attach an agent, and `down` removes it."""
-    up = command.json("run", code=0)
-    assert (up["changed"], up["verdict"]) == (True, "current")
-    assert command.json("drift", code=0)["verdict"] == "current"
-    answer = command.json("status", code=0)
-    assert answer["agent"] == {"network": "clawker-net", "dns": "10.213.1.53", "attached": []}
-    assert answer["rules"] == 2
-    assert [each["state"] for each in answer["siblings"]] == ["running", "running"]
-    assert all(each["live_version"] for each in answer["siblings"])
-    assert "Attach an agent:  docker run --rm -it $(clawker-fw agent flags) IMAGE" in command("status").out
-
-    steps = command.json("down", code=0)["steps"]
-    assert {"kind": "remove-network", "network": "clawker-net", "text": "remove network clawker-net"} in steps
-    assert command.json("status")["siblings"][0]["state"] == "missing"
-    assert "was not up" in command("down").out
-
-
-def test_run_with_nothing_stale_changes_nothing(command: Command, memory: MemoryEngine) -> None:
-    """A second `run` reports that nothing changed, and touches no container."""
-    command("run")
-    before = memory.inside("clawker-envoy").id
-    again = command.json("run", code=0)
-    assert (again["changed"], again["steps"]) == (False, [])
-    assert memory.inside("clawker-envoy").id == before
-    assert "nothing to do" in command("run").out
-
-
 def hold(memory: MemoryEngine, image: str, **changes: str) -> str:
     """Create the lock of a process on this machine, but for these labels."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
@@ -86,17 +58,6 @@ def test_dry_run_only_shows(command: Command, settings_file: Path, memory: Memor
     dry = command("reload", "--dry-run", "--json")
     assert (dry.code, [each["kind"] for each in dry.answer["steps"]]) == (1, ["commit", "commit"])
     assert dict(memory.inside("clawker-envoy").files) == files
-
-
-def test_the_rules_that_change(command: Command, settings_file: Path) -> None:
-    """Each answer has them; afterwards there are none."""
-    command("run")
-    settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
-    changes = {"added": ["https b.test:443"], "removed": ["https a.test:443"], "presets": []}
-    assert command.json("drift")["rules"] == changes
-    assert command.json("run", "--dry-run")["rules"] == changes
-    assert command.json("--log-format", "json", "reload")["rules"] == changes
-    assert command.json("drift")["rules"] == {"added": [], "removed": [], "presets": []}
 
 
 def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Path) -> None:
@@ -320,14 +281,3 @@ def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
     for verb, each in getattr(named, "commands", {}).items():
         sentence = " ".join((each.help or "").split()).partition(". ")[0].removesuffix(".")
         assert any(line.split() == [verb, *f"{sentence}.".split()] for line in out.splitlines()), sentence
-
-
-def test_notices_name_the_stack(command: Command, settings_file: Path) -> None:
-    """The commands in warnings are for the stack that was chosen, on both streams."""
-    rules = "".join(f"- {{dst: e{number}.test, until: 2020-01-01T00:00:00Z}}\n" for number in range(12))
-    moments = "".join(f"- {{dst: m{number}.test, until: 2099-01-01T00:{number:02}:00Z}}\n" for number in range(40))
-    settings_file.write_text(f"rules:\n{rules}{moments}")
-    assert command("--project", "other", "run").code == 0
-    said = command("--project", "other", "drift")
-    assert "`clawker-fw --project other rules check` lists all" in said.err
-    assert "run `clawker-fw --project other reload`" in said.out

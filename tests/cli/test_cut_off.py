@@ -30,15 +30,3 @@ def test_run_replaces_nothing_and_says_what_to_do(cut_off: MemoryEngine, command
     dry = command("run", "--dry-run")
     assert dry.code == 1
     assert "drifted" in dry.out
-
-
-@pytest.mark.usefixtures("cut_off")
-def test_drift_says_that_nothing_can_be_replaced_for_it(command: Command) -> None:
-    """The first lines say so; the finding has the cause `machine` and the action `none`."""
-    outcome = command("drift")
-    assert outcome.code == 1
-    assert "Nothing will be replaced, because that would not mend it:\n" in outcome.out
-    assert "  the engine's machine drops what agents send to Envoy\n" in outcome.out
-    siblings = command.json("drift")["siblings"]
-    found = [(each["field"], each["cause"], each["action"]) for one in siblings for each in one["findings"]]
-    assert found == [("agents_see", "machine", "none")]

@@ -1,18 +1,14 @@
 """`denials`: what agents were refused, why, and what would allow it."""
 
-import json
 import shlex
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from clawker_fw.agents.names import AgentNames, Attached
 from clawker_fw.errors import ConflictError, EngineError
 from clawker_fw.fwctl import HelperReader, Suppressed
 from devkit.memory.container import MemoryContainer
@@ -115,19 +111,6 @@ def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> Non
     assert {each["remedy"]["command"] for each in ask(command).values()} == {None}
 
 
-def test_for_people(command: Command, up: MemoryEngine) -> None:
-    """Two or three lines tell of each refusal, and no line is longer than a terminal."""
-    del up
-    first, *lines = command("denials", "--agent", "builder").out.splitlines()
-    assert first == "4 refusals for 2 hosts: allow what agents need with the commands below."
-    assert lines[0].endswith("  builder  dns pypi.test A/AAAA  3 times")
-    assert lines[1:3] == [
-        "  coredns: no rule allows this host (no-rule)",
-        "  Allow it with `clawker-fw rules allow https://pypi.test`.",
-    ]
-    assert len(lines) == 6
-
-
 def test_selection(command: Command, up: MemoryEngine) -> None:
     """By agent, by reason, by how often; and by age."""
     assert set(ask(command, "--agent", "builder")) == {"pypi.test", "no.wild.test"}
@@ -196,28 +179,6 @@ def test_a_private_address_that_is_on_record(
     assert [each["remedy"]["command"] for each in found] == commands
 
 
-def test_words_fit_the_reason(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """What is told of a refusal is why it happened; what the rules say by now is told apart."""
-    settings_file.write_text("rules: [{dst: b.test}]")
-    up.inside("clawker-coredns").log.clear()
-    up.inside("clawker-envoy").log[:] = [
-        record(name="a.test", reason="private-address", upstream="10.0.0.1:443"),
-        record(name="b.test", port=8443, reason="denied"),
-        record(source="10.213.0.99:1", name="b.test", port=8444, reason="no-rule"),
-        record(name="b.test", reason="no-rule"),
-    ]
-    for each in command.json("denials")["denials"]:
-        if each["reason"] == "no-rule":  # Envoy does not know more
-            assert each["allowed"] is (each["port"] == 443)
-            assert ("only on another port" in each["message"]) is (each["port"] == 8444)
-            assert (each["agent"], each["address"][:9]) == (None, "10.213.0.")
-    found = ask(command, "--reason", "private-address", "--reason", "denied")
-    assert found["a.test"]["message"] == "a rule allows this host, but none of its addresses"
-    assert found["a.test"]["remedy"]["text"].startswith("No rule allows this host by now. Allow it with")
-    assert found["b.test"]["message"] == "a rule denies this host"
-    assert "Rules allow this host only on another port" in found["b.test"]["remedy"]["text"]
-
-
 def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> None:
     """It is an error that names those who are known, also an agent that has gone; an address may be anybody's."""
     outcome = command("denials", "--agent", "nope")
@@ -243,81 +204,6 @@ def test_without_a_stack(command: Command) -> None:
     """There is nothing to read, and options that contradict each other are refused."""
     assert (command("denials").code, "is not up" in command("denials").err) == (6, True)
     assert command("denials", "--follow", "--top", "3").code == 2
-
-
-def following(memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """Return what can be acquired once for each log that is followed."""
-    begun, reading = threading.Semaphore(0), memory.log
-
-    @contextmanager
-    def log(container: str, lines: int | None, **how: bool) -> Iterator[Iterator[list[bytes]]]:
-        with reading(container, lines, **how) as arriving:
-            if how.get("follow"):
-                begun.release()
-            yield arriving
-
-    monkeypatch.setattr(memory, "log", log)
-    return begun
-
-
-def follow(command: Command, memory: MemoryEngine, happens: Callable[[], None]) -> list[dict[str, Any]]:
-    """Return what is shown while something happens; after it, the stack is removed."""
-
-    def later() -> None:
-        try:
-            happens()
-        finally:
-            for each in ("clawker-envoy", "clawker-coredns"):
-                memory.remove(each)
-
-    thread = threading.Thread(target=later)
-    thread.start()
-    lines = [json.loads(line) for line in command("denials", "--follow", "--format", "json").out.splitlines()]
-    thread.join()
-    return lines
-
-
-def test_following_an_address(command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal to an agent that has got the address of another one is not told of as the other's."""
-    begun, looked, look = following(up, monkeypatch), threading.Semaphore(0), AgentNames.look
-    proxy, builder = up.inside("clawker-envoy"), up.inside("builder")
-    address = builder.networks["clawker-net"]
-
-    def seen(names: AgentNames, agents: Mapping[str, Attached], now: float) -> None:
-        look(names, agents, now)
-        looked.release()
-
-    monkeypatch.setattr(AgentNames, "look", seen)
-    monkeypatch.setattr("clawker_fw.cli.denials._NAMES_SECONDS", 0.0)
-
-    def refuse(name: str) -> None:
-        proxy.log.append(record(source=f"{address}:1", name=name, reason="no-rule"))
-        assert looked.acquire(timeout=20)
-
-    def later() -> None:
-        for _ in range(2):
-            assert begun.acquire(timeout=20)
-        assert looked.acquire(timeout=20)
-        proxy.logged_at = LATER
-        refuse("one.test")
-        up.remove("builder")
-        assert join(up, "later").networks["clawker-net"] == address
-        refuse("two.test")
-
-    # as every line has another time at once here, lines seem to be missing
-    told = {each["name"]: each["agent"] for each in follow(command, up, later) if "gap" not in each}
-    assert told == {"one.test": "builder", "two.test": "later"}
-
-
-def test_a_replacement_keeps_what_was_refused(command: Command, up: MemoryEngine) -> None:
-    """After both siblings were replaced, twice, their refusals are still there, and nothing differs."""
-    before = ask(command)
-    for _ in range(2):
-        assert command("run", "--force-recreate").code == 0
-        assert not up.inside("clawker-envoy").log
-        assert ask(command) == before
-    assert command("drift", "--agents", "ignore").code == 0
-    assert ask(command, "--since", "1h") == {}
 
 
 def blamed(command: Command) -> tuple[str | None, str | None]:
@@ -414,34 +300,6 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
         if command.json("explain", f"https://p.test{path}", "--method", method)["reason"] == "path"
     ]
     assert refused == asked[-4:]
-
-
-@pytest.mark.parametrize(
-    ("more", "text"),
-    [
-        (
-            "",
-            (
-                "Allow WebSockets wherever it allows a request with `websocket: true` in the rule "
-                "(clawker-fw.yaml, line 2)."
-            ),
-        ),
-        (", websocket: true", "The rules allow it by now."),
-    ],
-)
-def test_a_websocket_that_is_refused(
-    more: str, text: str, command: Command, up: MemoryEngine, settings_file: Path
-) -> None:
-    """Where the request itself is allowed, what is missing is a word of the rule, and no other path."""
-    settings_file.write_text(f"rules:\n  - {{dst: p.test, path_rules: [{{path: /v1}}]{more}}}\n")
-    up.inside("clawker-envoy").log.append(
-        record(
-            protocol="https", name="p.test", reason="no-websocket", method="GET", path="/v1/x", rule="p.test /v1"
-        )
-    )
-    found = ask(command, "--reason", "no-websocket")["p.test"]
-    assert (found["message"], found["failed"]) == ("a rule allows this request, but not as a WebSocket", False)
-    assert found["remedy"] == {"text": text, "command": None}
 
 
 @pytest.mark.parametrize(

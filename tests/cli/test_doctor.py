@@ -1,9 +1,7 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
-import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,20 +101,6 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     assert "no-address" in seen_of(outcome, "way-out")
 
 
-def test_an_answer_while_refusals_are_only_counted_is_unclear(
-    well: Callable[[], Outcome], memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be Envoy's own, whose record is among those that were not written down."""
-    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=True, status=503, outcome="HTTP 503")
-    memory.inside("clawker-coredns").tried = Trial((step,))
-    assert results(well())["way-out"] == "ok"
-    counts = itertools.count(80)
-    monkeypatch.setattr(memory, "suppressed", lambda _: next(counts))
-    outcome = well()
-    assert results(outcome)["way-out"] == "warning"
-    assert "Envoy or the host may have answered" in seen_of(outcome, "way-out")
-
-
 def test_what_depends_on_something_missing_is_skipped(
     command: Command, settings_file: Path, unreachable: Callable[[], None]
 ) -> None:
@@ -136,38 +120,6 @@ def seen_of(outcome: Outcome, check: str) -> str:
     """Return what a check has seen, and its advice."""
     (found,) = [each for each in outcome.json["checks"] if each["name"] == check]
     return f"{found['seen']} {found['advice']}"
-
-
-def test_a_kernel_that_lacks_something_is_named_before_anything_is_made(
-    command: Command, memory: MemoryEngine
-) -> None:
-    """`run` makes no network and no container, `doctor` asks again, and when the kernel has it, `run` succeeds."""
-    assert results(command("doctor", "--format", "json"))["kernel"] == "skipped"
-    memory.lacking = ("limiting what agents can take needs nf_tables in the kernel",)
-    outcome = command("run")
-    assert outcome.code == 4
-    assert "error[machine-lacks]" in outcome.err
-    assert "needs nf_tables" in outcome.err
-    assert (memory.networks(), memory.listing()) == ((), ())
-    doctor = command("doctor", "--format", "json")
-    assert results(doctor)["kernel"] == "failed"
-    assert "needs nf_tables" in seen_of(doctor, "kernel")
-    memory.lacking = ()
-    assert results(command("doctor", "--format", "json"))["kernel"] == "ok"
-    assert command("run").code == 0
-    assert [each.name for each in memory.listing()] == ["clawker-coredns", "clawker-envoy"]
-
-
-def test_a_machine_that_forwards_nothing_is_named(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """`doctor` says what to do, for the stack and where an agent's way ends; else it names what may be in it."""
-    step = TrialStep("request", "10.213.0.20:40000", 0.1, ok=False, status=0, outcome="no answer")
-    memory.inside("clawker-coredns").tried = Trial((step,))
-    assert "DOCKER-USER" in seen_of(well(), "way-out")
-    memory.has = replace(memory.has, forwards=False)
-    outcome = well()
-    assert results(outcome)["no-forwarding"] == "warning"
-    assert "net.ipv4.ip_forward=1" in seen_of(outcome, "no-forwarding")
-    assert "forwards no packets" in seen_of(outcome, "way-out")
 
 
 def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngine, settings_file: Path) -> None:

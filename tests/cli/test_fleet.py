@@ -12,7 +12,6 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model import Sibling
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join, record
-from tests.unit.test_fleet import context
 
 Machines = dict[str, MemoryEngine]
 
@@ -142,21 +141,6 @@ def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_
     assert (unknown.code, "error[context-unknown]" in unknown.err) == (4, True)
     settings_file.write_text("rulez: []\n")
     assert command("fleet", "status", *addresses("one")).code == 3
-
-
-def test_all_contexts_unless_some_are_named(
-    command: Command, up: Callable[..., MemoryEngine], tmp_path: Path
-) -> None:
-    """Without options, all contexts are hosts; those of the same engine are told."""
-    up("one")
-    context(tmp_path / "docker", "first", "unix:///one")
-    context(tmp_path / "docker", "second", "unix:///one")
-    outcome = command("fleet", "status", "--format", "json", DOCKER_HOST="unix:///dead")
-    assert verdicts(outcome) == {"default": "unreachable", "first": "current"}
-    assert outcome.json["left_out"] == [{"name": "second", "same_as": "first"}]
-    assert outcome.json["hosts"][1]["source"] == "the default"  # as the engine in memory says
-    named = command("fleet", "status", "--context", "second", "--format", "json")
-    assert (named.code, verdicts(named)) == (0, {"second": "current"})
 
 
 def refusals(*names: str) -> list[str]:

@@ -311,16 +311,6 @@ def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file:
     assert "2 more rules decide nothing" in told
 
 
-def test_a_path_for_websockets_gives_the_rule_the_word(no_engine: Command, settings_file: Path) -> None:
-    """The path and the word are added to the rule that is there, once."""
-    settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /x}]\n")
-    for outcome, *changes in (("changed", "path_rules: with /y", "websocket: true"), ("unchanged",)):
-        answer = edit(no_engine, "allow", "--no-reload", "wss://p.test", "--path", "/y")
-        (done,) = answer["rules"]
-        assert (done["outcome"], done["changes"]) == (outcome, changes)
-    assert "https p.test:443 inspected (/x, /y, deny others, websocket)" in no_engine("rules", "list").out
-
-
 def test_a_rule_that_contradicts_another_is_named_with_its_origin(no_engine: Command, settings_file: Path) -> None:
     """It is the command line; the settings file has no such line."""
     claims = "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443"

@@ -9,7 +9,7 @@ import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount
-from clawker_fw.settings.secrets import sources, vault
+from clawker_fw.settings.secrets import vault
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join
 
@@ -80,12 +80,6 @@ class User:
         return {name: value for name, (value, _) in self.memory.inside("clawker-envoy").secrets.items()}
 
 
-def restarted(memory: MemoryEngine) -> None:
-    """Restart Envoy's container."""
-    memory.stop("clawker-envoy")
-    memory.start("clawker-envoy")
-
-
 @pytest.fixture
 def user(command: Command, memory: MemoryEngine, settings_file: Path) -> User:
     """Nothing runs yet."""
@@ -122,18 +116,6 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
     assert user.json("secrets", "list")["secrets"][0]["state"] == "absent"
     assert [each["kind"] for each in user.json("run", code=0)["steps"]] == ["give"]
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
-
-
-def test_drift_in_words(user: User) -> None:
-    """What would be given, and that no connection ends."""
-    user("run")
-    user.memory.inside("clawker-envoy").secrets.clear()
-    said = user("drift").out
-    assert "Envoy will be sent its secrets, no request is cut:\n  secrets in Envoy: api (missing)\n" in said
-    user("run")
-    (user.folder / "token").write_text(f"{HIDDEN}-2")
-    assert "  secrets in Envoy: api (another secret)\n" in user("drift").out
-    assert "another secret" in user("drift", "--diff").out
 
 
 def test_check_asks_each_source(user: User) -> None:
@@ -268,47 +250,6 @@ def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
     assert user("drift").code == 0
 
 
-def test_one_at_rest_outlives_a_restart(user: User) -> None:
-    """By the user's word alone; a list tells, and a changed word is a difference that takes nothing else."""
-    user("run")
-    restarted(user.memory)
-    assert user.held == {}
-    user.declare(DECLARED.replace("hosts: [api.test]", "hosts: [api.test]\n    at_rest: true"))
-    user("run")
-    assert user("drift").code == 0
-    restarted(user.memory)
-    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
-    assert user("drift").code == 0
-    assert [each["at_rest"] for each in user.json("secrets", "list")["secrets"]] == [
-        True,
-        False,
-    ]
-    assert "at rest" in user("secrets", "list").out
-
-    user.declare(DECLARED)
-    (found,) = user("drift", "--format", "json").findings
-    assert (found["running"], found["desired"], found["action"]) == ("at rest, too", "in memory alone", "give")
-    assert "  secrets in Envoy: api (at rest, too)\n" in user("drift").out
-    assert user.json("secrets", "list")["secrets"][0]["state"] == "given"
-    (user.folder / "token").unlink()  # it is taken from the disk although its source fails
-    assert user("run", "--without-secrets").code == 0
-    restarted(user.memory)
-    assert user.held == {}
-
-
-def test_what_is_forgotten_is_not_at_rest(user: User) -> None:
-    """And another one that is stays there."""
-    two = DECLARED.replace("    header: x-key\n", "").replace("other.test:8443", "plain.test")
-    user.declare(two.replace("hosts: [", "at_rest: true\n    hosts: ["))
-    (user.folder / "clawker-fw.yaml").write_text(
-        SETTINGS.replace("{dst: plain.test}", "{dst: plain.test, path_rules: [{path: /v1}], inject: other}")
-    )
-    assert user("run", OTHER_TOKEN=f"{HIDDEN}-2").code == 0
-    assert user("secrets", "forget", "api", OTHER_TOKEN=f"{HIDDEN}-2").code == 0
-    restarted(user.memory)
-    assert user.held == {"other#bearer": f"Bearer {HIDDEN}-2"}
-
-
 def test_a_source_that_fails_changes_nothing(user: User) -> None:
     """A run ends before it has done anything, and says which source and why."""
     (user.folder / "token").unlink()
@@ -327,30 +268,6 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     (user.folder / "token").write_text(HIDDEN)
     assert user("reload").code == 0
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
-
-
-def test_a_source_that_hangs_holds_up_a_run_once(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a run compares, it waits for a program only once, and for two at the same time."""
-    monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
-    hangs = '{command: [sh, -c, "echo >> NAME.runs; sleep 60"]}'
-    user.declare(
-        f"secrets: {{api: {{from: {hangs.replace('NAME', 'api')}, hosts: [api.test]}}, "
-        f"other: {{from: {hangs.replace('NAME', 'other')}, hosts: [other.test]}}}}"
-    )
-    (user.folder / "clawker-fw.yaml").write_text(
-        SETTINGS.replace("{dst: plain.test}", "{dst: other.test, path_rules: [{path: /v1}], inject: other}")
-    )
-    for arguments, code in ((("run",), 3), (("secrets", "check"), 3), (("run", "--without-secrets"), 0)):
-        for name in ("api", "other"):
-            (user.folder / f"{name}.runs").unlink(missing_ok=True)
-        done = user(*arguments)
-        assert done.code == code, done.err
-        assert {
-            name: len((user.folder / f"{name}.runs").read_text().splitlines()) for name in ("api", "other")
-        } == {
-            "api": 1,
-            "other": 1,
-        }
 
 
 def test_the_last_rule_with_a_secret_goes(user: User) -> None:

@@ -175,13 +175,6 @@ def test_answers_say_what_they_are_about(
             assert answer["engine"]["endpoint"] == memory.facts().endpoint
             assert answer["engine"]["source"] == "the default"
         assert f"Settings  {settings_file} ({source})" in command(*options, "status", **environment).out
-    hosts: list[tuple[list[str], dict[str, str], str]] = [
-        (["--host", "unix:///x"], {}, "--host"),
-        ([], {"CLAWKER_FW_HOST": "unix:///x"}, "CLAWKER_FW_HOST"),
-    ]
-    for options, environment, source in hosts:
-        answer = command.json(*options, "drift", **environment)
-        assert answer["engine"]["source"] == source
     (tmp_path / "home").mkdir()
     settings_file.rename(tmp_path / "home" / settings_file.name)
     assert command.json("drift")["settings"]["source"] == "the user's config folder"

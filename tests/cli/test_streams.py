@@ -19,7 +19,6 @@ from devkit.stacks import CHECKOUT
 
 PROGRAM = Path(__file__).with_name("program.py")
 UP = ("a.test",)
-ATTACH = "docker run --rm -it $(clawker-fw agent flags) IMAGE"
 
 
 @pytest.fixture(autouse=True)
@@ -83,21 +82,6 @@ def screen(written: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def plain(written: str) -> list[str]:
-    """Return the lines without colours."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written).replace("\r", "").splitlines()
-
-
-@pytest.mark.parametrize("columns", [20, 80])
-def test_the_attach_line_is_one_line_at_any_width(columns: int) -> None:
-    """A command is never wrapped by us: a terminal joins its own wraps. A table that is too wide is blocks."""
-    code, written = on_terminal(columns, UP, "status")
-    assert code == 0
-    lines = plain(written)
-    assert f"Attach an agent:  {ATTACH}" in lines
-    assert any(line.startswith("  container  " if columns == 80 else "  container:") for line in lines)
-
-
 WORDS = r"\d\d:\d\d:\d\d  clawker-(envoy|coredns) has been replaced: labels \S+.* differed"
 
 
@@ -138,8 +122,7 @@ def test_init_asks_which_presets(folder: Path) -> None:
     ("arguments", "code"),
     [
         (["--help"], 0),
-        (["status", "--format", "json"], 0),
-        (["run", "--dry-run", "--force-recreate"], 1),
+        (["run", "--dry-run", "--force-recreate", "--format", "json"], 1),
     ],
 )
 def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:

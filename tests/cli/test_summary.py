@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.stack import coredns, versions
+from clawker_fw.stack import coredns
 from clawker_fw.stack.envoy import bounds, sibling
 from clawker_fw.stack.files import public
 from clawker_fw.stack.labels import STACK_BUILD_SHA
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import SETTINGS, Command, join
+from tests.cli.conftest import Command
 
 REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
 UPDATED = "The rules will change, no request is cut:"
 UPGRADE = r"  change from 0\.2\.0 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)"
-TAMPERED = "  changed by hand: Envoy's boot/bootstrap.json"
-SHOWN = (("drift",), ("run", "--dry-run"))
-"""The commands that only tell."""
 
 VERDICT = re.compile(r"(current|drifted|unknown|open)  clawker\b.*\n")
 
@@ -74,30 +71,6 @@ def newer(
         memory.inside(container).files["state/later.json"] = public(b"{}")
 
 
-def rewrite(memory: MemoryEngine) -> None:
-    """Change a boot file of Envoy by hand."""
-    memory.inside("clawker-envoy").files["boot/bootstrap.json"] = public(b"x")
-
-
-def test_a_stack_that_is_not_up_yet(command: Command) -> None:
-    """The first run speaks of no difference, no upgrade and no layer: nothing was there before."""
-    words = "clawker is not up yet: it will be created, with 2 rules."
-    for shown in SHOWN:
-        outcome = command(*shown)
-        assert outcome.code == 1
-        assert below_the_verdict(outcome.out).splitlines()[0] == words
-        assert "upgrade" not in outcome.out
-    assert len(command("drift").out.splitlines()) == 2
-    run = command("run")
-    (
-        first,
-        *steps,
-    ) = run.err.splitlines()
-    assert first == words
-    assert all(step.startswith("done ") for step in steps)
-    assert run.out == "current  clawker: applied and proven\n"
-
-
 @pytest.mark.usefixtures("old")
 def test_an_upgrade(command: Command) -> None:
     """It is two lines: what happens and what agents notice, then from which build to which; with `--diff` all."""
@@ -118,23 +91,6 @@ def test_an_upgrade(command: Command) -> None:
     assert document.json["summary"] == command.json("run", "--dry-run")["summary"] == [first, second]
     assert command("run").err.startswith(f"{first}\n{second}\ndone ")
     assert command("drift").code == 0
-
-
-@pytest.mark.parametrize(
-    ("running", "desired", "word"),
-    [
-        ("0.2.0", "0.1.0", "downgrade"),
-        ("0.1.10", "0.1.9", "downgrade"),
-        ("0.2.0rc1", "0.1.0", "downgrade"),
-        ("0.1.9", "0.1.10", "upgrade"),
-        ("0.1.0", "0.1.0", "change"),
-        ("0.2.0.dev1", "0.2.0", "change"),  # what follows the numbers is not compared
-        (None, "0.1.0", "change"),
-    ],
-)
-def test_the_way_back_is_called_a_downgrade(running: str | None, desired: str, word: str) -> None:
-    """An earlier version is told from a later one by its numbers."""
-    assert versions.change(running, desired) == word
 
 
 @pytest.mark.usefixtures("newer")
@@ -204,17 +160,6 @@ def test_a_dry_run_of_an_edit_that_can_not_be_applied(
     assert command(*shown) == without
 
 
-def test_many_fields_changed_by_hand(command: Command, memory: MemoryEngine) -> None:
-    """More fields than a person reads are counted, and shown on demand."""
-    command("run")
-    files = memory.inside("clawker-envoy").files
-    files.update({f"boot/{number:02}": public(b"x") for number in range(20)})
-    drift = command("drift").out
-    assert "  changed by hand: Envoy's boot/00, boot/01, boot/02, boot/03 and 16 more\n20 fields differ;" in drift
-    assert len(drift.splitlines()) == 4
-    assert "boot/19" in command("drift", "--diff").out
-
-
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
@@ -247,22 +192,6 @@ def test_what_agents_have_until_then(
     assert command("run").err.startswith(words)
 
 
-@pytest.mark.usefixtures("old")
-def test_several_causes(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """Each has a line of its own, the worst one first, and the rules come last."""
-    rewrite(memory)
-    settings_file.write_text(SETTINGS.replace("a.test", "b.test") + "otel: {infra_port: 4320}\n")
-    first, *lines = below_the_verdict(command("drift").out).splitlines()
-    assert first == REPLACED
-    assert lines[0] == TAMPERED
-    assert re.fullmatch(UPGRADE, lines[1])
-    assert lines[2:5] == [
-        "  changed settings: otel_infra_port 4319 → 4320",
-        "  + https b.test:443",
-        "  - https a.test:443",
-    ]
-
-
 def test_a_replacement_that_was_asked_for(command: Command) -> None:
     """`--force-recreate` is the reason, and with `drain_timeout: 0s` connections are cut."""
     command("run")
@@ -270,22 +199,3 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
     run = command("run", "--force-recreate", CLAWKER_FW_DRAIN_TIMEOUT="0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
-
-
-def test_what_is_refused(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """A change that agents forbid is shown as refused, with what to do; `drift` has its usual exit code."""
-    command("run")
-    join(memory, "agent")
-    settings_file.write_text(SETTINGS + "network: {subnet: 10.77.0.0/20}\n")
-    drift = command("drift")
-    assert drift.code == 1
-    assert "\nRefused for now: A network has to be recreated" in drift.out
-    assert "  attached: agent\n" in drift.out
-
-
-def test_a_current_stack_has_no_summary(command: Command) -> None:
-    """There is nothing to say: the answer is empty, and the text is the verdict."""
-    command("run")
-    assert command.json("drift")["summary"] == []
-    assert command.json("run")["summary"] == []
-    assert command("drift").out == "current  clawker\n"

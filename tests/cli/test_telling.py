@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Records, Refused, Shape
+from clawker_fw.model import Records
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
@@ -124,25 +124,6 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
     assert sorted(steps) == sorted(each["text"] for each in outcome.json["steps"])
 
 
-def test_a_drain_that_cuts_connections_says_how_many(command: Command, memory: MemoryEngine) -> None:
-    """Cut connections are reported in the text, in a record and in the answer; none are not."""
-    command("run")
-    quiet = command("run", "--force-recreate", "--format", "json")
-    assert quiet.valid("run")["notes"] == []
-    assert "connections cut" not in quiet.err
-
-    memory.inside("clawker-envoy").lingering = 3
-    answer = command("run", "--force-recreate", "--format", "json")
-    step = "drain clawker-envoy for up to 30 s"
-    assert answer.valid("run")["notes"] == [{"step": step, "note": "3 connections cut"}]
-    assert f"{step}  3 connections cut" in answer.err
-
-    memory.inside("clawker-envoy").lingering = 1
-    output = command("--log-format", "json", "run", "--force-recreate")
-    notes = [each["note"] for line in output.err.splitlines() if "note" in (each := json.loads(line))]
-    assert notes == ["1 connection cut"]
-
-
 def test_status_counts_the_rules_that_are_live(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
@@ -167,23 +148,6 @@ def test_status_counts_the_rules_that_are_live(
     answer = command.json("status")
     assert (answer["rules"], answer["live_rules"], answer["other_rules"]) == (2, None, None)
     assert "live rules unknown" in command("status").out
-
-
-def test_status_tells_who_has_reached_a_limit(command: Command, memory: MemoryEngine) -> None:
-    """The kernel refuses without a log line, and counts. An agent that is gone is told by its address."""
-    command("run")
-    shape = Shape((), (), {"clawker-net": ""}, dns=("10.213.1.53",))
-    spec = ContainerSpec("greedy", memory.inside("clawker-envoy").image, {}, shape)
-    memory.start(memory.create_container(spec))
-    address = next(iter(memory.inside("greedy").networks.values()))
-    memory.inside("clawker-envoy").refused = (Refused(address, 12, 0, 3),)
-    memory.inside("clawker-coredns").refused = (Refused("10.213.0.99", 1, 5000, 0),)
-    answer = command.json("status")
-    assert [each["limited"] for each in answer["siblings"]] == [
-        [{"agent": "greedy", "address": address, "connections": 12, "queries": 0, "datagrams": 3}],
-        [{"agent": None, "address": "10.213.0.99", "connections": 1, "queries": 5000, "datagrams": 0}],
-    ]
-    assert answer["verdict"] == "current"
 
 
 def test_status_tells_what_became_of_records(command: Command, memory: MemoryEngine) -> None:

@@ -6,18 +6,15 @@ import pytest
 import yaml
 
 from clawker_fw.agents.trust import TARGET, roots_of
-from clawker_fw.certificates import authority
 from clawker_fw.certificates.credentials import fingerprints
-from clawker_fw.model import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, calls
+from tests.cli.conftest import Command
 from tests.unit.test_attachment import Compose
 
 INSPECTED = "rules:\n  - dst: a.test\n    inspect: true\n"
 PLAIN = "rules:\n  - dst: a.test\n"
-OWN = authority.mint_root("company", 1_800_000_000.0).certificate
 
 
 @pytest.fixture(autouse=True)
@@ -71,58 +68,3 @@ def test_nothing_is_given_where_nothing_is_inspected(
     assert command("run").code == 0
     assert "--mount" not in command("agent", "flags").out
     assert memory.named_files == {}
-
-
-def test_run_removes_what_is_unused_and_old(command: Command, memory: MemoryEngine) -> None:
-    """After a rotation, what an agent has is left to it, and so is what another one may be about to use."""
-    command("agent", "flags")
-    old = volume(memory)
-    user = user_of(memory, old)
-    assert command("run").code == 0
-    assert command("certs", "rotate", "--roots").code == 0
-    assert command("run").code == 0
-    assert list(memory.named_files) == [old]
-    command("agent", "flags")
-    memory.remove(user)
-    assert len(memory.named_files) == 2
-    assert command("run").code == 0
-    assert volume(memory) != old
-    assert command("drift").code == 0
-
-
-def user_of(memory: MemoryEngine, name: str) -> str:
-    """Create a container with the volume, like an agent that does not run."""
-    image = memory.inside("clawker-envoy").image
-    shape = Shape(("x",), (), {}, mounts=(Mount("volume", TARGET, name, read_only=True),))
-    return memory.create_container(ContainerSpec("user", image, {}, shape))
-
-
-def test_run_gives_an_agent_what_it_has_to_trust(
-    command: Command, memory: MemoryEngine, docker: Path, settings_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They are the roots, and what hosts may prove their names by; what the user sets himself comes after that."""
-    (settings_file.parent / "own.pem").write_bytes(OWN)
-    settings_file.write_text(f"{settings_file.read_text()}\ninspection: {{ca_file: own.pem}}\n")
-    assert command("run").code == 0
-    image = memory.inside("clawker-envoy").image
-    shape = Shape(
-        ("x",),
-        (),
-        {"clawker-net": ""},
-        dns=("10.213.1.53",),
-        dns_search=(".",),
-        capabilities_dropped=("NET_RAW",),
-    )
-    agent = memory.create_container(ContainerSpec("agent", image, {}, shape))
-    monkeypatch.setenv("AGENT_ID", agent)
-    monkeypatch.setenv("STARTS_WITH", "0")
-    done = command("agent", "run", "-e", "SSL_CERT_FILE=/mine", "--read-only", "debian", PATH=str(docker))
-    assert (done.code, done.err) == (0, "")
-    created, started = called = calls(docker)
-    assert [each[0] for each in called] == ["create", "start"]
-    assert started[-1] == agent
-    assert f"type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy" in created
-    assert f"JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore={TARGET}/authorities.p12" in created
-    assert created.index("--env=SSL_CERT_FILE=/mine") > created.index(f"SSL_CERT_FILE={TARGET}/authorities.pem")
-    everything = fingerprints(memory.named_files[volume(memory)]["authorities.pem"].content)
-    assert {*fingerprints(OWN), *fingerprints(roots_of(observe(memory, "clawker")))} < set(everything)

@@ -106,17 +106,6 @@ def test_watch_serves_metrics_and_health(command: Command, monkeypatch: pytest.M
     assert health == [503, 200]
 
 
-def test_watch_tells_the_service_manager(command: Command, decisions_of: DecisionsOf, tmp_path: Path) -> None:
-    """The manager is notified after the first comparison and at the end."""
-    command("run")
-    decisions_of(1)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        assert command("watch", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="60000000").code == 0
-        assert manager.recv(1000).decode().splitlines() == ["READY=1", "STATUS=nothing, current", "WATCHDOG=1"]
-        assert manager.recv(1000) == b"STOPPING=1"
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

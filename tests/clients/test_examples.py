@@ -1,7 +1,6 @@
 """The examples for CI systems and development containers: they do their job, or they fail."""
 
 import json
-import os
 import re
 import secrets
 import shlex
@@ -114,6 +113,7 @@ class Job:
         supplied = {
             "DOCKER_HOST": self.host,
             "HOME": str(self.folder),
+            "PIP_CACHE_DIR": str(self.folder.parent / "pip"),
             "RUNNER_TEMP": str(self.folder / "temp"),
             "GITHUB_WORKSPACE": str(self.folder / "workspace"),
             "GITHUB_OUTPUT": str(output),
@@ -334,12 +334,3 @@ def test_a_feature_with_useless_options_fails_the_build(
     """Nothing that proves nothing is installed."""
     words = [word for name, value in names.items() for word in ("--env", f"{name}={value}")]
     assert install(engine, image, "--rm", *words).returncode == 1
-
-
-def test_the_defaults_of_the_feature_are_those_of_its_script() -> None:
-    """What is declared as a default is what the script takes without the variable, and all its files are there."""
-    script = (FEATURE / "install.sh").read_text("utf-8")
-    for name, option in DECLARED["options"].items():
-        assert f"{name}=${{{name.upper()}-{option['default']}}}" in script
-    for name in ("install.sh", "check", "start"):
-        assert os.access(FEATURE / name, os.X_OK)

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -107,9 +108,13 @@ def test_a_rule_ends_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer,
     """Envoy refuses what it allowed within 5 s, also to an agent that knows its address."""
     firewall, around, agent, filler = filled
     filler.unlink()
-    ends = [int(time.time()) + seconds for seconds in (25, 35)]
-    rules = [{"dst": f"e{at}.test", "proto": "http", "allow_private": True, "until": rfc3339(at)} for at in ends]
-    firewall.origin(around, [str(rule["dst"]) for rule in rules])
+    hosts = ["e0.test", "e1.test"]
+    firewall.origin(around, hosts)
+    ends = [int(time.time()) + seconds for seconds in (15, 20)]
+    rules = [
+        {"dst": name, "proto": "http", "allow_private": True, "until": rfc3339(end)}
+        for name, end in zip(hosts, ends, strict=True)
+    ]
     firewall.write(*RULES, *rules)
     firewall.call("reload").expect()
     with closing(client(firewall.host)) as docker:
@@ -227,13 +232,19 @@ def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APICli
     firewall.write("a.test", network={"subnet": "10.213.255.128/25"})
     firewall.run()
     network = firewall.status()["agent"]["network"]
-    refused = ""
-    while not refused:
-        try:
-            peers.start("wait", network=network)
-        except errors.APIError as error:
-            refused = str(error)
-    assert "no available IPv4 addresses" in refused
+    refused: list[str] = []
+
+    def start(_: int) -> None:
+        if not refused:
+            try:
+                peers.start("wait", network=network)
+            except errors.APIError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(start, range(128)))
+    assert refused
+    assert all("no available IPv4 addresses" in each for each in refused)
     firewall.draining("0").run("--force-recreate")
     assert firewall.current()
     assert len(docker.inspect_network(network)["Containers"]) > 50

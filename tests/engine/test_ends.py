@@ -14,7 +14,7 @@ from devkit.waiting import until
 from devkit.witness import Witnesses
 
 ORIGIN = ("--http", "80", "--https", "443", "--tell")
-AHEAD = 30
+AHEAD = 20
 """Seconds until a rule ends: enough to apply it, and to see that it is in force."""
 
 AT_ONCE = 10.0

@@ -23,7 +23,6 @@ class Foreign:
     """Foreign images, volumes, networks and containers, each with some of our labels."""
 
     def __init__(self, docker: APIClient, peers: Peers, project: str) -> None:
-        """Create them."""
         self._docker = docker
         self.images = [self._load(part) for part in parts(image_tar.LABELS)]
         self.images.append(self._load(image_tar.LABELS, "clawker-agent/base"))

@@ -28,7 +28,6 @@ class Site:
     """A stack whose rules look into nothing yet, an origin that tells what reaches it, and an agent."""
 
     def __init__(self, firewall: Firewall, docker: APIClient, peers: Peers) -> None:
-        """Start both."""
         self.firewall = firewall
         self.hand = Hand(docker, firewall, peers)
         self.origin: Peer = firewall.origin(peers, NAMES, "--https", "443", "--tell")

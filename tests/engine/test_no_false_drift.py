@@ -2,10 +2,8 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
-from devkit import stacks
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import Firewall
 
 ELSEWHERE = {
     "LANG": "tr_TR.UTF-8",
@@ -35,9 +33,3 @@ def test_another_umask(shared: Firewall) -> None:
         assert shared.drift().expect().findings == set()
     finally:
         os.umask(before)
-
-
-def test_another_folder(shared: Firewall, tmp_path: Path) -> None:
-    """It does not depend on the path of the installation."""
-    stacks.copied_release(tmp_path)
-    assert upgraded(shared, tmp_path).drift().expect().findings == set()

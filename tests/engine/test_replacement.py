@@ -31,7 +31,7 @@ def test_rules_change_under_load(kept: Firewall, peers: Peers) -> None:
     """Adding and removing a rule does not disturb requests for others."""
     before = kept.settings.read_text()
     agent = loading(kept, peers, 50)
-    for number in range(5):
+    for number in range(2):
         kept.write(
             {"dst": "a.test", "allow_private": True},
             {"dst": "h.test", "proto": "http", "allow_private": True},

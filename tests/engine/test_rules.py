@@ -30,17 +30,3 @@ def test_a_rule_is_added_and_removed_live(up: Firewall, peers: Peers) -> None:
     assert up.settings.read_text() == before
     assert up.current()
     assert up.status()["siblings"][0]["since"] == envoy
-
-
-def test_rules_that_are_added_at_the_same_time_are_all_live(up: Firewall, peers: Peers) -> None:
-    """Each command waits for the others' changes of the file and of the stack, and ends well."""
-    names = [f"n{number}.test" for number in range(4)]
-    up.origin(peers, names)
-    agent = up.agent(peers)
-    started = [up.start("rules", "allow", f"http://{name}", "--private") for name in names]
-    for process in started:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, f"{out}\n{err}"
-    assert [name for name in names if not agent.get(f"http://{name}/").ok] == []
-    assert agent.get("http://n9.test/").kind == "dns-nxdomain"
-    assert up.current()

@@ -60,8 +60,8 @@ def test_a_look_while_containers_come_and_go(kept: Firewall, docker: APIClient) 
     restarting = threading.Thread(target=restart)
     restarting.start()
     try:
-        with ThreadPoolExecutor(4) as pool:  # at the same time, so that there are fewer restarts
-            for drift in pool.map(lambda _: kept.drift(), range(4)):
+        with ThreadPoolExecutor(2) as pool:  # at the same time, so that there are fewer restarts
+            for drift in pool.map(lambda _: kept.drift(), range(2)):
                 envoy = drift.json["siblings"][0]
                 assert envoy["verdict"] != "current", envoy
     finally:

@@ -124,7 +124,6 @@ def test_a_program_that_crashes_is_left_to_the_engine(private: PrivateEngine, re
 
 
 def _kill_in(engine: PrivateEngine, process: int) -> None:
-    """Kill a process by its pid in the engine's namespace."""
     inside = ["nsenter", f"--target={engine.init}", "--pid", "--mount"]
     subprocess.run([*inside, "sh", "-c", f"kill -KILL {process}"], check=True)
 

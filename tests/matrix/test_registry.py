@@ -113,7 +113,6 @@ def _pushed(
 
 
 def _random_image(path: Path, facts: EngineFacts) -> BuiltImage:
-    """Return an image with unique content."""
     path.write_bytes(os.urandom(LAYER_BYTES))
     return BuiltImage(f"test/{path.name}", "1", facts.architecture, (Entry("bytes", path),), labels={})
 

@@ -84,7 +84,6 @@ class Recorder(dict[str, Any]):
     """A JSON object that keeps which of its fields were read."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        """Begin with nothing read."""
         super().__init__(fields)
         self.read: set[str] = set()
 
@@ -264,7 +263,6 @@ def test_restarts_need_nobody(site: Site, sibling: str) -> None:
 
 
 def _hardware(site: Site, container: str) -> dict[str, str]:
-    """Return the hardware addresses of a container by its addresses."""
     networks = site.docker.inspect_container(container)["NetworkSettings"]["Networks"]
     return {each["IPAddress"]: each["MacAddress"] for each in networks.values()}
 

@@ -113,12 +113,10 @@ def _outcomes(prefix: str, decision: PolicyDecision, refused: str) -> set[str]:
 
 
 def _plain(chain: str) -> str:
-    """Return the name of a chain without its exceptions."""
     return re.sub(" without [0-9a-f]{16}", "", chain)
 
 
 def _chain(prefix: str, rule: Rule) -> str:
-    """Return the name of the chain for a rule."""
     return f"{prefix} {rule.destination} {'exempt' if rule.allow_private else 'guarded'}"
 
 

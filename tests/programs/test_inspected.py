@@ -270,7 +270,6 @@ SPELLINGS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
 
 
 def _requests(lines: str) -> Iterator[tuple[str, str]]:
-    """Yield the method and the path of each request."""
     for method, *targets in map(str.split, lines.splitlines()):
         yield from ((method, target) for target in targets)
 
@@ -594,7 +593,6 @@ def test_requests_end_with_their_rule(proxy: Inspecting) -> None:
 
 
 def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 2) -> bool:
-    """Whether an answer ends within so long."""
     end = time.monotonic() + seconds
     try:
         while time.monotonic() < end:

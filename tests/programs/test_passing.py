@@ -27,7 +27,6 @@ class Agent:
     """curl, through Envoy."""
 
     def __init__(self, proxy: Inspecting, own: Path, folder: Path) -> None:
-        """Use a folder for what it writes."""
         self.port, self.folder = proxy.ports[PORT], folder
         self.options = ["--silent", "--cacert", str(own), "--resolve", f"{NAME}:{self.port}:127.0.0.1"]
 

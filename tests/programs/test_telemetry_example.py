@@ -47,12 +47,6 @@ def test_prometheus_takes_it(line: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_labels_of_the_resource_are_promoted() -> None:
-    """What panels select metrics by is an attribute of a metric, or one of the resource that becomes a label."""
-    promoted = {each.replace(".", "_") for each in read("prometheus.yaml")["otlp"]["promote_resource_attributes"]}
-    assert {"clawker_fw_project"} <= promoted
-
-
 def test_only_metrics_that_exist_are_used() -> None:
     """Alerts and panels use metrics of a watcher, or what the collector counts."""
     known = {name for name, *_ in Metrics("1.2.3", "abc").kinds()}

@@ -43,11 +43,6 @@ def test_the_unit_is_one_that_systemd_reads(scope: ServiceScope, tmp_path: Path)
     assert exposure(path, scope) <= MOST_EXPOSED[scope]
 
 
-def test_a_service_leaves_its_users_other_programs_alone() -> None:
-    """When it ends, systemd removes nothing that other programs of the same user share."""
-    assert "RemoveIPC" not in Unit(ServiceScope.SYSTEM, "clawker", (), 30, user=1000).text()
-
-
 @pytest.mark.parametrize(
     ("word", "expected"),
     [

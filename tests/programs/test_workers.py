@@ -108,6 +108,5 @@ def _begun(proxy: Sharing) -> socket.socket:
 
 
 def _lines(proxy: Sharing, name: str) -> int:
-    """Return how many refusals of a name are on record."""
     lines, _, _ = proxy.log.read_text().rpartition("\n")
     return sum(json.loads(line).get("name") == name for line in lines.splitlines() if line.startswith("{"))

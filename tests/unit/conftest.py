@@ -34,8 +34,8 @@ def watched(release: Release) -> Watched:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the waits for real programs: a hundred questions to this clock take a second."""
+    """Replace the waits for real programs: twenty questions to this clock take a second."""
     clock = count()  # several threads may ask at once
-    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 100)
+    timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 20)
     for module in ("apply", "observe", "lock", "publishing"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)

@@ -35,23 +35,6 @@ def test_no_word_needs_quoting() -> None:
     assert all(shlex.quote(word) == word for word in (*PROXIED.flags, REFUSAL))
 
 
-def test_an_override_has_all_that_the_flags_have() -> None:
-    """Each service gets the only network, the only resolver, no search domain and no raw sockets."""
-    document = yaml.load(ATTACHMENT.compose(["web", "1.0"]), Compose)  # noqa: S506 - a safe loader
-    flags = dict(zip(ATTACHMENT.flags[::2], ATTACHMENT.flags[1::2], strict=True))
-    attached = {
-        "networks": {"!override": [flags["--network"]]},
-        "dns": {"!override": [flags["--dns"]]},
-        "dns_search": {"!override": [flags["--dns-search"]]},
-        "cap_add": {"!reset": []},
-        "cap_drop": [flags["--cap-drop"]],
-        "privileged": False,
-        "ports": {"!reset": []},
-    }
-    assert document["services"] == {"web": attached, "1.0": attached}
-    assert document["networks"] == {flags["--network"]: {"external": True}}
-
-
 def test_an_old_compose_refuses_the_override() -> None:
     """Compose 1 would join the networks of both files. It reads with a loader that does not know the tags."""
     with pytest.raises(yaml.constructor.ConstructorError):

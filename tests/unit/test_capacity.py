@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Cause, Finding, Layer, Machine, Sibling, Verdict
+from clawker_fw.model import Cause, Finding, Machine, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.settings.values import ResourceSettings, SiblingResources, parse_memory
@@ -14,7 +14,6 @@ from clawker_fw.stack import coredns
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -111,32 +110,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
 def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:
     """Return what differs."""
     return pipeline.compare(memory, blueprint).diff.findings
-
-
-def test_a_resized_machine(memory: MemoryEngine, up: Blueprint) -> None:
-    """It is a difference with a cause of its own, that a replacement closes once."""
-    memory.has = replace(memory.has, processors=4)
-    found = drift(memory, up)
-    assert {each.cause for each in found} == {Cause.MACHINE}
-    assert {each.layer for each in found} == {Layer.SHAPE, Layer.BOOT}
-    assert {(each.sibling, each.field) for each in found} >= {
-        (Sibling.ENVOY, "command"),
-        (Sibling.COREDNS, "environment"),
-    }
-    assert stacks.converged(memory, up).diff.verdict is Verdict.CURRENT
-    resolver = memory.inside("clawker-coredns")
-    assert "GOMAXPROCS=4" in resolver.spec.shape.environment
-    assert not drift(memory, up)
-
-
-def test_what_is_set_does_not_follow_the_machine(memory: MemoryEngine, release: Release) -> None:
-    """With settings, a resized machine is no difference."""
-    values = {"processors": 2, "memory": "1GiB", "connections": 1000}
-    both = {"envoy": values, "coredns": values}
-    fixed = stacks.blueprint(memory.facts(), "a.test", release=release, resources=both)
-    stacks.converged(memory, fixed)
-    memory.has = Machine(processors=64, memory=2 * GIB)
-    assert not drift(memory, fixed)
 
 
 @pytest.mark.parametrize(

@@ -97,18 +97,6 @@ def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path:
     assert at(tmp_path, LATER).provide(shown(second)).due == ()
 
 
-def test_an_old_authority_is_reported_in_time(tmp_path: Path) -> None:
-    """From two thirds of its ten years on, the user is told what to do, and the new one is not asked for again."""
-    at(tmp_path, NOW).provide()
-    old = NOW + 2436 * DAY
-    assert at(tmp_path, old - 3 * DAY).provide().due == ()
-    (sentence,) = at(tmp_path, old).provide().due
-    assert "authority of telemetry's certificates is valid until" in sentence
-    assert "certs rotate --authority" in sentence
-    at(tmp_path, old).rotate(authority=True)
-    assert at(tmp_path, old).provide().due == ()
-
-
 @pytest.mark.parametrize(
     ("spoilt", "reason"),
     [
@@ -197,25 +185,6 @@ def test_an_authority_that_can_not_be_read_is_not_replaced(store: TelemetryStore
     assert (folder / "ca.key").read_bytes() == key
 
 
-def test_a_former_authority_without_its_key_stays_trusted(store: TelemetryStore, tmp_path: Path) -> None:
-    """The key may have been taken away on purpose. What was signed with it is live yet."""
-    store.provide()
-    former = (tmp_path / "here" / "ca.crt").read_bytes()
-    (tmp_path / "here" / "ca.key").unlink()
-    store.rotate(authority=True)
-    assert former in (tmp_path / "here" / "ca.crt").read_bytes()
-
-
-def test_a_folder_that_cant_be_used(tmp_path: Path) -> None:
-    """It is the reason for not being ready, but what is live stays, and nothing is raised."""
-    found = credentials(at(tmp_path / "elsewhere", NOW))
-    (tmp_path / "file").write_text("")
-    broken = at(tmp_path / "file", NOW)
-    assert broken.provide().credentials is None
-    assert "file: " in broken.provide().reason
-    assert broken.provide(live(found)).credentials == found
-
-
 def _keys(found: Credentials) -> list[bytes]:
     return [line for each in Sibling for line in found.of(each).key.splitlines() if b"-----" not in line]
 
@@ -245,14 +214,3 @@ def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:
     assert "can't be renewed" in ended.reason
     at(tmp_path, NOW + 91 * DAY).rotate(authority=True)
     assert credentials(at(tmp_path, NOW + 91 * DAY)) != found
-
-
-def test_a_write_that_died_leaves_nothing_unusable(tmp_path: Path) -> None:
-    """A key without its certificate is minted again, and a half-written file is never seen."""
-    found = credentials(at(tmp_path, NOW))
-    (tmp_path / "envoy.key").write_bytes(found.coredns.key)
-    (tmp_path / ".envoy.crt.new").write_bytes(b"half")
-    again = credentials(at(tmp_path, NOW + 1))
-    assert again.envoy != found.envoy
-    assert judge(again).problem == ""
-    assert stat.S_IMODE((tmp_path / "envoy.key").stat().st_mode) == 0o600

@@ -54,10 +54,3 @@ def test_each_kind_of_rule_is_attacked_where_it_can_be() -> None:
         tried = {each.id for each in attempts_in_tls(ENVOY, host, "")}
         assert {"inspected", "inspected-trace", "inspected-host", "inspected-stranger"} < tried
         assert ({"inspected-path", "inspected-push", "inspected-dots"} <= tried) == path_refused
-
-
-def test_a_name_that_another_rule_denies_is_not_tried() -> None:
-    """Nor one that is forwarded as it is: there, the certificate is the host's."""
-    inspected = {"dst": "a.test", "inspect": True}
-    assert inspected_host(Policy(rules_of([inspected, {"dst": "a.test", "action": "deny"}]))) is None
-    assert inspected_host(Policy(rules_of([{"dst": "a.test"}]))) is None

@@ -116,13 +116,6 @@ def refused(address: str) -> EngineError:
     return caught.value
 
 
-def test_two_questions_are_asked(engine: Engine, connected: DockerEngine) -> None:
-    """Only the version and the info are requested, the latter in the engine's own API version."""
-    assert engine.asked == ["/version", "/v1.51/info"]
-    assert connected.facts().version == "28.5.2"
-    assert connected.address == engine.address
-
-
 @pytest.mark.parametrize(
     ("path", "said", "code"),
     [
@@ -345,20 +338,3 @@ def test_certificates_are_read_once(
         engine.answering.set()
         assert [each.result(30) for each in waiting] == [VERSION] * 8
     assert sorted(read) == ["load_cert_chain", "load_verify_locations"]
-
-
-def test_an_authority_of_somebody_else(secured: dict[str, str], tmp_path: Path) -> None:
-    """An engine is not trusted for lack of an extension: one of another CA is refused, unless nobody asked."""
-    stranger = certify(tmp_path / "stranger")[1]
-    ours = Path(secured["DOCKER_CERT_PATH"])
-    for name in ("cert.pem", "key.pem"):
-        (stranger / name).write_bytes((ours / name).read_bytes())
-    with pytest.raises(EngineError, match="reached") as caught:
-        connect(None, None, {**secured, "DOCKER_CERT_PATH": str(stranger)})
-    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.context[0]
-    with pytest.raises(EngineError, match="reached") as caught:
-        connect(secured["DOCKER_HOST"].replace("127.0.0.1", "localhost"), None, secured)
-    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.context[0]
-    unverified = {**secured, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": str(stranger)}
-    with closing(connect(None, None, unverified)) as connected:
-        assert connected.facts().version == "28.5.2"

@@ -21,24 +21,6 @@ def line(second: int, name: bytes, agent: int = 1, port: int = 1) -> bytes:
     return time + b".000000000Z " + BODY % (name, agent, port, time)
 
 
-def test_equal_refusals_are_counted_together() -> None:
-    """The time and the agent's port don't matter; the agent does."""
-    counted = Tally(Sibling.ENVOY)
-    counted.add([line(1, b"a.test", port=1), line(3, b"a.test", port=2), b"", b"x 1", line(2, b"a.test", agent=2)])
-    found = together([counted]).counted
-    assert [(each.refusal.agent, each.times, each.last[17:19]) for each in found] == [
-        ("10.0.0.2", 1, "02"),
-        ("10.0.0.1", 2, "03"),
-    ]
-
-
-def test_older_ones_are_left_out() -> None:
-    """Lines before a time don't count."""
-    counted = Tally(Sibling.ENVOY)
-    counted.add([line(second, b"a.test") for second in range(10)], b"2026-01-01T00:00:07")
-    assert [each.times for each in counted.counted.values()] == [3]
-
-
 def numbered(*numbers: int) -> list[bytes]:
     """Return lines with these numbers, a second apart from each other."""
     return [line(number, b"a").replace(b"}\n", b',"line":%d}\n' % number) for number in numbers]
@@ -75,13 +57,6 @@ def test_lines_without_numbers_have_no_gap() -> None:
     assert gaps_in(line(1, b"a"), line(5, b"b")) == []
     one, two = numbered(1, 2)
     assert gaps_in(one, line(1, b"x").replace(b"{", b"[INFO] {"), two) == []
-
-
-def test_numbers_make_no_refusals_different() -> None:
-    """Equal refusals are counted together, whatever their numbers."""
-    counted = Tally(Sibling.ENVOY)
-    counted.add(numbered(1, 2, 3), own=True)
-    assert [each.times for each in together([counted]).counted] == [3]
 
 
 @pytest.mark.parametrize(("written", "gaps"), [(3, 0), (5, 1), (None, 0)])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.attachment import require_serving
-from clawker_fw.model import Mount, Shape, Sibling, Verdict
+from clawker_fw.model import Mount, Shape, Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack import labels
@@ -189,17 +189,3 @@ def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blue
         assert found(options=other_options, labels=relabelled) == {"upgrade"}
     for unreadable in ("{", "[]"):
         assert found(labels={**network.labels, labels.APPLIED: unreadable}) == {"tamper"}
-
-
-def test_what_an_upgrade_leaves_is_recorded(memory: MemoryEngine, newer: Blueprint) -> None:
-    """After an upgrade, the records name everything that this release compares."""
-    stacks.converged(memory, newer)
-    for sibling in Sibling:
-        inside = memory.inside(f"clawker-{sibling}")
-        record = labels.read_applied(inside.spec.labels)
-        assert record is not None
-        assert set(record.shape) == {each.name for each in fields(Shape)}
-        assert set(record.labels) == set(labels.DRIFT_LABELS)
-        for path, file in inside.files.items():
-            if not path.startswith("good/"):
-                assert record.attributes_of(path) == labels.attributes(file), path

@@ -5,8 +5,6 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from clawker_fw.model import Sibling, Slots, Verdict
 from clawker_fw.reconcile.apply import RunContext
@@ -15,14 +13,13 @@ from clawker_fw.reconcile.pipeline import compare
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Step
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.container import COMMITTED
-from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends, parts
+from clawker_fw.stack.ends import ENDS, MOST_ENDS, known_ends
 from clawker_fw.stack.files import public
 from devkit import stacks
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
 
 SOON, LATER = 4_000_000_000, 4_000_000_600
-PIECES = st.lists(st.sampled_from(["a},", "b},", "ü\n", '"c"', "},"]), max_size=12).map("".join)
 
 
 def applied(before: bytes, changes: list[dict[str, Any]]) -> bytes:
@@ -33,13 +30,6 @@ def applied(before: bytes, changes: list[dict[str, Any]]) -> bytes:
         after += before[position : each["from"]] + each["text"].encode()
         position = each["to"]
     return after + before[position:]
-
-
-@given(PIECES, PIECES)
-@settings(deadline=None)
-def test_the_parts_make_one_text_of_another(before: str, after: str) -> None:
-    """Whatever both are, and in order."""
-    assert applied(before.encode(), parts(before.encode(), after.encode())) == after.encode()
 
 
 ENTRIES: list[dict[str, Any]] = [

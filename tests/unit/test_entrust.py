@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.agents.trust import TARGET, Trust
+from clawker_fw.agents.trust import Trust
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
@@ -13,8 +13,6 @@ from clawker_fw.reconcile import entrust, errand
 from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.plan import teardown
-from clawker_fw.reconcile.steps import RemoveVolume, describe
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
@@ -95,20 +93,3 @@ def test_a_container_of_somebody_else_is_left_alone(engine: MemoryEngine) -> Non
     with pytest.raises(RefusedError, match="did not create it"):
         provided(engine)
     assert engine.container(name)
-
-
-def test_down_removes_it(engine: MemoryEngine) -> None:
-    """So it does with what a killed run has left, but not while a container uses the volume."""
-
-    def removed() -> list[str]:
-        steps = teardown(observed(engine), "clawker", detach=False).steps
-        return [describe(each) for each in steps if trust.volume in describe(each)]
-
-    trust = provided(engine)
-    assert removed() == [f"remove volume {trust.volume}"]
-    left = filling(engine, trust)
-    assert removed()[0] == f"stop and remove {trust.volume}"
-    engine.remove(left)
-    container(engine, "user", {}, Mount("volume", TARGET, trust.volume))
-    assert removed() == []
-    assert describe(RemoveVolume(trust.volume)) == f"remove volume {trust.volume}"

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.errors import EngineError
 from clawker_fw.model import Verdict
 from clawker_fw.reconcile import errand, pipeline
 from clawker_fw.reconcile.lock import holder
@@ -68,14 +67,3 @@ def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngin
         assert view
         assert all(label in view.labels for label in labels.LOCK)
         assert leftovers(observe(memory, "clawker"), None).containers == ()
-
-
-def test_an_engine_that_fails_ends_the_wait(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that is taken by nothing that can be seen is the engine's error, in the end."""
-    clock = iter(range(1000))
-    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
-    spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
-    engine.create_container(stacks.never_started(NAME, spec.image, OURS))
-    monkeypatch.setattr(engine, "container", lambda _: None)
-    with pytest.raises(EngineError, match="could not create"), errand.in_turn(engine, "clawker", spec, 60):
-        pytest.fail("nothing was created")

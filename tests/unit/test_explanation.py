@@ -152,7 +152,6 @@ def test_addresses(
 
 @st.composite
 def _ending(draw: st.DrawFn) -> RuleSet:
-    """Return rules, some of which have ended."""
     drawn = draw(st.lists(st.tuples(rules(), st.sampled_from((None, 1, 3))), max_size=12))
     return RuleSet.of(
         replace(rule, until=until, place=str(position)) for position, (rule, until) in enumerate(drawn)
@@ -178,16 +177,6 @@ def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protoc
     assert all((each.rule.until == 1) == (each.rule in ended) for each in found.near)
 
 
-def test_a_name_that_stands_for_an_address() -> None:
-    """Whatever is spoken on the rule's port is allowed, and the address is what the name leads to."""
-    every = rule_set({"dst": "198.51.100.7", "as": "a.test", "port": 8443}, "b.test")
-    for protocol in set(Protocol) - {Protocol.UDP}:
-        found = explain(every, 0, Target("a.test", protocol, 8443))
-        assert found.allowed
-        assert found.leads_to("") == "198.51.100.7"
-    assert explain(every, 0, Target("b.test", Protocol.HTTPS, 443)).leads_to("") == "b.test"
-
-
 @pytest.mark.parametrize(
     ("rule", "asked", "command"),
     [
@@ -205,20 +194,3 @@ def test_another_service_of_the_engines_machine(rule: Mapping[str, Any], asked: 
     name = rules.rules[0].destination.name
     allowed = explain(rules, 0, Target(name, Protocol.TCP, 5432))
     assert allowed.leads_to("192.0.2.9") == "192.0.2.9"
-
-
-@pytest.mark.parametrize(
-    ("rule", "asked", "text"),
-    [
-        (
-            "a.test",
-            "tcp://a.test:443",
-            "First change or remove `https a.test:443` (line 1): the two can't share a port.",
-        ),
-        ({"dst": "a.test", "proto": "http"}, "tcp://a.test:81", "Allow it with"),
-    ],
-)
-def test_a_port_that_another_rule_has(rule: str | Mapping[str, Any], asked: str, text: str) -> None:
-    """No command is proposed that would fail because the two rules can't share the port."""
-    found = explain(rule_set(rule), NOW, parse_target(asked))
-    assert remedy(found).startswith(text)

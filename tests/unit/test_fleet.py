@@ -1,25 +1,20 @@
 """Many hosts: which there are, and how all are asked at once."""
 
-import hashlib
-import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clawker_fw.errors import EngineError
 from clawker_fw.fleet import hosts
 from clawker_fw.fleet.hosts import ask_all
+from tests.unit.test_locate import write_context
 
 
 def context(folder: Path, name: str, host: str) -> None:
     """Write a docker context, as `docker context create` does."""
-    place = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
-    place.parent.mkdir(parents=True)
-    endpoints: Mapping[str, Any] = {"docker": {"Host": host, "SkipTLSVerify": False}} if host else {}
-    place.write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": endpoints}))
+    write_context(folder, name, {"docker": {"Host": host, "SkipTLSVerify": False}} if host else {})
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ class Described(MemoryEngine):
     """An engine whose helpers answer with what is described, or with `instead`."""
 
     def __init__(self, *instead: object) -> None:
-        """Note what is asked."""
         super().__init__()
         self._instead = instead
         self.asked: list[list[str]] = []

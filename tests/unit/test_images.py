@@ -1,8 +1,5 @@
 """Our images have the same bytes everywhere, and ids that are known before an engine has them."""
 
-import io
-import json
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -23,25 +20,6 @@ def image(tmp_path: Path) -> BuiltImage:
     return BuiltImage("example/image", "1", "amd64", entries)
 
 
-def members(archive: bytes) -> dict[str, bytes]:
-    """Return the regular files of a tar."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return {each.name: stream.read() for each in tar if (stream := tar.extractfile(each))}
-
-
-def test_the_layer_is_a_tar_without_traces_of_this_machine(image: BuiltImage) -> None:
-    """Order, owners and times are constant, and no engine has to choose the mode of a folder."""
-    files = members(b"".join(image.archive()))
-    layer = files[json.loads(files["manifest.json"])[0]["Layers"][0]]
-    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-        found = [(each.name, each.mode, each.uid, each.gid, each.mtime, each.linkname) for each in tar]
-    assert found == [
-        ("bin", 0o755, 0, 0, 0, ""),
-        ("bin/program", 0o755, 0, 0, 0, ""),
-        ("bin/link", 0o777, 0, 0, 0, "program"),
-    ]
-
-
 def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -> None:
     """The path and times of source files don't matter, only their content does."""
     other = tmp_path / "elsewhere"
@@ -55,20 +33,12 @@ def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -
     assert changed.reference != image.reference
 
 
-@pytest.mark.parametrize(
-    ("platform", "machine", "complaint"),
-    [
-        ("darwin", "arm64", "on Linux only"),
-        ("linux", "aarch64", "for linux/arm64, and the engine runs linux/amd64"),
-    ],
-)
 def test_where_envoy_cannot_be_bundled_it_is_said_what_to_set(
-    platform: str, machine: str, complaint: str, release: Release, monkeypatch: pytest.MonkeyPatch
+    release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If there is no bundled Envoy for the engine, the error names the setting to use."""
-    monkeypatch.setattr("sys.platform", platform)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    with pytest.raises(SettingsError, match=complaint) as caught:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(SettingsError, match="on Linux only") as caught:
         images.image_of(Sibling.ENVOY, "bundled", release, EngineFacts("", "", "amd64"))
     assert "images.envoy" in caught.value.hint
 

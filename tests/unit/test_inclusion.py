@@ -66,21 +66,6 @@ def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
     assert second.startswith(f"{path.with_name('team.yaml')}, line 3: ")
 
 
-def test_contradictions_name_both_rules(files: Written) -> None:
-    """Each with its file and line."""
-    path = files(
-        main="include: [team.yaml]\nrules:\n- dst: a.test\n- dst: b.test\n",
-        team="rules:\n- {dst: a.test, allow_private: true}\n- {dst: b.test, allow_private: true}\n",
-    )
-    with pytest.raises(SettingsError) as caught:
-        load_settings(path, {})
-    assert caught.value.code == "rules-contradict"
-    places = [(f"{path}, line {line}", f"{path.with_name('team.yaml')}, line {line - 1}") for line in (3, 4)]
-    for line, (first, second) in zip(caught.value.context, places, strict=True):
-        assert line.startswith(second)
-        assert line.endswith(first)
-
-
 @pytest.mark.parametrize(
     ("texts", "code", "complaint"),
     [

@@ -146,15 +146,6 @@ def test_the_way_to_the_engine_is_the_one_on_its_machine() -> None:
     assert not ways.reached_by("/srv/other")
 
 
-@pytest.mark.parametrize(
-    ("inside", "shared"), [(None, True), (INSIDE, False), (replace(INSIDE, host_network=True), True)]
-)
-def test_whose_network_is_seen(inside: Inside | None, shared: bool) -> None:  # noqa: FBT001 - a row
-    """The network of the engine's machine is only seen on it, or from a container that shares it."""
-    facts = EngineFacts("28", "1.51", "amd64", endpoint="unix:///var/run/docker.sock", inside=inside)
-    assert facts.shares_network is shared
-
-
 def test_a_mount_at_any_path_is_no_obstacle(tmp_path: Path) -> None:
     """Paths in the kernel's list may be no UTF-8, and may have characters that Python takes for a line's end."""
     strange = b"92 80 254:0 / /mnt/\xff\xc2\x85\x0b\x1c\xe2\x80\xa8x rw - ext4 /dev/vda rw\n"

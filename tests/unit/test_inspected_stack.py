@@ -6,15 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.certificates.credentials import Authorities, Provided
 from clawker_fw.certificates.store import InspectionStore
 from clawker_fw.model import ContainerSpec, Probe, Shape, Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.steps import ConvergeOptions, describe
 from clawker_fw.report.summary import lines
-from clawker_fw.stack.container import BOOT
-from clawker_fw.stack.envoy.signing import INTERMEDIATES, NAMES, TRUST
+from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -44,26 +41,6 @@ def files(memory: MemoryEngine) -> dict[str, bytes]:
     """Return Envoy's files."""
     seen = pipeline.compare(memory, stacks.blueprint(memory.facts(), "a.test")).observed
     return {path: file.content for path, file in seen.siblings[Sibling.ENVOY].files.items()}
-
-
-def test_the_first_rule_is_a_commit_and_so_is_the_last(memory: MemoryEngine, wanted: Wanted) -> None:
-    """No boot file depends on it. Nobody is told of a root before there is one, nor afterwards."""
-    stacks.converged(memory, wanted())
-    before = files(memory)
-    assert (before[TRUST], before[INTERMEDIATES]) == (b"", b'{"intermediates":[]}')
-    for rules in (INSPECTED, ()):
-        seen = pipeline.compare(memory, wanted(*rules))
-        steps = pipeline.plan_for(seen, ConvergeOptions())
-        said = [describe(step) for stage in steps.stages for step in stage]
-        assert all(each.startswith("load ") for each in said), said
-        stacks.converged(memory, wanted(*rules))
-        now = files(memory)
-        assert {path: now[path] for path in now if path.startswith(BOOT)} == {
-            path: before[path] for path in before if path.startswith(BOOT)
-        }
-    assert {path: now[path] for path in (TRUST, INTERMEDIATES, NAMES)} == {
-        path: before[path] for path in (TRUST, INTERMEDIATES, NAMES)
-    }
 
 
 def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wanted: Wanted) -> None:
@@ -135,9 +112,3 @@ def test_a_silent_signer_is_one_finding(release: Release) -> None:
     assert stacks.found(engine, wanted) == {("envoy", "live", "signer", "tamper", "replace")}
     said = " ".join(lines(pipeline.summary_of(pipeline.compare(engine, wanted))))
     assert "the signer beside Envoy does not answer" in said
-
-
-def test_nothing_is_made_for_a_stack_that_inspects_nothing(wanted: Wanted, tmp_path: Path) -> None:
-    """Neither a root nor a folder."""
-    assert wanted(folder="none").authorities_for(Authorities(b"x")) == Provided()
-    assert not (tmp_path / "none").exists()

@@ -47,19 +47,6 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
     )
 
 
-def test_the_lock_of_a_living_process_is_respected(
-    memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
-) -> None:
-    """Of two concurrent runs, the second is refused with the name of the holder."""
-    wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
-    with lock.Lock(memory, "clawker", lock_image), pytest.raises(RefusedError) as caught:
-        stacks.converged(memory, wanted)
-    assert caught.value.code == "lock-held"
-    assert any("process" in line for line in caught.value.context)
-    stacks.converged(memory, wanted)
-    assert memory.container("clawker-lock") is None
-
-
 def test_waiting_for_the_lock_can_be_stopped(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,24 +165,6 @@ def test_how_long_a_holder_may_be_silent(answer: float, monkeypatch: pytest.Monk
     clock.now = silent + 0.1
     assert watch.silent("a", b"1", clock.now - answer)
     assert not watch.silent("a", b"2", clock.now)
-
-
-def test_a_wait_ends_when_the_lock_is_free(
-    memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A waiting run gets the lock as soon as it is released."""
-    parent = os.getppid()
-    hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
-    looks = count()
-
-    def container(name: str) -> ContainerView | None:
-        if next(looks) == 3:
-            memory.remove("clawker-lock")
-        return MemoryEngine.container(memory, name)
-
-    monkeypatch.setattr(memory, "container", container)
-    with lock.Lock(memory, "clawker", lock_image, wait=1000):
-        pass
 
 
 @pytest.mark.parametrize("fails", [False, True])

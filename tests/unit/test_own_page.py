@@ -1,8 +1,6 @@
 """The page on which agents read what was refused to them: its name is ours, whatever the rules say."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +8,9 @@ from pydantic import ValidationError
 
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.remedies import remedy_of
-from clawker_fw.rules.own_page import PAGE
-from clawker_fw.rules.policy import Policy
-from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import parse_target
-from clawker_fw.stack.envoy import http, messages
 from devkit.stacks import rule_set
 
-GO = Path(__file__).parents[2] / "go" / "internal"
 NOW = 1_800_000_000.0
 
 AROUND: Mapping[str, Any] = {"dst": ".internal", "force": True}
@@ -65,20 +57,3 @@ def test_explain_knows_it(rules: tuple[Mapping[str, Any], ...], asked: str, *, a
     assert (explained.allowed, explained.rule, explained.is_own_page) == (allowed, None, allowed)
     assert (remedy and remedy.text) == (None if allowed else "No rule can be for this name.")
     assert allowed or explained.sentence.startswith("this name is kept for http://clawker.internal/")
-
-
-def test_the_helper_uses_the_same_words() -> None:
-    """The reasons and sentences in the containers are those of the vocabulary; name and header are the same."""
-    text = (GO / "reason" / "reason.go").read_text()
-    words = dict(re.findall(r'^\t(\w+)\s+= "([a-z-]+)"$', text, re.MULTILINE))
-    body = text.partition("var Sentences")[2].partition("\n}\n")[0]
-    found = re.findall(r'^\t(?:"([a-z-]+)"|(\w+)):\s+"(.+)",$', body, re.MULTILINE)
-    sentences = {written or words[name]: sentence for written, name, sentence in found}
-    assert sentences == {each.value: each.sentence for each in Reason}
-    header = re.search(r'agentHeader = "(.+)"', (GO / "page" / "server.go").read_text())
-    (host,) = (each for each in http.table(Policy(RuleSet()))["virtual_hosts"] if each["name"] == messages.TO_PAGE)
-    added = host["routes"][0]["request_headers_to_add"][0]
-    assert header
-    assert header[1].lower() == added["header"]["key"]
-    assert added["append_action"] == "OVERWRITE_IF_EXISTS_OR_ADD"
-    assert f'ownPage = "{PAGE}."' in (GO / "policy" / "handler.go").read_text()

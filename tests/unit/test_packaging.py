@@ -1,51 +1,12 @@
 """What an index shows of the package, and the one place that says where its repository is."""
 
 import re
-from functools import cache
 from typing import Any
 
 import pytest
-from hatchling.metadata.core import ProjectMetadata
-from hatchling.plugin.manager import PluginManager
-from readme_renderer import markdown
 
-from devkit.settings_schema import repository
 from devkit.stacks import CHECKOUT
 from hatch_build import bill_of_materials
-
-
-@cache
-def metadata() -> ProjectMetadata[Any]:
-    """Return the package's metadata, as it is built."""
-    return ProjectMetadata(str(CHECKOUT), PluginManager())
-
-
-@cache
-def description() -> str:
-    """Return the description that an index shows, as HTML."""
-    html = markdown.render(metadata().core.readme)
-    assert html
-    return str(html)
-
-
-def places() -> list[str]:
-    """Return where the links of the description lead, except within it, and where its pictures come from."""
-    return re.findall(r'<(?:a|img)\b[^>]*? (?:href|src)="([^#"][^"]*)"', description())
-
-
-def test_no_link_of_the_description_is_relative() -> None:
-    """An index has none of our files beside it: every link and picture has a whole address."""
-    assert len(places()) > 10
-    assert [each for each in places() if not each.startswith("https://")] == []
-
-
-def test_links_of_the_description_lead_to_files() -> None:
-    """Each link into the repository is to a file of this release."""
-    found = [re.fullmatch(rf"{repository()}/(?:blob|raw)/v([^/]+)/(.+)", each) for each in places()]
-    inside = [each for each in found if each]
-    assert len(inside) > 10
-    assert {each[1] for each in inside} == {metadata().version}
-    assert [each[2] for each in inside if not (CHECKOUT / each[2].partition("#")[0]).is_file()] == []
 
 
 def test_a_module_without_a_licence_is_in_no_wheel() -> None:

@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import Paths, also
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
 from devkit.requests import random_paths
@@ -184,51 +183,6 @@ def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
     assert RuleSet.of([one]).digest != RuleSet.of([plain]).digest
 
 
-_PUSHED = ["git fetch o/w", "git push o/w"]
-_OF_GIT = ("info/refs", "info/lfs", "git-upload-pack", "git-receive-pack")
-_KEPT = [f"deny /o/w{end}/{each}" for end in (".git", "") for each in _OF_GIT]
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ({"inspect": True}, {"others": []}),
-        (
-            {"path_rules": [allow("/x"), allow("/z"), deny("/x/y"), deny("/x/y/z")]},
-            {"/x": ["deny /x/y/z", "deny /x/y"], "/z": []},
-        ),
-        (
-            {"path_rules": [allow("/x/y"), deny("/x")], "path_default": "allow"},
-            {"/x/y": [], "others": ["deny /x"]},
-        ),
-        (
-            {"path_rules": [allow("/x", "GET", "PUT"), deny("/x/y", "PUT")]},
-            {"GET /x": [], "PUT /x": ["deny PUT /x/y"]},
-        ),
-        ({"path_rules": [allow("/x"), allow("/x/y", "GET")]}, {"GET /x/y": [], "/x": ["GET /x/y"]}),
-        (
-            {"path_rules": [allow("~/[x]"), deny("/x"), deny("~/y")], "path_default": "allow"},
-            {"~/[x]": ["deny /x"], "others": ["deny /x", "deny ~/y"]},
-        ),
-        ({"path_rules": [deny("~/y"), allow("~/[x]"), allow("/z")]}, {"/z": [], "~/[x]": ["deny ~/y"]}),
-        ({"git": {"o/w": "write"}}, {each: [] for each in _PUSHED}),
-        ({"git": {"o/w": "read"}, "path_rules": [allow("/o/x")]}, {"git fetch o/w": [], "/o/x": []}),
-        (
-            {"git": {"o/w": "write"}, "lfs": True, "path_rules": [allow("/o")]},
-            {**{each: [] for each in (*_PUSHED, "git lfs o/w")}, "/o": _KEPT},
-        ),
-        (
-            {"path_rules": [allow("/x", "GET"), deny("/x/y")], "websocket": True},
-            {"GET /x": ["deny /x/y"], "WebSocket: GET /x": ["deny /x/y"]},
-        ),
-    ],
-)
-def test_what_is_allowed_has_parts(words: dict[str, Any], expected: dict[str, list[str]]) -> None:
-    """Each has what of it is refused, and nothing that is refused elsewhere: that ends no request of it."""
-    found = paths(**words).allowances
-    assert {each: list(refused) for each, refused in found.items()} == expected
-
-
 @pytest.mark.parametrize(
     ("words", "added", "expected"),
     [
@@ -280,55 +234,6 @@ def test_so_many_rules_look_into_tls() -> None:
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
     with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
         RuleSet.of(many)
-
-
-READ_V1 = [allow("/v1", "GET", "HEAD"), deny("/v1/private"), allow("/v1/private/open"), allow("~/v[23]/x")]
-
-
-@pytest.mark.parametrize(
-    ("method", "target", "decided"),
-    [
-        ("GET", "/v1", "GET,HEAD /v1"),
-        ("POST", "/v1/x", Reason.PATH),
-        ("GET", "/v1-evil", Reason.PATH),
-        ("GET", "/v1/%70rivate/x", Reason.PATH),
-        ("GET", "/v1/private/open/x", "/v1/private/open"),
-        ("GET", "/v1/x/../private", Reason.PATH),
-        ("GET", "/v1/x%2f..%2fprivate", Reason.BAD_REQUEST),
-        ("GET", "/v1/x#y", Reason.BAD_REQUEST),
-        ("DELETE", "/v2/x", "~/v[23]/x"),
-        ("DELETE", "/v2/x/", Reason.PATH),
-        ("CONNECT", "/v2/x", Reason.BAD_REQUEST),
-    ],
-)
-def test_the_longest_path_decides(method: str, target: str, decided: str | Reason) -> None:
-    """The longest path that matches, with its methods; then the expressions; then the default."""
-    found = Policy(RuleSet.of([rule(path_rules=READ_V1)])).decide("a.test", Protocol.HTTPS, 443, method, target)
-    assert (found.reason or str(found.path)) == decided
-
-
-def test_large_files_have_a_word_of_their_own() -> None:
-    """Transfers are allowed with `lfs`, wherever the host has them; locks where git may write."""
-    found = paths(git={"o/r": "read", "o/w": "write"}, lfs=True)
-    for name, locks in (("r", Reason.PATH), ("w", None)):
-        large = f"/o/{name}.git/info/lfs"
-        for method, target in (
-            ("POST", "objects/batch"),
-            ("GET", "objects/1?jwt=x"),
-            ("PUT", "objects/basic/1"),
-            ("POST", "verify"),
-        ):
-            assert found.decide(method, f"{large}/{target}").reason is None
-        for method, target in (("DELETE", "objects/1"), ("GET", "objects-1"), ("POST", "verify/x"), ("GET", "x")):
-            assert found.decide(method, f"{large}/{target}").reason is Reason.PATH
-        assert found.decide("POST", f"{large}/locks/verify").reason is locks
-        assert found.decide("POST", f"{large}/locks").reason is Reason.PATH
-
-
-def test_without_a_path_a_connection_is_judged() -> None:
-    """A rule without paths is for every request."""
-    policy = Policy(RuleSet.of([rule()]))
-    assert policy.decide("a.test", Protocol.HTTPS, 443, "DELETE", "/a//..;").allowed
 
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))

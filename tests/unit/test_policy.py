@@ -138,20 +138,3 @@ def test_what_a_rule_for_an_address_forwards_can_be_denied_by_its_protocol() -> 
             assert policy.decide("web.test", protocol, 443).allowed is allowed
         assert policy.resolves("web.test") is policy.at("web.test").resolves is allowed
         assert (policy.opaque == {"web.test"}) is allowed
-
-
-def test_a_denied_name_is_an_exception_of_every_subtree_that_allows_it() -> None:
-    """A connection may be older than the rule for the nearer one. Those above a denied one had to end before."""
-    rules = rule_set(
-        ".e.test",
-        {"dst": ".no.e.test", "action": "deny"},
-        ".w.no.e.test",
-        ".sub.w.no.e.test",
-        {"dst": "x.sub.w.no.e.test", "action": "deny"},
-    )[1]
-    found = {str(rule.destination): names for rule, names in Policy(rules).exceptions(Protocol.HTTPS, 443).items()}
-    assert found == {
-        ".e.test": ["no.e.test", "*.no.e.test"],
-        ".w.no.e.test": ["x.sub.w.no.e.test"],
-        ".sub.w.no.e.test": ["x.sub.w.no.e.test"],
-    }

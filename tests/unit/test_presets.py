@@ -12,9 +12,8 @@ from clawker_fw.rules.rule import Rule, RuleAction
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, Removal
-from clawker_fw.settings.preset import FOLDER, Preset, Proof, names, preset
+from clawker_fw.settings.preset import Preset, Proof, names, preset
 from clawker_fw.settings.validation import load_settings
-from clawker_fw.stack.release import Release
 from devkit.clients.image import REGISTRIES
 
 PRESETS = tuple(map(preset, names()))
@@ -91,15 +90,6 @@ def test_a_preset(each: Preset) -> None:
     digest = hashlib.sha256("\n".join(each.lines).encode()).hexdigest()[:12]
     assert PUBLISHED[each.name].get(each.version) == digest
     assert each.version == max(PUBLISHED[each.name])
-
-
-def test_presets_are_shipped_and_no_part_of_the_firewall(release: Release) -> None:
-    """In the package, as files that a person can read. Another preset does not replace what enforces the rules."""
-    assert FOLDER.is_relative_to(release.package)
-    assert sorted(PUBLISHED) == sorted(path.stem for path in FOLDER.iterdir())
-    subset = {path for path, _ in release._subset()}  # noqa: SLF001 - what the digest of a release is of
-    assert "stack/images.py" in subset
-    assert not subset & {path.relative_to(release.package).as_posix() for path in FOLDER.iterdir()}
 
 
 def write(folder: Path, text: str) -> Path:

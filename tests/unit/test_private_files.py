@@ -13,7 +13,6 @@ class Disk:
     """Records what was written to the disk, in order, and where a file was put."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        """Watch this process."""
         self.done: list[str] = []
         sync, replace = os.fsync, Path.replace
 

@@ -24,7 +24,7 @@ CHOSEN = st.fixed_dictionaries(
         "images": st.fixed_dictionaries({}, optional={"envoy": st.just("example/envoy@sha256:" + "a" * 64)}),
     },
 )
-thorough = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+thorough = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def wanted(engine: MemoryEngine, release: Release, chosen: dict[str, Any], rules: RuleSet) -> Blueprint:

@@ -15,10 +15,9 @@ from clawker_fw.denials.question import Question, host_of, question
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.denials.ruling import Allow, Deny, Leave, require_kept, ruling, typed
 from clawker_fw.denials.waiting import Waiting
-from clawker_fw.diagnose.explanation import Difference, Explainer
+from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import RefusedError
 from clawker_fw.model import Sibling
-from clawker_fw.report.questions import meaning
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of
@@ -92,50 +91,30 @@ def test_hosts_that_are_asked_about(name: str) -> None:
     [
         "",
         "10.0.0.1",
-        "127.0.0.1",
-        "169.254.169.254",
         "0x7f000001",
         "2130706433",
         "[::1]",
-        "::1",
         "localhost",
-        "a.localhost",
         "metadata",
         "metadata.google.internal",
-        "instance-data.ec2.internal",
         "printer.local",
         "1.0.0.127.in-addr.arpa",
         "clawker.internal",
         "com",
         "co.uk",
-        "github.io",
         "s3.amazonaws.com",
         ".example.com",
-        "*.example.com",
         "..",
-        "a..test",
         "a.test/../b.test",
-        "a.test@b.test",
         "a.test:443@b.test",
-        "a.test#b.test",
-        "a.test?b.test",
         "a.test b.test",
         "$(reboot).test",
-        "`reboot`.test",
-        "a;reboot.test",
-        "'a'.test",
-        '"a".test',
         "a\\.test",
         "\x1b[2Ja.test",
-        "a\nb.test",
         "a\u202etset.b",
-        "\u200fa.test",
         "p\u0430ypal.com",
         "bücher.test",
         "xn--a.test",
-        "xn--e1afmkfd.xn--p1ai",
-        "xn--80ak6aa92e.com",
-        "xn--\u202e.test",
         "a" * 64 + ".test",
         ".".join(["a" * 60] * 5),
     ],
@@ -184,19 +163,6 @@ def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
 def test_rules_that_leave_nothing_to_ask(counted: Counted, rules: list[Entry]) -> None:
     """What is allowed by now, denied anywhere, or would take more than one rule for one host, is no question."""
     assert asked(counted, *rules) is None
-
-
-def test_what_a_question_says() -> None:
-    """It has the host, who asks how often, why it is refused, the nearest rule, and what allowing it means."""
-    counted = refusal("registry.npmjs.org", protocol="dns", port=53)
-    counted.times = 7
-    made = sure(counted, "a.test", "registry.npmj.org")
-    assert str(made.target) == "https registry.npmjs.org:443"
-    assert (made.agents, made.times, made.guessed) == (("builder",), 7, True)
-    assert made.message == "no rule allows this host"
-    assert made.near
-    assert (made.near.difference, str(made.near.rule)) == (Difference.OTHER_NAME, "https registry.npmj.org:443")
-    assert "may send anything" in meaning(made)
 
 
 CASES: list[tuple[Counted, list[Entry]]] = [
@@ -303,23 +269,6 @@ def test_one_question_for_a_host() -> None:
     held.close(settled=True)
     held.add(refusal("a.test"), "builder")
     assert held.take() is None
-
-
-def test_ten_thousand_names_of_one_agent() -> None:
-    """They take bounded memory, and hide no other agent's question."""
-    held = Waiting()
-    for number in range(10_000):
-        held.add(refusal(f"n{number}.test"), "builder")
-    held.add(refusal("b.test"), "tests")
-    first = held.take()
-    assert first
-    assert first.host == "n0.test"
-    assert held.more == 20
-    assert len(held._known) == waiting.MOST_WAITING + 1  # noqa: SLF001 - how much is kept
-    held.close()
-    second = held.take()
-    assert second
-    assert second.host == "b.test"
 
 
 def test_many_agents() -> None:

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.engine.port import STOP_SECONDS
 from clawker_fw.errors import (
     ConflictError,
-    DiskFullError,
     EngineError,
     NotProvenError,
     RefusedError,
@@ -20,7 +18,6 @@ from clawker_fw.errors import (
 from clawker_fw.model import ContainerSpec, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
-from clawker_fw.reconcile.carried import carried
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
@@ -47,7 +44,6 @@ class NeverReady(MemoryEngine):
     """An engine on which no sibling answers that is created while it is broken."""
 
     def __init__(self) -> None:
-        """Start whole."""
         super().__init__()
         self.broken = False
         self._silenced: set[str] = set()
@@ -68,50 +64,6 @@ class NeverReady(MemoryEngine):
             inside.log.append("the program's last words")
 
 
-def test_a_replacement_that_never_answers_is_taken_back(release: Release) -> None:
-    """The old siblings are untouched, and the error contains the program's last output."""
-    engine = NeverReady()
-    first = up(engine, release)
-    engine.broken = True
-    before = {name: engine.inside(name).id for name in ("clawker-envoy", "clawker-coredns")}
-    with pytest.raises(NotProvenError) as caught:
-        stacks.converged(engine, first, ConvergeOptions(replace_all=True))
-    assert caught.value.code == "replacement-not-ready"
-    assert "log: the program's last words" in caught.value.context
-    assert {name: engine.inside(name).id for name in before} == before
-    assert stacks.found(engine, first) == set()
-
-
-class RefusingToTheEnd(MemoryEngine):
-    """An engine whose siblings refuse somebody something up to the moment when they stop."""
-
-    def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """Stop a container, after its last refusal."""
-        inside = self.inside(container)
-        if inside.status == "running":
-            inside.log.append('{"name":"last.test","reason":"no-rule","source":"10.213.0.2:1"}')
-        super().stop(container, seconds)
-
-
-def test_the_last_refusals_are_handed_over(release: Release) -> None:
-    """What a sibling refuses until it stops is kept by the one that replaces it."""
-    engine = RefusingToTheEnd()
-    wanted = up(engine, release)
-    stacks.converged(engine, wanted, ConvergeOptions(replace_all=True))
-    for name in ("clawker-envoy", "clawker-coredns"):
-        assert [line for line in carried(engine, name) if b"last.test" in line]
-
-
-def test_a_rule_is_taken_away_on_a_full_disk(release: Release) -> None:
-    """There is no room for a lock, and none is needed."""
-    engine = MemoryEngine()
-    stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", "b.test", release=release))
-    engine.disk_full = True
-    wanted = up(engine, release)
-    assert stacks.found(engine, wanted) == set()
-    assert engine.container("clawker-lock") is None
-
-
 def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
     """The lock of a run on another machine is there: it may be at work."""
     engine = MemoryEngine()
@@ -122,47 +74,6 @@ def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
         with pytest.raises(RefusedError) as caught:
             stacks.converged(engine, stacks.blueprint(engine.facts(), release=release))
     assert caught.value.code == "lock-held"
-
-
-@pytest.mark.parametrize("more", ["c" * 60, "b.test"])
-def test_what_has_no_room_is_not_begun(more: str, release: Release) -> None:
-    """On a full disk, neither files that are much larger nor a replacement: nothing has changed afterwards."""
-    engine = MemoryEngine()
-    first = up(engine, release)
-    engine.disk_full = True
-    larger = stacks.blueprint(engine.facts(), *(f"{more}.{number}.test" for number in range(200)), release=release)
-    for wanted, options in ((larger, ConvergeOptions()), (first, ConvergeOptions(replace_all=True))):
-        with pytest.raises(DiskFullError):
-            stacks.converged(engine, wanted, options)
-        assert stacks.found(engine, first) == set()
-    stacks.converged(engine, first)
-
-
-def test_down_on_a_full_disk_removes_everything(release: Release) -> None:
-    """An engine that can't write down that an agent is off its network has taken it off: the rest goes on."""
-    engine = MemoryEngine()
-    wanted = up(engine, release)
-    for name in ("one", "two"):
-        engine.start(engine.create_container(stacks.bare_container(name, wanted, "clawker-net")))
-    engine.disk_full = True
-    converge.take_down(engine, "clawker", RunContext(lambda _: None), detach=True)
-    assert [engine.container(name) for name in ("clawker-envoy", "clawker-coredns")] == [None, None]
-    assert all(not engine.inside(name).networks for name in ("one", "two"))
-
-
-def test_settings_that_change_on_a_full_disk_are_applied(release: Release) -> None:
-    """Without a lock, the settings are read again after each round."""
-    engine = MemoryEngine()
-    wanted = [
-        stacks.blueprint(engine.facts(), *rules, release=release)
-        for rules in (["a.test", "b.test"], ["a.test"], [])
-    ]
-    stacks.converged(engine, wanted[0])
-    engine.disk_full = True
-    read = iter([wanted[1], wanted[1], *([wanted[2]] * 3)])
-    seen = converge.converge(engine, lambda: next(read), ConvergeOptions(), RunContext(lambda _: None))
-    assert seen.blueprint == wanted[2]
-    assert stacks.found(engine, wanted[2]) == set()
 
 
 def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> None:
@@ -214,25 +125,6 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
     return caught.value
 
 
-def test_what_could_not_be_removed_is_told(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback that fails does not claim to have removed anything."""
-    engine = NeverReady()
-    wanted = up(engine, release)
-    engine.broken = True
-    remove = engine.remove
-
-    def fail(container: str) -> None:
-        if engine.inside(container).spec.name == "clawker-envoy-next":
-            raise EngineError("engine-error", "The engine could not remove it.")
-        remove(container)
-
-    monkeypatch.setattr(engine, "remove", fail)
-    error = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
-    assert error.hint == (
-        "clawker-envoy-next could not be removed: the next run does it. The former envoy and coredns still serve."
-    )
-
-
 @pytest.mark.parametrize("failing", ["create_network", "remove_network", "create_container", "stop"])
 def test_an_engine_that_fails_while_networks_are_changed(
     failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
@@ -271,7 +163,6 @@ class Committing(MemoryEngine):
     """An engine in which a commit to Envoy goes another way."""
 
     def __init__(self) -> None:
-        """Take the first stack."""
         super().__init__()
         self.names_committed = threading.Event()
 

@@ -1,16 +1,14 @@
 """Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
 
 from clawker_fw.agents.attachment import require_serving
-from clawker_fw.agents.docker_options import free_number, parse_ports
+from clawker_fw.agents.docker_options import free_number
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import NotProvenError, RefusedError
 from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
@@ -19,14 +17,10 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
-from clawker_fw.report import summary
 from clawker_fw.stack import labels
-from clawker_fw.stack.relay import PublishedPort
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
-from clawker_fw.watch.reactions import Heal
-from clawker_fw.watch.watcher import CLOSED
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -176,18 +170,6 @@ def test_a_relay_of_another_agent_is_made_again(engine: MemoryEngine, release: R
     assert engine.inside(RELAY).spec.shape.ports == ("127.0.0.1:9090:80/tcp",)
 
 
-def test_a_replacement_of_siblings_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
-    """Neither replacing both siblings nor a release with the same programs touches a relay."""
-    published(engine)
-    run(engine, release)
-    relay, envoy = engine.inside(RELAY).id, engine.inside("clawker-envoy").id
-    run(engine, release, ConvergeOptions(replace_all=True))
-    blueprint = stacks.blueprint(engine.facts(), "a.test", release=release, otel={"infra_port": 1})
-    stacks.converged(engine, blueprint)
-    assert engine.inside("clawker-envoy").id != envoy
-    assert engine.inside(RELAY).id == relay
-
-
 def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
     """It is about files of siblings: a relay that was changed is not in its way, and stays as it is."""
     published(engine)
@@ -270,27 +252,6 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
     assert [each.name for each in engine.networks()] == []
 
 
-def test_it_is_told_in_words(engine: MemoryEngine, release: Release) -> None:
-    """What a run means for published ports: that one comes, that one goes, and that connections are cut."""
-    agent = published(engine)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "Published ports will change, no request is cut:",
-        f"  to be published by {RELAY}",
-    ]
-    run(engine, release)
-    _rewritten(engine)
-    _rerouted(engine)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "Published ports will change, connections to some published ports are cut:",
-        f"  {RELAY} differs from what published ports need",
-    ]
-    engine.remove(agent)
-    assert summary.lines(pipeline.summary_of(compared(engine, release))) == [
-        "What is no longer used will be removed, no request is cut:",
-        f"  no more agent for {RELAY}",
-    ]
-
-
 def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, release: Release) -> None:
     """What is done within the agent is no reason to look."""
     agent = published(engine)
@@ -302,17 +263,6 @@ def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, rel
     assert not matters(Event("container", "exec_start", (RELAY,), relay, "/fw/bin/fwctl relayed a b"), own)
 
 
-def test_ports_as_docker_writes_them() -> None:
-    """Without an address it is loopback, without a port the engine chooses it."""
-    loopback = IPv4Address("127.0.0.1")
-    assert parse_ports(["8080:80", "80", "0.0.0.0:53:53/tcp", "192.0.2.1::81", "80"]) == (
-        PublishedPort(IPv4Address(0), 53, 53),
-        PublishedPort(loopback, 0, 80),
-        PublishedPort(loopback, 8080, 80),
-        PublishedPort(IPv4Address("192.0.2.1"), 0, 81),
-    )
-
-
 def test_numbers_of_agents() -> None:
     """The first free one is chosen. There are none in a small network."""
     assert free_number({0, 1, 3}, 30) == 2
@@ -321,48 +271,6 @@ def test_numbers_of_agents() -> None:
     for taken, most in ((set(range(30)), 30), (set(), 0)):
         with pytest.raises(RefusedError):
             free_number(taken, most)
-
-
-@pytest.mark.parametrize("subnet", ["10.0.0.0/8", "10.213.0.0/20", "10.213.0.0/23", "10.213.0.0/24"])
-def test_addresses_of_agents_that_publish_are_nobody_else_s(subnet: str) -> None:
-    """Neither a sibling's, nor a name's, nor one that the engine gives out, nor that of the network itself."""
-    network = IPv4Network(subnet)
-    places = Addressing(network, network)
-    mine = [
-        place(number)
-        for number in range(places.publishers)
-        for place in (places.publisher, places.publishing_relay)
-    ]
-    assert len(set(mine)) == 60
-    siblings = {
-        places.service,
-        places.trial,
-        *(place(slot) for slot in (0, 1) for place in (places.envoy, places.coredns, places.relay)),
-    }
-    blocks = [*places.blocks(0), *places.blocks(1)]
-    lower = next(network.subnets())
-    for address in mine:
-        assert address in network
-        assert address not in siblings | {network.broadcast_address, network.network_address}
-        assert address not in lower
-        assert not any(address in block for block in blocks)
-
-
-def test_a_release_with_another_program_makes_relays_again(
-    engine: MemoryEngine, release: Release, tmp_path: Path
-) -> None:
-    """It is an upgrade, which a watcher leaves to a run."""
-    published(engine)
-    run(engine, release)
-    relay = engine.inside(RELAY).id
-    later = stacks.copied_release(tmp_path)
-    stacks.change_file(later.binary("fwctl", "amd64"), lambda content: content + b"0")
-    seen = compared(engine, later)
-    about_relays = [each for each in found(seen) if each[0].startswith("relays.")]
-    assert about_relays == [(f"relays.{RELAY}.bin/fwctl", Cause.UPGRADE, Action.PUBLISH)]
-    assert Cause.UPGRADE not in CLOSED[Heal.TAMPER]
-    assert run(engine, later).diff.verdict is Verdict.CURRENT
-    assert engine.inside(RELAY).id != relay
 
 
 def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:
@@ -380,33 +288,3 @@ def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, rele
         engine.remove(other)
     stacks.converged(engine, wanted)
     assert engine.inside(RELAY).spec.labels[labels.RELAY_OF]
-
-
-def test_a_network_of_an_earlier_release_is_made_again_with_its_relays(
-    engine: MemoryEngine, release: Release
-) -> None:
-    """The engine kept relays apart on it, with br_netfilter. The change is an upgrade, and cuts no agent."""
-    agent = published(engine)
-    run(engine, release)
-    name = "clawker-publish"
-    (network,) = (found for found in engine.networks() if found.name == name)
-    option = "com.docker.network.bridge.enable_icc"
-    record = {**json.loads(network.labels[labels.APPLIED]), f"options.{option}": "false"}
-    engine.alter_network(
-        name,
-        options={**network.options, option: "false"},
-        labels={**network.labels, labels.APPLIED: json.dumps(record)},
-    )
-    first = engine.inside(RELAY).id
-    siblings = {each: engine.inside(f"clawker-{each}").id for each in Sibling}
-    assert found(compared(engine, release)) == [
-        (f"relays.network.options.{option}", Cause.UPGRADE, Action.PUBLISH)
-    ]
-    assert run(engine, release).diff.verdict is Verdict.CURRENT
-    (network,) = (found for found in engine.networks() if found.name == name)
-    assert network.options[option] == "true"
-    assert engine.inside(RELAY).id != first
-    view = engine.container(agent)
-    assert view is not None
-    assert view.running
-    assert {each: engine.inside(f"clawker-{each}").id for each in Sibling} == siblings

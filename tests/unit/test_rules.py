@@ -41,21 +41,6 @@ def test_rules_that_claim_one_port_of_a_name(
     assert conflict in found.sentence
 
 
-def test_contradictions_of_both_kinds_are_told_at_once() -> None:
-    """Rules for the same that differ don't hide others that claim one port."""
-    with pytest.raises(ConflictsError) as caught:
-        rule_set(
-            "a.test",
-            {"dst": "a.test", "allow_private": True},
-            "b.test",
-            {"dst": "b.test", "proto": "tcp", "port": 443},
-        )
-    assert [each.sentence.partition(":")[0] for each in caught.value.conflicts] == [
-        "two rules for a.test (https 443) contradict each other",
-        "two rules use port 443 of b.test",
-    ]
-
-
 def test_ports_of_udp_are_counted_apart() -> None:
     """Each is a listener and a cluster, so there are fewer of them."""
     several = [{"dst": f"n{number}.test", "proto": "udp", "port": "1-100"} for number in range(5)]

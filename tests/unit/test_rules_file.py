@@ -63,30 +63,6 @@ def said(results: Sequence[EditResult]) -> list[tuple[str, str, str]]:
     return [(each.outcome.value, each.rule, each.place.rpartition(", ")[2]) for each in results]
 
 
-def test_rules_are_added_and_changed_and_left(path: Path) -> None:
-    """Each is compared with one for the same destination, protocol, port and action."""
-    done = add(
-        path,
-        addition("A.test"),
-        addition(".b.test", proto="http", allow_private=True),
-        addition("c.test", port=8443),
-        addition("a.test", action="deny"),
-        addition("c.test", port=8443),
-    )
-    assert said(done.results) == [
-        ("unchanged", "https a.test:443", "line 3"),
-        ("changed", "http .b.test:80 private", "line 5"),
-        ("added", "https c.test:8443", "line 8"),
-        ("added", "deny any a.test", "line 10"),
-        ("unchanged", "https c.test:8443", "line 8"),
-    ]
-    assert done.results[1].changes == ("allow_private: true",)
-    assert path.read_text() == (
-        "# mine\nrules:\n  - dst: a.test\n    note: x\n  - dst: .b.test\n    proto: http\n"
-        "    allow_private: true\n  - dst: c.test\n    port: 8443\n  - dst: a.test\n    action: deny\n"
-    )
-
-
 LATE, LATER = "2098-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
 
 

@@ -22,7 +22,6 @@ class Log(MemoryEngine):
     """An engine with one log. At a line that is cut off it ends, or it goes on `after` so many further lines."""
 
     def __init__(self, lines: Sequence[bytes], after: int | None = None) -> None:
-        """Give the container these lines."""
         super().__init__()
         self.lines = list(lines)
         self._after = after
@@ -82,12 +81,6 @@ def test_a_log_is_complete_without_cut_lines(cut: set[int], after: int | None) -
     assert complete(engine, "envoy", lines[0], lines[-1], len(lines)) == (not cut)
 
 
-def test_what_is_written_meanwhile_is_no_gap() -> None:
-    """Newer lines than those that were read are for the next reading."""
-    engine = Log(written())
-    assert complete(engine, "envoy", engine.lines[0], engine.lines[29], 30)
-
-
 @pytest.mark.parametrize(("cut", "until"), [(20, 21), (39, None)])
 def test_a_gap_is_told_with_its_time(cut: int, until: int | None) -> None:
     """It is between the last line before and the first one after; if there is none after, it is open."""
@@ -95,20 +88,6 @@ def test_a_gap_is_told_with_its_time(cut: int, until: int | None) -> None:
     assert len(tally.counted) == 39
     times = [_line(each)[:30].decode() for each in (cut - 1, *([until] if until else []))]
     assert tally.gaps == [Gap(Sibling.ENVOY, times[0], times[1] if until else None)]
-
-
-def test_only_gaps_of_the_time_in_question_are_told() -> None:
-    """One before the time since when is asked is none."""
-    engine = Log(written(5, 30))
-    tally = records(engine, Sibling.ENVOY, "envoy", _line(20)[:30])
-    assert len(tally.counted) == 19
-    assert [each.since for each in tally.gaps] == [_line(29)[:30].decode()]
-
-
-def test_a_whole_log_has_no_gap() -> None:
-    """Nor has one that is read for a time."""
-    for since in (b"", _line(20)[:30]):
-        assert records(Log(written()), Sibling.ENVOY, "envoy", since).gaps == []
 
 
 def test_the_last_run_goes_back_to_the_last_cut_line() -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import ExitCode, SettingsError
-from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets import sources
 from clawker_fw.settings.secrets.declared import SecretEntry
-from clawker_fw.settings.secrets.sources import LONGEST_SECRET, header_value, obtain
+from clawker_fw.settings.secrets.sources import LONGEST_SECRET, obtain
 from devkit.waiting import until
 
 HIDDEN = "t0ken-hidden"
@@ -73,12 +72,6 @@ def test_what_can_be_in_no_header(tmp_path: Path, value: str, said: str) -> None
     assert said in failure(entry(command=["/bin/cat", "token"]), tmp_path).message
 
 
-def test_what_can_be_in_one(tmp_path: Path) -> None:
-    """Spaces within, and as long as it may be."""
-    for value in ("a b", "x" * LONGEST_SECRET, "!~"):
-        assert obtain("x", entry(env="TOKEN"), tmp_path, {"TOKEN": value}) == value
-
-
 def test_sources_that_fail(tmp_path: Path) -> None:
     """Each says why, in a sentence, and nothing of its output."""
     assert "TOKEN is not set here" in failure(entry(env="TOKEN"), tmp_path).message
@@ -119,13 +112,6 @@ def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
 def test_a_command_has_the_environment_and_no_input(tmp_path: Path) -> None:
     """It can't wait for an answer of anybody."""
     assert obtain("x", shell("read line || echo $NAME"), tmp_path, {"NAME": "named"}) == "named"
-
-
-def test_forms() -> None:
-    """The whole value of the header is made here (RFC 6750, RFC 7617)."""
-    assert header_value("a", Form.BEARER) == "Bearer a"
-    assert header_value("a", Form.RAW) == "a"
-    assert header_value("a", Form.BASIC) == "Basic eC1hY2Nlc3MtdG9rZW46YQ=="
 
 
 def test_a_pipe_to_which_nobody_writes_gives_nothing(tmp_path: Path) -> None:

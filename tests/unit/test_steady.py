@@ -53,12 +53,3 @@ def test_the_time_of_a_change_cannot_be_made_up(file: Path) -> None:
     os.utime(file, (0, 0))
     assert file.stat().st_mtime == 0
     assert not clocks.passes(file)
-
-
-def test_every_file_counts(file: Path, tmp_path: Path) -> None:
-    """A file that disappears is an error, and a new one has to wait."""
-    clocks = Clocks(file)
-    clocks.now = 5.0
-    assert clocks.passes(file)
-    with pytest.raises(SettingsError, match="can't be read"):
-        clocks.steady.require([file, tmp_path / "gone.yaml"])

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import json
 import re
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
 from clawker_fw.report import documents, log, status, terminal, text
 from clawker_fw.report.documents.parts import SiblingFindings
-from clawker_fw.report.documents.rules import RulesOfFile
 from clawker_fw.report.status import StatusDocument
 from clawker_fw.report.step_records import StepRecords
 from devkit.memory.engine import MemoryEngine
@@ -91,16 +89,6 @@ def diff(said: str) -> Diff:
     return Diff((finding(said),), dict.fromkeys(Sibling, Verdict.DRIFTED))
 
 
-@given(foreign)
-def test_what_is_made_visible(said: str) -> None:
-    """The escaped text is printable, escaping is idempotent, and printable text does not change."""
-    shown = terminal.visible(said)
-    assert shown.isprintable()
-    assert terminal.visible(shown) == shown
-    assert shown == said or not said.isprintable()
-    assert harmless(terminal.visible(said, keep="\n"))
-
-
 @settings(deadline=None)
 @given(foreign)
 def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
@@ -138,13 +126,6 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
             record,
         ):
             assert harmless(printed(show))
-
-
-@given(foreign)
-def test_json_stays_json(said: str) -> None:
-    """What a program reads is what was said, whatever had to be escaped."""
-    line = printed(lambda: terminal.answer(documents.writer(RulesOfFile)(RulesOfFile(f"{said}\x7f", 1))))
-    assert json.loads(line) == {"path": f"{said}\x7f", "rules": 1}
 
 
 @given(foreign)

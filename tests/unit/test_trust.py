@@ -3,12 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-import certifi
 import pytest
 
 from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
-from clawker_fw.certificates.credentials import certificates_in, fingerprints
+from clawker_fw.certificates.credentials import fingerprints
 from clawker_fw.model import Mount, VolumeView
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.entrust import trust_for
@@ -28,29 +27,6 @@ def entrusted(own: bytes = b"", roots: bytes = b"".join(ROOTS)) -> Trust:
     return trust_for("demo", roots, own)
 
 
-def test_every_program_trusts_the_roots_and_all_others() -> None:
-    """What replaces the system's authorities has these as well; what is added has no public ones."""
-    given = entrusted(OWN)
-    assert set(fingerprints(given.files["authorities.pem"].content)) == {
-        *fingerprints(b"".join(ROOTS)),
-        *fingerprints(OWN),
-        *fingerprints(certifi.contents().encode()),
-    }
-    assert fingerprints(given.files["roots.pem"].content) == fingerprints(b"".join(ROOTS) + OWN)
-    for name in ("wgetrc", "apt.conf"):
-        assert f"{TARGET}/authorities.pem" in given.files[name].content.decode()
-
-
-def test_java_gets_the_same_authorities() -> None:
-    """Its truststore has every one of them, and nothing that depends on chance."""
-    given = entrusted()
-    content = given.files["authorities.p12"].content
-    assert content == entrusted().files["authorities.p12"].content
-    assert b"\x60\x86\x48\x01\x65\x03\x04\x02\x01" not in content  # SHA-256, of a code for integrity
-    every = given.files["authorities.pem"].content
-    assert all(content.count(each) == 1 for each in certificates_in(every))
-
-
 @pytest.mark.parametrize(
     "junk",
     [
@@ -63,15 +39,6 @@ def test_java_gets_the_same_authorities() -> None:
 def test_what_is_no_certificate_keeps_nobody_from_reading_the_rest(junk: bytes) -> None:
     """A list with something else in it gives the files that it would give without."""
     assert entrusted(junk + OWN + junk) == entrusted(OWN)
-
-
-def test_the_name_follows_from_the_content() -> None:
-    """Equal content has one name, other content another one; the label names the roots, the newest first."""
-    assert entrusted().volume == entrusted().volume
-    others = {entrusted().volume, entrusted(OWN).volume, entrusted(roots=ROOTS[1]).volume}
-    assert len(others) == 3
-    assert all(each.startswith("demo-trust-") for each in others)
-    assert entrusted().roots.split() == [each[:16] for each in fingerprints(b"".join(ROOTS))]
 
 
 def volume(trust: Trust, **changes: Any) -> VolumeView:  # noqa: ANN401 - fields of a volume

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import ContainerSpec, Shape, Usage, Use
+from clawker_fw.model import ContainerSpec, Shape
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.stack.container import USED as USED_FILES
 from clawker_fw.stack.files import public
@@ -40,17 +40,6 @@ def names_used(engine: MemoryEngine, container: str) -> list[str]:
     return [each.name for each in HelperReader(engine, container).usage().uses]
 
 
-def test_what_was_used_is_handed_over() -> None:
-    """From recorder to recorder, with the time since which it is known."""
-    engine, old, new = pair()
-    use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
-    engine.inside(old).usage = Usage("old", 1, 2, (use,), lost=7)
-    hand_over(engine, old, new)
-    known = HelperReader(engine, new).usage()
-    assert known.uses == (use,)
-    assert (known.since, known.lost, known.inherited) == (1, 7, frozenset({"old"}))
-
-
 @pytest.mark.parametrize(
     ("first", "second", "names"),
     [
@@ -70,11 +59,3 @@ def test_what_was_used_is_handed_over_from_the_volume(first: bytes, second: byte
     engine.put_files(old, {path: public(each) for path, each in zip(USED_FILES, (first, second), strict=True)})
     hand_over(engine, old, new)
     assert names_used(engine, new) == names
-
-
-def test_a_predecessor_that_knows_nothing_is_replaced() -> None:
-    """The new one knows what is used since it was made."""
-    engine, old, new = pair()
-    del engine.inside(old).files[SIBLING]
-    hand_over(engine, old, new)
-    assert names_used(engine, new) == []

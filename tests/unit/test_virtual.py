@@ -46,25 +46,33 @@ def test_more_names_than_addresses() -> None:
     assert caught.value.code == "subnet-small"
 
 
-@pytest.mark.parametrize(("prefix", "room"), [(20, 959), (22, 191), (23, 63), (24, 0), (25, 0)])
-def test_where_the_addresses_are(prefix: int, room: int) -> None:
-    """In the upper half, apart for the two slots. None is another one of ours, or the broadcast address."""
+@pytest.mark.parametrize(
+    ("prefix", "room", "publishers"), [(20, 959, 30), (22, 191, 30), (23, 63, 30), (24, 0, 30), (25, 0, 0)]
+)
+def test_where_the_addresses_are(prefix: int, room: int, publishers: int) -> None:
+    """In the upper half, apart for the two slots, and apart from those of agents that publish ports."""
     agents = IPv4Network((IPv4Address("10.213.0.0"), prefix))
     addressing = Addressing(agents, EGRESS)
-    assert addressing.room == room
-    every = [addressing.virtual(slot, number) for slot in (0, 1) for number in range(room)]
-    others = {
+    assert (addressing.room, addressing.publishers) == (room, publishers)
+    names = [addressing.virtual(slot, number) for slot in (0, 1) for number in range(room)]
+    published = [
+        place(number)
+        for number in range(publishers)
+        for place in (addressing.publisher, addressing.publishing_relay)
+    ]
+    siblings = [
         addressing.service,
-        *(each(slot) for slot in (0, 1) for each in (addressing.envoy, addressing.coredns)),
-    }
-    assert len(set(every)) == 2 * room
-    assert not {*every} & {*others, agents.broadcast_address}
+        addressing.trial,
+        *(each(slot) for slot in (0, 1) for each in (addressing.envoy, addressing.coredns, addressing.relay)),
+    ]
+    every = [*names, *published, *siblings, agents.broadcast_address]
+    assert len(set(every)) == len(every)
     last_of_agents = next(agents.subnets()).broadcast_address  # which the engine gives
-    assert all(address in agents and address > last_of_agents for address in every)
+    assert all(address in agents and address > last_of_agents for address in (*names, *published))
     for slot in (0, 1):
         blocks = addressing.blocks(slot)
         assert all(any(addressing.virtual(slot, number) in block for block in blocks) for number in range(room))
-        assert not any(address in block for block in blocks for address in others)
+        assert not any(address in block for block in blocks for address in (*published, *siblings))
 
 
 def test_the_record_is_read_back() -> None:

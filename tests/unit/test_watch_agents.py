@@ -1,6 +1,5 @@
 """The watcher and agents that have a way around the firewall: what it reports, and on whom it acts."""
 
-import logging
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network
@@ -8,12 +7,9 @@ from typing import NoReturn
 
 import pytest
 
-from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import EngineError
 from clawker_fw.model import Mount, NetworkSpec, Verdict
 from clawker_fw.stack.topology import INHIBIT_IPV4
-from clawker_fw.watch import record
-from clawker_fw.watch.agents import Change, Presence
 from clawker_fw.watch.reactions import OnOpen
 from clawker_fw.watch.schedule import SPACING
 from devkit import stacks
@@ -149,27 +145,6 @@ def test_an_engine_that_goes_away_takes_no_agent_with_it(watched: Watched) -> No
     assert presences(watched) == ["0 agent came"]
 
 
-def test_the_record_of_an_agent(caplog: pytest.LogCaptureFixture) -> None:
-    """It has the fields of the agent, and for a collector the attributes that the siblings' records have."""
-    agent = Agent("id", "coder", "image:1", "10.213.0.7", "2026-01-02T03:04:05Z")
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        record.write_presence(Presence(Change.MOVED, agent, "10.213.0.6"))
-        record.write_presence(Presence(Change.LEFT, replace(agent, address="")))
-    moved, left = (vars(each) for each in caplog.records)
-    assert moved["line"] == "agent  coder moved  from 10.213.0.6 to 10.213.0.7"
-    assert left["line"] == "agent  coder left"
-    assert "address" not in left["fields"]
-    assert moved["attributes"] == {
-        "client.address": "10.213.0.7",
-        "container.name": "coder",
-        "container.id": "id",
-        "container.image.name": "image:1",
-        "clawker_fw.change": "moved",
-        "clawker_fw.since": "2026-01-02T03:04:05Z",
-        "clawker_fw.address_before": "10.213.0.6",
-    }
-
-
 def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed action is an error record; it is tried again with the next comparison, and healing goes on."""
 
@@ -181,19 +156,6 @@ def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytes
     monkeypatch.setattr(watched.engine, "stop", refuse)
     watched.until(35)
     assert [each.error for _, each in watched.opened] == ["The engine could not stop it."] * 2
-
-
-def test_an_open_agent_is_on_record(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
-    """In the record of a decision, and in one of its own, with the reason."""
-    join(watched, "loose", privileged=True)
-    watched.until(5)
-    with caplog.at_level(logging.INFO, "clawker_fw"):
-        record.write(watched.decisions[0][1])
-        record.write_open(watched.opened[0][1])
-    fields = [vars(each)["fields"] for each in caplog.records]
-    assert (fields[0]["verdict"], fields[0]["open_agents"]) == ("open", ["loose"])
-    assert fields[1]["reasons"] == [{"code": "privileged", "text": "it is privileged"}]
-    assert [each.levelname for each in caplog.records] == ["WARNING", "WARNING"]
 
 
 # --- containers that are attached -------------------------------------------------------------------------------
@@ -212,25 +174,6 @@ def services(watched: Watched, *, internal: bool) -> None:
     watched.engine.create_network(
         NetworkSpec("services", subnet, subnet[1], subnet, internal, {INHIBIT_IPV4: "true"}, {})
     )
-
-
-def test_tasks_of_services_are_attached(watched: Watched) -> None:
-    """Whoever is on the network, or joins it, becomes an agent within seconds, once, and is judged as one."""
-    services(watched, internal=True)
-    task(watched, "early")
-    watched.until(5)
-    assert watched.admitted == [], "nobody is attached unasked"
-    watched.attach = "services"
-    watched.until(25, (10, partial(task, watched, "late")))
-    told = [(moment, each.name, each.error) for moment, each in watched.admitted]
-    assert told == [
-        (0, "early", ""),
-        (11, "late", ""),
-    ]
-    assert {"clawker-net", "services"} == set(watched.engine.inside("late").networks)
-    _, last = watched.decisions[-1]
-    assert {each.name: each.confinement for each in last.agents} == {"early": "fenced", "late": "fenced"}
-    assert last.verdict is Verdict.CURRENT
 
 
 def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:

@@ -117,23 +117,6 @@ def samples(metrics: Metrics) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs if float(value)}
 
 
-def agent(name: str) -> Agent:
-    """Return an agent that is confined."""
-    return Agent(name, name, "image", "10.213.0.7", "", (), ())
-
-
-def test_metrics_name_attached_agents() -> None:
-    """Each agent has its address, until it has gone. A look that failed says nothing about them."""
-    metrics = Metrics("1.2", "abc")
-    key = 'clawker_fw_agent_info{agent="one",client_address="10.213.0.7"}'
-    metrics.report(dataclasses.replace(QUIET, agents=(agent("one"),)))
-    assert samples(metrics)[key] == 1
-    metrics.report(BLIND)
-    assert key in samples(metrics)
-    metrics.report(dataclasses.replace(QUIET, agents=(agent("two"),)))
-    assert key not in samples(metrics)
-
-
 def test_metrics_say_what_was_seen_and_done() -> None:
     """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success.
 
@@ -300,15 +283,6 @@ def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> Non
         sender.report(QUIET)
         sender.alive()
         assert messages(manager) == [["READY=1", "STATUS=nothing, current"]]
-
-
-def test_abstract_sockets_are_told_too() -> None:
-    """An address that begins with @ is an abstract socket."""
-    name = f"clawker-fw-test-{os.getpid()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(f"\0{name}")
-        Manager({"NOTIFY_SOCKET": f"@{name}"}).stopping()
-        assert listening.recv(100) == b"STOPPING=1"
 
 
 # --- the release ----------------------------------------------------------------------------------------------

@@ -7,12 +7,9 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Mount, NetworkView
-from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.observe import observe
+from clawker_fw.model import NetworkView
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images, labels
-from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
@@ -39,27 +36,6 @@ def parts(found: dict[str, str]) -> Iterator[dict[str, str]]:
 def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] | None, *, ours: bool) -> None:
     """All three labels of ownership were requested for its volume; an engine may have added others."""
     assert labels.project_of_container(OWNERSHIP, volume) == ("clawker" if ours else "")
-
-
-def test_a_container_with_some_of_a_siblings_labels_is_left_alone(memory: MemoryEngine, up: Blueprint) -> None:
-    """A container that lacks one of the labels, or the form, is left alone; with all of them, it is removed."""
-    every = dict(memory.inside("clawker-envoy").spec.labels)
-    some = [{key: text for key, text in every.items() if key != missing} for missing in every]
-    some += [{**part, labels.SIBLING: "envoy"} for part in parts(OWNERSHIP)] + [dict(OWNERSHIP), every]
-    spec = stacks.bare_container("theirs", up, "clawker-net")
-    theirs = [
-        memory.create_container(replace(spec, name=f"theirs{number}", labels=found))
-        for number, found in enumerate(some)
-    ]
-    for container in theirs:
-        memory.start(container)
-    before = [memory.container(container) for container in theirs]
-    made_like_ours = replace(spec.shape, mounts=(Mount("volume", VOLUME),))
-    ours = memory.create_container(replace(spec, name="renamed", labels=every, shape=made_like_ours))
-    assert [each.container.id for each in observe(memory, "clawker").leftovers] == [ours]
-    stacks.converged(memory, up, ConvergeOptions(replace_all=True))
-    assert memory.container(ours) is None
-    assert [memory.container(container) for container in theirs] == before
 
 
 @pytest.mark.parametrize("part", [*parts(OWNERSHIP), OWNERSHIP], ids=str)
