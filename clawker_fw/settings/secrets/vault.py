@@ -1,7 +1,7 @@
 """Secrets in memory, obtained when they are first needed, and again when they are due.
 
 A source that fails later leaves what it gave last in use for as long again as it was meant to be: then it is gone.
-All sources that are due are asked side by side, and one that fails is asked again soon, but not all the time.
+All sources that are due are asked side by side, and one that fails is asked less and less often.
 """
 
 import functools
@@ -19,8 +19,8 @@ from clawker_fw.settings.secrets.wanted import WantedSecret
 FORGOTTEN_AFTER = 2.0
 """How many times its `refresh` a secret is used whose source fails."""
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
-"""How long a source is left alone that has failed: a tenth of its `refresh`, within these bounds."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+"""How long a source is left alone that fails: as long as it has been failing, within these bounds."""
 
 _STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that cannot be set. Linux has one that goes on while the machine sleeps, as a secret's age does."""
@@ -54,6 +54,8 @@ class Vault:
     _kept: dict[str, _Kept] = field(default_factory=dict, init=False, repr=False)
     _due: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     """When each source is to be asked again."""
+    _failing: dict[str, float] = field(default_factory=dict, init=False, repr=False)
+    """Since when each source fails that does."""
 
     def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
         """Return the whole value of each header, by id. What can't be obtained is left out, and in `problems`."""
@@ -87,14 +89,17 @@ class Vault:
         now = self.clock()
         asking = {name: self.declared.secrets[name] for name in sorted(names) if now >= self._due.get(name, now)}
         for name, outcome in obtain_all(asking, self.path.parent, self.environment).items():
-            refresh = asking[name].refresh or float("inf")
             if isinstance(outcome, SettingsError):
                 self.problems[name] = outcome
-                self._due[name] = self.clock() + min(max(refresh / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                failed = self.clock()
+                since = failed - self._failing.setdefault(name, now)
+                self._due[name] = failed + min(max(since, _SHORTEST_PAUSE), _LONGEST_PAUSE)
             else:
+                refresh = asking[name].refresh or float("inf")
                 self._kept[name] = _Kept(outcome, now + FORGOTTEN_AFTER * refresh)
                 self._due[name] = now + refresh
                 self.problems.pop(name, None)
+                self._failing.pop(name, None)
                 self.expired.discard(name)
         for name in [each for each, kept in self._kept.items() if self.clock() >= kept.expires]:
             del self._kept[name]
