@@ -15,7 +15,6 @@ from clawker_fw.errors import RefusedError, UsageError
 from clawker_fw.stack.relay import LOOPBACK, PublishedPort
 
 _SHORT = {
-    "a": "attach",
     "c": "cpu-shares",
     "d": "detach",
     "e": "env",

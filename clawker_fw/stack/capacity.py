@@ -51,11 +51,18 @@ def allot(sibling: Sibling, chosen: SiblingResources, machine: Machine, usual: i
     """Return what a sibling may use. `usual` is its memory in bytes on a machine that has enough.
 
     Raises:
-        SettingsError: when the settings ask for more than fits into the memory.
+        SettingsError: when the settings ask for more than the machine has, or than fits into the memory.
     """
     halvings = sum(0 < machine.memory < _ROOM * (_FULL >> each) for each in range(_MOST_HALVINGS))
     memory = chosen.memory or usual >> halvings
     processors = chosen.processors or _processors(machine, memory, room)
+    if chosen.memory and machine.memory and chosen.memory > machine.memory:
+        raise SettingsError(
+            "resources-not-there",
+            f"`resources.{sibling}.memory` is {written(chosen.memory)}, and the engine's machine has "
+            f"{written(machine.memory)}.",
+            hint="The kernel would kill a container that uses more memory than there is. Set it lower.",
+        )
     most = room(memory, processors)
     if most < max(1, chosen.connections or 1):
         raise _too_little(sibling, memory, processors, chosen.connections, room)

@@ -60,7 +60,7 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
         ("fleet drift", "clawker-fw fleet status --diff"),
         ("fleet status --swarm", "--host ssh://node-1"),
         ("fleet stack --parallelism 2", "examples/swarm/stack.yaml"),
-        ("rules import egress-rules.yaml", "Name the file in `include`"),
+        ("rules import egress-rules.yaml", "Copy the rules into the settings file"),
         ("rules narrow .cdn.test", "clawker-fw rules allow"),
         ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
         ("denials --conformance", "denials --agent PROJECT-conformance"),
