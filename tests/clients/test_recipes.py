@@ -139,7 +139,7 @@ STATUS = "curl -sS -o /dev/null -w '%{http_code}\n' https://"
 
 CLAUDE = f"""
 echo "$ANTHROPIC_API_KEY $GH_TOKEN"
-pip install -q --target /tmp/p greeting; cd /tmp/p; python3 -c 'import greeting'
+pip install -q --target /tmp/p hello; cd /tmp/p; python3 -c 'import hello'
 {STATUS}api.github.com/repos/acme/widgets
 {STATUS}api.github.com/repos/acme/other
 {STATUS}github.com/acme/other/info/refs?service=git-upload-pack
