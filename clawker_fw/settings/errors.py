@@ -49,15 +49,17 @@ def _problem(
             hint = "Write `rules: []` to deny everything, or list what agents may reach."
         case "missing":
             sentence = f"`{key}` is missing"
+        case "string_type" if location[0] == "presets":
+            sentence = "`presets` has names alone"
+            hint = "Your own rule for a name, protocol and port replaces that of a preset, also one that denies."
         case "string_type":
             sentence = f"`{key}` is {details['input']!r}, not text"
             hint = "" if isinstance(details["input"], dict) else "Put it in quotes."
         case "value_error":
             sentence = str(details["ctx"]["error"])
-        case "model_type" if location[0] == "never":
-            sentence = (
-                f"`never` has names, or mappings with {', '.join(f'`{name}`' for name in NeverEntry.model_fields)}"
-            )
+        case "model_type" if location[0] in {"never", "always"}:
+            fields = ", ".join(f"`{name}`" for name in NeverEntry.model_fields)
+            sentence = f"`{location[0]}` has names, or mappings with {fields}"
         case "model_type" | "dataclass_type":
             in_rules = location[0] == "rules"
             mapping = f"a rule is a mapping; write `dst: {details['input']}`"
@@ -83,11 +85,9 @@ def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> lis
 def did_you_mean(word: str, known: list[str], prefix: str) -> str:
     """Return the hint that names the known word that is most like an unknown one, or all of them."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return (
-        f"Did you mean `{prefix}{near[0]}`?"
-        if near
-        else f"Valid are: {', '.join(sorted(prefix + k for k in known))}."
-    )
+    if near:
+        return f"Did you mean `{prefix}{near[0]}`?"
+    return f"Valid are: {', '.join(sorted(prefix + k for k in known))}." if known else ""
 
 
 def contradicting(error: ConflictsError) -> SettingsError:
