@@ -207,12 +207,7 @@ class Hand:
         )
 
     def recreate(
-        self,
-        sibling: str,
-        change: Callable[[Body], None],
-        *,
-        stop_seconds: int | None = None,
-        start: bool = True,
+        self, sibling: str, change: Callable[[Body], None], *, stop_seconds: int | None = None, start: bool = True
     ) -> None:
         """Recreate a sibling's container with a change. The old one may have `stop_seconds` to stop."""
         name, recipe = self.name(sibling), self.recipe(sibling)

@@ -25,6 +25,9 @@ from hatch_build import compile_program
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
+KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
+"""Requests of one client on one connection, of which the output tells."""
+
 _NET_RAW = 13
 """The number of the capability (linux/capability.h)."""
 

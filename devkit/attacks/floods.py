@@ -103,10 +103,7 @@ FLOODS = (
     Flood("10,000 long messages to the resolver", _hold(10_000, _DNS, "--hex", _LONG_MESSAGE)),
     Flood("18,000 TLS connections kept open", _hold(18_000, 443, *_hello(TARGET))),
     Flood("19,000 requests with endless headers", _hold(19_000, 80, *_endless(56 * 1024))),
-    Flood(
-        "10,000 requests with headers just allowed, endless",
-        _hold(10_000, 80, *_endless(31 * 1024)),
-    ),
+    Flood("10,000 requests with headers just allowed, endless", _hold(10_000, 80, *_endless(31 * 1024))),
     Flood("1,500 downloads not read", _hold(1_500, 80, *_request(TARGET, _LARGE_FILE), "--unread")),
     Flood(
         "40 downloads over HTTP/2 not read, of a host that others use",
@@ -116,8 +113,7 @@ FLOODS = (
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SLOW}"), *_SOON), SLOW),
     Flood("names never answered, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SILENT}"), *_SOON), SILENT),
     Flood(
-        "flood of DNS queries",
-        ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}"),
+        "flood of DNS queries", ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}")
     ),
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(f"{_ANY}.{_REFUSED}"))),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}"), "--brief")),

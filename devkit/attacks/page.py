@@ -4,7 +4,7 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import PAGE_PORT
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES_HTTP, Attack, closed_port, raw
-from devkit.attacks.requests import head, http2, pseudo, refused, request, sent
+from devkit.attacks.requests import BAD_NAME, BAD_REQUEST, NO_RULE, head, http2, pseudo, refused, request, sent
 
 _GET, _HOST = "GET / HTTP/1.1", f"Host: {PAGE}"
 _VICTIM = "10.213.0.2"
@@ -63,35 +63,19 @@ READING = (
         head("POST / HTTP/1.1", _HOST, "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close")
         + b"0\r\n\r\n"
         + _SMUGGLED,
-        "400",
-        Reason.BAD_REQUEST,
+        *BAD_REQUEST,
         None,
     ),
-    refused(
-        "Two hosts, the page first",
-        request(_GET, _HOST, f"Host: {ALLOWED}"),
-        "403",
-        Reason.BAD_NAME,
-        f"{PAGE},{ALLOWED}",
-    ),
+    refused("Two hosts, the page first", request(_GET, _HOST, f"Host: {ALLOWED}"), *BAD_NAME, f"{PAGE},{ALLOWED}"),
     refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST, PAGE),
-    refused("The page at another port", request(_GET, _HOST), "403", Reason.NO_RULE, PAGE, port=8080),
-    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"),
-    Attack(
-        "The name of the page in TLS",
-        ("get", f"https://{PAGE}/", *DIRECT),
-        "closed",
-        Reason.NO_RULE,
-        PAGE,
-        FETCHES_HTTP,
-    ),
-    Attack(
-        "A name below that of the page, asked for",
-        ("resolve", f"x.{PAGE}"),
-        "NXDOMAIN",
-        Reason.NO_RULE,
-        f"x.{PAGE}",
-        FETCHES_HTTP,
+    refused("The page at another port", request(_GET, _HOST), *NO_RULE, PAGE, port=8080),
+    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), *NO_RULE, f"x.{PAGE}"),
+    *(
+        Attack(what, command, result, Reason.NO_RULE, name, FETCHES_HTTP)
+        for what, command, result, name in (
+            ("The name of the page in TLS", ("get", f"https://{PAGE}/", *DIRECT), "closed", PAGE),
+            ("A name below that of the page, asked for", ("resolve", f"x.{PAGE}"), "NXDOMAIN", f"x.{PAGE}"),
+        )
     ),
     *(
         closed_port(

@@ -14,7 +14,7 @@ from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from devkit.firewall import RULES, SIBLINGS, Firewall, brought_up
 from devkit.hand import SIGNER, Hand
-from devkit.peers import Answer, Peer, Peers
+from devkit.peers import KEEPALIVE, Answer, Peer, Peers
 from devkit.tools import read_as
 from devkit.waiting import until
 from devkit.watching import watching
@@ -148,7 +148,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
     secret, siblings = header_forms(site.token), [site.firewall.container(each) for each in SIBLINGS]
     with administrator.capturing(*networks) as captured:
         agent, echoed = (
-            site.firewall.agent(peers, "keepalive", f"https://api.test{target}", "--seconds", "0")
+            site.firewall.agent(peers, *KEEPALIVE, f"https://api.test{target}", "--seconds", "0")
             for target in (f"/bytes?size=9&{marker}", f"/v1/{marker}")
         )
         for target in (f"/bytes?size=9&{marker}", f"/v1/{marker}"):
@@ -162,8 +162,8 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
 
     holders = {" ".join(each.split()[2:4]) for each in quiet.of(secret) if each.startswith("memory of ")}
     assert holders == {"/usr/local/bin/envoy --config-path", f"{HELPER_PATH} sign"}
-    assert any(each.startswith("memory of /peer keepalive") for each in quiet.places[marker])
-    assert any(each.startswith("memory of /peer keepalive") for each in told.of(secret))
+    assert any(each.startswith("memory of /peer drive") for each in quiet.places[marker])
+    assert any(each.startswith("memory of /peer drive") for each in told.of(secret))
     assert {each.rpartition("/")[0] for each in quiet.files(secret)} == {site.log_folder(administrator)}
 
     for network, packets in captured.items():
