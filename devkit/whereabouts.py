@@ -108,16 +108,9 @@ class Administrator:
         with tempfile.TemporaryDirectory() as folder:
             with ExitStack() as stack:
                 for network in networks:
-                    options = (
-                        "-B",
-                        "65536",
-                        "-Z",
-                        "root",
-                        "-i",
-                        self._bridge(network),
-                        "-w",
-                        f"{folder}/{network}",
-                    )
+                    raw = self._docker.inspect_network(network)
+                    bridge = raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}"
+                    options = ("-B", "65536", "-Z", "root", "-i", bridge, "-w", f"{folder}/{network}")
                     command = ["nsenter", f"--net={self._root}/proc/1/ns/net", "tcpdump", *options]
                     stack.enter_context(_tcpdump(command, Path(folder, f"{network}.log")))
                 yield found
@@ -125,10 +118,6 @@ class Administrator:
                 if "\n0 packets dropped" not in Path(folder, f"{network}.log").read_text():
                     raise AssertionError(f"packets on {network} are missing")
                 found[network] = Path(folder, network).read_bytes()
-
-    def _bridge(self, network: str) -> str:
-        raw = self._docker.inspect_network(network)
-        return str(raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}")
 
 
 def _tcpdump(command: Sequence[str], log: Path) -> AbstractContextManager[None]:
