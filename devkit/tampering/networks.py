@@ -8,7 +8,7 @@ from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, NetworkRecreation, Sign, Tampering, fields
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields
 
 
 def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
@@ -30,7 +30,7 @@ def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) 
     }
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
-        NetworkRecreation(end, change),
+        Recreation(end, change),
         (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
         beside="recreated network",
     )
@@ -76,7 +76,7 @@ NETWORKS = (
     _network("egress", "as an internal one", fields(Internal=True), "internal"),
     Tampering(
         "the agent network is recreated with another subnet, and the settings name none",
-        NetworkRecreation("net", _other_subnet),
+        Recreation("net", _other_subnet),
         (
             *(
                 sign
