@@ -89,7 +89,7 @@ class Attack:
     """What succeeds in the same way, directly afterwards."""
 
     arrives: tuple[str, ...] = ()
-    """The targets of the requests that arrive because of it, under a name (`host`), on a port and at an address."""
+    """The targets of the requests that arrive because of it, under a name, on a port and at an address."""
 
     host: str = ALLOWED
     port: int = 443

@@ -111,7 +111,6 @@ func (r agentRequest) once() agentRequest {
 // progress is printed once a second. Counts are since the start.
 type progress struct {
 	Event  string `json:"event"`
-	Second int    `json:"second"`
 	Sent   int    `json:"sent"`
 	Done   int    `json:"done"`
 	Failed int    `json:"failed"`
@@ -194,11 +193,11 @@ func (m *measurement) attempt(ctx context.Context, request agentRequest, start t
 	m.succeeded = max(m.succeeded, finished)
 }
 
-// report prints the progress once a second, counting from 1.
+// report prints the progress once a second.
 func (m *measurement) report(ctx context.Context, out *printer) {
-	for second := 1; sleep(ctx, time.Second); second++ {
+	for sleep(ctx, time.Second) {
 		m.mutex.Lock()
-		out.print(progress{"progress", second, m.summary.Sent, len(m.latencies), m.summary.Failed})
+		out.print(progress{"progress", m.summary.Sent, len(m.latencies), m.summary.Failed})
 		m.mutex.Unlock()
 	}
 }
@@ -206,9 +205,7 @@ func (m *measurement) report(ctx context.Context, out *printer) {
 // driver is what clients in closed loops do, and what became of it.
 type driver struct {
 	*measurement
-	url      string
-	sent     request
-	to       destination
+	agentRequest
 	kept     bool
 	interval time.Duration
 	timeout  time.Duration

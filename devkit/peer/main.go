@@ -97,33 +97,6 @@ func parseInterspersed(flags *flag.FlagSet, arguments []string) (positional []st
 	}
 }
 
-type repeated []string
-
-func (r *repeated) String() string { return strings.Join(*r, ", ") }
-
-func (r *repeated) Set(value string) error {
-	*r = append(*r, value)
-	return nil
-}
-
-// declareServer adds a flag that names a DNS server and returns how to read it as host:port, empty when not given.
-func declareServer(flags *flag.FlagSet, name string) func() string {
-	value := flags.String(name, "", "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf")
-	return func() string {
-		if *value == "" {
-			return ""
-		}
-		return withDefaultPort(*value, "53")
-	}
-}
-
-// given reports whether a flag stood on the command line, for flags whose empty value means something.
-func given(flags *flag.FlagSet, name string) bool {
-	found := false
-	flags.Visit(func(flag *flag.Flag) { found = found || flag.Name == name })
-	return found
-}
-
 // printer writes whole lines, whoever calls it.
 type printer struct {
 	mutex  sync.Mutex

@@ -218,10 +218,10 @@ type inundateResult struct {
 func declareInundate(flags *flag.FlagSet) action {
 	count := flags.Int("count", 1000, "how many queries to send")
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
-	server := declareServer(flags, "server")
+	server := flags.String("server", "", serverUsage)
 	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
 	return func(_ context.Context, arguments []string, out *printer) (bool, error) {
-		address, err := serverOrFirst(server())
+		address, err := serverOrFirst(*server)
 		if err != nil {
 			return false, err
 		}
