@@ -264,19 +264,6 @@ func (d *driver) repeat(ctx context.Context) {
 	}
 }
 
-func (d *driver) connect(ctx context.Context) (*connection, error) {
-	conn, _, err := open(ctx, d.to)
-	if err == nil {
-		if d.kept {
-			d.out.print(event{"connected"})
-		}
-		d.mutex.Lock()
-		defer d.mutex.Unlock()
-		d.summary.Connections++
-	}
-	return conn, err
-}
-
 // once makes a request, on a new connection if there is none, and returns the connection if it is for the next one.
 func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -284,14 +271,19 @@ func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	var octets counter
 	var response *http.Response
 	var err error
-	begin := time.Now()
+	begin, opened := time.Now(), 0
 	if conn == nil {
-		conn, err = d.connect(ctx)
+		if conn, _, err = open(ctx, d.to); err == nil {
+			opened = 1
+		}
 	}
 	if err == nil {
 		response, err = conn.fetch(ctx, d.sent, &octets)
 	}
 	took := time.Since(begin)
+	if opened > 0 && d.kept {
+		d.out.print(event{"connected"})
+	}
 	closes := complete(err) && response.Close
 	if conn != nil && (closes || !complete(err) || !d.kept) {
 		conn.abandon() // with a farewell, a client would wait for the other end
@@ -301,6 +293,7 @@ func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	d.summary.Sent++
+	d.summary.Connections += opened
 	d.summary.Bytes += int64(octets)
 	if closes {
 		d.summary.PoliteCloses++

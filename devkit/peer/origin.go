@@ -251,20 +251,13 @@ func serveBytes(writer http.ResponseWriter, request *http.Request, query url.Val
 // feed sends bytes as they become due, and those that are late all together, so that the rate holds on average.
 func feed(ctx context.Context, writer http.ResponseWriter, total int64, rate float64) {
 	controller := http.NewResponseController(writer)
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
 	begin := time.Now()
-	for sent := int64(0); sent < total; {
+	for sent := int64(0); sent < total && ctx.Err() == nil; time.Sleep(pace) {
 		due := min(total, int64(time.Since(begin).Seconds()*rate))
 		if _, err := io.CopyN(writer, zeros{}, due-sent); err != nil || controller.Flush() != nil {
 			return
 		}
 		sent = due
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
 	}
 }
 

@@ -392,10 +392,8 @@ func sweep(ctx context.Context, network netip.Prefix) (sweepResult, error) {
 			return result, err
 		}
 		result.Neighbours = max(result.Neighbours, bytes.Count(table, []byte("\n"))-1) // the first line is a heading
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, 100*time.Millisecond) {
 			return result, nil
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

@@ -15,6 +15,7 @@ from devkit.tampering.way import (
     fields,
     host_fields,
     other_address,
+    signs,
 )
 
 WITH_ANOTHER_RUNTIME = "with another runtime"
@@ -42,9 +43,8 @@ def _in_a_namespace(what: str, change: Callable[[Body], None], *fields: str) -> 
 
 
 def _shape(sibling: str, *fields: str) -> tuple[Sign, ...]:
-    """Return signs for fields, with their layer before a slash if that is another one."""
-    parts = (field.rpartition("/") for field in fields)
-    return tuple(Sign(sibling, layer or "shape", field, "replace") for layer, _, field in parts)
+    """Return signs for fields of the shape, or of another layer, which is before a slash then."""
+    return signs(sibling, "replace", *(field if "/" in field else f"shape/{field}" for field in fields))
 
 
 def _recreated_with_files(what: str, change: Callable[[Body], None], field: str, says: str) -> Tampering:
@@ -113,11 +113,7 @@ CONTAINERS = (
     Tampering(
         "coredns is recreated with all privileges, and not started",
         lambda hand: hand.recreate(COREDNS, host_fields(Privileged=True), start=False),
-        (
-            Sign(COREDNS, "state", "status", "start"),
-            Sign(COREDNS, "shape", "privileged", "replace"),
-            Sign(COREDNS, "shape", "security_options", "replace"),
-        ),
+        (Sign(COREDNS, "state", "status", "start"), *_shape(COREDNS, "privileged", "security_options")),
     ),
     _recreated(ENVOY, "with a further capability", _more_host("CapAdd", "SYS_TIME"), "capabilities_added"),
     _recreated(COREDNS, "without dropping capabilities", host_fields(CapDrop=None), "capabilities_dropped"),

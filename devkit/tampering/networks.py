@@ -8,30 +8,21 @@ from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields, signs
 
 
 def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
     """Return the recreation of a network. The siblings on it are disconnected before, and stay disconnected."""
     name = f"{{project}}-{end}"
     owner = COREDNS if end == "net" else ENVOY
-    off = {
-        "net": (
-            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-            Sign(COREDNS, "state", f"networks.{name}", "reattach"),
-            Sign(COREDNS, "state", "service_address", "reattach"),
-            Sign(COREDNS, "live", "network", "reattach"),
-        ),
-        "egress": (
-            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-        ),
-    }
+    off = signs(ENVOY, "reattach", f"state/networks.{name}", "live/network")
+    if end == "net":
+        attached = (f"state/networks.{name}", "state/service_address", "live/network")
+        off += signs(COREDNS, "reattach", *attached)
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
         Recreation(end, change),
-        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
+        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off),
         beside="recreated network",
     )
 

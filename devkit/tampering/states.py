@@ -6,7 +6,7 @@ from clawker_fw.engine.archive import pack
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
 from devkit.hand import Hand
-from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering, other_address
+from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering, other_address, signs
 
 
 def _stop_for_good(hand: Hand) -> None:
@@ -110,10 +110,7 @@ STATES = (
         Tampering(
             f"envoy is disconnected from the {which} network",
             _disconnect(ENVOY, end),
-            (
-                Sign(ENVOY, "state", f"networks.{{project}}-{end}", "reattach"),
-                Sign(ENVOY, "live", "network", "reattach"),
-            ),
+            signs(ENVOY, "reattach", f"state/networks.{{project}}-{end}", "live/network"),
             beside,
         )
         for which, end, beside in (("egress", "egress", "without a way out"), ("agent", "net", "without agents"))
@@ -121,11 +118,7 @@ STATES = (
     Tampering(
         "coredns is disconnected from the agent network",
         _disconnect(COREDNS, "net"),
-        (
-            Sign(COREDNS, "state", "networks.{project}-net", "reattach"),
-            Sign(COREDNS, "state", "service_address", "reattach"),
-            Sign(COREDNS, "live", "network", "reattach"),
-        ),
+        signs(COREDNS, "reattach", "state/networks.{project}-net", "state/service_address", "live/network"),
         beside="signer",
     ),
     Tampering(
@@ -133,11 +126,7 @@ STATES = (
         lambda hand: hand.docker.connect_container_to_network(
             hand.name(COREDNS), f"{hand.firewall.project}-egress"
         ),
-        (
-            Sign(COREDNS, "state", "networks.{project}-egress", "replace"),
-            Sign(COREDNS, "live", "network", "replace"),
-            Sign(COREDNS, "live", "engine_files", "replace"),
-        ),
+        signs(COREDNS, "replace", "state/networks.{project}-egress", "live/network", "live/engine_files"),
     ),
     Tampering(
         "coredns releases the service address",
@@ -155,8 +144,7 @@ STATES = (
         "envoy is disconnected, and an agent is given its address",
         _take_an_envoy_s_address,
         (
-            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
+            *signs(ENVOY, "reattach", "state/networks.{project}-net", "live/network"),
             Sign(COREDNS, "state", "address.{envoy}", "detach"),
         ),
     ),

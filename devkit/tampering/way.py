@@ -43,6 +43,12 @@ class Sign:
         return field.removeprefix(labels.PREFIX + "firewall.")
 
 
+def signs(sibling: str, action: str, *fields: str) -> tuple[Sign, ...]:
+    """Return signs with the same action, each for the layer and field `LAYER/FIELD`."""
+    parts = (field.partition("/") for field in fields)
+    return tuple(Sign(sibling, layer, field, action) for layer, _, field in parts)
+
+
 @dataclass(frozen=True)
 class Recreation:
     """A change with which a sibling's container is made anew, or a network without its containers."""
