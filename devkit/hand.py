@@ -45,15 +45,8 @@ done
 """
 
 
-_NETWORK = {
-    "driver": "Driver",
-    "internal": "Internal",
-    "enable_ipv6": "EnableIPv6",
-    "ipam": "IPAM",
-    "options": "Options",
-    "labels": "Labels",
-}
-"""What the SDK calls fields of the engine's API."""
+_NETWORK = ("Driver", "Internal", "EnableIPv6", "IPAM", "Options", "Labels")
+"""What a network is created from, in the engine's API."""
 
 
 @dataclass(frozen=True)
@@ -194,13 +187,14 @@ class Hand:
         """Recreate a network of the stack with changes. Its containers are disconnected before."""
         name = f"{self.firewall.project}-{end}"
         raw = self.docker.inspect_network(name)
-        body: Body = {key: raw[key] for key in _NETWORK.values()}
+        body: Body = {key: raw[key] for key in _NETWORK}
         for change in changes:
             change(body)
         for container in raw["Containers"]:
             self.docker.disconnect_container_from_network(container, name, force=True)
         self.docker.remove_network(name)
-        self.docker.create_network(name, **{word: body[key] for word, key in _NETWORK.items()})
+        six = body.pop("EnableIPv6")
+        self.docker.create_network(name, enable_ipv6=six, **{key.lower(): body[key] for key in body})
 
     def recreate(
         self,

@@ -106,6 +106,7 @@ def _bad(what: str, command: Command, result: str, name: str | None, *control: s
 
 
 _TWO_QUESTIONS = _question(b"\3pub\4test\0", 2, b"\4evil\4test\0\0\1\0\1")
+_HIDDEN, _IN_RECORDS = _raw(client_hello(None, _ECH)), _raw(in_records(client_hello(EVIL.encode()), 1))
 
 QUESTIONS = (
     *(
@@ -338,17 +339,8 @@ SERVER_NAMES = (
     Attack("TLS that begins with an alert", _raw(_ALERT + client_hello(EVIL.encode())), "closed", control=FETCHES),
     _passes("An allowed server name, an octet at a time", ALLOWED, options=("--pieces",)),
     _closed("A server name without a rule, an octet at a time", _tls(EVIL, 443, "--pieces"), EVIL),
-    _closed(
-        "A server name without a rule, in records of one octet",
-        _raw(in_records(client_hello(EVIL.encode()), 1)),
-        EVIL,
-    ),
-    _closed(
-        "A hidden server name (ECH) without an outer one",
-        _raw(client_hello(None, _ECH)),
-        None,
-        Reason.NO_SERVER_NAME,
-    ),
+    _closed("A server name without a rule, in records of one octet", _IN_RECORDS, EVIL),
+    _closed("A hidden server name (ECH) without an outer one", _HIDDEN, None, Reason.NO_SERVER_NAME),
     _closed("A hidden server name (ECH) behind one without a rule", _tls(ALLOWED, 443, "--ech", EVIL), EVIL),
     _passes(
         "A hidden server name (ECH) behind an allowed one",

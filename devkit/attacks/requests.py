@@ -89,6 +89,7 @@ _UNREADABLE = ("400", Reason.BAD_NAME)
 BAD_REQUEST = ("400", Reason.BAD_REQUEST)
 _CONNECT = ("404", Reason.BAD_REQUEST)
 _NOT_HERE = ("403", Reason.BAD_REQUEST)
+_OF_WEB = request(_GET, "Host: web.test")
 _TUNNEL = ((":method", "CONNECT"), (":authority", f"{EVIL}:80"))
 
 REQUESTS = (
@@ -251,13 +252,7 @@ REQUESTS = (
             ),
         )
     ),
-    refused(
-        "A host with a rule for another port only",
-        request(_GET, "Host: web.test"),
-        *NO_RULE,
-        "web.test",
-        port=8080,
-    ),
+    refused("A host with a rule for another port only", _OF_WEB, *NO_RULE, "web.test", port=8080),
     refused(
         "A host without a rule, an octet at a time", request(_GET, f"Host: {EVIL}"), *NO_RULE, EVIL, "--pieces"
     ),

@@ -1,6 +1,7 @@
 """Tampering with the state of a container: whether it runs, its name, its place on the networks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack.container import VOLUME
@@ -64,6 +65,8 @@ def _have_the_other_s_name(hand: Hand) -> None:
     hand.docker.rename(hand.name(ENVOY), hand.name(COREDNS))
 
 
+_RENAMED = Sign(ENVOY, "state", "name", "rename")
+
 STATES = (
     *(
         Tampering(
@@ -87,18 +90,14 @@ STATES = (
     Tampering(
         "envoy is renamed",
         lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
-        (Sign(ENVOY, "state", "name", "rename"),),
+        (_RENAMED,),
         beside="beside a container",
     ),
-    Tampering(
-        "envoy and coredns swap names",
-        _exchange_names,
-        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "name", "rename")),
-    ),
+    Tampering("envoy and coredns swap names", _exchange_names, (_RENAMED, replace(_RENAMED, sibling=COREDNS))),
     Tampering(
         "coredns is removed, and envoy is renamed to its name",
         _have_the_other_s_name,
-        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "container", "create")),
+        (_RENAMED, Sign(COREDNS, "state", "container", "create")),
     ),
     Tampering(
         "an unfinished replacement of coredns is left behind",
