@@ -3,13 +3,14 @@
 import io
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from docker import APIClient
-from docker.errors import APIError, NotFound
+from docker.errors import APIError
 
 from clawker_fw.engine import archive
 from clawker_fw.model import File
@@ -42,6 +43,10 @@ for each in /proc/[0-9]*; do
 done
 [ "$found" ]
 """
+
+
+_NETWORK = ("Driver", "Internal", "EnableIPv6", "IPAM", "Options", "Labels")
+"""What a network is created from, in the engine's API."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,9 @@ class Hand:
         container = self.docker.inspect_container(self.name(sibling))["Id"]
 
         def gone() -> bool:
-            try:
+            with suppress(APIError):
                 self.docker.remove_container(container, force=True, v=True)
-            except NotFound:
-                return True
-            except APIError:
-                return False
-            return True
+            return not self.docker.containers(all=True, filters={"id": container})
 
         until(gone, 15)
 
@@ -135,9 +136,11 @@ class Hand:
     def files(self, sibling: str) -> dict[str, File]:
         return archive.unpack(self.docker.get_archive(self.name(sibling), VOLUME)[0])
 
-    def fwctl(self, sibling: str, *arguments: str) -> None:
+    def fwctl(self, sibling: str, *arguments: str) -> bool:
+        """Return whether it succeeds."""
         identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", *arguments])["Id"]
         self.docker.exec_start(identity)
+        return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
 
     def inside(self, sibling: str, script: str) -> None:
         run_inside(self.docker, self.name(sibling), script)
@@ -158,12 +161,7 @@ class Hand:
     def deafen(self) -> None:
         """Let Envoy close its listeners, and wait until it has. Its loaded configuration stays the same."""
         self.fwctl("envoy", "drain", "0")
-        until(lambda: not self.healthy("coredns"))
-
-    def healthy(self, sibling: str) -> bool:
-        identity = self.docker.exec_create(self.name(sibling), [f"{VOLUME}/bin/fwctl", "health"])["Id"]
-        self.docker.exec_start(identity)
-        return bool(self.docker.exec_inspect(identity)["ExitCode"] == 0)
+        until(lambda: not self.fwctl("coredns", "health"))
 
     def recipe(self, sibling: str) -> Recipe:
         """Return everything to recreate a sibling's container, from its `docker inspect` and its files."""
@@ -185,38 +183,30 @@ class Hand:
         subnet = IPv4Network(pool["Subnet"])
         return str(Addressing(subnet, subnet).service)
 
-    def recreate_network(self, end: str, change: Callable[[Body], None]) -> None:
-        """Recreate a network of the stack with a change. Its containers are disconnected before."""
+    def recreate_network(self, end: str, *changes: Callable[[Body], None]) -> None:
+        """Recreate a network of the stack with changes. Its containers are disconnected before."""
         name = f"{self.firewall.project}-{end}"
         raw = self.docker.inspect_network(name)
-        body: Body = {
-            key: raw[key] for key in ("Name", "Driver", "Internal", "EnableIPv6", "IPAM", "Options", "Labels")
-        }
-        change(body)
+        body: Body = {key: raw[key] for key in _NETWORK}
+        for change in changes:
+            change(body)
         for container in raw["Containers"]:
             self.docker.disconnect_container_from_network(container, name, force=True)
         self.docker.remove_network(name)
-        self.docker.create_network(
-            name,
-            driver=body["Driver"],
-            internal=body["Internal"],
-            enable_ipv6=body["EnableIPv6"],
-            ipam=body["IPAM"],
-            options=body["Options"],
-            labels=body["Labels"],
-        )
+        six = body.pop("EnableIPv6")
+        self.docker.create_network(name, enable_ipv6=six, **{key.lower(): body[key] for key in body})
 
     def recreate(
         self,
         sibling: str,
-        change: Callable[[Body], None],
-        *,
+        *changes: Callable[[Body], None],
         stop_seconds: int | None = None,
         start: bool = True,
     ) -> None:
-        """Recreate a sibling's container with a change. The old one may have `stop_seconds` to stop."""
+        """Recreate a sibling's container with changes. The old one may have `stop_seconds` to stop."""
         name, recipe = self.name(sibling), self.recipe(sibling)
-        change(recipe.body)
+        for change in changes:
+            change(recipe.body)
         if stop_seconds is not None:
             self.docker.stop(name, timeout=stop_seconds)
         self.docker.remove_container(name, force=True, v=True)

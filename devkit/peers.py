@@ -25,8 +25,8 @@ from hatch_build import compile_program
 SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
-_NET_RAW = 13
-"""The number of the capability (linux/capability.h)."""
+KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
+"""Requests of one client on one connection, of which the output tells."""
 
 
 @cache
@@ -124,15 +124,6 @@ class Peer:
     def process(self) -> Path:
         """Return the folder below /proc of one of its processes, on an engine of this machine."""
         return next(processes(self.client, self.container))
-
-    def may_forge(self) -> bool:
-        _, _, effective = (self.process() / "status").read_text().partition("CapEff:")
-        return bool(int(effective.split()[0], 16) >> _NET_RAW & 1)
-
-    def search_domains(self) -> list[str]:
-        """Return the domains that its resolver appends to names."""
-        lines = map(str.split, (self.process() / "root/etc/resolv.conf").read_text().splitlines())
-        return [domain for line in lines if line[:1] == ["search"] for domain in line[1:]]
 
     def remove(self) -> None:
         while self._idle:

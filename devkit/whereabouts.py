@@ -11,10 +11,8 @@ import stat
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from docker import APIClient
@@ -46,20 +44,6 @@ def header_forms(token: str) -> frozenset[str]:
     return frozenset(form for value in (token, f"Bearer {token}") for form in forms(value))
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a search has come to: the places of each needle."""
-
-    places: dict[str, set[str]]
-
-    def of(self, needles: Collection[str]) -> set[str]:
-        return {place for needle in needles for place in self.places.get(needle, ())}
-
-    def files(self, needles: Collection[str]) -> set[str]:
-        """Return the files among these places."""
-        return {place for place in self.of(needles) if place.startswith("/")}
-
-
 class Administrator:
     """Whoever administers the engine's machine."""
 
@@ -73,8 +57,8 @@ class Administrator:
 
     def search(
         self, needles: Collection[str], *, containers: Collection[str], since: float, engine: bool = False
-    ) -> Found:
-        """Look for needles in the memory of containers' processes, and in files that have changed since a time.
+    ) -> set[tuple[str, str]]:
+        """Return needles with their places: memory of containers' processes, and files changed since a time.
 
         The files are those that the processes see, with all that is mounted there, and those of the engine if
         asked.
@@ -82,12 +66,8 @@ class Administrator:
         Raises:
             OSError: when something can't be read.
         """
-        places: dict[str, set[str]] = defaultdict(set)
-        for place, content in self._contents(containers, since, engine=engine):
-            for needle in needles:
-                if needle.encode() in content:
-                    places[needle].add(place)
-        return Found(places)
+        contents = self._contents(containers, since, engine=engine)
+        return {(needle, place) for place, text in contents for needle in needles if needle.encode() in text}
 
     def _contents(self, containers: Collection[str], since: float, *, engine: bool) -> Iterator[tuple[str, bytes]]:
         for process in (process for each in containers for process in processes(self._docker, each)):
@@ -108,16 +88,9 @@ class Administrator:
         with tempfile.TemporaryDirectory() as folder:
             with ExitStack() as stack:
                 for network in networks:
-                    options = (
-                        "-B",
-                        "65536",
-                        "-Z",
-                        "root",
-                        "-i",
-                        self._bridge(network),
-                        "-w",
-                        f"{folder}/{network}",
-                    )
+                    raw = self._docker.inspect_network(network)
+                    bridge = raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}"
+                    options = ("-B", "65536", "-Z", "root", "-i", bridge, "-w", f"{folder}/{network}")
                     command = ["nsenter", f"--net={self._root}/proc/1/ns/net", "tcpdump", *options]
                     stack.enter_context(_tcpdump(command, Path(folder, f"{network}.log")))
                 yield found
@@ -125,10 +98,6 @@ class Administrator:
                 if "\n0 packets dropped" not in Path(folder, f"{network}.log").read_text():
                     raise AssertionError(f"packets on {network} are missing")
                 found[network] = Path(folder, network).read_bytes()
-
-    def _bridge(self, network: str) -> str:
-        raw = self._docker.inspect_network(network)
-        return str(raw["Options"].get("com.docker.network.bridge.name") or f"br-{raw['Id'][:12]}")
 
 
 def _tcpdump(command: Sequence[str], log: Path) -> AbstractContextManager[None]:

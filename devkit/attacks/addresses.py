@@ -91,6 +91,7 @@ def _broadcasts(what: str, address: str) -> Attack:
     return outside(what, (*asked, f"{address}:{HOST_PORT}", "--from", "{agent}"), control=heard)
 
 
+_OTHER = "The other slot's address of Envoy, which nobody has"
 ADDRESSES = (
     *(
         outside(what, probe(place))
@@ -137,10 +138,5 @@ ADDRESSES = (
             "The host, where the engine publishes ports": f"{{publishing_gateway}}:{PUBLISHED_PORT}",
         }.items()
     ),
-    Attack(
-        "The other slot's address of Envoy, which nobody has",
-        probe("{other_envoy}:443", "300ms"),
-        "no answer",
-        control=probe("{envoy}:443"),
-    ),
+    Attack(_OTHER, probe("{other_envoy}:443", "300ms"), "no answer", control=probe("{envoy}:443")),
 )

@@ -89,13 +89,11 @@ class Attack:
     """What succeeds in the same way, directly afterwards."""
 
     arrives: tuple[str, ...] = ()
-    """The targets of the requests that arrive because of it, all at the allowed origin under its own name."""
+    """The targets of the requests that arrive because of it, under a name, on a port and at an address."""
 
     host: str = ALLOWED
-    """The name under which those requests arrive."""
-
     port: int = 443
-    """The port on which those requests arrive."""
+    at: str = field(default=WORLD, kw_only=True)
 
     connects: bool = field(default=False, kw_only=True)
     """Whether a connection to the allowed origin may be begun, although no request follows."""
@@ -104,9 +102,6 @@ class Attack:
 
     control_by: Who | None = field(default=None, kw_only=True)
     """Who makes the control, if no agent succeeds in this way."""
-
-    at: str = field(default=WORLD, kw_only=True)
-    """The address at which those requests arrive."""
 
     heard: tuple[str, ...] = field(default=(), kw_only=True)
     """The names in queries that the host receives because of it."""

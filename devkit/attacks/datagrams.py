@@ -23,41 +23,29 @@ _RECORD_ROUTE = bytes((7, 39, 40)) + bytes(36) + b"\1"
 """The longest option that records a route, with no room left in it (RFC 791, section 3.1), and no operation."""
 
 
+_PORT = f"{{{TALK}}}:{HOST_PORT}"
+
+
 def _sends(place: str, name: str = HEARD) -> Command:
     return ("resolve", name, "--timeout", "1s", "--server", place)
 
 
 # The kernel answers at most six refused datagrams of an agent in a short time, so there are no more of them here.
-_ANSWERED = _sends(f"{{{TALK}}}:{HOST_PORT}", CONTROL)
+_ANSWERED = _sends(_PORT, CONTROL)
 
 
+_NOWHERE = {name: f"leads to {where}" for name, where in LEADS.items()} | {"nobody": "does not exist"}
+_NO_ADDRESS = {"oneself2", "nobody"}
+"""Names without an address that is an answer for Envoy: the agents' network has none."""
+
+_REASONS = (Reason.PRIVATE_ADDRESS, Reason.NO_ADDRESS)
 DATAGRAMS = (
-    Attack(
-        "A datagram to the port of a rule",
-        _sends(f"{{{TALK}}}:{HOST_PORT}"),
-        "an address",
-        control=_ANSWERED,
-        heard=(HEARD,),
-    ),
+    Attack("A datagram to the port of a rule", _sends(_PORT), "an address", control=_ANSWERED, heard=(HEARD,)),
     *(
-        Attack(
-            f"A datagram to a name that {where}",
-            _sends(f"{{{name}}}:{HOST_PORT}"),
-            "no answer",
-            reason,
-            f"{name}.test",
-            _ANSWERED,
-        )
-        for name, where, reason in (
-            *(
-                (
-                    name,
-                    f"leads to {where}",
-                    Reason.NO_ADDRESS if name == "oneself2" else Reason.PRIVATE_ADDRESS,  # on the agents' network
-                )
-                for name, where in LEADS.items()
-            ),
-            ("nobody", "does not exist", Reason.NO_ADDRESS),
+        Attack(what, _sends(f"{{{name}}}:{HOST_PORT}"), "no answer", reason, f"{name}.test", _ANSWERED)
+        for name, what, reason in (
+            (name, f"A datagram to a name that {where}", _REASONS[name in _NO_ADDRESS])
+            for name, where in _NOWHERE.items()
         )
     ),
     *(
@@ -80,10 +68,5 @@ DATAGRAMS = (
             "the resolver": "{resolver}:5353",
         }.items()
     ),
-    closed_port(
-        "A connection to the port of a rule for datagrams",
-        probe(f"{{{TALK}}}:{HOST_PORT}"),
-        FETCHES,
-        f"{TALK}.test",
-    ),
+    closed_port("A connection to the port of a rule for datagrams", probe(_PORT), FETCHES, f"{TALK}.test"),
 )

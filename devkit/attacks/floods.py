@@ -26,6 +26,7 @@ _REFUSED = "refused.test"
 _ANY = "any-label-00"
 """The label that the peer program replaces by another one for each connection."""
 
+_OTHERS = f"{_ANY}.{_REFUSED}"
 _LARGE_FILE = "/bytes?size=1e9"
 _SOON = ("--pause", "100ms")
 """For what attacks with names: connecting as fast as possible is an attack of its own."""
@@ -62,16 +63,19 @@ class Flood:
         return tuple(word.format(**known, seconds=seconds) for word in self.command)
 
 
+def _siege(place: str, count: int, *options: str) -> Command:
+    return ("siege", place, "--count", str(count), "--seconds", "{seconds}", *options)
+
+
 def _hold(count: int, port: int, *options: str) -> Command:
     """Keep connections open. A refused one is tried again every few seconds."""
     place = "{resolver}" if port == _DNS else "{envoy}"
-    times = ("--rise", "{third}", "--pause", "{third}", "--seconds", "{seconds}")
-    return ("siege", f"{place}:{port}", "--count", str(count), *times, *options)
+    return _siege(f"{place}:{port}", count, "--rise", "{third}", "--pause", "{third}", *options)
 
 
 def _flood(count: int, port: int, *options: str) -> Command:
     """Open a connection again as soon as it has ended or was refused."""
-    return ("siege", f"{{envoy}}:{port}", "--count", str(count), "--seconds", "{seconds}", *options)
+    return _siege(f"{{envoy}}:{port}", count, *options)
 
 
 def _hello(name: str) -> Command:
@@ -95,18 +99,11 @@ _UNFINISHED = at_once([pseudo(TARGET, method="POST")] * 100, complete=False).hex
 """Requests over HTTP/2 that never end, all on one connection."""
 
 FLOODS = (
-    Flood(
-        "busy, attacking nobody",
-        ("siege", _OWN_CLOSED_PORT, "--count", str(_AT_ONCE), "--seconds", "{seconds}"),
-        control=True,
-    ),
+    Flood("busy, attacking nobody", _siege(_OWN_CLOSED_PORT, _AT_ONCE), control=True),
     Flood("10,000 long messages to the resolver", _hold(10_000, _DNS, "--hex", _LONG_MESSAGE)),
     Flood("18,000 TLS connections kept open", _hold(18_000, 443, *_hello(TARGET))),
     Flood("19,000 requests with endless headers", _hold(19_000, 80, *_endless(56 * 1024))),
-    Flood(
-        "10,000 requests with headers just allowed, endless",
-        _hold(10_000, 80, *_endless(31 * 1024)),
-    ),
+    Flood("10,000 requests with headers just allowed, endless", _hold(10_000, 80, *_endless(31 * 1024))),
     Flood("1,500 downloads not read", _hold(1_500, 80, *_request(TARGET, _LARGE_FILE), "--unread")),
     Flood(
         "40 downloads over HTTP/2 not read, of a host that others use",
@@ -116,21 +113,17 @@ FLOODS = (
     Flood("names answered slowly, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SLOW}"), *_SOON), SLOW),
     Flood("names never answered, 1,000 at once", _flood(1_000, 443, *_hello(f"{_ANY}.{SILENT}"), *_SOON), SILENT),
     Flood(
-        "flood of DNS queries",
-        ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}"),
+        "flood of DNS queries", ("inundate", f"a.{_REFUSED}", "--server", "{resolver}", "--seconds", "{seconds}")
     ),
-    Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(f"{_ANY}.{_REFUSED}"))),
-    Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}"), "--brief")),
+    Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(_OTHERS))),
+    Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(_OTHERS), "--brief")),
     Flood("10,000 requests of one octet a second", _hold(10_000, 80, *_endless(0), "--drip", "1s")),
     Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _UNFINISHED)),
     Flood("18,000 TLS connections half closed", _hold(18_000, 443, *_hello(TARGET), "--half")),
-    Flood(
-        "bursts of 4,096 connections",
-        _flood(4_096, 443, *_hello(f"{_ANY}.{_REFUSED}"), "--brief", "--pause", "3s"),
-    ),
+    Flood("bursts of 4,096 connections", _flood(4_096, 443, *_hello(_OTHERS), "--brief", "--pause", "3s")),
     Flood(
         "flood of refused requests with long paths",
-        _flood(_AT_ONCE, 80, *_request(f"{_ANY}.{_REFUSED}", "/" + 8_000 * "x"), "--brief"),
+        _flood(_AT_ONCE, 80, *_request(_OTHERS, "/" + 8_000 * "x"), "--brief"),
     ),
     Flood("18,000 requests for the page without their bodies", _hold(18_000, 80, "--hex", _UNFINISHED_PAGE)),
     Flood("neighbour entries for the whole network", ("sweep", "{network}", "--seconds", "{seconds}")),

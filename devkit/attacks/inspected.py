@@ -34,15 +34,12 @@ def _asked(target: str, method: str = "GET", *headers: str, host: str = INSPECTE
     return request(f"{method} {target} HTTP/1.1", f"Host: {host}", *headers)
 
 
+_BELOW = "below an inspected one"
+_SECRET = (f"secret:x.{BELOW}", Reason.BAD_NAME, f"invalid:secret_x.{BELOW}")
+_X = _asked("/v1/x")
+
 REQUESTS_IN_TLS = (
-    Attack(
-        "An allowed path arrives",
-        _sent(_asked("/v1/x")),
-        "200",
-        control=FETCHES,
-        arrives=("/v1/x",),
-        host=INSPECTED,
-    ),
+    Attack("An allowed path arrives", _sent(_X), "200", control=FETCHES, arrives=("/v1/x",), host=INSPECTED),
     *(
         _refused(what, _asked(target, method), "403", Reason.PATH)
         for what, target, method in (
@@ -80,20 +77,11 @@ REQUESTS_IN_TLS = (
             "absolute form": request(f"GET https://{ALLOWED}/v1/x HTTP/1.1", f"Host: {INSPECTED}"),
         }.items()
     ),
-    Attack(
-        "A server name below an inspected one, without a rule",
-        _sent(_asked("/v1/x"), f"x.{INSPECTED}"),
-        "closed",
-        Reason.NO_RULE,
-        f"x.{INSPECTED}",
-        FETCHES,
-    ),
-    Attack(
-        "The name of a secret, as a server name below an inspected one",
-        _sent(_asked("/"), f"secret:x.{BELOW}"),
-        "closed",
-        Reason.BAD_NAME,
-        f"invalid:secret_x.{BELOW}",
-        FETCHES,
+    *(
+        Attack(what, _sent(content, name), "closed", reason, recorded, FETCHES)
+        for what, content, name, reason, recorded in (
+            (f"A server name {_BELOW}, without a rule", _X, f"x.{INSPECTED}", Reason.NO_RULE, f"x.{INSPECTED}"),
+            (f"The name of a secret, as a server name {_BELOW}", _asked("/"), *_SECRET),
+        )
     ),
 )

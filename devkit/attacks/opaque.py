@@ -25,23 +25,25 @@ def _leads(what: str, name: str) -> Attack:
     )
 
 
+def _at_own(name: str) -> Command:
+    return ("get", f"https://{name}:{TLS}/", "--connect", f"{{own}}:{TLS}")
+
+
 def _passes(what: str, command: Command, host: str, port: int) -> Attack:
     control = FETCHES if port == TLS else ASKS
     return Attack(what, command, "200", control=control, arrives=("/",), host=host, port=port)
 
+
+_SSH = "shell.test:22"
+_ASKS_DNS = ("resolve", EVIL, "--server", "{own}:53", "--timeout", "1s")
 
 OPAQUE = (
     *(
         _passes(f"TLS {what}", command, f"{name}:{TLS}", TLS)
         for what, name, command in (
             ("with the name's own server name", OWN, FETCHES),
-            *(
-                (f"with {what}", name, ("get", f"https://{name}:{TLS}/", "--connect", f"{{own}}:{TLS}"))
-                for what, name in {
-                    "a server name without a rule": EVIL,
-                    "another allowed server name": "wild.test",
-                }.items()
-            ),
+            ("with a server name without a rule", EVIL, _at_own(EVIL)),
+            ("with another allowed server name", "wild.test", _at_own("wild.test")),
             ("without a server name", OWN, (*FETCHES, "--sni", "")),
         )
     ),
@@ -62,22 +64,12 @@ OPAQUE = (
     _knocks("Another port, with a rule for another such name", "{own}:2222", OWN),
     _knocks("The port of SSH", "{own}:22", OWN),
     _knocks("The port of the resolver", "{own}:53", OWN),
-    closed_port(
-        "A query to the port of the resolver",
-        ("resolve", EVIL, "--server", "{own}:53", "--timeout", "1s"),
-        FETCHES,
-        OWN,
-    ),
+    closed_port("A query to the port of the resolver", _ASKS_DNS, FETCHES, OWN),
     _knocks("An address that stands for no name", "{unused}:8443"),
     _knocks("The port of such a name, at the shared address", "{envoy}:2222"),
     _leads("A name that leads to a private address", "in.test"),
     _leads("A name that leads to loopback, with `allow_private`", "in2.test"),
-    _passes(
-        "The name of an allowed address",
-        ("get", f"http://{ADDRESS}:{PLAIN}/"),
-        f"{ADDRESS}:{PLAIN}",
-        PLAIN,
-    ),
+    _passes("The name of an allowed address", ("get", f"http://{ADDRESS}:{PLAIN}/"), f"{ADDRESS}:{PLAIN}", PLAIN),
     _knocks("The same on another port", f"{ADDRESS}:80", ADDRESS),
     *(
         Attack(what, ("resolve", name), "NXDOMAIN", Reason.NO_RULE, name, ("resolve", ADDRESS))
@@ -90,12 +82,5 @@ OPAQUE = (
             "The name above that of an allowed address": "net.test",
         }.items()
     ),
-    Attack(
-        "A name that does not exist",
-        probe("shell.test:22"),
-        "a connection",
-        Reason.NO_ADDRESS,
-        "shell.test",
-        FETCHES,
-    ),
+    Attack("A name that does not exist", probe(_SSH), "a connection", Reason.NO_ADDRESS, "shell.test", FETCHES),
 )

@@ -31,6 +31,7 @@ _TO_HOST = f"{{world}}:{HOST_PORT}"
 _TO_BRIDGE = f"[{{bridge_link}}]:{HOST_PORT}"
 _TO_IPV6 = f"[{{six}}]:{HOST_PORT}"
 
+_TO_LINK = "the host, by the bridge's link-local address"
 _FORGES = _forged(Who.FORGER, _TO_BRIDGE, six=True)
 
 PACKETS = (
@@ -40,17 +41,12 @@ PACKETS = (
     outside("QUIC to a server in the internet", _quic("{world}:443")),
     closed_port("QUIC to Envoy", _quic("{envoy}:443"), FETCHES),
     closed_port("QUIC to a name with an address of its own", _quic("{own}:8443"), FETCHES, OWN),
-    outside(
-        "IPv6 to a server in the internet",
-        probe("[{six}]:443", "300ms"),
-        by=Who.HOST,
-        control=probe("[{six}]:443"),
-    ),
-    outside(
-        "IPv6 to the host, by the bridge's link-local address",
-        probe("[{bridge_link}%eth0]:443", "300ms"),
-        by=Who.HOST,
-        control=probe("[{bridge_link}%{bridge_name}]:443"),
+    *(
+        outside(f"IPv6 to {what}", probe(place, "300ms"), by=Who.HOST, control=probe(host))
+        for what, place, host in (
+            ("a server in the internet", "[{six}]:443", "[{six}]:443"),
+            (_TO_LINK, "[{bridge_link}%eth0]:443", "[{bridge_link}%{bridge_name}]:443"),
+        )
     ),
     *(
         Attack(f"A raw packet {what}", forged, "not permitted", control=_FORGES, control_by=Who.FORGER)
@@ -72,6 +68,8 @@ _IPV6_HOST = (
     "The host has an IPv6 address on every bridge. No option of a Docker network removes it, and raw packets need "
     "no source address."
 )
+
+_ASKING = "With `NET_RAW`, a name without a rule"
 
 OTHERWISE = (
     _with_raw(
@@ -97,18 +95,10 @@ OTHERWISE = (
         _with_raw(f"a datagram to {what}", _forged(Who.FORGER, place, six=True), HEARD, because=_IPV6_HOST)
         for what, place in {
             "an IPv6 address of the host": _TO_IPV6,
-            "the host, by the bridge's link-local address": _TO_BRIDGE,
+            _TO_LINK: _TO_BRIDGE,
         }.items()
     ),
-    Attack(
-        "With `NET_RAW`, a name without a rule",
-        ("resolve", EVIL),
-        "NXDOMAIN",
-        Reason.NO_RULE,
-        EVIL,
-        RESOLVES,
-        by=Who.FORGER,
-    ),
+    Attack(_ASKING, ("resolve", EVIL), "NXDOMAIN", Reason.NO_RULE, EVIL, RESOLVES, by=Who.FORGER),
     Attack(
         "The name of another agent's container, asked of Docker's resolver",
         ("resolve", "{forger_name}", "--server", "127.0.0.11"),

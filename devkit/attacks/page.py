@@ -4,9 +4,10 @@ from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.container import PAGE_PORT
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES_HTTP, Attack, closed_port, raw
-from devkit.attacks.requests import head, http2, pseudo, refused, request, sent
+from devkit.attacks.requests import BAD_NAME, BAD_REQUEST, NO_RULE, head, http2, pseudo, refused, request, sent
 
 _GET, _HOST = "GET / HTTP/1.1", f"Host: {PAGE}"
+_UPWARDS = "/%2e%2e/%2e%2e/fw/boot/sibling.json"
 _VICTIM = "10.213.0.2"
 
 
@@ -31,12 +32,7 @@ READING = (
     _answers("A header that is to be removed on the way", request(_GET, _HOST, "Connection: X-Clawker-Fw-Agent")),
     _answers("The name of the page with another port", request(_GET, f"{_HOST}:8080")),
     _answers("The page in the absolute form", request(f"GET http://{PAGE}/ HTTP/1.1", f"Host: {EVIL}")),
-    Attack(
-        "The page over HTTP/2",
-        sent(http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM))),
-        "HTTP/2",
-        control=FETCHES_HTTP,
-    ),
+    _answers("The page over HTTP/2", http2(*pseudo(PAGE), ("x-clawker-fw-agent", _VICTIM)), "HTTP/2"),
     _answers(
         "POST to the page", head("POST / HTTP/1.1", _HOST, "Content-Length: 2", "Connection: close") + b"{}", "405"
     ),
@@ -44,11 +40,7 @@ READING = (
     _answers("TRACE of the page", request("TRACE / HTTP/1.1", _HOST), "405"),
     _answers("Another path than the page", request("GET /agents HTTP/1.1", _HOST), "404"),
     _answers("A path with steps upwards", request("GET /../../proc/self/environ HTTP/1.1", _HOST), "404"),
-    _answers(
-        "A path with encoded steps upwards",
-        request("GET /%2e%2e/%2e%2e/fw/boot/sibling.json HTTP/1.1", _HOST),
-        "404",
-    ),
+    _answers("A path with encoded steps upwards", request(f"GET {_UPWARDS} HTTP/1.1", _HOST), "404"),
     _answers("Somebody else's address in the query", request(f"GET /?agent={_VICTIM} HTTP/1.1", _HOST), "404"),
     _answers("A query of 30,000 octets", request(f"GET /?{'a' * 30_000} HTTP/1.1", _HOST), "404"),
     _answers(
@@ -63,35 +55,19 @@ READING = (
         head("POST / HTTP/1.1", _HOST, "Content-Length: 5", "Transfer-Encoding: chunked", "Connection: close")
         + b"0\r\n\r\n"
         + _SMUGGLED,
-        "400",
-        Reason.BAD_REQUEST,
+        *BAD_REQUEST,
         None,
     ),
-    refused(
-        "Two hosts, the page first",
-        request(_GET, _HOST, f"Host: {ALLOWED}"),
-        "403",
-        Reason.BAD_NAME,
-        f"{PAGE},{ALLOWED}",
-    ),
+    refused("Two hosts, the page first", request(_GET, _HOST, f"Host: {ALLOWED}"), *BAD_NAME, f"{PAGE},{ALLOWED}"),
     refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST, PAGE),
-    refused("The page at another port", request(_GET, _HOST), "403", Reason.NO_RULE, PAGE, port=8080),
-    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), "403", Reason.NO_RULE, f"x.{PAGE}"),
-    Attack(
-        "The name of the page in TLS",
-        ("get", f"https://{PAGE}/", *DIRECT),
-        "closed",
-        Reason.NO_RULE,
-        PAGE,
-        FETCHES_HTTP,
-    ),
-    Attack(
-        "A name below that of the page, asked for",
-        ("resolve", f"x.{PAGE}"),
-        "NXDOMAIN",
-        Reason.NO_RULE,
-        f"x.{PAGE}",
-        FETCHES_HTTP,
+    refused("The page at another port", request(_GET, _HOST), *NO_RULE, PAGE, port=8080),
+    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), *NO_RULE, f"x.{PAGE}"),
+    *(
+        Attack(what, command, result, Reason.NO_RULE, name, FETCHES_HTTP)
+        for what, command, result, name in (
+            ("The name of the page in TLS", ("get", f"https://{PAGE}/", *DIRECT), "closed", PAGE),
+            ("A name below that of the page, asked for", ("resolve", f"x.{PAGE}"), "NXDOMAIN", f"x.{PAGE}"),
+        )
     ),
     *(
         closed_port(

@@ -2,7 +2,7 @@
 
 from clawker_fw.rules.reasons import Reason
 from devkit.attacks.attack import ALLOWED, DIRECT, EVIL, FETCHES, Attack, closed_port, outside, probe
-from devkit.attacks.requests import refused, request
+from devkit.attacks.requests import NO_RULE, refused, request
 from devkit.dns import query
 
 OVER_TLS = 853
@@ -17,25 +17,16 @@ def _outside(what: str, url: str) -> Attack:
     return outside(what, ("get", url, "--connect", "{nameserver}", "--timeout", "1s"))
 
 
+_UNRULED = "A resolver without a rule, over"
+_OVER_HTTPS = ("get", f"https://{_DNS}{_PATH}", *DIRECT)
+_OVER_HTTP = request(f"GET {_PATH} HTTP/1.1", f"Host: {_DNS}")
+
 RESOLVERS = (
     _outside("A resolver in the internet, over HTTPS", f"https://{_DNS}{_PATH}"),
     _outside("A resolver in the internet, over HTTP", f"http://{_DNS}{_PATH}"),
     _outside("A resolver in the internet, over TLS", f"https://{_DNS}:{OVER_TLS}/"),
-    Attack(
-        "A resolver without a rule, over HTTPS through Envoy",
-        ("get", f"https://{_DNS}{_PATH}", *DIRECT),
-        "closed",
-        Reason.NO_RULE,
-        _DNS,
-        FETCHES,
-    ),
-    refused(
-        "A resolver without a rule, over HTTP through Envoy",
-        request(f"GET {_PATH} HTTP/1.1", f"Host: {_DNS}"),
-        "403",
-        Reason.NO_RULE,
-        _DNS,
-    ),
+    Attack(f"{_UNRULED} HTTPS through Envoy", _OVER_HTTPS, "closed", Reason.NO_RULE, _DNS, FETCHES),
+    refused(f"{_UNRULED} HTTP through Envoy", _OVER_HTTP, *NO_RULE, _DNS),
     *(
         closed_port(what, probe(place), FETCHES)
         for what, place in {

@@ -58,10 +58,11 @@ RULES: list[str | dict[str, Any]] = [
 TELEMETRY = {"endpoint": "192.0.2.99:4317"}
 """There is a relay for it, and nobody who would take it in (RFC 5737)."""
 
+_BELOW = ("wild", "deny", "no.deny", "gone.deny", "half.deny")
+_IN_THE_WORLD = ("wild.test", "own.test", "raw.test", f"{TALK}.test", *(f"*.{name}.test" for name in _BELOW))
+
 ZONE = {
-    ALLOWED: [WORLD],
-    "*.wild.test": [WORLD],
-    "wild.test": [WORLD],
+    **{name: [WORLD] for name in (ALLOWED, inspected.INSPECTED, f"*.{inspected.BELOW}", *_IN_THE_WORLD)},
     EVIL: [ELSEWHERE],
     "mixed.test": [PRIVATE["private"], WORLD],
     "changing.test": [f"{WORLD}/{PRIVATE['private']}"],
@@ -85,34 +86,15 @@ ZONE = {
         }.items()
         for exempt in ("", "2")
     },
-    inspected.INSPECTED: [WORLD],
-    f"*.{inspected.BELOW}": [WORLD],
-    "*.deny.test": [WORLD],
-    "*.no.deny.test": [WORLD],
-    "*.gone.deny.test": [WORLD],
-    "*.half.deny.test": [WORLD],
-    "own.test": [WORLD],
-    "raw.test": [WORLD],
-    "in.test": [PRIVATE["private"]],
-    "in2.test": ["127.0.0.1"],
-    f"{TALK}.test": [WORLD],
-    "whisper.test": [PRIVATE["private"]],
     "cloud.test": [PRIVATE["local"]],
-    "inward.test": ["127.0.0.1"],
-    "inward2.test": ["127.0.0.1"],
+    **{f"{name}.test": [PRIVATE["private"]] for name in ("in", "whisper")},
+    **{f"{name}.test": ["127.0.0.1"] for name in ("in2", "inward", "inward2")},
 }
 
+_PLACES = {"self": "envoy", "oneself": "envoy", "virtual": "own", "beside": "neighbour"}
 _OURS = {
-    f"{name}{exempt}.test": place
-    for name, place in {
-        "agent": "agent",
-        "self": "envoy",
-        "oneself": "envoy",
-        "way": "way",
-        "resolver": "resolver",
-        "virtual": "own",
-        "beside": "neighbour",
-    }.items()
+    f"{name}{exempt}.test": _PLACES.get(name, name)
+    for name in ("agent", "way", "resolver", *_PLACES)
     for exempt in ("", "2")
 }
 """Names that lead to one of `places`."""
@@ -150,7 +132,6 @@ class Site:
 
     @property
     def agent(self) -> Peer:
-        """An agent, which is also a server."""
         return self.who[Who.AGENT]
 
     def perform(self, attack: Attack) -> Performed:
@@ -191,19 +172,14 @@ class Site:
     def beside(self, firewall: Firewall) -> "Site":
         """Return the same place with another firewall, which has an agent of its own."""
         network = f"{firewall.project}-net"
-        agent = self.peers.start(
-            "wait", network=network, dns=firewall.status()["agent"]["dns"], dropped=["NET_RAW"]
-        )
-        there = {
-            **self.places,
-            **addresses_of(self.peers, firewall),
-            **_own_addresses(agent),
-            Who.AGENT: agent.address(network),
-        }
+        dns = firewall.status()["agent"]["dns"]
+        agent = self.peers.start("wait", network=network, dns=dns, dropped=["NET_RAW"])
+        own = addresses_of(self.peers, firewall) | _own_addresses(agent)
+        there = {**self.places, **own, Who.AGENT: agent.address(network)}
         return replace(self, firewall=firewall, who={**self.who, Who.AGENT: agent}, places=there)
 
     def pid(self, sibling: str) -> int:
-        return _pid(self.peers, self.firewall, sibling)
+        return int(_inspected(self.peers, self.firewall, sibling)["State"]["Pid"])
 
     def _control(self, attack: Attack, *command: str) -> None:
         by = attack.control_by or attack.by
@@ -277,13 +253,13 @@ def _address(interface: Any, family: str) -> str:  # noqa: ANN401 - JSON
     return str(next(each["local"] for each in interface["addr_info"] if each["family"] == family))
 
 
+def _inspected(peers: Peers, firewall: Firewall, sibling: str) -> Any:  # noqa: ANN401 - JSON
+    return peers.client.inspect_container(firewall.container(sibling))
+
+
 def _hardware(peers: Peers, firewall: Firewall, sibling: str) -> str:
-    networks = peers.client.inspect_container(firewall.container(sibling))["NetworkSettings"]["Networks"]
+    networks = _inspected(peers, firewall, sibling)["NetworkSettings"]["Networks"]
     return str(networks[f"{firewall.project}-net"]["MacAddress"])
-
-
-def _pid(peers: Peers, firewall: Firewall, sibling: str) -> int:
-    return int(peers.client.inspect_container(firewall.container(sibling))["State"]["Pid"])
 
 
 def site_in(world: World, peers: Peers, folder: Path) -> Site:
@@ -335,7 +311,7 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
         for address in ("[::]", "0.0.0.0")  # noqa: S104 - broadcasts are heard by a socket for IPv4 alone
     ]
     options = ("--address", "127.0.0.1", "--http", "80", "--https", "443", "--tell")
-    inside = _pid(peers, firewall, "envoy")
+    inside = int(_inspected(peers, firewall, "envoy")["State"]["Pid"])
     loopback = world.serve("origin", "--name", "loopback", *options, process=inside)
     within = [
         world.serve("dns", "--listen", f"{address}:{HOST_PORT}", *hearing, process=inside)
@@ -348,21 +324,14 @@ def site_in(world: World, peers: Peers, folder: Path) -> Site:
 
 def _everybody(firewall: Firewall, peers: Peers) -> Mapping[Who, Peer]:
     how = firewall.status()["agent"]
+    network, dns = how["network"], how["dns"]
     server = ("origin", "--http", "80", "--tell")
+    also = ("--https", "443", "--name", "agent")
     who = {
-        Who.AGENT: peers.start(
-            *server,
-            "--https",
-            "443",
-            "--name",
-            "agent",
-            network=how["network"],
-            dns=how["dns"],
-            dropped=["NET_RAW"],
-        ),
-        Who.FORGER: peers.start("wait", network=how["network"], dns=how["dns"]),
-        Who.WANDERER: peers.start("wait", network=how["network"], dns=how["dns"]),
-        Who.UNTOLD: peers.start("wait", network=how["network"], dropped=["NET_RAW"]),
+        Who.AGENT: peers.start(*server, *also, network=network, dns=dns, dropped=["NET_RAW"]),
+        Who.FORGER: peers.start("wait", network=network, dns=dns),
+        Who.WANDERER: peers.start("wait", network=network, dns=dns),
+        Who.UNTOLD: peers.start("wait", network=network, dropped=["NET_RAW"]),
         Who.NEIGHBOUR: peers.start(*server, "--name", "neighbour", network="clawker-egress"),
         Who.PUBLISHER: _publisher(firewall, peers),
     }
@@ -400,7 +369,7 @@ def _relay(firewall: Firewall, peers: Peers) -> Mapping[str, str]:
 def addresses_of(peers: Peers, firewall: Firewall) -> dict[str, str]:
     status = firewall.status()
     envoy, coredns = (each["address"] for each in status["siblings"])
-    made = peers.client.inspect_container(firewall.container("envoy"))["NetworkSettings"]["Networks"]
+    made = _inspected(peers, firewall, "envoy")["NetworkSettings"]["Networks"]
     return {
         "envoy": envoy,
         "other_envoy": _other_slot(envoy),

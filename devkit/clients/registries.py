@@ -120,14 +120,8 @@ def _cargo(folder: Path) -> Job:
     manifest = '[package]\nname = "hello"\nversion = "1.0.0"\nedition = "2021"\n'
     crate = _tar({"hello-1.0.0/Cargo.toml": manifest, "hello-1.0.0/src/lib.rs": "// hello\n"})
     _put(crates / "hello" / "1.0.0" / "download", crate)
-    entry = {
-        "name": "hello",
-        "vers": "1.0.0",
-        "deps": [],
-        "cksum": _sha256(crate),
-        "features": {},
-        "yanked": False,
-    }
+    checksum = _sha256(crate)
+    entry = {"name": "hello", "vers": "1.0.0", "deps": [], "cksum": checksum, "features": {}, "yanked": False}
     _put(index / "he" / "ll" / "hello", json.dumps(entry) + "\n")
     return Job("""mkdir -p /tmp/w/src; cd /tmp/w; touch src/lib.rs
 printf '[package]\\nname = "w"\\nversion = "0.1.0"\\nedition = "2021"\\n' >Cargo.toml
@@ -255,11 +249,8 @@ def _deb(host: Path, name: str) -> str:
 
 def _member(name: str, content: bytes) -> bytes:
     """Return a member of an archive as `ar` writes it (deb(5))."""
-    return (
-        f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
-        + content
-        + b"\n" * (len(content) % 2)
-    )
+    header = f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n"
+    return header.encode() + content + b"\n" * (len(content) % 2)
 
 
 _KINDS: Mapping[str, Callable[[Path], Job]] = {

@@ -81,11 +81,7 @@ def surroundings(folder: Path, more: Path) -> Iterator[Surroundings]:
     install_client()
     said = folder / "said"
     said.mkdir()
-    with (
-        private_engine(dns=[NAMESERVER]) as engine,
-        closing(client(engine.host)) as docker,
-        ExitStack() as stack,
-    ):
+    with private_engine(dns=[NAMESERVER]) as engine, closing(client(engine.host)) as docker, ExitStack() as stack:
         internet = Internet(engine, said, docker.version()["Arch"], stack)
         internet.add(WEB, *GIT.values(), *FORBIDDEN.values())
         internet.resolve(

@@ -9,10 +9,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -29,65 +27,53 @@ func declareCommands(*flag.FlagSet) action {
 		if err != nil {
 			return false, err
 		}
-		return true, runCommands(ctx, program, os.Stdin, out)
-	}
-}
-
-// runCommands runs a program with the arguments of each line, a JSON array, until the input ends.
-func runCommands(ctx context.Context, program string, input io.Reader, out *printer) error {
-	lines, ends, failed := make(chan []byte), make(chan struct{}, 1), make(chan error, 1)
-	go func() {
-		defer close(lines)
-		failed <- readLines(input, lines, ends)
-	}()
-	for line := range lines {
-		var arguments []string
-		if err := json.Unmarshal(line, &arguments); err != nil {
-			return fmt.Errorf("a line is no array of arguments: %w", err)
+		lines, ends := make(chan []byte), make(chan struct{}, 1)
+		go func() {
+			defer close(lines)
+			for input := bufio.NewReader(os.Stdin); ; {
+				line, err := input.ReadBytes('\n')
+				switch {
+				case err != nil:
+					return
+				case len(line) == 1:
+					ends <- struct{}{}
+				default:
+					lines <- line
+				}
+			}
+		}()
+		for line := range lines {
+			var arguments []string
+			if err := json.Unmarshal(line, &arguments); err != nil {
+				return false, fmt.Errorf("a line is no array of arguments: %w", err)
+			}
+			result, err := runCommand(ctx, program, arguments, ends)
+			if err != nil {
+				return false, err
+			}
+			out.print(result)
 		}
-		result, err := runCommand(ctx, program, arguments, ends)
-		if err != nil {
-			return err
-		}
-		out.print(result)
-	}
-	return <-failed
-}
-
-// readLines passes lines on until there are no more, and says at once when it has read an empty one.
-func readLines(input io.Reader, lines chan<- []byte, ends chan<- struct{}) error {
-	for reader := bufio.NewReader(input); ; {
-		line, err := reader.ReadBytes('\n')
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		case len(line) == 1:
-			ends <- struct{}{}
-		default:
-			lines <- line
-		}
+		return true, nil
 	}
 }
 
 func runCommand(ctx context.Context, program string, arguments []string, ends <-chan struct{}) (commandResult, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var output bytes.Buffer
 	command := exec.CommandContext(ctx, program, arguments...)
-	command.Cancel = func() error { return command.Process.Signal(syscall.SIGTERM) }
 	command.Stdout, command.Stderr = &output, os.Stderr
 	if err := command.Start(); err != nil {
 		return commandResult{}, err
 	}
+	ended := make(chan struct{})
 	go func() {
-		select {
-		case <-ends:
-			cancel()
-		case <-ctx.Done():
-		}
+		defer close(ended)
+		_ = command.Wait() // its code says how it ended
 	}()
-	_ = command.Wait() // its code says how it ended
+	select {
+	case <-ends:
+		_ = command.Process.Signal(syscall.SIGTERM)
+	case <-ended:
+	}
+	<-ended
 	return commandResult{command.ProcessState.ExitCode(), output.String()}, nil
 }

@@ -30,7 +30,7 @@ const farewell = time.Second
 type destination struct {
 	host       string // name or address to dial
 	port       string
-	nameserver string // host:port to ask instead of the servers in resolv.conf; empty for those
+	nameserver string // host[:port] to ask instead of the servers in resolv.conf; empty for those
 	secure     bool
 	serverName string         // SNI; empty sends none
 	behind     string         // name that everybody sees, when serverName is hidden (ECH)
@@ -125,7 +125,7 @@ func dialerFor(nameserver string) *net.Dialer {
 	resolver := &net.Resolver{PreferGo: true}
 	if nameserver != "" {
 		resolver.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, nameserver)
+			return new(net.Dialer).DialContext(ctx, network, withDefaultPort(nameserver, "53"))
 		}
 	}
 	return &net.Dialer{Resolver: resolver, FallbackDelay: -1}

@@ -1,12 +1,12 @@
-// The verbs load, drive and keepalive: requests of agents, and what they meet.
+// The verbs load and drive: requests of agents, and what they meet.
 //
 // The loop of load is open: agents never wait for each other. Request i begins at start + i/rate, whatever became of
 // those before it, and its latency counts from that moment even if the peer itself was late. A closed loop would stop
 // asking exactly while nobody answers, and so hide the outage (coordinated omission).
 //
-// The other loops are closed: each client begins its next request when the last one has ended. drive says what a way
-// carries, to compare ways, and not how long an agent waits while something is broken. keepalive is one client with one
-// connection, to see what cuts it. Go's own client would repeat a GET on a new connection when the server has closed an
+// The loops of drive are closed: each client begins its next request when the last one has ended. They say what a way
+// carries, to compare ways, and not how long an agent waits while something is broken. One client that keeps its
+// connection shows what cuts it. Go's own client would repeat a GET on a new connection when the server has closed an
 // idle one, which is the very thing to count.
 package main
 
@@ -32,8 +32,8 @@ type summary struct {
 	Failed   int            `json:"failed"`
 	Errors   map[string]int `json:"errors"`
 	Failures []metOne       `json:"failures"` // the first
-	// Of load, latencies are of all requests, the failed ones too: that is how long an agent waited. Of the others, they
-	// are of requests that succeeded, with their connection if it was a new one.
+	// Of load, latencies are of all requests, the failed ones too: that is how long an agent waited. Of drive, they are
+	// of requests that succeeded, with their connection if it was a new one.
 	P50     float64 `json:"p50_ms"`
 	P99     float64 `json:"p99_ms"`
 	Longest float64 `json:"longest_ms"`
@@ -44,7 +44,7 @@ type summary struct {
 	LongestLag float64 `json:"longest_lag_ms"`
 	Dead       float64 `json:"dead_ms"` // longest time without a success, while requests were begun
 
-	// Only of drive and keepalive. A polite close is one that the server announced with its last response.
+	// Only of drive. A polite close is one that the server announced with its last response.
 	Connections  int     `json:"connections"`
 	PoliteCloses int     `json:"polite_closes"`
 	Bytes        int64   `json:"bytes"` // of bodies
@@ -111,7 +111,6 @@ func (r agentRequest) once() agentRequest {
 // progress is printed once a second. Counts are since the start.
 type progress struct {
 	Event  string `json:"event"`
-	Second int    `json:"second"`
 	Sent   int    `json:"sent"`
 	Done   int    `json:"done"`
 	Failed int    `json:"failed"`
@@ -194,11 +193,11 @@ func (m *measurement) attempt(ctx context.Context, request agentRequest, start t
 	m.succeeded = max(m.succeeded, finished)
 }
 
-// report prints the progress once a second, counting from 1.
+// report prints the progress once a second.
 func (m *measurement) report(ctx context.Context, out *printer) {
-	for second := 1; sleep(ctx, time.Second); second++ {
+	for sleep(ctx, time.Second) {
 		m.mutex.Lock()
-		out.print(progress{"progress", second, m.summary.Sent, len(m.latencies), m.summary.Failed})
+		out.print(progress{"progress", m.summary.Sent, len(m.latencies), m.summary.Failed})
 		m.mutex.Unlock()
 	}
 }
@@ -206,53 +205,33 @@ func (m *measurement) report(ctx context.Context, out *printer) {
 // driver is what clients in closed loops do, and what became of it.
 type driver struct {
 	*measurement
-	url      string
-	sent     request
-	to       destination
-	kept     bool          // whether a client goes on with its connection
-	interval time.Duration // between the beginnings of two requests, if they do not take longer
+	agentRequest
+	kept     bool
+	interval time.Duration
 	timeout  time.Duration
-	connects func()
+	out      *printer
 }
 
 func declareDrive(flags *flag.FlagSet) action {
-	clients := flags.Int("clients", 8, "how many make requests at the same time")
-	kept := flags.Bool("kept", false, "make the requests of a client on one connection")
+	driver := &driver{measurement: newMeasurement()}
+	clients := flags.Int("clients", 1, "how many make requests at the same time")
+	seconds := flags.Float64("seconds", 3, "for how long to begin requests; 0 is until SIGTERM")
+	flags.BoolVar(&driver.kept, "kept", false, "make the requests of a client on one connection, and tell of each connection")
+	flags.DurationVar(&driver.interval, "interval", 0, "time between the beginnings of two requests of a client, or more")
+	flags.DurationVar(&driver.timeout, "timeout", 5*time.Second, "limit for each request")
 	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`")
 	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
-	return declareLoops(flags, 3, func(driver *driver, _ *printer) (int, error) {
-		driver.kept = *kept
-		driver.to.dialTo(*connect)
-		return *clients, driver.to.trust(*trusted)
-	})
-}
-
-func declareKeepalive(flags *flag.FlagSet) action {
-	interval := flags.Duration("interval", 100*time.Millisecond, "time between the beginnings of two requests")
-	return declareLoops(flags, 10, func(driver *driver, out *printer) (int, error) {
-		driver.kept, driver.interval = true, *interval
-		driver.connects = func() { out.print(event{"connected"}) }
-		return 1, nil
-	})
-}
-
-// declareLoops adds the flags of closed loops. prepare says how many clients there are.
-func declareLoops(flags *flag.FlagSet, usual float64, prepare func(*driver, *printer) (int, error)) action {
-	seconds := flags.Float64("seconds", usual, "for how long to begin requests; 0 is until SIGTERM")
-	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
-		sent, to, err := requestFor(arguments[0])
+		var err error
+		if driver.sent, driver.to, err = requestFor(arguments[0]); err == nil {
+			err = driver.to.trust(*trusted)
+		}
 		if err != nil {
 			return false, err
 		}
-		driver := &driver{
-			measurement: newMeasurement(), url: arguments[0], sent: sent, to: to, timeout: *timeout, connects: func() {},
-		}
-		clients, err := prepare(driver, out)
-		if err != nil {
-			return false, err
-		}
-		driver.run(ctx, clients, *seconds)
+		driver.to.dialTo(*connect)
+		driver.url, driver.out = arguments[0], out
+		driver.run(ctx, *clients, *seconds)
 		return driver.print(out)
 	}
 }
@@ -285,17 +264,6 @@ func (d *driver) repeat(ctx context.Context) {
 	}
 }
 
-func (d *driver) connect(ctx context.Context) (*connection, error) {
-	conn, _, err := open(ctx, d.to)
-	if err == nil {
-		d.connects()
-		d.mutex.Lock()
-		defer d.mutex.Unlock()
-		d.summary.Connections++
-	}
-	return conn, err
-}
-
 // once makes a request, on a new connection if there is none, and returns the connection if it is for the next one.
 func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
@@ -303,14 +271,19 @@ func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	var octets counter
 	var response *http.Response
 	var err error
-	begin := time.Now()
+	begin, opened := time.Now(), 0
 	if conn == nil {
-		conn, err = d.connect(ctx)
+		if conn, _, err = open(ctx, d.to); err == nil {
+			opened = 1
+		}
 	}
 	if err == nil {
 		response, err = conn.fetch(ctx, d.sent, &octets)
 	}
 	took := time.Since(begin)
+	if opened > 0 && d.kept {
+		d.out.print(event{"connected"})
+	}
 	closes := complete(err) && response.Close
 	if conn != nil && (closes || !complete(err) || !d.kept) {
 		conn.abandon() // with a farewell, a client would wait for the other end
@@ -320,6 +293,7 @@ func (d *driver) once(ctx context.Context, conn *connection) *connection {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	d.summary.Sent++
+	d.summary.Connections += opened
 	d.summary.Bytes += int64(octets)
 	if closes {
 		d.summary.PoliteCloses++

@@ -39,8 +39,7 @@ func verbs() []verb {
 		{"get", "URL", "make a request on a new connection", declareGet},
 		{"resolve", "NAME", "send one DNS query", declareResolve},
 		{"load", "URL...", "make requests in an open loop and measure what they met", declareLoad},
-		{"drive", "URL", "make as many requests as a way carries, in closed loops", declareDrive},
-		{"keepalive", "URL", "repeat a request on one connection and count what breaks it", declareKeepalive},
+		{"drive", "URL", "make requests in closed loops, as many as a way carries, or on a connection until it breaks", declareDrive},
 		{"raw", "ADDRESS:PORT", "send bytes and read what comes back", declareRaw},
 		{"siege", "ADDRESS:PORT", "take as many connections as are let, and those that are lost again", declareSiege},
 		{"inundate", "NAME", "send one DNS query many times and count the answers", declareInundate},
@@ -96,33 +95,6 @@ func parseInterspersed(flags *flag.FlagSet, arguments []string) (positional []st
 		positional = append(positional, flags.Arg(0))
 		arguments = flags.Args()[1:]
 	}
-}
-
-type repeated []string
-
-func (r *repeated) String() string { return strings.Join(*r, ", ") }
-
-func (r *repeated) Set(value string) error {
-	*r = append(*r, value)
-	return nil
-}
-
-// declareServer adds a flag that names a DNS server and returns how to read it as host:port, empty when not given.
-func declareServer(flags *flag.FlagSet, name string) func() string {
-	value := flags.String(name, "", "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf")
-	return func() string {
-		if *value == "" {
-			return ""
-		}
-		return withDefaultPort(*value, "53")
-	}
-}
-
-// given reports whether a flag stood on the command line, for flags whose empty value means something.
-func given(flags *flag.FlagSet, name string) bool {
-	found := false
-	flags.Visit(func(flag *flag.Flag) { found = found || flag.Name == name })
-	return found
 }
 
 // printer writes whole lines, whoever calls it.

@@ -35,10 +35,8 @@ func (r *records) addresses() []netip.Addr {
 	return r.lists[(r.next.Add(1)-1)%uint64(len(r.lists))]
 }
 
-func (z zone) String() string { return "" }
-
-// Set adds "name=address[+address...][/address...],...", or "name=alias". After a slash is what the next query gets.
-func (z zone) Set(text string) error {
+// add adds "name=address[+address...][/address...],...", or "name=alias". After a slash is what the next query gets.
+func (z zone) add(text string) error {
 	for _, entry := range strings.Split(text, ",") {
 		name, addresses, _ := strings.Cut(strings.TrimSpace(entry), "=")
 		made := new(records)
@@ -122,9 +120,7 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 // name wins.
 type delays map[string]time.Duration
 
-func (d delays) String() string { return "" }
-
-func (d delays) Set(text string) error {
+func (d delays) add(text string) error {
 	name, delay, _ := strings.Cut(text, "=")
 	duration, err := time.ParseDuration(delay)
 	if err != nil {
@@ -149,9 +145,9 @@ func (d delays) of(query *dns.Msg) time.Duration {
 func declareNameserver(flags *flag.FlagSet) action {
 	zone := zone{}
 	listen := flags.String("listen", ":53", "`ADDRESS:PORT` for UDP and TCP")
-	flags.Var(zone, "zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias")
+	flags.Func("zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias", zone.add)
 	delays := delays{}
-	flags.Var(delays, "slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated")
+	flags.Func("slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated", delays.add)
 	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {

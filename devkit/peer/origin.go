@@ -85,17 +85,22 @@ func declareOrigin(flags *flag.FlagSet) action {
 		if *tell {
 			origin.tellTo(out)
 		}
-		// Every port is open before the first is served.
-		opened := map[*string][]net.Listener{}
-		for _, wanted := range []*string{plain, secure, sinks} {
-			if opened[wanted], err = listenAll(*address, *wanted); err != nil {
-				return false, err
+		serveTLS := func(listener net.Listener) error { return origin.server.ServeTLS(listener, "", "") }
+		kinds := map[*string]func(net.Listener) error{plain: origin.server.Serve, secure: serveTLS, sinks: sink}
+		var serving []func() error // every port is open before the first is served
+		for ports, with := range kinds {
+			for _, port := range strings.FieldsFunc(*ports, func(char rune) bool { return char == ',' }) {
+				listener, err := net.Listen("tcp", net.JoinHostPort(*address, port))
+				if err != nil {
+					return false, err
+				}
+				serving = append(serving, func() error { return with(listener) })
 			}
 		}
 		ended := make(chan error, 1)
-		serve(opened[plain], ended, origin.server.Serve)
-		serve(opened[secure], ended, func(listener net.Listener) error { return origin.server.ServeTLS(listener, "", "") })
-		serve(opened[sinks], ended, sink)
+		for _, serve := range serving {
+			go func() { ended <- serve() }()
+		}
 		if *datagrams != "" {
 			socket, err := net.ListenPacket("udp", *datagrams)
 			if err != nil {
@@ -110,12 +115,6 @@ func declareOrigin(flags *flag.FlagSet) action {
 		case err := <-ended:
 			return false, err
 		}
-	}
-}
-
-func serve(listeners []net.Listener, ended chan<- error, with func(net.Listener) error) {
-	for _, listener := range listeners {
-		go func() { ended <- with(listener) }()
 	}
 }
 
@@ -152,9 +151,7 @@ func newOrigin(names []string, behind string) (*origin, string, error) {
 func (o *origin) tellTo(out *printer) {
 	o.server.ConnState = func(conn net.Conn, state http.ConnState) {
 		if local, ok := conn.LocalAddr().(*net.TCPAddr); ok && state == http.StateNew {
-			out.print(seenConnection{
-				"connection", time.Now().UnixMilli(), o.name, addressOf(local), local.Port, conn.RemoteAddr().String(),
-			})
+			out.print(o.saw(local.AddrPort(), conn.RemoteAddr().String()))
 		}
 	}
 	answer := o.server.Handler
@@ -165,33 +162,23 @@ func (o *origin) tellTo(out *printer) {
 }
 
 func (o *origin) sendBack(socket *net.UDPConn, out *printer) {
-	local := socket.LocalAddr().(*net.UDPAddr)
+	local := socket.LocalAddr().(*net.UDPAddr).AddrPort()
 	datagram := make([]byte, 65536)
 	for {
 		size, from, err := socket.ReadFromUDPAddrPort(datagram)
 		if err != nil {
 			return
 		}
-		out.print(seenConnection{
-			"connection", time.Now().UnixMilli(), o.name, local.AddrPort().Addr().Unmap().String(), local.Port,
-			netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String(),
-		})
+		out.print(o.saw(local, netip.AddrPortFrom(from.Addr().Unmap(), from.Port()).String()))
 		_, _ = socket.WriteToUDPAddrPort(datagram[:size], from)
 	}
 }
 
-// addressOf is an address as it is written everywhere else, also when a socket is for both families.
-func addressOf(local *net.TCPAddr) string { return local.AddrPort().Addr().Unmap().String() }
-
-func listenAll(address, wanted string) (listeners []net.Listener, err error) {
-	for _, port := range strings.FieldsFunc(wanted, func(char rune) bool { return char == ',' }) {
-		listener, err := net.Listen("tcp", net.JoinHostPort(address, port))
-		if err != nil {
-			return nil, err
-		}
-		listeners = append(listeners, listener)
+// saw is a connection. Its address is written as everywhere else, also when a socket is for both families.
+func (o *origin) saw(local netip.AddrPort, remote string) seenConnection {
+	return seenConnection{
+		"connection", time.Now().UnixMilli(), o.name, local.Addr().Unmap().String(), int(local.Port()), remote,
 	}
-	return listeners, nil
 }
 
 // sink keeps every connection until its other end leaves, for as little as a connection can cost.
@@ -242,7 +229,7 @@ func echoOf(request *http.Request, name string) echo {
 		Headers: request.Header, RemoteAddress: request.RemoteAddr,
 	}
 	if local != nil {
-		answer.Address, answer.Port = addressOf(local), local.Port
+		answer.Address, answer.Port = local.AddrPort().Addr().Unmap().String(), local.Port
 	}
 	return answer
 }
@@ -264,20 +251,13 @@ func serveBytes(writer http.ResponseWriter, request *http.Request, query url.Val
 // feed sends bytes as they become due, and those that are late all together, so that the rate holds on average.
 func feed(ctx context.Context, writer http.ResponseWriter, total int64, rate float64) {
 	controller := http.NewResponseController(writer)
-	ticker := time.NewTicker(pace)
-	defer ticker.Stop()
 	begin := time.Now()
-	for sent := int64(0); sent < total; {
+	for sent := int64(0); sent < total && ctx.Err() == nil; time.Sleep(pace) {
 		due := min(total, int64(time.Since(begin).Seconds()*rate))
 		if _, err := io.CopyN(writer, zeros{}, due-sent); err != nil || controller.Flush() != nil {
 			return
 		}
 		sent = due
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"flag"
 	"math/rand/v2"
 	"net"
@@ -40,17 +39,12 @@ type siegeResult struct {
 
 // siege is a plan for connections. In each of its places there is at most one at a time.
 type siege struct {
-	address string
-	places  int
-	rise    time.Duration // the first connections of all places are begun evenly within this time
-	pause   time.Duration // before a place is taken again
-	drip    time.Duration // between single octets after what is sent at once; 0 is none
-	unread  bool          // nothing is ever received
-	half    bool          // after what is sent, a connection is ended in this direction
-	brief   bool          // a connection is ended as soon as something was received
-	tls     string        // the server name of a TLS handshake before anything is sent; "" is none
-
-	sent []byte // with anyLabel where each connection has a label of its own
+	address             string
+	places              int
+	rise, pause, drip   time.Duration
+	unread, half, brief bool
+	tls                 string
+	sent                []byte // with anyLabel where each connection has a label of its own
 
 	mutex  sync.Mutex
 	open   int
@@ -58,27 +52,24 @@ type siege struct {
 }
 
 func declareSiege(flags *flag.FlagSet) action {
-	places := flags.Int("count", 1, "how many connections at the same time")
+	siege := &siege{result: siegeResult{Errors: map[string]int{}}}
 	seconds := flags.Float64("seconds", 1, "for how long")
-	rise := flags.Duration("rise", 0, "begin the first connections evenly within this time, not all at once")
-	pause := flags.Duration("pause", 0, "wait for this long before a refused or ended connection is opened again")
 	octets := flags.String("hex", "", "send these bytes, in `HEXADECIMAL`; each connection replaces "+anyLabel+" in them")
 	padding := flags.Int("padding", 0, "then send this many `OCTETS` x")
-	secure := flags.String("tls", "", "agree on TLS first, with this server `NAME`, whatever the certificate")
-	drip := flags.Duration("drip", 0, "after that, send one octet in each interval")
-	unread := flags.Bool("unread", false, "receive nothing")
-	half := flags.Bool("half", false, "then end each connection in this direction")
-	brief := flags.Bool("brief", false, "end a connection as soon as something was received")
+	flags.IntVar(&siege.places, "count", 1, "how many connections at the same time")
+	flags.DurationVar(&siege.rise, "rise", 0, "begin the first connections evenly within this time, not all at once")
+	flags.DurationVar(&siege.pause, "pause", 0, "wait for this long before a refused or ended connection is opened again")
+	flags.StringVar(&siege.tls, "tls", "", "agree on TLS first, with this server `NAME`, whatever the certificate")
+	flags.DurationVar(&siege.drip, "drip", 0, "after that, send one octet in each interval")
+	flags.BoolVar(&siege.unread, "unread", false, "receive nothing")
+	flags.BoolVar(&siege.half, "half", false, "then end each connection in this direction")
+	flags.BoolVar(&siege.brief, "brief", false, "end a connection as soon as something was received")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
 		sent, err := hex.DecodeString(*octets)
 		if err != nil {
 			return false, err
 		}
-		sent = append(sent, strings.Repeat("x", *padding)...)
-		siege := &siege{
-			address: arguments[0], places: *places, rise: *rise, pause: *pause, drip: *drip, unread: *unread,
-			half: *half, brief: *brief, tls: *secure, sent: sent, result: siegeResult{Errors: map[string]int{}},
-		}
+		siege.address, siege.sent = arguments[0], append(sent, strings.Repeat("x", *padding)...)
 		ctx, cancel := context.WithTimeout(ctx, time.Duration(*seconds*float64(time.Second)))
 		defer cancel()
 		result := siege.run(ctx)
@@ -227,10 +218,10 @@ type inundateResult struct {
 func declareInundate(flags *flag.FlagSet) action {
 	count := flags.Int("count", 1000, "how many queries to send")
 	seconds := flags.Float64("seconds", 0, "send for this long instead, however many that are")
-	server := declareServer(flags, "server")
+	server := flags.String("server", "", serverUsage)
 	pause := flags.Duration("pause", 0, "the time from one query to the next; one that is late is sent at once")
 	return func(_ context.Context, arguments []string, out *printer) (bool, error) {
-		address, err := serverOrFirst(server())
+		address, err := serverOrFirst(*server)
 		if err != nil {
 			return false, err
 		}
@@ -285,13 +276,8 @@ func inundate(address string, query []byte, more func(sent int) bool) (result in
 }
 
 type exhausted struct {
-	Event string `json:"event"`
-	User  int    `json:"user"`
-	Taken int    `json:"taken"` // inotify instances, or watches of epoll
-	Error string `json:"error"` // of the next one
-	Files bool   `json:"files"` // whether other files can still be opened: it is not their limit
-
-	Seconds float64 `json:"seconds"` // that it took
+	Taken int  `json:"taken"` // inotify instances, or watches of epoll
+	Files bool `json:"files"` // whether other files can still be opened: it is not their limit
 }
 
 func declareExhaust(flags *flag.FlagSet) action {
@@ -315,12 +301,7 @@ func declareExhaust(flags *flag.FlagSet) action {
 		if *epoll {
 			take = takeWatches
 		}
-		found, began := exhausted{Event: "exhausted", User: user}, time.Now()
-		found.Taken, err = take(ctx)
-		if err != nil {
-			found.Error = err.Error()
-		}
-		found.Seconds = time.Since(began).Seconds()
+		found := exhausted{Taken: take(ctx)}
 		other, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 		if found.Files = err == nil; found.Files {
 			syscall.Close(other)
@@ -331,11 +312,12 @@ func declareExhaust(flags *flag.FlagSet) action {
 	}
 }
 
-func takeInotify(context.Context) (int, error) {
-	for taken := 0; ; taken++ {
+func takeInotify(context.Context) (taken int) {
+	for {
 		if _, err := syscall.InotifyInit1(syscall.IN_CLOEXEC); err != nil {
-			return taken, err
+			return taken
 		}
+		taken++
 	}
 }
 
@@ -343,24 +325,24 @@ func takeInotify(context.Context) (int, error) {
 const watchesOfAnInstance = 4096
 
 // takeWatches takes watches of epoll until there are no more: each instance watches the same files.
-func takeWatches(ctx context.Context) (int, error) {
+func takeWatches(ctx context.Context) (taken int) {
 	files := make([]int, watchesOfAnInstance)
 	for index := range files {
 		var pair [2]int
 		if err := syscall.Pipe2(pair[:], syscall.O_CLOEXEC); err != nil {
-			return 0, err
+			return 0
 		}
 		files[index] = pair[0]
 	}
-	for taken := 0; ; {
+	for {
 		instance, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
 		if err != nil {
-			return taken, err
+			return taken
 		}
 		for _, file := range files {
 			event := syscall.EpollEvent{Events: syscall.EPOLLIN}
-			if err := errors.Join(syscall.EpollCtl(instance, syscall.EPOLL_CTL_ADD, file, &event), ctx.Err()); err != nil {
-				return taken, err
+			if syscall.EpollCtl(instance, syscall.EPOLL_CTL_ADD, file, &event) != nil || ctx.Err() != nil {
+				return taken
 			}
 			taken++
 		}
@@ -410,10 +392,8 @@ func sweep(ctx context.Context, network netip.Prefix) (sweepResult, error) {
 			return result, err
 		}
 		result.Neighbours = max(result.Neighbours, bytes.Count(table, []byte("\n"))-1) // the first line is a heading
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, 100*time.Millisecond) {
 			return result, nil
-		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

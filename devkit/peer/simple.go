@@ -112,15 +112,22 @@ type getResult struct {
 }
 
 func declareGet(flags *flag.FlagSet) action {
-	var headers repeated
+	var headers []string
+	var serverName *string
 	timeout := flags.Duration("timeout", 5*time.Second, "limit for a request, from lookup to end of body")
 	connect := flags.String("connect", "", "dial this `ADDRESS[:PORT]`; Host and SNI stay those of the URL")
-	serverName := flags.String("sni", "", "server name to send instead of the URL's; empty sends none")
+	flags.Func("sni", "server name to send instead of the URL's; empty sends none", func(name string) error {
+		serverName = &name
+		return nil
+	})
 	host := flags.String("host", "", "Host header instead of the URL's")
 	method := flags.String("method", "GET", "request method")
-	flags.Var(&headers, "header", "extra header, as it is sent, may be repeated")
+	flags.Func("header", "extra header, as it is sent, may be repeated", func(header string) error {
+		headers = append(headers, header)
+		return nil
+	})
 	until := flags.Bool("until-ok", false, "repeat it, silently, until one succeeds")
-	nameserver := declareServer(flags, "dns-server")
+	nameserver := flags.String("dns-server", "", serverUsage)
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	behind := flags.String("ech", "", "hide the server name behind this `NAME`, as an origin with the same option lets clients")
 	trusted := flags.String("trust", "", "have the host prove its name by these authorities, as `PEM`, or by those of the `system`")
@@ -134,8 +141,8 @@ func declareGet(flags *flag.FlagSet) action {
 			return false, err
 		}
 		to.dialTo(*connect)
-		to.nameserver, to.pieces, to.behind = nameserver(), *pieces, *behind
-		if given(flags, "sni") {
+		to.nameserver, to.pieces, to.behind = *nameserver, *pieces, *behind
+		if serverName != nil {
 			to.serverName = *serverName
 		}
 		sent.method, sent.headers = *method, headers
@@ -192,16 +199,10 @@ func declareRaw(flags *flag.FlagSet) action {
 	name := flags.String("tls", "", "send them in TLS with this server `NAME`, whoever answers")
 	pieces := flags.Bool("pieces", false, "send every byte on its own")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
-		host, port, err := net.SplitHostPort(arguments[0])
-		if err != nil {
-			return false, err
-		}
-		sent, err := hex.DecodeString(*bytes)
-		if err != nil {
-			return false, err
-		}
+		host, port, noPlace := net.SplitHostPort(arguments[0])
+		sent, noBytes := hex.DecodeString(*bytes)
 		header, err := hex.DecodeString(*options)
-		if err != nil {
+		if err := errors.Join(noPlace, noBytes, err); err != nil {
 			return false, err
 		}
 		to := destination{host: host, port: port, pieces: *pieces, secure: *name != "", serverName: *name}
@@ -259,7 +260,10 @@ func sendDatagram(ctx context.Context, to destination, sent, options []byte) (ra
 	return rawResult{Reply: string(reply[:size])}, err
 }
 
-const resolvConf = "/etc/resolv.conf"
+const (
+	resolvConf  = "/etc/resolv.conf"
+	serverUsage = "ask this DNS server, `ADDRESS[:PORT]`, not the one in resolv.conf"
+)
 
 // resolveResult is the printed answer. Answers hold the data of each record in presentation format.
 type resolveResult struct {
@@ -273,7 +277,7 @@ func declareResolve(flags *flag.FlagSet) action {
 	typeName := flags.String("type", "A", "record type")
 	className := flags.String("class", "IN", "record class")
 	operation := flags.Int("opcode", dns.OpcodeQuery, "what is asked for, as a `NUMBER` (RFC 6895, section 2.2)")
-	server := declareServer(flags, "server")
+	server := flags.String("server", "", serverUsage)
 	tcp := flags.Bool("tcp", false, "ask over TCP")
 	edns := flags.Bool("edns", false, "send an EDNS query")
 	version := flags.Uint("edns-version", 0, "of this `NUMBER` (RFC 6891, section 6.1.3), with --edns")
@@ -286,7 +290,7 @@ func declareResolve(flags *flag.FlagSet) action {
 		if !known || !knownClass {
 			return false, fmt.Errorf("there is no record type %q of class %q", *typeName, *className)
 		}
-		address, err := serverOrFirst(server())
+		address, err := serverOrFirst(*server)
 		if err != nil {
 			return false, err
 		}
@@ -328,7 +332,7 @@ func resolve(ctx context.Context, client *dns.Client, query *dns.Msg, server str
 
 func serverOrFirst(server string) (string, error) {
 	if server != "" {
-		return server, nil
+		return withDefaultPort(server, "53"), nil
 	}
 	config, err := dns.ClientConfigFromFile(resolvConf)
 	if err != nil {

@@ -15,15 +15,15 @@ from devkit.tampering.way import (
     fields,
     host_fields,
     other_address,
+    signs,
 )
 
 WITH_ANOTHER_RUNTIME = "with another runtime"
 """This kind needs an engine with a second runtime."""
 
 
-_RECREATED = "recreated"
-_IN_A_NAMESPACE = "recreated in another namespace"
-"""Beside these, the host name can't be another one."""
+_RECREATED, _NAMESPACE = "recreated", "recreated in another namespace"
+"""Beside the latter, the host name can't be another one."""
 
 
 def _recreated(
@@ -38,8 +38,13 @@ def _with_signs(
     return Tampering(f"{sibling} is recreated {what}", Recreation(sibling, change), signs, beside)
 
 
+def _in_a_namespace(what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
+    return _recreated(COREDNS, what, change, *fields, beside=_NAMESPACE)
+
+
 def _shape(sibling: str, *fields: str) -> tuple[Sign, ...]:
-    return tuple(Sign(sibling, "shape", field, "replace") for field in fields)
+    """Return signs for fields of the shape, or of another layer, which is before a slash then."""
+    return signs(sibling, "replace", *(field if "/" in field else f"shape/{field}" for field in fields))
 
 
 def _recreated_with_files(what: str, change: Callable[[Body], None], field: str, says: str) -> Tampering:
@@ -90,6 +95,9 @@ def _limited(name: str, limit: int) -> Callable[[Body], None]:
     return change
 
 
+_FEW_FILES = {"Name": "nofile", "Soft": 4096, "Hard": 4096}
+_SYSCTL = "net.ipv4.ip_unprivileged_port_start"
+_OTHER_PROCESSES = ("live/processes", "live/program")
 _DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
 
 CONTAINERS = (
@@ -105,25 +113,14 @@ CONTAINERS = (
     Tampering(
         "coredns is recreated with all privileges, and not started",
         lambda hand: hand.recreate(COREDNS, host_fields(Privileged=True), start=False),
-        (
-            Sign(COREDNS, "state", "status", "start"),
-            Sign(COREDNS, "shape", "privileged", "replace"),
-            Sign(COREDNS, "shape", "security_options", "replace"),
-        ),
+        (Sign(COREDNS, "state", "status", "start"), *_shape(COREDNS, "privileged", "security_options")),
     ),
     _recreated(ENVOY, "with a further capability", _more_host("CapAdd", "SYS_TIME"), "capabilities_added"),
     _recreated(COREDNS, "without dropping capabilities", host_fields(CapDrop=None), "capabilities_dropped"),
     _recreated(COREDNS, "without no-new-privileges", host_fields(SecurityOpt=None), "security_options"),
     _recreated(ENVOY, "without seccomp", _more_host("SecurityOpt", "seccomp=unconfined"), "security_options"),
     _recreated(COREDNS, "without masks over /proc", host_fields(MaskedPaths=[], ReadonlyPaths=[]), "system_paths"),
-    _with_signs(
-        COREDNS,
-        "with other sysctls",
-        host_fields(Sysctls={"net.ipv4.ip_unprivileged_port_start": "0"}),
-        *_shape(COREDNS, "sysctls"),
-        Sign(COREDNS, "live", "network", "replace"),
-        beside=_IN_A_NAMESPACE,
-    ),
+    _in_a_namespace("with other sysctls", host_fields(Sysctls={_SYSCTL: "0"}), "sysctls", "live/network"),
     _recreated(COREDNS, "with a device", host_fields(Devices=[_DEVICE]), "devices"),
     _recreated(COREDNS, "with a device rule", host_fields(DeviceCgroupRules=["c 1:5 r"]), "device_rules"),
     _recreated(ENVOY, "with another DNS server", host_fields(Dns=["192.0.2.1"]), "dns"),
@@ -137,32 +134,10 @@ CONTAINERS = (
     _recreated(COREDNS, "with a further group", host_fields(GroupAdd=["100"]), "groups"),
     _recreated(ENVOY, "with a published port", _published, "ports"),
     _recreated(ENVOY, "with all ports published", host_fields(PublishAllPorts=True), "publish_all"),
-    _recreated(
-        COREDNS,
-        "in the host's IPC namespace",
-        host_fields(IpcMode="host"),
-        "ipc_mode",
-        "security_options",
-        beside=_IN_A_NAMESPACE,
-    ),
-    _with_signs(
-        COREDNS,
-        "in the host's UTS namespace",
-        host_fields(UTSMode="host"),
-        *_shape(COREDNS, "uts_mode"),
-        Sign(COREDNS, "live", "engine_files", "replace"),
-        beside=_IN_A_NAMESPACE,
-    ),
+    _in_a_namespace("in the host's IPC namespace", host_fields(IpcMode="host"), "ipc_mode", "security_options"),
+    _in_a_namespace("in the host's UTS namespace", host_fields(UTSMode="host"), "uts_mode", "live/engine_files"),
     _recreated(COREDNS, "in the host's control groups", host_fields(CgroupnsMode="host"), "cgroup_mode"),
-    _with_signs(
-        COREDNS,
-        "below an init process of the engine",
-        host_fields(Init=True),
-        *_shape(COREDNS, "init"),
-        Sign(COREDNS, "live", "processes", "replace"),
-        Sign(COREDNS, "live", "program", "replace"),
-        beside=_IN_A_NAMESPACE,
-    ),
+    _in_a_namespace("below an init process of the engine", host_fields(Init=True), "init", *_OTHER_PROCESSES),
     _recreated(COREDNS, "with another host name", fields(Hostname="resolver"), "hostname"),
     _recreated(COREDNS, "with a terminal", fields(Tty=True), "terminal"),
     _recreated(COREDNS, "to be stopped with another signal", fields(StopSignal="SIGKILL"), "stop_signal"),
@@ -177,45 +152,27 @@ CONTAINERS = (
     _recreated(COREDNS, "as the first to be ended without memory", host_fields(OomScoreAdj=1000), "further"),
     _recreated(COREDNS, "with less weight than an agent", host_fields(CpuShares=2), "cpu_shares"),
     _recreated(COREDNS, "with another limit on processes", host_fields(PidsLimit=64), "pids"),
-    _recreated(
-        ENVOY,
-        "with another limit on open files",
-        host_fields(Ulimits=[{"Name": "nofile", "Soft": 4096, "Hard": 4096}]),
-        "ulimits",
-    ),
+    _recreated(ENVOY, "with another limit on open files", host_fields(Ulimits=[_FEW_FILES]), "ulimits"),
     _recreated(COREDNS, "with the engine's limits", host_fields(Ulimits=[]), "ulimits"),
-    _recreated(
-        ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits", beside=_IN_A_NAMESPACE
-    ),
+    _recreated(ENVOY, "with few processes of its user", _limited("nproc", 2048), "ulimits", beside=_NAMESPACE),
     _recreated(COREDNS, "without a restart policy", host_fields(RestartPolicy={"Name": "no"}), "restart"),
     _recreated(COREDNS, "without a health check", fields(Healthcheck={"Test": ["NONE"]}), "healthcheck"),
     _recreated(COREDNS, "with another log driver", host_fields(LogConfig={"Type": "none", "Config": {}}), "log"),
-    _with_signs(
-        COREDNS,
+    _in_a_namespace(  # an engine that shares this namespace labels no processes
         "in the host's PID namespace",
         host_fields(PidMode="host"),
-        *_shape(COREDNS, "pid_mode"),
-        *_shape(COREDNS, "security_options"),  # an engine that shares this namespace labels no processes
-        Sign(COREDNS, "live", "processes", "replace"),
-        Sign(COREDNS, "live", "program", "replace"),
-        beside=_IN_A_NAMESPACE,
+        *("pid_mode", "security_options", *_OTHER_PROCESSES),
     ),
     _recreated(COREDNS, WITH_ANOTHER_RUNTIME, host_fields(Runtime=OTHER_RUNTIME), "runtime"),
     _recreated(COREDNS, "with another name on its network", _alias, "aliases"),
-    _with_signs(
-        COREDNS,
-        "at another address",
-        other_address,
-        Sign(COREDNS, "state", "networks.{project}-net", "replace"),
-        Sign(COREDNS, "live", "network", "replace"),
-        Sign(COREDNS, "live", "engine_files", "replace"),
-        beside=_IN_A_NAMESPACE,
+    _in_a_namespace(
+        "at another address", other_address, "state/networks.{project}-net", "live/network", "live/engine_files"
     ),
-    _with_signs(
+    _recreated(
         COREDNS,
         "without one of the three labels",
         _label(labels.STACK_BUILD_SHA, None),
-        Sign(COREDNS, "labels", labels.STACK_BUILD_SHA, "replace"),
+        f"labels/{labels.STACK_BUILD_SHA}",
     ),
     _with_signs(
         ENVOY,

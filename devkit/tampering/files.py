@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
@@ -15,14 +16,22 @@ _NAMES = "the list of names"
 """Beside these, the record of what was committed last is right: it tells who has changed the list."""
 
 
+def _file(
+    sibling: str, path: str, what: str, done: Callable[[Hand, str, str], object], action: str, *, beside: str = ""
+) -> Tampering:
+    layer, usual = ("hot", _HOT) if action == "commit" else ("boot", _BOOT)
+    sign = Sign(sibling, layer, path, action)
+    return Tampering(what, lambda hand: done(hand, sibling, path), (sign,), beside or usual)
+
+
 def _write(sibling: str, path: str, content: bytes, action: str, what: str = "changed") -> Tampering:
-    layer = "hot" if action == "commit" else "boot"
-    return Tampering(
-        f"`{path}` of {sibling} is {what}",
-        lambda hand: hand.write(sibling, path, content),
-        (Sign(sibling, layer, path, action),),
-        beside=_HOT if action == "commit" else _BOOT,
-    )
+    return _file(sibling, path, f"`{path}` of {sibling} is {what}", partial(Hand.write, content=content), action)
+
+
+def _folder(sibling: str, path: str, what: str, **changed: int) -> Tampering:
+    sign = Sign(sibling, "boot", f"{VOLUME}/{path}", "replace")
+    described = f"the folder `{path}` of {sibling} is given another {what}"
+    return Tampering(described, lambda hand: hand.open_folder(sibling, path, **changed), (sign,), _BOOT)
 
 
 def _policy(change: Callable[[Any, Hand], None]) -> Callable[[Hand], None]:
@@ -41,11 +50,14 @@ def _other_slot(document: Any, hand: Hand) -> None:  # noqa: ANN401 - JSON
     document["addresses"]["envoy"] = f"{first}.{21 - int(last)}"
 
 
+_COREFILE = "boot/Corefile"
+_LINK, _MODE = partial(Hand.link, target="/etc/hosts"), partial(Hand.alter, mode=0o666)
+_UNREADABLE = partial(Hand.write, content=b"not a list\n")
 _WRONG_NAMES = (Sign(COREDNS, "hot", POLICY, "commit"), Sign(COREDNS, "live", "policy", "commit"))
 
 FILES = (
     _write(ENVOY, "boot/bootstrap.json", b"admin: {}\n", "replace"),
-    _write(COREDNS, "boot/Corefile", b". {\n}\n", "replace"),
+    _write(COREDNS, _COREFILE, b". {\n}\n", "replace"),
     _write(COREDNS, "boot/extra", b"x", "replace", "added"),
     _write(COREDNS, "extra", b"x", "replace", "added"),
     _write(COREDNS, "state/extra", b"x", "replace", "added"),
@@ -55,55 +67,19 @@ FILES = (
         (Sign(COREDNS, "boot", "bin/fwctl", "replace"), Sign(COREDNS, "live", "answer", "replace")),
         beside=_BOOT,
     ),
-    Tampering(
-        "`boot/Corefile` is deleted",
-        lambda hand: hand.remove(COREDNS, "boot/Corefile"),
-        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside="one removed",
+    _file(COREDNS, _COREFILE, f"`{_COREFILE}` is deleted", Hand.remove, "replace", beside="one removed"),
+    _file(
+        COREDNS, _COREFILE, f"`{_COREFILE}` is replaced by a link", _LINK, "replace", beside="without a way out"
     ),
-    Tampering(
-        "`boot/Corefile` is replaced by a link",
-        lambda hand: hand.link(COREDNS, "boot/Corefile", "/etc/hosts"),
-        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside="without a way out",
+    _file(COREDNS, _COREFILE, f"`{_COREFILE}` is given another mode", _MODE, "replace", beside="without agents"),
+    _file(
+        ENVOY, LISTENERS, f"`{LISTENERS}` is given another owner", partial(Hand.alter, owner=(65532, 0)), "commit"
     ),
-    Tampering(
-        "`boot/Corefile` is given another mode",
-        lambda hand: hand.alter(COREDNS, "boot/Corefile", mode=0o666),
-        (Sign(COREDNS, "boot", "boot/Corefile", "replace"),),
-        beside="without agents",
-    ),
-    Tampering(
-        f"`{LISTENERS}` is given another owner",
-        lambda hand: hand.alter(ENVOY, LISTENERS, owner=(65532, 0)),
-        (Sign(ENVOY, "hot", LISTENERS, "commit"),),
-        beside=_HOT,
-    ),
-    Tampering(
-        f"`{COMMITTED}` of coredns is given another mode",
-        lambda hand: hand.alter(COREDNS, COMMITTED, mode=0o666),
-        (Sign(COREDNS, "hot", COMMITTED, "commit"),),
-        beside=_HOT,
-    ),
-    Tampering(
-        "the folder `hot/policy` of coredns is given another mode",
-        lambda hand: hand.open_folder(COREDNS, "hot/policy", mode=0o777),
-        (Sign(COREDNS, "boot", f"{VOLUME}/hot/policy", "replace"),),
-        beside=_BOOT,
-    ),
-    Tampering(
-        "the folder `hot` of envoy is given another owner",
-        lambda hand: hand.open_folder(ENVOY, "hot", owner=65532),
-        (Sign(ENVOY, "boot", f"{VOLUME}/hot", "replace"),),
-        beside=_BOOT,
-    ),
+    _file(COREDNS, COMMITTED, f"`{COMMITTED}` of coredns is given another mode", _MODE, "commit"),
+    _folder(COREDNS, "hot/policy", "mode", mode=0o777),
+    _folder(ENVOY, "hot", "owner", owner=65532),
     _write(COREDNS, ATTEMPT, b"[]", "replace", "replaced by an unreadable record"),
-    Tampering(
-        f"`{COMMITTED}` of coredns is replaced by an unreadable record",
-        lambda hand: hand.write(COREDNS, COMMITTED, b'{"version": 1}'),
-        (Sign(COREDNS, "hot", COMMITTED, "commit"),),
-        beside=_HOT,
-    ),
+    _write(COREDNS, COMMITTED, b'{"version": 1}', "commit", "replaced by an unreadable record"),
     _write(ENVOY, LISTENERS, b'{"resources": []}', "commit"),
     _write(ENVOY, "hot/rds/extra.json", b"{}", "commit", "added"),
     Tampering(
@@ -112,18 +88,8 @@ FILES = (
         (Sign(COREDNS, "hot", "stage", "commit", UPGRADE),),
         beside=_NAMES,
     ),
-    Tampering(
-        f"`{LISTENERS}` is deleted",
-        lambda hand: hand.remove(ENVOY, LISTENERS),
-        (Sign(ENVOY, "hot", LISTENERS, "commit"),),
-        beside=_HOT,
-    ),
-    Tampering(
-        f"`{POLICY}` is replaced by a link",
-        lambda hand: hand.link(COREDNS, POLICY, "/etc/hosts"),
-        (Sign(COREDNS, "hot", POLICY, "commit"),),
-        beside=_NAMES,
-    ),
+    _file(ENVOY, LISTENERS, f"`{LISTENERS}` is deleted", Hand.remove, "commit"),
+    _file(COREDNS, POLICY, f"`{POLICY}` is replaced by a link", _LINK, "commit", beside=_NAMES),
     Tampering(
         "a name that no rule allows is added to the list of names",
         _policy(lambda document, _: document["names"].update({"evil.test": {"at": "envoy"}})),
@@ -133,11 +99,8 @@ FILES = (
     Tampering(
         "the list of names points to an address without an Envoy", _policy(_other_slot), _WRONG_NAMES, SIGNED
     ),
-    Tampering(
-        "the list of names is replaced by an unreadable one",
-        lambda hand: hand.write(COREDNS, POLICY, b"not a list\n"),
-        (Sign(COREDNS, "hot", POLICY, "commit"),),
-        beside=TAGS,
+    _file(
+        COREDNS, POLICY, "the list of names is replaced by an unreadable one", _UNREADABLE, "commit", beside=TAGS
     ),
     _write(COREDNS, f"good/{POLICY}", b"{}", "commit"),
     _write(COREDNS, "state/committed.json", b"{}", "commit"),

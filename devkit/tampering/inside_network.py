@@ -107,6 +107,8 @@ _SCRIPTS = {
 }
 """What is done in the network namespace of each sibling: a script, and a part of what `drift` then says."""
 
+_NO_REDIRECT = "the engine's packet filter rules for its resolver are removed in envoy"
+_NO_ROUTE = "the default route is removed from envoy's main routing table"
 
 NETWORK_NAMESPACE = (
     *(
@@ -130,20 +132,8 @@ NETWORK_NAMESPACE = (
         "nftables table ip clawker-fw is missing",
         _TAKEN_AWAY,
     ),
-    _inside(
-        ENVOY,
-        "the engine's packet filter rules for its resolver are removed in envoy",
-        REDIRECT_REMOVED,
-        "tables ",
-        "",
-    ),
-    _inside(
-        ENVOY,
-        "the default route is removed from envoy's main routing table",
-        "ip route del default",
-        "route default via",
-        _TAKEN_AWAY,
-    ),
+    _inside(ENVOY, _NO_REDIRECT, REDIRECT_REMOVED, "tables ", ""),
+    _inside(ENVOY, _NO_ROUTE, "ip route del default", "route default via", _TAKEN_AWAY),
 )
 
 

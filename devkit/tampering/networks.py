@@ -8,30 +8,21 @@ from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from clawker_fw.stack.topology import lower_half
 from devkit.hand import Body
-from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, NetworkRecreation, Sign, Tampering, fields
+from devkit.tampering.way import COREDNS, ENVOY, SETTINGS, Recreation, Sign, Tampering, fields, signs
 
 
 def _network(end: str, what: str, change: Callable[[Body], None], *fields: str) -> Tampering:
     """Return the recreation of a network. The siblings on it are disconnected before, and stay disconnected."""
     name = f"{{project}}-{end}"
     owner = COREDNS if end == "net" else ENVOY
-    off = {
-        "net": (
-            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-            Sign(COREDNS, "state", f"networks.{name}", "reattach"),
-            Sign(COREDNS, "state", "service_address", "reattach"),
-            Sign(COREDNS, "live", "network", "reattach"),
-        ),
-        "egress": (
-            Sign(ENVOY, "state", f"networks.{name}", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
-        ),
-    }
+    off = signs(ENVOY, "reattach", f"state/networks.{name}", "live/network")
+    if end == "net":
+        attached = (f"state/networks.{name}", "state/service_address", "live/network")
+        off += signs(COREDNS, "reattach", *attached)
     return Tampering(
         f"the {'agent' if end == 'net' else 'egress'} network is recreated {what}",
-        NetworkRecreation(end, change),
-        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off[end]),
+        Recreation(end, change),
+        (*(Sign(owner, "shape", f"networks.{name}.{field}", "recreate-networks") for field in fields), *off),
         beside="recreated network",
     )
 
@@ -76,7 +67,7 @@ NETWORKS = (
     _network("egress", "as an internal one", fields(Internal=True), "internal"),
     Tampering(
         "the agent network is recreated with another subnet, and the settings name none",
-        NetworkRecreation("net", _other_subnet),
+        Recreation("net", _other_subnet),
         (
             *(
                 sign

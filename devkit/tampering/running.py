@@ -32,7 +32,7 @@ def _lead_around_the_guard(hand: Hand) -> None:
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
-def _kill_the_recorder_for_good(hand: Hand) -> None:
+def _end_the_recorder(hand: Hand) -> None:
     for _ in range(_ENDS_TOO_OFTEN):
         until(lambda: hand.kill(ENVOY, RECORDER))
 
@@ -74,25 +74,16 @@ def _live(
     return Tampering(what, done, (Sign(sibling, "live", field, "replace"),), beside)
 
 
+_RECORDER, _SIGNER = (ENVOY, "processes", "recorder"), (ENVOY, "signer", "signer")
 RUNNING = (
     _live("a route around the guard is added in envoy", _lead_around_the_guard, ENVOY, "network"),
     _live("another process is started in coredns", start_a_process, COREDNS, "processes"),
     _live(
         "the keeper of the helpers in envoy is killed", lambda hand: hand.kill(ENVOY, KEEPER), ENVOY, "processes"
     ),
+    _live("the recorder of refusals in envoy is killed again and again", _end_the_recorder, *_RECORDER),
     _live(
-        "the recorder of refusals in envoy is killed again and again",
-        _kill_the_recorder_for_good,
-        ENVOY,
-        "processes",
-        "recorder",
-    ),
-    _live(
-        "the signer of certificates in envoy is stopped",
-        lambda hand: hand.kill(ENVOY, SIGNER, "STOP"),
-        ENVOY,
-        "signer",
-        "signer",
+        "the signer of certificates in envoy is stopped", lambda hand: hand.kill(ENVOY, SIGNER, "STOP"), *_SIGNER
     ),
     *(
         Tampering(

@@ -1,12 +1,13 @@
 """Tampering with the state of a container: whether it runs, its name, its place on the networks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from clawker_fw.engine.archive import pack
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import public
 from devkit.hand import Hand
-from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering, other_address
+from devkit.tampering.way import COREDNS, ENVOY, SIGNED, UPGRADE, Sign, Tampering, other_address, signs
 
 
 def _stop_for_good(hand: Hand) -> None:
@@ -64,6 +65,8 @@ def _have_the_other_s_name(hand: Hand) -> None:
     hand.docker.rename(hand.name(ENVOY), hand.name(COREDNS))
 
 
+_RENAMED = Sign(ENVOY, "state", "name", "rename")
+
 STATES = (
     *(
         Tampering(
@@ -87,18 +90,14 @@ STATES = (
     Tampering(
         "envoy is renamed",
         lambda hand: hand.docker.rename(hand.name(ENVOY), f"{hand.firewall.project}-other"),
-        (Sign(ENVOY, "state", "name", "rename"),),
+        (_RENAMED,),
         beside="beside a container",
     ),
-    Tampering(
-        "envoy and coredns swap names",
-        _exchange_names,
-        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "name", "rename")),
-    ),
+    Tampering("envoy and coredns swap names", _exchange_names, (_RENAMED, replace(_RENAMED, sibling=COREDNS))),
     Tampering(
         "coredns is removed, and envoy is renamed to its name",
         _have_the_other_s_name,
-        (Sign(ENVOY, "state", "name", "rename"), Sign(COREDNS, "state", "container", "create")),
+        (_RENAMED, Sign(COREDNS, "state", "container", "create")),
     ),
     Tampering(
         "an unfinished replacement of coredns is left behind",
@@ -110,10 +109,7 @@ STATES = (
         Tampering(
             f"envoy is disconnected from the {which} network",
             _disconnect(ENVOY, end),
-            (
-                Sign(ENVOY, "state", f"networks.{{project}}-{end}", "reattach"),
-                Sign(ENVOY, "live", "network", "reattach"),
-            ),
+            signs(ENVOY, "reattach", f"state/networks.{{project}}-{end}", "live/network"),
             beside,
         )
         for which, end, beside in (("egress", "egress", "without a way out"), ("agent", "net", "without agents"))
@@ -121,11 +117,7 @@ STATES = (
     Tampering(
         "coredns is disconnected from the agent network",
         _disconnect(COREDNS, "net"),
-        (
-            Sign(COREDNS, "state", "networks.{project}-net", "reattach"),
-            Sign(COREDNS, "state", "service_address", "reattach"),
-            Sign(COREDNS, "live", "network", "reattach"),
-        ),
+        signs(COREDNS, "reattach", "state/networks.{project}-net", "state/service_address", "live/network"),
         beside="signer",
     ),
     Tampering(
@@ -133,11 +125,7 @@ STATES = (
         lambda hand: hand.docker.connect_container_to_network(
             hand.name(COREDNS), f"{hand.firewall.project}-egress"
         ),
-        (
-            Sign(COREDNS, "state", "networks.{project}-egress", "replace"),
-            Sign(COREDNS, "live", "network", "replace"),
-            Sign(COREDNS, "live", "engine_files", "replace"),
-        ),
+        signs(COREDNS, "replace", "state/networks.{project}-egress", "live/network", "live/engine_files"),
     ),
     Tampering(
         "coredns releases the service address",
@@ -155,8 +143,7 @@ STATES = (
         "envoy is disconnected, and an agent is given its address",
         _take_an_envoy_s_address,
         (
-            Sign(ENVOY, "state", "networks.{project}-net", "reattach"),
-            Sign(ENVOY, "live", "network", "reattach"),
+            *signs(ENVOY, "reattach", "state/networks.{project}-net", "live/network"),
             Sign(COREDNS, "state", "address.{envoy}", "detach"),
         ),
     ),

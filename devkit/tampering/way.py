@@ -1,5 +1,6 @@
 """One kind of tampering: what is done, the findings that it must cause, and beside which others it can be done."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,19 +43,19 @@ class Sign:
         return field.removeprefix(labels.PREFIX + "firewall.")
 
 
+def signs(sibling: str, action: str, *fields: str) -> tuple[Sign, ...]:
+    """Return signs with the same action, each for the layer and field `LAYER/FIELD`."""
+    parts = (field.partition("/") for field in fields)
+    return tuple(Sign(sibling, layer, field, action) for layer, _, field in parts)
+
+
 @dataclass(frozen=True)
 class Recreation:
-    """A change with which a sibling's container is made anew, from its `docker inspect`."""
+    """A change with which a sibling's container is made anew, or a network without its containers."""
 
-    sibling: str
-    change: Callable[[Body], None]
+    of: str
+    """The sibling, or the end of the network's name."""
 
-
-@dataclass(frozen=True)
-class NetworkRecreation:
-    """A change with which a network is made anew, without its containers: the one whose name ends in `end`."""
-
-    end: str
     change: Callable[[Body], None]
 
 
@@ -75,7 +76,7 @@ class Tampering:
     """
 
     what: str
-    done: Callable[[Hand], object] | Recreation | NetworkRecreation | Inside
+    done: Callable[[Hand], object] | Recreation | Inside
     signs: tuple[Sign, ...]
     beside: str = ""
 
@@ -99,43 +100,31 @@ def _fit(one: Tampering, other: Tampering) -> bool:
 def _told(one: Tampering, other: Tampering) -> Iterable[Sign]:
     """Return the signs by which it is told from another. A recreation of a network always takes containers off."""
     match one.done, other.done:
-        case NetworkRecreation(end), NetworkRecreation(same) if end == same:
+        case Recreation(of), Recreation(same) if of == same:
             return [sign for sign in one.signs if sign.action != "reattach"]
     return one.signs
 
 
 def make(hand: Hand, batch: Iterable[Tampering]) -> None:
     """Tamper in all these ways. A container or network is made anew once, with all changes."""
-    changes: dict[str, list[Callable[[Body], None]]] = {}
-    networks: dict[str, list[Callable[[Body], None]]] = {}
-    scripts: dict[str, list[str]] = {}
+    changes: dict[str, list[Callable[[Body], None]]] = defaultdict(list)
+    scripts: dict[str, list[str]] = defaultdict(list)
     others: list[Callable[[Hand], object]] = []
     for way in batch:
         match way.done:
-            case Recreation():
-                changes.setdefault(way.done.sibling, []).append(way.done.change)
-            case NetworkRecreation():
-                networks.setdefault(way.done.end, []).append(way.done.change)
-            case Inside():
-                scripts.setdefault(way.done.sibling, []).append(way.done.script)
+            case Recreation(of, change):
+                changes[of].append(change)
+            case Inside(sibling, script):
+                scripts[sibling].append(script)
             case tamper:
                 others.append(tamper)
-    for sibling, all_changes in changes.items():
-        hand.recreate(sibling, _all(all_changes))
-    for end, all_changes in networks.items():
-        hand.recreate_network(end, _all(all_changes))
+    for of, several_changes in changes.items():
+        recreate = hand.recreate if of in {ENVOY, COREDNS} else hand.recreate_network
+        recreate(of, *several_changes)
     for sibling, several in scripts.items():
         hand.inside(sibling, "\n".join(f"(\n{script}\n)" for script in several))
     for tamper in others:
         tamper(hand)
-
-
-def _all(changes: Iterable[Callable[[Body], None]]) -> Callable[[Body], None]:
-    def change(body: Body) -> None:
-        for each in changes:
-            each(body)
-
-    return change
 
 
 def host_fields(**fields: Any) -> Callable[[Body], None]:  # noqa: ANN401 - any of the engine's

@@ -16,7 +16,7 @@ from docker import APIClient
 from clawker_fw.rules.reasons import Reason
 from devkit.firewall import Firewall, brought_up
 from devkit.floor import Lock
-from devkit.peers import Peer, Peers
+from devkit.peers import KEEPALIVE, Peer, Peers
 from devkit.processes import processes
 from devkit.waiting import until
 
@@ -120,7 +120,7 @@ def _refused(docker: APIClient, firewall: Firewall, agent: str, place: str) -> l
 def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:
     """The newest of an agent with too many is refused at once; its older one and another agent's go on."""
     envoy = firewall.status()["siblings"][0]["address"]
-    older = firewall.agent(peers, "keepalive", "http://h.test/", "--seconds", "0")
+    older = firewall.agent(peers, *KEEPALIVE, "http://h.test/", "--seconds", "0")
     until(older.said)
     with older.asking("siege", f"{envoy}:443", "--count", "20", *HELD) as ended:
         until(lambda: _limited(firewall, 0, older)["connections"] > 20 - LIMITS["connections"], every=PACE)

@@ -9,7 +9,7 @@ from docker import APIClient
 from clawker_fw.model import Sibling
 from clawker_fw.rules.until import rfc3339
 from devkit.firewall import RULES, Firewall
-from devkit.peers import Answer, Peer, Peers
+from devkit.peers import KEEPALIVE, Answer, Peer, Peers
 from devkit.waiting import until
 from devkit.witness import Witnesses
 
@@ -53,7 +53,7 @@ def test_a_rule_ends_at_its_time(up: Firewall, peers: Peers, envoy: str) -> None
     for url in ("https://e.test/", "http://e.test/"):
         assert straight(agent, envoy, url).ok
         assert agent.get(url).ok
-    kept = up.agent(peers, "keepalive", "https://e.test/", "--seconds", "0")
+    kept = up.agent(peers, *KEEPALIVE, "https://e.test/", "--seconds", "0")
     until(lambda: [each for each in origin.said() if each.get("host") == "e.test"])
     assert up.current()
     assert time.time() < end, "the rule has ended before all was seen that goes before"

@@ -196,7 +196,7 @@ def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site) -> N
 @pytest.mark.usefixtures("web")
 def test_replaced_siblings_cut_nothing(site: Site) -> None:
     """A connection through the relay goes on while both siblings are replaced."""
-    load = ("keepalive", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
+    load = ("drive", "--kept", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
     (relay,) = site.relays()
     before = site.docker.inspect_container(relay)["Id"]
     with ThreadPoolExecutor() as pool:

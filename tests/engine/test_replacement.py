@@ -7,7 +7,7 @@ import pytest
 from docker import APIClient
 
 from devkit.firewall import Firewall
-from devkit.peers import Peer, Peers
+from devkit.peers import KEEPALIVE, Peer, Peers
 from devkit.waiting import until
 
 
@@ -52,8 +52,8 @@ def test_rules_change_under_load(kept: Firewall, peers: Peers) -> None:
 def test_open_connections_live_on_until_they_end(kept: Firewall, peers: Peers) -> None:
     """A long download and a kept-alive TLS connection survive the replacement, and the run waits for them."""
     download = kept.agent(peers, "get", "https://a.test/bytes?seconds=8&rate=200000", "--timeout", "1m")
-    secure = kept.agent(peers, "keepalive", "https://a.test/", "--seconds", "8")
-    plain = kept.agent(peers, "keepalive", "http://h.test/", "--seconds", "8")
+    secure = kept.agent(peers, *KEEPALIVE, "https://a.test/", "--seconds", "8")
+    plain = kept.agent(peers, *KEEPALIVE, "http://h.test/", "--seconds", "8")
     until(lambda: secure.said() and plain.said())
     outcome = kept.draining("30s").call("run", "--force-recreate").expect()
     assert re.search(r"connections? cut", outcome.err) is None, outcome.err

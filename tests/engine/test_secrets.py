@@ -14,7 +14,7 @@ from clawker_fw.stack.container import HELPER_PATH, SECRETS_AT_REST, VOLUME
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, TRUST
 from devkit.firewall import RULES, SIBLINGS, Firewall, brought_up
 from devkit.hand import SIGNER, Hand
-from devkit.peers import Answer, Peer, Peers
+from devkit.peers import KEEPALIVE, Answer, Peer, Peers
 from devkit.tools import read_as
 from devkit.waiting import until
 from devkit.watching import watching
@@ -148,7 +148,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
     secret, siblings = header_forms(site.token), [site.firewall.container(each) for each in SIBLINGS]
     with administrator.capturing(*networks) as captured:
         agent, echoed = (
-            site.firewall.agent(peers, "keepalive", f"https://api.test{target}", "--seconds", "0")
+            site.firewall.agent(peers, *KEEPALIVE, f"https://api.test{target}", "--seconds", "0")
             for target in (f"/bytes?size=9&{marker}", f"/v1/{marker}")
         )
         for target in (f"/bytes?size=9&{marker}", f"/v1/{marker}"):
@@ -160,11 +160,12 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
         # A host that answers with what it was sent gives it away: the same search finds it in an agent's memory.
         told = administrator.search(secret, containers=[echoed.container], since=site.renewed)
 
-    holders = {" ".join(each.split()[2:4]) for each in quiet.of(secret) if each.startswith("memory of ")}
+    at = {place for needle, place in quiet if needle in secret}
+    holders = {" ".join(each.split()[2:4]) for each in at if each.startswith("memory of ")}
     assert holders == {"/usr/local/bin/envoy --config-path", f"{HELPER_PATH} sign"}
-    assert any(each.startswith("memory of /peer keepalive") for each in quiet.places[marker])
-    assert any(each.startswith("memory of /peer keepalive") for each in told.of(secret))
-    assert {each.rpartition("/")[0] for each in quiet.files(secret)} == {site.log_folder(administrator)}
+    assert any(needle == marker and place.startswith("memory of /peer drive") for needle, place in quiet)
+    assert any(place.startswith("memory of /peer drive") for _, place in told)
+    assert {each.rpartition("/")[0] for each in at if each.startswith("/")} == {site.log_folder(administrator)}
 
     for network, packets in captured.items():
         assert marker.encode() in packets, f"what is sent in clear is not seen on {network}"
@@ -227,8 +228,9 @@ def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
 
     def on_the_disk() -> set[str]:
         """Return where it is, without the log of the host that has been sent it."""
-        found = administrator.search(secret, containers=[envoy], since=site.renewed, engine=True).files(secret)
-        return {each for each in found if not each.startswith(site.log_folder(administrator))}
+        found = administrator.search(secret, containers=[envoy], since=site.renewed, engine=True)
+        files = {place for _, place in found if place.startswith("/")}
+        return {each for each in files if not each.startswith(site.log_folder(administrator))}
 
     def places() -> set[str]:
         """Return where it may be."""

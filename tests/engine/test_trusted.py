@@ -12,7 +12,7 @@ from clawker_fw.stack import labels
 from devkit.engines import install_client, private_engine
 from devkit.firewall import Firewall, Outcome
 from devkit.host import client
-from devkit.peers import Peer, Peers
+from devkit.peers import KEEPALIVE, Peer, Peers
 
 INSPECTED = {"dst": "a.test", "allow_private": True, "inspect": True, "insecure_skip_tls_verify": True}
 SYSTEM = ("--trust", "system")
@@ -82,7 +82,7 @@ def test_rotation(site: Site) -> None:
     old = site.started("fw agent run -d $IMAGE /peer wait")
     before = site.firewall.call("certs", "show", "--format", "json").json
     assert before["agents_without_newest_root"] == []
-    with old.asking("keepalive", "https://a.test/", "--seconds", "0") as ended:
+    with old.asking(*KEEPALIVE, "https://a.test/", "--seconds", "0") as ended:
         site.firewall.call("certs", "rotate", "--roots").expect()
         site.firewall.run()
         kept = ended().last

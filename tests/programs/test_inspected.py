@@ -15,19 +15,18 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.envoy.tls_interception import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.stack.release import Release
-from devkit import judging, requests
+from devkit import requests
 from devkit.dns import NameServer
 from devkit.envoy import HERE, WRITTEN_WITHIN, program
 from devkit.inspecting import PORT, SECOND_PORT, Host, Inspecting, certificate
-from devkit.judging import Judge, expected
 from devkit.programs import OWN_LOOPBACK
-from devkit.requests import random_asked, random_entries, rules_of
+from devkit.requests import random_asked, random_entries
 from devkit.waiting import until
+from tests.programs import judging
 
 PORTS = (PORT, SECOND_PORT)
 NAMES = (*requests.NAMES, "other.test", "unverified.test")
@@ -71,15 +70,16 @@ def test_envoy_judges_requests_as_the_policy_does(
     """For random rules and requests: what is allowed reaches the host, in the form in which it was judged."""
     seed = secrets.randbits(32)
     chosen = random.Random(seed)  # noqa: S311 - for variety
-    judge = Judge(proxy, host)
     answers: Counter[str] = Counter()
     for _ in range(REQUESTS * pytestconfig.getoption("--thorough") // _WITH_THE_SAME_RULES):
         entries = random_entries(chosen, PORTS)
         tried = [random_asked(chosen, entries, PORTS) for _ in range(_WITH_THE_SAME_RULES)]
-        if wrong := judge.differing(entries, tried):
-            pytest.fail(f"{judge.report(entries, wrong[0])}; run {number}, seed {seed}")
-        policy = Policy(rules_of(entries))
-        answers.update(word for each in tried for word in expected(policy, each))
+        policy = judging.served(proxy, entries)
+        if wrong := judging.differing(proxy, host, policy, tried):
+            found = f"{wrong[0]}: {judging.outcome(proxy, host, wrong[0])!r}"
+            right = f"instead of {sorted(judging.expected(policy, wrong[0]))}"
+            pytest.fail(f"{found} {right}, with the rules {entries}; run {number}, seed {seed}")
+        answers.update(word for each in tried for word in judging.expected(policy, each))
     not_passed = (judging.REFUSED, judging.UNREAD, judging.ENDED, "400", "403")
     passed = sum(answers.values()) - sum(answers[each] for each in not_passed)
     assert min(passed, answers["400"], answers["403"]) > 0, answers

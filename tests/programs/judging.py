@@ -104,35 +104,20 @@ def _ask_http2(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
     return status or ENDED
 
 
-class Judge:
-    """Has Envoy obey rules, and compares what it makes of requests."""
+def served(proxy: Inspecting, entries: Sequence[Mapping[str, Any]]) -> Policy:
+    """Have Envoy obey rules, and return what they mean."""
+    policy = Policy(rules_of(entries))
+    proxy.obey(policy.rules)
+    return policy
 
-    def __init__(self, proxy: Inspecting, host: Host) -> None:
-        self._proxy, self._host = proxy, host
 
-    def differing(
-        self, entries: Sequence[Mapping[str, Any]], requests: Sequence[AskedRequest]
-    ) -> Sequence[AskedRequest]:
-        """Return the requests of which Envoy makes something else than the policy."""
-        policy = self._served(entries)
-
-        def differs(asked: AskedRequest) -> bool:
-            return outcome(self._proxy, self._host, asked) not in expected(policy, asked)
-
-        wrong = list(filter(differs, requests))
-        for _ in range(_LATE):
-            if wrong:
-                time.sleep(0.05)
-                wrong = list(filter(differs, wrong))
-        return wrong
-
-    def report(self, entries: Sequence[Mapping[str, Any]], asked: AskedRequest) -> str:
-        """Return how a request differs, and with which rules."""
-        policy = self._served(entries)
-        found = outcome(self._proxy, self._host, asked)
-        return f"{asked}: {found!r} instead of {sorted(expected(policy, asked))}, with the rules {entries}"
-
-    def _served(self, entries: Sequence[Mapping[str, Any]]) -> Policy:
-        policy = Policy(rules_of(entries))
-        self._proxy.obey(policy.rules)
-        return policy
+def differing(
+    proxy: Inspecting, host: Host, policy: Policy, requests: Sequence[AskedRequest]
+) -> Sequence[AskedRequest]:
+    """Return the requests of which Envoy makes something else than the policy, which is served."""
+    wrong = list(requests)
+    for attempt in range(_LATE + 1):
+        if wrong:
+            time.sleep(0.05 * bool(attempt))
+            wrong = [each for each in wrong if outcome(proxy, host, each) not in expected(policy, each)]
+    return wrong
