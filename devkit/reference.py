@@ -30,14 +30,11 @@ from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.stack import telemetry
-from clawker_fw.watch import agents
 from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
 from devkit.hosts import HOSTS
 from devkit.tampering import TAMPERINGS
-from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "docs" / "reference"
@@ -399,31 +396,6 @@ def _not_stopped_table() -> str:
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
 
 
-_RECORDS = """\
-What Envoy, CoreDNS and watchers send to a collector: see [Telemetry](../telemetry.md). Names follow the semantic
-conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
-"""
-
-
-def records_page() -> str:
-    kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
-    of_records = [
-        [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
-        for each in ATTRIBUTES
-    ]
-    parts = [
-        f"# Records\n\n{_RECORDS}",
-        f"## Envoy and CoreDNS\n\n{_table(['attribute', 'means', *map(_code, kinds)], of_records)}",
-    ]
-    for title, attributes in (
-        ("The resource of all records of a container", RESOURCE_ATTRIBUTES),
-        ("Agents, by a watcher", agents.ATTRIBUTES),
-    ):
-        rows = [[_code(each.name), each.meaning] for each in attributes]
-        parts.append(f"## {title}\n\n{_table(['attribute', 'means'], rows)}")
-    return _HEADING + "\n".join(parts)
-
-
 def _presets_table() -> str:
     rows = [
         [
@@ -456,7 +428,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "tampering.md": tampering_page,
     "attacks.md": attacks_page,
-    "records.md": records_page,
     "settings.schema.json": settings_schema.text,
     "../man/man1/clawker-fw.1": program_manual,
     "../man/man5/clawker-fw.yaml.5": settings_manual,
