@@ -26,7 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from devkit import inheritance, moby_engine
-from devkit.floor import Lock
+from devkit.floor import lock
 from devkit.kept import KEPT, make_once
 from devkit.starting import StartError, get, pings, wait_for
 
@@ -482,7 +482,7 @@ def mirror() -> str:
 def install(wanted: Mapping[str, str]) -> None:
     if not _missing(wanted):
         return
-    with Lock(APT_LOCK):  # another process may have been installing them
+    with lock(APT_LOCK):  # another process may have been installing them
         if packages := _missing(wanted):
             names = " ".join(packages)
             sudo = [] if os.geteuid() == 0 else ["sudo"]
