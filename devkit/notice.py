@@ -6,13 +6,11 @@ error.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hatch_build import ARCHITECTURES, PROGRAMS, STANDARD_LIBRARY, go_environment, toolchain
 
@@ -45,8 +43,8 @@ _PHRASES = {
 """SPDX identifiers, and the words that identify each licence. One of BSD with three clauses has those of both."""
 
 
-class NoticeError(Exception):
-    """A component has no licence, or an unknown one. The message names it."""
+_MODULE = "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}\t{{.Dir}}{{end}}{{end}}"
+"""What is asked of each package: its module, unless it is the standard library's or our own (`go help list`)."""
 
 
 def components() -> dict[str, tuple[Path, set[str]]]:
@@ -62,31 +60,16 @@ def components() -> dict[str, tuple[Path, set[str]]]:
     modules: dict[str, tuple[Path, set[str]]] = {}
     for program in PROGRAMS:
         for architecture in ARCHITECTURES:
-            for package in _packages(program, architecture):
-                module = package.get("Module")
-                if module is None or module.get("Main"):  # the standard library's, or our own
-                    continue
-                title = f"{module['Path']} {module['Version']}"
-                modules.setdefault(title, (Path(module["Dir"]), set()))[1].add(program)
+            command = [toolchain(), "list", "-mod=readonly", "-deps", "-f", _MODULE, "."]
+            place, environment = REPOSITORY / "go" / "cmd" / program, go_environment(architecture)
+            listed = subprocess.run(
+                command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True, check=True
+            )
+            for line in filter(None, listed.stdout.splitlines()):
+                title, _, root_of = line.partition("\t")
+                modules.setdefault(title, (Path(root_of), set()))[1].add(program)
     library = {f"{STANDARD_LIBRARY} {version}": (folder, set(PROGRAMS))}
     return library | {title: modules[title] for title in sorted(modules, key=str.split)}
-
-
-def _packages(program: str, architecture: str) -> list[dict[str, Any]]:
-    """Return the packages that are compiled into a program, in the form of `go help list`."""
-    fields = "-json=Dir,Module"
-    ran = subprocess.run(
-        [toolchain(), "list", "-mod=readonly", "-deps", fields, "."],
-        cwd=REPOSITORY / "go" / "cmd" / program,
-        env=go_environment(architecture),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ran.returncode != 0:
-        raise NoticeError(f"`go list` failed for {program}: {ran.stderr.strip()}")
-    documents = ran.stdout.replace("}\n{", "},{")  # one after the other, each indented
-    return list(json.loads(f"[{documents}]"))
 
 
 def _texts(title: str, folder: Path) -> list[tuple[str, str]]:
@@ -107,10 +90,10 @@ def _texts(title: str, folder: Path) -> list[tuple[str, str]]:
         if "BSD-3-Clause" in found:
             found.discard("BSD-2-Clause")
         if licence and len(found) != 1:
-            raise NoticeError(f"{title} has a licence that is not known: {path}.")
+            raise ValueError(f"{title} has a licence that is not known: {path}.")
         texts.append((found.pop() if licence else path.stem.upper(), words))
     if not any(kind in _PHRASES for kind, _ in texts):
-        raise NoticeError(f"{title} has no licence in {folder}.")
+        raise ValueError(f"{title} has no licence in {folder}.")
     return sorted(texts, key=lambda text: text[0] not in _PHRASES)
 
 
