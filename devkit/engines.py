@@ -88,6 +88,7 @@ MATRIX = (
     Kind("29-nftables", moby_engine.VERSION, "sid", {"firewall-backend": "nftables"}, built=True),
 )
 KINDS = tuple(kind.name for kind in MATRIX)
+_OF_NAME = {kind.name: kind for kind in (INSTALLED, *MATRIX)}
 
 # Removes what is left of an engine whose processes are gone. It may run more than once, and twice at a time: what
 # one finds, the other may have removed.
@@ -358,7 +359,7 @@ def private_engine(
     `programs` are what the engine calls by other names.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
-    of_kind = _kind(kind)
+    of_kind = _OF_NAME[kind]
     root = _prepare(of_kind)
     # not the default folder for temporary files, whose path may be long and which may be in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
@@ -395,7 +396,7 @@ def available(kind: str = USUAL) -> str | None:
         return "private engines need Linux"
     if os.geteuid() != 0:
         return "private engines need root"
-    root = _root(_kind(kind))
+    root = _root(_OF_NAME[kind])
     tools = ["ip", "nsenter", "unshare", *(["dockerd", "iptables"] if root is None else [])]
     if missing := [tool for tool in tools if not shutil.which(tool, path=PATH)]:
         return f"not installed: {', '.join(missing)}"
@@ -425,17 +426,9 @@ def _root(kind: Kind) -> Path | None:
     return None if kind.suite is None or f" {kind.version}" in _installed_version() else ENGINE_ROOTS / kind.suite
 
 
-@functools.cache
 def _installed_version() -> str:
     dockerd = shutil.which("dockerd", path=PATH)
     return _run([dockerd, "--version"]) if dockerd else ""
-
-
-def _kind(name: str) -> Kind:
-    for kind in (INSTALLED, *MATRIX):
-        if kind.name == name:
-            return kind
-    raise EngineError(f"no kind of engine is called {name}: there are installed, {', '.join(KINDS)}")
 
 
 def install_client() -> None:
@@ -490,7 +483,6 @@ def install(wanted: Mapping[str, str]) -> None:
                 raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
             print(f"installing {names}", file=sys.stderr, flush=True)
             _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
-    _installed_version.cache_clear()
 
 
 def _missing(wanted: Mapping[str, str]) -> list[str]:

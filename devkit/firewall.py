@@ -70,7 +70,6 @@ class Firewall:
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
     python: str = sys.executable
-    patience: float = 120
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `status` has said about how agents are attached, by the id of the agent network."""
 
@@ -104,7 +103,7 @@ class Firewall:
     def call_raw(self, command: Sequence[str]) -> Outcome:
         began = time.monotonic()
         process = self.start_raw(command)
-        out, err = process.communicate(timeout=self.patience)
+        out, err = process.communicate(timeout=120)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def shell(self, script: str, **variables: str) -> Outcome:

@@ -60,7 +60,7 @@ def components() -> dict[str, tuple[Path, set[str]]]:
     modules: dict[str, tuple[Path, set[str]]] = {}
     for program in PROGRAMS:
         for architecture in ARCHITECTURES:
-            command = [toolchain(), "list", "-mod=readonly", "-deps", "-f", _MODULE, "."]
+            command = [str(toolchain()), "list", "-mod=readonly", "-deps", "-f", _MODULE, "."]
             place, environment = REPOSITORY / "go" / "cmd" / program, go_environment(architecture)
             listed = subprocess.run(
                 command, cwd=place, env=environment, stdout=subprocess.PIPE, text=True, check=True

@@ -33,7 +33,6 @@ from clawker_fw.settings.sources import KEY as INCLUDE
 from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
 from devkit.attacks.attack import ALLOWED, EVIL
-from devkit.hosts import HOSTS
 from devkit.tampering import TAMPERINGS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -411,11 +410,6 @@ def _presets_table() -> str:
     return _table(["preset", "version", "for", "allows", "proof", "leaves out"], rows)
 
 
-def _hosts_table() -> str:
-    rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
-    return _table(["host", "what is special", "with every test run"], rows)
-
-
 def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
     begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
     before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
@@ -435,7 +429,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
         page: functools.partial(_with_table, page, name, table)
         for page, name, table in (
             ("../enforcement.md", "not stopped", _not_stopped_table),
-            ("../engines.md", "hosts", _hosts_table),
             ("../presets.md", "presets", _presets_table),
         )
     },

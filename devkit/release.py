@@ -132,10 +132,6 @@ def pythons() -> Iterator[str]:
                 print(f"release: not checked with Python {version}, which is not here", file=sys.stderr)
 
 
-def fitting(target: Path) -> list[Path]:
-    return [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
-
-
 def install(wheel: Path, python: str, folder: Path, *options: str) -> str:
     """Install a wheel into a new environment without Go or a compiler, and return the environment's Python."""
     uv = [sys.executable, "-m", "uv", "--quiet"]
@@ -151,9 +147,10 @@ def install(wheel: Path, python: str, folder: Path, *options: str) -> str:
 
 def check(target: Path) -> None:
     """Install each wheel that this machine can run on each Python, and run the demo with it."""
+    fitting = [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
     with some_engine() as host:
         for python in pythons():
-            for wheel in fitting(target):
+            for wheel in fitting:
                 with tempfile.TemporaryDirectory() as folder:
                     installed = install(wheel, python, Path(folder, "environment"))
                     Path(folder, "demo").mkdir()
