@@ -38,7 +38,6 @@ class Terminal:
     """The program in a terminal."""
 
     def __init__(self, folder: Path, **variables: str) -> None:
-        """Start the program in the folder of a settings file."""
         self._said = b""
         records, self._records = os.pipe()
         self._terminal, inside = pty.openpty()

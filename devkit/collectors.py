@@ -61,7 +61,6 @@ class Collector:
         wait_for(self.process, lambda: b"Everything is ready" in self._log.read_bytes(), self._log)
 
     def stop(self) -> None:
-        """Stop it. It writes down what has arrived."""
         self.process.terminate()
         self.process.wait()
 

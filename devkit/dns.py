@@ -32,7 +32,6 @@ class Answer:
 
     @property
     def name(self) -> bytes:
-        """The name in the question section, with its case unchanged."""
         return self.message[12 : _labels(self.message)[1]]
 
     @property
@@ -83,7 +82,6 @@ class Resolver:
                 return Answer(reply)
 
     def ask_all(self, names: Sequence[str]) -> list[Answer]:
-        """Query the address of each name."""
         return [self.ask(query(name)) for name in names]
 
 

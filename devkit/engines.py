@@ -277,7 +277,6 @@ class PrivateEngine:
         self._signal("TERM")
 
     def kill(self) -> None:
-        """Kill dockerd. Its containers keep running."""
         self._signal("KILL")
         (self.folder / "pid").unlink(missing_ok=True)
 

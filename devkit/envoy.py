@@ -237,7 +237,6 @@ class Proxy(Running):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
     def serves(self) -> bool:
-        """Whether every resource was loaded from the current files."""
         return self.loaded(resource.envoy.statistics for resource in RESOURCES if resource.envoy)
 
     def loaded(self, statistics: Iterable[str]) -> bool:
@@ -269,7 +268,6 @@ class Proxy(Running):
         return found
 
     def shows_its_files(self) -> bool:
-        """Whether what Envoy has loaded has the digests of our files."""
         written = {}
         for resource, _ in PROVEN:
             content = json.loads((self.folder / "hot" / resource.path).read_bytes())
@@ -324,7 +322,6 @@ def _response(connection: socket.socket) -> str:
 
 
 def _datagram(connection: socket.socket) -> str:
-    """Return what comes back for a datagram: nothing if its port is closed."""
     connection.settimeout(0.2)
     for _ in range(50):  # a listener that is about to go drops what is sent to it
         try:
@@ -419,7 +416,6 @@ class Resolving(Loading):
         super().__init__(folder, program, before)
 
     def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files, the forwarder's first."""
         fresh = self.folder / "fresh"
         fresh.write_bytes(lookups.subtrees(Policy(rules)))
         fresh.replace(self._subtrees)

@@ -90,7 +90,6 @@ class Firewall:
         return [*self.within, self.python, "-m", "clawker_fw", *options, *arguments]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a command and return at once."""
         return self.start_raw(self.command(*arguments))
 
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
@@ -116,7 +115,6 @@ class Firewall:
         return replace(self, variables={**self.variables, "CLAWKER_FW_DRAIN_TIMEOUT": timeout})
 
     def run(self, *arguments: str) -> Outcome:
-        """Run `run`, which must succeed."""
         return self.call("run", "--format", "json", *arguments).expect()
 
     def drift(self) -> Outcome:

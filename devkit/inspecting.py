@@ -200,7 +200,6 @@ class Signer:
         self.put({signing.NAMES: signing.files(names, subtrees, ())[signing.NAMES]})
 
     def put(self, files: Files) -> None:
-        """Replace files like a commit."""
         for path, file in files.items():
             target = self.folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +208,6 @@ class Signer:
             fresh.replace(target)
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
         program = str(installed_release().binary("fwctl", machine()))
         arguments = [
             str(self.at),
@@ -233,7 +231,6 @@ class Signer:
         self.process.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """End it, and close what it was handed."""
         self.kill()
         while self.given:
             os.close(self.given.pop())
@@ -265,7 +262,6 @@ class Inspecting(Resolving):
         return made
 
     def _decide_only(self, resource: Json) -> None:
-        """End TLS with its own certificate."""
         super()._decide_only(resource)
         chain, key = ({"filename": str(each)} for each in self._own)
         socket_ = extension(
@@ -449,7 +445,6 @@ class Echoing(Running):
 
 
 def answers(connection: ssl.SSLSocket) -> bool:
-    """Whether an open connection still works."""
     connection.sendall(b"x")
     return connection.recv(1) == b"x"
 

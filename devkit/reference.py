@@ -55,7 +55,6 @@ def _code(text: str) -> str:
 
 
 def program() -> TyperGroup:
-    """Return the command line as a group of typer."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
     return group
@@ -436,7 +435,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write or check the pages."""
     parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     pages = {FOLDER / name: page() for name, page in PAGES.items()}

@@ -34,7 +34,6 @@ def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> 
 
 
 def exchange(path: Path, sent: bytes = b"") -> bytes:
-    """Return all that comes back from a unix socket for what is sent."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(str(path))

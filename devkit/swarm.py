@@ -68,7 +68,6 @@ class Swarm:
 
     @property
     def manager(self) -> Node:
-        """The first node whose engine answers."""
         return next(each for each in self.nodes if each.answers)
 
     def on_each(self, work: Callable[[Node], Done]) -> list[Done]:
@@ -84,7 +83,6 @@ class Swarm:
         return list(newest.values())
 
     def told(self, name: str) -> str:
-        """Return `docker service ps`, as a user reads it."""
         columns = "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}"
         return self.manager.call("service", "ps", "--no-trunc", "--format", columns, name)
 

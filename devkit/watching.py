@@ -38,7 +38,6 @@ class Watching:
         return until(lambda: next((each for each in self.decisions[since:] if wanted(each)), None))
 
     def healed(self, *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
-        """Return the first successful heal after the first `since` decisions."""
         return self.wait(lambda each: each.get("outcome") == "done", since=since)
 
     def stop(self) -> int:

@@ -72,7 +72,6 @@ class Witnesses:
         return Seen(answer, [event for event in events() if not _of(event, mine)])
 
     def refused(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Answer:
-        """Make an attempt that must not reach any origin, and return its result."""
         seen = self.watch(attempt, agent, control, *options)
         if seen.events:
             raise AssertionError(f"somebody was reached: {seen.events}; the answer was {seen.answer.last}")

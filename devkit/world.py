@@ -34,7 +34,6 @@ class Program:
         self._said: tuple[dict[str, Any], ...] = ()
 
     def said(self) -> tuple[dict[str, Any], ...]:
-        """Return the complete lines that it has written so far."""
         with self._path.open("rb") as output:
             output.seek(self._read)
             whole, end, _ = output.read().rpartition(b"\n")
@@ -78,7 +77,6 @@ class Internet:
         return program
 
     def resolve(self, zone: Mapping[str, Sequence[str]], *options: str) -> Program:
-        """Serve DNS for names to the engine's resolver."""
         entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
         return self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries, *options)
 

@@ -86,7 +86,6 @@ class MemoryContainer:
 
     @property
     def keeps_usage(self) -> bool:
-        """Whether it has a recorder of what agents use."""
         sibling = self.files.get(SIBLING)
         return sibling is not None and "usage" in json.loads(sibling.content)
 
@@ -118,7 +117,6 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
 
 
 def view_of(inside: MemoryContainer) -> ContainerView:
-    """Return the container as `docker inspect` would show it."""
     attached = inside.status in ATTACHED
     published: dict[str, str] = {}
     for each in filter(is_published, inside.spec.shape.ports):
