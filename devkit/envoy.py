@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +38,7 @@ from clawker_fw.stack.envoy.sibling import (
 )
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import discovery_response, watched_folder
+from clawker_fw.stack.resources import watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
@@ -56,9 +55,6 @@ CHECKER = IPv4Address("127.0.0.9")
 
 WRITTEN_WITHIN = 5.0
 """Seconds until a refusal is on record, on a busy machine. By default, Envoy would write its files after 10."""
-
-PROVEN = [(each, each.envoy) for each in RESOURCES if each.envoy]
-"""What Envoy itself reads."""
 
 _STARTED = itertools.count()
 
@@ -247,32 +243,6 @@ class Proxy(Running):
             return False
         live = dict(line.replace('"', "").split(": ") for line in lines)
         return all(live.get(f"{name}.version_text") == self.version for name in statistics)
-
-    def digests_loaded(self) -> dict[str, str]:
-        """Return the digest of what Envoy has loaded of each resource, computed like by `fwctl`."""
-        found = {}
-        for resource, proof in PROVEN:
-            if proof.runtime:
-                entries = json.loads(self.admin("/runtime"))["entries"]
-                text = entries.get(proof.runtime, {}).get("final_value", "")
-                found[resource.name] = sha256(text.encode()).hexdigest()
-                continue
-            shown = []
-            dump = json.loads(self.admin(f"/config_dump?resource={proof.dump}"))
-            for entry in dump.get("configs", []):
-                for key in proof.at:
-                    entry = entry.get(key, {})  # noqa: PLW2901 - one level down
-                if entry and proof.named in {"", entry["name"]}:
-                    shown.append(entry)
-            found[resource.name] = resource.digest(discovery_response(shown))
-        return found
-
-    def shows_its_files(self) -> bool:
-        written = {}
-        for resource, _ in PROVEN:
-            content = json.loads((self.folder / "hot" / resource.path).read_bytes())
-            written[resource.name] = resource.digest(discovery_response(content["resources"]))
-        return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
         return self.outcome(Request(name, Protocol.HTTPS, port))

@@ -32,39 +32,25 @@ class Host:
     thorough: bool = False
 
 
-def _both(names: Mapping[str, int]) -> dict[str, str]:
+def _both(**values: int) -> dict[str, str]:
     return {
         f"net.ipv4.conf.{place}.{name}": str(value)
         for place in ("all", "default")
-        for name, value in names.items()
+        for name, value in values.items()
     }
 
 
 _CIS = _both(
-    {
-        "accept_redirects": 0,
-        "accept_source_route": 0,
-        "log_martians": 1,
-        "rp_filter": 1,
-        "secure_redirects": 0,
-        "send_redirects": 0,
-    }
+    accept_redirects=0, accept_source_route=0, log_martians=1, rp_filter=1, secure_redirects=0, send_redirects=0
 )
 """What the CIS benchmarks for Linux distributions ask for (chapter "Network Kernel Parameters")."""
 
 _OPPOSITE = _both(
-    {
-        "accept_local": 1,
-        "accept_redirects": 1,
-        "accept_source_route": 1,
-        # since release 28 a container with the address of a former one has another hardware address
-        "drop_gratuitous_arp": 1,
-        "proxy_arp": 1,
-        "route_localnet": 1,
-        "rp_filter": 0,
-        "secure_redirects": 1,
-        "send_redirects": 1,
-    }
+    **dict.fromkeys(("accept_local", "accept_redirects", "accept_source_route", "proxy_arp", "route_localnet"), 1),
+    **dict.fromkeys(("secure_redirects", "send_redirects"), 1),
+    # since release 28 a container with the address of a former one has another hardware address
+    drop_gratuitous_arp=1,
+    rp_filter=0,
 )
 
 HOSTILE = {
