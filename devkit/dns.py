@@ -27,17 +27,13 @@ class Answer:
         return int(self.message[3] & 15)
 
     @property
-    def answers(self) -> int:
-        return int.from_bytes(self.message[6:8], "big")
-
-    @property
     def name(self) -> bytes:
         return self.message[12 : _labels(self.message)[1]]
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The address, if the only answer is an A record."""
-        return (str(IPv4Address(self.message[-4:])),) if self.answers == 1 else ()
+        return (str(IPv4Address(self.message[-4:])),) if self.message[6:8] == b"\0\1" else ()
 
     @property
     def ttl(self) -> int:

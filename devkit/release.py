@@ -105,10 +105,9 @@ def section(changelog: str, heading: str) -> str:
 
 def notes(changelog: str, version: str) -> str:
     """Return the release notes of a version, or raise `ValueError` when the changelog has none."""
-    text = section(changelog, version)
-    if not text:
-        raise ValueError(f"CHANGELOG.md has no section {version}.")
-    return text + "\n"
+    if text := section(changelog, version):
+        return text + "\n"
+    raise ValueError(f"CHANGELOG.md has no section {version}.")
 
 
 def check_tag(tag: str, changelog: str, version: str) -> None:
@@ -124,12 +123,12 @@ def pythons() -> Iterator[str]:
     path = os.pathsep.join([*map(str, Path.home().glob(".pyenv/versions/*/bin")), os.environ["PATH"]])
     for classifier in project()["classifiers"]:
         version = classifier.removeprefix("Programming Language :: Python :: ")
-        if re.fullmatch(r"3\.\d+", version):
-            found = shutil.which(f"python{version}", path=path)
-            if found:
-                yield found
-            else:
-                print(f"release: not checked with Python {version}, which is not here", file=sys.stderr)
+        if not re.fullmatch(r"3\.\d+", version):
+            continue
+        if found := shutil.which(f"python{version}", path=path):
+            yield found
+        else:
+            print(f"release: not checked with Python {version}, which is not here", file=sys.stderr)
 
 
 def install(wheel: Path, python: str, folder: Path, *options: str) -> str:

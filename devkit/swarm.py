@@ -77,10 +77,9 @@ class Swarm:
     def tasks(self, name: str) -> list[Any]:
         """Return the tasks of a service that are meant to run, the newest of each node."""
         listed = self.manager.docker.tasks({"service": name})  # type: ignore[no-untyped-call]
-        newest: dict[str, Any] = {}
-        for each in sorted(listed, key=lambda each: str(each["CreatedAt"])):
-            newest[each["NodeID"]] = each
-        return list(newest.values())
+        return list(
+            {each["NodeID"]: each for each in sorted(listed, key=lambda each: str(each["CreatedAt"]))}.values()
+        )
 
     def told(self, name: str) -> str:
         columns = "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}"
