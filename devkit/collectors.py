@@ -7,7 +7,6 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +15,6 @@ from devkit.go_programs import go_program
 from devkit.starting import wait_for
 
 Attributes = dict[str, str | int | float]
-
-
-@cache
-def collector_program() -> Path:
-    return go_program("collector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,7 @@ class Collector:
         """Start it with these protocols of OTLP. `before` are arguments for a program that runs it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._written, self._log = folder / "records.jsonl", folder / "log"
-        self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]
+        self._command = [*before, str(go_program("collector")), "--config", str(folder / "config.json")]
         config = {
             "receivers": {"otlp": {"protocols": protocols}},
             "exporters": {"file": {"path": str(self._written), "flush_interval": "50ms", "append": True}},

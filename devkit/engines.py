@@ -238,14 +238,12 @@ class PrivateEngine:
         return ["nsenter", f"--net=/run/netns/{self.netns}", *argv]
 
     def answers(self, place: str) -> bool:
-        """Whether somebody takes connections at `ADDRESS:PORT` in the engine's network."""
         probe = ["bash", "-c", f"</dev/tcp/{place.replace(':', '/')}"]
         return self.run_in_network(probe, check=False).returncode == 0
 
     def run_in_network(
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of this machine in the engine's network namespace, and capture its output."""
         command = self.network_argv(*argv)
         return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
 
@@ -368,7 +366,6 @@ def install_client() -> None:
 
 
 def _put_packaged(suite: str, root: Path) -> None:
-    """Put the engine of a Debian suite into a root folder, in half a minute."""
     bootstrap(suite, root, ["docker.io", "iptables", *moby_engine.PACKAGES])
 
 

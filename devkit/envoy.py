@@ -285,7 +285,6 @@ def _content(request: Request) -> bytes:
 
 
 def _response(connection: socket.socket) -> str:
-    """Return the body of a response, or nothing if it is a refusal."""
     with http.client.HTTPResponse(connection) as response:
         response.begin()
         return response.read().decode() if response.status == http.HTTPStatus.OK else ""
@@ -424,7 +423,6 @@ class Resolving(Loading):
                 return b""
 
     def hello(self, name: bytes, port: int) -> bytes:
-        """Return what comes back for a TLS hello with a server name of any octets."""
         return self.send(client_hello(name), port)
 
     def request(self, host: bytes, port: int) -> bytes:

@@ -188,7 +188,6 @@ class Signer:
         self.given += [os.memfd_create("secrets"), os.memfd_create("secrets at rest")]
 
     def give(self, names: Iterable[str], subtrees: Iterable[str], covered: Iterable[str]) -> None:
-        """Replace its files: what is inspected, and what new intermediates are constrained to."""
         provided = InspectionStore(self.folder / "store", "demo", keeps=True).provide(covered)
         if provided.reason:
             raise AssertionError(provided.reason)
@@ -316,7 +315,6 @@ class Inspecting(Resolving):
             yield agent
 
     def tunnel(self, name: str, target: str) -> AbstractContextManager[ssl.SSLSocket]:
-        """Have a WebSocket open, on which the host sends back what it gets."""
         upgrade = (
             "Connection: Upgrade",
             "Upgrade: websocket",

@@ -91,8 +91,8 @@ def _make_base(docker: APIClient, program: Path, folder: Path) -> None:
             link.type, link.linkname = tarfile.SYMTYPE, str(path)
             if path != Path("/", link.name):
                 tar.addfile(link)
-    path = f"/usr/local/bin:{_programs()['python'].parent}:/usr/bin:/bin"
-    changes = [f"ENV PATH={path} PYTHONPATH={_PACKAGES} PIP_NO_INDEX=1"]
+    searched = f"/usr/local/bin:{_programs()['python'].parent}:/usr/bin:/bin"
+    changes = [f"ENV PATH={searched} PYTHONPATH={_PACKAGES} PIP_NO_INDEX=1"]
     name, _, tag = BASE.partition(":")
     docker.import_image_from_file(str(folder / "base.tar"), repository=name, tag=tag, changes=changes)
 

@@ -174,7 +174,6 @@ def _settings_tables() -> str:
 
 
 def _settings(section: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """Yield every setting with its key, which has dots between its parts."""
     for name, form in section["properties"].items():
         if "properties" in form:
             yield from _settings(form, f"{prefix}{name}.")

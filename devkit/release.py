@@ -98,7 +98,6 @@ def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
 
 
 def section(changelog: str, heading: str) -> str:
-    """Return the text below a heading of the changelog; empty if it isn't there."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 

@@ -18,8 +18,6 @@ class StartError(RuntimeError):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket. The host is the socket's path."""
-
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)

@@ -41,7 +41,6 @@ class Watching:
         return self.wait(lambda each: each.get("outcome") == "done", since=since)
 
     def stop(self) -> int:
-        """Ask it to end, as a service manager does, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)

@@ -91,7 +91,6 @@ class MemoryContainer:
 
 
 def is_published(port: str) -> bool:
-    """Whether a text is a port as a shape has it."""
     return port.count(":") == 2  # noqa: PLR2004 - as in `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`
 
 

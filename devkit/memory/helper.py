@@ -192,7 +192,6 @@ def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
 
 
 def service_address(inside: MemoryContainer) -> str:
-    """Return the address that `boot/sibling.json` names for the service."""
     return str(json.loads(inside.files[SIBLING].content)["service"]["address"])
 
 
