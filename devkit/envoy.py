@@ -1,6 +1,7 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
 import contextlib
+import functools
 import http
 import http.client
 import itertools
@@ -13,6 +14,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +40,7 @@ from clawker_fw.stack.envoy.sibling import (
 )
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import watched_folder
+from clawker_fw.stack.resources import discovery_response, watched_folder
 from clawker_fw.stack.topology import EnvoyAddresses
 from devkit.coredns import ADDRESSING
 from devkit.hellos import client_hello
@@ -55,6 +57,9 @@ CHECKER = IPv4Address("127.0.0.9")
 
 WRITTEN_WITHIN = 5.0
 """Seconds until a refusal is on record, on a busy machine. By default, Envoy would write its files after 10."""
+
+PROVEN = [(each, each.envoy) for each in RESOURCES if each.envoy]
+"""What Envoy itself reads."""
 
 _STARTED = itertools.count()
 
@@ -243,6 +248,26 @@ class Proxy(Running):
             return False
         live = dict(line.replace('"', "").split(": ") for line in lines)
         return all(live.get(f"{name}.version_text") == self.version for name in statistics)
+
+    def digests_loaded(self) -> dict[str, str]:
+        """Return the digest of what Envoy has loaded of each resource, computed like by `fwctl`."""
+        found = {}
+        for resource, proof in PROVEN:
+            if proof.runtime:
+                text = json.loads(self.admin("/runtime"))["entries"].get(proof.runtime, {}).get("final_value", "")
+                found[resource.name] = sha256(text.encode()).hexdigest()
+                continue
+            dumped = json.loads(self.admin(f"/config_dump?resource={proof.dump}")).get("configs", [])
+            inner = [functools.reduce(lambda inside, key: inside.get(key, {}), proof.at, each) for each in dumped]
+            shown = [each for each in inner if each and proof.named in {"", each["name"]}]
+            found[resource.name] = resource.digest(discovery_response(shown))
+        return found
+
+    def shows_its_files(self) -> bool:
+        """Whether what Envoy has loaded has the digests of our files."""
+        files = {each.name: json.loads((self.folder / "hot" / each.path).read_bytes()) for each, _ in PROVEN}
+        written = {each.name: each.digest(discovery_response(files[each.name]["resources"])) for each, _ in PROVEN}
+        return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
         return self.outcome(Request(name, Protocol.HTTPS, port))

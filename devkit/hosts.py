@@ -53,6 +53,9 @@ _OPPOSITE = _both(
     rp_filter=0,
 )
 
+_LEAST = {"fsize": 1, "memlock": 0, "msgqueue": 0, "nproc": 1, "sigpending": 0, "stack": 64 << 10}
+"""Limits. That of processes is one of the user on the whole machine, and the kernel exempts root."""
+
 HOSTILE = {
     "init": True,
     "default-runtime": "nvidia",
@@ -70,17 +73,7 @@ HOSTILE = {
     },
     "default-ulimits": {
         "nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048},
-        **{
-            name: {"Name": name, "Soft": least, "Hard": least}
-            for name, least in {
-                "fsize": 1,
-                "memlock": 0,
-                "msgqueue": 0,
-                "nproc": 1,  # of the user on the whole machine; the kernel exempts root
-                "sigpending": 0,
-                "stack": 64 << 10,
-            }.items()
-        },
+        **{name: {"Name": name, "Soft": least, "Hard": least} for name, least in _LEAST.items()},
     },
     "default-cgroupns-mode": "host",
     "default-ipc-mode": "shareable",

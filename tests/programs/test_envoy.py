@@ -3,15 +3,13 @@
 Only what follows the decision is replaced: a chain answers with its name.
 """
 
-import functools
 import http.client
-import json
 import random
 import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,18 +21,14 @@ from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.refusals import BUCKETS
-from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, RESOURCES
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
-from clawker_fw.stack.resources import discovery_response
 from devkit.dns import NameServer
-from devkit.envoy import HERE, Loading, Proxy, Request, Resolving, program
+from devkit.envoy import HERE, PROVEN, Loading, Proxy, Request, Resolving, program
 from devkit.programs import MANY_PORTS
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, names_near, random_rules, rule_sets
 from devkit.waiting import until
-
-PROVEN = [(each, each.envoy) for each in RESOURCES if each.envoy]
-"""What Envoy itself reads."""
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +138,7 @@ def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
         ([{**ranged, "allow_private": True}], [9000, 9001, 9002]),
     ):
         proxy.apply(*rules)
-        until(functools.partial(_listens, proxy, "ports.test", expected), DRAIN_SECONDS)  # and not after a drain
+        until(partial(_listens, proxy, "ports.test", expected), DRAIN_SECONDS)  # and not after a drain
 
 
 def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:
@@ -181,44 +175,20 @@ def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
         yield started
 
 
-def digests_loaded(loading: Loading) -> dict[str, str]:
-    """Return the digest of what Envoy has loaded of each resource, computed like by `fwctl`."""
-    found = {}
-    for resource, proof in PROVEN:
-        if proof.runtime:
-            text = json.loads(loading.admin("/runtime"))["entries"].get(proof.runtime, {}).get("final_value", "")
-            found[resource.name] = sha256(text.encode()).hexdigest()
-            continue
-        shown = []
-        for entry in json.loads(loading.admin(f"/config_dump?resource={proof.dump}")).get("configs", []):
-            inner = functools.reduce(lambda inside, key: inside.get(key, {}), proof.at, entry)
-            if inner and proof.named in {"", inner["name"]}:
-                shown.append(inner)
-        found[resource.name] = resource.digest(discovery_response(shown))
-    return found
-
-
-def shows_its_files(loading: Loading) -> bool:
-    """Whether what Envoy has loaded has the digests of our files."""
-    files = {each.name: json.loads((loading.folder / "hot" / each.path).read_bytes()) for each, _ in PROVEN}
-    written = {each.name: each.digest(discovery_response(files[each.name]["resources"])) for each, _ in PROVEN}
-    return digests_loaded(loading) == written
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rule_sets(20))
 def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: RuleSet) -> None:
     """Our files are in canonical form: for any rules, they equal what Envoy shows of them."""
     loading.obey(rules)
-    until(lambda: shows_its_files(loading))
+    until(loading.shows_its_files)
 
 
 def test_envoy_shows_what_differs(loading: Loading) -> None:
     """One more name in the loaded configuration changes the digest."""
     loading.apply("a.test", {"dst": "h.test", "proto": "http"})
-    before = digests_loaded(loading)
+    before = loading.digests_loaded()
     loading.apply("a.test", "b.test", {"dst": "h.test", "proto": "http"})
-    after = digests_loaded(loading)
+    after = loading.digests_loaded()
     assert {name for name in before if before[name] != after[name]} == {"listeners"}
 
 
@@ -248,7 +218,7 @@ def test_a_thousand_ports(loading: Loading) -> None:
         *({"dst": f"h{port}.test", "proto": ("http", "https")[port % 2], "port": port} for port in MANY_PORTS)
     )[1]
     loading.obey(rules, 300)
-    assert shows_its_files(loading)
+    assert loading.shows_its_files()
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
     assert len(watched) == len(PROVEN) + BUCKETS
