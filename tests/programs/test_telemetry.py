@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -269,8 +269,8 @@ def origin() -> Iterator[tuple[int, int]]:
 def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolving]:
     """An Envoy that really forwards to the origin."""
 
-    def at_origin(serving: Serving) -> Files:
-        files = configuration(serving)
+    def at_origin(serving: Serving, headers: Mapping[str, str]) -> Files:
+        files = configuration(serving, headers)
         return {
             path: file.saying(file.content.replace(ORIGIN.encode(), b"127.0.0.1")) for path, file in files.items()
         }
