@@ -1,4 +1,8 @@
-"""`denials --ask` at a real terminal: the program in a pseudo-terminal, what it shows, and a person who types."""
+"""`denials --ask` at a real terminal: the program in a pseudo-terminal, what it shows, and a person who types.
+
+The program is that of this module, over an in-memory engine, with the settings file of the current folder. Agents
+called `builder` and `tests` are on the stack's network.
+"""
 
 import fcntl
 import json
@@ -11,51 +15,40 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from devkit import asked
+from clawker_fw.__main__ import main
+from clawker_fw.cli import session
+from clawker_fw.model import ContainerSpec, Shape
+from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT, environment
 from devkit.waiting import until
 
-COLUMNS, LINES = 120, 40
-_OVER_MEMORY = (sys.executable, "-m", "devkit.asked", "--", "denials", "--ask")
+_AGENTS = ("builder", "tests")
+_SIZE = struct.pack("HHHH", 40, 120, 0, 0)
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
+_LEFT_OUT = {"COLUMNS", "CI", "NO_COLOR"}
 
 
 class Terminal:
-    """A program in a terminal: `denials --ask`, over an in-memory engine unless it is given."""
+    """The program in a terminal."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        program: Sequence[str] = _OVER_MEMORY,
-        **variables: str,
-    ) -> None:
-        """Start the program in the folder of a settings file. `program` is another command that runs it."""
+    def __init__(self, folder: Path, **variables: str) -> None:
         self._said = b""
         records, self._records = os.pipe()
         self._terminal, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, _SIZE)
         home = str(folder / "home")
-        given = {
-            **{name: value for name, value in environment().items() if name not in {"COLUMNS", "CI", "NO_COLOR"}},
-            "PYTHONPATH": str(CHECKOUT),
-            "TERM": "xterm-256color",
-            "XDG_CACHE_HOME": home,
-            "XDG_STATE_HOME": home,
-            "USER": "ana",
-            "LOGNAME": "ana",
-            asked.NAME: str(records),
-            **variables,
-        }
         self.process = subprocess.Popen(
-            program,
+            [sys.executable, "-m", "devkit.asking", str(records)],
             cwd=folder,
-            env=given,
+            env={name: value for name, value in environment().items() if name not in _LEFT_OUT}
+            | {"PYTHONPATH": str(CHECKOUT), "TERM": "xterm-256color", "USER": "ana", "LOGNAME": "ana"}
+            | {"XDG_CACHE_HOME": home, "XDG_STATE_HOME": home, **variables},
             stdin=inside,
             stdout=inside,
             stderr=inside,
@@ -85,20 +78,14 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
-    def _read(self) -> None:
-        while select.select([self._terminal], [], [], 0.02)[0]:
-            try:
-                octets = os.read(self._terminal, 1 << 16)
-            except OSError:  # nobody has the other end any more
-                return
-            if not octets:
-                return
-            self._said += octets
-
     @property
     def screen(self) -> str:
         """All lines that the terminal shows, also those above its first one, without their styles."""
-        self._read()
+        with suppress(OSError):  # nobody has the other end any more
+            while select.select([self._terminal], [], [], 0.02)[0] and (
+                octets := os.read(self._terminal, 1 << 16)
+            ):
+                self._said += octets
         return _STYLE.sub("", self._said.decode(errors="replace").replace("\r\n", "\n"))
 
     def shows(self, text: str) -> str:
@@ -106,9 +93,39 @@ class Terminal:
         return self.screen
 
     def ended(self) -> int:
-        until(self._has_ended, 120)
+        until(lambda: self.screen and self.process.poll() is not None, 120)
         return self.process.wait()
 
-    def _has_ended(self) -> bool:
-        self._read()
-        return self.process.poll() is not None
+
+def _refuse(memory: MemoryEngine, addresses: dict[str, str], records: int) -> None:
+    """Write a record into a sibling's log for each line that arrives, until there are no more."""
+    with os.fdopen(records, encoding="utf-8") as lines:
+        for line in lines:
+            agent, sibling, fields = json.loads(line)
+            record = {"time": "x", "source": f"{addresses[agent]}:40000", "port": 443, **fields}
+            log = memory.inside(f"clawker-{sibling}")
+            log.logged_at = datetime.now(UTC).strftime("%FT%T.%f000Z")
+            log.log.append(json.dumps(record, separators=(",", ":")))
+
+
+def _run(records: int) -> None:
+    memory = MemoryEngine()
+    session.connect_engine = lambda chosen: memory  # noqa: ARG005 - the same name
+    sys.argv = ["clawker-fw", "run"]
+    said = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (Path(os.devnull).open("w") for _ in said)  # noqa: SIM115 - the program keeps them
+    with suppress(SystemExit):
+        main()
+    sys.stdout, sys.stderr = said
+    image, addresses = memory.inside("clawker-envoy").image, {}
+    for name in _AGENTS:
+        shape = Shape((), (), {"clawker-net": ""})
+        memory.start(memory.create_container(ContainerSpec(name, image, {}, shape, {})))
+        addresses[name] = memory.inside(name).networks["clawker-net"]
+    threading.Thread(target=_refuse, args=(memory, addresses, records), daemon=True).start()
+    sys.argv = ["clawker-fw", "denials", "--ask"]
+    main()
+
+
+if __name__ == "__main__":
+    _run(int(sys.argv[1]))

@@ -7,7 +7,6 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +15,6 @@ from devkit.go_programs import go_program
 from devkit.starting import wait_for
 
 Attributes = dict[str, str | int | float]
-
-
-@cache
-def collector_program() -> Path:
-    return go_program("collector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,7 @@ class Collector:
         """Start it with these protocols of OTLP. `before` are arguments for a program that runs it."""
         folder.mkdir(parents=True, exist_ok=True)
         self._written, self._log = folder / "records.jsonl", folder / "log"
-        self._command = [*before, str(collector_program()), "--config", str(folder / "config.json")]
+        self._command = [*before, str(go_program("collector")), "--config", str(folder / "config.json")]
         config = {
             "receivers": {"otlp": {"protocols": protocols}},
             "exporters": {"file": {"path": str(self._written), "flush_interval": "50ms", "append": True}},
@@ -61,7 +55,6 @@ class Collector:
         wait_for(self.process, lambda: b"Everything is ready" in self._log.read_bytes(), self._log)
 
     def stop(self) -> None:
-        """Stop it. It writes down what has arrived."""
         self.process.terminate()
         self.process.wait()
 
@@ -75,37 +68,29 @@ class Collector:
         """Return the log records that have arrived, or those of one service."""
         found = [
             Record(resource, each.get("eventName", ""), each.get("severityNumber", 0), _attributes(each))
-            for group in self._documents("resourceLogs")
-            for resource in [_attributes(group["resource"])]
-            for scope in group["scopeLogs"]
-            for each in scope["logRecords"]
+            for resource, each in self._arrived("resourceLogs", "scopeLogs", "logRecords")
         ]
         return [each for each in found if not service or each.resource["service.name"] == service]
 
     def points(self, name: str) -> list[Attributes]:
         """Return the attributes of each value of a metric that has arrived, with those of its resource."""
         return [
-            {**_attributes(group["resource"]), **_attributes(point)}
-            for group in self._documents("resourceMetrics")
-            for scope in group["scopeMetrics"]
-            for metric in scope["metrics"]
+            {**resource, **_attributes(point)}
+            for resource, metric in self._arrived("resourceMetrics", "scopeMetrics", "metrics")
             if metric["name"] == name
             for point in (metric.get("sum") or metric["gauge"])["dataPoints"]
         ]
 
     def metrics(self) -> dict[str, Any]:
         """Return the newest value of each metric that has arrived, as it was sent, by name."""
-        return {
-            metric["name"]: metric
-            for group in self._documents("resourceMetrics")
-            for scope in group["scopeMetrics"]
-            for metric in scope["metrics"]
-        }
+        return {each["name"]: each for _, each in self._arrived("resourceMetrics", "scopeMetrics", "metrics")}
 
-    def _documents(self, kind: str) -> Iterator[dict[str, Any]]:
+    def _arrived(self, groups: str, scopes: str, kind: str) -> Iterator[tuple[Attributes, dict[str, Any]]]:
         content = self._written.read_bytes() if self._written.exists() else b""
         for line in content[: content.rfind(b"\n") + 1].splitlines():  # the last line may be half written
-            yield from json.loads(line).get(kind, ())
+            for group in json.loads(line).get(groups, ()):
+                for scope in group[scopes]:
+                    yield from ((_attributes(group["resource"]), each) for each in scope[kind])
 
 
 def mutual_tls(folder: Path, endpoint: str, server: Pair, trusted: bytes) -> dict[str, Any]:

@@ -67,14 +67,12 @@ class Program:
     def serve(self, rules: RuleSet) -> None:
         content = document(rules)
         self.write(content)
-        wanted = (hashlib.sha256(content).hexdigest(), "")
-        until(lambda: (self.status["digest"], self.status["reason"]) == wanted)
+        until(lambda: _is_read(content, self.status))
 
     def send(self, settings: Mapping[str, object]) -> None:
         content = json.dumps(settings).encode()
         self.write(content, self.telemetry)
-        wanted = (hashlib.sha256(content).hexdigest(), "")
-        until(lambda: (self.telemetry_status["digest"], self.telemetry_status["reason"]) == wanted)
+        until(lambda: _is_read(content, self.telemetry_status))
 
     @property
     def status(self) -> dict[str, Any]:
@@ -86,6 +84,10 @@ class Program:
 
     def ask(self, name: str, **how: object) -> Answer:
         return self.resolver.ask(query(name, **how))  # type: ignore[arg-type]  # as `query` takes them
+
+
+def _is_read(content: bytes, status: Mapping[str, object]) -> bool:
+    return (status["digest"], status["reason"]) == (hashlib.sha256(content).hexdigest(), "")
 
 
 def document(rules: RuleSet) -> bytes:

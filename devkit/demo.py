@@ -19,7 +19,7 @@ from rich.text import Text
 from devkit import stacks
 from devkit.firewall import Firewall, Outcome, remove_project, upgraded
 from devkit.host import client, some_engine
-from devkit.peers import Answer, Peer, Peers
+from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 PROJECT = "clawker-demo"
@@ -57,13 +57,10 @@ class Show:
         if answer.ok != allowed:
             raise RuntimeError(f"{url} should be {'allowed' if allowed else 'refused'}: {answer}")
         self.command(f"agent: GET {url}")
-        self.console.print(_words(answer))
-
-
-def _words(answer: Answer) -> Text:
-    if answer.ok:
-        return Text(f"{answer.last['status']} in {answer.last['ms']:.0f} ms", style="green")
-    return Text(f"refused: {answer.last['error']['text']}", style="red")
+        if answer.ok:
+            self.console.print(Text(f"{answer.last['status']} in {answer.last['ms']:.0f} ms", style="green"))
+        else:
+            self.console.print(Text(f"refused: {answer.last['error']['text']}", style="red"))
 
 
 def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executable) -> None:
@@ -92,7 +89,10 @@ def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executabl
         show.step(
             "Upgrade the tool: another CoreDNS, another Envoy bootstrap. The running containers are out of date."
         )
-        newer = _next_release(firewall, folder / "next", sdk.version()["Arch"])
+        newer = upgraded(firewall, folder / "next")
+        release = stacks.copied_release(folder / "next")
+        stacks.change_coredns(release, sdk.version()["Arch"])
+        stacks.change_bootstrap(release)
         show.program(newer, "drift", code=1)
 
         show.step(f"An ordinary run replaces them, while an agent sends {REQUESTS_PER_SECOND} requests a second.")
@@ -113,14 +113,6 @@ def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executabl
         show.program(newer, "drift")
         if failed:
             raise RuntimeError(f"{failed} requests failed: {json.dumps(summary['failures'])}")
-
-
-def _next_release(firewall: Firewall, folder: Path, architecture: str) -> Firewall:
-    """Make a release that an upgrade would install: a copy of this one with different content."""
-    release = stacks.copied_release(folder)
-    stacks.change_coredns(release, architecture)
-    stacks.change_bootstrap(release)
-    return upgraded(firewall, folder)
 
 
 def main() -> None:

@@ -27,34 +27,23 @@ class Answer:
         return int(self.message[3] & 15)
 
     @property
-    def answers(self) -> int:
-        return int.from_bytes(self.message[6:8], "big")
-
-    @property
     def name(self) -> bytes:
-        """The name in the question section, with its case unchanged."""
-        return self.message[12 : self._question_end - 4]
+        return self.message[12 : _labels(self.message)[1]]
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The address, if the only answer is an A record."""
-        return (str(IPv4Address(self.message[-4:])),) if self.answers == 1 else ()
+        return (str(IPv4Address(self.message[-4:])),) if self.message[6:8] == b"\0\1" else ()
 
     @property
     def ttl(self) -> int:
         """The TTL of the first record in seconds."""
-        record = self._question_end
-        while self.message[record] not in {0, *range(0xC0, 0x100)}:
-            record += self.message[record] + 1
-        record += 2 if self.message[record] else 1
+        record = _labels(self.message)[1] + 4
+        if self.message[record] < 0xC0:  # noqa: PLR2004 - a name in full, not a pointer to one
+            _, record = _labels(self.message, record)
+        else:
+            record += 2
         return int.from_bytes(self.message[record + 4 : record + 8], "big")
-
-    @property
-    def _question_end(self) -> int:
-        end = 12
-        while self.message[end]:
-            end += self.message[end] + 1
-        return end + 5
 
 
 def query(
@@ -89,7 +78,6 @@ class Resolver:
                 return Answer(reply)
 
     def ask_all(self, names: Sequence[str]) -> list[Answer]:
-        """Query the address of each name."""
         return [self.ask(query(name)) for name in names]
 
 
@@ -170,9 +158,9 @@ class NameServer:
         later.start()
 
 
-def _labels(message: bytes) -> tuple[tuple[bytes, ...], int]:
-    """Return the labels of a query's name, and where it ends."""
-    labels, position = [], 12
+def _labels(message: bytes, position: int = 12) -> tuple[tuple[bytes, ...], int]:
+    """Return the labels of a name, by default that of the question, and where it ends."""
+    labels = []
     while length := message[position]:
         labels.append(message[position + 1 : position + 1 + length])
         position += length + 1

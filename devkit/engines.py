@@ -6,7 +6,7 @@ state it is. A small shell outside, the keeper, waits for that end and then remo
 network namespace, the control groups, the folder.
 
 Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
-has set for its own, forwarding above all. See `devkit.inheritance`.
+has set for its own, forwarding above all. See `engine.sh`.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from devkit import inheritance, moby_engine
-from devkit.floor import Lock
+from devkit import moby_engine
+from devkit.floor import lock
 from devkit.kept import KEPT, make_once
-from devkit.starting import StartError, get, pings, wait_for
+from devkit.starting import StartError, pings, wait_for
 
 ENGINE_ROOTS = KEPT / "engines"
 APT_LOCK = KEPT / "apt.lock"
@@ -88,82 +88,10 @@ MATRIX = (
     Kind("29-nftables", moby_engine.VERSION, "sid", {"firewall-backend": "nftables"}, built=True),
 )
 KINDS = tuple(kind.name for kind in MATRIX)
+_OF_NAME = {kind.name: kind for kind in (INSTALLED, *MATRIX)}
 
-# Removes what is left of an engine whose processes are gone. It may run more than once, and twice at a time: what
-# one finds, the other may have removed.
-_CLEAN = f"""
-{inheritance.GIVE}
-if [ -e "/run/netns/$NETNS" ]; then ip netns delete "$NETNS"; fi
-tries=0
-until left=$(find /sys/fs/cgroup -depth -type d -path "*/$NETNS*" -delete 2>&1); do
-  tries=$((tries + 1))
-  if [ $tries = 20 ]; then echo "$left" >&2; exit 1; fi
-  sleep 0.05
-done
-rm -rf --one-file-system "$FOLDER"
-"""
-
-_KEEPER = f"""
-ip netns add "$NETNS" 2>&1 && ip -n "$NETNS" link set lo up 2>&1 &&
-{inheritance.TAKE} 2>&1 &&
-nsenter --net="/run/netns/$NETNS" \\
-  unshare --mount --propagation slave --pid --uts --fork --kill-child sh -ec "$INIT" 2>&1
-{_CLEAN}"""
-
-# Process 1 of the engine. A shell that waits for a child also reaps orphans; otherwise the next dockerd would
-# mistake a zombie of containerd for a running one.
-_INIT = """
-read -r pid _ </proc/self/stat      # the pid as seen from outside: this is still the machine's /proc
-if [ -n "$HOSTNAME" ]; then echo "$HOSTNAME" >/proc/sys/kernel/hostname; fi
-mount -t tmpfs tmpfs /run           # containerd's shims have sockets here, whatever the exec root is
-if [ "$ROOT" = / ]; then
-  if [ -d /etc/docker ]; then mount -t tmpfs tmpfs /etc/docker; fi
-else
-  mkdir /run/upper /run/work /run/root
-  mount -t overlay -o "lowerdir=$ROOT,upperdir=/run/upper,workdir=/run/work" overlay /run/root
-  cd /run/root
-  mount --rbind /dev dev
-  mount --rbind /sys sys
-  for shared in "$TEMPORARY" "$CHECKOUT" "$FOLDER"; do  # what tests mount into containers
-    mkdir -p ".$shared"
-    mount --bind "$shared" ".$shared"
-  done
-  pivot_root . mnt
-fi
-mount -t proc proc /proc
-if [ "$ROOT" != / ]; then umount --lazy /mnt; fi
-echo "$pid"
-cat
-:                                   # without it the shell would become its last command
-"""
-
-_SIGNAL = """
-pid=$(cat "$1" 2>/dev/null) && kill -s "$2" "$pid" 2>/dev/null || exit 0
-while kill -0 "$pid" 2>/dev/null; do sleep 0.02; done
-"""
-
-# As under a service manager, the daemon has a control group next to those of its containers. Otherwise its
-# programs would get as much processor time as all containers together. With version 2 of control groups, or where
-# groups are not writable, it stays in the group of the process that starts it.
-_START = """
-group="/sys/fs/cgroup/cpu/$NETNS/daemon"
-if [ -d /sys/fs/cgroup/cpu ]; then { mkdir -p "$group" && echo $$ >"$group/cgroup.procs"; } || :; fi
-exec "$@"
-"""
-
-# policy-rc.d prevents the package from starting its own daemon (invoke-rc.d(8)).
-_APT_INSTALL = """
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-  trap 'rm -f $policy' EXIT
-  trap 'exit 130' HUP INT TERM
-  printf '#!/bin/sh\\nexit 101\\n' >$policy
-  chmod 755 $policy
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update
-apt-get install --no-install-recommends --yes "$@"
-"""
+_SHELL = Path(__file__).with_name("engine.sh").read_text("utf-8")
+"""Functions for `sh`, which are called in the line after it."""
 
 
 class PrivateEngine:
@@ -208,8 +136,8 @@ class PrivateEngine:
     def hold(self, root: Path, name: str) -> None:
         """Create the engine's namespaces, which end with this process. `name` is its host's, if not this one's."""
         self._keeper = subprocess.Popen(
-            ["sh", "-c", _KEEPER],
-            env=self._names | {"ROOT": str(root), "INIT": _INIT, "HOSTNAME": name},
+            ["sh", "-c", f"{_SHELL}\nkeep"],
+            env=self._names | {"ROOT": str(root), "INIT": f"{_SHELL}\ninit", "HOSTNAME": name},
             cwd="/",
             # our end of the pipe closes when this process ends, however it ends
             stdin=subprocess.PIPE,
@@ -245,21 +173,18 @@ class PrivateEngine:
         _run([*self._nsenter(), "mkdir", "-p", data])
         _run([*self._nsenter(), "mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", data])
 
-    def version(self) -> str:
-        return str(json.loads(get(self._socket, "/version"))["Version"])
-
     def set_host(self, sysctls: Mapping[str, str]) -> None:
         """Set sysctls of the engine's network, which its containers must inherit, or raise `EngineError`."""
         for name, value in sysctls.items():
             self.run_in_network(["sysctl", "--quiet", "--write", f"{name}={value}"])
-            if (found := inheritance.inherited(self.network_argv(), name)) != value:
+            if (found := inherited(self.network_argv(), name)) != value:
                 raise EngineError(f"containers of a private engine start with {name}={found}, not {value}")
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
             command = ["dockerd", "--config-file", f"{self.folder}/daemon.json"]
             self._daemon = subprocess.Popen(
-                ["sh", "-c", _START, "sh", *self._nsenter(), *command],
+                ["sh", "-c", f'{_SHELL}\nstart "$@"', "sh", *self._nsenter(), *command],
                 env=self._names,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -276,7 +201,6 @@ class PrivateEngine:
         self._signal("TERM")
 
     def kill(self) -> None:
-        """Kill dockerd. Its containers keep running."""
         self._signal("KILL")
         (self.folder / "pid").unlink(missing_ok=True)
 
@@ -286,7 +210,8 @@ class PrivateEngine:
 
     def _signal(self, name: str) -> None:
         if self.init is not None:
-            _run([*self._nsenter(), "sh", "-c", _SIGNAL, "sh", f"{self.folder}/pid", name], timeout=90)
+            command = ["sh", "-c", f'{_SHELL}\nsignal "$@"', "sh", f"{self.folder}/pid", name]
+            _run([*self._nsenter(), *command], timeout=90)
         if self._daemon is not None:
             self._daemon.wait()
             self._daemon = None
@@ -306,23 +231,27 @@ class PrivateEngine:
             self._daemon.wait()
         self._keeper = self._daemon = None
         # once more, in case the keeper was killed, and to report errors
-        _run(["sh", "-ec", _CLEAN], env=self._names)
+        _run(["sh", "-ec", f"{_SHELL}\nclean"], env=self._names)
 
     def network_argv(self, *argv: str) -> list[str]:
         """Return the command that runs a program of this machine in the engine's network namespace."""
         return ["nsenter", f"--net=/run/netns/{self.netns}", *argv]
 
     def answers(self, place: str) -> bool:
-        """Whether somebody takes connections at `ADDRESS:PORT` in the engine's network."""
         probe = ["bash", "-c", f"</dev/tcp/{place.replace(':', '/')}"]
         return self.run_in_network(probe, check=False).returncode == 0
 
     def run_in_network(
         self, argv: Sequence[str], *, stdin: str = "", check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program of this machine in the engine's network namespace, and capture its output."""
         command = self.network_argv(*argv)
         return subprocess.run(command, input=stdin, check=check, capture_output=True, text=True, timeout=60)
+
+
+def inherited(command: list[str], setting: str) -> str:
+    """Return a sysctl below ``net`` of a new network namespace. `command` runs a program in the engine's."""
+    read = [*command, "unshare", "--net", "cat", f"/proc/sys/{setting.replace('.', '/')}"]
+    return subprocess.run(read, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 def machine_root(host: str) -> Path:
@@ -358,7 +287,7 @@ def private_engine(
     `programs` are what the engine calls by other names.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
-    of_kind = _kind(kind)
+    of_kind = _OF_NAME[kind]
     root = _prepare(of_kind)
     # not the default folder for temporary files, whose path may be long and which may be in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
@@ -395,7 +324,7 @@ def available(kind: str = USUAL) -> str | None:
         return "private engines need Linux"
     if os.geteuid() != 0:
         return "private engines need root"
-    root = _root(_kind(kind))
+    root = _root(_OF_NAME[kind])
     tools = ["ip", "nsenter", "unshare", *(["dockerd", "iptables"] if root is None else [])]
     if missing := [tool for tool in tools if not shutil.which(tool, path=PATH)]:
         return f"not installed: {', '.join(missing)}"
@@ -425,17 +354,9 @@ def _root(kind: Kind) -> Path | None:
     return None if kind.suite is None or f" {kind.version}" in _installed_version() else ENGINE_ROOTS / kind.suite
 
 
-@functools.cache
 def _installed_version() -> str:
     dockerd = shutil.which("dockerd", path=PATH)
     return _run([dockerd, "--version"]) if dockerd else ""
-
-
-def _kind(name: str) -> Kind:
-    for kind in (INSTALLED, *MATRIX):
-        if kind.name == name:
-            return kind
-    raise EngineError(f"no kind of engine is called {name}: there are installed, {', '.join(KINDS)}")
 
 
 def install_client() -> None:
@@ -445,7 +366,6 @@ def install_client() -> None:
 
 
 def _put_packaged(suite: str, root: Path) -> None:
-    """Put the engine of a Debian suite into a root folder, in half a minute."""
     bootstrap(suite, root, ["docker.io", "iptables", *moby_engine.PACKAGES])
 
 
@@ -482,15 +402,14 @@ def mirror() -> str:
 def install(wanted: Mapping[str, str]) -> None:
     if not _missing(wanted):
         return
-    with Lock(APT_LOCK):  # another process may have been installing them
+    with lock(APT_LOCK):  # another process may have been installing them
         if packages := _missing(wanted):
             names = " ".join(packages)
             sudo = [] if os.geteuid() == 0 else ["sudo"]
             if not all(shutil.which(tool, path=PATH) for tool in ("apt-get", *sudo)):
                 raise EngineError(f"please install {names}: it takes root, or sudo, and apt-get to do it for you")
             print(f"installing {names}", file=sys.stderr, flush=True)
-            _run([*sudo, "sh", "-ec", _APT_INSTALL, "sh", *packages], timeout=900)
-    _installed_version.cache_clear()
+            _run([*sudo, "sh", "-ec", f'{_SHELL}\ninstall_packages "$@"', "sh", *packages], timeout=900)
 
 
 def _missing(wanted: Mapping[str, str]) -> list[str]:

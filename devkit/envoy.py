@@ -1,6 +1,7 @@
 """The real Envoy on loopback, with the listeners and routes that we render."""
 
 import contextlib
+import functools
 import http
 import http.client
 import itertools
@@ -237,7 +238,6 @@ class Proxy(Running):
             address["port_value"] = self.ports.get(address["port_value"], address["port_value"])
 
     def serves(self) -> bool:
-        """Whether every resource was loaded from the current files."""
         return self.loaded(resource.envoy.statistics for resource in RESOURCES if resource.envoy)
 
     def loaded(self, statistics: Iterable[str]) -> bool:
@@ -254,26 +254,19 @@ class Proxy(Running):
         found = {}
         for resource, proof in PROVEN:
             if proof.runtime:
-                entries = json.loads(self.admin("/runtime"))["entries"]
-                text = entries.get(proof.runtime, {}).get("final_value", "")
+                text = json.loads(self.admin("/runtime"))["entries"].get(proof.runtime, {}).get("final_value", "")
                 found[resource.name] = sha256(text.encode()).hexdigest()
                 continue
-            shown = []
-            dump = json.loads(self.admin(f"/config_dump?resource={proof.dump}"))
-            for entry in dump.get("configs", []):
-                for key in proof.at:
-                    entry = entry.get(key, {})  # noqa: PLW2901 - one level down
-                if entry and proof.named in {"", entry["name"]}:
-                    shown.append(entry)
+            dumped = json.loads(self.admin(f"/config_dump?resource={proof.dump}")).get("configs", [])
+            inner = [functools.reduce(lambda inside, key: inside.get(key, {}), proof.at, each) for each in dumped]
+            shown = [each for each in inner if each and proof.named in {"", each["name"]}]
             found[resource.name] = resource.digest(discovery_response(shown))
         return found
 
     def shows_its_files(self) -> bool:
         """Whether what Envoy has loaded has the digests of our files."""
-        written = {}
-        for resource, _ in PROVEN:
-            content = json.loads((self.folder / "hot" / resource.path).read_bytes())
-            written[resource.name] = resource.digest(discovery_response(content["resources"]))
+        files = {each.name: json.loads((self.folder / "hot" / each.path).read_bytes()) for each, _ in PROVEN}
+        written = {each.name: each.digest(discovery_response(files[each.name]["resources"])) for each, _ in PROVEN}
         return self.digests_loaded() == written
 
     def chain(self, name: str, port: int) -> str:
@@ -317,14 +310,12 @@ def _content(request: Request) -> bytes:
 
 
 def _response(connection: socket.socket) -> str:
-    """Return the body of a response, or nothing if it is a refusal."""
     with http.client.HTTPResponse(connection) as response:
         response.begin()
         return response.read().decode() if response.status == http.HTTPStatus.OK else ""
 
 
 def _datagram(connection: socket.socket) -> str:
-    """Return what comes back for a datagram: nothing if its port is closed."""
     connection.settimeout(0.2)
     for _ in range(50):  # a listener that is about to go drops what is sent to it
         try:
@@ -419,7 +410,6 @@ class Resolving(Loading):
         super().__init__(folder, program, before)
 
     def serve(self, rules: RuleSet) -> None:
-        """Replace the hot files, the forwarder's first."""
         fresh = self.folder / "fresh"
         fresh.write_bytes(lookups.subtrees(Policy(rules)))
         fresh.replace(self._subtrees)
@@ -458,7 +448,6 @@ class Resolving(Loading):
                 return b""
 
     def hello(self, name: bytes, port: int) -> bytes:
-        """Return what comes back for a TLS hello with a server name of any octets."""
         return self.send(client_hello(name), port)
 
     def request(self, host: bytes, port: int) -> bytes:

@@ -70,7 +70,6 @@ class Firewall:
     variables: Mapping[str, str] = field(default_factory=dict)
     within: Sequence[str] = ()
     python: str = sys.executable
-    patience: float = 120
     _attachment: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What `status` has said about how agents are attached, by the id of the agent network."""
 
@@ -91,7 +90,6 @@ class Firewall:
         return [*self.within, self.python, "-m", "clawker_fw", *options, *arguments]
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        """Start a command and return at once."""
         return self.start_raw(self.command(*arguments))
 
     def start_raw(self, command: Sequence[str]) -> "subprocess.Popen[str]":
@@ -104,7 +102,7 @@ class Firewall:
     def call_raw(self, command: Sequence[str]) -> Outcome:
         began = time.monotonic()
         process = self.start_raw(command)
-        out, err = process.communicate(timeout=self.patience)
+        out, err = process.communicate(timeout=120)
         return Outcome(process.returncode, out, err, time.monotonic() - began)
 
     def shell(self, script: str, **variables: str) -> Outcome:
@@ -117,7 +115,6 @@ class Firewall:
         return replace(self, variables={**self.variables, "CLAWKER_FW_DRAIN_TIMEOUT": timeout})
 
     def run(self, *arguments: str) -> Outcome:
-        """Run `run`, which must succeed."""
         return self.call("run", "--format", "json", *arguments).expect()
 
     def drift(self) -> Outcome:

@@ -19,7 +19,6 @@ def go_program(name: str) -> Path:
 
 
 def published_program(name: str, module: str, version: str, digest: str) -> Path:
-    """Return the program below `cmd` of a published module."""
     return _kept(name, version, module_folder(module, version, digest), f"./cmd/{name}")
 
 

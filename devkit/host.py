@@ -31,7 +31,7 @@ def some_engine(kind: str = INSTALLED.name) -> Iterator[str]:
         yield found
         return
     with private_engine(kind) as engine:
-        print(f"Using a private Docker engine ({engine.version()}) in {engine.folder}.", file=sys.stderr)
+        print(f"Using a private Docker engine ({kind}) in {engine.folder}.", file=sys.stderr)
         yield engine.host
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host: what is special, the kind of its engine, additions to daemon.json, and sysctls of its network.
+    """One host: the kind of its engine, additions to daemon.json, and sysctls of its network.
 
     `before` are commands in the host's network before the engine starts, `after` are those after it. `programs`
     are what the engine calls by other names. `routed` is a host whose networks the world can answer without
@@ -20,7 +20,6 @@ class Host:
     """
 
     name: str
-    words: str
     kind: str = "20.10.24"
     settings: Mapping[str, object] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
@@ -33,40 +32,29 @@ class Host:
     thorough: bool = False
 
 
-def _both(names: Mapping[str, int]) -> dict[str, str]:
+def _both(**values: int) -> dict[str, str]:
     return {
         f"net.ipv4.conf.{place}.{name}": str(value)
         for place in ("all", "default")
-        for name, value in names.items()
+        for name, value in values.items()
     }
 
 
 _CIS = _both(
-    {
-        "accept_redirects": 0,
-        "accept_source_route": 0,
-        "log_martians": 1,
-        "rp_filter": 1,
-        "secure_redirects": 0,
-        "send_redirects": 0,
-    }
+    accept_redirects=0, accept_source_route=0, log_martians=1, rp_filter=1, secure_redirects=0, send_redirects=0
 )
 """What the CIS benchmarks for Linux distributions ask for (chapter "Network Kernel Parameters")."""
 
 _OPPOSITE = _both(
-    {
-        "accept_local": 1,
-        "accept_redirects": 1,
-        "accept_source_route": 1,
-        # since release 28 a container with the address of a former one has another hardware address
-        "drop_gratuitous_arp": 1,
-        "proxy_arp": 1,
-        "route_localnet": 1,
-        "rp_filter": 0,
-        "secure_redirects": 1,
-        "send_redirects": 1,
-    }
+    **dict.fromkeys(("accept_local", "accept_redirects", "accept_source_route", "proxy_arp", "route_localnet"), 1),
+    **dict.fromkeys(("secure_redirects", "send_redirects"), 1),
+    # since release 28 a container with the address of a former one has another hardware address
+    drop_gratuitous_arp=1,
+    rp_filter=0,
 )
+
+_LEAST = {"fsize": 1, "memlock": 0, "msgqueue": 0, "nproc": 1, "sigpending": 0, "stack": 64 << 10}
+"""Limits. That of processes is one of the user on the whole machine, and the kernel exempts root."""
 
 HOSTILE = {
     "init": True,
@@ -85,17 +73,7 @@ HOSTILE = {
     },
     "default-ulimits": {
         "nofile": {"Name": "nofile", "Soft": 1024, "Hard": 2048},
-        **{
-            name: {"Name": name, "Soft": least, "Hard": least}
-            for name, least in {
-                "fsize": 1,
-                "memlock": 0,
-                "msgqueue": 0,
-                "nproc": 1,  # of the user on the whole machine; the kernel exempts root
-                "sigpending": 0,
-                "stack": 64 << 10,
-            }.items()
-        },
+        **{name: {"Name": name, "Soft": least, "Hard": least} for name, least in _LEAST.items()},
     },
     "default-cgroupns-mode": "host",
     "default-ipc-mode": "shareable",
@@ -110,25 +88,10 @@ HOSTILE = {
 """Every option of daemon.json with which an engine adds something to the containers that others create."""
 
 HOSTS = (
-    Host(
-        "hostile",
-        "A `daemon.json` with every option that adds something to containers, such as `init: true` and a default "
-        "runtime with another name. Sysctls that the CIS benchmarks ask for.",
-        settings=HOSTILE,
-        sysctls=_CIS,
-    ),
-    Host(
-        "hostile-on-29",
-        "The same `daemon.json` on Docker 29 with nftables. Sysctls that accept whatever can be accepted, except "
-        "for `drop_gratuitous_arp=1`.",
-        "29-nftables",
-        settings=HOSTILE,
-        sysctls=_OPPOSITE,
-    ),
+    Host("hostile", settings=HOSTILE, sysctls=_CIS),
+    Host("hostile-on-29", "29-nftables", settings=HOSTILE, sysctls=_OPPOSITE),
     Host(
         "older",
-        "The packet filter is the older iptables (`iptables-legacy`). The log driver is `syslog`, without a cache "
-        "from which the engine could read.",
         programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
         settings={
             "log-driver": "syslog",
@@ -138,28 +101,19 @@ HOSTS = (
     ),
     Host(
         "forwarding-off",
-        "The host does not forward (`ip-forward: false`).",
         settings={"ip-forward": False},
         sysctls={"net.ipv4.ip_forward": "0"},
         keeps_in="net.ipv4.ip_forward=1",
     ),
-    Host(
-        "no-masquerading",
-        "`ip-masq: false`, and routes back.",
-        settings={"ip-masq": False},
-        routed=True,
-        thorough=True,
-    ),
+    Host("no-masquerading", settings={"ip-masq": False}, routed=True, thorough=True),
     Host(
         "ipv6",
-        "IPv6 on the default network, with `ip6tables`.",
         "28.5.2",
         settings={"ipv6": True, "fixed-cidr-v6": "fd00:1::/64", "ip6tables": True, "experimental": True},
         thorough=True,
     ),
     Host(
         "closed-input",
-        "The host accepts nothing from its containers.",
         before=(
             "iptables -P INPUT DROP",
             "iptables -A INPUT -i uplink -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
@@ -168,23 +122,15 @@ HOSTS = (
         thorough=True,
     ),
     # no way out
-    Host(
-        "no-iptables",
-        "`iptables: false`.",
-        settings={"iptables": False},
-        keeps_in="iptables: false",
-        thorough=True,
-    ),
+    Host("no-iptables", settings={"iptables": False}, keeps_in="iptables: false", thorough=True),
     Host(
         "closed-docker-user",
-        "DOCKER-USER lets nothing out.",
         after=("iptables -I DOCKER-USER -o uplink -j DROP",),
         keeps_in="iptables -S DOCKER-USER",
         thorough=True,
     ),
     Host(
         "routed-gateway",
-        "The engine masquerades nothing (`gateway_mode_ipv4=routed`), and nobody has a route back.",
         "28.5.2",
         settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
         keeps_in="gateway_mode_ipv4",

@@ -37,7 +37,6 @@ class Http2Host(RawOrigin):
         super().__init__(port, self._speak)
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening, and end what is open."""
         super().__exit__()
         for connection in self._open.copy():
             with suppress(OSError):
@@ -56,8 +55,6 @@ class Http2Host(RawOrigin):
 
 
 class _Connection:
-    """What is served on one connection."""
-
     def __init__(self, host: Http2Host, connection: ssl.SSLSocket, number: int) -> None:
         self._host, self._connection, self._number = host, connection, number
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))

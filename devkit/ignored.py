@@ -24,10 +24,7 @@ HOST_CONFIG: Mapping[str, str] = {
     "Capabilities": "no supported engine uses it",
     "ConsoleSize": "only for Windows, and for the terminal of the client that created the container",
     "ContainerIDFile": "a file of the client that created the container",
-    "CpuCount": "only for Windows",
-    "CpuPercent": "only for Windows",
-    "IOMaximumBandwidth": "only for Windows",
-    "IOMaximumIOps": "only for Windows",
+    **dict.fromkeys(("CpuCount", "CpuPercent", "IOMaximumBandwidth", "IOMaximumIOps"), "only for Windows"),
     "Isolation": "only for Windows",
 }
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import platformdirs
 
-from devkit.floor import Lock
+from devkit.floor import lock
 
 KEPT = platformdirs.user_cache_path("clawker-fw-devkit")
 
 
 def make_once(kept: Path, put: Callable[[Path], None]) -> None:
     """Make a file or folder, unless it exists. `put` gets a place for it: only a complete one gets its name."""
-    with Lock(kept.with_name(f"{kept.name}.lock")):  # another process may be at it
+    with lock(kept.with_name(f"{kept.name}.lock")):  # another process may be at it
         if kept.exists():
             return
         print(f"making {kept}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from docker import APIClient, errors
 from docker.types import LogConfig
 
 from clawker_fw.stack.image_tar import BuiltImage, Entry
-from devkit.floor import Lock
+from devkit.floor import lock
 from devkit.host import load
 from devkit.processes import processes
 from devkit.session import Session
@@ -33,7 +33,7 @@ KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
 def peer_program(architecture: str) -> Path:
     """Compile the program once in each process."""
     target = BUILT / f"peer-linux-{architecture}"
-    with Lock(BUILT / "peer.lock"):  # another process may be compiling it
+    with lock(BUILT / "peer.lock"):  # another process may be compiling it
         compile_program(SOURCE, target, architecture)
     return target
 

@@ -82,7 +82,6 @@ class Interpreter:
         return int(answer)
 
     def close(self) -> None:
-        """End it. Its forks go on."""
         if self._control is not None:
             self._control.close()
             self._process.wait()

@@ -91,14 +91,10 @@ def _make_base(docker: APIClient, program: Path, folder: Path) -> None:
             link.type, link.linkname = tarfile.SYMTYPE, str(path)
             if path != Path("/", link.name):
                 tar.addfile(link)
-    changes = [
-        f"ENV PATH=/usr/local/bin:{_programs()['python'].parent}:/usr/bin:/bin",
-        f"ENV PYTHONPATH={_PACKAGES}",
-        "ENV PIP_NO_INDEX=1",
-    ]
-    docker.import_image_from_file(
-        str(folder / "base.tar"), repository=BASE.partition(":")[0], tag="dev", changes=changes
-    )
+    searched = f"/usr/local/bin:{_programs()['python'].parent}:/usr/bin:/bin"
+    changes = [f"ENV PATH={searched} PYTHONPATH={_PACKAGES} PIP_NO_INDEX=1"]
+    name, _, tag = BASE.partition(":")
+    docker.import_image_from_file(str(folder / "base.tar"), repository=name, tag=tag, changes=changes)
 
 
 def _programs() -> dict[str, Path]:

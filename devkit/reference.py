@@ -30,14 +30,9 @@ from clawker_fw.settings.example import example
 from clawker_fw.settings.find import FILE_NAME
 from clawker_fw.settings.preset import names, preset
 from clawker_fw.settings.sources import KEY as INCLUDE
-from clawker_fw.stack import telemetry
-from clawker_fw.watch import agents
 from devkit import manual, settings_schema
 from devkit.attacks import GROUPS, Attack
-from devkit.attacks.attack import ALLOWED, EVIL
-from devkit.hosts import HOSTS
 from devkit.tampering import TAMPERINGS
-from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FOLDER = REPOSITORY / "docs" / "reference"
@@ -59,7 +54,6 @@ def _code(text: str) -> str:
 
 
 def program() -> TyperGroup:
-    """Return the command line as a group of typer."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 - it has commands
     return group
@@ -137,27 +131,6 @@ def _value_of(option: TyperOption) -> str:
     return option.metavar or ("PATH" if kind is Path else "TEXT")
 
 
-_SETTINGS = f"""\
-A value comes from the command line, else from the environment, else from the settings file, else it is the
-default. The settings file is the one given by `--config` or `{ENVIRONMENT_PREFIX}CONFIG`, else
-`{FILE_NAME}` in the current folder, else the file of that name in the user's config folder. The
-value of a variable is YAML.
-
-An unknown key is an error, and so is an unreadable file: neither ever means "no rules".
-So is a variable that begins like these and belongs to neither a setting nor an option. Only
-`{ENVIRONMENT_PREFIX}VERSION` is ignored: scripts that pin a release may use this name.
-"""
-
-_RULES = """\
-Each entry of `rules` allows one destination, or denies it. [Rules](../rules.md) explains which rule decides.
-"""
-
-
-_ENTRIES = """\
-An entry of `presets`, `never` or `always` is a name, or a mapping with these fields.
-[Presets and promises](../presets.md) explains them.
-"""
-
 _DURATION = "duration: seconds, or with `ms`, `s`, `m`, `h`"
 _TYPES = {
     "idle": _DURATION,
@@ -178,7 +151,7 @@ _TYPES = {
 Schema = settings_schema.Schema
 
 
-def settings_page() -> str:
+def _settings_tables() -> str:
     schema = settings_schema.schema()
     rows = [
         [_code(key), "" if key == INCLUDE else _code(_variable(key)), *_described(key, form, {"rules"})]
@@ -186,11 +159,10 @@ def settings_page() -> str:
     ]
     lists = {name: each["items"] for name, each in schema["properties"].items() if "items" in each}
     parts = (
-        f"# Settings\n\n{_SETTINGS}",
         _table(["key", "variable", "type", "default", "means"], rows),
-        f"## Rules\n\n{_RULES}",
+        "## Rules\n\nAn entry of `rules` allows one destination, or denies it: see [Rules](../rules.md).\n",
         _fields_table(lists["rules"]),
-        f"## Presets and promises\n\n{_ENTRIES}",
+        "## Presets and promises\n\nEntries are names or mappings: see [Presets and promises](../presets.md).\n",
         *(
             f"### `{name}`\n\n{_fields_table(each['anyOf'][-1])}"
             for name, each in lists.items()
@@ -198,11 +170,10 @@ def settings_page() -> str:
         ),
         f"## What `clawker-fw init` writes\n\n```yaml\n{example()}```\n",
     )
-    return _HEADING + "\n".join(parts)
+    return "\n".join(parts)
 
 
 def _settings(section: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """Yield every setting with its key, which has dots between its parts."""
     for name, form in section["properties"].items():
         if "properties" in form:
             yield from _settings(form, f"{prefix}{name}.")
@@ -241,18 +212,10 @@ def _described(key: str, form: Schema, required: Collection[str]) -> tuple[str, 
     return words, usual, form.get("description", "")
 
 
-_ERRORS = """\
-An error consists of a code, one sentence, lines of context, and a hint on what to do. It is printed to standard
-error; with `--log-format json` it is a record with `code`, `message`, `context` and `hint`. Match the code, not
-the sentence: sentences may change. `…` stands for a variable part. [Commands](commands.md#exit-codes) explains the
-exit codes.
-"""
-
-
 _NO_HINT = "The lines of context have the cause."
 
 
-def errors_page() -> str:
+def _errors_table() -> str:
     found: dict[str, tuple[int, list[str], list[str]]] = {}
     for code, exit_code, sentence, advice in raised():
         _, sentences, hints = found.setdefault(code, (exit_code, [], []))
@@ -266,7 +229,7 @@ def errors_page() -> str:
         ]
         for code, (number, sentences, hints) in sorted(found.items())
     ]
-    return f"{_HEADING}# Errors\n\n{_ERRORS}\n{_table(['code', 'exit code', 'says', 'what to do'], rows)}"
+    return _table(["code", "exit code", "says", "what to do"], rows)
 
 
 def raised() -> Iterator[tuple[str, int, str, list[str]]]:
@@ -336,24 +299,23 @@ def program_manual() -> str:
 
 def settings_manual() -> str:
     purpose = "the settings of clawker-fw, and the destinations that containers may reach"
-    return manual.page(SETTINGS, 5, purpose, _manual("Description", settings_page(), f"{PROGRAM}(1)"))
+    return manual.page(
+        SETTINGS,
+        5,
+        purpose,
+        _manual("Description", _with_table("settings.md", "settings", _settings_tables), f"{PROGRAM}(1)"),
+    )
 
 
 def _manual(first: str, text: str, other: str) -> str:
     """Return a page of the reference as a manual page has it: with a first section in place of its title."""
+    text = re.sub("<!-- .* -->\n\n?", "", f"\n{text}")
     parts = text.partition("\n# ")[2].partition("\n")[2].replace("\n##", "\n#")
     return f"# {first}\n{parts}\n# See also\n\n{other}, docker(1)\n"
 
 
-def tampering_page() -> str:
-    parts = [
-        (
-            "# Tampering\n\nEvery kind of tampering that is tested on a real Docker Engine, with all differences "
-            "that `drift` reports and the cheapest action that closes them. No container is replaced because of "
-            "another one. [Differences](../differences.md) explains the terms. `PROJECT` stands for the stack's "
-            "name.\n"
-        ),
-    ]
+def _tampering_tables() -> str:
+    parts = []
     for title, ways in TAMPERINGS.items():
         rows = [
             [way.what if first else "", sign.sibling, sign.layer, _code(sign.named()), sign.cause, sign.action]
@@ -362,21 +324,11 @@ def tampering_page() -> str:
         ]
         table = _table(["what is done", "found in", "layer", "field", "cause", "action"], rows)
         parts.append(f"## {title}\n\n{table}")
-    return _HEADING + "\n".join(parts)
+    return "\n".join(parts)
 
 
-_ATTACKS = f"""\
-Every attack that each test run performs, with the real programs on a real Docker Engine. A refusal counts only if
-the forbidden target, and the name server that Envoy asks, logged no contact, and a similar permitted attempt then
-succeeds: by the agent itself, else by an unconfined container or the host. Each refusal is logged once, with a
-reason from [Reading refusals](../enforcement.md#reading-refusals), unless nothing reaches Envoy or CoreDNS. Where
-CoreDNS would not lead an agent to Envoy, the agent uses Envoy's address. `{ALLOWED}` and names below `wild.test`
-are allowed, `{EVIL}` is not.
-"""
-
-
-def attacks_page() -> str:
-    parts = [f"# Attacks\n\n{_ATTACKS}"]
+def _attacks_tables() -> str:
+    parts = []
     for group in GROUPS:
         parts.append(f"## {group.title}\n\n**Tried.** {group.tried}\n\n**What holds.** {group.holds}\n")
         rows = [
@@ -386,7 +338,7 @@ def attacks_page() -> str:
         if rows:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
-    return _HEADING + "\n".join(parts)
+    return "\n".join(parts)
 
 
 def _reached(attack: Attack) -> str:
@@ -397,31 +349,6 @@ def _reached(attack: Attack) -> str:
 
 def _not_stopped_table() -> str:
     return _table(["what gets through", "why"], [row for group in GROUPS for row in group.gets_through.items()])
-
-
-_RECORDS = """\
-What Envoy, CoreDNS and watchers send to a collector: see [Telemetry](../telemetry.md). Names follow the semantic
-conventions of OpenTelemetry where one exists; others begin with `clawker_fw.`.
-"""
-
-
-def records_page() -> str:
-    kinds = (telemetry.CONNECTION, telemetry.REQUEST, telemetry.QUERY)
-    of_records = [
-        [_code(each.name), each.meaning, *("yes" if kind in each.events else "" for kind in kinds)]
-        for each in ATTRIBUTES
-    ]
-    parts = [
-        f"# Records\n\n{_RECORDS}",
-        f"## Envoy and CoreDNS\n\n{_table(['attribute', 'means', *map(_code, kinds)], of_records)}",
-    ]
-    for title, attributes in (
-        ("The resource of all records of a container", RESOURCE_ATTRIBUTES),
-        ("Agents, by a watcher", agents.ATTRIBUTES),
-    ):
-        rows = [[_code(each.name), each.meaning] for each in attributes]
-        parts.append(f"## {title}\n\n{_table(['attribute', 'means'], rows)}")
-    return _HEADING + "\n".join(parts)
 
 
 def _presets_table() -> str:
@@ -439,11 +366,6 @@ def _presets_table() -> str:
     return _table(["preset", "version", "for", "allows", "proof", "leaves out"], rows)
 
 
-def _hosts_table() -> str:
-    rows = [(f"`{each.name}`", each.words, "" if each.thorough else "yes") for each in HOSTS if not each.keeps_in]
-    return _table(["host", "what is special", "with every test run"], rows)
-
-
 def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
     begin, end = f"<!-- {name}: written by `python -m devkit.reference` -->\n", "<!-- end -->\n"
     before, _, rest = (FOLDER / page).read_text("utf-8").partition(begin)
@@ -452,19 +374,17 @@ def _with_table(page: str, name: str, table: Callable[[], str]) -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
-    "settings.md": settings_page,
-    "errors.md": errors_page,
-    "tampering.md": tampering_page,
-    "attacks.md": attacks_page,
-    "records.md": records_page,
     "settings.schema.json": settings_schema.text,
     "../man/man1/clawker-fw.1": program_manual,
     "../man/man5/clawker-fw.yaml.5": settings_manual,
     **{
         page: functools.partial(_with_table, page, name, table)
         for page, name, table in (
+            ("settings.md", "settings", _settings_tables),
+            ("errors.md", "errors", _errors_table),
+            ("tampering.md", "tampering", _tampering_tables),
+            ("attacks.md", "attacks", _attacks_tables),
             ("../enforcement.md", "not stopped", _not_stopped_table),
-            ("../engines.md", "hosts", _hosts_table),
             ("../presets.md", "presets", _presets_table),
         )
     },
@@ -472,7 +392,6 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write or check the pages."""
     parser = argparse.ArgumentParser(prog="python -m devkit.reference", description=__doc__.partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not current")
     pages = {FOLDER / name: page() for name, page in PAGES.items()}

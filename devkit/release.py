@@ -98,17 +98,15 @@ def _bill_of_materials(target: Path, environment: Mapping[str, str]) -> str:
 
 
 def section(changelog: str, heading: str) -> str:
-    """Return the text below a heading of the changelog; empty if it isn't there."""
     found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     return found[1].strip() if found else ""
 
 
 def notes(changelog: str, version: str) -> str:
     """Return the release notes of a version, or raise `ValueError` when the changelog has none."""
-    text = section(changelog, version)
-    if not text:
-        raise ValueError(f"CHANGELOG.md has no section {version}.")
-    return text + "\n"
+    if text := section(changelog, version):
+        return text + "\n"
+    raise ValueError(f"CHANGELOG.md has no section {version}.")
 
 
 def check_tag(tag: str, changelog: str, version: str) -> None:
@@ -124,16 +122,12 @@ def pythons() -> Iterator[str]:
     path = os.pathsep.join([*map(str, Path.home().glob(".pyenv/versions/*/bin")), os.environ["PATH"]])
     for classifier in project()["classifiers"]:
         version = classifier.removeprefix("Programming Language :: Python :: ")
-        if re.fullmatch(r"3\.\d+", version):
-            found = shutil.which(f"python{version}", path=path)
-            if found:
-                yield found
-            else:
-                print(f"release: not checked with Python {version}, which is not here", file=sys.stderr)
-
-
-def fitting(target: Path) -> list[Path]:
-    return [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
+        if not re.fullmatch(r"3\.\d+", version):
+            continue
+        if found := shutil.which(f"python{version}", path=path):
+            yield found
+        else:
+            print(f"release: not checked with Python {version}, which is not here", file=sys.stderr)
 
 
 def install(wheel: Path, python: str, folder: Path, *options: str) -> str:
@@ -151,9 +145,10 @@ def install(wheel: Path, python: str, folder: Path, *options: str) -> str:
 
 def check(target: Path) -> None:
     """Install each wheel that this machine can run on each Python, and run the demo with it."""
+    fitting = [wheel for kind in (_EVERY_PLATFORM, platform.machine()) for wheel in target.glob(f"*{kind}.whl")]
     with some_engine() as host:
         for python in pythons():
-            for wheel in fitting(target):
+            for wheel in fitting:
                 with tempfile.TemporaryDirectory() as folder:
                     installed = install(wheel, python, Path(folder, "environment"))
                     Path(folder, "demo").mkdir()

@@ -18,7 +18,6 @@ from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
 from clawker_fw.settings.model import Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PLACE = Path("docs", "reference", "settings.schema.json")
 
 Schema = dict[str, Any]
 
@@ -50,17 +49,13 @@ _ENTRY = {"presets": "preset", "never": "dst", "always": "dst"}
 _KEPT = ("type", "enum", "const", "minimum", "maximum", "minLength", "maxLength", "required", "description")
 
 
-def repository() -> str:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
-    return str(project["urls"]["Repository"])
-
-
 def address() -> str:
     """Return the address at which the schema is published.
 
     It is that of the newest one, since settings are only ever added: it knows those of every release.
     """
-    return f"{repository()}/raw/main/{PLACE.as_posix()}"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    return f"{project['urls']['Repository']}/raw/main/docs/reference/settings.schema.json"
 
 
 def schema() -> Schema:

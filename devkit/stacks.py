@@ -43,7 +43,6 @@ def blueprint(
     release: Release | None = None,
     **settings: Any,  # noqa: ANN401 - any of the settings
 ) -> Blueprint:
-    """Return the blueprint of a stack with these rules and settings."""
     chosen, canonical = rule_set(*rules, **settings)
     return Blueprint(project, chosen, canonical, release or installed_release(), engine)
 
@@ -80,7 +79,6 @@ def change_file(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 
 def _change(path: str, old: bytes, new: bytes) -> Callable[[Release], None]:
-    """Return what changes a source file of a copied release."""
     return lambda release: change_file(release.package / path, lambda text: text.replace(old, new))
 
 

@@ -18,8 +18,6 @@ class StartError(RuntimeError):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket. The host is the socket's path."""
-
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
@@ -34,7 +32,6 @@ def get(path: Path, target: str, method: str = "GET", *, silence: float = 5) -> 
 
 
 def exchange(path: Path, sent: bytes = b"") -> bytes:
-    """Return all that comes back from a unix socket for what is sent."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(str(path))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from docker import APIClient
 
@@ -24,8 +24,6 @@ _SOCKET = "/run/docker.sock"
 
 _SUBNET = "198.18.0"
 _MANAGING = 2377
-
-Done = TypeVar("Done")
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ class Node:
 
     @property
     def leads(self) -> bool:
-        """Whether it leads the swarm's managers, by what it says itself."""
         return self.call("node", "inspect", "self", "--format", "{{.ManagerStatus.Leader}}", check=False) == "true"
 
 
@@ -68,23 +65,20 @@ class Swarm:
 
     @property
     def manager(self) -> Node:
-        """The first node whose engine answers."""
         return next(each for each in self.nodes if each.answers)
 
-    def on_each(self, work: Callable[[Node], Done]) -> list[Done]:
+    def on_each(self, work: Callable[[Node], Any]) -> list[Any]:
         with ThreadPoolExecutor(len(self.nodes)) as pool:
             return list(pool.map(work, self.nodes))
 
     def tasks(self, name: str) -> list[Any]:
         """Return the tasks of a service that are meant to run, the newest of each node."""
         listed = self.manager.docker.tasks({"service": name})  # type: ignore[no-untyped-call]
-        newest: dict[str, Any] = {}
-        for each in sorted(listed, key=lambda each: str(each["CreatedAt"])):
-            newest[each["NodeID"]] = each
-        return list(newest.values())
+        return list(
+            {each["NodeID"]: each for each in sorted(listed, key=lambda each: str(each["CreatedAt"]))}.values()
+        )
 
     def told(self, name: str) -> str:
-        """Return `docker service ps`, as a user reads it."""
         columns = "{{.Node}} {{.DesiredState}} {{.CurrentState}} {{.Error}}"
         return self.manager.call("service", "ps", "--no-trunc", "--format", columns, name)
 

@@ -59,7 +59,6 @@ def read_as(client: APIClient, user: str, container: str, path: str) -> str | No
 
 
 def libraries(files: Iterable[Path]) -> Iterator[Path]:
-    """Yield the libraries that programs and other libraries need."""
     for each in files:
         listed = subprocess.run(["ldd", each], capture_output=True, text=True, check=False).stdout
         yield from map(Path, re.findall(r"(/\S+) \(0x", listed))

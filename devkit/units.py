@@ -9,7 +9,6 @@ from devkit.engines import install
 
 
 def install_systemd() -> None:
-    """Install the Debian package of `systemd-analyze`, unless it is installed."""
     install({"systemd-analyze": "systemd"})
 
 

@@ -119,7 +119,6 @@ class Watched:
         yield self.engine
 
     def place(self) -> WatcherContext:
-        """Return the watcher's environment, without jitter."""
         return WatcherContext(
             connect=lambda: self.connect(),  # noqa: PLW0108 - a test may have put another one there by then
             blueprint=lambda _: self.blueprint(),

@@ -38,11 +38,9 @@ class Watching:
         return until(lambda: next((each for each in self.decisions[since:] if wanted(each)), None))
 
     def healed(self, *, since: int = 0) -> Any:  # noqa: ANN401 - JSON
-        """Return the first successful heal after the first `since` decisions."""
         return self.wait(lambda each: each.get("outcome") == "done", since=since)
 
     def stop(self) -> int:
-        """Ask it to end, as a service manager does, and return its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)

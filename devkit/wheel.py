@@ -28,5 +28,4 @@ def _folder() -> "tempfile.TemporaryDirectory[str]":
 
 
 def wheel() -> Path:
-    """Return the wheel, built once in this process from the checkout and in its environment."""
     return next(Path(_folder().name).glob("*.whl"))

@@ -10,19 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from devkit.peers import Answer, Peer
 from devkit.waiting import until
+from devkit.world import Program
 
 Event = dict[str, Any]
-
-
-class LoggingOrigin(Protocol):
-    """An origin that logs what it receives (`--tell`)."""
-
-    def said(self) -> tuple[Event, ...]:
-        """Return everything that it has logged so far."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +29,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Witnesses:
-    """Origins whose logs are evidence. The control reaches the first of them."""
+    """Origins whose logs are evidence (`--tell`). The control reaches the first of them."""
 
-    origins: Sequence[LoggingOrigin]
+    origins: Sequence[Program | Peer]
 
     def watch(
         self,
@@ -78,7 +72,6 @@ class Witnesses:
         return Seen(answer, [event for event in events() if not _of(event, mine)])
 
     def refused(self, attempt: Callable[[], Answer], agent: Peer, control: str, *options: str) -> Answer:
-        """Make an attempt that must not reach any origin, and return its result."""
         seen = self.watch(attempt, agent, control, *options)
         if seen.events:
             raise AssertionError(f"somebody was reached: {seen.events}; the answer was {seen.answer.last}")

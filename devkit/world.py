@@ -1,4 +1,7 @@
-"""A simulated internet in a private engine's network: an origin with public addresses, and DNS for it."""
+"""A simulated internet for a private engine: an origin with public addresses, and DNS for it.
+
+It is in the engine's own network, where nothing has to be forwarded, or beyond the engine's host.
+"""
 
 import json
 import subprocess
@@ -10,7 +13,7 @@ from typing import Any
 
 from devkit.engines import PrivateEngine
 from devkit.peers import peer_program
-from devkit.starting import wait_for
+from devkit.starting import own_network, wait_for
 
 WORLD = "203.0.113.10"
 """The origin's address in TEST-NET-3 (RFC 5737), assigned in the engine's network namespace."""
@@ -31,7 +34,6 @@ class Program:
         self._said: tuple[dict[str, Any], ...] = ()
 
     def said(self) -> tuple[dict[str, Any], ...]:
-        """Return the complete lines that it has written so far."""
         with self._path.open("rb") as output:
             output.seek(self._read)
             whole, end, _ = output.read().rpartition(b"\n")
@@ -75,7 +77,6 @@ class Internet:
         return program
 
     def resolve(self, zone: Mapping[str, Sequence[str]], *options: str) -> Program:
-        """Serve DNS for names to the engine's resolver."""
         entries = ",".join(f"{name}={'+'.join(addresses)}" for name, addresses in zone.items())
         return self.serve("dns", "--listen", f"{NAMESERVER}:53", "--zone", entries, *options)
 
@@ -88,6 +89,53 @@ class World(Internet):
         self.add(WORLD)
         ports = ("--http", "80,8080,2222", "--https", "443,853,8443", "--datagrams", f"{WORLD}:443")
         self.origin = self.serve("origin", "--name", "world", *ports, "--ech", HIDING, "--tell")
+
+
+HOST, _BEYOND, _LENGTH = "198.51.100.1", "198.51.100.2", 24
+"""The two ends of the line between the host and the internet (TEST-NET-2, RFC 5737)."""
+
+
+class Beyond(Internet):
+    """A server and a name server in a namespace that a cable connects with the engine's: the host forwards."""
+
+    def __init__(
+        self, engine: PrivateEngine, folder: Path, architecture: str, stack: ExitStack, *, routed: bool = False
+    ) -> None:
+        """Connect the host, and start the servers. A `routed` host need not masquerade."""
+        holder = stack.enter_context(own_network())
+        self._inside = ["nsenter", f"--net=/proc/{holder}/ns/net"]
+        engine.run_in_network(
+            ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "host", "netns", str(holder)]
+        )
+        engine.run_in_network(["ip", "address", "add", f"{HOST}/{_LENGTH}", "dev", "uplink"])
+        engine.run_in_network(["ip", "link", "set", "uplink", "up"])
+        for command in (
+            f"address add {_BEYOND}/{_LENGTH} dev host",
+            "link set host up",
+            "link set lo up",
+            *([f"route add 10.0.0.0/8 via {HOST}"] if routed else []),
+        ):
+            subprocess.run([*self._inside, "ip", *command.split()], check=True)
+        engine.run_in_network(["ip", "route", "add", "default", "via", _BEYOND])
+        super().__init__(engine, folder, architecture, stack)
+        self.add(WORLD)
+        self.origin = self.serve("origin", "--name", "world", "--http", "80,2222,2223", "--https", "443", "--tell")
+        zone = {f"{name}.test": [WORLD] for name in ("pub", "plain", "stream", "talk", "denied", "heard")}
+        self.resolve(zone)
+        self.names = self.serve(
+            "dns", "--listen", f"{WORLD}:5300", "--verbose", "--zone", f"heard.test={WORLD},refused.test={WORLD}"
+        )
+
+    def add(self, *addresses: str) -> None:
+        for address in addresses:
+            subprocess.run(
+                [*self._inside, "ip", "address", "add", str(ip_network(address)), "dev", "lo"], check=True
+            )
+
+    def argv(self, *arguments: str, process: int | None = None) -> list[str]:
+        if process is not None:
+            return super().argv(*arguments, process=process)
+        return [*self._inside, self._program, *arguments]
 
 
 @contextmanager

@@ -12,7 +12,6 @@ It is named by its id, and looked at once more directly before.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.engine.port import EngineWriter
@@ -38,23 +37,16 @@ class Presence:
     before: str = ""
 
 
-class ChangeAttribute(NamedTuple):
-    """An attribute of the record of a change: its name, the field of the log, and what it says."""
-
-    name: str
-    field: str
-    meaning: str
-
-
-ATTRIBUTES = (
-    ChangeAttribute("client.address", "address", "the agent's address, as in the records of Envoy and CoreDNS"),
-    ChangeAttribute("container.name", "agent", "the name of its container"),
-    ChangeAttribute("container.id", "id", "the container's id"),
-    ChangeAttribute("container.image.name", "image", "the image that it is made from"),
-    ChangeAttribute("clawker_fw.change", "change", "`came`, `moved` to another address, or `left`"),
-    ChangeAttribute("clawker_fw.since", "since", "when the container was started"),
-    ChangeAttribute("clawker_fw.address_before", "address_before", "the former address of one that has moved"),
-)
+ATTRIBUTES = {
+    "client.address": "address",
+    "container.name": "agent",
+    "container.id": "id",
+    "container.image.name": "image",
+    "clawker_fw.change": "change",
+    "clawker_fw.since": "since",
+    "clawker_fw.address_before": "address_before",
+}
+"""The attributes of the record of a change, with the field of the log (`docs/reference/records.md`)."""
 
 
 def fields(seen: Presence) -> dict[str, str]:
@@ -74,7 +66,7 @@ def fields(seen: Presence) -> dict[str, str]:
 
 def attributes(found: dict[str, str]) -> dict[str, str]:
     """Return the attributes of the record of a change, from its fields."""
-    return {each.name: found[each.field] for each in ATTRIBUTES if each.field in found}
+    return {name: found[field] for name, field in ATTRIBUTES.items() if field in found}
 
 
 class Register:

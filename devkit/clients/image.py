@@ -15,7 +15,7 @@ from pathlib import Path
 from docker import APIClient
 
 from devkit.engines import PATH, EngineError, bootstrap
-from devkit.floor import Lock
+from devkit.floor import lock
 from devkit.kept import KEPT
 from hatch_build import compile_program
 
@@ -99,7 +99,7 @@ def load(client: APIClient) -> str:
 
 def compose_program() -> Path:
     """Return compose alone, which runs on this machine. The first use takes it out of the packages."""
-    with Lock(KEPT / "clients.lock"):
+    with lock(KEPT / "clients.lock"):
         packages = _packages()
         kept = packages.with_suffix(".compose")  # removed with them
         if not kept.exists():
@@ -116,7 +116,7 @@ def _archive(architecture: str) -> Path:
     """Return the image's files as a tar. Its name is the digest of everything that it is made from."""
     sources = [Path(__file__), _WHEELS, *sorted(path for path in _CONTENT.rglob("*") if path.is_file())]
     made = _KEPT / f"image-{_digest(*(path.read_bytes() for path in sources))}-{architecture}.tar"
-    with Lock(KEPT / "clients.lock"):  # another process may be at it
+    with lock(KEPT / "clients.lock"):  # another process may be at it
         if not made.exists():
             _furnish(_packages(), made, architecture)
     return made

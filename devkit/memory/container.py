@@ -86,13 +86,11 @@ class MemoryContainer:
 
     @property
     def keeps_usage(self) -> bool:
-        """Whether it has a recorder of what agents use."""
         sibling = self.files.get(SIBLING)
         return sibling is not None and "usage" in json.loads(sibling.content)
 
 
 def is_published(port: str) -> bool:
-    """Whether a text is a port as a shape has it."""
     return port.count(":") == 2  # noqa: PLR2004 - as in `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`
 
 
@@ -118,7 +116,6 @@ def summary_of(inside: MemoryContainer) -> ContainerSummary:
 
 
 def view_of(inside: MemoryContainer) -> ContainerView:
-    """Return the container as `docker inspect` would show it."""
     attached = inside.status in ATTACHED
     published: dict[str, str] = {}
     for each in filter(is_published, inside.spec.shape.ports):

@@ -35,13 +35,11 @@ from clawker_fw.model import (
     File,
     Files,
     ImageView,
-    Lookup,
     Machine,
     NetworkSpec,
     NetworkView,
     OwnImage,
     Probe,
-    Trial,
     VolumeView,
 )
 from clawker_fw.stack import labels
@@ -141,9 +139,9 @@ class MemoryEngine:
             case ["probe", *words]:
                 return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
             case ["lookup", name]:
-                return asdict(self.lookup(container, name))
-            case ["try", name, protocol, port, *_]:
-                return helper.trial_answer(self.trial(container, name, protocol, int(port)))
+                return asdict(helper.lookup(self._ran(container, *arguments), name))
+            case ["try", name, protocol, *_]:
+                return helper.trial_answer(helper.trial(self._ran(container, *arguments), name, protocol))
             case ["suppressed"]:
                 inside = self._running(container, "suppressed")
                 return {"refusals": self.suppressed(container), "dropped": inside.limited}
@@ -162,14 +160,6 @@ class MemoryEngine:
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
         """Return what `fwctl probe` reports. Tests override this."""
         return helper.probe(self._ran(container, "probe"), envoy=envoy)
-
-    def lookup(self, container: str, name: str) -> Lookup:
-        """Return what `fwctl lookup` reports. Tests override this."""
-        return helper.lookup(self._ran(container, "lookup", name), name)
-
-    def trial(self, container: str, name: str, protocol: str, port: int) -> Trial:
-        """Return what `fwctl try` reports. Tests override this."""
-        return helper.trial(self._ran(container, "try", name, protocol, str(port)), name, protocol)
 
     def suppressed(self, container: str) -> int:
         """Return what `fwctl suppressed` reports. Tests override this."""
@@ -194,14 +184,12 @@ class MemoryEngine:
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """What is followed ends with the context, too. There is no standard error."""
         inside = self.inside(container)
-        first = len(inside.log) - min(len(inside.log), len(inside.log) if lines is None else lines)
+        first = 0 if lines is None else max(0, len(inside.log) - lines)
         left = threading.Event()
 
         def arriving(at: int) -> Iterator[list[bytes]]:
-            while True:
-                runs = (
-                    inside.status == "running" and inside.id in self._containers
-                )  # before the last lines are read
+            while True:  # whether it runs is asked before the last lines are read
+                runs = inside.status == "running" and inside.id in self._containers
                 written = inside.log[at:]
                 at += len(written)
                 if written:

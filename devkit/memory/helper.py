@@ -103,7 +103,6 @@ def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
 
 
 def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
-    """Return what `fwctl probe` would report."""
     return Probe(
         build=inside.build,
         live={} if inside.silent else dict(inside.live),
@@ -140,7 +139,6 @@ def trial_answer(trial: Trial) -> dict[str, Any]:
 
 
 def lookup(inside: MemoryContainer, name: str) -> Lookup:
-    """Return what `fwctl lookup` would report."""
     tables = json.loads(inside.files[SIBLING].content)["tables"]
     addresses = tuple(
         FoundAddress(
@@ -194,7 +192,6 @@ def attempts(inside: MemoryContainer, instead: Mapping[str, str]) -> list[str]:
 
 
 def service_address(inside: MemoryContainer) -> str:
-    """Return the address that `boot/sibling.json` names for the service."""
     return str(json.loads(inside.files[SIBLING].content)["service"]["address"])
 
 

@@ -25,10 +25,9 @@ from devkit.attacks.datagrams import HEARD, TALK
 from devkit.attacks.literals import ELSEWHERE
 from devkit.attacks.site import POLICY, RULES, TELEMETRY, Site, addresses_of, site_in
 from devkit.dns import query
-from devkit.engines import private_engine
+from devkit.engines import inherited, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
-from devkit.inheritance import inherited
 from devkit.peers import Answer, Peer, Peers
 from devkit.processes import processes
 from devkit.programs import machine

@@ -15,7 +15,7 @@ from docker import APIClient
 
 from clawker_fw.rules.reasons import Reason
 from devkit.firewall import Firewall, brought_up
-from devkit.floor import Lock
+from devkit.floor import lock
 from devkit.peers import KEEPALIVE, Peer, Peers
 from devkit.processes import processes
 from devkit.waiting import until
@@ -240,7 +240,7 @@ def test_what_the_kernel_counts_for_a_user(
 @pytest.fixture
 def few_watches() -> Iterator[None]:
     """Have the kernel give users of this machine few watches of epoll: by default, all of them take 1 GB."""
-    with Lock(Path("/run/clawker-fw-devkit-watches.lock")):
+    with lock(Path("/run/clawker-fw-devkit-watches.lock")):
         before = MOST_WATCHES.read_text()
         MOST_WATCHES.write_text(str(WATCHES))
         try:

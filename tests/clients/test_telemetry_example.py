@@ -19,9 +19,10 @@ import yaml
 from docker import APIClient
 
 from devkit.clients.image import compose_program
-from devkit.collectors import Attributes, Collector, collector_program
+from devkit.collectors import Attributes, Collector
 from devkit.engines import PrivateEngine, private_engine
 from devkit.firewall import Firewall, Outcome
+from devkit.go_programs import go_program
 from devkit.host import client
 from devkit.peers import Peers, peers
 from devkit.stacks import CHECKOUT
@@ -75,7 +76,7 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
     with private_engine() as engine, closing(client(engine.host)) as docker, peers(docker) as around:
         engine.run_in_network(["ip", "address", "add", f"{HOST}/32", "dev", "lo"])
         services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
-        _import(docker, services["collector"]["image"], collector_program(), folder)
+        _import(docker, services["collector"]["image"], go_program("collector"), folder)
         here = {"collector": {"extra_hosts": [f"prometheus:{HOST}"]}}
         (folder / "example" / "compose.override.yaml").write_text(json.dumps({"services": here}))
         firewall = Firewall(

@@ -12,7 +12,6 @@ import pytest
 from docker import APIClient, errors
 
 from clawker_fw.stack import labels
-from devkit.beyond import HOST, Beyond
 from devkit.engines import PrivateEngine, install_client, private_engine
 from devkit.firewall import RULES, Firewall, Outcome
 from devkit.host import client
@@ -20,7 +19,7 @@ from devkit.peers import Peers
 from devkit.processes import processes
 from devkit.programs import machine
 from devkit.waiting import until
-from devkit.world import Internet
+from devkit.world import HOST, Beyond, Internet
 
 SERVER = "/peer origin --http 80,81 --name web"
 BRIDGED = "net.bridge.bridge-nf-call-iptables"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from devkit.beyond import Beyond
 from devkit.engines import FORWARDING, PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
@@ -22,7 +21,7 @@ from devkit.hosts import HOSTS, Host
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 from devkit.witness import Witnesses
-from devkit.world import NAMESERVER, WORLD
+from devkit.world import NAMESERVER, WORLD, Beyond
 
 TCP_PORT, UDP_PORT = 2222, 5300
 

@@ -24,7 +24,7 @@ from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import HERE, Loading, Proxy, Request, Resolving, program
+from devkit.envoy import HERE, PROVEN, Loading, Proxy, Request, Resolving, program
 from devkit.programs import MANY_PORTS
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, names_near, random_rules, rule_sets
@@ -221,4 +221,4 @@ def test_a_thousand_ports(loading: Loading) -> None:
     assert loading.shows_its_files()
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
-    assert len(watched) == len(loading.digests_loaded()) + BUCKETS
+    assert len(watched) == len(PROVEN) + BUCKETS

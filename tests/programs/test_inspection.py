@@ -18,7 +18,7 @@ from clawker_fw.certificates.x509 import mint_server
 from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.release import Release
 from devkit.envoy import program
-from devkit.signer import Inspecting, Signer, answers, trusting
+from devkit.inspecting import Echoing, Signer, answers, trusting
 from devkit.waiting import until
 
 FRESH = itertools.count()
@@ -44,26 +44,26 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
 
 
 @pytest.fixture(scope="module")
-def envoy(signer: Signer, tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Inspecting]:
+def envoy(signer: Signer, tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Echoing]:
     """An Envoy that gets its certificates from it."""
-    with Inspecting(tmp_path_factory.mktemp("envoy"), program(release), signer) as started:
+    with Echoing(tmp_path_factory.mktemp("envoy"), program(release), signer) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
-def at_work(signer: Signer, envoy: Inspecting) -> None:
+def at_work(signer: Signer, envoy: Echoing) -> None:
     """Give the signer what it has at first, and wait until it has read that."""
     signer.inspect(NAMES, SUBTREES)
     until(lambda: envoy.serves(fresh()) and envoy.serves("one.test"))
 
 
-def test_what_envoy_loads_is_what_we_write(envoy: Inspecting) -> None:
+def test_what_envoy_loads_is_what_we_write(envoy: Echoing) -> None:
     """The chain is in canonical form, so that its digest can be compared."""
     loaded = envoy.loaded()
     assert {key: loaded[key] for key in signing.chain()} == signing.chain()
 
 
-def test_the_first_handshake_gets_a_certificate(envoy: Inspecting) -> None:
+def test_the_first_handshake_gets_a_certificate(envoy: Echoing) -> None:
     """It is for the name alone, for a week, and leads to the root. The next one gets the same."""
     name = fresh()
     first = certificate_of(envoy, name)
@@ -75,14 +75,14 @@ def test_the_first_handshake_gets_a_certificate(envoy: Inspecting) -> None:
         assert answers(connection)
 
 
-def certificate_of(envoy: Inspecting, name: str) -> x509.Certificate:
+def certificate_of(envoy: Echoing, name: str) -> x509.Certificate:
     """Return the certificate that a client gets, which it has verified."""
     with envoy.connect(name) as connection:
         return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
 @pytest.mark.parametrize("name", ["two.test", "x.one.test", "w.test.example", "secret.test", None])
-def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Inspecting, name: str | None) -> None:
+def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Echoing, name: str | None) -> None:
     """The handshake ends, and does not hang. So it does if there is no name, and each time."""
     for _ in range(3):
         began = time.monotonic()
@@ -91,7 +91,7 @@ def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Inspecting, name
         assert time.monotonic() - began < AT_ONCE
 
 
-def test_any_spelling_works_and_none_stays(envoy: Inspecting, signer: Signer) -> None:
+def test_any_spelling_works_and_none_stays(envoy: Echoing, signer: Signer) -> None:
     """To Envoy each spelling is another secret. It has at most a thousand, and every one of them was served."""
     letters = zip("abcdefghijk", "ABCDEFGHIJK", strict=True)
     spellings = ["".join(each) + ".w.TEST" for each in itertools.product(*letters)]
@@ -104,7 +104,7 @@ def test_any_spelling_works_and_none_stays(envoy: Inspecting, signer: Signer) ->
     assert envoy.serves("ABCDEFGHIJK.W.TEST")
 
 
-def test_names_live_through_a_crash(envoy: Inspecting, signer: Signer) -> None:
+def test_names_live_through_a_crash(envoy: Echoing, signer: Signer) -> None:
     """What was made is served on without the signer. When it is back, a new name is served that waited for it.
 
     Envoy gives up after four seconds, in which a busy machine may not start the signer: then it is tried again.
@@ -127,7 +127,7 @@ def test_names_live_through_a_crash(envoy: Inspecting, signer: Signer) -> None:
     until(lambda: signer.status()["held"] >= len(known))  # all were asked for again
 
 
-def test_a_removed_name_is_taken_back(envoy: Inspecting, signer: Signer) -> None:
+def test_a_removed_name_is_taken_back(envoy: Echoing, signer: Signer) -> None:
     """New connections to it are refused, open ones live on, and it can come back."""
     with envoy.connect("one.test") as connection:
         signer.inspect((), SUBTREES)
@@ -138,7 +138,7 @@ def test_a_removed_name_is_taken_back(envoy: Inspecting, signer: Signer) -> None
     until(lambda: envoy.serves("one.test"))
 
 
-def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signer) -> None:
+def test_new_intermediates_sign_everything_anew(envoy: Echoing, signer: Signer) -> None:
     """Each name has another certificate soon, without a connection that fails, and open ones go on."""
     names = [fresh() for _ in range(5)]
     before = {name: certificate_of(envoy, name) for name in names}
@@ -153,7 +153,7 @@ def test_new_intermediates_sign_everything_anew(envoy: Inspecting, signer: Signe
         assert answers(connection)
 
 
-def test_a_clock_that_is_behind_is_no_problem(envoy: Inspecting, signer: Signer) -> None:
+def test_a_clock_that_is_behind_is_no_problem(envoy: Echoing, signer: Signer) -> None:
     """All that an agent is shown is valid half an hour ago as well, and was not yet two hours ago."""
     shown = {"leaf": certificate_of(envoy, fresh()).public_bytes(Encoding.PEM)}
     shown |= {"root": signer.trust, "between": b"".join(each.certificate for each in signer.intermediates)}
@@ -171,7 +171,7 @@ def test_a_clock_that_is_behind_is_no_problem(envoy: Inspecting, signer: Signer)
     assert valid == {0: True, 30: True, 120: False}
 
 
-def test_no_name_is_signed_outside_the_constraints(envoy: Inspecting, signer: Signer) -> None:
+def test_no_name_is_signed_outside_the_constraints(envoy: Echoing, signer: Signer) -> None:
     """Neither by the signer, whatever the list of names says, nor by whoever has the key: clients refuse it.
 
     What is refused from one intermediate is accepted from another of the same root that may sign for it.
@@ -211,7 +211,7 @@ def is_accepted(pair: Pair, host: str, signer: Signer) -> bool:
     return True
 
 
-def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Inspecting, signer: Signer) -> None:
+def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Echoing, signer: Signer) -> None:
     """The handshake ends at once, and the name is served when the signer has better ones."""
     good = signer.intermediates
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

@@ -16,7 +16,7 @@ from clawker_fw.watch import agents
 from clawker_fw.watch.metrics import Metrics
 from devkit.debian_programs import unpacked
 from devkit.stacks import CHECKOUT
-from devkit.telemetry import ATTRIBUTES, RESOURCE_ATTRIBUTES
+from devkit.telemetry import ATTRIBUTES
 
 EXAMPLE = CHECKOUT / "examples" / "telemetry"
 
@@ -60,7 +60,8 @@ def test_only_metrics_that_exist_are_used() -> None:
 
 def test_only_attributes_that_exist_are_used() -> None:
     """Panels of records select and show what the siblings or a watcher send, under the names of Loki."""
-    sent = {each.name for each in (*ATTRIBUTES, *RESOURCE_ATTRIBUTES)} | {each.name for each in agents.ATTRIBUTES}
+    sent = {each.name for each in ATTRIBUTES}
+    assert sent >= agents.ATTRIBUTES.keys()
     known = {name.replace(".", "_") for name in sent} | {"name"}
     texts = expressions("loki")
     used = {name for text in texts for name in re.findall(r"\.(\w+) }}|[{|] ?(\w+) ?[=!]", text)}
