@@ -436,7 +436,8 @@ func (f legacyFilter) read(table string) ([]byte, error) {
 		return nil, err
 	}
 	entries = entries[entriesOffset:]
-	return append(information[tableNameLength:], entries...), f.forgetCounters(entries)
+	err = f.forgetCounters(entries)
+	return append(information[tableNameLength:], entries...), err
 }
 
 // ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,
