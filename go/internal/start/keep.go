@@ -1,6 +1,7 @@
 package start
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -75,6 +76,10 @@ func Keep(root string, sibling boot.Sibling) error {
 	}
 	for _, each := range []int{startedSocket, refusalsSocket, linesSocket} {
 		unix.CloseOnExec(each)
+	}
+	// From here on, nothing waits for the reader of the log: neither the keeper nor a helper, which inherits this.
+	if os.Stderr, err = neverWaits(os.Stderr); err != nil {
+		return err
 	}
 	restarts, err := newRestarts(root)
 	if err != nil {
@@ -266,6 +271,40 @@ func startKeeper(root string, sibling boot.Sibling) error {
 
 // forEnding are the capabilities of `fwctl end`: it copies files with their owners, and reads those of the program.
 var forEnding = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
+
+// A reader of the container's log that stalls must not delay the keeper or a helper: what they say about themselves waits
+// for it in the keeper's memory. There are mostChunks of at most chunkOctets, and what is more is left out.
+const (
+	mostChunks  = 64
+	chunkOctets = 1 << 12
+)
+
+func neverWaits(log *os.File) (*os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	waiting := make(chan []byte, mostChunks)
+	go func() {
+		for text := range waiting {
+			_, _ = log.Write(text) // nobody could be told
+		}
+	}()
+	go func() {
+		defer close(waiting)
+		for buffer := make([]byte, chunkOctets); ; {
+			size, err := read.Read(buffer)
+			if err != nil {
+				return
+			}
+			select {
+			case waiting <- bytes.Clone(buffer[:size]):
+			default:
+			}
+		}
+	}()
+	return write, nil
+}
 
 // companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
 // belongs to root, as its group does then.

@@ -1,0 +1,66 @@
+package start
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"clawker-fw/internal/must"
+)
+
+// stalled returns a pipe that is full, and its reader.
+func stalled(t *testing.T) (reader, full *os.File) {
+	t.Helper()
+	var ends [2]int
+	must.Succeed(t, unix.Pipe2(ends[:], unix.O_CLOEXEC))
+	must.Succeed(t, unix.SetNonblock(ends[1], true))
+	for size := 1 << 12; size > 0; {
+		if _, err := unix.Write(ends[1], bytes.Repeat([]byte{'.'}, size)); err != nil {
+			size /= 2
+		}
+	}
+	must.Succeed(t, unix.SetNonblock(ends[1], false))
+	return os.NewFile(uintptr(ends[0]), "reader"), os.NewFile(uintptr(ends[1]), "full")
+}
+
+// Who writes to a log whose reader stalls does not wait, however much it is. When it reads again, it gets what was first.
+func TestALogThatIsNotRead(t *testing.T) {
+	reader, full := stalled(t)
+	log := must.Get[*os.File](t)(neverWaits(full))
+	written := make(chan error)
+	go func() {
+		_, err := io.Copy(log, strings.NewReader("first\n"+strings.Repeat("more\n", 1<<18)))
+		written <- err
+	}()
+	select {
+	case err := <-written:
+		must.Succeed(t, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits for the reader")
+	}
+	must.Succeed(t, log.Close())
+	for found := []byte{}; !bytes.Contains(found, []byte("first\nmore\n")); {
+		buffer := make([]byte, 1<<12)
+		size, err := reader.Read(buffer)
+		if err != nil {
+			t.Fatalf("%v: it was not told", err)
+		}
+		found = append(found, buffer[:size]...)
+	}
+}
+
+// A helper that ends is started again, although nobody reads the log in which that is told.
+func TestRestartsNeedNoReader(t *testing.T) {
+	reader, full := stalled(t)
+	defer reader.Close()
+	defer full.Close()
+	status, _ := servedTo(t, "with a recorder that ends", full)
+	if told := status["Restarts"]; !strings.Contains(told, `"count":1`) {
+		t.Errorf("told is %q", told)
+	}
+}
