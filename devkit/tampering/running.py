@@ -42,7 +42,7 @@ def _have_the_signer_load(path: str, content: bytes) -> Callable[[Hand], None]:
     return lambda hand: hand.write(ENVOY, path, content, like=hand.files(ENVOY)[path])
 
 
-def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
+def _have_loaded(path: str, resource: str, before: bytes, after: bytes) -> Callable[[Hand], None]:
     """Return a function that makes Envoy load a changed file, and then restores the file without a reload."""
 
     def make(hand: Hand) -> None:
@@ -53,6 +53,7 @@ def _have_loaded(path: str, before: bytes, after: bytes) -> Callable[[Hand], Non
         hand.write(ENVOY, "stage/changed", changed)
         hand.move(ENVOY, "stage/changed", path)
         hand.reload(path)
+        until(lambda: (ENVOY, "live", resource) in {found[:3] for found in hand.firewall.drift().findings})
         hand.write(ENVOY, path, right.content, like=right)
 
     return make
@@ -100,7 +101,7 @@ RUNNING = (
     *(
         Tampering(
             f"Envoy loads a further {what}, and the file is restored afterwards",
-            _have_loaded(path, before, after),
+            _have_loaded(path, resource, before, after),
             (Sign(ENVOY, "live", resource, "commit"),),
             beside=LOADED,
         )
