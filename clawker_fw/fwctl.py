@@ -91,12 +91,15 @@ def digest_of_secret(key: bytes, identity: str, value: str) -> str:
     return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
 
 
-def _read(kind: type[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
+_PROBE = TypeAdapter(Probe)
+
+
+def _read(kind: TypeAdapter[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
     """Read an answer, or one field `of` it. Missing ones and null have their defaults, but not those `needed`."""
     try:
         given = {name: value for name, value in answer.items() if value is not None}
         _ = [given[name] for name in needed]
-        return TypeAdapter(kind).validate_json(json.dumps(given[of] if of else given), strict=True)
+        return kind.validate_json(json.dumps(given[of] if of else given), strict=True)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = _reason(error)[:_MOST_CHARACTERS]
         raise EngineError("probe-unreadable", f"{what} in an unknown form: {reason}.") from None
@@ -124,12 +127,12 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
             hint="A later release made this stack. Install that, or replace the stack with `clawker-fw run`.",
         )
     told = {"unhealthy": "it can't tell", **answer}
-    return _read(Probe, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
+    return _read(_PROBE, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`."""
-    found = _read(Usage, answer, "What agents have used was told", "uses", "lost", "inherited")
+    found = _read(TypeAdapter(Usage), answer, "What agents have used was told", "uses", "lost", "inherited")
     return replace(found, told=json.dumps(answer).encode())
 
 
@@ -172,7 +175,7 @@ class HelperReader:
 
     def lookup(self, name: str) -> Lookup:
         """Resolve a name in Envoy's container, as Envoy does. It takes up to 5 s."""
-        return _read(Lookup, self._ask("lookup", name), "A lookup was answered", "error")
+        return _read(TypeAdapter(Lookup), self._ask("lookup", name), "A lookup was answered", "error")
 
     def trial(self, name: str, protocol: str, port: int, *request: str) -> Trial:
         """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s.
@@ -180,11 +183,11 @@ class HelperReader:
         With a `request`, a method and a path, it makes this one, in TLS that is looked into.
         """
         answer = self._ask("try", name, protocol, str(port), *request, seconds=_TRYING_SECONDS)
-        return _read(Trial, answer, "An attempt was answered")
+        return _read(TypeAdapter(Trial), answer, "An attempt was answered")
 
     def suppressed(self) -> Suppressed:
         """Return what a sibling has refused without a line about it."""
-        return _read(Suppressed, self._ask("suppressed"), "A count was answered")
+        return _read(TypeAdapter(Suppressed), self._ask("suppressed"), "A count was answered")
 
     def usage(self) -> Usage:
         """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""
@@ -192,7 +195,7 @@ class HelperReader:
 
     def agents_see(self, place: str) -> tuple[str, ...]:
         """Return the problems that agents would have at a place: an address and ports, as JSON."""
-        return _read(tuple[str, ...], self._ask("see", place), "A look was answered", of="agents_see")
+        return _read(TypeAdapter(tuple[str, ...]), self._ask("see", place), "A look was answered", of="agents_see")
 
     def relayed(self, words: Sequence[str]) -> tuple[str, ...]:
         """Return what differs in a relay's network, and its ports on which nobody listens, as sentences.
@@ -200,8 +203,8 @@ class HelperReader:
         `words` are those with which it was started.
         """
         answer = self._ask("relayed", *words)
-        network = _read(tuple[str, ...], answer, "A relay answered", of="network")
-        closed = _read(tuple[int, ...], answer, "A relay answered", of="closed")
+        network = _read(TypeAdapter(tuple[str, ...]), answer, "A relay answered", of="network")
+        closed = _read(TypeAdapter(tuple[int, ...]), answer, "A relay answered", of="closed")
         return (*network, *(f"nobody listens on port {port}" for port in closed))
 
     def secrets(self, key: bytes) -> HeldSecrets:
@@ -210,7 +213,7 @@ class HelperReader:
         `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
         """
         sent = _giving(key, None)
-        return _read(HeldSecrets, self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
+        return _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
 
     def _ask(
         self, verb: str, *arguments: str, sent: bytes = b"", seconds: float = _READING_SECONDS
@@ -254,7 +257,7 @@ class Helper(HelperReader):
         """
         sent = _giving(key, values, keep, at_rest)
         answers = self._run("secrets", len(sent), sent=sent)
-        return _read(HeldSecrets, answers[-1], _SECRETS) if answers else HeldSecrets({})
+        return _read(TypeAdapter(HeldSecrets), answers[-1], _SECRETS) if answers else HeldSecrets({})
 
     def inherit_usage(self, told: bytes) -> bool:
         """Add what a replaced sibling knew (`Usage.told`), and return whether anything was added.
@@ -262,7 +265,9 @@ class Helper(HelperReader):
         What is known already is not counted twice.
         """
         answers = self._run("inherit-usage", len(told), sent=told)
-        return any(_read(bool, each, "What became of a history was told", of="added") for each in answers)
+        return any(
+            _read(TypeAdapter(bool), each, "What became of a history was told", of="added") for each in answers
+        )
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""
@@ -276,7 +281,7 @@ class Helper(HelperReader):
         """Wait until no connection is open, for so long at most. Their number is told as it changes."""
 
         def on_line(answer: Mapping[str, Any]) -> None:
-            on_connections(_read(int, answer, "A drain was answered", of="connections"))
+            on_connections(_read(TypeAdapter(int), answer, "A drain was answered", of="connections"))
 
         self._run("drain", seconds, seconds=seconds, on_line=on_line)
 

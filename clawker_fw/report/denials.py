@@ -6,15 +6,15 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer, Suppressed
-from clawker_fw.denials.refusal import Counted, Gap, Refusal
+from clawker_fw.denials.refusal import Gap, Refusal
 from clawker_fw.diagnose.remedies import Remedy
-from clawker_fw.model import Moment, Sibling
 from clawker_fw.report.documents import Document
+from clawker_fw.report.documents.parts import RefusalDocument, refused
 from clawker_fw.report.spans import counted, remaining
 from clawker_fw.report.terminal import visible
 from clawker_fw.rules.reasons import Reason
@@ -31,40 +31,6 @@ class DecidingRule:
     """The rule in one line."""
     place: str
     """The file and line where it is written."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefusalDocument:
-    """What was refused, and how often."""
-
-    last: Moment
-    """When it happened last, by the engine's clock."""
-    times: PositiveInt
-    """How often."""
-    sibling: Sibling
-    """Which sibling refused."""
-    protocol: str
-    """`dns`, `tls`, `http`, `tcp` or `udp`."""
-    name: str | None
-    """The host that was asked for; null if nothing named one."""
-    port: NonNegativeInt
-    """The port that the agent has connected to."""
-    reason: str
-    """A word of the siblings' records, such as `no-rule`."""
-
-
-def refused(counted: Counted) -> dict[str, Any]:
-    """Return the fields of a `RefusalDocument`."""
-    refusal = counted.refusal
-    return {
-        "last": counted.last,
-        "times": counted.times,
-        "sibling": refusal.sibling,
-        "protocol": refusal.protocol,
-        "name": refusal.name or None,
-        "port": refusal.port,
-        "reason": refusal.reason,
-    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

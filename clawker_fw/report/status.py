@@ -27,15 +27,16 @@ from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
 from clawker_fw.report import facts, summary, text
 from clawker_fw.report.commands import in_text
-from clawker_fw.report.denials import RefusalDocument, refused
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
     AgentDocument,
     Busy,
     EngineVersion,
+    RefusalDocument,
     SettingsUsed,
     StackVerdict,
     Warnings,
+    refused,
 )
 from clawker_fw.report.facts import live_version
 from clawker_fw.report.spans import counted, remaining

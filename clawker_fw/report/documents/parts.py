@@ -1,13 +1,14 @@
-"""What several answers have: the settings and the engine that they are about, agents, and findings."""
+"""What several answers have: the settings and the engine that they are about, agents, findings, and refusals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.agents.judge import Agent, Confinement
+from clawker_fw.denials.refusal import Counted
 from clawker_fw.model import (
     Action,
     Cause,
@@ -240,3 +241,37 @@ class SiblingFindings:
 
 
 BothSiblings = Annotated[list[SiblingFindings], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusalDocument:
+    """What was refused, and how often."""
+
+    last: Moment
+    """When it happened last, by the engine's clock."""
+    times: PositiveInt
+    """How often."""
+    sibling: Sibling
+    """Which sibling refused."""
+    protocol: str
+    """`dns`, `tls`, `http`, `tcp` or `udp`."""
+    name: str | None
+    """The host that was asked for; null if nothing named one."""
+    port: NonNegativeInt
+    """The port that the agent has connected to."""
+    reason: str
+    """A word of the siblings' records, such as `no-rule`."""
+
+
+def refused(counted: Counted) -> dict[str, Any]:
+    """Return the fields of a `RefusalDocument`."""
+    refusal = counted.refusal
+    return {
+        "last": counted.last,
+        "times": counted.times,
+        "sibling": refusal.sibling,
+        "protocol": refusal.protocol,
+        "name": refusal.name or None,
+        "port": refusal.port,
+        "reason": refusal.reason,
+    }
