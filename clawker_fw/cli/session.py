@@ -38,12 +38,14 @@ if TYPE_CHECKING:
 _MOST_WARNINGS = 10
 
 
-def reading(chosen: Options, loaded: "Loaded | None" = None) -> "tuple[EngineReader, Comparison]":
+def reading(
+    chosen: Options, loaded: "Loaded | None" = None, engine: "EngineWriter | None" = None
+) -> "tuple[EngineReader, Comparison]":
     """Compare the stack with its settings, for a command that changes nothing: it gets no writer.
 
-    `loaded` are settings that were read before, and reviewed.
+    `loaded` are settings that were read before, and reviewed. `engine` is one that is connected already.
     """
-    engine, _, seen = _comparing(chosen, loaded, writes=False, reviews=loaded is None)
+    engine, _, seen = _comparing(chosen, loaded, engine, writes=False, reviews=loaded is None)
     return engine, seen
 
 
@@ -65,7 +67,12 @@ def writing(
 
 
 def _comparing(
-    chosen: Options, loaded: "Loaded | None" = None, *, writes: bool, reviews: bool = True
+    chosen: Options,
+    loaded: "Loaded | None" = None,
+    engine: "EngineWriter | None" = None,
+    *,
+    writes: bool,
+    reviews: bool = True,
 ) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
     """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
     from clawker_fw.reconcile import pipeline
@@ -75,7 +82,7 @@ def _comparing(
     loaded = loaded or load(chosen)
     if reviews:
         warn_of_rules(review(loaded.rules, time.time()))
-    engine, release = connect_engine(chosen), Release.installed()
+    engine, release = engine or connect_engine(chosen), Release.installed()
 
     def drawn(settings: "Loaded | None" = None) -> "Blueprint":
         return blueprint(chosen, settings or load(chosen), release, engine.facts(), keeps=writes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw.background import in_background
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
@@ -66,16 +67,17 @@ def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
     """Return the status of the stack, as far as it can be known, and why there is no comparison, if so."""
     from clawker_fw.report.status import StatusDocument
 
+    engine = session.connect_engine(chosen)
+    asked = in_background(_refusals, engine, chosen.project)
     seen: Comparison | FirewallError
     try:
-        engine, seen = reading(chosen)
+        _, seen = reading(chosen, engine=engine)
         observed = seen.observed
     except (SettingsError, RefusedError) as error:  # of settings, or of the secrets that they need
         from clawker_fw.reconcile.observe import observe
 
-        seen, engine = error, session.connect_reader(chosen)
-        observed = observe(engine, chosen.project)
-    refusals, unreadable = _refusals(engine, chosen.project)
+        seen, observed = error, observe(engine, chosen.project)
+    refusals, unreadable = asked.result()
     engine.close()
     found = StatusDocument.of(observed, chosen.project, time.time(), seen, refusals=refusals, further=unreadable)
     return found, seen if isinstance(seen, FirewallError) else None
