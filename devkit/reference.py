@@ -140,7 +140,7 @@ _TYPES = {
     "subnet": "IPv4 subnet",
     "rules": "list of rules",
     "path_rules": "list of paths",
-    **dict.fromkeys(("presets", "never", "always"), "list of names or mappings"),
+    **dict.fromkeys(("never", "always"), "list of names or mappings"),
     "array": "list of text",
     "boolean": "`true` or `false`",
     "string": "text",
@@ -162,7 +162,7 @@ def _settings_tables() -> str:
         _table(["key", "variable", "type", "default", "means"], rows),
         "## Rules\n\nAn entry of `rules` allows one destination, or denies it: see [Rules](../rules.md).\n",
         _fields_table(lists["rules"]),
-        "## Presets and promises\n\nEntries are names or mappings: see [Presets and promises](../presets.md).\n",
+        "## Presets and promises\n\nPromises are names or mappings: see [Presets and promises](../presets.md).\n",
         *(
             f"### `{name}`\n\n{_fields_table(each['anyOf'][-1])}"
             for name, each in lists.items()
