@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from clawker_fw.engine import archive
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
@@ -137,7 +138,7 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
-    """Read the last line of `fwctl commit`. What is missing in it counts as a refusal."""
+    """Read the last line of a commit. What is missing in it counts as a refusal."""
     refused = answer.get("rejected") or answer.get("missing") or ()
     return Committed(
         answer.get("committed") is True,
@@ -233,19 +234,25 @@ class Helper(HelperReader):
         super().__init__(engine, container)
         self._writer = engine
 
-    def commit(self, taken: Callable[[], None]) -> Committed | None:
-        """Make the staged files live, and return what came of it, or None if the helper did not say.
+    def commit(self, files: Files, taken: Callable[[], None]) -> Committed | None:
+        """Make files live, and return what came of it, or None if the helper did not say.
 
-        `taken` is called when the program serves with them, before that is proven.
+        They are written over those before them, so that files which have not grown need no room on the engine's
+        disk. `taken` is called when the program serves with them, before that is proven.
+
+        Raises:
+            DiskFullError: when there is no room for what they have grown by. Nothing has changed then.
         """
         answers: list[Committed] = []
-        self._run("commit", on_line=_commit_reader(taken, answers))
-        return answers[-1] if answers else None
 
-    def commit_in_place(self, files: Files, taken: Callable[[], None]) -> Committed | None:
-        """Make files live without any room on the engine's disk. See `commit`, and `EngineWriter`."""
-        answers: list[Committed] = []
-        self._writer.commit_in_place(self._container, files, _commit_reader(taken, answers), _CHANGING_SECONDS)
+        def on_line(answer: Mapping[str, Any]) -> None:
+            if answer.get("taken"):
+                taken()
+            else:
+                answers.append(read_committed(answer))
+
+        sent = archive.pack(files)
+        self._run("commit-in-place", len(sent), sent=sent, on_line=on_line)
         return answers[-1] if answers else None
 
     def give_secrets(
@@ -298,18 +305,6 @@ class Helper(HelperReader):
         command, silence = [verb, *map(str, words)], _CHANGING_SECONDS + seconds
         self._writer.run_helper(self._container, command, on_line or answers.append, silence, sent=sent)
         return answers
-
-
-def _commit_reader(taken: Callable[[], None], answers: list[Committed]) -> Callable[[Mapping[str, Any]], None]:
-    """Return what reads the lines of a commit: that the program has taken the files, and what came of it."""
-
-    def on_line(answer: Mapping[str, Any]) -> None:
-        if answer.get("taken"):
-            taken()
-        else:
-            answers.append(read_committed(answer))
-
-    return on_line
 
 
 def _giving(

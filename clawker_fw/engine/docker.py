@@ -476,12 +476,6 @@ class DockerEngine:
 
         run_in_helper(self._client, container, arguments, keep, silence, sent=sent)
 
-    def commit_in_place(
-        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
-    ) -> None:
-        sent = archive.pack(files)
-        self.run_helper(container, ["commit-in-place", str(len(sent))], on_line, silence, sent=sent)
-
 
 def _without_tag(reference: str) -> str:
     """Return a digest reference without its tag, because engines take the tag for a part of the name."""

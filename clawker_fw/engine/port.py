@@ -190,13 +190,3 @@ class EngineWriter(EngineReader, Protocol):
         Raises:
             EngineError: when it fails; the context has its error output.
         """
-
-    def commit_in_place(
-        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
-    ) -> None:
-        """Commit files that would be staged, as the verb `commit` does, without any room on the engine's disk.
-
-        Raises:
-            DiskFullError: when the files are larger than the room that those before them have.
-            EngineError: when it fails; the context has its error output.
-        """

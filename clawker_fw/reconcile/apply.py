@@ -22,7 +22,7 @@ from clawker_fw.errors import (
     StoppedError,
     after,
 )
-from clawker_fw.fwctl import Committed, Helper
+from clawker_fw.fwctl import Helper
 from clawker_fw.model import ContainerView, Observed, Probe, Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
@@ -317,7 +317,7 @@ class _Performer:
         """Commit files. `taken` is called when the program serves with them, before that is proven."""
         before = self._engine.container(step.container)
         try:
-            result = self._hand_in(step, taken)
+            result = Helper(self._engine, step.container).commit(step.files, taken)
         except EngineError as error:
             self._require_new_start(step, before, error)
         if result is None:
@@ -339,19 +339,6 @@ class _Performer:
         if result.hung:
             self._restart(step, rejection)
         raise rejection
-
-    def _hand_in(self, step: steps.Commit, taken: Callable[[], None]) -> Committed | None:
-        """Stage files and have them committed; on a full disk, have them written over those before them."""
-        helper = Helper(self._engine, step.container)
-        try:
-            self._engine.put_files(step.container, step.files)
-            return helper.commit(taken)
-        except DiskFullError as full:
-            try:
-                return helper.commit_in_place(step.files, taken)
-            except EngineError as error:
-                full.context = (*full.context, f"it could not be done without room: {error.in_one_line}")
-                raise full from error
 
     def _restart(self, step: steps.Commit, rejection: NotProvenError) -> None:
         """Kill a hung program, which only works from outside. It restarts with the restored files."""

@@ -485,7 +485,7 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
 
 
 def staged(wanted: DesiredSibling) -> Files:
-    """Return the files to stage for `fwctl commit`, which also removes files that are not desired."""
+    """Return what a commit is sent. It also removes files that are not desired."""
     record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}
 

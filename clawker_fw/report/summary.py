@@ -10,7 +10,7 @@ from clawker_fw.errors import FirewallError
 from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER, STAGED
+from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted
@@ -190,7 +190,7 @@ def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     left = [each.field.removeprefix("leftover.") for each in findings if each.action is Action.REMOVE]
     if left:
         yield f"an unfinished run left {_joined(_first(left, _MOST_NAMES))} behind, to be removed"
-    elif any(each.action is Action.RENAME or each.field == STAGED for each in findings):
+    elif any(each.action is Action.RENAME for each in findings):
         yield "an unfinished run will be completed"
 
 

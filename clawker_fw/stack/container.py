@@ -21,7 +21,7 @@ HOT = "hot/"
 GOOD = "good/"
 EYE = HOT + "eye/envoy.json"
 STAGE = "stage/"
-"""The files of a commit, which removes them."""
+"""The folder of what a commit is sent: `commit.json`, and `hot/`."""
 
 ATTEMPTS = BOOT + "attempts.json"
 """What `fwctl attempts` is to try in an agent's container."""
@@ -52,7 +52,7 @@ KEPT = frozenset(
 _COMMIT_SECONDS = 4.0
 _COMMIT_BYTES_A_SECOND = 1_000_000
 """The time limit for a program to load new files: a constant, plus an allowance for their size. A program that is
-silent for 60 % of it counts as hung (`fwctl commit`), so that the last proven set serves again within 5 s."""
+silent for 60 % of it counts as hung, so that the last proven set serves again within 5 s."""
 
 HELPER_PATH = f"{VOLUME}/{HELPER}"
 
@@ -287,7 +287,7 @@ def program_of(shape: Shape) -> tuple[str, ...]:
 
 
 def commit_record(live: Mapping[str, str], hot: Files, rules: Rules) -> File:
-    """Return the record that `fwctl commit` reads, and keeps once its files are live.
+    """Return the record that a commit is sent, and keeps once its files are live.
 
     `live` maps each resource to its live digest after the commit. `hot` are the files in the order in which they
     are placed; all others are removed. The version is that of a new container; each commit chooses another one.

@@ -454,19 +454,9 @@ class MemoryEngine:
         del silence
         inside = self._running(container, arguments[0])
         with self._program(inside, *arguments):
+            if arguments[0] == "commit-in-place" and helper.growth(inside, sent) > _SLACK:
+                self._require_room(f"run fwctl {arguments[0]} in container {container}")
             helper.run_verb(inside, arguments, on_line, sent)
-
-    def commit_in_place(
-        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
-    ) -> None:
-        """The files have to be as large as those before them, but for some octets."""
-        del silence
-        inside = self._running(container, "commit-in-place")
-        with self._program(inside, "commit-in-place"):
-            if self.disk_full and helper.growth(inside, files) > _SLACK:
-                self._require_room(f"run fwctl commit-in-place in container {container}")
-            inside.files.update(files)
-            helper.run_verb(inside, ["commit"], on_line)
 
     def _require_room(self, what: str) -> None:
         if self.disk_full:

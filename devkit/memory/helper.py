@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+from clawker_fw.engine import archive
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import PROTOCOL, digest_of_secret, read_usage
 from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep, Usage
 from clawker_fw.stack import policy
-from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT, STAGE
+from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY, envoy_address
 from clawker_fw.stack.resources import SIBLING, Resource, declared, plain
@@ -28,8 +29,8 @@ def run_verb(
 ) -> None:
     """Run a verb that changes something, and pass each line of its output to `on_line`."""
     match arguments:
-        case ["commit"]:
-            result = _commit(inside)
+        case ["commit-in-place", size]:
+            result = _commit(inside, _unpacked(sent[: int(size)]))
             if result["committed"]:
                 on_line({"taken": True})
             on_line(result)
@@ -220,18 +221,19 @@ def _readable(resource: Resource, content: bytes) -> bool:
         return False
 
 
-def _commit(inside: MemoryContainer) -> dict[str, Any]:
-    wanted = json.loads(inside.files[f"{STAGE}commit.json"].content)
-    new = {f"{HOT}{file['path']}": inside.files[f"{STAGE}{HOT}{file['path']}"] for file in wanted["files"]}
+def _unpacked(sent: bytes) -> Files:
+    return archive.unpack(iter([sent]))
+
+
+def _commit(inside: MemoryContainer, sent: Files) -> dict[str, Any]:
+    wanted = json.loads(sent["commit.json"].content)
+    new = {f"{HOT}{file['path']}": sent[f"{HOT}{file['path']}"] for file in wanted["files"]}
     for file in wanted["files"]:
         if hashlib.sha256(plain(new[f"{HOT}{file['path']}"].content)).hexdigest() != file["sha256"]:
-            raise EngineError("helper-failed", f"fwctl commit failed: staged {file['path']} has another digest.")
+            raise EngineError("helper-failed", f"fwctl commit-in-place failed: {file['path']} has another digest.")
     digests = loaded(declared(inside.files), {**inside.files, **new})
     refused = sorted(name for name, digest in digests.items() if digest != wanted["live"].get(name))
-    staged = [path for path in inside.files if path.startswith(STAGE)]
     if refused:
-        for path in staged:
-            del inside.files[path]
         return {
             "committed": False,
             "rejected": refused,
@@ -241,17 +243,15 @@ def _commit(inside: MemoryContainer) -> dict[str, Any]:
         }
     kept = {path: file for path, file in inside.files.items() if not path.startswith(HOT)}
     inside.files = {**kept, **new}  # hot/ must match the record exactly
-    inside.files[COMMITTED] = inside.files[f"{STAGE}commit.json"]
-    for path in staged:
-        del inside.files[path]
+    inside.files[COMMITTED] = sent["commit.json"]
     _keep_good(inside)
     inside.live = {name: digest for name, digest in digests.items() if digest is not None}
     return {"committed": True, "rejected": [], "missing": [], "reason": "", "hung": False}
 
 
-def growth(inside: MemoryContainer, staged: Files) -> int:
-    """Return by how many octets the file grows that grows most, of those that are staged."""
-    new = {path.removeprefix(STAGE): file for path, file in staged.items() if path.startswith(f"{STAGE}{HOT}")}
+def growth(inside: MemoryContainer, sent: bytes) -> int:
+    """Return by how many octets the file grows that grows most, of those that a commit is sent."""
+    new = {path: file for path, file in _unpacked(sent).items() if path.startswith(HOT)}
     before = {path: len(inside.files[path].content) if path in inside.files else 0 for path in new}
     return max(len(file.content) - before[path] for path, file in new.items())
 

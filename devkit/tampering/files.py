@@ -9,7 +9,7 @@ from clawker_fw.stack.container import ATTEMPT, COMMITTED, VOLUME
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.policy import POLICY
 from devkit.hand import Hand
-from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, TAGS, UPGRADE, Sign, Tampering
+from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, TAGS, Sign, Tampering
 
 _BOOT, _HOT = "boot files", "hot files"
 _NAMES = "the list of names"
@@ -82,12 +82,7 @@ FILES = (
     _write(COREDNS, COMMITTED, b'{"version": 1}', "commit", "replaced by an unreadable record"),
     _write(ENVOY, LISTENERS, b'{"resources": []}', "commit"),
     _write(ENVOY, "hot/rds/extra.json", b"{}", "commit", "added"),
-    Tampering(
-        "an unfinished commit is left behind in coredns",
-        lambda hand: hand.write(COREDNS, "stage/commit.json", b"{}"),
-        (Sign(COREDNS, "hot", "stage", "commit", UPGRADE),),
-        beside=_NAMES,
-    ),
+    _write(COREDNS, "stage/commit.json", b"{}", "replace", "added"),
     _file(ENVOY, LISTENERS, f"`{LISTENERS}` is deleted", Hand.remove, "commit"),
     _file(COREDNS, POLICY, f"`{POLICY}` is replaced by a link", _LINK, "commit", beside=_NAMES),
     Tampering(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from clawker_fw.engine import archive
 from clawker_fw.engine.docker import connect
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
@@ -13,13 +14,14 @@ from clawker_fw.fwctl import HelperReader
 from clawker_fw.model import (
     ContainerView,
     Desired,
+    DesiredSibling,
     Probe,
     Sibling,
     Slots,
 )
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.plan import creation
+from clawker_fw.reconcile.plan import creation, staged
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -107,10 +109,11 @@ def view(engine: EngineWriter, name: str) -> ContainerView:
     return found
 
 
-def commit(engine: EngineWriter, container: str) -> dict[str, Any]:
-    """Commit what is staged. Before the result, it is told that the program has taken the files."""
+def commit(engine: EngineWriter, container: str, wanted: DesiredSibling) -> dict[str, Any]:
+    """Commit a sibling's hot files. Before the result, it is told that the program has taken them."""
     answers: list[dict[str, Any]] = []
-    engine.run_helper(container, ["commit"], answers.append, 120)
+    sent = archive.pack(staged(wanted))
+    engine.run_helper(container, ["commit-in-place", str(len(sent))], answers.append, 120, sent=sent)
     *before, answer = answers
     assert before == [{"taken": True}] or not (before or answer["committed"])
     return answer

@@ -24,7 +24,7 @@ from clawker_fw.model import (
     Use,
 )
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.plan import creation, staged
+from clawker_fw.reconcile.plan import creation
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.stack import image_tar, images, labels
 from clawker_fw.stack.container import HELPER, VOLUME, trust_name
@@ -182,8 +182,7 @@ def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> 
     answering(engine, container)
     assert found() == {**own, "good/hot/key/token": first}
     changed = replace(wanted, hot={**wanted.hot, "hot/key/token": second})
-    engine.put_files(container, staged(changed))
-    assert commit(engine, container)["committed"] is True
+    assert commit(engine, container, changed)["committed"] is True
     assert found() == {"boot/token": first, "hot/key/token": second, "good/hot/key/token": second}
     engine.put_files(container, {"hot/key/token": public(b"anybody's\n")})
     assert found()["hot/key/token"] == public(b"anybody's\n")

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,6 @@ from clawker_fw.model import (
 )
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
-from clawker_fw.reconcile.plan import staged
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public
 from clawker_fw.stack.policy import POLICY
@@ -50,7 +48,7 @@ def _hot(files: Files, folder: str = "") -> dict[str, File]:
 def test_hot_files_are_committed_live(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
 ) -> None:
-    """New files are staged, placed and proven, and the record is updated.
+    """New files are put in place and proven, and the record is updated.
 
     A file below `hot/` that the commit does not list is removed, even if the commit does not name it either.
     """
@@ -63,30 +61,12 @@ def test_hot_files_are_committed_live(
         for sibling, container in running.items():
             target = should.siblings[sibling]
             engine.put_files(container, {"hot/foreign.json": public(b"{}")})
-            engine.put_files(container, staged(target))
-            assert commit(engine, container)["committed"] is True
+            assert commit(engine, container, target)["committed"] is True
             files = engine.files(container)
             assert _hot(files) == target.hot
             assert json.loads(files["state/committed.json"].content)["live"] == target.live
-            assert not any(path.startswith("stage/") for path in files)
             assert _hot(files, "good/") == target.hot
             assert HelperReader(engine, container).probe().live == target.live
-
-
-@pytest.mark.parametrize("sibling", list(Sibling))
-def test_files_are_committed_in_place(
-    sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
-) -> None:
-    """What would be staged is sent to the helper: it becomes live, on record, and the good set."""
-    container, target = running[sibling], stack.siblings[sibling]
-    answers: list[dict[str, Any]] = []
-    engine.commit_in_place(container, staged(target), answers.append, 120)
-    assert answers[0] == {"taken": True}
-    assert answers[1]["committed"] is True
-    files = engine.files(container)
-    assert _hot(files) == _hot(files, "good/") == target.hot
-    assert not any(path.startswith("stage/") for path in files)
-    assert HelperReader(engine, container).probe().live == target.live
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))
@@ -98,8 +78,7 @@ def test_a_file_that_is_refused_is_put_back(
     path, content = BROKEN[sibling]
     hot = {**target.hot, path: public(content)}
     broken = replace(target, hot=hot, live=live_digests(declared(target.boot), hot))
-    engine.put_files(container, staged(broken))
-    answer = commit(engine, container)
+    answer = commit(engine, container, broken)
     assert answer["committed"] is False
     assert answer["rejected"] or answer["missing"]
     assert answer["reason"]

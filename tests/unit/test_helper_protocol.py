@@ -17,7 +17,7 @@ from clawker_fw.fwctl import (
     Helper,
     Suppressed,
 )
-from clawker_fw.model import NO_RECORDS, Files, Probe, Usage, Use
+from clawker_fw.model import NO_RECORDS, Probe, Usage, Use
 from devkit.memory.engine import MemoryEngine
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())
@@ -58,12 +58,6 @@ class Described(MemoryEngine):
         for answer in self._instead or VERBS[arguments[0]]["answers"]:
             on_line(answer)
 
-    def commit_in_place(
-        self, container: str, files: Files, on_line: Callable[[Any], None], silence: float
-    ) -> None:
-        """Answer as well; an engine packs the files and tells their size."""
-        self.run_helper(container, ["commit-in-place", str(len(files))], on_line, silence)
-
 
 def test_every_verb_is_asked_as_it_is_described() -> None:
     """Each verb has a method that passes its arguments, and no other one is asked."""
@@ -76,8 +70,7 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.agents_see("{}")
     helper.relayed(["10.0.0.2/24", "10.0.1.2/24", "-", "10.0.0.3", "80"])
     helper.trial("a.test", "https", 443, "GET", "/v1")
-    helper.commit(lambda: None)
-    helper.commit_in_place({}, lambda: None)
+    helper.commit({}, lambda: None)
     helper.secrets(bytes(32))
     assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": [], "rest": []}
     helper.give_secrets(bytes(32), {"github": "Bearer a"}, ["x"], ["github"])
@@ -126,7 +119,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     assert json.loads(used.told) == VERBS["usage"]["answers"][0]
     assert helper.agents_see("{}") == ("connection refused",)
     taken: list[bool] = []
-    assert helper.commit(lambda: taken.append(True)) == Committed(
+    assert helper.commit({}, lambda: taken.append(True)) == Committed(
         committed=True, refused=("names",), reason="it could not be read", hung=True
     )
     assert taken == [True]

@@ -36,7 +36,6 @@ from clawker_fw.stack.container import (
     NO_ATTEMPT,
     RECORDS,
     SECRETS_AT_REST,
-    STAGE,
     container_names,
     program_of,
     read_attempt,
@@ -48,9 +47,6 @@ from clawker_fw.stack.resources import SIBLING, plain
 
 RESTARTS = "restarts"
 """The field of the state layer that reports a program which ends every time the engine starts it."""
-
-STAGED = STAGE.removesuffix("/")
-"""The field of the hot layer that reports what a killed commit has left behind."""
 
 _HIDDEN = ("another content", "this content")
 """A finding has nothing of a secret's content, not even a digest, which would confirm a guess."""
@@ -351,7 +347,7 @@ class SiblingComparison:
         running = {
             path: file
             for path, file in self._seen.files.items()
-            if path not in KEPT and not path.startswith((HOT, GOOD, STAGE))
+            if path not in KEPT and not path.startswith((HOT, GOOD))
         }
         folders = {path: FOLDER for path in running if path.startswith("/")}
         made = self._applied.boot if self._applied else {}
@@ -386,10 +382,6 @@ class SiblingComparison:
         yield from self._attributes(Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
         if commit.files:
             yield from self._good(commit.files)
-        if any(path.startswith(STAGE) for path in self._seen.files):
-            yield self._finding(
-                Layer.HOT, STAGED, "left behind", None, made=True, action=Action.COMMIT, reason=Cause.UPGRADE
-            )
 
     def _good(self, committed: Mapping[str, str]) -> Iterator[Finding]:
         for path, file in self._seen.files.items():

@@ -1,9 +1,9 @@
 // Command fwctl runs inside a sibling container and does what can't be done from outside: it configures the
-// network before the real program starts, moves staged files into place, reports what is live, and claims or
+// network before the real program starts, puts files into place while it runs, reports what is live, and claims or
 // releases the service address.
 //
-// It makes no policy decisions. Its instructions are files that clawker-fw renders (boot/sibling.json,
-// stage/commit.json). Every verb prints one JSON object a line and exits 0, or one line on stderr and exits 1.
+// It makes no policy decisions. Its instructions are a file that clawker-fw renders, boot/sibling.json, and what it is sent.
+// Every verb prints one JSON object a line and exits 0, or one line on stderr and exits 1.
 package main
 
 import (
@@ -65,8 +65,7 @@ var verbs = []verb{
 	{"relayed", relayed, 5, inspectRelay},
 	{"requirements", "", 0, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
 	{"health", "", 0, inSibling(health)},
-	{"commit", "", 0, inSibling(commit)},
-	{"commit-in-place", "SIZE", 1, with(octets, commitInPlace)},
+	{"commit-in-place", "SIZE", 1, with(octets, commit)},
 	{"end", "", 0, inSibling(end)},
 	{"claim", "SECONDS", 1, with(seconds, claim)},
 	{"release", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
@@ -165,8 +164,8 @@ func volumeOf(sibling boot.Sibling) hot.Volume {
 	return hot.Volume{Root: root, Resources: sibling.Resources, Program: serving.Of(sibling, nil), Now: time.Now}
 }
 
-func commit(sibling boot.Sibling, _ []string) (any, error) {
-	return volumeOf(sibling).Commit(tellTaken())
+func commit(sibling boot.Sibling, size int64) (any, error) {
+	return volumeOf(sibling).Commit(size, os.Stdin, tellTaken())
 }
 
 func end(sibling boot.Sibling, _ []string) (any, error) {
@@ -259,10 +258,6 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	return serving.UsedSecrets(serving.AdminSocket, sibling.Signer.Secrets, func() (signing.Held, error) {
 		return signing.GiveSecrets(sibling.Signer.Folder, only)
 	})
-}
-
-func commitInPlace(sibling boot.Sibling, size int64) (any, error) {
-	return volumeOf(sibling).CommitSent(size, os.Stdin, tellTaken())
 }
 
 func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }

@@ -53,33 +53,10 @@ type Volume struct {
 	Now       func() time.Time
 }
 
-// Commit puts the staged files in place and waits until the program proves them live. If it does not, the set before is
-// restored, because a half-applied update must not stay. It calls `taken` before the proof, once the program has accepted
-// every file that has a version.
-func (v Volume) Commit(taken func()) (Result, error) {
-	unlock, err := lock(v.Root, unix.LOCK_EX)
-	if err != nil {
-		return Result{}, err
-	}
-	defer unlock()
-	stage := stageFolder(v.Root)
-	var wanted Commit
-	if err := volume.ReadJSON(filepath.Join(stage, "commit.json"), &wanted); err != nil {
-		return Result{}, err
-	}
-	staged, err := loadSet(filepath.Join(stage, "hot"), wanted)
-	if err != nil {
-		return Result{}, err
-	}
-	result, err := v.commit(staged, taken)
-	if err != nil {
-		return result, err
-	}
-	return result, os.RemoveAll(stage)
-}
-
-// CommitSent commits files that are sent, as a tar of so many octets, without staging them.
-func (v Volume) CommitSent(size int64, from io.Reader, taken func()) (Result, error) {
+// Commit puts files in place that are sent, as a tar of so many octets, and waits until the program proves them live. If it
+// does not, the set before is restored, because a half-applied update must not stay. It calls `taken` before the proof, once the
+// program has accepted every file that has a version.
+func (v Volume) Commit(size int64, from io.Reader, taken func()) (Result, error) {
 	sent, err := readSent(size, from)
 	if err != nil {
 		return Result{}, err
@@ -89,13 +66,8 @@ func (v Volume) CommitSent(size int64, from io.Reader, taken func()) (Result, er
 		return Result{}, err
 	}
 	defer unlock()
-	if err := os.RemoveAll(stageFolder(v.Root)); err != nil { // what has arrived of it before the disk was full
-		return Result{}, err
-	}
 	return v.commit(sent, taken)
 }
-
-func stageFolder(root string) string { return filepath.Join(root, "stage") }
 
 func (v Volume) commit(s set, taken func()) (Result, error) {
 	if err := v.restore(); err != nil && !errors.Is(err, errUnproven) {

@@ -1,6 +1,8 @@
 package hot
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -17,21 +19,52 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/serving"
+	"clawker-fw/internal/users"
 	"clawker-fw/internal/volume"
 )
 
-func stage(t *testing.T, root string, wanted Commit, files must.Tree) {
+// sentTo returns where the tar is that a commit to a volume is sent: on no small disk.
+func sentTo(root string) string {
+	return filepath.Join(os.TempDir(), "sent"+strings.ReplaceAll(root, "/", "-"))
+}
+
+// send makes what a commit is sent.
+func send(t *testing.T, root string, wanted Commit, files must.Tree) {
 	t.Helper()
-	must.Write(t, filepath.Join(root, "stage", "hot"), files)
-	WriteRecord(t, filepath.Join(root, "stage", "commit.json"), wanted)
+	var content bytes.Buffer
+	archive := tar.NewWriter(&content)
+	add := func(path, text string) {
+		header := tar.Header{Name: "stage/" + path, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o644}
+		if path == "hot/"+secret {
+			header.Mode, header.Uid, header.Gid = 0o440, users.Readers, users.Readers
+		}
+		must.Succeed(t, archive.WriteHeader(&header))
+		must.Get[int](t)(archive.Write([]byte(text)))
+	}
+	add("commit.json", string(must.Get[[]byte](t)(json.Marshal(wanted))))
+	for path, text := range files {
+		add("hot/"+path, text)
+	}
+	must.Succeed(t, archive.Close())
+	must.Put(t, sentTo(root), content.String())
+	t.Cleanup(func() { os.Remove(sentTo(root)) })
 }
 
-// commit commits what is staged, by the clock of the program.
+// commitSent commits what was sent.
+func (v Volume) commitSent(taken func()) (Result, error) {
+	sent, err := os.ReadFile(sentTo(v.Root))
+	if err != nil {
+		return Result{}, err
+	}
+	return v.Commit(int64(len(sent)), bytes.NewReader(sent), taken)
+}
+
+// commit commits what was sent, by the clock of the program.
 func commit(root string, program *Reader) (Result, error) {
-	return Volume{root, Resources, program, program.Clock}.Commit(func() {})
+	return Volume{root, Resources, program, program.Clock}.commitSent(func() {})
 }
 
-// mustCommit commits what is staged, to a program that takes it.
+// mustCommit commits what was sent, to a program that takes it.
 func mustCommit(t *testing.T, root string) {
 	t.Helper()
 	if result, err := commit(root, StartReader(root)); err != nil || !result.Committed {
@@ -95,7 +128,7 @@ func intact(folder, path string) error {
 // expectFinished fails if a commit seems to be under way.
 func expectFinished(t *testing.T, root string) {
 	t.Helper()
-	expectAbsent(t, root, "stage", "good/next.json", "good/hot"+moving)
+	expectAbsent(t, root, "good/next.json", "good/hot"+moving)
 	if hasDied(root) {
 		t.Error("a commit seems to have died")
 	}
@@ -109,7 +142,7 @@ func TestCommitSucceeds(t *testing.T) {
 	for _, name := range []string{"2", "3", "3"} {
 		wanted, files := Set(name, Routes, Added, Listeners)
 		wanted.Rules = json.RawMessage(`{"count":3}`)
-		stage(t, root, wanted, files)
+		send(t, root, wanted, files)
 
 		mustCommit(t, root)
 
@@ -131,13 +164,13 @@ func TestCommitSucceeds(t *testing.T) {
 // result has the evidence.
 func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	root, _ := NewVolume(t)
-	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	files := sendSet(t, root, "2", Routes, Added, Listeners)
 	program := StartReader(root)
 	program.Slow = 5
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
 	told := 0
 
-	result, err := Volume{root, Resources, program, time.Now}.Commit(func() {
+	result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {
 		told++
 		if said(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
 			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
@@ -152,10 +185,10 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	}
 }
 
-func stageSet(t *testing.T, root, version string, paths ...string) must.Tree {
+func sendSet(t *testing.T, root, version string, paths ...string) must.Tree {
 	t.Helper()
 	wanted, files := Set(version, paths...)
-	stage(t, root, wanted, files)
+	send(t, root, wanted, files)
 	return files
 }
 
@@ -188,8 +221,8 @@ func TestCommitRingsInOrder(t *testing.T) {
 		root, before := NewVolume(t)
 		program := StartReader(root)
 		for range 2 {
-			stageSet(t, root, "2", order...)
-			if result, err := (Volume{root, resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
+			sendSet(t, root, "2", order...)
+			if result, err := (Volume{root, resources, program, time.Now}.commitSent(func() {})); err != nil || !result.Committed {
 				t.Fatalf("got %+v, %v", result, err)
 			}
 			if found := rung(); !slices.Equal(found, names) {
@@ -197,8 +230,8 @@ func TestCommitRingsInOrder(t *testing.T) {
 			}
 		}
 		_, before = Set("2", order...)
-		program.Refuses = []string{stageSet(t, root, "3", order...)[Listeners]}
-		must.Get[Result](t)(Volume{root, resources, program, time.Now}.Commit(func() {}))
+		program.Refuses = []string{sendSet(t, root, "3", order...)[Listeners]}
+		must.Get[Result](t)(Volume{root, resources, program, time.Now}.commitSent(func() {}))
 		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
 			t.Errorf("rung %v, expected %v twice", found, names)
 		}
@@ -234,7 +267,7 @@ func watch(t *testing.T, top string, folders ...string) func() []string {
 // A commit also removes files that it does not list: with them the set would not be kept, and a start would undo it.
 func TestCommitRemovesForeignFiles(t *testing.T) {
 	root, _ := running(t)
-	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	files := sendSet(t, root, "2", Routes, Added, Listeners)
 	must.Write(t, filepath.Join(root, "hot"), must.Tree{"rds/stranger.json": "{}"})
 
 	mustCommit(t, root)
@@ -258,13 +291,13 @@ func TestCommitIsRolledBack(t *testing.T) {
 			root, before := NewVolume(t)
 			program := StartReader(root)
 			for _, name := range []string{"2", "3", "3"} {
-				spoiled, named := []string{stageSet(t, root, name, Routes, Added, Listeners)[path]}, []string{resourceAt(path)}
+				spoiled, named := []string{sendSet(t, root, name, Routes, Added, Listeners)[path]}, []string{resourceAt(path)}
 				program.Ignores = spoiled
 				if rejects {
 					program.Refuses, program.Ignores = spoiled, nil
 				}
 
-				result, err := Volume{root, Resources, program, program.Clock}.Commit(func() {
+				result, err := Volume{root, Resources, program, program.Clock}.commitSent(func() {
 					if path != Added { // which has no version
 						t.Error("told that the files are taken")
 					}
@@ -291,7 +324,7 @@ func TestCommitIsRolledBack(t *testing.T) {
 func TestCommitNamesEveryRejection(t *testing.T) {
 	for range 8 {
 		root, _ := NewVolume(t)
-		files := stageSet(t, root, "2", Routes, Added, Listeners)
+		files := sendSet(t, root, "2", Routes, Added, Listeners)
 		program := StartReader(root)
 		program.Refuses = slices.Collect(maps.Values(files))
 
@@ -307,12 +340,12 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 // Rejections from before the commit don't count.
 func TestCommitIgnoresOlderRejections(t *testing.T) {
 	root, _ := NewVolume(t)
-	stageSet(t, root, "2", Routes, Listeners)
+	sendSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Refused["listeners"] = 7
 	program.Slow = 5 // its rejections are looked at before it has taken anything
 
-	if result, err := (Volume{root, Resources, program, time.Now}.Commit(func() {})); err != nil || !result.Committed {
+	if result, err := (Volume{root, Resources, program, time.Now}.commitSent(func() {})); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 }
@@ -320,7 +353,7 @@ func TestCommitIgnoresOlderRejections(t *testing.T) {
 // Equal content from before proves nothing: it must have been loaded from the files of this commit.
 func TestCommitNeedsTheVersion(t *testing.T) {
 	root, _ := NewVolume(t)
-	files := stageSet(t, root, "1", Routes, Listeners)
+	files := sendSet(t, root, "1", Routes, Listeners)
 	program := StartReader(root)
 	program.Ignores = []string{files[Listeners]}
 
@@ -337,7 +370,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 		root, before := NewVolume(t)
 		wanted, files := Set("2", Routes, Added, Listeners)
 		wanted.Live[name] = DigestOf([]byte("another"))
-		stage(t, root, wanted, files)
+		send(t, root, wanted, files)
 		program := StartReader(root)
 
 		result, err := commit(root, program)
@@ -352,7 +385,7 @@ func TestCommitNeedsTheContent(t *testing.T) {
 // A program that is silent for less than the hung limit is asked again.
 func TestCommitAsksAgain(t *testing.T) {
 	root, _ := NewVolume(t)
-	files := stageSet(t, root, "2", Routes, Listeners)
+	files := sendSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Deaf = func(asked int) bool { return asked > 1 && asked < 4 }
 
@@ -367,7 +400,7 @@ func TestCommitAsksAgain(t *testing.T) {
 // A program that no longer answers is reported as hung, not as rejecting. The old files are restored for its restart.
 func TestCommitHangs(t *testing.T) {
 	root, before := NewVolume(t)
-	files := stageSet(t, root, "2", Routes, Added, Listeners)
+	files := sendSet(t, root, "2", Routes, Added, Listeners)
 	program := StartReader(root)
 	program.Hangs = []string{files[Listeners]}
 
@@ -399,7 +432,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root, before := NewVolume(t)
-			files := stageSet(t, root, "2", Routes, Listeners)
+			files := sendSet(t, root, "2", Routes, Listeners)
 			program := StartReader(root)
 			program.Refuses = []string{files[Listeners]}
 			silent(program, before)
@@ -415,7 +448,7 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 	}
 }
 
-// If the staged files don't match commit.json, nothing is moved. The error names the file or path, but no digest, which may be a
+// If the files don't match commit.json, nothing is changed. The error names the file or path, but no digest, which may be a
 // secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
@@ -423,7 +456,7 @@ func TestCommitVerifiesFirst(t *testing.T) {
 		wanted string
 	}{
 		"another content":          {func(_ *Commit, files must.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
-		"no content":               {func(_ *Commit, files must.Tree) { delete(files, Listeners) }, "no such file"},
+		"no content":               {func(_ *Commit, files must.Tree) { delete(files, Listeners) }, Listeners + " has another digest"},
 		"no path":                  {func(c *Commit, _ must.Tree) { c.Files[0].Path = "" }, "leaves the folder"},
 		"a path out of the folder": {func(c *Commit, files must.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
 		"an absolute path":         {func(c *Commit, files must.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
@@ -433,14 +466,17 @@ func TestCommitVerifiesFirst(t *testing.T) {
 			root, _ := NewVolume(t)
 			wanted, files := Set("2", Routes, Listeners)
 			each.spoil(&wanted, files)
-			stage(t, root, wanted, files)
+			send(t, root, wanted, files)
 			expectUntouched(t, root, each.wanted)
 		})
 	}
-	root, _ := NewVolume(t)
-	expectUntouched(t, root, "no such file")
-	must.Write(t, root, must.Tree{"stage/commit.json": "{"})
-	expectUntouched(t, root, "stage/commit.json")
+	root, files := NewVolume(t)
+	send(t, root, Commit{}, files)
+	expectUntouched(t, root, "nothing is to be committed")
+	for _, sent := range []string{"", "a tar"} {
+		must.Put(t, sentTo(root), sent)
+		expectUntouched(t, root, map[string]string{"": "0 octets are no commit", "a tar": "unexpected EOF"}[sent])
+	}
 }
 
 // expectUntouched fails unless a commit ends with an error and changes nothing.
@@ -463,7 +499,7 @@ func rename(commit *Commit, files must.Tree, path string) {
 // A program whose rejections can't be read gets no new files, because their effect could not be seen.
 func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 	root, before := NewVolume(t)
-	stageSet(t, root, "2", Routes, Listeners)
+	sendSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Broken = errors.New("no answer")
 
@@ -478,11 +514,11 @@ func TestCommitNeedsAnAnsweringProgram(t *testing.T) {
 // When the program can't be told of the new files, they are taken back.
 func TestCommitTakesBackWhatNobodyIsToldOf(t *testing.T) {
 	root, before := NewVolume(t)
-	stageSet(t, root, "2", Routes, Added, Listeners)
+	sendSet(t, root, "2", Routes, Added, Listeners)
 	resources, _ := withBells(t, Routes, Listeners)
 	must.Succeed(t, os.RemoveAll(resources[1].Watched))
 
-	result, err := Volume{root, resources, StartReader(root), time.Now}.Commit(func() {})
+	result, err := Volume{root, resources, StartReader(root), time.Now}.commitSent(func() {})
 
 	if err == nil || result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -504,7 +540,7 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			root, _ := NewVolume(t)
 			must.Succeed(t, spoil(root))
 			before := readTree(t, filepath.Join(root, "hot"))
-			files := stageSet(t, root, "2", Routes, Added, Listeners)
+			files := sendSet(t, root, "2", Routes, Added, Listeners)
 			program := StartReader(root)
 			program.Refuses = []string{files[Routes]}
 
@@ -519,8 +555,8 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			if err := StartGood(root); err == nil {
 				t.Error("it would be started")
 			}
-			stageSet(t, root, "3", Routes, Listeners)
-			if result, err := (Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})); err != nil || !result.Committed {
+			sendSet(t, root, "3", Routes, Listeners)
+			if result, err := (Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})); err != nil || !result.Committed {
 				t.Errorf("the next commit: %+v, %v", result, err)
 			}
 		})
@@ -532,7 +568,7 @@ func TestCommitForgetsAnOlderGoodSet(t *testing.T) {
 	root, before := NewVolume(t)
 	_, files := Set("0", Routes, Listeners)
 	must.Write(t, goodTree(root), files)
-	refused := stageSet(t, root, "2", Routes, Listeners)
+	refused := sendSet(t, root, "2", Routes, Listeners)
 	program := StartReader(root)
 	program.Refuses = []string{refused[Listeners]}
 
@@ -574,7 +610,7 @@ func TestCheckOfSomethingElse(t *testing.T) {
 		"another version and more": {must.Tree{Routes: beef, Added: "{}"}, "not loaded from the committed files: [routes]"},
 	} {
 		root, _ := NewVolume(t)
-		stageSet(t, root, "2", Routes, Added, Listeners)
+		sendSet(t, root, "2", Routes, Added, Listeners)
 		mustCommit(t, root)
 		must.Write(t, filepath.Join(root, "hot"), each.files)
 		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != each.wanted {

@@ -127,7 +127,7 @@ func losing(t *testing.T, root string, scene func()) (during, after []string) {
 func TestCommitLosesPower(t *testing.T) {
 	root := staged(t)
 	during, after := losing(t, root, func() {
-		result, err := Volume{root, Resources, StartReader(root), time.Now}.Commit(func() {})
+		result, err := Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})
 		if err != nil || !result.Committed {
 			t.Errorf("%+v, %v", result, err)
 		}

@@ -48,7 +48,7 @@ func newEnding(t *testing.T) (string, []must.Tree) {
 	}
 	committed := Commit{Version: Unversioned, Live: lives[0], Seconds: 5}
 	for _, path := range []string{endsPath, Routes, Listeners} {
-		committed.Files = append(committed.Files, StagedFile{Path: path, Digest: DigestOf([]byte(sets[0][path]))})
+		committed.Files = append(committed.Files, HotFile{Path: path, Digest: DigestOf([]byte(sets[0][path]))})
 	}
 	must.Write(t, filepath.Join(root, "hot"), sets[0])
 	WriteRecord(t, RecordPath(root), committed)
@@ -56,10 +56,9 @@ func newEnding(t *testing.T) (string, []must.Tree) {
 }
 
 // At each end the files become what was rendered for then, proven like any others, and the record and the copies as well.
-// What clawker-fw stages meanwhile stays. Of several ends that have passed, the last one counts.
+// Of several ends that have passed, the last one counts.
 func TestRulesEnd(t *testing.T) {
 	root, sets := newEnding(t)
-	must.Write(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
 	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
 		must.Succeed(t, Volume{root, Resources, program, moment(second)}.EndRules())
@@ -77,7 +76,6 @@ func TestRulesEnd(t *testing.T) {
 		}
 		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
 	}
-	expectTree(t, filepath.Join(root, "stage"), must.Tree{"commit.json": "mine"})
 	root, sets = newEnding(t)
 	must.Succeed(t, Volume{root, Resources, StartReader(root), moment(300)}.EndRules())
 	expectSet(t, root, sets[2])

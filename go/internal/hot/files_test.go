@@ -61,14 +61,6 @@ func expectSecret(t *testing.T, path, set string) {
 	}
 }
 
-// stageSecret stages a set with a secret in it.
-func stageSecret(t *testing.T, root, name string) must.Tree {
-	t.Helper()
-	files := stageSet(t, root, name, Routes, secret, Listeners)
-	own(t, filepath.Join(root, "stage", "hot", secret))
-	return files
-}
-
 // A secret is readable by the program alone in every copy: after a start, a commit, a rejected commit and a restore.
 func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	asInAContainer(t)
@@ -94,14 +86,14 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	must.Succeed(t, StartGood(root))
 	expectBoth("1")
 
-	stageSecret(t, root, "2")
+	sendSet(t, root, "2", Routes, secret, Listeners)
 	program := StartReader(root)
 	if result, err := commit(root, program); err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
 	expectBoth("2")
 
-	program.Refuses = slices.Collect(maps.Values(stageSecret(t, root, "3")))
+	program.Refuses = slices.Collect(maps.Values(sendSet(t, root, "3", Routes, secret, Listeners)))
 	if result, err := commit(root, program); err != nil || result.Committed {
 		t.Fatalf("a refused commit: %+v, %v", result, err)
 	}

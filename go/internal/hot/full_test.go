@@ -1,9 +1,6 @@
 package hot
 
 import (
-	"archive/tar"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -50,32 +47,6 @@ func fill(t *testing.T, disk string) {
 	}
 }
 
-// sent returns a commit as it is sent.
-func sent(t *testing.T, wanted Commit, files must.Tree) *bytes.Buffer {
-	t.Helper()
-	var content bytes.Buffer
-	archive := tar.NewWriter(&content)
-	text := must.Get[[]byte](t)(json.Marshal(wanted))
-	all := must.Tree{"stage/commit.json": string(text)}
-	for path, text := range files {
-		all["stage/hot/"+path] = text
-	}
-	for path, text := range all {
-		header := tar.Header{Name: path, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o644}
-		must.Succeed(t, archive.WriteHeader(&header))
-		must.Get[int](t)(archive.Write([]byte(text)))
-	}
-	must.Succeed(t, archive.Close())
-	return &content
-}
-
-// commitSent commits files that are sent.
-func commitSent(t *testing.T, root string, program *Reader, wanted Commit, files must.Tree) (Result, error) {
-	t.Helper()
-	content := sent(t, wanted, files)
-	return Volume{root, Resources, program, time.Now}.CommitSent(int64(content.Len()), content, func() {})
-}
-
 // On a disk that is full, files of the size of those before are committed, time and again: they are live, on record, and
 // the good set.
 func TestCommitSentOnAFullDisk(t *testing.T) {
@@ -85,7 +56,8 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 		fill(t, disk)
 		wanted, files := Set(name, Routes, Listeners)
 
-		result, err := commitSent(t, root, StartReader(root), wanted, files)
+		send(t, root, wanted, files)
+		result, err := Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})
 
 		if err != nil || !result.Committed {
 			t.Fatalf("got %+v, %v", result, err)
@@ -107,7 +79,8 @@ func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, Added)
 	fill(t, disk)
 	wanted, files := Set("2", Routes, Listeners)
-	result, err := commitSent(t, root, StartReader(root), wanted, files)
+	send(t, root, wanted, files)
+	result, err := Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
 	}
@@ -136,7 +109,8 @@ func TestCommitSentTakesBack(t *testing.T) {
 				wanted.Files[at].Digest = DigestOf([]byte(files[each.Path]))
 			}
 
-			result, err := commitSent(t, root, program, wanted, files)
+			send(t, root, wanted, files)
+			result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {})
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
 				t.Errorf("got %+v, %v", result, err)
@@ -145,24 +119,6 @@ func TestCommitSentTakesBack(t *testing.T) {
 			expectGood(t, root, before)
 		})
 	}
-}
-
-// A commit that was staged in time is completed on a disk that is full by then.
-func TestCommitOnADiskThatIsFullByThen(t *testing.T) {
-	root, disk := newSmallVolume(t)
-	wanted, files := Set("2", Routes, Listeners)
-	stage(t, root, wanted, files)
-	program := StartReader(root)
-	full := func() { fill(t, disk) }
-
-	result, err := Volume{root, Resources, program, time.Now}.Commit(full)
-
-	if err != nil || !result.Committed {
-		t.Fatalf("got %+v, %v", result, err)
-	}
-	expectSet(t, root, files)
-	expectGood(t, root, files)
-	expectFinished(t, root)
 }
 
 // A file that is gone from hot/ takes none of the last proven set with it when a commit fails there.
@@ -179,7 +135,8 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 			}
 			fill(t, disk)
 
-			result, err := commitSent(t, root, program, wanted, files)
+			send(t, root, wanted, files)
+			result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {})
 
 			if err == nil && result.Committed {
 				before = files

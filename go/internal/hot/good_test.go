@@ -53,7 +53,6 @@ func running(t *testing.T) (root string, files must.Tree) {
 // A start with a proven set leaves it unchanged, and keeps it as the good set.
 func TestStartGoodKeepsWhatIsThere(t *testing.T) {
 	root, files := NewVolume(t)
-	must.Write(t, root, must.Tree{"stage/hot/" + Routes: ""})
 
 	for range 2 {
 		must.Succeed(t, StartGood(root))
@@ -271,11 +270,11 @@ func dead(t *testing.T, what string, volume func(t *testing.T) string, check fun
 	}
 }
 
-// staged returns a volume in which set 1 is live and the good set, and set 2 is staged with an additional file.
+// staged returns a volume in which set 1 is live and the good set, and set 2 is sent with an additional file.
 func staged(t *testing.T) string {
 	t.Helper()
 	root, _ := running(t)
-	stageSet(t, root, "2", Routes, Added, Listeners)
+	sendSet(t, root, "2", Routes, Added, Listeners)
 	return root
 }
 
@@ -345,7 +344,7 @@ func copyOf(t *testing.T, root string) string {
 // goesOn checks that set 3 can be committed afterwards.
 func goesOn(t *testing.T, root string) {
 	t.Helper()
-	files := stageSet(t, root, "3", Routes, Added, Listeners)
+	files := sendSet(t, root, "3", Routes, Added, Listeners)
 	mustCommit(t, root)
 
 	expectSet(t, root, files)
@@ -356,7 +355,7 @@ func goesOn(t *testing.T, root string) {
 // isRefused checks that a rejected commit of set 4 restores the proven set afterwards.
 func isRefused(t *testing.T, root string, before must.Tree) {
 	t.Helper()
-	files := stageSet(t, root, "4", Routes, Added, Listeners)
+	files := sendSet(t, root, "4", Routes, Added, Listeners)
 	program := StartReader(root)
 	program.Refuses = slices.Collect(maps.Values(files))
 

@@ -45,7 +45,7 @@ func Set(name string, paths ...string) (Commit, must.Tree) {
 	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, must.Tree{}
 	for _, path := range paths {
 		files[path] = Content(name, path)
-		wanted.Files = append(wanted.Files, StagedFile{Path: path, Digest: DigestOf([]byte(files[path]))})
+		wanted.Files = append(wanted.Files, HotFile{Path: path, Digest: DigestOf([]byte(files[path]))})
 		for _, resource := range Resources {
 			if resource.Path == path {
 				wanted.Live[resource.Name] = DigestOf([]byte(files[path]))

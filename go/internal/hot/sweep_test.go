@@ -3,7 +3,6 @@ package hot
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -38,7 +37,7 @@ func TestCommitMeetsAFullDisk(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			small := func(t *testing.T) (string, string) {
 				root, disk := newSmallVolume(t)
-				stageSet(t, root, "2", Routes, Added, Listeners)
+				sendSet(t, root, "2", Routes, Added, Listeners)
 				return root, disk
 			}
 			sweep(t, what, small, func(t *testing.T, root string) {
@@ -127,8 +126,7 @@ func TestAnExchangeInThreeSteps(t *testing.T) {
 	for steps := range 4 {
 		root, before := running(t)
 		wanted, files := Set("2", Routes, Listeners)
-		stage(t, root, wanted, files)
-		next := must.Get[set](t)(loadSet(filepath.Join(root, "stage", "hot"), wanted))
+		next := set{wanted, sentOf(files)}
 		must.Succeed(t, next.prepare(root))
 		good, hot := goodTree(root), hotFolder(root)
 		for _, step := range [][2]string{{hot, good + moving}, {good, hot}, {good + moving, good}}[:steps] {

@@ -54,7 +54,7 @@ func StartGood(root string) error {
 	}
 	reserveAll(hotFolder(root))
 	reserveAll(filepath.Dir(RecordPath(root)))
-	return errors.Join(finish(root), os.RemoveAll(stageFolder(root)))
+	return finish(root)
 }
 
 // settle has the trees change places if hot/ is not the set that was proven last and good/hot/ is, and reports whether it has
@@ -541,24 +541,24 @@ func Differing(wanted, found map[string]string) []string {
 	return names
 }
 
-// Commit describes a complete set of hot files, and the live digest of each proven resource. It is stored as
-// stage/commit.json, and as state/committed.json once the set is live.
+// Commit describes a complete set of hot files, and the live digest of each proven resource. It is sent as
+// stage/commit.json, and stored as state/committed.json once the set is live.
 type Commit struct {
 	Version string            `json:"version"` // the files' version, never used before
 	Live    map[string]string `json:"live"`
-	Files   []StagedFile      `json:"files"` // in the order in which they are placed; every other file is removed
+	Files   []HotFile         `json:"files"` // in the order in which they are placed; every other file is removed
 	Seconds float64           `json:"seconds"`
 	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
 }
 
-// StagedFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
-type StagedFile struct {
+// HotFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
+type HotFile struct {
 	Path   string `json:"path"`
 	Digest string `json:"sha256"`
 }
 
 // Read returns the content of the file in a folder of hot files. It fails if that has another digest.
-func (f StagedFile) Read(folder string) ([]byte, error) {
+func (f HotFile) Read(folder string) ([]byte, error) {
 	if !filepath.IsLocal(f.Path) {
 		return nil, fmt.Errorf("path %q leaves the folder", f.Path)
 	}

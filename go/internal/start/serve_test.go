@@ -188,7 +188,7 @@ var provenFiles = map[string]string{"rds/routes.json": `{"resources":["routes"]}
 func makeVolume(root string, owner int, changed bool) error {
 	wanted := hot.Commit{Version: hot.Unversioned}
 	for path, content := range provenFiles {
-		wanted.Files = append(wanted.Files, hot.StagedFile{Path: path, Digest: hot.DigestOf([]byte(content))})
+		wanted.Files = append(wanted.Files, hot.HotFile{Path: path, Digest: hot.DigestOf([]byte(content))})
 	}
 	text, err := json.Marshal(wanted)
 	if err != nil {
