@@ -141,7 +141,8 @@ func TestTryThatEnvoyRefuses(t *testing.T) {
 	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: access denied" {
 		t.Errorf("got %s", found)
 	}
-	if err := refusedOverTLS(place.String()); err != nil {
+	connection := must.Open[net.Conn](t)(net.Dial("tcp", place.String()))
+	if err := refusedOverTLS(connection); err != nil {
 		t.Errorf("got %v", err)
 	}
 }

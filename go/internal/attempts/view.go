@@ -199,11 +199,16 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	room := make(chan struct{}, viewsAtOnce)
 	for _, port := range entrance.Ports {
 		place := netip.AddrPortFrom(entrance.Address, uint16(port)).String()
-		for protocol, ask := range map[string]func(string) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
+		for protocol, refused := range map[string]func(net.Conn) error{"http": refusedOverHTTP, "https": refusedOverTLS} {
 			room <- struct{}{}
 			group.Go(func() {
 				defer func() { <-room }()
-				if err := ask(place); err != nil {
+				connection, err := dial("tcp", place, answerTimeout, answerTimeout)
+				if err == nil {
+					defer connection.Close()
+					err = refused(connection)
+				}
+				if err != nil {
 					lock.Lock()
 					defer lock.Unlock()
 					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
@@ -217,12 +222,7 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	return found, reasons
 }
 
-func refusedOverHTTP(place string) error {
-	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
+func refusedOverHTTP(connection net.Conn) error {
 	response, err := exchange(connection, "GET / HTTP/1.1\r\nHost: "+refusedHost+"\r\nConnection: close\r\n\r\n")
 	if err != nil {
 		return err
@@ -236,13 +236,8 @@ func refusedOverHTTP(place string) error {
 
 // refusedOverTLS fails unless the handshake is refused, once the server name is known. (An earlier release's Envoy only
 // closes the connection.)
-func refusedOverTLS(place string) error {
-	connection, err := dial("tcp", place, answerTimeout, answerTimeout)
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
-	_, _, err = shakeHands(connection, unverified(refusedHost))
+func refusedOverTLS(connection net.Conn) error {
+	_, _, err := shakeHands(connection, unverified(refusedHost))
 	if deniedAccess(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}

@@ -252,15 +252,28 @@ func (s *share) isFull(rule string) bool {
 func (f *forwarder) start(shared *share) {
 	oldest := f.now().Add(-waitTime)
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
-		if f.running >= mostLookups || !shared.hasRoom(l.rule) || l.since.Before(oldest) {
+		switch {
+		case l.since.Before(oldest):
+			f.fail(l, rememberCrowd)
+		case f.running < mostLookups && shared.hasRoom(l.rule):
+			f.running++
+			shared.running++
+			shared.below[l.rule]++
+			go f.run(l, shared)
+		default:
 			return false
 		}
-		f.running++
-		shared.running++
-		shared.below[l.rule]++
-		go f.run(l, shared)
 		return true
 	})
+}
+
+// startAll starts what there is room for, gives up what has waited for too long, and forgets shares without lookups.
+func (f *forwarder) startAll() {
+	for name, each := range f.shares {
+		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
+			delete(f.shares, name)
+		}
+	}
 }
 
 func (s *share) hasRoom(rule string) bool {
@@ -300,11 +313,7 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	if shared.below[l.rule]--; shared.below[l.rule] == 0 {
 		delete(shared.below, l.rule)
 	}
-	for name, each := range f.shares {
-		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
-			delete(f.shares, name)
-		}
-	}
+	f.startAll()
 }
 
 func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
@@ -325,19 +334,7 @@ func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	oldest := f.now().Add(-waitTime)
-	for name, each := range f.shares {
-		each.waiting = slices.DeleteFunc(each.waiting, func(l *pendingLookup) bool {
-			over := l.since.Before(oldest)
-			if over {
-				f.fail(l, rememberCrowd)
-			}
-			return over
-		})
-		if each.running == 0 && len(each.waiting) == 0 {
-			delete(f.shares, name)
-		}
-	}
+	f.startAll()
 }
 
 func (f *forwarder) fail(l *pendingLookup, during time.Duration) {

@@ -385,7 +385,7 @@ func TestForwarderRemembersFailures(t *testing.T) {
 	}
 }
 
-// What has waited for too long is not begun when there is room: nobody waits for it any more.
+// What has waited for too long is given up when there is room, and not begun: nobody waits for it any more.
 func TestForwarderBeginsNothingLate(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
@@ -397,6 +397,9 @@ func TestForwarderBeginsNothingLate(t *testing.T) {
 	under.answer("x0.slow.test.", dns.RcodeSuccess)
 
 	under.expect("1 NOERROR")
+	for range lookupsOfARule {
+		under.expect("1 SERVFAIL")
+	}
 	under.quiet()
 	if count := under.count(".slow.test."); count != lookupsOfARule {
 		t.Errorf("%d were begun", count)
