@@ -34,8 +34,9 @@ AT_MOST_TIMES = 1.2
 AT_MOST_TIMES_MEMORY = 1.3
 LOOKUPS = 15
 _DRIVE = ("drive", "https://a.test/", "--clients", "8", "--seconds", "2")
-_LIMITS = "limits:\n  connections_per_second: 100000\n"
-"""The usual limit of one agent, which is below what Envoy carries."""
+_SUBNET = "10.213.0.0/20"
+_SETTINGS = f"limits:\n  connections_per_second: 100000\nnetwork:\n  subnet: {_SUBNET}\n"
+"""The usual limit of one agent is below what Envoy carries, and each of the tcp names needs an address."""
 _OPAQUE_PORT = 9000
 _READ = Path(__file__).with_name("read_rules.py")
 _SETTLED_AFTER = 2
@@ -61,7 +62,7 @@ def write(path: Path, count: int, *more: Mapping[str, object]) -> None:
     """Write a settings file as a user would: so many rules, and some more."""
     entries = [*rules(count), *more]
     lines = ("\n    ".join(f"{key}: {json.dumps(value)}" for key, value in rule.items()) for rule in entries)
-    path.write_text("".join((_LIMITS, "rules:\n", *(f"  - {entry}\n" for entry in lines))))
+    path.write_text("".join((_SETTINGS, "rules:\n", *(f"  - {entry}\n" for entry in lines))))
 
 
 def measure(stage: Stage) -> Result:
@@ -69,7 +70,7 @@ def measure(stage: Stage) -> Result:
     firewall, runs = stage.firewall, stage.runs or RUNS
     sizes = [size for size in SIZES if not stage.only or str(size) in stage.only]
     found: Values = defaultdict(list)
-    firewall.write(*RULES)
+    firewall.write(*RULES, network={"subnet": _SUBNET})
     firewall.run()
     coming = [_name(size, number) for size in sizes for number in range(runs)]
     opaque = [f"tcp{number}.test" for number in range(OPAQUE_NAMES * runs)]
