@@ -176,11 +176,11 @@ class Committing(MemoryEngine):
         sent: bytes = b"",
     ) -> None:
         """Run everything else as usual."""
-        if arguments == ["commit"] and self.inside(container).spec.name == "clawker-envoy":
+        if arguments[0] == "commit-in-place" and self.inside(container).spec.name == "clawker-envoy":
             self.commit_to_envoy(container, on_line)
             return
         super().run_helper(container, arguments, on_line, silence, sent=sent)
-        if arguments == ["commit"]:
+        if arguments[0] == "commit-in-place":
             self.names_committed.set()
 
     def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
@@ -203,7 +203,7 @@ class Ending(Committing):
         del on_line
         self.stop(container)
         self.start(container)
-        raise EngineError("helper-failed", "fwctl commit failed: it ended with 137.")
+        raise EngineError("helper-failed", "fwctl commit-in-place failed: it ended with 137.")
 
 
 def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
