@@ -20,5 +20,5 @@ def yaml_text(text: str) -> str:
 def _is_text(plain: str) -> bool:
     """Whether YAML reads a text without quotes as itself: a resolver of implicit tags decides."""
     resolver = yaml.resolver.Resolver()
-    tag = resolver.resolve(yaml.ScalarNode, plain, (True, False))  # type: ignore[no-untyped-call]
+    tag = resolver.resolve(yaml.ScalarNode, plain, (True, False))  # type: ignore[no-untyped-call]  # the stub has no types
     return bool(tag == "tag:yaml.org,2002:str")

@@ -243,6 +243,15 @@ V1 = {"path": "/v1", "methods": ["GET"]}
 A = Target("a.test", Protocol.HTTPS, 443)
 
 
+@pytest.mark.parametrize("said", [{}, {"path_default": "allow"}])
+def test_an_exception_takes_nothing_away(place: Place, said: Rule) -> None:
+    """A rule that only denies paths allows all others, and so it does with its first path that is allowed."""
+    place.write([{"dst": "a.test", "path_rules": [{"path": "/v1", "action": "deny"}], **said}])
+    advised = "rules allow a.test --path /v1/x --methods GET"
+    assert advised in check(place, place.explain(A, Request("GET", "/v1/x")))
+    assert (place.folder / "fire wall.yaml").read_text().count("path_default") == 1
+
+
 @pytest.mark.parametrize(
     ("own", "included", "request_", "more", "advice"),
     [

@@ -272,23 +272,28 @@ def _changes(old: Rule, new: Rule) -> Fields:
         fields["until"] = _time(new.until)
     if new.note != old.note:
         fields["note"] = new.note
-    if new.paths and old.paths != new.paths:
-        known = old.paths.rules if old.paths else ()
-        if more := tuple(_entry(each) for each in new.paths.rules if each not in known):
+    if old.paths and new.paths:
+        if more := tuple(_entry(each) for each in new.paths.rules if each not in old.paths.rules):
             fields["path_rules"] = Appended(more)
-        if new.paths.websocket and not (old.paths and old.paths.websocket):
+        if _default(old.paths) != _default(new.paths):
+            fields["path_default"] = _default(new.paths)
+        if old.paths.websocket != new.paths.websocket:
             fields["websocket"] = True
     return fields
 
 
+def _default(paths: Paths) -> str | None:
+    """Return what is written about all other paths: nothing if it is what the named ones imply."""
+    allows = bool(paths.repositories) or any(not rule.denies for rule in paths.rules)
+    return ("allow" if paths.others else "deny") if paths.others is allows else None
+
+
 def _of_paths(paths: Paths) -> Fields:
     """Return what is allowed of a host as it is written: what is a default is left out."""
-    allows = bool(paths.repositories) or any(not rule.denies for rule in paths.rules)
-    default = "allow" if paths.others else "deny"
     return {
         "inspect": None if paths.rules or paths.repositories else True,
         "path_rules": Appended(tuple(map(_entry, paths.rules))) if paths.rules else None,
-        "path_default": default if paths.others is allows else None,
+        "path_default": _default(paths),
         "git": {each.name: each.access.value for each in paths.repositories} or None,
         "lfs": paths.lfs or None,
         "websocket": paths.websocket or None,
