@@ -74,8 +74,8 @@ def _make_base(docker: APIClient, program: Path, folder: Path) -> None:
     constraints = folder / "constraints"
     constraints.write_text("".join(f"{each.name}=={each.version}\n" for each in metadata.distributions()))
     packages = folder / "packages"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-    subprocess.run([*pip, "--target", str(packages), str(program), "pip"], check=True)
+    install = [sys.executable, "-m", "uv", "--quiet", "pip", "install", "--constraint", str(constraints)]
+    subprocess.run([*install, "--target", str(packages), str(program), "pip"], check=True)
     shutil.rmtree(packages / "clawker_fw")
     shutil.rmtree(next(packages.glob("clawker_fw-*.dist-info")))
     with tarfile.open(folder / "base.tar", "w", dereference=True) as tar:

@@ -68,6 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         longest = [item for item in items if item.get_closest_marker("thorough")]
         config.hook.pytest_deselected(items=longest)
         items[:] = [item for item in items if item not in longest]
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/hosts/"))  # nothing else takes that long alone
     wanted = hasattr(config, "workerinput") and any(_needs_engine(item) for item in items)
     one_engine = wanted and reachable() is not None
     sharers = Counter(filter(None, map(_shared, items)))

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from clawker_fw.settings import preset as presets
+from devkit.release import install
 from devkit.wheel import copied, wheel
 from hatch_build import toolchain
 
@@ -96,10 +96,8 @@ def test_the_bill_of_materials_is_complete(wheels: list[Path], tmp_path: Path) -
 @pytest.fixture(scope="session")
 def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with only the wheel and its dependencies."""
-    folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
-    subprocess.run([folder / "bin" / "pip", "install", "--quiet", wheels[0]], check=True)
-    return folder / "bin" / "clawker-fw"
+    folder = tmp_path_factory.mktemp("wheel") / "environment"
+    return Path(install(wheels[0], sys.executable, folder)).with_name("clawker-fw")
 
 
 def test_the_installed_program_runs(installed: Path, host: str, clean_project: str, tmp_path: Path) -> None:

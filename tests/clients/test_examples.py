@@ -93,15 +93,19 @@ class Job:
         path = self.folder / "summary"
         return path.read_text() if path.exists() else ""
 
-    def run(self) -> bool:
-        """Run the action's steps, and return whether the job succeeds."""
+    def run(self, last: str = "") -> bool:
+        """Run the steps that it has no outcome of, up to the last one, and return whether the job succeeds."""
         for name in ("temp", "workspace"):
             (self.folder / name).mkdir()
         (self.folder / "workspace" / "file").touch()
         for step in ACTION["runs"]["steps"]:
+            if step["id"] in self.outcomes:
+                continue
             fine = "failure" not in self.outcomes.values()
             wanted = self._decide(step["if"]) if "if" in step else fine
             self.outcomes[step["id"]] = self._outcome(step) if wanted else "skipped"
+            if step["id"] == last:
+                break
         return "failure" not in self.outcomes.values()
 
     def _outcome(self, step: Mapping[str, Any]) -> str:
@@ -145,15 +149,32 @@ class Job:
         return self.outcomes[found[1]] == found[2]
 
 
-@pytest.fixture
-def job(tmp_path: Path, engine: PrivateEngine, image: str, wheel: Path) -> Callable[..., Job]:
-    """Return a job whose action has these inputs, and others that are fine."""
+@pytest.fixture(scope="module")
+def fine(image: str, wheel: Path) -> dict[str, str]:
+    """Inputs that can be used."""
+    defaults = {name: given["default"] for name, given in ACTION["inputs"].items() if "default" in given}
+    given = {"package": str(wheel), "image": image, "rules": "- dst: allowed.test\n", "run": "exit 0"}
+    assert {*defaults, *given} == set(ACTION["inputs"])
+    return {**defaults, **given}
 
-    def made(**inputs: str) -> Job:
-        defaults = {name: given["default"] for name, given in ACTION["inputs"].items() if "default" in given}
-        fine = {"package": str(wheel), "image": image, "rules": "- dst: allowed.test\n", "run": "exit 0"}
-        assert {*defaults, *fine} == set(ACTION["inputs"])
-        return Job(tmp_path, engine.host, {**defaults, **fine, **inputs})
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, engine: PrivateEngine, fine: dict[str, str]) -> Job:
+    """A job that has installed the program and done nothing else."""
+    job = Job(tmp_path_factory.mktemp("job"), engine.host, fine)
+    assert job.run(last="install"), job.said
+    return job
+
+
+@pytest.fixture
+def job(tmp_path: Path, installed: Job, fine: dict[str, str]) -> Callable[..., Job]:
+    """Return a job whose action has these inputs, and others that are fine. It installs only if it is to."""
+
+    def made(*, installs: bool = False, **inputs: str) -> Job:
+        given = Job(tmp_path, installed.host, {**fine, **inputs})
+        if not installs:
+            given.outcomes, given.outputs = dict(installed.outcomes), dict(installed.outputs)
+        return given
 
     return made
 
@@ -213,7 +234,7 @@ def test_without_a_proven_stack_nothing_runs(
     inputs: Mapping[str, str], failing: str, job: Callable[..., Job], docker: APIClient
 ) -> None:
     """With an input that can't be used, the command is not started, and the job fails."""
-    done = job(**inputs)
+    done = job(installs=failing == "install", **inputs)
     assert not done.run()
     assert (done.outcomes[failing], done.outcomes["command"]) == ("failure", "skipped")
     assert left(docker) == []
