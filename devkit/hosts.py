@@ -54,7 +54,7 @@ _OPPOSITE = _both(
 )
 
 _LEAST = {"fsize": 1, "memlock": 0, "msgqueue": 0, "nproc": 1, "sigpending": 0, "stack": 64 << 10}
-"""Limits. That of processes is one of the user on the whole machine, and the kernel exempts root."""
+"""Limits. `nproc` counts the user's processes on the whole machine, and the kernel exempts root."""
 
 HOSTILE = {
     "init": True,

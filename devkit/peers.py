@@ -26,7 +26,7 @@ SOURCE = Path(__file__).with_name("peer")
 BUILT = SOURCE.parent.parent / ".dev"
 
 KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
-"""Requests of one client on one connection, of which the output tells."""
+"""One client sends requests on one connection. The output reports each of them."""
 
 
 @cache

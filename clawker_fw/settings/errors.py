@@ -51,7 +51,9 @@ def _problem(
             sentence = f"`{key}` is missing"
         case "string_type" if location[0] == "presets":
             sentence = "`presets` has names alone"
-            hint = "Your own rule for a name, protocol and port replaces that of a preset, also one that denies."
+            hint = (
+                "Your own rule replaces the preset's rule for the same name, protocol and port, even if it denies."
+            )
         case "string_type":
             sentence = f"`{key}` is {details['input']!r}, not text"
             hint = "" if isinstance(details["input"], dict) else "Put it in quotes."

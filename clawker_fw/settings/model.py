@@ -45,8 +45,8 @@ class Settings(BaseModel):
     )
     presets: tuple[PresetName, ...] = Field(
         default=(),
-        description="Presets whose rules are added, as `[pip, npm]`. One of `rules` for the same name, protocol "
-        "and port replaces that of a preset. `clawker-fw rules presets` shows them.",
+        description="Presets whose rules are added, as `[pip, npm]`. A rule in `rules` replaces a preset's rule "
+        "for the same name, protocol and port. `clawker-fw rules presets` shows them.",
     )
     never: tuple[Never, ...] = Field(
         default=(),

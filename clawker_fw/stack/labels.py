@@ -5,12 +5,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
 from clawker_fw.model import ContainerSummary, ContainerView, File, Files, Image, Shape, Sibling
 from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name, trust_name
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PREFIX = "dev.clawker."
 MANAGED = PREFIX + "managed"
@@ -189,15 +193,15 @@ def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
     return fields
 
 
-def _text(value: object) -> str:
+def _text(value: "str | DataclassInstance") -> str:
     if isinstance(value, str):
         return value
     return " ".join(f"{key}={json.dumps(part)}" for key, part in _parts(value).items())
 
 
-def _parts(value: object) -> dict[str, object]:
-    """Return the fields of a dataclass, which has none within it: here it takes a tenth of what `asdict` does."""
-    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}  # type: ignore[arg-type]  # it is one
+def _parts(value: "DataclassInstance") -> dict[str, object]:
+    """Return the fields of a dataclass that contains no other dataclass."""
+    return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
 
 
 Container = ContainerSummary | ContainerView

@@ -61,12 +61,12 @@ READING = (
     refused("Two hosts, the page first", request(_GET, _HOST, f"Host: {ALLOWED}"), *BAD_NAME, f"{PAGE},{ALLOWED}"),
     refused("CONNECT to the page", request(f"CONNECT {PAGE}:80 HTTP/1.1", _HOST), "404", Reason.BAD_REQUEST, PAGE),
     refused("The page at another port", request(_GET, _HOST), *NO_RULE, PAGE, port=8080),
-    refused("A name below that of the page", request(_GET, f"Host: x.{PAGE}"), *NO_RULE, f"x.{PAGE}"),
+    refused("A subdomain of the page's name", request(_GET, f"Host: x.{PAGE}"), *NO_RULE, f"x.{PAGE}"),
     *(
         Attack(what, command, result, Reason.NO_RULE, name, FETCHES_HTTP)
         for what, command, result, name in (
             ("The name of the page in TLS", ("get", f"https://{PAGE}/", *DIRECT), "closed", PAGE),
-            ("A name below that of the page, asked for", ("resolve", f"x.{PAGE}"), "NXDOMAIN", f"x.{PAGE}"),
+            ("A subdomain of the page's name, looked up", ("resolve", f"x.{PAGE}"), "NXDOMAIN", f"x.{PAGE}"),
         )
     ),
     *(

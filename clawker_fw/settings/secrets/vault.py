@@ -1,7 +1,7 @@
 """Secrets in memory, obtained when they are first needed, and again when they are due.
 
 A source that fails later leaves what it gave last in use for as long again as it was meant to be: then it is gone.
-All sources that are due are asked side by side, and one that fails is asked less and less often.
+All due sources are asked in parallel, and a failing source at growing intervals.
 """
 
 import functools
