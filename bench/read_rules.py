@@ -10,7 +10,8 @@ import time
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from clawker_fw.model import EngineFacts, Machine, Slots
+from clawker_fw.model.engines import EngineFacts, Machine
+from clawker_fw.model.stacks import Slots
 from clawker_fw.reconcile.desired import Blueprint, desired, prepare
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet

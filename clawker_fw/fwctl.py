@@ -18,7 +18,10 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from clawker_fw.engine import archive
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
-from clawker_fw.model import Files, Lookup, Probe, Trial, Usage
+from clawker_fw.model.files import Files
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.trials import Lookup, Trial
+from clawker_fw.model.usage import Usage
 
 PROTOCOL = 1
 """The version of what both sides say to each other. It changes where another one would be misunderstood."""

@@ -23,7 +23,7 @@ from typing import Self
 
 from clawker_fw.__main__ import main
 from clawker_fw.cli import session
-from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.model.containers import ContainerSpec, Shape
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT, environment
 from devkit.waiting import until

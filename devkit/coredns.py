@@ -9,7 +9,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, Self
 
-from clawker_fw.model import Slots
+from clawker_fw.model.stacks import Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import coredns, policy, virtual

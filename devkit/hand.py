@@ -13,7 +13,7 @@ from docker import APIClient
 from docker.errors import APIError
 
 from clawker_fw.engine import archive
-from clawker_fw.model import File
+from clawker_fw.model.files import File
 from clawker_fw.stack.container import HELPER, HOT, VOLUME
 from clawker_fw.stack.files import executable, public
 from clawker_fw.stack.resources import watched_folder

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains, signing, tls_interception
 from clawker_fw.stack.envoy.messages import Json, extension

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.model import ContainerSpec, EngineFacts, Mount, Shape, Sibling
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

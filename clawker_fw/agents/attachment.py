@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from clawker_fw.agents.trust import TARGET, Trust
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import RELAYING, Cause, Desired, Diff, Mount, Observed, Role, Shape
+from clawker_fw.model.containers import Mount, Shape
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import RELAYING, Cause, Diff
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Role
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.relay import Publication

@@ -15,7 +15,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from clawker_fw.model import ContainerSummary, EngineFacts, Inside, Mount, Observed, VolumeView
+from clawker_fw.model.containers import ContainerSummary, Mount
+from clawker_fw.model.engines import EngineFacts, Inside
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.volumes import VolumeView
 
 HINT = (
     "Make the mount read-only, or move the file outside of agents' mounts. --config names another settings file."

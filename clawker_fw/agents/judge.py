@@ -13,7 +13,10 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from clawker_fw.agents import trust
 from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of_network
 from clawker_fw.agents.namespaces import HOST, Chain, chain
-from clawker_fw.model import ContainerView, Observed, Role, Sibling, Verdict
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.relay import publication_of
 from clawker_fw.stack.topology import GATEWAY_MODE, INHIBIT_IPV4, Addressing, network_names

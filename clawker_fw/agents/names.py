@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.container import trial_name
 from clawker_fw.stack.topology import Addressing
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from clawker_fw.model import ContainerSummary, ContainerView
+from clawker_fw.model.containers import ContainerSummary, ContainerView
 
 HOST = "host"
 _OF_CONTAINER = "container:"

@@ -8,7 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, fingerprints
-from clawker_fw.model import Files, Mount, Observed, Sibling, VolumeView
+from clawker_fw.model.containers import Mount
+from clawker_fw.model.files import Files
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import trust_name
 from clawker_fw.stack.envoy import signing

@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from clawker_fw.model import Certificate, Sibling
+from clawker_fw.model.probes import Certificate
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.until import rfc3339
 
 RENEWED_AFTER = 2 / 3

@@ -27,7 +27,8 @@ from clawker_fw.certificates.credentials import (
     Running,
     is_due,
 )
-from clawker_fw.model import Certificate, Sibling
+from clawker_fw.model.probes import Certificate
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
 

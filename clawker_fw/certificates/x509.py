@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
 from clawker_fw.certificates.credentials import Credentials, Judgement, Pair, address_of
-from clawker_fw.model import Certificate, CertificateUse, Sibling
+from clawker_fw.model.probes import Certificate, CertificateUse
+from clawker_fw.model.stacks import Sibling
 
 AUTHORITY_LIFE, CLIENT_LIFE, SERVER_LIFE = timedelta(days=3653), timedelta(days=90), timedelta(days=365)
 

@@ -144,7 +144,7 @@ def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> 
     from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.cli.running import entrusted
     from clawker_fw.engine.client_config import proxy_variables
-    from clawker_fw.model import Verdict
+    from clawker_fw.model.differences import Verdict
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
     if seen.diff.verdict is not Verdict.CURRENT:

@@ -14,7 +14,7 @@ from clawker_fw.errors import EngineError, ExitCode, RefusedError
 if TYPE_CHECKING:
     from clawker_fw.diagnose.explaining import ConnectionAnswer
     from clawker_fw.diagnose.explanation import Explanation
-    from clawker_fw.model import Rules
+    from clawker_fw.model.desired import Rules
 
 
 @app.command()
@@ -51,7 +51,7 @@ def explain(
 
     Example: clawker-fw explain https://api.example.com
     """
-    from clawker_fw.model import Rules
+    from clawker_fw.model.desired import Rules
     from clawker_fw.rules.target import parse_request, parse_target
 
     try:

@@ -13,7 +13,7 @@ from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
 if TYPE_CHECKING:
-    from clawker_fw.model import Usage
+    from clawker_fw.model.usage import Usage
 
 rules_app = group("rules", "List, check and edit the rules.")
 

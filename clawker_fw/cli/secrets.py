@@ -110,7 +110,7 @@ def _require_known(chosen: Options, name: str) -> None:
 
 
 def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
-    from clawker_fw.model import Sibling
+    from clawker_fw.model.stacks import Sibling
     from clawker_fw.report.secrets import State
 
     needed = {each.name for each in seen.blueprint.wanted}

@@ -28,7 +28,7 @@ from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
-    from clawker_fw.model import Verdict
+    from clawker_fw.model.differences import Verdict
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.apply import Progress, RunContext
     from clawker_fw.reconcile.pipeline import Comparison
@@ -92,7 +92,7 @@ def drift(
     Example: clawker-fw drift --json | jq -r .verdict
     """
     chosen: Options = context.obj
-    from clawker_fw.model import Verdict
+    from clawker_fw.model.differences import Verdict
     from clawker_fw.reconcile import pipeline
 
     _, seen = reading(chosen)

@@ -16,7 +16,7 @@ from clawker_fw.watch.last_good import SecretsText, Texts
 from clawker_fw.watch.trust import Steady
 
 if TYPE_CHECKING:
-    from clawker_fw.model import EngineFacts
+    from clawker_fw.model.engines import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.stack.release import Release
 

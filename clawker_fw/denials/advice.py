@@ -8,7 +8,7 @@ from ipaddress import AddressValueError, IPv4Address
 from clawker_fw.denials.refusal import Counted, Refusal
 from clawker_fw.diagnose.explanation import Explainer, Explanation
 from clawker_fw.diagnose.remedies import Remedy, also, remedy_of
-from clawker_fw.model import FoundAddress, Lookup
+from clawker_fw.model.trials import FoundAddress, Lookup
 from clawker_fw.rules.ranges import is_special
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule

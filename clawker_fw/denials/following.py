@@ -14,7 +14,7 @@ from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import last_run
 from clawker_fw.errors import NotFoundError, RefusedError
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 
 _LOOK_EVERY = 0.5
 """Seconds after which a sibling is looked for again whose log has ended."""

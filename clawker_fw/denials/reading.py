@@ -22,7 +22,8 @@ from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
-from clawker_fw.model import ContainerSummary, Role, Sibling
+from clawker_fw.model.containers import ContainerSummary
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
 from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from clawker_fw.engine.outputs import STAMP
-from clawker_fw.model import Moment, Sibling
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.reasons import Reason
 
 _BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}

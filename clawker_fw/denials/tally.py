@@ -19,7 +19,7 @@ from clawker_fw.denials.refusal import (
     refusals_in,
 )
 from clawker_fw.engine.outputs import STAMP
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 
 MOST_DIFFERENT = 100_000
 """Different refusals that are kept. More are only counted."""

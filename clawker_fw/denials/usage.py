@@ -13,7 +13,8 @@ from pathlib import Path
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import RefusedError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import Sibling, Usage, Use
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.model.usage import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule

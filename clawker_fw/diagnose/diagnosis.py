@@ -16,7 +16,11 @@ from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import Desired, EngineFacts, Observed, ObservedSibling, Role, Sibling, Verdict
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.errand import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner

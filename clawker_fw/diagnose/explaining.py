@@ -11,7 +11,9 @@ from clawker_fw.diagnose.trial import Attempted, attempt
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import Observed, Role, Rules, Sibling
+from clawker_fw.model.desired import Rules
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.topology import gateway
 

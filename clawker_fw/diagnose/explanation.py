@@ -10,7 +10,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from clawker_fw.diagnose.simulation import Simulator
-from clawker_fw.model import Lookup
+from clawker_fw.model.trials import Lookup
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository

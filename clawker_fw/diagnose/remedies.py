@@ -14,7 +14,7 @@ from pydantic import Field
 
 from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.simulation import Opened, Outcome, Wanted
-from clawker_fw.model import OrNull
+from clawker_fw.model.json_types import OrNull
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.naming import parse_name
 from clawker_fw.rules.own_page import is_ours

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.fwctl import NOT_TOLD, HelperReader
-from clawker_fw.model import Observed, Sibling, Trial, TrialStep
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.model.trials import Trial, TrialStep
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 

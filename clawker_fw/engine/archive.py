@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from clawker_fw.engine import bounds
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import EngineError
-from clawker_fw.model import File, Files
+from clawker_fw.model.files import File, Files
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import FOLDER, found
 

@@ -36,21 +36,12 @@ from clawker_fw.engine.translate import (
 )
 from clawker_fw.engine.transport import Client, open_client
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError, after
-from clawker_fw.model import (
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    EngineFacts,
-    Event,
-    File,
-    Files,
-    ImageView,
-    Machine,
-    NetworkSpec,
-    NetworkView,
-    OwnImage,
-    VolumeView,
-)
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView
+from clawker_fw.model.engines import EngineFacts, Event, Machine
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import ImageView, OwnImage
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.stack import image_tar, labels
 from clawker_fw.stack.container import VOLUME
 

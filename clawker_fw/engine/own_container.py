@@ -15,7 +15,7 @@ from docker import APIClient
 
 from clawker_fw.engine.failures import translated
 from clawker_fw.errors import NotFoundError
-from clawker_fw.model import Inside
+from clawker_fw.model.engines import Inside
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _OF_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf)$")

@@ -10,21 +10,12 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from clawker_fw.model import (
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    EngineFacts,
-    Event,
-    File,
-    Files,
-    ImageView,
-    Machine,
-    NetworkSpec,
-    NetworkView,
-    OwnImage,
-    VolumeView,
-)
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView
+from clawker_fw.model.engines import EngineFacts, Event, Machine
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import ImageView, OwnImage
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.volumes import VolumeView
 
 NOTHING: Files = MappingProxyType({})
 """An empty set of files."""

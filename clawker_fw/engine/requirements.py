@@ -10,7 +10,7 @@ from typing import Any
 
 from clawker_fw.engine import shapes
 from clawker_fw.errors import EngineError
-from clawker_fw.model import EngineFacts, Machine
+from clawker_fw.model.engines import EngineFacts, Machine
 
 OLDEST_API = "1.41"
 """The API of engine 20.10, the oldest engine that was tested."""

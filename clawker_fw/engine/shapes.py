@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address
 from typing import Any, NamedTuple
 
-from clawker_fw.model import ContainerSpec, Healthcheck, Mount, Shape
+from clawker_fw.model.containers import ContainerSpec, Healthcheck, Mount, Shape
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import LIMITED
 

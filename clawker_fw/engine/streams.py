@@ -12,7 +12,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from clawker_fw.engine import bounds
 from clawker_fw.engine.failures import FAILURES
 from clawker_fw.engine.translate import event_view
-from clawker_fw.model import Event
+from clawker_fw.model.engines import Event
 
 _BYTES_AT_ONCE = 1 << 18
 

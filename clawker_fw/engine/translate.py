@@ -10,7 +10,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from clawker_fw.engine.shapes import GENERATED_NAME, read_ports, read_shape
-from clawker_fw.model import ContainerSummary, ContainerView, Endpoint, Event, Mount, NetworkView, VolumeView
+from clawker_fw.model.containers import ContainerSummary, ContainerView, Mount
+from clawker_fw.model.engines import Event
+from clawker_fw.model.networks import Endpoint, NetworkView
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.image_tar import our_tags

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from clawker_fw.agents import trust
 from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Desired, Observed, Role, Sibling
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
 

@@ -23,7 +23,10 @@ from clawker_fw.errors import (
     after,
 )
 from clawker_fw.fwctl import Helper
-from clawker_fw.model import ContainerView, Observed, Probe, Sibling
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.reconcile.containers import create_from, last_words

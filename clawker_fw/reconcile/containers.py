@@ -8,7 +8,7 @@ import re
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, NotFoundError
-from clawker_fw.model import ContainerSpec
+from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.stack.image_tar import BuiltImage
 
 _TIMES = 3

@@ -19,7 +19,10 @@ from clawker_fw.errors import (
     StoppedError,
     SubnetTakenError,
 )
-from clawker_fw.model import Action, Desired, Diff, Layer, Observed, Sibling, Verdict
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Action, Diff, Layer, Verdict
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
 from clawker_fw.reconcile.desired import Blueprint, built_images

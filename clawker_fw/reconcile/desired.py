@@ -15,22 +15,14 @@ from typing import TYPE_CHECKING
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import (
-    Desired,
-    DesiredSibling,
-    EngineFacts,
-    File,
-    Files,
-    Image,
-    Machine,
-    Observed,
-    Origin,
-    Role,
-    Rules,
-    Shape,
-    Sibling,
-    Slots,
-)
+from clawker_fw.model.containers import Shape
+from clawker_fw.model.desired import Desired, DesiredSibling, Rules
+from clawker_fw.model.engines import EngineFacts, Machine
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import Image
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.origin import Origin
+from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings

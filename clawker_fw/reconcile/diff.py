@@ -8,22 +8,11 @@ the last commit. The agents' network is part of CoreDNS's state, the way out par
 
 from collections.abc import Iterator, Mapping
 
-from clawker_fw.model import (
-    Action,
-    Cause,
-    Desired,
-    Diff,
-    Finding,
-    Layer,
-    NetworkSpec,
-    NetworkView,
-    Observed,
-    ObservedSibling,
-    Role,
-    Sibling,
-    Value,
-    Verdict,
-)
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Value, Verdict
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.compare.relays import RelayComparison
 from clawker_fw.reconcile.compare.sibling import ANSWER, SiblingComparison
 from clawker_fw.stack.topology import network_fields, recorded_fields, running_fields

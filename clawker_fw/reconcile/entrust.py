@@ -12,7 +12,9 @@ import certifi
 from clawker_fw.agents.trust import SHOWN, TARGET, Trust, label
 from clawker_fw.certificates import trust
 from clawker_fw.engine.port import EngineWriter
-from clawker_fw.model import ContainerSpec, Mount, Observed, Shape, Sibling
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.errand import in_turn
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, trust_name

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
-from clawker_fw.model import ContainerSpec
+from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.reconcile.containers import create_from
 from clawker_fw.reconcile.lock import abandoned, holder, in_use
 from clawker_fw.stack.container import LOG

@@ -40,7 +40,8 @@ from clawker_fw.errors import (
     StoppedError,
     after,
 )
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Mount, Observed, Shape
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView, Mount, Shape
+from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile.containers import create_from
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import VOLUME, lock_name

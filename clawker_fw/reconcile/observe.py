@@ -14,18 +14,12 @@ from clawker_fw.background import in_background, shared_out
 from clawker_fw.engine.port import NOTHING, EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import (
-    ContainerSummary,
-    ContainerView,
-    Files,
-    NetworkView,
-    Observed,
-    ObservedRelay,
-    ObservedSibling,
-    Probe,
-    Role,
-    Sibling,
-)
+from clawker_fw.model.containers import ContainerSummary, ContainerView
+from clawker_fw.model.files import Files
+from clawker_fw.model.networks import NetworkView
+from clawker_fw.model.observed import Observed, ObservedRelay, ObservedSibling
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of

@@ -22,7 +22,10 @@ from clawker_fw.background import in_background
 from clawker_fw.certificates.credentials import Provided, Provision
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import FirewallError, RefusedError
-from clawker_fw.model import Attempt, Desired, Diff, Observed, Sibling, Slots, Verdict
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Diff, Verdict
+from clawker_fw.model.observed import Attempt, Observed
+from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes

@@ -11,23 +11,13 @@ from functools import cached_property
 
 from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import (
-    Action,
-    Cause,
-    ContainerSpec,
-    Desired,
-    DesiredSibling,
-    Diff,
-    Files,
-    Finding,
-    Layer,
-    Observed,
-    ObservedSibling,
-    OwnImage,
-    Role,
-    Sibling,
-    Slots,
-)
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.desired import Desired, DesiredSibling
+from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
+from clawker_fw.model.files import Files
+from clawker_fw.model.images import OwnImage
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, NotFoundError, NotProvenError, RefusedError, after
-from clawker_fw.model import ContainerSpec, Desired, Observed, Sibling
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.relays import RelayComparison, foreign_relay
 from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.observe import inside, with_publisher

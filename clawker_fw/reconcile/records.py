@@ -20,7 +20,10 @@ from pathlib import Path
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError
-from clawker_fw.model import Attempt, File, Inside, Observed, ObservedSibling, Origin, ShippedPreset
+from clawker_fw.model.engines import Inside
+from clawker_fw.model.files import File
+from clawker_fw.model.observed import Attempt, Observed, ObservedSibling
+from clawker_fw.model.origin import Origin, ShippedPreset
 from clawker_fw.stack.container import (
     ATTEMPT,
     NO_ATTEMPT,

@@ -13,7 +13,9 @@ from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, RefusedError
 from clawker_fw.fwctl import HeldSecrets, Helper, HelperReader, digest_of_secret
-from clawker_fw.model import Observed, SecretDifference, Sibling
+from clawker_fw.model.differences import SecretDifference
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.stack.labels import sibling_of
 

@@ -7,19 +7,12 @@ What may also be done for the sake of another step has as its `causes` the findi
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import (
-    CLOSING,
-    RELAYING,
-    Action,
-    Cause,
-    ContainerSpec,
-    Diff,
-    Files,
-    Finding,
-    NetworkSpec,
-    Sibling,
-    version_of,
-)
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.desired import version_of
+from clawker_fw.model.differences import CLOSING, RELAYING, Action, Cause, Diff, Finding
+from clawker_fw.model.files import Files
+from clawker_fw.model.networks import NetworkSpec
+from clawker_fw.model.stacks import Sibling
 
 
 class Step:

@@ -10,7 +10,11 @@ from enum import StrEnum
 from typing import Any
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Cause, Desired, Diff, Files, Finding, Layer, Observed, ObservedSibling, Sibling
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Cause, Diff, Finding, Layer
+from clawker_fw.model.files import Files
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.steps import Plan, SiblingStep, Step

@@ -15,7 +15,10 @@ from clawker_fw.certificates.authority import Issuer
 from clawker_fw.certificates.credentials import Authorities, Pair, renewed_at
 from clawker_fw.certificates.store import COLLECTOR, roots_in
 from clawker_fw.certificates.x509 import certificate
-from clawker_fw.model import Certificate, CertificateUse, Moment, Observed, Sibling
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.probes import Certificate, CertificateUse
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.report.documents import Document
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack.telemetry import certificates, is_live

@@ -12,7 +12,8 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
 from clawker_fw.diagnose.remedies import Remedy, remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
-from clawker_fw.model import Moment, TrialStep
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.trials import TrialStep
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.documents import Document
 from clawker_fw.report.facts import live_rules

@@ -3,7 +3,10 @@
 import dataclasses
 from collections.abc import Iterable
 
-from clawker_fw.model import Desired, Finding, Observed, Rules, Sibling, version_of
+from clawker_fw.model.desired import Desired, Rules, version_of
+from clawker_fw.model.differences import Finding
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.lock import abandoned
 from clawker_fw.reconcile.plan import old_trust, unused_images
 from clawker_fw.report.filediff import Change, changes, unified

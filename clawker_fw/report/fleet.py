@@ -12,7 +12,10 @@ from rich.text import Text
 
 from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.fleet.hosts import Host, HostVerdict, LeftOut, StackRelease, Trouble
-from clawker_fw.model import Diff, Finding, Moment, Observed, Sibling
+from clawker_fw.model.differences import Diff, Finding
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version

@@ -19,7 +19,12 @@ from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import EngineFacts, Moment, Observed, Records, Role, Sibling, Verdict
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.probes import Records
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.desired import Blueprint

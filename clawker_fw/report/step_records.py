@@ -1,6 +1,6 @@
 """A run's findings and steps as log records."""
 
-from clawker_fw.model import Diff
+from clawker_fw.model.differences import Diff
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import describe
 from clawker_fw.reconcile.summary import Summary

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import RELAYING, Action, Cause, Finding, Layer, Sibling, Value
+from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer, Value
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Attempt, Cause, Diff, Finding, Sibling, Value, Verdict
+from clawker_fw.model.differences import Cause, Diff, Finding, Value, Verdict
+from clawker_fw.model.observed import Attempt
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.lock import Holder

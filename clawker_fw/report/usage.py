@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from clawker_fw.denials.usage import Period, Worth, removing, unused
-from clawker_fw.model import Usage
+from clawker_fw.model.usage import Usage
 from clawker_fw.report.spans import counted, remaining
 
 _INDENT = " " * 2

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clawker_fw.model import ShippedPreset
+from clawker_fw.model.origin import ShippedPreset
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.environment import RULES_VARIABLE

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import ShippedPreset
+from clawker_fw.model.origin import ShippedPreset
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import broken
 from clawker_fw.rules.rule import Rule

@@ -14,7 +14,9 @@ from typing import Annotated
 from pydantic import Field
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Machine, ObservedSibling, Sibling
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.observed import ObservedSibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.settings.values import SiblingResources
 from clawker_fw.stack.resources import SIBLING
 

@@ -8,7 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import Attempt, File, Files, Healthcheck, Machine, Mount, Origin, Rules, Shape, Sibling
+from clawker_fw.model.containers import Healthcheck, Mount, Shape
+from clawker_fw.model.desired import Rules
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.observed import Attempt
+from clawker_fw.model.origin import Origin
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.capacity import Capacity
 from clawker_fw.stack.files import public
 

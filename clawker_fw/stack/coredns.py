@@ -2,7 +2,10 @@
 
 import json
 
-from clawker_fw.model import Files, Machine, Role, Shape, Sibling, Slots
+from clawker_fw.model.containers import Shape
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.files import Files
+from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, policy, telemetry, virtual

@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 from itertools import accumulate
 from typing import Any
 
-from clawker_fw.model import File, Files, Rules
+from clawker_fw.model.desired import Rules
+from clawker_fw.model.files import File, Files
 from clawker_fw.stack import container
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource

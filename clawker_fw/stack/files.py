@@ -5,7 +5,7 @@ user that nobody is, and only the program's group can read it. Even root in the 
 the capability; `fwctl` reads secrets as their owner. (The program's own user is another one at every start.)
 """
 
-from clawker_fw.model import File
+from clawker_fw.model.files import File
 
 ROOT = (0, 0)
 

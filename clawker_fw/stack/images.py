@@ -12,7 +12,9 @@ from pathlib import Path
 import certifi
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import EngineFacts, Image, Sibling
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.images import Image
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import versions
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import ContainerSummary, ContainerView, File, Files, Image, Shape, Sibling
+from clawker_fw.model.containers import ContainerSummary, ContainerView, Shape
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import Image
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name, trust_name
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource

@@ -12,7 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
-from clawker_fw.model import ContainerSpec, ContainerSummary, ContainerView, Desired, Machine, Role, Sibling
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER, confined
 from clawker_fw.stack.topology import (

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import File
+from clawker_fw.model.files import File
 from clawker_fw.stack.files import executable
 
 _PACKAGE = Path(__file__).parent.parent

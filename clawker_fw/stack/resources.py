@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 
 SIBLING = "boot/sibling.json"
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawker_fw.certificates.credentials import Credentials, Pair, Running, address_of
-from clawker_fw.model import File, Files, Sibling
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import TYPES, Json, typed
 from clawker_fw.stack.files import secret

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import NetworkSpec, NetworkView, Role
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.stacks import Role
 from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels, project_of
 from clawker_fw.stack.virtual import Numbers
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import Resource
 

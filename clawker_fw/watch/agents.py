@@ -16,7 +16,8 @@ from enum import StrEnum
 from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Observed, Role
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Role
 from clawker_fw.watch.reactions import OnOpen
 
 

@@ -7,7 +7,10 @@ from enum import StrEnum
 from clawker_fw.agents import judge
 from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Action, Diff, Event, Finding, Layer, Observed, Sibling, Verdict
+from clawker_fw.model.differences import Action, Diff, Finding, Layer, Verdict
+from clawker_fw.model.engines import Event
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SIGNER
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names, publishing_name

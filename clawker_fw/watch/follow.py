@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from enum import Enum, auto
 
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.model import Event
+from clawker_fw.model.engines import Event
 
 
 class News(Enum):

@@ -8,7 +8,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from clawker_fw.agents.judge import Confinement
-from clawker_fw.model import Cause, Layer, Sibling, Verdict
+from clawker_fw.model.differences import Cause, Layer, Verdict
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Verdict
+from clawker_fw.model.differences import Verdict
 from clawker_fw.watch.address import ListenAddress
 from clawker_fw.watch.decision import Decision
 

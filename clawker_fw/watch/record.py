@@ -4,7 +4,7 @@ import logging
 from typing import assert_never
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Finding, Verdict
+from clawker_fw.model.differences import Finding, Verdict
 from clawker_fw.watch import agents
 from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome

@@ -12,7 +12,7 @@ from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, FirewallError, NotFoundError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 

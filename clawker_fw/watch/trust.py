@@ -11,7 +11,8 @@ from typing import Protocol
 
 from clawker_fw.agents.exposure import HINT, Exposure, exposures
 from clawker_fw.errors import SettingsError, unreadable_settings
-from clawker_fw.model import EngineFacts, Observed
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.desired import Blueprint
 

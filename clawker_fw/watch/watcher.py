@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from clawker_fw.agents.judge import Agent
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError, StoppedError
-from clawker_fw.model import CLOSING, Action, Cause, EngineFacts, Event, Finding, Observed, Sibling
+from clawker_fw.model.differences import CLOSING, Action, Cause, Finding
+from clawker_fw.model.engines import EngineFacts, Event
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline, records
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

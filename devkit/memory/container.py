@@ -4,20 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from clawker_fw.model import (
-    ATTACHED,
-    NO_RECORDS,
-    Certificate,
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    Endpoint,
-    File,
-    Records,
-    Refused,
-    Trial,
-    Usage,
-)
+from clawker_fw.model.containers import ATTACHED, ContainerSpec, ContainerSummary, ContainerView
+from clawker_fw.model.files import File
+from clawker_fw.model.networks import Endpoint
+from clawker_fw.model.probes import NO_RECORDS, Certificate, Records, Refused
+from clawker_fw.model.trials import Trial
+from clawker_fw.model.usage import Usage
 from clawker_fw.stack import labels
 from clawker_fw.stack.resources import SIBLING
 

@@ -25,23 +25,13 @@ from clawker_fw.engine import archive
 from clawker_fw.engine.port import NOTHING, STOP_SECONDS, ProgressCallback
 from clawker_fw.engine.translate import own_tags
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, NotFoundError, SubnetTakenError
-from clawker_fw.model import (
-    ATTACHED,
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    EngineFacts,
-    Event,
-    File,
-    Files,
-    ImageView,
-    Machine,
-    NetworkSpec,
-    NetworkView,
-    OwnImage,
-    Probe,
-    VolumeView,
-)
+from clawker_fw.model.containers import ATTACHED, ContainerSpec, ContainerSummary, ContainerView
+from clawker_fw.model.engines import EngineFacts, Event, Machine
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import ImageView, OwnImage
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, VOLUME, examination, program_of
 from clawker_fw.stack.resources import SIBLING, declared

@@ -13,7 +13,11 @@ from typing import Any
 from clawker_fw.engine import archive
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import PROTOCOL, digest_of_secret, read_usage
-from clawker_fw.model import Files, FoundAddress, Lookup, Probe, Sibling, Trial, TrialStep, Usage
+from clawker_fw.model.files import Files
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.model.trials import FoundAddress, Lookup, Trial, TrialStep
+from clawker_fw.model.usage import Usage
 from clawker_fw.stack import policy
 from clawker_fw.stack.container import ATTEMPTS, COMMITTED, GOOD, HOT
 from clawker_fw.stack.files import public

@@ -16,7 +16,7 @@ from clawker_fw.__main__ import main
 from clawker_fw.agents.attachment import Attachment
 from clawker_fw.cli import session
 from clawker_fw.cli.main import app
-from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.model.containers import ContainerSpec, Shape
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 

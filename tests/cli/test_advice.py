@@ -22,7 +22,7 @@ from clawker_fw.diagnose.explanation import Explanation
 from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import FoundAddress, Lookup
+from clawker_fw.model.trials import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol

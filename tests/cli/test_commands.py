@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import lock
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public

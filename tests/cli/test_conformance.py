@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.diagnose.conformance import run
-from clawker_fw.model import ContainerSpec, Mount, Shape
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
 from clawker_fw.reconcile.lock import holder, start_time
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.labels import LOCK_PROCESS

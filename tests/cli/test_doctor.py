@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.engine import host_network
-from clawker_fw.model import Records, Trial, TrialStep
+from clawker_fw.model.probes import Records
+from clawker_fw.model.trials import Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join
 

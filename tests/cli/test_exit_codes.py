@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.cli import session
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.report.documents import schemas
 from clawker_fw.stack import images
 from clawker_fw.stack.release import Release

@@ -12,7 +12,7 @@ import pytest
 from clawker_fw.cli import session
 from clawker_fw.diagnose import explaining, trial
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Trial, TrialStep
+from clawker_fw.model.trials import Trial, TrialStep
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 

@@ -9,7 +9,7 @@ import pytest
 from clawker_fw.cli import session
 from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join, record
 

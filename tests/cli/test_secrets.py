@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, File
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.files import File
 from clawker_fw.stack import labels
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.policy import POLICY

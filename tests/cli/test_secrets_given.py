@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Mount
+from clawker_fw.model.containers import Mount
 from clawker_fw.settings.secrets import vault
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, Outcome, join

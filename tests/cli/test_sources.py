@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.model import Mount
+from clawker_fw.model.containers import Mount
 from clawker_fw.stack.container import ORIGIN
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command, join

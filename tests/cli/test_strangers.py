@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.model import ContainerSpec, Mount, Shape, Sibling, VolumeView
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.stack.files import public
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, join

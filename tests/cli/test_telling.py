@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Records
+from clawker_fw.model.probes import Records
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 

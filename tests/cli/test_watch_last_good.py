@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.model import Mount
+from clawker_fw.model.containers import Mount
 from clawker_fw.settings import files
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from devkit.memory.engine import MemoryEngine

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clawker_fw.model import Usage, Use
+from clawker_fw.model.usage import Usage, Use
 from devkit.memory.container import MemoryContainer
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command

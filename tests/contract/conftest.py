@@ -11,14 +11,10 @@ from clawker_fw.engine.docker import connect
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import (
-    ContainerView,
-    Desired,
-    DesiredSibling,
-    Probe,
-    Sibling,
-    Slots,
-)
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.desired import Desired, DesiredSibling
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation, staged

@@ -12,17 +12,12 @@ from clawker_fw.agents.docker_options import parse_ports
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError, SubnetTakenError
 from clawker_fw.fwctl import Helper, HelperReader
-from clawker_fw.model import (
-    ContainerSpec,
-    Desired,
-    Endpoint,
-    File,
-    Mount,
-    Role,
-    Shape,
-    Sibling,
-    Use,
-)
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.files import File
+from clawker_fw.model.networks import Endpoint
+from clawker_fw.model.stacks import Role, Sibling
+from clawker_fw.model.usage import Use
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.reconcile.publishing import publish

@@ -11,14 +11,10 @@ import pytest
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import Helper, HelperReader
-from clawker_fw.model import (
-    Desired,
-    File,
-    Files,
-    Probe,
-    Sibling,
-    Slots,
-)
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.desired import Blueprint, addressing, desired
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.envoy.sibling import LISTENERS

@@ -11,12 +11,10 @@ import pytest
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import NotFoundError
 from clawker_fw.fwctl import Helper
-from clawker_fw.model import (
-    ContainerView,
-    Desired,
-    Event,
-    Sibling,
-)
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.engines import Event
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.stack.files import public

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from docker import APIClient
 
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.until import rfc3339
 from devkit.firewall import RULES, Firewall
 from devkit.peers import KEEPALIVE, Answer, Peer, Peers

@@ -19,21 +19,11 @@ from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.fleet.hosts import HostVerdict, LeftOut, StackRelease, Trouble
-from clawker_fw.model import (
-    Action,
-    Cause,
-    Finding,
-    FoundAddress,
-    Layer,
-    Lookup,
-    Machine,
-    Rules,
-    Sibling,
-    Slots,
-    Trial,
-    TrialStep,
-    Verdict,
-)
+from clawker_fw.model.desired import Rules
+from clawker_fw.model.differences import Action, Cause, Finding, Layer, Verdict
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.stacks import Sibling, Slots
+from clawker_fw.model.trials import FoundAddress, Lookup, Trial, TrialStep
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.pipeline import Comparison

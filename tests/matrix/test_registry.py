@@ -14,7 +14,8 @@ from docker import APIClient
 from clawker_fw.engine import pulling
 from clawker_fw.engine.docker import DockerEngine, connect
 from clawker_fw.errors import EngineError, StoppedError
-from clawker_fw.model import EngineFacts, Sibling
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release

@@ -15,7 +15,7 @@ import pytest
 
 from clawker_fw.certificates.credentials import Credentials, Pair
 from clawker_fw.certificates.store import TelemetryStore
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving

@@ -12,7 +12,8 @@ import pytest
 from clawker_fw.agents.judge import Agent
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import mint_authority
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.model.differences import Action, Cause, Finding, Layer, Verdict
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.watch import otlp, record
 from clawker_fw.watch.agents import ATTRIBUTES, Change, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger

@@ -10,7 +10,11 @@ import pytest
 
 from clawker_fw.agents.exposure import Exposure, engine_ways
 from clawker_fw.agents.judge import Agent, Confinement, judge, resolving, verdict
-from clawker_fw.model import ContainerSpec, Mount, NetworkSpec, Observed, Shape, Verdict, VolumeView
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.networks import NetworkSpec
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels

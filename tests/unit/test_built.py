@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clawker_fw.engine.translate import is_own_volume
-from clawker_fw.model import EngineFacts
+from clawker_fw.model.engines import EngineFacts
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.image_tar import LABELS, our_tags
 

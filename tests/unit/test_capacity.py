@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Cause, Finding, Machine, Verdict
+from clawker_fw.model.differences import Cause, Finding, Verdict
+from clawker_fw.model.engines import Machine
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.settings.values import ResourceSettings, SiblingResources, parse_memory

@@ -11,7 +11,8 @@ from clawker_fw.certificates import x509
 from clawker_fw.certificates.credentials import NO_CREDENTIALS, Credentials, Pair, Provision, Running
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.certificates.x509 import certificate, judge
-from clawker_fw.model import CertificateUse, Sibling
+from clawker_fw.model.probes import CertificateUse
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.private_files import write_private
 
 NOW = 1_800_000_000.0

@@ -7,7 +7,10 @@ import pytest
 
 from clawker_fw.engine.port import NOTHING
 from clawker_fw.errors import SettingsError, SubnetTakenError
-from clawker_fw.model import Files, NetworkSpec, Role, Sibling, Verdict
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.files import Files
+from clawker_fw.model.networks import NetworkSpec
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

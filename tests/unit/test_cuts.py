@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.model import Files, Machine, Sibling, Slots
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.files import Files
+from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.desired import desired
 from clawker_fw.reconcile.summary import ends_connections
 from clawker_fw.rules.policy import Policy

@@ -6,7 +6,8 @@ import pytest
 
 from clawker_fw.denials import tally
 from clawker_fw.denials.tally import Tally, together
-from clawker_fw.model import ContainerSpec, Shape, Sibling
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried, hand_over
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public

@@ -7,7 +7,9 @@ from ipaddress import IPv4Address, IPv4Network
 import jsonschema
 import pytest
 
-from clawker_fw.model import ContainerSpec, NetworkSpec, Shape, Sibling
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.networks import NetworkSpec
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.steps import (
     AwaitTtl,

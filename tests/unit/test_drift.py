@@ -9,7 +9,9 @@ import pytest
 
 from clawker_fw.agents.attachment import require_serving
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Cause, ContainerSpec, Layer, Shape, Sibling, Verdict
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.differences import Cause, Layer, Verdict
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.agents.attachment import require_serving
-from clawker_fw.model import Mount, Shape, Verdict
+from clawker_fw.model.containers import Mount, Shape
+from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.stack import labels

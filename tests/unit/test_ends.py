@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.model import Sibling, Slots, Verdict
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.converge import converge
 from clawker_fw.reconcile.pipeline import compare

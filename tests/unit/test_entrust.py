@@ -8,7 +8,8 @@ import pytest
 from clawker_fw.agents.trust import Trust
 from clawker_fw.certificates import authority
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import ContainerSpec, Mount, Observed, Shape
+from clawker_fw.model.containers import ContainerSpec, Mount, Shape
+from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile import entrust, errand
 from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.reconcile.lock import holder

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from clawker_fw.model import Verdict
+from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import errand, pipeline
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation
 from clawker_fw.diagnose.remedies import remedy_of
-from clawker_fw.model import FoundAddress, Lookup
+from clawker_fw.model.trials import FoundAddress, Lookup
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol

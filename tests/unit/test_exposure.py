@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.agents.exposure import engine_ways, exposures
-from clawker_fw.model import EngineFacts, Mount, Observed
+from clawker_fw.model.containers import Mount
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.observed import Observed
 from clawker_fw.reconcile.observe import observe
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

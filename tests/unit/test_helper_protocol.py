@@ -17,7 +17,8 @@ from clawker_fw.fwctl import (
     Helper,
     Suppressed,
 )
-from clawker_fw.model import NO_RECORDS, Probe, Usage, Use
+from clawker_fw.model.probes import NO_RECORDS, Probe
+from clawker_fw.model.usage import Usage, Use
 from devkit.memory.engine import MemoryEngine
 
 DESCRIBED = json.loads((Path(__file__).resolve().parents[2] / "go/cmd/fwctl/protocol.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 
 from clawker_fw.engine import host_network
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Role
+from clawker_fw.model.stacks import Role
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import topology
 from clawker_fw.stack.release import Release

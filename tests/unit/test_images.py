@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.errors import FirewallError, SettingsError
-from clawker_fw.model import EngineFacts, Sibling
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import images
 from clawker_fw.stack.image_tar import BuiltImage, Entry
 from clawker_fw.stack.release import Release

@@ -9,7 +9,10 @@ import pytest
 from clawker_fw.agents.exposure import engine_ways, exposures
 from clawker_fw.engine.own_container import own_container
 from clawker_fw.errors import NotFoundError, RefusedError
-from clawker_fw.model import EngineFacts, Inside, Mount, Observed, Origin
+from clawker_fw.model.containers import Mount
+from clawker_fw.model.engines import EngineFacts, Inside
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.origin import Origin
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.observe import observe

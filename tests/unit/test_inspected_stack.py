@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.certificates.store import InspectionStore
-from clawker_fw.model import ContainerSpec, Probe, Shape, Sibling
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.report.summary import lines

@@ -19,7 +19,9 @@ from clawker_fw.errors import (
     RefusedError,
     StoppedError,
 )
-from clawker_fw.model import ContainerView, Files, Verdict
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.files import Files
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.steps import ConvergeOptions, Verify

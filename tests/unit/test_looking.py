@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.model import (
-    ContainerSpec,
-    ContainerSummary,
-    ContainerView,
-    Probe,
-    Shape,
-    Sibling,
-    Verdict,
-)
+from clawker_fw.model.containers import ContainerSpec, ContainerSummary, ContainerView, Shape
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.probes import Probe
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, observe, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

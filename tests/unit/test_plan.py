@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.model import Cause, version_of
+from clawker_fw.model.desired import version_of
+from clawker_fw.model.differences import Cause
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, describe

@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clawker_fw.model import Slots, Verdict
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.stacks import Slots
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import ConvergeOptions, Create, Detach, Drain, Remove, Rename

@@ -17,7 +17,7 @@ from clawker_fw.denials.ruling import Allow, Deny, Leave, require_kept, ruling, 
 from clawker_fw.denials.waiting import Waiting
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.document import parse
 from clawker_fw.settings.edit import words as words_of

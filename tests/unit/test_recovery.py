@@ -15,7 +15,8 @@ from clawker_fw.errors import (
     RefusedError,
     StoppedError,
 )
-from clawker_fw.model import ContainerSpec, Sibling
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.desired import Blueprint

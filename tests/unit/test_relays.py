@@ -11,7 +11,10 @@ from clawker_fw.agents.attachment import require_serving
 from clawker_fw.agents.docker_options import free_number
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.errors import NotProvenError, RefusedError
-from clawker_fw.model import Action, Cause, ContainerSpec, Event, Shape, Sibling, Verdict
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.differences import Action, Cause, Verdict
+from clawker_fw.model.engines import Event
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison

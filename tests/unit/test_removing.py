@@ -7,7 +7,7 @@ from docker import errors
 
 from clawker_fw.engine.docker import DockerEngine
 from clawker_fw.errors import EngineError, NotFoundError
-from clawker_fw.model import EngineFacts
+from clawker_fw.model.engines import EngineFacts
 
 ANSWER = "RWLayer of container 1ace is unexpectedly nil"
 DEAD = "can not get logs from container which is dead or marked for removal"

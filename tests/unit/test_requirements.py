@@ -6,7 +6,7 @@ import pytest
 
 from clawker_fw.engine import requirements
 from clawker_fw.errors import EngineError
-from clawker_fw.model import EngineFacts, Machine
+from clawker_fw.model.engines import EngineFacts, Machine
 
 PLACE = "unix:///run/docker.sock"
 

@@ -1,6 +1,6 @@
 """The plan of rules: what a change adds and removes, from what was committed last."""
 
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.stack import policy
 from clawker_fw.stack.files import public

@@ -12,7 +12,7 @@ from clawker_fw.denials.refusal import Gap
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.engine.runs import complete, last_run, runs
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from devkit.memory.engine import MemoryEngine
 
 CUT = b""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clawker_fw.model import Verdict
+from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

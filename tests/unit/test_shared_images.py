@@ -3,7 +3,8 @@
 import pytest
 
 from clawker_fw.errors import NotFoundError
-from clawker_fw.model import ContainerSpec, Verdict
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.differences import Verdict
 from clawker_fw.stack.release import Release
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine

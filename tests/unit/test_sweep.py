@@ -11,7 +11,8 @@ import pytest
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError, FirewallError
-from clawker_fw.model import ContainerSpec, Shape, Verdict
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.differences import Verdict
 from clawker_fw.reconcile import converge
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

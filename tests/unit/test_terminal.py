@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model import Action, Attempt, Cause, Diff, Finding, Layer, Sibling, Verdict
+from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Verdict
+from clawker_fw.model.observed import Attempt
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.apply import Progress
 from clawker_fw.reconcile.compare.rules import RuleChanges

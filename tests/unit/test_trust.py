@@ -8,7 +8,8 @@ import pytest
 from clawker_fw.agents.trust import TARGET, Trust, is_trust, without, writable
 from clawker_fw.certificates import authority
 from clawker_fw.certificates.credentials import fingerprints
-from clawker_fw.model import Mount, VolumeView
+from clawker_fw.model.containers import Mount
+from clawker_fw.model.volumes import VolumeView
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.entrust import trust_for
 from clawker_fw.reconcile.observe import observe

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from clawker_fw.fwctl import HelperReader
-from clawker_fw.model import ContainerSpec, Shape
+from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.reconcile.carried import hand_over
 from clawker_fw.stack.container import USED as USED_FILES
 from clawker_fw.stack.files import public

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.stack.files import public

@@ -14,7 +14,10 @@ import pytest
 
 from clawker_fw.errors import EngineError, RefusedError, SettingsError
 from clawker_fw.fwctl import Helper
-from clawker_fw.model import ContainerSpec, Event, NetworkSpec, Shape, Verdict
+from clawker_fw.model.containers import ContainerSpec, Shape
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.engines import Event
+from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.reconcile import converge, lock, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

@@ -8,7 +8,9 @@ from typing import NoReturn
 import pytest
 
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Mount, NetworkSpec, Verdict
+from clawker_fw.model.containers import Mount
+from clawker_fw.model.differences import Verdict
+from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.stack.topology import INHIBIT_IPV4
 from clawker_fw.watch.reactions import OnOpen
 from clawker_fw.watch.schedule import SPACING

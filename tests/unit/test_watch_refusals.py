@@ -10,7 +10,7 @@ import pytest
 
 from clawker_fw.agents import names
 from clawker_fw.errors import EngineError
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release

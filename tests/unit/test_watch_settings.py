@@ -15,7 +15,7 @@ from clawker_fw.errors import (
     RefusedError,
     SettingsError,
 )
-from clawker_fw.model import Mount
+from clawker_fw.model.containers import Mount
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint

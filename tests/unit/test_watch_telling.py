@@ -17,7 +17,8 @@ import pytest
 
 from clawker_fw.agents.judge import Agent, Opening
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.model import Action, Cause, Finding, Layer, Sibling, Verdict
+from clawker_fw.model.differences import Action, Cause, Finding, Layer, Verdict
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.report import log
 from clawker_fw.watch import record
 from clawker_fw.watch.address import ListenAddress, ask, parse_address

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import NetworkView
+from clawker_fw.model.networks import NetworkView
 from clawker_fw.reconcile.steps import ConvergeOptions
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release

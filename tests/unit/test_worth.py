@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawker_fw.denials.usage import together, worths
-from clawker_fw.model import Usage, Use
+from clawker_fw.model.usage import Usage, Use
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from devkit.stacks import rule_set

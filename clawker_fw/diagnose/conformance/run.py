@@ -12,7 +12,8 @@ from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_
 from clawker_fw.diagnose.conformance.table import Case, attempts
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.model import ContainerSpec, Sibling
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.reconcile.pipeline import Comparison

@@ -8,7 +8,7 @@ route through one, but nobody has its address.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from clawker_fw.model import Slots
+from clawker_fw.model.stacks import Slots
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.container import PAGE_PORT as PAGE_HELPER

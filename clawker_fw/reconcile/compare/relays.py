@@ -10,22 +10,12 @@ from functools import cached_property
 from ipaddress import IPv4Network
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import (
-    RELAYING,
-    Action,
-    Cause,
-    ContainerSpec,
-    Desired,
-    Finding,
-    Layer,
-    NetworkSpec,
-    NetworkView,
-    Observed,
-    ObservedRelay,
-    Role,
-    Sibling,
-    Value,
-)
+from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer, Value
+from clawker_fw.model.networks import NetworkSpec, NetworkView
+from clawker_fw.model.observed import Observed, ObservedRelay
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.compare.sibling import image_difference, shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER

@@ -7,7 +7,10 @@ of the firewall that the release makes: a preset that changes replaces nothing.
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from clawker_fw.model import Desired, Observed, ShippedPreset, Sibling
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.origin import ShippedPreset
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.container import recorded_origin
 from clawker_fw.stack.policy import recorded

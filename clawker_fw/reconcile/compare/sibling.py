@@ -6,23 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clawker_fw.model import (
-    Action,
-    Cause,
-    ContainerView,
-    Desired,
-    DesiredSibling,
-    File,
-    Files,
-    Finding,
-    Image,
-    Layer,
-    Observed,
-    ObservedSibling,
-    Shape,
-    Sibling,
-    Value,
-)
+from clawker_fw.model.containers import ContainerView, Shape
+from clawker_fw.model.desired import Desired, DesiredSibling
+from clawker_fw.model.differences import Action, Cause, Finding, Layer, Value
+from clawker_fw.model.files import File, Files
+from clawker_fw.model.images import Image
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels, versions
 from clawker_fw.stack.container import (

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import TypeAdapter, WithJsonSchema
 
 from clawker_fw.errors import ExitCode, FirewallError
-from clawker_fw.model import Verdict
+from clawker_fw.model.differences import Verdict
 
 SiblingVerdict = Annotated[
     Verdict,

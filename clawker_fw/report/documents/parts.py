@@ -9,19 +9,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.agents.judge import Agent, Confinement
 from clawker_fw.denials.refusal import Counted
-from clawker_fw.model import (
-    Action,
-    Cause,
-    Diff,
-    EngineFacts,
-    Finding,
-    Layer,
-    Moment,
-    Observed,
-    Sibling,
-    Value,
-    Verdict,
-)
+from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Value, Verdict
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.compare.rules import RuleChanges

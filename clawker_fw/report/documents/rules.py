@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt
 
 from clawker_fw.denials.usage import Period, Worth, unused, worths
-from clawker_fw.model import Moment, Usage
+from clawker_fw.model.json_types import Moment
+from clawker_fw.model.usage import Usage
 from clawker_fw.report.documents import Document
 from clawker_fw.report.documents.parts import Lines, SettingsNamed
 from clawker_fw.report.documents.run import RunDocument

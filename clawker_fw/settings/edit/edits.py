@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from clawker_fw.errors import RefusedError
-from clawker_fw.model import OrNull
+from clawker_fw.model.json_types import OrNull
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.paths import PathRule, Paths, also, ordered
 from clawker_fw.rules.policy import Policy

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
-from clawker_fw.model import Files, Machine, Role, Shape, Sibling
+from clawker_fw.model.containers import Shape
+from clawker_fw.model.engines import Machine
+from clawker_fw.model.files import Files
+from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings.values import LimitSettings, ResourceSettings

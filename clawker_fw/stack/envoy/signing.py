@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from clawker_fw.certificates.credentials import Authorities, Pair
-from clawker_fw.model import Files
+from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from clawker_fw.certificates.credentials import address_of
-from clawker_fw.model import Sibling
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
