@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NoReturn, assert_never
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import (
@@ -254,7 +254,7 @@ class _Performer:
             case steps.Publish():
                 publish(engine, step.spec, resolver_image)
             case _:
-                raise NotImplementedError(step)
+                assert_never(step)
         return ""
 
     def _reattach(self, step: steps.Reattach) -> None:

@@ -6,6 +6,7 @@ What may also be done for the sake of another step has as its `causes` the findi
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import assert_never
 
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import version_of
@@ -15,14 +16,8 @@ from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.model.stacks import Sibling
 
 
-class Step:
-    """A step of a plan."""
-
-    __slots__ = ()
-
-
 @dataclass(frozen=True, slots=True)
-class SiblingStep(Step):
+class SiblingStep:
     """A step that changes one sibling."""
 
     sibling: Sibling
@@ -44,7 +39,7 @@ class ProvideImage(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Examine(Step):
+class Examine:
     """Require what the siblings need of the kernel, which a container asks for that is removed at once."""
 
     project: str
@@ -52,14 +47,14 @@ class Examine(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class CreateNetwork(Step):
+class CreateNetwork:
     """Create a network."""
 
     spec: NetworkSpec
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveNetwork(Step):
+class RemoveNetwork:
     """Remove a network that no agent is on."""
 
     network: str
@@ -67,21 +62,21 @@ class RemoveNetwork(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveImage(Step):
+class RemoveImage:
     """Remove an unused image of an earlier release."""
 
     reference: str
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveVolume(Step):
+class RemoveVolume:
     """Remove a volume that no container uses."""
 
     volume: str
 
 
 @dataclass(frozen=True, slots=True)
-class Detach(Step):
+class Detach:
     """Disconnect a container that is not ours from a network. It loses all egress."""
 
     network: str
@@ -149,14 +144,14 @@ class ReleaseAddress(SiblingStep):
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitTtl(Step):
+class AwaitTtl:
     """Wait until no agent can still have a DNS answer with the old address."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Drain(Step):
+class Drain:
     """Stop listening and wait for open connections."""
 
     container: str
@@ -165,7 +160,7 @@ class Drain(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class Remove(Step):
+class Remove:
     """Stop and remove a container with its volume. `heir` is the one that keeps its last refusals, if any."""
 
     container: str
@@ -208,10 +203,37 @@ class Rename(ContainerStep):
 
 
 @dataclass(frozen=True, slots=True)
-class Publish(Step):
+class Publish:
     """Create and start the relay of an agent that publishes ports, and wait until it listens."""
 
     spec: ContainerSpec
+
+
+Step = (
+    ProvideImage
+    | Examine
+    | CreateNetwork
+    | RemoveNetwork
+    | RemoveImage
+    | RemoveVolume
+    | Detach
+    | Create
+    | Verify
+    | Commit
+    | GiveSecrets
+    | ClaimAddress
+    | ReleaseAddress
+    | AwaitTtl
+    | Drain
+    | Remove
+    | Start
+    | Stop
+    | Unpause
+    | Reattach
+    | Rename
+    | Publish
+)
+"""A step of a plan. A `match` over steps ends with `assert_never`, so that mypy finds a missing one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +398,8 @@ def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901,
             ports = [each.removesuffix("/tcp") for each in step.spec.shape.ports]
             line = f"publish {', '.join(ports)} with {step.spec.name}"
             return "publish", line, {"container": step.spec.name, "ports": ports}
-    raise NotImplementedError(step)
+        case _:
+            assert_never(step)
 
 
 def describe(step: Step | InTurn) -> str:
