@@ -13,8 +13,9 @@ from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Va
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling
+from clawker_fw.reconcile.compare.live import ANSWER
 from clawker_fw.reconcile.compare.relays import RelayComparison
-from clawker_fw.reconcile.compare.sibling import ANSWER, SiblingComparison
+from clawker_fw.reconcile.compare.sibling import sibling_findings
 from clawker_fw.stack.topology import network_fields, recorded_fields, running_fields
 
 _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
@@ -31,7 +32,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
-            findings += SiblingComparison(observed, desired, seen).findings()
+            findings += sibling_findings(observed, desired, seen)
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
     findings += RelayComparison(observed, desired).findings()

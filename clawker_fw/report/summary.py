@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer, Value
 from clawker_fw.model.stacks import Sibling
+from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
-from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SECRETS, SIGNER
+from clawker_fw.reconcile.compare.state import RESTARTS
 from clawker_fw.reconcile.summary import Build, Effect, Summary
 from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted

@@ -11,7 +11,8 @@ from clawker_fw.model.differences import Action, Diff, Finding, Layer, Verdict
 from clawker_fw.model.engines import Event
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.compare.sibling import ANSWER, RESTARTS, SIGNER
+from clawker_fw.reconcile.compare.live import ANSWER, SIGNER
+from clawker_fw.reconcile.compare.state import RESTARTS
 from clawker_fw.stack.container import HELPER_PATH, container_names, lock_name
 from clawker_fw.stack.topology import network_names, publishing_name
 

@@ -16,7 +16,8 @@ from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedRelay
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.compare.sibling import image_difference, shape_differences
+from clawker_fw.reconcile.compare.image import image_difference
+from clawker_fw.reconcile.compare.shape import shape_differences
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.relay import Publication, is_relay, publication_of, relay_name, relay_spec

@@ -1,0 +1,65 @@
+"""diff: the files that a sibling reads again while it runs, their record, and their last good copies. Pure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from clawker_fw.model.differences import Action, Finding, Layer
+from clawker_fw.model.files import Files
+from clawker_fw.reconcile.compare.files import HIDDEN, attribute_findings, file_findings
+from clawker_fw.reconcile.compare.pair import SiblingPair
+from clawker_fw.stack import labels
+from clawker_fw.stack.container import COMMITTED, GOOD, HOT
+from clawker_fw.stack.files import RECORD
+from clawker_fw.stack.resources import plain
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDigests:
+    """The digest of each hot file, and of each resource that is live with these files."""
+
+    files: Mapping[str, str]
+    live: Mapping[str, str]
+
+
+def last_commit(files: Files) -> CommitDigests:
+    """Return the last commit according to the container's own record, or an empty one if it is unreadable."""
+    try:
+        record = json.loads(files[COMMITTED].content)
+        digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
+        return CommitDigests(digests, {str(name): str(digest) for name, digest in record["live"].items()})
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return CommitDigests({}, {})
+
+
+def findings(pair: SiblingPair) -> Iterator[Finding]:
+    """Compare the hot files (without the version of their commit), their record and their copies."""
+    running = {path: file.saying(plain(file.content)) for path, file in pair.files.items() if path.startswith(HOT)}
+    commit = last_commit(pair.files)
+    hot = file_findings(pair, Layer.HOT, running, pair.wanted.hot, made=commit.files, action=Action.COMMIT)
+    differing = list(hot)
+    yield from differing
+    digests = {path: labels.digest(file.content) for path, file in pair.wanted.hot.items()}
+    desired = CommitDigests(digests, pair.wanted.live)
+    if not differing and commit != desired:
+        # Another release may have recorded fewer resources, or other digests of what it made live.
+        same_files = pair.by_another_release and commit.files == desired.files
+        yield pair.finding(Layer.HOT, COMMITTED, "another set", "this set", made=same_files, action=Action.COMMIT)
+    yield from attribute_findings(pair, Layer.HOT, COMMITTED, RECORD, Action.COMMIT)
+    if commit.files:
+        yield from _copies(pair, commit.files)
+
+
+def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding]:
+    for path, file in pair.files.items():
+        if not path.startswith(f"{GOOD}{HOT}"):
+            continue
+        hot = path.removeprefix(GOOD)
+        wanted, recorded = pair.wanted.hot.get(hot), committed.get(hot)
+        digest = labels.digest(plain(file.content))
+        if recorded != digest:
+            hidden = file.secret or (wanted is not None and wanted.secret)
+            values = HIDDEN if hidden else (digest, recorded)
+            yield pair.finding(Layer.HOT, path, *values, made=False, action=Action.COMMIT)
+        elif wanted is not None:
+            yield from attribute_findings(pair, Layer.HOT, path, wanted, Action.COMMIT)

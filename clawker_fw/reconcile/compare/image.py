@@ -1,0 +1,83 @@
+"""diff: the image of a sibling, or of any container of ours. Pure."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.differences import Action, Cause, Finding, Layer, Value
+from clawker_fw.model.images import Image
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.reconcile.compare.pair import SiblingPair
+from clawker_fw.stack import labels, versions
+from clawker_fw.stack.image_tar import version_in
+
+
+class Difference(NamedTuple):
+    """A field with its running and its desired value, and whether we made the running one."""
+
+    field: str
+    running: Value
+    desired: Value
+    made: bool
+
+
+def findings(pair: SiblingPair) -> Iterator[Finding]:
+    """Compare the image's id with the desired one, and check that the engine has the desired reference.
+
+    A reference can be removed or moved while a container runs. It is then loaded or pulled again. For a
+    reference by digest, the ids can only be compared after that.
+    """
+    wanted = pair.wanted.image
+    if other := image_difference(pair.observed, pair.container, wanted):
+        both_bundled = wanted.bundled and pair.applied is not None and bool(pair.applied.image_ids)
+        yield pair.finding(
+            Layer.IMAGE,
+            other.field,
+            other.running,
+            other.desired,
+            made=other.made,
+            action=Action.REPLACE,
+            cause=Cause.UPGRADE if both_bundled else Cause.SETTINGS,
+            versions=_versions(pair),
+        )
+        return
+    ids, view = _ids(pair.observed, wanted), pair.observed.images.get(wanted.reference)
+    if view is None or (ids and view.id not in ids):
+        action = Action.LOAD if wanted.bundled else Action.PULL
+        desired = ids[0] if ids else wanted.reference
+        running = view.id if view else None
+        yield pair.finding(Layer.IMAGE, "reference", running, desired, made=False, action=action)
+
+
+def image_difference(observed: Observed, container: ContainerView, image: Image) -> Difference | None:
+    """Return the difference of a container's image. For a reference that was not pulled yet, the name decides."""
+    applied, ids = labels.read_applied(container.labels), _ids(observed, image)
+    made_from_it = applied is not None and applied.image == image.reference
+    if container.image in ids or (not ids and made_from_it):
+        return None
+    made = applied is not None and (
+        container.image in applied.image_ids if applied.image_ids else not made_from_it
+    )
+    return Difference("id", container.image, ids[0] if ids else image.reference, made)
+
+
+def _ids(observed: Observed, image: Image) -> tuple[str, ...]:
+    """Return the ids that a desired image can have. There are none for a reference that was not pulled yet."""
+    view = observed.images.get(image.reference)
+    return image.ids or ((view.id,) if view else ())
+
+
+def _versions(pair: SiblingPair) -> tuple[str | None, str | None]:
+    """Return the versions of the running and the desired program.
+
+    For our CoreDNS this is the release that built it, because two builds of one CoreDNS may differ in plugins.
+    """
+    wanted, applied, probe = pair.wanted.image, pair.applied, pair.probe
+    ours = applied is not None and pair.container.image in applied.image_ids
+    reported = versions.of_build(probe.build) if probe else None
+    name = applied.image if applied and (ours or not applied.image_ids) else ""
+    recorded = version_in(name) or versions.of_reference(name)
+    if wanted.sibling is Sibling.COREDNS and wanted.bundled:
+        return (recorded, wanted.version) if ours else (reported, None)
+    return reported or recorded, wanted.version
