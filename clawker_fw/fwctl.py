@@ -10,18 +10,21 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from clawker_fw.engine import archive
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model.files import Files
 from clawker_fw.model.probes import Probe
+from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.trials import Lookup, Trial
 from clawker_fw.model.usage import Usage
+
+KEY_BYTES = 32
+"""The length of the key with which secrets are compared."""
 
 PROTOCOL = 1
 """The version of what both sides say to each other. It changes where another one would be misunderstood."""
@@ -46,35 +49,6 @@ class Committed:
     refused: tuple[str, ...] = ()
     reason: str = ""
     hung: bool = False
-
-
-def _seconds(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp()
-
-
-@dataclass(frozen=True, slots=True)
-class HeldSecret:
-    """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
-
-    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or
-    kept. `at_rest` says whether it is on the disk as well: the helper of an earlier release keeps none there.
-    """
-
-    digest: str = field(repr=False)
-    given: Annotated[float, BeforeValidator(_seconds)]
-    at_rest: Annotated[bool, Field(validation_alias="rests")] = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeldSecrets:
-    """The secrets that a signer has, by id.
-
-    `unloaded` are the ids of those of which Envoy uses another version, or none: also of some that were taken
-    away.
-    """
-
-    by_id: Annotated[Mapping[str, HeldSecret], Field(validation_alias="secrets")]
-    unloaded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +191,8 @@ class HelperReader:
         `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
         """
         sent = _giving(key, None)
-        return _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
+        held = _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
+        return replace(held, key=key)
 
     def _ask(
         self, verb: str, *arguments: str, sent: bytes = b"", seconds: float = _READING_SECONDS

@@ -119,10 +119,10 @@ def _states(vault: "Vault", seen: "Comparison") -> "Mapping[str, State]":
     found = {name: State.GIVEN if name in needed else State.UNUSED for name in vault.declared.secrets}
     if not asked:
         found |= dict.fromkeys(needed, State.UNKNOWN)
-    for each in envoy.secrets if envoy else ():
-        name = each.identity.partition("#")[0]
-        if name in needed and not each.same_value:
-            found[name] = State.ANOTHER if each.running else State.ABSENT
+    for difference in seen.secrets:
+        name = difference.identity.partition("#")[0]
+        if name in needed and not difference.same_value:
+            found[name] = State.ANOTHER if difference.running else State.ABSENT
     return found | dict.fromkeys(vault.problems, State.UNAVAILABLE)
 
 

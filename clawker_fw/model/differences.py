@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
 
 from clawker_fw.model.stacks import Sibling
 
@@ -114,17 +113,3 @@ class Diff:
     def of(self, sibling: Sibling) -> tuple[Finding, ...]:
         """Return the findings of one sibling."""
         return tuple(finding for finding in self.findings if finding.sibling is sibling)
-
-
-class SecretDifference(NamedTuple):
-    """A secret that Envoy has and should not have, or should have: in words, or None without it.
-
-    If it has the `same_value`, only where it is kept differs. If it is not `loaded`, the signer has what it
-    should, and Envoy uses something else.
-    """
-
-    identity: str
-    running: str | None
-    desired: str | None
-    same_value: bool = False
-    loaded: bool = True

@@ -6,29 +6,25 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from clawker_fw.model.containers import ContainerSummary, ContainerView
-from clawker_fw.model.differences import SecretDifference
 from clawker_fw.model.engines import EngineFacts, Machine
 from clawker_fw.model.files import Files
 from clawker_fw.model.images import ImageView, OwnImage
 from clawker_fw.model.networks import Endpoint, NetworkView
 from clawker_fw.model.probes import Probe
+from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.model.volumes import VolumeView
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedSibling:
-    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run.
-
-    `secrets` are those for requests that differ from what it should have.
-    """
+    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run."""
 
     sibling: Sibling
     container: ContainerView
     slot: int
     files: Files = dataclasses.field(repr=False)
     probe: Probe | None
-    secrets: tuple[SecretDifference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +56,7 @@ class Observed:
     each with the id of the container whose network it is. `companions` are further containers whose processes or
     memory agents share, and `volumes` what is known of the volumes that agents use. `others` are all networks that
     are not ours.
+    `secrets` are those that Envoy has for requests, or None if nothing depends on them.
     `publishers` are the containers, in any state, whose labels ask for published ports, `relays` are ours for
     these, and `publishing` is the network on which the engine publishes them.
     """
@@ -82,6 +79,7 @@ class Observed:
     others: tuple[NetworkView, ...] = ()
     companions: tuple[ContainerView, ...] = ()
     volumes: Mapping[str, VolumeView] = dataclasses.field(default_factory=dict)
+    secrets: HeldSecrets | None = None
     publishers: tuple[ContainerView, ...] = ()
     relays: tuple[ObservedRelay, ...] = ()
     publishing: NetworkView | None = None

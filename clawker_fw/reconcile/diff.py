@@ -12,6 +12,7 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Value, Verdict
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.secrets import SecretDifference
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.compare.live import ANSWER
 from clawker_fw.reconcile.compare.relays import RelayComparison
@@ -21,8 +22,11 @@ from clawker_fw.stack.topology import network_fields, recorded_fields, running_f
 _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
 
 
-def diff(observed: Observed, desired: Desired) -> Diff:
-    """Return every difference between the observed and the desired stack. Both must be in the same slots."""
+def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, ...] = ()) -> Diff:
+    """Return every difference between the observed and the desired stack. Both must be in the same slots.
+
+    `secrets` are the differences of those that Envoy puts into requests.
+    """
     findings: list[Finding] = []
     for sibling in Sibling:
         findings += network_findings(sibling, observed, desired)
@@ -32,7 +36,7 @@ def diff(observed: Observed, desired: Desired) -> Diff:
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
-            findings += sibling_findings(observed, desired, seen)
+            findings += sibling_findings(observed, desired, seen, secrets)
         findings += [_leftover(each) for each in observed.leftovers if each.sibling is sibling]
         findings += intruder_findings(sibling, observed, desired)
     findings += RelayComparison(observed, desired).findings()

@@ -3,22 +3,24 @@
 Independent requests run in parallel. Probing a process inside a container takes longest.
 """
 
+import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from clawker_fw.agents.namespaces import joined_by, matches, network_owner
 from clawker_fw.background import in_background, shared_out
-from clawker_fw.engine.port import NOTHING, EngineReader
+from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
-from clawker_fw.fwctl import HelperReader
+from clawker_fw.fwctl import KEY_BYTES, HelperReader
 from clawker_fw.model.containers import ContainerSummary, ContainerView
 from clawker_fw.model.files import Files
 from clawker_fw.model.networks import NetworkView
 from clawker_fw.model.observed import Observed, ObservedRelay, ObservedSibling
 from clawker_fw.model.probes import Probe
+from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
@@ -36,16 +38,32 @@ _ANSWER_WITHIN = 2.0
 _ASK_EVERY = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The part of the desired state that decides what is read.
+
+    `files` are large expected files: memory holds them once. `images` returns the references of the desired
+    images once they are known. `secrets` is whether rules put secrets into requests.
+    """
+
+    files: Files = field(default_factory=dict)
+    images: Callable[[], Iterable[str]] = tuple
+    secrets: bool = False
+
+
+NOTHING_EXPECTED = Expected()
+
+
 class _ChangedError(Exception):
     """A container's state changed between listing and inspecting it."""
 
 
-def observe(reader: EngineReader, project: str, known: Files = NOTHING) -> Observed:
-    """Return the observed stack, without the desired images.
+def observe(reader: EngineReader, project: str, expected: Expected = NOTHING_EXPECTED) -> Observed:
+    """Return the observed stack.
 
     A container that disappears or changes its state between two requests is being changed by another run, or is
     just starting, so everything is read again, up to three times in all. In the last round the latest state
-    counts, and a container that runs by then is probed. `known` are large expected files: memory holds them once.
+    counts, and a container that runs by then is probed.
 
     Raises:
         RefusedError: when an object with one of our names is not ours.
@@ -53,11 +71,11 @@ def observe(reader: EngineReader, project: str, known: Files = NOTHING) -> Obser
     """
     for _ in range(_LOOKS - 1):
         with suppress(NotFoundError, _ChangedError):
-            return _read(reader, project, known, last=False)
-    return _read(reader, project, known, last=True)
+            return _read(reader, project, expected, last=False)
+    return _read(reader, project, expected, last=True)
 
 
-def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Observed:
+def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool) -> Observed:
     lock, listing = _listing(reader, project)
     ours = _our_containers(listing, project)
     running = [each for each in ours if each.status == "running"]
@@ -65,21 +83,24 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
     # What takes longest is asked first: programs in containers, then files.
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
-    reading = {each: in_background(_sibling, reader, each, kind, known, last=last) for each, kind in ours.items()}
+    reading = {
+        each: in_background(_sibling, reader, each, kind, expected.files, last=last) for each, kind in ours.items()
+    }
     reading_networks = in_background(reader.networks)
     reading_machine = in_background(reader.machine)
     reading_own_images = in_background(reader.own_images)
     reading_unused = in_background(reader.unused_volumes, project)
     trial = next((each for each in listing if is_trial(each, project)), None)
     relays = [each for each in listing if is_relay(each, project)]
-    reading_relays = {each: in_background(_relay, reader, each, known) for each in relays}
+    reading_relays = {each: in_background(_relay, reader, each, expected.files) for each in relays}
     publishers = [each.id for each in listing if labels.PUBLISHES in each.labels and not each.project]
     reading_publishers = _reading_agents(reader, publishers)
     agents = _agents(reader, listing, {*ours, *relays}, network_names(project)[Role.AGENTS])
     reading_agents = _reading_agents(reader, agents)
     have_volumes = any(each.volumes for each in listing if each.id in agents)
     reading_volumes = in_background(reader.volumes) if have_volumes else None
-    reading_images = {each.image: in_background(reader.image, each.image) for each in ours}
+    images = {each.image for each in ours}
+    reading_images = {image: in_background(reader.image, image) for image in images}
 
     networks = reading_networks.result()
     our_networks = _our_networks(networks, project)
@@ -87,6 +108,8 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     probing = [in_background(_probed, reader, sibling, asking.get(each)) for each, sibling in found.items()]
     views = sorted((view for each in reading_agents for view in each.result()), key=lambda view: view.name)
     unused, facts = reading_unused.result(), reader.facts()
+    for reference in {*expected.images()} - images:
+        reading_images[reference] = in_background(reader.image, reference)
     companions = _companions(reader, [*views, *(each.container for each in found.values())])
     probed = [each.result() for each in probing]
     starting = [each.sibling.value for each in probed if each.container.health == "starting"]
@@ -94,11 +117,15 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
     if not last and not troubled.isdisjoint(starting):  # it may serve by now
         raise _ChangedError
     serving = _serving(project, probed)
+    leftovers = tuple(sibling for sibling in probed if sibling not in serving.values())
+    held: HeldSecrets | None = None
+    if (envoy_now := serving.get(Sibling.ENVOY)) and _has_secrets(envoy_now, expected):
+        serving[Sibling.ENVOY], held = _secrets(reader, envoy_now)
     return Observed(
         engine=facts,
         networks=our_networks,
         siblings=serving,
-        leftovers=tuple(each for each in probed if each not in serving.values()),
+        leftovers=leftovers,
         images={image: each.result() for image, each in reading_images.items()},
         attached={
             role: {
@@ -127,10 +154,30 @@ def _read(reader: EngineReader, project: str, known: Files, *, last: bool) -> Ob
         others=_others(networks, project),
         companions=companions,
         volumes={each.name: each for each in reading_volumes.result()} if reading_volumes else {},
+        secrets=held,
         publishers=tuple(view for each in reading_publishers for view in each.result()),
         relays=tuple(relay for each in reading_relays.values() if (relay := each.result())),
         publishing=_publishing(networks, project),
     )
+
+
+def _has_secrets(envoy: ObservedSibling, expected: Expected) -> bool:
+    probe = envoy.probe
+    if probe is None or probe.error or probe.signer:
+        return False
+    return expected.secrets or probe.secrets > 0
+
+
+def _secrets(reader: EngineReader, envoy: ObservedSibling) -> tuple[ObservedSibling, HeldSecrets | None]:
+    """Return Envoy with the secrets that it has for requests.
+
+    If they can't be read, its probe carries the error: Envoy may still use one that was revoked.
+    """
+    try:
+        return envoy, HelperReader(reader, envoy.container.id).secrets(secrets.token_bytes(KEY_BYTES))
+    except EngineError as error:
+        probe = envoy.probe and replace(envoy.probe, error=f"secrets: {error.in_one_line}")
+        return replace(envoy, probe=probe), None
 
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:

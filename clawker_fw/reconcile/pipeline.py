@@ -25,6 +25,7 @@ from clawker_fw.errors import FirewallError, RefusedError
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.differences import Diff, Verdict
 from clawker_fw.model.observed import Attempt, Observed
+from clawker_fw.model.secrets import SecretDifference
 from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.advice import Advice, advice
@@ -32,9 +33,9 @@ from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
-from clawker_fw.reconcile.observe import observe
+from clawker_fw.reconcile.observe import Expected, observe
 from clawker_fw.reconcile.plan import plan
-from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, with_secrets
+from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, secret_differences
 from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
@@ -57,6 +58,8 @@ class Comparison:
     desired_in: Callable[[Slots], Desired]
     desired: Desired
     diff: Diff
+    secrets: tuple[SecretDifference, ...]
+    """How Envoy's secrets differ from the desired ones."""
 
     @property
     def failed_attempt(self) -> Attempt | None:
@@ -114,14 +117,15 @@ def agents_of(
 
 def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     """Observe a stack and compare it with its desired state."""
-    observing = in_background(observe, reader, blueprint.project, {HELPER: blueprint.helper})
+    images = in_background(lambda: [image.reference for image in blueprint.images.values()])
+    expected = Expected({HELPER: blueprint.helper}, images.result, secrets=blueprint.vault is not None)
+    observing = in_background(observe, reader, blueprint.project, expected)
+    images.result()
     prepare(blueprint)
-    images = {each.reference: reader.image(each.reference) for each in blueprint.images.values()}
     observed = observing.result()
-    observed = replace(observed, images={**observed.images, **images})
     if blueprint.vault and not blueprint.last_good:
         require_unreachable(observed, blueprint.vault)
-    observed = with_secrets(reader, observed, blueprint.wanted, blueprint.vault)
+    secrets = secret_differences(observed.secrets, blueprint.wanted, blueprint.vault)
     addresses = addressing(blueprint, observed)
     provision, provided = _provision(blueprint, observed), blueprint.authorities_for(authorities_of(observed))
     desired_in = functools.partial(
@@ -133,7 +137,8 @@ def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
     )
     now = slots(observed, addresses)
     wanted = desired_in(now)
-    return Comparison(blueprint, observed, now, provision, provided, desired_in, wanted, diff(observed, wanted))
+    differences = diff(observed, wanted, secrets)
+    return Comparison(blueprint, observed, now, provision, provided, desired_in, wanted, differences, secrets)
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:

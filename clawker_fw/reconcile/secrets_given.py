@@ -6,15 +6,14 @@ They are compared by HMAC under a key that is made for one question. Neither key
 import hmac
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import Exposure, exposures
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError, RefusedError
-from clawker_fw.fwctl import HeldSecrets, Helper, HelperReader, digest_of_secret
-from clawker_fw.model.differences import SecretDifference
+from clawker_fw.fwctl import KEY_BYTES, Helper, digest_of_secret
 from clawker_fw.model.observed import Observed
+from clawker_fw.model.secrets import HeldSecrets, SecretDifference
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.stack.labels import sibling_of
@@ -23,35 +22,20 @@ if TYPE_CHECKING:
     from clawker_fw.settings.secrets.vault import Vault  # only rules that inject need these
     from clawker_fw.settings.secrets.wanted import WantedSecret
 
-_KEY_OCTETS = 32
 ANOTHER, UNLOADED = "another secret", "what Envoy had before"
 _GIVEN, _THIS = "given", "this secret"
 PLACES = {False: "in memory alone", True: "at rest, too"}
 
 
-def with_secrets(
-    engine: EngineReader, observed: Observed, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
-) -> Observed:
-    """Return what was observed, with what differs in Envoy's secrets. One that can't be obtained does not differ.
-
-    If Envoy's secrets can't be read, its probe carries the error: it may still use one that was revoked.
-    """
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    if envoy is None or envoy.probe is None or envoy.probe.error or envoy.probe.signer:
-        return observed
-    if vault is None and not envoy.probe.secrets:
-        return observed
-    key = secrets.token_bytes(_KEY_OCTETS)
-    try:
-        held = HelperReader(engine, envoy.container.id).secrets(key)
-    except EngineError as error:
-        unread = replace(envoy, probe=replace(envoy.probe, error=f"secrets: {error.in_one_line}"))
-        return replace(observed, siblings={**observed.siblings, Sibling.ENVOY: unread})
+def secret_differences(
+    held: HeldSecrets | None, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
+) -> tuple[SecretDifference, ...]:
+    """Return how the secrets that Envoy has differ from the desired ones. One that can't be obtained does not."""
+    if held is None:
+        return ()
     values = vault.values(wanted) if vault else {}
-    resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
-    found = differences(held, values, resting, key)
-    siblings = {**observed.siblings, Sibling.ENVOY: replace(envoy, secrets=found)}
-    return replace(observed, siblings=siblings)
+    resting = {secret.identity: secret.at_rest for secret in _still_wanted(wanted, vault)}
+    return differences(held, values, resting)
 
 
 def require_unreachable(observed: Observed, vault: "Vault") -> None:
@@ -85,7 +69,7 @@ def _exposed(exposure: Exposure) -> RefusedError:
 
 
 def differences(
-    held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool], key: bytes
+    held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool]
 ) -> tuple[SecretDifference, ...]:
     """Return what differs, in the order of the ids.
 
@@ -97,7 +81,7 @@ def differences(
         if identity not in wanted:
             found.append(SecretDifference(identity, running=_GIVEN, desired=None))
         elif identity in values and not hmac.compare_digest(
-            each.digest, digest_of_secret(key, identity, values[identity])
+            each.digest, digest_of_secret(held.key, identity, values[identity])
         ):
             found.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
         elif each.at_rest != wanted[identity]:
@@ -121,7 +105,7 @@ def give(
     """
     values = vault.values(wanted) if vault else {}
     resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
-    key, keep = secrets.token_bytes(_KEY_OCTETS), resting.keys() - values.keys()
+    key, keep = secrets.token_bytes(KEY_BYTES), resting.keys() - values.keys()
     at_rest = [identity for identity, rests in resting.items() if rests]
     return Helper(engine, container).give_secrets(key, values, keep, at_rest).unloaded
 
@@ -149,7 +133,7 @@ def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[s
     Raises:
         EngineError: when that is impossible.
     """
-    helper, key = Helper(engine, container), secrets.token_bytes(_KEY_OCTETS)
+    helper, key = Helper(engine, container), secrets.token_bytes(KEY_BYTES)
     held = helper.secrets(key).by_id
     gone = _called(name, held)
     at_rest = {identity for identity, each in held.items() if each.at_rest}

@@ -12,12 +12,11 @@ from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import (
     PROTOCOL,
     Committed,
-    HeldSecret,
-    HeldSecrets,
     Helper,
     Suppressed,
 )
 from clawker_fw.model.probes import NO_RECORDS, Probe
+from clawker_fw.model.secrets import HeldSecret, HeldSecrets
 from clawker_fw.model.usage import Usage, Use
 from devkit.memory.engine import MemoryEngine
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.differences import Action, Cause, Finding, Layer, Value
 from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.secrets import SecretDifference
 from clawker_fw.reconcile.compare.rules import rules_only_by_upgrade
 from clawker_fw.stack import labels
 
@@ -13,14 +14,20 @@ from clawker_fw.stack import labels
 class SiblingPair:
     """An observed sibling, and what the desired stack says of it."""
 
-    def __init__(self, observed: Observed, desired: Desired, sibling: ObservedSibling) -> None:
-        """Compare `sibling`, one of the observed ones, with the desired stack."""
+    def __init__(
+        self,
+        observed: Observed,
+        desired: Desired,
+        sibling: ObservedSibling,
+        secrets: tuple[SecretDifference, ...],
+    ) -> None:
+        """Pair `sibling`, an observed one, with the desired one. `secrets` are the differences of its secrets."""
         self.observed = observed
         self.desired = desired
         self.container = sibling.container
         self.files = sibling.files
         self.probe = sibling.probe
-        self.secrets = sibling.secrets
+        self.secrets = secrets
         self.wanted = desired.siblings[sibling.sibling]
         self.applied = labels.read_applied(sibling.container.labels)
         made_by = sibling.container.labels.get(labels.STACK_BUILD_SHA)
