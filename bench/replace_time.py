@@ -50,7 +50,7 @@ def _fixed_waits(stage: Stage) -> float:
     """Return the fixed waits of a plan. Of parallel steps, the longest counts."""
     with closing(connect(stage.firewall.host, None, {})) as engine:
         wanted = stacks.blueprint(engine.facts(), *RULES, project=stage.firewall.project)
-        steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions(replace_all=True))
+        steps = pipeline.compare(engine, wanted).plan(ConvergeOptions(replace_all=True))
     return waits(steps)
 
 

@@ -121,7 +121,7 @@ def converged(engine: EngineWriter, wanted: Blueprint, options: ConvergeOptions 
     """Do what `run` does without a command line, and return the final comparison. No rule ends meanwhile."""
     options = options or ConvergeOptions()
     seen = pipeline.compare(engine, wanted)
-    if pipeline.plan_for(seen, options).empty:
+    if seen.plan(options).empty:
         converge.tidy(engine, seen, options)
         return seen
     context = RunContext(lambda _: None, wall=lambda: 0.0)

@@ -44,13 +44,15 @@ def show(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None
 
     Example: clawker-fw certs show
     """
+    from clawker_fw.reconcile import inputs
+
     chosen: Options = context.obj
     from clawker_fw.diagnose.diagnosis import telemetry_obstacle
     from clawker_fw.report import certs as report
 
     _, seen = reading(chosen)
     loaded = session.load(chosen)
-    kept = session.telemetry_store(chosen, loaded, keeps=False).kept()
+    kept = inputs.telemetry_store(chosen, loaded, keeps=False).kept()
     provision = seen.provision
     usable = provision.credentials is not None
     unsent = telemetry_obstacle(seen.observed, seen.desired, provision.live) if usable else ""
@@ -215,10 +217,11 @@ def _bundle(chosen: Options) -> bytes:
 def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
     """Yield the certificates for telemetry, and the settings. What can't be read or written is an error."""
     from clawker_fw.certificates.store import sentence
+    from clawker_fw.reconcile import inputs
 
     loaded = session.load(chosen)
     try:
-        yield session.telemetry_store(chosen, loaded, keeps=True), loaded
+        yield inputs.telemetry_store(chosen, loaded, keeps=True), loaded
     except (OSError, ValueError) as error:
         raise RefusedError(
             "certs-unusable",
@@ -234,9 +237,10 @@ def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
 def _roots(chosen: Options, *, keeps: bool) -> "Iterator[InspectionStore]":
     """Yield the roots that agents trust. What can't be read or written is an error."""
     from clawker_fw.certificates.store import sentence
+    from clawker_fw.reconcile import inputs
 
     try:
-        yield session.inspection_store(chosen, keeps=keeps)
+        yield inputs.inspection_store(chosen, keeps=keeps)
     except (OSError, ValueError) as error:
         raise RefusedError("certs-unusable", f"The roots can't be used: {sentence(error)}.") from None
 

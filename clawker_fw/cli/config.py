@@ -22,7 +22,7 @@ def config(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     loaded = session.load(chosen)
     project = (chosen.named_project, chosen.given.get("project", "--project"))
     values = report.values(loaded, {"project": project} if chosen.named_project else {})
-    answer = report.ConfigAnswer.of(loaded, session.named_by(chosen, loaded), values)
+    answer = report.ConfigAnswer.of(loaded, loaded.named_by(chosen.given), values)
     if format_ is Format.JSON:
         print_json(answer)
     else:

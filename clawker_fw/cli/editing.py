@@ -223,7 +223,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
         if orders.format_ is Format.JSON:
             from clawker_fw.report.documents.rules import RulesEditDocument
 
-            named_by, dry_run = session.named_by(chosen, done.after), orders.dry_run
+            named_by, dry_run = done.after.named_by(chosen.given), orders.dry_run
             document = RulesEditDocument.of(done, named_by, remarks, *reloaded, dry_run=dry_run)
             print_json(replace(document, summary=planned))
     if orders.dry_run and done.changed:

@@ -95,7 +95,7 @@ def status(
     known = _hosts(chosen, contexts or (), hosts or ())
     release = Release.installed()
     rows = [row for row, _ in _ask(known, timeout, _comparer(chosen, loaded, release))]
-    settings = SettingsNamed.named(loaded, session.named_by(chosen, loaded))
+    settings = SettingsNamed.named(loaded, loaded.named_by(chosen.given))
     used = ReleaseUsed(release.version, release.build_sha)
     found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
     if format_ is Format.JSON:
@@ -197,14 +197,14 @@ def _ask(
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
 ) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
-    from clawker_fw.reconcile import pipeline
+    from clawker_fw.reconcile import inputs, pipeline
     from clawker_fw.report import fleet as report
 
     preparing = threading.Lock()
 
     def compare(host: "Host", engine: "EngineReader", began: float) -> "tuple[Row, None]":
         with preparing:  # each secret is obtained once
-            blueprint = session.blueprint(chosen, loaded, release, engine.facts())
+            blueprint = inputs.blueprint(chosen, loaded, release, engine.facts())
         seen = pipeline.compare(engine, blueprint)
         return report.of_comparison(host, seen, release, time.monotonic() - began), None
 

@@ -49,7 +49,7 @@ def list_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesListDocument
 
-        print_json(RulesListDocument.of(loaded, session.named_by(context.obj, loaded), now, known))
+        print_json(RulesListDocument.of(loaded, loaded.named_by(context.obj.given), now, known))
     elif known:
         from clawker_fw.denials.usage import worths
         from clawker_fw.report import usage as report
@@ -90,7 +90,7 @@ def check_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesCheckDocument
 
-        print_json(RulesCheckDocument.of(loaded, session.named_by(context.obj, loaded), remarks))
+        print_json(RulesCheckDocument.of(loaded, loaded.named_by(context.obj.given), remarks))
     else:
         terminal.answer(f"valid  {rules.summary(loaded)}")
         for each in remarks:
@@ -119,7 +119,7 @@ def unused_rules(
     if format_ is Format.JSON:
         from clawker_fw.report.documents.rules import RulesUnusedDocument
 
-        print_json(RulesUnusedDocument.of(loaded, session.named_by(context.obj, loaded), found, within, known))
+        print_json(RulesUnusedDocument.of(loaded, loaded.named_by(context.obj.given), found, within, known))
         return
     from clawker_fw.report import usage as report
 

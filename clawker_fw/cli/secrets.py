@@ -32,9 +32,11 @@ def list_(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw secrets list
     """
+    from clawker_fw.reconcile import inputs
+
     chosen: Options = context.obj
     _, seen = reading(chosen)
-    vault = session.vault(chosen)
+    vault = inputs.vault(chosen)
     _answer(_listed(vault, seen.blueprint.rules, _states(vault, seen)), format_)
 
 
@@ -47,13 +49,14 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
 
     Example: clawker-fw secrets check
     """
+    from clawker_fw.reconcile import inputs
     from clawker_fw.report.secrets import State
     from clawker_fw.settings.secrets.sources import obtain_all
     from clawker_fw.settings.secrets.wanted import wanted
 
     chosen: Options = context.obj
     loaded = session.load(chosen)
-    vault = session.vault(chosen)
+    vault = inputs.vault(chosen)
     wanted(loaded.rules.rules, vault.declared, vault.path)
     outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
     problems = {name: found.message for name, found in outcomes.items() if isinstance(found, SettingsError)}
@@ -95,8 +98,10 @@ def forget(
 
 def _require_known(chosen: Options, name: str) -> None:
     """Require that the user's file declares a secret that Envoy does not have: it may be misspelt."""
+    from clawker_fw.reconcile import inputs
+
     try:
-        vault = session.vault(chosen)
+        vault = inputs.vault(chosen)
         declared, where = vault.declared.secrets, str(vault.path)
     except (RefusedError, SettingsError) as error:
         declared, where = {}, error.message

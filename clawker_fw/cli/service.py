@@ -59,6 +59,7 @@ def service(
 
 def _unit(chosen: Options, *, system: bool, options: list[str], interval: float, listen: str | None) -> str:
     from clawker_fw.private_files import make_private, state_folder
+    from clawker_fw.reconcile import inputs
     from clawker_fw.watch.address import parse_address
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
@@ -66,7 +67,7 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     before = ["--project", chosen.project, "--log-format", LogFormat.JSON.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
-    known, _ = session.secrets(chosen, loaded)
+    known, _ = inputs.secrets(chosen, loaded)
     if known:
         before += ["--secrets", str(known.path)]
     for name, value in (("--host", chosen.host), ("--context", chosen.context)):

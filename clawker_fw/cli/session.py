@@ -7,33 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw import interrupts
-from clawker_fw.cli import deciding
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import ExitCode, RefusedError, SettingsError, unreadable_settings
+from clawker_fw.errors import ExitCode, SettingsError
 from clawker_fw.report import terminal
-from clawker_fw.settings.files import bounded, may_exist
+from clawker_fw.settings.files import may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
-    from clawker_fw.certificates.store import InspectionStore, TelemetryStore
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
-    from clawker_fw.model.engines import EngineFacts
     from clawker_fw.reconcile.desired import Blueprint
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.text import Renderable
     from clawker_fw.rules.review import Remark
     from clawker_fw.settings.loaded import Loaded
-    from clawker_fw.settings.secrets.vault import Vault
-    from clawker_fw.settings.secrets.wanted import WantedSecret
-    from clawker_fw.stack.release import Release
-    from clawker_fw.watch.last_good import Texts
 
 _MOST_WARNINGS = 10
 
@@ -75,7 +66,7 @@ def _comparing(
     reviews: bool = True,
 ) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
     """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
-    from clawker_fw.reconcile import pipeline
+    from clawker_fw.reconcile import inputs, pipeline
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
 
@@ -85,7 +76,7 @@ def _comparing(
     engine, release = engine or connect_engine(chosen), Release.installed()
 
     def drawn(settings: "Loaded | None" = None) -> "Blueprint":
-        return blueprint(chosen, settings or load(chosen), release, engine.facts(), keeps=writes)
+        return inputs.blueprint(chosen, settings or load(chosen), release, engine.facts(), keeps=writes)
 
     return engine, drawn, pipeline.compare(engine, drawn(loaded))
 
@@ -164,103 +155,12 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
 
 
-def last_good(chosen: Options) -> Path:
-    """Return where a watcher keeps the last good settings of the chosen project."""
-    return _folder(chosen) / "last-good.json"
-
-
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
     """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
     for each in remarks[:_MOST_WARNINGS]:
         warn(each.code.replace("-", "_"), message=f"{each}.")
     if (more := len(remarks) - _MOST_WARNINGS) > 0:
         warn("rules_more", message=f"{more:,} more rules decide nothing; `clawker-fw rules check` lists all.")
-
-
-def named_by(chosen: Options, loaded: "Loaded") -> str:
-    """Return what chose the settings file: an option, a variable, or the place where it was found."""
-    return loaded.found or chosen.given.get("config", "--config")
-
-
-def blueprint(
-    chosen: Options,
-    loaded: "Loaded",
-    release: "Release",
-    facts: "EngineFacts",
-    *,
-    keeps: bool = False,
-    texts: "Texts | None" = None,
-) -> "Blueprint":
-    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down.
-
-    `texts` are earlier ones: the files that they stand for are not read now.
-    """
-    from clawker_fw.reconcile.desired import Blueprint
-    from clawker_fw.reconcile.records import origin
-
-    facts = replace(facts, named_by=chosen.given.get("host", facts.named_by))
-    known, needed = secrets(chosen, loaded, texts)
-    if known and facts.plain:
-        raise RefusedError(
-            "secret-over-plain-engine",
-            f"Rules put secrets into requests, and others can read what is sent to {facts.endpoint}.",
-            context=[f"named by {facts.named_by}"],
-            hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
-        )
-    own = deciding.beside(loaded, loaded.settings.inspection.ca_file)
-    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets, facts.inside)
-    return Blueprint(
-        chosen.project,
-        loaded.settings,
-        loaded.rules.at(time.time()),
-        release,
-        facts,
-        certificates=certificates(chosen, loaded, keeps=keeps),
-        provider=inspection_store(chosen, keeps=keeps) if any(each.paths for each in loaded.rules.rules) else None,
-        authorities=texts.authorities if texts else _authorities(own) if own else b"",
-        wanted=needed,
-        headers=known.declared.headers if known else {},
-        vault=known,
-        origin=made_from,
-        files=deciding.files(chosen, loaded, known, needed, release),
-        named_by=named_by(chosen, loaded),
-    )
-
-
-def vault(chosen: Options) -> "Vault":
-    """Return the user's secrets.
-
-    Raises:
-        RefusedError: when somebody else can use the file that declares them.
-        SettingsError: when it can't be read.
-    """
-    from clawker_fw.settings.secrets.declared import default_path
-    from clawker_fw.settings.secrets.vault import opened
-
-    return opened((chosen.secrets or default_path()).absolute())
-
-
-def secrets(
-    chosen: Options, loaded: "Loaded", texts: "Texts | None" = None
-) -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
-    """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
-
-    `texts` are earlier ones, in which the user's file is as it was.
-
-    Raises:
-        RefusedError: when the user's file does not let one go where a rule would send it.
-        SettingsError: when the file can't be read.
-    """
-    from clawker_fw.rules.ruleset import injecting
-
-    if not any(injecting(loaded.rules.rules)):
-        return None, ()
-    from clawker_fw.settings.secrets.vault import known
-    from clawker_fw.settings.secrets.wanted import wanted
-
-    earlier = texts.secrets if texts else None
-    found = known(earlier.path, earlier.content) if earlier else vault(chosen)
-    return found, wanted(loaded.rules.rules, found.declared, found.path)
 
 
 def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
@@ -270,62 +170,17 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
         RefusedError: when the user's file does not let one go there.
         SettingsError: when the file can't be read.
     """
+    from clawker_fw.reconcile import inputs
     from clawker_fw.rules.review import Remark, RemarkCode
     from clawker_fw.rules.ruleset import injecting
     from clawker_fw.settings.secrets.declared import default_path
 
     path = chosen.secrets or default_path()
     if chosen.secrets or may_exist(path):
-        secrets(chosen, loaded)
+        inputs.secrets(chosen, loaded)
         return ()
     reason = f"needs a secret, and {path} is not here to say where it may go"
     return tuple(Remark(RemarkCode.SECRET_UNCHECKED, rule, reason) for rule, _ in injecting(loaded.rules.rules))
-
-
-def certificates(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore | None":
-    """Return the certificates for telemetry, or None if the settings name no collector."""
-    return telemetry_store(chosen, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
-
-
-def telemetry_store(chosen: Options, loaded: "Loaded", *, keeps: bool) -> "TelemetryStore":
-    """Return the place of the chosen project's certificates for telemetry."""
-    from clawker_fw.certificates.store import TelemetryStore
-
-    own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
-    return TelemetryStore(_folder(chosen), chosen.project, keeps, own=own)
-
-
-def inspection_store(chosen: Options, *, keeps: bool) -> "InspectionStore":
-    """Return the place of the chosen project's roots."""
-    from clawker_fw.certificates.store import InspectionStore
-
-    return InspectionStore(_folder(chosen), chosen.project, keeps)
-
-
-def _folder(chosen: Options) -> Path:
-    from clawker_fw.private_files import state_folder
-
-    return state_folder() / chosen.project
-
-
-def _authorities(path: Path) -> bytes:
-    """Return the certificates in a file, of which there must be some."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
-    try:
-        content = bounded(path)
-        found = x509.load_pem_x509_certificates(content)
-    except OSError as error:
-        raise unreadable_settings(path, error) from error
-    except ValueError as error:
-        raise SettingsError(
-            "ca-file-invalid",
-            f"{path} has no certificates that can be read: {error}.",
-            hint="`inspection.ca_file` names a file with certificates of authorities, as PEM.",
-        ) from error
-    # Just these: a key in the same file stays where it is.
-    return b"".join(each.public_bytes(Encoding.PEM) for each in found)
 
 
 @contextmanager

@@ -220,6 +220,7 @@ def down(
     """
     from clawker_fw.agents import names
     from clawker_fw.reconcile.converge import take_down
+    from clawker_fw.watch import last_good
 
     chosen: Options = context.obj
     engine = session.connect_engine(chosen)
@@ -231,7 +232,7 @@ def down(
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
         names.forget()
-        session.last_good(chosen).unlink(missing_ok=True)
+        last_good.path_of(chosen.project).unlink(missing_ok=True)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import DownDocument, Left
 
@@ -281,7 +282,7 @@ def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool)
         converge.require_up(seen)
     converge.require_settings(seen, wanted)
     session.warn_of_exposure(seen)
-    steps = pipeline.plan_for(seen, wanted)
+    steps = seen.plan(wanted)
     return steps, None if steps.empty else pipeline.summary_of(seen, steps)
 
 

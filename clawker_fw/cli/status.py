@@ -121,7 +121,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
     """Return one stack: compared with its own settings if they can be read, else what the engine alone tells."""
-    from clawker_fw.reconcile import pipeline, records
+    from clawker_fw.reconcile import inputs, pipeline, records
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report.status import Stack, StatusDocument, unreadable
 
@@ -137,7 +137,7 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path
     own = replace(chosen, config=Path(here), named_project=project)
     try:
-        seen = pipeline.compare(engine, session.blueprint(own, session.load(own), release, engine.facts()))
+        seen = pipeline.compare(engine, inputs.blueprint(own, session.load(own), release, engine.facts()))
         found = StatusDocument.of(seen.observed, project, time.time(), seen)
     except FirewallError as error:  # whatever is wrong with one stack costs its own line
         found = StatusDocument.of(observed, project, time.time(), error)

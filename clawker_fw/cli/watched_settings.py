@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
+from clawker_fw.reconcile import inputs
 from clawker_fw.settings.environment import variables
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
@@ -30,7 +31,7 @@ class WatchedSettings:
         self._chosen = chosen
         self._release = release
         self._steady = Steady(time.monotonic)
-        self.path = session.last_good(chosen)
+        self.path = last_good.path_of(chosen.project)
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
         """Those that the last blueprint was made from."""
@@ -41,7 +42,7 @@ class WatchedSettings:
         """Return the blueprint for the current settings."""
         loaded = session.load(self._chosen)
         self._steady.require(loaded.files)
-        made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
+        made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)
         return made
@@ -66,7 +67,7 @@ class WatchedSettings:
             if texts is None:
                 return None
             loaded = validated(texts.sources, texts.found, dict(texts.variables))
-            made = session.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
+            made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")
             return None

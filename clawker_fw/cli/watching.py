@@ -243,10 +243,12 @@ def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[Watc
 
 @contextmanager
 def _sending(chosen: Options, release: "Release", metrics: "Metrics") -> "Iterator[None]":
+    from clawker_fw.watch import last_good
+
     try:
         require_otlp(chosen)
     except SettingsError:
-        if not session.last_good(chosen).exists():
+        if not last_good.path_of(chosen.project).exists():
             raise
         # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
 
@@ -291,10 +293,11 @@ def _destination(chosen: Options) -> "CollectorEndpoint":
     Raises:
         OSError, ValueError: when there is nothing to show to the collector.
     """
+    from clawker_fw.reconcile import inputs
     from clawker_fw.watch.otlp import CollectorEndpoint
 
     loaded = session.load(chosen)
-    store, otel = session.certificates(chosen, loaded, keeps=False), loaded.settings.otel
+    store, otel = inputs.certificates(chosen, loaded, keeps=False), loaded.settings.otel
     if store is None or otel.endpoint is None:
         raise ValueError("the settings name no collector any more")
     trust, pair = store.watcher()

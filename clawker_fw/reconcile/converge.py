@@ -29,7 +29,7 @@ from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
-from clawker_fw.reconcile.pipeline import Comparison, compare, plan_for
+from clawker_fw.reconcile.pipeline import Comparison, compare
 from clawker_fw.reconcile.plan import teardown, unused_references
 from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, Remove, RemoveImage, RemoveVolume
@@ -81,7 +81,7 @@ def converge(
         require_secrets(seen, options)
         context.require(seen.observed)
         for round_ in range(_ROUNDS):
-            steps = plan_for(seen, options)
+            steps = seen.plan(options)
             if steps.empty:
                 break
             if lock.full and not all(isinstance(step, _WITHOUT_ROOM) for step in steps.steps):
@@ -109,7 +109,7 @@ def _performed(
     That is a new one, with other subnets, where another network has come into one that was chosen.
     """
     for choice in range(_CHOICES):
-        steps = plan_for(seen, options)
+        steps = seen.plan(options)
         made_from = seen.blueprint
         on_progress = _recording(context.on_progress, seen, steps)
         giving = partial(give, engine, wanted=made_from.wanted, vault=made_from.vault)

@@ -61,6 +61,15 @@ class Comparison:
     secrets: tuple[SecretDifference, ...]
     """How Envoy's secrets differ from the desired ones."""
 
+    @functools.cached_property
+    def plan(self) -> Callable[[ConvergeOptions], Plan]:
+        """Returns the plan that closes the difference: the one that is shown is the one that is performed."""
+        return functools.cache(self._plan)
+
+    def _plan(self, options: ConvergeOptions) -> Plan:
+        options = replace(options, drain_seconds=self.blueprint.settings.drain_timeout)
+        return plan(self.observed, self.slots, self.desired_in, self.diff, options)
+
     @property
     def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, if it failed and the difference is still there."""
@@ -151,17 +160,11 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
 
 
-def plan_for(seen: Comparison, options: ConvergeOptions) -> Plan:
-    """Return the plan that closes the difference found by a comparison."""
-    options = replace(options, drain_seconds=seen.blueprint.settings.drain_timeout)
-    return plan(seen.observed, seen.slots, seen.desired_in, seen.diff, options)
-
-
 def summary_of(seen: Comparison, steps: Plan | FirewallError | None = None) -> Summary:
     """Return what it means to perform a plan of a comparison: by default that of the next `run`."""
     if steps is None:
         try:
-            steps = plan_for(seen, ConvergeOptions())
+            steps = seen.plan(ConvergeOptions())
         except RefusedError as refusal:
             steps = refusal
     version = seen.blueprint.release.version

@@ -53,3 +53,10 @@ class Loaded:
     def rules_variable(self) -> str:
         """The environment variable that the rules come from, or an empty string: then they come from files."""
         return RULES_VARIABLE if self.places.get("rules", "").startswith(RULES_VARIABLE) else ""
+
+    def named_by(self, given: Mapping[str, str]) -> str:
+        """Return what chose the settings file: an option, a variable, or the place where it was found.
+
+        `given` are the options that were given, each with its origin.
+        """
+        return self.found or given.get("config", "--config")

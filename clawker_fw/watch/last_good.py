@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Base64Bytes, TypeAdapter
 
-from clawker_fw.private_files import locked, write_private
+from clawker_fw.private_files import locked, state_folder, write_private
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
@@ -46,6 +46,11 @@ class Texts:
 
 
 _FORM = TypeAdapter(Texts)
+
+
+def path_of(project: str) -> Path:
+    """Return where a watcher keeps the last good settings of a project."""
+    return state_folder() / project / "last-good.json"
 
 
 def write(path: Path, texts: Texts) -> None:

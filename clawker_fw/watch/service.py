@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-import platformdirs
-
 from clawker_fw.errors import RefusedError
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES, variables
 
@@ -20,11 +18,6 @@ class ServiceScope(StrEnum):
 
     SYSTEM = "system"
     USER = "user"
-
-
-def unit_folders() -> tuple[Path, Path]:
-    """Return the folders of units: the machine's, and this user's."""
-    return Path("/etc/systemd/system"), platformdirs.user_config_path() / "systemd" / "user"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from clawker_fw.cli import deciding, session
+from clawker_fw.agents import deciding
+from clawker_fw.cli import session
 from clawker_fw.cli.main import app
 from clawker_fw.engine.locate import locate
 from devkit.memory.engine import MemoryEngine

@@ -178,7 +178,7 @@ def test_drift_report(stale: Comparison, golden: Check) -> None:
 
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
     """The steps that `run --dry-run` prints."""
-    steps = pipeline.plan_for(stale, ConvergeOptions())
+    steps = stale.plan(ConvergeOptions())
     printed = shown(text.plan_report(steps))
     for image in blueprint.images.values():
         printed = printed.replace(image.reference.encode(), image.sibling.value.encode())

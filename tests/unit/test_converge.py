@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,11 +12,11 @@ from clawker_fw.model.differences import Verdict
 from clawker_fw.model.files import Files
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile import converge, pipeline
+from clawker_fw.reconcile import converge, pipeline, plan
 from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock
-from clawker_fw.reconcile.steps import ConvergeOptions
+from clawker_fw.reconcile.steps import ConvergeOptions, Plan
 from clawker_fw.stack import images
 from clawker_fw.stack.labels import ROLE
 from clawker_fw.stack.release import Release
@@ -53,6 +54,23 @@ def wanted(engine: Counting, release: Release) -> Blueprint:
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
     """Converge the stack, starting with an earlier comparison."""
     return converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
+
+
+def test_the_plan_that_is_shown_is_performed(
+    engine: Counting, wanted: Blueprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run computes the plan of a difference once, and one more that shows that nothing is left."""
+    plans: list[Plan] = []
+
+    def counted(*given: Any) -> Plan:  # noqa: ANN401 - passed on
+        plans.append(plan.plan(*given))
+        return plans[-1]
+
+    monkeypatch.setattr(pipeline, "plan", counted)
+    seen = pipeline.compare(engine, wanted)
+    assert not seen.plan(ConvergeOptions()).empty
+    converged(engine, wanted, seen)
+    assert [each.empty for each in plans] == [False, True]
 
 
 def _another_run(engine: Counting, wanted: Blueprint) -> None:

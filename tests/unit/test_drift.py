@@ -262,7 +262,7 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
     assert memory.image(old.reference) is None
     assert memory.image(used.reference) is not None
     assert memory.lost_volumes == {"another": "other"}
-    assert pipeline.plan_for(seen, ConvergeOptions()).empty
+    assert seen.plan(ConvergeOptions()).empty
 
 
 def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine, wanted: Blueprint) -> None:

@@ -260,7 +260,7 @@ def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Fla
         engine.inside(COREDNS).others = (f"{address} {named}",)
         seen = pipeline.compare(engine, wanted)
         assert seen.diff.verdict is Verdict.CURRENT
-        assert pipeline.plan_for(seen, ConvergeOptions()).empty
+        assert seen.plan(ConvergeOptions()).empty
         (warning,) = seen.advice
         assert warning.code == "address-disputed"
         assert all(text in warning.message for text in (address, named, words))

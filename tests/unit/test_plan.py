@@ -66,7 +66,7 @@ def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str
     """Return the plan of `run` as text without versions."""
     seen = pipeline.compare(memory, wanted)
     versions = {version_of(each.live) for each in seen.desired.siblings.values()}
-    lines = text(pipeline.plan_for(seen, ConvergeOptions(**options)))
+    lines = text(seen.plan(ConvergeOptions(**options)))
     for version in versions:
         lines = [line.replace(f" {version}", "") for line in lines]
     return [line.partition("@")[0] if "|" not in line and "@" in line else line for line in lines]
@@ -225,7 +225,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
     """A replacement after tampering gets the current rules, and CoreDNS gets them after Envoy."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     unlabel_envoy(memory)
-    steps = pipeline.plan_for(pipeline.compare(memory, changed), ConvergeOptions(causes=TAMPER))
+    steps = pipeline.compare(memory, changed).plan(ConvergeOptions(causes=TAMPER))
     assert [line.partition("@")[0] for line in text(steps)][:4] == [
         "create envoy-next",
         "verify envoy-next",

@@ -44,7 +44,7 @@ def test_after_run_drift_is_empty(
     for blueprint in (wanted(engine, release, first, rules), wanted(engine, release, then, changed)):
         assert stacks.converged(engine, blueprint).diff.verdict is Verdict.CURRENT
         assert stacks.found(engine, blueprint) == set()
-        assert pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions()).empty
+        assert pipeline.compare(engine, blueprint).plan(ConvergeOptions()).empty
 
 
 @thorough
@@ -70,7 +70,7 @@ def test_no_step_names_what_is_not_ours(
     stacks.converged(engine, other)
     blueprint = wanted(engine, release, chosen, rules)
     stacks.converged(engine, stacks.blueprint(engine.facts(), "b.test", release=release))
-    steps = pipeline.plan_for(pipeline.compare(engine, blueprint), ConvergeOptions(replace_all=bool(everything)))
+    steps = pipeline.compare(engine, blueprint).plan(ConvergeOptions(replace_all=bool(everything)))
     for step in (*steps.steps, *steps.rollback):
         match step:
             case Drain() | Remove() | Rename():

@@ -321,7 +321,7 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     options = ConvergeOptions(replace_all=True)
     with pytest.raises(StoppedError):
         converge.converge(engine, lambda: wanted, options, RunContext(on_progress, lambda: bool(ended)))
-    steps = pipeline.plan_for(pipeline.compare(engine, wanted), ConvergeOptions()).steps
+    steps = pipeline.compare(engine, wanted).plan(ConvergeOptions()).steps
     named = [f"{type(each).__name__} {getattr(each, 'seconds', '')}".strip() for each in steps]
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]

@@ -88,7 +88,7 @@ def scene(tmp_path: Path, release: Release) -> Scene:
 def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
     """They are given when Envoy is verified, and before anything leads to it; then the stack is current."""
     seen = scene.compare(API, KEY)
-    steps = pipeline.plan_for(seen, ConvergeOptions())
+    steps = seen.plan(ConvergeOptions())
     kinds = [type(step) for step in steps.steps]
     assert kinds.index(Verify) < kinds.index(GiveSecrets)
     assert steps.undoable.stop > next(
@@ -105,14 +105,14 @@ def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
 def test_other_secrets_take_another_envoy(scene: Scene) -> None:
     """A running one asks for none that it did not know at its start, and a new one gets what is needed alone."""
     scene.run(API)
-    assert Create in [type(step) for step in pipeline.plan_for(scene.compare(API, KEY), ConvergeOptions()).steps]
+    assert Create in [type(step) for step in scene.compare(API, KEY).plan(ConvergeOptions()).steps]
     scene.run(API, KEY)
     assert set(scene.held) == {"api#bearer", "key#raw"}
     seen = scene.compare(KEY)
     assert ("secrets.api#bearer", "given", None) in {
         (each.field, each.running, each.desired) for each in seen.diff.findings
     }
-    kinds = [type(step) for step in pipeline.plan_for(seen, ConvergeOptions()).steps]
+    kinds = [type(step) for step in seen.plan(ConvergeOptions()).steps]
     assert kinds.index(Create) < kinds.index(GiveSecrets)
     scene.run(KEY)
     assert set(scene.held) == {"key#raw"}

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clawker_fw.cli.parameters import Options
+import platformdirs
+
+from clawker_fw.engine import client_config
+from clawker_fw.private_files import state_folder
 
 if TYPE_CHECKING:
     from clawker_fw.settings.loaded import Loaded
@@ -29,7 +32,7 @@ _OF_PACKAGES = {"site-packages", "dist-packages"}
 
 
 def files(
-    chosen: Options,
+    project: str,
     loaded: "Loaded",
     vault: "Vault | None",
     wanted: "Iterable[WantedSecret]",
@@ -40,7 +43,7 @@ def files(
         *loaded.files,
         *_named_by_settings(loaded),
         *(_of_secrets(vault, {each.name for each in wanted}) if vault else ()),
-        *_of_project(chosen),
+        *_of_project(project),
         *_of_docker(),
         release.package,
         *_of_python(),
@@ -75,22 +78,22 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
             yield folder / word
 
 
-def _of_project(chosen: Options) -> Iterator[Path]:
+def _of_project(project: str) -> Iterator[Path]:
     """Yield the folder with the project's keys and last good settings, and the folders of systemd's units.
 
     The user names the watcher's unit.
     """
-    from clawker_fw.private_files import state_folder
-    from clawker_fw.watch.service import unit_folders
-
-    yield state_folder() / chosen.project
+    yield state_folder() / project
     yield from unit_folders()
+
+
+def unit_folders() -> tuple[Path, Path]:
+    """Return the folders of systemd's units: the machine's, and this user's."""
+    return Path("/etc/systemd/system"), platformdirs.user_config_path() / "systemd" / "user"
 
 
 def _of_docker() -> Iterator[Path]:
     """Yield where the docker CLI has its configuration: which engine it uses, by which keys, and logins."""
-    from clawker_fw.engine import client_config
-
     yield client_config.folder(os.environ)
     if folder := os.environ.get("DOCKER_CERT_PATH"):
         yield Path(folder)

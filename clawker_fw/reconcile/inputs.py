@@ -1,0 +1,184 @@
+"""The inputs of the desired state, read on this machine: secrets, certificates, and further authorities."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from clawker_fw.agents import deciding
+from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
+from clawker_fw.model.engines import EngineFacts
+from clawker_fw.private_files import state_folder
+from clawker_fw.reconcile.desired import Blueprint
+from clawker_fw.reconcile.records import origin
+from clawker_fw.rules.ruleset import injecting
+from clawker_fw.settings.files import bounded
+from clawker_fw.settings.loaded import Loaded
+from clawker_fw.stack.release import Release
+
+if TYPE_CHECKING:  # only what has telemetry, inspects connections or sends secrets needs these
+    from clawker_fw.certificates.store import InspectionStore, TelemetryStore
+    from clawker_fw.settings.secrets.vault import Vault
+    from clawker_fw.settings.secrets.wanted import WantedSecret
+
+
+class Selection(Protocol):
+    """The stack that a command is about, as its options choose it."""
+
+    @property
+    def project(self) -> str:
+        """The stack's name."""
+
+    @property
+    def secrets(self) -> Path | None:
+        """The file that declares secrets; None for the default one."""
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The options that were given, each with its origin: an option or an environment variable."""
+
+
+class SecretsText(Protocol):
+    """The file that declares secrets, as it was read."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    @property
+    def content(self) -> bytes:
+        """What it contained. It has no value of any secret."""
+
+
+class EarlierTexts(Protocol):
+    """Texts that were read earlier, in place of the files."""
+
+    @property
+    def secrets(self) -> SecretsText | None:
+        """The file that declares secrets, if rules needed any."""
+
+    @property
+    def authorities(self) -> bytes:
+        """Further authorities, as PEM."""
+
+
+def blueprint(
+    selection: Selection,
+    loaded: Loaded,
+    release: Release,
+    facts: EngineFacts,
+    *,
+    keeps: bool = False,
+    texts: EarlierTexts | None = None,
+) -> Blueprint:
+    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down.
+
+    `texts` are earlier ones: the files that they stand for are not read now.
+    """
+    facts = replace(facts, named_by=selection.given.get("host", facts.named_by))
+    known, needed = secrets(selection, loaded, texts)
+    if known and facts.plain:
+        raise RefusedError(
+            "secret-over-plain-engine",
+            f"Rules put secrets into requests, and others can read what is sent to {facts.endpoint}.",
+            context=[f"named by {facts.named_by}"],
+            hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
+        )
+    own = deciding.beside(loaded, loaded.settings.inspection.ca_file)
+    inspects = any(rule.paths for rule in loaded.rules.rules)
+    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets, facts.inside)
+    return Blueprint(
+        selection.project,
+        loaded.settings,
+        loaded.rules.at(time.time()),
+        release,
+        facts,
+        certificates=certificates(selection, loaded, keeps=keeps),
+        provider=inspection_store(selection, keeps=keeps) if inspects else None,
+        authorities=texts.authorities if texts else _authorities(own) if own else b"",
+        wanted=needed,
+        headers=known.declared.headers if known else {},
+        vault=known,
+        origin=made_from,
+        files=deciding.files(selection.project, loaded, known, needed, release),
+        named_by=loaded.named_by(selection.given),
+    )
+
+
+def secrets(
+    selection: Selection, loaded: Loaded, texts: EarlierTexts | None = None
+) -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
+    """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
+
+    `texts` are earlier ones, in which the user's file is as it was.
+
+    Raises:
+        RefusedError: when the user's file does not let one go where a rule would send it.
+        SettingsError: when the file can't be read.
+    """
+    if not any(injecting(loaded.rules.rules)):
+        return None, ()
+    from clawker_fw.settings.secrets.vault import known
+    from clawker_fw.settings.secrets.wanted import wanted
+
+    earlier = texts.secrets if texts else None
+    found = known(earlier.path, earlier.content) if earlier else vault(selection)
+    return found, wanted(loaded.rules.rules, found.declared, found.path)
+
+
+def vault(selection: Selection) -> "Vault":
+    """Return the user's secrets.
+
+    Raises:
+        RefusedError: when somebody else can use the file that declares them.
+        SettingsError: when it can't be read.
+    """
+    from clawker_fw.settings.secrets.declared import default_path
+    from clawker_fw.settings.secrets.vault import opened
+
+    return opened((selection.secrets or default_path()).absolute())
+
+
+def certificates(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore | None":
+    """Return the certificates for telemetry, or None if the settings name no collector."""
+    return telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
+
+
+def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore":
+    """Return the place of the chosen project's certificates for telemetry."""
+    from clawker_fw.certificates.store import TelemetryStore
+
+    own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
+    return TelemetryStore(_folder(selection), selection.project, keeps, own=own)
+
+
+def inspection_store(selection: Selection, *, keeps: bool) -> "InspectionStore":
+    """Return the place of the chosen project's roots."""
+    from clawker_fw.certificates.store import InspectionStore
+
+    return InspectionStore(_folder(selection), selection.project, keeps)
+
+
+def _folder(selection: Selection) -> Path:
+    return state_folder() / selection.project
+
+
+def _authorities(path: Path) -> bytes:
+    """Return the certificates in a file, of which there must be some."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        content = bounded(path)
+        certificates_in_file = x509.load_pem_x509_certificates(content)
+    except OSError as error:
+        raise unreadable_settings(path, error) from error
+    except ValueError as error:
+        raise SettingsError(
+            "ca-file-invalid",
+            f"{path} has no certificates that can be read: {error}.",
+            hint="`inspection.ca_file` names a file with certificates of authorities, as PEM.",
+        ) from error
+    # Just these: a key in the same file stays where it is.
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)
