@@ -5,7 +5,7 @@ settings, rules ──> desired ──┐
 engine ──> observe ───────────┘
 
 `drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` has plans applied under the stack's
-lock until nothing differs, also those of `removal.py`. Locks, attempts and removal don't belong here.
+lock until nothing differs. Locks, attempts and removal don't belong here.
 """
 
 import functools

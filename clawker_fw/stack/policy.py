@@ -86,7 +86,7 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 def answers(files: Files, now: float) -> Callable[[str], bool]:
     """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
 
-    It is what `Decide` in `go/internal/policy/list.go` says. One without a readable list answers none.
+    It is what `Decide` in `go/internal/policy/handler.go` says. One without a readable list answers none.
     """
     names: Mapping[str, Mapping[str, str | int]] = {}
     with suppress(KeyError, TypeError, ValueError):

@@ -29,7 +29,7 @@ import (
 
 const (
 	// agentHeader is the header in which Envoy says whose request it is. It replaces whatever a client sends
-	// (clawker_fw/stack/envoy/routes.py).
+	// (clawker_fw/stack/envoy/http.py).
 	agentHeader = "X-Clawker-Fw-Agent"
 
 	// An agent gets so many pages in a second, pagesAtOnce after it was quiet.
