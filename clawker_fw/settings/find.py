@@ -1,6 +1,7 @@
 """Finds the settings file, and reads the project from it.
 
-Commands that need nothing but the project work with settings that can't be used. `document.py` reads the whole file.
+Commands that need nothing but the project work with settings that can't be used. `document.py` reads the whole
+file.
 """
 
 import re
