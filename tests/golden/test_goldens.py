@@ -39,11 +39,12 @@ from clawker_fw.rules.target import parse_target
 from clawker_fw.stack import labels, virtual
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.telemetry import Serving
-from clawker_fw.stack.envoy.tls_interception import clusters, table
+from clawker_fw.stack.envoy.tls_interception import table
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses
 from devkit import stacks
+from devkit.envoy import shipped_clusters
 from devkit.memory.engine import MemoryEngine
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -140,7 +141,7 @@ def test_inspected(golden: Check) -> None:
     for name, made in (
         ("routes", [table(policy)]),
         ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 3600))),
-        ("clusters", list(clusters("/etc/ssl/certs/ca-certificates.crt"))),
+        ("clusters", shipped_clusters("https-rules", trusted_ca="/etc/ssl/certs/ca-certificates.crt")),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))
 
