@@ -15,8 +15,6 @@ def main() -> None:
     from clawker_fw.errors import ExitCode  # noqa: PLC0415 - the same
     from clawker_fw.report import log, terminal  # noqa: PLC0415 - the same
 
-    # A plugin of pydantic would see settings and secrets, and to find one, each installed package is read.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _provide_home()
     terminal.guard()
     log.capture()
