@@ -196,10 +196,10 @@ def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
     if opened := [each for each in seen.agents if each.openings]:
         ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
-        advice = "Start them again with the flags of `clawker-fw agent flags`, and without these options."
+        advice = "Start them again with `clawker-fw agent run`, and without these options."
         return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
     if weak := [each.name for each in seen.agents if each.weaknesses]:
-        advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
+        advice = "`clawker-fw status` says why. What `clawker-fw agent run` starts has no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
         return _ok("agents", "No agent is attached.")

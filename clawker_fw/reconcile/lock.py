@@ -16,11 +16,11 @@ needs no room, and what it does excludes others by itself.
 import itertools
 import os
 import platform
-import shlex
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -300,8 +300,23 @@ def holder() -> Mapping[str, str]:
         labels.LOCK_USER: os.environ.get("USER") or str(os.getuid()),
         labels.LOCK_PROCESS: f"{os.getpid()} {start_time(os.getpid())}",
         labels.LOCK_SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
-        labels.LOCK_COMMAND: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        labels.LOCK_COMMAND: " ".join((Path(sys.argv[0]).name, *_verbs(sys.argv[1:]))),
     }
+
+
+_VERB = re.compile("[a-z]{2,20}")
+_MOST_VERBS = 2
+
+
+def _verbs(words: Sequence[str]) -> Sequence[str]:
+    """Return what a command line does: no option, and no argument, because both may have a secret in them.
+
+    Engines send labels out with their events. A verb comes first, or after options that name the stack.
+    """
+    before = 0
+    while before < len(words) and words[before].startswith("-"):
+        before += 1 if "=" in words[before] else 2
+    return list(itertools.takewhile(_VERB.fullmatch, words[before : before + _MOST_VERBS]))
 
 
 def _machine() -> str:

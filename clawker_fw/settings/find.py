@@ -55,7 +55,15 @@ def project_of(named: Path | None) -> str:
             f"{path} can't be read, so its project is unknown: {error}.",
             hint="Name the project with --project.",
         ) from error
-    values = [value for key, value in entries(text, str(path)) if key.value == "project"]
+    try:
+        values = [value for key, value in entries(text, str(path)) if key.value == "project"]
+    except SettingsError as error:
+        raise SettingsError(
+            error.code,
+            error.message,
+            context=["so the project of the stack is unknown"],
+            hint="Correct that line, or name the stack with --project.",
+        ) from error
     if not values or values[0].value == "":
         return DEFAULT_PROJECT
     if len(values) > 1 or not isinstance(values[0].value, str) or not re.fullmatch(PROJECT_NAME, values[0].value):

@@ -319,6 +319,12 @@ def test_docker_refuses_while_the_stack_does_not_serve(site: Site, tmp_path: Pat
     assert site.containers() == before
     site.firewall.run()
     assert _refuses_json(site)
+    for broken in ("exit 127", "kill -9 $$"):  # as after an upgrade of Python: nothing is printed
+        done = site.shell(
+            f"gone() {{ sh -c '{broken}'; }}; flags=$(gone) && docker run -d $flags $IMAGE /peer wait"
+        )
+        assert (done.code != 0, done.out) == (True, "")
+    assert site.containers() == before
     absent = Firewall(site.firewall.host, "absent", tmp_path)
     absent.write(*RULES)
     done = site.shell("docker run -d $(fw agent flags) $IMAGE /peer wait", absent)
