@@ -225,6 +225,7 @@ class GoPrograms(BuildHookInterface[Any]):
         with ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(self._compile, *zip(*wanted, strict=True)))
         if version == "standard":  # an editable install finds them next to the package
+            build_data["force_include"][str(root / "templates")] = "clawker_fw/templates"
             chosen = os.environ.get(ONE_ARCHITECTURE)
             if chosen:
                 build_data["pure_python"] = False

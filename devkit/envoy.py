@@ -25,15 +25,14 @@ from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.container import HOT
-from clawker_fw.stack.envoy import bounds, chains, lookups, refusals, telemetry, tls_interception
+from clawker_fw.stack.envoy import chains, lookups, refusals, tls_interception
 from clawker_fw.stack.envoy import http as through
+from clawker_fw.stack.envoy.bootstrap import BootstrapValues
+from clawker_fw.stack.envoy.bootstrap import bootstrap as rendered
 from clawker_fw.stack.envoy.lookups import SUBTREES
-from clawker_fw.stack.envoy.messages import RUNTIME, THROUGH_RULES, config_source, extension
+from clawker_fw.stack.envoy.messages import THROUGH_RULES, extension
 from clawker_fw.stack.envoy.sibling import (
-    CLUSTERS,
     DRAIN_SECONDS,
-    LISTENERS,
     LOG_LEVELS,
     RESOURCES,
     configuration,
@@ -96,6 +95,22 @@ class Request:
     at: IPv4Address = HERE
 
 
+FORWARDING = ("guarded", "exempt")
+"""How the names of the clusters begin that look a rule's name up."""
+
+
+def shipped(**values: Any) -> dict[str, Any]:  # noqa: ANN401 - values of several types
+    """Return the bootstrap that is shipped, with these values."""
+    usual = {"project": "test", "guarded": "", "exempt": "", "heap": 1 << 30, "connections": 1, "trusted_ca": ""}
+    return rendered(BootstrapValues(**{"admin_socket": "", **usual, **values}))
+
+
+def shipped_clusters(*beginnings: str, **values: str) -> list[dict[str, Any]]:
+    """Return the clusters of the bootstrap whose names begin like this."""
+    clusters = shipped(**values)["static_resources"]["clusters"]
+    return [cluster for cluster in clusters if cluster["name"].startswith(beginnings)]
+
+
 class Running:
     """A running Envoy. It ends with its context."""
 
@@ -123,7 +138,7 @@ class Proxy(Running):
     """A running Envoy whose hot files can be replaced like by `fwctl commit`. It ends with its context."""
 
     clusters: Sequence[Mapping[str, Any]] = tuple(
-        {"name": each["name"], "type": "STATIC"} for each in lookups.clusters("", "")
+        {"name": cluster["name"], "type": "STATIC"} for cluster in shipped_clusters(*FORWARDING)
     )
 
     idle: float = 3600
@@ -154,7 +169,8 @@ class Proxy(Running):
         self.serve(self.first)
         bootstrap = self.bootstrap()
         if self.most:
-            bootstrap["overload_manager"] = bounds.overload_manager(*self.most)
+            heap, connections = self.most
+            bootstrap["overload_manager"] = shipped(heap=heap, connections=connections)["overload_manager"]
         options = f"--concurrency {self.workers} --drain-time-s {DRAIN_SECONDS} --component-log-level {LOG_LEVELS}"
         self.start(
             folder,
@@ -164,20 +180,16 @@ class Proxy(Running):
         )
 
     def bootstrap(self) -> dict[str, Any]:
-        sources = {
-            "dynamic_resources": {
-                "cds_config": config_source(CLUSTERS.removeprefix(HOT)),
-                "lds_config": config_source(LISTENERS.removeprefix(HOT)),
-            },
-            "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
-        }
+        made = json.loads(here(json.dumps(shipped()).encode(), self.folder))
+        sources = made["dynamic_resources"]
         return {
-            **json.loads(here(json.dumps(sources).encode(), self.folder)),
+            "dynamic_resources": {name: sources[name] for name in ("cds_config", "lds_config")},
+            "layered_runtime": made["layered_runtime"],
             "admin": {"address": {"pipe": {"path": str(self.folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
-            "static_resources": {"clusters": [*self.clusters, through.cluster()]},
-            "bootstrap_extensions": [through.bootstrap_extension()],
-            "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
+            "static_resources": {"clusters": [*self.clusters, *shipped_clusters("http-rules")]},
+            "bootstrap_extensions": made["bootstrap_extensions"],
+            "memory_allocator_manager": made["memory_allocator_manager"],
         }
 
     def serve(self, rules: RuleSet) -> None:
@@ -405,7 +417,7 @@ class Resolving(Loading):
                     dns_cache_config=self._asking(each["cluster_type"]["typed_config"]["dns_cache_config"]),
                 ),
             }
-            for each in lookups.clusters("", "")
+            for each in shipped_clusters(*FORWARDING)
         )
         super().__init__(folder, program, before)
 
@@ -427,7 +439,7 @@ class Resolving(Loading):
 
     @property
     def _resolver(self) -> dict[str, Any]:
-        resolver = lookups.resolver()
+        resolver = shipped()["typed_dns_resolver_config"]
         config = {**resolver["typed_config"], "resolvers": [self._name_server]}
         return {"typed_dns_resolver_config": {**resolver, "typed_config": config}}
 

@@ -24,7 +24,7 @@ from clawker_fw.stack.envoy import chains, signing, tls_interception
 from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.release import Release
 from devkit.certificates import make
-from devkit.envoy import HERE, Resolving, Running, program
+from devkit.envoy import HERE, Resolving, Running, program, shipped, shipped_clusters
 from devkit.programs import OWN_LOOPBACK, free_port, machine
 from devkit.stacks import installed_release
 from devkit.starting import exchange, wait_for
@@ -253,11 +253,12 @@ class Inspecting(Resolving):
 
     def bootstrap(self) -> Json:
         made = super().bootstrap()
-        made["static_resources"]["clusters"] += tls_interception.clusters(str(self._trusted))
+        made["static_resources"]["clusters"] += shipped_clusters("https-rules", trusted_ca=str(self._trusted))
         if self.signer:
-            made["dynamic_resources"]["ads_config"] = signing.ads_config()
-            made["static_resources"]["clusters"].append(signing.cluster(str(self.signer.at)))
-            made["stats_config"] = signing.stats_config()
+            whole = shipped()
+            made["dynamic_resources"]["ads_config"] = whole["dynamic_resources"]["ads_config"]
+            made["static_resources"]["clusters"] += _to(self.signer)
+            made["stats_config"] = whole["stats_config"]
         return made
 
     def _decide_only(self, resource: Json) -> None:
@@ -380,6 +381,10 @@ def _read(content: bytes) -> dict[str, Any]:
     return read
 
 
+def _to(signer: Signer) -> list[Json]:
+    return shipped_clusters("signer", signer_socket=f"{signer.at}/{signing.SOCKET}")
+
+
 class Echoing(Running):
     """An Envoy that ends TLS for every name, and sends back what it gets."""
 
@@ -393,12 +398,13 @@ class Echoing(Running):
             "listener_filters": [inspector],
             "filter_chains": [{"name": "inspected", "filters": [echo], **signing.chain()}],
         }
+        whole = shipped()
         bootstrap = {
             "admin": {"address": {"pipe": {"path": str(folder / "admin")}}},
             "node": {"id": "test", "cluster": "test"},
-            "dynamic_resources": {"ads_config": signing.ads_config()},
-            "static_resources": {"listeners": [listener], "clusters": [signing.cluster(str(signer.at))]},
-            "stats_config": signing.stats_config(),
+            "dynamic_resources": {"ads_config": whole["dynamic_resources"]["ads_config"]},
+            "static_resources": {"listeners": [listener], "clusters": _to(signer)},
+            "stats_config": whole["stats_config"],
         }
         self.start(folder, [program], bootstrap, "--concurrency 1")
         wait_for(self.process, self._listens, self.log)

@@ -62,6 +62,7 @@ def copied_release(folder: Path) -> Release:
     """Copy this release into a folder, to change it. `PYTHONPATH=folder python -m clawker_fw` runs it."""
     package, copy = CHECKOUT / "clawker_fw", folder / "clawker_fw"
     shutil.copytree(package, copy, ignore=shutil.ignore_patterns("bin"))
+    shutil.copytree(CHECKOUT / "templates", copy / "templates")
     (copy / "bin").mkdir()
     for program in (package / "bin").iterdir():  # which are large
         (copy / "bin" / program.name).symlink_to(program)
@@ -84,10 +85,10 @@ def _change(path: str, old: bytes, new: bytes) -> Callable[[Release], None]:
     return lambda release: change_file(release.package / path, lambda text: text.replace(old, new))
 
 
-change_corefile = _change("stack/coredns.py", b". {{\n", b". {{\n\n")
+change_corefile = _change("templates/Corefile.j2", b". {\n", b". {\n\n")
 """As a release that hardens the resolver would."""
 
-change_bootstrap = _change("stack/envoy/lookups.py", b'"connect_timeout": "10s"', b'"connect_timeout": "9s"')
+change_bootstrap = _change("templates/bootstrap.yaml.j2", b"connect_timeout: 10s", b"connect_timeout: 9s")
 """As a release that waits less long would."""
 
 change_envoy_command = _change("stack/envoy/sibling.py", b"DRAIN_SECONDS = 5", b"DRAIN_SECONDS = 6")

@@ -46,6 +46,7 @@ def files(
         *_of_project(project),
         *_of_docker(),
         release.package,
+        release.templates,
         *_of_python(),
     )
     return tuple(dict.fromkeys(path.absolute() for path in found))

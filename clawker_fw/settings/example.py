@@ -5,12 +5,13 @@ from pathlib import Path
 
 from clawker_fw.errors import RefusedError, unwritable_settings
 from clawker_fw.private_files import write_private
+from clawker_fw.rendering import render
 from clawker_fw.settings.files import resolved
 
 
-def example() -> str:
-    """Return the commented settings file that `init` writes."""
-    return Path(__file__).with_name("example.yaml").read_text(encoding="utf-8")
+def example(presets: Sequence[str] = ()) -> str:
+    """Return the commented settings file that `init` writes, with the names of these presets."""
+    return render("clawker-fw.yaml.j2", presets=presets)
 
 
 def write_example(path: Path, choose: Callable[[], Sequence[str]] = tuple, *, overwrite: bool) -> Sequence[str]:
@@ -28,7 +29,7 @@ def write_example(path: Path, choose: Callable[[], Sequence[str]] = tuple, *, ov
             hint = "Use --force to overwrite it." if target.is_file() else "It is not a file: name another path."
             raise RefusedError("settings-exist", f"{path} already exists.", hint=hint)
         presets = list(dict.fromkeys(choose()))
-        text = example().replace("\npresets: []\n", f"\npresets: [{', '.join(presets)}]\n")
+        text = example(presets)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_private(target, text.encode(), 0o666)
     except OSError as error:

@@ -6,6 +6,7 @@ from clawker_fw.model.containers import Shape
 from clawker_fw.model.engines import Machine
 from clawker_fw.model.files import Files
 from clawker_fw.model.stacks import Role, Sibling, Slots
+from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, policy, telemetry, virtual
@@ -34,14 +35,6 @@ _MOST_CONNECTIONS = 1 << 19
 
 _SOCKETS = "/tmp"  # noqa: S108 - inside the container; agents can't reach a socket
 """Where each plugin reports what it has loaded, in `NAME.sock` by the name of its resource. `fwctl` asks there."""
-
-_COREFILE = f"""\
-# CoreDNS's configuration: read once, at start. The list of names is complete, so nothing is ever forwarded.
-. {{
-    otel {container.VOLUME}/{telemetry.FILE} {_SOCKETS}/{telemetry.RESOURCE.name}.sock
-    policy {container.VOLUME}/{policy.POLICY} {_SOCKETS}/{policy.RESOURCE.name}.sock
-}}
-"""
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
 """These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
@@ -89,8 +82,15 @@ def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Cap
         "service": {"address": str(addressing.service), "subnet": str(addressing.agents)},
         "resources": declaration(RESOURCES),
     }
+    corefile = render(
+        "Corefile.j2",
+        collector_file=f"{container.VOLUME}/{telemetry.FILE}",
+        collector_socket=f"{_SOCKETS}/{telemetry.RESOURCE.name}.sock",
+        policy_file=f"{container.VOLUME}/{policy.POLICY}",
+        policy_socket=f"{_SOCKETS}/{policy.RESOURCE.name}.sock",
+    )
     return {
-        "boot/Corefile": public(_COREFILE.encode()),
+        "boot/Corefile": public(corefile.encode()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
     }
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,10 @@ _DIGEST = ".sha256"
 
 _SHORT = 7
 """How many digits of a build tell it apart for people."""
+
+
+_IMPORT = re.compile(r"^from clawker_fw((?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
+"""An import for run time: those for types alone are indented."""
 
 
 def build_name(version: str | None, build_sha: str | None) -> str:
@@ -49,7 +54,7 @@ def _digest(path: Path, _: Identity) -> str:
 
 @dataclass(frozen=True)
 class Release:
-    """A release. `stack/` and `bin/` in its folder are the firewall subset of the package."""
+    """A release. The modules that define the containers, `bin/` and `templates/` are its firewall subset."""
 
     package: Path
 
@@ -95,10 +100,43 @@ class Release:
             sum_.update(f"{path} {digest}\n".encode())
         return sum_.hexdigest()
 
+    @property
+    def templates(self) -> Path:
+        """The folder of templates: in an installed package, or beside it in a checkout."""
+        inside = self.package / "templates"
+        return inside if inside.is_dir() else self.package.parent / "templates"
+
     def _subset(self) -> Iterator[tuple[str, str]]:
-        for folder in ("stack", "bin"):
-            for file in (self.package / folder).rglob("*"):
+        for path, content in self.modules().items():
+            yield path, hashlib.sha256(content).hexdigest()
+        for folder in (self.package / "bin", self.templates):
+            for file in folder.rglob("*"):
                 if file.is_file() and "__pycache__" not in file.parts:
-                    path = file.relative_to(self.package).as_posix()
+                    path = file.relative_to(folder.parent).as_posix()
                     left_out = file.suffix == _DIGEST
                     yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
+
+    def modules(self) -> dict[str, bytes]:
+        """Return the modules that define the containers: those of `stack/`, and all that these import.
+
+        Limits, addresses and rules are defined in other folders. With `stack/` alone, a release that changes one
+        of these would pass for a change of the settings. A digest of what is rendered would leave out comments,
+        but also whatever its input does not use, and would cost every command the rendering.
+        """
+        contents: dict[str, bytes] = {}
+        left = [path.relative_to(self.package).as_posix() for path in (self.package / "stack").rglob("*.py")]
+        while left:
+            path = left.pop()
+            if path not in contents:
+                contents[path] = (self.package / path).read_bytes()
+                left += self._imported(contents[path].decode())
+        return contents
+
+    def _imported(self, module: str) -> Iterator[str]:
+        """Yield the modules of the package that one of its modules imports."""
+        for base, names in _IMPORT.findall(module):
+            folder = Path(*base.split("."))
+            for candidate in (folder, *(folder / name for name in re.findall(r"\w+", names))):
+                path = candidate.with_suffix(".py") if candidate.name else candidate
+                if (self.package / path).is_file():
+                    yield path.as_posix()

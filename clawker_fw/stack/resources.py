@@ -81,7 +81,7 @@ class Resource:
 
 _DECLARATION = TypeAdapter(list[Resource])
 
-_WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no room on the disk
+WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no room on the disk
 
 
 def watched_folder(path: str) -> str:
@@ -90,7 +90,7 @@ def watched_folder(path: str) -> str:
     Each file has its own, because Envoy reads every resource again that waits for a folder in which something is
     renamed. It is outside `hot/`, because a watch stays with a folder that is moved.
     """
-    return f"{_WATCHED}/{path.rpartition('/')[0]}"
+    return f"{WATCHED}/{path.rpartition('/')[0]}"
 
 
 def discovery_response(resources: Iterable[Mapping[str, Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""The watcher as a systemd service: the text of its unit.
+"""The watcher as a systemd service: the values of `templates/clawker-fw.service.j2`.
 
 Unit options: systemd.service(5), systemd.exec(5). Quoting: systemd.syntax(7).
 """
@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from clawker_fw.errors import RefusedError
+from clawker_fw.rendering import render
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX, IGNORED_VARIABLES, variables
 
 
@@ -45,83 +46,20 @@ class Unit:
         """
         # -P: nothing is imported from the working directory.
         command = [sys.executable, "-P", "-m", "clawker_fw", *self.arguments]
-        lines = [
-            "[Unit]",
-            f"Description=Keeps the egress firewall {self.project} current",
-            *(["After=docker.service"] if self.scope is ServiceScope.SYSTEM else []),
-            "# Restart without limit.",
-            "StartLimitIntervalSec=0",
-            "",
-            "[Service]",
-            "Type=notify",
-            f"ExecStart={' '.join(map(quoted, command))}",
-            *(
-                f"Environment={quoted(f'{name}={value}', variables=False)}"
-                for name, value in self.variables.items()
-            ),
-            "Restart=always",
-            "RestartSec=2",
-            "TimeoutStopSec=120",
-            f"WatchdogSec={max(120, round(4 * self.interval))}",
-            "",
-            *_CONFINED,
-            *(self._system() if self.scope is ServiceScope.SYSTEM else _USER),
-            "",
-            "[Install]",
-            f"WantedBy={'multi-user.target' if self.scope is ServiceScope.SYSTEM else 'default.target'}",
-        ]
-        return "\n".join(lines) + "\n"
-
-    def _system(self) -> list[str]:
-        name = f"clawker-fw-{self.project}"  # services of several users share no folder
-        runtime = Path("/run") / name
-        written = [self.socket.parent] if self.socket and self.socket.parent != runtime else []
+        folder = f"clawker-fw-{self.project}"  # services of several users share no folder
+        written = [self.socket.parent] if self.socket and self.socket.parent != Path("/run") / folder else []
         written += [self.state] if self.state else []
-        return [
-            *([f"User={self.user}"] if self.user else []),
-            *_SYSTEM,
-            f"RuntimeDirectory={name}",
-            f"CacheDirectory={name}/clawker-fw",
-            f"Environment=XDG_CACHE_HOME=%C/{name}",
-            *(f"ReadWritePaths={quoted(f'-{path}', variables=False)}" for path in written),
-        ]
-
-
-_CONFINED = (
-    "NoNewPrivileges=yes",
-    "LockPersonality=yes",
-    "MemoryDenyWriteExecute=yes",
-    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-    "RestrictNamespaces=yes",
-    "RestrictRealtime=yes",
-    "RestrictSUIDSGID=yes",
-    "SystemCallArchitectures=native",
-    "SystemCallErrorNumber=EPERM",
-    "SystemCallFilter=@system-service",
-    "SystemCallFilter=~@privileged @resources",
-    "UMask=0077",
-)
-
-_SYSTEM = (
-    "# Settings and Python may be anywhere and must be readable; only certificates are written.",
-    "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
-    "AmbientCapabilities=",
-    "DevicePolicy=closed",
-    "KeyringMode=private",
-    "PrivateDevices=yes",
-    "PrivateTmp=yes",
-    "ProtectClock=yes",
-    "ProtectControlGroups=yes",
-    "ProtectHome=read-only",
-    "ProtectHostname=yes",
-    "ProtectKernelLogs=yes",
-    "ProtectKernelModules=yes",
-    "ProtectKernelTunables=yes",
-    "# Not ProtectProc: /proc shows whether another run is still alive.",
-    "ProtectSystem=strict",
-)
-
-_USER = ("# Options that need a mount namespace or capabilities are not available to a user's service.",)
+        return render(
+            "clawker-fw.service.j2",
+            project=self.project,
+            system=self.scope is ServiceScope.SYSTEM,
+            command=" ".join(map(quoted, command)),
+            variables=[quoted(f"{name}={value}", variables=False) for name, value in self.variables.items()],
+            watchdog_seconds=max(120, round(4 * self.interval)),
+            user=self.user,
+            folder=folder,
+            written=[quoted(f"-{path}", variables=False) for path in written],
+        )
 
 
 def quoted(word: str, *, variables: bool = True) -> str:

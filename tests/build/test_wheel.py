@@ -15,6 +15,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from clawker_fw.settings import preset as presets
 from devkit.release import install
+from devkit.stacks import CHECKOUT
 from devkit.wheel import copied, wheel
 from hatch_build import toolchain
 
@@ -53,7 +54,8 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
     for program in ("coredns", "fwctl"):
         for architecture in ("amd64", "arm64"):
             assert f"clawker_fw/bin/{program}-linux-{architecture}" in names
-    assert {"clawker_fw/settings/example.yaml", "clawker_fw/py.typed"} <= names
+    templates = {f"clawker_fw/templates/{path.name}" for path in (CHECKOUT / "templates").iterdir()}
+    assert {*templates, "clawker_fw/py.typed"} <= names
     assert {f"clawker_fw/settings/presets/{each}.yaml" for each in presets.names()} <= names
     assert {"LICENSE", "NOTICE"} <= {name.rpartition("/")[2] for name in names}
     version = wheels[0].name.split("-")[1]

@@ -41,7 +41,7 @@ def old(
     stacks.change_corefile(release)
     rules = ("a.test", {"dst": "h.test", "proto": "http"})
     with monkeypatch.context() as earlier:
-        earlier.setattr("clawker_fw.stack.coredns._COREFILE", "# as it was\n")
+        earlier.setattr(coredns, "_SOCKETS", "/as-it-was")
         earlier.setattr("clawker_fw.stack.envoy.sibling.ADMIN_SOCKET", "/as-it-was.sock")
         stacks.converged(memory, stacks.blueprint(memory.facts(), *rules, release=release))
 
@@ -61,7 +61,7 @@ def newer(
         later.setattr(metadata, "version", lambda _: "9.9.9")
         later.setattr(coredns, "hot", lambda *given: {**hot(*given), "hot/later.json": public(b"{}")})
         later.setattr(coredns, "boot", lambda *given: {**boot(*given), "boot/later.json": public(b"{}")})
-        later.setattr(coredns, "_COREFILE", "# as it will be\n")
+        later.setattr(coredns, "_SOCKETS", "/as-it-will-be")
         later.setattr(bounds, "BACKLOG", 8192)
         later.setattr(sibling, "ADMIN_SOCKET", "/as-it-will-be.sock")
         stacks.converged(

@@ -56,11 +56,11 @@ def test_a_refused_hot_file_keeps_the_old_rules(kept: Firewall, agent: Peer) -> 
 
 BROKEN_RELEASES = {
     "rejects its config": lambda release: stacks.change_file(
-        release.package / "stack/envoy/sibling.py",
-        lambda text: text.replace(b'"stats_config": ', b'"no_such_field": 1, "stats_config": '),
+        release.templates / "bootstrap.yaml.j2",
+        lambda text: text.replace(b"stats_config:", b"no_such_field: 1\nstats_config:"),
     ),
     "answers nothing": lambda release: stacks.change_file(
-        release.package / "stack/coredns.py", lambda text: text.replace(b". {{\n", b"nowhere.test {{\n")
+        release.templates / "Corefile.j2", lambda text: text.replace(b". {\n", b"nowhere.test {\n")
     ),
 }
 

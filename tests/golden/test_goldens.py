@@ -28,7 +28,7 @@ from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report import documents, explaining, fleet, text
+from clawker_fw.report import documents, explaining, fleet, step_display, text
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.fleet import FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
 from clawker_fw.rules.policy import Policy
@@ -39,11 +39,12 @@ from clawker_fw.rules.target import parse_target
 from clawker_fw.stack import labels, virtual
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.telemetry import Serving
-from clawker_fw.stack.envoy.tls_interception import clusters, table
+from clawker_fw.stack.envoy.tls_interception import table
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import discovery_response
 from clawker_fw.stack.topology import Addressing, EnvoyAddresses
 from devkit import stacks
+from devkit.envoy import shipped_clusters
 from devkit.memory.engine import MemoryEngine
 
 EXPECTED = Path(__file__).with_name("expected")
@@ -140,7 +141,7 @@ def test_inspected(golden: Check) -> None:
     for name, made in (
         ("routes", [table(policy)]),
         ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 3600))),
-        ("clusters", list(clusters("/etc/ssl/certs/ca-certificates.crt"))),
+        ("clusters", shipped_clusters("https-rules", trusted_ca="/etc/ssl/certs/ca-certificates.crt")),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))
 
@@ -179,7 +180,7 @@ def test_drift_report(stale: Comparison, golden: Check) -> None:
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
     """The steps that `run --dry-run` prints."""
     steps = stale.plan(ConvergeOptions())
-    printed = shown(text.plan_report(steps))
+    printed = shown(step_display.plan_report(steps))
     for image in blueprint.images.values():
         printed = printed.replace(image.reference.encode(), image.sibling.value.encode())
     golden("plan.txt", printed)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.ruleset import RuleSet
-from clawker_fw.stack.envoy import injected, tls_interception
+from clawker_fw.stack.envoy import injected
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
+from devkit.envoy import shipped_clusters
 from devkit.inspecting import PORT, TABLE, Host, Injecting, certificate
 from devkit.programs import OWN_LOOPBACK
 from devkit.stacks import rule_set
@@ -201,7 +202,7 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
     """Envoy leaves out a secret without a word where the cluster has no filter for it."""
     able = {
         each["name"]
-        for each in tls_interception.clusters("trusted")
+        for each in shipped_clusters("https-rules")
         for options in each["typed_extension_protocol_options"].values()
         if [filter_["name"] for filter_ in options.get("http_filters", ())][:1] == [injected.FILTER]
     }

@@ -4,7 +4,6 @@ Who answers is a stand-in that keeps what it gets; `fwctl record` is tested with
 """
 
 import contextlib
-import json
 import socket
 import socketserver
 import threading
@@ -14,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from clawker_fw.rules.own_page import PAGE
-from clawker_fw.stack.envoy import http
 from clawker_fw.stack.release import Release
 from devkit.attacks.requests import PREFACE, http2, pseudo
-from devkit.envoy import Resolving, program
+from devkit.envoy import Resolving, program, shipped_clusters
 from devkit.waiting import until
 
 _WAITING = 50
@@ -67,8 +65,7 @@ class _WithPage(Resolving):
     def bootstrap(self) -> dict[str, object]:
         """Return what it is started with, with the cluster of the page."""
         started = super().bootstrap()
-        leading = json.loads(json.dumps(http.page_cluster()).replace(http.PAGE_SOCKET, str(self.socket)))
-        started["static_resources"]["clusters"].append(leading)
+        started["static_resources"]["clusters"] += shipped_clusters("page", page_socket=str(self.socket))
         return started
 
     def heads(self, content: bytes, port: int = 80, *, source: str = "127.0.0.1") -> tuple[str, list[str]]:

@@ -1,15 +1,19 @@
 """The build SHA covers everything that decides what the siblings are, and nothing else."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import grimp
 import pytest
 
 from clawker_fw.stack.release import Release, digest_of
 from devkit import stacks
 
-CHANGED = ["stack/coredns.py", "bin/fwctl-linux-arm64"]
+CHANGED = ["stack/coredns.py", "templates/Corefile.j2", "bin/fwctl-linux-arm64"]
+
+CONSTANT = re.compile(rb"^(_?[A-Z][A-Z_]+(?:: [^=\n]+)?) = ", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", CHANGED)
@@ -19,6 +23,32 @@ def test_each_file_of_the_subset_counts(path: str, release: Release, tmp_path: P
     assert other.build_sha == release.build_sha
     stacks.change_file(other.package / path, lambda content: content + b"\n")
     assert Release(other.package).build_sha != release.build_sha
+
+
+def test_a_constant_of_each_module_that_defines_the_containers_counts(tmp_path: Path) -> None:
+    """Private ranges, default limits and all else that the containers are made of, wherever it is defined."""
+    other = stacks.copied_release(tmp_path)
+    before, changed = other.build_sha, 0
+    for path in other.modules():
+        content = (other.package / path).read_bytes()
+        if constant := CONSTANT.search(content):
+            at = constant.end()
+            (other.package / path).write_bytes(content[:at] + b"None or " + content[at:])
+            assert Release(other.package).build_sha != before, path
+            (other.package / path).write_bytes(content)
+            changed += 1
+    assert changed > 40
+    assert {"rules/ranges.py", "settings/values.py"} <= other.modules().keys()
+    assert Release(other.package).build_sha == before
+
+
+def test_the_import_graph_is_the_real_one(release: Release) -> None:
+    """The modules that define the containers are those that a tool finds which reads Python, types left out."""
+    graph = grimp.build_graph("clawker_fw", exclude_type_checking_imports=True)
+    stack = {module for module in graph.modules if module.startswith("clawker_fw.stack")}
+    reached = stack.union(*map(graph.find_upstream_modules, stack))
+    names = {f"clawker_fw/{path}".removesuffix(".py").replace("/", ".") for path in release.modules()}
+    assert {name.removesuffix(".__init__") for name in names} == reached
 
 
 @pytest.mark.parametrize("path", ["cli.py", "report/text.py", "reconcile/plan.py", "stack/__pycache__/zone.pyc"])

@@ -4,9 +4,7 @@ A connection costs at most what its buffers hold, so there may be as many as the
 uses beyond that, configuration and libraries, has its own share.
 """
 
-from typing import Any
-
-from clawker_fw.stack.envoy.messages import Json, extension
+from clawker_fw.stack.envoy.messages import Json
 
 _KIBIBYTE = 1024
 _MEBIBYTE = 1024 * _KIBIBYTE
@@ -19,8 +17,6 @@ BUFFER = 32 * _KIBIBYTE
 
 INNER_BUFFER, PIPE = 16 * _KIBIBYTE, 8 * _KIBIBYTE
 """The same for each end of the connection through which an HTTP request is forwarded, and for what is between."""
-
-_HEAP_MONITOR = "envoy.resource_monitors.fixed_heap"
 
 _BUFFERS = 13
 """Kept for a connection at most (measured: 367 to 387 KiB). The most is kept for a WebSocket in TLS that is looked
@@ -111,12 +107,6 @@ BACKLOG = 4096
 """Connections that may wait at a listener until Envoy takes them: more than an agent may begin at once."""
 
 
-def unbounded() -> dict[str, Any]:
-    """Return a cluster's circuit breakers that never open."""
-    most = dict.fromkeys(("max_connections", "max_pending_requests", "max_requests"), UNBOUNDED)
-    return {"thresholds": [{**most, "max_retries": 0}]}
-
-
 def room(memory: int, processors: int) -> int:
     """Return for how many connections of agents there is room, which may be negative."""
     by_memory = (heap(memory) - _PROGRAM - processors * _WORKER) // A_CONNECTION - OWN_CONNECTIONS
@@ -132,38 +122,6 @@ def heap(memory: int) -> int:
 def open_files(connections: int, processors: int) -> int:
     """Return the limit of open files. Each worker has a socket of its own for each port of each address."""
     return _FILES_OF_A_CONNECTION * (connections + OWN_CONNECTIONS) + processors * _FILES_OF_A_WORKER
-
-
-def overload_manager(heap: int, connections: int) -> Json:
-    """Return the bootstrap's overload manager: at first nobody notices, at last the newest is refused.
-
-    All workers together may use so many bytes of heap, for so many connections. It goes by the heap that is really
-    used, and is the last line of defence, behind the bounds for each connection. Source: Envoy's "Configuring
-    Envoy as an edge proxy" and "Overload manager".
-    """
-    kind, reset = "resource_monitors", {"scaling_threshold": 0.85, "saturation_threshold": 0.95}
-    return {
-        "refresh_interval": "0.1s",
-        "buffer_factory_config": {"minimum_account_to_track_power_of_two": 16},
-        "resource_monitors": [
-            extension(f"{kind}.fixed_heap.v3.FixedHeapConfig", _HEAP_MONITOR, max_heap_size_bytes=heap),
-            extension(
-                f"{kind}.downstream_connections.v3.DownstreamConnectionsConfig",
-                f"envoy.{kind}.global_downstream_max_connections",
-                max_active_downstream_connections=connections,
-            ),
-        ],
-        "actions": [
-            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP_MONITOR, **trigger}]}
-            for name, trigger in (
-                ("shrink_heap", {"threshold": {"value": 0.8}}),
-                ("disable_http_keepalive", {"threshold": {"value": 0.85}}),
-                ("reset_high_memory_stream", {"scaled": reset}),
-                ("stop_accepting_requests", {"threshold": {"value": 0.9}}),
-                ("reject_incoming_connections", {"threshold": {"value": 0.95}}),
-            )
-        ],
-    }
 
 
 def watched() -> Json:

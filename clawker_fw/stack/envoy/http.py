@@ -58,42 +58,6 @@ LATER = 5
 """By how many seconds the connection manager comes first, which tells an agent that its request was idle."""
 
 
-def bootstrap_extension() -> Json:
-    """Return what makes internal listeners work."""
-    return extension("bootstrap.internal_listener.v3.InternalListener", buffer_size_kb=bounds.PIPE // 1024)
-
-
-def cluster() -> Json:
-    """Return the cluster that leads to the internal listener."""
-    plain = extension("transport_sockets.raw_buffer.v3.RawBuffer")
-    return leading_to(THROUGH_RULES, THROUGH_RULES, plain, explicit_http_config={"http_protocol_options": {}})
-
-
-def leading_to(listener: str, name: str, spoken: Json, seconds: int = 10, **options: object) -> Json:
-    """Return a cluster that leads to an internal listener.
-
-    `spoken` is the transport socket for what goes through it, and `options` are those of HTTP. To connect may take
-    so many `seconds`.
-    """
-    address = {"envoy_internal_address": {"server_listener_name": listener}}
-    common = {
-        "idle_timeout": f"{bounds.REUSE_SECONDS}s",
-        "max_connection_duration": f"{bounds.LONGEST_REUSE_SECONDS}s",
-    }
-    return {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": f"{seconds}s",
-        "per_connection_buffer_limit_bytes": bounds.INNER_BUFFER,
-        **messages.endpoint(name, address),
-        "transport_socket": extension(
-            "transport_sockets.internal_upstream.v3.InternalUpstreamTransport", transport_socket=spoken
-        ),
-        **messages.http_options(**options, common_http_protocol_options=common),
-        "circuit_breakers": bounds.unbounded(),
-    }
-
-
 def listener(serving: Serving) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
     policy = serving.policy
@@ -291,22 +255,6 @@ def _page() -> Json:
         "match": _on(PAGE_PORT),
         "route": {"cluster": messages.TO_PAGE, "timeout": "5s"},
         "request_headers_to_add": [{"header": agent, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-    }
-
-
-def page_cluster() -> Json:
-    """Return the cluster of the bootstrap that leads to the recorder.
-
-    Its connections have no bound, because all agents would share it. The recorder ends each with its answer, and
-    answers an agent only so often.
-    """
-    return {
-        "name": messages.TO_PAGE,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        **messages.endpoint(messages.TO_PAGE, {"pipe": {"path": PAGE_SOCKET}}),
-        "circuit_breakers": bounds.unbounded(),
     }
 
 

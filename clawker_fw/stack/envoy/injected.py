@@ -23,14 +23,6 @@ _WAIT = "0.050s"
 """How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
 
 
-def cluster_filters() -> list[Json]:
-    """Return the filters of a cluster. Without them, a route's secret is left out, and nothing tells of it."""
-    return [
-        extension("filters.http.composite.v3.Composite", FILTER),
-        extension("filters.http.upstream_codec.v3.UpstreamCodec"),
-    ]
-
-
 def connection_filters() -> list[Json]:
     """Return the filters of a connection manager, before the router."""
     return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]

@@ -9,15 +9,13 @@ These names have one cache, and those that rules name have another: a rule of an
 has a cluster for each cache, and each source address that it connects from.
 """
 
-import itertools
 import json
-from collections.abc import Iterator
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, messages, usage
-from clawker_fw.stack.envoy.messages import HOST, SHARE, TYPES, Json, extension, typed
+from clawker_fw.stack.envoy.messages import HOST, SHARE, Json, extension
 from clawker_fw.stack.resources import Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
@@ -26,9 +24,6 @@ FORWARDER, DNS_PORT = "127.0.0.53", 53
 RESOURCE = Resource("subtrees", "subtrees/subtrees.json")
 SUBTREES = container.HOT + RESOURCE.path
 
-TRIES = 5
-"""How often c-ares asks. The forwarder takes a repetition for what it is."""
-
 NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
@@ -36,11 +31,6 @@ _FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
 """Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps the names of rules
 over an agent's pauses. Of the names below a subtree, an agent can invent any number.
 """
-
-_LOOKING_UP, _LOOKED_UP_AGAIN = "looking_up", "lookup.clawker-fw.invalid"
-"""The cluster and the name with which Envoy shows that it can look names up (`go/internal/{serving,lookups}`)."""
-
-_AGAIN = "0.5s"
 
 _KINDS = ("guarded", "exempt")
 
@@ -84,25 +74,6 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
     return [in_a_share, looked_up, forwarded] if rule.destination.subtree else [looked_up, forwarded]
 
 
-def clusters(guarded: str, exempt: str) -> Iterator[Json]:
-    """Yield the clusters that resolve the name that a rule matched, and connect from a source address of ours.
-
-    The routing table of that address decides what can be reached, whichever of a name's addresses is tried: from
-    the `exempt` one also private ones. So do those for UDP, one for each name and port (`datagrams`).
-    """
-    kind_of_cluster = "clusters.dynamic_forward_proxy.v3.ClusterConfig"
-    for cache, (kind_, address) in itertools.product((NAMED, BELOW), zip(_KINDS, (guarded, exempt), strict=True)):
-        yield {
-            "name": f"{kind_} {cache}",
-            "lb_policy": "CLUSTER_PROVIDED",
-            "connect_timeout": "10s",
-            "per_connection_buffer_limit_bytes": bounds.BUFFER,
-            "cluster_type": extension(kind_of_cluster, dns_cache_config=_cache(cache)),
-            **messages.source(address),
-            "circuit_breakers": bounds.unbounded(),
-        }
-
-
 def _cache(name: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     return {
@@ -118,41 +89,6 @@ def _cache(name: str) -> Json:
         # by default, whatever its TTL is.
         "dns_min_refresh_rate": "1s",
         "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
-    }
-
-
-def resolver() -> Json:
-    """Return how names are looked up by every cache. It is set once: thousands of filters name a cache."""
-    return typed(
-        "envoy.network.dns_resolver.cares",
-        f"{TYPES}.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
-        resolvers=[messages.socket(FORWARDER, DNS_PORT)],
-        dns_resolver_options={"no_default_search_domain": True},
-        # A cache waits for 5 s in all, and the forwarder answers by then. c-ares asks again after 1 s, but after
-        # 250 ms once answers have been quick, and each time it waits about twice as long: with fewer tries, it
-        # would give up before.
-        query_timeout_seconds="1",
-        query_tries=TRIES,
-    )
-
-
-def proof() -> Json:
-    """Return the cluster by which Envoy shows that it can look names up: its host's name, again and again.
-
-    `fwctl forward` answers that itself, and nothing leads to the cluster. `fwctl` reads how many lookups have
-    begun and ended: a resolver of Envoy's for which the kernel had no room once never looks up anything again.
-    """
-    return {
-        "name": _LOOKING_UP,
-        "cluster_type": extension(
-            "clusters.dns.v3.DnsCluster",
-            dns_lookup_family="V4_ONLY",
-            all_addresses_in_single_endpoint=True,
-            dns_refresh_rate=_AGAIN,
-            dns_failure_refresh_rate={"base_interval": _AGAIN, "max_interval": _AGAIN},
-        ),
-        "wait_for_warm_on_init": False,
-        **messages.endpoint(_LOOKING_UP, messages.socket(_LOOKED_UP_AGAIN, DNS_PORT)),
     }
 
 

@@ -5,7 +5,6 @@ Field names are those of the Envoy v3 API reference.
 
 from typing import Any
 
-from clawker_fw.rules.paths import LARGEST_PROGRAM
 from clawker_fw.stack import container
 from clawker_fw.stack.resources import watched_folder
 
@@ -46,13 +45,6 @@ HOST_NAME = ("(?:[A-Za-z0-9_-]{1,63}[.])*[A-Za-z0-9_-]{1,63}", "[!-~]{1,253}")
 Anything else means one thing to Envoy, which compares octets, and another to the resolver behind it, which knows
 escapes: a name with a backslash would be matched as it stands, and looked up as another.
 """
-
-RUNTIME = {
-    "re2.max_program_size.error_level": LARGEST_PROGRAM,
-    "envoy.reloadable_features.enable_new_dns_implementation": False,
-}
-"""Envoy's runtime settings. By default it refuses expressions as large as those for a host name, and a cluster
-whose name has got another address ends all sessions over UDP: names whose addresses take turns would keep none."""
 
 
 def duration(seconds: float) -> str:

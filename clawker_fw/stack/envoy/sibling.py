@@ -25,7 +25,8 @@ from clawker_fw.stack.envoy import (
     telemetry,
     tls_interception,
 )
-from clawker_fw.stack.envoy.messages import RUNTIME, Json, config_source
+from clawker_fw.stack.envoy.bootstrap import BootstrapValues, bootstrap
+from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
 from clawker_fw.stack.resources import SIBLING, EnvoyProof, Resource, declaration, discovery_response
@@ -137,7 +138,15 @@ def boot(
     are the ids of those that requests get: an Envoy that runs never asks for one that its table did not name when
     it started (1.40), so another one takes another Envoy.
     """
-    bootstrap = _bootstrap(project, addressing, slot, capacity, JOINED if authorities else TRUSTED)
+    values = BootstrapValues(
+        project=project,
+        guarded=str(addressing.guarded(slot)),
+        exempt=str(addressing.exempt(slot)),
+        heap=bounds.heap(capacity.memory),
+        connections=capacity.connections + bounds.OWN_CONNECTIONS,
+        trusted_ca=JOINED if authorities else TRUSTED,
+        admin_socket=ADMIN_SOCKET,
+    )
     further: Json = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     further |= {"secrets": [*secrets]} if secrets else {}
     sibling = {
@@ -152,41 +161,10 @@ def boot(
         "usage": {"except": [str(each) for each in addressing.trying]},
     }
     return {
-        "boot/bootstrap.json": public(json.dumps(bootstrap, indent=1, sort_keys=True).encode()),
+        "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
-    }
-
-
-def _bootstrap(project: str, addressing: Addressing, slot: int, capacity: Capacity, trusted: str) -> Json:
-    return {
-        # 0660: for Envoy and root, in their folder
-        "admin": {"address": {"pipe": {"path": ADMIN_SOCKET, "mode": 0o660}}},
-        "node": {"id": f"{project}-envoy", "cluster": "clawker-fw"},
-        "dynamic_resources": {
-            "ads_config": signing.ads_config(),
-            "cds_config": config_source(_CLUSTERS.path),
-            "lds_config": config_source(_LISTENERS.path),
-        },
-        "static_resources": {
-            "clusters": [
-                *lookups.clusters(str(addressing.guarded(slot)), str(addressing.exempt(slot))),
-                http.cluster(),
-                *tls_interception.clusters(trusted),
-                signing.cluster(),
-                http.page_cluster(),
-                lookups.proof(),
-            ]
-        },
-        "stats_config": signing.stats_config(),
-        "typed_dns_resolver_config": lookups.resolver(),
-        "bootstrap_extensions": [http.bootstrap_extension()],
-        "layered_runtime": {"layers": [{"name": "ours", "static_layer": RUNTIME}, telemetry.sampling_layer()]},
-        "memory_allocator_manager": {"soft_memory_limit_bytes": bounds.KEPT_HEAP},
-        "overload_manager": bounds.overload_manager(
-            bounds.heap(capacity.memory), capacity.connections + bounds.OWN_CONNECTIONS
-        ),
     }
 
 

@@ -11,8 +11,7 @@ from clawker_fw.certificates.credentials import Authorities, Pair
 from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds
-from clawker_fw.stack.envoy.messages import Json, endpoint, extension, http_options
+from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.files import public, signers
 from clawker_fw.stack.resources import Resource
 
@@ -32,17 +31,12 @@ TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
 SIGNED = frozenset(each.name for each in RESOURCES if each.signer)
 """The resources that the signer reads, each again when it has changed."""
 
-CLUSTER = "signer"
-
 HANDSHAKE = "4s"
 """How long a handshake may take: one for a new name waits while the signer does not answer."""
 
 GROUPS = ("X25519", "P-256")
 """How keys are agreed on with agents (RFC 8446, section 4.2.7). The hybrid against quantum computers takes
 a tenth of a connection, and nothing of this one leaves the engine's machine. With hosts, it is used."""
-
-_RETRY = {"base_interval": "0.100s", "max_interval": "0.500s"}
-"""After which time Envoy connects again to a signer that has ended."""
 
 
 def hot(policy: Policy, authorities: Authorities) -> Files:
@@ -115,30 +109,3 @@ def chain() -> Json:
         ),
         "transport_socket_connect_timeout": HANDSHAKE,
     }
-
-
-def ads_config() -> Json:
-    """Return the part `dynamic_resources.ads_config` of the bootstrap."""
-    return {
-        "api_type": "DELTA_GRPC",
-        "transport_api_version": "V3",
-        "set_node_on_first_message_only": True,
-        "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER, "retry_policy": {"retry_back_off": _RETRY}}}],
-    }
-
-
-def cluster(folder: str = FOLDER) -> Json:
-    """Return the cluster of the bootstrap that leads to the signer."""
-    return {
-        "name": CLUSTER,
-        "connect_timeout": "1s",
-        "per_connection_buffer_limit_bytes": bounds.BUFFER,
-        **http_options(explicit_http_config={"http2_protocol_options": {}}),
-        **endpoint(CLUSTER, {"pipe": {"path": f"{folder}/{SOCKET}"}}),
-    }
-
-
-def stats_config() -> Json:
-    """Return the part `stats_config` of the bootstrap: without statistics of each certificate (7 KB)."""
-    patterns = [{"prefix": "sds."}, {"contains": "ssl.certificate."}]
-    return {"stats_matcher": {"exclusion_list": {"patterns": patterns}}}

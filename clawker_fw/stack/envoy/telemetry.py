@@ -162,11 +162,6 @@ def sampling(share: float) -> bytes:
     return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
 
 
-def sampling_layer() -> Json:
-    """Return the layer of the bootstrap that reads the file."""
-    return {"name": _LAYER, "rtds_layer": {"name": _LAYER, "rtds_config": messages.config_source(_PATH)}}
-
-
 _NAMES = {
     "port": "server.port",
     "name": "server.address",

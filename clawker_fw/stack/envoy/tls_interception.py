@@ -11,7 +11,6 @@ Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this f
 that TLS has named, or a connection for one rule would reach another one's host.
 """
 
-import itertools
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -31,7 +30,7 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import with_query
-from clawker_fw.stack.envoy import bounds, chains, http, injected, lookups, messages, refusals, signing
+from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing
 from clawker_fw.stack.envoy.messages import ASKED, PORT, THROUGH_PATHS, TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving
 
@@ -91,13 +90,6 @@ SECOND_PATHS = (
 """With one of these, a request that copies or moves names a second path (RFC 4918, section 10.3; object storage),
 which is not judged."""
 
-_HANDSHAKE_SECONDS = 20
-"""How long it may take to look a host's name up, to connect, and to agree on TLS. The first two end before: so
-the internal listener says which of them has failed."""
-
-_NEWEST_TLS = "TLSv1_3"
-"""What is spoken with hosts. Envoy's own clients speak TLS 1.2 otherwise, where agents would speak 1.3."""
-
 _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
 """What a request has that asks to become a WebSocket. Without `Connection: Upgrade`, Envoy removes it before."""
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
@@ -112,44 +104,6 @@ _NO_UPGRADE = "upgrade_failed"
 
 def _way(*, verify: bool, upgrades: bool = False) -> str:
     return " ".join([THROUGH_PATHS, *([] if verify else ["unverified"]), *(["http/1.1"] if upgrades else [])])
-
-
-def clusters(trusted: str) -> Iterator[Json]:
-    """Yield the clusters that speak TLS with hosts, through the internal listener, for the bootstrap.
-
-    `trusted` is the file with the authorities that hosts prove their names by.
-    """
-    for verify, upgrades in itertools.product((False, True), repeat=2):
-        yield _cluster(trusted, verify=verify, upgrades=upgrades)
-
-
-def _cluster(trusted: str, *, verify: bool, upgrades: bool) -> Json:
-    verified: Json = {"validation_context": {"trusted_ca": {"filename": trusted}}} if verify else {}
-    tls = typed(
-        "envoy.transport_sockets.tls",
-        f"{TYPES}.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-        common_tls_context={**verified, "tls_params": {"tls_maximum_protocol_version": _NEWEST_TLS}},
-    )
-    if upgrades:
-        spoken: Json = {"explicit_http_config": {"http_protocol_options": {}}}
-    else:
-        # One request at a time, as with HTTP/1: requests that share a connection share its window, and what one
-        # agent does not read would stop the others. By default Envoy keeps 16 MiB of each, and 24 of a connection.
-        http2 = {
-            "max_concurrent_streams": bounds.STREAMS,
-            "initial_stream_window_size": 2 * bounds.BUFFER,
-            "initial_connection_window_size": 2 * bounds.BUFFER,
-        }
-        spoken = {"auto_config": {"http_protocol_options": {}, "http2_protocol_options": http2}}
-    return http.leading_to(
-        THROUGH_PATHS,
-        _way(verify=verify, upgrades=upgrades),
-        tls,
-        _HANDSHAKE_SECONDS,
-        **spoken,
-        http_filters=injected.cluster_filters(),
-        upstream_http_protocol_options={"auto_sni": True, "auto_san_validation": verify},
-    )
 
 
 def chain(serving: Serving) -> Json:
@@ -365,7 +319,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
         for path in repository.reserved:
-            match = {"path_separated_prefix": path}
+            match = {"path_separated_prefix": path, "case_sensitive": False}
             yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)

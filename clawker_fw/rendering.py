@@ -1,0 +1,96 @@
+"""Documents in the form that people write by hand: a template of `templates/` over a few values.
+
+Templates print, Python decides. An undefined name is an error, and so is a value that the document's format can't
+hold: every value is written as one scalar of that format, so a quoting mistake can't become structure.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    import jinja2  # only what renders needs it
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_INSTALLED = Path(__file__).with_name("templates")
+TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / _INSTALLED.name
+"""The folder of templates: in the installed package, or beside it in a checkout."""
+
+
+def render(name: str, **values: object) -> str:
+    """Return a template's text with these values, which are text, numbers or truth values.
+
+    Raises:
+        jinja2.UndefinedError: when the template names another value.
+        ValueError: when the document's format can't hold a value.
+    """
+    return compiled(name).render(values)
+
+
+def parsed(name: str, **values: object) -> Any:  # noqa: ANN401 - YAML holds anything
+    """Return what a YAML template says with these values. A mistake in its form is an error here.
+
+    Raises:
+        yaml.YAMLError: when the text is not YAML.
+    """
+    return yaml.load(render(name, **values), Loader=_LOADER)  # noqa: S506 - both of them are safe
+
+
+@functools.lru_cache(maxsize=8)
+def compiled(name: str) -> "jinja2.Template":
+    """Return a template, ready to be rendered. The first one takes longest."""
+    import jinja2  # noqa: PLC0415 - it takes 20 ms, and `--help` renders nothing
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        finalize=_SCALARS[Path(name).suffixes[0]],
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - not HTML: `finalize` writes each value for the document's format
+    )
+    return environment.from_string((TEMPLATES / name).read_text("utf-8"))
+
+
+_PLAIN = re.compile(r"[a-z][a-z0-9-]*")
+_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
+_NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
+"""Plain words that YAML 1.1 or 1.2 reads as something else than text."""
+
+
+def _yaml(value: object) -> str:
+    """Write a YAML scalar: plainly if that is text to YAML, else quoted (YAML 1.1, section 5.7)."""
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r} is not a scalar")
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if _PLAIN.fullmatch(value) and value not in _NOT_TEXT:
+        return value
+    escaped = _ESCAPED.sub(lambda match: f"\\U{ord(match.group()):08x}", value)
+    return f'"{escaped}"'
+
+
+def _line(value: object) -> str:
+    """Write a part of a line."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"{text!r} can't be in a line: it has a control character")
+    return text
+
+
+def _word(value: object) -> str:
+    """Write a word of a Corefile."""
+    text = str(value)
+    if not re.fullmatch(r"[^\s{}\"#]+", text):
+        raise ValueError(f"{text!r} can't be a word")
+    return text
+
+
+_SCALARS: dict[str, Callable[[object], str]] = {".yaml": _yaml, ".service": _line, ".j2": _word}
+"""How values are written, by the end of the document's name."""

@@ -1,0 +1,42 @@
+"""Envoy's bootstrap: `templates/bootstrap.yaml.j2`, read as Envoy would read it."""
+
+from dataclasses import asdict, dataclass
+from typing import cast
+
+from clawker_fw.rendering import parsed
+from clawker_fw.rules.paths import LARGEST_PROGRAM
+from clawker_fw.stack import container
+from clawker_fw.stack.envoy import bounds, http, lookups, signing
+from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.resources import WATCHED
+
+TEMPLATE = "bootstrap.yaml.j2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapValues:
+    """The values of the template.
+
+    `guarded` and `exempt` are the source addresses of rules without and with `allow_private`. `heap` is in bytes,
+    and `connections` counts those of agents. `trusted_ca` is the file with the authorities that hosts prove their
+    names by. Sockets and files are paths in the container.
+    """
+
+    project: str
+    guarded: str
+    exempt: str
+    heap: int
+    connections: int
+    trusted_ca: str
+    admin_socket: str
+    signer_socket: str = f"{signing.FOLDER}/{signing.SOCKET}"
+    page_socket: str = http.PAGE_SOCKET
+    forwarder: str = lookups.FORWARDER
+    largest_program: int = LARGEST_PROGRAM
+    hot: str = f"{container.VOLUME}/{container.HOT}"
+    watched: str = f"{WATCHED}/"
+
+
+def bootstrap(values: BootstrapValues) -> Json:
+    """Return the bootstrap. A quoting mistake in the template is an error here, and not at Envoy's start."""
+    return cast("Json", parsed(TEMPLATE, bounds=bounds, **asdict(values)))

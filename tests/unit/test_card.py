@@ -1,0 +1,30 @@
+"""The design card of the project's owner, who asked for these. They are not to be cut."""
+
+import re
+import tomllib
+
+from typer.main import get_command
+
+from clawker_fw.cli.main import app
+from clawker_fw.stack import labels
+from devkit.stacks import CHECKOUT
+
+PACKAGES = {"typer", "docker", "rich", "jinja2", "pydantic", "pytest"}
+TOP_LEVEL = {"pyproject.toml", "clawker_fw", "tests", "templates", "docs", "noxfile.py"}
+COMMANDS = {"run", "status", "drift", "reload"}
+LABELS = {"infra_certs_ready", "otel_infra_port", "stack_build_sha"}
+
+
+def test_the_project_has_what_its_owner_asked_for() -> None:
+    """Packages, top level, commands and labels are those of the card.
+
+    A reduction once removed jinja2, `templates/` and the labels from the answers, because the program worked
+    without them. The card says what the program is built with, so a tidier way to do the same is no reason.
+    """
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
+    required = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    assert {match.group() for entry in required if (match := re.match(r"[\w-]+", entry))} >= PACKAGES
+    assert {path.name for path in CHECKOUT.iterdir()} >= TOP_LEVEL
+    assert list((CHECKOUT / "templates").glob("*.j2"))
+    assert {*getattr(get_command(app), "commands")} >= COMMANDS  # noqa: B009 - a group has it
+    assert {label.rpartition(".")[2] for label in labels.DRIFT_LABELS} == LABELS
