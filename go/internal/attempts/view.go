@@ -101,13 +101,9 @@ const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
 // onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
 // port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
-// is compared elsewhere, so that of the engine's machine is left. Connections are tried again after that: before, packets
-// may have gone to the hardware address that the former container with this address had, or this machine was too busy.
+// is compared elsewhere, so that of the engine's machine is left.
 func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, bool) {
-	if !allUnreached(reasons) || !isThere(entrance.Address, patience) {
-		return found, false
-	}
-	if found, reasons = seenOfEnvoy(entrance); !allUnreached(reasons) {
+	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(entrance.Address, patience) {
 		return found, false
 	}
 	because := ""
@@ -119,10 +115,6 @@ func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, boo
 		told = append(told, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", each, because))
 	}
 	return told, true
-}
-
-func allUnreached(reasons []error) bool {
-	return len(reasons) > 0 && !slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) })
 }
 
 func unreached(err error) bool {
