@@ -299,7 +299,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "way-out",
             f"An agent does not reach {place}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
-            + _may_keep_in(seen.observed),
+            + _may_keep_in(seen),
         )
 
 
@@ -322,12 +322,17 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
     return rule.paths.allowed_request() if rule.paths else ()
 
 
-def _may_keep_in(observed: Observed) -> str:
-    if not observed.machine.forwards:
+def _may_keep_in(seen: Comparison) -> str:
+    if not seen.observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+    way_out = seen.observed.networks.get(Role.EGRESS)
+    ours = seen.desired.networks[Role.EGRESS].options
+    added = [f"{name}={text}" for name, text in way_out.options.items() if name not in ours] if way_out else []
+    by_engine = f" Its `default-network-opts` add {', '.join(sorted(added))}." if added else ""
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
+        f"{by_engine}"
     )
 
 

@@ -25,6 +25,9 @@ _ENDED = {"exited", "dead"}
 
 _KERNEL_SECONDS = 60.0
 
+_REFUSED_LIMIT = "rlimit"
+"""What a runtime calls a limit that it may not set (runc, "error setting rlimit type 7")."""
+
 DROPS_FRAMES = "the packet filter of the engine's machine"
 """What `fwctl` names where that drops what passes between containers."""
 
@@ -111,6 +114,21 @@ def lacking(
     Raises:
         EngineError: when there is no answer.
     """
+    try:
+        return _answered(engine, project, spec, image)
+    except EngineError as error:
+        if not any(_REFUSED_LIMIT in line for line in error.context):
+            raise
+        needed = (
+            f"Envoy needs {spec.shape.ulimits['nofile']} open files, more than the engine may give a container"
+        )
+        remedy = "raise `LimitNOFILE` of its service, or run `sysctl -w fs.nr_open=1048576`"
+        return (f"{needed}: {remedy}: {'; '.join(error.context)}",)
+
+
+def _answered(
+    engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None
+) -> tuple[str, ...]:
     with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
             return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))

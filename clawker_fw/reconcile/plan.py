@@ -455,7 +455,7 @@ def examiner(desired: Desired) -> ContainerSpec:
         name=trial_name(desired.project),
         image=resolver.image.reference,
         labels=labels.ownership_labels(desired.project),
-        shape=examination(),
+        shape=examination(desired.siblings[Sibling.ENVOY].shape.ulimits),
         files={HELPER: resolver.boot[HELPER]},
     )
 

@@ -242,10 +242,13 @@ def confined(
     )
 
 
-def examination() -> Shape:
-    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need."""
+def examination(limits: Mapping[str, str]) -> Shape:
+    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need.
+
+    It has the limits of the sibling with the highest: whether the engine may set them shows when it starts.
+    """
     how = {**_UNPRIVILEGED, "capabilities_added": ("NET_ADMIN", "SETUID")}
-    return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=ulimits(), **how)
+    return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=limits, **how)
 
 
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
@@ -354,6 +357,6 @@ def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
         return None
 
 
-def ulimits(open_files: int | None = None) -> Mapping[str, str]:
+def ulimits(open_files: int) -> Mapping[str, str]:
     """Return the limits of a container by name, as `docker run --ulimit` writes them."""
-    return {**_ALWAYS, **({} if open_files is None else {"nofile": str(open_files)})}
+    return {**_ALWAYS, "nofile": str(open_files)}

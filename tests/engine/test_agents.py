@@ -218,6 +218,7 @@ HARMLESS = (
     "--expose 80 --restart always --memory 64m --cpus=1",
     "--log-driver local --log-opt max-size=1m",
     "--log-driver syslog",
+    "--log-driver syslog --log-opt syslog-address=udp://127.0.0.1:514",
     "--health-cmd true --health-interval 1s -l role=agent --add-host a:192.0.2.1 --cgroupns private",
 )
 
