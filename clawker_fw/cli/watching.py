@@ -14,9 +14,9 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import Agents, AgentsOption, Options, duration, unparsed
-from clawker_fw.errors import EngineError, ExitCode, SettingsError, UsageError
-from clawker_fw.report import log, terminal
+from clawker_fw.cli.parameters import Options, duration, unparsed
+from clawker_fw.errors import EngineError, SettingsError, UsageError
+from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
@@ -113,16 +113,6 @@ def watch(
             "in a swarm.",
         ),
     ] = None,
-    check: Annotated[
-        str | None,
-        typer.Option(
-            "--check",
-            metavar="ADDRESS",
-            callback=_checked_address,
-            help="Watch nothing: ask the watcher that listens at ADDRESS whether its stack is current, and exit.",
-        ),
-    ] = None,
-    agents: AgentsOption = Agents.JUDGE,
 ) -> None:
     """Keep the stack current until stopped.
 
@@ -130,16 +120,8 @@ def watch(
     closed as `run` would close them, and a stack that is down at the start is created. Each decision is logged as
     one record.
 
-    `--check` is for scripts and a container's health check. It asks a running watcher and exits 0 if the last
-    comparison found the stack current, else 1. It needs no settings and no engine.
-
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
-    if check:
-        _check(check, agents)
-        return
-    if agents is not Agents.JUDGE:
-        raise typer.BadParameter("--agents is for --check; `--on-open` says what a watcher does about agents")
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
@@ -188,15 +170,6 @@ def watch(
         )
         Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
     manager.stopping()
-
-
-def _check(address: str, agents: Agents) -> None:
-    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, ask, parse_address
-
-    healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
-    terminal.answer(text)
-    if not healthy:
-        raise typer.Exit(ExitCode.DRIFT)
 
 
 def _metrics(release: "Release") -> "Metrics":
