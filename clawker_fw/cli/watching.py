@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
+    from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.metrics import Metrics
@@ -168,6 +169,7 @@ def watch(
             stopping=stopping,
             clock=time.monotonic,
         )
+        stack.enter_context(_noticing(settings, lambda: inbox.put(News.EVENT)))
         Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
     manager.stopping()
 
@@ -287,6 +289,21 @@ def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
     counter = RefusalCounter(chosen.project, metrics.refused)
     work = (counter, lambda: closing(session.connect_engine(chosen)), record.write_uncounted, ended)
     threading.Thread(target=keep_counting, args=work, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def _noticing(settings: "WatchedSettings", on_change: Callable[[], None]) -> Iterator[None]:
+    """Call `on_change` when a file of the settings has been saved."""
+    from clawker_fw.watch.saved import SavedFiles, keep_looking
+    from clawker_fw.watch.trust import STEADY_SECONDS
+
+    ended = threading.Event()
+    saved = SavedFiles(settings.files, time.monotonic, STEADY_SECONDS)
+    threading.Thread(target=keep_looking, args=(saved, on_change, ended), daemon=True).start()
     try:
         yield
     finally:
