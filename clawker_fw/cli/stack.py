@@ -207,7 +207,9 @@ def down(
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also remove unused images of clawker-fw, and the names of the stack's former agents."),
+        typer.Option(
+            "--all", help="Also remove unused images of clawker-fw, and the names of the stack's former agents."
+        ),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,

@@ -10,7 +10,7 @@ _ANSWER_SECONDS = 10.0
 """How long a watcher may take to answer. It does so from memory, but its machine may be busy."""
 
 _MOST_READ = 64 << 10
-_USAGE = "Usage: clawker-fw-healthy unix:PATH|HOST:PORT [/health|/health/siblings]"
+_USAGE = "Usage: clawker-fw-healthy unix:PATH|HOST:PORT [/health|/health/siblings]\n"
 
 
 def main() -> None:
@@ -21,9 +21,9 @@ def main() -> None:
         case [address, page] if ":" in address and page.startswith("/"):
             healthy, text = ask(address, page)
         case _:
-            print(_USAGE, file=sys.stderr)
+            sys.stderr.write(_USAGE)
             sys.exit(2)
-    print(text)
+    sys.stdout.write(f"{text}\n")
     sys.exit(not healthy)
 
 

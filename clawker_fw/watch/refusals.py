@@ -96,7 +96,7 @@ def keep_counting(
 ) -> None:
     """Count again and again until `ended` is set. What prevents it is reported once, and then tried again.
 
-    A mistake of ours is reported as well: without a report, the thread would end, and the metric would stand still.
+    A mistake of ours is reported as well: it would end the thread, and the metric would stand still.
     """
     told = ""
     while True:

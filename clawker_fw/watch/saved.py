@@ -1,4 +1,4 @@
-"""Notices that files of the settings have been saved, so that a watcher compares soon, and not after its interval."""
+"""Notices that files of the settings were saved, so that a watcher compares soon, not after its interval."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping

@@ -57,9 +57,13 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_the_health_check_costs_nearly_nothing() -> None:
-    """An engine asks every few seconds: a socket is imported, and neither Typer nor anything else that takes time."""
-    script = "import sys; before = set(sys.modules); import clawker_fw.watch.healthy; print(*set(sys.modules) - before)"
+    """An engine asks every few seconds: a socket is imported, and nothing that takes time."""
+    script = (
+        "import sys; before = set(sys.modules); import clawker_fw.watch.healthy; print(*set(sys.modules) - before)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     ours = {name for name in done.stdout.split() if name.startswith("clawker_fw")}
     assert ours == {"clawker_fw", "clawker_fw.watch", "clawker_fw.watch.healthy"}
-    assert not {"typer", "yaml", "http.client", "docker", "rich", "dataclasses", "pathlib"} & set(done.stdout.split())
+    assert not {"typer", "yaml", "http.client", "docker", "rich", "dataclasses", "pathlib"} & set(
+        done.stdout.split()
+    )

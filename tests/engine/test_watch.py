@@ -28,7 +28,7 @@ NEVER = ("--interval", "1h")
 """Options with which only events cause comparisons."""
 
 NOTICED_SECONDS = 3.0
-"""Until the comparison begins: one second in which nobody writes the file, half a one for a look, and some load."""
+"""Until the comparison begins: a second in which nobody writes the file, half a one for a look, and load."""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_container_that_does_not_run_yet_is_known_by_its_network(shared: Firew
 
 
 def test_a_saved_rule_is_live_within_seconds(up: Firewall, peers: Peers) -> None:
-    """Nobody reports it and the interval is an hour: the watcher notices that the file was saved, and applies it."""
+    """The interval is an hour, so the watcher notices that the file was saved, and applies it."""
     up.origin(peers, ["saved.test"])
     agent = up.agent(peers)
     assert not agent.get("http://saved.test/").ok

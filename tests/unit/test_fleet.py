@@ -47,7 +47,7 @@ def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) ->
 def test_the_default_context_without_an_engine_is_left_out(
     state: str, contexts: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has chosen it. It stays if an engine listens, if a person has named it, or if it is the only context."""
+    """Nobody has chosen it. It stays if an engine listens, if somebody named it, or if it is the only one."""
     path = tmp_path / "d.sock"
     for module in (hosts, locate):
         monkeypatch.setattr(module, "DEFAULT_ADDRESS", f"unix://{path}")
