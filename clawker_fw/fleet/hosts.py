@@ -60,7 +60,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A docker context that is left out: another one is of the same engine, or there is no engine (`same_as` is "").
+    """A docker context that is left out: another one is of the same engine, or `same_as` is "" without an engine.
 
     Only the context `default` is left out without an engine, since it exists without anybody's choice.
     """

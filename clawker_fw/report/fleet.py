@@ -120,7 +120,7 @@ class FleetStatusDocument(Document):
     """The settings with which each host was compared."""
     release: ReleaseUsed
     left_out: tuple[LeftOut, ...]
-    """Docker contexts that are of the same engine as another one, or `default` without an engine (`same_as` "")."""
+    """Docker contexts of the same engine as another one, and `default` without an engine (`same_as` is "")."""
     hosts: list[Row]
     """Sorted by name."""
 
