@@ -77,13 +77,15 @@ def agent_compose(
 
     It puts each SERVICE inside the firewall: it replaces their networks and DNS
     servers, and takes back `privileged`, added capabilities and proxies that docker is configured to give to each
-    container. It needs Docker Compose 2.24 or later.
+    container. It needs Docker Compose 2.24.4 or later, and refuses if an earlier one is installed.
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
     from clawker_fw.agents.docker_options import parse_ports
+    from clawker_fw.cli.docker_cli import require_compose
     from clawker_fw.cli.running import publishing
 
+    require_compose(shutil.which("docker"))
     chosen = services or [_DEFAULT_SERVICE]
     ports = parse_ports(publish or ())
     if ports and len(chosen) > 1:

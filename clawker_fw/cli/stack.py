@@ -207,7 +207,9 @@ def down(
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also remove unused images of clawker-fw, and the names of former agents."),
+        typer.Option(
+            "--all", help="Also remove unused images of clawker-fw, and the names of the stack's former agents."
+        ),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
@@ -231,7 +233,7 @@ def down(
     ):
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
-        names.forget()
+        names.forget(engine.facts().endpoint, chosen.project)
         last_good.path_of(chosen.project).unlink(missing_ok=True)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import DownDocument, Left
