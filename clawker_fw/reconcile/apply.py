@@ -430,4 +430,9 @@ def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
         return [f"not answering: {probe.error}"]
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
-    return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
+    unhealthy = [f"unhealthy: {probe.unhealthy}"] if probe.unhealthy else []
+    return [
+        *(f"not live: {name}" for name in missing),
+        *(f"network: {text}" for text in probe.network),
+        *unhealthy,
+    ]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from clawker_fw.engine.port import EngineWriter
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
     FirewallError,
@@ -28,7 +28,7 @@ from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, a
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
-from clawker_fw.reconcile.observe import observe, unchanged
+from clawker_fw.reconcile.observe import observe, settled_health, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare
 from clawker_fw.reconcile.plan import teardown, unused_references
 from clawker_fw.reconcile.secrets_given import give
@@ -94,6 +94,7 @@ def converge(
             seen = compare(engine, blueprint)
         with _attempted(engine, seen):
             _require_closed(seen, options)
+            _require_healthy(engine, seen)
         if seen.diff.verdict is Verdict.CURRENT and not lock.full:
             records.forget_attempts(engine, seen.observed)
             records.keep_origin(engine, seen.observed, blueprint.origin)
@@ -165,6 +166,19 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
         )
 
 
+def _require_healthy(engine: EngineReader, seen: Comparison) -> None:
+    """Require that each sibling's own check holds: the engine may notice only later that it fails."""
+    problems = {name: settled_health(engine, sibling) for name, sibling in seen.observed.siblings.items()}
+    failing = [name for name, problem in problems.items() if problem]
+    if failing:
+        raise NotProvenError(
+            "not-proven",
+            f"The health check of {' and '.join(failing)} fails.",
+            context=[f"{name}: {problems[name]}" for name in failing],
+            hint="Replace it with `clawker-fw run --force-recreate`.",
+        )
+
+
 def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> None:
     """Do the housekeeping of a run that can change nothing. Such a run never takes the lock.
 
@@ -172,6 +186,7 @@ def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> No
         NotProvenError: when something differs, for which nothing can be replaced.
     """
     _require_closed(seen, options)
+    _require_healthy(engine, seen)
     remove_abandoned(engine, seen.observed)
     if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
         records.keep_origin(engine, seen.observed, seen.blueprint.origin)

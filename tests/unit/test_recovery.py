@@ -42,11 +42,12 @@ def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
 
 
 class NeverReady(MemoryEngine):
-    """An engine on which no sibling answers that is created while it is broken."""
+    """An engine on which no sibling answers, or is healthy, that is created while it is broken."""
 
     def __init__(self) -> None:
         super().__init__()
         self.broken = False
+        self.only_unhealthy = False
         self._silenced: set[str] = set()
 
     def create_container(self, spec: ContainerSpec) -> str:
@@ -60,7 +61,9 @@ class NeverReady(MemoryEngine):
         """Start a container, which writes something before it falls silent."""
         super().start(container)
         inside = self.inside(container)
-        if inside.id in self._silenced:
+        if inside.id in self._silenced and self.only_unhealthy:
+            inside.unhealthy = "it looks up no name"
+        elif inside.id in self._silenced:
             inside.silent = "connection refused"
             inside.log.append("the program's last words")
 
@@ -114,6 +117,20 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     engine.inside("clawker-coredns").silent = "timeout"
     served = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
     assert served.hint == "What was created has been removed. The former envoy still serves."
+
+
+def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
+    """Its own check counts, before the engine notices: for a replacement, a commit, and a run without work."""
+    engine = NeverReady()
+    wanted = up(engine, release)
+    engine.broken = engine.only_unhealthy = True
+    caught = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
+    assert caught.context[0] == "unhealthy: it looks up no name"
+    engine.inside("clawker-envoy").unhealthy = "it looks up no name"
+    for names in (["a.test", "b.test"], ["a.test", "b.test"]):
+        with pytest.raises(NotProvenError) as found:
+            stacks.converged(engine, stacks.blueprint(engine.facts(), *names, release=release))
+        assert (found.value.code, found.value.context) == ("not-proven", ("envoy: it looks up no name",))
 
 
 _PLAIN = ConvergeOptions()
