@@ -116,7 +116,10 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     engine.broken = True
     engine.inside("clawker-coredns").silent = "timeout"
     served = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
-    assert served.hint == "What was created has been removed. The former envoy still serves."
+    assert served.hint == (
+        "What was created has been removed. "
+        "The former coredns does not answer: agents may reach nothing. Run it again."
+    )
 
 
 def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
@@ -147,9 +150,9 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
 def test_an_engine_that_fails_while_networks_are_changed(
     failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever call fails first, the error is the engine's, and the next run completes the change."""
+    """Whatever call fails, the old stack serves again as it was, and the next run completes the change."""
     engine = MemoryEngine()
-    up(engine, release)
+    wanted = up(engine, release)
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
     call, times = getattr(engine, failing), iter(range(100))
 
@@ -163,6 +166,9 @@ def test_an_engine_that_fails_while_networks_are_changed(
     with pytest.raises(EngineError) as caught:
         stacks.converged(engine, moved)
     assert caught.value.message == "The engine could not do it."
+    assert caught.value.hint == "What was created has been removed. The former envoy and coredns still serve."
+    assert stacks.found(engine, wanted) == set()
+    assert stacks.serving(engine)
     stacks.converged(engine, moved)
     assert stacks.found(engine, moved) == set()
 
