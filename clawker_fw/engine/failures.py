@@ -48,6 +48,24 @@ def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[
         ) from error
 
 
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Translate the failure to read an engine's answer into an error that names the object.
+
+    An answer may have another form than the API says: a proxy, another engine, or another release's object. Only
+    the reading belongs in here, because any other mistake in it would be blamed on the engine.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise EngineError(
+            "engine-unreadable",
+            f"The engine's answer about {what} can't be read.",
+            context=[f"{type(error).__name__}: {error}"],
+            hint="If it is not yours, remove it. Otherwise report a bug, with what `docker inspect` prints of it.",
+        ) from error
+
+
 def require_room(what: str, words: str, error: Exception | None = None) -> None:
     """Raise an error of its own if these words say that there is no room on the disk.
 

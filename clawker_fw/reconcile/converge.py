@@ -25,6 +25,7 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
+from clawker_fw.reconcile.compare.live import AGENTS_SEE
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
@@ -150,7 +151,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
     """Require that a run has left nothing of what it is to close, also where nothing can be replaced for it."""
     left = options.within(seen.diff).findings
-    if left and all(each.action is Action.NONE for each in left):
+    if left and all(each.field == AGENTS_SEE and each.action is Action.NONE for each in left):
         raise NotProvenError(
             "agents-cut-off",
             f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
@@ -161,7 +162,11 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
         raise NotProvenError(
             "not-proven",
             "Every step was applied, but the stack still differs from its desired state.",
-            context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
+            context=[
+                f"{each.sibling}: {each.layer} {each.field}"
+                + (f" ({each.running})" if each.action is Action.NONE else "")
+                for each in left
+            ],
             hint="Run `clawker-fw drift` to see the differences in full.",
         )
 
