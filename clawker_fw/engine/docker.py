@@ -18,7 +18,7 @@ from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams
-from clawker_fw.engine.failures import FAILURES, readable, translated, unreachable
+from clawker_fw.engine.failures import FAILURES, readable, shortened, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
 from clawker_fw.engine.outputs import log_lines
@@ -133,6 +133,8 @@ class DockerEngine:
         """
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
+        self._names: dict[str, str] = {}
+        """By id: the names of containers, for errors. A name such as `clawker-envoy-next` says what it is for."""
         self.address = facts.endpoint
 
     def close(self) -> None:
@@ -163,6 +165,7 @@ class DockerEngine:
         with readable("its containers"), translated("list its containers"):
             answers = _objects(self._client.containers(all=True))
         found = [_read(listed, raw, "container") for raw in answers]
+        self._names = {each.id: each.name for each in found if each.name}
         labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
         views = {each: self.container(each) for each in labelled if each not in known}
         now = {each: view.project if (view := views.get(each)) else known.get(each, "") for each in labelled}
@@ -173,12 +176,19 @@ class DockerEngine:
     def container(self, container: str) -> ContainerView | None:
         """The engine also accepts a prefix of an id, so the result is checked."""
         try:
-            with readable(f"container {container}"), translated(f"inspect container {container}"):
+            with (
+                readable(f"container {self._named(container)}"),
+                translated(f"inspect container {self._named(container)}"),
+            ):
                 answer = _object(self._client.inspect_container(container))
         except NotFoundError:
             return None
         view = _read(container_view, answer, "container")
         return view if container in {view.id, view.name} else None
+
+    def _named(self, container: str) -> str:
+        """Return a container's name, as far as it is known, in place of its id."""
+        return self._names.get(container, shortened(container))
 
     def own_images(self) -> tuple[OwnImage, ...]:
         """Labels only select the images to inspect."""
@@ -217,7 +227,7 @@ class DockerEngine:
         return _object(self._client.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stub has no types
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        with self._unless_removed(container), translated(f"read the files of container {container}"):
+        with self._unless_removed(container), translated(f"read the files of container {self._named(container)}"):
             stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
             return archive.unpack(stream, known, self._root)
 
@@ -247,19 +257,19 @@ class DockerEngine:
 
     def removal(self, container: str) -> Future[int]:
         """The engine sends the head of its answer when it has begun to wait."""
-        waiting = f"wait for container {container}"
+        waiting = f"wait for container {self._named(container)}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
             response = self._client.open_response("POST", path, None, params={"condition": "removed"})
 
         def wait() -> int:
-            with readable(f"container {container}"), translated(waiting), response:
+            with readable(f"container {self._named(container)}"), translated(waiting), response:
                 return int(json.loads(streams.read(response, bounds.COMPLAINT))["StatusCode"])
 
         return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        with translated(f"read the log of container {container}"):
+        with translated(f"read the log of container {self._named(container)}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
@@ -273,7 +283,7 @@ class DockerEngine:
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """`since` is never used: an engine then reads the whole log to find the place."""
-        what = f"read the log of container {container}"
+        what = f"read the log of container {self._named(container)}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
         with self._unless_removed(container), translated(what):
@@ -292,7 +302,7 @@ class DockerEngine:
 
     def file(self, container: str, path: str) -> File | None:
         try:
-            with self._unless_removed(container), translated(f"read a file of container {container}"):
+            with self._unless_removed(container), translated(f"read a file of container {self._named(container)}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
                 return next(iter(archive.unpack(stream, root=self._root).values()), None)
         except NotFoundError:
@@ -410,6 +420,7 @@ class DockerEngine:
             answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
             with readable(f"container {spec.name}"):
                 identity = str(answer["Id"])
+        self._names[identity] = spec.name
         try:
             with translated(f"create container {spec.name}"):
                 for name, address in further.items():
@@ -423,31 +434,31 @@ class DockerEngine:
         return identity
 
     def start(self, container: str) -> None:
-        with translated(f"start container {container}"):
+        with translated(f"start container {self._named(container)}"):
             self._client.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        with translated(f"stop container {container}"):
+        with translated(f"stop container {self._named(container)}"):
             self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
-        with translated(f"unpause container {container}"):
+        with translated(f"unpause container {self._named(container)}"):
             self._client.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
-        with translated(f"rename container {container} to {name}"):
+        with translated(f"rename container {self._named(container)} to {name}"):
             self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
         try:
-            with translated(f"remove container {container}"):
+            with translated(f"remove container {self._named(container)}"):
                 self._client.stop(container, timeout=STOP_SECONDS)
                 self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
             return
 
     def connect(self, network: str, container: str, address: str) -> None:
-        with translated(f"put {container} on network {network}"):
+        with translated(f"put {self._named(container)} on network {network}"):
             self._client.connect_container_to_network(
                 container,
                 network,
@@ -456,11 +467,11 @@ class DockerEngine:
             )
 
     def disconnect(self, network: str, container: str) -> None:
-        with translated(f"take {container} off network {network}"):
+        with translated(f"take {self._named(container)} off network {network}"):
             self._client.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
-        with translated(f"write files into container {container}"):
+        with translated(f"write files into container {self._named(container)}"):
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(

@@ -375,3 +375,21 @@ def test_a_foreign_network_that_can_not_be_read_is_left_out(engine: Engine, conn
     bad, good = connected.networks()
     assert (bad.name, bad.subnets, good.name, good.unreadable) == ("other", (), "good", "")
     assert "10.0.0.0/33" in bad.unreadable
+
+
+def test_an_error_names_the_container_and_says_what_to_try(engine: Engine, connected: DockerEngine) -> None:
+    """Not by the 64 digits of its id, neither in our words nor in those of the engine."""
+    identity = "ab" * 32
+    row = {"Id": identity, "Names": ["/clawker-envoy-next"], "ImageID": "i", "State": "created"}
+    engine.answers[f"/v1.51{_LIST}"] = [[row]]
+    connected.listing()
+    body = json.dumps({"message": f"no {identity}"}).encode()
+    for each in (identity, unlisted := "cd" * 32):
+        head = f"HTTP/1.1 500 x\r\nContent-Length: {len(body)}\r\n\r\n"
+        engine.answers[f"/v1.51/containers/{each}/start"] = head.encode() + body
+    with pytest.raises(EngineError) as caught:
+        connected.start(identity)
+    assert caught.value.message == "The engine could not start container clawker-envoy-next."
+    assert (caught.value.context, caught.value.hint != "") == (("no abababababab",), True)
+    with pytest.raises(EngineError, match="start container cdcdcdcdcdcd\\."):
+        connected.start(unlisted)
