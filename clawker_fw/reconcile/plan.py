@@ -137,7 +137,7 @@ class _Planner:
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
-            rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
+            rollback=(*(steps.Remove(name, name) for name in self._names.values()), *self._networks_undone()),
             point_of_no_return=len(stages),
             before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
         )
@@ -220,6 +220,13 @@ class _Planner:
             for role, spec in self._desired.networks.items()
             if role not in self._observed.networks
         ]
+
+    def _networks_undone(self) -> list[steps.RemoveNetwork]:
+        """Remove the networks of a first run that fails. What is left of a stack would look like tampering."""
+        if self._observed.siblings:
+            return []
+        made = [step.spec.name for step in self._networks() if isinstance(step, steps.CreateNetwork)]
+        return [steps.RemoveNetwork(name, name) for name in made]
 
     def _woken(self) -> list[Step]:
         found: list[Step] = []

@@ -282,11 +282,11 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container or makes room for one.
+        """The stages whose failure is rolled back, from the first that creates something or makes room for it.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        kinds = (Create, Stop, RemoveNetwork)
+        kinds = (Create, CreateNetwork, Stop, RemoveNetwork)
         makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 

@@ -20,7 +20,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.lock import Lock
+from clawker_fw.reconcile.lock import Lock, holder
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report.documents.run import DriftDocument
@@ -120,6 +120,22 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
         "What was created has been removed. "
         "The former coredns does not answer: agents may reach nothing. Run it again."
     )
+
+
+def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
+    """One that failed leaves nothing, and one that was killed its lock. A watcher heals neither as tampering."""
+    engine = NeverReady()
+    engine.broken = True
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    _not_ready(engine, wanted)
+    assert engine.networks() == ()
+    for spec in pipeline.compare(engine, wanted).desired.networks.values():
+        engine.create_network(spec)
+    assert "tamper" in {cause for _, _, _, cause, _ in stacks.found(engine, wanted)}
+    image = images.lock_image(engine.facts()).reference
+    killed = {**labels.ownership_labels("clawker"), **holder(), labels.LOCK_PROCESS: "1 0"}
+    engine.create_container(stacks.never_started("clawker-lock", image, killed))
+    assert {cause for _, _, _, cause, _ in stacks.found(engine, wanted)} == {"upgrade"}
 
 
 def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
