@@ -17,7 +17,7 @@ from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import Helper, HelperReader, read_usage
 from clawker_fw.stack.container import CARRIED, USED
-from clawker_fw.stack.files import public
+from clawker_fw.stack.files import public, read_record
 
 UNKNOWN_AGENT = ""
 """In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
@@ -77,9 +77,9 @@ def _decompressed(content: bytes) -> tuple[bytes, bool]:
 def _order(told: bytes) -> tuple[int, float]:
     """Return the turn in which a history was written, and when. Both are zero if it is none."""
     try:
-        history = json.loads(told)
+        history = read_record(told)
         return int(history.get("turn", 0)), read_usage(history).now
-    except (AttributeError, EngineError, TypeError, ValueError, RecursionError):
+    except (AttributeError, EngineError, TypeError, ValueError):
         return 0, 0.0
 
 

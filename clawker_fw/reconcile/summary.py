@@ -3,7 +3,6 @@
 A pure value that follows from the findings and the plan that closes them. `report/summary.py` has the words.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +20,7 @@ from clawker_fw.reconcile.steps import Plan, SiblingStep, Step
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import chains, tls_interception
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.image_tar import version_in
 from clawker_fw.stack.release import build_name
 
@@ -212,13 +212,13 @@ def ends_connections(running: Files, desired: Files) -> bool:
     try:
         before, after = ([_resources(files[name].content) for name in names] for files in (running, desired))
         parts, others = dict(_parts(*before)), dict(_parts(*after))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return True
     return any(others.get(place) != part for place, part in parts.items())
 
 
 def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    return {each["name"]: each for each in json.loads(content)["resources"]}
+    return {each["name"]: each for each in read_record(content)["resources"]}
 
 
 def _parts(

@@ -365,3 +365,17 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
     assert named[len(both) + 1] in {"Drain 30.0", "Remove"}
+
+
+@pytest.mark.parametrize("content", [b'{"names":Infinity}', b'{"next":1e999}', b"[" * 100_000, b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "path", ["state/committed.json", "boot/sibling.json", "hot/numbers/numbers.json", "hot/policy/names.json"]
+)
+def test_a_file_that_can_not_be_read_is_a_difference(
+    path: str, content: bytes, memory: MemoryEngine, release: Release
+) -> None:
+    """Somebody has changed it: no reader fails on endless numbers or deep nesting."""
+    wanted = up(memory, release)
+    coredns = memory.inside("clawker-coredns")
+    coredns.files[path] = replace(coredns.files[path], content=content)
+    assert stacks.found(memory, wanted)

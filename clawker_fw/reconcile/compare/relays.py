@@ -4,7 +4,7 @@ Which relays there should be follows from the agents: from those that publish po
 For findings, relays are part of CoreDNS's state, whose image they have.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +81,7 @@ class RelayComparison:
         return free_subnet(Role.EGRESS, taken, routed)
 
     @cached_property
-    def _blocked(self) -> Collection[str]:
+    def _blocked(self) -> set[str]:
         """The names of relays that containers have which are not ours."""
         project = self.desired.project
         return {
