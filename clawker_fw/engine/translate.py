@@ -156,6 +156,23 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
     )
 
 
+def unreadable_network(raw: Mapping[str, Any], reason: str) -> NetworkView:
+    """Return what is known of a network for a `reason` that keeps it from being read: its id and its name."""
+    return NetworkView(
+        id=str(raw["Id"]),
+        name=str(raw.get("Name") or raw["Id"]),
+        driver="",
+        internal=False,
+        ipv6=False,
+        subnets=(),
+        gateway="",
+        ip_range=None,
+        options={},
+        labels={},
+        unreadable=reason,
+    )
+
+
 def bridge_of(network: NetworkView) -> str:
     """Return the name of a bridge network's interface on the host."""
     return network.options.get("com.docker.network.bridge.name") or f"br-{network.id[:12]}"

@@ -91,7 +91,7 @@ def abandoned(lock: ContainerSummary | ContainerView) -> bool:
 
     Another machine's process, and this one while it holds the container, may be alive.
     """
-    if not _is_here(lock):
+    if not is_here(lock):
         return False
     if lock.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
         return lock.id not in _HELD
@@ -245,7 +245,7 @@ class Lock:
             asked = time.monotonic()
             if abandoned(held) or watch.silent(held.id, self._lease(held.id), asked):
                 self._engine.remove(held.id)
-            elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
+            elif time.monotonic() < end or not (is_here(held) or watch.renewed):
                 time.sleep(_LOOK_SECONDS)
             else:
                 raise _held(held, self._project)
@@ -289,7 +289,8 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     )
 
 
-def _is_here(held: ContainerView | ContainerSummary) -> bool:
+def is_here(held: ContainerView | ContainerSummary) -> bool:
+    """Whether the process that holds a container is, or was, on this machine."""
     return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
 
 

@@ -1,6 +1,5 @@
 """summarize: work out what a plan means for people, from the findings and the plan that closes them. Pure."""
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary, r
 from clawker_fw.stack import labels
 from clawker_fw.stack.envoy import chains, tls_interception
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.files import read_record
 
 _EFFECTS: Mapping[type[Step], Effect] = {
     steps.Create: Effect.CREATED,
@@ -129,13 +129,13 @@ def ends_connections(running: Files, desired: Files) -> bool:
     try:
         before, after = ([_resources(files[name].content) for name in names] for files in (running, desired))
         parts, others = dict(_parts(*before)), dict(_parts(*after))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return True
     return any(others.get(place) != part for place, part in parts.items())
 
 
 def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    return {each["name"]: each for each in json.loads(content)["resources"]}
+    return {each["name"]: each for each in read_record(content)["resources"]}
 
 
 def _parts(

@@ -16,7 +16,7 @@ from clawker_fw.model.observed import Attempt
 from clawker_fw.model.origin import Origin
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.capacity import Capacity
-from clawker_fw.stack.files import public
+from clawker_fw.stack.files import public, read_record
 
 VOLUME = "/fw"
 """The mount point of the volume with all our files. The rest of the file system is read-only."""
@@ -350,7 +350,7 @@ def recorded_origin(files: Files) -> Origin | None:
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
     """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
     try:
-        found = json.loads(files[COMMITTED].content)
+        found = read_record(files[COMMITTED].content)
         rules = Rules(int(found["rules"]["count"]), str(found["rules"]["sha256"]))
         return rules if found["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.stacks import Role
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels, project_of
 from clawker_fw.stack.virtual import Numbers
 
@@ -319,8 +320,8 @@ def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | b
 
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
     """Return what a network was created with, according to its label."""
-    with suppress(KeyError, ValueError, RecursionError):
-        record = json.loads(network.labels[APPLIED])
+    with suppress(KeyError, ValueError):
+        record = read_record(network.labels[APPLIED])
         if isinstance(record, dict):
             return record
     return network_fields(spec)  # unreadable: nothing that differs was made by us

@@ -233,10 +233,10 @@ func refusedOverHTTP(connection net.Conn) error {
 	return nil
 }
 
-// refusedOverTLS fails unless the handshake is refused, once the server name is known.
+// refusedOverTLS fails unless the handshake is refused, once the server name is known. (A reset may overtake the alert.)
 func refusedOverTLS(connection net.Conn) error {
 	_, _, err := shakeHands(connection, unverified(refusedHost))
-	if deniedAccess(err) {
+	if deniedAccess(err) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	if err == nil {
