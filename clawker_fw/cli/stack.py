@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
+    from clawker_fw.report.step_display import StepDisplay
     from clawker_fw.report.step_records import StepRecords
-    from clawker_fw.report.text import StepDisplay
     from clawker_fw.settings.loaded import Loaded
 
 _STOPPING = (
@@ -249,12 +249,12 @@ def down(
 def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
 ) -> "Iterator[StepDisplay | StepRecords]":
-    from clawker_fw.report import step_records, text
+    from clawker_fw.report import step_display, step_records, text
 
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
         yield step_records.StepRecords()
         return
-    display = text.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
+    display = step_display.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
     with display.status or nullcontext():
         yield display
 
@@ -304,9 +304,9 @@ def _answer_plan(
         notices = seen.advice if creates else seen.notices
         _print_difference(chosen, seen, said, seen.diff.verdict, warnings=notices, files=files)
         if not steps.empty:
-            from clawker_fw.report import text
+            from clawker_fw.report.step_display import plan_report
 
-            print_report(text.plan_report(steps))
+            print_report(plan_report(steps))
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
 

@@ -30,9 +30,10 @@ from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
 from clawker_fw.reconcile.observe import observe, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare
-from clawker_fw.reconcile.plan import teardown, unused_references
+from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, Remove, RemoveImage, RemoveVolume
+from clawker_fw.reconcile.unused import unused_references
 from clawker_fw.stack import images, labels
 
 LOG = logging.getLogger("clawker_fw")

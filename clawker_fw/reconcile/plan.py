@@ -5,22 +5,21 @@ pass. Images come first, rules reach Envoy before CoreDNS, a replacement is veri
 container is removed last.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
 from clawker_fw.model.files import Files
-from clawker_fw.model.images import OwnImage
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
+from clawker_fw.reconcile.unused import old_trust, unused_images
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
     BOOT,
@@ -33,7 +32,6 @@ from clawker_fw.stack.container import (
     examination,
     trial_name,
 )
-from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
@@ -538,30 +536,3 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
 def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
     """Return the step that removes the container of `conformance`, if there is one."""
     return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
-
-
-def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
-    """Return our images of other releases that are unused once the `retired` containers are removed."""
-    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
-    return tuple(
-        image
-        for image, users in observed.own_images.items()
-        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
-    )
-
-
-def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
-
-    Those with the current ones are left: somebody may be about to start an agent with one.
-    """
-    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
-    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
-
-
-def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the references of our images, of any release, that no container uses."""
-    unused = (image for image, users in observed.own_images.items() if not users)
-    held = observed.lock.image if observed.lock else ""
-    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))
