@@ -50,13 +50,14 @@ def make_private(folder: Path) -> None:
 
 
 def write_private(
-    path: Path, content: bytes, mode: int = 0o600, prepare: Callable[[Path], None] = lambda _: None
+    path: Path, content: bytes, mode: int = 0o600, prepare: Callable[[int], None] = lambda _: None
 ) -> None:
     """Replace a file by rename, and return when the file and its name are on the disk.
 
     Only the user can read it, from its first byte on. Another `mode` loses the bits of the umask, as usual.
-    `prepare` is called with the new file, before it has its name. Writers hold the folder's lock. Without it, a
-    reader may find a half of what two of them write at once.
+    `prepare` is called with the new file's descriptor, before the file has its name: in a foreign folder, a path
+    may lead elsewhere meanwhile. Writers hold the folder's lock. Without it, a reader may find a half of what two
+    of them write at once.
 
     Raises:
         OSError: when it can't be written. Then the former file is still there.
@@ -68,7 +69,7 @@ def write_private(
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
-            prepare(fresh)
+            prepare(stream.fileno())
             os.fsync(stream.fileno())
         fresh.replace(path)
     except BaseException:

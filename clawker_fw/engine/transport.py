@@ -97,8 +97,7 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
     """Return a client for an engine, which may leave a request unanswered for so long. No request is sent yet.
 
     Raises:
-        EngineError: when the docker CLI's configuration is malformed.
-        OSError: when the files for TLS can't be used.
+        EngineError: when the docker CLI's configuration is malformed, or its files for TLS can't be used.
     """
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
     try:
@@ -118,7 +117,15 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, seconds))
     elif place.tls:
-        client.mount("https://", _Trusting(place.tls))
+        try:
+            client.mount("https://", _Trusting(place.tls))
+        except OSError as error:
+            raise EngineError(
+                "docker-tls-unusable",
+                "The docker CLI's files for TLS can't be used.",
+                context=[str(error), f"the folder is {place.tls.folder}, named by {place.source}"],
+                hint="You must be able to read its ca.pem, cert.pem and key.pem, and each must be in PEM form.",
+            ) from error
     return client
 
 

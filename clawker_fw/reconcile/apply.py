@@ -105,12 +105,11 @@ class _Performer:
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
 
-    def _require_going(self, remaining: Sequence[Step | steps.InTurn] = ()) -> None:
+    def _require_going(self) -> None:
         if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
-                context=[f"left: {steps.describe(step)}" for step in remaining],
                 hint="Run the command again: it completes the remaining steps.",
             )
 
@@ -145,8 +144,12 @@ class _Performer:
 
         def perform() -> None:
             self._context.require_lock()
-            self._require_going(remaining)
-            self._perform(step, enough.set)
+            try:
+                self._require_going()
+                self._perform(step, enough.set)
+            except StoppedError as stopped:  # before the step, or in it
+                stopped.context = tuple(f"left: {steps.describe(left)}" for left in remaining)
+                raise
 
         performing = pool.submit(perform)
         performing.add_done_callback(lambda _: enough.set())

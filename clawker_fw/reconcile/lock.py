@@ -7,13 +7,15 @@ machine has ended, which its process id and start time show, or when any holder 
 of two machines are never compared: a waiting client measures by its own clock how long the lease has not changed.
 
 An engine may be slow for one of the two clients or for both. Therefore a renewal does not wait for the previous
-one to arrive, and a waiting client adds the time that the engine takes to answer its own requests.
+one to arrive, and a waiting client adds the time that the engine takes to answer its own requests. The lease says
+for how long it is valid: a multiple of the time that the last renewal took.
 
 On a full disk there is no room for the container. A run goes on without one (`Lock.full`): it may only do what
 needs no room, and what it does excludes others by itself.
 """
 
 import itertools
+import logging
 import os
 import platform
 import re
@@ -21,7 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +51,15 @@ from clawker_fw.stack.files import public
 from clawker_fw.stack.image_tar import BuiltImage
 from clawker_fw.stack.labels import is_lock
 
+LOG = logging.getLogger("clawker_fw")
+
 LEASE_SECONDS = 20.0
-"""How long a lease is valid. After that, a holder without a renewal counts as gone."""
+"""How long a lease is valid at least. After that, a holder without a renewal counts as gone."""
+
+_LEASE_ANSWERS = 4
+"""A lease is valid for at least this many times as long as the last renewal took."""
+
+_LONGEST_LEASE = 120.0
 
 _HELD: set[str] = set()
 """The containers that this process holds: locks, without those that it has failed to release, and errands."""
@@ -136,6 +145,10 @@ class Lock:
         """Whether another run held the lock at first."""
         self.full: DiskFullError | None = None
         """Why there is no lock, although nobody else has it: the engine's disk is full."""
+        self._answer = 0.0
+        """How many seconds the last renewal took."""
+        self._failing = False
+        """Whether the last renewal failed: only the first failure of a series is reported."""
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -204,13 +217,24 @@ class Lock:
     def _renew(self) -> None:
         """Renew the lease at a fixed interval, without waiting for the previous renewal to arrive."""
         for number in itertools.count(1):
-            in_background(self._send, str(number).encode())
+            seconds = min(_LEASE_ANSWERS * self._answer, _LONGEST_LEASE)
+            in_background(self._send, f"{number} {seconds:.0f}".encode())
             if self._ended.wait(_RENEW_SECONDS):
                 return
 
     def _send(self, lease: bytes) -> None:
-        with suppress(EngineError):  # the next one may arrive; `require_held` is what counts
+        begun = time.monotonic()
+        try:
             self._engine.put_files(self._container, {_LEASE: public(lease)})
+        except EngineError as error:  # the next one may arrive; `require_held` is what counts
+            failing, self._failing = self._failing, True
+            if not (failing or self._ended.is_set()):
+                fields = {"code": error.code, "message": error.message, "context": list(error.context)}
+                line = f"the lock could not be renewed: {error.in_one_line}"
+                LOG.warning("lock_not_renewed", extra={"fields": fields, "line": line})
+        else:
+            self._failing = False
+        self._answer = time.monotonic() - begun
 
     def _acquire(self) -> str:
         spec = ContainerSpec(
@@ -276,7 +300,14 @@ class LeaseWatch:
         if self._seen != (container, lease):
             self.renewed = self._seen is not None and self._seen[0] == container
             self._seen, self._since = (container, lease), now
-        return now - self._since >= LEASE_SECONDS + self._slowest
+        return now - self._since >= _valid_seconds(lease) + self._slowest
+
+
+def _valid_seconds(lease: bytes) -> float:
+    """Return for how long a lease is valid. One of an earlier release does not say so."""
+    stated = lease.partition(b" ")[2]
+    seconds = float(stated) if stated.isdigit() else 0.0
+    return max(LEASE_SECONDS, min(seconds, _LONGEST_LEASE))
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:

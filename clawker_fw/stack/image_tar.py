@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
+from clawker_fw.errors import SettingsError
 from clawker_fw.stack import labels
 from clawker_fw.stack.labels import digest
 from clawker_fw.stack.release import Identity, identity
@@ -191,10 +192,23 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
-    for entry in members:
-        yield entry.header().tobuf(tarfile.USTAR_FORMAT)
-        if entry.source:
-            yield from _file_blocks(entry.source)
+    """Yield the tar of a layer.
+
+    Raises:
+        SettingsError: when a file of ours is unreadable. An `OSError` would count as the engine's: it reads this.
+    """
+    try:
+        for entry in members:
+            yield entry.header().tobuf(tarfile.USTAR_FORMAT)
+            if entry.source:
+                yield from _file_blocks(entry.source)
+    except OSError as error:
+        raise SettingsError(
+            "binary-unreadable",
+            "A program of this installation can't be read.",
+            context=[str(error)],
+            hint="Install this release again.",
+        ) from error
     yield _END
 
 

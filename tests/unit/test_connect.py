@@ -22,8 +22,9 @@ from clawker_fw.background import in_background
 from clawker_fw.engine import failures, outputs, transport
 from clawker_fw.engine.docker import DockerEngine, connect
 from clawker_fw.engine.locate import locate
-from clawker_fw.errors import EngineError, NotFoundError
+from clawker_fw.errors import EngineError, NotFoundError, SettingsError
 from clawker_fw.stack import labels
+from clawker_fw.stack.image_tar import BuiltImage, Entry
 from devkit.certificates import certify
 from devkit.waiting import until
 
@@ -62,7 +63,7 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def do_POST(self) -> None:
-            made.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            made.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", -1))))
             made.asked.append(self.path)
             made.gates.append(self.headers["X-Gate"])
             found = made.answers[self.path]
@@ -375,6 +376,23 @@ def test_a_foreign_network_that_can_not_be_read_is_left_out(engine: Engine, conn
     bad, good = connected.networks()
     assert (bad.name, bad.subnets, good.name, good.unreadable) == ("other", (), "good", "")
     assert "10.0.0.0/33" in bad.unreadable
+
+
+def test_errors_of_our_own_files_do_not_blame_the_engine(
+    connected: DockerEngine, secured: dict[str, str], tmp_path: Path
+) -> None:
+    """A program of ours that vanished while it was sent, and a damaged file for TLS, are not the engine's."""
+    program = tmp_path / "program"
+    program.write_bytes(b"x")
+    image = BuiltImage("a", "1", "amd64", (Entry("program", program),))
+    image.archive_size  # noqa: B018 - which reads it
+    program.unlink()
+    with pytest.raises(SettingsError, match="installation"):
+        connected.load_image(image.archive(), 1, lambda _: None)
+    (Path(secured["DOCKER_CERT_PATH"]) / "key.pem").write_bytes(b"x")
+    with pytest.raises(EngineError) as caught:
+        connect(None, None, secured)
+    assert caught.value.code == "docker-tls-unusable"
 
 
 def test_an_error_names_the_container_and_says_what_to_try(engine: Engine, connected: DockerEngine) -> None:

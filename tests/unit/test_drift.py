@@ -168,6 +168,7 @@ MATRIX = [
     (write("clawker-envoy", **{"stage/hot/lds/listeners.json": b"x"}),
      (E, "boot", "stage/hot/lds/listeners.json", "tamper", "replace")),
     (write("clawker-envoy", **{f"good/{LISTENERS}": b"x"}), (E, "hot", f"good/{LISTENERS}", "tamper", "commit")),
+    (write("clawker-envoy", **{f"good/{ROUTES}": None}), (E, "hot", f"good/{ROUTES}", "tamper", "commit")),
     (write("clawker-envoy", **{COMMITTED: b"{}"}), (E, "hot", COMMITTED, "tamper", "commit")),
     (inside("clawker-envoy", processes=("7: /bin/sh",)), (E, "live", "processes", "tamper", "replace")),
     (inside("clawker-envoy", program=("/bin/sh",)), (E, "live", "program", "tamper", "replace")),

@@ -128,10 +128,40 @@ def test_a_run_whose_lock_was_taken_over_stops(
 def test_a_lease_is_renewed_while_its_holder_works(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease is renewed, whatever the clocks of machines show."""
-    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.01)
+    """The lease says for how long it is valid: a multiple of the time that the engine takes for a renewal."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.05)
+
+    def put_files(container: str, files: Files) -> None:
+        clock.now += 8
+        MemoryEngine.put_files(memory, container, files)
+
+    monkeypatch.setattr(memory, "put_files", put_files)
     with lock.Lock(memory, "clawker", lock_image):
-        until(lambda: memory.files("clawker-lock").get("lease", public(b"1")) != public(b"1"))
+        until(lambda: memory.files("clawker-lock").get("lease", public(b"")).content.endswith(b" 32"))
+
+
+def test_a_series_of_failed_renewals_is_reported_once(
+    memory: MemoryEngine,
+    lock_image: image_tar.BuiltImage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The user learns of it before the lock is lost; a later series is reported again."""
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.05)
+    answered: list[Files] = []
+
+    def put_files(container: str, files: Files) -> None:
+        answered.append(files)
+        if len(answered) not in {1, 5}:
+            raise EngineError("engine-unreachable", "It did not answer.")
+        MemoryEngine.put_files(memory, container, files)
+
+    monkeypatch.setattr(memory, "put_files", put_files)
+    with lock.Lock(memory, "clawker", lock_image):
+        until(lambda: len(answered) > 10)
+    assert [record.msg for record in caplog.records] == ["lock_not_renewed"] * 2
 
 
 def test_a_renewal_does_not_wait_for_the_one_before(
@@ -155,17 +185,22 @@ def test_a_renewal_does_not_wait_for_the_one_before(
         stuck.set()
 
 
-@pytest.mark.parametrize("answer", [0.0, 8.0])
-def test_how_long_a_holder_may_be_silent(answer: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As long as a lease is valid, and as the engine takes to answer."""
+@pytest.mark.parametrize(
+    ("lease", "answer", "silent"),
+    [(b"1", 0, 20), (b"1", 8, 28), (b"1 5", 0, 20), (b"1 32", 8, 40), (b"1 99999", 0, 120), (b"1 x", 0, 20)],
+)
+def test_how_long_a_holder_may_be_silent(
+    lease: bytes, answer: float, silent: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the lease is valid, which it may say itself, and as the engine takes to answer."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    watch, silent = lock.LeaseWatch(), lock.LEASE_SECONDS + answer
-    assert not watch.silent("a", b"1", clock.now)
+    watch = lock.LeaseWatch()
+    assert not watch.silent("a", lease, clock.now)
     clock.now = silent - 0.1
-    assert not watch.silent("a", b"1", clock.now - answer)
+    assert not watch.silent("a", lease, clock.now - answer)
     clock.now = silent + 0.1
-    assert watch.silent("a", b"1", clock.now - answer)
+    assert watch.silent("a", lease, clock.now - answer)
     assert not watch.silent("a", b"2", clock.now)
 
 

@@ -22,7 +22,7 @@ from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import Lock, holder
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
-from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
+from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress, describe
 from clawker_fw.report.documents.run import DriftDocument
 from clawker_fw.stack import images, labels
 from clawker_fw.stack.release import Release
@@ -332,11 +332,16 @@ def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
     for point in range(1, 8):
         engine = MemoryEngine()
         first = up(engine, release)
+        options = ConvergeOptions(replace_all=True)
+        planned = set(map(describe, pipeline.compare(engine, first).plan(options).steps))
         progress_seen: list[Progress] = []
         run_context = RunContext(progress_seen.append, partial(_after, progress_seen, point))
         with pytest.raises(StoppedError) as caught:
-            converge.converge(engine, partial(_itself, first), ConvergeOptions(replace_all=True), run_context)
+            converge.converge(engine, partial(_itself, first), options, run_context)
         assert caught.value.exit_code == 130
+        lines = [line for line in caught.value.context if line.startswith("left: ")]
+        left = {step for line in lines for step in line.removeprefix("left: ").split(", then ")}
+        assert left == planned - {describe(progress.step) for progress in progress_seen if progress.share == 1}
         assert stacks.serving(engine), point
         stacks.converged(engine, first)
         assert stacks.found(engine, first) == set(), point

@@ -3,7 +3,7 @@
 import os
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.rule import Protocol, RuleAction
 from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.private_files import write_private
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal
 from clawker_fw.settings.edit.rules_file import Edited, edit
@@ -205,6 +206,29 @@ def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp
     assert not attribute or os.getxattr(path, attribute) == b"1"
     assert after.st_ino != before.st_ino
     assert said(done.results) == [("added", "https b.test:443", "line 3")]
+
+
+def test_a_link_in_a_foreign_folder_is_not_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder's owner may put a link in the place of the new file: its target keeps its mode and owner."""
+    victim = path.with_name("victim")
+    victim.touch(0o600)
+    path.chmod(0o644)
+    if os.getuid() == 0:
+        os.chown(path, 1234, 4321)
+    before = victim.stat()
+
+    def write(target: Path, content: bytes, prepare: Callable[[int], None]) -> None:
+        def swapped(fresh: int) -> None:
+            name = path.with_name(f".{path.name}.new")
+            name.unlink()
+            name.symlink_to(victim)
+            prepare(fresh)
+
+        write_private(target, content, prepare=swapped)
+
+    monkeypatch.setattr(rules_file, "write_private", write)
+    add(path, addition("b.test"))
+    assert victim.stat() == before
 
 
 def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:

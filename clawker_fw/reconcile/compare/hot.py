@@ -50,15 +50,15 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding]:
-    for path, file in pair.files.items():
-        if not path.startswith(f"{GOOD}{HOT}"):
-            continue
+    copies = {path for path in pair.files if path.startswith(f"{GOOD}{HOT}")}
+    for path in sorted(copies.union(f"{GOOD}{hot}" for hot in committed)):
         hot = path.removeprefix(GOOD)
-        wanted, recorded = pair.wanted.hot.get(hot), committed.get(hot)
-        digest = labels.digest(plain(file.content))
+        file, wanted, recorded = pair.files.get(path), pair.wanted.hot.get(hot), committed.get(hot)
+        digest = None if file is None else labels.digest(plain(file.content))
         if recorded != digest:
-            hidden = file.secret or (wanted is not None and wanted.secret)
-            values = HIDDEN if hidden else (digest, recorded)
+            hidden = any(version is not None and version.secret for version in (file, wanted))
+            running, desired = HIDDEN if hidden else (digest, recorded)
+            values = (None if file is None else running, desired)
             yield pair.finding(Layer.HOT, path, *values, made=False, action=Action.COMMIT)
         elif wanted is not None:
             yield from attribute_findings(pair, Layer.HOT, path, wanted, Action.COMMIT)

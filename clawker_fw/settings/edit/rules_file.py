@@ -2,7 +2,8 @@
 
 import fcntl
 import os
-import shutil
+import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -178,7 +179,7 @@ def _locked(path: Path) -> Iterator[bytes]:
 def _replace(path: Path, before: bytes, after: bytes) -> None:
     """Replace a file's content at once, with its mode, owner and attributes kept."""
 
-    def prepare(fresh: Path) -> None:
+    def prepare(fresh: int) -> None:
         _resemble(fresh, path)
         if path.read_bytes() != before:
             raise RefusedError(
@@ -191,9 +192,15 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
         raise unwritable_settings(path, error) from error
 
 
-def _resemble(fresh: Path, old: Path) -> None:
-    was, now = old.stat(), fresh.stat()
+def _resemble(fresh: int, old: Path) -> None:
+    was, now = old.stat(), os.fstat(fresh)
     if (was.st_uid, was.st_gid) != (now.st_uid, now.st_gid):
-        os.chown(fresh, was.st_uid, was.st_gid)
-    shutil.copystat(old, fresh)
-    os.utime(fresh)
+        os.fchown(fresh, was.st_uid, was.st_gid)
+    names: list[str] = []
+    if sys.platform == "linux":
+        with suppress(OSError):  # the file system has none
+            names = os.listxattr(old)
+    for name in names:
+        with suppress(OSError):  # only the system may set some of them
+            os.setxattr(fresh, name, os.getxattr(old, name))
+    os.fchmod(fresh, stat.S_IMODE(was.st_mode))
