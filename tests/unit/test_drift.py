@@ -127,6 +127,14 @@ def leave_behind(memory: MemoryEngine) -> None:
     memory.create_container(replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks)))
 
 
+def stop_before_start(memory: MemoryEngine) -> None:
+    """Leave Envoy as a run does that is killed before it has started it: the helper makes the copies then."""
+    memory.stop("clawker-envoy")
+    container = memory.inside("clawker-envoy")
+    container.status = "created"
+    container.files = {path: file for path, file in container.files.items() if not path.startswith("good/")}
+
+
 def open_folder(memory: MemoryEngine) -> None:
     """Let others write into a folder, so that they could replace its files."""
     memory.inside("clawker-envoy").files["/fw/hot/lds"] = replace(FOLDER, mode=0o777)
@@ -146,6 +154,7 @@ E, C = "envoy", "coredns"
 
 MATRIX = [
     (lambda m: m.stop("clawker-envoy"), (E, "state", "status", "tamper", "start")),
+    (stop_before_start, (E, "state", "status", "tamper", "start")),
     (lambda m: m.pause("clawker-coredns"), (C, "state", "status", "tamper", "unpause")),
     (lambda m: m.remove("clawker-coredns"), (C, "state", "container", "tamper", "create")),
     (disconnect("clawker-egress", "clawker-envoy"), (E, "state", "networks.clawker-egress", "tamper", "reattach")),

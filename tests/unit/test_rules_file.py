@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from clawker_fw.background import in_background
 from clawker_fw.errors import RefusedError, SettingsError
+from clawker_fw.private_files import write_private
 from clawker_fw.rules.destination import parse_destination
 from clawker_fw.rules.rule import Protocol, RuleAction
 from clawker_fw.rules.schema import RuleEntry
-from clawker_fw.private_files import write_private
 from clawker_fw.settings.edit import edits, rules_file
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Removal
 from clawker_fw.settings.edit.rules_file import Edited, edit

@@ -51,7 +51,9 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding]:
     copies = {path for path in pair.files if path.startswith(f"{GOOD}{HOT}")}
-    for path in sorted(copies.union(f"{GOOD}{hot}" for hot in committed)):
+    if pair.container.status != "created":  # the helper makes the copies when it starts
+        copies |= {f"{GOOD}{hot}" for hot in committed}
+    for path in sorted(copies):
         hot = path.removeprefix(GOOD)
         file, wanted, recorded = pair.files.get(path), pair.wanted.hot.get(hot), committed.get(hot)
         digest = None if file is None else labels.digest(plain(file.content))
