@@ -29,10 +29,6 @@ def test_a_watcher_is_asked(kind: str, command: Command, tmp_path: Path) -> None
         assert (judged.code, judged.json) == (1, {"healthy": False})
         ignored = command("watch", "--check", str(where), "--agents", "ignore")
         assert (ignored.code, ignored.json) == (0, {"healthy": True})
-        for former in (("healthy", str(where)), ("healthy", "--agents", "judge", str(where))):
-            outcome = command(*former)
-            assert (outcome.code, outcome.json) == (1, {"healthy": False})
-            assert "`healthy` is now `clawker-fw watch --check`" in " ".join(outcome.err.split())
 
 
 def hang_up(listening: socket.socket) -> None:
