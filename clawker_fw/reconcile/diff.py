@@ -32,7 +32,7 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
         findings += network_findings(sibling, observed, desired)
         seen = observed.siblings.get(sibling)
         if seen is None:
-            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
@@ -69,7 +69,7 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
         if _OWNER[role] is not sibling:
             continue
         if network is None:
-            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
             yield Finding(
                 sibling,
                 Layer.STATE,

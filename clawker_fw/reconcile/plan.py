@@ -8,19 +8,20 @@ container is removed last.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from ipaddress import IPv4Address
 
-from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
 from clawker_fw.model.files import Files
-from clawker_fw.model.images import OwnImage
+from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
+from clawker_fw.reconcile.unused import old_trust, unused_images
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
     COMMITTED,
@@ -32,9 +33,9 @@ from clawker_fw.stack.container import (
     examination,
     trial_name,
 )
-from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
+from clawker_fw.stack.topology import lower_half
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
@@ -134,7 +135,7 @@ class _Planner:
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
-            rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
+            rollback=(*(steps.Remove(name, name) for name in self._names.values()), *self._networks_undone()),
             point_of_no_return=len(stages),
             before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
         )
@@ -217,6 +218,13 @@ class _Planner:
             for role, spec in self._desired.networks.items()
             if role not in self._observed.networks
         ]
+
+    def _networks_undone(self) -> list[steps.RemoveNetwork]:
+        """Remove the networks of a first run that fails. What is left of a stack would look like tampering."""
+        if self._observed.siblings:
+            return []
+        made = [step.spec.name for step in self._networks() if isinstance(step, steps.CreateNetwork)]
+        return [steps.RemoveNetwork(name, name) for name in made]
 
     def _woken(self) -> list[Step]:
         found: list[Step] = []
@@ -411,7 +419,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
-    can be proven. The old siblings are only stopped until then, because the new ones keep their last refusals.
+    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
@@ -438,9 +446,16 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
+    old_networks = {network.name: _as_it_was(network) for network in observed.networks.values() if network.subnets}
     return replace(
         build,
         stages=(*first, *room, *build.stages[len(first) :]),
+        rollback=(
+            *build.rollback,
+            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
+            *(steps.CreateNetwork(spec) for spec in old_networks.values()),
+            *(_put_back(old, old_networks) for old in observed.siblings.values()),
+        ),
         point_of_no_return=build.point_of_no_return + len(room),
     )
 
@@ -450,6 +465,26 @@ def _stopped(old: ObservedSibling) -> ObservedSibling:
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
+def _as_it_was(network: NetworkView) -> NetworkSpec:
+    """Return what creates a network again as it was observed."""
+    subnet = network.subnets[0]
+    return NetworkSpec(
+        name=network.name,
+        subnet=subnet,
+        gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
+        ip_range=network.ip_range or lower_half(subnet),
+        internal=network.internal,
+        options=network.options,
+        labels=network.labels,
+    )
+
+
+def _put_back(old: ObservedSibling, networks: Collection[str]) -> steps.Reattach:
+    """Return the step that reconnects a sibling to those of these networks that it was created on."""
+    places = old.container.shape.networks.items()
+    return steps.Reattach(old.sibling, old.container.id, tuple(each for each in places if each[0] in networks))
+
+
 def examiner(desired: Desired) -> ContainerSpec:
     """Return the container that asks the kernel for what the siblings need. It has no network."""
     resolver = desired.siblings[Sibling.COREDNS]
@@ -457,7 +492,7 @@ def examiner(desired: Desired) -> ContainerSpec:
         name=trial_name(desired.project),
         image=resolver.image.reference,
         labels=labels.ownership_labels(desired.project),
-        shape=examination(),
+        shape=examination(desired.siblings[Sibling.ENVOY].shape.ulimits),
         files={HELPER: resolver.boot[HELPER]},
     )
 
@@ -519,30 +554,3 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
 def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
     """Return the step that removes the container of `conformance`, if there is one."""
     return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
-
-
-def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
-    """Return our images of other releases that are unused once the `retired` containers are removed."""
-    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
-    return tuple(
-        image
-        for image, users in observed.own_images.items()
-        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
-    )
-
-
-def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
-
-    Those with the current ones are left: somebody may be about to start an agent with one.
-    """
-    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
-    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
-
-
-def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the references of our images, of any release, that no container uses."""
-    unused = (image for image, users in observed.own_images.items() if not users)
-    held = observed.lock.image if observed.lock else ""
-    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))

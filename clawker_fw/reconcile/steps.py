@@ -236,6 +236,10 @@ Step = (
 """A step of a plan. A `match` over steps ends with `assert_never`, so that mypy finds a missing one."""
 
 
+Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
+"""A step of a rollback. Only what was done is undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class InTurn:
     """Steps performed in sequence, in parallel to the other steps of their stage.
@@ -254,12 +258,13 @@ Stage = tuple[Step | InTurn, ...]
 class Plan:
     """Stages performed in sequence.
 
-    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
-    begins. `before` are the containers that serve until then.
+    `rollback` removes the created containers, identified by name, and puts back networks and siblings that had to
+    make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve until
+    then.
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Remove, ...] = ()
+    rollback: tuple[Undo, ...] = ()
     point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
@@ -277,11 +282,12 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container.
+        """The stages whose failure is rolled back, from the first that creates something or makes room for it.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
+        kinds = (Create, CreateNetwork, Stop, RemoveNetwork)
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
     @property

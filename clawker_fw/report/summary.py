@@ -207,7 +207,11 @@ def _version_change(finding: Finding) -> str:
 
 
 def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    for words, action in (("to be published by", Action.PUBLISH), ("no more agent for", Action.UNPUBLISH)):
+    for words, action in (
+        ("to be published by", Action.PUBLISH),
+        ("no more agent for", Action.UNPUBLISH),
+        ("name or subnet taken for", Action.NONE),
+    ):
         names = dict.fromkeys(
             each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
         )

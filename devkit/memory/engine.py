@@ -324,7 +324,7 @@ class MemoryEngine:
         self._emit_for(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
-        examines = inside.spec.shape.command == examination().command
+        examines = inside.spec.shape.command == examination({}).command
         if examines or ATTEMPTS in inside.files:
             said = [json.dumps({"lacking": self.lacking})] if examines else helper.attempts(inside, self.attempted)
             inside.log += said

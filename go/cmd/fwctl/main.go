@@ -55,7 +55,6 @@ var verbs = []verb{
 	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, inSibling(report)},
 	{"suppressed", "", 0, inSibling(countUntold)},
 	{"usage", "", 0, inSibling(used)},
-	{"inherit-usage", "SIZE", 1, with(octets, inheritUsage)},
 	{"lookup", "NAME", 1, inSibling(lookup)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
 	{"attempts", "", 0, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
@@ -135,7 +134,7 @@ func serve(sibling boot.Sibling, words []string) (any, error) {
 	return nil, start.Serve(root, sibling, words[1:])
 }
 
-// report reports what is live. A client of an earlier release also says `quick`, and accepts a whole report.
+// report reports what is live.
 func report(sibling boot.Sibling, words []string) (any, error) {
 	known, err := readEvidence(words)
 	if err != nil {
@@ -178,10 +177,6 @@ func inspectRelay(words []string) (any, error) {
 		return nil, err
 	}
 	return settings.Inspect()
-}
-
-func inheritUsage(_ boot.Sibling, size int64) (any, error) {
-	return usage.Give(usage.Socket, size, os.Stdin)
 }
 
 func claim(sibling boot.Sibling, announce time.Duration) (any, error) {
