@@ -33,6 +33,7 @@ from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import Plan, Stage, Step
+from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.image_tar import BuiltImage
 
 _ASK_EVERY = 0.03
@@ -414,6 +415,8 @@ class _Performer:
             self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
+            if step.helper:
+                self._engine.put_files(step.container, {HELPER: step.helper})
             Helper(self._engine, step.container).drain(step.seconds, on_connections)
         except EngineError as error:
             # The container is about to be removed and another one serves, so a failed drain just ends early.

@@ -9,7 +9,7 @@ the last commit. The agents' network is part of CoreDNS's state, the way out par
 from collections.abc import Iterator, Mapping
 
 from clawker_fw.model.desired import Desired
-from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Value, Verdict
+from clawker_fw.model.differences import LEFTOVER, Action, Cause, Diff, Finding, Layer, Value, Verdict
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.secrets import SecretDifference
@@ -58,7 +58,7 @@ def _verdict(findings: list[Finding]) -> Verdict:
 
 
 def _leftover(seen: ObservedSibling) -> Finding:
-    field = f"leftover.{seen.container.name}"
+    field = f"{LEFTOVER}{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
 
 

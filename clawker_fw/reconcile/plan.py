@@ -24,6 +24,7 @@ from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Ste
 from clawker_fw.reconcile.unused import old_trust, unused_images
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
+    BOOT,
     COMMITTED,
     EYE,
     HELPER,
@@ -33,6 +34,7 @@ from clawker_fw.stack.container import (
     examination,
     trial_name,
 )
+from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
 from clawker_fw.stack.topology import lower_half
@@ -44,6 +46,9 @@ _TTL_SLACK = 0.25
 """Added to the TTL for agents that connect a moment after the lookup."""
 
 _READY_SECONDS = 15.0
+
+_LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"})
+"""What a helper is told while its program goes on serving."""
 
 
 def plan(
@@ -87,6 +92,9 @@ class _Planner:
         if sibling not in self._observed.siblings or self._options.replace_all:
             return True
         closing = {finding.action for finding in self._causes[sibling]}
+        redirected = sibling is Sibling.COREDNS and self._must_be_made(Sibling.ENVOY)
+        if (closing or redirected) and not _converses(self._observed.siblings[sibling]):
+            return True
         if Action.COMMIT in closing and (self._options.replace_uncommitted or not self._understands(sibling)):
             return True
         if Action.REPLACE in closing:
@@ -157,13 +165,14 @@ class _Planner:
         claimants = [each for each in left if each.probe and each.probe.claimed]
         hold: list[Step] = []
         announce: list[Step] = []
-        if serving and claimants:
+        converses = serving is not None and _converses(serving)  # or it is replaced as well
+        if serving and claimants and converses:
             hold = [steps.ClaimAddress(serving.container.id, 0, ())]
-        if serving and (claimants or self._is_relieving(serving)):
+        if serving and (claimants or self._is_relieving(serving)) and converses:
             announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
-            [steps.ReleaseAddress(each.container.id) for each in claimants],
+            [steps.ReleaseAddress(each.container.id) for each in claimants if _converses(each)],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
             [_remove(each, heir.container.name if (heir := self._old(each.sibling)) else "") for each in left],
@@ -291,7 +300,7 @@ class _Planner:
         tampered = any(
             each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
         )
-        return old.probe is not None and not old.probe.error and not tampered
+        return old.probe is not None and not old.probe.error and not tampered and _converses(old)
 
     def _understands(self, sibling: Sibling) -> bool:
         """Whether a container reads the same hot files as this release does. One of an older release may not."""
@@ -362,7 +371,11 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        return steps.Drain(old.container.id, old.container.name, self._options.drain_seconds)
+        helper = self._wanted(Sibling.ENVOY).boot[HELPER]
+        bootstrap = old.files.get(f"{BOOT}bootstrap.json")
+        usable = bootstrap is not None and ADMIN_SOCKET.encode() in bootstrap.content
+        other = helper if usable and old.files.get(HELPER) != helper else None
+        return steps.Drain(old.container.id, old.container.name, self._options.drain_seconds, other)
 
     def _unused(self) -> list[Step]:
         if not self._options.everything:
@@ -405,6 +418,12 @@ class _Planner:
             elif old and old.container.name != proper:
                 found.append(steps.Rename(sibling, old.container.id, proper))
         return found
+
+
+def _converses(sibling: ObservedSibling) -> bool:
+    """Whether a container's helper knows the verbs that this release uses while the program serves."""
+    verbs = sibling.probe.verbs if sibling.probe else None
+    return verbs is None or verbs >= _LIVE_VERBS
 
 
 def _in_turn(lane: list[Step]) -> Step | InTurn:

@@ -11,7 +11,7 @@ from typing import assert_never
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import version_of
 from clawker_fw.model.differences import CLOSING, RELAYING, Action, Cause, Diff, Finding
-from clawker_fw.model.files import Files
+from clawker_fw.model.files import File, Files
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.model.stacks import Sibling
 
@@ -152,11 +152,15 @@ class AwaitTtl:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Stop listening and wait for open connections."""
+    """Stop listening, close connections in a pause, and wait for the others.
+
+    `helper` does it, if the container's own is of another release, which may not know pauses.
+    """
 
     container: str
     name: str
     seconds: float
+    helper: File | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

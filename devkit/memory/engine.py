@@ -127,7 +127,8 @@ class MemoryEngine:
             case ["relayed", *_]:
                 return {"network": list(self._ran(container, "relayed").relayed), "closed": []}
             case ["probe", *words]:
-                return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
+                report = self.probe(container, envoy="without-envoy" not in words)
+                return helper.probe_answer(report, self.inside(container).protocol)
             case ["lookup", name]:
                 return asdict(helper.lookup(self._ran(container, *arguments), name))
             case ["try", name, protocol, *_]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from clawker_fw.engine import archive
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl import PROTOCOL, digest_of_secret
+from clawker_fw.fwctl import digest_of_secret
 from clawker_fw.model.files import Files
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
@@ -32,6 +32,8 @@ def run_verb(
     inside: MemoryContainer, arguments: Sequence[str], on_line: Callable[[Any], None], sent: bytes = b""
 ) -> None:
     """Run a verb that changes something, and pass each line of its output to `on_line`."""
+    if arguments[0] not in inside.verbs:
+        raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
     match arguments:
         case ["commit-in-place", size]:
             result = _commit(inside, _unpacked(sent[: int(size)]))
@@ -109,11 +111,12 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         secrets=len(inside.secrets),
         unhealthy=inside.unhealthy,
         error=inside.silent,
+        verbs=inside.verbs,
     )
 
 
-def probe_answer(probe: Probe) -> dict[str, Any]:
-    answer = {"protocol": PROTOCOL, **asdict(probe)}
+def probe_answer(probe: Probe, protocol: int) -> dict[str, Any]:
+    answer = {"protocol": protocol, **asdict(probe), "verbs": sorted(probe.verbs or ())}
     collector = answer.pop("collector")
     if collector:
         collector["sha256"] = collector.pop("fingerprint")
