@@ -102,15 +102,25 @@ def failed(name: str, error: FirewallError) -> Check:
 
 
 def permissions(files: Sequence[Path]) -> Check:
-    """Whether only the owner can write the settings: whoever can write them makes the rules."""
+    """Whether only the owner can write the settings, or replace them through a folder on their path."""
     for file in files:
-        mode = file.stat().st_mode
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return _warning(
-                "permissions",
-                f"{file} can be written by others (mode {stat.S_IMODE(mode):04o}).",
-                f"Others can change the rules. Run `chmod go-w {file}`, unless they should.",
-            )
+        owner = file.stat().st_uid
+        for path in dict.fromkeys((file, *file.absolute().parents, *file.resolve().parents)):
+            status = path.stat()
+            # In a sticky folder, others can't rename or remove the owner's files.
+            protected = path is not file and status.st_mode & stat.S_ISVTX
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not protected:
+                return _warning(
+                    "permissions",
+                    f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}).",
+                    f"Others can change the rules. Run `chmod go-w {path}`, unless they should.",
+                )
+            if status.st_uid not in {0, owner}:
+                return _warning(
+                    "permissions",
+                    f"{path} belongs to user {status.st_uid}, and {file} to user {owner}.",
+                    "The owner of a folder can replace the files in it. Move the settings, unless it should.",
+                )
     return _ok("permissions", "Only their owner can write the settings.")
 
 
