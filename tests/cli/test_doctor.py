@@ -1,6 +1,7 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,6 +101,10 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     outcome = well()
     assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
     assert "no-address" in seen_of(outcome, "way-out")
+    assert re.search("iptables: false.*MTU", seen_of(outcome, "way-out"))
+    memory.remove("clawker-envoy")
+    assert re.search("does not run", seen_of(well(), "way-out"))
+    assert "iptables" not in seen_of(well(), "way-out")
 
 
 def test_what_depends_on_something_missing_is_skipped(
