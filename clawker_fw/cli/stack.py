@@ -149,8 +149,9 @@ def apply_settings(
 ) -> None:
     """Apply the settings to the stack: report the differences, close them, and print the proof.
 
-    `creates` also creates a stack that is not up. `silent` leaves out the steps, and the warnings of rules that decide nothing. `answer` prints the answer in JSON. Without it none is
-    made: what differs in files takes long to find.
+    `creates` also creates a stack that is not up. `silent` leaves out the steps, and the warnings of rules that
+    decide nothing. `answer` prints the answer in JSON. Without it none is made: what differs in files takes long
+    to find.
     """
     from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions

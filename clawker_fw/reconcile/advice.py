@@ -12,7 +12,6 @@ from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
 
-
 OF_HOST = frozenset({"host-hears-agents"})
 """Notices about what ordinary hosts do. People see them in `doctor`, and when the first stack of a host starts."""
 

@@ -5,9 +5,9 @@ from ipaddress import IPv4Network
 
 import pytest
 
+from clawker_fw.agents.compose import bypassing
 from clawker_fw.model.containers import ContainerSpec, Shape
 from clawker_fw.model.networks import NetworkSpec
-from clawker_fw.agents.compose import bypassing
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack.release import Release
 from devkit import stacks
@@ -55,7 +55,7 @@ def test_a_service_outside_of_the_firewall(others: Mapping[str, str], named: str
     commands = [found.command for found in bypassing(observe(engine, "clawker"))]
     file = f"firewall-{named.partition(' ')[0]}.yaml"
     command = (
-        f"clawker-fw agent compose {named} > {file} && docker compose -p shop -f /s/compose.yaml -f /s/firewall.yaml "
-        f"-f {file} up -d"
+        f"clawker-fw agent compose {named} > {file} && docker compose -p shop -f /s/compose.yaml "
+        f"-f /s/firewall.yaml -f {file} up -d"
     )
     assert commands == ([command] if named else [])
