@@ -110,8 +110,7 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
 
 def read_usage(answer: Mapping[str, Any]) -> Usage:
     """Read the output of `fwctl usage`."""
-    found = _read(TypeAdapter(Usage), answer, "What agents have used was told", "uses", "lost", "inherited")
-    return replace(found, told=json.dumps(answer).encode())
+    return _read(TypeAdapter(Usage), answer, "What agents have used was told", "uses", "lost")
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
@@ -243,16 +242,6 @@ class Helper(HelperReader):
         sent = _giving(key, values, keep, at_rest)
         answers = self._run("secrets", len(sent), sent=sent)
         return _read(TypeAdapter(HeldSecrets), answers[-1], _SECRETS) if answers else HeldSecrets({})
-
-    def inherit_usage(self, told: bytes) -> bool:
-        """Add what a replaced sibling knew (`Usage.told`), and return whether anything was added.
-
-        What is known already is not counted twice.
-        """
-        answers = self._run("inherit-usage", len(told), sent=told)
-        return any(
-            _read(TypeAdapter(bool), each, "What became of a history was told", of="added") for each in answers
-        )
 
     def claim(self, seconds: float) -> None:
         """Take the service address, and announce it for so long."""

@@ -30,7 +30,7 @@ def render(name: str, **values: object) -> str:
         jinja2.UndefinedError: when the template names another value.
         ValueError: when the document's format can't hold a value.
     """
-    return _compiled(name).render(values)
+    return compiled(name).render(values)
 
 
 def parsed(name: str, **values: object) -> Any:  # noqa: ANN401 - YAML holds anything
@@ -43,7 +43,8 @@ def parsed(name: str, **values: object) -> Any:  # noqa: ANN401 - YAML holds any
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(name: str) -> "jinja2.Template":
+def compiled(name: str) -> "jinja2.Template":
+    """Return a template, ready to be rendered. The first one takes longest."""
     import jinja2  # noqa: PLC0415 - it takes 20 ms, and `--help` renders nothing
 
     environment = jinja2.Environment(

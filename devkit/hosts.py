@@ -87,15 +87,40 @@ HOSTILE = {
 }
 """Every option of daemon.json with which an engine adds something to the containers that others create."""
 
+_OF_BRIDGES = {
+    "enable_icc": "false",
+    "enable_ip_masquerade": "false",
+    "gateway_mode_ipv4": "routed",
+    "gateway_mode_ipv6": "isolated",
+    "host_binding_ipv4": "127.0.0.1",
+    "inhibit_ipv4": "true",
+    "name": "everybody",
+    "trusted_host_interfaces": "uplink",
+}
+
+HOSTILE_NETWORKS = {
+    **HOSTILE,
+    "default-network-opts": {
+        "bridge": {
+            **{f"com.docker.network.bridge.{name}": text for name, text in _OF_BRIDGES.items()},
+            "com.docker.network.container_iface_prefix": "net",
+            "com.docker.network.driver.mtu": "1400",
+            "com.docker.network.enable_ipv4": "false",
+            "com.docker.network.enable_ipv6": "true",
+        }
+    },
+}
+"""With every option that engines from 24 on add to the networks that others create."""
+
 HOSTS = (
     Host("hostile", settings=HOSTILE, sysctls=_CIS),
-    Host("hostile-on-29", "29-nftables", settings=HOSTILE, sysctls=_OPPOSITE),
+    Host("hostile-on-29", "29-nftables", settings=HOSTILE_NETWORKS, sysctls=_OPPOSITE),
     Host(
         "older",
         programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
         settings={
             "log-driver": "syslog",
-            "log-opts": {"syslog-address": "udp://127.0.0.1:514", "cache-disabled": "true"},
+            "log-opts": {"syslog-address": "udp://192.0.2.1:514", "cache-disabled": "true"},
         },
         agents_need="--log-driver local",
     ),
@@ -121,6 +146,7 @@ HOSTS = (
         ),
         thorough=True,
     ),
+    Host("live-restore", settings={"live-restore": True}, thorough=True),
     # no way out
     Host("no-iptables", settings={"iptables": False}, keeps_in="iptables: false", thorough=True),
     Host(
@@ -129,11 +155,35 @@ HOSTS = (
         keeps_in="iptables -S DOCKER-USER",
         thorough=True,
     ),
-    Host(
-        "routed-gateway",
-        "28.5.2",
-        settings={"default-network-opts": {"bridge": {"com.docker.network.bridge.gateway_mode_ipv4": "routed"}}},
-        keeps_in="gateway_mode_ipv4",
-        thorough=True,
-    ),
 )
+
+_MACHINE, _FULL = "tests/engine/test_machine.py::test_", "tests/engine/test_bad_days.py::test_"
+
+DOCUMENTED: Mapping[str, Sequence[str]] = {
+    "options for all containers, such as `init` and `default-ulimits`": ("hostile", "hostile-on-29"),
+    "`default-network-opts`": ("hostile-on-29",),
+    "sysctls of the CIS benchmarks": ("hostile",),
+    "`iptables-legacy`": ("older",),
+    "`ip-masq: false`": ("no-masquerading",),
+    "`ipv6: true`, `ip6tables: true`": ("ipv6",),
+    "a host that accepts nothing from its containers (`INPUT DROP`)": ("closed-input",),
+    "`userns-remap`": ("tests/matrix/test_userns.py::test_remapped_users",),
+    "`ip-forward: false`": ("forwarding-off",),
+    "`iptables: false`": ("no-iptables",),
+    "a rule in `DOCKER-USER` that drops": ("closed-docker-user",),
+    "`br_netfilter`, and a FORWARD chain that drops": (
+        f"{_MACHINE}filtered_frames_are_not_mended_by_a_replacement",
+    ),
+    "`live-restore: true`": ("live-restore",),
+    "a log driver that sends lines elsewhere, such as `syslog`": ("older",),
+    "a full disk": (
+        f"{_FULL}what_needs_room_on_a_full_disk_is_an_error",
+        f"{_FULL}a_rule_is_taken_away_while_the_disk_is_full",
+    ),
+    "few inotify instances or watches, few open files": (
+        f"{_MACHINE}what_the_kernel_lacks_is_said_before_anything_is_made",
+        f"{_MACHINE}too_few_watches",
+        f"{_MACHINE}too_few_open_files",
+    ),
+}
+"""What tests each configuration in the table of `docs/engines.md`: hosts, or tests by file and name."""

@@ -28,6 +28,12 @@ BUILT = SOURCE.parent.parent / ".dev"
 KEEPALIVE = ("drive", "--kept", "--interval", "100ms")
 """One client sends requests on one connection. The output reports each of them."""
 
+WAITING = ("https://a.test/?wait=0.01", "http://h.test/?wait=0.01")
+"""Requests of RULES that take 10 ms, as long as one to a near host takes."""
+
+KEPT_LOADS = tuple(("--kept", "--rate", str(len(WAITING) / seconds)) for seconds in (0.1, 0.2, 1, 3))
+"""Open loops of requests on connections that are kept, from ten a second on each to one in three."""
+
 
 @cache
 def peer_program(architecture: str) -> Path:

@@ -1,6 +1,6 @@
 """Whether an agent may be attached, and how: as flags for docker, and as an override for compose. Pure.
 
-A shell that runs `docker run $(clawker-fw agent flags) IMAGE` ignores our exit code. An empty answer would start
+A shell ignores our exit code where `agent flags` is substituted into `docker run`. An empty answer would start
 the agent without a firewall, so after any failure the answer is a word that neither docker nor compose accepts.
 """
 

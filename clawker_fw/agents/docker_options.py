@@ -133,7 +133,7 @@ def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]
             "agent-option",
             f"`agent run` can't read the options of `docker run`: {error.msg}.",
             hint="Options of clawker-fw go before `agent`. If docker knows the option, and it opens no way around "
-            "the firewall, use it with `docker run $(clawker-fw agent flags)`.",
+            "the firewall, use it in `flags=$(clawker-fw agent flags) && docker run $flags IMAGE`.",
         ) from error
     given = [
         (name[2:], value) if name.startswith("--") else (_SHORT[name[1:]], value.removeprefix("="))

@@ -32,6 +32,24 @@ _SOCKETS = (
         "/run/guest-services/docker.sock",
     ),  # Docker Desktop's, in its machine
 )
+_HOST = (
+    *("/dev", "/proc", "/sys"),
+    *("/run", "/var/run"),  # the sockets of services: D-Bus, systemd, container engines, those of each user
+    *("/tmp/.X11-unix", "/tmp/.ICE-unix"),  # noqa: S108 - the desktop's sockets
+    *("/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/kubelet", "/var/lib/rancher"),
+    "/var/snap/docker",
+)
+"""What leads to the host's kernel, devices, services or other containers, also when it is mounted read-only."""
+
+_HOST_PROGRAMS = (
+    *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"),
+    *("/var/lib/systemd", "/var/spool"),
+)
+"""What the host runs, or reads as root. Who can write it has the host."""
+
+_HARMLESS = frozenset(map(Path, ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")))
+"""Devices that every container has anyway. Files are often hidden behind the first one."""
+
 _SHARED = "/host_mnt"
 """Where Docker Desktop's virtual machine has the files of this one. The sources of mounts begin with it."""
 
@@ -107,14 +125,45 @@ def bound_folder(volume: VolumeView) -> str:
     return volume.options.get("device", "") if bound else ""
 
 
+def names_host(source: str, *, read_only: bool) -> bool:
+    """Whether a mount leads to the host by its path, by a folder above it, or by what is below it."""
+    for path in {Path("/", os.path.normpath(each).lstrip("/")) for each in (source, _below_shared(source))}:
+        places = _HOST if read_only else (*_HOST, *_HOST_PROGRAMS)
+        if path not in _HARMLESS and any(
+            path.is_relative_to(place) or Path(place).is_relative_to(path) for place in places
+        ):
+            return True
+    return False
+
+
+def links_to_host(source: str, *, read_only: bool) -> bool:
+    """Whether the path of a mount is a link on this machine that leads to the host."""
+    return any(names_host(_real(named), read_only=read_only) for named in _named_here(source))
+
+
+def _below_shared(source: str) -> str:
+    return source.removeprefix(_SHARED) if Path(source).is_relative_to(_SHARED) else source
+
+
+def opens_device(volume: VolumeView) -> bool:
+    """Whether a local volume is made of something else than a folder, memory, or what another machine keeps.
+
+    Its file system is on a device of the host, or made of any of its folders (`overlay`).
+    """
+    kind = volume.options.get("type", "")
+    if volume.driver != "local" or not volume.options.get("device") or bound_folder(volume):
+        return False
+    return kind != "tmpfs" and not is_of_network(kind)
+
+
 def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[Exposure]:
     for file in files:
         passed = ways(file)
         identities = {identity for way in passed if (identity := _identity(way))}
-        folders = {file.absolute(), Path(os.path.realpath(file))} if _is_folder(file) else set()
+        folders = {file.absolute(), Path(_real(file))} if _is_folder(file) else set()
         for container, mount in mounts:
             named = _named_here(mount.source)
-            sources = {Path(os.path.realpath(each)) for each in named}
+            sources = {Path(_real(each)) for each in named}
             within = _within(sources, folders)
             if within or sources & passed or any(_identity(each) in identities for each in sources):
                 certain = not named.isdisjoint(passed) or _within(named, folders)
@@ -124,7 +173,7 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
 def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
     """Yield what is found from inside of a container: links can only be followed in here."""
     for file in files:
-        place = inside.on_host(os.path.realpath(file))
+        place = inside.on_host(_real(file))
         outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
         passed = {each for there in outside for each in ways_by_name(there)}
         folders = {Path(place)} if place and _is_folder(file) else set()
@@ -177,7 +226,7 @@ class EngineWays:
     def reached_by(self, source: str) -> bool:
         """Whether a path is one of them, or a link to one. Where links lead may be the work of an agent."""
         named = _named_here(source) if self.here else ()
-        return self.named_by(source) or any(self.named_by(os.path.realpath(each)) for each in named)
+        return self.named_by(source) or any(self.named_by(_real(each)) for each in named)
 
 
 def engine_ways(engine: EngineFacts) -> EngineWays:
@@ -214,6 +263,14 @@ def ways(file: Path) -> set[Path]:
         else:
             at = step
     return passed
+
+
+def _real(path: Path | str) -> str:
+    """Return a path without links. One that can't be followed, as in another process's `/proc`, stays as it is."""
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return str(path)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

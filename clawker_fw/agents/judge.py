@@ -12,7 +12,15 @@ from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 from clawker_fw.agents import trust
-from clawker_fw.agents.exposure import EngineWays, Exposure, bound_folder, is_of_network
+from clawker_fw.agents.exposure import (
+    EngineWays,
+    Exposure,
+    bound_folder,
+    is_of_network,
+    links_to_host,
+    names_host,
+    opens_device,
+)
 from clawker_fw.agents.namespaces import HOST, Chain, chain
 from clawker_fw.model.containers import ContainerView
 from clawker_fw.model.differences import Verdict
@@ -313,13 +321,28 @@ def _mounts(
         yield Opening("sibling-files", f"it has the files of {sibling}, a part of the firewall")
     for target in trust.writable(view.shape.mounts, place.volumes):
         yield Opening("trust", f"it can write what agents trust, through {target}")
-    sources = [mount.source for mount in view.shape.mounts if mount.kind == "bind"]
-    bound = (bound_folder(place.volumes[each]) for each in view.volumes.values() if each in place.volumes)
-    for source in (*sources, *filter(None, bound)):
-        if ways.reached_by(source):
-            yield Opening("engine", f"{source} leads to the engine", certain=ways.named_by(source))
+    yield from _host_folders(view, place, ways)
     for each in exposures:
         yield Opening("settings", f"it can write {each.file}, through {each.target}", certain=each.certain)
+
+
+def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Iterator[Opening]:
+    """Yield the mounts, and volumes made of a folder or device, that lead to the engine or to the host itself."""
+    read_only = {mount.target: mount.read_only for mount in view.shape.mounts}
+    sources = {mount.source: mount.read_only for mount in view.shape.mounts if mount.kind == "bind"}
+    for target, name in view.volumes.items():
+        volume = place.volumes.get(name)
+        if volume and opens_device(volume):
+            yield Opening("host-mount", f"the volume {name} is a file system of the host")
+        if volume and (folder := bound_folder(volume)):
+            sources[folder] = read_only.get(target, False)
+    for source, unwritable in sources.items():
+        if ways.reached_by(source):
+            yield Opening("engine", f"{source} leads to the engine", certain=ways.named_by(source))
+        elif names_host(source, read_only=unwritable):
+            yield Opening("host-mount", f"{source} leads to the host's kernel, services or programs")
+        elif ways.here and links_to_host(source, read_only=unwritable):
+            yield Opening("host-mount", f"{source} is a link into the host's own folders", certain=False)
 
 
 def _raw(view: ContainerView) -> Iterator[Opening]:

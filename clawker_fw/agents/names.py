@@ -1,8 +1,8 @@
 """The names of agents by their addresses, also of agents that are gone, if this machine has seen them before.
 
 An engine tells the address of a container only while it runs, and gives it to another one later. So whoever looks
-at the agents remembers them in a file of the user's cache: `denials`, and a watcher that counts refusals. A file
-that can't be read or written is ignored.
+at the agents remembers them in a file of the user's state: `denials`, and a watcher that counts refusals. (A
+service has no cache of the user's.) A file that can't be read or written is ignored.
 
 An agent has an address from when its container was started, or from when another one was last seen with it, until
 it was last seen itself. One that was connected to the network by hand has it from when it was first seen: engines
@@ -20,9 +20,8 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
 from clawker_fw.model.stacks import Sibling
+from clawker_fw.private_files import make_private, state_folder
 from clawker_fw.stack.container import trial_name
 from clawker_fw.stack.topology import Addressing
 
@@ -70,14 +69,12 @@ def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
 
 def remembered_at() -> Path:
     """Return the path of the file."""
-    return platformdirs.user_cache_path("clawker-fw") / "agents.json"
+    return state_folder().parent / "agents.json"
 
 
-def forget() -> None:
-    """Remove the file, and its folder if it is empty then."""
-    with suppress(OSError):
-        remembered_at().unlink(missing_ok=True)
-        remembered_at().parent.rmdir()
+def forget(engine: str, project: str) -> None:
+    """Forget the agents of a project's stack at an engine's address, and remove the file if no others are left."""
+    _write(f"{engine} {project}", [])
 
 
 class AgentNames:
@@ -166,8 +163,12 @@ def _write(stack: str, seen: list[_Seen]) -> None:
     with suppress(OSError, ValueError):
         whole = json.loads(path.read_bytes())
     whole = {**(whole if isinstance(whole, dict) else {}), stack: [asdict(each) for each in seen]}
+    whole = {name: those for name, those in whole.items() if those}
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not whole:
+            path.unlink(missing_ok=True)
+            return
+        make_private(path.parent)
         fresh = path.with_name(f"{path.name}.{os.getpid()}")
         fresh.write_text(json.dumps(whole))
         fresh.replace(path)

@@ -27,9 +27,10 @@ agent_app = group("agent", "Start an agent, or print what docker or compose need
 def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> None:
     """Print the flags with which docker starts an agent.
 
-    Write `docker run $(clawker-fw agent flags) IMAGE`; the docker CLI must use the same engine. If the stack
-    does not serve, or the command fails, it prints an option that docker refuses, so no agent starts without a
-    firewall. Agents don't get the proxies of the docker CLI's configuration, because they can't reach them.
+    Prefer `agent run`. Otherwise write `flags=$(clawker-fw agent flags) && docker run $flags IMAGE`, in one line:
+    if this program can't even start, `docker run $(…)` would start an open container. The docker CLI must use the
+    same engine. If the stack does not serve, an option is printed that docker refuses. Agents don't get the
+    proxies of the docker CLI's configuration, because they can't reach them.
 
     Example: clawker-fw agent flags --json | jq -r .network
     """
@@ -76,13 +77,15 @@ def agent_compose(
 
     It puts each SERVICE inside the firewall: it replaces their networks and DNS
     servers, and takes back `privileged`, added capabilities and proxies that docker is configured to give to each
-    container. It needs Docker Compose 2.24 or later.
+    container. It needs Docker Compose 2.24.4 or later, and refuses if an earlier one is installed.
 
     Example: clawker-fw agent compose web > firewall.yaml && docker compose -f compose.yaml -f firewall.yaml up
     """
     from clawker_fw.agents.docker_options import parse_ports
+    from clawker_fw.cli.docker_cli import require_compose
     from clawker_fw.cli.running import publishing
 
+    require_compose(shutil.which("docker"))
     chosen = services or [_DEFAULT_SERVICE]
     ports = parse_ports(publish or ())
     if ports and len(chosen) > 1:

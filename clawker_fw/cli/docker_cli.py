@@ -29,6 +29,34 @@ _PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
 _ID = re.compile("[0-9a-f]{64}")
 
+_COMPOSE_NEEDED = (2, 24, 4)
+"""Earlier releases ignore `!override`: a service would keep its own networks, and a way around the firewall."""
+
+_VERSION_SECONDS = 10.0
+
+
+def require_compose(program: str | None) -> None:
+    """Require that Docker Compose replaces networks as our override file says, if it is installed here.
+
+    Raises:
+        EngineError: when it is too old.
+    """
+    if program is None:
+        return
+    asked = (program, "compose", "version", "--short")
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=_VERSION_SECONDS)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return  # the file may be for another machine
+    if (version := re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout)) is None:
+        return
+    if tuple(map(int, version.groups())) < _COMPOSE_NEEDED:
+        raise EngineError(
+            "compose-too-old",
+            f"Docker Compose {done.stdout.strip()} would leave the services on their own networks.",
+            hint="Install Docker Compose 2.24.4 or later, which understands `!override`.",
+        )
+
 
 class DockerCli:
     """The docker CLI."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
     from clawker_fw.report.documents.run import RunDocument
+    from clawker_fw.report.step_display import StepDisplay
     from clawker_fw.report.step_records import StepRecords
-    from clawker_fw.report.text import StepDisplay
     from clawker_fw.settings.loaded import Loaded
 
 _STOPPING = (
@@ -207,7 +207,9 @@ def down(
     force: Annotated[bool, typer.Option("--force", help="Disconnect agents that are still attached.")] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also remove unused images of clawker-fw, and the names of former agents."),
+        typer.Option(
+            "--all", help="Also remove unused images of clawker-fw, and the names of the stack's former agents."
+        ),
     ] = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
@@ -231,7 +233,7 @@ def down(
     ):
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
-        names.forget()
+        names.forget(engine.facts().endpoint, chosen.project)
         last_good.path_of(chosen.project).unlink(missing_ok=True)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import DownDocument, Left
@@ -249,12 +251,12 @@ def down(
 def _step_output(
     chosen: Options, *, files: bool = False, silent: bool = False
 ) -> "Iterator[StepDisplay | StepRecords]":
-    from clawker_fw.report import step_records, text
+    from clawker_fw.report import step_display, step_records, text
 
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
         yield step_records.StepRecords()
         return
-    display = text.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
+    display = step_display.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
     with display.status or nullcontext():
         yield display
 
@@ -303,9 +305,9 @@ def _answer_plan(
     else:
         _print_difference(chosen, seen, said, seen.diff.verdict, warnings=seen.notices, files=files)
         if not steps.empty:
-            from clawker_fw.report import text
+            from clawker_fw.report.step_display import plan_report
 
-            print_report(text.plan_report(steps))
+            print_report(plan_report(steps))
     if not steps.empty or seen.diff.findings:
         raise typer.Exit(ExitCode.DRIFT)
 

@@ -53,12 +53,10 @@ _REMOVED = {
 }
 """Commands and options of earlier releases, and what to use instead."""
 
-_CHECK = ("watch", "--check")
 _RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("ca", "show"): ("certs", "show"),
     ("ca", "rotate"): ("certs", "rotate", "--roots"),
     ("ca", "export"): ("certs", "export", "roots"),
-    ("healthy",): _CHECK,
     ("ps",): ("status", "--all"),
     ("schema", "ps"): ("schema", "status", "--all"),
 }
@@ -73,8 +71,6 @@ def renamed(words: list[str]) -> list[str]:
         if (now := _RENAMED.get(tuple(words[:length]))) is None:
             continue
         former, current, rest = " ".join(words[:length]), " ".join(now), words[length:]
-        if now == _CHECK:  # the address comes next, where `healthy` accepted options before it
-            rest.sort(key=lambda word: ":" not in word)
         notice = f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`."
         log.notice("command_renamed", notice)
         return [*now, *rest]

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawker_fw.cli import session
@@ -11,6 +12,7 @@ from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import FirewallError
 from clawker_fw.reconcile import inputs
 from clawker_fw.settings.environment import variables
+from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
 from clawker_fw.watch.last_good import SecretsText, Texts
@@ -35,17 +37,25 @@ class WatchedSettings:
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
         """Those that the last blueprint was made from."""
+        self._files: tuple[Path, ...] = (chosen.config or Path(FILE_NAME), users_file())
+        """Those that were read last, or that would be if they existed."""
         self._kept: Texts | None = None
         self._unkept = ""
 
     def blueprint(self, facts: "EngineFacts") -> "Blueprint":
         """Return the blueprint for the current settings."""
         loaded = session.load(self._chosen)
+        self._files = self._files[:2] + loaded.files
         self._steady.require(loaded.files)
         made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
+        self._files += (made.vault.path,) if made.vault else ()
         self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)
         return made
+
+    def files(self) -> tuple[Path, ...]:
+        """Return the files that settings come from, also those that don't exist yet."""
+        return self._files
 
     def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
         """Keep the settings that were read last, if they are others than those that are kept."""

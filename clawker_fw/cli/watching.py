@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -14,12 +14,13 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import Agents, AgentsOption, Options, duration, unparsed
-from clawker_fw.errors import EngineError, ExitCode, SettingsError, UsageError
-from clawker_fw.report import log, terminal
+from clawker_fw.cli.parameters import Options, duration, unparsed
+from clawker_fw.errors import EngineError, SettingsError, UsageError
+from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
+    from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.metrics import Metrics
@@ -113,16 +114,6 @@ def watch(
             "in a swarm.",
         ),
     ] = None,
-    check: Annotated[
-        str | None,
-        typer.Option(
-            "--check",
-            metavar="ADDRESS",
-            callback=_checked_address,
-            help="Watch nothing: ask the watcher that listens at ADDRESS whether its stack is current, and exit.",
-        ),
-    ] = None,
-    agents: AgentsOption = Agents.JUDGE,
 ) -> None:
     """Keep the stack current until stopped.
 
@@ -130,16 +121,8 @@ def watch(
     closed as `run` would close them, and a stack that is down at the start is created. Each decision is logged as
     one record.
 
-    `--check` is for scripts and a container's health check. It asks a running watcher and exits 0 if the last
-    comparison found the stack current, else 1. It needs no settings and no engine.
-
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
-    if check:
-        _check(check, agents)
-        return
-    if agents is not Agents.JUDGE:
-        raise typer.BadParameter("--agents is for --check; `--on-open` says what a watcher does about agents")
     from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
     from clawker_fw.watch import record
@@ -186,17 +169,9 @@ def watch(
             stopping=stopping,
             clock=time.monotonic,
         )
+        stack.enter_context(_noticing(settings, lambda: inbox.put(News.EVENT)))
         Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
     manager.stopping()
-
-
-def _check(address: str, agents: Agents) -> None:
-    from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, ask, parse_address
-
-    healthy, text = ask(parse_address(address), HEALTH if agents is Agents.JUDGE else HEALTH_OF_SIBLINGS)
-    terminal.answer(text)
-    if not healthy:
-        raise typer.Exit(ExitCode.DRIFT)
 
 
 def _metrics(release: "Release") -> "Metrics":
@@ -314,6 +289,21 @@ def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
     counter = RefusalCounter(chosen.project, metrics.refused)
     work = (counter, lambda: closing(session.connect_engine(chosen)), record.write_uncounted, ended)
     threading.Thread(target=keep_counting, args=work, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def _noticing(settings: "WatchedSettings", on_change: Callable[[], None]) -> Iterator[None]:
+    """Call `on_change` when a file of the settings has been saved."""
+    from clawker_fw.watch.saved import SavedFiles, keep_looking
+    from clawker_fw.watch.trust import STEADY_SECONDS
+
+    ended = threading.Event()
+    saved = SavedFiles(settings.files, time.monotonic, STEADY_SECONDS)
+    threading.Thread(target=keep_looking, args=(saved, on_change, ended), daemon=True).start()
     try:
         yield
     finally:

@@ -40,18 +40,15 @@ def read(reader: EngineReader, project: str) -> Usage:
 
 
 def together(known: Sequence[Usage]) -> Usage:
-    """Return what several recorders know, without those whose knowledge another one has inherited."""
-    apart = [each for each in known if not any(each.identity in other.inherited for other in known)]
-    latest = max(apart, key=lambda each: each.now)
-    if len(apart) == 1:
-        return latest
-    ports = {port for each in apart for port in each.open}
+    """Return what several recorders know: while Envoy is replaced, there are two."""
+    latest = max(known, key=lambda each: each.now)
+    ports = {port for each in known for port in each.open}
     return replace(
         latest,
-        since=min(each.since for each in apart),
-        uses=tuple(use for each in apart for use in each.uses),
-        lost=sum(each.lost for each in apart),
-        open={port: sum(each.open.get(port, 0) for each in apart) for port in sorted(ports)},
+        since=min(each.since for each in known),
+        uses=tuple(use for each in known for use in each.uses),
+        lost=sum(each.lost for each in known),
+        open={port: sum(each.open.get(port, 0) for each in known) for port in sorted(ports)},
     )
 
 

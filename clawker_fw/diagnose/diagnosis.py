@@ -196,10 +196,10 @@ def agents(seen: Comparison) -> Check:
     """Whether every agent is confined."""
     if opened := [each for each in seen.agents if each.openings]:
         ways_around = (f"{each.name} ({'; '.join(way.phrase for way in each.openings)})" for each in opened)
-        advice = "Start them again with the flags of `clawker-fw agent flags`, and without these options."
+        advice = "Start them again with `clawker-fw agent run`, and without these options."
         return _failure("agents", f"With a way around the firewall: {', '.join(ways_around)}.", advice)
     if weak := [each.name for each in seen.agents if each.weaknesses]:
-        advice = "`clawker-fw status` says why. The flags of `clawker-fw agent flags` leave no weakness."
+        advice = "`clawker-fw status` says why. What `clawker-fw agent run` starts has no weakness."
         return _warning("agents", f"Weakly confined: {', '.join(weak)}.", advice)
     if not seen.agents:
         return _ok("agents", "No agent is attached.")
@@ -299,7 +299,7 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
             "way-out",
             f"An agent does not reach {place}: {last.name}, {tried.reason or last.outcome}.",
             f"`clawker-fw explain {target.protocol}://{place} --live` says at which step, and why. "
-            + _may_keep_in(seen.observed),
+            + _may_keep_in(seen),
         )
 
 
@@ -322,18 +322,22 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
     return rule.paths.allowed_request() if rule.paths else ()
 
 
-def _may_keep_in(observed: Observed) -> str:
+def _may_keep_in(seen: Comparison) -> str:
     """Return what to look for, the likeliest cause first: what is known to be wrong hides all others."""
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    if not envoy or not envoy.container.running:
+    if not _running(seen, Sibling.ENVOY):
         return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
-    if not observed.machine.forwards:
+    if not seen.observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
+    way_out = seen.observed.networks.get(Role.EGRESS)
+    ours = seen.desired.networks[Role.EGRESS].options
+    added = [f"{name}={text}" for name, text in way_out.options.items() if name not in ours] if way_out else []
+    by_engine = f" Its `default-network-opts` add {', '.join(sorted(added))}." if added else ""
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
-        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`. "
-        "On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: larger packets "
-        "are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` avoids them."
+        "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
+        f"{by_engine} On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: "
+        "larger packets are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` "
+        "avoids them."
     )
 
 

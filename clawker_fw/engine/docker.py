@@ -11,14 +11,14 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from docker import auth, errors, utils
 from docker.types import IPAMConfig, IPAMPool
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import archive, bounds, failures, host_network, pulling, requirements, streams
-from clawker_fw.engine.failures import FAILURES, translated, unreachable
+from clawker_fw.engine.failures import FAILURES, readable, shortened, translated, unreachable
 from clawker_fw.engine.helper_program import run_in_helper
 from clawker_fw.engine.locate import EngineLocation, locate
 from clawker_fw.engine.outputs import log_lines
@@ -32,6 +32,7 @@ from clawker_fw.engine.translate import (
     listed,
     network_view,
     own_tags,
+    unreadable_network,
     volume_view,
 )
 from clawker_fw.engine.transport import Client, open_client
@@ -62,6 +63,11 @@ _GOING = {"removing", "dead"}
 
 _LOG_SECONDS = 30.0
 """For how long an engine may be silent while it sends a log."""
+
+_SHOWN = 64
+"""The most characters of a name in an error."""
+
+_View = TypeVar("_View")
 
 _NO_ENGINE = "It does not answer as an engine does"
 
@@ -127,6 +133,8 @@ class DockerEngine:
         """
         self._projects: dict[str, str] = {}
         """By the id of a container with our labels: the project for which we made it, or an empty string."""
+        self._names: dict[str, str] = {}
+        """By id: the names of containers, for errors. A name such as `clawker-envoy-next` says what it is for."""
         self.address = facts.endpoint
 
     def close(self) -> None:
@@ -138,12 +146,13 @@ class DockerEngine:
         return replace(self._facts, routes=host_network.routes() if self._facts.shares_network else ())
 
     def machine(self) -> Machine:
-        with translated("describe its machine"):
+        with readable("its machine"), translated("describe its machine"):
             return requirements.machine(_object(self._client.info()))
 
     def networks(self) -> tuple[NetworkView, ...]:
-        with translated("list its networks"):
-            found = tuple(network_view(raw) for raw in _objects(self._client.networks()))
+        with readable("its networks"), translated("list its networks"):
+            answers = _objects(self._client.networks())
+        found = tuple(_network(raw) for raw in answers)
         if not self._facts.shares_network:
             return found
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
@@ -153,8 +162,10 @@ class DockerEngine:
 
         A list does not show the form of a container, so those with our labels are inspected, each of them once.
         """
-        with translated("list its containers"):
-            found = [listed(raw) for raw in _objects(self._client.containers(all=True))]
+        with readable("its containers"), translated("list its containers"):
+            answers = _objects(self._client.containers(all=True))
+        found = [_read(listed, raw, "container") for raw in answers]
+        self._names = {each.id: each.name for each in found if each.name}
         labelled, known = [each.id for each in found if labels.project_of(each.labels)], self._projects
         views = {each: self.container(each) for each in labelled if each not in known}
         now = {each: view.project if (view := views.get(each)) else known.get(each, "") for each in labelled}
@@ -165,33 +176,42 @@ class DockerEngine:
     def container(self, container: str) -> ContainerView | None:
         """The engine also accepts a prefix of an id, so the result is checked."""
         try:
-            with translated(f"inspect container {container}"):
-                view = container_view(_object(self._client.inspect_container(container)))
+            with (
+                readable(f"container {self._named(container)}"),
+                translated(f"inspect container {self._named(container)}"),
+            ):
+                answer = _object(self._client.inspect_container(container))
         except NotFoundError:
             return None
+        view = _read(container_view, answer, "container")
         return view if container in {view.id, view.name} else None
+
+    def _named(self, container: str) -> str:
+        """Return a container's name, as far as it is known, in place of its id."""
+        return self._names.get(container, shortened(container))
 
     def own_images(self) -> tuple[OwnImage, ...]:
         """Labels only select the images to inspect."""
         found: list[OwnImage] = []
-        with translated("list its images"):
+        with readable("its images"), translated("list its images"):
             wanted = [f"{key}={value}" for key, value in image_tar.LABELS.items()]
             identities = [raw["Id"] for raw in _objects(self._client.images(filters={"label": wanted}))]
         for identity in identities:
-            with suppress(NotFoundError), translated(f"inspect image {identity}"):
+            what = f"image {identity}"
+            with suppress(NotFoundError), readable(what), translated(f"inspect {what}"):
                 if tags := own_tags(self._inspected_image(identity)):
                     found.append(OwnImage(identity, tags))
         return tuple(found)
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
         ours = [f"{key}={value}" for key, value in labels.ownership_labels(project).items()]
-        with translated("list its volumes"):
+        with readable("its volumes"), translated("list its volumes"):
             found = _object(self._client.volumes(filters={"label": ours, "dangling": True}))["Volumes"]
-        unused = (volume_view(raw) for raw in found or () if is_own_volume(raw, project))
+            unused = [volume_view(raw) for raw in found or () if is_own_volume(raw, project)]
         return tuple(sorted(unused, key=lambda each: each.name))
 
     def volumes(self) -> tuple[VolumeView, ...]:
-        with translated("list its volumes"):
+        with readable("its volumes"), translated("list its volumes"):
             return tuple(volume_view(raw) for raw in _object(self._client.volumes())["Volumes"] or ())
 
     def image(self, reference: str) -> ImageView | None:
@@ -200,13 +220,14 @@ class DockerEngine:
                 raw = self._inspected_image(_without_tag(reference))
         except NotFoundError:
             return None
-        return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
+        with readable(f"image {reference}"):
+            return ImageView(raw["Id"], tuple(raw["Config"].get("Env") or ()) if raw.get("Config") else ())
 
     def _inspected_image(self, reference: str) -> Mapping[str, Any]:
         return _object(self._client.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stub has no types
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        with self._unless_removed(container), translated(f"read the files of container {container}"):
+        with self._unless_removed(container), translated(f"read the files of container {self._named(container)}"):
             stream, _ = self._client.get_archive(container, VOLUME, chunk_size=archive.CHUNK)
             return archive.unpack(stream, known, self._root)
 
@@ -236,33 +257,33 @@ class DockerEngine:
 
     def removal(self, container: str) -> Future[int]:
         """The engine sends the head of its answer when it has begun to wait."""
-        waiting = f"wait for container {container}"
+        waiting = f"wait for container {self._named(container)}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
             response = self._client.open_response("POST", path, None, params={"condition": "removed"})
 
         def wait() -> int:
-            with translated(waiting), response:
+            with readable(f"container {self._named(container)}"), translated(waiting), response:
                 return int(json.loads(streams.read(response, bounds.COMPLAINT))["StatusCode"])
 
         return in_background(wait)
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
-        with translated(f"read the log of container {container}"):
+        with translated(f"read the log of container {self._named(container)}"):
             raw = self._client.logs(container, tail=lines)
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
         """The time is that of the middle of the request."""
         before = time.monotonic()
-        with translated("tell its time"):
+        with readable("its time"), translated("tell its time"):
             told = str(_object(self._client.info())["SystemTime"])
-        return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
+            return datetime.fromisoformat(told).timestamp() - (time.monotonic() - before) / 2
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
         """`since` is never used: an engine then reads the whole log to find the place."""
-        what = f"read the log of container {container}"
+        what = f"read the log of container {self._named(container)}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
         with self._unless_removed(container), translated(what):
@@ -281,7 +302,7 @@ class DockerEngine:
 
     def file(self, container: str, path: str) -> File | None:
         try:
-            with self._unless_removed(container), translated(f"read a file of container {container}"):
+            with self._unless_removed(container), translated(f"read a file of container {self._named(container)}"):
                 stream, _ = self._client.get_archive(container, f"{VOLUME}/{path}", chunk_size=archive.CHUNK)
                 return next(iter(archive.unpack(stream, root=self._root).values()), None)
         except NotFoundError:
@@ -397,7 +418,9 @@ class DockerEngine:
         request, further = creation(spec, self._client.api_version)
         with translated(f"create container {spec.name}"):
             answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
-            identity = str(answer["Id"])
+            with readable(f"container {spec.name}"):
+                identity = str(answer["Id"])
+        self._names[identity] = spec.name
         try:
             with translated(f"create container {spec.name}"):
                 for name, address in further.items():
@@ -411,31 +434,31 @@ class DockerEngine:
         return identity
 
     def start(self, container: str) -> None:
-        with translated(f"start container {container}"):
+        with translated(f"start container {self._named(container)}"):
             self._client.start(container)
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        with translated(f"stop container {container}"):
+        with translated(f"stop container {self._named(container)}"):
             self._client.stop(container, timeout=seconds)
 
     def unpause(self, container: str) -> None:
-        with translated(f"unpause container {container}"):
+        with translated(f"unpause container {self._named(container)}"):
             self._client.unpause(container)
 
     def rename(self, container: str, name: str) -> None:
-        with translated(f"rename container {container} to {name}"):
+        with translated(f"rename container {self._named(container)} to {name}"):
             self._client.rename(container, name)
 
     def remove(self, container: str) -> None:
         try:
-            with translated(f"remove container {container}"):
+            with translated(f"remove container {self._named(container)}"):
                 self._client.stop(container, timeout=STOP_SECONDS)
                 self._client.remove_container(container, v=True, force=True)
         except NotFoundError:
             return
 
     def connect(self, network: str, container: str, address: str) -> None:
-        with translated(f"put {container} on network {network}"):
+        with translated(f"put {self._named(container)} on network {network}"):
             self._client.connect_container_to_network(
                 container,
                 network,
@@ -444,11 +467,11 @@ class DockerEngine:
             )
 
     def disconnect(self, network: str, container: str) -> None:
-        with translated(f"take {container} off network {network}"):
+        with translated(f"take {self._named(container)} off network {network}"):
             self._client.disconnect_container_from_network(container, network, force=True)
 
     def put_files(self, container: str, files: Files) -> None:
-        with translated(f"write files into container {container}"):
+        with translated(f"write files into container {self._named(container)}"):
             self._client.put_archive(container, VOLUME, archive.pack(files))
 
     def run_helper(
@@ -475,6 +498,23 @@ def _without_tag(reference: str) -> str:
         return reference
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}{last.partition(':')[0]}@{digest}"
+
+
+def _read(translate: Callable[[Mapping[str, Any]], _View], raw: Mapping[str, Any], kind: str) -> _View:
+    """Translate what the engine says of an object. An error names it."""
+    with readable(f"{kind} {str(raw.get('Name') or raw.get('Id') or '')[:_SHOWN]}"):
+        return translate(raw)
+
+
+def _network(raw: Mapping[str, Any]) -> NetworkView:
+    """Read a network. One of somebody else's that can't be read is known by its name only."""
+    try:
+        return _read(network_view, raw, "network")
+    except EngineError as error:
+        with readable("a network"):
+            if labels.project_of(raw.get("Labels") or {}):
+                raise
+            return unreadable_network(raw, error.context[0])
 
 
 def _object(answer: object) -> Mapping[str, Any]:

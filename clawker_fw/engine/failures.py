@@ -1,5 +1,6 @@
 """How long an engine is waited for, and its failures as our own errors."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -17,6 +18,8 @@ FAILURES = (errors.DockerException, HTTPError, OSError)
 
 _FULL = ("no space left on device", "disk quota exceeded")
 """How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
+
+_IDENTITY = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 CALL_SECONDS: float = 60
 """How long an engine may leave a request unanswered, when a command is about one engine."""
@@ -38,13 +41,39 @@ def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[
         if isinstance(error, errors.NotFound):
             raise NotFoundError("not-found", f"The engine could not {what}.", context=[words]) from error
         kind = ConflictError if error.status_code == HTTPStatus.CONFLICT else EngineError
-        raise kind("engine-error", f"The engine could not {what}.", context=[words]) from error
+        hint = "Docker's log may say more (`journalctl -u docker`). Run the command again once the cause is gone."
+        raise kind(
+            "engine-error", f"The engine could not {what}.", context=[shortened(words)], hint=hint
+        ) from error
     except FAILURES as error:
         require_room(what, str(error), error)
         raise EngineError(
             "engine-unreachable",
             f"The engine did not answer the request to {what}.",
             context=[str(innermost(error))],
+        ) from error
+
+
+def shortened(text: str) -> str:
+    """Return a text with each id as the docker CLI shows it: its first twelve digits."""
+    return _IDENTITY.sub(r"\1", text)
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Translate the failure to read an engine's answer into an error that names the object.
+
+    An answer may have another form than the API says: a proxy, another engine, or another release's object. Only
+    the reading belongs in here, because any other mistake in it would be blamed on the engine.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise EngineError(
+            "engine-unreadable",
+            f"The engine's answer about {what} can't be read.",
+            context=[f"{type(error).__name__}: {error}"],
+            hint="If it is not yours, remove it. Otherwise report a bug, with what `docker inspect` prints of it.",
         ) from error
 
 

@@ -17,6 +17,8 @@ from clawker_fw.engine import client_config
 from clawker_fw.errors import EngineError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
+DEFAULT_SOURCE = "the default"
+"""In place of who has named an engine: nobody has."""
 
 _SCHEMES = ("unix", "tcp", "ssh")
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
@@ -90,7 +92,7 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
     if name != client_config.DEFAULT_CONTEXT:
         return _from_context(name, environment)
     return (
-        _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, "the default")
+        _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, DEFAULT_SOURCE)
     )
 
 

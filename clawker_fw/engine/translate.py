@@ -4,6 +4,7 @@ Only fields that we set or compare are read, and the engine's defaults are left 
 a container.
 """
 
+import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, ip_network
 from pathlib import PurePosixPath
@@ -24,8 +25,8 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 LOCAL_LOGS = frozenset({"", "json-file", "local", "journald", "none"})
 """The drivers of logs that stay on the engine's machine. All others but `syslog` send what a container writes."""
 
-LOCAL_SYSLOG = frozenset({"", "unix", "unixgram"})
-"""How the addresses of a `syslog` on the engine's machine begin."""
+LOCAL_SYSLOG = re.compile(r"|(unix|unixgram)://.*|(udp|tcp|tcp\+tls)://(127\.[\d.]+|\[::1\]|localhost)(:\d+)?")
+"""The addresses of a `syslog` on the engine's machine. Where that sends them is up to who runs it."""
 
 
 def container_view(raw: Mapping[str, Any]) -> ContainerView:
@@ -95,7 +96,7 @@ def _logs_to(log: Mapping[str, Any]) -> str:
     driver = log.get("Type") or ""
     address = str((log.get("Config") or {}).get("syslog-address") or "")
     if driver == "syslog":
-        return "" if address.partition("://")[0] in LOCAL_SYSLOG else driver
+        return "" if LOCAL_SYSLOG.fullmatch(address) else driver
     return "" if driver in LOCAL_LOGS else driver
 
 
@@ -152,6 +153,23 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
         ip_range=next((found for found in ranges if found), None),
         options=raw.get("Options") or {},
         labels=raw.get("Labels") or {},
+    )
+
+
+def unreadable_network(raw: Mapping[str, Any], reason: str) -> NetworkView:
+    """Return what is known of a network for a `reason` that keeps it from being read: its id and its name."""
+    return NetworkView(
+        id=str(raw["Id"]),
+        name=str(raw.get("Name") or raw["Id"]),
+        driver="",
+        internal=False,
+        ipv6=False,
+        subnets=(),
+        gateway="",
+        ip_range=None,
+        options={},
+        labels={},
+        unreadable=reason,
     )
 
 

@@ -1,6 +1,7 @@
 """Which hosts there are, docker contexts and addresses, and how all are asked at the same time."""
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import TypeVar
 
 from clawker_fw.background import in_background
 from clawker_fw.engine import client_config
-from clawker_fw.engine.locate import EngineLocation, locate
+from clawker_fw.engine.locate import DEFAULT_ADDRESS, DEFAULT_SOURCE, EngineLocation, locate
 from clawker_fw.errors import EngineError, FirewallError
 
 
@@ -59,7 +60,10 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A docker context that is left out, because another one is of the same engine."""
+    """A docker context that is left out: another one is of the same engine, or `same_as` is "" without an engine.
+
+    Only the context `default` is left out without an engine, since it exists without anybody's choice.
+    """
 
     name: str
     same_as: str
@@ -89,7 +93,8 @@ def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mappin
 def all_contexts(environment: Mapping[str, str]) -> Hosts:
     """Return a host for each context of the docker CLI, except those of the same engine as another one.
 
-    A context that names no engine is a host without a place. Of several, one that a person has named is kept.
+    A context that names no engine is a host without a place. Of several, one that a person has named is kept. The
+    context `default` is left out next to others if nobody set it and no engine listens there.
 
     Raises:
         EngineError: when the CLI's configuration can't be read.
@@ -105,12 +110,28 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
         except EngineError as error:
             found.append(Host(name, error))
             continue
+        if found and place.address == DEFAULT_ADDRESS and place.source == DEFAULT_SOURCE and not _listening(place):
+            left_out.append(LeftOut(name, ""))
+            continue
         same = known.setdefault(_engine(place), name)
         if same == name:
             found.append(Host(name, place))
         else:
             left_out.append(LeftOut(name, same))
     return Hosts(_by_name(found), tuple(left_out))
+
+
+def _listening(place: EngineLocation) -> bool:
+    """Return whether a program listens at a unix socket. Without the permission to find out, one may."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(place.address.removeprefix("unix://"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _engine(place: EngineLocation) -> tuple[str, str]:

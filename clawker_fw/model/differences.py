@@ -10,6 +10,9 @@ from clawker_fw.model.stacks import Sibling
 Value = str | int | bool | None | tuple[str, ...]
 """A running or desired value in a finding, representable in JSON."""
 
+LEFTOVER = "leftover."
+"""The fields that report what an unfinished run has left behind begin with it."""
+
 
 class Layer(StrEnum):
     """The aspects in which a sibling can differ from its desired state, in the order in which they are shown."""

@@ -23,7 +23,7 @@ class NetworkView:
     """A network on the engine. `gateway` is the bridge's own address, or empty.
 
     `sources_checked` is whether the host drops packets from it whose source it could not answer there; None if
-    that can't be seen from here.
+    that can't be seen from here. `unreadable` is why a network of somebody else's could not be read, or empty.
     """
 
     id: str
@@ -37,6 +37,7 @@ class NetworkView:
     options: Mapping[str, str]
     labels: Mapping[str, str]
     sources_checked: bool | None = None
+    unreadable: str = ""
 
 
 @dataclass(frozen=True, slots=True)

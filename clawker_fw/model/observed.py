@@ -100,6 +100,14 @@ class Observed:
         """Whether no part of the stack exists."""
         return not (self.networks or self.siblings or self.leftovers)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether what is missing has not been made yet: a first run has not begun, or has not ended.
+
+        A run that was killed leaves its lock. One that fails takes back what it has created.
+        """
+        return self.absent or self.lock is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

@@ -86,7 +86,8 @@ class Probe:
     line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
     the serving one. `signer` is the reason for which the signer beside Envoy does not answer, `unhealthy` that for
     which a health check would fail now, and `error` that for which the program did not answer; all are empty if
-    all is well. `secrets` is how many secrets for requests the signer has.
+    all is well. `secrets` is how many secrets for requests the signer has. `verbs` are those that the helper
+    knows; one of an earlier release does not list them.
     """
 
     build: str = ""
@@ -108,3 +109,4 @@ class Probe:
     secrets: int = 0
     unhealthy: str = ""
     error: str = ""
+    verbs: frozenset[str] | None = None

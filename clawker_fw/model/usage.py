@@ -31,9 +31,8 @@ class Use:
 class Usage:
     """All that is known. Nothing that was used after `since` is missing, but what was `lost`.
 
-    `identity` is that of the recorder, and `inherited` are those of earlier ones whose knowledge is part of this.
+    `identity` is that of the recorder.
     `open` are the connections that are open now, by port: those over `https` and `http` count when they end.
-    `told` is all of it in the recorder's own form.
     """
 
     identity: Annotated[str, Field(validation_alias="id")]
@@ -41,6 +40,4 @@ class Usage:
     now: float
     uses: tuple[Use, ...] = ()
     lost: int = 0
-    inherited: frozenset[str] = frozenset()
     open: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    told: bytes = dataclasses.field(default=b"", repr=False, compare=False)

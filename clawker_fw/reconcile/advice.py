@@ -152,6 +152,13 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
             "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
             "/etc/sysctl.d. To accept it, write `acknowledged: [host-hears-agents]` in the settings.",
         )
+    for other in observed.others:
+        if other.unreadable:
+            yield Advice(
+                "network-unreadable",
+                f"The engine's answer about the network {other.name} can't be read ({other.unreadable}). "
+                "Its subnets are unknown, so they may overlap the firewall's.",
+            )
     for sibling, seen in observed.siblings.items():
         if seen.container.may_lose_lines:
             yield Advice(

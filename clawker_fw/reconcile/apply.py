@@ -6,7 +6,7 @@ return triggers the plan's rollback, unless another run has taken the lock: it m
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +33,7 @@ from clawker_fw.reconcile.containers import create_from, last_words
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES, DROPS_FRAMES, require_kernel
 from clawker_fw.reconcile.publishing import publish
 from clawker_fw.reconcile.steps import Plan, Stage, Step
+from clawker_fw.stack.container import HELPER
 from clawker_fw.stack.image_tar import BuiltImage
 
 _ASK_EVERY = 0.03
@@ -87,7 +88,7 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
         try:
-            performer.side_by_side(stage)
+            performer.side_by_side(stage, plan.stages[position + 1 :])
         except BaseException as error:  # any failure: remove what was created for nothing
             performer.give_up(plan if position in plan.undoable else None, error)
             raise
@@ -100,44 +101,51 @@ class _Performer:
         self._context = context
         self._made: dict[str, str] = {}
         """The ids of the containers created here, by name. A rollback removes only these."""
+        self._stopped: set[str] = set()
+        self._networks_made: set[str] = set()
+        self._networks_removed: set[str] = set()
 
-    def _require_going(self) -> None:
+    def _require_going(self, remaining: Sequence[Step | steps.InTurn] = ()) -> None:
         if self._context.stopping():
             raise StoppedError(
                 "stopped",
                 "Stopped after the current step, as requested.",
+                context=[f"left: {steps.describe(step)}" for step in remaining],
                 hint="Run the command again: it completes the remaining steps.",
             )
 
-    def side_by_side(self, stage: Stage) -> None:
+    def side_by_side(self, stage: Stage, later: Sequence[Stage]) -> None:
         """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
         lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
+        after_stage = [step for each in later for step in each]
         with ThreadPoolExecutor(len(lanes)) as pool:
-            running = [pool.submit(self._in_turn, lane) for lane in lanes]
+            running = [pool.submit(self._in_turn, lane, after_stage) for lane in lanes]
         if failures := [error for each in running if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _in_turn(self, lane: tuple[Step, ...]) -> None:
+    def _in_turn(self, lane: tuple[Step, ...], later: Sequence[Step | steps.InTurn]) -> None:
         """Begin each step of a lane when the one before it is done, or has got far enough.
 
         If one fails, those after it don't begin, and those before it end first.
         """
         begun: list[Future[None]] = []
         with ThreadPoolExecutor(len(lane)) as pool:
-            for step in lane:
-                begun.append(self._begin(pool, step))
+            for position, step in enumerate(lane):
+                begun.append(self._begin(pool, step, [*lane[position:], *later]))
                 if begun[-1].done() and begun[-1].exception():
                     break
         if failures := [error for each in begun if (error := each.exception())]:
             raise _as_one(failures)
 
-    def _begin(self, pool: ThreadPoolExecutor, step: Step) -> Future[None]:
+    def _begin(
+        self, pool: ThreadPoolExecutor, step: Step, remaining: Sequence[Step | steps.InTurn]
+    ) -> Future[None]:
         """Begin a step, unless the lock is lost or the user has asked to stop, and wait until it is far enough."""
         enough = threading.Event()
 
         def perform() -> None:
             self._context.require_lock()
-            self._require_going()
+            self._require_going(remaining)
             self._perform(step, enough.set)
 
         performing = pool.submit(perform)
@@ -155,31 +163,46 @@ class _Performer:
         Raises:
             LockLostError: in place of the error, when another run has taken the lock.
         """
-        done = [step for step in plan.rollback if step.container in self._made] if plan else []
+        done = [step for step in plan.rollback if self._has_done(step)] if plan else []
         try:
             with suppress(EngineError):  # whether it is held is asked again before each removal
                 self._context.require_lock()
             for step in done:
                 with after(error, "the rollback failed as well"):
                     self._context.require_lock()
-                    self._perform(replace(step, container=self._made[step.container]))
+                    if isinstance(step, steps.Remove):
+                        step = replace(step, container=self._made[step.container])  # noqa: PLW2901 - by its id
+                    self._perform(step)
         except LockLostError as lost:
             raise lost from error
         if plan and isinstance(error, FirewallError):
             self._tell(plan, error)
 
+    def _has_done(self, step: steps.Undo) -> bool:
+        """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
+        match step:
+            case steps.Remove():
+                return step.container in self._made
+            case steps.RemoveNetwork():
+                return step.name in self._networks_made
+            case steps.CreateNetwork():
+                return step.spec.name in self._networks_removed
+            case steps.Reattach():
+                return step.container in self._stopped
+            case _:
+                assert_never(step)
+
     def _tell(self, plan: Plan, error: FirewallError) -> None:
         """Add to an error what is there after a rollback, as the engine says it."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]
-            serving = [each for each, container in plan.before if self._answers(container)]
+            silent = [each for each, container in plan.before if not self._answers(container)]
         except EngineError as trouble:
             told = f"What serves now could not be read: {trouble.in_one_line}"
         else:
             undone = f"{' and '.join(left)} could not be removed: the next run does it."
             told = undone if left else "What was created has been removed."
-            still = f"The former {' and '.join(serving)} still serve{'s' if len(serving) == 1 else ''}."
-            told += f" {still}" if serving else " Nothing serves now."
+            told += f" {_serving(plan, silent)}"
         if error.hint:
             error.context = (*error.context, told)
         else:
@@ -207,8 +230,10 @@ class _Performer:
                 require_kernel(engine, step.project, step.spec, resolver_image)
             case steps.CreateNetwork():
                 engine.create_network(step.spec)
+                self._networks_made.add(step.spec.name)
             case steps.RemoveNetwork():
                 engine.remove_network(step.network)
+                self._networks_removed.add(step.name)
             case steps.RemoveImage():
                 engine.remove_image(step.reference)
             case steps.RemoveVolume():
@@ -243,6 +268,7 @@ class _Performer:
                 engine.start(step.container)
                 self._await_answer(step.container)
             case steps.Stop():
+                self._stopped.add(step.container)  # also if the engine fails while it does
                 engine.stop(step.container)
             case steps.Unpause():
                 engine.unpause(step.container)
@@ -389,6 +415,8 @@ class _Performer:
             self._context.on_progress(Progress(step, 0.5, f"{_connections(left)} left"))
 
         try:
+            if step.helper:
+                self._engine.put_files(step.container, {HELPER: step.helper})
             Helper(self._engine, step.container).drain(step.seconds, on_connections)
         except EngineError as error:
             # The container is about to be removed and another one serves, so a failed drain just ends early.
@@ -415,8 +443,26 @@ class _Performer:
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first failure, or the user's request to stop if there is nothing else."""
-    return next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
+    """Return the first failure, or the user's request to stop, with all that is left, if there is nothing else."""
+    first = next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
+    if isinstance(first, StoppedError):
+        stops = [error for error in failures if isinstance(error, StoppedError)]
+        first.context = tuple(dict.fromkeys(line for stop in stops for line in stop.context))
+    return first
+
+
+def _serving(plan: Plan, silent: Sequence[Sibling]) -> str:
+    """Return what serves after a rollback. `silent` are the siblings that served before and don't answer now.
+
+    Without both siblings, agents reach nothing: one of them alone serves nobody.
+    """
+    former = [sibling for sibling, _ in plan.before]
+    if silent:
+        verb = "does" if len(silent) == 1 else "do"
+        return f"The former {' and '.join(silent)} {verb} not answer: agents may reach nothing. Run it again."
+    if len(former) == len(Sibling):
+        return f"The former {' and '.join(former)} still serve."
+    return "Nothing serves now."
 
 
 def _connections(number: int) -> str:
@@ -430,4 +476,9 @@ def _shortcomings(probe: Probe | None, step: steps.Verify) -> list[str]:
         return [f"not answering: {probe.error}"]
     expected = step.live if probe.live not in step.later else probe.live
     missing = [name for name, digest in expected.items() if probe.live.get(name) != digest]
-    return [*(f"not live: {name}" for name in missing), *(f"network: {text}" for text in probe.network)]
+    unhealthy = [f"unhealthy: {probe.unhealthy}"] if probe.unhealthy else []
+    return [
+        *(f"not live: {name}" for name in missing),
+        *(f"network: {text}" for text in probe.network),
+        *unhealthy,
+    ]

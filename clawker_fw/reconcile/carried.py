@@ -1,9 +1,8 @@
-"""What a replacement keeps of its predecessor: the refusals that it has written down, and what agents have used.
+"""What a replacement keeps of its predecessor: the refusals that it has written down.
 
 The engine removes a log with its container. So before a replaced sibling is removed, its last refusals are
-written into the volume of the one that serves now, in the form in which the engine gives them. What agents have
-used goes from recorder to recorder, or from the volume if the replaced one does not run. Both are conveniences:
-they must neither make a replacement fail nor delay it.
+written into the volume of the one that serves now, in the form in which the engine gives them. That is a
+convenience: it must neither make a replacement fail nor delay it.
 """
 
 import gzip
@@ -13,10 +12,9 @@ from contextlib import suppress
 
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl import Helper, HelperReader, read_usage
-from clawker_fw.stack.container import CARRIED, USED
+from clawker_fw.fwctl import HelperReader
+from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
@@ -31,21 +29,19 @@ _LEVEL = 1
 
 
 def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
-    """Stop a container, and have the one that replaces it keep its last refusals and what agents have used.
+    """Stop a container, and have the one that replaces it keep its last refusals.
 
     Raises:
         EngineError: when either is gone, or the engine fails.
     """
-    with suppress(EngineError):  # its recorder is of a release that keeps none, or there is none in this sibling
-        if told := _used(engine, predecessor):
-            Helper(engine, successor).inherit_usage(told)
     untold: dict[str, int] = {}
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
         told_of = HelperReader(engine, predecessor).suppressed()
         untold = {UNKNOWN_AGENT: told_of.refusals, **told_of.dropped}
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
-    lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
+    with engine.log(predecessor, MOST_REFUSALS) as log:
+        lines += [line for some in log for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
         for agent, count in untold.items():
             if count:
@@ -55,44 +51,15 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
         engine.put_files(successor, {CARRIED: public(content)})
 
 
-def _used(engine: EngineWriter, predecessor: str) -> bytes:
-    """Return what agents have used as a container knows it, or as it has written it down last, or nothing."""
-    with suppress(EngineError):
-        return HelperReader(engine, predecessor).usage().told
-    files = (engine.file(predecessor, path) for path in USED)
-    texts = (_decompressed(each.content) for each in files if each)
-    # One that was cut off while it was written has nothing.
-    return max((text for text, whole in texts if whole and _order(text) > (0, 0.0)), key=_order, default=b"")
-
-
-def _decompressed(content: bytes) -> tuple[bytes, bool]:
-    """Return as much of a text as can be read, and whether that is all of it."""
-    reading = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        return reading.decompress(content, _MOST_BYTES), reading.eof
-    except zlib.error:
-        return b"", False
-
-
-def _order(told: bytes) -> tuple[int, float]:
-    """Return the turn in which a history was written, and when. Both are zero if it is none."""
-    try:
-        history = json.loads(told)
-        return int(history.get("turn", 0)), read_usage(history).now
-    except (AttributeError, EngineError, TypeError, ValueError, RecursionError):
-        return 0, 0.0
-
-
-def _written(engine: EngineWriter, container: str) -> list[bytes]:
-    """Return the last lines of a log, also those before one that was cut off."""
-    with engine.log(container, MOST_REFUSALS) as log:
-        lines = [line for some in log for line in some]
-    if not lines or len(lines) == MOST_REFUSALS or complete(engine, container, lines[0], lines[-1], len(lines)):
-        return lines
-    return [line for run in runs(engine, container, b"") for line in run]
-
-
 def carried(reader: EngineReader, container: str) -> list[bytes]:
     """Return the refusals that a container has been given, oldest first. A file that can't be read holds none."""
     file = reader.file(container, CARRIED)
-    return _decompressed(file.content)[0].splitlines(keepends=True) if file else []
+    return _decompressed(file.content).splitlines(keepends=True) if file else []
+
+
+def _decompressed(content: bytes) -> bytes:
+    """Return as much of a text as can be read."""
+    try:
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, _MOST_BYTES)
+    except zlib.error:
+        return b""

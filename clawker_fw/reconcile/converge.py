@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
-from clawker_fw.engine.port import EngineWriter
+from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import (
     DiskFullError,
     FirewallError,
@@ -25,14 +25,16 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
 from clawker_fw.reconcile.apply import Progress, ProgressCallback, RunContext, apply
+from clawker_fw.reconcile.compare.live import AGENTS_SEE
 from clawker_fw.reconcile.desired import Blueprint, built_images
 from clawker_fw.reconcile.errand import ACCEPT_FRAMES
 from clawker_fw.reconcile.lock import Lock, at_work, remove_abandoned
-from clawker_fw.reconcile.observe import observe, unchanged
+from clawker_fw.reconcile.observe import observe, settled_health, unchanged
 from clawker_fw.reconcile.pipeline import Comparison, compare
-from clawker_fw.reconcile.plan import teardown, unused_references
+from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.secrets_given import give
 from clawker_fw.reconcile.steps import Commit, ConvergeOptions, Plan, Remove, RemoveImage, RemoveVolume
+from clawker_fw.reconcile.unused import unused_references
 from clawker_fw.stack import images, labels
 
 LOG = logging.getLogger("clawker_fw")
@@ -94,6 +96,7 @@ def converge(
             seen = compare(engine, blueprint)
         with _attempted(engine, seen):
             _require_closed(seen, options)
+            _require_healthy(engine, seen)
         if seen.diff.verdict is Verdict.CURRENT and not lock.full:
             records.forget_attempts(engine, seen.observed)
             records.keep_origin(engine, seen.observed, blueprint.origin)
@@ -149,7 +152,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
     """Require that a run has left nothing of what it is to close, also where nothing can be replaced for it."""
     left = options.within(seen.diff).findings
-    if left and all(each.action is Action.NONE for each in left):
+    if left and all(each.field == AGENTS_SEE and each.action is Action.NONE for each in left):
         raise NotProvenError(
             "agents-cut-off",
             f"The engine's machine drops what agents send to {' and '.join(each.sibling for each in left)}.",
@@ -160,8 +163,25 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
         raise NotProvenError(
             "not-proven",
             "Every step was applied, but the stack still differs from its desired state.",
-            context=[f"{each.sibling}: {each.layer} {each.field}" for each in left],
+            context=[
+                f"{each.sibling}: {each.layer} {each.field}"
+                + (f" ({each.running})" if each.action is Action.NONE else "")
+                for each in left
+            ],
             hint="Run `clawker-fw drift` to see the differences in full.",
+        )
+
+
+def _require_healthy(engine: EngineReader, seen: Comparison) -> None:
+    """Require that each sibling's own check holds: the engine may notice only later that it fails."""
+    problems = {name: settled_health(engine, sibling) for name, sibling in seen.observed.siblings.items()}
+    failing = [name for name, problem in problems.items() if problem]
+    if failing:
+        raise NotProvenError(
+            "not-proven",
+            f"The health check of {' and '.join(failing)} fails.",
+            context=[f"{name}: {problems[name]}" for name in failing],
+            hint="Replace it with `clawker-fw run --force-recreate`.",
         )
 
 
@@ -172,6 +192,7 @@ def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> No
         NotProvenError: when something differs, for which nothing can be replaced.
     """
     _require_closed(seen, options)
+    _require_healthy(engine, seen)
     remove_abandoned(engine, seen.observed)
     if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
         records.keep_origin(engine, seen.observed, seen.blueprint.origin)

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clawker_fw import rendering
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, Credentials, Provided
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.containers import Shape
@@ -28,8 +29,8 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.model import Settings
 from clawker_fw.stack import container, coredns, ends, image_tar, images, labels, policy, virtual
 from clawker_fw.stack.container import HELPER, ORIGIN, state_record
+from clawker_fw.stack.envoy import bootstrap, signing
 from clawker_fw.stack.envoy import sibling as envoy
-from clawker_fw.stack.envoy import signing
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.resources import Resource, live_digests
 from clawker_fw.stack.telemetry import TelemetryTarget
@@ -126,6 +127,7 @@ class Blueprint:
 def prepare(blueprint: Blueprint) -> None:
     """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
     _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
+    rendering.compiled(bootstrap.TEMPLATE)
 
 
 def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:

@@ -9,7 +9,7 @@ the last commit. The agents' network is part of CoreDNS's state, the way out par
 from collections.abc import Iterator, Mapping
 
 from clawker_fw.model.desired import Desired
-from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer, Value, Verdict
+from clawker_fw.model.differences import LEFTOVER, Action, Cause, Diff, Finding, Layer, Value, Verdict
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.secrets import SecretDifference
@@ -32,7 +32,7 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
         findings += network_findings(sibling, observed, desired)
         seen = observed.siblings.get(sibling)
         if seen is None:
-            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
             gone = Finding(sibling, Layer.STATE, "container", "missing", "running", cause, Action.CREATE)
             findings.append(gone)
         else:
@@ -58,7 +58,7 @@ def _verdict(findings: list[Finding]) -> Verdict:
 
 
 def _leftover(seen: ObservedSibling) -> Finding:
-    field = f"leftover.{seen.container.name}"
+    field = f"{LEFTOVER}{seen.container.name}"
     return Finding(seen.sibling, Layer.STATE, field, seen.container.status, None, Cause.UPGRADE, Action.REMOVE)
 
 
@@ -69,7 +69,7 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
         if _OWNER[role] is not sibling:
             continue
         if network is None:
-            cause = Cause.UPGRADE if observed.absent else Cause.TAMPER
+            cause = Cause.UPGRADE if observed.unfinished else Cause.TAMPER
             yield Finding(
                 sibling,
                 Layer.STATE,

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
-from clawker_fw.model.containers import ContainerSpec
+from clawker_fw.model.containers import ContainerSpec, ContainerView
 from clawker_fw.reconcile.containers import create_from
-from clawker_fw.reconcile.lock import abandoned, holder, in_use
+from clawker_fw.reconcile.lock import abandoned, holder, in_use, is_here
+from clawker_fw.stack import labels
 from clawker_fw.stack.container import LOG
 from clawker_fw.stack.image_tar import BuiltImage
 
@@ -24,6 +25,9 @@ _MOST_LINES = 1000
 _ENDED = {"exited", "dead"}
 
 _KERNEL_SECONDS = 60.0
+
+_REFUSED_LIMIT = "rlimit"
+"""What a runtime calls a limit that it may not set (runc, "error setting rlimit type 7")."""
 
 DROPS_FRAMES = "the packet filter of the engine's machine"
 """What `fwctl` names where that drops what passes between containers."""
@@ -63,10 +67,11 @@ def in_turn(
 ) -> Iterator[str]:
     """Create a container as soon as nobody else has one of its name, yield its id, and remove it.
 
-    Whoever has one needs at most `seconds`, and counts as gone after that.
+    Another machine's container counts as left behind once it has had the name for `seconds`. That of a process
+    which is alive on this machine is left alone.
 
     Raises:
-        RefusedError: when a container that is not ours has its name.
+        RefusedError: when a container that is not ours has its name, or such a process does not end.
     """
     container = _created(engine, project, spec, seconds, image)
     try:
@@ -83,13 +88,14 @@ def _created(
     engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None
 ) -> str:
     spec = replace(spec, labels={**spec.labels, **holder()})
-    end = time.monotonic() + seconds
+    turns: dict[str, float] = {}  # by container id: since when it has had the name, because many may take turns
+    began = time.monotonic()
     while True:
         try:
             return create_from(engine, spec, image)
         except ConflictError:
             other = engine.container(spec.name)
-            if other is None and time.monotonic() > end:
+            if other is None and time.monotonic() > began + seconds:
                 raise
         if other and other.project != project:
             raise RefusedError(
@@ -97,10 +103,25 @@ def _created(
                 f"The container {spec.name} exists, but clawker-fw did not create it.",
                 hint="Rename or remove that container.",
             )
-        if other and (abandoned(other) or time.monotonic() > end):
+        if other is None:
+            time.sleep(_LOOK_EVERY)
+        elif abandoned(other):
+            engine.remove(other.id)
+        elif time.monotonic() > turns.setdefault(other.id, time.monotonic()) + seconds:
+            if is_here(other):
+                raise _busy(other)
             engine.remove(other.id)
         else:
             time.sleep(_LOOK_EVERY)
+
+
+def _busy(other: ContainerView) -> RefusedError:
+    return RefusedError(
+        "lock-held",
+        f"Another command uses the container {other.name}, and does not end.",
+        context=[f"process {other.labels.get(labels.LOCK_PROCESS, '?').partition(' ')[0]} on this machine"],
+        hint="Wait for it or end it, then run this again.",
+    )
 
 
 def lacking(
@@ -111,6 +132,21 @@ def lacking(
     Raises:
         EngineError: when there is no answer.
     """
+    try:
+        return _answered(engine, project, spec, image)
+    except EngineError as error:
+        if not any(_REFUSED_LIMIT in line for line in error.context):
+            raise
+        needed = (
+            f"Envoy needs {spec.shape.ulimits['nofile']} open files, more than the engine may give a container"
+        )
+        remedy = "raise `LimitNOFILE` of its service, or run `sysctl -w fs.nr_open=1048576`"
+        return (f"{needed}: {remedy}: {'; '.join(error.context)}",)
+
+
+def _answered(
+    engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None
+) -> tuple[str, ...]:
     with errand(engine, project, spec, _KERNEL_SECONDS, image) as lines:
         try:
             return tuple(map(str, json.loads((lines or ("",))[-1])["lacking"]))

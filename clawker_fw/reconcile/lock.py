@@ -16,11 +16,11 @@ needs no room, and what it does excludes others by itself.
 import itertools
 import os
 import platform
-import shlex
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -91,7 +91,7 @@ def abandoned(lock: ContainerSummary | ContainerView) -> bool:
 
     Another machine's process, and this one while it holds the container, may be alive.
     """
-    if not _is_here(lock):
+    if not is_here(lock):
         return False
     if lock.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
         return lock.id not in _HELD
@@ -245,7 +245,7 @@ class Lock:
             asked = time.monotonic()
             if abandoned(held) or watch.silent(held.id, self._lease(held.id), asked):
                 self._engine.remove(held.id)
-            elif time.monotonic() < end or not (_is_here(held) or watch.renewed):
+            elif time.monotonic() < end or not (is_here(held) or watch.renewed):
                 time.sleep(_LOOK_SECONDS)
             else:
                 raise _held(held, self._project)
@@ -289,7 +289,8 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     )
 
 
-def _is_here(held: ContainerView | ContainerSummary) -> bool:
+def is_here(held: ContainerView | ContainerSummary) -> bool:
+    """Whether the process that holds a container is, or was, on this machine."""
     return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
 
 
@@ -300,8 +301,23 @@ def holder() -> Mapping[str, str]:
         labels.LOCK_USER: os.environ.get("USER") or str(os.getuid()),
         labels.LOCK_PROCESS: f"{os.getpid()} {start_time(os.getpid())}",
         labels.LOCK_SINCE: datetime.now(UTC).isoformat(timespec="seconds"),
-        labels.LOCK_COMMAND: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        labels.LOCK_COMMAND: " ".join((Path(sys.argv[0]).name, *_verbs(sys.argv[1:]))),
     }
+
+
+_VERB = re.compile("[a-z]{2,20}")
+_MOST_VERBS = 2
+
+
+def _verbs(words: Sequence[str]) -> Sequence[str]:
+    """Return what a command line does: no option, and no argument, because both may have a secret in them.
+
+    Engines send labels out with their events. A verb comes first, or after options that name the stack.
+    """
+    before = 0
+    while before < len(words) and words[before].startswith("-"):
+        before += 1 if "=" in words[before] else 2
+    return list(itertools.takewhile(_VERB.fullmatch, words[before : before + _MOST_VERBS]))
 
 
 def _machine() -> str:

@@ -421,6 +421,17 @@ def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Prob
     return replace(sibling, probe=probe)
 
 
+def settled_health(reader: EngineReader, sibling: ObservedSibling) -> str:
+    """Return why a sibling is unhealthy, also once it has had time to recover. Empty if it is healthy."""
+    problem = sibling.probe.unhealthy if sibling.probe else ""
+    end = time.monotonic() + _ANSWER_WITHIN
+    while problem and time.monotonic() < end:
+        time.sleep(_ASK_EVERY)
+        probe = _probe(reader, sibling.container.id)
+        problem = probe.error or probe.unhealthy
+    return problem
+
+
 def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:
     """Probe until the program answers. If it does not in time, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN

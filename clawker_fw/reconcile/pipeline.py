@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clawker_fw.agents import judge
 from clawker_fw.agents.exposure import engine_ways, exposures
@@ -34,12 +35,13 @@ from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
 from clawker_fw.reconcile.lock import Holder, at_work
 from clawker_fw.reconcile.observe import Expected, observe
-from clawker_fw.reconcile.plan import plan
 from clawker_fw.reconcile.secrets_given import possible_exposures, require_unreachable, secret_differences
-from clawker_fw.reconcile.steps import ConvergeOptions, Plan
-from clawker_fw.reconcile.summary import Summary, summary
 from clawker_fw.stack import telemetry
 from clawker_fw.stack.container import HELPER
+
+if TYPE_CHECKING:  # only differences need plans: a look at a stack that is current starts sooner without
+    from clawker_fw.reconcile.steps import ConvergeOptions, Plan
+    from clawker_fw.reconcile.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,13 @@ class Comparison:
     """How Envoy's secrets differ from the desired ones."""
 
     @functools.cached_property
-    def plan(self) -> Callable[[ConvergeOptions], Plan]:
+    def plan(self) -> "Callable[[ConvergeOptions], Plan]":
         """Returns the plan that closes the difference: the one that is shown is the one that is performed."""
         return functools.cache(self._plan)
 
-    def _plan(self, options: ConvergeOptions) -> Plan:
+    def _plan(self, options: "ConvergeOptions") -> "Plan":
+        from clawker_fw.reconcile.plan import plan
+
         options = replace(options, drain_seconds=self.blueprint.settings.drain_timeout)
         return plan(self.observed, self.slots, self.desired_in, self.diff, options)
 
@@ -170,12 +174,15 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
     return blueprint.certificates.provide(replace(telemetry.running(files), collector=shown))
 
 
-def summary_of(seen: Comparison, steps: Plan | FirewallError | None = None) -> Summary:
+def summary_of(seen: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":
     """Return what it means to perform a plan of a comparison: by default that of the next `run`."""
+    from clawker_fw.reconcile.steps import ConvergeOptions
+    from clawker_fw.reconcile.summarize import summarize
+
     if steps is None:
         try:
             steps = seen.plan(ConvergeOptions())
         except RefusedError as refusal:
             steps = refusal
     version = seen.blueprint.release.version
-    return summary(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)
+    return summarize(seen.observed, seen.desired, seen.diff, steps, version=version, changes=seen.rule_changes)

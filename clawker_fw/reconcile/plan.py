@@ -8,21 +8,23 @@ container is removed last.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from ipaddress import IPv4Address
 
-from clawker_fw.agents import trust
 from clawker_fw.errors import RefusedError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
 from clawker_fw.model.files import Files
-from clawker_fw.model.images import OwnImage
+from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
 from clawker_fw.reconcile.steps import ConvergeOptions, InTurn, Plan, Stage, Step
+from clawker_fw.reconcile.unused import old_trust, unused_images
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import (
+    BOOT,
     COMMITTED,
     EYE,
     HELPER,
@@ -32,9 +34,10 @@ from clawker_fw.stack.container import (
     examination,
     trial_name,
 )
-from clawker_fw.stack.envoy import signing
+from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
 from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
+from clawker_fw.stack.topology import lower_half
 
 ANNOUNCE_SECONDS = 1.25
 """How long a new CoreDNS announces the service address: a neighbour entry can be locked against change for 1 s."""
@@ -43,6 +46,9 @@ _TTL_SLACK = 0.25
 """Added to the TTL for agents that connect a moment after the lookup."""
 
 _READY_SECONDS = 15.0
+
+_LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"})
+"""What a helper is told while its program goes on serving."""
 
 
 def plan(
@@ -86,6 +92,9 @@ class _Planner:
         if sibling not in self._observed.siblings or self._options.replace_all:
             return True
         closing = {finding.action for finding in self._causes[sibling]}
+        redirected = sibling is Sibling.COREDNS and self._must_be_made(Sibling.ENVOY)
+        if (closing or redirected) and not _converses(self._observed.siblings[sibling]):
+            return True
         if Action.COMMIT in closing and (self._options.replace_uncommitted or not self._understands(sibling)):
             return True
         if Action.REPLACE in closing:
@@ -134,7 +143,7 @@ class _Planner:
         stages = [tuple(stage) for stage in before if stage]
         return Plan(
             stages=(*stages, *(tuple(stage) for stage in after if stage)),
-            rollback=tuple(steps.Remove(name, name) for name in self._names.values()),
+            rollback=(*(steps.Remove(name, name) for name in self._names.values()), *self._networks_undone()),
             point_of_no_return=len(stages),
             before=tuple((each, old.container.id) for each, old in self._observed.siblings.items()),
         )
@@ -156,13 +165,14 @@ class _Planner:
         claimants = [each for each in left if each.probe and each.probe.claimed]
         hold: list[Step] = []
         announce: list[Step] = []
-        if serving and claimants:
+        converses = serving is not None and _converses(serving)  # or it is replaced as well
+        if serving and claimants and converses:
             hold = [steps.ClaimAddress(serving.container.id, 0, ())]
-        if serving and (claimants or self._is_relieving(serving)):
+        if serving and (claimants or self._is_relieving(serving)) and converses:
             announce = [steps.ClaimAddress(serving.container.id, ANNOUNCE_SECONDS, ())]
         return [
             hold,
-            [steps.ReleaseAddress(each.container.id) for each in claimants],
+            [steps.ReleaseAddress(each.container.id) for each in claimants if _converses(each)],
             announce,
             [self._drain(each) for each in left if self._can_drain(each)],
             [_remove(each, heir.container.name if (heir := self._old(each.sibling)) else "") for each in left],
@@ -217,6 +227,13 @@ class _Planner:
             for role, spec in self._desired.networks.items()
             if role not in self._observed.networks
         ]
+
+    def _networks_undone(self) -> list[steps.RemoveNetwork]:
+        """Remove the networks of a first run that fails. What is left of a stack would look like tampering."""
+        if self._observed.siblings:
+            return []
+        made = [step.spec.name for step in self._networks() if isinstance(step, steps.CreateNetwork)]
+        return [steps.RemoveNetwork(name, name) for name in made]
 
     def _woken(self) -> list[Step]:
         found: list[Step] = []
@@ -283,7 +300,7 @@ class _Planner:
         tampered = any(
             each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
         )
-        return old.probe is not None and not old.probe.error and not tampered
+        return old.probe is not None and not old.probe.error and not tampered and _converses(old)
 
     def _understands(self, sibling: Sibling) -> bool:
         """Whether a container reads the same hot files as this release does. One of an older release may not."""
@@ -354,7 +371,11 @@ class _Planner:
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
     def _drain(self, old: ObservedSibling) -> steps.Drain:
-        return steps.Drain(old.container.id, old.container.name, self._options.drain_seconds)
+        helper = self._wanted(Sibling.ENVOY).boot[HELPER]
+        bootstrap = old.files.get(f"{BOOT}bootstrap.json")
+        usable = bootstrap is not None and ADMIN_SOCKET.encode() in bootstrap.content
+        other = helper if usable and old.files.get(HELPER) != helper else None
+        return steps.Drain(old.container.id, old.container.name, self._options.drain_seconds, other)
 
     def _unused(self) -> list[Step]:
         if not self._options.everything:
@@ -399,6 +420,12 @@ class _Planner:
         return found
 
 
+def _converses(sibling: ObservedSibling) -> bool:
+    """Whether a container's helper knows the verbs that this release uses while the program serves."""
+    verbs = sibling.probe.verbs if sibling.probe else None
+    return verbs is None or verbs >= _LIVE_VERBS
+
+
 def _in_turn(lane: list[Step]) -> Step | InTurn:
     return lane[0] if len(lane) == 1 else InTurn(tuple(lane))
 
@@ -411,7 +438,7 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
 
     An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
-    can be proven. The old siblings are only stopped until then, because the new ones keep their last refusals.
+    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
@@ -438,9 +465,16 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
         tuple(steps.RemoveNetwork(network.id, network.name) for network in observed.networks.values()),
     )
     room = tuple(stage for stage in room if stage)
+    old_networks = {network.name: _as_it_was(network) for network in observed.networks.values() if network.subnets}
     return replace(
         build,
         stages=(*first, *room, *build.stages[len(first) :]),
+        rollback=(
+            *build.rollback,
+            *(steps.RemoveNetwork(spec.name, spec.name) for spec in desired(slots).networks.values()),
+            *(steps.CreateNetwork(spec) for spec in old_networks.values()),
+            *(_put_back(old, old_networks) for old in observed.siblings.values()),
+        ),
         point_of_no_return=build.point_of_no_return + len(room),
     )
 
@@ -450,6 +484,26 @@ def _stopped(old: ObservedSibling) -> ObservedSibling:
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
+def _as_it_was(network: NetworkView) -> NetworkSpec:
+    """Return what creates a network again as it was observed."""
+    subnet = network.subnets[0]
+    return NetworkSpec(
+        name=network.name,
+        subnet=subnet,
+        gateway=IPv4Address(network.gateway) if network.gateway else subnet[1],
+        ip_range=network.ip_range or lower_half(subnet),
+        internal=network.internal,
+        options=network.options,
+        labels=network.labels,
+    )
+
+
+def _put_back(old: ObservedSibling, networks: Collection[str]) -> steps.Reattach:
+    """Return the step that reconnects a sibling to those of these networks that it was created on."""
+    places = old.container.shape.networks.items()
+    return steps.Reattach(old.sibling, old.container.id, tuple(each for each in places if each[0] in networks))
+
+
 def examiner(desired: Desired) -> ContainerSpec:
     """Return the container that asks the kernel for what the siblings need. It has no network."""
     resolver = desired.siblings[Sibling.COREDNS]
@@ -457,7 +511,7 @@ def examiner(desired: Desired) -> ContainerSpec:
         name=trial_name(desired.project),
         image=resolver.image.reference,
         labels=labels.ownership_labels(desired.project),
-        shape=examination(),
+        shape=examination(desired.siblings[Sibling.ENVOY].shape.ulimits),
         files={HELPER: resolver.boot[HELPER]},
     )
 
@@ -519,30 +573,3 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
 def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
     """Return the step that removes the container of `conformance`, if there is one."""
     return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()
-
-
-def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
-    """Return our images of other releases that are unused once the `retired` containers are removed."""
-    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
-    return tuple(
-        image
-        for image, users in observed.own_images.items()
-        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
-    )
-
-
-def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
-
-    Those with the current ones are left: somebody may be about to start an agent with one.
-    """
-    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
-    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
-    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
-
-
-def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the references of our images, of any release, that no container uses."""
-    unused = (image for image, users in observed.own_images.items() if not users)
-    held = observed.lock.image if observed.lock else ""
-    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))

@@ -28,11 +28,13 @@ def publish_for(
     This takes no lock: a run at the same time makes the same relay, or another agent has got the number.
 
     Raises:
+        SettingsError: when no subnet is free.
         ConflictError: when there is another container with its name, or the network has just been made.
         RefusedError: when somebody has changed the network on which ports are published, or has the relay's name.
         EngineError, NotProvenError: see `publish`.
     """
     found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
+    found.subnet()
     network = found.network
     if network is None:
         raise NotFoundError("not-found", f"The container {agent} publishes nothing, or has been removed.")

@@ -11,7 +11,7 @@ from typing import assert_never
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import version_of
 from clawker_fw.model.differences import CLOSING, RELAYING, Action, Cause, Diff, Finding
-from clawker_fw.model.files import Files
+from clawker_fw.model.files import File, Files
 from clawker_fw.model.networks import NetworkSpec
 from clawker_fw.model.stacks import Sibling
 
@@ -152,11 +152,15 @@ class AwaitTtl:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Stop listening and wait for open connections."""
+    """Stop listening, close connections in a pause, and wait for the others.
+
+    `helper` does it, if the container's own is of another release, which may not know pauses.
+    """
 
     container: str
     name: str
     seconds: float
+    helper: File | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,10 @@ Step = (
 """A step of a plan. A `match` over steps ends with `assert_never`, so that mypy finds a missing one."""
 
 
+Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
+"""A step of a rollback. Only what was done is undone."""
+
+
 @dataclass(frozen=True, slots=True)
 class InTurn:
     """Steps performed in sequence, in parallel to the other steps of their stage.
@@ -254,12 +262,13 @@ Stage = tuple[Step | InTurn, ...]
 class Plan:
     """Stages performed in sequence.
 
-    `rollback` removes the created containers, identified by name. It applies until the stage `point_of_no_return`
-    begins. `before` are the containers that serve until then.
+    `rollback` removes the created containers, identified by name, and puts back networks and siblings that had to
+    make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve until
+    then.
     """
 
     stages: tuple[Stage, ...]
-    rollback: tuple[Remove, ...] = ()
+    rollback: tuple[Undo, ...] = ()
     point_of_no_return: int = 0
     before: tuple[tuple[Sibling, str], ...] = ()
 
@@ -277,11 +286,12 @@ class Plan:
 
     @property
     def undoable(self) -> range:
-        """The stages whose failure is rolled back, from the first that creates a container.
+        """The stages whose failure is rolled back, from the first that creates something or makes room for it.
 
         Before that, a container with a new one's name is a leftover and not ours to roll back.
         """
-        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, Create) for step in stage))
+        kinds = (Create, CreateNetwork, Stop, RemoveNetwork)
+        makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
         return range(next(makes, self.point_of_no_return), self.point_of_no_return)
 
     @property

@@ -8,7 +8,7 @@ from clawker_fw.model.differences import Finding
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.lock import abandoned
-from clawker_fw.reconcile.plan import old_trust, unused_images
+from clawker_fw.reconcile.unused import old_trust, unused_images
 from clawker_fw.report.filediff import Change, changes, unified
 from clawker_fw.stack import resources
 from clawker_fw.stack.container import recorded_rules

@@ -120,7 +120,7 @@ class FleetStatusDocument(Document):
     """The settings with which each host was compared."""
     release: ReleaseUsed
     left_out: tuple[LeftOut, ...]
-    """Docker contexts that are of the same engine as another one."""
+    """Docker contexts of the same engine as another one, and `default` without an engine (`same_as` is "")."""
     hosts: list[Row]
     """Sorted by name."""
 
@@ -277,7 +277,10 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
         for each in fleet.hosts
     ]
     left_out = (
-        f"Left out: the context {each.name} is of the same engine as {each.same_as}." for each in fleet.left_out
+        f"Left out: the context {each.name} is of the same engine as {each.same_as}."
+        if each.same_as
+        else f"Left out: the context {each.name} has no engine, and nobody has named one for it."
+        for each in fleet.left_out
     )
     parts: list[RenderableType] = [
         Text(fleet.summary),

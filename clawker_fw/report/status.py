@@ -351,8 +351,8 @@ def status_report(status: StatusDocument, now: float, options: Sequence[str] = (
     if status.refusals:
         parts += [Text(""), *_refusals(status, options)]
     parts += [Text(""), *left]
-    if status.agent and not status.unread:  # its flags need the settings
-        command = in_text("docker run --rm -it $(clawker-fw agent flags) IMAGE", options)
+    if status.agent and not status.unread:  # it needs the settings
+        command = in_text("clawker-fw agent run --rm -it IMAGE", options)
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts, *sources)
 

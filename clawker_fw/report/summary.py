@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer, Value
+from clawker_fw.model.differences import LEFTOVER, RELAYING, Action, Cause, Finding, Layer, Value
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
@@ -86,7 +86,7 @@ def _interruption(said: Summary) -> Iterator[str]:
     if noticed.drained == 0:
         yield "open connections are cut"
     elif noticed.drained and not (noticed.unserved or noticed.lookups):
-        yield f"no request that ends within {noticed.drained:g} s is cut"
+        yield f"open connections are closed in a pause, or after {noticed.drained:g} s"
     if noticed.cut:
         of_rules = f"connections of affected rules are cut within {DRAIN_SECONDS} s"
         yield of_rules if said.changes else "connections may be cut"
@@ -189,7 +189,7 @@ def _upgrade(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
         _change(each) for each in findings if each.layer is Layer.LABELS and each.field in _SET
     ):
         yield f"changed settings: {_joined(values)}"
-    left = [each.field.removeprefix("leftover.") for each in findings if each.action is Action.REMOVE]
+    left = [each.field.removeprefix(LEFTOVER) for each in findings if each.field.startswith(LEFTOVER)]
     if left:
         yield f"an unfinished run left {_joined(_first(left, _MOST_NAMES))} behind, to be removed"
     elif any(each.action is Action.RENAME for each in findings):
@@ -207,7 +207,11 @@ def _version_change(finding: Finding) -> str:
 
 
 def _agents(_: Summary, findings: Sequence[Finding]) -> Iterator[str]:
-    for words, action in (("to be published by", Action.PUBLISH), ("no more agent for", Action.UNPUBLISH)):
+    for words, action in (
+        ("to be published by", Action.PUBLISH),
+        ("no more agent for", Action.UNPUBLISH),
+        ("name or subnet taken for", Action.NONE),
+    ):
         names = dict.fromkeys(
             each.field.removeprefix(RELAYS).partition(".")[0] for each in findings if each.action is action
         )

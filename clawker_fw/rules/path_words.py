@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from clawker_fw.rules import paths, spellings
 from clawker_fw.rules.paths import Access, Form, Injection, PathRule, Paths, Repository
@@ -119,6 +119,17 @@ def parse_method(text: str) -> str:
     return text
 
 
+def not_empty(field: str) -> Callable[[object], object]:
+    """Return what refuses an empty list or mapping, which could stand for everything or for nothing."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list | dict) and not value:
+            raise ValueError(f"`{field}` is empty; write what it is for, or remove the key")
+        return value
+
+    return check
+
+
 class PathEntry(BaseModel):
     """An entry of `path_rules`."""
 
@@ -127,9 +138,9 @@ class PathEntry(BaseModel):
     path: Annotated[StrictStr, AfterValidator(parse_path)] = Field(
         description="A path with everything below it, or `~` and an expression (RE2) for whole paths."
     )
-    methods: tuple[Annotated[StrictStr, AfterValidator(parse_method)], ...] = Field(
-        default=(), description="The methods that it is for. Default: all."
-    )
+    methods: Annotated[
+        tuple[Annotated[StrictStr, AfterValidator(parse_method)], ...], BeforeValidator(not_empty("methods"))
+    ] = Field(default=(), description="The methods that it is for. Default: all.")
     action: PathAction = Field(default=PathAction.ALLOW, description="`allow` or `deny`.")
 
     @property

@@ -163,7 +163,10 @@ class Repository:
 
     @property
     def reserved(self) -> Iterator[str]:
-        """The paths of git, which nothing but those requests may use, whatever else is allowed."""
+        """The paths of git, which nothing but those requests may use, whatever else is allowed.
+
+        They match in any case: to GitHub and others, `/ACME/Widgets.git` is the same repository.
+        """
         for place in self._places:
             yield from (f"{place}/{each}" for each in _OF_GIT)
 
@@ -232,7 +235,8 @@ class PathRule:
             return False
         if self.expression or other.expression:
             return True
-        longer, shorter = sorted((f"{self.path}/", f"{other.path}/"), key=len, reverse=True)
+        # Whatever the case: git's paths match in any.
+        longer, shorter = sorted((f"{self.path}/".lower(), f"{other.path}/".lower()), key=len, reverse=True)
         return shorter == "//" or longer.startswith(shorter)
 
     @property
@@ -340,7 +344,7 @@ class Paths:
                 if each.matches(method, target):
                     return PathDecision(None if each.allowed else Reason.PATH, repository)
         for repository in self.repositories:
-            if any(path == each or path.startswith(f"{each}/") for each in repository.reserved):
+            if any(f"{path}/".lower().startswith(f"{reserved}/".lower()) for reserved in repository.reserved):
                 return PathDecision(Reason.PATH, repository)
         return None
 
@@ -428,19 +432,24 @@ def _strict(paths: Paths) -> bool:
     limited += [rule for rule in paths.rules if rule.limits]
     if limited and paths.others:
         return True
-    literal = {rule.path: rule for rule in paths.rules if not rule.expression}
-    expressions = [(rule, _begin(rule)) for rule in paths.rules if rule.expression]
+    literal: dict[str, list[PathRule]] = {}  # by their paths in lower case: git's paths match in any case
+    for rule in paths.rules:
+        if not rule.expression:
+            literal.setdefault(rule.path.lower(), []).append(rule)
+    expressions = [(rule, _begin(rule).lower()) for rule in paths.rules if rule.expression]
     return any(
-        any(_opens(rule, above) for above in _above(rule.path, literal))
-        or any(_opens(rule, each) and _meet(begin, unquote_to_bytes(rule.path)) for each, begin in expressions)
+        any(_opens(rule, above) for above in _above(rule.path.lower(), literal))
+        or any(
+            _opens(rule, other) and _meet(begin, unquote_to_bytes(rule.path).lower())
+            for other, begin in expressions
+        )
         for rule in limited
     )
 
 
-def _above(path: str, literal: Mapping[str, PathRule]) -> Iterator[PathRule]:
+def _above(path: str, literal: Mapping[str, Sequence[PathRule]]) -> Iterator[PathRule]:
     for above in ("/", *accumulate(path.split("/")[1:-1], lambda one, other: f"{one}/{other}", initial="")):
-        if above and above in literal:
-            yield literal[above]
+        yield from literal.get(above, ())
 
 
 _CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")

@@ -23,7 +23,7 @@ from pydantic import (
 
 from clawker_fw.rules.destination import Destination, objection, parse_destination
 from clawker_fw.rules.own_page import PAGE, is_ours
-from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, long_form, paths_of
+from clawker_fw.rules.path_words import InjectEntry, PathAction, PathEntry, long_form, not_empty, paths_of
 from clawker_fw.rules.paths import Access, Paths
 from clawker_fw.rules.ranges import is_private, is_special
 from clawker_fw.rules.rule import HIGHEST_PORT, HOST, HOST_NAME, Protocol, Rule, RuleAction
@@ -138,7 +138,7 @@ class RuleEntry(BaseModel):
         default=None,
         description="Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any.",
     )
-    path_rules: tuple[PathEntry, ...] = Field(
+    path_rules: Annotated[tuple[PathEntry, ...], BeforeValidator(not_empty("path_rules"))] = Field(
         default=(),
         description="What is allowed or denied by path and method. The longest path decides, for all methods, "
         "then the first expression that matches.",
@@ -147,7 +147,7 @@ class RuleEntry(BaseModel):
         default=None,
         description="What happens to all other paths. Default: `deny` if any path or repository is allowed.",
     )
-    git: Mapping[StrictStr, Access] = Field(
+    git: Annotated[Mapping[StrictStr, Access], BeforeValidator(not_empty("git"))] = Field(
         default={},
         description="Git repositories of the host, as `{acme/widgets: read}`; `write` includes reading.",
     )

@@ -6,7 +6,8 @@ has.
 """
 
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
 
 _TEXT = "tag:yaml.org,2002:str"
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)?(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?")
+"""A number that YAML reads as people do. In YAML 1.1, `0443` is octal (291), and `1:30` counts by sixties (90)."""
+
 _DEEPEST = 20
+_NEVER_BLANK = frozenset({"rules", "never", "always"})
+"""Settings in whose entries a blank is an error: the default of a field there may be more than what is meant."""
 _NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
 """What PyYAML raises for a scalar that its tag does not fit, like `!!int ""`, or that is too large a number."""
 
@@ -46,7 +53,7 @@ class SettingsDocument:
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "SettingsDocument":
         """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
-        value, _ = parse(text, place)
+        value, _ = parse(text, place, location)
         for part in reversed(location):
             value = {part: value}
         kept = {other: at for other, at in self.places.items() if other[: len(location)] != location}
@@ -80,14 +87,33 @@ def _document(text: str, source: str) -> SettingsDocument:
     return SettingsDocument(values, places, source)
 
 
-def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
+def parse(text: str, source: str, at: Location = ()) -> tuple[Any, dict[Location, str]]:
     """Parse YAML text into plain values, and the place of every mapping, list and scalar.
 
+    `at` is the location of the text in a document.
+
     Raises:
-        SettingsError: when the text is not YAML, or has a duplicate key.
+        SettingsError: when the text is not YAML, has a duplicate key, or a blank where one could open something.
     """
+    node = _composed(text, source)
+    places: dict[Location, str] = {}
+    return (None if node is None else _Reader(source, places, at).document(node)), places
+
+
+def entries(text: str, source: str) -> Sequence[tuple[yaml.Node, yaml.Node]]:
+    """Return the keys and values of a settings file at its top level, without judging any.
+
+    Raises:
+        SettingsError: when the text is not YAML.
+    """
+    node = _composed(text, source)
+    return node.value if isinstance(node, yaml.MappingNode) else ()
+
+
+@functools.lru_cache(maxsize=2)  # a command reads the project first, and then all of it
+def _composed(text: str, source: str) -> yaml.Node | None:
     try:
-        node = yaml.compose(text, Loader=LOADER)
+        return yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
@@ -97,15 +123,14 @@ def parse(text: str, source: str) -> tuple[Any, dict[Location, str]]:
         number = text.count("\n", 0, at) + 1
         what = f"it has U+{ord(text[at]):04X}, which is no character of a text"
         raise SettingsError("settings-invalid", f"{source}, line {number} is not YAML: {what}.") from error
-    places: dict[Location, str] = {}
-    return (None if node is None else _Reader(source, places).document(node)), places
 
 
 class _Reader:
-    """Turns PyYAML's nodes into values. A key without a value is ignored."""
+    """Turns PyYAML's nodes into values. A key without a value is ignored where its default is closed."""
 
-    def __init__(self, source: str, places: dict[Location, str]) -> None:
+    def __init__(self, source: str, places: dict[Location, str], at: Location) -> None:
         self._source = source
+        self._base = at
         self._places = places
         self._scalars = yaml.constructor.SafeConstructor()
         self._seen: set[int] = set()
@@ -127,6 +152,12 @@ class _Reader:
         return node.value if node.tag == _TEXT else self._scalar(node)
 
     def _scalar(self, node: yaml.Node) -> Any:  # noqa: ANN401 - a number, boolean, time, or null
+        if node.tag in _NUMBERS and not _DECIMAL.fullmatch(node.value):
+            raise SettingsError(
+                "settings-invalid",
+                f"{self._place(node)}: {node.value} is not a plain number: YAML would read another one.",
+                hint="Write it in decimal, without zeros before it and without colons, or put text in quotes.",
+            )
         try:
             return self._scalars.construct_object(node)
         except _NOT_A_VALUE as error:
@@ -168,4 +199,10 @@ class _Reader:
             value = self._value(value_node, at)
             if value is not None:
                 values[key] = value
+            elif location and (*self._base, *location)[0] in _NEVER_BLANK:
+                raise SettingsError(
+                    "settings-invalid",
+                    f"{place}: `{key}` has no value.",
+                    hint="Write its value, or remove the key. With a blank, a rule could allow more than meant.",
+                )
         return values

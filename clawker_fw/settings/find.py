@@ -1,7 +1,7 @@
 """Finds the settings file, and reads the project from it.
 
-Commands that need nothing but the project work with settings that can't be used. `document.py` reads the whole
-file.
+Commands that need nothing but the project work with settings that are YAML, whatever else is wrong with them.
+`document.py` reads the whole file.
 """
 
 import re
@@ -10,16 +10,14 @@ from pathlib import Path
 import platformdirs
 
 from clawker_fw.errors import SettingsError
-from clawker_fw.settings.files import bounded, may_exist
+from clawker_fw.settings.document import entries
+from clawker_fw.settings.files import bounded, may_exist, text_of
 
 FILE_NAME = "clawker-fw.yaml"
 
 DEFAULT_PROJECT = "clawker"
 PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
 PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
-
-_PROJECT_LINE = re.compile(r"^project[ \t]*:(?P<value>.*)$", re.MULTILINE)
-_PROJECT_VALUE = re.compile(rf"""[ \t]*(?P<quote>['"]?)(?P<name>{PROJECT_NAME})(?P=quote)[ \t]*(#.*)?""")
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
@@ -42,28 +40,36 @@ def project_of(named: Path | None) -> str:
     """Return the project in the settings file.
 
     Raises:
-        SettingsError: when the file can't be read, or when `project` is not a plain name on a line of its own.
+        SettingsError: when the file can't be read, is not YAML, or has something else as its `project`.
     """
     path, _ = find(named)
+    if path is None:
+        return DEFAULT_PROJECT
     try:
-        text = (bounded(path).decode("utf-8-sig") if path else "").replace("\r\n", "\n").replace("\r", "\n")
+        text = text_of(bounded(path), path)
     except FileNotFoundError:
         return DEFAULT_PROJECT
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise SettingsError(
             "settings-unreadable",
             f"{path} can't be read, so its project is unknown: {error}.",
             hint="Name the project with --project.",
         ) from error
-    line = _PROJECT_LINE.search(text)
-    if line is None:
+    try:
+        values = [value for key, value in entries(text, str(path)) if key.value == "project"]
+    except SettingsError as error:
+        raise SettingsError(
+            error.code,
+            error.message,
+            context=["so the project of the stack is unknown"],
+            hint="Correct that line, or name the stack with --project.",
+        ) from error
+    if not values or values[0].value == "":
         return DEFAULT_PROJECT
-    value = _PROJECT_VALUE.fullmatch(line["value"])
-    if value is None:
-        number = text.count("\n", 0, line.start()) + 1
+    if len(values) > 1 or not isinstance(values[0].value, str) or not re.fullmatch(PROJECT_NAME, values[0].value):
         raise SettingsError(
             "settings-invalid",
-            f"{path}, line {number}: `project` must be a plain name on its line: {PROJECT_FORM}.",
+            f"{path}, line {values[-1].start_mark.line + 1}: `project` must be one name: {PROJECT_FORM}.",
             hint=f"Write it as `project: {DEFAULT_PROJECT}`.",
         )
-    return value["name"]
+    return values[0].value

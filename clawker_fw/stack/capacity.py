@@ -4,7 +4,6 @@ Whatever the siblings take on at once follows from it. The default for the memor
 machine that reports a little more or less after a restart changes nothing.
 """
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from clawker_fw.model.engines import Machine
 from clawker_fw.model.observed import ObservedSibling
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.settings.values import SiblingResources
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import SIBLING
 
 _MEBIBYTE = 1 << 20
@@ -108,6 +108,6 @@ def running(seen: ObservedSibling) -> Capacity | None:
     words = {Sibling.ENVOY: " ".join(shape.command), Sibling.COREDNS: " ".join(shape.environment)}
     found = re.search(r"(?:--concurrency |\bGOMAXPROCS=)(\d+)", words[seen.sibling])
     with suppress(KeyError, TypeError, ValueError):
-        limits = json.loads(seen.files[SIBLING].content)["limits"]
+        limits = read_record(seen.files[SIBLING].content)["limits"]
         return Capacity(int(found[1]), shape.memory, int(limits["all_connections"])) if found else None
     return None

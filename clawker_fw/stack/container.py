@@ -16,7 +16,7 @@ from clawker_fw.model.observed import Attempt
 from clawker_fw.model.origin import Origin
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack.capacity import Capacity
-from clawker_fw.stack.files import public
+from clawker_fw.stack.files import public, read_record
 
 VOLUME = "/fw"
 """The mount point of the volume with all our files. The rest of the file system is read-only."""
@@ -242,10 +242,13 @@ def confined(
     )
 
 
-def examination() -> Shape:
-    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need."""
+def examination(limits: Mapping[str, str]) -> Shape:
+    """Return the shape of the container in which `fwctl` asks the kernel for what the siblings need.
+
+    It has the limits of the sibling with the highest: whether the engine may set them shows when it starts.
+    """
     how = {**_UNPRIVILEGED, "capabilities_added": ("NET_ADMIN", "SETUID")}
-    return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=ulimits(), **how)
+    return Shape((HELPER_PATH,), ("requirements",), {}, ulimits=limits, **how)
 
 
 def from_machine(capacity: Capacity, machine: Machine) -> dict[str, int | str]:
@@ -347,13 +350,13 @@ def recorded_origin(files: Files) -> Origin | None:
 def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
     """Return the rules in the record of the last commit, or None if it has none or is not what is live."""
     try:
-        found = json.loads(files[COMMITTED].content)
+        found = read_record(files[COMMITTED].content)
         rules = Rules(int(found["rules"]["count"]), str(found["rules"]["sha256"]))
         return rules if found["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def ulimits(open_files: int | None = None) -> Mapping[str, str]:
+def ulimits(open_files: int) -> Mapping[str, str]:
     """Return the limits of a container by name, as `docker run --ulimit` writes them."""
-    return {**_ALWAYS, **({} if open_files is None else {"nofile": str(open_files)})}
+    return {**_ALWAYS, "nofile": str(open_files)}

@@ -1,9 +1,13 @@
-"""Modes and owners of the files in a sibling's volume. They are decided here alone.
+"""Files in a sibling's volume: their modes and owners, which are decided here alone, and how records are read.
 
 Files belong to root, and the program, which runs unprivileged, can read but not change them. A secret belongs to a
 user that nobody is, and only the program's group can read it. Even root in the container can't, because it lacks
 the capability; `fwctl` reads secrets as their owner. (The program's own user is another one at every start.)
 """
+
+import json
+import math
+from typing import Any
 
 from clawker_fw.model.files import File
 
@@ -51,3 +55,22 @@ AT_REST = File(b"", 0o600, SIGNERS, secret=True)
 
 RECORD = public(b"")
 """The mode and owner of records, whatever their content."""
+
+
+def read_record(content: bytes | str) -> Any:  # noqa: ANN401 - any JSON
+    """Read JSON from a container or a network, which somebody may have changed.
+
+    Raises:
+        ValueError: when it can't be read. Numbers without end and deep nesting would fail elsewhere otherwise.
+    """
+    try:
+        return json.loads(content, parse_constant=_finite, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number

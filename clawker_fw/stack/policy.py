@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from clawker_fw.model.files import Files
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import container
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import Resource
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
     """
     names: Mapping[str, Mapping[str, str | int]] = {}
     with suppress(KeyError, TypeError, ValueError):
-        names = dict(json.loads(files[POLICY].content)["names"])
+        names = dict(read_record(files[POLICY].content)["names"])
 
     def answered(name: str) -> bool:
         labels = name.lower().split(".")
@@ -105,8 +106,8 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
 def envoy_address(files: Files) -> str:
     """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable."""
     try:
-        return str(json.loads(files[POLICY].content)["addresses"][_ENVOY])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        return str(read_record(files[POLICY].content)["addresses"][_ENVOY])
+    except (KeyError, TypeError, ValueError):
         return ""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from clawker_fw.model.files import Files
+from clawker_fw.stack.files import read_record
 
 SIBLING = "boot/sibling.json"
 
@@ -132,6 +133,6 @@ def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
 def declared(files: Files) -> list[Resource]:
     """Return the resources that a container's `boot/sibling.json` declares, or none if it is unreadable."""
     try:
-        return _DECLARATION.validate_python(json.loads(files[SIBLING].content)["resources"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        return _DECLARATION.validate_python(read_record(files[SIBLING].content)["resources"])
+    except (KeyError, TypeError, ValueError):
         return []

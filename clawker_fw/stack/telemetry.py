@@ -15,7 +15,7 @@ from clawker_fw.model.files import File, Files
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import TYPES, Json, typed
-from clawker_fw.stack.files import secret
+from clawker_fw.stack.files import read_record, secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
@@ -133,14 +133,14 @@ def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
         (place,) = _cluster(files[Sibling.ENVOY])["load_assignment"]["endpoints"]
         (endpoint,) = place["lb_endpoints"]
         to = endpoint["endpoint"]["address"]["socket_address"]
-        told = json.loads(files[Sibling.COREDNS][FILE].content)
+        told = read_record(files[Sibling.COREDNS][FILE].content)
         return f"{to['address']}:{to['port_value']}", str(told["server_name"])
     return None
 
 
 def _in_file(files: Files) -> tuple[bytes, Pair] | None:
     with suppress(KeyError, TypeError, ValueError, AttributeError):
-        found = json.loads(files[FILE].content)
+        found = read_record(files[FILE].content)
         return found["ca"].encode(), Pair.read(found)
     return None
 
@@ -160,6 +160,6 @@ def _cluster(files: Files) -> Mapping[str, Any]:
     content = files[CLUSTERS].content
     if PRIVATE_KEY not in content:
         raise ValueError(CLUSTER)
-    resources: list[Mapping[str, Any]] = json.loads(content)["resources"]
+    resources: list[Mapping[str, Any]] = read_record(content)["resources"]
     (cluster,) = (each for each in resources if each["name"] == CLUSTER)
     return cluster

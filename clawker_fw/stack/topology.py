@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, summarize_address_range
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.stacks import Role
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels, project_of
 from clawker_fw.stack.virtual import Numbers
 
@@ -32,13 +33,26 @@ _POOLS = {
     Role.EGRESS: ("10.214.0.0/16", "172.23.0.0/16", "192.168.64.0/18"),
 }
 
-INHIBIT_IPV4 = "com.docker.network.bridge.inhibit_ipv4"
-GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv4"
-_FIXED_OPTIONS = {
-    "com.docker.network.bridge.enable_icc": "true",  # agents must reach the siblings; see `publishing_spec`
+_BRIDGE = "com.docker.network.bridge"
+INHIBIT_IPV4 = f"{_BRIDGE}.inhibit_ipv4"
+GATEWAY_MODE = f"{_BRIDGE}.gateway_mode_ipv4"
+_MASQUERADE = f"{_BRIDGE}.enable_ip_masquerade"
+_DEFAULTS = {
+    "com.docker.network.enable_ipv4": "true",
     "com.docker.network.enable_ipv6": "false",
+    _MASQUERADE: "true",  # else no answer finds the way back
+    f"{_BRIDGE}.enable_icc": "true",  # agents must reach the siblings; see `publishing_spec`
+    GATEWAY_MODE: "nat",  # `routed` has no masquerading
+    f"{_BRIDGE}.gateway_mode_ipv6": "nat",  # `isolated` is refused for a network with a way out, even without IPv6
+    INHIBIT_IPV4: "false",  # else there is no gateway
+    f"{_BRIDGE}.name": "",  # two networks can't have the same bridge
+    f"{_BRIDGE}.trusted_host_interfaces": "",  # packets from there would reach relays without a published port
 }
-"""Options for which an engine can have another default (`default-network-opts`)."""
+"""What an engine does without an option, unless its `default-network-opts` say otherwise. All are set explicitly.
+
+So an engine that adds its own, or a network of a release that did not set them, differs only where it matters.
+Engines ignore options that they do not know (moby, daemon/libnetwork/drivers/bridge, `fromLabels`).
+"""
 
 _BEFORE_BLOCK = 64
 """Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
@@ -253,8 +267,7 @@ def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
     would find the way back. The engine would keep relays apart by switching br_netfilter on for all bridges of its
     machine, where one agent could then fill the kernel's table of connections: so it must not (`enable_icc`).
     """
-    options = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-    return _spec(project, PUBLISHING, "publish", subnet, **options)
+    return _spec(project, PUBLISHING, "publish", subnet, **{_MASQUERADE: "false"})
 
 
 PUBLISHING = "publishing"
@@ -273,7 +286,7 @@ def _spec(project: str, role: str, suffix: str, subnet: IPv4Network, **options: 
         gateway=subnet[1],
         ip_range=lower_half(subnet),
         internal=role == Role.AGENTS,
-        options={**options, **_FIXED_OPTIONS},
+        options={**_DEFAULTS, **options},
         labels={**ownership_labels(project), ROLE: str(role)},
     )
     return replace(spec, labels={**spec.labels, APPLIED: json.dumps(network_fields(spec), sort_keys=True)})
@@ -293,7 +306,7 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
 
 
 def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
-    """Return what a network is like, in the form of `network_fields`. A missing option is empty."""
+    """Return what a network is like, in the form of `network_fields`. A missing option has its default."""
     return {
         "driver": network.driver,
         "gateway": network.gateway,
@@ -301,14 +314,14 @@ def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | b
         "ip_range": str(network.ip_range),
         "ipv6": network.ipv6,
         "subnet": ", ".join(map(str, network.subnets)),
-        **{f"options.{name}": network.options.get(name, "") for name in spec.options},
+        **{f"options.{name}": network.options.get(name, _DEFAULTS[name]) for name in spec.options},
     }
 
 
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
     """Return what a network was created with, according to its label."""
-    with suppress(KeyError, ValueError, RecursionError):
-        record = json.loads(network.labels[APPLIED])
+    with suppress(KeyError, ValueError):
+        record = read_record(network.labels[APPLIED])
         if isinstance(record, dict):
             return record
     return network_fields(spec)  # unreadable: nothing that differs was made by us

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.files import Files
 from clawker_fw.stack import container
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import Resource
 
 RESOURCE = Resource("numbers", "numbers/numbers.json")
@@ -69,10 +70,10 @@ def recorded(*volumes: Files) -> Numbers:
 
 def _read(files: Files) -> Numbers | None:
     try:
-        read = json.loads(files[NUMBERS].content)
+        read = read_record(files[NUMBERS].content)
         names: Mapping[str, int] = {str(name): int(number) for name, number in read["names"].items()}
         found = Numbers(tuple(sorted(names.items())), int(read["next"]))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     usable = len(set(names.values())) == len(names) and min([found.next, *names.values()]) >= 0
     return found if usable else None

@@ -1,7 +1,4 @@
-"""Where a watcher serves its pages, a loopback address or a unix socket of this machine, and asking for one there.
-
-Engines ask every few seconds for a container's health, so nothing slow is imported.
-"""
+"""Where a watcher serves its pages: a loopback address or a unix socket of this machine."""
 
 import socket
 from dataclasses import dataclass
@@ -9,11 +6,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 _HIGHEST_PORT = 65535
-
-_ANSWER_SECONDS = 3.0
-"""How long a watcher may take to answer. It does so from memory."""
-
-_MOST_READ = 64 << 10
 
 HEALTH = "/health"
 """The page that says whether the stack is current, and every agent confined."""
@@ -67,23 +59,3 @@ def parse_address(text: str) -> ListenAddress:
     if not loopback or not (port.isascii() and port.isdigit() and int(port) <= _HIGHEST_PORT):
         raise ValueError(f"{text!r} is not a loopback address; write 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
     return ListenAddress(host, int(port))
-
-
-def ask(address: ListenAddress, page: str) -> tuple[bool, str]:
-    """Ask a watcher for a page about its health: whether it is healthy, and what it says, in a line. Never raises.
-
-    One that does not answer is not healthy, and the line says why.
-    """
-    try:
-        with socket.socket(address.family) as connection:
-            connection.settimeout(_ANSWER_SECONDS)
-            connection.connect(address.where)
-            connection.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
-            with connection.makefile("rb") as answer:
-                head, _, content = answer.read(_MOST_READ).partition(b"\r\n\r\n")
-    except OSError as error:
-        return False, f"No watcher answers at {address}: {error.strerror or error}."
-    protocol, _, status = head.partition(b"\r\n")[0].partition(b" ")
-    if not protocol.startswith(b"HTTP/"):
-        return False, f"Whoever answers at {address} is no watcher."
-    return status.startswith(b"200"), content.decode(errors="replace").strip()

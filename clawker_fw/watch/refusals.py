@@ -94,16 +94,28 @@ def keep_counting(
     report: Callable[[FirewallError], None],
     ended: threading.Event,
 ) -> None:
-    """Count again and again until `ended` is set. What prevents it is reported once, and then tried again."""
+    """Count again and again until `ended` is set. What prevents it is reported once, and then tried again.
+
+    A mistake of ours is reported as well: it would end the thread, and the metric would stand still.
+    """
     told = ""
     while True:
         try:
             with connect() as reader:
                 counter.look(reader)
             told = ""
-        except FirewallError as error:
+        except Exception as failure:  # noqa: BLE001 - see above
+            error = failure if isinstance(failure, FirewallError) else _uncounted(failure)
             if error.message != told and error.code != "not-up":  # then there is no log
                 report(error)
             told = error.message
         if ended.wait(COUNT_EVERY):
             return
+
+
+def _uncounted(failure: Exception) -> FirewallError:
+    return FirewallError(
+        "counting-failed",
+        f"Refusals can't be counted: {type(failure).__name__}: {failure}.",
+        hint="The watcher tries again every 15 s. Please report this.",
+    )

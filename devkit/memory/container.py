@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from clawker_fw.fwctl import PROTOCOL
 from clawker_fw.model.containers import ATTACHED, ContainerSpec, ContainerSummary, ContainerView
 from clawker_fw.model.files import File
 from clawker_fw.model.networks import Endpoint
@@ -15,6 +16,23 @@ from clawker_fw.stack.resources import SIBLING
 
 _HEALTH = {"created": "starting", "running": "healthy", "exited": "unhealthy"}
 """A Docker engine reports a stopped container as unhealthy."""
+
+
+VERBS = frozenset(
+    {
+        "claim",
+        "commit-in-place",
+        "drain",
+        "inherit-usage",
+        "probe",
+        "release",
+        "secrets",
+        "see",
+        "suppressed",
+        "usage",
+    }
+)
+"""The verbs of this release's helper for its siblings, which a run depends on."""
 
 
 @dataclass
@@ -73,6 +91,9 @@ class MemoryContainer:
     chosen_ports: dict[str, int] = field(default_factory=dict)
     """The ports that the engine has chosen when it was started, by what was asked for."""
     relayed: tuple[str, ...] = ()
+    protocol: int = PROTOCOL
+    verbs: frozenset[str] = VERBS
+    """The protocol and the verbs of its helper."""
     volume: Mapping[str, str] | None = None
     """The labels that were requested for its volume at `/fw`, or None without such a request."""
 

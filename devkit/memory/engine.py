@@ -127,7 +127,8 @@ class MemoryEngine:
             case ["relayed", *_]:
                 return {"network": list(self._ran(container, "relayed").relayed), "closed": []}
             case ["probe", *words]:
-                return helper.probe_answer(self.probe(container, envoy="without-envoy" not in words))
+                report = self.probe(container, envoy="without-envoy" not in words)
+                return helper.probe_answer(report, self.inside(container).protocol)
             case ["lookup", name]:
                 return asdict(helper.lookup(self._ran(container, *arguments), name))
             case ["try", name, protocol, *_]:
@@ -324,7 +325,7 @@ class MemoryEngine:
         self._emit_for(inside, "start")
         inside.started, inside.status = self._now(), "running"
         inside.addresses = set(inside.networks.values())
-        examines = inside.spec.shape.command == examination().command
+        examines = inside.spec.shape.command == examination({}).command
         if examines or ATTEMPTS in inside.files:
             said = [json.dumps({"lacking": self.lacking})] if examines else helper.attempts(inside, self.attempted)
             inside.log += said

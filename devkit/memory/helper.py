@@ -5,14 +5,14 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from clawker_fw.engine import archive
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl import PROTOCOL, digest_of_secret, read_usage
+from clawker_fw.fwctl import digest_of_secret
 from clawker_fw.model.files import Files
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.stacks import Sibling
@@ -32,6 +32,8 @@ def run_verb(
     inside: MemoryContainer, arguments: Sequence[str], on_line: Callable[[Any], None], sent: bytes = b""
 ) -> None:
     """Run a verb that changes something, and pass each line of its output to `on_line`."""
+    if arguments[0] not in inside.verbs:
+        raise EngineError("helper-failed", f"fwctl {arguments[0]} failed: no such verb.")
     match arguments:
         case ["commit-in-place", size]:
             result = _commit(inside, _unpacked(sent[: int(size)]))
@@ -50,11 +52,9 @@ def run_verb(
             on_line({"connections": inside.lingering})
         case ["usage"] if inside.keeps_usage:
             there = _known(inside)
-            uses, inherited = [asdict(each) for each in there.uses], sorted(there.inherited)
+            uses = [asdict(each) for each in there.uses]
             told = {"id": there.identity, "since": there.since, "now": there.now, "lost": there.lost}
-            on_line({**told, "inherited": inherited, "uses": uses, "open": dict(there.open)})
-        case ["inherit-usage", size] if inside.keeps_usage:
-            on_line({"added": _inherit(inside, sent[: int(size)])})
+            on_line({**told, "uses": uses, "open": dict(there.open)})
         case ["secrets", size]:
             on_line(_secrets(inside, sent[: int(size)]))
         case _:
@@ -66,21 +66,6 @@ def _known(inside: MemoryContainer) -> Usage:
         now = float(int(time.time()))
         inside.usage = Usage(inside.id, now, now)
     return inside.usage
-
-
-def _inherit(inside: MemoryContainer, sent: bytes) -> bool:
-    """Do what `fwctl inherit-usage` does. Nothing is used in memory, so no two know of the same use."""
-    there, told = _known(inside), read_usage(json.loads(sent))
-    if told.identity in {there.identity, *there.inherited}:
-        return False
-    inside.usage = replace(
-        there,
-        since=min(there.since, told.since),
-        uses=(*there.uses, *told.uses),
-        lost=there.lost + told.lost,
-        inherited=there.inherited | told.inherited | {told.identity},
-    )
-    return True
 
 
 def _secrets(inside: MemoryContainer, sent: bytes) -> dict[str, Any]:
@@ -126,11 +111,12 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
         secrets=len(inside.secrets),
         unhealthy=inside.unhealthy,
         error=inside.silent,
+        verbs=inside.verbs,
     )
 
 
-def probe_answer(probe: Probe) -> dict[str, Any]:
-    answer = {"protocol": PROTOCOL, **asdict(probe)}
+def probe_answer(probe: Probe, protocol: int) -> dict[str, Any]:
+    answer = {"protocol": protocol, **asdict(probe), "verbs": sorted(probe.verbs or ())}
     collector = answer.pop("collector")
     if collector:
         collector["sha256"] = collector.pop("fingerprint")

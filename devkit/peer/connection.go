@@ -168,6 +168,13 @@ func (c *connection) finish() {
 
 func (c *connection) abandon() { _ = c.raw.Close() }
 
+// open reports whether an idle connection has neither ended nor sent anything that nobody asked for.
+func (c *connection) open() bool {
+	_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+	_, err := c.reader.Peek(1)
+	return isTimeout(err)
+}
+
 // request is what is sent: no body, and no header but Host and those listed.
 type request struct {
 	method  string

@@ -2,7 +2,8 @@
 //
 // The loop of load is open: agents never wait for each other. Request i begins at start + i/rate, whatever became of
 // those before it, and its latency counts from that moment even if the peer itself was late. A closed loop would stop
-// asking exactly while nobody answers, and so hide the outage (coordinated omission).
+// asking exactly while nobody answers, and so hide the outage (coordinated omission). With -kept, it uses connections
+// again, as an agent's HTTP client does: only those that the server has not closed meanwhile.
 //
 // The loops of drive are closed: each client begins its next request when the last one has ended. They say what a way
 // carries, to compare ways, and not how long an agent waits while something is broken. One client that keeps its
@@ -95,7 +96,10 @@ type agentRequest struct {
 	url  string
 	sent request
 	to   destination
+	idle chan *connection // those that can be used again; nil without
 }
+
+const mostIdle = 1000
 
 // once is the request as it is made one time.
 func (r agentRequest) once() agentRequest {
@@ -120,6 +124,7 @@ func declareLoad(flags *flag.FlagSet) action {
 	rate := flags.Float64("rate", 200, "requests per second; each leaves a port in TIME_WAIT for 60 s")
 	seconds := flags.Float64("seconds", 10, "how long to begin requests; 0 is until SIGTERM")
 	timeout := flags.Duration("timeout", 5*time.Second, "limit for each request, from lookup to end of body")
+	kept := flags.Bool("kept", false, "use connections again")
 
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
 		if *rate <= 0 {
@@ -132,7 +137,10 @@ func declareLoad(flags *flag.FlagSet) action {
 			if err != nil {
 				return false, err
 			}
-			requests = append(requests, agentRequest{location, sent, to})
+			requests = append(requests, agentRequest{url: location, sent: sent, to: to})
+			if *kept {
+				requests[len(requests)-1].idle = make(chan *connection, mostIdle)
+			}
 		}
 		return load(ctx, requests, *rate, *seconds, *timeout, out).print(out)
 	}
@@ -176,7 +184,7 @@ func (m *measurement) attempt(ctx context.Context, request agentRequest, start t
 	lag := time.Since(start) - due
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	_, took, finish, err := fetchOnce(ctx, request.to, request.sent, io.Discard)
+	took, finish, err := request.fetch(ctx)
 	defer finish()
 	finished := time.Since(start)
 	m.mutex.Lock()
@@ -191,6 +199,40 @@ func (m *measurement) attempt(ctx context.Context, request agentRequest, start t
 	}
 	m.summary.Dead = max(m.summary.Dead, milliseconds(finished-m.succeeded))
 	m.succeeded = max(m.succeeded, finished)
+}
+
+// fetch makes a request, on a connection that is idle if there is one. The caller runs finish once it has taken the time.
+func (r agentRequest) fetch(ctx context.Context) (took timing, finish func(), err error) {
+	if r.idle == nil {
+		_, took, finish, err = fetchOnce(ctx, r.to, r.sent, io.Discard)
+		return took, finish, err
+	}
+	conn := r.idleConnection()
+	if conn == nil {
+		if conn, took, err = open(ctx, r.to); err != nil {
+			return took, func() {}, err
+		}
+	}
+	response, err := conn.fetch(ctx, r.sent, io.Discard)
+	if !complete(err) || response.Close {
+		return took, conn.abandon, err
+	}
+	return took, func() { r.idle <- conn }, err
+}
+
+// idleConnection returns a connection that the server has not closed, or nil.
+func (r agentRequest) idleConnection() *connection {
+	for {
+		select {
+		case conn := <-r.idle:
+			if conn.open() {
+				return conn
+			}
+			conn.abandon()
+		default:
+			return nil
+		}
+	}
 }
 
 // report prints the progress once a second.

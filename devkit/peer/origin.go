@@ -216,6 +216,7 @@ func originHandler(name string) http.Handler {
 		case "/echo":
 			serveEcho(writer, request)
 		default:
+			time.Sleep(time.Duration(number(query, "wait", 0) * float64(time.Second)))
 			writer.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(writer).Encode(echoOf(request, name))
 		}

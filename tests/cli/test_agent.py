@@ -86,6 +86,23 @@ def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> No
     assert "error[docker-config-unreadable]" in unreadable.err
 
 
+@pytest.mark.parametrize(
+    ("version", "code"), [("2.18.1", 6), ("v2.24.3", 6), ("2.24.4", 0), ("5.0.0-desktop.1", 0), ("what", 0)]
+)
+def test_a_compose_that_ignores_overrides_is_refused(
+    version: str, code: int, command: Command, tmp_path: Path
+) -> None:
+    """It would leave a service on its own networks; without a known version, the file may be for elsewhere."""
+    command("run")
+    docker = tmp_path / "docker-cli" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f"#!/bin/sh\necho {version}\n")
+    docker.chmod(0o755)
+    found = command("agent", "compose", PATH=f"{docker.parent}:{os.environ['PATH']}")
+    assert (found.code != 0, found.out == f"{REFUSAL}\n") == (code != 0, code != 0)
+    assert ("error[compose-too-old]" in found.err) is (code != 0)
+
+
 def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:
     """While the settings have other rules, standard error says which ones an agent gets."""
     command("run")

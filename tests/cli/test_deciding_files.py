@@ -42,7 +42,7 @@ NOT_JUDGED: Mapping[str, str] = {
     "/lib": "the C library, which every program on this machine uses",
     "/usr/lib": "the C library, which every program on this machine uses",
     str(CHECKOUT): "the test itself, and the program in place of an installed one",
-    "cache/clawker-fw/agents.json": "names of former agents, which are only shown",
+    "state/clawker-fw/agents.json": "names of former agents, which are only shown",
 }
 """Why the writers of other files are not judged, by how their paths begin."""
 

@@ -177,6 +177,10 @@ def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings
             ("allow", "new.test", "--until", "2099-01-01T01:00:00+01:00"),
             "dst: new.test\n    until: 2099-01-01T00:00:00Z",
         ),
+        (
+            ("allow", "--path", "/v1", "https://new.test", "wss://new.test"),
+            'dst: new.test\n    path_rules: [{path: "/v1"}]\n    websocket: true',
+        ),
         (("allow", "bücher.test"), "dst: xn--bcher-kva.test"),
         (("allow", "https://-x.new.test"), 'dst: "-x.new.test"'),
         (("allow", "ssh://new.test"), "dst: new.test\n    proto: ssh"),

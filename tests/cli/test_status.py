@@ -60,14 +60,14 @@ def test_status_without_settings(
         settings_file.write_text(break_it)
     else:
         settings_file.unlink()
-    outcome = command("status")
+    outcome = command("--project", "clawker", "status")
     assert outcome.code == 3
     assert "open  clawker on engine" in outcome.out
     assert "2 rules live, 1 agent attached" in outcome.out
     assert "loose: it is privileged" in outcome.out
     assert "Attach an agent" not in outcome.out  # its flags need the settings
     assert "error[settings-" in outcome.err
-    document = command.json("status")
+    document = command.json("--project", "clawker", "status")
     assert (document["rules"], document["live_rules"], document["other_rules"]) == (None, 2, None)
     assert document["unread"]["code"].startswith("settings-")
 
@@ -136,7 +136,7 @@ def test_programs_get_the_summary_of_drift(command: Command, settings_file: Path
     settings_file.write_text("rules:\n  - dst: a.test\n  - dst: b.test\n")
     assert "  + https b.test:443" in lines("status")
     assert lines("status") == lines("drift")
-    settings_file.write_text("rules: [")
+    settings_file.write_text("rules: none")
     assert lines("status") == []
 
 

@@ -15,7 +15,7 @@ from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
-REPLACED = "Envoy and CoreDNS will be replaced, no request that ends within 30 s is cut:"
+REPLACED = "Envoy and CoreDNS will be replaced, open connections are closed in a pause, or after 30 s:"
 UPDATED = "The rules will change, no request is cut:"
 UPGRADE = r"  change from 0\.2\.0 \([0-9a-f]{7}\) to 0\.2\.0 \([0-9a-f]{7}\)"
 

@@ -219,6 +219,7 @@ def test_what_changed_meanwhile_fails_the_job(job: Callable[..., Job], docker: A
         "check": "failure",
         "stop": "success",
     }
+    assert "What the firewall refused" in done.summary
     assert left(docker) == []
 
 

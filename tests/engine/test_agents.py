@@ -218,6 +218,7 @@ HARMLESS = (
     "--expose 80 --restart always --memory 64m --cpus=1",
     "--log-driver local --log-opt max-size=1m",
     "--log-driver syslog",
+    "--log-driver syslog --log-opt syslog-address=udp://127.0.0.1:514",
     "--health-cmd true --health-interval 1s -l role=agent --add-host a:192.0.2.1 --cgroupns private",
 )
 
@@ -319,6 +320,12 @@ def test_docker_refuses_while_the_stack_does_not_serve(site: Site, tmp_path: Pat
     assert site.containers() == before
     site.firewall.run()
     assert _refuses_json(site)
+    for broken in ("exit 127", "kill -9 $$"):  # as after an upgrade of Python: nothing is printed
+        done = site.shell(
+            f"gone() {{ sh -c '{broken}'; }}; flags=$(gone) && docker run -d $flags $IMAGE /peer wait"
+        )
+        assert (done.code != 0, done.out) == (True, "")
+    assert site.containers() == before
     absent = Firewall(site.firewall.host, "absent", tmp_path)
     absent.write(*RULES)
     done = site.shell("docker run -d $(fw agent flags) $IMAGE /peer wait", absent)

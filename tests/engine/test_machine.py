@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -79,17 +79,25 @@ def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEng
     assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
 
 
+def test_an_outdated_neighbour_is_no_packet_filter(hand: Hand) -> None:
+    """Where CoreDNS has another hardware address for Envoy, as after a replacement, nothing drops packets."""
+    until(lambda: hand.inspect(ENVOY)["State"]["Health"]["Status"] == "healthy")
+    entry = f"{hand.address(ENVOY)} lladdr 02:00:00:00:00:66 nud stale dev eth0"
+    hand.inside(COREDNS, f"ip neighbour replace {entry}")
+    assert hand.firewall.drift().findings == set()
+
+
 _REFUSED: tuple[tuple[str, str, int, int, str], ...] = (
     ("socket", "2", 12, 93, "needs nf_tables in the kernel"),  # NETLINK_NETFILTER, EPROTONOSUPPORT
     ("mmap", "0", 7 << 42, 12, "Envoy needs addresses of 48 bits"),  # ENOMEM, as beyond the address space
+    ("inotify_init1", "", 0, 24, "`sysctl -w fs.inotify.max_user_instances=128`"),  # EMFILE
 )
 """What a kernel answers that lacks something: a system call, an argument and its value, the error, words."""
 
 
-@pytest.fixture
-def poor(needs_engine: Callable[..., None], tmp_path: Path) -> Iterator[PrivateEngine]:
-    """An engine whose containers find a kernel that lacks much."""
-    needs_engine()
+@contextmanager
+def _poor(folder: Path, *calls: tuple[str, str, int, int, str]) -> Iterator[PrivateEngine]:
+    """Yield an engine whose containers find a kernel that refuses these calls."""
     refused = [
         {
             "names": [call],
@@ -97,26 +105,58 @@ def poor(needs_engine: Callable[..., None], tmp_path: Path) -> Iterator[PrivateE
             "errnoRet": error,
             "args": [{"index": int(at), "value": value, "op": "SCMP_CMP_EQ"}] if at else [],
         }
-        for call, at, value, error, _ in _REFUSED
+        for call, at, value, error, _ in calls
     ]
-    profile = tmp_path / "seccomp.json"
+    profile = folder / "seccomp.json"
     profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": refused}))
     with private_engine(settings={"seccomp-profile": str(profile)}) as engine:
         yield engine
 
 
-def test_what_the_kernel_lacks_is_said_before_anything_is_made(poor: PrivateEngine, tmp_path: Path) -> None:
+def test_what_the_kernel_lacks_is_said_before_anything_is_made(
+    needs_engine: Callable[..., None], tmp_path: Path
+) -> None:
     """All of it by name; no network and no container is left, and `doctor` says the same."""
-    firewall = Firewall(poor.host, "poor", tmp_path)
+    needs_engine()
+    with _poor(tmp_path, *_REFUSED) as engine:
+        _lacks(engine, tmp_path, [words for *_, words in _REFUSED])
+
+
+def test_too_few_watches(needs_engine: Callable[..., None], tmp_path: Path) -> None:
+    """Where a user has instances of inotify, and too few watches (ENOSPC), the sysctl is named."""
+    needs_engine()
+    with _poor(tmp_path, ("inotify_add_watch", "", 0, 28, "")) as engine:
+        _lacks(engine, tmp_path, ["`sysctl -w fs.inotify.max_user_watches=8192`"])
+
+
+_BOUND_RUNTIME = """#!/bin/sh
+ulimit -n 1024
+exec setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource runc "$@"
+"""
+
+
+def test_too_few_open_files(needs_engine: Callable[..., None], tmp_path: Path) -> None:
+    """An engine that can't exceed its own limit of open files, as in some containers: the limit is named."""
+    needs_engine()
+    runtime = tmp_path / "runc"
+    runtime.write_text(_BOUND_RUNTIME)
+    runtime.chmod(0o755)
+    settings = {"runtimes": {"bound": {"path": str(runtime)}}, "default-runtime": "bound"}
+    with private_engine(settings=settings) as engine:
+        _lacks(engine, tmp_path, ["fs.nr_open", "LimitNOFILE"])
+
+
+def _lacks(engine: PrivateEngine, folder: Path, named: Sequence[str]) -> None:
+    firewall = Firewall(engine.host, "poor", folder)
     firewall.write(*RULES)
     outcome = firewall.call("run")
     assert outcome.code == 4
     assert "error[machine-lacks]" in outcome.err
-    with closing(client(poor.host)) as sdk:
+    with closing(client(engine.host)) as sdk:
         assert sdk.containers(all=True) == []
         assert sdk.networks(names=["poor"]) == []
     doctor = firewall.call("doctor")
-    for *_, words in _REFUSED:
+    for words in named:
         assert words in outcome.err
         assert words in doctor.out
 

@@ -7,7 +7,7 @@ import pytest
 from docker import APIClient
 
 from devkit.firewall import Firewall
-from devkit.peers import KEEPALIVE, Peer, Peers
+from devkit.peers import KEEPALIVE, KEPT_LOADS, WAITING, Peer, Peers
 from devkit.waiting import until
 
 
@@ -61,6 +61,18 @@ def test_open_connections_live_on_until_they_end(kept: Firewall, peers: Peers) -
     summary = secure.finish().last
     assert (summary["failed"], summary["connections"]) == (0, 1)
     assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
+
+
+@pytest.mark.alone  # while others keep the machine busy, requests may fail
+@pytest.mark.usefixtures("origin")
+def test_kept_connections_end_between_two_requests(kept: Firewall, peers: Peers) -> None:
+    """No request fails on a connection that is kept, whether it is used often or seldom."""
+    agents = [kept.agent(peers, "load", *load, "--seconds", "0", *WAITING) for load in KEPT_LOADS]
+    until(lambda: all(any(line.get("done") for line in agent.said()) for agent in agents))
+    outcome = kept.draining("8s").run("--force-recreate")
+    summaries = [agent.stop().last for agent in agents]
+    assert [each["failed"] for each in summaries] == [0] * len(agents), json.dumps(summaries)
+    assert [each["note"] for each in outcome.json["notes"]] == []
 
 
 @pytest.mark.usefixtures("origin")

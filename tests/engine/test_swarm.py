@@ -142,10 +142,10 @@ class Fleet:
         self.agents.clear()
         return found
 
-    def inside(self, node: Node, *arguments: str) -> str:
-        """Run the program in the watcher's container of a node, and return what it answers."""
+    def inside(self, node: Node, *arguments: str, program: str = "clawker-fw") -> str:
+        """Run a program of ours in the watcher's container of a node, and return what it answers."""
         listed = node.call("ps", "--quiet", "--filter", f"name={SERVICE}", "--filter", "status=running")
-        return node.call("exec", listed.splitlines()[0], "clawker-fw", *arguments, check=False)
+        return node.call("exec", listed.splitlines()[0], program, *arguments, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
     for node in fleet.swarm.nodes:
         assert fleet.on(node).current(), node.name
         assert json.loads(fleet.inside(node, "drift", "--format", "json"))["verdict"] == "current"
-        assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"]
+        assert json.loads(fleet.inside(node, PAGE, program="clawker-fw-healthy"))["healthy"]
     assert created.nodes == {each.id for each in fleet.swarm.nodes}
 
 
@@ -257,7 +257,7 @@ def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     # a rollout that begins before the swarm has noticed waits for the node
     until(lambda: "Down" in others[0].call("node", "ls", "--format", "{{.Status}}"), 60, every=0.5)
     for node in others:
-        assert json.loads(fleet.inside(node, "watch", "--check", PAGE))["healthy"], node.name
+        assert json.loads(fleet.inside(node, PAGE, program="clawker-fw-healthy"))["healthy"], node.name
     fleet.on(others[0]).write(*RULES, **SUBNET, **DRAIN)
     rolled = fleet.deploy(later)
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))

@@ -1,6 +1,7 @@
 """A watcher on a real engine repairs a stack, and touches nothing else."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +16,7 @@ from clawker_fw.stack.envoy.sibling import LISTENERS
 from clawker_fw.watch.decision import ours
 from devkit import stacks
 from devkit.engines import PrivateEngine
-from devkit.firewall import Firewall, upgraded
+from devkit.firewall import RULES, Firewall, upgraded
 from devkit.hand import Hand
 from devkit.host import client
 from devkit.peers import Peers
@@ -25,6 +26,9 @@ from devkit.watching import Watching, watching
 ENVOY, COREDNS = "envoy", "coredns"
 NEVER = ("--interval", "1h")
 """Options with which only events cause comparisons."""
+
+NOTICED_SECONDS = 3.0
+"""Until the comparison begins: a second in which nobody writes the file, half a one for a look, and load."""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +89,21 @@ def test_a_container_that_does_not_run_yet_is_known_by_its_network(shared: Firew
         assert made["Id"] in ours(shared.project, seen).waiting
     finally:
         docker.remove_container(made["Id"], v=True)
+
+
+def test_a_saved_rule_is_live_within_seconds(up: Firewall, peers: Peers) -> None:
+    """The interval is an hour, so the watcher notices that the file was saved, and applies it."""
+    up.origin(peers, ["saved.test"])
+    agent = up.agent(peers)
+    assert not agent.get("http://saved.test/").ok
+    with watching(up, *NEVER, "--heal", "all") as found:
+        saved, before = time.monotonic(), len(found.decisions)
+        up.write(*RULES, {"dst": "saved.test", "proto": "http", "allow_private": True})
+        healed = found.healed(since=before)
+        assert agent.get("http://saved.test/").ok
+        assert healed["trigger"] == "event"
+        assert healed["read"] - healed["seconds"] - saved < NOTICED_SECONDS
+        assert found.stop() == 0
 
 
 def test_an_upgrade_under_a_watcher_ends_it(up: Firewall, docker: APIClient, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from clawker_fw.reconcile import pipeline
 from clawker_fw.reconcile.desired import Blueprint, desired
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.steps import ConvergeOptions
-from clawker_fw.report import documents, explaining, fleet, text
+from clawker_fw.report import documents, explaining, fleet, step_display, text
 from clawker_fw.report.documents.parts import SettingsNamed
 from clawker_fw.report.fleet import FleetStatusDocument, LiveRules, Proof, ReleaseUsed, Row
 from clawker_fw.rules.policy import Policy
@@ -180,7 +180,7 @@ def test_drift_report(stale: Comparison, golden: Check) -> None:
 def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> None:
     """The steps that `run --dry-run` prints."""
     steps = stale.plan(ConvergeOptions())
-    printed = shown(text.plan_report(steps))
+    printed = shown(step_display.plan_report(steps))
     for image in blueprint.images.values():
         printed = printed.replace(image.reference.encode(), image.sibling.value.encode())
     golden("plan.txt", printed)

@@ -10,11 +10,9 @@ from devkit import ignored
 from devkit.engines import private_engine
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
-from devkit.hosts import HOSTILE
+from devkit.hosts import HOSTILE_NETWORKS
 
 KIND = "29"
-HOSTILE_NETWORKS = {**HOSTILE, "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}}}
-"""With what engines from 24 on add to networks."""
 
 
 @contextmanager

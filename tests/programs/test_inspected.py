@@ -320,10 +320,12 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
         *(f"{refs}receive-pack", f"{refs}upload-pack&service=git-receive-pack", f"{refs}receive%2Dpack"),
         *(f"{refs}receive-pack&service=git-upload-pack", f"{refs}upload-pack&%73ervice=git-receive-pack"),
         *("/o/r.git/info/refs", f"/o/r/../r.git//{refs[8:]}receive-pack", "/o/r/git-receive-pack/"),
+        *(refs.replace("o/r", "O/R") + "receive-pack", "/o/R/Git-Receive-Pack", "/O/r.GIT/info/LFS/x"),
     ):
         status, text = proxy.ask("GET", target, "a.test")
         assert (status, text) == (403, b"clawker-fw: o/r may be fetched, not pushed to\n"), target
-    assert proxy.ask("POST", "/o/r.git/git-receive-pack", "a.test")[0] == 403
+    for target in ("/o/r.git/git-receive-pack", "/O/R.git/git-receive-pack", "/o/r/GIT-RECEIVE-PACK"):
+        assert proxy.ask("POST", target, "a.test")[0] == 403, target
     for head, status in (
         ("GET /o/r.git/info/lfs/%0c HTTP/1.1\r\nHost: a.test", 400),
         ("TRACE /o/r.git/info/refs HTTP/1.1\r\nHost: a.test", 403),

@@ -31,3 +31,24 @@ def test_a_clock_that_is_put_back_blames_nobody() -> None:
     assert known.of(ADDRESS, _at(began + 180)) == "second"
     assert known.of(ADDRESS, _at(began + 30)) == "first"  # the control: it is known from when it was there
     assert AgentNames("engine", "clawker").of(ADDRESS, _at(began + 180)) == ""
+
+
+def test_only_one_stack_is_forgotten() -> None:
+    """Others keep their names; the file goes with the last of them."""
+    began = 1_000_000.0
+    for project in ("one", "other"):
+        AgentNames("engine", project).look({ADDRESS: Attached(project, began)}, began + HOUR)
+    names.forget("engine", "one")
+    assert AgentNames("engine", "one").of(ADDRESS, _at(began + 60)) == ""
+    assert AgentNames("engine", "other").of(ADDRESS, _at(began + 60)) == "other"
+    names.forget("engine", "other")
+    assert not names.remembered_at().exists()
+
+
+def test_a_service_and_a_shell_remember_in_one_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A unit sets the folder of the user's state, and systemd gives it no cache of the user's."""
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    shell = names.remembered_at()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/clawker-fw")
+    assert names.remembered_at() == shell == tmp_path / "state" / "clawker-fw" / "agents.json"

@@ -93,6 +93,18 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "a name that a rule allows": ("name", {"hostname": "a.test"}),
     "an alias that a rule allows": ("name", {"aliases": ("clawker-net:agent", "clawker-net:A.test")}),
     "a device that a file of the host describes": ("device", {"device_requests": ('{"Driver": "cdi"}',)}),
+    **{
+        f"{source} of the host": ("host-mount", {"mounts": (Mount("bind", "/s", source, read_only=read_only),)})
+        for source, read_only in (
+            *(("/proc", True), ("/proc/1/root", True), ("/sys", True), ("/sys/fs/cgroup", False), ("/dev", True)),
+            *(("/dev/mapper/vg-root", True), ("/run/dbus/system_bus_socket", True)),
+            *(("/run/podman/podman.sock", True), ("/var/run/crio/crio.sock", False), ("//run//systemd", True)),
+            *(("/run/user/1000/docker.sock", True), ("/run/user/1000/bus", True)),
+            *(("/var/lib/containerd", True), ("/var/lib/kubelet/pods", True), ("/var/lib/containers", True)),
+            *(("/etc", False), ("/etc/cron.d", False), ("/usr/local/bin", False), ("/var/spool/cron", False)),
+            *(("/host_mnt/etc", False), ("/lib/systemd/system", False)),
+        )
+    },
     "the engine's socket, spelled otherwise": ("engine", {"mounts": (Mount("bind", "/s", "//srv/../run"),)}),
 }
 
@@ -163,6 +175,11 @@ HARMLESS: Mapping[str, Mapping[str, Any]] = {
     "a volume": {"mounts": (Mount("volume", "/d", "data"),)},
     "what agents trust": {"mounts": (Mount("volume", "/d", "clawker-trust-0", read_only=True),)},
     "a folder": {"mounts": (Mount("bind", "/w", "/home/me/work"),)},
+    "a folder with such a name": {"mounts": (Mount("bind", "/w", "/home/dev/proc/run"),)},
+    "a folder beside it": {"mounts": (Mount("bind", "/w", "/runner"), Mount("bind", "/d", "/srv/dev"))},
+    "the time zone": {"mounts": (Mount("bind", "/etc/localtime", "/etc/localtime", read_only=True),)},
+    "certificates of the host": {"mounts": (Mount("bind", "/c", "/etc/ssl/certs", read_only=True),)},
+    "a file that is hidden": {"mounts": (Mount("bind", "/w/.env", "/dev/null"),)},
     "IPv6 switched off": {"sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"}},
     "a graphics processor": {"device_requests": ("{}",)},
     "memory of its own": {"ipc_mode": "shareable"},
@@ -315,6 +332,10 @@ VOLUMES: Mapping[str, tuple[VolumeView, list[str], list[str]]] = {
         [],
     ),
     "a folder": (VolumeView("data", "local", {"o": "bind", "device": "/home/me/work"}), [], []),
+    "a disk": (VolumeView("data", "local", {"type": "ext4", "device": "/dev/sda1"}), ["host-mount"], []),
+    "layers": (VolumeView("data", "local", {"type": "overlay", "device": "x"}), ["host-mount"], []),
+    "services": (VolumeView("data", "local", {"o": "bind", "device": "/run/podman"}), ["host-mount"], []),
+    "memory": (VolumeView("data", "local", {"type": "tmpfs", "device": "tmpfs"}), [], []),
     "a network": (VolumeView("data", "local", {"type": "nfs4", "o": "addr=192.0.2.1"}), [], ["volume"]),
     "a driver": (VolumeView("data", "sshfs", {}), [], ["volume"]),
 }

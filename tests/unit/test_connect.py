@@ -23,6 +23,7 @@ from clawker_fw.engine import failures, outputs, transport
 from clawker_fw.engine.docker import DockerEngine, connect
 from clawker_fw.engine.locate import locate
 from clawker_fw.errors import EngineError, NotFoundError
+from clawker_fw.stack import labels
 from devkit.certificates import certify
 from devkit.waiting import until
 
@@ -338,3 +339,57 @@ def test_certificates_are_read_once(
         engine.answering.set()
         assert [each.result(30) for each in waiting] == [VERSION] * 8
     assert sorted(read) == ["load_cert_chain", "load_verify_locations"]
+
+
+_NETWORK = {"Id": "n1", "Name": "other", "Driver": "bridge", "IPAM": {"Config": [{"Subnet": "10.0.0.0/33"}]}}
+_OURS = {"Labels": dict(labels.ownership_labels("clawker"))}
+_LIST = "/containers/json?limit=-1&all=1&size=0&trunc_cmd=0"
+UNKNOWN_FORMS: dict[str, tuple[str, object, Callable[[DockerEngine], object]]] = {
+    "network other": ("/networks?filters=%7B%7D", [{**_NETWORK, **_OURS}], DockerEngine.networks),
+    "a network": ("/networks?filters=%7B%7D", [{"Name": "other"}], DockerEngine.networks),
+    "container c1": (_LIST, [{"Id": "c1"}], DockerEngine.listing),
+    "container /web": ("/containers/c1/json", {"Id": "c1", "Name": "/web"}, lambda engine: engine.container("c1")),
+    "image i1": ("/images/i1/json", {}, lambda engine: engine.image("i1")),
+    "its volumes": ("/volumes", {"Volumes": [{}]}, DockerEngine.volumes),
+    "its time": ("/info", {}, DockerEngine.clock),
+}
+
+
+@pytest.mark.parametrize("what", UNKNOWN_FORMS)
+def test_an_answer_in_an_unknown_form_is_an_error_of_the_engine(
+    engine: Engine, connected: DockerEngine, what: str
+) -> None:
+    """It names the object. It was exit code 70, and a watcher took it for unusable settings."""
+    path, answer, ask = UNKNOWN_FORMS[what]
+    engine.answers[f"/v1.51{path}"] = [answer]
+    with pytest.raises(EngineError) as caught:
+        ask(connected)
+    assert (caught.value.code, caught.value.exit_code) == ("engine-unreadable", 4)
+    assert what in caught.value.message
+
+
+def test_a_foreign_network_that_can_not_be_read_is_left_out(engine: Engine, connected: DockerEngine) -> None:
+    """It has no subnets, and the reason is kept for a warning."""
+    networks = [_NETWORK, {**_NETWORK, "Id": "n2", "Name": "good", "IPAM": None}]
+    engine.answers["/v1.51/networks?filters=%7B%7D"] = [networks]
+    bad, good = connected.networks()
+    assert (bad.name, bad.subnets, good.name, good.unreadable) == ("other", (), "good", "")
+    assert "10.0.0.0/33" in bad.unreadable
+
+
+def test_an_error_names_the_container_and_says_what_to_try(engine: Engine, connected: DockerEngine) -> None:
+    """Not by the 64 digits of its id, neither in our words nor in those of the engine."""
+    identity = "ab" * 32
+    row = {"Id": identity, "Names": ["/clawker-envoy-next"], "ImageID": "i", "State": "created"}
+    engine.answers[f"/v1.51{_LIST}"] = [[row]]
+    connected.listing()
+    body = json.dumps({"message": f"no {identity}"}).encode()
+    for each in (identity, unlisted := "cd" * 32):
+        head = f"HTTP/1.1 500 x\r\nContent-Length: {len(body)}\r\n\r\n"
+        engine.answers[f"/v1.51/containers/{each}/start"] = head.encode() + body
+    with pytest.raises(EngineError) as caught:
+        connected.start(identity)
+    assert caught.value.message == "The engine could not start container clawker-envoy-next."
+    assert (caught.value.context, caught.value.hint != "") == (("no abababababab",), True)
+    with pytest.raises(EngineError, match="start container cdcdcdcdcdcd\\."):
+        connected.start(unlisted)

@@ -61,12 +61,13 @@ def test_the_plan_that_is_shown_is_performed(
 ) -> None:
     """A run computes the plan of a difference once, and one more that shows that nothing is left."""
     plans: list[Plan] = []
+    planning = plan.plan
 
     def counted(*given: Any) -> Plan:  # noqa: ANN401 - passed on
-        plans.append(plan.plan(*given))
+        plans.append(planning(*given))
         return plans[-1]
 
-    monkeypatch.setattr(pipeline, "plan", counted)
+    monkeypatch.setattr(plan, "plan", counted)
     seen = pipeline.compare(engine, wanted)
     assert not seen.plan(ConvergeOptions()).empty
     converged(engine, wanted, seen)

@@ -11,7 +11,7 @@ from clawker_fw.model.engines import Machine
 from clawker_fw.model.files import Files
 from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.desired import desired
-from clawker_fw.reconcile.summary import ends_connections
+from clawker_fw.reconcile.summarize import ends_connections
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy import chains

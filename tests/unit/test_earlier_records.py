@@ -190,3 +190,19 @@ def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blue
         assert found(options=other_options, labels=relabelled) == {"upgrade"}
     for unreadable in ("{", "[]"):
         assert found(labels={**network.labels, labels.APPLIED: unreadable}) == {"tamper"}
+
+
+def test_a_network_without_an_option_has_its_default(memory: MemoryEngine, newer: Blueprint) -> None:
+    """So a network of a release that set fewer options stays, unless the engine has added another value."""
+    (network,) = (each for each in memory.networks() if each.name == NET)
+    mode = "com.docker.network.bridge.gateway_mode_ipv4"
+    record = json.loads(network.labels[labels.APPLIED])
+    fewer = {name: text for name, text in record.items() if mode not in name}
+    labelled = {**network.labels, labels.APPLIED: json.dumps(fewer)}
+    options = {name: text for name, text in network.options.items() if name != mode}
+    memory.alter_network(NET, options=options, labels=labelled)
+    finding = ("coredns", "shape", f"networks.{NET}.options", "upgrade", "recreate-networks")
+    before = stacks.found(memory, newer)
+    assert finding not in before
+    memory.alter_network(NET, options={**options, mode: "routed"})
+    assert stacks.found(memory, newer) == {*before, finding}

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from clawker_fw.errors import RefusedError
 from clawker_fw.model.differences import Verdict
-from clawker_fw.reconcile import errand, pipeline
+from clawker_fw.reconcile import errand, lock, pipeline
 from clawker_fw.reconcile.lock import holder
 from clawker_fw.reconcile.observe import observe
 from clawker_fw.reconcile.plan import examiner
@@ -48,6 +49,43 @@ def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.Monkey
     thread.join(30)
     assert order == ["first", "second"]
     assert engine.container(NAME) is None
+
+
+@pytest.mark.parametrize("host", ["here", "elsewhere 1"])
+def test_many_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """However long the queue is, no container is removed whose own turn has not lasted too long."""
+    image = engine.inside("clawker-coredns").image
+    others = {**OURS, **holder(), labels.LOCK_PROCESS: f"1 {lock.start_time(1)}"}
+    others |= {labels.LOCK_HOST: host} if host != "here" else {}
+    current = [engine.create_container(stacks.never_started(NAME, image, others))]
+    clock, turns = 0.0, 5
+
+    def next_turn(_: float) -> None:
+        nonlocal clock, turns
+        clock, turns = clock + 40, turns - 1
+        engine.remove(current.pop())  # fails if it has been removed
+        if turns:
+            current.append(engine.create_container(stacks.never_started(NAME, image, others)))
+
+    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: clock, sleep=next_turn))
+    with errand.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60):
+        assert turns == 0
+
+
+def test_a_live_process_that_never_ends_is_an_error(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its container is not removed under it."""
+    image = engine.inside("clawker-coredns").image
+    other = {**OURS, **holder(), labels.LOCK_PROCESS: f"1 {lock.start_time(1)}"}
+    held = engine.create_container(stacks.never_started(NAME, image, other))
+    clock = iter(range(1000))
+    monkeypatch.setattr(errand, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None))
+    with (
+        pytest.raises(RefusedError) as caught,
+        errand.in_turn(engine, "clawker", stacks.never_started(NAME, image, OURS), 60),
+    ):
+        pass
+    assert caught.value.code == "lock-held"
+    assert engine.container(held)
 
 
 def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine, release: Release) -> None:

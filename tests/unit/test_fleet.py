@@ -1,11 +1,13 @@
 """Many hosts: which there are, and how all are asked at once."""
 
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from clawker_fw.engine import locate
 from clawker_fw.errors import EngineError
 from clawker_fw.fleet import hosts
 from clawker_fw.fleet.hosts import ask_all
@@ -39,6 +41,28 @@ def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) ->
     ]
     (broken,) = (each.place for each in found.hosts if isinstance(each.place, EngineError))
     assert broken.code == "context-unusable"
+
+
+@pytest.mark.parametrize("state", ["missing", "refusing", "listening"])
+def test_the_default_context_without_an_engine_is_left_out(
+    state: str, contexts: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has chosen it. It stays if an engine listens, if somebody named it, or if it is the only one."""
+    path = tmp_path / "d.sock"
+    for module in (hosts, locate):
+        monkeypatch.setattr(module, "DEFAULT_ADDRESS", f"unix://{path}")
+    alone = {"DOCKER_CONFIG": str(tmp_path / "nowhere")}
+    with socket.socket(socket.AF_UNIX) as engine:
+        if state != "missing":
+            engine.bind(str(path))
+        if state == "listening":
+            engine.listen()
+        found = hosts.all_contexts({"DOCKER_CONFIG": contexts["DOCKER_CONFIG"]})
+        assert ("default" in [each.name for each in found.hosts]) is (state == "listening")
+        assert (hosts.LeftOut("default", "") in found.left_out) is (state != "listening")
+        assert [each.name for each in hosts.all_contexts(alone).hosts] == ["default"]
+        named = hosts.all_contexts({**contexts, "DOCKER_HOST": f"unix://{path}"})
+        assert "default" in [each.name for each in named.hosts]
 
 
 def test_named_hosts(contexts: Mapping[str, str]) -> None:

@@ -80,8 +80,6 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
         "keep": ["x"],
         "rest": ["github"],
     }
-    assert helper.inherit_usage(b"{}")
-    assert engine.sent == b"{}"
     helper.claim(1)
     helper.release()
     helper.drain(2, lambda _: None)
@@ -115,8 +113,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3})
     used = helper.usage()
     use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
-    assert used == Usage("one", 1, 6, (use,), 7, frozenset({"two"}), {"443": 9})
-    assert json.loads(used.told) == VERBS["usage"]["answers"][0]
+    assert used == Usage("one", 1, 6, (use,), 7, {"443": 9})
     assert helper.agents_see("{}") == ("connection refused",)
     taken: list[bool] = []
     assert helper.commit({}, lambda: taken.append(True)) == Committed(
@@ -153,7 +150,7 @@ OLDEST = {
 
 SHOWN = {"subject": "CN=c", "names": ["c"], "begins": 1, "ends": 2, "sha256": "c0ffee"}
 STEP = {"step": "connect", "source": "10.1.0.2:40000", "seconds": 0.5, "ok": True, "status": 0, "outcome": "x"}
-USAGE = {"id": "a", "inherited": [], "since": 1, "now": 2, "lost": 0, "uses": []}
+USAGE = {"id": "a", "since": 1, "now": 2, "lost": 0, "uses": []}
 USED = {"protocol": "https", "name": "a.test", "port": 443, "first": 1, "last": 2}
 WHOLE = {**USED, "connections": 1, "received": 2, "sent": 3}
 
@@ -211,7 +208,6 @@ def test_more_fields_are_ignored() -> None:
         (Helper.usage, {**USAGE, "since": None}),
         (READING["see"], {"agents_see": None}),
         (lambda helper: helper.drain(1, print), {}),
-        (lambda helper: helper.inherit_usage(b""), {"added": "yes"}),
         (READING["secrets"], {"secrets": {"a": {"digest": "d", "given": 7}}}),
         (READING["secrets"], {"secrets": {"a" * 1000: {}}}),
     ],

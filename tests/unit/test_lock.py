@@ -275,3 +275,21 @@ def test_down_waits_for_a_first_run(memory: MemoryEngine, lock_image: image_tar.
     hold(memory, lock_image, process="1 1")
     converge.take_down(memory, "clawker", context, detach=False)
     assert memory.container("clawker-lock") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("agent run -e GH_TOKEN=s3cret image", "clawker-fw agent run"),
+        ("--config /s3cret/x.yaml --project s3cret run --diff", "clawker-fw run"),
+        ("--host=ssh://s3cret@gate rules allow s3cret.example", "clawker-fw rules allow"),
+        ("secrets remove s3cret", "clawker-fw secrets remove"),
+        ("", "clawker-fw"),
+    ],
+)
+def test_a_lock_says_what_is_done_without_arguments(
+    words: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines send labels out with their events, and arguments may have secrets in them."""
+    monkeypatch.setattr("sys.argv", ["/usr/bin/clawker-fw", *words.split()])
+    assert lock.holder()[labels.LOCK_COMMAND] == shown

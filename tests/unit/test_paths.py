@@ -31,7 +31,7 @@ def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
 
 def allow(path: str, *methods: str) -> dict[str, Any]:
     """Return an entry that allows."""
-    return {"path": path, "methods": [*methods]}
+    return {"path": path, **({"methods": [*methods]} if methods else {})}
 
 
 def deny(path: str, *methods: str) -> dict[str, Any]:
@@ -214,6 +214,8 @@ def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
         ({"path_rules": [allow("/v1/x", "GET"), allow("~/v1/.*", "GET")]}, False),
         ({"path_rules": [deny("/v1/x")]}, True),
         ({"git": {"o/r": "read"}, "path_rules": [allow("/o")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("/O")]}, True),
+        ({"git": {"o/r": "read"}, "path_rules": [allow("~/O/.*")]}, True),
         ({"git": {"o/r": "read"}, "path_default": "allow"}, True),
         ({"git": {"o/r": "write"}, "path_default": "allow"}, False),
     ],
@@ -226,6 +228,15 @@ def test_other_spellings_are_refused_where_something_is_refused_below_what_is_al
     assert found.strict is strict
     odd = found.decide("GET", "/v1/a%2fb").reason
     assert (odd is Reason.BAD_REQUEST) is strict
+
+
+@pytest.mark.parametrize("place", ["/acme/widgets.git", "/ACME/Widgets.git", "/acme/WIDGETS", "/Acme/widgets.GIT"])
+def test_the_paths_of_git_match_in_any_case(place: str) -> None:
+    """To GitHub, they are the same repository, and a push to it is refused in every spelling."""
+    found = paths(git={"acme/widgets": "read"}, path_rules=[allow("/")])
+    assert found.decide("POST", f"{place}/git-receive-pack").reason is Reason.PATH
+    assert found.decide("GET", f"{place}/info/refs?service=git-receive-pack").reason is Reason.PATH
+    assert found.decide("GET", f"{place}/README").reason is None
 
 
 def test_so_many_rules_look_into_tls() -> None:

@@ -20,7 +20,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import converge, pipeline
 from clawker_fw.reconcile.apply import Progress, RunContext
 from clawker_fw.reconcile.desired import Blueprint
-from clawker_fw.reconcile.lock import Lock
+from clawker_fw.reconcile.lock import Lock, holder
 from clawker_fw.reconcile.plan import ANNOUNCE_SECONDS
 from clawker_fw.reconcile.steps import ClaimAddress, ConvergeOptions, ReleaseAddress
 from clawker_fw.report.documents.run import DriftDocument
@@ -42,11 +42,12 @@ def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
 
 
 class NeverReady(MemoryEngine):
-    """An engine on which no sibling answers that is created while it is broken."""
+    """An engine on which no sibling answers, or is healthy, that is created while it is broken."""
 
     def __init__(self) -> None:
         super().__init__()
         self.broken = False
+        self.only_unhealthy = False
         self._silenced: set[str] = set()
 
     def create_container(self, spec: ContainerSpec) -> str:
@@ -60,7 +61,9 @@ class NeverReady(MemoryEngine):
         """Start a container, which writes something before it falls silent."""
         super().start(container)
         inside = self.inside(container)
-        if inside.id in self._silenced:
+        if inside.id in self._silenced and self.only_unhealthy:
+            inside.unhealthy = "it looks up no name"
+        elif inside.id in self._silenced:
             inside.silent = "connection refused"
             inside.log.append("the program's last words")
 
@@ -113,7 +116,40 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
     engine.broken = True
     engine.inside("clawker-coredns").silent = "timeout"
     served = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
-    assert served.hint == "What was created has been removed. The former envoy still serves."
+    assert served.hint == (
+        "What was created has been removed. "
+        "The former coredns does not answer: agents may reach nothing. Run it again."
+    )
+
+
+def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
+    """One that failed leaves nothing, and one that was killed its lock. A watcher heals neither as tampering."""
+    engine = NeverReady()
+    engine.broken = True
+    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
+    _not_ready(engine, wanted)
+    assert engine.networks() == ()
+    for spec in pipeline.compare(engine, wanted).desired.networks.values():
+        engine.create_network(spec)
+    assert "tamper" in {cause for _, _, _, cause, _ in stacks.found(engine, wanted)}
+    image = images.lock_image(engine.facts()).reference
+    killed = {**labels.ownership_labels("clawker"), **holder(), labels.LOCK_PROCESS: "1 0"}
+    engine.create_container(stacks.never_started("clawker-lock", image, killed))
+    assert {cause for _, _, _, cause, _ in stacks.found(engine, wanted)} == {"upgrade"}
+
+
+def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
+    """Its own check counts, before the engine notices: for a replacement, a commit, and a run without work."""
+    engine = NeverReady()
+    wanted = up(engine, release)
+    engine.broken = engine.only_unhealthy = True
+    caught = _not_ready(engine, wanted, ConvergeOptions(replace_all=True))
+    assert caught.context[0] == "unhealthy: it looks up no name"
+    engine.inside("clawker-envoy").unhealthy = "it looks up no name"
+    for names in (["a.test", "b.test"], ["a.test", "b.test"]):
+        with pytest.raises(NotProvenError) as found:
+            stacks.converged(engine, stacks.blueprint(engine.facts(), *names, release=release))
+        assert (found.value.code, found.value.context) == ("not-proven", ("envoy: it looks up no name",))
 
 
 _PLAIN = ConvergeOptions()
@@ -130,9 +166,9 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
 def test_an_engine_that_fails_while_networks_are_changed(
     failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever call fails first, the error is the engine's, and the next run completes the change."""
+    """Whatever call fails, the old stack serves again as it was, and the next run completes the change."""
     engine = MemoryEngine()
-    up(engine, release)
+    wanted = up(engine, release)
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
     call, times = getattr(engine, failing), iter(range(100))
 
@@ -146,6 +182,9 @@ def test_an_engine_that_fails_while_networks_are_changed(
     with pytest.raises(EngineError) as caught:
         stacks.converged(engine, moved)
     assert caught.value.message == "The engine could not do it."
+    assert caught.value.hint == "What was created has been removed. The former envoy and coredns still serve."
+    assert stacks.found(engine, wanted) == set()
+    assert stacks.serving(engine)
     stacks.converged(engine, moved)
     assert stacks.found(engine, moved) == set()
 
@@ -326,3 +365,17 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
     both = ["ClaimAddress 0", "ReleaseAddress"] if step is ClaimAddress else []
     assert named[: len(both) + 1] == [*both, f"ClaimAddress {ANNOUNCE_SECONDS}"]
     assert named[len(both) + 1] in {"Drain 30.0", "Remove"}
+
+
+@pytest.mark.parametrize("content", [b'{"names":Infinity}', b'{"next":1e999}', b"[" * 100_000, b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "path", ["state/committed.json", "boot/sibling.json", "hot/numbers/numbers.json", "hot/policy/names.json"]
+)
+def test_a_file_that_can_not_be_read_is_a_difference(
+    path: str, content: bytes, memory: MemoryEngine, release: Release
+) -> None:
+    """Somebody has changed it: no reader fails on endless numbers or deep nesting."""
+    wanted = up(memory, release)
+    coredns = memory.inside("clawker-coredns")
+    coredns.files[path] = replace(coredns.files[path], content=content)
+    assert stacks.found(memory, wanted)

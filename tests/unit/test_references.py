@@ -9,6 +9,15 @@ _FOLDERS = "clawker_fw|devkit|tests|templates|go/internal|go/cmd"
 _FILE = re.compile(rf"`([\w./-]+\.(?:py|go|j2))`|\b((?:{_FOLDERS})/[\w./-]+\.(?:py|go|j2))\b")
 
 
+def test_no_page_substitutes_flags_into_a_command() -> None:
+    """`docker run $(clawker-fw agent flags)` starts an open container when the program can't start."""
+    listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    shown = [name for name in listed.stdout.split() if not name.startswith(("tests/", "devkit/"))]
+    risky = re.compile(r"docker (?:run|create)\b[^&\n`]*\$\((?:clawker-fw|fw)\b")
+    texts = {name: (CHECKOUT / name).read_text("utf-8", "replace") for name in shown}
+    assert [name for name, text in texts.items() if risky.search(text)] == []
+
+
 def test_files_that_comments_name_exist() -> None:
     """A file that a comment, a docstring or a page names is in this repository."""
     listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)

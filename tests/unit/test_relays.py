@@ -20,7 +20,7 @@ from clawker_fw.reconcile.apply import RunContext
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import teardown
 from clawker_fw.reconcile.steps import ConvergeOptions, Remove, RemoveNetwork
-from clawker_fw.stack import labels
+from clawker_fw.stack import labels, topology
 from clawker_fw.stack.release import Release
 from clawker_fw.stack.topology import Addressing
 from clawker_fw.watch.decision import matters, ours
@@ -277,17 +277,32 @@ def test_numbers_of_agents() -> None:
 
 
 def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:
-    """It is refused by name before anything changes, whatever labels it has; without it, a run makes the relay."""
+    """It is a difference that `run` can't close, whatever labels it has; everything else is brought up to date."""
     published(engine)
-    wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     image = engine.inside("clawker-coredns").spec.image
     ours = {**labels.ownership_labels("clawker"), labels.RELAY_OF: "somebody"}
-    for foreign in ({}, ours):
+    for foreign, name in (({}, "b.test"), (ours, "c.test")):
+        wanted = stacks.blueprint(engine.facts(), name, release=release)
         other = engine.create_container(ContainerSpec(RELAY, image, foreign, Shape((), (), {})))
-        before = engine.listing()
-        with pytest.raises(RefusedError, match=f"{RELAY} exists") as caught:
+        with pytest.raises(NotProvenError) as caught:
             stacks.converged(engine, wanted)
-        assert (caught.value.code, engine.listing()) == ("foreign-container", before)
+        blocked = f"coredns: state relays.{RELAY} (not made by clawker-fw)"
+        assert (caught.value.code, caught.value.context) == ("not-proven", (blocked,))
+        assert found(pipeline.compare(engine, wanted)) == [(f"relays.{RELAY}", Cause.AGENT, Action.NONE)]
+        assert engine.container(other)
         engine.remove(other)
     stacks.converged(engine, wanted)
     assert engine.inside(RELAY).spec.labels[labels.RELAY_OF]
+
+
+def test_no_free_subnet_for_relays(
+    engine: MemoryEngine, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a difference too, and every other command works."""
+    published(engine)
+    monkeypatch.setattr(topology, "_candidates", lambda *_: ())
+    seen = compared(engine, release)
+    assert found(seen) == [("relays.network", Cause.AGENT, Action.NONE)]
+    assert seen.plan(ConvergeOptions()).empty
+    with pytest.raises(NotProvenError, match="still differs"):
+        run(engine, release)

@@ -9,6 +9,7 @@ import pytest
 
 from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.rules.ruleset import MOST_PORTS
+from clawker_fw.rules.schema import FIELDS
 from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import FILE_NAME, find, project_of
 from clawker_fw.settings.model import Settings
@@ -140,6 +141,10 @@ def test_what_cannot_be_read_is_not_empty(write: Write, tmp_path: Path, monkeypa
     assert find(None)[0] == Path(FILE_NAME)
 
 
+ODD = ("0443", "1:30", "0x1bb", "0b11")
+"""Ports that YAML 1.1 or 1.2 reads as other numbers than people do."""
+
+
 @pytest.mark.parametrize(
     ("text", "line", "complaint"),
     [
@@ -168,7 +173,25 @@ def test_what_cannot_be_read_is_not_empty(write: Write, tmp_path: Path, monkeypa
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
         ('rules:\n- {dst: a.test, port: !!int ""}\n', 2, "not a value that YAML settings can have"),
-        pytest.param(f"otel:\n  sample: 1{':1' * 200}.5\n", 2, "not a value that YAML", id="a huge number"),
+        pytest.param(f"otel:\n  sample: 1{':1' * 200}.5\n", 2, "is not a plain number", id="a huge number"),
+        *((f"rules:\n- {{dst: a.test, port: {port}}}\n", 2, f"{port} is not a plain number") for port in ODD),
+        ("limits:\n  queries_per_second: 0100\n", 2, "is not a plain number"),
+        *(
+            (f"rules:\n- dst: a.test\n  {key}:\n    #- x\n", 3, f"`{key}` has no value")
+            for key in FIELDS
+            if key != "dst"
+        ),
+        ("rules:\n- dst: a.test\n  path_rules:\n  - path: /\n    methods:\n", 5, "`methods` has no value"),
+        ("rules:\n- dst: a.test\n  inject: {secret: s, as: }\n", 3, "`as` has no value"),
+        ("rules: []\nnever:\n- dst: a.test\n  port:\n", 4, "`port` has no value"),
+        ("rules: []\nalways: [{dst: a.test, proto: }]\n", 2, "`proto` has no value"),
+        ("rules:\n- {dst: a.test, inspect: true, path_rules: []}\n", 2, "`path_rules` is empty"),
+        ("rules:\n- {dst: a.test, inspect: true, git: {}}\n", 2, "`git` is empty"),
+        (
+            "rules:\n- dst: a.test\n  path_rules:\n  - {path: /, methods: []}\n",
+            4,
+            "`methods` is empty",
+        ),
         pytest.param(f"rules:\n- {'[' * 900}{']' * 900}\n", 2, "nested too deeply", id="deep"),
     ],
 )
@@ -243,6 +266,36 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path
     (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
     assert project_of(tmp_path / "settings.yaml") == "demo"
     assert load_settings(tmp_path / "settings.yaml", {}).settings.project == "demo"
+
+
+@pytest.mark.parametrize(
+    ("text", "project"),
+    [
+        ('{"project": "other", "rules": []}', "other"),
+        ('"project": other\nrules: []\n', "other"),
+        ("{rules: [], project: other}", "other"),
+        ("rules: []\n? project\n: other\n", "other"),
+        ("note: |\n  text\nproject:   'other'  # mine\n", "other"),
+        ("rules: [{dst: a.test, until: }]\nproject: other\n", "other"),
+        ("note: |\n  x\n\n  project: text\n", "clawker"),
+        ("project:\n", "clawker"),
+        ("", "clawker"),
+    ],
+)
+def test_the_project_is_what_yaml_says(text: str, project: str, tmp_path: Path) -> None:
+    """However it is written, so that `down` never removes another stack than `run` has made."""
+    (tmp_path / "settings.yaml").write_text(text)
+    assert project_of(tmp_path / "settings.yaml") == project
+
+
+@pytest.mark.parametrize(
+    "text", ["project: [", "project: {a: b}", "project: a\nproject: b", "project: A b", "project: 'x\n", "\x00"]
+)
+def test_a_project_that_can_not_be_read_is_an_error(text: str, tmp_path: Path) -> None:
+    """Nothing takes it for the usual one."""
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(SettingsError):
+        project_of(tmp_path / "settings.yaml")
 
 
 def test_init_replaces_neither_links_nor_devices(tmp_path: Path) -> None:

@@ -85,10 +85,6 @@ CHANGED = {
         "rules: [{dst: a.test, until: 2026-01-01T00:00:00Z}, {dst: b.test}]",
         "rules: [{dst: a.test, until: 2027-01-01T00:00:00Z, note: n o}, {dst: b.test}]",
     ),
-    "a field without a value": (
-        "rules:\n- until:\n  dst: a.test\n",
-        "rules:\n- until: 2027-01-01T00:00:00Z\n  dst: a.test\n  note: n o\n",
-    ),
 }
 
 

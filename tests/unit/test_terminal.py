@@ -22,7 +22,7 @@ from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.steps import Plan, RemoveVolume
 from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary
-from clawker_fw.report import documents, log, status, terminal, text
+from clawker_fw.report import documents, log, status, step_display, terminal, text
 from clawker_fw.report.documents.parts import SiblingFindings
 from clawker_fw.report.status import StatusDocument
 from clawker_fw.report.step_records import StepRecords
@@ -103,7 +103,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         pass
 
     def display() -> None:
-        for output in (text.StepDisplay(text.console(stderr=True), files=True), StepRecords()):
+        for output in (step_display.StepDisplay(text.console(stderr=True), files=True), StepRecords()):
             output.difference(diff(said), summary(said))
             output(Progress(step, 0.0, said))
             output(Progress(step, 1.0, said))
@@ -118,7 +118,7 @@ def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
         log.configure(style, debug=False)
         for show in (
             lambda: text.console().print(text.drift_report(diff(said), summary(said))),
-            lambda: text.console().print(text.plan_report(Plan(((step,),), (), 0))),
+            lambda: text.console().print(step_display.plan_report(Plan(((step,),), (), 0))),
             lambda: text.console().print(text.attempt_report(Attempt(said, "code", said, (said,)))),
             lambda: text.print_error(error, text.console(stderr=True), debug=True),
             lambda: terminal.answer(said),

@@ -1,21 +1,24 @@
 """A watcher's count of refusals."""
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import NoReturn
+from types import SimpleNamespace
+from typing import NoReturn, cast
 
 import pytest
 
 from clawker_fw.agents import names
-from clawker_fw.errors import EngineError
+from clawker_fw.engine.port import EngineReader
+from clawker_fw.errors import EngineError, FirewallError
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release
 from clawker_fw.watch.metrics import Metrics
-from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter
+from clawker_fw.watch.refusals import NOT_RECORDED, RefusalCounter, keep_counting
 from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
@@ -115,6 +118,25 @@ def test_what_was_before_the_watcher_is_never_counted(
         envoy.suppressed = suppressed
         counter.look(engine)
     assert counted == {"no-rule": 2, NOT_RECORDED: 5}
+
+
+def test_a_mistake_of_ours_does_not_end_the_count(engine: MemoryEngine) -> None:
+    """Whatever a look raises is reported once, and the next look takes place."""
+    ended, looks = threading.Event(), iter((KeyError("a"), KeyError("a"), None))
+    reported: list[FirewallError] = []
+
+    class Failing(RefusalCounter):
+        def look(self, reader: EngineReader) -> None:
+            del reader
+            failure = next(looks)
+            if failure:
+                raise failure
+            ended.set()
+
+    waits = SimpleNamespace(wait=lambda _: ended.is_set())
+    counter = Failing("p", lambda *_: None)
+    keep_counting(counter, lambda: nullcontext(engine), reported.append, cast("threading.Event", waits))
+    assert [each.code for each in reported] == ["counting-failed"]
 
 
 def test_a_look_that_fails_loses_nothing(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:

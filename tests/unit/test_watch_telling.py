@@ -21,8 +21,9 @@ from clawker_fw.model.differences import Action, Cause, Finding, Layer, Verdict
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.report import log
 from clawker_fw.watch import record
-from clawker_fw.watch.address import ListenAddress, ask, parse_address
+from clawker_fw.watch.address import ListenAddress, parse_address
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome, Trigger
+from clawker_fw.watch.healthy import ask
 from clawker_fw.watch.installed import Installed
 from clawker_fw.watch.metrics import Metrics
 from clawker_fw.watch.notify import Manager
@@ -214,8 +215,8 @@ def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         with pytest.raises(RefusedError), served(address, PAGES):
             pass
-        assert ask(address, "/metrics") == (True, "1")
-        assert ask(address, "/other") == (False, "not found")
+        assert ask(str(address), "/metrics") == (True, "1")
+        assert ask(str(address), "/other") == (False, "not found")
     assert not path.exists()
 
 

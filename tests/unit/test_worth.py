@@ -68,12 +68,10 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
 
 
 def test_both_envoys_while_one_is_replaced() -> None:
-    """What each knows is added, unless the new one has inherited it already."""
+    """What each knows is added."""
     old = replace(EMPTY, identity="old", uses=(use("a.test"),), lost=1, open={"443": 1})
     new = Usage("new", NOW - 10, NOW + 1, (use("a.test", last=NOW + 1), use("b.test")), open={"443": 2})
     both = together([old, new])
     of_a, of_b = worths(rule_set("a.test", "b.test")[1], both)
     assert (of_a.connections, of_a.last, of_b.connections, of_b.last) == (2, NOW + 1, 1, NOW)
     assert (both.since, both.lost, both.open) == (NOW - 1000, 1, {"443": 3})
-    heir = replace(new, inherited=frozenset({"old"}))
-    assert together([old, heir]) == heir

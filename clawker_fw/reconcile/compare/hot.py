@@ -1,6 +1,5 @@
 """diff: the files that a sibling reads again while it runs, their record, and their last good copies. Pure."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from clawker_fw.reconcile.compare.files import HIDDEN, attribute_findings, file_
 from clawker_fw.reconcile.compare.pair import SiblingPair
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import COMMITTED, GOOD, HOT
-from clawker_fw.stack.files import RECORD
+from clawker_fw.stack.files import RECORD, read_record
 from clawker_fw.stack.resources import plain
 
 
@@ -25,10 +24,10 @@ class CommitDigests:
 def last_commit(files: Files) -> CommitDigests:
     """Return the last commit according to the container's own record, or an empty one if it is unreadable."""
     try:
-        record = json.loads(files[COMMITTED].content)
+        record = read_record(files[COMMITTED].content)
         digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
         return CommitDigests(digests, {str(name): str(digest) for name, digest in record["live"].items()})
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return CommitDigests({}, {})
 
 

@@ -5,11 +5,12 @@ For findings, relays are part of CoreDNS's state, whose image they have.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Network
 
-from clawker_fw.errors import RefusedError
+from clawker_fw.errors import RefusedError, SettingsError
 from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.differences import RELAYING, Action, Cause, Finding, Layer, Value
@@ -55,21 +56,37 @@ class RelayComparison:
 
     @cached_property
     def network(self) -> NetworkSpec | None:
-        """The network on which ports are published: the one that there is, else a free one. None if none are.
+        """The network on which ports are published: the one that there is, else a free one.
 
-        Raises:
-            SettingsError: when no subnet is free.
+        None if no port is published, or no subnet is free.
         """
         if not self._published:
             return None
+        with suppress(SettingsError):
+            return publishing_spec(self.desired.project, self.subnet())
+        return None
+
+    def subnet(self) -> IPv4Network:
+        """Return the subnet on which ports are published.
+
+        Raises:
+            SettingsError: when there is none, and no subnet is free.
+        """
         observed, there = self.observed, self.observed.publishing
-        subnet = next(iter(there.subnets), None) if there else None
-        if subnet is None:
-            ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
-            taken = [*observed.subnets, *ours, *(each.subnet for each in self.desired.networks.values())]
-            routed = [route for route in observed.engine.routes if route not in taken]
-            subnet = free_subnet(Role.EGRESS, taken, routed)
-        return publishing_spec(self.desired.project, subnet)
+        if there and there.subnets:
+            return there.subnets[0]
+        ours = [subnet for each in observed.networks.values() for subnet in each.subnets]
+        taken = [*observed.subnets, *ours, *(each.subnet for each in self.desired.networks.values())]
+        routed = [route for route in observed.engine.routes if route not in taken]
+        return free_subnet(Role.EGRESS, taken, routed)
+
+    @cached_property
+    def _blocked(self) -> set[str]:
+        """The names of relays that containers have which are not ours."""
+        project = self.desired.project
+        return {
+            each.name for each in self.observed.listing if each.name in self.wanted and not is_relay(each, project)
+        }
 
     @cached_property
     def wanted(self) -> Mapping[str, ContainerSpec]:
@@ -87,21 +104,19 @@ class RelayComparison:
         return there if there and self.network and any(_of_network(there, self.network)) else None
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every difference.
-
-        Raises:
-            RefusedError: when a container that is not a relay has the name of one that is wanted.
-        """
+        """Yield every difference. A name or subnet that is not free is one, which only people can close."""
+        if self._published and self.network is None:
+            yield _finding(_NETWORK, "no subnet is free", "a free subnet", Cause.AGENT, Action.NONE)
+            return
         there = {each.container.name: each for each in self.observed.relays}
-        for listed in self.observed.listing:
-            if listed.name in self.wanted and not is_relay(listed, self.desired.project):
-                raise foreign_relay(listed.name)
+        for name in sorted(self._blocked):
+            yield _finding(name, "not made by clawker-fw", "running", Cause.AGENT, Action.NONE)
         for name, relay in sorted(there.items()):
             if name in self.wanted:
                 yield from self._differences(relay, self.wanted[name])
             else:
                 yield _finding(name, relay.container.status, None, Cause.AGENT, Action.UNPUBLISH)
-        for name in sorted(self.wanted.keys() - there.keys()):
+        for name in sorted(self.wanted.keys() - there.keys() - self._blocked):
             yield _finding(name, "missing", "running", Cause.AGENT, Action.PUBLISH)
         if self.network and (network := self.observed.publishing):
             recorded = recorded_fields(network, self.network)
@@ -114,7 +129,8 @@ class RelayComparison:
         found = (each.field for each in findings if each.action in RELAYING)
         names = {each.removeprefix(FIELD).partition(".")[0] for each in found}
         again = _NETWORK in names
-        made = tuple(spec for name, spec in sorted(self.wanted.items()) if again or name in names)
+        free = ((name, spec) for name, spec in sorted(self.wanted.items()) if name not in self._blocked)
+        made = tuple(spec for name, spec in free if again or name in names)
         there = self.observed.publishing
         return RelayChanges(
             removed=tuple(each for each in self.observed.relays if again or each.container.name in names),

@@ -1,6 +1,5 @@
 """diff: the state of a sibling: its name, its status, its networks and the service address. Pure."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -9,6 +8,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.pair import SiblingPair
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import container_names
+from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import SIBLING
 
 RESTARTS = "restarts"
@@ -97,6 +97,6 @@ def _made_service_address(pair: SiblingPair) -> str | None:
     file, made = pair.files.get(SIBLING), pair.applied.boot if pair.applied else {}
     if file is None or labels.digest(file.content) != made.get(SIBLING):
         return None
-    with suppress(KeyError, TypeError, ValueError, RecursionError):
-        return str(json.loads(file.content)["service"]["address"])
+    with suppress(KeyError, TypeError, ValueError):
+        return str(read_record(file.content)["service"]["address"])
     return None

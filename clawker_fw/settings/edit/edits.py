@@ -152,14 +152,15 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
         known.setdefault(identity(each.rule), []).append(each)
     end = sum(each.position is not None for each in there)
     changed: dict[int, Fields] = {}
-    added: list[Fields] = []
+    added: dict[int, Addition] = {}
+    """New entries by their positions: a second addition to the same rule becomes a part of the same entry."""
     results = []
     for addition in additions:
         same = known.get(identity(addition.rule), [])
         if not same:
             known[identity(addition.rule)] = [Written(addition.rule, end)]
             results.append(EditResult(EditOutcome.ADDED, str(addition.rule), addition.rule.place, end))
-            added.append(addition.fields)
+            added[end] = addition
             end += 1
         if same:
             last = max((each.rule for each in same), key=ends)  # of several, this one counts
@@ -169,14 +170,18 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             fields = _changes(each.rule, after)
             if fields and each.position is None:
                 raise _included(each.rule)
-            if fields and each.position is not None:
+            if each.position in added:
+                note = added[each.position].note if addition.note is None else addition.note
+                added[each.position] = replace(added[each.position], rule=after, note=note)
+                known[identity(addition.rule)] = [Written(after, each.position)]
+            elif fields and each.position is not None:
                 changed[each.position] = fields
             if not fields:
                 results.append(EditResult(EditOutcome.UNCHANGED, str(each.rule), each.rule.place, each.position))
                 continue
             phrases = tuple(_phrase(name, value) for name, value in fields.items())
             results.append(EditResult(EditOutcome.CHANGED, str(after), each.rule.place, each.position, phrases))
-    return Edit(changed=changed, added=added), results
+    return Edit(changed=changed, added=[addition.fields for addition in added.values()]), results
 
 
 def resulting(there: Iterable[Rule], addition: Addition) -> list[Rule]:

@@ -10,6 +10,8 @@ from clawker_fw.stack.envoy import bounds, http, lookups, signing
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.resources import WATCHED
 
+TEMPLATE = "bootstrap.yaml.j2"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapValues:
@@ -37,4 +39,4 @@ class BootstrapValues:
 
 def bootstrap(values: BootstrapValues) -> Json:
     """Return the bootstrap. A quoting mistake in the template is an error here, and not at Envoy's start."""
-    return cast("Json", parsed("bootstrap.yaml.j2", bounds=bounds, **asdict(values)))
+    return cast("Json", parsed(TEMPLATE, bounds=bounds, **asdict(values)))

@@ -12,7 +12,7 @@ from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import Json, extension
-from clawker_fw.stack.files import public, signers
+from clawker_fw.stack.files import public, read_record, signers
 from clawker_fw.stack.resources import Resource
 
 FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it, and only Envoy's group can enter
@@ -73,7 +73,7 @@ def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable
 def read_intermediates(content: bytes) -> list[Pair]:
     """Return what is in a signer's file of intermediates, or nothing if it is none."""
     try:
-        return [Pair.read(each) for each in json.loads(content)["intermediates"]]
+        return [Pair.read(each) for each in read_record(content)["intermediates"]]
     except (AttributeError, KeyError, TypeError, ValueError):
         return []
 

@@ -319,7 +319,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
         for path in repository.reserved:
-            match = {"path_separated_prefix": path}
+            match = {"path_separated_prefix": path, "case_sensitive": False}
             yield _refuse(str(repository), match, body=_told(repository))
     for each in paths.rules:
         yield from _of_path(rule, each)

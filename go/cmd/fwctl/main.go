@@ -45,6 +45,9 @@ type verb struct {
 
 const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 
+// verbNames is filled before a verb runs: the table can't name itself.
+var verbNames []string
+
 var verbs = []verb{
 	{"serve", "-- PROGRAM [ARG ...]", 2, inSibling(serve)},
 	{"keep", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
@@ -55,7 +58,6 @@ var verbs = []verb{
 	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, inSibling(report)},
 	{"suppressed", "", 0, inSibling(countUntold)},
 	{"usage", "", 0, inSibling(used)},
-	{"inherit-usage", "SIZE", 1, with(octets, inheritUsage)},
 	{"lookup", "NAME", 1, inSibling(lookup)},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
 	{"attempts", "", 0, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
@@ -69,7 +71,7 @@ var verbs = []verb{
 	{"end", "", 0, inSibling(end)},
 	{"claim", "SECONDS", 1, with(seconds, claim)},
 	{"release", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
-	{"drain", "SECONDS", 1, with(seconds, drain)},
+	{"drain", "SECONDS", 1, drain},
 }
 
 func main() {
@@ -84,7 +86,10 @@ func run(arguments []string) error {
 		return fmt.Errorf("no verb given\n%s", help())
 	}
 	name, words := arguments[0], arguments[1:]
-	at := slices.IndexFunc(verbs, func(verb verb) bool { return verb.name == name })
+	for _, verb := range verbs {
+		verbNames = append(verbNames, verb.name)
+	}
+	at := slices.Index(verbNames, name)
 	if at < 0 {
 		return fmt.Errorf("unknown verb %q\n%s", name, help())
 	}
@@ -135,15 +140,17 @@ func serve(sibling boot.Sibling, words []string) (any, error) {
 	return nil, start.Serve(root, sibling, words[1:])
 }
 
-// report reports what is live. A client of an earlier release also says `quick`, and accepts a whole report.
+// report reports what is live.
 func report(sibling boot.Sibling, words []string) (any, error) {
 	known, err := readEvidence(words)
 	if err != nil {
 		return nil, err
 	}
-	return probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
+	found := probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
 		Envoy: !slices.Contains(words, "without-envoy"), Starting: slices.Contains(words, "starting"),
-	}), nil
+	})
+	found.Verbs = verbNames
+	return found, nil
 }
 
 func forward(words []string) (any, error) { return nil, lookups.Forward(words, start.GivenSockets()) }
@@ -180,15 +187,16 @@ func inspectRelay(words []string) (any, error) {
 	return settings.Inspect()
 }
 
-func inheritUsage(_ boot.Sibling, size int64) (any, error) {
-	return usage.Give(usage.Socket, size, os.Stdin)
-}
-
 func claim(sibling boot.Sibling, announce time.Duration) (any, error) {
 	return nil, arp.Claim(root, sibling, announce)
 }
 
-func drain(_ boot.Sibling, limit time.Duration) (any, error) {
+// drain reads no file of the sibling's, which another release may have made.
+func drain(words []string) (any, error) {
+	limit, err := seconds(words[0])
+	if err != nil {
+		return nil, err
+	}
 	envoy := serving.NewEnvoy(serving.AdminSocket, nil)
 	return nil, serving.Drain(envoy, limit, func(now serving.Draining) error { return tell(now) })
 }

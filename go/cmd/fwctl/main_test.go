@@ -31,11 +31,11 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
-// Evidence is given to probe as JSON, before or after its other arguments. An earlier client also says `quick`.
+// Evidence is given to probe as JSON, before or after its other arguments.
 func TestReadEvidence(t *testing.T) {
 	wanted := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
 	given := `known={"listeners":{"state":"s","digest":"d"}}`
-	for _, arguments := range [][]string{{given}, {"without-envoy", given}, {"quick", given}} {
+	for _, arguments := range [][]string{{given}, {"without-envoy", given}} {
 		if found, err := readEvidence(arguments); err != nil || !maps.Equal(found, wanted) {
 			t.Errorf("%q: got %v, %v", arguments, found, err)
 		}

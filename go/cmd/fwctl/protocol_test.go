@@ -15,7 +15,6 @@ import (
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/relay"
 	"clawker-fw/internal/serving"
-	"clawker-fw/internal/usage"
 )
 
 // What fwctl prints is what protocol.json says, key by key: the client is tested against the same answers.
@@ -33,7 +32,7 @@ func TestProtocol(t *testing.T) {
 		t.Errorf("protocol %d is described, not %d", described.Protocol, probe.Protocol)
 	}
 	printed := map[string][]any{
-		"probe": {&probe.Report{}}, "suppressed": {&untold{}}, "usage": {&usedNow{}}, "inherit-usage": {&usage.Inherited{}}, "lookup": {&attempts.Lookup{}}, "relayed": {&relay.Report{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
+		"probe": {&probe.Report{}}, "suppressed": {&untold{}}, "usage": {&usedNow{}}, "lookup": {&attempts.Lookup{}}, "relayed": {&relay.Report{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
 		"commit-in-place": {&hot.Taken{}, &hot.Result{}}, "claim": nil, "release": nil, "drain": {&serving.Draining{}},
 		"secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}

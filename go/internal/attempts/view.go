@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -234,11 +233,10 @@ func refusedOverHTTP(connection net.Conn) error {
 	return nil
 }
 
-// refusedOverTLS fails unless the handshake is refused, once the server name is known. (An earlier release's Envoy only
-// closes the connection.)
+// refusedOverTLS fails unless the handshake is refused, once the server name is known. (A reset may overtake the alert.)
 func refusedOverTLS(connection net.Conn) error {
 	_, _, err := shakeHands(connection, unverified(refusedHost))
-	if deniedAccess(err) || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if deniedAccess(err) || errors.Is(err, syscall.ECONNRESET) {
 		return nil
 	}
 	if err == nil {

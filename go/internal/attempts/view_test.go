@@ -22,13 +22,15 @@ func answering(t *testing.T, serve func(net.Conn)) netip.AddrPort {
 	return netip.MustParseAddrPort(nettest.ServeAt(t, "tcp4", "127.0.0.1:0", serve).String())
 }
 
-// likeEnvoy refuses as Envoy does: it closes TLS connections, and answers HTTP with a message.
+// likeEnvoy refuses as Envoy does: it answers TLS with an alert, and HTTP with a message.
 func likeEnvoy(words string) func(net.Conn) {
 	return func(connection net.Conn) {
 		buffer := make([]byte, 4096)
 		size, _ := connection.Read(buffer)
 		if size > 0 && buffer[0] == 'G' {
 			io.WriteString(connection, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n\r\n"+words)
+		} else if size > 0 {
+			io.WriteString(connection, "\x15\x03\x03\x00\x02\x02\x31") // the alert access_denied (RFC 8446, section 6.2)
 		}
 	}
 }
@@ -60,7 +62,7 @@ func TestViewOnAnythingElse(t *testing.T) {
 		place netip.AddrPort
 		words []string
 	}{
-		"closes at once": {gone, []string{"over http: "}},
+		"closes at once": {gone, []string{"over http: ", "over https: "}},
 		"silent":         {silent, []string{"over http: no answer", "over https: no answer"}},
 		"another":        {other, []string{"over http: status 403, not Envoy's refusal, for a name that no rule allows"}},
 		"lets through": {

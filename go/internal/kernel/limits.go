@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -524,6 +525,8 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 const (
 	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
 	highAddress = 7 << 42
+	// watched is how many inotify instances, and watches, Envoy may need: it was measured with 10 to 16.
+	watched = 20
 	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
 	// first message of a transaction and never those that follow. It is silent as well while it loads modules.
 	filterPatience = 20 * time.Second
@@ -552,7 +555,7 @@ func CheckRequirements() Requirements {
 	if unrouted != nil {
 		unrouted = fmt.Errorf("routing by source addresses needs policy routing in the kernel (CONFIG_IP_MULTIPLE_TABLES): %w", unrouted)
 	}
-	for _, err := range []error{filter.installWithSix(), silent, unrouted, askForAddresses()} {
+	for _, err := range []error{filter.installWithSix(), silent, unrouted, askForAddresses(), askForWatches()} {
 		if err != nil {
 			found.Lacking = append(found.Lacking, err.Error())
 		}
@@ -579,6 +582,38 @@ func askForAddresses() error {
 	}
 	if address != highAddress { // a kernel older than 4.17 takes it for a wish
 		return errors.New(why)
+	}
+	return nil
+}
+
+// askForWatches fails where a user may have fewer inotify instances or watches than Envoy needs for the files that it reads
+// again. The kernel counts them for each user: so a thread becomes one that nobody else is, and ends with its goroutine.
+func askForWatches() error {
+	user, err := users.New()
+	if err != nil {
+		return err
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- watchAs(uintptr(user))
+	}()
+	return <-done
+}
+
+func watchAs(user uintptr) error {
+	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, user, user, user); failure != 0 {
+		return fmt.Errorf("asking for inotify as another user: %w", failure)
+	}
+	for range watched {
+		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("Envoy needs %d inotify instances (`sysctl -w fs.inotify.max_user_instances=128`): %w", watched, err)
+		}
+		defer unix.Close(instance)
+		if _, err := unix.InotifyAddWatch(instance, "/", unix.IN_MOVED_TO); err != nil {
+			return fmt.Errorf("Envoy needs %d inotify watches (`sysctl -w fs.inotify.max_user_watches=8192`): %w", watched, err)
+		}
 	}
 	return nil
 }

@@ -50,6 +50,7 @@ type Report struct {
 	Secrets     int                    `json:"secrets"`      // how many secrets for requests the signer has
 	Unhealthy   string                 `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error       string                 `json:"error"`        // why the program did not answer, or ""
+	Verbs       []string               `json:"verbs"`        // what fwctl can be told to do
 }
 
 // Thoroughness says whether a probe reports what agents see of Envoy. It waits first for a program that is starting.

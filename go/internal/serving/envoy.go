@@ -422,32 +422,6 @@ func (e envoy) Suppressed() (uint64, error) {
 	return uint64(values["access_log.process_ratelimit.denied"]), err
 }
 
-// Draining is a line of the output of drain: how many connections are open.
-type Draining struct {
-	Connections int `json:"connections"`
-}
-
-// Drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
-// connections close after their next response. The internal listener, which their requests go through, is not drained.
-// It tells the number of open connections until it is 0 or the limit has passed.
-func Drain(program envoy, limit time.Duration, tell func(Draining) error) error {
-	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful&inboundonly"); err != nil {
-		return err
-	}
-	for end := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
-		connections, err := program.Connections()
-		if err != nil {
-			return err
-		}
-		if err := tell(Draining{connections}); err != nil {
-			return err
-		}
-		if connections == 0 || time.Now().After(end) {
-			return nil
-		}
-	}
-}
-
 // The signer says which secrets for requests it has. Whether Envoy uses these is another question: it goes on using what it was
 // given before if its stream is broken, and a secret that was taken away. Envoy shows the version of each that it has loaded,
 // and never its value.

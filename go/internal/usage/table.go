@@ -35,8 +35,6 @@ const (
 	mostUses = 20_000
 	// keptFor is how long what is not used any more is remembered.
 	keptFor = 366 * 24 * time.Hour
-	// mostInherited bounds the ids of those whose knowledge is in this one.
-	mostInherited = 64
 )
 
 // Use is what is known of one name, protocol and port. Times are in seconds since 1970.
@@ -53,12 +51,11 @@ type Use struct {
 
 // History is all that is known. Nothing that was used since then is missing, but what was lost.
 type History struct {
-	ID        string   `json:"id"`        // no two siblings have the same
-	Inherited []string `json:"inherited"` // ids of those that were replaced, and whose knowledge is in this one
-	Since     int64    `json:"since"`
-	Now       int64    `json:"now"`
-	Lost      uint64   `json:"lost"` // lines that could not be read
-	Uses      []Use    `json:"uses"`
+	ID    string `json:"id"` // no two siblings have the same
+	Since int64  `json:"since"`
+	Now   int64  `json:"now"`
+	Lost  uint64 `json:"lost"` // lines that could not be read
+	Uses  []Use  `json:"uses"`
 }
 
 func (u *Use) key() string { return u.Protocol + " " + u.Name + " " + strconv.Itoa(int(u.Port)) }
@@ -75,14 +72,13 @@ type Table struct {
 	own  []netip.Addr
 	most int
 
-	mutex     sync.Mutex
-	id        string
-	inherited []string
-	since     int64
-	lost      uint64
-	changes   uint64
-	uses      map[string]*list.Element
-	latest    *list.List // of *Use: first the one that was used last, whatever the clock says
+	mutex   sync.Mutex
+	id      string
+	since   int64
+	lost    uint64
+	changes uint64
+	uses    map[string]*list.Element
+	latest  *list.List // of *Use: first the one that was used last, whatever the clock says
 }
 
 // New returns a table that knows nothing before now. What comes from one of our own addresses is no use.
@@ -163,11 +159,8 @@ func (t *Table) History() History {
 // history returns what was used since a time. What is older stays in the table: the clock may be set back.
 func (t *Table) history(since int64) History {
 	found := History{
-		ID: t.id, Inherited: slices.Clone(t.inherited), Since: max(since, t.since), Now: t.moment(), Lost: t.lost,
+		ID: t.id, Since: max(since, t.since), Now: t.moment(), Lost: t.lost,
 		Uses: make([]Use, 0, len(t.uses)),
-	}
-	if found.Inherited == nil {
-		found.Inherited = []string{}
 	}
 	for each := t.latest.Front(); each != nil; each = each.Next() {
 		if known := each.Value.(*Use); known.Last >= since {
@@ -180,48 +173,18 @@ func (t *Table) history(since int64) History {
 	return found
 }
 
-// Inherit adds what a sibling knew that this one has replaced. It says whether anything was added: what is known already is
-// not counted twice.
-func (t *Table) Inherit(other History) bool {
-	t.mutex.Lock()
-	defer t.mutex.Unlock()
-	if other.ID == t.id || slices.Contains(t.inherited, other.ID) || slices.Contains(other.Inherited, t.id) {
-		return false
-	}
-	t.restore(other, slices.Concat(t.inherited, other.Inherited, []string{other.ID}))
-	return true
-}
-
-// Restore begins with what was left on the disk, if anything was.
+// Restore begins with what was left on the disk. A line of it that nothing of ours has written is ignored.
 func (t *Table) Restore(left History) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	t.id = left.ID
-	t.restore(left, left.Inherited)
-}
-
-func (t *Table) restore(other History, inherited []string) {
-	uses := t.history(0).Uses
-	t.since = other.Since // it is older, whatever the clock said then
-	known := map[string]int{}
+	t.id, t.since, t.lost = left.ID, left.Since, left.Lost
+	uses := slices.DeleteFunc(slices.Clone(left.Uses), func(each Use) bool {
+		_, is := parse([]byte(each.key()))
+		return !is
+	})
 	for at := range uses {
-		known[uses[at].key()] = at
 		uses[at].Last = max(uses[at].Last, t.since)
 	}
-	for _, each := range other.Uses {
-		key := each.key()
-		if _, is := parse([]byte(key)); !is {
-			continue // nothing of ours has written it
-		}
-		if at, there := known[key]; there {
-			uses[at].and(each)
-		} else {
-			known[key] = len(uses)
-			uses = append(uses, each)
-		}
-	}
-	t.inherited = slices.Clone(inherited[max(0, len(inherited)-mostInherited):])
-	t.lost += other.Lost
 	t.changes++
 	t.fill(uses)
 }
@@ -414,8 +377,7 @@ func Prepare(root, socket string) ([]*os.File, error) {
 // Keeper takes lines, answers questions about them and writes what it knows.
 type Keeper struct {
 	*Table
-	writing sync.Mutex
-	kept    kept
+	kept kept
 }
 
 // Keep goes on with what an earlier recorder has left in the files that it is given.
@@ -431,86 +393,19 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if left, there := found.kept.left(); there {
 		found.Restore(left)
 	}
-	go statussocket.Serve(listener, 1, found.converse)
+	go statussocket.Tell(listener, func() any { return found.History() })
 	go func() {
 		for range time.Tick(writeEvery) {
-			found.write()
+			_ = found.kept.write(found.Table)
 		}
 	}()
 	return found, nil
 }
 
-func (k *Keeper) write() error {
-	k.writing.Lock()
-	defer k.writing.Unlock()
-	return k.kept.write(k.Table)
-}
-
-// Said is what fwctl says to the recorder: nothing, to ask, or what a sibling knew that this one has replaced.
-type Said struct {
-	Inherit *History `json:"inherit"`
-}
-
-type Inherited struct {
-	Added bool `json:"added"` // false if it was known already
-}
-
-type reply struct {
-	History   History   `json:"history"`
-	Inherited Inherited `json:"inherited"`
-	Error     string    `json:"error,omitempty"`
-}
-
-func (k *Keeper) converse(connection net.Conn) {
-	_ = connection.SetDeadline(time.Now().Add(answersWithin))
-	var said Said
-	var answer reply
-	switch err := json.NewDecoder(io.LimitReader(connection, mostWritten)).Decode(&said); {
-	case err != nil:
-		answer.Error = err.Error()
-	case said.Inherit == nil:
-		answer.History = k.History()
-	default:
-		answer.Inherited.Added = k.Inherit(*said.Inherit)
-		if err := k.write(); err != nil {
-			answer.Error = err.Error()
-		}
+// Ask returns what the recorder at a socket knows.
+func Ask(socket string) (known History, err error) {
+	if err := statussocket.Ask(socket, answersWithin, nil, &known); err != nil {
+		return History{}, fmt.Errorf("the recorder does not answer: %w", err)
 	}
-	_ = json.NewEncoder(connection).Encode(answer) // a client that has gone needs no answer
-}
-
-func Ask(socket string) (History, error) {
-	answer, err := converse(socket, Said{})
-	return answer.History, err
-}
-
-// Give tells the recorder at a socket what a sibling knew that was replaced.
-func Give(socket string, size int64, from io.Reader) (Inherited, error) {
-	if size <= 0 || size > mostWritten {
-		return Inherited{}, fmt.Errorf("%d octets are no history", size)
-	}
-	content := make([]byte, size)
-	if _, err := io.ReadFull(from, content); err != nil {
-		return Inherited{}, err
-	}
-	var known History
-	if err := json.Unmarshal(content, &known); err != nil {
-		return Inherited{}, err
-	}
-	if err := known.verify(); err != nil {
-		return Inherited{}, err
-	}
-	answer, err := converse(socket, Said{&known})
-	return answer.Inherited, err
-}
-
-func converse(socket string, said Said) (reply, error) {
-	var answer reply
-	if err := statussocket.Ask(socket, answersWithin, said, &answer); err != nil {
-		return answer, fmt.Errorf("the recorder does not answer: %w", err)
-	}
-	if answer.Error != "" {
-		return answer, errors.New(answer.Error)
-	}
-	return answer, nil
+	return known, nil
 }

@@ -160,32 +160,6 @@ func TestWhatIsUsedAgainStays(t *testing.T) {
 	}
 }
 
-// What a replaced sibling knew is added once, however often it is told, and also by way of one in between.
-func TestInheritingCountsNothingTwice(t *testing.T) {
-	first, now := newTable()
-	take(first, ending("https a.test 443", "tls a.test", 1, 2), ending("https b.test 443", "tls b.test", 1, 2))
-	now.advance(time.Hour)
-	second := New(nil, now.now)
-	take(second, ending("https a.test 443", "tls a.test", 10, 20))
-	if !second.Inherit(first.History()) || second.Inherit(first.History()) {
-		t.Error("it was not added just once")
-	}
-	known := second.History()
-	if known.Since != began.Unix() || !slices.Equal(names(known), []string{"a.test", "b.test"}) {
-		t.Errorf("%+v", known)
-	}
-	if used := known.Uses[0]; used.Connections != 2 || used.Sent != 22 || used.First != began.Unix() || used.Last != now.at.Unix() {
-		t.Errorf("%+v", used)
-	}
-	third := New(nil, now.now)
-	if !third.Inherit(known) || third.Inherit(first.History()) || first.Inherit(third.History()) {
-		t.Error("what came by way of another one was added again")
-	}
-	if used := third.History().Uses[0]; used.Connections != 2 {
-		t.Errorf("%+v", used)
-	}
-}
-
 // What nobody has used for a year is forgotten.
 func TestOldUsesAreForgotten(t *testing.T) {
 	table, now := newTable()

@@ -1,0 +1,171 @@
+"""summarize: work out what a plan means for people, from the findings and the plan that closes them. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from clawker_fw.errors import FirewallError
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.differences import Cause, Diff
+from clawker_fw.model.files import Files
+from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.reconcile import steps
+from clawker_fw.reconcile.compare.rules import RuleChanges
+from clawker_fw.reconcile.steps import Plan, SiblingStep, Step
+from clawker_fw.reconcile.summary import Build, Effect, Interruption, Summary, release_version
+from clawker_fw.stack import labels
+from clawker_fw.stack.envoy import chains, tls_interception
+from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS
+from clawker_fw.stack.files import read_record
+
+_EFFECTS: Mapping[type[Step], Effect] = {
+    steps.Create: Effect.CREATED,
+    steps.Reattach: Effect.REATTACHED,
+    steps.Start: Effect.STARTED,
+    steps.Unpause: Effect.UNPAUSED,
+    steps.Commit: Effect.UPDATED,
+    steps.ClaimAddress: Effect.ADDRESSED,
+    steps.GiveSecrets: Effect.ENTRUSTED,
+    steps.Rename: Effect.RENAMED,
+    steps.ProvideImage: Effect.PROVIDED,
+}
+
+
+_SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
+"""The fields of a listener that Envoy changes in place: new connections are matched to other chains."""
+
+
+def summarize(
+    observed: Observed,
+    desired: Desired,
+    found: Diff,
+    planned: Plan | FirewallError,
+    *,
+    version: str,
+    changes: RuleChanges | None,
+) -> Summary:
+    """Return what it means to close the differences that were found.
+
+    `version` is that of the installed release. `planned` is the plan, or the error for which there is none.
+    """
+    plan = planned if isinstance(planned, Plan) else Plan(())
+    effects = _effects(observed, plan)
+    relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, steps.Publish)))
+    return Summary(
+        project=desired.project,
+        absent=observed.absent,
+        count=desired.rules.count,
+        effects=effects,
+        interruption=_interruption(observed, desired, plan, effects),
+        changes=changes,
+        builds=_builds(observed, version, found),
+        reasons={cause: tuple(each for each in found.findings if each.cause is cause) for cause in Cause},
+        asked=any(isinstance(step, steps.Create) and not step.causes for step in plan.steps),
+        housekeeping=not effects and not plan.empty,
+        relays=relays,
+        relays_cut=any(each.container.name in relays and each.container.running for each in observed.relays),
+        refused=planned if isinstance(planned, FirewallError) else None,
+    )
+
+
+def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
+    """Return what becomes of each sibling: the most that happens to it."""
+    moved = any(isinstance(step, steps.RemoveNetwork) for step in plan.steps)
+    found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
+    for step in plan.steps:
+        if isinstance(step, SiblingStep) and (effect := _effect(step, observed, moved=moved)):
+            found[step.sibling].append(effect)
+    most = {sibling: min(each, key=[*Effect].index) for sibling, each in found.items() if each}
+    return {
+        effect: those
+        for effect in Effect
+        if (those := tuple(sibling for sibling, each in most.items() if each is effect))
+    }
+
+
+def _effect(step: Step, observed: Observed, *, moved: bool) -> Effect | None:
+    """Return the effect of a step on its sibling. `moved` is whether the networks are recreated."""
+    if isinstance(step, steps.Create) and step.sibling in observed.siblings:
+        return Effect.RECREATED if moved else Effect.REPLACED
+    # Without causes, it is done for the sake of another step.
+    if isinstance(step, steps.Commit | steps.GiveSecrets | steps.ClaimAddress) and not step.causes:
+        return None
+    return _EFFECTS.get(type(step))
+
+
+def _interruption(
+    observed: Observed, desired: Desired, plan: Plan, effects: Mapping[Effect, tuple[Sibling, ...]]
+) -> Interruption:
+    affected = {sibling for those in effects.values() for sibling in those}
+    serving = {sibling for sibling, seen in observed.siblings.items() if _serves(seen, desired)}
+    replaced = {*effects.get(Effect.REPLACED, ()), *effects.get(Effect.RECREATED, ())}
+    envoy, coredns = observed.siblings.get(Sibling.ENVOY), observed.siblings.get(Sibling.COREDNS)
+    released = {step.container for step in plan.steps if isinstance(step, steps.ReleaseAddress)}
+    drained = None
+    if envoy and Sibling.ENVOY in replaced & serving:
+        drains = [step for step in plan.steps if isinstance(step, steps.Drain)]
+        drained = next((step.seconds for step in drains if step.container == envoy.container.id), 0.0)
+    stays = Sibling.ENVOY in serving.intersection(effects.get(Effect.UPDATED, ()))
+    return Interruption(
+        unserved=tuple(each for each in Sibling if each in affected - serving),
+        drained=drained,
+        cut=bool(envoy and stays and ends_connections(envoy.files, desired.siblings[Sibling.ENVOY].hot)),
+        lookups=coredns is not None
+        and Sibling.COREDNS in replaced & serving
+        and coredns.container.id not in released,
+        outage=Effect.RECREATED in effects,
+    )
+
+
+def ends_connections(running: Files, desired: Files) -> bool:
+    """Return whether Envoy may end connections or UDP sessions when it reads the desired files.
+
+    It ends those of a filter chain, a listener or a UDP cluster that is removed or changed, and no others, as
+    measured (docs/how-it-works.md).
+    """
+    names = LISTENERS, CLUSTERS
+    if all(name in running and running[name].content == desired[name].content for name in names):
+        return False
+    try:
+        before, after = ([_resources(files[name].content) for name in names] for files in (running, desired))
+        parts, others = dict(_parts(*before)), dict(_parts(*after))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return True
+    return any(others.get(place) != part for place, part in parts.items())
+
+
+def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
+    return {each["name"]: each for each in read_record(content)["resources"]}
+
+
+def _parts(
+    listeners: Mapping[str, Mapping[str, Any]], clusters: Mapping[str, Mapping[str, Any]]
+) -> Iterator[tuple[tuple[str, str], object]]:
+    """Yield what has connections: chains, listeners without what Envoy changes in place, and clusters for UDP."""
+    for name, listener in listeners.items():
+        if name == tls_interception.NAME:  # nothing leads to it
+            continue
+        yield (name, ""), {field: listener[field] for field in listener.keys() - _SELECTING}
+        for chain in listener.get("filter_chains", ()):
+            if chain["name"] not in {chains.DENIED, chains.REFUSED}:
+                yield (name, chain["name"]), chain
+    for name, cluster in clusters.items():
+        if name.startswith("udp ") and ":" in name:
+            yield ("", name), cluster
+
+
+def _serves(seen: ObservedSibling, desired: Desired) -> bool:
+    """Whether agents can use a sibling: it runs, and is on its networks."""
+    networks = set(desired.siblings[seen.sibling].shape.networks)
+    return seen.container.running and networks <= set(seen.container.connected)
+
+
+def _builds(observed: Observed, version: str, found: Diff) -> Mapping[Sibling, tuple[Build, Build]]:
+    return {
+        each.sibling: (
+            Build(release_version(observed), each.running if isinstance(each.running, str) else None),
+            Build(version, str(each.desired)),
+        )
+        for each in found.findings
+        if each.field == labels.STACK_BUILD_SHA and each.cause is Cause.UPGRADE
+    }

@@ -1,0 +1,38 @@
+"""What earlier runs and releases have left on the engine that nothing uses."""
+
+from collections.abc import Collection
+
+from clawker_fw.agents import trust
+from clawker_fw.model.desired import Desired
+from clawker_fw.model.images import OwnImage
+from clawker_fw.model.observed import Observed
+from clawker_fw.model.stacks import Sibling
+from clawker_fw.stack import labels
+from clawker_fw.stack.envoy import signing
+
+
+def unused_images(observed: Observed, desired: Desired, retired: Collection[str]) -> tuple[OwnImage, ...]:
+    """Return our images of other releases that are unused once the `retired` containers are removed."""
+    kept = {*desired.images, *(id_ for each in desired.siblings.values() for id_ in each.image.ids)}
+    return tuple(
+        image
+        for image, users in observed.own_images.items()
+        if set(users) <= set(retired) and kept.isdisjoint((image.id, *image.references))
+    )
+
+
+def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
+    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
+
+    Those with the current ones are left: somebody may be about to start an agent with one.
+    """
+    roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
+    wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
+    return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
+
+
+def unused_references(observed: Observed) -> tuple[str, ...]:
+    """Return the references of our images, of any release, that no container uses."""
+    unused = (image for image, users in observed.own_images.items() if not users)
+    held = observed.lock.image if observed.lock else ""
+    return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))

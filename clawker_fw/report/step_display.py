@@ -1,0 +1,68 @@
+"""Plans and their progress, as people see them."""
+
+import threading
+
+from rich.console import Console, Group, RenderableType
+from rich.status import Status
+from rich.text import Text
+
+from clawker_fw.model.differences import Diff
+from clawker_fw.reconcile.apply import Progress
+from clawker_fw.reconcile.steps import InTurn, Plan, describe
+from clawker_fw.reconcile.summary import Summary
+from clawker_fw.report.terminal import visible
+from clawker_fw.report.text import drift_report
+
+_SPINNER = 2
+
+
+def plan_report(steps: Plan) -> RenderableType:
+    """Return the numbered stages of a plan. Those of one stage run in parallel, but for those with `then`."""
+    width = len(str(len(steps.stages)))
+    lines: list[Text] = []
+    for number, stage in enumerate(steps.stages, 1):
+        texts = [
+            f"{'then ' if later else ''}{describe(step)}"
+            for each in stage
+            for later, step in enumerate(each.steps if isinstance(each, InTurn) else (each,))
+        ]
+        for place, text in enumerate(texts):
+            first = "" if place else str(number)
+            lines.append(Text.assemble("  ", (first.ljust(width), "dim"), "  ", visible(text)))
+    return Group(Text("\nrun would", style="bold"), *lines)
+
+
+class StepDisplay:
+    """Shows a plan being performed: one line for each completed step, a spinner for the current ones.
+
+    `status` is the spinner, which shows while it is entered; a console that is not interactive has none.
+    """
+
+    def __init__(self, target: Console, *, files: bool = False) -> None:
+        self._console = target
+        self._files = files
+        self.status = Status("", console=target) if target.is_interactive else None
+        self._running: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def difference(self, found: Diff, said: Summary) -> None:
+        """Show what is about to happen, and why."""
+        self._console.print(drift_report(found, said, files=self._files, hints=False))
+
+    def __call__(self, progress: Progress) -> None:
+        """Record the progress of a step. Parallel steps call this concurrently."""
+        key, step, note = id(progress.step), describe(progress.step), progress.note
+        with self._lock:
+            if progress.share >= 1:
+                self._running.pop(key, None)
+                done = visible(f"  {progress.seconds:6.2f} s  {step}")
+                self._console.print(
+                    Text.assemble(("done", "green"), done, (visible(f"  {note}" if note else ""), "dim"))
+                )
+            else:
+                note = note or (f"{progress.share:.0%}" if progress.share else "")
+                self._running[key] = visible(f"{step} {note}".rstrip())
+            if self.status:
+                shown = Text(" · ".join(self._running.values()), no_wrap=True)
+                shown.truncate(max(1, self._console.width - _SPINNER), overflow="ellipsis")
+                self.status.update(shown)

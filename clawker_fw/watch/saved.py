@@ -1,0 +1,56 @@
+"""Notices that files of the settings were saved, so that a watcher compares soon, not after its interval."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+LOOK_EVERY = 0.5
+"""Seconds. A look asks the kernel for the state of a few files."""
+
+_State = Mapping[Path, tuple[int, int, int] | None]
+
+
+class SavedFiles:
+    """The files that settings come from, whatever they are at the moment, and their states at the last look."""
+
+    def __init__(self, files: Callable[[], Iterable[Path]], clock: Callable[[], float], steady: float) -> None:
+        """Use what returns the files. A change counts when it has been there for `steady` seconds."""
+        self._files = files
+        self._clock = clock
+        self._steady = steady
+        self._known: _State | None = None
+        self._pending: _State = {}
+        self._since = 0.0
+
+    def changed(self) -> bool:
+        """Look at the files, and return whether one has changed that is no longer being written: once a change."""
+        now = {file: _state(file) for file in self._files()}
+        if self._known is None:
+            self._known = now
+        # A file that is new among them has just been read: only one that was known before can have been saved.
+        same = all(self._known.get(file, state) == state for file, state in now.items())
+        if same:
+            self._known, self._pending = now, {}
+            return False
+        if now != self._pending:
+            self._pending, self._since = now, self._clock()
+        if self._clock() - self._since < self._steady:
+            return False
+        self._known = now
+        return True
+
+
+def _state(file: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written or replaced, also behind a link. None if it can't be read."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ctime_ns, found.st_ino, found.st_size
+
+
+def keep_looking(saved: SavedFiles, on_change: Callable[[], object], ended: threading.Event) -> None:
+    """Call `on_change` after each change, until `ended` is set."""
+    while not ended.wait(LOOK_EVERY):
+        if saved.changed():
+            on_change()

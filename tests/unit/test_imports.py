@@ -1,0 +1,14 @@
+"""What commands import before they answer: it is most of their time."""
+
+import subprocess
+import sys
+
+LOOKING = "clawker_fw.cli.main, clawker_fw.reconcile.pipeline, clawker_fw.report.text, clawker_fw.report.status"
+ONLY_FOR_CHANGES = {f"clawker_fw.reconcile.{name}" for name in ("apply", "converge", "plan", "steps", "summarize")}
+
+
+def test_a_look_imports_nothing_for_changes() -> None:
+    """`drift` and `status` of a current stack import neither steps, nor what plans and performs them."""
+    script = f"import sys, {LOOKING}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert not ONLY_FOR_CHANGES & set(done.stdout.split())
