@@ -333,6 +333,9 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
 
 
 def _may_keep_in(seen: Comparison) -> str:
+    """Return what to look for, the likeliest cause first: what is known to be wrong hides all others."""
+    if not _running(seen, Sibling.ENVOY):
+        return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
     if not seen.observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     way_out = seen.observed.networks.get(Role.EGRESS)
@@ -342,7 +345,9 @@ def _may_keep_in(seen: Comparison) -> str:
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
-        f"{by_engine}"
+        f"{by_engine} On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: "
+        "larger packets are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` "
+        "avoids them."
     )
 
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,11 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     outcome = well()
     assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
     assert "no-address" in seen_of(outcome, "way-out")
+    assert re.search("iptables: false.*MTU", seen_of(outcome, "way-out"))
+    memory.stop("clawker-envoy")
+    memory.inside("clawker-coredns").tried = Trial((replace(step, ok=False, status=0, outcome="timed out"),))
+    advice = seen_of(well(), "way-out")
+    assert ("Envoy does not run" in advice, "iptables" in advice) == (True, False)
 
 
 def test_what_depends_on_something_missing_is_skipped(
