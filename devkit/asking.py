@@ -19,10 +19,11 @@ import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from clawker_fw.__main__ import main
 from clawker_fw.cli import session
+from clawker_fw.errors import EngineError
 from clawker_fw.model.containers import ContainerSpec, Shape
 from devkit.memory.engine import MemoryEngine
 from devkit.stacks import CHECKOUT, environment
@@ -75,6 +76,10 @@ class Terminal:
         while line:
             line = line[os.write(self._records, line) :]
 
+    def fail(self) -> None:
+        """Have the engine fail from now on."""
+        self.refuse("", None)
+
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
@@ -102,10 +107,19 @@ def _refuse(memory: MemoryEngine, addresses: dict[str, str], records: int) -> No
     with os.fdopen(records, encoding="utf-8") as lines:
         for line in lines:
             agent, sibling, fields = json.loads(line)
+            if not agent:
+                envoy = memory.inside("clawker-envoy")
+                memory.inside = _fail  # type: ignore[method-assign]  # what reads the logs calls it
+                envoy.status = "exited"
+                return
             record = {"time": "x", "source": f"{addresses[agent]}:40000", "port": 443, **fields}
             log = memory.inside(f"clawker-{sibling}")
             log.logged_at = datetime.now(UTC).strftime("%FT%T.%f000Z")
             log.log.append(json.dumps(record, separators=(",", ":")))
+
+
+def _fail(container: str) -> NoReturn:
+    raise EngineError("engine-error", f"The engine could not read the log of {container}.")
 
 
 def _run(records: int) -> None:

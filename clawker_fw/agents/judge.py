@@ -4,6 +4,7 @@ An agent is judged by what the engine says about it, never by anything that it s
 """
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -242,7 +243,8 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
         yield Opening("host-network", "it is on the host's network")
     for name in sorted(set(view.connected) - {place.own}):
         if name not in place.others or not place.others[name].internal:
-            yield Opening("network", f"the network {name} has a way out")
+            leave = shlex.join(["docker", "network", "disconnect", name, view.name])
+            yield Opening("network", f"the network {name} has a way out (`{leave}`)")
     if not view.shape.dns:
         yield Opening("dns", "without a DNS server of its own, Docker queries the host's")
     elif servers := sorted(set(view.shape.dns) - {place.resolver}):

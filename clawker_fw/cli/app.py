@@ -164,9 +164,7 @@ class Program(Commands):
 
     def _tell(self, error: FirewallError, *, json: bool) -> None:
         """Print an error with commands for the same stack; with `json`, as the answer if none has begun."""
-        named = self.chosen.named
-        error.message, error.hint = named(error.message), named(error.hint)
-        error.context = tuple(map(named, error.context))
+        self.chosen.name_in(error)
         if log.for_programs():
             log.error(error, debug=log.debugging())
         else:
@@ -179,12 +177,6 @@ class Program(Commands):
             # In one line, for those who read lines as well.
             with suppress(OutputError):  # the error itself has been told
                 terminal.answer(documents.writer(documents.ErrorDocument)(documents.ErrorDocument.of(error)))
-
-    def resolve_command(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, Any, list[str]]:
-        """Find a command, also by the words that it had in the release before."""
-        return super().resolve_command(ctx, args if ctx.resilient_parsing else usage.renamed(args))
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""

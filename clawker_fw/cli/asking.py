@@ -61,6 +61,15 @@ class Arriving:
         """Whether nothing more will arrive: the stack is gone."""
         return self._taken_in.done()
 
+    def require_readable(self) -> None:
+        """Raise the error that has ended the reading of the logs, if one has.
+
+        Raises:
+            EngineError: when a log can't be read any more.
+        """
+        if self.ended:
+            self._taken_in.result()
+
     def next(self) -> Candidate | None:
         """Wait for a host to ask about; None if there will be none.
 
@@ -72,7 +81,7 @@ class Arriving:
                 if candidate := self._waiting.take():
                     return candidate
                 if self.ended:
-                    self._taken_in.result()
+                    self.require_readable()
                     return None
                 self._changed.wait(_LOOK_EVERY)
 
@@ -134,6 +143,7 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
                 continue
             reply = _reply(asked, arriving)
             if reply is None:
+                arriving.require_readable()
                 return
             if not isinstance(reply, Leave):
                 answers.apply(asked, reply)

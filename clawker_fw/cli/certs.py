@@ -177,7 +177,7 @@ def export(
     if what is Exported.ROOTS:
         if folder:
             raise typer.BadParameter("The roots go to standard output: without DIR")
-        terminal.answer(_bundle(chosen).decode().rstrip("\n"))
+        _answer_roots(chosen, format_)
         return
     if folder is None:
         raise typer.BadParameter("What the collector needs is written into a folder: name it")
@@ -193,13 +193,23 @@ def export(
     _answer_kept(chosen, store, loaded, format_, f"Wrote ca.crt, {what}.crt and {what}.key into {folder}.")
 
 
+def _answer_roots(chosen: Options, format_: Format) -> None:
+    from clawker_fw.report.certs import CertsDocument
+
+    endpoint = session.load(chosen).settings.otel.endpoint
+    pem = _bundle(chosen).decode()
+    if format_ is Format.JSON:
+        print_json(CertsDocument(project=chosen.project, endpoint=endpoint, pem=pem))
+    else:
+        terminal.answer(pem.rstrip("\n"))
+
+
 def _bundle(chosen: Options) -> bytes:
     """Return the roots that agents have to trust: those that are kept here, or those of the stack."""
     from clawker_fw.agents.trust import roots_of
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
 
-    session.load(chosen)
     with _roots(chosen, keeps=False) as store:
         if trusted := authority.trusted([*store.kept().values()], time.time()):
             return bundle(trusted)

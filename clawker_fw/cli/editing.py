@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -215,17 +215,19 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     if orders.format_ is Format.TEXT:
         for line in planned:
             terminal.answer(line)
-    reloaded: list[RunDocument] = []  # if it succeeds, its answer
+    applied = _Applied()
     try:
         if applying:
-            _apply(chosen, done, orders, reloaded.append)
+            _apply(chosen, done, orders, applied)
     finally:
         if orders.format_ is Format.JSON:
+            from clawker_fw.report.documents import ErrorPart
             from clawker_fw.report.documents.rules import RulesEditDocument
 
             named_by, dry_run = done.after.named_by(chosen.given), orders.dry_run
-            document = RulesEditDocument.of(done, named_by, remarks, *reloaded, dry_run=dry_run)
-            print_json(replace(document, summary=planned))
+            document = RulesEditDocument.of(done, named_by, remarks, applied.reload, dry_run=dry_run)
+            part = ErrorPart.of(applied.error) if applied.error else None
+            print_json(replace(document, summary=planned, error=part))
     if orders.dry_run and done.changed:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -243,13 +245,24 @@ def _planned(chosen: Options, done: "Edited") -> list[str]:
         return [] if error.code == NOT_UP else summary.refusal_lines(error)
 
 
-def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[RunDocument], None]") -> None:
+@dataclass(slots=True)
+class _Applied:
+    """The result of applying edited settings: an answer or an error."""
+
+    reload: "RunDocument | None" = None
+    error: FirewallError | None = None
+
+    def answer(self, document: "RunDocument") -> None:
+        self.reload = document
+
+
+def _apply(chosen: Options, done: "Edited", orders: _Orders, applied: _Applied) -> None:
     """Apply the edited settings. When that fails, the edit stays, and the error says so.
 
     A stack that is not up yet starts with them.
     """
     try:
-        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=answer)
+        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=applied.answer)
     except OutputError:
         raise
     except FirewallError as error:
@@ -260,6 +273,8 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, answer: "Callable[[
                 terminal.answer(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
             return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
+        chosen.name_in(error)
+        applied.error = error
         raise
 
 

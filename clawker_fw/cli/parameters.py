@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from clawker_fw.errors import FirewallError
 from clawker_fw.report.commands import in_text
 from clawker_fw.report.log import LogFormat
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
@@ -55,6 +56,11 @@ class Options:
     def named(self, text: str) -> str:
         """Return a text whose commands have the options for the same stack."""
         return in_text(text, self.words)
+
+    def name_in(self, error: FirewallError) -> None:
+        """Give the commands in an error the options for the same stack."""
+        error.message, error.hint = self.named(error.message), self.named(error.hint)
+        error.context = tuple(map(self.named, error.context))
 
 
 FormatOption = Annotated[

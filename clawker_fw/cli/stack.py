@@ -149,9 +149,9 @@ def apply_settings(
 ) -> None:
     """Apply the settings to the stack: report the differences, close them, and print the proof.
 
-    `creates` also creates a stack that is not up, and shows people acknowledged notices. `silent` leaves out the
-    steps, and the warnings of rules that decide nothing. `answer` prints the answer in JSON. Without it none is
-    made: what differs in files takes long to find.
+    `creates` also creates a stack that is not up. `silent` leaves out the steps, and the warnings of rules that
+    decide nothing. `answer` prints the answer in JSON. Without it none is made: what differs in files takes long
+    to find.
     """
     from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions
@@ -179,7 +179,7 @@ def apply_settings(
         answer(RunDocument.of(before, said, seen, performed=performed))
     else:
         words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
-        warnings = seen.advice if creates else seen.notices
+        warnings = seen.first_notices if before.first_of_host else seen.notices
         from clawker_fw.report import text
 
         head = text.head(seen.diff.verdict, words, chosen.words, warnings=warnings, agents=seen.agents)
@@ -303,8 +303,7 @@ def _answer_plan(
 
         print_json(RunDocument.of(seen, said, seen, planned=steps.steps))
     else:
-        notices = seen.advice if creates else seen.notices
-        _print_difference(chosen, seen, said, seen.diff.verdict, warnings=notices, files=files)
+        _print_difference(chosen, seen, said, seen.diff.verdict, warnings=seen.notices, files=files)
         if not steps.empty:
             from clawker_fw.report.step_display import plan_report
 

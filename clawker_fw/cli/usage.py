@@ -10,71 +10,11 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from clawker_fw.errors import UsageError
-from clawker_fw.report import log
 
 _WORDS_OF_A_COMMAND = 2
 _FORMAT = "--format"
 _ALIKE = 0.7
 """How alike a misspelled word and the word are (`difflib`)."""
-
-
-_REMOVED = {
-    "clawker-fw ca": "Use `clawker-fw certs show`, `certs rotate --roots` or `certs export roots`.",
-    "clawker-fw fleet drift": "`clawker-fw fleet status --diff` shows how hosts differ.",
-    **dict.fromkeys(
-        (f"clawker-fw fleet {verb} --swarm" for verb in ("status", "denials")),
-        "Name each node, as in `--host ssh://node-1`; docs/fleet.md has a line that does so for all.",
-    ),
-    "clawker-fw fleet stack": "`docker stack deploy` takes `examples/swarm/stack.yaml` of the repository.",
-    "clawker-fw image": "`docker build` makes an image from `examples/image/Dockerfile` of the repository.",
-    "clawker-fw logs": "`docker logs clawker-envoy` and `docker logs clawker-coredns` show what they write; "
-    "`clawker-fw denials --follow` merges their refusals.",
-    "clawker-fw rules add": "Use `clawker-fw rules allow` or `clawker-fw rules deny`.",
-    "clawker-fw rules import": "Copy the rules into the settings file, and run `clawker-fw rules check`. "
-    "`path_rules` mean something else here.",
-    "clawker-fw rules narrow": "Allow the names with `clawker-fw rules allow`, then remove the subtree.",
-    "clawker-fw secrets refresh": "`clawker-fw reload` obtains and sends them, with all else that differs.",
-    "clawker-fw certs export --output": "Redirect standard output: `clawker-fw certs export roots > FILE`.",
-    "clawker-fw denials --as-rules": "Run the commands that `clawker-fw denials` prints; in JSON, each is "
-    "the `command` of a `remedy`.",
-    "clawker-fw denials --conformance": "Use `clawker-fw denials --agent PROJECT-conformance`.",
-    "clawker-fw explain --proto": "Write the protocol in front of the target, as in `tcp://a.test:5432`.",
-    "clawker-fw status --verbose": "Use `docker inspect --format '{{json .Config.Labels}}' clawker-envoy`.",
-    "clawker-fw status --watch": "Use `watch -n 2 clawker-fw status`; `watch` is in the package procps.",
-    "clawker-fw rules remove --as": "Name what agents use, as in `clawker-fw rules remove db.test --port 5432`.",
-    **dict.fromkeys(
-        (f"clawker-fw {verb} --drain-timeout" for verb in ("run", "reload", "watch")),
-        "Use the setting `drain_timeout`, or the variable CLAWKER_FW_DRAIN_TIMEOUT.",
-    ),
-    **dict.fromkeys(
-        (f"clawker-fw rules {verb} --shorten" for verb in ("allow", "deny")),
-        "Set `until` in the settings file, or remove the rule first.",
-    ),
-}
-"""Commands and options of earlier releases, and what to use instead."""
-
-_RENAMED: Mapping[tuple[str, ...], tuple[str, ...]] = {
-    ("ca", "show"): ("certs", "show"),
-    ("ca", "rotate"): ("certs", "rotate", "--roots"),
-    ("ca", "export"): ("certs", "export", "roots"),
-    ("ps",): ("status", "--all"),
-    ("schema", "ps"): ("schema", "status", "--all"),
-}
-"""Commands that have other words in this release, and still work. The next release does not know them."""
-
-_NO_COMMAND = re.compile(r"No such command '([^']*)'")
-
-
-def renamed(words: list[str]) -> list[str]:
-    """Return the words of a command and what follows them, with a notice if the command has other words now."""
-    for length in range(1, _WORDS_OF_A_COMMAND + 1):
-        if (now := _RENAMED.get(tuple(words[:length]))) is None:
-            continue
-        former, current, rest = " ".join(words[:length]), " ".join(now), words[length:]
-        notice = f"`{former}` is now `clawker-fw {current}`. The next release has no `{former}`."
-        log.notice("command_renamed", notice)
-        return [*now, *rest]
-    return words
 
 
 def in_full(command: object, words: list[str]) -> list[str]:
@@ -119,8 +59,6 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
         hint = f"`{option}` goes {where} the command. {help_}"
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
-    found = _NO_COMMAND.match(message)
-    help_ = _REMOVED.get(f"{path} {found[1] if found else option}", help_)
     sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
     end = "" if sentence.endswith("?") else "."
     return UsageError("usage", f"{sentence}{end}", context=usage, hint=help_)

@@ -17,7 +17,7 @@ from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.denials.refusal import Refusals
 from clawker_fw.denials.tally import Tally, together
-from clawker_fw.engine.outputs import stamp
+from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
@@ -197,7 +197,7 @@ def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes
                 lines += len(some)
                 tally.add(some, since, own=True)
         if wanted is None or lines < wanted or first < since:
-            if last and (behind := [line for line in newest(reader, container) if line > last]):
+            if last and (behind := [line for line in newest(reader, container) if line[:STAMP] > last[:STAMP]]):
                 tally.add(behind, since, own=True)
             return tally
         wanted *= _FURTHER

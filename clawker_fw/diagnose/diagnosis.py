@@ -102,15 +102,25 @@ def failed(name: str, error: FirewallError) -> Check:
 
 
 def permissions(files: Sequence[Path]) -> Check:
-    """Whether only the owner can write the settings: whoever can write them makes the rules."""
+    """Whether only the owner can write the settings, or replace them through a folder on their path."""
     for file in files:
-        mode = file.stat().st_mode
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return _warning(
-                "permissions",
-                f"{file} can be written by others (mode {stat.S_IMODE(mode):04o}).",
-                f"Others can change the rules. Run `chmod go-w {file}`, unless they should.",
-            )
+        owner = file.stat().st_uid
+        for path in dict.fromkeys((file, *file.absolute().parents, *file.resolve().parents)):
+            status = path.stat()
+            # In a sticky folder, others can't rename or remove the owner's files.
+            protected = path is not file and status.st_mode & stat.S_ISVTX
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not protected:
+                return _warning(
+                    "permissions",
+                    f"{path} can be written by others (mode {stat.S_IMODE(status.st_mode):04o}).",
+                    f"Others can change the rules. Run `chmod go-w {path}`, unless they should.",
+                )
+            if status.st_uid not in {0, owner}:
+                return _warning(
+                    "permissions",
+                    f"{path} belongs to user {status.st_uid}, and {file} to user {owner}.",
+                    "The owner of a folder can replace the files in it. Move the settings, unless it should.",
+                )
     return _ok("permissions", "Only their owner can write the settings.")
 
 
@@ -323,6 +333,9 @@ def _request_for(rule: Rule) -> tuple[str, ...] | None:
 
 
 def _may_keep_in(seen: Comparison) -> str:
+    """Return what to look for, the likeliest cause first: what is known to be wrong hides all others."""
+    if not _running(seen, Sibling.ENVOY):
+        return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
     if not seen.observed.machine.forwards:
         return "The engine's machine forwards no packets: `sysctl -w net.ipv4.ip_forward=1` there."
     way_out = seen.observed.networks.get(Role.EGRESS)
@@ -332,7 +345,9 @@ def _may_keep_in(seen: Comparison) -> str:
     return (
         "If the engine's machine itself gets there, look for `iptables: false`, `ip-masq: false` and `ip-forward: "
         "false` in its daemon.json, and for rules that drop: `iptables -S DOCKER-USER`, `iptables -S FORWARD`."
-        f"{by_engine}"
+        f"{by_engine} On a VPN, compare the MTU of its interface (`ip link`), often 1,400, with Docker's 1,500: "
+        "larger packets are lost, and `iptables -t mangle -I FORWARD -p tcp --syn -j TCPMSS --clamp-mss-to-pmtu` "
+        "avoids them."
     )
 
 

@@ -69,7 +69,8 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
 def _counted(reader: EngineReader, observed: Observed) -> int | None:
     envoy = observed.siblings.get(Sibling.ENVOY)
     with suppress(*NOT_TOLD):
-        return HelperReader(reader, envoy.container.id).suppressed().refusals if envoy else None
+        if envoy and envoy.container.running:
+            return HelperReader(reader, envoy.container.id).suppressed().refusals
     return None
 
 

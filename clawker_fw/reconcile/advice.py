@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from clawker_fw.agents import trust
+from clawker_fw.agents import compose, trust
 from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.desired import Desired
@@ -11,6 +11,9 @@ from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
+
+OF_HOST = frozenset({"host-hears-agents"})
+"""Notices about what ordinary hosts do. People see them in `doctor`, and when the first stack of a host starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ def advice(
     """
     return (
         *_of_engine(observed),
+        *_outside_of_compose(observed),
         *_outdated_envoy(observed, desired),
         *_untold(desired, provision.reason),
         *(Advice("telemetry-renewal", each) for each in provision.due),
@@ -45,6 +49,17 @@ def advice(
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
         *_unknown_ends(desired),
     )
+
+
+def _outside_of_compose(observed: Observed) -> Iterator[Advice]:
+    """Warn of services that bypass the firewall although other services of their Compose project are agents."""
+    for project in compose.bypassing(observed):
+        names = ", ".join(project.services)
+        yield Advice(
+            "compose-service",
+            f"Compose project {project.project}: {names} bypass{'es' if len(project.services) == 1 else ''} the "
+            f"firewall that other services are behind. Run `{project.command}`.",
+        )
 
 
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
@@ -135,7 +150,7 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
             "host-hears-agents",
             f"The host receives what agents on {network.name} broadcast, because it does not check packets' "
             "sources. Run `sysctl -w net.ipv4.conf.all.rp_filter=2` there, and write the setting to "
-            "/etc/sysctl.d.",
+            "/etc/sysctl.d. To accept it, write `acknowledged: [host-hears-agents]` in the settings.",
         )
     for other in observed.others:
         if other.unreadable:

@@ -29,7 +29,7 @@ from clawker_fw.model.observed import Attempt, Observed
 from clawker_fw.model.secrets import SecretDifference
 from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.advice import Advice, advice
+from clawker_fw.reconcile.advice import OF_HOST, Advice, advice
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
@@ -109,8 +109,18 @@ class Comparison:
 
     @property
     def notices(self) -> tuple[Advice, ...]:
-        """The warnings that the settings do not acknowledge."""
+        """The warnings for people: those that the settings do not acknowledge, and not those about the host."""
+        return tuple(notice for notice in self.first_notices if notice.code not in OF_HOST)
+
+    @property
+    def first_notices(self) -> tuple[Advice, ...]:
+        """The warnings for people when the first stack of a host starts."""
         return tuple(each for each in self.advice if each.code not in self.blueprint.settings.acknowledged)
+
+    @property
+    def first_of_host(self) -> bool:
+        """Whether no part of any stack exists on the engine."""
+        return self.observed.absent and not any(container.project for container in self.observed.listing)
 
 
 def agents_of(

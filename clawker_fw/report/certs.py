@@ -100,6 +100,8 @@ class CertsDocument(Document):
     """The agents that have not been given the first of the roots. Empty if the stack inspects no connection."""
     certificates: Sequence[CertificateDocument] = ()
     """Of roots and of intermediates, the newest come first."""
+    pem: str | None = None
+    """The roots as PEM, without keys; null except for `certs export roots`."""
 
 
 def telemetry_rows(

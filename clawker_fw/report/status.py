@@ -258,7 +258,6 @@ class StatusDocument(Document):
             network, dns = network_names(project)[Role.AGENTS], resolver
         said = summary_of(compared) if compared and compared.diff.findings else None
         warnings = (*(compared.advice if compared else ()), *further)
-        known = blueprint.settings.acknowledged if blueprint else ()
         live = facts.live_rules(observed)
         attached = sorted(observed.attached.get(Role.AGENTS, ()))
         there = Role.AGENTS in observed.networks and len(observed.siblings) == len(Sibling)
@@ -285,7 +284,7 @@ class StatusDocument(Document):
             other_rules=live != desired.rules if live and desired else None,
             leftovers=facts.leftovers(observed, desired),
             unread=Unread(unread.code, unread.message) if unread else None,
-            notices=[each for each in warnings if each.code not in known],
+            notices=[*(compared.notices if compared else ()), *further],
             absent=observed.absent,
             sources=_sources(observed, blueprint),
         )

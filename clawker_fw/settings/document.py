@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.settings.yaml_mistakes import KEPT, lacks_space, not_yaml
 
 Location = tuple[str | int, ...]
 
@@ -83,7 +84,9 @@ def _document(text: str, source: str) -> SettingsDocument:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise SettingsError("settings-invalid", f"{places[()]}: expected `setting: value` pairs.")
+        hint = "Write a space after each colon. " if isinstance(values, str) and lacks_space(values) else ""
+        sentence = f"{places[()]}: expected `setting: value` pairs."
+        raise SettingsError("settings-invalid", sentence, hint=f"{hint}{KEPT}")
     return SettingsDocument(values, places, source)
 
 
@@ -115,9 +118,7 @@ def _composed(text: str, source: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise SettingsError("settings-invalid", f"{source}{line} is not YAML: {error.problem}.") from error
+        raise not_yaml(text, source, error) from error
     except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # the second one from libyaml
         at = error.start if isinstance(error, UnicodeEncodeError) else text.find(chr(error.character))
         number = text.count("\n", 0, at) + 1
@@ -194,7 +195,12 @@ class _Reader:
             key = str(key_node.value)
             at, place = (*location, key), self._place(key_node)
             if at in self._places:
-                raise SettingsError("settings-invalid", f"{place}: `{key}` appears twice.")
+                first = self._places[at].rpartition(" ")[2]
+                raise SettingsError(
+                    "settings-invalid",
+                    f"{place}: `{key}` appears twice, first in line {first}.",
+                    hint=f"Remove one of the two, or begin another entry with a dash. {KEPT}",
+                )
             self._places[at] = place
             value = self._value(value_node, at)
             if value is not None:

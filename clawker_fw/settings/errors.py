@@ -64,7 +64,9 @@ def _problem(
             sentence = f"`{location[0]}` has names, or mappings with {fields}"
         case "model_type" | "dataclass_type":
             in_rules = location[0] == "rules"
-            mapping = f"a rule is a mapping; write `dst: {details['input']}`"
+            field, colon, value = str(details["input"]).partition(":")
+            written = f"{field}: {value}" if colon and field in FIELDS else f"dst: {details['input']}"
+            mapping = f"a rule is a mapping; write `{written}`"
             sentence = mapping if in_rules else f"`{key}` must be a mapping"
         case "tuple_type":
             sentence = f"`{key}` must be a list"

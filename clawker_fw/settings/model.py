@@ -76,8 +76,8 @@ class Settings(BaseModel):
     )
     acknowledged: tuple[NoticeCode, ...] = Field(
         default=(),
-        description="Codes of notices that you know of, as `[host-hears-agents]`. Only `run` and `doctor` "
-        "show them to people; answers in JSON have them all.",
+        description="Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows "
+        "them to people; answers in JSON have them all.",
     )
 
 

@@ -80,6 +80,14 @@ def test_the_answers(folder: Path) -> None:
     assert (folder / "clawker-fw.yaml").read_text().startswith("rules:\n  - dst: a.test # mine\n")
 
 
+def test_an_engine_that_fails(folder: Path) -> None:
+    """The command fails with the engine's error, also while a question waits for its answer."""
+    with asking(folder) as shown:
+        shown.fail()
+        assert shown.ended() == 4
+        assert "error[engine-error]: The engine could not read the log of" in shown.screen
+
+
 def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
     """The first question stays as it is, and the next one has a line that tells of all others."""
     with asking(folder) as shown:

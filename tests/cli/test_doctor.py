@@ -1,7 +1,10 @@
 """`doctor`: each check, what it sees, and what it says to do."""
 
 import json
+import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,33 @@ def test_an_agent_that_can_fill_the_table_of_connections(
     assert "-i br-" in seen.out
 
 
+@pytest.mark.parametrize(
+    ("mode", "health"), [(0o777, "warning"), (0o775, "warning"), (0o1777, "ok"), (0o755, "ok")]
+)
+def test_a_folder_in_which_others_can_replace_the_settings(
+    mode: int, health: str, well: Callable[[], Outcome], settings_file: Path, command: Command
+) -> None:
+    """It is a warning that names the folder, unless others can't replace a file there because it is sticky."""
+    settings_file.parent.chmod(mode)
+    assert results(well())["permissions"] == health
+    named = f"{settings_file.parent} can be written by others (mode {mode:04o})"
+    assert (named in " ".join(command("doctor", COLUMNS="400").out.split())) is (health == "warning")
+
+
+def test_settings_in_a_folder_of_another_user(
+    well: Callable[[], Outcome], settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder's owner can replace the settings, so that is a warning."""
+    actual = Path.stat
+
+    def of_another(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        status = actual(path, follow_symlinks=follow_symlinks)
+        return os.stat_result((*status[:4], 4711, *status[5:])) if path == settings_file.parent else status
+
+    monkeypatch.setattr(Path, "stat", of_another)
+    assert results(well())["permissions"] == "warning"
+
+
 def test_each_thing_that_can_be_wrong(
     well: Callable[[], Outcome], memory: MemoryEngine, settings_file: Path, command: Command
 ) -> None:
@@ -100,6 +130,11 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
     outcome = well()
     assert (outcome.code, results(outcome)["way-out"]) == (1, "failed")
     assert "no-address" in seen_of(outcome, "way-out")
+    assert re.search("iptables: false.*MTU", seen_of(outcome, "way-out"))
+    memory.stop("clawker-envoy")
+    memory.inside("clawker-coredns").tried = Trial((replace(step, ok=False, status=0, outcome="timed out"),))
+    advice = seen_of(well(), "way-out")
+    assert ("Envoy does not run" in advice, "iptables" in advice) == (True, False)
 
 
 def test_what_depends_on_something_missing_is_skipped(

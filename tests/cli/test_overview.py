@@ -29,10 +29,6 @@ def test_all_lists_every_stack_with_its_own_settings(
     assert "does not exist" in gone["reason"]
     out = command("status", "--all").out
     assert out.splitlines()[2].split()[:3] == ["clawker", "open", "2"]
-    former = command("ps")
-    assert (former.code, former.out) == (0, out)
-    assert "`ps` is now `clawker-fw status --all`" in " ".join(former.err.split())
-    assert command("schema", "ps").out == command("schema", "status", "--all").out
 
 
 def test_config_says_where_each_value_comes_from(command: Command, settings_file: Path) -> None:

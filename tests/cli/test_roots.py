@@ -106,6 +106,7 @@ def test_show_says_what_signs_and_who_lacks_it(stack: Stack) -> None:
     assert "a.test and 1 more" in found
     assert "Without the newest root: old. Create them again, by `clawker-fw agent run`" in found
     assert "PRIVATE" not in found
+    assert stack.found(*EXPORT)["pem"].encode() == provided.trust
     assert stack(*EXPORT).out.encode() == provided.trust
 
 
@@ -139,20 +140,6 @@ def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
     assert (root["state"], root["live"], root["key"]) == ("signs", [], True)
     assert (gone["state"], gone["live"], gone["key"]) == ("former", ["envoy"], False)
     assert fingerprints(stack(*EXPORT).out.encode()) == (root["sha256"],)
-
-
-def test_the_words_of_the_release_before(stack: Stack) -> None:
-    """`ca` still works, and names the command that does the same now."""
-    trust = stack.inspects("a.test").trust
-    for words, current in (
-        (("show",), "certs show"),
-        (("export",), "certs export roots"),
-        (("rotate", "--at-once"), "certs rotate --roots"),
-    ):
-        outcome = stack.command("ca", *words)
-        assert outcome.code == 0
-        assert f"`ca {words[0]}` is now `clawker-fw {current}`" in " ".join(outcome.err.split())
-    assert stack(*EXPORT).out.encode() != trust
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:

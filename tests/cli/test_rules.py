@@ -3,10 +3,12 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from clawker_fw.cli import session
+from clawker_fw.errors import EngineError
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import SETTINGS, Command
 
@@ -129,6 +131,22 @@ def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settin
     assert removed["reload"]["verdict"] == "current"
     assert settings_file.read_text() == SETTINGS
     assert command("drift").code == 0
+
+
+def test_rules_that_are_saved_and_not_applied(
+    command: Command, memory: MemoryEngine, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer has the error, and its commands name the same stack."""
+    command("run")
+    error = EngineError("engine-error", "It failed.", hint="Try `clawker-fw run` again.")
+    monkeypatch.setattr(memory, "networks", Mock(side_effect=error))
+    outcome = command("--config", "clawker-fw.yaml", "rules", "allow", "new.test", "--json")
+    answer = outcome.answer
+    assert (outcome.code, answer["changed"], answer["reload"]) == (4, True, None)
+    assert (answer["error"]["code"], answer["error"]["exit_code"]) == ("engine-error", 4)
+    assert f"`clawker-fw --config {settings_file} run`" in answer["error"]["hint"]
+    assert "The rules are saved in clawker-fw.yaml, and not applied." in answer["error"]["context"]
+    assert settings_file.read_text() == SETTINGS + ADDED
 
 
 def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -> None:

@@ -1,5 +1,6 @@
 """`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
@@ -139,24 +140,32 @@ def test_programs_get_the_summary_of_drift(command: Command, settings_file: Path
     assert lines("status") == []
 
 
-def test_a_notice_that_the_settings_acknowledge(
-    command: Command, settings_file: Path, memory: MemoryEngine
-) -> None:
-    """It follows the first line until it is acknowledged; then `run` and `doctor` alone show it to people."""
+def test_a_notice_about_the_host(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
+    """People see it in the first `run` and in `doctor`, with how to acknowledge it; programs see it each time."""
     memory.sources_checked = False
+    assert "acknowledged: [host-hears-agents]" in command("run").out
+    shown = {verb: "host-hears-agents" in command(*verb.split()).out for verb in NOTICED}
+    assert shown == NOTICED
+    assert [each["code"] for each in command("status", "--json").json["warnings"]] == ["host-hears-agents"]
+    command("down")
+    settings_file.write_text(settings_file.read_text() + "acknowledged: [host-hears-agents]\n")
+    assert "host-hears-agents" not in command("run").out
+
+
+NOTICED = dict.fromkeys(("run", "run --dry-run", "drift", "status", "reload", "reload --dry-run"), False) | {
+    "doctor": True
+}
+"""Whether a command shows a notice about the host, after the first `run`."""
+
+
+def test_a_notice_follows_the_verdict(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
+    """Each command shows it in its second line, until it is acknowledged; then `doctor` alone does."""
+    memory.has = replace(memory.has, forwards=False)
     command("run")
-    notice = "warning[host-hears-agents]: "
     for verb in ("drift", "status", "reload", "run"):
         first, second, *_ = command(verb).out.splitlines()
         assert first.startswith("current  clawker")
-        assert second.startswith(notice)
-    settings_file.write_text(settings_file.read_text() + "acknowledged: [host-hears-agents]\n")
-    told = {verb: "host-hears-agents" in command(*verb.split()).out for verb in NOTICED}
-    assert told == NOTICED
-    assert [each["code"] for each in command("status", "--json").json["warnings"]] == ["host-hears-agents"]
-
-
-NOTICED = {"drift": False, "status": False, "reload": False, "reload --dry-run": False} | dict.fromkeys(
-    ("run", "run --dry-run", "doctor"), True
-)
-"""Whether a command shows a notice that the settings acknowledge."""
+        assert second.startswith("warning[no-forwarding]: ")
+    settings_file.write_text(settings_file.read_text() + "acknowledged: [no-forwarding]\n")
+    assert "no-forwarding" not in "".join(command(verb).out for verb in ("drift", "status", "reload", "run"))
+    assert "no-forwarding" in command("doctor").out

@@ -227,6 +227,8 @@ def test_a_second_network_is_judged_by_where_it_leads(
     (agent,) = judged(engine)
     assert agent.confinement is expected
     assert [each.code for each in (*agent.openings, *agent.weaknesses)] == ([code] if code else [])
+    leave = f"`docker network disconnect {network} agent`"
+    assert [leave in each.phrase for each in agent.openings] == [True] * (code == "network")
 
 
 @pytest.mark.parametrize("by", ["id", "name"])

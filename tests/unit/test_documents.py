@@ -91,7 +91,7 @@ def test_every_step_is_tried() -> None:
 @pytest.mark.parametrize(("step", "fields"), STEPS, ids=[str(fields["kind"]) for _, fields in STEPS])
 def test_a_step_is_an_object(step: Step, fields: dict[str, object]) -> None:
     """A step has its kind, its subjects and a line for people."""
-    answered = DownDocument.of("x", [Progress(step, 1.0)], Left((), None))
+    answered = DownDocument.of("x", [Progress(step, 1.0)], Left(()))
     (shown,) = json.loads(documents.text(answered))["steps"]
     assert shown == {**fields, "text": describe(step)}
     jsonschema.validate(json.loads(documents.text(answered)), schemas.schema("down"))

@@ -14,6 +14,7 @@ from clawker_fw.settings.example import example, write_example
 from clawker_fw.settings.find import FILE_NAME, find, project_of
 from clawker_fw.settings.model import Settings
 from clawker_fw.settings.validation import load_settings
+from clawker_fw.settings.yaml_mistakes import KEPT
 
 Write = Callable[[str], Path]
 
@@ -167,9 +168,28 @@ ODD = ("0443", "1:30", "0x1bb", "0b11")
         ("inspection:\n  ca_file: ''\n", 2, "at least 1 character"),
         ("drain_timeout: 999h\n", 1, "less than or equal to 86400"),
         ("drain_timeout: true\n", 1, "not a duration"),
-        ("a: [\n", 2, "is not YAML"),
+        ("a: [\n", 2, "is not YAML: a bracket is not closed"),
+        ("rules:\n- dst: *.a.test\n", 2, "is not YAML: `*` begins a YAML alias"),
+        ("rules:\n- dst: *a\n", 2, "is not YAML: `*` begins a YAML alias"),
+        ("rules:\n\t- dst: a.test\n", 2, "is not YAML: a tab indents it"),
+        ("rules:\n- dst: a.test\n  \tport: 80\n", 3, "is not YAML: a tab indents it"),
+        ("rules:\n- dst: a.test\n  port: [80, 81\n- dst: b.test\n", 3, "is not YAML: `[` is not closed"),
+        ("rules:\n- {dst: a.test\n- dst: b.test\n", 2, "is not YAML: `{` is not closed"),
+        ('rules:\n- dst: "a.test\n- dst: b.test\n', 2, "is not YAML: a quote is not closed"),
+        ('rules:\n- dst: "a.test\n- dst: "b.test"\n', 3, "a quote is not closed, here or further up"),
+        ("rules:\n- dst: a.test\n    port: 80\n", 3, "is not YAML: its indentation does not fit"),
+        ("rules:\n  - dst: a.test\n   port: 80\n", 3, "is not YAML: its indentation does not fit"),
+        ("rules:\n  - dst: a.test\n - dst: b.test\n", 3, "is not YAML: its indentation does not fit"),
+        ("rules:\n- dst:a.test\n  port: 80\n", 2, "is not YAML: a colon has no space after it"),
+        ("rules: []\nproject:x\n", 2, "is not YAML: a colon has no space after it"),
+        ("rules:\n- dst:a.test\n", 2, "a rule is a mapping; write `dst: a.test`"),
+        ("rules:\n  -dst: a.test\n  - dst: b.test\n", 2, "is not YAML: a dash has no space after it"),
+        ("rules:\n- dst: a.test\n  note: see: this\n", 3, "is not YAML: it has two colons"),
+        ("rules:\n- dst: @a\n", 2, "is not YAML: no text begins with `@`"),
+        ("rules:\n- dst: a.test\n  port\n  note: x\n", 3, "is not YAML: a key has no colon"),
+        ("rules: []\n---\nrules: []\n", 2, "is not YAML: a second document begins"),
         pytest.param("rules:\n- dst: a.test\n- dst: 'b\0'\n", 3, "is not YAML: it has U+0000,", id="null"),
-        ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "appears twice"),
+        ("drain_timeout: 1\ndrain_timeout: 2\n", 2, "`drain_timeout` appears twice, first in line 1"),
         ("rules:\n  - &x {dst: a.test}\n  - *x\n", 2, "aliases"),
         ("- a.test\n", 1, "expected `setting: value` pairs"),
         ('rules:\n- {dst: a.test, port: !!int ""}\n', 2, "not a value that YAML settings can have"),
@@ -201,6 +221,7 @@ def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str
     assert complaint in error.message
     assert f"line {line}" in error.message
     assert error.exit_code == 3
+    assert "is not YAML: it has" in error.message or "not YAML" not in error.message or KEPT in error.hint
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ SiblingVerdict = Annotated[
 class Document:
     """One whole answer."""
 
-    schema: Literal[2] = 2
+    schema: Literal[1] = 1
     """The version of this schema; a breaking change increments it."""
 
 
@@ -68,6 +68,10 @@ class ErrorPart:
     ]
     """The exit code of the command."""
 
+    @classmethod
+    def of(cls, error: FirewallError) -> "ErrorPart":
+        return cls(error.code, error.message, error.context, error.hint or None, error.exit_code)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDocument(Document):
@@ -77,5 +81,4 @@ class ErrorDocument(Document):
 
     @classmethod
     def of(cls, error: FirewallError) -> "ErrorDocument":
-        hint = error.hint or None
-        return cls(error=ErrorPart(error.code, error.message, error.context, hint, error.exit_code))
+        return cls(error=ErrorPart.of(error))

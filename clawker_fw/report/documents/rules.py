@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeInt
 from clawker_fw.denials.usage import Period, Worth, unused, worths
 from clawker_fw.model.json_types import Moment
 from clawker_fw.model.usage import Usage
-from clawker_fw.report.documents import Document
+from clawker_fw.report.documents import Document, ErrorPart
 from clawker_fw.report.documents.parts import Lines, SettingsNamed
 from clawker_fw.report.documents.run import RunDocument
 from clawker_fw.report.rules import counts
@@ -226,6 +226,8 @@ class RulesEditDocument(Document):
     """Rules that decide nothing since this edit."""
     reload: RunDocument | None = None
     """The answer of `reload`; null when nothing was applied."""
+    error: ErrorPart | None = None
+    """Why the saved rules could not be applied; null without such a failure."""
     summary: Lines = field(default_factory=list)
     """With `--dry-run`, what `reload` would do and why, in lines for people; empty if no stack is up."""
 

@@ -204,8 +204,6 @@ class Left:
 
     images: tuple[str, ...]
     """Our images that no container uses."""
-    cache: None = None
-    """Always null: nothing is cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

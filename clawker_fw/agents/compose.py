@@ -1,0 +1,69 @@
+"""Services of a Compose project that bypass the firewall although other services of it are agents. Pure.
+
+Compose starts a service on the default network whenever the override file for it is missing from the command line.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clawker_fw.model.containers import ContainerSummary
+from clawker_fw.model.observed import Observed
+
+_PROJECT = "com.docker.compose.project"
+_SERVICE = "com.docker.compose.service"
+_FILES = "com.docker.compose.project.config_files"
+_NO_NETWORK = "null"
+"""The driver of the network `none`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bypassing:
+    """The services of a Compose project that bypass the firewall, and the command that puts them behind it."""
+
+    project: str
+    services: tuple[str, ...]
+    command: str
+
+
+def bypassing(observed: Observed) -> Iterator[Bypassing]:
+    """Yield the Compose projects with agents, and with services on a network that has a way out."""
+    ids = {agent.id for agent in observed.agents}
+    ways_out = {each.name for each in observed.others if not each.internal and each.driver != _NO_NETWORK}
+    containers = {container.id: container for container in observed.listing}
+    inside = observed.engine.inside
+    projects: dict[str, list[ContainerSummary]] = {}
+    for container in observed.listing:
+        if project := container.labels.get(_PROJECT):
+            projects.setdefault(project, []).append(container)
+    for project, members in sorted(projects.items()):
+        if not any(container.id in ids for container in members):
+            continue
+        services = {
+            container.labels.get(_SERVICE, "")
+            for container in members
+            if container.id not in ids
+            and not (inside and container.id == inside.container)
+            and not ways_out.isdisjoint(_networks(container, containers))
+        }
+        if names := tuple(sorted(services - {""})):
+            yield Bypassing(project, names, _command(project, names, members, ids))
+
+
+def _networks(container: ContainerSummary, containers: dict[str, ContainerSummary]) -> set[str]:
+    """Return the networks that a container uses, which may be another container's."""
+    passed: set[str] = set()
+    while container.namespace in containers and container.id not in passed:
+        passed.add(container.id)
+        container = containers[container.namespace]
+    return set(container.networks) if container.attached else set()
+
+
+def _command(project: str, services: tuple[str, ...], members: list[ContainerSummary], agents: set[str]) -> str:
+    """Return a command with all files of the project: Compose forgets what the other files say."""
+    agents_first = sorted(members, key=lambda container: container.id not in agents)
+    files = [file for each in agents_first for file in each.labels.get(_FILES, "").split(",") if file]
+    override = f"firewall-{services[0]}.yaml"
+    named = dict.fromkeys([*(files or ["compose.yaml", "firewall.yaml"]), override])
+    words = ["docker", "compose", "-p", project, *(word for file in named for word in ("-f", file)), "up", "-d"]
+    return f"clawker-fw agent compose {shlex.join(services)} > {shlex.quote(override)} && {shlex.join(words)}"
