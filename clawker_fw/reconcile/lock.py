@@ -58,7 +58,6 @@ LEASE_SECONDS = 20.0
 
 _LEASE_ANSWERS = 4
 """A lease is valid for at least this many times as long as the last renewal took."""
-
 _LONGEST_LEASE = 120.0
 
 _HELD: set[str] = set()
@@ -145,10 +144,8 @@ class Lock:
         """Whether another run held the lock at first."""
         self.full: DiskFullError | None = None
         """Why there is no lock, although nobody else has it: the engine's disk is full."""
-        self._answer = 0.0
-        """How many seconds the last renewal took."""
-        self._failing = False
-        """Whether the last renewal failed: only the first failure of a series is reported."""
+        self._seconds_to_renew = 0.0
+        self._failing = False  # only the first failure of a series of renewals is reported
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lock-lease", daemon=True)
 
@@ -217,8 +214,7 @@ class Lock:
     def _renew(self) -> None:
         """Renew the lease at a fixed interval, without waiting for the previous renewal to arrive."""
         for number in itertools.count(1):
-            seconds = min(_LEASE_ANSWERS * self._answer, _LONGEST_LEASE)
-            in_background(self._send, f"{number} {seconds:.0f}".encode())
+            in_background(self._send, f"{number} {_LEASE_ANSWERS * self._seconds_to_renew:.0f}".encode())
             if self._ended.wait(_RENEW_SECONDS):
                 return
 
@@ -234,7 +230,7 @@ class Lock:
                 LOG.warning("lock_not_renewed", extra={"fields": fields, "line": line})
         else:
             self._failing = False
-        self._answer = time.monotonic() - begun
+        self._seconds_to_renew = time.monotonic() - begun
 
     def _acquire(self) -> str:
         spec = ContainerSpec(
@@ -300,14 +296,9 @@ class LeaseWatch:
         if self._seen != (container, lease):
             self.renewed = self._seen is not None and self._seen[0] == container
             self._seen, self._since = (container, lease), now
-        return now - self._since >= _valid_seconds(lease) + self._slowest
-
-
-def _valid_seconds(lease: bytes) -> float:
-    """Return for how long a lease is valid. One of an earlier release does not say so."""
-    stated = lease.partition(b" ")[2]
-    seconds = float(stated) if stated.isdigit() else 0.0
-    return max(LEASE_SECONDS, min(seconds, _LONGEST_LEASE))
+        stated = lease.partition(b" ")[2]  # an earlier release does not say for how long it is valid
+        valid = min(float(stated), _LONGEST_LEASE) if stated.isdigit() else 0.0
+        return now - self._since >= max(LEASE_SECONDS, valid) + self._slowest
 
 
 def _held(held: ContainerView, project: str) -> RefusedError:

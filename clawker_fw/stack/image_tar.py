@@ -192,11 +192,7 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
-    """Yield the tar of a layer.
-
-    Raises:
-        SettingsError: when a file of ours is unreadable. An `OSError` would count as the engine's: it reads this.
-    """
+    """Yield the tar of a layer. While an engine reads this, an `OSError` would be taken for a failure of it."""
     try:
         for entry in members:
             yield entry.header().tobuf(tarfile.USTAR_FORMAT)

@@ -45,20 +45,6 @@ def test_a_new_folder_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.
     assert len(disk.done) == 2
 
 
-def test_a_failed_write_leaves_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails is told, and neither the former content nor the folder has changed."""
-    path = tmp_path / "root.key"
-    write_private(path, b"former")
-
-    def fails(handle: int) -> None:
-        raise OSError(28, "No space left on device", str(handle))
-
-    monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(OSError, match="No space left"):
-        write_private(path, b"new")
-    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"former", [path])
-
-
 def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that knows no sync of folders takes files all the same."""
     sync = os.fsync

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -319,32 +318,24 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
     assert [each.name for each in engine.listing()] == ["clawker-coredns", "clawker-envoy", "clawker-envoy-next"]
 
 
-def _itself(wanted: Blueprint) -> Blueprint:
-    return wanted
-
-
-def _after(progress_seen: list[Progress], point: int) -> bool:
-    return len(progress_seen) >= point
-
-
-def test_stopping_finishes_the_step_in_hand(release: Release) -> None:
-    """Before agents notice anything, created containers are removed again; later, what remains is named."""
-    for point in range(1, 8):
-        engine = MemoryEngine()
-        first = up(engine, release)
-        options = ConvergeOptions(replace_all=True)
-        planned = set(map(describe, pipeline.compare(engine, first).plan(options).steps))
-        progress_seen: list[Progress] = []
-        run_context = RunContext(progress_seen.append, partial(_after, progress_seen, point))
-        with pytest.raises(StoppedError) as caught:
-            converge.converge(engine, partial(_itself, first), options, run_context)
-        assert caught.value.exit_code == 130
-        lines = [line for line in caught.value.context if line.startswith("left: ")]
-        left = {step for line in lines for step in line.removeprefix("left: ").split(", then ")}
-        assert left == planned - {describe(progress.step) for progress in progress_seen if progress.share == 1}
-        assert stacks.serving(engine), point
-        stacks.converged(engine, first)
-        assert stacks.found(engine, first) == set(), point
+@pytest.mark.parametrize("point", range(1, 8))
+def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> None:
+    """Before agents notice anything, created containers are removed again. What remains is listed."""
+    engine = MemoryEngine()
+    first = up(engine, release)
+    options = ConvergeOptions(replace_all=True)
+    planned = set(map(describe, pipeline.compare(engine, first).plan(options).steps))
+    progress_seen: list[Progress] = []
+    run_context = RunContext(progress_seen.append, lambda: len(progress_seen) >= point)
+    with pytest.raises(StoppedError) as caught:
+        converge.converge(engine, lambda: first, options, run_context)
+    assert caught.value.exit_code == 130
+    lines = [line for line in caught.value.context if line.startswith("left: ")]
+    left = {step for line in lines for step in line.removeprefix("left: ").split(", then ")}
+    assert left == planned - {describe(progress.step) for progress in progress_seen if progress.share == 1}
+    assert stacks.serving(engine)
+    stacks.converged(engine, first)
+    assert stacks.found(engine, first) == set()
 
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])

@@ -60,7 +60,7 @@ def _copies(pair: SiblingPair, committed: Mapping[str, str]) -> Iterator[Finding
         if recorded != digest:
             hidden = any(version is not None and version.secret for version in (file, wanted))
             running, desired = HIDDEN if hidden else (digest, recorded)
-            values = (None if file is None else running, desired)
-            yield pair.finding(Layer.HOT, path, *values, made=False, action=Action.COMMIT)
+            running = running if file else None
+            yield pair.finding(Layer.HOT, path, running, desired, made=False, action=Action.COMMIT)
         elif wanted is not None:
             yield from attribute_findings(pair, Layer.HOT, path, wanted, Action.COMMIT)
