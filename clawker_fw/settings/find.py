@@ -46,7 +46,7 @@ def project_of(named: Path | None) -> str:
     if path is None:
         return DEFAULT_PROJECT
     try:
-        text = text_of(bounded(path), path)
+        content = bounded(path)
     except FileNotFoundError:
         return DEFAULT_PROJECT
     except OSError as error:
@@ -56,7 +56,7 @@ def project_of(named: Path | None) -> str:
             hint="Name the project with --project.",
         ) from error
     try:
-        values = [value for key, value in entries(text, str(path)) if key.value == "project"]
+        values = [value for key, value in entries(text_of(content, path), str(path)) if key.value == "project"]
     except SettingsError as error:
         raise SettingsError(
             error.code,

@@ -162,7 +162,7 @@ def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -
         case "no-rule":
             settings.write_text("rules: [{dst: plain.test}]\n")
         case "rejected-rules":
-            settings.write_text("rules: [{dst: https://half")
+            settings.write_text("rules: [{dst: https://half}]")
         case "no-settings":
             settings.unlink()
         case "unreadable-file":

@@ -59,9 +59,6 @@ def test_a_project_that_is_named_comes_first(
     ("text", "line"),
     [
         ("project: No Name\nrules: []\n", "line 1"),
-        ("rules: []\nproject:\n  mine\n", "line 2"),
-        ("{rules: [], project: mine}\n", "project: NAME"),
-        ("rules: []\n'project': mine\n", "project: NAME"),
         ("rules: []\nproject: 5five!\n", "line 2"),
     ],
 )
