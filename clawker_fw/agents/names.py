@@ -89,7 +89,7 @@ class AgentNames:
         """
         self._keeps = keeps
         self._own = own or {}
-        self._trial = trial_name(project)
+        self.trial = trial_name(project)
         self._stack = f"{engine} {project}"
         self._seen = _read(self._stack)
         self._having = _by_address(self._seen)
@@ -102,7 +102,7 @@ class AgentNames:
 
     def is_trial(self, address: str) -> bool:
         """Whether an address is that from which `conformance` tries."""
-        return self._own.get(address) == self._trial
+        return self._own.get(address) == self.trial
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
         """Remember the agents that have addresses now."""

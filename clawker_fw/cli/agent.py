@@ -35,7 +35,7 @@ def agent_flags(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     Example: clawker-fw agent flags --json | jq -r .network
     """
     engine, seen = attaching(context.obj)
-    attached = _attachment(context.obj, engine, seen)
+    attached = _attachment(engine, seen)
     if format_ is Format.JSON:
         from clawker_fw.report.documents.run import FlagsDocument
 
@@ -91,7 +91,7 @@ def agent_compose(
     if ports and len(chosen) > 1:
         raise UsageError("agent-option", "Ports can be published for one service at a time.")
     engine, seen = attaching(context.obj)
-    attached = publishing(engine, seen, _attachment(context.obj, engine, seen), ports)
+    attached = publishing(engine, seen, _attachment(engine, seen), ports)
     terminal.answer(attached.compose(chosen))
 
 
@@ -132,14 +132,14 @@ def agent_run(
         )
     wanted = parse_run(words)
     engine, seen = attaching(chosen)
-    attached = _attachment(chosen, engine, seen)
+    attached = _attachment(engine, seen)
     endpoint = seen.observed.engine.endpoint
     place = ["--host", endpoint] if chosen.host else ["--context", chosen.context] if chosen.context else []
     with DockerCli(program, place).gets_signals() as docker:
         raise typer.Exit(run_agent(engine, seen, docker, attached, wanted))
 
 
-def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> "Attachment":
+def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
     """Return how an agent is attached to a stack that confines and serves it now.
 
     The engine keeps from now on what it has to trust.
@@ -153,9 +153,7 @@ def _attachment(chosen: Options, engine: "EngineWriter", seen: "Comparison") -> 
     if seen.diff.verdict is not Verdict.CURRENT:
         log.notice(
             "agent_before_run",
-            chosen.named(
-                "The stack differs from the settings or this release; the agent gets the rules that are live. "
-                "`clawker-fw drift` shows the difference, `clawker-fw run` closes it."
-            ),
+            "The stack differs from the settings or this release; the agent gets the rules that are live. "
+            "`clawker-fw drift` shows the difference, `clawker-fw run` closes it.",
         )
     return entrusted(engine, seen, attachment(seen.desired, proxy_variables(os.environ)))

@@ -17,7 +17,7 @@ from clawker_fw import interrupts
 from clawker_fw.cli import usage
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, StoppedError
-from clawker_fw.report import log, terminal
+from clawker_fw.report import commands, log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
 PROGRAM = "clawker-fw"
@@ -92,6 +92,8 @@ class Commands(TyperGroup):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
+        if isinstance(self, Program) and not ctx.resilient_parsing:
+            args = usage.reordered(self, args)
         if not args and not ctx.resilient_parsing and not log.for_programs():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
@@ -104,9 +106,6 @@ def _first_sentence(text: str) -> str:
 
 class Program(Commands):
     """The program. Every error is caught here, once, and printed in the chosen format."""
-
-    chosen = Options()
-    """The options before the command, as far as they could be read."""
 
     @property
     def panels(self) -> Mapping[str, Iterable[str]]:
@@ -126,6 +125,7 @@ class Program(Commands):
                 code = self._exit_code(arguments)
         finally:
             self._refuse_to_docker(arguments, code)
+            commands.use({})
         sys.exit(code)
 
     def _refuse_to_docker(self, arguments: list[str], code: int) -> None:
@@ -163,8 +163,7 @@ class Program(Commands):
             return _bug(error)
 
     def _tell(self, error: FirewallError, *, json: bool) -> None:
-        """Print an error with commands for the same stack; with `json`, as the answer if none has begun."""
-        self.chosen.name_in(error)
+        """Print an error; with `json`, as the answer if none has begun."""
         if log.for_programs():
             log.error(error, debug=log.debugging())
         else:
@@ -184,8 +183,6 @@ class Program(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _interrupted() from None
-        finally:
-            self.chosen = ctx.obj or self.chosen
 
 
 def _log_format(arguments: Sequence[str]) -> log.LogFormat:
@@ -332,4 +329,9 @@ def options(
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; use only one of them")
     context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_))
-    log.configure(log_format, debug=debug, options=context_.obj.words)
+    commands.use(context_.obj.naming)
+    log.configure(log_format, debug=debug)
+    if meant := context_.obj.overridden:
+        message = f"The settings file is for project {meant}, but CLAWKER_FW_PROJECT overrides it with {project}."
+        fields = {"message": message, "project": project, "settings_project": meant}
+        log.LOG.warning("project_overridden", extra={"fields": fields})

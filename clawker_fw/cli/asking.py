@@ -202,8 +202,7 @@ class _Answers:
         except (OutputError, StoppedError):
             raise
         except FirewallError as error:
-            hint = self._chosen.named(error.hint)
-            terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {hint}".rstrip())
+            terminal.answer(f"error[{error.code}]: {error.in_one_line}{saved} {error.hint}".rstrip())
             return
         words = "denied" if isinstance(reply, Deny) else f"allowed for {reply.time}" if reply.time else "allowed"
         rules = "; ".join(each.rule for each in done.results)

@@ -1,7 +1,6 @@
 """The commands that try a stack: `doctor` finds out what is wrong, and `conformance` attacks it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -29,11 +28,7 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     """
     from clawker_fw.diagnose.diagnosis import CheckHealth
 
-    named = context.obj.named
-    checks = [
-        replace(each, seen=named(each.seen), advice=each.advice and named(each.advice))
-        for each in _checks(context.obj)
-    ]
+    checks = list(_checks(context.obj))
     from clawker_fw.report import checks as report
 
     healthy = all(each.health is not CheckHealth.FAILED for each in checks)

@@ -270,10 +270,9 @@ def _apply(chosen: Options, done: "Edited", orders: _Orders, applied: _Applied) 
 
         if error.code == NOT_UP:
             if orders.format_ is Format.TEXT:
-                terminal.answer(chosen.named(f"Saved in {done.path}: it applies with the first `clawker-fw run`."))
+                terminal.answer(f"Saved in {done.path}: it applies with the first `clawker-fw run`.")
             return
         error.context = (*error.context, f"The rules are saved in {done.path}, and not applied.")
-        chosen.name_in(error)
         applied.error = error
         raise
 

@@ -130,7 +130,8 @@ def denials(
     chosen: Options = context.obj
     known = _hosts(chosen, contexts or (), hosts or ())
     read = _reader_of_denials(chosen, since)
-    found = fleet_denials.FleetDenialsDocument.of(_ask(known, timeout, read), top)
+    engines = {host.name: host.option for host in known.hosts}
+    found = fleet_denials.FleetDenialsDocument.of(_ask(known, timeout, read), engines, top)
     if format_ is Format.JSON:
         print_json(found)
     else:

@@ -52,7 +52,7 @@ def init(
     )
     named = write_example(path, _asked if asks else lambda: presets or (), overwrite=force)
     what = f"{path} with {'preset' if len(named) == 1 else 'presets'} {', '.join(named)}" if named else str(path)
-    terminal.answer(f"Wrote {what}. Add rules for what agents may reach, then: clawker-fw run")
+    terminal.answer(f"Wrote {what}. Add rules for what agents may reach, then run `clawker-fw run`.")
 
 
 def _asked() -> list[str]:

@@ -1,8 +1,10 @@
 """The options before a command, and the options that several commands share: names, help texts and checks."""
 
-import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from clawker_fw.errors import FirewallError
-from clawker_fw.report.commands import in_text
+from clawker_fw.errors import SettingsError
 from clawker_fw.report.log import LogFormat
-from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
+from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration, readable
 from clawker_fw.settings.find import project_of
 
 
@@ -41,8 +42,18 @@ class Options:
         """The stack's name: from the options, else from the settings file."""
         return self.named_project or project_of(self.config)
 
+    @cached_property
+    def overridden(self) -> str:
+        """The project of the settings file, if an environment variable overrides it with another one."""
+        if not self.given.get("project", "--").startswith("CLAWKER_FW_"):
+            return ""
+        with suppress(SettingsError):  # a file that can't be read is reported by the command that needs it
+            project = project_of(self.config, default="")
+            return project if project != self.named_project else ""
+        return ""
+
     @property
-    def words(self) -> tuple[str, ...]:
+    def naming(self) -> Mapping[str, str]:
         """The options that another command needs for the same stack. A path is absolute, for any folder."""
         chosen = {
             "--config": self.config and str(self.config.absolute()),
@@ -51,16 +62,7 @@ class Options:
             "--context": self.context,
             "--secrets": self.secrets and str(self.secrets.absolute()),
         }
-        return tuple(word for option, value in chosen.items() if value for word in (option, value))
-
-    def named(self, text: str) -> str:
-        """Return a text whose commands have the options for the same stack."""
-        return in_text(text, self.words)
-
-    def name_in(self, error: FirewallError) -> None:
-        """Give the commands in an error the options for the same stack."""
-        error.message, error.hint = self.named(error.message), self.named(error.hint)
-        error.context = tuple(map(self.named, error.context))
+        return {option: value for option, value in chosen.items() if value}
 
 
 FormatOption = Annotated[
@@ -91,29 +93,31 @@ AgentsOption = Annotated[
 ]
 
 
-_LONGEST_PERIOD = 366
-"""In days: what nobody has used for longer is forgotten (`go/internal/usage`)."""
+_LONGEST_PERIOD = 366 * 86400
+"""In seconds: what nobody has used for longer is forgotten (`go/internal/usage`)."""
 
 
-def period(text: str) -> float:
-    """Parse how long ago something begins, in seconds: days and weeks as well."""
-    match = re.fullmatch(r"\s*(\d{1,4})\s*([dw])\s*", text)
-    if match is None:
-        return duration(text)
-    days = int(match[1]) * {"d": 1, "w": 7}[match[2]]
-    if not 0 < days <= _LONGEST_PERIOD:
-        raise typer.BadParameter(f"at most {_LONGEST_PERIOD}d are known")
-    return days * 86400.0
+def age(text: str) -> float:
+    """Parse a duration, a date or a time, local without a zone: return how many seconds ago it was."""
+    try:
+        seconds = time.time() - datetime.fromisoformat(text.strip()).astimezone().timestamp()
+    except ValueError:
+        seconds = duration(text, _LONGEST_PERIOD)
+    if seconds <= 0:
+        raise typer.BadParameter(f"{text} is not in the past")
+    if seconds > _LONGEST_PERIOD:
+        raise typer.BadParameter("at most 366d are known")
+    return seconds
 
 
-def duration(text: str) -> float:
+def duration(text: str, longest: float = LONGEST_DURATION) -> float:
     """Parse a duration from the command line, in seconds."""
     try:
         seconds = parse_duration(text)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if seconds > LONGEST_DURATION:
-        raise typer.BadParameter("a duration is at most 24h")
+    if seconds > longest:
+        raise typer.BadParameter(f"a duration is at most {readable(longest)}")
     return seconds
 
 
@@ -126,9 +130,9 @@ RefusedSinceOption = Annotated[
     float | None,
     typer.Option(
         "--since",
-        metavar="DURATION",
-        parser=duration,
-        help="Only what was refused in the last so many seconds, minutes or hours. E.g. 10m.",
+        metavar="DURATION|TIME",
+        parser=age,
+        help="Show only refusals from the last DURATION, or since TIME: 10m, 2d, 2027-01-31, 2027-01-31T18:00Z.",
     ),
 ]
 TopOption = Annotated[

@@ -7,8 +7,8 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import group
-from clawker_fw.cli.parameters import Format, FormatOption, Options, period, unparsed
-from clawker_fw.cli.session import print_json, print_table
+from clawker_fw.cli.parameters import Format, FormatOption, Options, age, unparsed
+from clawker_fw.cli.session import print_json, print_report, print_table
 from clawker_fw.errors import MistakesError
 from clawker_fw.report import terminal
 
@@ -21,9 +21,9 @@ SinceOption = Annotated[
     float,
     typer.Option(
         "--since",
-        metavar="DURATION",
-        parser=period,
-        help="Only what was used in this time: 12h, 30d, 4w.",
+        metavar="DURATION|TIME",
+        parser=age,
+        help="Show rules that were not used in the last DURATION, or since TIME: 30d, 4w, 2027-01-31.",
     ),
 ]
 
@@ -59,7 +59,7 @@ def list_rules(
         print_table(*report.rows(found, now))
     elif loaded.rules.rules:
         terminal.answer(rules.summary(loaded))
-        print_table(*rules.rows(loaded, now))
+        print_report(rules.RuleLines(loaded.rules, now))
     else:
         terminal.answer("There are no rules: everything is denied.")
 
@@ -123,7 +123,7 @@ def unused_rules(
         return
     from clawker_fw.report import usage as report
 
-    for line in report.unused_lines(found, within, known, loaded.source, context.obj.words):
+    for line in report.unused_lines(found, within, known, loaded.source):
         terminal.answer(line)
 
 

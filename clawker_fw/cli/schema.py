@@ -29,4 +29,4 @@ def schema(
     name = " ".join(command)
     if name not in schemas.ANSWERS:
         raise typer.BadParameter(f"{name} has no answer in JSON; `clawker-fw schema` lists those that have one.")
-    terminal.answer(schemas.text(name))
+    terminal.answer(schemas.text(name), verbatim=True)

@@ -118,7 +118,7 @@ def print_json(document: object) -> None:
     """Print an answer in JSON."""
     from clawker_fw.report import documents
 
-    terminal.answer(documents.text(document))
+    terminal.answer(documents.text(document), verbatim=True)
 
 
 def load(chosen: Options) -> "Loaded":
@@ -152,7 +152,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
             editable = rules_file.editable(chosen.config, os.environ)
         except SettingsError:  # there is no file
             variable = "the settings"
-    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable, options=chosen.words)
+    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable)
 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:

@@ -23,7 +23,7 @@ from clawker_fw.cli.parameters import (
     unparsed,
 )
 from clawker_fw.cli.session import print_json, print_report, reading, writing
-from clawker_fw.errors import ExitCode
+from clawker_fw.errors import ExitCode, RefusedError
 from clawker_fw.report import log, terminal
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run(
     The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
     differences without dropping a request, and proves the result. A current stack is left unchanged.
 
-    Example: clawker-fw run --dry-run || clawker-fw run
+    Example: clawker-fw run --dry-run
     """
     from clawker_fw.reconcile.steps import ConvergeOptions
 
@@ -104,7 +104,7 @@ def drift(
 
         print_json(DriftDocument.of(seen, said, found, judged))
     else:
-        _print_difference(chosen, seen, said, found, warnings=seen.notices, agents=judged or (), files=diff)
+        _print_difference(seen, said, found, warnings=seen.notices, agents=judged or (), files=diff)
     if found is not Verdict.CURRENT:
         raise typer.Exit(ExitCode.DRIFT)
 
@@ -125,7 +125,7 @@ def reload(
     Loads changed rules into the running Envoy and CoreDNS, and verifies them. A firewall container that differs
     otherwise is replaced, as by `run`. The stack must be up.
 
-    Example: clawker-fw reload --dry-run || clawker-fw reload
+    Example: clawker-fw reload --dry-run
     """
     from clawker_fw.reconcile.steps import ConvergeOptions
 
@@ -182,7 +182,7 @@ def apply_settings(
         warnings = seen.first_notices if before.first_of_host else seen.notices
         from clawker_fw.report import text
 
-        head = text.head(seen.diff.verdict, words, chosen.words, warnings=warnings, agents=seen.agents)
+        head = text.head(seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
         print_report(head)
 
 
@@ -225,6 +225,12 @@ def down(
     from clawker_fw.watch import last_good
 
     chosen: Options = context.obj
+    if chosen.overridden:
+        raise RefusedError(
+            "project-unclear",
+            f"The settings file is for project {chosen.overridden}, and CLAWKER_FW_PROJECT for {chosen.project}.",
+            hint="Nothing was removed. Name the stack with `--project`.",
+        )
     engine = session.connect_engine(chosen)
     performed: list[Progress] = []
     with (
@@ -244,7 +250,7 @@ def down(
         for name in images:
             terminal.answer(f"Kept for the next run: image {name}")
         if images:
-            terminal.answer(chosen.named("`clawker-fw down --all` removes these as well."))
+            terminal.answer("`clawker-fw down --all` removes these as well.")
 
 
 @contextmanager
@@ -303,7 +309,7 @@ def _answer_plan(
 
         print_json(RunDocument.of(seen, said, seen, planned=steps.steps))
     else:
-        _print_difference(chosen, seen, said, seen.diff.verdict, warnings=seen.notices, files=files)
+        _print_difference(seen, said, seen.diff.verdict, warnings=seen.notices, files=files)
         if not steps.empty:
             from clawker_fw.report.step_display import plan_report
 
@@ -313,7 +319,6 @@ def _answer_plan(
 
 
 def _print_difference(
-    chosen: Options,
     seen: "Comparison",
     said: "Summary | None",
     found: "Verdict",
@@ -322,16 +327,18 @@ def _print_difference(
     agents: "Sequence[Agent]" = (),
     files: bool,
 ) -> None:
+    from clawker_fw.reconcile.records import other_origins
     from clawker_fw.report import text
 
+    made_from = other_origins(seen.observed, seen.blueprint.origin)
     head = text.head(
         found,
         seen.desired.project,
-        chosen.words,
         at_work=seen.busy,
         warnings=warnings,
         agents=agents,
         without_agents=seen.diff.verdict,
+        made_from=made_from,
     )
     print_report(head)
     if said is None:

@@ -58,7 +58,7 @@ def status(
     else:
         from clawker_fw.report.status import status_report
 
-        print_report(status_report(found, time.time(), chosen.words))
+        print_report(status_report(found, time.time()))
     if unread:
         raise unread
 
@@ -116,7 +116,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
     elif found:
         print_report(stacks_report(found))
     else:
-        terminal.answer(chosen.named("There is no stack on this engine. Start one with `clawker-fw run`."))
+        terminal.answer("There is no stack on this engine. Start one with `clawker-fw run`.")
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":

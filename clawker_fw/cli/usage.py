@@ -55,8 +55,9 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
     usage = [context.get_usage()] if context else []
     help_ = f"`{path} --help` lists commands and options."
     option = getattr(error, "option_name", None)
-    if context and option and (where := _place(program, context.command, option)):
-        hint = f"`{option}` goes {where} the command. {help_}"
+    command = context and context.command
+    if option and isinstance(command, TyperGroup) and option in _anywhere(command):
+        hint = f"`{option}` goes after the command. {help_}"
         return UsageError("usage", f"Option {option} is in the wrong place.", context=usage, hint=hint)
     message = error.format_message().replace("Value error, ", "")  # pydantic's prefix
     sentence = re.sub(r"\s*\n\s*", " ", message[:1].upper() + message[1:]).rstrip(".")  # choices are on lines
@@ -64,11 +65,36 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
     return UsageError("usage", f"{sentence}{end}", context=usage, hint=help_)
 
 
-def _place(program: TyperGroup, command: object, option: str) -> str:
-    """Return where an option belongs that a command, or a group, does not have: "" if that is unknown."""
-    if command is not program and option in _options(program):
-        return "before"
-    return "after" if isinstance(command, TyperGroup) and option in _anywhere(command) else ""
+def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str]:
+    """Return a line with the program's options first, also those that were after the command.
+
+    An option that the command has as well is the command's. Words for docker stay where they are. An option
+    without its value becomes the last word, so that the parser reports it.
+    """
+    command: object = program
+    first: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left and left[0] != "--" and not _is_for_docker(command):
+        word = left.pop(0)
+        name, equals, _ = word.partition("=")
+        own = {} if command is program else _options(command)
+        option = own.get(name) or _options(program).get(name)
+        moved = option and name not in own and not option.is_eager
+        words = first if moved else rest
+        words.append(word)
+        if option and not (option.is_flag or equals):
+            if moved and not left:
+                return first
+            words += left[:1]
+            del left[:1]
+        if isinstance(command, TyperGroup) and not word.startswith("-"):
+            command = command.commands.get(word, command)
+    return [*first, *rest, *left]
+
+
+def _is_for_docker(command: object) -> bool:
+    return isinstance(command, TyperCommand) and not command.context_settings.get("allow_interspersed_args", True)
 
 
 def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bool = False) -> bool:

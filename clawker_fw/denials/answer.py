@@ -64,7 +64,7 @@ class DenialsAnswer:
     `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
     `suppressed` are those that were never written down, by the address. `unattributed` were not either, and nobody
     knows whose they are. `tried` is how often something was refused to `conformance` that is left out. In `gaps`,
-    lines of a sibling's log are missing.
+    lines of a sibling's log are missing. `trial` is the name of the container of `conformance`.
     """
 
     denials: tuple[Denial, ...]
@@ -74,6 +74,7 @@ class DenialsAnswer:
     unattributed: int = 0
     tried: int = 0
     gaps: tuple[Gap, ...] = ()
+    trial: str = ""
 
 
 def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: Adviser, now: str) -> DenialsAnswer:
@@ -103,6 +104,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
         0 if wanted.agent else refusals.suppressed.get(UNKNOWN_AGENT, 0),
         tried,
         refusals.gaps,
+        agents.trial,
     )
 
 

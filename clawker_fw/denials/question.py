@@ -34,7 +34,7 @@ class Question:
     `asked` is the protocol of the record: after a question to the resolver (`dns`), the protocol and the port are
     only assumed. `near` is the rule that nearly allows it, and `renewed` one that is for just this and has ended.
     `known` says that something else is allowed of the host, so that a deny is for just this. `allow` is the
-    command that allows it. Commands need `options` for the same stack.
+    command that allows it.
     """
 
     target: Target
@@ -47,7 +47,6 @@ class Question:
     near: Near | None = None
     renewed: Rule | None = None
     known: bool = False
-    options: tuple[str, ...] = ()
 
     @property
     def guessed(self) -> bool:
@@ -60,7 +59,7 @@ class Question:
 
     def allow_command(self, time: str = "") -> str:
         """Return the command that allows it, safe to paste into a shell."""
-        return shlex.join(("clawker-fw", *self.options, *self.allow_until(time).words))
+        return shlex.join(("clawker-fw", *self.allow_until(time).words))
 
 
 def host_of(counted: Counted) -> str:
@@ -118,7 +117,6 @@ def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tup
         _nearest(explainer, found),
         found.own if found.own_ended else None,
         known=explainer.resolves(name),
-        options=found.options,
     )
 
 

@@ -149,13 +149,10 @@ def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
     return tuple(each for each in found if each.last is None or each.last < period.begin)
 
 
-def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
-    """Return the command that removes a rule from the settings file, or what else to do.
-
-    The command needs `options` for the same stack.
-    """
+def removing(rule: Rule, file: Path | None) -> str:
+    """Return the command that removes a rule from the settings file, or what else to do."""
     if rule.preset:
-        return shlex.join(("clawker-fw", *options, "rules", "deny", *_named(rule), str(rule.destination)))
+        return shlex.join(("clawker-fw", "rules", "deny", *_named(rule), str(rule.destination)))
     if not rule.place.startswith(f"{file}, line "):
         return f"remove it in {rule.place}"
     name = str(rule.destination)
@@ -168,7 +165,7 @@ def removing(rule: Rule, file: Path | None, options: Sequence[str]) -> str:
         *(["--"] if name.startswith("-") else []),
         name,
     )
-    return shlex.join(("clawker-fw", *options, *words))
+    return shlex.join(("clawker-fw", *words))
 
 
 def _named(rule: Rule) -> Iterator[str]:

@@ -63,7 +63,7 @@ class Explanation:
     ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
     `forbidden` is a promise of the settings that no rule allows it, if there is one.
     `request` is what is asked of the host, if that is known and decides, and `path` what of the rule decides it.
-    `simulator` tries commands, and `options` are those that they need before the command.
+    `simulator` tries commands.
     """
 
     target: Target
@@ -79,7 +79,6 @@ class Explanation:
     path: PathRule | Repository | None = None
     forbidden: Promise | None = None
     simulator: Simulator | None = field(default=None, repr=False, compare=False)
-    options: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def allowed(self) -> bool:
@@ -138,20 +137,18 @@ class Explainer:
         promises: Sequence[Promise] = (),
         *,
         editable: Editable | None = None,
-        options: tuple[str, ...] = (),
     ) -> None:
         """Compile all rules, also those that have ended. `now` is in seconds since 1970.
 
         `variable` is the environment variable that the rules come from, if it is one, or where else to write what
         no command can. `promises` are those of the settings. `editable` is what commands can edit; without it,
-        they can edit all rules. Commands need `options` for the same stack.
+        they can edit all rules.
         """
         self._rules = rules
         self._promises = promises
         self._variable = variable
         self._now = now
         self._editable = editable
-        self._options = options
         self._current = rules.at(now)
         self._policy = Policy(self._current)
         self._ended = set() if self._current is rules else set(rules.rules) - set(self._current.rules)
@@ -224,7 +221,6 @@ class Explainer:
                 (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
             ),
             simulator=self.simulator,
-            options=self._options,
         )
 
     def resolves(self, name: str) -> bool:

@@ -122,7 +122,7 @@ def _is_runnable(explained: Explanation, found: Outcome) -> bool:
 
 def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
     secret = f"Envoy adds the secret `{found.secret}`." if found.secret else ""
-    made = Remedy(text, _line(explained, found), found.command, found.opens)
+    made = Remedy(text, _line(found), found.command, found.opens)
     made = replace(made, text=" ".join(filter(None, (text, also(made), secret))))
     return made if _is_runnable(explained, found) else replace(made, command="")
 
@@ -136,12 +136,12 @@ def also(made: Remedy, subject: str = "This") -> str:
     return f"{subject} also allows {' and '.join(filter(None, (', '.join(others), last)))}."
 
 
-def _line(explained: Explanation, found: Outcome) -> str:
-    return shlex.join(("clawker-fw", *explained.options, *found.command.words))
+def _line(found: Outcome) -> str:
+    return shlex.join(("clawker-fw", *found.command.words))
 
 
 def _how(explained: Explanation, found: Outcome) -> str:
-    line, rule = f"`{_line(explained, found)}`", found.elsewhere
+    line, rule = f"`{_line(found)}`", found.elsewhere
     place = explained.variable or found.by_hand
     if rule and not place and rule.preset:
         return f"a rule of your own, which replaces that of the preset{rule.located}"

@@ -13,6 +13,9 @@ from clawker_fw.engine import client_config
 from clawker_fw.engine.locate import DEFAULT_ADDRESS, DEFAULT_SOURCE, EngineLocation, locate
 from clawker_fw.errors import EngineError, FirewallError
 
+BY_ADDRESS = "--host"
+"""The source of a host that an option names by its address."""
+
 
 class HostVerdict(StrEnum):
     """The verdict on a host: that on its stack, or why there is none."""
@@ -57,6 +60,12 @@ class Host:
     name: str
     place: EngineLocation | EngineError
 
+    @property
+    def option(self) -> tuple[str, str]:
+        """The option before a command that chooses this engine, and its value."""
+        by_address = isinstance(self.place, EngineLocation) and self.place.source == BY_ADDRESS
+        return (BY_ADDRESS if by_address else "--context"), self.name
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -85,7 +94,8 @@ def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mappin
     """
     found = [Host(name, locate(None, name, environment)) for name in dict.fromkeys(contexts)]
     found += [
-        Host(text, replace(locate(text, None, environment), source="--host")) for text in dict.fromkeys(addresses)
+        Host(text, replace(locate(text, None, environment), source=BY_ADDRESS))
+        for text in dict.fromkeys(addresses)
     ]
     return Hosts(_by_name(found))
 

@@ -306,7 +306,7 @@ def _held(held: ContainerView, project: str) -> RefusedError:
     return RefusedError(
         "lock-held",
         f"Another run is at work on {project}.",
-        context=[f"{by.command}, since {by.since}", f"by {by.user} on {by.host}, process {by.process}"],
+        context=[f"by {by.command}, since {by.since}", f"by {by.user} on {by.host}, process {by.process}"],
         hint="Wait for it, or let this run wait with --lock-wait. An abandoned lock is taken over automatically.",
     )
 

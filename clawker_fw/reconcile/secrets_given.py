@@ -156,5 +156,5 @@ def require_loaded(unloaded: Collection[str]) -> None:
         raise EngineError(
             "secret-not-loaded",
             f"Envoy goes on using what it had before of {', '.join(sorted(unloaded))}.",
-            hint="Replace it: clawker-fw run --force-recreate",
+            hint="Replace it with `clawker-fw run --force-recreate`.",
         )

@@ -134,7 +134,7 @@ class DenialsDocument(Document):
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
         return cls(
-            **{each.name: getattr(answer, each.name) for each in fields(answer)}
+            **{each.name: getattr(answer, each.name) for each in fields(answer) if each.name != "trial"}
             | {"denials": [DenialDocument.of(each) for each in answer.denials]}
         )
 
@@ -185,7 +185,7 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
     yield from map(_gap, answer.gaps)
     if answer.tried:
         left_out = f"{answer.tried:,} refusals to `clawker-fw conformance` are left out"
-        yield f"{left_out}; --agent PROJECT-conformance shows them."
+        yield f"{left_out}; `clawker-fw denials --agent {answer.trial}` shows them."
 
 
 def told_report(told: Denial | Gap) -> RenderableType:

@@ -14,7 +14,6 @@ from clawker_fw.diagnose.remedies import Remedy, remedy_of
 from clawker_fw.diagnose.trial import UNCLEAR, Attempted
 from clawker_fw.model.json_types import Moment
 from clawker_fw.model.trials import TrialStep
-from clawker_fw.report.commands import in_text
 from clawker_fw.report.documents import Document
 from clawker_fw.report.facts import live_rules
 from clawker_fw.report.terminal import visible
@@ -197,8 +196,7 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     if answer.unasked:
         yield "stack", f"Answered from the rules alone: {answer.unasked.rstrip('.')}."
     if other_rules(answer):
-        apply = in_text("Apply them with `clawker-fw reload`.", explained.options)
-        yield "stack", f"It serves other rules than the settings have. {apply}"
+        yield "stack", "It serves other rules than the settings have. Apply them with `clawker-fw reload`."
     if answer.attempted:
         yield from _tried(answer, answer.attempted)
 

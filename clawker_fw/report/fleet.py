@@ -20,6 +20,7 @@ from clawker_fw.reconcile import records
 from clawker_fw.reconcile.pipeline import Comparison, summary_of
 from clawker_fw.reconcile.summary import release_version
 from clawker_fw.report import facts, summary, text
+from clawker_fw.report.commands import named
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import FileFinding, FindingDocument, ImageFinding, SettingsNamed, finding
 from clawker_fw.report.terminal import visible
@@ -225,7 +226,7 @@ def failed(host: Host, error: FirewallError, seconds: float) -> Row:
         verdict=HostVerdict.UNREACHABLE if away else HostVerdict.UNKNOWN,
         endpoint=place.address if place else None,
         source=place.source if place else None,
-        error=Trouble.of(error),
+        error=replace(Trouble.of(error), hint=named(error.hint, host.option)),
         seconds=round(seconds, 3),
     )
 

@@ -1,7 +1,7 @@
 """The answer of `fleet denials`, and how people see it: what agents of many hosts were refused, merged."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from clawker_fw.denials.answer import Denial, DenialsAnswer
 from clawker_fw.fleet.hosts import Trouble
+from clawker_fw.report.commands import named
 from clawker_fw.report.denials import AdvisedRefusal, advised, to_do, within
 from clawker_fw.report.documents import Document
 from clawker_fw.report.fleet import Row
@@ -21,6 +22,9 @@ _MOST_NAMED = 5
 
 HostDenials = tuple[Row, DenialsAnswer | None]
 """A host, and what its agents were refused; None where nothing is up, or nobody could ask."""
+
+EngineOptions = Mapping[str, tuple[str, str]]
+"""By the name of a host, the option that chooses its engine, and the option's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,18 @@ class FleetDenial(AdvisedRefusal):
     hosts: tuple[RefusingHost, ...]
 
     @classmethod
-    def of(cls, by_host: dict[str, list[Denial]]) -> "FleetDenial":
+    def of(cls, by_host: dict[str, list[Denial]], engines: EngineOptions) -> "FleetDenial":
         hosts = tuple(_on_host(name, denials) for name, denials in by_host.items())
-        latest = list(by_host.values())[-1][-1]
+        *others, latest_host = by_host
+        latest = by_host[latest_host][-1]
         remedy = latest.advice.remedy
+        reloads = [named("`clawker-fw reload`", engines[name]) for name in others[:_MOST_NAMED] if remedy.command]
+        elsewhere = f"Then apply it elsewhere: {', '.join(reloads)}." if reloads else ""
         last = max((each.last for each in hosts), key=datetime.fromisoformat)
         return cls(
             **{**advised(latest), "last": last, "times": sum(each.times for each in hosts)},
-            remedy=remedy.text or None,
-            command=remedy.command or None,
+            remedy=" ".join(filter(None, (named(remedy.text or "", engines[latest_host]), elsewhere))) or None,
+            command=named(remedy.command or "", engines[latest_host]) or None,
             hosts=hosts,
         )
 
@@ -86,7 +93,9 @@ class FleetDenialsDocument(Document):
     not_asked: list[HostNotAsked]
 
     @classmethod
-    def of(cls, hosts: Sequence[HostDenials], top: int | None = None) -> "FleetDenialsDocument":
+    def of(
+        cls, hosts: Sequence[HostDenials], engines: EngineOptions, top: int | None = None
+    ) -> "FleetDenialsDocument":
         same: defaultdict[tuple[object, ...], dict[str, list[Denial]]] = defaultdict(dict)
         uncounted = 0
         for row, answer in hosts:
@@ -96,7 +105,8 @@ class FleetDenialsDocument(Document):
                 same[refusal.sibling, *what].setdefault(row.name, []).append(each)
             if answer:
                 uncounted += answer.more + answer.unattributed + sum(each.times for each in answer.suppressed)
-        found = sorted(map(FleetDenial.of, same.values()), key=lambda each: datetime.fromisoformat(each.last))
+        found = [FleetDenial.of(by_host, engines) for by_host in same.values()]
+        found.sort(key=lambda denial: datetime.fromisoformat(denial.last))
         chosen = found if top is None else sorted(found, key=lambda each: -each.times)[:top]
         return cls(
             denials=chosen,

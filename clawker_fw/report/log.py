@@ -7,14 +7,13 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from traceback import format_exception
 from typing import Any, TextIO
 
 from clawker_fw.errors import FirewallError
-from clawker_fw.report.commands import in_text
+from clawker_fw.report.commands import named, named_in
 from clawker_fw.report.terminal import visible
 
 LOG = logging.getLogger("clawker_fw")
@@ -31,13 +30,12 @@ class LogFormat(StrEnum):
 class _Formatter(logging.Formatter):
     """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
 
-    def __init__(self, style: LogFormat, options: Sequence[str] = ()) -> None:
+    def __init__(self, style: LogFormat) -> None:
         super().__init__()
         self._as = style
-        self._options = options
 
     def format(self, record: logging.LogRecord) -> str:
-        words = in_text(getattr(record, "words", ""), self._options)
+        words = named(getattr(record, "words", ""))
         if self._as is LogFormat.TEXT:
             return visible(words) if words else self._for_people(record)
         fields: dict[str, Any] = {
@@ -52,10 +50,7 @@ class _Formatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        if isinstance(message := fields.get("message"), str):
-            return {**fields, "message": in_text(message, self._options)}
-        return fields
+        return {key: named_in(value) for key, value in getattr(record, "fields", {}).items()}
 
     def _for_people(self, record: logging.LogRecord) -> str:
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
@@ -76,10 +71,10 @@ class _Formatter(logging.Formatter):
 class _LineHandler(logging.StreamHandler[TextIO]):
     """Writes to the current `sys.stderr`, which `rich` replaces while a spinner runs to keep the two apart."""
 
-    def __init__(self, style: LogFormat, options: Sequence[str]) -> None:
+    def __init__(self, style: LogFormat) -> None:
         logging.Handler.__init__(self)
         self.for_programs = style is not LogFormat.TEXT
-        self.setFormatter(_Formatter(style, options))
+        self.setFormatter(_Formatter(style))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
@@ -91,17 +86,14 @@ def traceback(error: BaseException) -> str:
     return visible("".join(format_exception(error)).rstrip(), keep="\n")
 
 
-def configure(style: LogFormat, *, debug: bool, options: Sequence[str] = ()) -> None:
-    """Send our records to standard error; with `debug`, those of libraries as well.
-
-    `options` name the stack: commands in sentences get them.
-    """
+def configure(style: LogFormat, *, debug: bool) -> None:
+    """Send our records to standard error; with `debug`, those of libraries as well."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
         for handler in [each for each in logger.handlers if isinstance(each, _LineHandler)]:
             logger.removeHandler(handler)
     for logger in (everything,) if debug else (LOG, _WARNINGS):
-        logger.addHandler(_LineHandler(style, options))
+        logger.addHandler(_LineHandler(style))
     LOG.setLevel(logging.DEBUG if debug else logging.INFO)
     everything.setLevel(logging.DEBUG if debug else logging.WARNING)
 

@@ -5,8 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
+
 from clawker_fw.report.spans import counted, remaining
+from clawker_fw.report.terminal import visible
 from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.settings.edit.edits import EditOutcome, EditResult
 from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.loaded import Loaded
@@ -23,25 +28,38 @@ def counts(loaded: Loaded) -> dict[str, int]:
     return {**{str(path): found[str(path)] for path in loaded.paths}, **found}
 
 
-def rows(loaded: Loaded, now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the headings and the rows of the table of rules."""
-    headings = ("rule", "private", "until", "note", "written in")
-    return headings, [
-        (
-            str(replace(rule, until=None, allow_private=False)),
-            "yes" if rule.allow_private else "-",
-            _end(rule, now),
-            rule.note or "-",
-            rule.place,
-        )
-        for rule in loaded.rules.rules
-    ]
+class RuleLines:
+    """All rules, one in a line. Where that is too wide, its place and its note are on a second line."""
+
+    def __init__(self, rules: RuleSet, now: float) -> None:
+        """Prepare the lines. `now` is in seconds since 1970."""
+        self._lines = [
+            (str(replace(rule, until=None, allow_private=False)), "; ".join(_details(rule, now)))
+            for rule in rules.rules
+        ]
+
+    def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterable[Text]:
+        """Yield lines."""
+        names = max((len(name) for name, _ in self._lines), default=0)
+        for name, details in self._lines:
+            line = Text(visible(f"  {name:<{names}}  {details}"))
+            if line.cell_len <= options.max_width:
+                yield line
+                continue
+            yield Text(visible(f"  {name}"))
+            second = Text(visible(f"    {details}"))
+            second.truncate(options.max_width, overflow="ellipsis")
+            yield second
 
 
-def _end(rule: Rule, now: float) -> str:
-    if rule.until is None:
-        return "-"
-    return f"ends in {remaining(rule.until - now)}" if rule.until > now else "ended"
+def _details(rule: Rule, now: float) -> Iterator[str]:
+    yield rule.place
+    if rule.until is not None:
+        yield f"ends in {remaining(rule.until - now)}" if rule.until > now else "ended"
+    if rule.allow_private:
+        yield "also private addresses"
+    if rule.note:
+        yield rule.note
 
 
 def summary(loaded: Loaded) -> str:

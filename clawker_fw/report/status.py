@@ -31,7 +31,6 @@ from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.lock import at_work
 from clawker_fw.reconcile.pipeline import Comparison, agents_of, summary_of
 from clawker_fw.report import facts, summary, text
-from clawker_fw.report.commands import in_text
 from clawker_fw.report.documents import Document, SiblingVerdict
 from clawker_fw.report.documents.parts import (
     AgentDocument,
@@ -318,11 +317,8 @@ _MOST_LISTED = 20
 _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.OPEN: "bold red"}
 
 
-def status_report(status: StatusDocument, now: float, options: Sequence[str] = ()) -> RenderableType:
-    """Return the state of the stack, and what it is about. `now` is in seconds since 1970.
-
-    Commands need `options` for the same stack.
-    """
+def status_report(status: StatusDocument, now: float) -> RenderableType:
+    """Return the state of the stack, and what it is about. `now` is in seconds since 1970."""
     engine = visible(f"{status.project} on engine {status.engine.version}")
     left = [
         Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
@@ -331,15 +327,15 @@ def status_report(status: StatusDocument, now: float, options: Sequence[str] = (
     ]
     sources = [Text(visible(line)) for line in status.sources]
     notices = [text.busy_line(status.busy)] if status.busy else []
-    notices += [text.warning_line(each, options) for each in status.notices]
+    notices += [text.warning_line(each) for each in status.notices]
     if status.absent:
-        start = in_text("Start it with `clawker-fw run`.", options)
+        start = "Start it with `clawker-fw run`."
         return Group(Text.assemble(("not up", "bold"), f"  {engine}. {start}"), *notices, *left, *sources)
     live = "live rules unknown" if status.live_rules is None else f"{counted(status.live_rules, 'rule')} live"
     attached = counted(len(status.agents), "agent")
     parts: list[RenderableType] = [
         Text.assemble(styled_verdict(status.verdict), f"  {engine}: {live}, {attached} attached"),
-        *_todo(status, options),
+        *_todo(status),
         *notices,
         *(Text(line) for line in status.summary),
         *_rules(status),
@@ -349,19 +345,19 @@ def status_report(status: StatusDocument, now: float, options: Sequence[str] = (
     if status.agents:
         parts += [Text(""), *_agents(status.agents, now)]
     if status.refusals:
-        parts += [Text(""), *_refusals(status, options)]
+        parts += [Text(""), *_refusals(status)]
     parts += [Text(""), *left]
     if status.agent and not status.unread:  # it needs the settings
-        command = in_text("clawker-fw agent run --rm -it IMAGE", options)
+        command = "clawker-fw agent run --rm -it IMAGE"
         parts.append(Text.assemble("Attach an agent:  ", (visible(command), "bold")))
     return Group(*parts, *sources)
 
 
-def _todo(status: StatusDocument, options: Sequence[str]) -> Iterator[Text]:
+def _todo(status: StatusDocument) -> Iterator[Text]:
     differing = [each.verdict for each in status.siblings if each.verdict is not Verdict.CURRENT]
     words = text.todo(status.verdict, differing[0] if differing and not status.unread else Verdict.CURRENT)
     if words:
-        yield Text(in_text(f"{words[:1].upper()}{words[1:]}.", options))
+        yield Text(f"{words[:1].upper()}{words[1:]}.")
 
 
 def _rules(status: StatusDocument) -> Iterator[Text]:
@@ -401,7 +397,7 @@ def _details(sibling: SiblingStatus) -> str:
     return ", ".join(parts)
 
 
-def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[RenderableType]:
+def _refusals(status: StatusDocument) -> Iterator[RenderableType]:
     rows = [
         [
             f"{datetime.fromisoformat(each.last).astimezone():%H:%M:%S}",
@@ -413,7 +409,7 @@ def _refusals(status: StatusDocument, options: Sequence[str]) -> Iterator[Render
         for each in status.refusals
     ]
     yield Rows(("refused", "agent", "what", "reason", "times"), rows)
-    yield Text(in_text("  `clawker-fw denials` has all of them, and what would allow each.", options), "dim")
+    yield Text("  `clawker-fw denials` has all of them, and what would allow each.", "dim")
 
 
 def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableType]:

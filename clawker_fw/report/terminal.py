@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from clawker_fw.errors import OutputError
+from clawker_fw.report.commands import named
 
 
 def visible(text: str, *, keep: str = "") -> str:
@@ -55,11 +56,11 @@ def answered() -> bool:
     return _Answer.begun
 
 
-def answer(text: str) -> None:
-    """Print an answer of one line or several."""
+def answer(text: str, *, verbatim: bool = False) -> None:
+    """Print an answer of one line or several. Its commands get our options, unless it is `verbatim`."""
     _Answer.begun = True
     if sys.stdout:
-        sys.stdout.write(visible(f"{text}\n", keep="\n"))
+        sys.stdout.write(visible(f"{text if verbatim else named(text)}\n", keep="\n"))
         sys.stdout.flush()
 
 

@@ -14,12 +14,13 @@ from clawker_fw.agents.judge import Agent
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.differences import Cause, Diff, Finding, Value, Verdict
 from clawker_fw.model.observed import Attempt
+from clawker_fw.model.origin import Origin
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.advice import Advice
 from clawker_fw.reconcile.lock import Holder
 from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
-from clawker_fw.report.commands import in_text
+from clawker_fw.report.commands import named
 from clawker_fw.report.facts import changed_values, unified_diff
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
@@ -49,15 +50,15 @@ _ANY_WIDTH = 1_000_000
 
 
 class _Console(Console):
-    """Prints with unprintable characters escaped, and leaves breaking long lines to the terminal."""
+    """Prints commands with our options, escapes unprintable characters, and leaves long lines to the terminal."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Yield the segments to print, made safe: all output passes through here."""
         for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable() or segment.text == "\n":
+            if segment.control or segment.text == "\n":
                 yield segment
             else:
-                yield Segment(visible(segment.text, keep="\n"), segment.style)
+                yield Segment(visible(named(segment.text), keep="\n"), segment.style)
 
     def on_broken_pipe(self) -> None:
         """Stop printing: a change continues when the reader has gone."""
@@ -87,7 +88,9 @@ class Rows:
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
         """Store headings and rows. Plain strings are made safe to print."""
         self._headings = headings
-        self._rows = [[each if isinstance(each, Text) else Text(visible(each)) for each in row] for row in rows]
+        self._rows = [
+            [each if isinstance(each, Text) else Text(visible(named(each))) for each in row] for row in rows
+        ]
 
     def __rich_console__(self, target: Console, options: ConsoleOptions) -> Iterable[Text]:
         """Yield lines."""
@@ -232,43 +235,48 @@ def print_error(error: FirewallError, target: Console, *, debug: bool = False) -
 def head(
     verdict: Verdict,
     words: str,
-    options: Sequence[str] = (),
     *,
     at_work: Holder | None = None,
     warnings: Sequence[Advice] = (),
     agents: Sequence[Agent] = (),
     without_agents: Verdict = Verdict.CURRENT,
+    made_from: Sequence[Origin] = (),
 ) -> RenderableType:
     """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
 
-    Commands need `options` for the same stack. The first line also says what to do about the verdict, of
+    The first line also says what to do about the verdict, of
     which `without_agents` is that on Envoy and CoreDNS alone.
     """
-    advice = in_text(todo(verdict, without_agents), options)
+    advice = todo(verdict, without_agents, made_from)
     return Group(
         Text.assemble(styled_verdict(verdict), f"  {visible(f'{words}: {advice}' if advice else words)}"),
         *([busy_line(at_work)] if at_work else []),
-        *(warning_line(each, options) for each in warnings),
+        *(warning_line(each) for each in warnings),
         *(_open_agent(each) for each in agents if each.openings),
     )
 
 
-def todo(whole: Verdict, siblings: Verdict) -> str:
-    """Return what to do about the verdict on a stack, of which `siblings` is the part without agents, or ""."""
+def todo(whole: Verdict, siblings: Verdict, made_from: Sequence[Origin] = ()) -> str:
+    """Return what to do about the verdict on a stack, of which `siblings` is the part without agents, or "".
+
+    `made_from` are other settings than these, from which the stack was made. Then `run` refuses these.
+    """
     close = ["close it with `clawker-fw run`"] if siblings is not Verdict.CURRENT else []
+    if made_from:
+        file = shlex.quote(made_from[0].path) if made_from[0].path else "its settings file"
+        close = [f"it was made from {made_from[0]}: use `--config {file}`, or `clawker-fw run --adopt` for these"]
     return ", and ".join([*close, *(["stop the agents that bypass it"] if whole is Verdict.OPEN else [])])
 
 
 def busy_line(holder: Holder) -> Text:
     """Return who is changing the stack at the moment, so that the answer may show a half-finished change."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"
-    return Text(visible(f"Busy: `{holder.command}` has been changing this stack since {holder.since} ({who})."))
+    return Text(visible(f"Busy: {holder.command} has been changing this stack since {holder.since} ({who})."))
 
 
-def warning_line(advice: Advice, options: Sequence[str]) -> Text:
-    """Return one warning. Commands need `options` for the same stack."""
-    words = in_text(advice.message, options)
-    return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {words}"))
+def warning_line(advice: Advice) -> Text:
+    """Return one warning."""
+    return Text.assemble(("warning", "bold yellow"), visible(f"[{advice.code}]: {advice.message}"))
 
 
 def _open_agent(agent: Agent) -> Text:

@@ -39,9 +39,7 @@ def used_lines(found: Sequence[Worth], usage: Usage) -> Iterator[str]:
     yield from _lost(usage)
 
 
-def unused_lines(
-    found: Sequence[Worth], period: Period, usage: Usage, file: Path | None, options: Sequence[str]
-) -> Iterator[str]:
+def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
     """Yield how many rules were not used, what is not known, and each with how to remove it."""
     there = unused(found, period)
     verb, time = "is" if len(there) == 1 else "are", _span(period.now - period.begin)
@@ -54,7 +52,7 @@ def unused_lines(
         last = f"last used {_ago(each.last, usage.now)}" if each.last else "no use is known"
         may_be_open = f", {counted(each.open, 'connection')} open on its port" if each.open else ""
         yield f"unused  {each.rule}{each.rule.located}: {last}{may_be_open}"
-        yield f"{_INDENT}{removing(each.rule, file, options)}"
+        yield f"{_INDENT}{removing(each.rule, file)}"
     if any(each.open for each in there):
         yield "A connection over https or http counts when it ends. One that is open may be by an unused rule."
 

@@ -7,15 +7,15 @@ LONGEST_DURATION = 86400
 
 
 def parse_duration(value: object) -> float:
-    """Read a duration: a number of seconds, or a number with `ms`, `s`, `m` or `h`.
+    """Read a duration: a number of seconds, or a number with `ms`, `s`, `m`, `h`, `d` or `w`.
 
     Raises:
         ValueError: when it is neither.
     """
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", str(value))
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w|)\s*", str(value))
     if match is None or isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a duration; write seconds, or a number with ms, s, m or h (`30s`)")
+        raise ValueError(f"{value!r} is not a duration; write a number with ms, s, m, h, d or w, such as `30s`")
     return float(match[1]) * units[match[2]]
 
 

@@ -36,19 +36,19 @@ def users_file() -> Path:
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
-def project_of(named: Path | None) -> str:
-    """Return the project in the settings file.
+def project_of(named: Path | None, default: str = DEFAULT_PROJECT) -> str:
+    """Return the project in the settings file, or the default if the file names none.
 
     Raises:
         SettingsError: when the file can't be read, is not YAML, or has something else as its `project`.
     """
     path, _ = find(named)
     if path is None:
-        return DEFAULT_PROJECT
+        return default
     try:
         content = bounded(path)
     except FileNotFoundError:
-        return DEFAULT_PROJECT
+        return default
     except OSError as error:
         raise SettingsError(
             "settings-unreadable",
@@ -65,7 +65,7 @@ def project_of(named: Path | None) -> str:
             hint="Correct that line, or name the stack with --project.",
         ) from error
     if not values or values[0].value == "":
-        return DEFAULT_PROJECT
+        return default
     if len(values) > 1 or not isinstance(values[0].value, str) or not re.fullmatch(PROJECT_NAME, values[0].value):
         raise SettingsError(
             "settings-invalid",

@@ -23,6 +23,7 @@ from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.trials import FoundAddress, Lookup
+from clawker_fw.report import commands
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
@@ -72,8 +73,9 @@ class Place:
 
     def paste(self, command: str) -> tuple[int, str]:
         """Have a shell read a command, and run it without applying the rules."""
+        commands.use(self.options.naming)
         words = subprocess.run(  # noqa: S602 - a command of ours, as a person pastes it
-            f"printf '%s\\0' {command}", shell=True, check=True, capture_output=True
+            f"printf '%s\\0' {commands.named(command)}", shell=True, check=True, capture_output=True
         ).stdout.decode().split("\0")[:-1]  # fmt: skip
         assert words[0] == "clawker-fw"
         at = words.index("rules") + 2
@@ -291,13 +293,21 @@ def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
 
 
 def test_commands_name_the_stack() -> None:
-    """Whatever was given is quoted for a shell, also in a sentence that has a command."""
+    """Whatever was given is quoted for a shell, in sentences, in lines of their own and in JSON."""
     chosen = Options(Path("/a b/c.yaml"), "demo", "ssh://me@host", None, secrets=Path("/s.yaml"))
-    assert chosen.words == (
-        *("--config", "/a b/c.yaml", "--project", "demo", "--host", "ssh://me@host", "--secrets", "/s.yaml"),
-    )
-    assert Options(context="it's").named("Run `clawker-fw run` with $(clawker-fw agent flags).") == (
+    commands.use(chosen.naming)
+    given = "--config '/a b/c.yaml' --project demo --host ssh://me@host --secrets /s.yaml"
+    assert commands.named("  clawker-fw rules deny a.test") == f"  clawker-fw {given} rules deny a.test"
+    there = commands.named_in({"hint": ["Run `clawker-fw --debug drift`."], "busy": "clawker-fw run"})
+    assert there == {"hint": [f"Run `clawker-fw {given} --debug drift`."], "busy": "clawker-fw run"}
+    elsewhere = "clawker-fw --config '/a b/c.yaml' --project demo --secrets /s.yaml --context b reload"
+    assert commands.named("clawker-fw reload", ("--context", "b")) == elsewhere
+    assert commands.named(elsewhere) == elsewhere
+    assert "--host" not in commands.named("`clawker-fw fleet status`")
+    commands.use(Options(context="it's").naming)
+    assert commands.named("Run `clawker-fw run` with $(clawker-fw agent flags).") == (
         "Run `clawker-fw --context 'it'\"'\"'s' run` with $(clawker-fw --context 'it'\"'\"'s' agent flags)."
     )
-    assert Options(context="x").named("what clawker-fw made") == "what clawker-fw made"
-    assert Options().named("`clawker-fw run`") == "`clawker-fw run`"
+    assert commands.named("what clawker-fw made") == "what clawker-fw made"
+    commands.use({})
+    assert commands.named("`clawker-fw run`") == "`clawker-fw run`"

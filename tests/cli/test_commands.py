@@ -163,7 +163,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
             "command": "clawker-fw run \x1b[31m",
         }
         output = command(verb).out
-        assert "Busy: `clawker-fw run \\x1b[31m` has been changing this stack since 20" in output
+        assert "Busy: clawker-fw run \\x1b[31m has been changing this stack since 20" in output
         assert f"process {parent}" in output
     memory.remove(held)
     hold(memory, image, process="999999999 1")

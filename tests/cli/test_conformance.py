@@ -142,7 +142,7 @@ def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: Memory
     proxy.log.append(record(source=source, protocol="tcp", name="", port=9901, reason="no-rule", suppressed=3))
     assert command("denials").out == (
         "Nothing was refused.\n5 refusals to `clawker-fw conformance` are left out; "
-        "--agent PROJECT-conformance shows them.\n"
+        "`clawker-fw denials --agent clawker-conformance` shows them.\n"
     )
     document = command.json("denials")
     assert (document["denials"], document["suppressed"], document["tried"]) == ([], [], 5)

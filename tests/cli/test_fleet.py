@@ -161,6 +161,8 @@ def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Cal
         ("unix:///one", 2),
         ("unix:///two", 1),
     ]
+    assert found["b.test"]["command"] == "clawker-fw --host unix:///two rules allow https://b.test"
+    assert "elsewhere: `clawker-fw --host unix:///one reload`." in found["b.test"]["remedy"]
     assert (answer["hosts"], answer["not_asked"]) == (3, [])
     top = command.json("fleet", "denials", *asked, "--top", "1")
     assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)

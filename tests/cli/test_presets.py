@@ -40,8 +40,8 @@ def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Pat
         "presets:\n- pip\nnever: [.corp.test, {port: 25}]\nrules:\n- dst: a.test\n- dst: pypi.org\n"
     )
     lines = [" ".join(line.split()) for line in command("rules", "list").out.splitlines()]
-    assert lines[2] == "https a.test:443 - - - clawker-fw.yaml, line 5"
-    assert lines[3].endswith("the files that the index names clawker-fw.yaml, line 2, preset pip")
+    assert lines[1] == "https a.test:443 clawker-fw.yaml, line 5"
+    assert lines[2].endswith("clawker-fw.yaml, line 2, preset pip; the files that the index names")
     answer = command.json("rules", "list")
     assert [each["preset"] for each in answer["rules"]] == [None, "pip", None]
     assert command("rules", "check").out == "valid  3 rules: 2 in clawker-fw.yaml, 1 in the preset pip\n"

@@ -48,11 +48,10 @@ def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: P
     )
     lines = [" ".join(line.split()) for line in no_engine("rules", "list").out.splitlines()]
     assert lines[0] == "4 rules: 4 in clawker-fw.yaml"
-    assert lines[1] == "rule private until note written in"
-    assert lines[2] == "https a.test:5000 yes - - clawker-fw.yaml, line 5"
-    assert lines[3] == "deny any .a.test - - no\\x1b way clawker-fw.yaml, line 4"
-    assert lines[4] == "https b.test:443 - ended - clawker-fw.yaml, line 6"
-    assert lines[5].startswith("https z.test:443 - ends in 12 min ")
+    assert lines[1] == "https a.test:5000 clawker-fw.yaml, line 5; also private addresses"
+    assert lines[2] == "deny any .a.test clawker-fw.yaml, line 4; no\\x1b way"
+    assert lines[3] == "https b.test:443 clawker-fw.yaml, line 6; ended"
+    assert lines[4].startswith("https z.test:443 clawker-fw.yaml, line 2; ends in 12 min")
     answer = no_engine.json("rules", "list")
     assert answer["settings"] == {"path": str(settings_file), "source": "the current folder"}
     assert [(each["dst"], each["proto"], each["port"], each["action"]) for each in answer["rules"]] == [

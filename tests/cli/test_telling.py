@@ -14,24 +14,20 @@ from tests.cli.conftest import Command
 
 
 @pytest.mark.parametrize(
-    ("line", "option", "where"),
+    ("line", "option"),
     [
-        ("run --project x", "--project", "before"),
-        ("run --dry-run --project=x", "--project", "before"),
-        ("--format json run", "--format", "after"),
-        ("--format=json --project x status", "--format", "after"),
-        ("service --project 'a b' --heal all", "--project", "before"),
-        ("certs --authority rotate", "--authority", "after"),
-        ("rules deny --project x -- -a.com b.com", "--project", "before"),
-        ("--method PUT explain a.test:22", "--method", "after"),
+        ("--format json run", "--format"),
+        ("--format=json --project x status", "--format"),
+        ("certs --authority rotate", "--authority"),
+        ("--method PUT explain a.test:22", "--method"),
     ],
 )
-def test_an_option_in_the_wrong_place(line: str, option: str, where: str, command: Command) -> None:
-    """The hint says where it belongs."""
+def test_an_option_in_the_wrong_place(line: str, option: str, command: Command) -> None:
+    """The hint says that it belongs after the command."""
     outcome = command(*shlex.split(line))
     assert outcome.code == 2
     assert outcome.err.splitlines()[0] == f"error[usage]: Option {option} is in the wrong place."
-    assert f"`{option}` goes {where} the command. " in outcome.err.splitlines()[-1]
+    assert f"`{option}` goes after the command. " in outcome.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("line", ["run --nope", "--nope run", "--project x drift --lock-wait 3s"])

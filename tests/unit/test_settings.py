@@ -103,7 +103,7 @@ MEMORY, IDLE, DRAIN = "resources: {envoy: {memory: %s}}", "limits: {idle: %s}", 
         (MEMORY, "536870912", 512 << 20),
         *((MEMORY, text, None) for text in ("2GB", "2g", "1.5", "true", "-1GiB", "63MiB", "2000GiB")),
         (IDLE, "1.5h", 5400),
-        *((IDLE, text, None) for text in ("1d", "9", "25h")),  # without a bound, dead connections would stay
+        *((IDLE, text, None) for text in ("9", "25h")),  # without a bound, dead connections would stay
         (DRAIN, "500ms", 0.5),
         (DRAIN, "0", 0),
     ],

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, WithJsonSchema
 
 from clawker_fw.errors import ExitCode, FirewallError
 from clawker_fw.model.differences import Verdict
+from clawker_fw.report.commands import named_in
 
 SiblingVerdict = Annotated[
     Verdict,
@@ -44,7 +45,7 @@ def writer(kind: Any, *, indent: int | None = None) -> Callable[[object], str]: 
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def written(document: object) -> str:
-        values = adapter.dump_python(document, mode="json", by_alias=True)
+        values = named_in(adapter.dump_python(document, mode="json", by_alias=True))
         return json.dumps(values, indent=indent).replace("\x7f", r"\u007f")  # ASCII, and not printable
 
     return written

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -295,11 +296,20 @@ func newDocument(source netip.Addr, halves ...half) document {
 	return made
 }
 
+var plain = regexp.MustCompile(`^[A-Z]+/[A-Za-z0-9/._%-]*$`)
+
 func show(by string, known refused) shown {
 	known.First, known.Last = known.First.UTC(), known.Last.UTC()
 	made := shown{By: by, Sentence: reason.Sentences[known.Reason]}
 	if host, url := urlOf(known); url != "" {
 		made.Command = reason.Command(known.Reason, host, url)
+		if of := known.Method + known.Path; made.Command != "" && known.Path != "" {
+			if plain.MatchString(of) {
+				made.Command += known.Path + " --method " + known.Method
+			} else {
+				made.Command = "" // what an agent writes into a path may mean something to a shell
+			}
+		}
 	}
 	for _, text := range []*string{&known.Protocol, &known.Name, &known.Address, &known.Method, &known.Path, &known.Reason} {
 		*text = printable(*text)

@@ -61,7 +61,7 @@ func TestPage(t *testing.T) {
 
 12:00:03Z http B.test:80 GET /x
   a rule denies this host (denied)
-  clawker-fw explain http://b.test
+  clawker-fw explain http://b.test/x --method GET
 12:00:02Z dns a.test (2 times)
   no rule allows this host (no-rule)
   clawker-fw explain https://a.test
@@ -89,7 +89,7 @@ What the proxy has refused is known since 12:00:00Z.
 	for _, each := range read.Refusals {
 		by = append(by, each.By+" "+each.Name+" "+each.Command)
 	}
-	if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test\ncoredns a.test clawker-fw explain https://a.test\n"+
+	if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test/x --method GET\ncoredns a.test clawker-fw explain https://a.test\n"+
 		"envoy b.test clawker-fw explain https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
 		len(read.Unreadable) != 0 || read.Ask != askCommand {
 		t.Errorf("%+v", read)
