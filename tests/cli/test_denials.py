@@ -193,7 +193,7 @@ def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> No
 def test_without_settings(command: Command, up: MemoryEngine, settings_file: Path) -> None:
     """Refusals are shown whatever the settings are; only the advice is missing."""
     del up
-    settings_file.write_text("rules: [")
+    settings_file.write_text("rules: none")
     found = ask(command)
     assert found["pypi.test"]["message"] == "no rule allows this host"
     assert found["pypi.test"]["remedy"] == {"text": None, "command": None}

@@ -48,35 +48,6 @@ def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "instead"),
-    [
-        ("ca rotte", "`certs rotate --roots`"),
-        ("logs --follow", "docker logs clawker-envoy"),
-        ("image --load", "examples/image/Dockerfile"),
-        ("fleet drift", "clawker-fw fleet status --diff"),
-        ("fleet status --swarm", "--host ssh://node-1"),
-        ("fleet stack --parallelism 2", "examples/swarm/stack.yaml"),
-        ("rules import egress-rules.yaml", "Copy the rules into the settings file"),
-        ("rules narrow .cdn.test", "clawker-fw rules allow"),
-        ("rules add a.test --action deny", "Use `clawker-fw rules allow` or `clawker-fw rules deny`."),
-        ("denials --conformance", "denials --agent PROJECT-conformance"),
-        ("denials --as-rules", "the `command` of a `remedy`"),
-        ("status --verbose", "docker inspect --format"),
-        ("secrets refresh", "`clawker-fw reload` obtains and sends them"),
-        ("explain a.test:22 --proto tcp", "as in `tcp://a.test:5432`"),
-        ("service --heal all --drain-timeout 5s", "CLAWKER_FW_DRAIN_TIMEOUT"),
-        ("rules allow a.test --until 5m --shorten", "Set `until` in the settings file"),
-    ],
-)
-def test_a_command_or_an_option_that_is_gone(line: str, instead: str, command: Command) -> None:
-    """The hint names what to use instead."""
-    outcome = command(*line.split())
-    assert (outcome.code, outcome.out) == (2, "")
-    assert outcome.err.startswith(("error[usage]: No such command '", "error[usage]: No such option: --"))
-    assert instead in outcome.err.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
     ("arguments", "code"),
     [
         (["run"], 0),

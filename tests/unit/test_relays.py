@@ -137,7 +137,7 @@ TAMPERED: dict[str, tuple[Callable[[MemoryEngine], None], str]] = {
     "another route": (_rerouted, f"{RELAY}.inside"),
     "another network": (
         lambda engine: engine.alter_network("clawker-publish", options={}),
-        "network.options.com.docker.network.bridge.enable_icc",
+        "network.options.com.docker.network.bridge.enable_ip_masquerade",
     ),
 }
 
