@@ -78,7 +78,7 @@ def converge(
         if (now := read()) != blueprint:
             blueprint, seen = now, None
         if seen is None or lock.waited or not unchanged(engine, blueprint.project, seen.observed):
-            seen = compare(engine, blueprint)
+            seen = compare(engine, blueprint, lock.container)
         require_settings(seen, options)
         require_secrets(seen, options)
         context.require(seen.observed)
@@ -88,12 +88,12 @@ def converge(
                 break
             if lock.full and not all(isinstance(step, _WITHOUT_ROOM) for step in steps.steps):
                 raise lock.full
-            seen = _performed(engine, seen, options, context)
+            seen = _performed(engine, seen, options, context, lock.container)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
             # Rules that have ended meanwhile are ended by the siblings. Without a lock, another run may have read
             # newer settings meanwhile, and been the first to apply them.
             blueprint = read() if lock.full else blueprint.at(context.wall())
-            seen = compare(engine, blueprint)
+            seen = compare(engine, blueprint, lock.container)
         with _attempted(engine, seen):
             _require_closed(seen, options)
             _require_healthy(engine, seen)
@@ -105,7 +105,7 @@ def converge(
 
 
 def _performed(
-    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, context: RunContext
+    engine: EngineWriter, seen: Comparison, options: ConvergeOptions, context: RunContext, lock: str
 ) -> Comparison:
     """Perform the plan that closes a difference, and return the comparison from which it was made.
 
@@ -127,7 +127,7 @@ def _performed(
         except SubnetTakenError:
             if choice + 1 == _CHOICES or seen.blueprint.settings.network.subnet:
                 raise
-            seen = compare(engine, seen.blueprint)
+            seen = compare(engine, seen.blueprint, lock)
         else:
             break
     return seen

@@ -139,7 +139,8 @@ class Lock:
         self._image = image
         self._wait = wait
         self._stopping = stopping
-        self._container = ""
+        self.container = ""
+        """The id of the lock's container, or an empty string without one."""
         self.waited = False
         """Whether another run held the lock at first."""
         self.full: DiskFullError | None = None
@@ -157,13 +158,13 @@ class Lock:
             StoppedError: when the user asks to stop while this run waits.
         """
         try:
-            self._container = self._acquire()
+            self.container = self._acquire()
         except DiskFullError as full:
             self.full = full
             if (held := self._holder()) is not None:
                 raise _held(held, self._project) from full
             return self
-        _HELD.add(self._container)
+        _HELD.add(self.container)
         self._renewer.start()
         return self
 
@@ -183,10 +184,10 @@ class Lock:
         if self.full:
             return
         self._renewer.join()
-        _HELD.discard(self._container)
+        _HELD.discard(self.container)
         with after(error, "the lock was not released either"):
             try:
-                self._engine.remove(self._container)
+                self._engine.remove(self.container)
             except EngineError as trouble:
                 raise EngineError(
                     "lock-not-released",
@@ -204,7 +205,7 @@ class Lock:
         if self.full and self._holder() is None:
             return
         held = self._engine.container(lock_name(self._project))
-        if held is None or held.id != self._container:
+        if held is None or held.id != self.container:
             raise LockLostError(
                 "lock-lost",
                 "Another run has taken over the lock, because this one did not renew its lease in time.",
@@ -221,7 +222,7 @@ class Lock:
     def _send(self, lease: bytes) -> None:
         begun = time.monotonic()
         try:
-            self._engine.put_files(self._container, {_LEASE: public(lease)})
+            self._engine.put_files(self.container, {_LEASE: public(lease)})
         except EngineError as error:  # the next one may arrive; `require_held` is what counts
             failing, self._failing = self._failing, True
             if not (failing or self._ended.is_set()):

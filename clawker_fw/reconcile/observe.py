@@ -43,12 +43,14 @@ class Expected:
     """The part of the desired state that decides what is read.
 
     `files` are large expected files: memory holds them once. `images` returns the references of the desired
-    images once they are known. `secrets` is whether rules put secrets into requests.
+    images once they are known. `secrets` is whether rules put secrets into requests. `own_lock` is the id of the
+    lock that this run holds, which says nothing of another run.
     """
 
     files: Files = field(default_factory=dict)
     images: Callable[[], Iterable[str]] = tuple
     secrets: bool = False
+    own_lock: str = ""
 
 
 NOTHING_EXPECTED = Expected()
@@ -77,6 +79,8 @@ def observe(reader: EngineReader, project: str, expected: Expected = NOTHING_EXP
 
 def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool) -> Observed:
     lock, listing = _listing(reader, project)
+    if lock and lock.id == expected.own_lock:
+        lock = None
     ours = _our_containers(listing, project)
     running = [each for each in ours if each.status == "running"]
     # If containers may change meanwhile, an Envoy that does not run yet may be found running.

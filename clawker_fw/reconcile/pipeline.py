@@ -138,10 +138,11 @@ def agents_of(
     return judge.judge(observed, project, ways, written, resolves or judge.resolving(observed, time.time()))
 
 
-def compare(reader: EngineReader, blueprint: Blueprint) -> Comparison:
-    """Observe a stack and compare it with its desired state."""
+def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> Comparison:
+    """Observe a stack and compare it with its desired state. `own_lock` is the id of the lock that is held."""
     images = in_background(lambda: [image.reference for image in blueprint.images.values()])
-    expected = Expected({HELPER: blueprint.helper}, images.result, secrets=blueprint.vault is not None)
+    needs_secrets = blueprint.vault is not None
+    expected = Expected({HELPER: blueprint.helper}, images.result, needs_secrets, own_lock)
     observing = in_background(observe, reader, blueprint.project, expected)
     images.result()
     prepare(blueprint)
