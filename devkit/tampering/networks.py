@@ -61,7 +61,7 @@ def _other_subnet(body: Body) -> None:
 NETWORKS = (
     _network("net", "as an external one", fields(Internal=False), "internal"),
     _network("net", "with a host address", _with_an_address, "options"),
-    _network("net", "with IPv6", _with_ipv6, "ipv6", "options"),
+    _network("net", "with IPv6", _with_ipv6, "ipv6"),
     _network("net", "without its IP range, so agents can get reserved addresses", _without_ip_range, "ip_range"),
     _network("egress", "with another gateway", _other_gateway, "gateway"),
     _network("egress", "as an internal one", fields(Internal=True), "internal"),
