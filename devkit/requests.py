@@ -37,7 +37,7 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
             "path": chosen.choice(
                 (*_EXPRESSIONS, _expression(chosen), *("/" + "/".join(_some(chosen)) for _ in range(6)), "/")
             ),
-            "methods": chosen.sample(METHODS, chosen.choice((0, 0, 1, 2))),
+            **_methods(chosen),
             "action": chosen.choice(("allow", "allow", "deny")),
         }
         for _ in range(chosen.randrange(7))
@@ -47,11 +47,16 @@ def random_words(chosen: random.Random) -> dict[str, Any]:
         for name in chosen.sample(_REPOSITORIES, chosen.choice((0, 0, 1, 2)))
     }
     return {
-        "path_rules": paths,
+        **({"path_rules": paths} if paths else {}),
         "path_default": chosen.choice((None, None, "allow", "deny")),
-        "git": git,
+        **({"git": git} if git else {}),
         "lfs": bool(git) and _happens(chosen, 0.5),
     }
+
+
+def _methods(chosen: random.Random) -> dict[str, Any]:
+    methods = chosen.sample(METHODS, chosen.choice((0, 0, 1, 2)))
+    return {"methods": methods} if methods else {}
 
 
 def _expression(chosen: random.Random) -> str:
@@ -63,9 +68,9 @@ def random_paths(chosen: random.Random) -> tuple[dict[str, Any], Paths]:
     while True:
         words = random_words(chosen)
         try:
-            entries = [PathEntry.model_validate(each) for each in words["path_rules"]]
+            entries = [PathEntry.model_validate(each) for each in words.get("path_rules", ())]
             default = PathAction(words["path_default"]) if words["path_default"] else None
-            git = {name: Access(access) for name, access in words["git"].items()}
+            git = {name: Access(access) for name, access in words.get("git", {}).items()}
             return words, paths_of(entries, default, git, lfs=words["lfs"], verify=True)
         except ValueError:
             continue
@@ -77,9 +82,9 @@ def _happens(chosen: random.Random, share: float) -> bool:
 
 def random_request(chosen: random.Random, words: Mapping[str, Any]) -> tuple[str, str]:
     """Return a method, and a path with its query, near those that a rule is about."""
-    if words["git"] and _happens(chosen, 0.4):
+    if words.get("git") and _happens(chosen, 0.4):
         return _of_git(chosen, chosen.choice([*words["git"]]))
-    near = [each["path"] for each in words["path_rules"] if each["path"].startswith("/")]
+    near = [each["path"] for each in words.get("path_rules", ()) if each["path"].startswith("/")]
     start = chosen.choice([*near, ""]).rstrip("/")
     path = start + "".join(f"/{each}" for each in _some(chosen, (*_SEGMENTS, *_ODD)))
     if _happens(chosen, 0.3):
@@ -93,7 +98,8 @@ def _some(chosen: random.Random, among: Sequence[str] = _SEGMENTS) -> list[str]:
 
 
 def _of_git(chosen: random.Random, name: str) -> tuple[str, str]:
-    place = f"/{name}{chosen.choice(('', '.git', '.GIT'))}"
+    spelled = name.swapcase() if _happens(chosen, 0.2) else name  # the same repository to many hosts
+    place = f"/{spelled}{chosen.choice(('', '.git', '.GIT'))}"
     service = chosen.choice(_SERVICES)
     target = chosen.choice(
         (
