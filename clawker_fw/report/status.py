@@ -19,6 +19,8 @@ from clawker_fw.agents.exposure import HINT, exposures
 from clawker_fw.agents.judge import Confinement
 from clawker_fw.denials.refusal import Counted
 from clawker_fw.errors import FirewallError
+from clawker_fw.model.containers import ContainerView
+from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Verdict
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.json_types import Moment
@@ -48,6 +50,7 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows, styled_verdict
 from clawker_fw.stack import policy, versions
 from clawker_fw.stack.capacity import Capacity, running, written
+from clawker_fw.stack.labels import DRIFT_LABELS
 from clawker_fw.stack.topology import network_names
 
 
@@ -64,6 +67,42 @@ class Limited:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelStatus:
+    """A drift label. Either value is null if it is unknown, `desired` also without settings."""
+
+    running: str | None
+    desired: str | None
+
+    def __str__(self) -> str:
+        """Return the running value, and the desired one if it differs. Digests are shortened."""
+        values = (self.running, self.desired if self.desired is not None else self.running)
+        running, desired = (value[:_SHORT] if value else "none" for value in values)
+        return running if values[0] == values[1] else f"{running} → {desired}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsStatus:
+    """The three drift labels of a container."""
+
+    infra_certs_ready: LabelStatus
+    otel_infra_port: LabelStatus
+    stack_build_sha: LabelStatus
+
+    @classmethod
+    def of(cls, container: ContainerView, desired: DesiredSibling | None) -> "LabelsStatus":
+        return cls(
+            *(
+                LabelStatus(container.labels.get(label), desired.labels[label] if desired else None)
+                for label in DRIFT_LABELS
+            )
+        )
+
+
+_SHORT = 7
+"""How many digits of a build tell it apart for people."""
+
+
+@dataclass(frozen=True, slots=True)
 class SiblingStatus:
     """A sibling. Without a container, most is null."""
 
@@ -77,6 +116,7 @@ class SiblingStatus:
         ),
     ]
     health: Annotated[str | None, WithJsonSchema({"enum": ["starting", "healthy", "unhealthy", None]})]
+    labels: LabelsStatus | None
     image: str | None
     """The id of the image."""
     build: str | None
@@ -97,7 +137,9 @@ class SiblingStatus:
     """What the limits have refused of each agent since the sibling started."""
 
     @classmethod
-    def of(cls, sibling: Sibling, observed: Observed, network: str, verdict: Verdict) -> "SiblingStatus":
+    def of(
+        cls, sibling: Sibling, observed: Observed, desired: Desired | None, network: str, verdict: Verdict
+    ) -> "SiblingStatus":
         """Return the state of one sibling. `network` is the name of the agent network."""
         seen = observed.siblings.get(sibling)
         container, probe = (seen.container, seen.probe) if seen else (None, None)
@@ -108,6 +150,9 @@ class SiblingStatus:
             container=container.name if container else None,
             state=container.status if container else "missing",
             health=(container.health or None) if container else None,
+            labels=LabelsStatus.of(container, desired.siblings[sibling] if desired else None)
+            if container
+            else None,
             image=container.image if container else None,
             build=(probe.build or None) if probe else None,
             version=versions.of_build(probe.build) if probe else None,
@@ -275,7 +320,7 @@ class StatusDocument(Document):
             agent=AttachmentDocument(network, dns, attached) if there and dns == resolver else None,
             agents=[RefusedAgent.of(each, often[each.name]) for each in agents],
             refusals=[LastRefusal.of(*each) for each in refusals[-MOST_REFUSALS:]],
-            siblings=[SiblingStatus.of(each, observed, network, verdicts[each]) for each in Sibling],
+            siblings=[SiblingStatus.of(each, observed, desired, network, verdicts[each]) for each in Sibling],
             rules=desired.rules.count if desired else None,
             live_rules=live.count if live else None,
             live_protocols=_protocols(observed) if live else {},
@@ -380,10 +425,16 @@ def _siblings(status: StatusDocument, now: float) -> RenderableType:
         for each in status.siblings
     ]
     table = Rows(("container", "verdict", "version", "state", "up", "live version"), rows)
-    details = [
-        Text(visible(f"  {each.name}: {_details(each)}"), "dim") for each in status.siblings if each.container
-    ]
-    return Group(table, *details)
+    there = [sibling for sibling in status.siblings if sibling.container]
+    details = [Text(visible(f"  {sibling.name}: {_details(sibling)}"), "dim") for sibling in there]
+    labels = [Text(visible(f"  {each.name}: {_labels(each.labels)}"), "dim") for each in there if each.labels]
+    return Group(table, *details, *labels)
+
+
+def _labels(labels: LabelsStatus) -> str:
+    """Return the drift labels in one line, also where they agree."""
+    certificates, port, build = labels.infra_certs_ready, labels.otel_infra_port, labels.stack_build_sha
+    return f"infra_certs_ready {certificates}, otel_infra_port {port}, stack_build_sha {build}"
 
 
 def _details(sibling: SiblingStatus) -> str:

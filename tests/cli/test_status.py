@@ -169,3 +169,18 @@ def test_a_notice_follows_the_verdict(command: Command, memory: MemoryEngine, se
     settings_file.write_text(settings_file.read_text() + "acknowledged: [no-forwarding]\n")
     assert "no-forwarding" not in "".join(command(verb).out for verb in ("drift", "status", "reload", "run"))
     assert "no-forwarding" in command("doctor").out
+
+
+def test_the_drift_labels_are_shown(command: Command, settings_file: Path) -> None:
+    """Each container has a line with all three, also when they agree, and JSON has both values."""
+    command("run")
+    build = command.json("status")["siblings"][0]["labels"]["stack_build_sha"]["running"]
+    same = f"infra_certs_ready false, otel_infra_port 4319, stack_build_sha {build[:7]}"
+    out = command("status").out
+    assert (f"envoy: {same}" in out, f"coredns: {same}" in out) == (True, True)
+    settings_file.write_text("rules: []\notel: {infra_port: 4444}\n")
+    for sibling in command.json("status")["siblings"]:
+        assert sibling["labels"]["otel_infra_port"] == {"running": "4319", "desired": "4444"}
+    assert "otel_infra_port 4319 → 4444" in command("status").out
+    settings_file.write_text("rules: none")
+    assert command.json("status")["siblings"][0]["labels"]["otel_infra_port"]["desired"] is None
