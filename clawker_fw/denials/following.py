@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from clawker_fw.background import in_background
-from clawker_fw.denials.reading import FIRST_LINES, Sources, newest, sources
+from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
 from clawker_fw.denials.refusal import Counted, Gap, records_in, refusals_in
 from clawker_fw.denials.tally import Numbering
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.runs import last_run
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.model.stacks import Sibling
 
@@ -88,12 +89,12 @@ class Following:
         last = self._last[container]
         if last is None and container not in self._from:
             self._from[container] = stamp(self._reader.clock())
-            self._numbering[container].add(records_in(newest(self._reader, container)[-1:]))
+            self._numbering[container].add(records_in(last_run(self._reader, container, 1)))
             return 0
         last = last or self._from.get(container, b"")
         if not last:
             return None
-        run = newest(self._reader, container)
+        run = last_run(self._reader, container, FIRST_LINES)
         if run and run[0] > last and len(run) < FIRST_LINES:
             self._arrived.put(Gap(sibling, last[:STAMP].decode(), run[0][:STAMP].decode()))
         self._tell(sibling, container, run)

@@ -2,7 +2,7 @@
 
 An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
 more and more lines are asked for until they are old enough. If fewer come than were asked for, that is all there
-is, or a line was cut off, as on a full disk: then the numbers of the lines tell that some are missing.
+is, or a line was cut off (`clawker_fw/engine/runs.py`).
 """
 
 import time
@@ -17,8 +17,9 @@ from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.denials.refusal import Refusals
 from clawker_fw.denials.tally import Tally, together
-from clawker_fw.engine.outputs import STAMP, stamp
+from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
+from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
@@ -196,27 +197,12 @@ def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes
                 first, last = first or some[0], some[-1]
                 lines += len(some)
                 tally.add(some, since, own=True)
-        if wanted is None or lines < wanted or first < since:
-            if last and (behind := [line for line in newest(reader, container) if line[:STAMP] > last[:STAMP]]):
-                tally.add(behind, since, own=True)
+        if wanted is None or lines < wanted:
+            if first and not complete(reader, container, first, last, lines):
+                tally = Tally(sibling)
+                tally.add(earlier.result(), since)
+                tally.add_runs(runs(reader, container, since), since)
+            return tally
+        if first < since:
             return tally
         wanted *= _FURTHER
-
-
-def newest(reader: EngineReader, container: str) -> list[bytes]:
-    """Return the newest lines of a log: behind one that was cut off, an engine only sends them if asked for few.
-
-    Raises:
-        EngineError: when the log can't be read.
-    """
-
-    def read(number: int) -> list[bytes]:
-        with reader.log(container, number) as log:
-            return [line for some in log for line in some]
-
-    last, number = read(1), FIRST_LINES
-    while last and number > 1:
-        if (lines := read(number)) and lines[-1] >= last[-1]:
-            return lines
-        number //= _FURTHER
-    return last

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
+from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import HelperReader
 from clawker_fw.stack.container import CARRIED
@@ -40,8 +41,7 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
         untold = {UNKNOWN_AGENT: told_of.refusals, **told_of.dropped}
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
-    with engine.log(predecessor, MOST_REFUSALS) as log:
-        lines += [line for some in log for line in some if line[STAMP + 1 : STAMP + 2] == b"{"]
+    lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
     if lines:
         for agent, count in untold.items():
             if count:
@@ -49,6 +49,15 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
                 lines.append(stamp(engine.clock()) + b" " + told_count.encode() + b"\n")
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
+
+
+def _written(engine: EngineWriter, container: str) -> list[bytes]:
+    """Return the last lines of a log, also those before one that was cut off."""
+    with engine.log(container, MOST_REFUSALS) as log:
+        lines = [line for some in log for line in some]
+    if not lines or len(lines) == MOST_REFUSALS or complete(engine, container, lines[0], lines[-1], len(lines)):
+        return lines
+    return [line for run in runs(engine, container, b"") for line in run]
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:
