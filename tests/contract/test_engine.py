@@ -1,7 +1,6 @@
 """One contract suite for the in-memory engine and a real one."""
 
 import itertools
-import json
 import re
 import time
 from dataclasses import replace
@@ -17,7 +16,6 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.files import File
 from clawker_fw.model.networks import Endpoint
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.model.usage import Use
 from clawker_fw.reconcile.desired import Blueprint
 from clawker_fw.reconcile.plan import creation
 from clawker_fw.reconcile.publishing import publish
@@ -302,23 +300,12 @@ def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired
     engine.load_image(again.archive(), again.archive_size, lambda _: None)
 
 
-def test_what_was_used_is_known_and_inherited_once(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Envoy's recorder knows of nothing at first. What another one knew is added once. CoreDNS has none."""
+def test_what_was_used_is_known(engine: EngineWriter, running: dict[Sibling, str]) -> None:
+    """Envoy's recorder knows of nothing at first. CoreDNS has none."""
     envoy = Helper(engine, running[Sibling.ENVOY])
     before = envoy.usage()
     assert (before.uses, before.lost) == ((), 0)
     assert before.since <= before.now
-    began = int(before.since) - 10
-    use = {"protocol": "https", "name": "a.test", "port": 443}
-    amounts = {"first": began + 1, "last": began + 2, "connections": 7, "received": 8, "sent": 9}
-    told = {"id": "another", "inherited": ["first"], "since": began, "now": began + 2, "lost": 1}
-    told["uses"] = [{**use, **amounts}]
-    sent = json.dumps(told).encode()
-    assert [envoy.inherit_usage(sent) for _ in range(2)] == [True, False]
-    after = envoy.usage()
-    assert after.uses == (Use("https", "a.test", 443, began + 1, began + 2, 7, 8, 9),)
-    assert (after.since, after.lost, after.identity) == (began, 1, before.identity)
-    assert after.inherited == {"another", "first"}
     with pytest.raises(EngineError):
         Helper(engine, running[Sibling.COREDNS]).usage()
 
