@@ -54,7 +54,7 @@ def test_an_agent_reads_its_own_refusals_alone(shared: Firewall, module_peers: P
     assert commands == {
         "dns": "clawker-fw explain https://denied.test",
         "tls": "clawker-fw explain https://h.test",
-        "http": "clawker-fw explain http://a.test",
+        "http": "clawker-fw explain http://a.test/ --method GET",
         "tcp": None,
     }
     assert {each["sentence"].partition(" over ")[0] for each in found["refusals"]} == {"no rule allows this host"}
