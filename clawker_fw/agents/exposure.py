@@ -127,8 +127,9 @@ def bound_folder(volume: VolumeView) -> str:
 
 def names_host(source: str, *, read_only: bool) -> bool:
     """Whether a mount leads to the host by its path, by a folder above it, or by what is below it."""
-    for path in {Path("/", os.path.normpath(each).lstrip("/")) for each in (source, _below_shared(source))}:
-        places = _HOST if read_only else (*_HOST, *_HOST_PROGRAMS)
+    places = _HOST if read_only else (*_HOST, *_HOST_PROGRAMS)
+    for spelling in (source, _below_shared(source)):
+        path = Path("/", os.path.normpath(spelling).lstrip("/"))
         if path not in _HARMLESS and any(
             path.is_relative_to(place) or Path(place).is_relative_to(path) for place in places
         ):

@@ -334,7 +334,8 @@ def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Itera
         volume = place.volumes.get(name)
         if volume and opens_device(volume):
             yield Opening("host-mount", f"the volume {name} is a file system of the host")
-        if volume and (folder := bound_folder(volume)):
+        folder = bound_folder(volume) if volume else ""
+        if folder:
             sources[folder] = read_only.get(target, False)
     for source, unwritable in sources.items():
         if ways.reached_by(source):

@@ -51,6 +51,7 @@ from clawker_fw.report.text import Rows, styled_verdict
 from clawker_fw.stack import policy, versions
 from clawker_fw.stack.capacity import Capacity, running, written
 from clawker_fw.stack.labels import DRIFT_LABELS
+from clawker_fw.stack.release import SHORT_BUILD
 from clawker_fw.stack.topology import network_names
 
 
@@ -76,7 +77,7 @@ class LabelStatus:
     def __str__(self) -> str:
         """Return the running value, and the desired one if it differs. Digests are shortened."""
         values = (self.running, self.desired if self.desired is not None else self.running)
-        running, desired = (value[:_SHORT] if value else "none" for value in values)
+        running, desired = (value[:SHORT_BUILD] if value else "none" for value in values)
         return running if values[0] == values[1] else f"{running} → {desired}"
 
 
@@ -96,10 +97,6 @@ class LabelsStatus:
                 for label in DRIFT_LABELS
             )
         )
-
-
-_SHORT = 7
-"""How many digits of a build tell it apart for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).parent.parent
 _DIGEST = ".sha256"
 """The suffix of a file that a wheel for one architecture has in place of a program for another: its digest."""
 
-_SHORT = 7
+SHORT_BUILD = 7
 """How many digits of a build tell it apart for people."""
 
 
@@ -28,7 +28,7 @@ _IMPORT = re.compile(r"^from clawker_fw((?:\.\w+)*) import (\([^)]*\)|.*)$", re.
 
 def build_name(version: str | None, build_sha: str | None) -> str:
     """Return a release for people: its version, if known, and its build: `0.1.0 (b51912e)`."""
-    short = f"({build_sha[:_SHORT]})" if build_sha else ""
+    short = f"({build_sha[:SHORT_BUILD]})" if build_sha else ""
     return " ".join(filter(None, (version, short))) or "an unknown build"
 
 
