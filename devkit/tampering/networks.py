@@ -38,8 +38,9 @@ def _with_an_address(body: Body) -> None:
 
 
 def _without_ip_range(body: Body) -> None:
-    (pool,) = body["IPAM"]["Config"]
-    body["IPAM"] = {**body["IPAM"], "Config": [{key: text for key, text in pool.items() if key != "IPRange"}]}
+    pool, *others = body["IPAM"]["Config"]
+    without = {key: text for key, text in pool.items() if key != "IPRange"}
+    body["IPAM"] = {**body["IPAM"], "Config": [without, *others]}
 
 
 def _other_gateway(body: Body) -> None:

@@ -1,5 +1,6 @@
 """What rules are worth, in a real stack: what agents use is counted, and known after replacements and restarts."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from devkit.peers import Peers
 from devkit.waiting import until
 
 SIZE = 100_000
+WRITTEN_EVERY = 5  # seconds: `writeEvery` in go/internal/usage
 OPAQUE = 9000
 OWN = (
     {"dst": ".cdn.test", "allow_private": True},
@@ -64,6 +66,7 @@ def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tm
     logs = [docker.logs(up.container(each)) for each in ("envoy", "coredns")]
     assert not any(b"used https" in each or b"secret" in each for each in logs)
 
+    time.sleep(2 * WRITTEN_EVERY)
     docker.restart(up.container("envoy"), timeout=1)
     until(lambda: up.call("rules", "unused").code == 0)
     assert connections(up) == {dst: each["connections"] for dst, each in found.items()}

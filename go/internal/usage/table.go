@@ -261,8 +261,9 @@ func parse(key []byte) (Use, bool) {
 // (RFC 1952) tells.
 const (
 	slots = 2
-	// writeEvery is how long what is known may be in memory alone.
-	writeEvery = 45 * time.Second
+	// writeEvery is how long what is known may be in memory alone: nothing can be written when the container stops, because
+	// the kernel ends the recorder together with Envoy.
+	writeEvery = 5 * time.Second
 	// mostWritten is how much of a file is read: far more than mostUses take.
 	mostWritten = 16 << 20
 )
