@@ -92,5 +92,5 @@ def _word(value: object) -> str:
     return text
 
 
-_SCALARS: dict[str, Callable[[object], str]] = {".yaml": _yaml, ".service": _line, ".j2": _word}
+_SCALARS: dict[str, Callable[[object], str]] = {".yaml": _yaml, ".service": _line, ".txt": _line, ".j2": _word}
 """How values are written, by the end of the document's name."""

@@ -9,6 +9,7 @@ from clawker_fw.model.containers import Shape
 from clawker_fw.model.engines import Machine
 from clawker_fw.model.files import Files
 from clawker_fw.model.stacks import Role, Sibling
+from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
@@ -162,6 +163,7 @@ def boot(
     }
     return {
         "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
+        "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
         refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),

@@ -18,7 +18,7 @@ func FuzzPage(f *testing.F) {
 		asked := httptest.NewRequest("GET", "/", nil)
 		asked.URL.Path, asked.URL.RawQuery, _ = strings.Cut(target, "?")
 		asked.Header = http.Header{agentHeader: {someone.String()}, "Accept": {accept}}
-		newServer(s.Store, nothing).ServeHTTP(httptest.NewRecorder(), asked)
+		serverOf(s, nothing).ServeHTTP(httptest.NewRecorder(), asked)
 	})
 }
 

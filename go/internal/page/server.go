@@ -2,6 +2,7 @@ package page
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -13,11 +14,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"text/template"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -43,6 +46,7 @@ const (
 )
 
 type server struct {
+	root  string
 	store *Store
 	other func(netip.Addr, string) (told, error)
 	now   func() time.Time
@@ -51,12 +55,12 @@ type server struct {
 	readers map[netip.Addr]*rate.Limiter
 }
 
-func newServer(store *Store, other func(netip.Addr, string) (told, error)) *server {
-	return &server{store: store, other: other, now: time.Now, readers: map[netip.Addr]*rate.Limiter{}}
+func newServer(root string, store *Store, other func(netip.Addr, string) (told, error)) *server {
+	return &server{root: root, store: store, other: other, now: time.Now, readers: map[netip.Addr]*rate.Limiter{}}
 }
 
 // Serve serves the page, or answers the one that does, on the socket that a recorder was given for it.
-func (s *Store) Serve(socket *os.File, settings boot.PageSettings) error {
+func (s *Store) Serve(root string, socket *os.File, settings boot.PageSettings) error {
 	listener, err := net.FileListener(socket)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func (s *Store) Serve(socket *os.File, settings boot.PageSettings) error {
 		return s.Tell(listener, settings.Askers)
 	}
 	other := func(source netip.Addr, hardware string) (told, error) { return askAt(settings, source, hardware) }
-	return overHTTP(newServer(s, other)).Serve(listener)
+	return overHTTP(newServer(root, s, other)).Serve(listener)
 }
 
 // overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
@@ -140,10 +144,12 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 		resolver.told, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
-	content := []byte(made.text())
+	content := append(encode(made), '\n')
 	if asJSON {
 		writer.Header().Set("Content-Type", "application/json")
-		content = append(encode(made), '\n')
+	} else if content, err = made.text(s.root); err != nil {
+		refuse(writer, http.StatusInternalServerError, "the text of this page can't be read")
+		return
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	_, _ = writer.Write(content) // nothing of it is sent to who asks for the headers alone
@@ -226,24 +232,18 @@ func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (told
 	return answer, nil
 }
 
-// What a person is asked with. Nothing on the page asks by itself.
-const (
-	askCommand = "clawker-fw denials --ask"
-	howToAsk   = "A person allows it, where the containers are started and not in here: `" + askCommand + "` asks about each host that " +
-		"is refused from then on. After the answer, try again."
-)
+// askCommand is how a person is asked. Nothing on the page asks by itself.
+const askCommand = "clawker-fw denials --ask"
 
 // longestDocument is how many octets the refusals of a page may take: less than Envoy buffers, so that no agent that reads
 // slowly keeps a connection to this process.
 const longestDocument = 24 << 10
 
-// halves are the siblings, as they are called elsewhere, and what each refuses.
+// The siblings, which refuse apart from each other.
 const (
 	byResolver = "coredns"
 	byProxy    = "envoy"
 )
-
-var calledHere = map[string]string{byResolver: "the resolver", byProxy: "the proxy"}
 
 type half struct {
 	by string
@@ -286,7 +286,7 @@ func newDocument(source netip.Addr, halves ...half) document {
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
 	octets := 0
 	for number, each := range all {
-		octets += max(len(encode(each)), len(each.text()))
+		octets += len(encode(each)) // its lines of text are shorter
 		if number >= mostRefusals || octets > longestDocument {
 			made.More += len(all) - number
 			break
@@ -355,26 +355,13 @@ func encode(value any) []byte {
 	return encoded
 }
 
-func (s shown) text() string {
-	what := cmp.Or(s.Name, s.Address)
-	usual := s.Protocol == "dns" || s.Protocol == "http" && (s.Port == 80 || strings.Contains(s.Name, ":"))
-	if !usual {
-		what += ":" + strconv.Itoa(s.Port)
+// Destination returns the host or address that was refused, with the port unless it is the usual one.
+func (s shown) Destination() string {
+	name := cmp.Or(s.Name, s.Address)
+	if s.Protocol == "dns" || s.Protocol == "http" && (s.Port == 80 || strings.Contains(s.Name, ":")) {
+		return name
 	}
-	parts := []string{s.Last.Format("15:04:05Z"), s.Protocol, what}
-	for _, each := range []string{s.Method, s.Path} {
-		if each != "" {
-			parts = append(parts, each)
-		}
-	}
-	if s.Count > 1 {
-		parts = append(parts, fmt.Sprintf("(%d times)", s.Count))
-	}
-	lines := strings.Join(parts, " ") + "\n  " + s.Sentence + " (" + s.Reason + ")\n"
-	if s.Command != "" {
-		lines += "  " + s.Command + "\n"
-	}
-	return lines
+	return name + ":" + strconv.Itoa(s.Port)
 }
 
 // printable returns a text that an agent has chosen without anything that a terminal could obey, or that looks like a line of
@@ -386,29 +373,20 @@ func printable(text string) string {
 	return text
 }
 
-func (d document) text() string {
-	var page strings.Builder
-	switch {
-	case len(d.Refusals) > 0:
-		fmt.Fprintf(&page, "What was refused to this agent (%s), the latest first:\n\n", d.Agent)
-	case len(d.Unreadable) == 0:
-		fmt.Fprintf(&page, "Nothing was refused to this agent (%s).\n", d.Agent)
+// readText returns the template of the page as text: templates/agents-page.txt.j2, as the client wrote it into the volume.
+func readText(root string) (*template.Template, error) {
+	content, err := os.ReadFile(filepath.Join(root, "boot", "agents-page.txt"))
+	if err != nil {
+		return nil, err
 	}
-	for _, each := range d.Refusals {
-		page.WriteString(each.text())
+	return template.New("page").Delims("[[", "]]").Parse(string(content))
+}
+
+func (d document) text(root string) ([]byte, error) {
+	var page bytes.Buffer
+	layout, err := readText(root)
+	if err == nil {
+		err = layout.Execute(&page, d)
 	}
-	if d.More > 0 {
-		fmt.Fprintf(&page, "and %d more, which are not shown\n", d.More)
-	}
-	page.WriteByte('\n')
-	for _, each := range d.Unreadable {
-		fmt.Fprintf(&page, "What %s has refused can't be read just now: try again.\n", calledHere[each])
-	}
-	for _, each := range []string{byResolver, byProxy} {
-		if since, known := d.Since[each]; known {
-			fmt.Fprintf(&page, "What %s has refused is known since %s.\n", calledHere[each], since.Format("15:04:05Z"))
-		}
-	}
-	page.WriteString(howToAsk + "\n")
-	return page.String()
+	return page.Bytes(), err
 }

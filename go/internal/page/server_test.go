@@ -2,6 +2,7 @@ package page
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,8 +26,25 @@ var errAway = errors.New("away")
 
 // asks answers one request of an agent on a page whose other half knows what it is given.
 func asks(s *scene, other func(netip.Addr, string) (told, error), method, target string, headers ...string) *httptest.ResponseRecorder {
-	serving := newServer(s.Store, other)
+	serving := serverOf(s, other)
 	return asksOf(serving, method, target, headers...)
+}
+
+// volume is that of a sibling with the text of the page, as the client writes it.
+var volume = sync.OnceValue(func() string {
+	text, err := os.ReadFile("../../../templates/agents-page.txt.j2")
+	root, err2 := os.MkdirTemp("", "page")
+	_, text, _ = bytes.Cut(text, []byte("#}\n"))
+	err3 := os.Mkdir(filepath.Join(root, "boot"), 0o755)
+	err4 := os.WriteFile(filepath.Join(root, "boot", "agents-page.txt"), text, 0o600)
+	if err := errors.Join(err, err2, err3, err4); err != nil {
+		panic(err)
+	}
+	return root
+})
+
+func serverOf(s *scene, other func(netip.Addr, string) (told, error)) *server {
+	return newServer(volume(), s.Store, other)
 }
 
 func asksOf(serving *server, method, target string, headers ...string) *httptest.ResponseRecorder {
@@ -71,7 +89,8 @@ func TestPage(t *testing.T) {
 
 What the resolver has refused is known since 12:00:00Z.
 What the proxy has refused is known since 12:00:00Z.
-` + howToAsk + "\n"
+A person allows it, where the containers are started and not in here: ` + "`clawker-fw denials --ask`" + ` asks about each host that is refused from then on. After the answer, try again.
+`
 	if found.Code != http.StatusOK || found.Body.String() != wanted {
 		t.Errorf("%d\n%s", found.Code, found.Body)
 	}
@@ -152,11 +171,11 @@ func TestNothingElse(t *testing.T) {
 		}
 	}
 	nobody := httptest.NewRecorder()
-	newServer(s.Store, nothing).ServeHTTP(nobody, httptest.NewRequest("GET", "/", nil))
+	serverOf(s, nothing).ServeHTTP(nobody, httptest.NewRequest("GET", "/", nil))
 	if nobody.Code != 500 {
 		t.Errorf("of nobody: %d", nobody.Code)
 	}
-	serving := newServer(s.Store, nothing)
+	serving := serverOf(s, nothing)
 	serving.now = func() time.Time { return then }
 	for number := range pagesAtOnce + 1 {
 		if found := asksOf(serving, "GET", "/").Code; (found == 429) != (number == pagesAtOnce) {
@@ -234,7 +253,7 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	listener := must.Get[net.Listener](t)(net.FileListener(socket))
 	place := netip.MustParseAddrPort(listener.Addr().String())
 	listener.Close()
-	go s.Serve(socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
+	go s.Serve(volume(), socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
 
 	for range 2 * mostAnswered {
 		if found, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, first); err != nil || names(found) != "a.test:1" || !found.Since.Equal(then) {
@@ -264,7 +283,7 @@ func TestRequestsWait(t *testing.T) {
 	connection := must.Open[net.Conn](t)(net.Dial("unix", path))
 	fmt.Fprintf(connection, "GET / HTTP/1.1\r\nHost: clawker.internal\r\n%s: %s\r\nConnection: close\r\n\r\n", agentHeader, someone)
 	s := newScene()
-	go s.Serve(socket, settings)
+	go s.Serve(volume(), socket, settings)
 	content, err := io.ReadAll(connection)
 	if err != nil || !strings.HasPrefix(string(content), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(content), "What the resolver has refused can't be read") {
 		t.Errorf("%q, %v", content, err)
@@ -276,7 +295,7 @@ func TestRequestsWait(t *testing.T) {
 func TestStalledRequests(t *testing.T) {
 	s := newScene()
 	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(t.TempDir(), "page")))
-	serving := overHTTP(newServer(s.Store, nothing))
+	serving := overHTTP(serverOf(s, nothing))
 	go func() { _ = serving.Serve(listener) }()
 	t.Cleanup(func() { serving.Close() })
 	send := func(text string) net.Conn {

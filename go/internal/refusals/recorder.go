@@ -79,7 +79,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 	if sibling.Page != nil {
 		store := page.NewStore(page.NewHolders(sibling.Limits.Subnet))
 		journal.own = store.Add
-		go func() { failed <- store.Serve(given[3], *sibling.Page) }()
+		go func() { failed <- store.Serve(root, given[3], *sibling.Page) }()
 	}
 	go func() { failed <- journal.write() }()
 	go func() { failed <- newRecorder(root, sibling, journal).read(given[0]) }()
