@@ -79,6 +79,14 @@ def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEng
     assert hand.firewall.drift().findings == {(COREDNS, "live", "processes", "tamper", "replace")}
 
 
+def test_an_outdated_neighbour_is_no_packet_filter(hand: Hand) -> None:
+    """Where CoreDNS has another hardware address for Envoy, as after a replacement, nothing drops packets."""
+    until(lambda: hand.inspect(ENVOY)["State"]["Health"]["Status"] == "healthy")
+    entry = f"{hand.address(ENVOY)} lladdr 02:00:00:00:00:66 nud stale dev eth0"
+    hand.inside(COREDNS, f"ip neighbour replace {entry}")
+    assert hand.firewall.drift().findings == set()
+
+
 _REFUSED: tuple[tuple[str, str, int, int, str], ...] = (
     ("socket", "2", 12, 93, "needs nf_tables in the kernel"),  # NETLINK_NETFILTER, EPROTONOSUPPORT
     ("mmap", "0", 7 << 42, 12, "Envoy needs addresses of 48 bits"),  # ENOMEM, as beyond the address space

@@ -100,9 +100,13 @@ const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
 // onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
 // port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
-// is compared elsewhere, so that of the engine's machine is left.
+// is compared elsewhere, so that of the engine's machine is left. It looks again in between, because the first look may
+// have used an outdated hardware address, as after a replacement.
 func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, bool) {
-	if len(reasons) == 0 || slices.ContainsFunc(reasons, func(err error) bool { return !unreached(err) }) || !isThere(entrance.Address, patience) {
+	if !unreached(reasons) || !isThere(entrance.Address, patience) {
+		return found, false
+	}
+	if found, reasons = seenOfEnvoy(entrance); !unreached(reasons) {
 		return found, false
 	}
 	because := ""
@@ -116,9 +120,12 @@ func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, boo
 	return told, true
 }
 
-func unreached(err error) bool {
-	failure, is := errors.AsType[*net.OpError](err)
-	return is && failure.Op == "dial" && failure.Timeout()
+// unreached reports whether all that failed are connections that nobody has answered, and at least one.
+func unreached(reasons []error) bool {
+	return len(reasons) > 0 && !slices.ContainsFunc(reasons, func(err error) bool {
+		failure, is := errors.AsType[*net.OpError](err)
+		return !is || failure.Op != "dial" || !failure.Timeout()
+	})
 }
 
 // isThere reports whether a host of our networks says now, or within a time, at which hardware address it is.
