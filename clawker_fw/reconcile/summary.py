@@ -101,7 +101,12 @@ def release_version(observed: Observed) -> str | None:
     return version_in(applied.image) if applied and applied.image_ids else None
 
 
+_DERIVED = frozenset({"memory_swap", "ulimits"})
+"""Fields of a shape that no setting names: they follow from `memory`, `processors` and `connections`."""
+
+
 def is_follow_up(finding: Finding) -> bool:
     """Whether a finding only shows in files and programs what a new release or a change of the settings is."""
     generated = finding.layer in {Layer.BOOT, Layer.HOT, Layer.LIVE}
-    return finding.cause is Cause.UPGRADE or (generated and finding.cause is Cause.SETTINGS)
+    derived = finding.layer is Layer.SHAPE and finding.field.partition(".")[0] in _DERIVED
+    return finding.cause is Cause.UPGRADE or (finding.cause is Cause.SETTINGS and (generated or derived))

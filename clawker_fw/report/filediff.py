@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from typing import Any
 
 _CONTEXT = 2
 _LONGEST_VALUE = 60
+_AROUND = 15
+"""Characters that are shown on each side of what differs in a long value."""
+
 _LONGEST_PATH = 60
 
 
@@ -54,7 +58,7 @@ def _changed(path: str, before: Any, after: Any) -> Iterator[Change]:  # noqa: A
     elif isinstance(before, list) and isinstance(after, list):
         yield from _changed_list(path, before, after)
     elif before != after or type(before) is not type(after):  # 1 equals True
-        yield Change(path, _written(before), _written(after))
+        yield Change(path, *shortened(_text(before), _text(after)))
 
 
 def _changed_list(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
@@ -78,8 +82,31 @@ def _by_name(values: list[Any]) -> dict[str, Any] | None:
 
 
 def _written(value: Any) -> str:  # noqa: ANN401 - JSON
-    text = value if isinstance(value, str) else json.dumps(value)
+    return _cut(_text(value))
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - JSON
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def shortened(before: str, after: str) -> tuple[str, str]:
+    """Return two texts, of long ones the part in which they differ, with some characters around it."""
+    longest = max(len(before), len(after))
+    if longest <= _LONGEST_VALUE:
+        return before, after
+    start = len(os.path.commonprefix([before, after]))
+    end = len(os.path.commonprefix([before[start:][::-1], after[start:][::-1]]))
+    begin = start - _AROUND if start > _AROUND else 0
+    behind = end - _AROUND if end > _AROUND else 0
+    parts = [_cut(text[begin : len(text) - behind]) for text in (before, after)]
+    one, other = (
+        f"{'…' if begin else ''}{part}{'…' if behind and not part.endswith('…') else ''}" for part in parts
+    )
+    return one, other
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:

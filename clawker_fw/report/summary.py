@@ -13,7 +13,7 @@ from clawker_fw.reconcile.compare.live import ANSWER, SECRETS, SIGNER
 from clawker_fw.reconcile.compare.relays import FIELD as RELAYS
 from clawker_fw.reconcile.compare.rules import RuleChanges
 from clawker_fw.reconcile.compare.state import RESTARTS
-from clawker_fw.reconcile.summary import Build, Effect, Summary
+from clawker_fw.reconcile.summary import Build, Effect, Summary, is_follow_up
 from clawker_fw.report.facts import changed_settings
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
@@ -115,7 +115,10 @@ def _reasons(said: Summary) -> Iterator[str]:
 
 def _settings(said: Summary, findings: Sequence[Finding]) -> Iterator[str]:
     yield from _secrets(findings)
-    values = dict.fromkeys(_change(each) for each in findings if each.layer in _TOLD and not _follows(each))
+    told = (finding for finding in findings if finding.layer in _TOLD)
+    values = dict.fromkeys(
+        _change(finding) for finding in told if not (is_follow_up(finding) or _follows(finding))
+    )
     boot = [change for each in findings if each.layer is Layer.BOOT for change in changed_settings(each)]
     values |= dict.fromkeys(f"{each.path} {each.before} → {each.after}" for each in boot)
     files = {Layer.BOOT} if said.changes else {Layer.BOOT, Layer.HOT}

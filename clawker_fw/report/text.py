@@ -22,6 +22,7 @@ from clawker_fw.reconcile.summary import Summary, is_follow_up
 from clawker_fw.report import summary, terminal
 from clawker_fw.report.commands import named
 from clawker_fw.report.facts import changed_values, unified_diff
+from clawker_fw.report.filediff import shortened
 from clawker_fw.report.log import traceback
 from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
@@ -41,7 +42,6 @@ _LONGEST_DIFF = 40
 _LONGEST_LINE = 200
 _DIGEST_SHOWN = 7
 _MOST_FIELDS = 12
-_LONGEST_VALUE = 60
 _GAP = 2
 _INDENT = 2
 _USUAL_WIDTH = 80
@@ -167,7 +167,7 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
         (
             finding.layer.value,
             finding.field.removeprefix(summary.PREFIX),
-            *map(_shown, _differing(finding.running, finding.desired)),
+            *shortened(*map(_written, _differing(finding.running, finding.desired))),
             Text(finding.cause.value, "red" if finding.cause is Cause.TAMPER else "cyan"),
             finding.action.value,
         )
@@ -185,15 +185,15 @@ def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
     )
 
 
-def _shown(value: object) -> str:
-    """Return a value shortened for a table. The JSON answer has it in full."""
+def _written(value: object) -> str:
+    """Return a value for a table, with digests cut. The JSON answer has it in full."""
     text = "nothing" if value is None or value == () else value
     if isinstance(text, tuple):
         text = shlex.join(text)
     text = str(text)
-    if found := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{33,}}(, .*)?", text):
-        return f"{found[1]}…{found[2] or ''}"
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+    if digest := re.fullmatch(rf"(?:sha256:)?([0-9a-f]{{{_DIGEST_SHOWN}}})[0-9a-f]{{33,}}(, .*)?", text):
+        return f"{digest[1]}…{digest[2] or ''}"
+    return text
 
 
 def _file_diff(finding: Finding) -> RenderableType:

@@ -199,3 +199,13 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
     run = command("run", "--force-recreate", CLAWKER_FW_DRAIN_TIMEOUT="0s").err
     assert run.startswith("Envoy and CoreDNS will be replaced, open connections are cut:\n")
+
+
+def test_what_follows_from_a_setting_is_behind_diff(command: Command, settings_file: Path) -> None:
+    """A change of the memory is one line; the swap and the open files that follow from it are shown on request."""
+    command("run")
+    settings_file.write_text(settings_file.read_text() + "resources: {envoy: {memory: 1GiB}}\n")
+    plain, whole = (command("drift", *options).out for options in ((), ("--diff",)))
+    assert "memory 2GiB → 1GiB" in plain
+    assert re.findall(r"^ +shape +(\S+)", plain, re.MULTILINE) == ["memory"]
+    assert {"memory", "memory_swap", "ulimits"} <= {*re.findall(r"^ +shape +(\S+)", whole, re.MULTILINE)}
