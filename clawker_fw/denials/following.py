@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from clawker_fw.background import in_background
-from clawker_fw.denials.reading import FIRST_LINES, Sources, sources
+from clawker_fw.denials.reading import Sources, sources
 from clawker_fw.denials.refusal import Counted, Gap, records_in, refusals_in
 from clawker_fw.denials.tally import Numbering
-from clawker_fw.engine.outputs import STAMP, stamp
+from clawker_fw.engine.newest import newest_lines
+from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.engine.runs import last_run
 from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.model.stacks import Sibling
 
@@ -84,21 +84,19 @@ class Following:
     def _begin_at(self, sibling: Sibling, container: str) -> int | None:
         """Return with how many lines of a log to begin; without a number, with all.
 
-        A log that has ended may have ended at a line that was cut off. It goes on after that, and the gap is told.
+        A log that has ended may have ended at a line that was cut off. It goes on after that.
         """
         last = self._last[container]
         if last is None and container not in self._from:
-            self._from[container] = stamp(self._reader.clock())
-            self._numbering[container].add(records_in(last_run(self._reader, container, 1)))
+            now = self._from[container] = stamp(self._reader.clock())
+            self._numbering[container].add(records_in(newest_lines(self._reader, container, now)))
             return 0
         last = last or self._from.get(container, b"")
         if not last:
             return None
-        run = last_run(self._reader, container, FIRST_LINES)
-        if run and run[0] > last and len(run) < FIRST_LINES:
-            self._arrived.put(Gap(sibling, last[:STAMP].decode(), run[0][:STAMP].decode()))
-        self._tell(sibling, container, run)
-        return len(run)
+        newest = newest_lines(self._reader, container, last)
+        self._tell(sibling, container, newest)
+        return len(newest)
 
     def _tell(self, sibling: Sibling, container: str, lines: list[bytes]) -> None:
         before = self._last[container] or b""

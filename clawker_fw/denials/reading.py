@@ -2,7 +2,8 @@
 
 An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
 more and more lines are asked for until they are old enough. If fewer come than were asked for, that is all there
-is, or a line was cut off (`clawker_fw/engine/runs.py`).
+is, or a line was cut off (`clawker_fw/engine/newest.py`). Then the lines that come of the whole log count, and all
+lines behind the last cut. Between these, the numbers of the lines have a gap.
 """
 
 import time
@@ -17,9 +18,9 @@ from clawker_fw.agents.names import Attached, own_names
 from clawker_fw.background import in_background, shared_out
 from clawker_fw.denials.refusal import Refusals
 from clawker_fw.denials.tally import Tally, together
+from clawker_fw.engine.newest import newest_lines
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
@@ -31,7 +32,7 @@ from clawker_fw.stack.topology import network_names
 _ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2
 """Seconds until an engine has written a line into its log, and between two looks."""
 
-FIRST_LINES, _FURTHER = 10_000, 4
+_FIRST_LINES, _FURTHER = 10_000, 4
 """How many lines are read at first, and how many times more when they are not old enough."""
 
 
@@ -187,7 +188,7 @@ def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes
     Raises:
         EngineError: when its log can't be read.
     """
-    wanted = FIRST_LINES if since else None
+    wanted = _FIRST_LINES if since else None
     earlier = in_background(carried, reader, container)
     while True:
         tally, first, last, lines = Tally(sibling), b"", b"", 0
@@ -197,12 +198,16 @@ def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes
                 first, last = first or some[0], some[-1]
                 lines += len(some)
                 tally.add(some, since, own=True)
-        if wanted is None or lines < wanted:
-            if first and not complete(reader, container, first, last, lines):
-                tally = Tally(sibling)
-                tally.add(earlier.result(), since)
-                tally.add_runs(runs(reader, container, since), since)
-            return tally
-        if first < since:
-            return tally
-        wanted *= _FURTHER
+        if wanted is None or first < since:
+            break
+        wanted = wanted * _FURTHER if lines >= wanted else None
+    complete_to = tally.gaps[-1].since.encode() if tally.gaps else last
+    newest = newest_lines(reader, container, complete_to)
+    if newest and newest[0] <= complete_to:
+        return tally
+    tally = Tally(sibling)
+    tally.add(earlier.result(), since)
+    with reader.log(container, None) as log:
+        before = [line for some in log for line in some if not newest or line < newest[0]]
+    tally.add(before + newest, since, own=True)
+    return tally

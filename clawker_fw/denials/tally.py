@@ -18,7 +18,6 @@ from clawker_fw.denials.refusal import (
     records_in,
     refusals_in,
 )
-from clawker_fw.engine.outputs import STAMP
 from clawker_fw.model.stacks import Sibling
 
 MOST_DIFFERENT = 100_000
@@ -93,16 +92,6 @@ class Tally:
                 self.counted[refused.refusal] = refused
             else:
                 self.more += 1
-
-    def add_runs(self, runs: Sequence[list[bytes]], since: bytes) -> None:
-        """Count the lines of all runs of a log. Between two of them is a gap."""
-        before = ""
-        for run in runs:
-            first = run[0][:STAMP] if run else b""
-            if before and not b"" < first < since:
-                self.gaps.append(Gap(self.sibling, before, first.decode() or None))
-            before = run[-1][:STAMP].decode() if run else before
-            self.add(run, since, own=True)
 
 
 def together(tallies: Sequence[Tally]) -> Refusals:

@@ -10,9 +10,9 @@ import json
 import zlib
 from contextlib import suppress
 
+from clawker_fw.engine.newest import newest_lines
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
-from clawker_fw.engine.runs import complete, runs
 from clawker_fw.errors import EngineError
 from clawker_fw.fwctl import HelperReader
 from clawker_fw.stack.container import CARRIED
@@ -52,12 +52,11 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:
-    """Return the last lines of a log, also those before one that was cut off."""
+    """Return the last lines of a log, also those behind one that was cut off."""
     with engine.log(container, MOST_REFUSALS) as log:
         lines = [line for some in log for line in some]
-    if not lines or len(lines) == MOST_REFUSALS or complete(engine, container, lines[0], lines[-1], len(lines)):
-        return lines
-    return [line for run in runs(engine, container, b"") for line in run]
+    last = max(lines, default=b"")
+    return lines + [line for line in newest_lines(engine, container, last) if line > last]
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,8 +97,8 @@ def shortened(before: str, after: str) -> tuple[str, str]:
     longest = max(len(before), len(after))
     if longest <= _LONGEST_VALUE:
         return before, after
-    start = len(os.path.commonprefix([before, after]))
-    end = len(os.path.commonprefix([before[start:][::-1], after[start:][::-1]]))
+    start = _equal(before, after)
+    end = _equal(before[start:][::-1], after[start:][::-1])
     begin = start - _AROUND if start > _AROUND else 0
     behind = end - _AROUND if end > _AROUND else 0
     parts = [_cut(text[begin : len(text) - behind]) for text in (before, after)]
@@ -107,6 +106,12 @@ def shortened(before: str, after: str) -> tuple[str, str]:
         f"{'…' if begin else ''}{part}{'…' if behind and not part.endswith('…') else ''}" for part in parts
     )
     return one, other
+
+
+def _equal(one: str, other: str) -> int:
+    """Return with how many equal characters two texts begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:

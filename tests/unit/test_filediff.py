@@ -9,6 +9,7 @@ from clawker_fw.report.filediff import changes, shortened
 
 
 def test_a_long_value_is_shown_where_it_differs() -> None:
+    """With some characters around it, and nothing else."""
     before = "%CEL((xds.route_name == 'refused' && has(response.code_details)) ? 'denied' : ('no-rule'))%"
     after = before.replace("no-rule", "wrong-port")
     assert shortened(before, after) == ("…? 'denied' : ('no-rule'))%", "…? 'denied' : ('wrong-port'))%")
@@ -24,6 +25,7 @@ def test_what_differs_is_never_cut_away(start: str, end: str, one: str, other: s
 
 
 def test_a_changed_value_of_json_is_shown_in_context() -> None:
+    """Its path says where it is."""
     before, after = ({"log": {"reason": f"{'x' * 100}{end}"}} for end in ("one", "two"))
     (change,) = changes(json.dumps(before).encode(), json.dumps(after).encode())
     assert str(change) == f"log.reason: …{'x' * 15}one → …{'x' * 15}two"
