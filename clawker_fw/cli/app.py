@@ -14,9 +14,9 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.models import CommandFunctionType
 
 from clawker_fw import interrupts
-from clawker_fw.cli import usage
+from clawker_fw.cli import session, usage
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, StoppedError
+from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.report import commands, log, terminal
 from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
 
@@ -183,6 +183,10 @@ class Program(Commands):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise _interrupted() from None
+        except SettingsError as error:
+            if error.code == "settings-not-found" and isinstance(ctx.obj, Options) and not ctx.obj.config:
+                error.hint = session.hint_of_the_stack(ctx.obj) or error.hint
+            raise
 
 
 def _log_format(arguments: Sequence[str]) -> log.LogFormat:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import signal
 import threading
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from clawker_fw import interrupts
 from clawker_fw.cli.parameters import Options
-from clawker_fw.errors import ExitCode, SettingsError
+from clawker_fw.errors import ExitCode, FirewallError, SettingsError
 from clawker_fw.report import terminal
 from clawker_fw.settings.files import may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from clawker_fw.settings.loaded import Loaded
 
 _MOST_WARNINGS = 10
+_HINT_SECONDS = 2.0
+"""How long an engine may take to say where the settings are."""
 
 
 def reading(
@@ -139,6 +142,35 @@ def load(chosen: Options) -> "Loaded":
             "After a change of the project, restart `clawker-fw watch`.",
         )
     return loaded
+
+
+def hint_of_the_stack(chosen: Options) -> str:
+    """Return advice that names the settings file of the running stack, or nothing if the engine does not soon."""
+    from clawker_fw.background import in_background
+
+    try:
+        path = in_background(_settings_of_the_stack, chosen).result(_HINT_SECONDS)
+    except (FirewallError, TimeoutError):
+        return ""
+    return path and (
+        f"The stack {chosen.project} was made from {path}: add `--config {shlex.quote(path)}`, or use its folder."
+    )
+
+
+def _settings_of_the_stack(chosen: Options) -> str:
+    """Return the path of the settings file on this machine that the running stack was made from, or nothing."""
+    from clawker_fw.reconcile.records import this_host
+    from clawker_fw.stack.container import ORIGIN, recorded_origin
+    from clawker_fw.stack.labels import sibling_of
+
+    reader = connect_reader(chosen)
+    inside = reader.facts().inside
+    for container in reader.listing():
+        file = reader.file(container.id, ORIGIN) if sibling_of(container, chosen.project) else None
+        origin = recorded_origin({ORIGIN: file}) if file else None
+        if origin and origin.path and origin.host == this_host(inside):
+            return (inside.in_here(origin.path) if inside else None) or origin.path
+    return ""
 
 
 def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":

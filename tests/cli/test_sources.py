@@ -221,3 +221,25 @@ def test_settings_that_an_agent_can_write_are_told(
         (record,) = outcome.records("settings_open")
         assert (record["level"], record["container"], record["mount"]) == ("warning", "agent", folder)
         assert "--config" in record["hint"]
+
+
+@pytest.mark.parametrize("arguments", [("drift",), ("reload",), ("rules", "check"), ("rules", "allow", "b.test")])
+def test_elsewhere_the_hint_names_the_file_of_the_stack(
+    arguments: tuple[str, ...],
+    command: Command,
+    settings_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a settings file here, the running stack knows its own. Without a stack, `init` writes one."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(folder)
+    before = command(*arguments)
+    assert before.code == 3
+    assert "clawker-fw init" in before.err
+    monkeypatch.chdir(settings_file.parent)
+    assert command("run").code == 0
+    monkeypatch.chdir(folder)
+    after = command(*arguments)
+    assert after.code == 3
+    assert f"add `--config {settings_file}`" in after.err.replace("\n", "")
