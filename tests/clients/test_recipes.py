@@ -212,6 +212,22 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
         desk.do(f"{compose} down -t 0")
 
 
+def test_a_service_that_the_override_leaves_out(desk: Desk) -> None:
+    """`drift` prints the command that puts it behind the firewall as well, and it works as it stands."""
+    desk.write("compose.yaml", {name: {"command": ["sleep", "inf"]} for name in ("web", "worker")})
+    compose = "docker compose -f compose.yaml -f firewall.yaml"
+    desk.do(f"clawker-fw run; clawker-fw agent compose web > firewall.yaml; {compose} up -d")
+    try:
+        assert len(desk.confinement()) == 1
+        (command,) = re.findall("`(clawker-fw agent compose .*?)`", desk.do("clawker-fw drift 2>&1"))
+        desk.do(command)
+        assert list(desk.confinement().values()) == ["fenced", "fenced"]
+        assert "agent compose" not in desk.do("clawker-fw drift 2>&1")
+        assert desk.do(f"{compose} exec -T worker sh -c '{ASK}'") == "hello\nrefused\n"
+    finally:
+        desk.do(f"{compose} down -t 0")
+
+
 def test_a_development_container(desk: Desk) -> None:
     """It is started with the words of the page, as its tool does, and is confined."""
     (text,) = blocks("Development containers", "json")
