@@ -1,7 +1,6 @@
 """summarize: work out what a plan means for people, from the findings and the plan that closes them. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.desired import Desired
@@ -123,35 +122,27 @@ def ends_connections(running: Files, desired: Files) -> bool:
     It ends those of a filter chain, a listener or a UDP cluster that is removed or changed, and no others, as
     measured (docs/how-it-works.md).
     """
-    names = LISTENERS, CLUSTERS
-    if all(name in running and running[name].content == desired[name].content for name in names):
-        return False
     try:
-        before, after = ([_resources(files[name].content) for name in names] for files in (running, desired))
-        parts, others = dict(_parts(*before)), dict(_parts(*after))
+        return not _connection_holders(running).items() <= _connection_holders(desired).items()
     except (AttributeError, KeyError, TypeError, ValueError):
         return True
-    return any(others.get(place) != part for place, part in parts.items())
 
 
-def _resources(content: bytes) -> Mapping[str, Mapping[str, Any]]:
-    return {each["name"]: each for each in read_record(content)["resources"]}
-
-
-def _parts(
-    listeners: Mapping[str, Mapping[str, Any]], clusters: Mapping[str, Mapping[str, Any]]
-) -> Iterator[tuple[tuple[str, str], object]]:
-    """Yield what has connections: chains, listeners without what Envoy changes in place, and clusters for UDP."""
-    for name, listener in listeners.items():
-        if name == tls_interception.NAME:  # nothing leads to it
+def _connection_holders(files: Files) -> dict[tuple[str, ...], object]:
+    """Return UDP clusters, chains, and listeners without the fields that Envoy changes in place, by name."""
+    listeners, clusters = (read_record(files[name].content)["resources"] for name in (LISTENERS, CLUSTERS))
+    holders: dict[tuple[str, ...], object] = {}
+    for cluster in clusters:
+        if cluster["name"].startswith("udp ") and ":" in cluster["name"]:
+            holders[cluster["name"],] = cluster
+    for listener in listeners:
+        if listener["name"] == tls_interception.NAME:  # nothing leads to it
             continue
-        yield (name, ""), {field: listener[field] for field in listener.keys() - _SELECTING}
+        holders[listener["name"],] = {field: listener[field] for field in listener.keys() - _SELECTING}
         for chain in listener.get("filter_chains", ()):
             if chain["name"] not in {chains.DENIED, chains.REFUSED}:
-                yield (name, chain["name"]), chain
-    for name, cluster in clusters.items():
-        if name.startswith("udp ") and ":" in name:
-            yield ("", name), cluster
+                holders[listener["name"], chain["name"]] = chain
+    return holders
 
 
 def _serves(seen: ObservedSibling, desired: Desired) -> bool:
