@@ -66,7 +66,7 @@ def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tm
     logs = [docker.logs(up.container(each)) for each in ("envoy", "coredns")]
     assert not any(b"used https" in each or b"secret" in each for each in logs)
 
-    time.sleep(2 * WRITTEN_EVERY)
+    time.sleep(2 * WRITTEN_EVERY)  # a restart ends the recorder before it can write
     docker.restart(up.container("envoy"), timeout=1)
     until(lambda: up.call("rules", "unused").code == 0)
     assert connections(up) == {dst: each["connections"] for dst, each in found.items()}
