@@ -269,7 +269,7 @@ def throttled(site: Site, rate: str) -> Iterator[None]:
 def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site) -> None:
     """However slow the registry is, the pull succeeds and reports progress."""
     reference = site.references["plain"]
-    with throttled(site, "32mbit"):
+    with throttled(site, "8mbit"):
         shares = pulled(engine, reference)
     assert engine.image(reference) is not None
     assert shares == sorted(shares)
