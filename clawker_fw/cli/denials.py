@@ -8,7 +8,7 @@ import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
-from clawker_fw.cli.parameters import Format, FormatOption, Options, RefusedSinceOption, TopOption
+from clawker_fw.cli.parameters import Format, FormatOption, Options, age
 from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.rules.reasons import Reason
 
@@ -30,7 +30,16 @@ _NAMES_SECONDS = 2.0
 def denials(
     context: typer.Context,
     *,
-    since: RefusedSinceOption = None,
+    since: Annotated[
+        float | None,
+        typer.Option(
+            "--since",
+            metavar="DURATION|TIME",
+            parser=age,
+            help="Show only refusals from the last DURATION, or since TIME: 10m, 2d, 2027-01-31, "
+            "2027-01-31T18:00Z.",
+        ),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show each refusal when it happens, until stopped.")
     ] = False,
@@ -46,7 +55,10 @@ def denials(
         list[Reason] | None,
         typer.Option("--reason", metavar="REASON", help="Only for this reason, such as no-rule. Can be repeated."),
     ] = None,
-    top: TopOption = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
+    ] = None,
     ask: Annotated[
         bool,
         typer.Option("--ask", help="Ask at the terminal about each host that is refused from now on."),
@@ -96,7 +108,7 @@ def denials(
         of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
         ask_about(chosen, of_agents)
         return
-    advising = adviser(chosen)
+    advising = _adviser(chosen)
     if begun is None:
         _follow(_told(engine, chosen, found, wanted, names), names, advising, format_)
         return
@@ -128,7 +140,7 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
     )
 
 
-def adviser(chosen: Options) -> "Adviser":
+def _adviser(chosen: Options) -> "Adviser":
     """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.errors import SettingsError

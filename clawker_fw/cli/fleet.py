@@ -1,39 +1,28 @@
-"""The commands about many hosts: `fleet status` and `fleet denials`."""
+"""The command about many hosts, `fleet status`."""
 
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import group
-from clawker_fw.cli.parameters import (
-    Format,
-    FormatOption,
-    Options,
-    RefusedSinceOption,
-    TopOption,
-    duration,
-    unparsed,
-)
+from clawker_fw.cli.parameters import Format, FormatOption, Options, duration, unparsed
 from clawker_fw.cli.session import print_json, print_report
-from clawker_fw.errors import EngineError, ExitCode, FirewallError, RefusedError, UsageError
+from clawker_fw.errors import EngineError, ExitCode, FirewallError, UsageError
 
 if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
     from clawker_fw.fleet.hosts import Host, Hosts
     from clawker_fw.report.fleet import Row
-    from clawker_fw.report.fleet_denials import HostDenials
     from clawker_fw.settings.loaded import Loaded
     from clawker_fw.stack.release import Release
 
 fleet_app = group("fleet", "See whether many hosts are current.")
-
-_Answer = TypeVar("_Answer")
 
 ContextsOption = Annotated[
     list[str] | None,
@@ -94,7 +83,7 @@ def status(
     session.warn_of_rules(review(loaded.rules, time.time()))
     known = _hosts(chosen, contexts or (), hosts or ())
     release = Release.installed()
-    rows = [row for row, _ in _ask(known, timeout, _comparer(chosen, loaded, release))]
+    rows = _ask(known, timeout, _comparer(chosen, loaded, release))
     settings = SettingsNamed.named(loaded, loaded.named_by(chosen.given))
     used = ReleaseUsed(release.version, release.build_sha)
     found = FleetStatusDocument.of(rows, known.left_out, settings, used, findings=diff)
@@ -104,45 +93,9 @@ def status(
         from clawker_fw.report import fleet as report
 
         print_report(report.status_report(found))
-    _exit(good=found.current == found.total, asked=found.asked)
-
-
-@fleet_app.command("denials")
-def denials(
-    context: typer.Context,
-    *,
-    contexts: ContextsOption = None,
-    hosts: HostsOption = None,
-    since: RefusedSinceOption = None,
-    top: TopOption = None,
-    timeout: TimeoutOption = unparsed("10s"),
-    format_: FormatOption = Format.TEXT,
-) -> None:
-    """Show what agents of all hosts were refused, and where.
-
-    Equal refusals are shown once, the latest last, with their hosts. Exit 0 when all hosts could be reached,
-    else 1; 4 if none could.
-
-    Example: clawker-fw fleet denials --since 1h --top 10
-    """
-    from clawker_fw.report import fleet_denials
-
-    chosen: Options = context.obj
-    known = _hosts(chosen, contexts or (), hosts or ())
-    read = _reader_of_denials(chosen, since)
-    engines = {host.name: host.option for host in known.hosts}
-    found = fleet_denials.FleetDenialsDocument.of(_ask(known, timeout, read), engines, top)
-    if format_ is Format.JSON:
-        print_json(found)
-    else:
-        print_report(fleet_denials.report(found, since))
-    _exit(good=not found.not_asked, asked=found.hosts > len(found.not_asked))
-
-
-def _exit(*, good: bool, asked: bool) -> None:
-    if not asked:
+    if not found.asked:
         raise typer.Exit(ExitCode.ENGINE)
-    if not good:
+    if found.current != found.total:
         raise typer.Exit(ExitCode.DRIFT)
 
 
@@ -167,75 +120,44 @@ def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -
 # --- asking ---------------------------------------------------------------------------------------------------
 
 
-def _ask(
-    known: "Hosts", seconds: float, read: "Callable[[Host, EngineReader, float], tuple[Row, _Answer | None]]"
-) -> "list[tuple[Row, _Answer | None]]":
-    """Ask all hosts at the same time: return a row for each, and the answer of those that have one.
+def _ask(known: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader, float], Row]") -> "list[Row]":
+    """Compare all hosts at the same time, and return a row for each.
 
     Each may take so many seconds in all, and leave one request unanswered for a third of that.
     """
     from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
 
-    def ask(host: "Host") -> "tuple[Row, _Answer | None]":
+    def ask(host: "Host") -> "Row":
         began = time.monotonic()
         if isinstance(host.place, EngineError):
-            return report.failed(host, host.place, 0.0), None
+            return report.failed(host, host.place, 0.0)
         try:
             with closing(session.connect_place(host.place, seconds / 3)) as engine:
-                return read(host, engine, began)
+                return compare(host, engine, began)
         except FirewallError as error:
-            return report.failed(host, error, time.monotonic() - began), None
+            return report.failed(host, error, time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - it may answer anything
-            return report.failed(host, report.nonsense(error), time.monotonic() - began), None
+            return report.failed(host, report.nonsense(error), time.monotonic() - began)
 
-    def late(host: "Host") -> "tuple[Row, _Answer | None]":
-        return report.failed(host, report.late(seconds), seconds), None
+    def late(host: "Host") -> "Row":
+        return report.failed(host, report.late(seconds), seconds)
 
     return ask_all(known.hosts, ask, late, seconds)
 
 
 def _comparer(
     chosen: Options, loaded: "Loaded", release: "Release"
-) -> "Callable[[Host, EngineReader, float], tuple[Row, None]]":
+) -> "Callable[[Host, EngineReader, float], Row]":
     from clawker_fw.reconcile import inputs, pipeline
     from clawker_fw.report import fleet as report
 
     preparing = threading.Lock()
 
-    def compare(host: "Host", engine: "EngineReader", began: float) -> "tuple[Row, None]":
+    def compare(host: "Host", engine: "EngineReader", began: float) -> "Row":
         with preparing:  # each secret is obtained once
             blueprint = inputs.blueprint(chosen, loaded, release, engine.facts())
         seen = pipeline.compare(engine, blueprint)
-        return report.of_comparison(host, seen, release, time.monotonic() - began), None
+        return report.of_comparison(host, seen, release, time.monotonic() - began)
 
     return compare
-
-
-def _reader_of_denials(
-    chosen: Options, since: float | None
-) -> "Callable[[Host, EngineReader, float], HostDenials]":
-    from clawker_fw.agents.names import AgentNames
-    from clawker_fw.cli.denials import adviser
-    from clawker_fw.denials.answer import Selection, answer
-    from clawker_fw.denials.reading import Reading, sources, with_counted
-    from clawker_fw.engine.outputs import stamp
-    from clawker_fw.fleet.hosts import HostVerdict
-    from clawker_fw.report.fleet import Row
-
-    advising = adviser(chosen)
-
-    def read(host: "Host", engine: "EngineReader", _: float) -> "HostDenials":
-        facts, now = engine.facts(), engine.clock()
-        row = Row(host.name, HostVerdict.CURRENT)
-        try:
-            found = sources(engine, chosen.project)
-        except RefusedError:  # nothing is up, so nothing is refused
-            return row, None
-        reading = Reading(engine, found, None if since is None else now - since)
-        names = AgentNames(facts.endpoint, chosen.project, found.own, keeps=False)
-        names.look(found.agents, now)
-        refusals = with_counted(engine, found, reading.refusals())
-        return row, answer(refusals, names, Selection(), advising, stamp(now).decode())
-
-    return read

@@ -126,20 +126,6 @@ def unparsed(text: str) -> Any:  # noqa: ANN401 - the type of what the option's 
     return text
 
 
-RefusedSinceOption = Annotated[
-    float | None,
-    typer.Option(
-        "--since",
-        metavar="DURATION|TIME",
-        parser=age,
-        help="Show only refusals from the last DURATION, or since TIME: 10m, 2d, 2027-01-31, 2027-01-31T18:00Z.",
-    ),
-]
-TopOption = Annotated[
-    int | None,
-    typer.Option("--top", metavar="N", min=1, help="Only the N that happened most often, most often first."),
-]
-
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be done; exit 1 if anything would be.")
 ]

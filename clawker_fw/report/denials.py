@@ -1,10 +1,9 @@
 """The answer of `denials`, with `--follow` its lines, and how people see it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
 
 from pydantic import NonNegativeInt
 from rich.console import Group, RenderableType
@@ -34,8 +33,8 @@ class DecidingRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdvisedRefusal(RefusalDocument):
-    """What was refused, and what the rules in the settings say about it."""
+class DenialDocument(RefusalDocument):
+    """One refusal, or equal ones, and what the rules in the settings say about it."""
 
     tried: str | None
     """The address that the agent has connected to, where no host was named and the kernel refused."""
@@ -45,24 +44,6 @@ class AdvisedRefusal(RefusalDocument):
     """The reason in words."""
     allowed: bool
     """Whether the rules in the settings allow it by now."""
-
-
-def advised(denial: Denial) -> dict[str, Any]:
-    """Return the fields of an `AdvisedRefusal`."""
-    refusal, advice = denial.counted.refusal, denial.advice
-    return {
-        **refused(denial.counted),
-        "tried": refusal.tried or None,
-        "failed": is_failure(refusal),
-        "message": advice.message,
-        "allowed": advice.allowed,
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenialDocument(AdvisedRefusal):
-    """One refusal, or equal ones."""
-
     agent: str | None
     """The name of the container that had this address at the time, if it is known."""
     address: str
@@ -84,7 +65,11 @@ class DenialDocument(AdvisedRefusal):
         counted, refusal, advice = denial.counted, denial.counted.refusal, denial.advice
         method, _, path = counted.request.partition(" ")
         return cls(
-            **advised(denial),
+            **refused(denial.counted),
+            tried=refusal.tried or None,
+            failed=is_failure(refusal),
+            message=advice.message,
+            allowed=advice.allowed,
             agent=denial.agent or None,
             address=refusal.agent,
             types=sorted(counted.types),
@@ -145,7 +130,8 @@ def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType
     `since` is the time that was asked for, in seconds.
     """
     lines = [line for each in answer.denials for line in denial_lines(each)]
-    head = Text(_verdict(answer, within(since)), style="bold")
+    period = "" if since is None else f" in the last {remaining(since)}"
+    head = Text(_verdict(answer, period), style="bold")
     return Group(head, *lines, *(Text(visible(each), style="dim") for each in _notes(answer)))
 
 
@@ -153,21 +139,12 @@ def _verdict(answer: DenialsAnswer, when: str) -> str:
     if answer.denials:
         times = sum(each.counted.times for each in answer.denials)
         hosts = {each.counted.refusal.name or each.counted.refusal.tried for each in answer.denials}
-        advice = to_do(each.advice.remedy.command for each in answer.denials)
+        advisable = any(each.advice.remedy.command for each in answer.denials)
+        advice = ": allow what agents need with the commands below" if advisable else ""
         return f"{counted(times, 'refusal')} for {counted(len(hosts), 'host')}{when}{advice}."
     if answer.more or answer.suppressed or answer.unattributed:
         return f"No refusal{when} can be told apart from others."
     return f"No refusal{when} is on record." if answer.gaps else f"Nothing was refused{when}."
-
-
-def within(since: float | None) -> str:
-    """Return a time that was asked for in words, or "" if none was."""
-    return "" if since is None else f" in the last {remaining(since)}"
-
-
-def to_do(commands: Iterable[str | None]) -> str:
-    """Return what to do about refusals of which some have a command that would allow them."""
-    return ": allow what agents need with the commands below" if any(commands) else ""
 
 
 def _notes(answer: DenialsAnswer) -> Iterator[str]:

@@ -11,7 +11,7 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import EngineError
 from clawker_fw.model.stacks import Sibling
 from devkit.memory.engine import MemoryEngine
-from tests.cli.conftest import Command, Outcome, join, record
+from tests.cli.conftest import Command, Outcome, join
 
 Machines = dict[str, MemoryEngine]
 
@@ -141,37 +141,3 @@ def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_
     assert (unknown.code, "error[context-unknown]" in unknown.err) == (4, True)
     settings_file.write_text("rulez: []\n")
     assert command("fleet", "status", *addresses("one")).code == 3
-
-
-def refusals(*names: str) -> list[str]:
-    """Return lines of CoreDNS's log: refusals of these names."""
-    return [record(protocol="dns", port=53, type="A", name=each, reason="no-rule") for each in names]
-
-
-def test_what_was_refused_anywhere(command: Command, machines: Machines, up: Callable[..., MemoryEngine]) -> None:
-    """Each thing once, with its hosts; a host without a stack has refused nothing, and a dead one is named."""
-    up("one").inside("clawker-coredns").log = refusals("b.test", "b.test", "c.test")
-    up("two").inside("clawker-coredns").log = refusals("b.test")
-    machines["empty"] = MemoryEngine()
-    asked = addresses("one", "two", "empty")
-    answer = command.json("fleet", "denials", *asked, code=0)
-    found = {each["name"]: each for each in answer["denials"]}
-    assert {name: each["times"] for name, each in found.items()} == {"b.test": 3, "c.test": 1}
-    assert [(each["host"], each["times"]) for each in found["b.test"]["hosts"]] == [
-        ("unix:///one", 2),
-        ("unix:///two", 1),
-    ]
-    assert found["b.test"]["command"] == "clawker-fw --host unix:///two rules allow https://b.test"
-    assert "elsewhere: `clawker-fw --host unix:///one reload`." in found["b.test"]["remedy"]
-    assert (answer["hosts"], answer["not_asked"]) == (3, [])
-    top = command.json("fleet", "denials", *asked, "--top", "1")
-    assert ([each["name"] for each in top["denials"]], top["left_out"]) == (["b.test"], 1)
-    shown = command("fleet", "denials", *asked, "--since", "1h").out.splitlines()
-    assert shown == ["Nothing was refused on 3 hosts in the last 1 h."]
-    dead = command("fleet", "denials", *addresses("one", "dead"))
-    assert dead.out.splitlines()[0] == (
-        "3 refusals on 1 of 2 hosts: allow what agents need with the commands below; 1 host did not answer."
-    )
-    assert dead.code == 1
-    assert "Not in this answer: unix:///dead" in dead.out
-    assert "dns b.test  2 times" in dead.out

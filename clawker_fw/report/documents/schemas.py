@@ -26,7 +26,6 @@ from clawker_fw.report.documents.rules import (
 from clawker_fw.report.documents.run import DownDocument, DriftDocument, FlagsDocument, RunDocument
 from clawker_fw.report.explaining import ExplainDocument
 from clawker_fw.report.fleet import FleetStatusDocument
-from clawker_fw.report.fleet_denials import FleetDenialsDocument
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer
 from clawker_fw.report.status import StacksAnswer, StatusDocument
@@ -41,7 +40,6 @@ ANSWERS: Mapping[str, type[Document]] = {
     "down": DownDocument,
     "drift": DriftDocument,
     "explain": ExplainDocument,
-    "fleet denials": FleetDenialsDocument,
     "fleet status": FleetStatusDocument,
     **dict.fromkeys(("rules allow", "rules deny", "rules remove"), RulesEditDocument),
     "rules check": RulesCheckDocument,
