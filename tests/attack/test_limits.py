@@ -186,6 +186,21 @@ def test_datagrams(firewall: Firewall, agent: Peer, neighbour: Peer) -> None:
     assert limited["datagrams"] > flood["sent"] / 2
 
 
+def _times_refused(firewall: Firewall, address: str) -> int:
+    """Return how many refusals of an agent `denials` shows, on record or only counted."""
+    answer = firewall.call("denials", "--format", "json").expect().json
+    return sum(each["times"] for each in (*answer["denials"], *answer["suppressed"]) if each["address"] == address)
+
+
+def test_datagrams_to_a_closed_port(firewall: Firewall, agent: Peer, service: str) -> None:
+    """Each is on record or counted for its agent, although by default the kernel answers about one a second."""
+    address = agent.address(f"{firewall.project}-net")
+    before = _times_refused(firewall, address)
+    sent = agent.ask("inundate", "a.test", "--server", f"{service}:9", "--count", "400").last["sent"]
+    assert sent > 200
+    until(lambda: _times_refused(firewall, address) - before == sent)
+
+
 def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer) -> None:
     """An agent that sends to every address of its network leaves room in the kernel's table to those who come."""
     (pool,) = docker.inspect_network(f"{firewall.project}-net")["IPAM"]["Config"]

@@ -48,6 +48,10 @@ const (
 	// One part in reservedShare of all connections is reserved for agents that have few: one part in fewShare of all, or less.
 	reservedShare, fewShare = 4, 64
 
+	// answersTold to an agent's datagrams are copied to the recorder each second, and so many at once. It may write down
+	// fewer (recorder.go), and a flood must not keep copies for other agents from it.
+	answersTold = 200
+
 	// tellFor is how long a source address is remembered after its last refusal.
 	tellFor = time.Hour
 
@@ -110,13 +114,15 @@ func newFilter() limitFilter {
 // of connections, which is for all.
 //
 // What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
-// connections that have not begun, and messages that nobody listens on a port.
+// connections that have not begun, and messages that nobody listens on a port. It answers each datagram (icmp_ratemask),
+// and beyond a rate for each agent, answers are counted instead of copied.
 func newLimitFilter(limits boot.Limits) limitFilter {
 	f := newFilter()
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
 	begun := f.addSet("begun", size, forgetAfter)
 	open := f.addSet("open", size, 0)
 	refused := f.addSet(refusedConnections, size, tellFor)
+	refusedUDP := f.addSet(refusedDatagrams, size, tellFor)
 
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
@@ -173,14 +179,17 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalOctets,
 	}})
 	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
-	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(telling))
+	answering := f.addChain("answering")
+	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(answering))
+	told := f.addSet("told", size, forgetAfter)
+	f.addRule(answering, updated(destination, told, perSecond(answersTold, answersTold)), goTo(telling))
+	f.addRule(answering, updated(destination, refusedUDP, &expr.Counter{}))
 	untracked := isNot(unix.IPPROTO_TCP)
 	if limits.DatagramsPerSecond > 0 {
 		datagrams := f.addSet("datagrams", size, forgetAfter)
-		refused := f.addSet(refusedDatagrams, size, tellFor)
 		talking := f.addChain("talking")
 		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), jumpTo(talking))
-		f.limitRate(talking, datagrams, refused, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
+		f.limitRate(talking, datagrams, refusedUDP, perSecond(limits.DatagramsPerSecond, max(1, limits.DatagramsPerSecond/datagramBurst)))
 		f.addRule(receiving, from, isProtocol(unix.IPPROTO_UDP), isNewSession, goTo(beginning))
 		untracked = slices.Concat(untracked, isNot(unix.IPPROTO_UDP))
 	}
@@ -384,9 +393,11 @@ func within(set *nftables.Set, operation uint32, limit expr.Any) []expr.Any {
 
 func atMost(count int) expr.Any { return &expr.Connlimit{Count: uint32(count)} }
 
-func counted(set *nftables.Set) []expr.Any {
-	return []expr.Any{source, &expr.Dynset{
-		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{&expr.Counter{}},
+func counted(set *nftables.Set) []expr.Any { return updated(source, set, &expr.Counter{}) }
+
+func updated(address *expr.Payload, set *nftables.Set, what expr.Any) []expr.Any {
+	return []expr.Any{address, &expr.Dynset{
+		SrcRegKey: registerOne, SetName: set.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{what},
 	}}
 }
 

@@ -309,3 +309,35 @@ func TestVirtualNames(t *testing.T) {
 		t.Errorf("without blocks it is %s", *found)
 	}
 }
+
+// Of many datagrams to closed ports, each is written down or counted for its agent. The kernel's own limit on answers (icmp(7),
+// icmp_ratelimit) would let through about one a second.
+func TestEachRefusedDatagramIsWrittenOrCounted(t *testing.T) {
+	const flood = 500
+	recorder := newRecording(t, nettest.SmallLimits())
+	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
+	must.Succeed(t, os.WriteFile("/proc/sys/net/ipv4/icmp_ratemask", []byte("6160"), 0)) // as the engine sets it
+
+	recorder.asAgent(func() {
+		for from, datagrams := range map[netip.Addr]int{nettest.Agent: flood, nettest.OtherAgent: 20} {
+			local := &net.UDPAddr{IP: from.AsSlice()}
+			socket := must.Open[*net.UDPConn](t)(net.ListenUDP("udp4", local))
+			for number := range datagrams {
+				place := netip.AddrPortFrom(nettest.OnAgents, uint16(1000+number))
+				must.Get[int](t)(socket.WriteToUDPAddrPort([]byte("x"), place))
+			}
+		}
+	})
+	lines := map[netip.Addr]int{}
+	for _, each := range recorder.lines(t) {
+		lines[netip.MustParseAddrPort(each.Source).Addr()]++
+	}
+	suppressed := recorder.journal.agents[nettest.Agent].suppressed
+	counted := must.Get[[]kernel.Refused](t)(kernel.RefusedSources())
+	if len(counted) != 1 || lines[nettest.Agent]+suppressed+int(counted[0].Datagrams) != flood {
+		t.Errorf("%d lines, %d more suppressed, %+v", lines[nettest.Agent], suppressed, counted)
+	}
+	if lines[nettest.OtherAgent] != 20 {
+		t.Errorf("%d of another agent's 20", lines[nettest.OtherAgent])
+	}
+}
