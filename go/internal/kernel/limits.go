@@ -600,7 +600,7 @@ func askForAddresses() error {
 // askForWatches fails where a user may have fewer inotify instances or watches than Envoy needs for the files that it reads
 // again. The kernel counts them for each user: so a thread becomes one that nobody else is, and ends with its goroutine.
 func askForWatches() error {
-	user, err := users.New()
+	user, err := users.New(users.Readers)
 	if err != nil {
 		return err
 	}

@@ -393,7 +393,7 @@ func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	user := uint32(0)
 	if c.group != 0 {
 		var err error
-		if user, err = users.New(); err != nil {
+		if user, err = users.New(c.group); err != nil {
 			return nil, err
 		}
 	}

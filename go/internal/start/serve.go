@@ -34,7 +34,7 @@ var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 // starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
 // program does not start: it never serves with an unguarded network, with unproven files or without a record.
 func Serve(root string, sibling boot.Sibling, program []string) error {
-	user, err := users.New()
+	user, err := users.New(users.Readers)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func Relay(root string, words []string) error {
 	if err != nil {
 		return err
 	}
-	user, err := users.New()
+	user, err := users.New(users.Readers)
 	if err != nil {
 		return err
 	}

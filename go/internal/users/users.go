@@ -32,6 +32,10 @@ const (
 	noUser                    = 1<<32 - 1
 )
 
+// groups is how many groups the processes of a container have, which are consecutive numbers. The user ids of each have a
+// remainder of their own, so that no two processes get the same one.
+const groups = 4
+
 type users struct{ first, last uint64 }
 
 // Here returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
@@ -60,7 +64,7 @@ func Here(proc string) (users, error) {
 	if largest.first < knownUsersEnd && largest.last >= knownUsers {
 		largest.last = knownUsers - 1
 	}
-	if largest.last <= largest.first {
+	if largest.last < largest.first+groups {
 		return users{}, fmt.Errorf("the container has too few user ids: %s", strings.TrimSpace(string(mapped)))
 	}
 	return largest, nil
@@ -70,16 +74,19 @@ func (u users) size() uint64 { return u.last - u.first + 1 }
 
 func (u users) has(user uint32) bool { return u.first <= uint64(user) && uint64(user) <= u.last }
 
-// another returns one of them at random. The generator is the operating system's, seeded anew in each process.
-func (u users) another() uint32 { return uint32(u.first + rand.Uint64N(u.size())) }
+// another returns one of a group's at random. The generator is the operating system's, seeded anew in each process.
+func (u users) another(group uint32) uint32 {
+	first := u.first + (uint64(group)+groups-u.first%groups)%groups
+	return uint32(first + groups*rand.Uint64N((u.last-first)/groups+1))
+}
 
-// New returns a user id that nobody else has.
-func New() (uint32, error) {
+// New returns a user id for a process of a group, which no process of another group has.
+func New(group uint32) (uint32, error) {
 	here, err := Here(Processes)
 	if err != nil {
 		return 0, err
 	}
-	return here.another(), nil
+	return here.another(group), nil
 }
 
 // Shared describes a process 1 whose user id is none that serve has chosen, or says nothing.

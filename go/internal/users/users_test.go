@@ -25,11 +25,28 @@ func TestUsersHere(t *testing.T) {
 			t.Errorf("%q: %v, %v", mapped, found, err)
 		}
 	}
-	for _, mapped := range []string{"", "0 0 1", "nothing"} {
+	for _, mapped := range []string{"", "0 0 1", "0 0 6", "nothing"} {
 		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
 		if found, err := Here(proc); err == nil {
 			t.Errorf("%q: %v", mapped, found)
+		}
+	}
+}
+
+// However few user ids there are, processes of different groups never get the same one.
+func TestUsersOfGroupsDiffer(t *testing.T) {
+	for first := range uint64(groups) {
+		few := users{first + 10, first + 14}
+		of := map[uint32]uint32{}
+		for range 200 {
+			for group := Readers - 2; group <= Readers+1; group++ {
+				user := few.another(uint32(group))
+				if known, taken := of[user]; !few.has(user) || taken && known != uint32(group) {
+					t.Fatalf("%d of group %d, and of %d", user, group, known)
+				}
+				of[user] = uint32(group)
+			}
 		}
 	}
 }
