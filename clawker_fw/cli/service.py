@@ -10,7 +10,7 @@ from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Options
 from clawker_fw.cli.watching import require_otlp
-from clawker_fw.errors import RefusedError, UsageError
+from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 from clawker_fw.report.log import LogFormat
 
@@ -38,13 +38,6 @@ def service(
     Example: clawker-fw service --heal all | sudo tee /etc/systemd/system/clawker-fw.service
     """
     options = words or []
-    if options and not options[0].startswith("-"):  # earlier releases had subcommands
-        raise UsageError(
-            "usage",
-            f"`service` has no subcommand {options[0]!r}.",
-            hint="The command prints the unit: `clawker-fw service | sudo tee "
-            "/etc/systemd/system/clawker-fw.service`. `systemctl` enables, disables and shows it.",
-        )
     program = context.find_root()
     watch = cast("TyperGroup", program.command).commands["watch"]
     watching = watch.make_context("watch", list(options), program).params

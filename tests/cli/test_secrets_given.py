@@ -268,6 +268,9 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
     (user.folder / "token").write_text(HIDDEN)
     assert user("reload").code == 0
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
+    (user.folder / "token").unlink()
+    assert user("run", "--without-secrets").code == 0
+    assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}, "Envoy goes on with what it has"
 
 
 def test_the_last_rule_with_a_secret_goes(user: User) -> None:

@@ -39,14 +39,6 @@ def test_an_option_that_has_no_place(line: str, command: Command) -> None:
     assert outcome.err.splitlines()[-1].endswith("--help` lists commands and options.")
 
 
-@pytest.mark.parametrize("verb", ["install", "uninstall", "status"])
-def test_a_former_subcommand_of_service(verb: str, command: Command) -> None:
-    """The hint shows how to install a service now."""
-    outcome = command("--project", "x", "service", verb, "--user")
-    assert outcome.code == 2
-    assert "`clawker-fw --project x service | sudo tee /etc/systemd/system/" in outcome.err.splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
