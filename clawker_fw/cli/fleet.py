@@ -121,9 +121,9 @@ def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -
 
 
 def _ask(known: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader, float], Row]") -> "list[Row]":
-    """Compare all hosts at the same time, and return a row for each.
+    """Compare all hosts in parallel, and return a row for each.
 
-    Each may take so many seconds in all, and leave one request unanswered for a third of that.
+    A host may take this many seconds in all, and a third of that for one request.
     """
     from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
