@@ -172,10 +172,7 @@ def _require_answers(chosen: Options) -> None:
 def _told(
     engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", names: "AgentNames"
 ) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
-    """Yield each selected refusal when it happens, with the agent's name, and each gap.
-
-    A replaced sibling's successor is followed.
-    """
+    """Yield each selected refusal when it happens, with the agent's name, and each gap."""
     from clawker_fw.denials import reading
     from clawker_fw.denials.following import Following
     from clawker_fw.denials.refusal import Gap

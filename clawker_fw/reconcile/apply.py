@@ -319,7 +319,7 @@ class _Performer:
         )
 
     def _unseen(self, step: steps.Verify) -> list[str]:
-        """Return what agents would wrongly see of a new Envoy, where another Envoy would look no better."""
+        """Return what agents would wrongly see of a new Envoy. Another one would not look better."""
         if not step.eye:
             return []
         try:

@@ -1,7 +1,4 @@
-"""Create containers from our own images, and read why one has ended.
-
-All projects of an engine share our images. Another project's run may remove an image that is about to be used.
-"""
+"""Create containers from our own images, which other projects' runs may remove, and read why one has ended."""
 
 import re
 

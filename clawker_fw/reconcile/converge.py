@@ -1,7 +1,4 @@
-"""Under the stack's lock: perform plans until a comparison finds no difference, or a limit is reached.
-
-A failed attempt is recorded in the serving siblings, so that `drift` shows it.
-"""
+"""Under the stack's lock: perform plans until nothing differs, and record a failed attempt for `drift`."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -88,8 +85,7 @@ def converge(
                 raise lock.full
             seen = _performed(engine, seen, options, context, lock.container)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
-            # The siblings themselves end expired rules. Without a lock, another run may have applied newer
-            # settings.
+            # Siblings end expired rules. Without a lock, another run may have applied newer settings.
             blueprint = read() if lock.full else blueprint.at(context.wall())
             seen = compare(engine, blueprint, lock.container)
         with _attempted(engine, seen):
@@ -105,10 +101,7 @@ def converge(
 def _performed(
     engine: EngineWriter, seen: Comparison, options: ConvergeOptions, context: RunContext, lock: str
 ) -> Comparison:
-    """Perform the plan that closes a difference, and return the comparison it came from.
-
-    If another network has taken a chosen subnet, compare again with other subnets.
-    """
+    """Perform the plan that closes a difference, with new subnets if one was taken. Returns its comparison."""
     for choice in range(_CHOICES):
         steps = seen.plan(options)
         made_from = seen.blueprint
@@ -133,10 +126,7 @@ def _performed(
 
 @contextmanager
 def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
-    """Record a failed attempt, so that the next `drift` shows it.
-
-    A stopped run has not failed, and a run that lost the lock must not write. A full disk would empty the record.
-    """
+    """Record a failed attempt for `drift`, unless the run was stopped, lost the lock, or the disk is full."""
     try:
         yield
     except (StoppedError, LockLostError, DiskFullError):

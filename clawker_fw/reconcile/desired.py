@@ -167,10 +167,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
 
 
 def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: Collection[IPv4Network]) -> None:
-    """Require that no network overlaps a subnet, and that the Docker host has no route to a part of it.
-
-    A route to a larger range is allowed, because the network's own route is more specific.
-    """
+    """Require that no network overlaps a subnet, and that no more specific route leads into it."""
     if others := [str(each) for each in taken if each.overlaps(subnet)]:
         raise SettingsError(
             "subnet-taken",

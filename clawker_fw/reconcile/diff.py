@@ -137,10 +137,7 @@ def _shown(field: str, values: Mapping[str, str | bool]) -> Value:
 
 
 def intruder_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
-    """Yield the containers to which the engine gave an address reserved for a sibling.
-
-    Agents would take such a container for CoreDNS or Envoy.
-    """
+    """Yield foreign containers at a sibling's reserved address, which agents would take for that sibling."""
     for role, places in observed.attached.items():
         if _OWNER[role] is sibling:
             for name, place in places.items():

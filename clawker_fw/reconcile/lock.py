@@ -284,10 +284,7 @@ class LeaseWatch:
         self.renewed = False
 
     def silent(self, container: str, lease: bytes, asked: float) -> bool:
-        """Record a lease's content, and return whether the lease has expired.
-
-        `asked` is when it was requested. An engine that is slow for us may be slow for the holder too.
-        """
+        """Record a lease's content, requested at `asked`, and return whether the lease has expired."""
         now = time.monotonic()
         self._slowest = max(self._slowest, now - asked)
         if self._seen != (container, lease):
@@ -337,10 +334,7 @@ def _verbs(words: Sequence[str]) -> Sequence[str]:
 
 
 def _machine() -> str:
-    """Return an identifier of this machine's boot and process namespace.
-
-    Systems without `/proc` have no start times either, so only this process knows what it holds.
-    """
+    """Return an identifier of this boot and process namespace or, without `/proc`, of this process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

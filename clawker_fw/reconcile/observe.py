@@ -168,10 +168,7 @@ def _has_secrets(envoy: ObservedSibling, expected: Expected) -> bool:
 
 
 def _secrets(reader: EngineReader, envoy: ObservedSibling) -> tuple[ObservedSibling, HeldSecrets | None]:
-    """Return Envoy with its secrets for requests.
-
-    If they can't be read, its probe carries the error: Envoy may still use a revoked secret.
-    """
+    """Return Envoy with its secrets, or with a probe error if unreadable: it may use a revoked one."""
     try:
         return envoy, HelperReader(reader, envoy.container.id).secrets(secrets.token_bytes(KEY_BYTES))
     except EngineError as error:

@@ -46,10 +46,7 @@ if TYPE_CHECKING:  # only differences need plans: a look at a stack that is curr
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of the observed state with the desired state in the same slots.
-
-    The desired state follows from `blueprint`. `desired_in` returns it for other slots.
-    """
+    """A comparison of the observed and the desired state. `desired_in` returns the latter for other slots."""
 
     blueprint: Blueprint
     observed: Observed

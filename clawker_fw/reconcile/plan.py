@@ -110,10 +110,7 @@ class _Planner:
         return 1 - slot if replaced else slot
 
     def _new_name(self, sibling: Sibling) -> str:
-        """Return the one of a sibling's two names that its serving container does not have.
-
-        The name is free by then: leftovers are removed first, and a sibling with the other one's name is renamed.
-        """
+        """Return the sibling's other name. It is free once leftovers are removed and siblings renamed."""
         proper, next_ = container_names(self._desired.project, sibling)
         old = self._old(sibling)
         return next_ if old and old.container.name == proper else proper
@@ -279,10 +276,7 @@ class _Planner:
         return old.container.id if old and old.container.running and self._can_redirect(old) else ""
 
     def _commit(self, sibling: Sibling) -> list[Step]:
-        """Commit dynamic files to the current container, even to a CoreDNS that is about to be replaced.
-
-        The old CoreDNS then sends agents to the new Envoy at once, and the TTL runs out during the takeover.
-        """
+        """Commit dynamic files, even to a CoreDNS to be replaced: it sends agents to the new Envoy at once."""
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
             return []
@@ -343,10 +337,7 @@ class _Planner:
         return [[steps.ClaimAddress(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
 
     def _retire_coredns(self) -> list[Step]:
-        """Let the old CoreDNS release the service address, or remove it, and announce the address again.
-
-        This follows the new one's claim, so a claim that fails leaves the address with the old one.
-        """
+        """Retire the old CoreDNS after the new one's claim, which may fail, and announce the address again."""
         old = self._old(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
             return []

@@ -1,7 +1,4 @@
-"""Compare the secrets that Envoy puts into requests with the desired ones.
-
-They are compared by HMAC under a key for one comparison. Neither key nor digest is stored or shown.
-"""
+"""Compare Envoy's secrets with the desired ones, by HMAC under a one-time key that is never stored or shown."""
 
 import hmac
 import secrets
@@ -50,10 +47,7 @@ def require_unreachable(observed: Observed, vault: "Vault") -> None:
 
 
 def possible_exposures(observed: Observed, vault: "Vault | None") -> "Iterator[Advice]":
-    """Yield a warning for each mount that may lead to the file of secrets.
-
-    Another agent may have made the links in it, and must not be able to stop a run that way.
-    """
+    """Yield a warning for each mount that may lead to the file of secrets. Agents' links must not stop a run."""
     for exposure in exposures(observed, [vault.path] if vault else ()):
         if not exposure.certain:
             error = _exposed(exposure)
@@ -71,10 +65,7 @@ def _exposed(exposure: Exposure) -> RefusedError:
 def differences(
     held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool]
 ) -> tuple[SecretDifference, ...]:
-    """Return the differences, in the order of the ids.
-
-    `values` are the obtained ones. `wanted` says for each permitted secret whether it is at rest.
-    """
+    """Return the differences in the order of the ids. `wanted` is whether a permitted secret is at rest."""
     by_id = held.by_id
     found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
     for identity, each in by_id.items():

@@ -243,10 +243,7 @@ Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
 
 @dataclass(frozen=True, slots=True)
 class InTurn:
-    """Steps performed in sequence, in parallel to the other steps of their stage.
-
-    After a commit, the next step begins once the program serves the new files, before they are verified.
-    """
+    """Steps in sequence. After a commit, the next begins once the files are served, before they are verified."""
 
     steps: tuple[Step, ...]
 

@@ -43,10 +43,7 @@ def summarize(
     version: str,
     changes: RuleChanges | None,
 ) -> Summary:
-    """Return what it means to close the differences. `version` is the installed release's.
-
-    `planned` is the plan, or the error that prevents one.
-    """
+    """Return what it means to close the differences. `planned` is the plan, or the error that prevents one."""
     plan = planned if isinstance(planned, Plan) else Plan(())
     effects = _effects(observed, plan)
     relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, steps.Publish)))

@@ -22,10 +22,7 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 
 
 def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Return unused volumes with roots that agents no longer have to trust.
-
-    Those with current roots stay: an agent that uses one may be about to start.
-    """
+    """Return unused volumes with outdated roots. Volumes with current ones stay for agents about to start."""
     roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
     wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
     return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)

@@ -127,10 +127,7 @@ def telemetry_rows(
 
 
 def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
-    """Return the live certificates by fingerprint and by place.
-
-    A sibling reports its own certificate and its CA's, and CoreDNS the one that the collector shows.
-    """
+    """Return live certificates by fingerprint and place: a sibling, or the collector that CoreDNS saw."""
     found: dict[str, dict[str, Certificate]] = {}
     for sibling, seen in observed.siblings.items():
         given = certificates(sibling, seen.files)

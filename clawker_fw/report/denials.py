@@ -125,10 +125,7 @@ class DenialsDocument(Document):
 
 
 def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType:
-    """Return the number of refusals, and two lines for each: what was refused, then why and what to do.
-
-    `since` is the requested time in seconds.
-    """
+    """Return the number of refusals of the last `since` seconds, and two lines for each."""
     lines = [line for each in answer.denials for line in denial_lines(each)]
     period = "" if since is None else f" in the last {remaining(since)}"
     head = Text(_verdict(answer, period), style="bold")

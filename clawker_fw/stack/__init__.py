@@ -1,1 +1,1 @@
-"""The definition of the firewall. `stack_build_sha` is the digest of this folder, its imports and the programs."""
+"""The definition of the firewall: `stack_build_sha` covers this folder, its imports, templates and programs."""

@@ -1,8 +1,8 @@
 """Files in a sibling's volume: their modes and owners, and how to read records.
 
 Files belong to root, and the unprivileged program can only read them. Secrets belong to an otherwise unused user,
-and only the program's group reads them, not even root in the container; `fwctl` reads them as their owner. The
-program's own user differs at every start.
+and only the program's group can read them: root in the container lacks the capability, and `fwctl` acts as their
+owner. The program's own user differs at every start.
 """
 
 import json

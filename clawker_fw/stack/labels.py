@@ -98,7 +98,7 @@ def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
-    """Return the labels that keep a resource from being ours."""
+    """Return the ownership and further labels that a resource lacks."""
     wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
     return (*wrong, *(key for key in further if key not in found))
 
@@ -118,10 +118,7 @@ def recorded(file: File) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Applied:
-    """A container's creation, according to its label. It distinguishes an upgrade from tampering.
-
-    A name that another release's record lacks is a difference between the releases, not tampering.
-    """
+    """The record of a container's creation. A name that another release's record lacks is not tampering."""
 
     image: str
     image_ids: tuple[str, ...]

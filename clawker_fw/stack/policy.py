@@ -37,10 +37,7 @@ _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
 
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
-    """Return the list for a policy and Envoy's slot. Entries name addresses, so another slot changes two values.
-
-    A name with a number is answered with its virtual address as long as any protocol is allowed there.
-    """
+    """Return the list for a policy. Entries name addresses, so another slot of Envoy changes two values."""
     numbers = dict(addresses.numbers.names)
     served = policy.allowed_at(numbers)
     bases = {_ENVOY: str(addresses.envoy(envoy_slot))}
@@ -84,10 +81,7 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 
 
 def answers(files: Files, now: float) -> Callable[[str], bool]:
-    """Return whether CoreDNS with these files answers a name at a time, in seconds since 1970.
-
-    It equals `Decide` in `go/internal/policy/handler.go`. Without a readable list, no name is answered.
-    """
+    """Return whether CoreDNS answers a name at a time, like `Decide` in `go/internal/policy/handler.go`."""
     names: Mapping[str, Mapping[str, str | int]] = {}
     with suppress(KeyError, TypeError, ValueError):
         names = dict(read_record(files[POLICY].content)["names"])

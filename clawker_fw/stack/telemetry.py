@@ -36,10 +36,7 @@ CLUSTER, RELAY = "telemetry", "telemetry-relay"
 
 @dataclass(frozen=True, slots=True)
 class TelemetryTarget:
-    """Where records go, and as whom. Without `credentials`, nothing is sent.
-
-    `server_name` is the name or address that the collector's certificate must have.
-    """
+    """The collector, and the name that its certificate must have. Without `credentials`, nothing is sent."""
 
     host: str
     port: int

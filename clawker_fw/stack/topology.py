@@ -1,7 +1,4 @@
-"""The two networks and all addresses in them.
-
-The engine assigns addresses only from a network's lower half. Ours are in the upper half.
-"""
+"""The two networks and all addresses. Ours are in the upper halves: the engine assigns from the lower ones."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

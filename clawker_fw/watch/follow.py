@@ -21,10 +21,7 @@ class News(Enum):
 
 
 class Inbox:
-    """A queue of news and events for one reader, filled by threads and signal handlers.
-
-    The reader judges events when it takes them, so those that arrive during a comparison are judged by its result.
-    """
+    """A queue for one reader, filled by threads and signal handlers. Events are judged when they are taken."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[News | Event] = queue.SimpleQueue()

@@ -176,10 +176,7 @@ class Watcher:
         self._pause(wait)
 
     def _follow_again(self, began: float) -> float:
-        """Return the wait before following events again, longer if they keep ending soon.
-
-        Each new connection begins with a comparison, which finds the events in between.
-        """
+        """Return the wait before following events again, longer if they keep ending soon."""
         now = self._place.clock()
         if now - began >= _LASTING_SECONDS:
             self._connecting.succeeded()
@@ -191,10 +188,7 @@ class Watcher:
             self._take(left)
 
     def _attend(self, engine: EngineWriter, began: float) -> float:
-        """Compare when due, until the engine goes away or the watcher is stopped.
-
-        Returns the seconds before the next connection. This one began at `began`.
-        """
+        """Compare when due, until the engine or the watcher stops. Returns the wait before reconnecting."""
         while not self._place.stopping():
             while (left := self._schedule.due - self._place.clock()) > 0:
                 news = self._take(left)
@@ -256,10 +250,7 @@ class Watcher:
         return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
-        """Report agents that come and go, act on open ones, and attach the containers of services.
-
-        After removing or attaching one, compare again soon.
-        """
+        """Report agents that come and go, act on open ones, attach services, and compare after a change."""
         for each in self._present.changes(agents):
             self._place.report_presence(each)
         opened = self._guard.act(engine, observed, agents)
@@ -273,10 +264,7 @@ class Watcher:
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
-        """Do the same without a desired state, and return the agents.
-
-        If the stack can't be observed either, only the comparison's error is reported.
-        """
+        """Do so without a desired state, and return the agents, or none if the stack is unreadable."""
         try:
             observed = observe(engine, self._orders.project)
         except (EngineError, RefusedError):
@@ -434,11 +422,7 @@ class Watcher:
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
-        """Close the findings as `run` would, under the same lock.
-
-        With the last good settings, the stack is compared again under the lock: a `reload` may have applied
-        others.
-        """
+        """Close the findings as `run` would, under its lock. With the last good settings, compare again first."""
         seen = work.seen
         closing = options.within(seen.diff).findings
         applying = seen.blueprint

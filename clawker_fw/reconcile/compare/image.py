@@ -69,10 +69,7 @@ def _ids(observed: Observed, image: Image) -> tuple[str, ...]:
 
 
 def _versions(pair: SiblingPair) -> tuple[str | None, str | None]:
-    """Return the versions of the running and the desired program.
-
-    Ours is the release that built CoreDNS, because two builds of one CoreDNS version may differ in plugins.
-    """
+    """Return the running and the desired version. Our CoreDNS's is its release, as its plugins may differ."""
     wanted, applied, probe = pair.wanted.image, pair.applied, pair.probe
     ours = applied is not None and pair.container.image in applied.image_ids
     reported = versions.of_build(probe.build) if probe else None

@@ -71,10 +71,7 @@ class SiblingPair:
         return Finding(self.wanted.sibling, layer, field, running, desired, decided, action, contents, versions)
 
     def made(self, running: object, recorded: object | None) -> bool:
-        """Whether we made a running value: the record has it, or a record of another release does not name it.
-
-        `recorded` is None for a value without a record. A record of this release names everything.
-        """
+        """Whether the running value is as recorded, or another release's record does not name it (None)."""
         return self.by_another_release if recorded is None else running == recorded
 
     def unreadable(self, layer: Layer, field: str, action: Action, *, made: bool = False) -> Finding:

@@ -56,10 +56,7 @@ class RelayComparison:
 
     @cached_property
     def network(self) -> NetworkSpec | None:
-        """The network for published ports: the existing one, or else one on a free subnet.
-
-        None if no port is published, or no subnet is free.
-        """
+        """The network for published ports, existing or to create; None without such ports or a free subnet."""
         if not self._published:
             return None
         with suppress(SettingsError):

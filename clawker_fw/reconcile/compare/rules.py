@@ -1,7 +1,4 @@
-"""diff: the rules that a change adds and removes, and those of them that come from changed presets. Pure.
-
-Presets are not part of a release's build, so a changed preset replaces no container.
-"""
+"""diff: the rules that a change adds and removes, also through changed presets, which replace nothing. Pure."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass

@@ -81,7 +81,7 @@ def of_rules(
 
 
 class Member(NamedTuple):
-    """A user of a chain: the chain's name if it has one alone, and what all that share a chain have in common."""
+    """A candidate for a chain: its chain's name if unshared, and the `kind` that all in a shared chain have."""
 
     name: str
     kind: str
@@ -107,7 +107,7 @@ def shared_kind(rule: Rule) -> str:
 
 
 def without(exceptions: Sequence[str]) -> str:
-    """Return the part of a chain's name about the patterns that are denied below its rule's."""
+    """Return the part of a chain's name for the patterns that are denied below its rule."""
     return f" without {digest(sorted(exceptions))}" if exceptions else ""
 
 

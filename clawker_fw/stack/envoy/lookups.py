@@ -80,8 +80,7 @@ def _cache(name: str) -> Json:
         "host_ttl": _FORGOTTEN_AFTER[name],
         # For answers without a TTL, such as for a name that does not exist.
         "dns_refresh_rate": "1s",
-        # A name in use keeps its address until it is looked up again: after at least 5 s by default, whatever its
-        # TTL.
+        # A name in use keeps its address until the next lookup: after at least 5 s by default, whatever its TTL.
         "dns_min_refresh_rate": "1s",
         "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
     }

@@ -178,10 +178,7 @@ def hot(
     authorities: Authorities = NO_AUTHORITIES,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Files:
-    """Return the dynamic files, in the order in which they go into place.
-
-    `idle` is how many seconds a connection may send nothing. `headers` are the headers of secrets, by name.
-    """
+    """Return the dynamic files in their order of use. `idle` is in seconds, `headers` maps secrets to headers."""
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
     reporting = Reporting(telemetry, *addresses, senders, slot) if telemetry else None

@@ -47,10 +47,7 @@ def hot(policy: Policy, authorities: Authorities) -> Files:
 
 
 def covered(policy: Policy) -> frozenset[str]:
-    """Return the names that intermediates must cover, with all names below them.
-
-    Expired rules in the settings are included, so an expiry changes no intermediate, but get no certificate.
-    """
+    """Return the names that intermediates cover, even for expired rules, so that an expiry changes nothing."""
     every = (*policy.rules.rules, *policy.rules.ended)
     return frozenset(rule.destination.name for rule in every if rule.paths)
 

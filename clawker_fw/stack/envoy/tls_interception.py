@@ -67,8 +67,7 @@ HEADERS_REMOVED = (
     "x-sendfile-type",
     "x-wsgi-script-name",
 )
-"""Headers that proxies add and agents could forge, or that redirect requests. The page on inspected TLS lists
-them."""
+"""Headers that proxies add and agents could forge, or that redirect requests. The inspected-TLS page has all."""
 
 PREFIXES_REMOVED = ("http", "x-forwarded", "x-host", "x-http", "x-method", "x-original", "x-override", "x-rewrite")
 """Prefixes, before a hyphen, of more such headers: see `_without_misread_headers`."""
@@ -86,8 +85,7 @@ SECOND_PATHS = (
     "x-obs-copy-source",
     "x-oss-copy-source",
 )
-"""Headers that name a second path to copy or move (RFC 4918, section 10.3; object storage), which no rule checks.
-"""
+"""Headers with a second path to copy or move (RFC 4918, section 10.3; object storage), which no rule checks."""
 
 _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
 """Matches requests for a WebSocket. Envoy removes the header earlier if `Connection: Upgrade` is missing."""

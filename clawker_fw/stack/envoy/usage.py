@@ -1,8 +1,8 @@
 """Envoy's log line for each connection to a host, which `fwctl record` counts.
 
-It is written with all bytes when the connection ends. Connections to a virtual address, and UDP sessions, are also
-logged about once a minute while open. For others, that would add a quarter to the time of a change of 10,000 rules
-(measured), so `fwctl` reports how many are open.
+It is written when the connection ends, with the total bytes. Connections to a virtual address, and UDP sessions,
+are also logged about once a minute while open. For others, that would add a quarter to the time of a change of
+10,000 rules (measured), so `fwctl` reports how many are open.
 
 A line is not JSON, unlike refusals. It can't be forged: Envoy connects only to host names (`messages.HOST_NAME`).
 """
