@@ -78,7 +78,7 @@ class DockerCli:
 
     @contextmanager
     def gets_signals(self) -> Iterator[Self]:
-        """Only pass signals on to the running command, except signals that are ignored here."""
+        """Pass signals on to the running command instead of ending, except ignored signals."""
         taken = [each for each in _PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN]
         with interrupts.handled(self._receive, *taken):
             yield self

@@ -94,7 +94,7 @@ AgentsOption = Annotated[
 
 
 _LONGEST_PERIOD = 366 * 86400
-"""In seconds. Use that is longer ago is forgotten (`go/internal/usage`)."""
+"""In seconds. Older records of use are deleted (`go/internal/usage`)."""
 
 
 def age(text: str) -> float:

@@ -110,7 +110,7 @@ def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
 
 
 def _written(setting: Value) -> str:
-    """Return a value as a person would write it. Only telemetry's have no other value when unset."""
+    """Return a value as a person would write it. The stack chooses unset ones, except telemetry's."""
     value = setting.value
     if value is None:
         return "not set" if setting.key.startswith("otel.") else "chosen by the stack"

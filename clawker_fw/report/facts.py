@@ -45,8 +45,7 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
 def live_rules(observed: Observed) -> Rules | None:
     """Return the rules that the siblings serve, or None if a sibling is silent or its rules are unknown.
 
-    They are from the record of Envoy's last commit, if Envoy still serves it. Earlier releases' records don't have
-    them.
+    They are in the record of Envoy's last commit, if Envoy still serves it, except with earlier releases.
     """
     if None in {live_version(observed, sibling) for sibling in Sibling}:
         return None

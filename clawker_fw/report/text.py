@@ -268,7 +268,7 @@ def todo(whole: Verdict, siblings: Verdict, made_from: Sequence[Origin] = ()) ->
 
 
 def busy_line(holder: Holder) -> Text:
-    """Return the run that is changing the stack, so that the answer may show a half-finished change."""
+    """Return a line about the run at work, because the answer may show a half-finished change."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"
     return Text(visible(f"Busy: {holder.command} has been changing this stack since {holder.since} ({who})."))
 

@@ -98,7 +98,7 @@ class OpenAgent:
 
 
 class Guard:
-    """Remembers which open agents have been reported."""
+    """Remembers reported open agents, and calls `alive` after each, which may take ten seconds to stop."""
 
     def __init__(self, on_open: OnOpen, alive: Callable[[], None] = lambda: None) -> None:
         self._on_open = on_open

@@ -23,7 +23,7 @@ class SavedFiles:
         self._since = 0.0
 
     def changed(self) -> bool:
-        """Return, once for each change, whether a changed file is no longer being written."""
+        """Return whether a file has changed and is no longer being written, once for each change."""
         now = {file: _state(file) for file in self._files()}
         if self._known is None:
             self._known = now

@@ -126,7 +126,7 @@ class Steady:
         self._seen: dict[Path, tuple[_State, float]] = {}
 
     def require(self, files: Iterable[Path]) -> None:
-        """Require that none of the just read files was changed within the last second.
+        """Require that none of these files was changed within the last second.
 
         Raises:
             SettingsError: if one was changed too recently, or can't be read.

@@ -157,7 +157,7 @@ class Watcher:
         return {news for news in found if news}
 
     def _news_of(self, event: Event) -> News | None:
-        """Return the meaning of an event for the last comparison, even if it arrived during it."""
+        """Return the kind of news that an event is, judged by the last comparison, or None."""
         if is_lock_free(event, self._own):
             return News.LOCK_FREE
         if self._programs.ended(event, self._own) or matters(event, self._own):
