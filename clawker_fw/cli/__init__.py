@@ -1,4 +1,1 @@
-"""The command line: options in, one pipeline, an answer and an exit code out.
-
-Each command imports its heavy dependencies itself, so that `--help` and completion are quick.
-"""
+"""The command line. Each command imports its heavy dependencies itself, to make `--help` and completion quick."""

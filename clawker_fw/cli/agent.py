@@ -140,10 +140,7 @@ def agent_run(
 
 
 def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
-    """Return how an agent is attached to a stack that confines and serves it now.
-
-    The engine keeps from now on what it has to trust.
-    """
+    """Return how to attach an agent to a stack that confines and serves it now. Its trust volume stays."""
     from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.cli.running import entrusted
     from clawker_fw.engine.client_config import proxy_variables

@@ -31,11 +31,11 @@ PANELS: Mapping[str, Sequence[str]] = {
     "Automation": ("service", "schema"),
     "Many hosts": ("fleet",),
 }
-"""All commands by what they are for, in the order of the help."""
+"""All commands by purpose, in the order of the help."""
 
 
 class Command(TyperCommand):
-    """A command. Its help lists arguments without the Python types that typer would add."""
+    """A command. Its help lists arguments without the Python types that Typer would add."""
 
     def format_options(  # type: ignore[override]  # typer's own
         self,
@@ -67,7 +67,7 @@ class Commands(TyperGroup):
 
     @property
     def panels(self) -> Mapping[str, Iterable[str]]:
-        """The commands by what they are for, in the order of the help."""
+        """The commands by purpose, in the order of the help."""
         return {"Commands": self.commands}
 
     def format_commands(  # type: ignore[override]  # typer's own
@@ -86,7 +86,7 @@ class Commands(TyperGroup):
     def resolve_command(  # type: ignore[override]  # typer's own
         self, ctx: typer.Context, args: list[str]
     ) -> tuple[str | None, Any, list[str]]:
-        """Find a command, and write out its short options."""
+        """Find a command, and expand its short options."""
         name, command, words = super().resolve_command(ctx, args)
         return name, command, usage.in_full(command, words)
 
@@ -109,7 +109,7 @@ class Program(Commands):
 
     @property
     def panels(self) -> Mapping[str, Iterable[str]]:
-        """The commands by what they are for, in the order of the help."""
+        """The commands by purpose, in the order of the help."""
         return PANELS
 
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
@@ -119,7 +119,7 @@ class Program(Commands):
         terminal.expect_answer()
         try:
             log.configure(_log_format(arguments), debug=False)
-            # What is printed after a request to terminate stops docker, too.
+            # After a request to terminate, output makes docker fail, too.
             ends = (signal.SIGTERM, signal.SIGHUP) if usage.answers_docker(self, arguments) else ()
             with interrupts.handled(signal.default_int_handler, *ends):
                 code = self._exit_code(arguments)
@@ -129,7 +129,7 @@ class Program(Commands):
         sys.exit(code)
 
     def _refuse_to_docker(self, arguments: list[str], code: int) -> None:
-        """After a failure, print what docker refuses if it gets the answer. It refuses any JSON as well."""
+        """After a failure, print an option that docker refuses. It also refuses any JSON."""
         json = usage.wants_json(self, arguments) and terminal.answered()
         invalid = code == ExitCode.USAGE
         if code != ExitCode.CURRENT and not json and usage.answers_docker(self, arguments, invalid=invalid):
@@ -163,7 +163,7 @@ class Program(Commands):
             return _bug(error)
 
     def _tell(self, error: FirewallError, *, json: bool) -> None:
-        """Print an error; with `json`, as the answer if none has begun."""
+        """Print an error. With `json`, it is the answer if none has begun."""
         if log.for_programs():
             log.error(error, debug=log.debugging())
         else:
@@ -173,7 +173,7 @@ class Program(Commands):
         if json and not terminal.answered():
             from clawker_fw.report import documents
 
-            # In one line, for those who read lines as well.
+            # In one line, for programs that read lines.
             with suppress(OutputError):  # the error itself has been told
                 terminal.answer(documents.writer(documents.ErrorDocument)(documents.ErrorDocument.of(error)))
 
@@ -190,7 +190,7 @@ class Program(Commands):
 
 
 def _log_format(arguments: Sequence[str]) -> log.LogFormat:
-    """Return the format that the user asked for. The command line is not parsed yet and may be invalid."""
+    """Return the chosen format. The command line is not parsed yet and may be invalid."""
     said = usage.last_value(arguments, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
     return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
 

@@ -1,4 +1,4 @@
-"""Asking a person at the terminal about refusals while they happen. Answers are applied at once."""
+"""Ask a person at the terminal about refusals as they happen, and apply the answers at once."""
 
 import getpass
 import os
@@ -27,18 +27,18 @@ from clawker_fw.settings.edit.rules_file import Edited
 from clawker_fw.settings.edit.splice import Edit
 
 _LOOK_EVERY = 0.2
-"""Seconds between two looks at what has arrived meanwhile."""
+"""Seconds between two checks for new refusals."""
 _LOCK_WAIT = 30.0
 _MOST_TYPED = 4_096
 _REST, _LONGEST_REST = 4, 1.0
-"""How many times longer the program rests than it has looked at something that it does not ask about."""
+"""A check that asks nothing is followed by a pause of this many times its duration."""
 
 Told = tuple[Counted | Gap, str]
-"""A refusal and the agent's name if it is known, or a gap, in which nobody knows what to ask about."""
+"""A refusal and the agent's name, if known, or a gap in the log."""
 
 
 class Arriving:
-    """What waits, filled in the background with what is refused meanwhile."""
+    """The waiting refusals, filled in the background."""
 
     def __init__(self, told: Iterator[Told]) -> None:
         self._changed = threading.Condition()
@@ -58,23 +58,23 @@ class Arriving:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will arrive: the stack is gone."""
+        """Whether the stack is gone, so that nothing more will arrive."""
         return self._taken_in.done()
 
     def require_readable(self) -> None:
-        """Raise the error that has ended the reading of the logs, if one has.
+        """Raise the error that ended the reading of the logs, if any.
 
         Raises:
-            EngineError: when a log can't be read any more.
+            EngineError: if a log can't be read any more.
         """
         if self.ended:
             self._taken_in.result()
 
     def next(self) -> Candidate | None:
-        """Wait for a host to ask about; None if there will be none.
+        """Wait for a host to ask about, or return None if there will be none.
 
         Raises:
-            EngineError: when a log can't be read any more.
+            EngineError: if a log can't be read any more.
         """
         with self._changed:
             while True:
@@ -87,16 +87,13 @@ class Arriving:
 
     @contextmanager
     def held(self) -> Iterator[Waiting]:
-        """Hold what waits, so that nothing is added to it."""
+        """Lock the waiting refusals, so that nothing is added."""
         with self._changed:
             yield self._waiting
 
 
 def _reply(asked: Question, arriving: Arriving) -> Reply | None:
-    """Ask a person. An answer is a line that was typed after its question was shown in full.
-
-    None means that there will be no more answers.
-    """
+    """Ask a person. Only a line typed after the whole question counts. None means no more answers."""
     termios.tcflush(sys.stdin, termios.TCIFLUSH)  # what was typed before is no answer to this
     with arriving.held() as waiting:
         more = waiting.more
@@ -115,21 +112,21 @@ def _reply(asked: Question, arriving: Arriving) -> Reply | None:
 
 
 def require_editable(chosen: Options) -> None:
-    """Require that there is a settings file whose rules can be edited, before anything is asked.
+    """Require that the settings file's rules can be edited, before asking anything.
 
     Raises:
-        SettingsError: when there is none, or the rules come from elsewhere.
+        SettingsError: if the file does not exist, or the rules come from elsewhere.
     """
     session.load(chosen)
     rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
-    """Ask about what is refused from now on, and apply the answers, until stopped or until the stack is gone.
+    """Ask about new refusals, and apply the answers, until stopped or until the stack is gone.
 
     Raises:
-        EngineError: when a log can't be read any more.
-        StoppedError: when it was stopped while an answer was applied.
+        EngineError: if a log can't be read any more.
+        StoppedError: if it was stopped while an answer was applied.
     """
     with _ended_by_signals():
         arriving = Arriving(told)
@@ -157,10 +154,7 @@ class _Answers:
         self._complained = ""
 
     def question(self, candidate: Candidate) -> Question | None:
-        """Return what to ask about a host by the settings of now.
-
-        None if there is nothing to ask, or if no answer could be applied.
-        """
+        """Return the question about a host by the current settings, or None if no answer could be applied."""
         began = time.monotonic()
         try:
             loaded, now = session.load(self._chosen), time.time()
@@ -174,7 +168,7 @@ class _Answers:
                 if asked:
                     self._edit(asked, Allow(), write=False)
                     return asked
-        # An agent can be refused this as often as it likes.
+        # An agent can cause this refusal as often as it likes.
         time.sleep(min(_LONGEST_REST, (time.monotonic() - began) * _REST))
         return None
 
@@ -184,7 +178,7 @@ class _Answers:
             terminal.answer(f"No questions until the settings can be read: {error.in_one_line}")
 
     def _edit(self, asked: Question, reply: Allow | Deny, *, write: bool) -> Edited:
-        """Edit the settings file by an answer, or see what that would do. Raises what the settings don't allow."""
+        """Edit the settings file by an answer, or only check the edit. Raises the settings' errors."""
         now = datetime.now(UTC)
         decide = ruling(asked, reply, _user(), now)
         done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
@@ -217,7 +211,7 @@ def _user() -> str:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End at an interruption, and in the same way when asked to terminate, so that no command is left running."""
+    """Turn requests to terminate into interruptions, so that no command is left running."""
     with (
         interrupts.handled(signal.default_int_handler, signal.SIGTERM, signal.SIGHUP),
         suppress(KeyboardInterrupt),  # the usual end

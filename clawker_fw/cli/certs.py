@@ -205,7 +205,7 @@ def _answer_roots(chosen: Options, format_: Format) -> None:
 
 
 def _bundle(chosen: Options) -> bytes:
-    """Return the roots that agents have to trust: those that are kept here, or those of the stack."""
+    """Return the roots that agents have to trust, from this machine or from the stack."""
     from clawker_fw.agents.trust import roots_of
     from clawker_fw.certificates import authority
     from clawker_fw.certificates.store import bundle
@@ -225,7 +225,7 @@ def _bundle(chosen: Options) -> bytes:
 
 @contextmanager
 def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
-    """Yield the certificates for telemetry, and the settings. What can't be read or written is an error."""
+    """Yield the telemetry certificates and the settings, and translate errors of files."""
     from clawker_fw.certificates.store import sentence
     from clawker_fw.reconcile import inputs
 
@@ -245,7 +245,7 @@ def _telemetry(chosen: Options) -> "Iterator[tuple[TelemetryStore, Loaded]]":
 
 @contextmanager
 def _roots(chosen: Options, *, keeps: bool) -> "Iterator[InspectionStore]":
-    """Yield the roots that agents trust. What can't be read or written is an error."""
+    """Yield the roots that agents trust, and translate errors of files."""
     from clawker_fw.certificates.store import sentence
     from clawker_fw.reconcile import inputs
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clawker_fw.engine.port import EngineReader
 
 _NAMES_SECONDS = 2.0
-"""How long names are used before the agents are looked at again: an address may be another agent's by then."""
+"""How long agents' names are used before they are read again: an address may move to another agent."""
 
 
 @app.command()
@@ -87,7 +87,7 @@ def denials(
     engine = session.connect_reader(chosen)
     found = sources(engine, chosen.project)
     follow = follow or ask
-    # What follows is imported and read while the engine sends its logs, which takes it longer.
+    # These imports and reads run while the engine sends its logs, which takes longer.
     begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.answer import Selection, answer
@@ -104,7 +104,7 @@ def denials(
         from clawker_fw.denials.refusal import Gap
 
         told = _told(engine, chosen, found, wanted, names)
-        # What we have tried ourselves, nobody wants to be allowed.
+        # Our own test traffic needs no advice.
         of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
         ask_about(chosen, of_agents)
         return
@@ -121,7 +121,7 @@ def denials(
 
 
 def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
-    """Require that an agent of this name was seen, unless it is an address. One to come may be followed."""
+    """Require that an agent of this name was seen. Addresses, and agents to follow later, are accepted."""
     from ipaddress import AddressValueError, IPv4Address
 
     from clawker_fw.errors import RefusedError
@@ -141,7 +141,7 @@ def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
 
 
 def _adviser(chosen: Options) -> "Adviser":
-    """Return what gives advice by the settings. Refusals can be shown without settings that can be read."""
+    """Return the settings' advice. Without readable settings, refusals are shown without advice."""
     from clawker_fw.denials.advice import Adviser
     from clawker_fw.errors import SettingsError
 
@@ -172,10 +172,7 @@ def _require_answers(chosen: Options) -> None:
 def _told(
     engine: "EngineReader", chosen: Options, found: "Sources", wanted: "Selection", names: "AgentNames"
 ) -> "Iterator[tuple[Counted, str] | tuple[Gap, str]]":
-    """Yield each refusal that is asked for when it happens, with the agent's name, and where some are missing.
-
-    When a sibling is replaced, the new one is followed.
-    """
+    """Yield each selected refusal when it happens, with the agent's name, and each gap."""
     from clawker_fw.denials import reading
     from clawker_fw.denials.following import Following
     from clawker_fw.denials.refusal import Gap

@@ -1,8 +1,7 @@
 """The docker CLI as a child of this process, with which it shares the terminal and signals.
 
-`docker run` can't be stopped between creating a container and starting it, so this is `docker create`, and later
-`docker start`. Where these differ from `docker run` (docker/cli, cli/command/container), the difference is made up
-for here.
+`docker run` can't be stopped between creating and starting a container, so we call `docker create` and later
+`docker start`. This module makes up for their differences to `docker run` (docker/cli, cli/command/container).
 """
 
 import os
@@ -19,10 +18,10 @@ from clawker_fw.agents.docker_options import RunWords
 from clawker_fw.errors import EngineError
 
 FAILED = 1
-"""What `docker create` and `docker start` exit with when they fail, whatever the reason is."""
+"""The exit code of `docker create` and `docker start` after any failure."""
 
 RUN_FAILED = 125
-"""What `docker run` exits with when it is docker that fails."""
+"""The exit code of `docker run` if docker itself fails."""
 
 _ENDING = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM})
 _PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
@@ -30,16 +29,16 @@ _PASSED_ON = (*sorted(_ENDING), signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 _ID = re.compile("[0-9a-f]{64}")
 
 _COMPOSE_NEEDED = (2, 24, 4)
-"""Earlier releases ignore `!override`: a service would keep its own networks, and a way around the firewall."""
+"""Earlier releases ignore `!override`, so a service would keep its networks and bypass the firewall."""
 
 _VERSION_SECONDS = 10.0
 
 
 def require_compose(program: str | None) -> None:
-    """Require that Docker Compose replaces networks as our override file says, if it is installed here.
+    """Require that an installed Docker Compose replaces networks as our override file says.
 
     Raises:
-        EngineError: when it is too old.
+        EngineError: if it is too old.
     """
     if program is None:
         return
@@ -62,7 +61,6 @@ class DockerCli:
     """The docker CLI."""
 
     def __init__(self, program: str, place: Sequence[str]) -> None:
-        """Use a program. `place` are the options that name the engine."""
         self._command = [program, *place]
         self._pass_on: Callable[[int], object] | None = None
         self._waiting: list[int] = []
@@ -70,17 +68,17 @@ class DockerCli:
         """Whether a signal has come that ends programs."""
 
     def go_on(self) -> None:
-        """Go on, unless a signal has come that ends programs.
+        """Continue, unless a signal has come that ends programs.
 
         Raises:
-            KeyboardInterrupt: when one has.
+            KeyboardInterrupt: if one has.
         """
         if self.stopped:
             raise KeyboardInterrupt
 
     @contextmanager
     def gets_signals(self) -> Iterator[Self]:
-        """Pass signals on to its running command, and end nothing else, except for those that are ignored here."""
+        """Pass signals on to the running command instead of ending, except ignored signals."""
         taken = [each for each in _PASSED_ON if signal.getsignal(each) is not signal.SIG_IGN]
         with interrupts.handled(self._receive, *taken):
             yield self
@@ -93,10 +91,7 @@ class DockerCli:
             self._waiting.append(number)
 
     def create(self, words: Sequence[str]) -> str | int:
-        """Create a container with the words after `docker create`.
-
-        Returns its id; or docker's exit code, as that of `docker run`, if there is no container.
-        """
+        """Create a container. Returns its id or, without a container, the exit code of `docker run`."""
         child = self._begin("create", *words, stdout=subprocess.PIPE)
         out = self._to_end(child, child.send_signal)
         told = out.split()
@@ -107,10 +102,10 @@ class DockerCli:
         return RUN_FAILED if child.returncode == FAILED else _exit_code(child)
 
     def start(self, container: str, wanted: RunWords) -> int:
-        """Start a container and attach to it, until it ends, or at once if it is detached.
+        """Start a container and attach to it until it ends, unless it is detached. Returns docker's exit code.
 
-        Returns docker's exit code. `docker start` passes no signals on to a container with a terminal, and newer
-        versions (28) end at a signal while the container runs on, so they are sent by `docker kill`.
+        `docker start` passes no signals to a container with a terminal, and newer versions (28) end at a signal
+        while the container runs on. So `docker kill` sends them.
         """
         options = [] if wanted.detached else ["--attach", *(["--interactive"] if wanted.interactive else [])]
         child = self._begin("start", *options, container)
@@ -126,14 +121,14 @@ class DockerCli:
         return _exit_code(child)
 
     def _begin(self, *words: str, stdout: int | None = None) -> "subprocess.Popen[str]":
-        """Start a command. In a session of its own, it gets no signals of the terminal, and can still use it."""
+        """Start a command in a new session: it gets no signals of the terminal, but can use it."""
         command = [*self._command, *words]
         return subprocess.Popen(
             command, stdout=stdout, text=True, errors="surrogateescape", start_new_session=True
         )
 
     def _to_end(self, child: "subprocess.Popen[str]", pass_on: Callable[[int], object]) -> str:
-        """Wait for a command, to which signals are passed on, also those that have come meanwhile."""
+        """Wait for a command, and pass signals on to it, including earlier ones."""
         self._pass_on = pass_on
         try:
             while self._waiting:
@@ -146,14 +141,14 @@ class DockerCli:
         """Remove a container with its anonymous volumes, whatever signals come.
 
         Raises:
-            EngineError: when it can't be removed.
+            EngineError: if it can't be removed.
         """
         done = self._quietly("rm", "--force", "--volumes", container)
         if done.returncode:
             raise EngineError("engine-error", f"docker could not remove the container {container}.")
 
     def _quietly(self, *words: str, stderr: int | None = None) -> "subprocess.CompletedProcess[bytes]":
-        """Run a command that no terminal can interrupt, and that prints nothing but errors."""
+        """Run a command that no terminal can interrupt, and that prints only errors."""
         command = [*self._command, *words]
         return subprocess.run(
             command, stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True, check=False

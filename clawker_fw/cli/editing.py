@@ -233,7 +233,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
 
 
 def _planned(chosen: Options, done: "Edited") -> list[str]:
-    """Return what applying the edited settings would mean; nothing without a stack or an engine."""
+    """Return the effect of applying the edited settings, or nothing without a stack or an engine."""
     from clawker_fw.reconcile.converge import NOT_UP
     from clawker_fw.report import summary
 
@@ -257,10 +257,7 @@ class _Applied:
 
 
 def _apply(chosen: Options, done: "Edited", orders: _Orders, applied: _Applied) -> None:
-    """Apply the edited settings. When that fails, the edit stays, and the error says so.
-
-    A stack that is not up yet starts with them.
-    """
+    """Apply the edited settings to a stack that is up. After a failure, the edit stays, and the error says so."""
     try:
         stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=applied.answer)
     except OutputError:
@@ -291,7 +288,7 @@ def _translated() -> Iterator[None]:
 
 
 def _removal(named: dict[str, Any], action: str | None) -> "Removal":
-    """Return which rules to remove: what is not given may be anything. `named` is what a name and options give."""
+    """Return which rules to remove. `named` comes from a name and its options; all else may be anything."""
     from clawker_fw.rules.destination import is_address
     from clawker_fw.rules.rule import HOST, HOST_NAME
     from clawker_fw.settings.edit.edits import Removal

@@ -77,7 +77,7 @@ def explain(
 
 
 def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":
-    """Return what the rules and the stack say. Without a stack, it is the rules alone, except with `live`."""
+    """Return the answer of rules and stack. Without a stack, the rules alone answer, except with `live`."""
     from clawker_fw.diagnose import explaining
 
     if explained.target.mistake:

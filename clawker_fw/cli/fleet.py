@@ -121,10 +121,7 @@ def _hosts(chosen: Options, contexts: Sequence[str], addresses: Sequence[str]) -
 
 
 def _ask(known: "Hosts", seconds: float, compare: "Callable[[Host, EngineReader, float], Row]") -> "list[Row]":
-    """Compare all hosts at the same time, and return a row for each.
-
-    Each may take so many seconds in all, and leave one request unanswered for a third of that.
-    """
+    """Compare all hosts in parallel. A host may take `seconds`, and a third of that for one request."""
     from clawker_fw.fleet.hosts import ask_all
     from clawker_fw.report import fleet as report
 

@@ -56,7 +56,7 @@ def init(
 
 
 def _asked() -> list[str]:
-    """Show the presets, and return those that the user names. Asks again after a name that is none."""
+    """Show the presets, and return the user's choice. Asks again after an unknown name."""
     from clawker_fw.settings.preset import names, preset
 
     width = max(map(len, names()))

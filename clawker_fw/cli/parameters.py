@@ -1,4 +1,4 @@
-"""The options before a command, and the options that several commands share: names, help texts and checks."""
+"""The options before a command, and options that several commands share."""
 
 import time
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class Options:
 
     @cached_property
     def overridden(self) -> str:
-        """The project of the settings file, if an environment variable overrides it with another one."""
+        """The project of the settings file, if an environment variable overrides it."""
         if not self.given.get("project", "--").startswith("CLAWKER_FW_"):
             return ""
         with suppress(SettingsError):  # a file that can't be read is reported by the command that needs it
@@ -54,7 +54,7 @@ class Options:
 
     @property
     def naming(self) -> Mapping[str, str]:
-        """The options that another command needs for the same stack. A path is absolute, for any folder."""
+        """The options that another command needs for the same stack. Paths are absolute."""
         chosen = {
             "--config": self.config and str(self.config.absolute()),
             "--project": self.named_project,
@@ -94,11 +94,11 @@ AgentsOption = Annotated[
 
 
 _LONGEST_PERIOD = 366 * 86400
-"""In seconds: what nobody has used for longer is forgotten (`go/internal/usage`)."""
+"""In seconds. Older records of use are deleted (`go/internal/usage`)."""
 
 
 def age(text: str) -> float:
-    """Parse a duration, a date or a time, local without a zone: return how many seconds ago it was."""
+    """Parse a duration, a date or a time, local without a zone, and return how many seconds ago it was."""
     try:
         seconds = time.time() - datetime.fromisoformat(text.strip()).astimezone().timestamp()
     except ValueError:
@@ -122,7 +122,7 @@ def duration(text: str, longest: float = LONGEST_DURATION) -> float:
 
 
 def unparsed(text: str) -> Any:  # noqa: ANN401 - the type of what the option's parser returns
-    """Return an option's default as a user writes it. Typer gives it to the option's parser."""
+    """Return an option's default as a user writes it. Typer passes it to the option's parser."""
     return text
 
 

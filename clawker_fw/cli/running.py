@@ -1,4 +1,4 @@
-"""Running an agent: its container is created, judged by what the engine says of it, and started or removed."""
+"""Run an agent: create its container, judge the engine's record of it, and start or remove it."""
 
 import time
 from collections.abc import Iterator
@@ -27,17 +27,17 @@ from clawker_fw.stack.relay import Publication, PublishedPort, is_relay
 from clawker_fw.stack.topology import Addressing
 
 _NOT_EXECUTED = frozenset({126, 127})
-"""What engines record as the exit code of a command that can't be executed, or is not there."""
+"""The recorded exit codes of a command that can't be executed, or does not exist."""
 
 _REMOVAL_SECONDS = 10.0
 """How long an engine may take to remove a container that has ended."""
 
 
 def entrusted(engine: EngineWriter, seen: Comparison, attached: Attachment) -> Attachment:
-    """Return how an agent is attached with what it has to trust, which the engine keeps from now on.
+    """Return how to attach an agent with its trust volume, which the engine keeps from now on.
 
     Raises:
-        EngineError, RefusedError: when the engine can't keep it.
+        EngineError, RefusedError: if the engine can't keep it.
     """
     if not (roots := roots_of(seen.observed)):
         return attached
@@ -52,8 +52,8 @@ def run_agent(
     """Create an agent's container, and start it if it is confined. Returns the exit code of `docker run`.
 
     Raises:
-        RefusedError: when it is not confined, or can't be judged. It has been removed.
-        KeyboardInterrupt: when a signal has come before it was started. It has been removed.
+        RefusedError: if it is not confined, or can't be judged. It has been removed.
+        KeyboardInterrupt: if a signal came before the start. It has been removed.
     """
     attached = publishing(engine, seen, attached, wanted.ports)
     container = _created(docker, attached, wanted)
@@ -80,7 +80,7 @@ def run_agent(
 def publishing(
     engine: EngineWriter, seen: Comparison, attached: Attachment, ports: tuple[PublishedPort, ...]
 ) -> Attachment:
-    """Return how an agent is attached that publishes these ports: with a number that is free now."""
+    """Return how to attach an agent that publishes these ports, with a number that is free now."""
     if not ports:
         return attached
     subnet = seen.desired.networks[Role.AGENTS].subnet
@@ -119,7 +119,7 @@ def _published(engine: EngineWriter, seen: Comparison, container: str) -> str:
 
 
 def _unpublished(engine: EngineWriter, container: str, relay: str, removal: Future[int] | None) -> None:
-    """Remove the relay of an agent that has been removed. Otherwise, and after any failure, `run` does it."""
+    """Remove a removed agent's relay. In other cases, and after a failure, `run` does it."""
     with suppress(EngineError, TimeoutError):
         view = engine.container(container)
         if view and not view.running and removal:
@@ -147,10 +147,10 @@ def _removed_after_error(docker: DockerCli, container: str, wanted: RunWords) ->
 
 
 def require_confined(engine: EngineReader, seen: Comparison, container: str) -> None:
-    """Require that a container, once it runs, is an agent that `status` calls fenced, and no port is docker's.
+    """Require that a container will be `fenced` once it runs, and that docker publishes none of its ports.
 
     Raises:
-        RefusedError: when it is not, with every reason, or when it can't be judged.
+        RefusedError: if not, with every reason, or if it can't be judged.
     """
     try:
         observed = with_agent(engine, seen.desired.project, seen.observed, container)
@@ -191,10 +191,7 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
 def _start(
     engine: EngineReader, docker: DockerCli, container: str, wanted: RunWords, removal: Future[int] | None
 ) -> int:
-    """Start a container, and return the exit code that `docker run` would have.
-
-    `docker start` has one code for every failure. What the engine has recorded says which one it was.
-    """
+    """Start a container, and return the exit code of `docker run`, which the engine's record tells."""
     code = docker.start(container, wanted)
     if code == 0:
         return code

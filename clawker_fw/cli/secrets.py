@@ -97,7 +97,7 @@ def forget(
 
 
 def _require_known(chosen: Options, name: str) -> None:
-    """Require that the user's file declares a secret that Envoy does not have: it may be misspelt."""
+    """Require that the user's file declares a secret that Envoy lacks: its name may be misspelt."""
     from clawker_fw.reconcile import inputs
 
     try:

@@ -1,4 +1,4 @@
-"""The settings and the engine that the options choose, as every command has them, and their comparison."""
+"""The settings and the engine that the options choose, and their comparison."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_WARNINGS = 10
 _HINT_SECONDS = 2.0
-"""How long an engine may take to say where the settings are."""
+"""How long an engine may take to name the settings."""
 
 
 def reading(
@@ -37,14 +37,14 @@ def reading(
 ) -> "tuple[EngineReader, Comparison]":
     """Compare the stack with its settings, for a command that changes nothing: it gets no writer.
 
-    `loaded` are settings that were read before, and reviewed. `engine` is one that is connected already.
+    `loaded` are settings that were read and reviewed before. `engine` is an existing connection.
     """
     engine, _, seen = _comparing(chosen, loaded, engine, writes=False, reviews=loaded is None)
     return engine, seen
 
 
 def attaching(chosen: Options) -> "tuple[EngineWriter, Comparison]":
-    """Compare the stack with its settings, for a command that changes nothing of it: it makes what agents need."""
+    """Compare the stack with its settings, for a command that only creates what agents need."""
     engine, _, seen = _comparing(chosen, writes=False)
     return engine, seen
 
@@ -52,10 +52,10 @@ def attaching(chosen: Options) -> "tuple[EngineWriter, Comparison]":
 def writing(
     chosen: Options, *, reviews: bool = True
 ) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
-    """Compare the stack with its settings: return the engine, what reads the settings again, and the result.
+    """Compare the stack with its settings, for a command that changes it.
 
-    The settings are read again under the lock, because they may change while a run waits for it. `reviews` warns
-    of rules that decide nothing.
+    Returns the engine, a function that reads the settings again (they may change while a run waits for the lock),
+    and the comparison. `reviews` warns of rules without effect.
     """
     return _comparing(chosen, writes=True, reviews=reviews)
 
@@ -68,7 +68,7 @@ def _comparing(
     writes: bool,
     reviews: bool = True,
 ) -> "tuple[EngineWriter, Callable[[], Blueprint], Comparison]":
-    """Compare the stack with its settings, of which a mistake is reported before any error of the engine."""
+    """Compare the stack with its settings. Errors in the settings come before the engine's."""
     from clawker_fw.reconcile import inputs, pipeline
     from clawker_fw.rules.review import review
     from clawker_fw.stack.release import Release
@@ -85,19 +85,19 @@ def _comparing(
 
 
 def connect_engine(chosen: Options) -> "EngineWriter":
-    """Connect to the engine that the options choose, to change something."""
+    """Connect to the chosen engine, to change something."""
     from clawker_fw.engine.docker import connect
 
     return connect(chosen.host, chosen.context, os.environ)
 
 
 def connect_reader(chosen: Options) -> "EngineReader":
-    """Connect to the engine that the options choose, to look only."""
+    """Connect to the chosen engine, only to read."""
     return connect_engine(chosen)
 
 
 def connect_place(place: "EngineLocation", seconds: float) -> "EngineReader":
-    """Connect to the engine at a place, to look only: one of many hosts."""
+    """Connect to one of many hosts' engines, only to read."""
     from clawker_fw.engine.docker import connect_to
 
     return connect_to(place, seconds)
@@ -128,7 +128,7 @@ def load(chosen: Options) -> "Loaded":
     """Read the settings of the chosen project.
 
     Raises:
-        SettingsError: when the settings are invalid, or the file is for another project than was first read.
+        SettingsError: if they are invalid, or the file now names another project.
     """
     from clawker_fw.settings.validation import load_settings
 
@@ -145,7 +145,7 @@ def load(chosen: Options) -> "Loaded":
 
 
 def hint_of_the_stack(chosen: Options) -> str:
-    """Return advice that names the settings file of the running stack, or nothing if the engine does not soon."""
+    """Return a hint with the running stack's settings file, or nothing if the engine does not answer soon."""
     from clawker_fw.background import in_background
 
     try:
@@ -158,7 +158,7 @@ def hint_of_the_stack(chosen: Options) -> str:
 
 
 def _settings_of_the_stack(chosen: Options) -> str:
-    """Return the path of the settings file on this machine that the running stack was made from, or nothing."""
+    """Return the path of the running stack's settings file on this machine, or nothing."""
     from clawker_fw.reconcile.records import this_host
     from clawker_fw.stack.container import ORIGIN, recorded_origin
     from clawker_fw.stack.labels import sibling_of
@@ -174,7 +174,7 @@ def _settings_of_the_stack(chosen: Options) -> str:
 
 
 def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
-    """Return what explains the rules, and advises commands for the same stack. `now` is in seconds since 1970."""
+    """Return an explainer of the rules, whose commands name this stack. `now` is in seconds since 1970."""
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
@@ -188,7 +188,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:
-    """Warn of rules that decide nothing: of each of the first ten, and of how many more there are."""
+    """Warn of the first ten rules without effect, and of the number of the others."""
     for each in remarks[:_MOST_WARNINGS]:
         warn(each.code.replace("-", "_"), message=f"{each}.")
     if (more := len(remarks) - _MOST_WARNINGS) > 0:
@@ -196,11 +196,11 @@ def warn_of_rules(remarks: "Sequence[Remark]") -> None:
 
 
 def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
-    """Require that secrets may go where rules would send them, or return a remark on each rule where nobody knows.
+    """Require that secrets may go where rules send them. Return a remark on each rule that can't be checked.
 
     Raises:
-        RefusedError: when the user's file does not let one go there.
-        SettingsError: when the file can't be read.
+        RefusedError: if the user's file forbids it.
+        SettingsError: if the file can't be read.
     """
     from clawker_fw.reconcile import inputs
     from clawker_fw.rules.review import Remark, RemarkCode
@@ -217,7 +217,7 @@ def check_secrets(chosen: Options, loaded: "Loaded") -> "tuple[Remark, ...]":
 
 @contextmanager
 def stoppable(then: Callable[[], object], *signals: signal.Signals) -> Iterator[Callable[[], bool]]:
-    """Let signals stop what is done after its current step, and yield what tells whether one has come.
+    """Let signals stop the work after its current step. Yields a function that tells whether one has come.
 
     `then` is called when one comes. A second Ctrl-C ends the program.
     """
@@ -235,7 +235,7 @@ def stoppable(then: Callable[[], object], *signals: signal.Signals) -> Iterator[
 
 
 def warn_of_exposure(seen: "Comparison") -> None:
-    """Warn when an agent could change the settings that are about to be applied."""
+    """Warn if an agent could change the settings that are about to be applied."""
     from clawker_fw.agents.exposure import HINT, exposures
 
     for each in exposures(seen.observed, seen.blueprint.files):
@@ -251,5 +251,5 @@ def warn_of_exposure(seen: "Comparison") -> None:
 
 
 def warn(event: str, **fields: str) -> None:
-    """Warn: the fields have a `message` for people."""
+    """Warn. The fields have a `message` for people."""
     logging.getLogger("clawker_fw").warning(event, extra={"fields": fields})

@@ -147,11 +147,10 @@ def apply_settings(
     silent: bool = False,
     answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
-    """Apply the settings to the stack: report the differences, close them, and print the proof.
+    """Apply the settings to the stack: report the differences, close them, and print the result.
 
-    `creates` also creates a stack that is not up. `silent` leaves out the steps, and the warnings of rules that
-    decide nothing. `answer` prints the answer in JSON. Without it none is made: what differs in files takes long
-    to find.
+    `creates` also creates a stack that is not up. `silent` omits the steps and the warnings about rules. `answer`
+    prints the answer in JSON; without it, the slow comparison of files is left out.
     """
     from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions
@@ -187,10 +186,10 @@ def apply_settings(
 
 
 def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
-    """Return what `reload` with these settings would mean, in lines; none if it would change nothing.
+    """Return the effect of `reload` with these settings as lines; none if it would change nothing.
 
     Raises:
-        FirewallError: when `reload` would be refused, or the engine can't be reached.
+        FirewallError: if `reload` would be refused, or the engine can't be reached.
     """
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.report import summary
@@ -283,7 +282,7 @@ def _run_context(
 
 
 def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool) -> "tuple[Plan, Summary | None]":
-    """Return the steps of a change that may be made, and what they mean; None if there are none."""
+    """Return a permitted change's plan, and its meaning, or None if there is nothing to do."""
     from clawker_fw.reconcile import converge, pipeline
 
     if not creates:

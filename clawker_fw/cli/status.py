@@ -64,7 +64,7 @@ def status(
 
 
 def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
-    """Return the status of the stack, as far as it can be known, and why there is no comparison, if so."""
+    """Return the known status of the stack, and the error that prevented a comparison."""
     from clawker_fw.report.status import StatusDocument
 
     engine = session.connect_engine(chosen)
@@ -84,7 +84,7 @@ def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":
 
 
 def _refusals(engine: "EngineReader", project: str) -> "tuple[Sequence[tuple[Counted, str]], Sequence[Advice]]":
-    """Return what was refused to whom in the last hour, the latest last, and a warning if that can't be read."""
+    """Return the refusals of the last hour with their agents, and a warning if they are unreadable."""
     from clawker_fw.denials import reading
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.stack.container import trial_name
@@ -120,7 +120,7 @@ def _list_stacks(chosen: Options, format_: Format) -> None:
 
 
 def _stack(engine: "EngineReader", chosen: Options, release: "Release", project: str) -> "Stack":
-    """Return one stack: compared with its own settings if they can be read, else what the engine alone tells."""
+    """Return one stack: compared with its settings if they are readable, else from the engine alone."""
     from clawker_fw.reconcile import inputs, pipeline, records
     from clawker_fw.reconcile.observe import observe
     from clawker_fw.report.status import Stack, StatusDocument, unreadable

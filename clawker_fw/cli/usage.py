@@ -1,4 +1,4 @@
-"""Errors of the command line, and where an option belongs that is in the wrong place."""
+"""Errors of the command line, and advice about misplaced options."""
 
 import difflib
 import itertools
@@ -14,11 +14,11 @@ from clawker_fw.errors import UsageError
 _WORDS_OF_A_COMMAND = 2
 _FORMAT = "--format"
 _ALIKE = 0.7
-"""How alike a misspelled word and the word are (`difflib`)."""
+"""The similarity at which a word counts as misspelt (`difflib`)."""
 
 
 def in_full(command: object, words: list[str]) -> list[str]:
-    """Return the words after a command with `--json` as `--format=json`, if the command has formats."""
+    """Return a command's words with `--json` as `--format=json`, if it has formats."""
     return _written_out(words) if _FORMAT in _options(command) else words
 
 
@@ -28,7 +28,7 @@ def _written_out(words: Sequence[str]) -> list[str]:
 
 
 def wants_json(program: TyperGroup, arguments: Sequence[str]) -> bool:
-    """Return whether a line, which may be invalid, asks for an answer in JSON."""
+    """Return whether a command line, which may be invalid, asks for JSON."""
     command: object = program
     for word in named(program, arguments):
         command = command.commands.get(word) if isinstance(command, TyperGroup) else command
@@ -39,7 +39,7 @@ def wants_json(program: TyperGroup, arguments: Sequence[str]) -> bool:
 
 
 def last_value(arguments: Sequence[str], option: str) -> str:
-    """Return the last value of an option in a line that is not parsed yet, or ""."""
+    """Return an option's last value in an unparsed command line, or ""."""
     said = ""
     for word, value in itertools.pairwise([*arguments, ""]):
         name, equals, rest = word.partition("=")
@@ -66,10 +66,10 @@ def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
 
 
 def reordered(program: TyperGroup, arguments: Sequence[str]) -> list[str]:
-    """Return a line with the program's options first, also those that were after the command.
+    """Return a command line with the program's options first, including those after the command.
 
-    An option that the command has as well is the command's. Words for docker stay where they are. An option
-    without its value becomes the last word, so that the parser reports it.
+    An option that the command has too belongs to the command. Words for docker stay in place. An option without
+    its value goes last, so that the parser reports it.
     """
     command: object = program
     first: list[str] = []
@@ -98,10 +98,10 @@ def _is_for_docker(command: object) -> bool:
 
 
 def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bool = False) -> bool:
-    """Return whether docker gets the answer of a line, so that a failure must keep it from starting a container.
+    """Return whether docker gets a command line's answer, so that a failure must not let it start a container.
 
-    Any word of an `invalid` line may be missing or misspelled, such as the value of an unset variable. So one word
-    that resembles `agent`, `flags` or `compose` is enough.
+    In an `invalid` line, words may be missing or misspelled, such as an unset variable's value. So one word that
+    resembles `agent`, `flags` or `compose` is enough.
     """
     command = named(program, arguments)
     if command == ("agent", "run"):
@@ -112,9 +112,9 @@ def answers_docker(program: TyperGroup, arguments: Sequence[str], *, invalid: bo
 
 
 def named(program: TyperGroup, arguments: Sequence[str]) -> tuple[str, ...]:
-    """Return the first two words that are neither an option nor an option's value: a command and its group.
+    """Return a group and its command: the first two words that are neither an option nor an option's value.
 
-    The line may be wrong. After an unknown option, a word that is no command is taken for its value.
+    In an invalid line, a word after an unknown option counts as its value, unless it is a command.
     """
     known, left = _options(program), list(arguments)
     found: list[str] = []

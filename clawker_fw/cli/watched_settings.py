@@ -1,4 +1,4 @@
-"""What a watcher desires: the settings, read again for each look, and the last good ones, for the next watcher."""
+"""A watcher's settings, read again for each comparison, and the last good ones, for the next watcher."""
 
 import dataclasses
 import logging
@@ -36,9 +36,9 @@ class WatchedSettings:
         self.path = last_good.path_of(chosen.project)
         """The file with the last good settings."""
         self._texts = Texts((), "", ())
-        """Those that the last blueprint was made from."""
+        """The texts of the last blueprint."""
         self._files: tuple[Path, ...] = (chosen.config or Path(FILE_NAME), users_file())
-        """Those that were read last, or that would be if they existed."""
+        """The files that were read last, or would be if they existed."""
         self._kept: Texts | None = None
         self._unkept = ""
 
@@ -54,11 +54,11 @@ class WatchedSettings:
         return made
 
     def files(self) -> tuple[Path, ...]:
-        """Return the files that settings come from, also those that don't exist yet."""
+        """Return the settings files, including those that don't exist yet."""
         return self._files
 
     def keep(self, good: "Blueprint", applied: frozenset[str]) -> None:
-        """Keep the settings that were read last, if they are others than those that are kept."""
+        """Save the settings that were read last, if they differ from the saved ones."""
         del good
         texts = dataclasses.replace(self._texts, applied=applied)
         if texts == self._kept:
@@ -71,7 +71,7 @@ class WatchedSettings:
             self._kept, self._unkept = texts, ""
 
     def recall(self, facts: "EngineFacts") -> "tuple[Blueprint, frozenset[str]] | None":
-        """Return the blueprint for the settings that an earlier watcher has kept, checked anew."""
+        """Return the blueprint for an earlier watcher's saved settings, checked again."""
         try:
             texts = last_good.read(self.path)
             if texts is None:

@@ -13,12 +13,12 @@ from clawker_fw.rules.until import rfc3339
 from clawker_fw.stack import labels, versions
 
 OF_HOST = frozenset({"host-hears-agents"})
-"""Notices about what ordinary hosts do. People see them in `doctor`, and when the first stack of a host starts."""
+"""Common on ordinary hosts: only `doctor` shows them, and the run that starts a host's first stack."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One warning: a stable code, and a sentence."""
+    """A warning: a stable code and a sentence."""
 
     code: str
     message: str
@@ -31,11 +31,7 @@ def advice(
     provided: Provided,
     unavailable: Iterable[FirewallError],
 ) -> tuple[Advice, ...]:
-    """Return all warnings.
-
-    `provision` are the certificates for telemetry, `provided` those for inspection, and `unavailable` the errors
-    of secrets that can't be obtained.
-    """
+    """Return all warnings. `unavailable` has the errors of secrets that can't be obtained."""
     return (
         *_of_engine(observed),
         *_outside_of_compose(observed),
@@ -52,7 +48,7 @@ def advice(
 
 
 def _outside_of_compose(observed: Observed) -> Iterator[Advice]:
-    """Warn of services that bypass the firewall although other services of their Compose project are agents."""
+    """Warn of services that bypass the firewall while other services of their Compose project are agents."""
     for project in compose.bypassing(observed):
         names = ", ".join(project.services)
         yield Advice(
@@ -63,7 +59,7 @@ def _outside_of_compose(observed: Observed) -> Iterator[Advice]:
 
 
 def _unknown_ends(desired: Desired) -> Iterator[Advice]:
-    """Warn when rules end at more times than the siblings know: those after these need a watcher, or a run."""
+    """Warn if rules expire at more times than the siblings know. Later expiries need a watcher, or a run."""
     if desired.unknown_ends:
         known = len(desired.siblings[Sibling.ENVOY].later)
         yield Advice(
@@ -75,10 +71,7 @@ def _unknown_ends(desired: Desired) -> Iterator[Advice]:
 
 
 def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
-    """Warn when the user's own image has an Envoy older than the one this release is tested with.
-
-    An image that is about to be replaced anyway is a finding, not a warning.
-    """
+    """Warn if a user's own image keeps an Envoy older than the one this release is tested with."""
     wanted, seen = desired.siblings[Sibling.ENVOY].image, observed.siblings.get(Sibling.ENVOY)
     if wanted.oldest is None or seen is None or seen.probe is None:
         return
@@ -94,7 +87,7 @@ def _outdated_envoy(observed: Observed, desired: Desired) -> Iterator[Advice]:
 
 
 def _untold(desired: Desired, problem: str) -> Iterator[Advice]:
-    """Warn when the certificates for telemetry can't be used, or can't be renewed. Rules are enforced as ever."""
+    """Warn if the telemetry certificates can't be used or renewed. Rules are enforced anyway."""
     if not problem:
         return
     ready = desired.siblings[Sibling.ENVOY].labels[labels.INFRA_CERTS_READY] == "true"
@@ -121,7 +114,7 @@ def _of_authorities(provided: Provided) -> Iterator[Advice]:
 
 
 def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
-    """Warn of agents in which inspected connections fail, or will, with the settings that are to be applied."""
+    """Warn of agents whose inspected connections fail now, or will fail with the new settings."""
     newest = next(iter(fingerprints(provided.trust)), "") if provided.intermediates else ""
     if newest and (names := trust.without(newest, observed)):
         do, them = ("does", "it") if len(names) == 1 else ("do", "them")
@@ -133,10 +126,10 @@ def _without_root(observed: Observed, provided: Provided) -> Iterator[Advice]:
 
 
 def _of_engine(observed: Observed) -> Iterator[Advice]:
-    """Warn of what the engine and its machine do to agents and siblings. A replacement would not help.
+    """Warn of what the engine and its host do to agents and siblings, where a replacement would not help.
 
-    No option of a network keeps what agents broadcast from the host. The bridge has no address, so the host drops
-    all of its packets if it checks their source.
+    Docker has no network option that keeps agents' broadcasts from the host. The bridge has no address, so a host
+    that checks source addresses drops these packets.
     """
     if not observed.machine.forwards:
         yield Advice(
@@ -169,10 +162,10 @@ def _of_engine(observed: Observed) -> Iterator[Advice]:
 
 
 def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice]:
-    """Warn when another host answers ARP for an address of ours, and the engine lists no container with it.
+    """Warn if another host answers ARP for a stack address that no listed container has.
 
-    Any container with raw sockets can forge such answers, in another one's name. If this were a finding, an agent
-    could have its neighbours disconnected, siblings replaced, and every proof fail.
+    Any container with raw sockets can forge such answers. As a finding, they would let an agent have its
+    neighbours disconnected and siblings replaced.
     """
     neighbours = [each for places in observed.attached.values() for each in places.items()]
     known = {place.address for _, place in neighbours}
@@ -191,7 +184,7 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
 
 
 def _restarts(observed: Observed) -> Iterator[Advice]:
-    """Tell of processes beside a program that were started again. What keeps ending is a finding."""
+    """Warn of restarted helper processes. One that keeps exiting is a finding."""
     for sibling, seen in observed.siblings.items():
         for each in seen.probe.restarts if seen.probe else ():
             times = f"{each.count:,} times" if each.count > 1 else "once"

@@ -1,7 +1,7 @@
-"""apply: perform the steps of a plan on an engine. The only decision made here is whether a step has failed.
+"""apply: perform a plan's steps on an engine. It decides only whether a step has failed.
 
-The plan says what to do; this module knows how, and how long a step may take. A failure before the point of no
-return triggers the plan's rollback, unless another run has taken the lock: it may use what was created here.
+A failure before the point of no return triggers the plan's rollback, unless another run has taken the lock: that
+run may use the containers created here.
 """
 
 import threading
@@ -44,10 +44,7 @@ _ANSWER_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a step, from started (0.0) to done (1.0).
-
-    `note` is for people: how far the step is, or how it ended. One that is done took some `seconds`.
-    """
+    """The progress of a step from 0.0 to 1.0, with a note for people. A finished step took `seconds`."""
 
     step: Step
     share: float
@@ -60,12 +57,11 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run is told, and asks, while it performs plans.
+    """The callbacks and limits of a run.
 
-    `on_progress` receives progress, and `stopping` returns whether the user has asked to stop. `lock_wait` is how
-    many seconds to wait for the lock. `require` raises when the stack, as it is found under the lock, must not be
-    changed, and `require_lock` when the lock is no longer held. `wall` is the time in seconds since 1970, by which
-    rules end. `give` is called with Envoy's container, to give it its secrets.
+    `lock_wait` is in seconds. `require` raises if the stack, as compared under the lock, must not be changed, and
+    `require_lock` if the lock is lost. `wall` is the time in seconds since 1970, by which rules expire. `give`
+    gets Envoy's container and sends it the secrets.
     """
 
     on_progress: ProgressCallback
@@ -81,9 +77,9 @@ def apply(engine: EngineWriter, plan: Plan, built: Mapping[Sibling, BuiltImage],
     """Perform a plan.
 
     Raises:
-        NotProvenError: when a change could not be proven live. After a rollback, the error says what serves now.
-        EngineError: when the engine failed in between. The next run completes the rest.
-        StoppedError: when the user asked to stop. The next run completes the rest.
+        NotProvenError: if a change could not be verified. After a rollback, the error says what serves now.
+        EngineError: if the engine failed. The next run completes the rest.
+        StoppedError: if the user asked to stop. The next run completes the rest.
     """
     performer = _Performer(engine, built, context)
     for position, stage in enumerate(plan.stages):
@@ -100,7 +96,7 @@ class _Performer:
         self._built = built
         self._context = context
         self._made: dict[str, str] = {}
-        """The ids of the containers created here, by name. A rollback removes only these."""
+        """Ids of the containers created here, by name. A rollback removes only these."""
         self._stopped: set[str] = set()
         self._networks_made: set[str] = set()
         self._networks_removed: set[str] = set()
@@ -114,7 +110,7 @@ class _Performer:
             )
 
     def side_by_side(self, stage: Stage, later: Sequence[Stage]) -> None:
-        """Perform a stage's steps in parallel. Once all have ended, raise their failures as one error."""
+        """Perform a stage's steps in parallel. When all have ended, raise their failures as one error."""
         lanes = [each.steps if isinstance(each, steps.InTurn) else (each,) for each in stage]
         after_stage = [step for each in later for step in each]
         with ThreadPoolExecutor(len(lanes)) as pool:
@@ -123,10 +119,7 @@ class _Performer:
             raise _as_one(failures)
 
     def _in_turn(self, lane: tuple[Step, ...], later: Sequence[Step | steps.InTurn]) -> None:
-        """Begin each step of a lane when the one before it is done, or has got far enough.
-
-        If one fails, those after it don't begin, and those before it end first.
-        """
+        """Begin each step when the previous one is far enough. After a failure, begin no more."""
         begun: list[Future[None]] = []
         with ThreadPoolExecutor(len(lane)) as pool:
             for position, step in enumerate(lane):
@@ -139,7 +132,7 @@ class _Performer:
     def _begin(
         self, pool: ThreadPoolExecutor, step: Step, remaining: Sequence[Step | steps.InTurn]
     ) -> Future[None]:
-        """Begin a step, unless the lock is lost or the user has asked to stop, and wait until it is far enough."""
+        """Begin a step, unless the lock is lost or the user asked to stop, and wait until it is far enough."""
         enough = threading.Event()
 
         def perform() -> None:
@@ -157,14 +150,14 @@ class _Performer:
         return performing
 
     def give_up(self, plan: Plan | None, error: BaseException) -> None:
-        """Roll back a plan that can be, and tell what serves now.
+        """Roll back the plan if possible, and add to the error what serves now.
 
-        A step that fails is left to the next run and added to the error's context. A run that has lost the lock,
-        or can't check it, undoes nothing: the new holder may already serve with the containers created here. Its
-        error is replaced as well, since the new holder's changes may have caused it.
+        If a rollback step fails, the next run repeats it. A run that lost the lock, or can't check it, undoes
+        nothing: the new holder may already serve with the containers created here, and its changes may have caused
+        the error.
 
         Raises:
-            LockLostError: in place of the error, when another run has taken the lock.
+            LockLostError: in place of the error, if another run has taken the lock.
         """
         done = [step for step in plan.rollback if self._has_done(step)] if plan else []
         try:
@@ -182,7 +175,7 @@ class _Performer:
             self._tell(plan, error)
 
     def _has_done(self, step: steps.Undo) -> bool:
-        """Whether this run has done what a step of a rollback undoes. Anything else may belong to another run."""
+        """Whether this run did what the rollback step undoes. Anything else may belong to another run."""
         match step:
             case steps.Remove():
                 return step.container in self._made
@@ -196,7 +189,7 @@ class _Performer:
                 assert_never(step)
 
     def _tell(self, plan: Plan, error: FirewallError) -> None:
-        """Add to an error what is there after a rollback, as the engine says it."""
+        """Add to an error what the engine reports after a rollback."""
         try:
             left = [name for name, identity in self._made.items() if self._engine.container(identity)]
             silent = [each for each, container in plan.before if not self._answers(container)]
@@ -224,7 +217,7 @@ class _Performer:
         self._context.on_progress(Progress(step, 1.0, note, time.monotonic() - began))
 
     def _do(self, step: Step, enough: Callable[[], None]) -> str:  # noqa: C901, PLR0912, PLR0915 - it is a table
-        """Do what a step says, and return a note on how it ended, if there is one."""
+        """Perform a step, and return a note on how it ended, or an empty string."""
         engine, resolver_image = self._engine, self._built.get(Sibling.COREDNS)
         match step:
             case steps.ProvideImage():
@@ -326,7 +319,7 @@ class _Performer:
         )
 
     def _unseen(self, step: steps.Verify) -> list[str]:
-        """Return what agents would see of a new Envoy that they should not: another one would look no better."""
+        """Return what agents would wrongly see of a new Envoy. Another one would not look better."""
         if not step.eye:
             return []
         try:
@@ -346,7 +339,7 @@ class _Performer:
         return view is not None and view.status in {"created", "running"}
 
     def _commit(self, step: steps.Commit, taken: Callable[[], None]) -> None:
-        """Commit files. `taken` is called when the program serves with them, before that is proven."""
+        """Commit files. `taken` is called when the program serves them, before they are verified."""
         before = self._engine.container(step.container)
         try:
             result = Helper(self._engine, step.container).commit(step.files, taken)
@@ -373,7 +366,7 @@ class _Performer:
         raise rejection
 
     def _restart(self, step: steps.Commit, rejection: NotProvenError) -> None:
-        """Kill a hung program, which only works from outside. It restarts with the restored files."""
+        """Kill a hung program from outside. It restarts with the restored files."""
         told = rejection.context
         with after(rejection, "its restart failed as well"):
             self._engine.stop(step.container, 0)
@@ -385,8 +378,8 @@ class _Performer:
     def _require_new_start(self, step: steps.Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
         """Raise the error that explains why a commit's helper did not answer.
 
-        If the new files made the program exit, its helper was killed with it. The engine restarts the container,
-        which then serves the files that were proven last.
+        If the new files made the program exit, its helper was killed too. The engine then restarts the container
+        with the files that were verified last.
         """
         end = time.monotonic() + _NOTICE_SECONDS
         while not self._has_ended(before):
@@ -408,7 +401,7 @@ class _Performer:
         return not now.running or now.started != before.started
 
     def _drain(self, step: steps.Drain) -> str:
-        """Wait for open connections to end, and return a note on those left, which the next step cuts."""
+        """Wait for open connections to end, and return a note on the rest, which the next step cuts."""
         left = 0
 
         def on_connections(number: int) -> None:
@@ -428,7 +421,7 @@ class _Performer:
         return f"{_connections(left)} cut" if left else ""
 
     def _await_answer(self, container: str, *, restarting: bool = False) -> None:
-        """Wait until a program answers that was started, or (`restarting`) that the engine is about to restart."""
+        """Wait until a started program answers. With `restarting`, the engine is about to restart it."""
         end = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < end:
             probe = self._ask(container, starting=True)
@@ -446,7 +439,7 @@ class _Performer:
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:
-    """Return the first failure, or the user's request to stop, with all that is left, if there is nothing else."""
+    """Return the first failure, or if all steps were only stopped, one error with the context of all."""
     first = next((error for error in failures if not isinstance(error, StoppedError)), failures[0])
     if isinstance(first, StoppedError):
         stops = [error for error in failures if isinstance(error, StoppedError)]
@@ -455,10 +448,7 @@ def _as_one(failures: list[BaseException]) -> BaseException:
 
 
 def _serving(plan: Plan, silent: Sequence[Sibling]) -> str:
-    """Return what serves after a rollback. `silent` are the siblings that served before and don't answer now.
-
-    Without both siblings, agents reach nothing: one of them alone serves nobody.
-    """
+    """Return what serves after a rollback, if the `silent` siblings no longer answer."""
     former = [sibling for sibling, _ in plan.before]
     if silent:
         verb = "does" if len(silent) == 1 else "do"

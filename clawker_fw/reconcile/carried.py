@@ -1,8 +1,7 @@
-"""What a replacement keeps of its predecessor: the refusals that it has written down.
+"""Keep a replaced sibling's last refusals.
 
-The engine removes a log with its container. So before a replaced sibling is removed, its last refusals are
-written into the volume of the one that serves now, in the form in which the engine gives them. That is a
-convenience: it must neither make a replacement fail nor delay it.
+The engine removes a log with its container. So before a replaced sibling is removed, its last refusals go into its
+successor's volume, in the engine's format. This is a convenience: it must not fail or delay a replacement.
 """
 
 import gzip
@@ -19,21 +18,21 @@ from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
-"""In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
+"""Replaces the agent's address: Envoy counts suppressed refusals, but not by agent."""
 
 MOST_REFUSALS = 10_000
 _MOST_BYTES = 32 << 20
-"""Of which no more are read: such a line is at most 2 KB long."""
+"""Read at most this much: a line has up to 2 KB."""
 
 _LEVEL = 1
-"""Lines are much alike, so the quickest compression makes them ten times smaller."""
+"""Lines are so similar that the quickest compression makes them ten times smaller."""
 
 
 def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
-    """Stop a container, and have the one that replaces it keep its last refusals.
+    """Stop a container, and have its successor keep its last refusals.
 
     Raises:
-        EngineError: when either is gone, or the engine fails.
+        EngineError: if either is gone, or the engine fails.
     """
     untold: dict[str, int] = {}
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
@@ -52,7 +51,7 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
 
 
 def _written(engine: EngineWriter, container: str) -> list[bytes]:
-    """Return the last lines of a log, also those behind one that was cut off."""
+    """Return a log's last lines, including those after a cut-off line."""
     with engine.log(container, MOST_REFUSALS) as log:
         lines = [line for some in log for line in some]
     last = max(lines, default=b"")
@@ -60,13 +59,12 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:
-    """Return the refusals that a container has been given, oldest first. A file that can't be read holds none."""
+    """Return the refusals that a container got from its predecessor, oldest first. An unreadable file has none."""
     file = reader.file(container, CARRIED)
     return _decompressed(file.content).splitlines(keepends=True) if file else []
 
 
 def _decompressed(content: bytes) -> bytes:
-    """Return as much of a text as can be read."""
     try:
         return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, _MOST_BYTES)
     except zlib.error:

@@ -1,8 +1,4 @@
-"""Containers of ours on an engine: how they are created from our own images, and why one of them has ended.
-
-All projects of an engine share our images, and each run removes those that no container uses. A run of another
-project may just have found or loaded one of them, and be about to create a container from it.
-"""
+"""Create containers from our own images, which other projects' runs may remove, and read why one has ended."""
 
 import re
 
@@ -12,10 +8,10 @@ from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.stack.image_tar import BuiltImage
 
 _TIMES = 3
-"""How often an image is loaded again. Whoever has removed it is at the end of a run."""
+"""How often an image is loaded again. The run that removed it is about to end."""
 
 _READ = 400
-"""How many lines are read: an Envoy that is started again and again writes a backtrace each time."""
+"""How many lines to read: an Envoy that keeps restarting writes a backtrace each time."""
 
 _SHOWN = 8
 
@@ -31,10 +27,10 @@ _IRRELEVANT = re.compile(
 
 
 def create_from(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None) -> str:
-    """Create a container and return its id. If its image, one of ours, is gone by then, it is loaded again.
+    """Create a container and return its id. If its image is ours and gone meanwhile, load it again.
 
     Raises:
-        EngineError: when it can't be created.
+        EngineError: if it can't be created.
     """
     for _ in range(_TIMES):
         try:
@@ -47,7 +43,7 @@ def create_from(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | N
 
 
 def last_words(reader: EngineReader, container: str) -> list[str]:
-    """Return the last relevant lines of a container's log. A log that can't be read hides no other error."""
+    """Return the last relevant lines of a container's log, or none if it is unreadable."""
     try:
         lines = reader.last_words(container, _READ)
     except NotFoundError:

@@ -1,7 +1,4 @@
-"""Under the stack's lock: perform plans until a comparison finds no difference, or until nothing is left.
-
-The last comparison is the proof. A failed attempt is recorded in the serving siblings, so that `drift` shows it.
-"""
+"""Under the stack's lock: perform plans until nothing differs, and record a failed attempt for `drift`."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -42,16 +39,15 @@ LOG = logging.getLogger("clawker_fw")
 _ROUNDS = 3
 
 _WITHOUT_ROOM = (Commit, RemoveImage, RemoveVolume)
-"""The steps that need no room on the engine's disk."""
+"""Steps that need no room on the engine's disk."""
 
 _CHOICES = 10
-"""How often subnets are chosen. Of several runs that choose the same one at once, one gets it each time."""
+"""How often subnets are chosen. If several runs choose the same one, one of them gets it each time."""
 
 _SPECIFIED = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE, Layer.BOOT})
-"""The layers of a sibling's specification. The other layers are about its state and behaviour."""
+"""The layers of a sibling's specification. The other layers are its state and behaviour."""
 
 _MOST_NAMED = 3
-"""In a line for people."""
 
 
 def converge(
@@ -61,15 +57,14 @@ def converge(
     context: RunContext,
     seen: Comparison | None = None,
 ) -> Comparison:
-    """Bring a stack to its desired state, and return the comparison that proves it.
+    """Bring a stack to its desired state, and return the last comparison.
 
-    The settings are read again once the lock is held, because the previous holder may have applied newer ones.
-    `seen` is a comparison taken before the lock. It is reused unless another run was at work, or a container or
-    the settings have changed since.
+    The settings are read again under the lock, because the previous holder may have applied newer ones. `seen` is
+    a comparison from before the lock, reused unless another run, a container or the settings changed since.
 
     Raises:
-        NotProvenError: when the stack is not current afterwards.
-        RefusedError: when the stack was made from another settings file, or another run holds the lock.
+        NotProvenError: if the stack is not current afterwards.
+        RefusedError: if the stack was made from another settings file, or another run holds the lock.
     """
     blueprint = seen.blueprint if seen else read()
     image = images.lock_image(blueprint.engine)
@@ -90,8 +85,7 @@ def converge(
                 raise lock.full
             seen = _performed(engine, seen, options, context, lock.container)
             options = replace(options, replace_all=False, replace_uncommitted=round_ > 0)
-            # Rules that have ended meanwhile are ended by the siblings. Without a lock, another run may have read
-            # newer settings meanwhile, and been the first to apply them.
+            # Siblings end expired rules. Without a lock, another run may have applied newer settings.
             blueprint = read() if lock.full else blueprint.at(context.wall())
             seen = compare(engine, blueprint, lock.container)
         with _attempted(engine, seen):
@@ -107,10 +101,7 @@ def converge(
 def _performed(
     engine: EngineWriter, seen: Comparison, options: ConvergeOptions, context: RunContext, lock: str
 ) -> Comparison:
-    """Perform the plan that closes a difference, and return the comparison from which it was made.
-
-    That is a new one, with other subnets, where another network has come into one that was chosen.
-    """
+    """Perform the plan that closes a difference, with new subnets if one was taken. Returns its comparison."""
     for choice in range(_CHOICES):
         steps = seen.plan(options)
         made_from = seen.blueprint
@@ -135,11 +126,7 @@ def _performed(
 
 @contextmanager
 def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
-    """Record a failed attempt, so that the next `drift` shows it.
-
-    A run that the user stopped has not failed, and a run that has lost the lock must not write any more. On a full
-    disk, a record that is written would be left empty.
-    """
+    """Record a failed attempt for `drift`, unless the run was stopped, lost the lock, or the disk is full."""
     try:
         yield
     except (StoppedError, LockLostError, DiskFullError):
@@ -150,7 +137,7 @@ def _attempted(engine: EngineWriter, seen: Comparison) -> Iterator[None]:
 
 
 def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
-    """Require that a run has left nothing of what it is to close, also where nothing can be replaced for it."""
+    """Require that a run left no difference that it should close."""
     left = options.within(seen.diff).findings
     if left and all(each.field == AGENTS_SEE and each.action is Action.NONE for each in left):
         raise NotProvenError(
@@ -173,7 +160,7 @@ def _require_closed(seen: Comparison, options: ConvergeOptions) -> None:
 
 
 def _require_healthy(engine: EngineReader, seen: Comparison) -> None:
-    """Require that each sibling's own check holds: the engine may notice only later that it fails."""
+    """Require that each sibling's own check passes. The engine may notice a failure only later."""
     problems = {name: settled_health(engine, sibling) for name, sibling in seen.observed.siblings.items()}
     failing = [name for name, problem in problems.items() if problem]
     if failing:
@@ -186,10 +173,10 @@ def _require_healthy(engine: EngineReader, seen: Comparison) -> None:
 
 
 def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> None:
-    """Do the housekeeping of a run that can change nothing. Such a run never takes the lock.
+    """Do the housekeeping of a run that can change nothing, without the lock.
 
     Raises:
-        NotProvenError: when something differs, for which nothing can be replaced.
+        NotProvenError: if a difference remains that no replacement can close.
     """
     _require_closed(seen, options)
     _require_healthy(engine, seen)
@@ -202,31 +189,31 @@ def require_settings(seen: Comparison, options: ConvergeOptions) -> None:
     """Require that the stack was made from this settings file, unless the user adopts it.
 
     Raises:
-        RefusedError: when the stack was made from another settings file.
+        RefusedError: if it was made from another one.
     """
     if not options.adopt:
         records.require_same_origin(seen.observed, seen.blueprint.origin)
 
 
 def require_secrets(seen: Comparison, options: ConvergeOptions) -> None:
-    """Require that every secret which a rule puts into requests can be obtained, if the options ask for that.
+    """Require that every secret in use can be obtained, if the options ask for that.
 
     Raises:
-        SettingsError: when one can't.
+        SettingsError: if one can't.
     """
     if options.secrets_needed and (vault := seen.blueprint.vault):
         vault.require(seen.blueprint.wanted)
 
 
 NOT_UP = "not-up"
-"""The code of the error of a stack that has no sibling yet, or none any more."""
+"""The error code of a stack without any sibling."""
 
 
 def require_up(seen: Comparison) -> None:
     """Require that both siblings exist.
 
     Raises:
-        RefusedError: when one is missing, so that there is nothing to reload; `NOT_UP` when both are.
+        RefusedError: if one is missing; with code `NOT_UP` if both are.
     """
     missing = [sibling for sibling in Sibling if sibling not in seen.observed.siblings]
     if missing:
@@ -238,7 +225,7 @@ def require_up(seen: Comparison) -> None:
 
 
 def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> ProgressCallback:
-    """Return a callback that also logs each replacement once it is certain: the old container is being removed."""
+    """Return a callback that also logs each replacement once the old container is being removed."""
     siblings = seen.observed.siblings
     former = {siblings[each].container.id: each for each in plan.replaced if each in siblings}
 
@@ -251,7 +238,7 @@ def _recording(on_progress: ProgressCallback, seen: Comparison, plan: Plan) -> P
 
 
 def _record_replacement(sibling: Sibling, observed: Observed, desired: Desired, found: Diff) -> None:
-    """Log the replacement of a sibling, if drift from its specification is the reason."""
+    """Log a sibling's replacement, if drift from its specification is the reason."""
     reason = [f"{each.layer} {each.field}" for each in found.of(sibling) if each.layer in _SPECIFIED]
     if not reason:
         return
@@ -274,12 +261,12 @@ def take_down(
     detach: bool,
     everything: bool = False,
 ) -> tuple[str, ...]:
-    """Remove a stack's containers, volumes and networks; with `everything`, our unused images as well.
+    """Remove a stack's containers, volumes and networks; with `everything`, also our unused images.
 
-    Return the references of our unused images that are left.
+    Returns the references of our unused images that remain.
 
     Raises:
-        RefusedError: when agents are attached and `detach` is false, or another run is at work.
+        RefusedError: if agents are attached and `detach` is false, or another run is at work.
     """
     observed = observe(engine, project)
     if teardown(observed, project, detach=detach).empty and not at_work(observed.lock):

@@ -1,7 +1,6 @@
 """desired: compute the desired stack from the settings, the rules and the installed release. Pure.
 
-The siblings' slots, the stack's subnets and what the engine's machine has are observed; everything else is decided
-here. The same inputs give the same bytes.
+Only slots, subnets and the Docker host's resources are observed. The same inputs give the same bytes.
 """
 
 import dataclasses
@@ -58,29 +57,28 @@ class Blueprint:
     release: Release
     engine: EngineFacts
     certificates: "TelemetryStore | None" = None
-    """The certificates on this machine; None without telemetry."""
+    """This machine's telemetry certificates; None without telemetry."""
     provider: "InspectionStore | None" = None
-    """The authorities for inspected connections; None if no rule has any inspected."""
+    """The CAs for inspected connections; None if no rule inspects any."""
     origin: Origin | None = None
-    """Where the settings come from, to be recorded in the stack; None records nothing."""
+    """The settings' source, recorded in the stack unless it is None."""
     authorities: bytes = dataclasses.field(default=b"", repr=False)
-    """Further authorities, as PEM, by which hosts may prove their names when TLS is looked into."""
+    """Further CAs (PEM) that may certify the hosts of inspected connections."""
     wanted: "tuple[WantedSecret, ...]" = ()
     """The secrets that rules put into requests."""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The header of each secret."""
     vault: "Vault | None" = dataclasses.field(default=None, compare=False, repr=False)
-    """Where their values are; None if no rule needs any."""
+    """The store of secret values; None if no rule needs a secret."""
     files: tuple[Path, ...] = ()
-    """The files and folders that decide what is desired. An agent that can write one controls the firewall."""
+    """The files and folders that decide the desired state. An agent that can write one controls the firewall."""
     named_by: str = ""
-    """What chose the settings file: an option, a variable, or the place where it was found."""
+    """What chose the settings file: an option, a variable, or its default place."""
     last_good: bool = dataclasses.field(default=False, compare=False)
-    """Whether all of this was read earlier, when it was good: whoever can change a file by now changes nothing."""
+    """Whether all of this comes from saved good settings, so that changes to files have no effect."""
 
     @cached_property
     def desired(self) -> Callable[..., Desired]:
-        """Returns the desired stack with its siblings in some slots. With thousands of rules, that takes long."""
+        """Returns the desired stack for given slots. With thousands of rules, that takes long."""
         return functools.cache(functools.partial(desired, self))
 
     @cached_property
@@ -99,33 +97,33 @@ class Blueprint:
 
     @cached_property
     def later(self) -> Mapping[int, Policy]:
-        """The rules that are left at each of the next times at which some end, in seconds since 1970."""
+        """The rules after each of the next expiries, in seconds since 1970."""
         known = ends.known_ends(len(self.rules.rules))
         return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
 
     def authorities_for(self, live: Authorities) -> Provided:
-        """Return the authorities that a stack should have which has these."""
+        """Return the CAs for a stack that has the `live` ones."""
         names = signing.covered(self.policy)
         return self.provider.provide(names, live) if names and self.provider else Provided()
 
     @property
     def opaque(self) -> Collection[str]:
-        """The names that need an address of their own, now or when rules have ended that deny something."""
+        """The names that need a virtual address, now or once deny rules have expired."""
         return {name for each in (self.policy, *self.later.values()) for name in each.opaque}
 
     def at(self, now: float) -> "Blueprint":
-        """Return the blueprint with the rules that have not ended at a time, in seconds since 1970."""
+        """Return the blueprint with the rules that have not expired at a time, in seconds since 1970."""
         rules = self.rules.at(now)
         return self if rules is self.rules else replace(self, rules=rules)
 
     @cached_property
     def helper(self) -> File:
-        """The program fwctl for the engine's architecture."""
+        """The fwctl program for the engine's architecture."""
         return self.release.helper(self.engine.architecture)
 
 
 def prepare(blueprint: Blueprint) -> None:
-    """Compute what is the same in every desired state and takes longest, to have it when the engine answers."""
+    """Compute the slow parts that every desired state shares, while the engine answers."""
     _ = blueprint.images, blueprint.release.build_sha, blueprint.policy, blueprint.later
     rendering.compiled(bootstrap.TEMPLATE)
 
@@ -140,13 +138,12 @@ def built_images(blueprint: Blueprint) -> dict[Sibling, image_tar.BuiltImage]:
 
 
 def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
-    """Return the stack's subnets: the one in the settings, else the current one, else a free one.
+    """Return the stack's subnets: from the settings, else the current ones, else free ones.
 
-    Names that have numbers of virtual addresses keep them.
+    Names keep their virtual addresses.
 
     Raises:
-        SettingsError: when the subnet in the settings is taken or routed elsewhere, or none is free, or it is too
-            small for all virtual addresses.
+        SettingsError: if the subnet in the settings is taken, routed elsewhere or too small, or none is free.
     """
     has = {role: next(iter(network.subnets), None) for role, network in observed.networks.items()}
     chosen = blueprint.settings.network.subnet
@@ -162,7 +159,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
     egress = has.get(Role.EGRESS)
     if egress is None or egress.overlaps(agents):
         egress = free_subnet(Role.EGRESS, [*observed.subnets, agents], routed)
-    # Rules reach Envoy first, so after a run that did not end, what agents know is in the resolver's record.
+    # Rules reach Envoy first, so after an interrupted run, agents know the addresses in CoreDNS's record.
     records = (observed.siblings.get(each) for each in (Sibling.COREDNS, Sibling.ENVOY))
     before = virtual.recorded(*(seen.files for seen in records if seen))
     numbers = virtual.assigned(blueprint.opaque, before, Addressing(agents, egress).room)
@@ -170,10 +167,7 @@ def addressing(blueprint: Blueprint, observed: Observed) -> Addressing:
 
 
 def _require_free(subnet: IPv4Network, taken: Collection[IPv4Network], routed: Collection[IPv4Network]) -> None:
-    """Require that no network overlaps a subnet, and that the engine's machine has no route to a part of it.
-
-    A route to a larger range is no obstacle, because the network's own route is more specific.
-    """
+    """Require that no network overlaps a subnet, and that no more specific route leads into it."""
     if others := [str(each) for each in taken if each.overlaps(subnet)]:
         raise SettingsError(
             "subnet-taken",
@@ -228,11 +222,10 @@ def desired(
 ) -> Desired:
     """Return the desired stack with its siblings in the given slots.
 
-    `machine` is what the engine's machine has. `credentials` are those for telemetry, `authorities` those of
-    connections whose TLS is looked into.
+    `credentials` are for telemetry, `authorities` for inspected connections.
 
     Raises:
-        SettingsError: when the settings ask for more than the engine's machine has.
+        SettingsError: if the settings ask for more than the Docker host has.
     """
     project, limits, resources = blueprint.project, blueprint.settings.limits, blueprint.settings.resources
     of_envoy, of_coredns = envoy.capacity(resources, machine), coredns.capacity(resources, machine)

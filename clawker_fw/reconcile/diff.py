@@ -1,9 +1,9 @@
 """diff: compare the observed stack with the desired one, layer by layer. Pure.
 
-Each difference has a cause. `tamper`: the running value is not one that we made. `settings`: this release made it,
-and the settings or the rules have changed since. `upgrade`: another release made it, or made it of other presets.
-What we made, and with which release, is recorded in the container's labels and, for hot files, in the record of
-the last commit. The agents' network is part of CoreDNS's state, the way out part of Envoy's.
+Each difference has a cause. `tamper`: we did not make the running value. `settings`: this release made it, and
+settings or rules have changed since. `upgrade`: another release made it, or made it of other presets. Labels and
+the last commit's record show what we made, and with which release. The agent network is part of CoreDNS's state,
+the egress network part of Envoy's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,10 +23,7 @@ _OWNER = {Role.AGENTS: Sibling.COREDNS, Role.EGRESS: Sibling.ENVOY}
 
 
 def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, ...] = ()) -> Diff:
-    """Return every difference between the observed and the desired stack. Both must be in the same slots.
-
-    `secrets` are the differences of those that Envoy puts into requests.
-    """
+    """Return every difference between two stacks in the same slots. `secrets` are those of Envoy's secrets."""
     findings: list[Finding] = []
     for sibling in Sibling:
         findings += network_findings(sibling, observed, desired)
@@ -49,7 +46,7 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
 
 
 def _verdict(findings: list[Finding]) -> Verdict:
-    """Return the verdict on a sibling. A relay without its agent reaches nobody, so it does not count as drift."""
+    """Return a sibling's verdict. Relays without an agent don't count as drift, because they reach nobody."""
     findings = [finding for finding in findings if finding.action is not Action.UNPUBLISH]
     if not findings:
         return Verdict.CURRENT
@@ -63,7 +60,7 @@ def _leftover(seen: ObservedSibling) -> Finding:
 
 
 def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
-    """Yield the differences of the networks that count as part of a sibling's state."""
+    """Yield the differences of the networks that are part of a sibling's state."""
     for role, spec in desired.networks.items():
         network = observed.networks.get(role)
         if _OWNER[role] is not sibling:
@@ -100,7 +97,7 @@ def network_findings(sibling: Sibling, observed: Observed, desired: Desired) -> 
 
 
 def _cause(field: str, network: NetworkView, spec: NetworkSpec, *, made: bool) -> Cause:
-    """Return the cause of a field. `made` is whether its record has it like this, or does not speak of it."""
+    """Return a field's cause. `made` is whether the record has this value, or lacks the field."""
     # These follow from the subnet, which only the settings can change.
     if made and field in {"subnet", "gateway", "ip_range"} and network.subnets != (spec.subnet,):
         return Cause.SETTINGS
@@ -110,10 +107,10 @@ def _cause(field: str, network: NetworkView, spec: NetworkSpec, *, made: bool) -
 def _further_options(
     role: Role, network: NetworkView, recorded: Mapping[str, object], observed: Observed, desired: Desired
 ) -> dict[str, str]:
-    """Return the options that nobody asked for, in the form of `network_fields`.
+    """Return the options that we did not request, in the form of `network_fields`.
 
     The engine adds its own defaults (`default-network-opts`) to every network. So an option that each of our other
-    networks has as well is one of these, unless we ask for it there.
+    networks has as well is such a default, unless we request it there.
     """
     others = [
         (observed.networks[other], desired.networks[other]) for other in observed.networks if other is not role
@@ -140,10 +137,7 @@ def _shown(field: str, values: Mapping[str, str | bool]) -> Value:
 
 
 def intruder_findings(sibling: Sibling, observed: Observed, desired: Desired) -> Iterator[Finding]:
-    """Yield the containers to which the engine has given an address that is reserved for a sibling.
-
-    Agents would take such a container for the resolver or the proxy.
-    """
+    """Yield foreign containers at a sibling's reserved address, which agents would take for that sibling."""
     for role, places in observed.attached.items():
         if _OWNER[role] is sibling:
             for name, place in places.items():

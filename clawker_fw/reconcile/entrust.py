@@ -1,7 +1,6 @@
-"""The volume with what agents trust: filled once, by a container that is never started.
+"""The volume with what agents trust. A container that is never started has it mounted while it is filled.
 
-The container has the volume's name, so one of several runs fills it at a time. Its own volume, in which the other
-one is mounted, shows that it is ours.
+That container has the volume's name, so only one run fills it at a time. Its own volume shows that it is ours.
 """
 
 import hashlib
@@ -21,10 +20,10 @@ from clawker_fw.stack.container import VOLUME, trust_name
 from clawker_fw.stack.files import public
 
 _FOLDER = "trust/"
-"""Where the volume is in the container that fills it."""
+"""The volume's folder in the container that fills it."""
 
 _LONGEST = 20.0
-"""Seconds that filling may take, before whoever does it counts as gone."""
+"""Seconds that filling may take before the process that fills counts as gone."""
 
 _ALL = (
     "AWS_CA_BUNDLE",
@@ -38,17 +37,14 @@ _ALL = (
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_FILE",
 )
-"""Variables that name all authorities. `SSL_CERT_FILE` is that of OpenSSL, and of much else."""
+"""Variables that name all CAs. `SSL_CERT_FILE` is OpenSSL's, and many other programs read it."""
 
 _ADDED = ("DENO_CERT", "NODE_EXTRA_CA_CERTS")
-"""Variables that name further authorities."""
+"""Variables that name further CAs."""
 
 
 def trust_for(project: str, roots: bytes, authorities: bytes) -> Trust:
-    """Return what an agent needs to trust these roots and other authorities (PEM), and the public ones.
-
-    Of the public ones, there is the list that Mozilla's programs have.
-    """
+    """Return what an agent needs to trust these roots, other CAs (PEM) and the public ones on Mozilla's list."""
     made = trust.files(roots + b"\n" + authorities, certifi.contents().encode(), TARGET)
     digest = hashlib.sha256(b"".join(made[name] for name in sorted(made))).hexdigest()
     environment = {
@@ -67,11 +63,11 @@ def trust_for(project: str, roots: bytes, authorities: bytes) -> Trust:
 
 
 def create_trust_volume(engine: EngineWriter, project: str, observed: Observed, trust: Trust) -> None:
-    """Have an engine keep the volume that agents get. Its content is looked at each time.
+    """Create the agents' trust volume, or update its content.
 
     Raises:
-        EngineError: when that fails.
-        RefusedError: when somebody else has a container of its name.
+        EngineError: if that fails.
+        RefusedError: if a foreign container has its name.
     """
     wanted = {f"{_FOLDER}{name}": file for name, file in trust.files.items()}
     spec = ContainerSpec(

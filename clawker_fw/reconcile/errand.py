@@ -1,8 +1,7 @@
-"""Containers of ours that do one thing on an engine, and are removed afterwards.
+"""One-shot containers of ours, which are removed when they are done.
 
-Its name admits one of them at a time: the next one waits until it is gone. One that was killed is removed by the
-next one, by `run` and by `down`, because its labels say whose it was. One of them asks the kernel of the engine's
-machine, which may be another one, what it has.
+Their name admits one of them at a time. One that was killed is removed by the next one, by `run` or by `down`,
+because its labels name its holder. One of them asks the Docker host's kernel for what the siblings need.
 """
 
 import json
@@ -27,29 +26,27 @@ _ENDED = {"exited", "dead"}
 _KERNEL_SECONDS = 60.0
 
 _REFUSED_LIMIT = "rlimit"
-"""What a runtime calls a limit that it may not set (runc, "error setting rlimit type 7")."""
+"""What runc calls a limit that it may not set ("error setting rlimit type 7")."""
 
 DROPS_FRAMES = "the packet filter of the engine's machine"
-"""What `fwctl` names where that drops what passes between containers."""
+"""What `fwctl` names if the packet filter drops traffic between containers."""
 
 ACCEPT_FRAMES = (
     "On that machine, run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, or accept what is bridged in its "
     "FORWARD chain."
 )
-"""What to do there."""
 
 
 @contextmanager
 def errand(
     engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None = None
 ) -> Iterator[tuple[str, ...] | None]:
-    """Run a container to its end, and yield what it has written. None if it has not ended after `seconds`.
+    """Run a container to its end, and yield its output, or None if it has not ended after `seconds`.
 
-    It is removed when the caller has read it: an error in that comes before one of the removal. `image` is its
-    own image, if it is one of ours. Its log is one that every engine can read.
+    It is removed after the caller has read the output. `image` is its image, if that is ours.
 
     Raises:
-        RefusedError: when somebody else has a container of its name.
+        RefusedError: if a foreign container has its name.
     """
     readable = replace(spec, shape=replace(spec.shape, log=LOG))
     with in_turn(engine, project, readable, seconds, image) as container:
@@ -65,13 +62,13 @@ def errand(
 def in_turn(
     engine: EngineWriter, project: str, spec: ContainerSpec, seconds: float, image: BuiltImage | None = None
 ) -> Iterator[str]:
-    """Create a container as soon as nobody else has one of its name, yield its id, and remove it.
+    """Create a container once its name is free, yield its id, and remove it.
 
-    Another machine's container counts as left behind once it has had the name for `seconds`. That of a process
-    which is alive on this machine is left alone.
+    A container of another machine counts as abandoned after `seconds`. One whose process is alive on this machine
+    is left alone.
 
     Raises:
-        RefusedError: when a container that is not ours has its name, or such a process does not end.
+        RefusedError: if a foreign container has its name, or such a process does not end.
     """
     container = _created(engine, project, spec, seconds, image)
     try:
@@ -127,10 +124,10 @@ def _busy(other: ContainerView) -> RefusedError:
 def lacking(
     engine: EngineWriter, project: str, spec: ContainerSpec, image: BuiltImage | None = None
 ) -> tuple[str, ...]:
-    """Return what the kernel lacks, a sentence each. `image` is the container's, if it is one of ours.
+    """Return what the kernel lacks, one sentence each. `image` is the container's, if it is ours.
 
     Raises:
-        EngineError: when there is no answer.
+        EngineError: if there is no answer.
     """
     try:
         return _answered(engine, project, spec, image)
@@ -163,7 +160,7 @@ def require_kernel(engine: EngineWriter, project: str, spec: ContainerSpec, imag
     """Require that the kernel has all that the siblings need.
 
     Raises:
-        EngineError: when it lacks something; the context lists everything.
+        EngineError: if it lacks something; the context lists everything.
     """
     if missing := lacking(engine, project, spec, image):
         raise EngineError(

@@ -1,4 +1,4 @@
-"""The inputs of the desired state, read on this machine: secrets, certificates, and further authorities."""
+"""The inputs of the desired state that are read on this machine: secrets, certificates and further CAs."""
 
 import time
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # only what has telemetry, inspects connections or sends secr
 
 
 class Selection(Protocol):
-    """The stack that a command is about, as its options choose it."""
+    """The stack that a command's options choose."""
 
     @property
     def project(self) -> str:
@@ -36,11 +36,11 @@ class Selection(Protocol):
 
     @property
     def given(self) -> Mapping[str, str]:
-        """The options that were given, each with its origin: an option or an environment variable."""
+        """The given options, each with its origin: an option or an environment variable."""
 
 
 class SecretsText(Protocol):
-    """The file that declares secrets, as it was read."""
+    """The text of the file that declares secrets."""
 
     @property
     def path(self) -> Path:
@@ -48,11 +48,11 @@ class SecretsText(Protocol):
 
     @property
     def content(self) -> bytes:
-        """What it contained. It has no value of any secret."""
+        """Its content, without any secret's value."""
 
 
 class EarlierTexts(Protocol):
-    """Texts that were read earlier, in place of the files."""
+    """Saved texts that replace the files."""
 
     @property
     def secrets(self) -> SecretsText | None:
@@ -60,7 +60,7 @@ class EarlierTexts(Protocol):
 
     @property
     def authorities(self) -> bytes:
-        """Further authorities, as PEM."""
+        """Further CAs, as PEM."""
 
 
 def blueprint(
@@ -72,10 +72,7 @@ def blueprint(
     keeps: bool = False,
     texts: EarlierTexts | None = None,
 ) -> Blueprint:
-    """Return the blueprint of the stack for these settings. `keeps` has new certificates written down.
-
-    `texts` are earlier ones: the files that they stand for are not read now.
-    """
+    """Return the blueprint for these settings. `keeps` saves new certificates; `texts` replace the files."""
     facts = replace(facts, named_by=selection.given.get("host", facts.named_by))
     known, needed = secrets(selection, loaded, texts)
     if known and facts.plain:
@@ -109,13 +106,13 @@ def blueprint(
 def secrets(
     selection: Selection, loaded: Loaded, texts: EarlierTexts | None = None
 ) -> "tuple[Vault | None, tuple[WantedSecret, ...]]":
-    """Return the user's secrets, and which of them the rules put into requests. Nothing, if no rule does.
+    """Return the user's secrets, and those of them that rules put into requests.
 
-    `texts` are earlier ones, in which the user's file is as it was.
+    `texts` replace the user's file.
 
     Raises:
-        RefusedError: when the user's file does not let one go where a rule would send it.
-        SettingsError: when the file can't be read.
+        RefusedError: if the user's file forbids the destination that a rule sends a secret to.
+        SettingsError: if the file can't be read.
     """
     if not any(injecting(loaded.rules.rules)):
         return None, ()
@@ -131,8 +128,8 @@ def vault(selection: Selection) -> "Vault":
     """Return the user's secrets.
 
     Raises:
-        RefusedError: when somebody else can use the file that declares them.
-        SettingsError: when it can't be read.
+        RefusedError: if others can use the file that declares them.
+        SettingsError: if it can't be read.
     """
     from clawker_fw.settings.secrets.declared import default_path
     from clawker_fw.settings.secrets.vault import opened
@@ -141,12 +138,12 @@ def vault(selection: Selection) -> "Vault":
 
 
 def certificates(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore | None":
-    """Return the certificates for telemetry, or None if the settings name no collector."""
+    """Return the telemetry certificates, or None if the settings name no collector."""
     return telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
 
 
 def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore":
-    """Return the place of the chosen project's certificates for telemetry."""
+    """Return the project's store of telemetry certificates."""
     from clawker_fw.certificates.store import TelemetryStore
 
     own = deciding.beside(loaded, loaded.settings.otel.certs_dir)
@@ -154,7 +151,7 @@ def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "Te
 
 
 def inspection_store(selection: Selection, *, keeps: bool) -> "InspectionStore":
-    """Return the place of the chosen project's roots."""
+    """Return the project's store of root certificates."""
     from clawker_fw.certificates.store import InspectionStore
 
     return InspectionStore(_folder(selection), selection.project, keeps)
@@ -165,7 +162,6 @@ def _folder(selection: Selection) -> Path:
 
 
 def _authorities(path: Path) -> bytes:
-    """Return the certificates in a file, of which there must be some."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -180,5 +176,5 @@ def _authorities(path: Path) -> bytes:
             f"{path} has no certificates that can be read: {error}.",
             hint="`inspection.ca_file` names a file with certificates of authorities, as PEM.",
         ) from error
-    # Just these: a key in the same file stays where it is.
+    # A private key in the same file is left out.
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)

@@ -1,17 +1,16 @@
 """The lock that admits one writer at a time to a project on an engine.
 
-The lock is in the engine, so that it excludes clients on all machines: a container that is never started, and
-whose name only one client can take. Its labels identify the holder. During its work, the holder writes a file in
-the container's volume every few seconds: the lease. The lock is taken over when the holder's process on this
-machine has ended, which its process id and start time show, or when any holder has not renewed its lease. Clocks
-of two machines are never compared: a waiting client measures by its own clock how long the lease has not changed.
+The lock is a container that is never started: only one client on any machine can take its name. Its labels
+identify the holder, which renews a lease, a file in the container's volume, every few seconds. Another client
+takes the lock over if the holder's process on this machine has ended (by process id and start time), or if any
+holder's lease has expired. Clocks of two machines are never compared: a waiting client measures with its own clock
+how long the lease has not changed.
 
-An engine may be slow for one of the two clients or for both. Therefore a renewal does not wait for the previous
-one to arrive, and a waiting client adds the time that the engine takes to answer its own requests. The lease says
-for how long it is valid: a multiple of the time that the last renewal took.
+An engine may be slow for either client. So renewals don't wait for each other, a waiting client adds the time of
+its own requests, and the lease is valid for a multiple of the last renewal's time.
 
-On a full disk there is no room for the container. A run goes on without one (`Lock.full`): it may only do what
-needs no room, and what it does excludes others by itself.
+Without room on the disk for the container, a run goes on without a lock (`Lock.full`). It then performs only steps
+that need no room and exclude others anyway.
 """
 
 import itertools
@@ -61,12 +60,12 @@ _LEASE_ANSWERS = 4
 _LONGEST_LEASE = 120.0
 
 _HELD: set[str] = set()
-"""The containers that this process holds: locks, without those that it has failed to release, and errands."""
+"""The containers that this process holds: errands and locks, except locks that it failed to release."""
 
 _LEASE = "lease"
 _RENEW_SECONDS = 2.5
 _LONGEST_IDENTITY = 10
-"""The most digits that a process id can have."""
+"""The most digits of a process id."""
 _LOOK_SECONDS = 0.5
 _RETRY_SECONDS = 0.02
 
@@ -78,7 +77,7 @@ class Holder:
     host: str
     user: str
     process: str
-    """The process id, on the host."""
+    """The process id on the host."""
     since: str
     """RFC 3339, UTC."""
     command: str
@@ -95,10 +94,7 @@ def _holder_of(lock: ContainerSummary | ContainerView) -> Holder:
 
 
 def abandoned(lock: ContainerSummary | ContainerView) -> bool:
-    """Whether the process that holds a lock, or runs an errand, was on this machine and has ended.
-
-    Another machine's process, and this one while it holds the container, may be alive.
-    """
+    """Whether the process that holds a lock or an errand was on this machine and has ended."""
     if not is_here(lock):
         return False
     if lock.labels.get(labels.LOCK_PROCESS) == holder()[labels.LOCK_PROCESS]:
@@ -108,7 +104,7 @@ def abandoned(lock: ContainerSummary | ContainerView) -> bool:
 
 @contextmanager
 def in_use(container: str) -> Iterator[None]:
-    """Have a container count as held by this process."""
+    """Count a container as held by this process."""
     _HELD.add(container)
     try:
         yield
@@ -117,14 +113,14 @@ def in_use(container: str) -> Iterator[None]:
 
 
 def remove_abandoned(engine: EngineWriter, observed: Observed) -> None:
-    """Remove the lock of a run, and the container of an errand, that were killed before they could do it."""
+    """Remove the lock and the one-shot container of runs that were killed."""
     for each in (observed.lock, observed.trial):
         if each and abandoned(each):
             engine.remove(each.id)
 
 
 class Lock:
-    """The lock of one project, held as a context manager. `wait` is the time to wait for it, in seconds."""
+    """The lock of one project, as a context manager. `wait` is how many seconds to wait for it."""
 
     def __init__(
         self,
@@ -140,11 +136,11 @@ class Lock:
         self._wait = wait
         self._stopping = stopping
         self.container = ""
-        """The id of the lock's container, or an empty string without one."""
+        """The id of the lock's container, or an empty string."""
         self.waited = False
         """Whether another run held the lock at first."""
         self.full: DiskFullError | None = None
-        """Why there is no lock, although nobody else has it: the engine's disk is full."""
+        """Why there is no lock although it is free: the engine's disk is full."""
         self._seconds_to_renew = 0.0
         self._failing = False  # only the first failure of a series of renewals is reported
         self._ended = threading.Event()
@@ -154,8 +150,8 @@ class Lock:
         """Take the lock.
 
         Raises:
-            RefusedError: when another run holds it, or when a foreign container has its name.
-            StoppedError: when the user asks to stop while this run waits.
+            RefusedError: if another run holds it, or a foreign container has its name.
+            StoppedError: if the user asks to stop while this run waits.
         """
         try:
             self.container = self._acquire()
@@ -175,10 +171,10 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lock. If that fails after an error, the error of the work is the one that is told.
+        """Release the lock. A failure never masks an earlier error.
 
         Raises:
-            EngineError: when the work is done, but the lock could not be released.
+            EngineError: if the work is done, but the lock could not be released.
         """
         self._ended.set()
         if self.full:
@@ -200,7 +196,7 @@ class Lock:
         """Check that this run still holds the lock.
 
         Raises:
-            LockLostError: when another client has taken it over because the lease was not renewed in time.
+            LockLostError: if another client took it over because the lease was not renewed in time.
         """
         if self.full and self._holder() is None:
             return
@@ -213,7 +209,7 @@ class Lock:
             )
 
     def _renew(self) -> None:
-        """Renew the lease at a fixed interval, without waiting for the previous renewal to arrive."""
+        """Renew the lease at a fixed interval, even while earlier renewals are under way."""
         for number in itertools.count(1):
             in_background(self._send, f"{number} {_LEASE_ANSWERS * self._seconds_to_renew:.0f}".encode())
             if self._ended.wait(_RENEW_SECONDS):
@@ -288,10 +284,7 @@ class LeaseWatch:
         self.renewed = False
 
     def silent(self, container: str, lease: bytes, asked: float) -> bool:
-        """Record the current content of a container's lease, and return whether it has expired.
-
-        `asked` is when the engine was asked for it. An engine that is slow for us may be slow for the holder too.
-        """
+        """Record a lease's content, requested at `asked`, and return whether the lease has expired."""
         now = time.monotonic()
         self._slowest = max(self._slowest, now - asked)
         if self._seen != (container, lease):
@@ -313,7 +306,7 @@ def _held(held: ContainerView, project: str) -> RefusedError:
 
 
 def is_here(held: ContainerView | ContainerSummary) -> bool:
-    """Whether the process that holds a container is, or was, on this machine."""
+    """Whether a container's holder is, or was, a process on this machine."""
     return held.labels.get(labels.LOCK_HOST) == holder()[labels.LOCK_HOST]
 
 
@@ -333,10 +326,7 @@ _MOST_VERBS = 2
 
 
 def _verbs(words: Sequence[str]) -> Sequence[str]:
-    """Return what a command line does: no option, and no argument, because both may have a secret in them.
-
-    Engines send labels out with their events. A verb comes first, or after options that name the stack.
-    """
+    """Return a command line's verbs only: other arguments may be secrets, and engines put labels into events."""
     before = 0
     while before < len(words) and words[before].startswith("-"):
         before += 1 if "=" in words[before] else 2
@@ -344,10 +334,7 @@ def _verbs(words: Sequence[str]) -> Sequence[str]:
 
 
 def _machine() -> str:
-    """Return an identifier of this machine's current boot and this process namespace.
-
-    A system without them has no start times of processes either: only this process knows what it holds.
-    """
+    """Return an identifier of this boot and process namespace or, without `/proc`, of this process."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -1,7 +1,4 @@
-"""observe: read everything that decisions need from the engine, once. Nothing here writes.
-
-Independent requests run in parallel. Probing a process inside a container takes longest.
-"""
+"""observe: read everything that decisions need from the engine, once and in parallel. Nothing here writes."""
 
 import secrets
 import time
@@ -34,17 +31,16 @@ _UNREADABLE = {"dead", "removing"}
 """Container states in which the engine can't read its file system."""
 
 _ANSWER_WITHIN = 2.0
-"""Seconds that a program that has just started may take to answer."""
+"""Seconds that a just started program may take to answer."""
 _ASK_EVERY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The part of the desired state that decides what is read.
+    """The part of the desired state that decides what to read.
 
-    `files` are large expected files: memory holds them once. `images` returns the references of the desired
-    images once they are known. `secrets` is whether rules put secrets into requests. `own_lock` is the id of the
-    lock that this run holds, which says nothing of another run.
+    `files` are large expected files, kept in memory once. `images` returns the references of the desired images.
+    `secrets` is whether rules put secrets into requests. `own_lock` is the id of this run's lock.
     """
 
     files: Files = field(default_factory=dict)
@@ -63,13 +59,12 @@ class _ChangedError(Exception):
 def observe(reader: EngineReader, project: str, expected: Expected = NOTHING_EXPECTED) -> Observed:
     """Return the observed stack.
 
-    A container that disappears or changes its state between two requests is being changed by another run, or is
-    just starting, so everything is read again, up to three times in all. In the last round the latest state
-    counts, and a container that runs by then is probed.
+    If a container disappears or changes its state between two requests, everything is read again, up to three
+    times in all. The last round accepts the latest state.
 
     Raises:
-        RefusedError: when an object with one of our names is not ours.
-        EngineError: when the engine can't be read. Unreadable is never taken for absent.
+        RefusedError: if a foreign object has one of our names.
+        EngineError: if the engine can't be read. Unreadable never counts as absent.
     """
     for _ in range(_LOOKS - 1):
         with suppress(NotFoundError, _ChangedError):
@@ -83,9 +78,9 @@ def _read(reader: EngineReader, project: str, expected: Expected, *, last: bool)
         lock = None
     ours = _our_containers(listing, project)
     running = [each for each in ours if each.status == "running"]
-    # If containers may change meanwhile, an Envoy that does not run yet may be found running.
+    # Until the last round, a change restarts the reading. In the last, a stopped Envoy may turn out to run.
     envoy = last or any(ours[each] is Sibling.ENVOY for each in running)
-    # What takes longest is asked first: programs in containers, then files.
+    # The slowest requests start first: programs in containers, then files.
     asking = {each: in_background(_probe, reader, each.id, envoy=envoy) for each in running}
     reading = {
         each: in_background(_sibling, reader, each, kind, expected.files, last=last) for each, kind in ours.items()
@@ -173,10 +168,7 @@ def _has_secrets(envoy: ObservedSibling, expected: Expected) -> bool:
 
 
 def _secrets(reader: EngineReader, envoy: ObservedSibling) -> tuple[ObservedSibling, HeldSecrets | None]:
-    """Return Envoy with the secrets that it has for requests.
-
-    If they can't be read, its probe carries the error: Envoy may still use one that was revoked.
-    """
+    """Return Envoy with its secrets, or with a probe error if unreadable: it may use a revoked one."""
     try:
         return envoy, HelperReader(reader, envoy.container.id).secrets(secrets.token_bytes(KEY_BYTES))
     except EngineError as error:
@@ -185,7 +177,7 @@ def _secrets(reader: EngineReader, envoy: ObservedSibling) -> tuple[ObservedSibl
 
 
 def _publishing(networks: tuple[NetworkView, ...], project: str) -> NetworkView | None:
-    """Return our network on which ports are published. One of somebody else's with its name is not ours."""
+    """Return our network for published ports. A foreign one with its name is ignored."""
     named = (each for each in networks if each.name == publishing_name(project))
     return next((each for each in named if project_of_network(each) == project), None)
 
@@ -202,7 +194,7 @@ def _relay(reader: EngineReader, listed: ContainerSummary, known: Files) -> Obse
 
 
 def _settled(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
-    """Return what differs inside of a relay, also once it has had time to start."""
+    """Return the differences inside a relay, once it has had time to start."""
     end = time.monotonic() + _ANSWER_WITHIN
     while (found := inside(reader, relay)) and time.monotonic() < end:
         time.sleep(_ASK_EVERY)
@@ -210,7 +202,7 @@ def _settled(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
 
 
 def inside(reader: EngineReader, relay: ContainerView) -> tuple[str, ...]:
-    """Return what differs inside of a running relay: of its network, and ports on which nobody listens."""
+    """Return the differences inside a running relay: in its network, and ports without a listener."""
     try:
         return HelperReader(reader, relay.id).relayed(relay.shape.command[1:])
     except EngineError as error:
@@ -225,8 +217,8 @@ def _agents(
 ) -> dict[str, str]:
     """Return the ids of the agents, each with the id of the container whose network it uses, usually its own.
 
-    They are the containers on the agent network, those that use the network of one, or of a sibling, and those
-    that have the files of a sibling.
+    Agents are the containers on the agent network, and those that share the network of one or of a sibling, or a
+    sibling's files.
     """
 
     def ask(container: str) -> str:
@@ -250,7 +242,7 @@ def _reading_agents(reader: EngineReader, agents: Collection[str]) -> "list[Futu
 
 
 def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[ContainerView, ...]:
-    """Inspect the containers that are not `known` and whose processes or memory known ones share, at any depth."""
+    """Inspect the containers, at any depth, whose processes or memory `known` ones share."""
     found: list[ContainerView] = []
     asked: set[str] = set()
     left = list(known)
@@ -269,8 +261,7 @@ def _companions(reader: EngineReader, known: list[ContainerView]) -> tuple[Conta
 def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
     """Whether containers and our networks are unchanged since `observed`, and no other run held the lock then.
 
-    The caller holds the lock. A removed image, or files that another run wrote into a volume, are not noticed
-    here: the comparison after the plan finds them.
+    The caller holds the lock. Removed images and changed files are found by the comparison after the plan.
     """
     _, listing = _listing(reader, project)
     networks = _our_networks(reader.networks(), project)
@@ -278,13 +269,13 @@ def unchanged(reader: EngineReader, project: str, observed: Observed) -> bool:
 
 
 def with_agent(reader: EngineReader, project: str, observed: Observed, container: str) -> Observed:
-    """Return what was observed with one more agent, a container that has been created since, as if it ran.
+    """Return `observed` with one more agent: the container with this id, created since, as if it ran.
 
-    `container` is its id. What else it may use is read again: networks, volumes, and containers it has joined.
+    Networks, volumes and the containers it has joined are read again.
 
     Raises:
-        NotFoundError: when it is gone.
-        EngineError: when the engine can't be read.
+        NotFoundError: if it is gone.
+        EngineError: if the engine can't be read.
     """
     view = reader.container(container)
     _, listing = _listing(reader, project)
@@ -303,10 +294,10 @@ def with_agent(reader: EngineReader, project: str, observed: Observed, container
 
 
 def with_publisher(reader: EngineReader, project: str, observed: Observed, container: str) -> Observed:
-    """Return what was observed, as if only this container published ports. Networks are read again.
+    """Return `observed` as if only this container published ports. Networks are read again.
 
     Raises:
-        EngineError: when the engine can't be read.
+        EngineError: if the engine can't be read.
     """
     view, networks = reader.container(container), reader.networks()
     return replace(
@@ -324,10 +315,7 @@ def _listing(reader: EngineReader, project: str) -> tuple[ContainerSummary | Non
 
 
 def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict[ContainerSummary, Sibling]:
-    """Return the siblings' containers. A container's label says which sibling it is, whatever its name.
-
-    The name decides only if the label has no valid value.
-    """
+    """Return the siblings' containers. The label says which sibling one is; without a valid label, the name."""
     names = {name: sibling for sibling in Sibling for name in container_names(project, sibling)}
     ours: dict[ContainerSummary, Sibling] = {}
     for each in listing:
@@ -408,10 +396,10 @@ def _sibling(
 
 
 def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Probe] | None") -> ObservedSibling:
-    """Return a sibling with its probe, if it runs. That takes longest, and is usually under way in `asking`.
+    """Return a sibling with its probe, if it runs. The slow probe is usually under way in `asking`.
 
-    On a busy host, a program that has just been restarted may take longer to answer than one that runs. So it is
-    probed again as long as the engine calls its container `starting`.
+    On a busy host, a restarted program may need longer to answer, so it is probed again while its container is
+    `starting`.
     """
     now: ContainerView | None = sibling.container
     if not sibling.container.running:
@@ -426,7 +414,7 @@ def _probed(reader: EngineReader, sibling: ObservedSibling, asking: "Future[Prob
 
 
 def settled_health(reader: EngineReader, sibling: ObservedSibling) -> str:
-    """Return why a sibling is unhealthy, also once it has had time to recover. Empty if it is healthy."""
+    """Return why a sibling is unhealthy after time to recover, or empty if it is healthy."""
     problem = sibling.probe.unhealthy if sibling.probe else ""
     end = time.monotonic() + _ANSWER_WITHIN
     while problem and time.monotonic() < end:
@@ -437,7 +425,7 @@ def settled_health(reader: EngineReader, sibling: ObservedSibling) -> str:
 
 
 def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe:
-    """Probe until the program answers. If it does not in time, the probe carries the error."""
+    """Probe until the program answers. After a timeout, the probe carries the error."""
     end = time.monotonic() + _ANSWER_WITHIN
     while True:
         try:
@@ -452,8 +440,8 @@ def _probe(reader: EngineReader, container: str, *, envoy: bool = True) -> Probe
 def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, ObservedSibling]:
     """Return the serving container of each sibling: an interrupted run may have left two.
 
-    The serving CoreDNS is the one that has claimed the service address. If both have, it is the replacement, which
-    was verified before it claimed. The serving Envoy is the one to which that CoreDNS sends agents.
+    The serving CoreDNS holds the service address. If both do, it is the replacement, which was verified first. The
+    serving Envoy is the one to which that CoreDNS sends agents.
     """
     serving: dict[Sibling, ObservedSibling] = {}
     for sibling in (Sibling.COREDNS, Sibling.ENVOY):
@@ -478,7 +466,7 @@ def _serving(project: str, found: list[ObservedSibling]) -> dict[Sibling, Observ
 
 
 def projects(reader: EngineReader) -> tuple[str, ...]:
-    """Return the projects of all containers and networks that are ours, sorted."""
+    """Return the projects of all our containers and networks, sorted."""
     containers = {each.project for each in reader.listing()}
     networks = {project_of_network(each) for each in reader.networks()}
     return tuple(sorted((containers | networks) - {""}))

@@ -4,8 +4,8 @@ settings, rules ──> desired ──┐
                               ├──> diff ──> plan ──> apply ──> engine
 engine ──> observe ───────────┘
 
-`drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` has plans applied under the stack's
-lock until nothing differs. Locks, attempts and removal don't belong here.
+`drift` and `status` stop after `diff`, a dry run after `plan`. `converge.py` applies plans under the stack's lock
+until nothing differs.
 """
 
 import functools
@@ -46,11 +46,7 @@ if TYPE_CHECKING:  # only differences need plans: a look at a stack that is curr
 
 @dataclass(frozen=True)
 class Comparison:
-    """One comparison of a stack: the observed state, the desired state in the same slots, and the difference.
-
-    The desired state follows from the `blueprint`, as it was read for this comparison. `desired_in` returns it in
-    other slots.
-    """
+    """A comparison of the observed and the desired state. `desired_in` returns the latter for other slots."""
 
     blueprint: Blueprint
     observed: Observed
@@ -61,11 +57,10 @@ class Comparison:
     desired: Desired
     diff: Diff
     secrets: tuple[SecretDifference, ...]
-    """How Envoy's secrets differ from the desired ones."""
 
     @functools.cached_property
     def plan(self) -> "Callable[[ConvergeOptions], Plan]":
-        """Returns the plan that closes the difference: the one that is shown is the one that is performed."""
+        """Returns the plan that closes the difference, cached so that the plan shown is the plan performed."""
         return functools.cache(self._plan)
 
     def _plan(self, options: "ConvergeOptions") -> "Plan":
@@ -76,17 +71,17 @@ class Comparison:
 
     @property
     def failed_attempt(self) -> Attempt | None:
-        """The last attempt to close the difference, if it failed and the difference is still there."""
+        """The last attempt to close the difference, if it failed and the difference remains."""
         return None if self.diff.verdict is Verdict.CURRENT else records.last_attempt(self.observed)
 
     @property
     def busy(self) -> Holder | None:
-        """The run that was changing the stack at that moment: the observed state may be half done."""
+        """The run that was changing the stack at that moment, so that the observed state may be half done."""
         return at_work(self.observed.lock)
 
     @property
     def rule_changes(self) -> RuleChanges | None:
-        """Which rules the difference adds and removes, if those that were committed last are known."""
+        """The rules that the difference adds and removes, if the last committed ones are known."""
         return rule_changes(self.observed, self.blueprint.rules, self.desired)
 
     @functools.cached_property
@@ -96,12 +91,12 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on the stack: that on its siblings, but `open` if an agent has a way around the firewall."""
+        """The verdict on the siblings, but `open` if an agent bypasses the firewall."""
         return judge.verdict(self.diff.verdict, self.agents)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """Warnings: things to know that are not differences."""
+        """All warnings."""
         vault = self.blueprint.vault
         problems = tuple(vault.problems.values()) if vault else ()
         known = advice(self.observed, self.desired, self.provision, self.provided, problems)
@@ -109,12 +104,12 @@ class Comparison:
 
     @property
     def notices(self) -> tuple[Advice, ...]:
-        """The warnings for people: those that the settings do not acknowledge, and not those about the host."""
+        """The warnings for people, without acknowledged ones and those about the host."""
         return tuple(notice for notice in self.first_notices if notice.code not in OF_HOST)
 
     @property
     def first_notices(self) -> tuple[Advice, ...]:
-        """The warnings for people when the first stack of a host starts."""
+        """The warnings for people when a host's first stack starts."""
         return tuple(each for each in self.advice if each.code not in self.blueprint.settings.acknowledged)
 
     @property
@@ -129,17 +124,16 @@ def agents_of(
     files: Iterable[Path] = (),
     resolves: Callable[[str], bool] | None = None,
 ) -> tuple[Agent, ...]:
-    """Return the agents of a stack, and whether each is confined.
+    """Return a stack's agents, and whether each is confined. Unreadable settings don't matter.
 
-    `files` decide about the rules, and `resolves` is whether these allow a name: by default, the live rules. No
-    settings are needed, so agents can be judged while the settings can't be read.
+    `files` decide about the rules. `resolves` is whether the rules allow a name, by default the live rules.
     """
     ways, written = engine_ways(observed.engine), exposures(observed, files)
     return judge.judge(observed, project, ways, written, resolves or judge.resolving(observed, time.time()))
 
 
 def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> Comparison:
-    """Observe a stack and compare it with its desired state. `own_lock` is the id of the lock that is held."""
+    """Observe a stack and compare it with its desired state. `own_lock` is the id of this run's lock."""
     images = in_background(lambda: [image.reference for image in blueprint.images.values()])
     needs_secrets = blueprint.vault is not None
     expected = Expected({HELPER: blueprint.helper}, images.result, needs_secrets, own_lock)
@@ -166,7 +160,7 @@ def compare(reader: EngineReader, blueprint: Blueprint, own_lock: str = "") -> C
 
 
 def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
-    """Return the credentials for telemetry: the newest of those that are kept here and those that are live."""
+    """Return the credentials for telemetry: the newest of those stored here and the live ones."""
     if blueprint.certificates is None:
         return Provision()
     files = {sibling: seen.files for sibling, seen in observed.siblings.items()}
@@ -176,7 +170,7 @@ def _provision(blueprint: Blueprint, observed: Observed) -> Provision:
 
 
 def summary_of(seen: Comparison, steps: "Plan | FirewallError | None" = None) -> "Summary":
-    """Return what it means to perform a plan of a comparison: by default that of the next `run`."""
+    """Return what performing a plan means. The default is the plan of the next `run`."""
     from clawker_fw.reconcile.steps import ConvergeOptions
     from clawker_fw.reconcile.summarize import summarize
 

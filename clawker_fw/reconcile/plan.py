@@ -48,18 +48,18 @@ _TTL_SLACK = 0.25
 _READY_SECONDS = 15.0
 
 _LIVE_VERBS = frozenset({"claim", "commit-in-place", "release", "secrets", "see"})
-"""What a helper is told while its program goes on serving."""
+"""Helper commands used while the program goes on serving."""
 
 
 def plan(
     observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff, options: ConvergeOptions
 ) -> Plan:
-    """Return the plan that closes the difference, or the part of it that the options select.
+    """Return the plan that closes the difference, or the part that the options select.
 
-    `slots` are the serving ones. A replacement is created in the other slot, with what is `desired` there.
+    `slots` are the serving ones. A replacement gets the other slot and what is `desired` there.
 
     Raises:
-        RefusedError: when a network would have to be recreated while agents are attached.
+        RefusedError: if a network would have to be recreated while agents are attached.
     """
     found = options.within(found)
     if not found.findings and not options.everything:
@@ -99,7 +99,7 @@ class _Planner:
             return True
         if Action.REPLACE in closing:
             return True
-        # A starting program loads the files it finds, and must not load files that were tampered with.
+        # A starting program loads its files, so files that were tampered with must go first.
         begins = not closing.isdisjoint({Action.START, Action.REATTACH})
         return begins and any(
             each.layer is Layer.HOT and each.cause is Cause.TAMPER for each in self._causes[sibling]
@@ -110,10 +110,7 @@ class _Planner:
         return 1 - slot if replaced else slot
 
     def _new_name(self, sibling: Sibling) -> str:
-        """Return the one of a sibling's two names that its serving container does not have.
-
-        The name is free by then: leftovers are removed first, and a sibling with the other one's name is renamed.
-        """
+        """Return the sibling's other name. It is free once leftovers are removed and siblings renamed."""
         proper, next_ = container_names(self._desired.project, sibling)
         old = self._old(sibling)
         return next_ if old and old.container.name == proper else proper
@@ -157,8 +154,8 @@ class _Planner:
     def _leftovers(self) -> list[list[Step]]:
         """Remove what an interrupted run left behind, beginning with a service address that both may hold.
 
-        The address is announced when nobody else answers ARP for it any more. Until then an agent can renew its
-        neighbour entry with the old CoreDNS, and ignores announcements for a second (see `ANNOUNCE_SECONDS`).
+        The address is announced once nobody else answers ARP for it. Before that, an agent could renew its
+        neighbour entry with the old CoreDNS and ignore announcements for a second (see `ANNOUNCE_SECONDS`).
         """
         left = self._observed.leftovers
         serving = self._old(Sibling.COREDNS)
@@ -179,7 +176,7 @@ class _Planner:
         ]
 
     def _is_relieving(self, serving: ObservedSibling) -> bool:
-        """Whether a run was interrupted after CoreDNS took the address, and before it was fully announced."""
+        """Whether a run was interrupted while CoreDNS announced the address that it took."""
         proper, _ = container_names(self._desired.project, Sibling.COREDNS)
         return serving.container.name != proper and any(
             each.sibling is Sibling.COREDNS and each.container.running for each in self._observed.leftovers
@@ -229,7 +226,7 @@ class _Planner:
         ]
 
     def _networks_undone(self) -> list[steps.RemoveNetwork]:
-        """Remove the networks of a first run that fails. What is left of a stack would look like tampering."""
+        """Remove the networks of a failed first run. A partial stack would look like tampering."""
         if self._observed.siblings:
             return []
         made = [step.spec.name for step in self._networks() if isinstance(step, steps.CreateNetwork)]
@@ -254,7 +251,7 @@ class _Planner:
         return found
 
     def _give(self) -> list[Step]:
-        """Give secrets before anything uses them, and take others away before nothing does any more."""
+        """Send secrets before the first use, and remove others after the last one."""
         causes = tuple(each for each in self._causes[Sibling.ENVOY] if each.action is Action.GIVE)
         wanted = self._desired.secrets
         if Sibling.ENVOY in self._made:
@@ -274,16 +271,12 @@ class _Planner:
 
     @property
     def _old_eye(self) -> str:
-        """The CoreDNS that stays, if it can look at a new Envoy: what a replacement can't mend is told before."""
+        """The CoreDNS that stays, if it can test how agents see a new Envoy before the replacement."""
         old = self._old(Sibling.COREDNS)
         return old.container.id if old and old.container.running and self._can_redirect(old) else ""
 
     def _commit(self, sibling: Sibling) -> list[Step]:
-        """Commit hot files to the current container, even to a CoreDNS that is about to be replaced.
-
-        This makes the old CoreDNS send agents to the new Envoy at once, so that the TTL runs out while the new
-        CoreDNS takes over the service address.
-        """
+        """Commit dynamic files, even to a CoreDNS to be replaced: it sends agents to the new Envoy at once."""
         old, wanted = self._old(sibling), self._wanted(sibling)
         if old is None:
             return []
@@ -296,19 +289,19 @@ class _Planner:
         return [steps.Commit(sibling, old.container.id, staged(wanted), causes)]
 
     def _trusted(self, old: ObservedSibling) -> bool:
-        """Whether a container that is to be replaced still answers and its boot files are untouched."""
+        """Whether a container to be replaced still answers, with untouched startup files."""
         tampered = any(
             each.layer is Layer.BOOT and each.cause is Cause.TAMPER for each in self._causes[old.sibling]
         )
         return old.probe is not None and not old.probe.error and not tampered and _converses(old)
 
     def _understands(self, sibling: Sibling) -> bool:
-        """Whether a container reads the same hot files as this release does. One of an older release may not."""
+        """Whether a container reads the same dynamic files as this release. One of an older release may not."""
         old = self._observed.siblings[sibling]
         return declared(old.files) == declared(self._desired_now.siblings[sibling].boot)
 
     def _can_redirect(self, old: ObservedSibling) -> bool:
-        """Whether a CoreDNS that is to be replaced can still be made to send agents to another Envoy."""
+        """Whether a CoreDNS to be replaced can still send agents to another Envoy."""
         return self._trusted(old) and self._understands(old.sibling)
 
     @property
@@ -318,7 +311,7 @@ class _Planner:
         return Sibling.ENVOY in self._made and old is not None and self._leads_out(old)
 
     def _leads_out(self, old: ObservedSibling) -> bool:
-        """Whether an Envoy runs and is on both networks: without either, no traffic passes through it."""
+        """Whether an Envoy runs and is on both networks, so that traffic can pass."""
         networks = {spec.name for spec in self._desired.networks.values()}
         return old.container.running and networks <= set(old.container.connected)
 
@@ -327,7 +320,7 @@ class _Planner:
         return old.sibling is Sibling.ENVOY and answers and self._leads_out(old)
 
     def _takeover(self) -> list[list[Step | InTurn]]:
-        """Move the service address, then retire both old siblings, in parallel where the order does not matter."""
+        """Move the service address, then retire both old siblings, in parallel where possible."""
         lanes = [_in_turn(lane) for lane in (self._retire_coredns(), self._retire_envoy()) if lane]
         old, causes = self._old(Sibling.COREDNS), self._causes[Sibling.COREDNS]
         if Sibling.COREDNS not in self._made:
@@ -344,10 +337,7 @@ class _Planner:
         return [[steps.ClaimAddress(self._names[Sibling.COREDNS], seconds, causes)], *retirement]
 
     def _retire_coredns(self) -> list[Step]:
-        """Let the old CoreDNS release the service address, or remove it, and announce the address again.
-
-        This follows the new one's claim, so a claim that fails leaves the address with the old one.
-        """
+        """Retire the old CoreDNS after the new one's claim, which may fail, and announce the address again."""
         old = self._old(Sibling.COREDNS)
         if old is None or Sibling.COREDNS not in self._made:
             return []
@@ -366,7 +356,7 @@ class _Planner:
         return [*wait, *drain, _remove(old, self._names[Sibling.ENVOY])]
 
     def _asks_for_claim(self, finding: Finding) -> bool:
-        """Whether the service address must be announced again, as after another container has held it."""
+        """Whether the service address must be announced again, for example because another container held it."""
         mine = finding.field == f"address.{self._desired.service_address}"
         return finding.action is Action.CLAIM or (finding.action is Action.DETACH and mine)
 
@@ -397,7 +387,7 @@ class _Planner:
         return RelayComparison(self._observed, self._desired_now).selected(found)
 
     def _relays(self) -> list[list[Step]]:
-        """Make the relays as the agents want them. They need both networks, and nothing that a sibling serves."""
+        """Create or replace relays as the agents want them. They need both networks, but no sibling."""
         changes = self._relay_changes
         old, new = changes.network_removed, changes.network_made
         return [
@@ -421,7 +411,7 @@ class _Planner:
 
 
 def _converses(sibling: ObservedSibling) -> bool:
-    """Whether a container's helper knows the verbs that this release uses while the program serves."""
+    """Whether a container's helper knows this release's verbs for a serving program."""
     verbs = sibling.probe.verbs if sibling.probe else None
     return verbs is None or verbs >= _LIVE_VERBS
 
@@ -435,10 +425,10 @@ def _remove(old: ObservedSibling, heir: str = "") -> steps.Remove:
 
 
 def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desired], found: Diff) -> Plan:
-    """Recreate both networks, and replace both siblings. Refused while agents are attached, who would be cut off.
+    """Recreate both networks, and replace both siblings. Refused while agents are attached.
 
-    An engine can't rename a network, and networks can't overlap. So the old ones have to go before anything new
-    can be proven. The old siblings are only stopped until then: if it fails, they get their networks back.
+    Networks can't be renamed and can't overlap, so the old ones go first. The old siblings are only stopped until
+    the new ones are verified. If that fails, they get their networks back.
     """
     agents = sorted({name for names in observed.attached.values() for name in names})
     if agents:
@@ -480,12 +470,11 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
 
 
 def _stopped(old: ObservedSibling) -> ObservedSibling:
-    """Return a sibling as it is after it has been stopped, and its networks have been removed."""
+    """Return a sibling as it is once it is stopped and its networks are removed."""
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
 def _as_it_was(network: NetworkView) -> NetworkSpec:
-    """Return what creates a network again as it was observed."""
     subnet = network.subnets[0]
     return NetworkSpec(
         name=network.name,
@@ -499,7 +488,7 @@ def _as_it_was(network: NetworkView) -> NetworkSpec:
 
 
 def _put_back(old: ObservedSibling, networks: Collection[str]) -> steps.Reattach:
-    """Return the step that reconnects a sibling to those of these networks that it was created on."""
+    """Return the step that reconnects a sibling to its original ones among these networks."""
     places = old.container.shape.networks.items()
     return steps.Reattach(old.sibling, old.container.id, tuple(each for each in places if each[0] in networks))
 
@@ -529,16 +518,16 @@ def creation(wanted: DesiredSibling, name: str) -> ContainerSpec:
 
 
 def staged(wanted: DesiredSibling) -> Files:
-    """Return what a commit is sent. It also removes files that are not desired."""
+    """Return the files of a commit, which also removes files that are not desired."""
     record = commit_record(wanted.live, wanted.hot, wanted.rules)
     return {**{f"{STAGE}{path}": file for path, file in wanted.hot.items()}, f"{STAGE}commit.json": record}
 
 
 def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
-    """Return the plan that removes a project's stack. With `detach`, agents still attached are disconnected first.
+    """Return the plan that removes a project's stack. With `detach`, it disconnects agents first.
 
     Raises:
-        RefusedError: when agents are attached and `detach` is false.
+        RefusedError: if agents are attached and `detach` is false.
     """
     attached = [
         steps.Detach(observed.networks[role].id, observed.networks[role].name, name)
@@ -571,5 +560,5 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
 
 
 def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
-    """Return the step that removes the container of `conformance`, if there is one."""
+    """Return the step that removes the test container of `conformance`, if it exists."""
     return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()

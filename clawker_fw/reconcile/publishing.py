@@ -1,4 +1,4 @@
-"""Making a relay on an engine: it listens, or nothing of it is left."""
+"""Create a relay on an engine, or leave nothing of it."""
 
 import time
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ _LOOK_EVERY = 0.05
 def publish_for(
     engine: EngineWriter, observed: Observed, desired: Desired, built: Mapping[Sibling, BuiltImage], agent: str
 ) -> str:
-    """Make the relay of an agent that has just been created, and return its id. `agent` is its id.
+    """Create the relay of the just created agent with this id, and return the relay's id.
 
-    This takes no lock: a run at the same time makes the same relay, or another agent has got the number.
+    This takes no lock. A concurrent run creates the same relay, unless another agent got the number.
 
     Raises:
-        SettingsError: when no subnet is free.
-        ConflictError: when there is another container with its name, or the network has just been made.
-        RefusedError: when somebody has changed the network on which ports are published, or has the relay's name.
+        SettingsError: if no subnet is free.
+        ConflictError: if another container has its name, or the network was just created.
+        RefusedError: if the network for published ports was changed, or a foreign container has the relay's name.
         EngineError, NotProvenError: see `publish`.
     """
     found = RelayComparison(with_publisher(engine, desired.project, observed, agent), desired)
@@ -60,12 +60,12 @@ def publish_for(
 
 
 def publish(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | None) -> str:
-    """Create and start a relay, wait until it listens, and return its id. `image` is its image, if one of ours.
+    """Create and start a relay, wait until it listens, and return its id. After an error, nothing of it is left.
 
     Raises:
-        ConflictError: when there is a container with its name.
-        EngineError: when it can't be started, as when somebody has a port of the machine already.
-        NotProvenError: when it does not listen. In each case, nothing of it is left.
+        ConflictError: if a container has its name.
+        EngineError: if it can't be started, for example because a port of the host is in use.
+        NotProvenError: if it does not listen.
     """
     relay = create_from(engine, spec, image)
     try:

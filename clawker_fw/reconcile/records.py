@@ -1,15 +1,11 @@
-"""Records on the engine, which show from any machine how a stack came about. A changed record replaces no sibling.
+"""Records in the siblings' volumes, which show from any machine how a stack came about.
 
-They are files in the volume of each sibling, next to the state of `fwctl`.
+A changed record replaces no sibling. The **origin** says which settings a stack was made from, so that others are
+not applied by accident. Settings are the same if they have the same content or are the same file. In a container,
+the file is the mounted one on the Docker host, and the machine is that host: each new container has another name.
+A file that is not mounted, such as a Swarm config, counts by its path in the container.
 
-The **origin** says which settings a stack was made from, so that others are not applied by accident. Settings
-are the same if they have the same content, wherever they are, or if they are the same file, whatever is in it by
-now. In a container of the engine, the file is the one on the engine's machine that is mounted there, and the
-machine is the engine's: each new container has another name. A file that is not mounted, such as a config of
-Swarm, counts by its path in the container. A new sibling is created with the record.
-
-The **attempt** is the last one that failed. It disappears with a replaced sibling, and with the next attempt
-that succeeds.
+The **attempt** is the last failed one. It disappears with a replaced sibling, or after a successful attempt.
 """
 
 import os
@@ -49,12 +45,12 @@ def origin(
 
 
 def this_host(inside: Inside | None) -> str:
-    """Return the name of this machine, or that of the engine's machine from `inside` a container of it."""
+    """Return this machine's name, or the Docker host's from `inside` a container."""
     return (inside.host if inside else "") or os.uname().nodename
 
 
 def recorded_origins(observed: Observed) -> tuple[Origin, ...]:
-    """Return the origins recorded in a stack: none without a record, two if the siblings disagree."""
+    """Return the recorded origins: none without a record, two if the siblings disagree."""
     found = (recorded_origin(seen.files) for seen in observed.siblings.values())
     return tuple(dict.fromkeys(each for each in found if each))
 
@@ -72,7 +68,7 @@ def require_same_origin(observed: Observed, now: Origin | None) -> None:
     """Require that a stack was made from these settings, or from this file, or has no record.
 
     Raises:
-        RefusedError: when it was made from others.
+        RefusedError: if it was made from others.
     """
     if made_from := other_origins(observed, now):
         raise RefusedError(
@@ -91,7 +87,7 @@ def keep_origin(engine: EngineWriter, observed: Observed, now: Origin | None) ->
 
 
 def last_attempt(observed: Observed) -> Attempt | None:
-    """Return the last attempt if it failed, or None if it succeeded or there is no record."""
+    """Return the last attempt if it failed, or None."""
     found: list[Attempt] = []
     for seen in observed.siblings.values():
         with suppress(ValueError):
@@ -101,14 +97,14 @@ def last_attempt(observed: Observed) -> Attempt | None:
 
 
 def keep_attempt(engine: EngineWriter, observed: Observed, error: FirewallError) -> None:
-    """Record an attempt that has just failed."""
+    """Record a failed attempt."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     attempt = Attempt(at, error.code, error.message, tuple(error.context))
     _keep(engine, observed.siblings.values(), ATTEMPT, state_record(attempt))
 
 
 def forget_attempts(engine: EngineWriter, observed: Observed) -> None:
-    """Record that the last attempt has succeeded, where one that failed is on record."""
+    """Record a success after a failed attempt."""
     _keep(engine, [each for each in observed.siblings.values() if ATTEMPT in each.files], ATTEMPT, NO_ATTEMPT)
 
 

@@ -1,7 +1,4 @@
-"""Whether Envoy has just the secrets that it should put into requests.
-
-They are compared by HMAC under a key that is made for one question. Neither key nor digest is kept or shown.
-"""
+"""Compare Envoy's secrets with the desired ones, by HMAC under a one-time key that is never stored or shown."""
 
 import hmac
 import secrets
@@ -30,7 +27,7 @@ PLACES = {False: "in memory alone", True: "at rest, too"}
 def secret_differences(
     held: HeldSecrets | None, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> tuple[SecretDifference, ...]:
-    """Return how the secrets that Envoy has differ from the desired ones. One that can't be obtained does not."""
+    """Return the differences of Envoy's secrets, except those that can't be obtained."""
     if held is None:
         return ()
     values = vault.values(wanted) if vault else {}
@@ -42,7 +39,7 @@ def require_unreachable(observed: Observed, vault: "Vault") -> None:
     """Require that no agent can certainly change the file that says where secrets go.
 
     Raises:
-        RefusedError: when one can.
+        RefusedError: if one can.
     """
     for exposure in exposures(observed, [vault.path]):
         if exposure.certain:
@@ -50,10 +47,7 @@ def require_unreachable(observed: Observed, vault: "Vault") -> None:
 
 
 def possible_exposures(observed: Observed, vault: "Vault | None") -> "Iterator[Advice]":
-    """Yield a warning for each mount that may lead to the file of secrets.
-
-    Where its links lead may be the work of another agent, which must not be able to stop a run by that.
-    """
+    """Yield a warning for each mount that may lead to the file of secrets. Agents' links must not stop a run."""
     for exposure in exposures(observed, [vault.path] if vault else ()):
         if not exposure.certain:
             error = _exposed(exposure)
@@ -71,10 +65,7 @@ def _exposed(exposure: Exposure) -> RefusedError:
 def differences(
     held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool]
 ) -> tuple[SecretDifference, ...]:
-    """Return what differs, in the order of the ids.
-
-    `values` are those that could be obtained. `wanted` says of each that Envoy may have whether it is at rest.
-    """
+    """Return the differences in the order of the ids. `wanted` is whether a permitted secret is at rest."""
     by_id = held.by_id
     found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
     for identity, each in by_id.items():
@@ -96,12 +87,12 @@ def differences(
 def give(
     engine: EngineWriter, container: str, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> frozenset[str]:
-    """Give Envoy all secrets that can be obtained, leave it those that can't, and take all others away.
+    """Send Envoy all secrets that can be obtained, leave it the others that it should have, and remove the rest.
 
-    Returns the ids of those of which it goes on using what it had before.
+    Returns the ids of secrets whose previous value Envoy still uses.
 
     Raises:
-        EngineError: when it can't be given them.
+        EngineError: if Envoy can't be given them.
     """
     values = vault.values(wanted) if vault else {}
     resting = {each.identity: each.at_rest for each in _still_wanted(wanted, vault)}
@@ -111,7 +102,7 @@ def give(
 
 
 def _still_wanted(wanted: "tuple[WantedSecret, ...]", vault: "Vault | None") -> "Iterator[WantedSecret]":
-    """Yield the secrets that Envoy may have: not those that are too old."""
+    """Yield the secrets that are not too old for Envoy to have."""
     return (each for each in wanted if vault and each.name not in vault.expired)
 
 
@@ -119,7 +110,7 @@ def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
     """Return the ids of Envoy's containers, running ones first: an unfinished run may have left two.
 
     Raises:
-        RefusedError: when there is none.
+        RefusedError: if none exists.
     """
     found = [listed for listed in engine.listing() if sibling_of(listed, project) is Sibling.ENVOY]
     if not found:
@@ -128,10 +119,10 @@ def envoys(engine: EngineReader, project: str) -> tuple[str, ...]:
 
 
 def take_away(engine: EngineWriter, container: str, name: str | None) -> tuple[str, ...]:
-    """Take a secret away from Envoy, or all of them, and return the ids of those that it had.
+    """Remove one secret or all from Envoy, and return the ids of those that it had.
 
     Raises:
-        EngineError: when that is impossible.
+        EngineError: if that fails.
     """
     helper, key = Helper(engine, container), secrets.token_bytes(KEY_BYTES)
     held = helper.secrets(key).by_id
@@ -147,10 +138,10 @@ def _called(name: str | None, identities: Iterable[str]) -> list[str]:
 
 
 def require_loaded(unloaded: Collection[str]) -> None:
-    """Require that there are none of which Envoy goes on using what it had before.
+    """Require that Envoy uses no previous value of a secret.
 
     Raises:
-        EngineError: when there are.
+        EngineError: if it does.
     """
     if unloaded:
         raise EngineError(

@@ -1,7 +1,7 @@
 """The values between plan and apply: steps, as frozen dataclasses, and plans made of them.
 
-Each kind of step is one class. `described` says how it is shown in plans, progress and JSON, `apply.py` does it.
-What may also be done for the sake of another step has as its `causes` the findings that it closes itself.
+Each step is a class. `described` renders it for plans, progress and JSON, and `apply.py` performs it. A step that
+may also serve another step has as `causes` only the findings that it closes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ class ProvideImage(SiblingStep):
 
 @dataclass(frozen=True, slots=True)
 class Examine:
-    """Require what the siblings need of the kernel, which a container asks for that is removed at once."""
+    """Require what the siblings need of the kernel, as a one-shot container reports it."""
 
     project: str
     spec: ContainerSpec
@@ -77,7 +77,7 @@ class RemoveVolume:
 
 @dataclass(frozen=True, slots=True)
 class Detach:
-    """Disconnect a container that is not ours from a network. It loses all egress."""
+    """Disconnect a foreign container from a network. It loses all egress."""
 
     network: str
     name: str
@@ -96,8 +96,8 @@ class Create(SiblingStep):
 class Verify(ContainerStep):
     """Wait until a new container reports the expected digest of each resource as live.
 
-    `later` are those that are expected instead once rules have ended, which may happen meanwhile. `eye` is the
-    CoreDNS that has to see what agents should of the new container, and `place` where it looks.
+    After an expiry, it may report those in `later` instead. `eye` is the CoreDNS that tests what agents see of the
+    container, and `place` where it looks.
     """
 
     live: Mapping[str, str]
@@ -109,7 +109,7 @@ class Verify(ContainerStep):
 
 @dataclass(frozen=True, slots=True)
 class Commit(ContainerStep):
-    """Stage hot files and commit them: they are proven live, or the old ones are restored."""
+    """Stage dynamic files and commit them. They are verified, or the old ones are restored."""
 
     files: Files = field(repr=False)
     causes: tuple[Finding, ...]
@@ -117,7 +117,7 @@ class Commit(ContainerStep):
 
 @dataclass(frozen=True, slots=True)
 class GiveSecrets(SiblingStep):
-    """Give Envoy the secrets that it puts into requests, and take all others away. No value is part of a plan."""
+    """Send Envoy the secrets for requests, and remove all others. A plan holds no value."""
 
     sibling: Sibling = field(default=Sibling.ENVOY, init=False)
     container: str
@@ -127,7 +127,7 @@ class GiveSecrets(SiblingStep):
 
 @dataclass(frozen=True, slots=True)
 class ClaimAddress(SiblingStep):
-    """Take the service address, and announce it for `seconds`. Works also if the container already holds it."""
+    """Take the service address, or keep it, and announce it for `seconds`."""
 
     sibling: Sibling = field(default=Sibling.COREDNS, init=False)
     container: str
@@ -137,7 +137,7 @@ class ClaimAddress(SiblingStep):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseAddress(SiblingStep):
-    """Release the service address, while still answering agents that have the old hardware address."""
+    """Release the service address, while still answering agents that have the old MAC address."""
 
     sibling: Sibling = field(default=Sibling.COREDNS, init=False)
     container: str
@@ -154,7 +154,7 @@ class AwaitTtl:
 class Drain:
     """Stop listening, close connections in a pause, and wait for the others.
 
-    `helper` does it, if the container's own is of another release, which may not know pauses.
+    `helper` replaces the container's own one if that is of another release, which may not know pauses.
     """
 
     container: str
@@ -165,7 +165,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Stop and remove a container with its volume. `heir` is the one that keeps its last refusals, if any."""
+    """Stop and remove a container with its volume. `heir` keeps its last refusals, if set."""
 
     container: str
     name: str
@@ -179,7 +179,7 @@ class Start(ContainerStep):
 
 @dataclass(frozen=True, slots=True)
 class Stop(ContainerStep):
-    """Stop a container that keeps its files, until another one has been proven in its place."""
+    """Stop a container, but keep its files until its replacement is verified."""
 
     name: str
 
@@ -191,10 +191,7 @@ class Unpause(ContainerStep):
 
 @dataclass(frozen=True, slots=True)
 class Reattach(ContainerStep):
-    """Reconnect a container to networks that it was taken off, at its addresses, and restart it.
-
-    The restart is needed because its network configuration, made at start, was lost.
-    """
+    """Reconnect a container to its lost networks at its addresses, and restart it to configure them."""
 
     networks: tuple[tuple[str, str], ...]
 
@@ -208,7 +205,7 @@ class Rename(ContainerStep):
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Create and start the relay of an agent that publishes ports, and wait until it listens."""
+    """Create and start an agent's relay, and wait until it listens."""
 
     spec: ContainerSpec
 
@@ -241,15 +238,12 @@ Step = (
 
 
 Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
-"""A step of a rollback. Only what was done is undone."""
+"""A step of a rollback, performed only if it undoes something."""
 
 
 @dataclass(frozen=True, slots=True)
 class InTurn:
-    """Steps performed in sequence, in parallel to the other steps of their stage.
-
-    A commit lets the next step begin when its program serves with the new files, and is proven meanwhile.
-    """
+    """Steps in sequence. After a commit, the next begins once the files are served, before they are verified."""
 
     steps: tuple[Step, ...]
 
@@ -262,9 +256,8 @@ Stage = tuple[Step | InTurn, ...]
 class Plan:
     """Stages performed in sequence.
 
-    `rollback` removes the created containers, identified by name, and puts back networks and siblings that had to
-    make room. It applies until the stage `point_of_no_return` begins. `before` are the containers that serve until
-    then.
+    `rollback` removes the created containers, by name, and restores networks and siblings that made room. It
+    applies until the stage `point_of_no_return` begins. The containers `before` serve until then.
     """
 
     stages: tuple[Stage, ...]
@@ -288,7 +281,7 @@ class Plan:
     def undoable(self) -> range:
         """The stages whose failure is rolled back, from the first that creates something or makes room for it.
 
-        Before that, a container with a new one's name is a leftover and not ours to roll back.
+        Before that, a container with a new one's name is a leftover that the run must not roll back.
         """
         kinds = (Create, CreateNetwork, Stop, RemoveNetwork)
         makes = (at for at, stage in enumerate(self.stages) if any(isinstance(step, kinds) for step in stage))
@@ -306,21 +299,21 @@ class ConvergeOptions:
 
     replace_all: bool = False
     replace_uncommitted: bool = False
-    """Replace a sibling whose difference should have been closed by a commit, but was not."""
+    """Replace a sibling that a commit should have corrected, but did not."""
     causes: frozenset[Cause] = frozenset(Cause)
     """Close only findings with these causes. Created and committed files always follow the current settings."""
     actions: frozenset[Action] = frozenset(Action)
-    """Close only findings with these actions, and none of a sibling that was also tampered with in other ways."""
+    """Close only findings with these actions, and none of a sibling with other tampering."""
     adopt: bool = False
     """Take over a stack that was made from another settings file."""
     secrets_needed: bool = False
     """Change nothing unless every secret can be obtained."""
     drain_seconds: float = 0
-    """For how long open connections of a replaced Envoy may go on. The settings say so."""
+    """How long connections of a replaced Envoy may stay open, from the settings."""
 
     @property
     def everything(self) -> bool:
-        """Whether all findings are to be closed, whatever their cause and action."""
+        """Whether to close all findings, whatever their cause and action."""
         return self.causes == frozenset(Cause) and self.actions >= CLOSING
 
     def within(self, found: Diff) -> Diff:
@@ -341,7 +334,7 @@ class ConvergeOptions:
 
 
 def described(step: Step) -> tuple[str, str, Mapping[str, object]]:
-    """Return a step's kind, one line for people, and its fields in JSON, which all steps of a kind have."""
+    """Return a step's kind, one line for people, and the JSON fields of its kind."""
     kind, line, fields = _described(step)
     return kind, line, {"sibling": step.sibling, **fields} if isinstance(step, SiblingStep) else fields
 
@@ -413,5 +406,5 @@ def _described(step: Step) -> tuple[str, str, dict[str, object]]:  # noqa: C901,
 
 
 def describe(step: Step | InTurn) -> str:
-    """Return one line that says what a step, or a sequence of steps, does."""
+    """Return one line about a step or a sequence of steps."""
     return ", then ".join(map(describe, step.steps)) if isinstance(step, InTurn) else described(step)[1]

@@ -1,4 +1,4 @@
-"""summarize: work out what a plan means for people, from the findings and the plan that closes them. Pure."""
+"""summarize: derive from findings and their plan what the plan means for people. Pure."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ _EFFECTS: Mapping[type[Step], Effect] = {
 
 
 _SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
-"""The fields of a listener that Envoy changes in place: new connections are matched to other chains."""
+"""The listener fields that Envoy changes in place: new connections then match other chains."""
 
 
 def summarize(
@@ -43,10 +43,7 @@ def summarize(
     version: str,
     changes: RuleChanges | None,
 ) -> Summary:
-    """Return what it means to close the differences that were found.
-
-    `version` is that of the installed release. `planned` is the plan, or the error for which there is none.
-    """
+    """Return what it means to close the differences. `planned` is the plan, or the error that prevents one."""
     plan = planned if isinstance(planned, Plan) else Plan(())
     effects = _effects(observed, plan)
     relays = tuple(sorted(step.spec.name for step in plan.steps if isinstance(step, steps.Publish)))
@@ -68,7 +65,7 @@ def summarize(
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
-    """Return what becomes of each sibling: the most that happens to it."""
+    """Return the strongest effect on each sibling."""
     moved = any(isinstance(step, steps.RemoveNetwork) for step in plan.steps)
     found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
     for step in plan.steps:
@@ -86,7 +83,7 @@ def _effect(step: Step, observed: Observed, *, moved: bool) -> Effect | None:
     """Return the effect of a step on its sibling. `moved` is whether the networks are recreated."""
     if isinstance(step, steps.Create) and step.sibling in observed.siblings:
         return Effect.RECREATED if moved else Effect.REPLACED
-    # Without causes, it is done for the sake of another step.
+    # Without causes, the step only serves another step.
     if isinstance(step, steps.Commit | steps.GiveSecrets | steps.ClaimAddress) and not step.causes:
         return None
     return _EFFECTS.get(type(step))
@@ -119,8 +116,8 @@ def _interruption(
 def ends_connections(running: Files, desired: Files) -> bool:
     """Return whether Envoy may end connections or UDP sessions when it reads the desired files.
 
-    It ends those of a filter chain, a listener or a UDP cluster that is removed or changed, and no others, as
-    measured (docs/how-it-works.md).
+    It ends only those of a filter chain, listener or UDP cluster that is removed or changed, as measured
+    (docs/how-it-works.md).
     """
     try:
         return not _connection_holders(running).items() <= _connection_holders(desired).items()

@@ -1,7 +1,4 @@
-"""summary: what a plan means for people: what becomes of each sibling, of agents and their connections, and why.
-
-Values that `summarize.py` works out. `report/summary.py` has the words.
-"""
+"""summary: what a plan means for siblings, agents and connections. `report/summary.py` has the words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +15,7 @@ from clawker_fw.stack.release import build_name
 
 
 class Effect(StrEnum):
-    """What becomes of a sibling, in words, and in the order in which they are named."""
+    """The effect on a sibling, in the order of display."""
 
     CREATED = "created"
     RECREATED = "recreated with the networks"
@@ -35,7 +32,7 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A release of clawker-fw, as a container's labels name it: its version if that is known, and its build."""
+    """A clawker-fw release from a container's labels: its version, if known, and its build."""
 
     version: str | None
     sha: str | None
@@ -49,10 +46,9 @@ class Build:
 class Interruption:
     """What agents notice of a plan.
 
-    `unserved` are the siblings that serve nobody until then. `drained` is for how many seconds open connections of
-    a replaced Envoy may go on; None if no Envoy with connections is replaced. `cut` is whether Envoy may cut some
-    although it stays. `lookups` is whether a query may be lost while CoreDNS is replaced, and `outage` whether
-    nothing is served while the plan is performed.
+    `unserved`: the siblings that serve nobody until it is done. `drained`: for how many seconds a replaced Envoy's
+    connections may stay open; None without such connections. `cut`: an Envoy that stays may cut connections.
+    `lookups`: a query may be lost while CoreDNS is replaced. `outage`: nothing is served meanwhile.
     """
 
     unserved: tuple[Sibling, ...] = ()
@@ -70,11 +66,10 @@ class Interruption:
 class Summary:
     """What a plan means.
 
-    `absent` is whether no part of the stack exists yet, and `count` how many rules it is to have. `builds` are the
-    release of each running sibling and the installed one, where they differ. `reasons` are the findings by cause.
-    `asked` is whether siblings are replaced because the
-    user asked for that. `housekeeping` is whether something unused is removed. `refused` is why no plan can be
-    made: then the effects are unknown.
+    `absent`: no part of the stack exists yet. `count`: the number of desired rules. `builds`: the releases of the
+    running siblings and the installation, where they differ. `reasons`: the findings by cause. `asked`: the user
+    requested the replacement. `housekeeping`: something unused is removed. `refused`: why no plan is possible, so
+    that the effects are unknown.
     """
 
     project: str
@@ -88,25 +83,25 @@ class Summary:
     asked: bool = False
     housekeeping: bool = False
     relays: tuple[str, ...] = ()
-    """The relays of published ports that are made or replaced."""
+    """The relays of published ports that are created or replaced."""
     relays_cut: bool = False
     """Whether one of these runs now, so that open connections to published ports are cut."""
     refused: FirewallError | None = None
 
 
 def release_version(observed: Observed) -> str | None:
-    """Return the release that made the running stack: the tag of a CoreDNS that we have built."""
+    """Return the running stack's release: the tag of the CoreDNS that we built."""
     seen = observed.siblings.get(Sibling.COREDNS)
     applied = labels.read_applied(seen.container.labels) if seen else None
     return version_in(applied.image) if applied and applied.image_ids else None
 
 
 _DERIVED = frozenset({"memory_swap", "ulimits"})
-"""Fields of a shape that no setting names: they follow from `memory`, `processors` and `connections`."""
+"""Fields of a shape that follow from the settings `memory`, `processors` and `connections`."""
 
 
 def is_follow_up(finding: Finding) -> bool:
-    """Whether a finding only shows in files and programs what a new release or a change of the settings is."""
+    """Whether a finding is only the effect of a new release or changed settings on files and programs."""
     generated = finding.layer in {Layer.BOOT, Layer.HOT, Layer.LIVE}
     derived = finding.layer is Layer.SHAPE and finding.field.partition(".")[0] in _DERIVED
     return finding.cause is Cause.UPGRADE or (finding.cause is Cause.SETTINGS and (generated or derived))

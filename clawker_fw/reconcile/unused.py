@@ -1,4 +1,4 @@
-"""What earlier runs and releases have left on the engine that nothing uses."""
+"""Leftovers of earlier runs and releases on the engine that nothing uses."""
 
 from collections.abc import Collection
 
@@ -22,17 +22,14 @@ def unused_images(observed: Observed, desired: Desired, retired: Collection[str]
 
 
 def old_trust(observed: Observed, desired: Desired) -> tuple[str, ...]:
-    """Return the volumes that no container uses, with other roots than agents have to trust from now on.
-
-    Those with the current ones are left: somebody may be about to start an agent with one.
-    """
+    """Return unused volumes with outdated roots. Volumes with current ones stay for agents about to start."""
     roots = desired.siblings[Sibling.ENVOY].hot.get(signing.TRUST)
     wanted = trust.label(roots.content) if roots and roots.content and observed.spare_trust else ""
     return tuple(each.name for each in observed.spare_trust if each.labels[labels.TRUST] != wanted)
 
 
 def unused_references(observed: Observed) -> tuple[str, ...]:
-    """Return the references of our images, of any release, that no container uses."""
+    """Return the references of our unused images, of any release."""
     unused = (image for image, users in observed.own_images.items() if not users)
     held = observed.lock.image if observed.lock else ""
     return tuple(sorted(name for image in unused if image.id != held for name in image.references or (image.id,)))

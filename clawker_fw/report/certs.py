@@ -1,4 +1,4 @@
-"""The answers of `clawker-fw certs`, and how people see them. No key is ever in them."""
+"""The answers of `clawker-fw certs`, and their text form. They never contain a key."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -107,7 +107,7 @@ class CertsDocument(Document):
 def telemetry_rows(
     kept: Mapping[str, tuple[object, bytes]], observed: Observed | None = None
 ) -> list[CertificateDocument]:
-    """Return telemetry's certificates that are kept here, and those that are only live."""
+    """Return the telemetry certificates that are stored here, and those that are only live."""
     given = _given(observed) if observed else {}
     found = []
     known = set()
@@ -127,10 +127,7 @@ def telemetry_rows(
 
 
 def _given(observed: Observed) -> dict[str, dict[str, Certificate]]:
-    """Return what is live by fingerprint, and by where.
-
-    A sibling says that it has loaded its certificate and its authority's, and CoreDNS what the collector shows.
-    """
+    """Return live certificates by fingerprint and place: a sibling, or the collector that CoreDNS saw."""
     found: dict[str, dict[str, Certificate]] = {}
     for sibling, seen in observed.siblings.items():
         given = certificates(sibling, seen.files)
@@ -170,7 +167,7 @@ def _row(
 def with_inspection(
     answer: CertsDocument, kept: Mapping[Path, Issuer], observed: Observed, now: float
 ) -> CertsDocument:
-    """Return an answer with the roots that are kept here, and with what a stack inspects connections with."""
+    """Return an answer with the roots that are stored here, and the certificates with which a stack inspects."""
     rows, inspects = _inspection(kept, trust.authorities_of(observed), now), bool(trust.roots_of(observed))
     newest = next((each.sha256 for each in rows if each.state), None)
     without = trust.without(newest, observed) if newest and inspects else ()
@@ -214,7 +211,7 @@ def _root(root: Issuer, path: str | None, signing: Issuer | None, *, live: bool)
 
 
 def table(answer: CertsDocument) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows for people."""
+    """Return the headings and the rows."""
     headings = ["certificate", "for", "subject", "use", "expires", "live in", "file"]
     return headings, [[row.name, row.purpose.value, *_cells(row)] for row in answer.certificates]
 
@@ -246,7 +243,7 @@ def telemetry_verdict(answer: CertsDocument) -> str:
 
 
 def inspection_verdict(answer: CertsDocument) -> str:
-    """Return the sentence about the agents that have to trust the newest root, or nothing without a root."""
+    """Return the sentence about agents that have to trust the newest root, or nothing without a root."""
     roots = [each for each in answer.certificates if each.state]
     if not roots:
         return ""

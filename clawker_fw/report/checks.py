@@ -1,4 +1,4 @@
-"""The answers of `doctor` and `conformance`, and how people see them."""
+"""The answers of `doctor` and `conformance`, and their text form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class DoctorAnswer(Document):
 
 
 def conformance_report(answer: ConformanceAnswer) -> RenderableType:
-    """Return the answer for people: how much held, then each attempt, with those that did not hold first."""
+    """Return the text of an answer: how much held, then each attempt, failed ones first."""
     rows: list[list[Text | str]] = [
         [_HELD if each.held else _BROKEN, "control" if each.control else "attack", each.what, each.outcome]
         for each in sorted(answer.attempts, key=lambda each: each.held)
@@ -63,7 +63,7 @@ _WIDEST = max(map(len, CheckHealth))
 
 
 def doctor_report(checks: Sequence[Check]) -> RenderableType:
-    """Return the answer for people: whether all is well, then each check and what to do."""
+    """Return the text of an answer: whether all is well, then each check and its advice."""
     found = [each.health for each in checks]
     failed, warned = found.count(CheckHealth.FAILED), found.count(CheckHealth.WARNING)
     words = f"  {len(found)} checks, {counted(warned, 'warning')}"

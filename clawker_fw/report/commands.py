@@ -1,4 +1,4 @@
-"""The options that a printed command needs for the same stack. All output passes through here, text and JSON."""
+"""Adds the options that choose this stack to printed commands. All output passes through here, text and JSON."""
 
 import re
 import shlex
@@ -8,19 +8,19 @@ NAMES = (
     *("agent", "certs", "config", "conformance", "denials", "doctor", "down", "drift", "explain", "fleet"),
     *("init", "reload", "rules", "run", "schema", "secrets", "service", "status", "watch"),
 )
-"""All commands and groups. Other texts, such as a certificate's name, may begin with `clawker-fw` as well."""
+"""All commands and groups. Other texts, such as a certificate's name, may also begin with `clawker-fw`."""
 
 _COMMAND = re.compile(
     rf"(?P<before>[`(]|^ *)clawker-fw (?=(?:--debug )?(?P<name>{'|'.join(NAMES)})\b)", re.MULTILINE
 )
-"""A command is in backquotes, or what a shell replaces, or a line of its own."""
+"""A command is in backquotes, in a shell substitution, or on a line of its own."""
 
 ENGINE = ("--host", "--context")
 """The options that choose one engine. `fleet` has none of them before the command."""
 
 
 _AS_TYPED = frozenset({"busy"})
-"""Fields with a command that another process runs: it stays as it was typed."""
+"""Fields with another process's command, which stays as typed."""
 
 
 class _Invocation:
@@ -30,12 +30,12 @@ class _Invocation:
 
 
 def use(options: Mapping[str, str]) -> None:
-    """Have all commands that are printed from now on get these options."""
+    """Give these options to all commands printed from now on."""
     _Invocation.options = options
 
 
 def named(text: str, engine: tuple[str, str] | None = None) -> str:
-    """Return a text whose commands have the options of this invocation. Commands that have options stay.
+    """Return a text whose commands have this invocation's options, unless they have options already.
 
     `engine` is the option that chooses another engine, and its value.
     """
@@ -51,7 +51,7 @@ def named(text: str, engine: tuple[str, str] | None = None) -> str:
 
 
 def named_in(value: object) -> object:
-    """Return a JSON value in which all commands have the options of this invocation."""
+    """Return a JSON value whose commands have this invocation's options."""
     match value:
         case str():
             return named(value)

@@ -1,4 +1,4 @@
-"""The answer of `config`, and how people see it: every setting, its value, and where it comes from."""
+"""The answer of `config`, and its text form: every setting, its value, and where it comes from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class ConfigAnswer(Document):
 
 
 def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Value, ...]:
-    """Return all settings but the rules. `options` are those that the command line overrides."""
+    """Return all settings except the rules. `options` are the command line's overrides."""
     settings = loaded.settings
     document = settings.model_dump(mode="json") | {
         "never": [each.as_written for each in settings.never],
@@ -96,7 +96,7 @@ def _value(key: str, value: object, loaded: Loaded, options: Mapping[str, tuple[
 
 
 def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
-    """Return the settings for people. `rules_place` is where the rules are written."""
+    """Return the settings as text. `rules_place` is where the rules are written."""
     found = answer.settings
     rows = [[each.key, _written(each), each.place or each.origin.value] for each in found]
     rows.insert(0, ["rules", f"{answer.rules:,}", rules_place])
@@ -110,7 +110,7 @@ def report(answer: ConfigAnswer, rules_place: str) -> RenderableType:
 
 
 def _written(setting: Value) -> str:
-    """Return a value as a person would write it. Only those of telemetry have no other value when not set."""
+    """Return a value as a person would write it. The stack chooses unset ones, except telemetry's."""
     value = setting.value
     if value is None:
         return "not set" if setting.key.startswith("otel.") else "chosen by the stack"

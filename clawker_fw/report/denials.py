@@ -1,4 +1,4 @@
-"""The answer of `denials`, with `--follow` its lines, and how people see it."""
+"""The answer of `denials`, the lines of `--follow`, and their text form."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -125,10 +125,7 @@ class DenialsDocument(Document):
 
 
 def denials_report(answer: DenialsAnswer, since: float | None) -> RenderableType:
-    """Return how much was refused, and two lines for each refusal: what it was, and why with what to do.
-
-    `since` is the time that was asked for, in seconds.
-    """
+    """Return the number of refusals of the last `since` seconds, and two lines for each."""
     lines = [line for each in answer.denials for line in denial_lines(each)]
     period = "" if since is None else f" in the last {remaining(since)}"
     head = Text(_verdict(answer, period), style="bold")
@@ -166,7 +163,7 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
 
 
 def told_report(told: Denial | Gap) -> RenderableType:
-    """Return the lines for a refusal that has just happened, or about lines that are missing."""
+    """Return the lines about a new refusal, or about missing lines."""
     if isinstance(told, Gap):
         return Text(_gap(told), style="dim")
     return Group(*denial_lines(told))
@@ -199,7 +196,7 @@ def _request(denial: Denial) -> str:
 
 
 def is_failure(refusal: Refusal) -> bool:
-    """Whether a rule allows what was refused, and it failed elsewhere: this is no denial."""
+    """Whether a rule allows it and it failed elsewhere, so that it is not a denial."""
     return refusal.reason in _FAILURES
 
 

@@ -1,4 +1,4 @@
-"""The answer of `explain`, and how people see it."""
+"""The answer of `explain`, and its text form."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -158,7 +158,7 @@ class ExplainDocument(Document):
 
 
 def explanation_report(answer: ConnectionAnswer) -> RenderableType:
-    """Return what happens, what decides, what nearly does, and what to do."""
+    """Return the outcome, the deciding rule, near misses, and the advice."""
     explained = answer.explanation
     head = Text.assemble(
         ("allowed", "bold green") if explained.allowed else ("refused", "bold red"),
@@ -221,7 +221,7 @@ def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str
 
 
 def near_text(near: Near) -> str:
-    """Return a rule that nearly decides, and why it does not."""
+    """Return a near miss, and why it does not decide."""
     return f"{_written(near.rule)}: {_DIFFERENCES[near.difference]}"
 
 
@@ -230,7 +230,7 @@ def _written(rule: Rule) -> str:
 
 
 def decided_by(explained: Explanation) -> str:
-    """Return what of a rule decides a request: a path, a repository, or what it says of all others."""
+    """Return the part of a rule that decides a request: a path, a repository, or its default."""
     if explained.path:
         return str(explained.path)
     return "refused to all" if explained.reason is Reason.BAD_REQUEST else "no path is for it"

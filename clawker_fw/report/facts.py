@@ -1,4 +1,4 @@
-"""What an observation says, as several reports show it."""
+"""Facts from an observation that several reports show."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Leftovers:
 
 
 def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
-    """Return what is left behind. Which images are unused is only known with a desired state."""
+    """Return the leftovers. Unused images are only known with a desired state."""
     containers = [each.container.name for each in observed.leftovers]
     if observed.trial and abandoned(observed.trial):
         containers.append(observed.trial.name)
@@ -35,7 +35,7 @@ def leftovers(observed: Observed, desired: Desired | None) -> Leftovers:
 
 
 def live_version(observed: Observed, sibling: Sibling) -> str | None:
-    """Return a sibling's live version, or None when its process has not reported everything that is live."""
+    """Return a sibling's live version, or None if its process has not reported every resource."""
     seen = observed.siblings.get(sibling)
     if seen is None or seen.probe is None or seen.probe.error or not seen.probe.live:
         return None
@@ -43,10 +43,9 @@ def live_version(observed: Observed, sibling: Sibling) -> str | None:
 
 
 def live_rules(observed: Observed) -> Rules | None:
-    """Return the rules that the siblings serve, or None when a sibling is silent or serves no known set.
+    """Return the rules that the siblings serve, or None if a sibling is silent or its rules are unknown.
 
-    The source is the record of Envoy's last commit, if Envoy still serves that: every change of a rule changes
-    Envoy's files. Records of earlier releases don't have this.
+    They are in the record of Envoy's last commit, if Envoy still serves it, except with earlier releases.
     """
     if None in {live_version(observed, sibling) for sibling in Sibling}:
         return None
@@ -55,7 +54,7 @@ def live_rules(observed: Observed) -> Rules | None:
 
 
 def changed_values(finding: Finding) -> list[Change]:
-    """Return the values that differ in a finding's files, those that are settings under the settings' names."""
+    """Return the values that differ in a finding's files, with settings under their names."""
     found = changes(*(finding.contents or (b"", b"")))
     if finding.field != resources.SIBLING:
         return found

@@ -1,4 +1,4 @@
-"""Two versions of a file: the values that differ in JSON, and unified diffs."""
+"""Compares two versions of a file: differing values of JSON, and unified diffs."""
 
 import contextlib
 import difflib
@@ -11,14 +11,14 @@ from typing import Any
 _CONTEXT = 2
 _LONGEST_VALUE = 60
 _AROUND = 15
-"""Characters that are shown on each side of what differs in a long value."""
+"""Characters shown on each side of a difference in a long value."""
 
 _LONGEST_PATH = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A value that differs, with its path. None stands for no value."""
+    """A differing value and its path. None is a missing value."""
 
     path: str
     before: str | None
@@ -36,7 +36,7 @@ class Change:
 
 
 def changes(before: bytes, after: bytes) -> list[Change]:
-    """Return the values that differ between two files of JSON; nothing for other files."""
+    """Return the differing values of two JSON files; nothing for other files."""
     with contextlib.suppress(ValueError, RecursionError):
         one, other = json.loads(before), json.loads(after)
         for each in (one, other):
@@ -93,7 +93,7 @@ def _cut(text: str) -> str:
 
 
 def shortened(before: str, after: str) -> tuple[str, str]:
-    """Return two texts, of long ones the part in which they differ, with some characters around it."""
+    """Return two texts, long ones shortened to the part that differs, with some characters around it."""
     longest = max(len(before), len(after))
     if longest <= _LONGEST_VALUE:
         return before, after
@@ -109,15 +109,15 @@ def shortened(before: str, after: str) -> tuple[str, str]:
 
 
 def _equal(one: str, other: str) -> int:
-    """Return with how many equal characters two texts begin."""
+    """Return the length of the common prefix."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def unified(before: bytes, after: bytes, old: str, new: str) -> Iterator[str]:
-    """Return the lines of a unified diff. JSON is broken into lines first.
+    """Return a unified diff, in which JSON is first broken into lines.
 
-    The version in Envoy's files is left out: it changes with every commit, and has findings of its own.
+    The version in Envoy's files is left out: it changes with every commit, and has separate findings.
     """
     return difflib.unified_diff(_lines(before), _lines(after), old, new, n=_CONTEXT)
 

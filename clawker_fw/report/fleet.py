@@ -1,4 +1,4 @@
-"""The answer of `fleet status`, and how people see it: a row for each host, and what all of them mean together."""
+"""The answer of `fleet status`, and its text form: a row for each host, and a summary."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.release import Release, build_name
 
 AWAY = frozenset({"engine-unreachable", "engine-silent", "engine-denied", "host-late"})
-"""The codes of errors that mean that the host itself was not reached. Others are about what it answered."""
+"""The codes of errors for hosts that were not reached. Other errors are about a host's answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class FleetStatusDocument(Document):
         *,
         findings: bool = False,
     ) -> "FleetStatusDocument":
-        """Return the answer, with how each host differs if `findings` are wanted."""
+        """Return the answer, with each host's differences if `findings` is true."""
         usual = _majority(rows)
         counts = Counter(each.verdict for each in rows)
         return cls(
@@ -150,12 +150,11 @@ class FleetStatusDocument(Document):
 
     @property
     def asked(self) -> bool:
-        """Whether any host could be asked."""
         return any(each.verdict is not HostVerdict.UNREACHABLE for each in self.hosts)
 
 
 def _majority(rows: Sequence[Row]) -> str | None:
-    """Return the digest of the rules that most hosts serve; None if none does, or no digest is ahead."""
+    """Return the digest of the most common rules, or None after a tie."""
     ranked = Counter(each.rules.digest for each in rows if each.rules).most_common(2)
     ahead = len(ranked) == 1 or (len(ranked) > 1 and ranked[0][1] > ranked[1][1])
     return ranked[0][0] if ahead else None
@@ -179,7 +178,7 @@ def _summary(counts: Counter[HostVerdict]) -> str:
 
 
 def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float) -> Row:
-    """Return the row of a host that was compared with the settings."""
+    """Return the row of a compared host."""
     observed, engine = seen.observed, seen.observed.engine
     found = HostVerdict(seen.verdict.value)
     if observed.absent and found is HostVerdict.DRIFTED:
@@ -208,7 +207,7 @@ def of_comparison(host: Host, seen: Comparison, release: Release, seconds: float
 
 
 def _release(observed: Observed, installed: Release) -> StackRelease | None:
-    """Return the release that has made a stack. If the siblings differ, it is that of neither."""
+    """Return the release that made a stack, or none if its siblings differ."""
     builds = {each.container.labels.get(labels.STACK_BUILD_SHA) for each in observed.siblings.values()}
     if not builds:
         return None
@@ -218,7 +217,7 @@ def _release(observed: Observed, installed: Release) -> StackRelease | None:
 
 
 def failed(host: Host, error: FirewallError, seconds: float) -> Row:
-    """Return the row of a host that could not be asked, or whose answers could not be used."""
+    """Return the row of an unreachable host, or of one with unusable answers."""
     place = None if isinstance(host.place, EngineError) else host.place
     away = place is None or (isinstance(error, EngineError) and error.code in AWAY)
     return Row(
@@ -232,7 +231,7 @@ def failed(host: Host, error: FirewallError, seconds: float) -> Row:
 
 
 def nonsense(error: Exception) -> EngineError:
-    """Return the error of a host that answers what no engine does."""
+    """Return the error of a host that does not answer like an engine."""
     return EngineError(
         "host-unintelligible",
         "What this host answers can't be understood.",
@@ -242,7 +241,7 @@ def nonsense(error: Exception) -> EngineError:
 
 
 def late(seconds: float) -> EngineError:
-    """Return the error of a host that has not answered everything within its time."""
+    """Return the error of a host that exceeded its time."""
     return EngineError(
         "host-late",
         f"This host has not answered everything within {seconds:g} s.",
@@ -262,10 +261,7 @@ _BAD = "bold red"
 
 
 def status_report(fleet: FleetStatusDocument) -> RenderableType:
-    """Return how many hosts are current, a table with a row for each, then why the others are not current.
-
-    With `--diff`, the fields follow by which they differ.
-    """
+    """Return the number of current hosts, a table of all, then why others are not current, with findings."""
     rows: list[list[Text | str]] = [
         [
             each.name,

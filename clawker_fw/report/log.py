@@ -1,6 +1,6 @@
-"""Log records on standard error: lines for people, or for programs with `--log-format`.
+"""Log records on standard error: text for people, or JSON for programs with `--log-format`.
 
-For programs, everything on standard error is a record: steps, findings, errors and notices. It is one JSON object.
+For programs, everything on standard error is a record: steps, findings, errors and notices.
 """
 
 import json
@@ -28,7 +28,7 @@ class LogFormat(StrEnum):
 
 
 class _Formatter(logging.Formatter):
-    """Formats an event and its fields as one line; as text, a notice for people is its sentence alone."""
+    """Formats an event and its fields as one line. As text, a notice for people is only its sentence."""
 
     def __init__(self, style: LogFormat) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def traceback(error: BaseException) -> str:
 
 
 def configure(style: LogFormat, *, debug: bool) -> None:
-    """Send our records to standard error; with `debug`, those of libraries as well."""
+    """Send our records to standard error; with `debug`, also those of libraries."""
     everything = logging.getLogger()
     for logger in (everything, LOG, _WARNINGS):
         for handler in [each for each in logger.handlers if isinstance(each, _LineHandler)]:
@@ -99,7 +99,7 @@ def configure(style: LogFormat, *, debug: bool) -> None:
 
 
 def for_programs() -> bool:
-    """Whether everything on standard error is written as records."""
+    """Whether everything on standard error is a record."""
     handlers = (*logging.getLogger().handlers, *LOG.handlers)
     return any(isinstance(each, _LineHandler) and each.for_programs for each in handlers)
 

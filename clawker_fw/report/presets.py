@@ -1,4 +1,4 @@
-"""The answer of `clawker-fw rules presets`, and how people see it."""
+"""The answer of `clawker-fw rules presets`, and its text form."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def rows(presets: Sequence[Preset]) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 
 def lines(preset: Preset) -> Iterator[str]:
-    """Yield all that there is to say of a preset."""
+    """Yield the full description of a preset."""
     yield f"{preset.name}, version {preset.version}: {preset.purpose}"
     width = max(map(len, preset.lines))
     for rule in preset.rules:

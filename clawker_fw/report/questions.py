@@ -1,7 +1,7 @@
 """The questions of `denials --ask`, for people at a terminal.
 
-A question says first, and in full, which host is meant, and last how much more waits. While it is open, nothing
-else is printed.
+A question begins with the host's full name, and ends with the number of waiting hosts. Nothing else is printed
+while it is open.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _HOW = {Protocol.HTTPS: "over TLS on this port", Protocol.HTTP: "on this port an
 
 
 def show(question: Question, more: int) -> None:
-    """Print a question, how many hosts wait behind it, and a prompt."""
+    """Print a question, the number of waiting hosts, and a prompt."""
     console = text.console()
     console.print()
     console.print(question_report(question))
@@ -39,12 +39,12 @@ def show(question: Question, more: int) -> None:
 
 
 def show_misunderstood() -> None:
-    """Say that what was typed is no answer."""
+    """Say that the input is not an answer."""
     text.console().print("This is none of the answers.\n> ", end="")
 
 
 def question_report(question: Question) -> RenderableType:
-    """Return a question: the host, then who asks, why it is refused, what allowing it means, and the answers."""
+    """Return a question: the host, the agent, the reason, the effect of allowing it, and the answers."""
     target = question.target
     head = Text.assemble((visible(target.name), "bold"), f"  {target.protocol}, port {target.port}")
     return Group(
@@ -69,7 +69,7 @@ def _facts(question: Question) -> Iterator[tuple[str, str]]:
 
 
 def meaning(question: Question) -> str:
-    """Return what allowing it means."""
+    """Return the effect of allowing it."""
     if question.renewed and question.renewed.paths:
         return f"again what the rule allowed: {question.renewed.paths}"
     return f"{_ANYTHING}, {_HOW.get(question.target.protocol, 'on this port')}"

@@ -1,4 +1,4 @@
-"""The answers of `clawker-fw rules`, for people."""
+"""The answers of `clawker-fw rules` as text."""
 
 import difflib
 from collections import Counter
@@ -20,7 +20,7 @@ _WIDEST = max(len(each) for each in EditOutcome)
 
 
 def counts(loaded: Loaded) -> dict[str, int]:
-    """Return how many rules each file has, or the variable or the preset that they come from."""
+    """Return the number of rules of each file, variable or preset."""
     found = Counter(
         f"the preset {rule.preset}" if rule.preset else rule.place.partition(", line ")[0]
         for rule in loaded.rules.rules
@@ -29,7 +29,7 @@ def counts(loaded: Loaded) -> dict[str, int]:
 
 
 class RuleLines:
-    """All rules, one in a line. Where that is too wide, its place and its note are on a second line."""
+    """All rules, one in a line. If that is too wide, place and note go on a second line."""
 
     def __init__(self, rules: RuleSet, now: float) -> None:
         """Prepare the lines. `now` is in seconds since 1970."""
@@ -63,7 +63,7 @@ def _details(rule: Rule, now: float) -> Iterator[str]:
 
 
 def summary(loaded: Loaded) -> str:
-    """Return how many rules there are, and where they are written."""
+    """Return the number of rules, and where they are written."""
     places = [f"{count:,} in {place}" for place, count in counts(loaded).items()]
     return ": ".join(filter(None, (counted(len(loaded.rules.rules), "rule"), ", ".join(places))))
 

@@ -1,4 +1,4 @@
-"""The answer of `clawker-fw secrets`, and how people see it. No value is ever in it."""
+"""The answer of `clawker-fw secrets`, and its text form. It never contains a value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,13 +68,12 @@ class SecretsAnswer(Document):
 
     @property
     def states(self) -> Mapping[State, int]:
-        """How many are in each state."""
         found = [each.state for each in self.secrets]
         return {state: found.count(state) for state in State if state in found}
 
 
 def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-    """Return the headings and rows of the table of secrets."""
+    """Return the headings and the rows."""
     headings = ("NAME", "FROM", "HEADER", "HOSTS", "REFRESH", "KEPT", "STATE")
     return headings, [
         (
@@ -91,7 +90,7 @@ def secret_table(answer: SecretsAnswer) -> tuple[Sequence[str], Sequence[Sequenc
 
 
 def secrets_verdict(answer: SecretsAnswer) -> str:
-    """Return one line: how many there are, and in which state."""
+    """Return one line with the number of secrets in each state."""
     if not answer.secrets:
         return f"{answer.file} declares no secrets"
     counted = ", ".join(f"{count} {_WORDS[state]}" for state, count in answer.states.items())

@@ -1,7 +1,6 @@
-"""The answers of `status` and `status --all`, and how people see them.
+"""The answers of `status` and `status --all`, and their text form.
 
-Without settings that can be read there is nothing to compare with, but much to see: what runs, which rules are
-live, who the agents are.
+Without readable settings there is no comparison, but they still show containers, live rules and agents.
 """
 
 from collections import Counter
@@ -137,7 +136,7 @@ class SiblingStatus:
     def of(
         cls, sibling: Sibling, observed: Observed, desired: Desired | None, network: str, verdict: Verdict
     ) -> "SiblingStatus":
-        """Return the state of one sibling. `network` is the name of the agent network."""
+        """Return a sibling's state. `network` is the name of the agent network."""
         seen = observed.siblings.get(sibling)
         container, probe = (seen.container, seen.probe) if seen else (None, None)
         names = {each.address: name for name, each in observed.attached.get(Role.AGENTS, {}).items()}
@@ -282,10 +281,10 @@ class StatusDocument(Document):
         refusals: Sequence[tuple[Counted, str]] = (),
         further: Sequence[Advice] = (),
     ) -> "StatusDocument":
-        """Return the answer that follows from a comparison, or what can be known without, and why there is none.
+        """Return the answer of a comparison, or of the error that prevented it.
 
-        `now` is in seconds since 1970. `refusals` are those of the last hour, the latest last, with the name of
-        the agent or sibling if it is known. `further` are warnings that a comparison has not.
+        `now` is in seconds since 1970. `refusals` are the last hour's, the latest last, with the name of the agent
+        or sibling if known. `further` are warnings that a comparison lacks.
         """
         compared, unread = (None, seen) if isinstance(seen, FirewallError) else (seen, None)
         desired, blueprint = (compared.desired, compared.blueprint) if compared else (None, None)
@@ -360,7 +359,7 @@ _STATES = {Confinement.FENCED: "green", Confinement.WEAK: "yellow", Confinement.
 
 
 def status_report(status: StatusDocument, now: float) -> RenderableType:
-    """Return the state of the stack, and what it is about. `now` is in seconds since 1970."""
+    """Return the state of the stack, with settings and engine. `now` is in seconds since 1970."""
     engine = visible(f"{status.project} on engine {status.engine.version}")
     left = [
         Text(visible(f"Left over, to be removed by `run`: {kind.removesuffix('s')} {name}"))
@@ -429,7 +428,7 @@ def _siblings(status: StatusDocument, now: float) -> RenderableType:
 
 
 def _labels(labels: LabelsStatus) -> str:
-    """Return the drift labels in one line, also where they agree."""
+    """Return the drift labels in one line, even if they agree."""
     certificates, port, build = labels.infra_certs_ready, labels.otel_infra_port, labels.stack_build_sha
     return f"infra_certs_ready {certificates}, otel_infra_port {port}, stack_build_sha {build}"
 
@@ -484,7 +483,7 @@ def _agents(agents: Sequence[RefusedAgent], now: float) -> Iterator[RenderableTy
 
 
 def _age(started: str, now: float) -> str:
-    """Return for how long something has been running, by the engine's record of its start (RFC 3339)."""
+    """Return the time since a start in the engine's form (RFC 3339)."""
     try:
         return remaining(now - datetime.fromisoformat(started).timestamp())
     except ValueError:
@@ -540,7 +539,7 @@ class StacksAnswer(Document):
 
 
 def stacks_report(stacks: Sequence[Stack]) -> RenderableType:
-    """Return the list for people."""
+    """Return the list of stacks as text."""
     rows: list[list[Text | str]] = [
         [
             each.project,

@@ -1,4 +1,4 @@
-"""Plans and their progress, as people see them."""
+"""Plans and their progress as text."""
 
 import threading
 
@@ -17,7 +17,7 @@ _SPINNER = 2
 
 
 def plan_report(steps: Plan) -> RenderableType:
-    """Return the numbered stages of a plan. Those of one stage run in parallel, but for those with `then`."""
+    """Return the numbered stages of a plan. Steps of a stage run in parallel, except those with `then`."""
     width = len(str(len(steps.stages)))
     lines: list[Text] = []
     for number, stage in enumerate(steps.stages, 1):
@@ -33,10 +33,7 @@ def plan_report(steps: Plan) -> RenderableType:
 
 
 class StepDisplay:
-    """Shows a plan being performed: one line for each completed step, a spinner for the current ones.
-
-    `status` is the spinner, which shows while it is entered; a console that is not interactive has none.
-    """
+    """Shows a plan being performed: a line for each completed step, and a spinner (`status`) for the others."""
 
     def __init__(self, target: Console, *, files: bool = False) -> None:
         self._console = target
@@ -46,7 +43,7 @@ class StepDisplay:
         self._lock = threading.Lock()
 
     def difference(self, found: Diff, said: Summary) -> None:
-        """Show what is about to happen, and why."""
+        """Show what will happen, and why."""
         self._console.print(drift_report(found, said, files=self._files, hints=False))
 
     def __call__(self, progress: Progress) -> None:

@@ -14,7 +14,7 @@ class StepRecords:
     """Writes one record for each finding, and one for each completed step."""
 
     def difference(self, found: Diff, said: Summary) -> None:
-        """Write a record for what is about to happen, one for the rules that change, and one for each finding."""
+        """Write records for the whole change, for changed rules, and for each finding."""
         LOG.info("summary", extra={"fields": {"lines": summary.lines(said)}})
         if changes := said.changes:
             rules = {"added": list(changes.added), "removed": list(changes.removed)}
@@ -23,7 +23,6 @@ class StepRecords:
             LOG.info("finding", extra={"fields": {name: getattr(each, name) for name in _OF_FINDINGS}})
 
     def __call__(self, progress: Progress) -> None:
-        """Record the progress of a step."""
         if progress.share >= 1:
             fields = {"step": describe(progress.step), "seconds": round(progress.seconds, 3)}
             LOG.info("step", extra={"fields": fields | ({"note": progress.note} if progress.note else {})})

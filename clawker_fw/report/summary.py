@@ -1,6 +1,6 @@
-"""What a plan means, in words: a line that says what happens and what agents notice, then a line for each reason.
+"""The meaning of a plan in words: first the effects on agents, then a line for each reason.
 
-Without `rich`: answers for programs have these lines as well.
+This module does not use `rich`, because answers for programs contain these lines too.
 """
 
 import shlex
@@ -21,10 +21,10 @@ from clawker_fw.stack import capacity, labels, versions
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 
 ADDED, REMOVED = "  + ", "  - "
-"""How the lines of rules begin that are added and removed."""
+"""The prefixes of added and removed rules."""
 
 PREFIX = "dev.clawker.firewall."
-"""What the names of our labels begin with, which is left out for people."""
+"""The prefix of our labels, which people don't see."""
 
 _MOST_RULES = 20
 _MOST_NAMES = 4
@@ -36,7 +36,7 @@ _STATES = {"exited": "stopped", "created": "not started"}
 
 
 def lines(said: Summary | None) -> list[str]:
-    """Return the lines, the first of which says what happens. None for no plan."""
+    """Return the lines, of which the first says what happens. None without a plan."""
     if said is None:
         return []
     if said.refused:
@@ -72,7 +72,7 @@ def _effects(said: Summary) -> str:
 
 
 def _interruption(said: Summary) -> Iterator[str]:
-    """Yield what agents notice; that open connections may end in peace only if there is nothing worse."""
+    """Yield the effects on agents. That connections may end in peace is only said if nothing is worse."""
     noticed = said.interruption
     if noticed.outage:
         yield "nothing is served meanwhile"
@@ -140,15 +140,15 @@ def _secrets(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 _TOLD = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE})
-"""The layers whose values are settings themselves, and not made of them."""
+"""The layers whose values are settings, not derived from them."""
 
 
 _SET = frozenset({labels.INFRA_CERTS_READY, labels.OTEL_INFRA_PORT})
-"""The labels that say what was set. An upgrade may come together with another setting."""
+"""The labels with settings' values. An upgrade may also change a setting."""
 
 
 def _follows(finding: Finding) -> bool:
-    """Whether a value of a network follows from its subnet."""
+    """Whether a network's value follows from its subnet."""
     return finding.field.startswith("networks.") and not finding.field.endswith(".subnet")
 
 

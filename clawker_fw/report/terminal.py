@@ -1,7 +1,7 @@
 """The standard streams, and the one place where printed text is made harmless.
 
-Names, labels, files and the output of processes come from others. An escape sequence in them could hide a line or
-type into the terminal, so `visible` escapes such characters. This module does not import `rich`, which is slow.
+Names, labels, files and processes' output are untrusted: escape sequences could hide a line or type into the
+terminal, so `visible` escapes them. This module does not import `rich`, which is slow.
 """
 
 import io
@@ -16,9 +16,9 @@ from clawker_fw.report.commands import named
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return a text with every unprintable character escaped as in Python: `\x1b`, `\u202e`.
+    r"""Return a text with unprintable characters except `keep` escaped as in Python: `\x1b`, `\u202e`. Idempotent.
 
-    Line breaks are escaped as well, because they could forge a line; characters in `keep` are not. Idempotent.
+    Line breaks are escaped as well, because they could forge a line.
     """
     if text.isprintable():
         return text
@@ -34,30 +34,30 @@ def understands_escapes(stream: TextIO | None) -> bool:
 
 
 def show_cursor() -> None:
-    """Show the terminal's cursor again, before the program exits while a spinner is running."""
+    """Show the terminal's cursor again if the program exits while a spinner is running."""
     if understands_escapes(sys.stderr):
         sys.stderr.write("\x1b[?25h")
         sys.stderr.flush()
 
 
 class _Answer:
-    """Whether the answer of this process has begun: there is never a second one behind it."""
+    """Whether this process has begun its answer, so that no second one follows."""
 
     begun = False
 
 
 def expect_answer() -> None:
-    """Note that a command begins, which has not answered yet."""
+    """Note the start of a command, which has not answered yet."""
     _Answer.begun = False
 
 
 def answered() -> bool:
-    """Whether anything has been printed as an answer, even if it could not be written."""
+    """Whether any answer has been printed, even if it could not be written."""
     return _Answer.begun
 
 
 def answer(text: str, *, verbatim: bool = False) -> None:
-    """Print an answer of one line or several. Its commands get our options, unless it is `verbatim`."""
+    """Print an answer. Its commands get our options, unless it is `verbatim`."""
     _Answer.begun = True
     if sys.stdout:
         sys.stdout.write(visible(f"{text if verbatim else named(text)}\n", keep="\n"))
@@ -67,14 +67,13 @@ def answer(text: str, *, verbatim: bool = False) -> None:
 class Stream(io.TextIOWrapper):
     """A standard stream that survives a closed pipe and a full disk.
 
-    When the reader has gone, the program continues and exits with its usual code. Any other failure, such as a
-    full disk, is reported once, and only if the lost text is the answer.
+    If the reader has gone, the program continues and exits with its usual code. Another failure, such as a full
+    disk, is reported once, and only if the answer is lost.
     """
 
     matters = False
 
     def write(self, text: str) -> int:
-        """Write a text."""
         try:
             return super().write(text)
         except OSError as error:
@@ -82,7 +81,6 @@ class Stream(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered."""
         try:
             super().flush()
         except OSError as error:
@@ -109,7 +107,7 @@ class AnswerStream(Stream):
 
 
 def guard() -> None:
-    """Guard standard output and standard error. A closed one is replaced by /dev/null."""
+    """Guard standard output and standard error. /dev/null replaces a closed one."""
     sys.stdout = _guarded(sys.stdout, AnswerStream)
     sys.stderr = _guarded(sys.stderr, Stream)
 

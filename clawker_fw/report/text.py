@@ -28,7 +28,7 @@ from clawker_fw.report.spans import counted
 from clawker_fw.report.terminal import visible
 
 Renderable = RenderableType
-"""What a console prints, for those who must not know `rich`."""
+"""The type of printable values, for modules that must not import `rich`."""
 
 _STYLES = {
     Verdict.CURRENT: "bold green",
@@ -61,7 +61,7 @@ class _Console(Console):
                 yield Segment(visible(named(segment.text), keep="\n"), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Stop printing: a change continues when the reader has gone."""
+        """Stop printing. A change continues without a reader."""
         self.quiet = True
 
 
@@ -83,7 +83,7 @@ def console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 class Rows:
-    """A table. Where it is too wide, each row becomes a block of `key: value`."""
+    """A table. If it is too wide, each row becomes a block of `key: value`."""
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[Text | str]]) -> None:
         """Store headings and rows. Plain strings are made safe to print."""
@@ -125,9 +125,9 @@ def summary_report(said: Summary) -> RenderableType:
 
 
 def drift_report(found: Diff, said: Summary, *, files: bool = False, hints: bool = True) -> RenderableType:
-    """Return what a difference means, then its fields by layer: all with `files`, else those that tell more.
+    """Return a difference's meaning, then its notable fields by layer. `files` adds all fields and the files.
 
-    With `files` the files follow as well; `hints` say how to see what is left out.
+    `hints` say how to see the rest.
     """
     shown = found.findings if files else _telling(found, said)
     parts: list[RenderableType] = [summary_report(said)] if summary.lines(said) else []
@@ -140,7 +140,7 @@ def drift_report(found: Diff, said: Summary, *, files: bool = False, hints: bool
 
 
 def fields_report(found: Diff, shown: Sequence[Finding], *, files: bool = False) -> RenderableType:
-    """Return some findings of a difference by sibling and layer, each sibling's with its verdict."""
+    """Return some findings by sibling and layer, with each sibling's verdict."""
     parts: list[RenderableType] = []
     for sibling in Sibling:
         findings = tuple(each for each in shown if each.sibling is sibling)
@@ -177,7 +177,7 @@ def _table(findings: tuple[Finding, ...]) -> Rows:
 
 
 def _differing(running: Value, desired: Value) -> tuple[Value, Value]:
-    """Return both values; of two lists only what the other has not, unless they differ in order alone."""
+    """Return both values, two lists without their common items unless only the order differs."""
     if not (isinstance(running, tuple) and isinstance(desired, tuple)) or {*running} == {*desired}:
         return running, desired
     return tuple(each for each in running if each not in desired), tuple(
@@ -242,10 +242,9 @@ def head(
     without_agents: Verdict = Verdict.CURRENT,
     made_from: Sequence[Origin] = (),
 ) -> RenderableType:
-    """Return the verdict with what it is about, then a line for who is at work, each warning and each open agent.
+    """Return the verdict, and a line for a run at work, each warning and each open agent.
 
-    The first line also says what to do about the verdict, of
-    which `without_agents` is that on Envoy and CoreDNS alone.
+    The first line also has the advice. `without_agents` is the verdict on Envoy and CoreDNS.
     """
     advice = todo(verdict, without_agents, made_from)
     return Group(
@@ -257,9 +256,9 @@ def head(
 
 
 def todo(whole: Verdict, siblings: Verdict, made_from: Sequence[Origin] = ()) -> str:
-    """Return what to do about the verdict on a stack, of which `siblings` is the part without agents, or "".
+    """Return the advice for a stack's verdict, or "". `siblings` is the verdict without agents.
 
-    `made_from` are other settings than these, from which the stack was made. Then `run` refuses these.
+    If the stack was `made_from` other settings, `run` refuses these.
     """
     close = ["close it with `clawker-fw run`"] if siblings is not Verdict.CURRENT else []
     if made_from:
@@ -269,7 +268,7 @@ def todo(whole: Verdict, siblings: Verdict, made_from: Sequence[Origin] = ()) ->
 
 
 def busy_line(holder: Holder) -> Text:
-    """Return who is changing the stack at the moment, so that the answer may show a half-finished change."""
+    """Return a line about the run at work, because the answer may show a half-finished change."""
     who = f"{holder.user} on {holder.host}, process {holder.process}"
     return Text(visible(f"Busy: {holder.command} has been changing this stack since {holder.since} ({who})."))
 

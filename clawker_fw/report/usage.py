@@ -1,4 +1,4 @@
-"""The answers about what rules are worth, for people."""
+"""The answers about rules' usage, as text."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the headings and the rows of the table of rules that allow something, with what was used."""
+    """Return the headings and the rows of the table of allow rules, with their usage."""
     headings = ("rule", "last used", "connections", "from agents", "to agents", "written in")
     return headings, [
         (
@@ -31,7 +31,7 @@ def rows(found: Sequence[Worth], now: float) -> tuple[tuple[str, ...], list[tupl
 
 
 def used_lines(found: Sequence[Worth], usage: Usage) -> Iterator[str]:
-    """Yield how many rules were used, since when that is known, and what is not known."""
+    """Yield the number of used rules, the known period, and its gaps."""
     used = sum(each.last is not None for each in found)
     since = f"{_time(usage.since)}, {_span(usage.now - usage.since)} ago"
     verb = "has" if used == 1 else "have"
@@ -40,7 +40,7 @@ def used_lines(found: Sequence[Worth], usage: Usage) -> Iterator[str]:
 
 
 def unused_lines(found: Sequence[Worth], period: Period, usage: Usage, file: Path | None) -> Iterator[str]:
-    """Yield how many rules were not used, what is not known, and each with how to remove it."""
+    """Yield the number of unused rules, the gaps, and how to remove each rule."""
     there = unused(found, period)
     verb, time = "is" if len(there) == 1 else "are", _span(period.now - period.begin)
     yield f"{len(there):,} of {counted(len(found), 'rule')} that allow something {verb} unused in the last {time}."
@@ -67,7 +67,7 @@ def _ago(moment: float | None, now: float) -> str:
 
 
 def _span(seconds: float) -> str:
-    """Return a time span: to the hour if it is days, to the minute if it is hours."""
+    """Return a time span, days to the hour and hours to the minute."""
     return remaining(seconds - seconds % (_HOUR if seconds >= _DAY else _MINUTE if seconds >= _HOUR else 1))
 
 

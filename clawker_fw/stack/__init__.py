@@ -1,5 +1,1 @@
-"""The firewall itself: all code that decides what the siblings are made of.
-
-`stack_build_sha` is the digest of this folder and the built programs, so nothing else may influence
-a sibling.
-"""
+"""The definition of the firewall: `stack_build_sha` covers this folder, its imports, templates and programs."""

@@ -1,4 +1,4 @@
-"""The resolver sibling: its Corefile, its hot files, and its network."""
+"""The resolver sibling: its Corefile, its dynamic files, and its network."""
 
 import json
 
@@ -18,15 +18,14 @@ from clawker_fw.stack.topology import Addressing, network_names
 _EYE = Resource("eye", container.EYE.removeprefix(container.HOT))
 
 RESOURCES = (ends.RESOURCE, _EYE, virtual.RESOURCE, policy.RECORDED, telemetry.RESOURCE, policy.RESOURCE)
-"""Only the helper reads the first two, the second for the address and ports at which it checks that Envoy refuses
-agents; and only clawker-fw the next two.
-"""
+"""Only `fwctl` reads the first two, and only clawker-fw the next two. The second has the address and ports at
+which `fwctl` checks that Envoy refuses agents."""
 
 _MEMORY = 512 << 20
 """The container's memory limit in bytes, on a machine that has enough."""
 
 _A_CONNECTION = 128 << 10
-"""Bytes that one can cost: a buffer for the longest message that its client announces, and as much again."""
+"""Bytes that one can cost: a buffer for its client's longest message, and as much again."""
 
 _OWN_FILES = 1024
 
@@ -34,19 +33,18 @@ _MOST_CONNECTIONS = 1 << 19
 """Far below the open files that a kernel allows one process (`fs.nr_open`)."""
 
 _SOCKETS = "/tmp"  # noqa: S108 - inside the container; agents can't reach a socket
-"""Where each plugin reports what it has loaded, in `NAME.sock` by the name of its resource. `fwctl` asks there."""
+"""Each plugin reports in `NAME.sock`, by its resource's name, what it has loaded. `fwctl` queries it there."""
 
 _SETTINGS = {"arp_announce": 2, "arp_ignore": 3}
-"""These keep the service address unambiguous while a replacement takes it over. ARP requests for a released
-address (host scope) are not answered, and our own never have it as their sender (Linux, networking/ip-sysctl).
-"""
+"""ARP requests for a released address (host scope) get no answer, and ours never name it as the sender (Linux,
+networking/ip-sysctl). So the service address stays unambiguous during a takeover."""
 
 
 def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     """Return what CoreDNS may use.
 
     Raises:
-        SettingsError: when the settings ask for more than there is.
+        SettingsError: if the settings ask for more than there is.
     """
     return allot(Sibling.COREDNS, resources.coredns, machine, _MEMORY, _room)
 
@@ -59,8 +57,8 @@ def _room(memory: int, _: int) -> int:
 def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, machine: Machine) -> Shape:
     """Return the container's shape. Its only network is the agent network, so it has no way out.
 
-    Go would take twice what it uses before it collects garbage, whatever the container has. The last quarter is
-    for what Go does not count: the helpers, and the kernel's buffers.
+    Go would use twice its live memory before it collects garbage, whatever the limit. The last quarter is for
+    memory that Go does not count: the helpers, and the kernel's buffers.
     """
     return container.shape(
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
@@ -74,7 +72,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
 
 
 def boot(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> Files:
-    """Return the files that are only read at start."""
+    """Return the startup files."""
     interface = {"address": str(addressing.coredns(slot)), "subnet": str(addressing.agents)}
     sibling = {
         **container.network(Sibling.COREDNS, [interface], _SETTINGS, _limits(addressing, limits, capacity)),
@@ -100,7 +98,7 @@ def _askers(addressing: Addressing) -> list[str]:
 
 
 def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the limits of each agent. Nobody else uses the resolver but Envoy's recorder, at its own port."""
+    """Return each agent's limits. Only Envoy's recorder also uses CoreDNS, at a separate port."""
     return {
         "subnet": str(addressing.agents),
         "except": _askers(addressing),
@@ -116,7 +114,7 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
 def hot(
     names: Policy, addressing: Addressing, slots: Slots, reported: telemetry.TelemetryTarget | None = None
 ) -> Files:
-    """Return the files that are re-read while running: the plugins' list of names and collector, and ours."""
+    """Return the dynamic files: the plugins' list of names and collector, and ours."""
     envoy_slot = slots.envoy
     eye = {"address": str(addressing.envoy(envoy_slot)), "ports": list(names.rules.ports)}
     return {

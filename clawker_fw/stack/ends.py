@@ -1,7 +1,6 @@
-"""What becomes of a sibling's hot files when rules end: `fwctl` commits it then, although nobody runs anything.
+"""The changes to a sibling's dynamic files when rules expire. `fwctl` commits them then.
 
-The files for each end are rendered like all others, from the rules that are left. So what is live afterwards is
-what is desired at that time. Only what differs from the files before is written down.
+Each expiry's files are rendered from the remaining rules. Only the differences are stored.
 """
 
 import hashlib
@@ -23,23 +22,20 @@ RESOURCE = Resource("ends", "ends/ends.json")
 ENDS = container.HOT + RESOURCE.path
 
 _KEY = json.dumps(PRIVATE_KEY.decode()).strip('"').encode()
-"""What is before a private key, as it is written in a text. It is there if what is around it has moved."""
+"""The text before a private key. It stays in place when the text around it moves."""
 
 MOST_ENDS = 32
 _MOST_RULES = 20_000
 
 
 def known_ends(rules: int) -> int:
-    """Return how many ends a sibling knows, of the next times at which rules end. A later run tells it more.
-
-    The files are rendered for each of them whenever a stack is looked at, so with many rules it knows fewer.
-    """
+    """Return how many expiries a sibling knows: fewer with many rules, as each comparison renders all of them."""
     return max(1, min(MOST_ENDS, _MOST_RULES // max(1, rules)))
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The hot files from a time on, in seconds since 1970, what is live with them, and the rules that are left."""
+    """The dynamic files from a time (seconds since 1970) on, their live digests, and the remaining rules."""
 
     at: int
     hot: Files
@@ -48,7 +44,7 @@ class End:
 
 
 def ends_file(now: Files, ends: Iterable[End]) -> File:
-    """Return the file with what becomes of the files of now at each end, the soonest first."""
+    """Return the file with the changes at each expiry, the soonest first."""
     written: list[dict[str, Any]] = []
     before = now
     for end in ends:
@@ -73,7 +69,7 @@ def ends_file(now: Files, ends: Iterable[End]) -> File:
 
 
 def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
-    """Return which parts of a text are replaced by what, so that it becomes another: positions are octets."""
+    """Return the replacements that turn one text into another. Positions are in bytes."""
     old, new = _pieces(before), _pieces(after)
     starts = [0, *accumulate(map(len, old))]
     changes = (each for each in SequenceMatcher(None, old, new).get_opcodes() if each[0] != "equal")
@@ -84,5 +80,5 @@ def parts(before: bytes, after: bytes) -> list[dict[str, Any]]:
 
 
 def _pieces(text: bytes) -> Sequence[bytes]:
-    """Divide JSON after each object in it, and after each line."""
+    """Divide JSON after each object and each line."""
     return text.replace(b"},", b"},\0").replace(b"\n", b"\n\0").split(b"\0")

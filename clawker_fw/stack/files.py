@@ -1,8 +1,8 @@
-"""Files in a sibling's volume: their modes and owners, which are decided here alone, and how records are read.
+"""Files in a sibling's volume: their modes and owners, and how to read records.
 
-Files belong to root, and the program, which runs unprivileged, can read but not change them. A secret belongs to a
-user that nobody is, and only the program's group can read it. Even root in the container can't, because it lacks
-the capability; `fwctl` reads secrets as their owner. (The program's own user is another one at every start.)
+Files belong to root, and the unprivileged program can only read them. Secrets belong to an otherwise unused user,
+and only the program's group can read them: root in the container lacks the capability, and `fwctl` acts as their
+owner. The program's own user differs at every start.
 """
 
 import json
@@ -14,10 +14,10 @@ from clawker_fw.model.files import File
 ROOT = (0, 0)
 
 READERS = (65532, 65532)
-"""The owner of secrets, and the group that a sibling's program is in (`Readers` in `go/internal/users`)."""
+"""The owner of secrets, and the group of a sibling's program (`Readers` in `go/internal/users`)."""
 
 SIGNERS = (65531, 65531)
-"""The owner of the signer's keys, and the group that it alone is in (`Signers` in `go/internal/users`)."""
+"""The owner of the signer's keys, and the group that only the signer is in (`Signers` in `go/internal/users`)."""
 
 _READ_BY_ALL = 0o004
 
@@ -46,22 +46,22 @@ def signers(content: bytes) -> File:
 
 
 def found(content: bytes, mode: int, owner: tuple[int, int]) -> File:
-    """Return a file that was read from a container. Unless everyone may read it there, it counts as a secret."""
+    """Return a file as read from a container. Unless everyone may read it there, it counts as a secret."""
     return File(content, mode, owner, secret=not mode & _READ_BY_ALL)
 
 
 AT_REST = File(b"", 0o600, SIGNERS, secret=True)
-"""The mode and owner of secrets that outlive a container, whatever they are. The signer gets the file opened."""
+"""The mode and owner of secrets that outlive a container. The signer gets the open file."""
 
 RECORD = public(b"")
-"""The mode and owner of records, whatever their content."""
+"""The mode and owner of records."""
 
 
 def read_record(content: bytes | str) -> Any:  # noqa: ANN401 - any JSON
-    """Read JSON from a container or a network, which somebody may have changed.
+    """Read JSON from a container or a network, which may have been changed.
 
     Raises:
-        ValueError: when it can't be read. Numbers without end and deep nesting would fail elsewhere otherwise.
+        ValueError: if it is invalid, or has non-finite numbers or deep nesting, which would fail elsewhere.
     """
     try:
         return json.loads(content, parse_constant=_finite, parse_float=_finite)

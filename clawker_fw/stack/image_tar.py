@@ -1,12 +1,11 @@
-"""Images built without a registry or a builder: a tar that we write ourselves, with an id known in advance.
+"""Images built without a registry or a builder: a tar with an id known in advance.
 
-The tar contains one layer with fixed order, owners and times, a config and a manifest. Its layout is that of the
-OCI image specification 1.1, and also that of `docker save`, for engines with the classic image store. The image's
-id is the digest of the config (classic store) or of the manifest (containerd store).
+The tar has one layer with fixed order, owners and times, a config and a manifest, laid out as in the OCI image
+specification 1.1 and in `docker save`, for the classic image store. The image's id is the digest of the config
+(classic store) or of the manifest (containerd store).
 
-Labels alone don't identify our images, because clawker uses the same ones. The tag of our images contains a
-digest of the config, so the config is rebuilt from its parts and compared. Its form is an interface: a later
-release has to identify an earlier one's images.
+clawker uses the same labels, so the tag contains a digest of the config, which is rebuilt and compared. Later
+releases must recognize it, so its form must not change.
 """
 
 import functools
@@ -26,7 +25,7 @@ from clawker_fw.stack.labels import digest
 from clawker_fw.stack.release import Identity, identity
 
 LABELS: Mapping[str, str] = MappingProxyType({labels.MANAGED: "true", labels.PURPOSE: "firewall"})
-"""Exactly the labels of our images. They don't name a project, because projects share images."""
+"""Exactly our images' labels. They name no project, because projects share images."""
 
 _CREATED = "1970-01-01T00:00:00Z"
 
@@ -37,7 +36,7 @@ _CHUNK = 1 << 17
 
 
 def version_in(reference: str) -> str | None:
-    """Return the version in a tag of an image of ours: for CoreDNS, the release; None for another tag."""
+    """Return the version in a tag of our image, which for CoreDNS is the release, or None for another tag."""
     parts = _NAME.fullmatch(reference)
     return parts["version"] if parts else None
 
@@ -45,10 +44,7 @@ def version_in(reference: str) -> str | None:
 def our_tags(
     tags: Iterable[str], found: Mapping[str, str], architecture: str, layers: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the tags that we gave an image with these labels and layers, or nothing if it is not ours.
-
-    Tags that somebody else has added to an image of ours are not included.
-    """
+    """Return the tags that we gave an image with these labels and layers, or nothing if it is not ours."""
     if dict(found) != dict(LABELS) or len(layers) != 1:
         return ()
     return tuple(sorted(tag for tag in tags if _is_ours(tag, architecture, layers[0])))
@@ -61,7 +57,7 @@ def _is_ours(tag: str, architecture: str, layer: str) -> bool:
 
 
 def _config(version: str, architecture: str, layer: str, found: Mapping[str, str] = LABELS) -> bytes:
-    """Return the config of an image of ours. `layer` is the digest of its only layer, `sha256:…`."""
+    """Return the config of our image. `layer` is the digest of its only layer, `sha256:…`."""
     return _canonical(
         {
             "architecture": architecture,
@@ -75,7 +71,7 @@ def _config(version: str, architecture: str, layer: str, found: Mapping[str, str
 
 
 def _reference(name: str, version: str, config: bytes) -> str:
-    """Return the tag of an image of ours. It contains a digest, so that two releases never use the same tag."""
+    """Return the tag of our image. It contains a digest, so that two releases never use the same tag."""
     return f"{name}:{version}-{digest(config).removeprefix('sha256:')[:_DIGEST_SHOWN]}"
 
 
@@ -93,7 +89,7 @@ class Entry:
     link: str = ""
 
     def header(self) -> tarfile.TarInfo:
-        """Return the tar header, in which nothing depends on this machine."""
+        """Return the tar header, which does not depend on this machine."""
         header = tarfile.TarInfo(self.path)
         header.mode = self.mode
         if self.link:
@@ -107,7 +103,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class BuiltImage:
-    """An image that we build. Its layer is generated as a stream and never held in memory."""
+    """An image that we build. Its layer is streamed and never held in memory."""
 
     name: str
     version: str
@@ -117,10 +113,10 @@ class BuiltImage:
 
     @cached_property
     def _members(self) -> tuple[Entry, ...]:
-        """The layer's members: each folder comes before what is in it.
+        """The layer's members: each folder comes before its content.
 
-        An engine creates missing folders with a mode that depends on its storage driver and its umask.
-        With 0600, the siblings' unprivileged users would find nothing in them.
+        An engine creates missing folders with a mode from its storage driver and umask. With 0600, the siblings'
+        unprivileged users could not open anything in them.
         """
         folders = dict.fromkeys(
             str(folder) for entry in self.entries for folder in reversed(PurePosixPath(entry.path).parents[:-1])
@@ -192,7 +188,7 @@ _END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
-    """Yield the tar of a layer. While an engine reads this, an `OSError` would be taken for a failure of it."""
+    """Yield a layer's tar. An `OSError` here would look like a failure of the engine that reads it."""
     try:
         for entry in members:
             yield entry.header().tobuf(tarfile.USTAR_FORMAT)
@@ -210,7 +206,7 @@ def _layer(members: Iterable[Entry]) -> Iterator[bytes]:
 
 @functools.lru_cache(maxsize=8)
 def _facts(members: tuple[Entry, ...], _: tuple[Identity, ...]) -> tuple[str, int]:
-    """Return SHA-256 of a layer, and its size in bytes. A process computes it again only if a file has changed."""
+    """Return a layer's SHA-256 and its size in bytes. They are computed again only after a file has changed."""
     sum_, size = hashlib.sha256(), 0
     for chunk in _layer(members):
         sum_.update(chunk)

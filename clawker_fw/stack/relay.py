@@ -1,11 +1,11 @@
-"""The relay of an agent that publishes ports: its name, labels and shape, and which address leads to which.
+"""The relay of an agent that publishes ports: its name, labels, shape and addresses.
 
-An engine publishes no port of a container on an internal network. So a container of ours, one for each such agent,
-is on the agent network and on a second one, on which its ports are published. It passes connections on to the
-agent, and nothing the other way (`go/internal/relay`).
+An engine publishes no ports of containers on an internal network. So each such agent has a relay, a container on
+the agent network and on a second one, on which its ports are published. It forwards connections to the agent, and
+nothing the other way (`go/internal/relay`).
 
-A label of the agent says what it publishes, and which number it has. The number stands for two addresses in our
-half of the agent network, the agent's and the relay's, so the engine never gives either to another container.
+A label of the agent has its ports and a number for the agent's and the relay's address. Both are in our half of
+the agent network, so the engine never gives them to another container.
 """
 
 from contextlib import suppress
@@ -28,19 +28,19 @@ from clawker_fw.stack.topology import (
 )
 
 LOOPBACK = IPv4Address("127.0.0.1")
-"""Where ports are published unless somebody says otherwise."""
+"""Where ports are published by default."""
 
 _LARGEST_PORT = 65535
 
 _MEMORY = 512 << 20
-"""Bytes. The kernel may keep 1 MiB of a connection in each direction, if one end does not read (measured, with the
-sysctls below), and the program has two buffers of 32 KiB for it. There are 256 at once."""
+"""Bytes. With the sysctls below, the kernel may keep 1 MiB per direction if one end does not read (measured), and
+the program has two buffers of 32 KiB, for each of 256 connections."""
 
 _PROCESSES = 64
 _OPEN_FILES = 2048
 
 _CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
-"""For `fwctl relay`, which configures the network. It drops all of them before the program starts."""
+"""For `fwctl relay`, which configures the network and drops them before the program starts."""
 
 _SYSCTLS = {
     "net.ipv4.conf.all.arp_announce": "2",
@@ -56,7 +56,7 @@ _SYSCTLS = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublishedPort:
-    """A TCP port of an agent, and where it is published: `at` is 0 if the engine chooses the port there."""
+    """An agent's TCP port, and where it is published. If `at` is 0, the engine chooses the port."""
 
     host: IPv4Address
     at: int
@@ -69,7 +69,7 @@ class PublishedPort:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What an agent publishes, at least one port, and its number."""
+    """The ports that an agent publishes, at least one, and its number."""
 
     number: int
     ports: tuple[PublishedPort, ...]
@@ -80,7 +80,7 @@ class Publication:
 
     @classmethod
     def read(cls, label: str) -> "Publication | None":
-        """Return what a label says, or None if it is not of the form that we write."""
+        """Return the publication in a label, or None if the label does not have our form."""
         with suppress(ValueError):
             number, *words = label.split(" ")
             parts = (word.split(":") for word in words)
@@ -93,10 +93,7 @@ class Publication:
 
 
 def publication_of(view: ContainerView, project: str, agents: IPv4Network) -> Publication | None:
-    """Return what an agent publishes, or None.
-
-    An image can have any label, so the label counts only with the address that its number stands for.
-    """
+    """Return what an agent publishes, or None. Images can set the label, so the address must match."""
     found = Publication.read(view.labels.get(labels.PUBLISHES, ""))
     places = Addressing(agents, agents)
     if view.project or found is None or found.number >= places.publishers:
@@ -124,7 +121,7 @@ def relay_spec(
     *,
     machine: Machine,
 ) -> ContainerSpec:
-    """Return the container of a relay, of CoreDNS's image. `agent` is the id of its agent."""
+    """Return the container of a relay, with CoreDNS's image. `agent` is the id of its agent."""
     project, resolver = desired.project, desired.siblings[Sibling.COREDNS]
     names, places = network_names(project), Addressing(agents, agents)
     within, without = places.publishing_relay(wanted.number), on_publishing(publishing, wanted.number)

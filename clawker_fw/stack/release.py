@@ -1,4 +1,4 @@
-"""The installed release: its version, its files, and the digest that identifies the firewall it makes."""
+"""The installed release: its version, its files, and the digest of its firewall."""
 
 import functools
 import hashlib
@@ -16,14 +16,14 @@ from clawker_fw.stack.files import executable
 _PACKAGE = Path(__file__).parent.parent
 
 _DIGEST = ".sha256"
-"""The suffix of a file that a wheel for one architecture has in place of a program for another: its digest."""
+"""The suffix of a digest, which a wheel for one architecture has in place of another one's program."""
 
 SHORT_BUILD = 7
-"""How many digits of a build tell it apart for people."""
+"""How many digits of a build people see."""
 
 
 _IMPORT = re.compile(r"^from clawker_fw((?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
-"""An import for run time: those for types alone are indented."""
+"""An import at run time. Those for types only are indented."""
 
 
 def build_name(version: str | None, build_sha: str | None) -> str:
@@ -36,13 +36,13 @@ Identity = tuple[int, ...]
 
 
 def identity(path: Path) -> Identity:
-    """Return what differs once a file has been changed or replaced: its device, inode, size and times."""
+    """Return the device, inode, size and times of a file, which differ after any change."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal. A process hashes it again only if it has changed."""
+    """Return the SHA-256 of a file in hexadecimal, computed again only after a change."""
     return _digest(path.resolve(), identity(path))
 
 
@@ -65,14 +65,14 @@ class Release:
 
     @cached_property
     def version(self) -> str:
-        """The version of the package, for people."""
+        """The version of the package."""
         return metadata.version("clawker-fw")
 
     def binary(self, name: str, architecture: str) -> Path:
         """Return a built program.
 
         Raises:
-            SettingsError: when the package has no programs for that architecture.
+            SettingsError: if the package has no programs for that architecture.
         """
         path = self.package / "bin" / f"{name}-linux-{architecture}"
         if not path.is_file():
@@ -88,13 +88,13 @@ class Release:
         """Return the program fwctl, the largest file in a container.
 
         Raises:
-            SettingsError: when the package has no programs for that architecture.
+            SettingsError: if the package has no programs for that architecture.
         """
         return executable(self.binary("fwctl", architecture).read_bytes())
 
     @cached_property
     def build_sha(self) -> str:
-        """SHA-256 of the firewall subset: over all paths in order, each with the digest of its content."""
+        """SHA-256 of the firewall subset: all paths in order, each with the digest of its content."""
         sum_ = hashlib.sha256()
         for path, digest in sorted(self._subset()):
             sum_.update(f"{path} {digest}\n".encode())
@@ -117,11 +117,10 @@ class Release:
                     yield path.removesuffix(_DIGEST), file.read_text().strip() if left_out else digest_of(file)
 
     def modules(self) -> dict[str, bytes]:
-        """Return the modules that define the containers: those of `stack/`, and all that these import.
+        """Return the modules that define the containers: `stack/`, and all its imports.
 
-        Limits, addresses and rules are defined in other folders. With `stack/` alone, a release that changes one
-        of these would pass for a change of the settings. A digest of what is rendered would leave out comments,
-        but also whatever its input does not use, and would cost every command the rendering.
+        Limits, addresses and rules are defined in other folders: a release that changes them must not look like
+        changed settings. A digest of rendered files would be slow, and miss what they don't use.
         """
         contents: dict[str, bytes] = {}
         left = [path.relative_to(self.package).as_posix() for path in (self.package / "stack").rglob("*.py")]
@@ -133,7 +132,6 @@ class Release:
         return contents
 
     def _imported(self, module: str) -> Iterator[str]:
-        """Yield the modules of the package that one of its modules imports."""
         for base, names in _IMPORT.findall(module):
             folder = Path(*base.split("."))
             for candidate in (folder, *(folder / name for name in re.findall(r"\w+", names))):

@@ -1,9 +1,8 @@
-"""Hot resources as data: the file of each, and the proof that a program has loaded it.
+"""Dynamic resources as data: each one's file, and how to verify that a program has loaded it.
 
-A sibling declares its resources in `boot/sibling.json`, where `fwctl` reads them. The live version of a resource
-is a digest of what the process has loaded. For CoreDNS it is the SHA-256 of the bytes that it has read, for Envoy
-that of its `/config_dump` in canonical form. The renderer writes files in the same form (no field at its default
-value, durations and numbers as Envoy prints them, sorted keys), so that the two can be compared.
+A sibling declares its resources in `boot/sibling.json` for `fwctl`. A resource's live version is a digest of what
+the process has loaded: for CoreDNS the SHA-256 of the bytes, for Envoy that of `/config_dump` in canonical form.
+Files are rendered in the same form (no default values, durations and numbers as Envoy prints them, sorted keys).
 """
 
 import dataclasses
@@ -23,11 +22,11 @@ SIBLING = "boot/sibling.json"
 
 _VERSION = re.compile(rb',"version_info":"[0-9a-f]+"\}\Z')
 PRIVATE_KEY = b'"private_key":'
-"""What is before each private key in Envoy's files, and in no other place."""
+"""The text before each private key in Envoy's files, and nowhere else."""
 
 _KEY = re.compile(PRIVATE_KEY + rb'\{"inline_string":"[^"]*"\}')
 _REDACTED = PRIVATE_KEY + b'{"inline_string":"[redacted]"}'
-"""What Envoy shows instead of a private key. It takes none that does not fit the certificate."""
+"""Envoy's text in place of a private key. It accepts no key that does not fit the certificate."""
 
 _VERSION_LENGTH = 64
 _UNVERSIONED = b',"version_info":"0"}'
@@ -37,8 +36,8 @@ _UNVERSIONED = b',"version_info":"0"}'
 class EnvoyProof:
     """Where Envoy shows a resource (`/config_dump?resource=DUMP`, path `at` in each entry), and its statistics.
 
-    Only what is called `named` counts, if that is set. A layer of its runtime is in no dump: there, the text of
-    its only key, `runtime`, counts.
+    If `named` is set, only that entry counts. Dumps omit Envoy's runtime: there, the text of the key `runtime`
+    counts.
     """
 
     dump: str
@@ -50,11 +49,11 @@ class EnvoyProof:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A hot file. `path` is relative to `hot/`.
+    """A dynamic file. `path` is relative to `hot/`.
 
-    If it is `hashed`, the program reports the SHA-256 of what it has read; the `signer` beside it does so of what
-    that reads. Without any proof, only `fwctl` reads it. If it is `keyed`, its only secrets are private keys: a
-    digest confirms no guess of those.
+    If it is `hashed`, the program reports the SHA-256 of what it has read; with `signer`, the signer does. Without
+    a proof, only `fwctl` reads it. If it is `keyed`, its only secrets are private keys, whose digest confirms no
+    guess.
     """
 
     name: str
@@ -66,7 +65,7 @@ class Resource:
 
     @property
     def proven(self) -> bool:
-        """Whether a program must prove that it has loaded this resource."""
+        """Whether a program must report that it has loaded this resource."""
         return self.hashed or self.signer or self.envoy is not None
 
     def digest(self, content: bytes) -> str:
@@ -86,10 +85,10 @@ WATCHED = "/tmp/reload"  # noqa: S108 - inside the container, where it takes no 
 
 
 def watched_folder(path: str) -> str:
-    """Return the folder that Envoy watches for a hot file. `fwctl` renames an empty file in it, for a new one.
+    """Return the folder that Envoy watches for a dynamic file. `fwctl` renames an empty file in it after a change.
 
-    Each file has its own, because Envoy reads every resource again that waits for a folder in which something is
-    renamed. It is outside `hot/`, because a watch stays with a folder that is moved.
+    Each file has one, because a rename makes Envoy read every resource of that folder again. It is outside `hot/`,
+    because a watch stays with a folder that is moved.
     """
     return f"{WATCHED}/{path.rpartition('/')[0]}"
 
@@ -102,16 +101,16 @@ def discovery_response(resources: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def plain(content: bytes) -> bytes:
-    """Return a hot file's content without the version that a commit has written into it."""
+    """Return a dynamic file's content without its commit's version."""
     tail = content[-_VERSION_LENGTH:]
     return content[: -len(tail)] + _VERSION.sub(_UNVERSIONED, tail) if tail else content
 
 
 def live_digests(resources: Sequence[Resource], hot: Files) -> dict[str, str]:
-    """Return the digest of each proven resource that must be live with these hot files.
+    """Return the digest of each proven resource that must be live with these dynamic files.
 
     Raises:
-        ValueError: when one of them is a secret, and not `keyed`. Live digests are public, and confirm guesses.
+        ValueError: if one is secret and not `keyed`. Live digests are public, and confirm guesses.
     """
     proven = {each: hot[f"hot/{each.path}"] for each in resources if each.proven}
     if secrets := [each.name for each, file in proven.items() if file.secret and not each.keyed]:
@@ -131,7 +130,7 @@ def declaration(resources: Sequence[Resource]) -> list[dict[str, Any]]:
 
 
 def declared(files: Files) -> list[Resource]:
-    """Return the resources that a container's `boot/sibling.json` declares, or none if it is unreadable."""
+    """Return the resources in a container's `boot/sibling.json`, or none if it is unreadable."""
     try:
         return _DECLARATION.validate_python(read_record(files[SIBLING].content)["resources"])
     except (KeyError, TypeError, ValueError):

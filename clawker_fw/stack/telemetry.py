@@ -1,7 +1,7 @@
-"""Telemetry: what the siblings are told about the collector.
+"""Telemetry: the siblings' configuration for the collector.
 
-Each sibling has its certificate and key in a file: Envoy in its clusters, and CoreDNS in
-`hot/telemetry/telemetry.json`. Both are written, and read back from a stack, here.
+Envoy has its certificate and key in its clusters, CoreDNS in `hot/telemetry/telemetry.json`. Both files are
+written, and read back from a stack, here.
 """
 
 import json
@@ -19,28 +19,24 @@ from clawker_fw.stack.files import read_record, secret
 from clawker_fw.stack.resources import PRIVATE_KEY, Resource, declared
 
 CONNECTION, REQUEST, QUERY = "clawker_fw.connection", "clawker_fw.request", "dns.query"
-"""The kinds of records (`event.name`): a connection or session of UDP, an HTTP request, a DNS query."""
+"""The kinds of records (`event.name`): a connection or UDP session, an HTTP request, a DNS query."""
 
 RESOURCE = Resource("telemetry", "telemetry/telemetry.json", hashed=True, keyed=True)
-"""What CoreDNS is told."""
 
 FILE = container.HOT + RESOURCE.path
 
 CLUSTERS_PATH = "cds/clusters.json"
-"""Where Envoy's clusters are, below `hot/`: with those that lead to the collector, its key and certificate."""
+"""Envoy's clusters, below `hot/`, including those to the collector, with key and certificate."""
 
 CLUSTERS = container.HOT + CLUSTERS_PATH
 
 CLUSTER, RELAY = "telemetry", "telemetry-relay"
-"""Envoy's clusters that lead to the collector: for its own records, and for CoreDNS's, which stay encrypted."""
+"""Envoy's clusters to the collector: for its own records, and for CoreDNS's, which stay encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetryTarget:
-    """Where records go, and as whom. Without `credentials`, nothing is sent.
-
-    `server_name` is the name or address that the collector's certificate must have.
-    """
+    """The collector, and the name that its certificate must have. Without `credentials`, nothing is sent."""
 
     host: str
     port: int
@@ -63,7 +59,7 @@ class TelemetryTarget:
         }
 
     def envoy_tls(self, credentials: Credentials) -> Json:
-        """Return TLS 1.3 for Envoy's cluster, to a server whose certificate has exactly the expected name."""
+        """Return TLS 1.3 for Envoy's cluster. The server's certificate must have exactly the expected name."""
         versions = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
         address = address_of(self.server_name)
         kind = "IP_ADDRESS" if address else "DNS"
@@ -85,9 +81,9 @@ class TelemetryTarget:
 
 
 def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> File:
-    """Return the file for CoreDNS: `{}`, or where and how it sends. `relay` is Envoy's address for that.
+    """Return CoreDNS's file: `{}`, or where and how it sends. `relay` is Envoy's address for that.
 
-    It is a secret also without a key: another mode or owner is the work of somebody else.
+    It is secret even without a key, so that a changed mode or owner shows tampering.
     """
     if telemetry is None or telemetry.credentials is None:
         return secret(b"{}")
@@ -103,7 +99,7 @@ def coredns_file(telemetry: TelemetryTarget | None, relay: str, slot: int) -> Fi
 
 
 def running(files: Mapping[Sibling, Files]) -> Running:
-    """Return the credentials that a stack's siblings have, from their files."""
+    """Return the credentials in the files of a stack's siblings."""
     envoy = _in_clusters(files.get(Sibling.ENVOY, {}))
     coredns = _in_file(files.get(Sibling.COREDNS, {}))
     if envoy is None or coredns is None:
@@ -113,13 +109,13 @@ def running(files: Mapping[Sibling, Files]) -> Running:
 
 
 def certificates(sibling: Sibling, files: Files) -> tuple[bytes, bytes] | None:
-    """Return the authorities and the certificate that a sibling has been given, or None."""
+    """Return a sibling's CAs and certificate, or None."""
     found = _in_clusters(files) if sibling is Sibling.ENVOY else _in_file(files)
     return (found[0], found[1].certificate) if found else None
 
 
 def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
-    """Whether a sibling has loaded what it has been given. `live` are the digests that it reports."""
+    """Whether a sibling has loaded its files. `live` are the digests that it reports."""
     path = CLUSTERS if sibling is Sibling.ENVOY else FILE
     for each in declared(files):
         if container.HOT + each.path == path and path in files:
@@ -128,7 +124,7 @@ def is_live(sibling: Sibling, files: Files, live: Mapping[str, str]) -> bool:
 
 
 def destination(files: Mapping[Sibling, Files]) -> tuple[str, str] | None:
-    """Return the endpoint to which a stack's siblings send, and the name that it must prove, from their files."""
+    """Return the endpoint in the siblings' files, and the name that it must prove."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):
         (place,) = _cluster(files[Sibling.ENVOY])["load_assignment"]["endpoints"]
         (endpoint,) = place["lb_endpoints"]
@@ -156,7 +152,7 @@ def _in_clusters(files: Files) -> tuple[bytes, Pair] | None:
 
 
 def _cluster(files: Files) -> Mapping[str, Any]:
-    """Return Envoy's cluster that leads to the collector. Clusters can be many: without a key, none is read."""
+    """Return Envoy's cluster to the collector. Without a key, no cluster is parsed: there can be many."""
     content = files[CLUSTERS].content
     if PRIVATE_KEY not in content:
         raise ValueError(CLUSTER)

@@ -1,8 +1,4 @@
-"""The two networks and all addresses in them.
-
-The engine assigns addresses from the lower half of a network, and ours are in the upper half, so it never gives
-one of them to another container.
-"""
+"""The two networks and all addresses. Ours are in the upper halves: the engine assigns from the lower ones."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +14,11 @@ from clawker_fw.stack.labels import APPLIED, ROLE, ownership_labels, project_of
 from clawker_fw.stack.virtual import Numbers
 
 _AGENT_PREFIXES = (23, 22, 21, 20)
-"""The sizes of an agents' network that is chosen here, the usual one first.
+"""The prefix lengths for agents' networks that are chosen here, the usual one first.
 
-Every agent can fill the kernel's table of neighbours with the addresses of its own network, answered or not, and
-that table is shared by the whole machine: 1,024 entries (`net.ipv4.neigh.default.gc_thresh3`, Linux,
-Documentation/networking/ip-sysctl). A /23 leaves half of them to everybody else. A larger network is chosen only
-where the rules need more virtual addresses.
-"""
+Every agent can fill the kernel's neighbour table, which the whole host shares, with addresses of its network:
+1,024 entries (`net.ipv4.neigh.default.gc_thresh3`, Linux, Documentation/networking/ip-sysctl). A /23 leaves
+half of them to others. A larger network is chosen only if the rules need more virtual addresses."""
 
 _EGRESS_PREFIX = 24
 
@@ -48,32 +42,30 @@ _DEFAULTS = {
     f"{_BRIDGE}.name": "",  # two networks can't have the same bridge
     f"{_BRIDGE}.trusted_host_interfaces": "",  # packets from there would reach relays without a published port
 }
-"""What an engine does without an option, unless its `default-network-opts` say otherwise. All are set explicitly.
+"""An engine's defaults, unless its `default-network-opts` differ. We set all of them explicitly.
 
-So an engine that adds its own, or a network of a release that did not set them, differs only where it matters.
-Engines ignore options that they do not know (moby, daemon/libnetwork/drivers/bridge, `fromLabels`).
-"""
+So only relevant options of such an engine, or of an older release's network, count as differences. Engines
+ignore unknown options (moby, daemon/libnetwork/drivers/bridge, `fromLabels`)."""
 
 _BEFORE_BLOCK = 64
-"""Addresses at the beginning of a slot's quarter that are not in its block. Our own are in the first one."""
+"""Addresses at the start of a slot's quarter, outside its block. The first one has our own."""
 
 PUBLISHERS = 30
-"""How many agents can publish ports at the same time. Each takes two addresses before the second slot's block."""
+"""How many agents can publish ports at once. Each takes two addresses before the second slot's block."""
 
 _SMALLEST_FOR_PUBLISHERS = 24
 
 
 def gateway(subnet: IPv4Network) -> IPv4Address:
-    """Return the address of the engine's machine on a network."""
+    """Return the Docker host's address on a network."""
     return subnet[1]
 
 
 @dataclass(frozen=True, slots=True)
 class EnvoyAddresses:
-    """Envoy's addresses: one for hosts that agents name, one for each other host, two that it connects from.
+    """Envoy's addresses: for hosts that agents name, for each other host, and two source addresses.
 
-    `machine` is where it reaches the engine's own machine. `checkers` are CoreDNS's own, from which it checks that
-    Envoy refuses agents.
+    At `machine` it reaches the Docker host. `checkers` are CoreDNS's, which checks that Envoy refuses agents.
     """
 
     shared: IPv4Address
@@ -86,7 +78,7 @@ class EnvoyAddresses:
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
-    """The subnets of a stack, and the numbers of virtual addresses. All addresses are derived from them."""
+    """A stack's subnets and numbers of virtual addresses, from which all addresses follow."""
 
     agents: IPv4Network
     egress: IPv4Network
@@ -94,15 +86,15 @@ class Addressing:
 
     @property
     def service(self) -> IPv4Address:
-        """The one address that agents use as their DNS server."""
+        """The agents' DNS server."""
         return _upper_half(self.agents)[53]
 
     def envoy(self, slot: int) -> IPv4Address:
-        """Envoy's address on the agent network, in a slot."""
+        """Envoy's address on the agent network."""
         return _upper_half(self.agents)[10 + slot]
 
     def envoy_addresses(self, slot: int) -> EnvoyAddresses:
-        """Return the addresses at which Envoy listens, and those that it connects from, in a slot."""
+        """Return a slot's listening and source addresses."""
         numbers = self.numbers.names
         first = self.virtual(slot, 0) if numbers else self.envoy(slot)
         return EnvoyAddresses(
@@ -115,11 +107,11 @@ class Addressing:
         )
 
     def virtual(self, slot: int, number: int) -> IPv4Address:
-        """Return the virtual address with a number, in a slot."""
+        """Return the virtual address with a number."""
         return _quarter(self.agents, slot)[_BEFORE_BLOCK + number]
 
     def blocks(self, slot: int) -> tuple[IPv4Network, ...]:
-        """Return all virtual addresses of a slot, as few networks."""
+        """Return a slot's virtual addresses, as few networks."""
         quarter = _quarter(self.agents, slot)
         return tuple(summarize_address_range(quarter[_BEFORE_BLOCK], quarter[-1])) if self.room else ()
 
@@ -129,15 +121,15 @@ class Addressing:
         return _room(self.agents)
 
     def coredns(self, slot: int) -> IPv4Address:
-        """CoreDNS's own address, in a slot."""
+        """CoreDNS's own address."""
         return _upper_half(self.agents)[20 + slot]
 
     def publisher(self, number: int) -> IPv4Address:
-        """The address on the agent network of an agent that publishes ports. It has a number of its own."""
+        """The address of the publishing agent with a number, on the agent network."""
         return _quarter(self.agents, 1)[2 * number + 1]
 
     def publishing_relay(self, number: int) -> IPv4Address:
-        """The address on the agent network of the relay for such an agent."""
+        """The address of that agent's relay, on the agent network."""
         return _quarter(self.agents, 1)[2 * number]
 
     @property
@@ -147,12 +139,12 @@ class Addressing:
 
     @property
     def trial(self) -> IPv4Address:
-        """The address on the agent network from which `conformance` tries, so that its refusals are known."""
+        """The test container's address on the agent network, by which `conformance` recognizes its refusals."""
         return _upper_half(self.agents)[60]
 
     @property
     def trying(self) -> tuple[IPv4Address, ...]:
-        """The addresses on the agent network from which we try what agents do: that is no use of a rule."""
+        """Our test addresses on the agent network, whose traffic does not count as use of a rule."""
         return (self.coredns(0), self.coredns(1), self.service, self.trial)
 
     def egress_primary(self, slot: int) -> IPv4Address:
@@ -168,7 +160,7 @@ class Addressing:
         return _upper_half(self.egress)[30 + slot]
 
     def relay(self, slot: int) -> IPv4Address:
-        """The address on the agent network at which Envoy passes on CoreDNS's telemetry, in a slot."""
+        """Envoy's address on the agent network for CoreDNS's telemetry."""
         return _upper_half(self.agents)[30 + slot]
 
     def reporting(self, slot: int) -> IPv4Address:
@@ -177,18 +169,18 @@ class Addressing:
 
     @property
     def egress_gateway(self) -> IPv4Address:
-        """The host's side of the egress network."""
+        """The host's address on the egress network."""
         return gateway(self.egress)
 
     @property
     def own_egress_addresses(self) -> tuple[IPv4Address, ...]:
-        """All addresses of Envoy on the egress network, in both slots."""
+        """Envoy's addresses on the egress network, in both slots."""
         kinds = (self.egress_primary, self.guarded, self.exempt, self.reporting)
         return tuple(sorted(address(slot) for slot in (0, 1) for address in kinds))
 
     @property
     def reserved(self) -> Mapping[Role, tuple[str, ...]]:
-        """All addresses that are reserved for siblings, in both slots."""
+        """The addresses that are reserved for siblings, in both slots."""
         of_slots = (address(slot) for slot in (0, 1) for address in (self.envoy, self.coredns, self.relay))
         on_agents = tuple(map(str, sorted([self.service, *of_slots])))
         return {Role.AGENTS: on_agents, Role.EGRESS: tuple(map(str, self.own_egress_addresses))}
@@ -203,24 +195,24 @@ def _quarter(network: IPv4Network, slot: int) -> IPv4Network:
 
 
 def lower_half(network: IPv4Network) -> IPv4Network:
-    """Return the half from which the engine assigns addresses to other containers."""
+    """Return the half from which the engine assigns addresses."""
     return next(network.subnets())
 
 
 def _room(agents: IPv4Network) -> int:
-    # Without the broadcast address, which is the last one.
+    # Without the broadcast address, the last one.
     return max(0, _quarter(agents, 0).num_addresses - _BEFORE_BLOCK - 1)
 
 
 def free_subnet(
     role: Role, taken: Iterable[IPv4Network], routed: Iterable[IPv4Network], names: int = 0
 ) -> IPv4Network:
-    """Return the first subnet of the role's pools that overlaps no network, and no route if that is possible.
+    """Return the first subnet of the role's pools that overlaps no network and, if possible, no route.
 
-    `names` is how many names need a virtual address; a network is chosen that has twice as many if it can.
+    It has room for twice the number of `names` that need a virtual address, if possible.
 
     Raises:
-        SettingsError: when there is none.
+        SettingsError: if none is free.
     """
     others, routes = tuple(taken), tuple(routed)
     free = [each for each in _candidates(role, names) if not any(map(each.overlaps, others))]
@@ -236,7 +228,7 @@ def free_subnet(
 
 def _candidates(role: Role, names: int) -> Iterator[IPv4Network]:
     sizes = _AGENT_PREFIXES if role is Role.AGENTS else (_EGRESS_PREFIX,)
-    # The smallest that has room for twice as many names, else the largest.
+    # The smallest one with room for twice as many names, else the largest.
     roomy = (each for each in sizes[:-1] if _room(IPv4Network((0, each))) >= 2 * names)
     prefix = next(roomy, sizes[-1])
     for pool in _POOLS[role]:
@@ -256,26 +248,26 @@ def network_specs(project: str, addressing: Addressing) -> dict[Role, NetworkSpe
 
 
 def publishing_name(project: str) -> str:
-    """Return the name of the network on which the engine publishes the ports of a project's agents."""
+    """Return the name of the network for published ports."""
     return f"{project}-publish"
 
 
 def publishing_spec(project: str, subnet: IPv4Network) -> NetworkSpec:
-    """Return the network on which the engine publishes ports. Relays are on it, which keep apart by themselves.
+    """Return the relays' network for published ports, which can't be internal.
 
-    The engine publishes nothing on an internal network. Without masquerading, no answer to a packet that left it
-    would find the way back. The engine would keep relays apart by switching br_netfilter on for all bridges of its
-    machine, where one agent could then fill the kernel's table of connections: so it must not (`enable_icc`).
+    Without masquerading, a reply to a packet that left it would not find the way back. `enable_icc` stays on: to
+    separate containers, the engine would switch on br_netfilter for all bridges, where one agent could then fill
+    the connection table. The relays themselves refuse each other.
     """
     return _spec(project, PUBLISHING, "publish", subnet, **{_MASQUERADE: "false"})
 
 
 PUBLISHING = "publishing"
-"""The role of this network in its label. It is no part of a stack without published ports."""
+"""This network's role in its label. A stack without published ports has none."""
 
 
 def on_publishing(subnet: IPv4Network, number: int) -> IPv4Address:
-    """Return the address of a relay on the network on which the engine publishes its ports."""
+    """Return a relay's address on the network for published ports."""
     return _upper_half(subnet)[number]
 
 
@@ -293,7 +285,7 @@ def _spec(project: str, role: str, suffix: str, subnet: IPv4Network, **options: 
 
 
 def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
-    """Return what a network is created with, which its label records and is compared. Options are fields too."""
+    """Return a new network's fields, options included. Its label records them for comparison."""
     return {
         "driver": "bridge",
         "gateway": str(spec.gateway),
@@ -306,7 +298,7 @@ def network_fields(spec: NetworkSpec) -> dict[str, str | bool]:
 
 
 def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | bool]:
-    """Return what a network is like, in the form of `network_fields`. A missing option has its default."""
+    """Return a network's state in the form of `network_fields`. A missing option has its default."""
     return {
         "driver": network.driver,
         "gateway": network.gateway,
@@ -319,7 +311,7 @@ def running_fields(network: NetworkView, spec: NetworkSpec) -> dict[str, str | b
 
 
 def recorded_fields(network: NetworkView, spec: NetworkSpec) -> Mapping[str, object]:
-    """Return what a network was created with, according to its label."""
+    """Return a network's original fields from its label."""
     with suppress(KeyError, ValueError):
         record = read_record(network.labels[APPLIED])
         if isinstance(record, dict):
@@ -333,7 +325,7 @@ def network_names(project: str) -> dict[Role, str]:
 
 
 def project_of_network(network: NetworkView) -> str:
-    """Return the project to which a network belongs, or an empty string if it is somebody else's."""
+    """Return a network's project, or an empty string if it is foreign."""
     project = project_of(network.labels)
     ours = {name: role.value for role, name in network_names(project).items()}
     ours[publishing_name(project)] = PUBLISHING

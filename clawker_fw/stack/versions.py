@@ -1,4 +1,4 @@
-"""Versions of programs, read from image references and from what the programs report."""
+"""Versions of programs, from image references and from the programs' reports."""
 
 import re
 
@@ -11,7 +11,7 @@ _NUMBERS = re.compile(r"\d+(\.\d+)*", re.ASCII)
 
 
 def of_build(build: str) -> str | None:
-    """Return the version in what a program reports, or None."""
+    """Return the version in a program's report, or None."""
     found = _OF_BUILD.search(build)
     return found[1] if found else None
 
@@ -23,12 +23,12 @@ def of_reference(reference: str) -> str | None:
 
 
 def is_older(version: str, other: str) -> bool:
-    """Whether a version is older than another one. What follows its numbers, such as `rc1`, is not compared."""
+    """Whether a version is older than another one. Suffixes such as `rc1` are not compared."""
     return _numbers(version) < _numbers(other)
 
 
 def change(before: str | None, after: str | None) -> str:
-    """Return what a change of version is called: an upgrade, a downgrade, or a change if nobody can tell."""
+    """Return the name of a version change: an upgrade, a downgrade, or a change if unknown."""
     if before is None or after is None or _numbers(before) == _numbers(after):
         return "change"
     return "upgrade" if is_older(before, after) else "downgrade"

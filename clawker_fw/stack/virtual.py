@@ -1,9 +1,8 @@
-"""Virtual addresses: each name whose connections are forwarded as they are has an address of its own.
+"""Virtual addresses: each name with opaque connections has an address, because the traffic carries no host name.
 
-Nothing on the wire names the host then, so the address has to. A name keeps its number through changes of the
-rules, restarts and replacements, and the number of a removed name is not used again soon: an agent may still know
-it. The record of the numbers is in the volumes of both siblings, so that it outlives either. In Envoy's, `fwctl`
-reads which name an address stands for.
+A name keeps its number through changes of the rules, restarts and replacements. A removed name's number is not
+reused soon: an agent may still know it. Both siblings' volumes have the record. `fwctl` reads Envoy's to map
+addresses to names.
 """
 
 import itertools
@@ -24,20 +23,19 @@ NUMBERS = container.HOT + RESOURCE.path
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The number of each name, from 0, and the one that the next new name gets. Names are sorted."""
+    """Each name's number, from 0, and the next new name's. Names are sorted."""
 
     names: tuple[tuple[str, int], ...] = ()
     next: int = 0
 
 
 def assigned(wanted: Iterable[str], before: Numbers, room: int) -> Numbers:
-    """Return numbers for all names. Those that have one keep it, and names that are not wanted any more as well.
+    """Return numbers for all names. Names keep their numbers, even unwanted ones.
 
-    When there is no room otherwise, the numbers of names that are not wanted are used again. `room` is how many
-    numbers there are.
+    Of `room` numbers, those of unwanted names are reused only if no other is left.
 
     Raises:
-        SettingsError: when there are more names than numbers.
+        SettingsError: if there are more names than numbers.
     """
     names = sorted(set(wanted))
     if len(names) > room:
@@ -64,7 +62,7 @@ def content(numbers: Numbers) -> bytes:
 
 
 def recorded(*volumes: Files) -> Numbers:
-    """Return the numbers in the first of these volumes that has a record that can be used, or none."""
+    """Return the numbers in the first volume with a usable record, or none."""
     return next((found for files in volumes if (found := _read(files)) is not None), Numbers())
 
 

@@ -51,7 +51,7 @@ ATTRIBUTES = {
 
 
 def fields(seen: Presence) -> dict[str, str]:
-    """Return the fields of the record of a change. Empty ones are left out."""
+    """Return the fields of a change's record, without empty ones."""
     agent = seen.agent
     found = {
         "change": seen.change.value,
@@ -66,7 +66,7 @@ def fields(seen: Presence) -> dict[str, str]:
 
 
 def attributes(found: dict[str, str]) -> dict[str, str]:
-    """Return the attributes of the record of a change, from its fields."""
+    """Return the attributes of a change's record, from its fields."""
     return {name: found[field] for name, field in ATTRIBUTES.items() if field in found}
 
 
@@ -77,7 +77,7 @@ class Register:
         self._known: dict[str, Agent] = {}
 
     def changes(self, agents: Iterable[Agent]) -> Iterator[Presence]:
-        """Yield what has changed since the last look."""
+        """Yield the changes since the last call."""
         before, self._known = self._known, {each.id: each for each in agents}
         yield from (Presence(Change.LEFT, each) for id_, each in before.items() if id_ not in self._known)
         for id_, each in self._known.items():
@@ -90,7 +90,7 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class OpenAgent:
-    """An open agent, and what was done about it. `error` says why that failed."""
+    """An open agent, and the action taken. `error` says why that failed."""
 
     agent: Agent
     action: OnOpen
@@ -98,16 +98,15 @@ class OpenAgent:
 
 
 class Guard:
-    """Remembers which open agents have been reported."""
+    """Remembers reported open agents, and calls `alive` after each, which may take ten seconds to stop."""
 
     def __init__(self, on_open: OnOpen, alive: Callable[[], None] = lambda: None) -> None:
-        """Store the order. `alive` is called after each agent: one may take ten seconds to stop."""
         self._on_open = on_open
         self._alive = alive
         self._reported: frozenset[tuple[str, tuple[Opening, ...]]] = frozenset()
 
     def act(self, engine: EngineWriter, observed: Observed, agents: Iterable[Agent]) -> tuple[OpenAgent, ...]:
-        """Act on the open agents of an observed stack. Return those that are new or were acted on."""
+        """Act on an observed stack's open agents. Return those that are new or were acted on."""
         found = [each for each in agents if each.openings]
         before, self._reported = self._reported, frozenset((each.id, each.openings) for each in found)
         done = [self._act_on(engine, observed, agent) for agent in found]
@@ -143,7 +142,7 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A container that was attached to the agent network. `error` says why it was not."""
+    """A container to attach to the agent network. `error` says why that failed."""
 
     name: str
     id: str
@@ -152,15 +151,14 @@ class Admitted:
 
 
 class Admission:
-    """Attaches the containers on one network, by its name, and remembers those that could not be."""
+    """Attaches the containers on one network, and remembers failures."""
 
     def __init__(self, network: str) -> None:
-        """Store the name. An empty one is that of no network."""
         self._network = network
         self._refused: frozenset[tuple[str, str]] = frozenset()
 
     def act(self, engine: EngineWriter, observed: Observed) -> tuple[Admitted, ...]:
-        """Attach those that are not yet. Return these, and those that can't be, each once for the same reason."""
+        """Attach new containers. Return these, and failures, each once for the same reason."""
         agents = observed.networks.get(Role.AGENTS)
         if not self._network or agents is None:
             return ()
@@ -180,7 +178,7 @@ class Admission:
         return tuple(each for each in done if not each.error or (each.id, each.error) not in before)
 
     def _problem(self, engine: EngineWriter) -> str:
-        """Return why nobody on the network may be attached, or nothing: a way out would be one for all agents."""
+        """Return why the network is unsuitable, or nothing. A way out of it would be open to all agents."""
         try:
             found = next((each for each in engine.networks() if each.name == self._network), None)
         except EngineError as error:

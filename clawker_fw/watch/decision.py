@@ -1,4 +1,4 @@
-"""A watcher's decisions: which events matter, and which findings may disappear by themselves. Pure."""
+"""A watcher's decisions: which events matter, and which findings may disappear without action. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Trigger(StrEnum):
 
 
 class Reaction(StrEnum):
-    """What the watcher did about a comparison."""
+    """The watcher's reaction to a comparison."""
 
     NOTHING = "nothing"
     LEAVE = "leave"
@@ -47,11 +47,11 @@ class RunOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One comparison, and what was done about it.
+    """One comparison, and the reaction.
 
-    `found` are its findings, `healed` those that were to be closed, `left` those that remain. The `verdicts` are
-    about what remains; they are None when the comparison failed. `warnings` are reported and never acted on.
-    `seconds` is the duration of it all, `wait` the time until the next attempt.
+    `found` are its findings, `healed` those to close, and `left` those that remain. The `verdicts` are about the
+    latter, and None if the comparison failed. `warnings` are only reported. `seconds` is the total duration, and
+    `wait` the time until the next attempt.
     """
 
     trigger: Trigger
@@ -64,20 +64,20 @@ class Decision:
     outcome: RunOutcome | None = None
     error: FirewallError | None = None
     unused: FirewallError | None = None
-    """Why the current settings are not used. The previous ones stay in force."""
+    """Why the current settings are not used, so that the previous ones stay in force."""
     wait: float | None = None
     warnings: tuple[str, ...] = ()
     agents: tuple[Agent, ...] = ()
 
     @property
     def verdict(self) -> Verdict | None:
-        """The stack's verdict after healing, as `drift` would give it."""
+        """The stack's verdict after healing, as in `drift`."""
         of_siblings = self.verdict_of_siblings
         return of_siblings and judge.verdict(of_siblings, self.agents)
 
     @property
     def verdict_of_siblings(self) -> Verdict | None:
-        """The same without agents that have a way around, as `drift --agents ignore` would give it."""
+        """The same without agents that bypass the firewall, as in `drift --agents ignore`."""
         return None if self.verdicts is None else Diff(self.left, self.verdicts).verdict
 
 
@@ -90,13 +90,13 @@ WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Act
 _READING = {
     (HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets", "relayed")
 }
-"""Commands in our containers that change nothing that is compared by files, whatever their arguments: probes, the
-engine's health check every few seconds, what `explain` asks, and whether Envoy has the secrets that it should."""
+"""Commands in our containers that never change a compared file: probes, the engine's frequent health check,
+queries of `explain`, and the check of Envoy's secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """What a relevant event is about: our names, and what was seen in the last comparison."""
+    """What makes an event relevant: our names, and the state in the last comparison."""
 
     names: frozenset[str]
     lock: str
@@ -105,14 +105,11 @@ class Ours:
     agents: frozenset[str] = frozenset()
     publishers: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
-    """Containers that did not run yet, or not any more, and will be on one of our networks when they do."""
+    """Containers that don't run yet, or no longer, and will be on our networks when they do."""
 
 
 def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
-    """Return the names, containers and images that belong to a project.
-
-    `admits` is a network whose containers are to be attached, if there is one.
-    """
+    """Return a project's names, containers and images. Containers on the network `admits` are to be attached."""
     names = {name for sibling in Sibling for name in container_names(project, sibling)}
     names |= {*network_names(project).values(), publishing_name(project), *filter(None, [admits])}
     if seen is None:
@@ -135,7 +132,7 @@ def ours(project: str, seen: Observed | None = None, admits: str = "") -> Ours:
 
 def matters(event: Event, own: Ours) -> bool:
     """Whether an event is a reason to compare the stack."""
-    # The relay of an agent that published ports has to go with it.
+    # The relay of an agent that published ports must be removed as well.
     departed = (event.kind, event.action) == ("container", "destroy") and event.container in own.publishers
     if departed or is_lock_free(event, own):
         return True
@@ -153,13 +150,13 @@ def matters(event: Event, own: Ours) -> bool:
 
 
 class Programs:
-    """What others run in our containers. It may change something until it ends, so its end matters as well."""
+    """Programs that others run in our containers. They may change something until they end."""
 
     def __init__(self) -> None:
         self._running: set[str] = set()
 
     def ended(self, event: Event, own: Ours) -> bool:
-        """Whether an event is the end of a program whose start mattered. This has to be asked about any event."""
+        """Whether an event ends a program whose start mattered. Call this for each event."""
         if event.action == "exec_start" and event.run and matters(event, own):
             self._running.add(event.run)
         if event.action != "exec_die" or event.run not in self._running:
@@ -169,10 +166,10 @@ class Programs:
 
 
 def is_arrival(event: Event, own: Ours) -> bool:
-    """Whether a container joins one of our networks, or an agent another one, which may be a way around us.
+    """Whether a container joins one of our networks, or an agent joins another one, which may bypass us.
 
-    The engine sends this event before it starts the container, which is not visible on the network until it runs.
-    If that takes longer, the container was seen waiting, and its start counts.
+    The engine sends this event before the start, and the network shows a container only while it runs. If a start
+    takes longer, the comparison records the container as waiting, and its start counts.
     """
     if (event.kind, event.action) == ("container", "start"):
         return event.container in own.waiting
@@ -198,15 +195,15 @@ _UNWELL = {
 def is_unwell(findings: tuple[Finding, ...], sibling: Sibling) -> bool:
     """Whether a sibling is to be replaced only because it does not work.
 
-    The new one may not work either, so such replacements need a backoff. Changes made by hand don't: they are
-    closed at once, however often they are made.
+    The new one may fail as well, so such replacements need a backoff. Manual changes are closed at once, however
+    often.
     """
     reasons = [each for each in findings if each.sibling is sibling and each.action is Action.REPLACE]
     return bool(reasons) and all((each.layer, each.field) in _UNWELL for each in reasons)
 
 
 def may_pass(findings: tuple[Finding, ...]) -> bool:
-    """Whether a sibling is being restarted by the engine, or has only just started and does not answer yet."""
+    """Whether the engine is restarting a sibling, or one has just started and does not answer yet."""
     return any(
         is_unwell(findings, each.sibling)
         and ((each.field, each.running) == ("status", "restarting") or each.field in {ANSWER, SIGNER})

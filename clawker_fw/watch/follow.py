@@ -1,4 +1,4 @@
-"""The thread that follows an engine's events, and the inbox from which the watcher takes news."""
+"""The thread that follows an engine's events, and the watcher's inbox."""
 
 import queue
 import threading
@@ -21,11 +21,7 @@ class News(Enum):
 
 
 class Inbox:
-    """A queue of news and events for one reader. Threads and signal handlers may put them into it.
-
-    The reader judges the events, by what it knows when it takes them: those that arrive while it compares are
-    judged by what it has found.
-    """
+    """A queue for one reader, filled by threads and signal handlers. Events are judged when they are taken."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[News | Event] = queue.SimpleQueue()
@@ -35,7 +31,7 @@ class Inbox:
         self._queue.put(news)
 
     def take(self, seconds: float) -> list[News | Event]:
-        """Return everything in order. If there is nothing, wait up to `seconds` for something."""
+        """Return everything in order. If there is nothing, wait up to `seconds`."""
         found: list[News | Event] = []
         with suppress(queue.Empty):
             found.append(self._queue.get(timeout=max(0.0, seconds)))

@@ -1,7 +1,7 @@
-"""The last good settings, kept for the next watcher: the texts that they were read from, to be checked anew.
+"""The last good settings: their texts, saved for the next watcher, which checks them again.
 
-They are in a file of the private folder, durably, without any secret's value. Nothing is trusted that others could
-have written: the file has to be the user's own, and whether an agent can write it is judged with the stack.
+The file is in the private folder and has no secret's value. It must belong to the user, and the comparison checks
+whether an agent can write it.
 """
 
 import json
@@ -22,7 +22,7 @@ _MOST_OCTETS = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class SecretsText:
-    """The file that says which secrets there are, as it was read. It has no value of any."""
+    """The text of the file that declares secrets. It has no secret's value."""
 
     path: Path
     content: Base64Bytes = field(repr=False)
@@ -30,10 +30,7 @@ class SecretsText:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Everything that decides what is desired: settings, variables, secrets' sources, further authorities.
-
-    `applied` are the digests of the settings that the stack had recorded as applied.
-    """
+    """All texts that decide the desired state. `applied` are the digests of the settings recorded in the stack."""
 
     sources: tuple[Source, ...]
     found: str
@@ -42,32 +39,32 @@ class Texts:
     authorities: Base64Bytes = b""
     applied: frozenset[str] = frozenset()
     form: Literal[1] = 1
-    """Of the file. Another one is not read."""
+    """The format of the file. Other formats are not read."""
 
 
 _FORM = TypeAdapter(Texts)
 
 
 def path_of(project: str) -> Path:
-    """Return where a watcher keeps the last good settings of a project."""
+    """Return the path of a project's last good settings."""
     return state_folder() / project / "last-good.json"
 
 
 def write(path: Path, texts: Texts) -> None:
-    """Keep settings in a file.
+    """Save settings in a file.
 
     Raises:
-        OSError: when they can't be written.
+        OSError: if they can't be written.
     """
     with locked(path.parent, writing=True):
         write_private(path, json.dumps(_FORM.dump_python(texts, mode="json")).encode())
 
 
 def read(path: Path) -> Texts | None:
-    """Return what was kept, or None if nothing was, or nothing that this release reads and others can't write.
+    """Return the saved settings, or None if this release can't read them or others can write them.
 
     Raises:
-        OSError: when it can't be read.
+        OSError: if they can't be read.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

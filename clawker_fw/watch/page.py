@@ -37,15 +37,14 @@ class Reply:
 
 
 Pages = Mapping[str, Callable[[], Reply]]
-"""Pages by URL path."""
 
 
 @contextmanager
 def served(address: ListenAddress, pages: Pages) -> Iterator[ListenAddress]:
-    """Serve pages until the context ends. Yield the address; port 0 is replaced by the free port chosen.
+    """Serve pages until the context ends. Yield the address, with the chosen port in place of port 0.
 
     Raises:
-        RefusedError: when the address can't be listened on.
+        RefusedError: if listening on the address fails.
     """
     try:
         if address.path is not None:
@@ -69,7 +68,7 @@ def served(address: ListenAddress, pages: Pages) -> Iterator[ListenAddress]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket file on which nobody listens any more. Any other file at the path is kept."""
+    """Remove a socket file without a listener. Any other file stays."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe, suppress(ConnectionRefusedError):
@@ -115,10 +114,7 @@ class _PageHandler(BaseHTTPRequestHandler):
 
 
 class WatcherHealth:
-    """The health page: whether the last comparison found the stack current, and is recent enough to count.
-
-    `fresh_seconds` is the maximum age of a comparison.
-    """
+    """The health page: whether the last comparison found the stack current, at most `fresh_seconds` ago."""
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
         self._fresh_seconds = fresh_seconds
@@ -130,10 +126,7 @@ class WatcherHealth:
         self._last = (self._clock(), decision)
 
     def answer(self, *, agents: bool = True) -> Reply:
-        """Return whether the stack is known to be current, as JSON and as a status.
-
-        Without `agents`, those with a way around are left out.
-        """
+        """Return whether the stack is known to be current; without `agents`, ignoring agents that bypass it."""
         last = self._last
         moment, decision = last or (float("-inf"), None)
         verdict = decision and (decision.verdict if agents else decision.verdict_of_siblings)

@@ -1,20 +1,20 @@
-"""Notices that files of the settings were saved, so that a watcher compares soon, not after its interval."""
+"""Notices saved settings files, so that a watcher compares soon instead of after its interval."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 LOOK_EVERY = 0.5
-"""Seconds. A look asks the kernel for the state of a few files."""
+"""In seconds. A check asks the kernel for the state of a few files."""
 
 _State = Mapping[Path, tuple[int, int, int] | None]
 
 
 class SavedFiles:
-    """The files that settings come from, whatever they are at the moment, and their states at the last look."""
+    """The current settings files, and their states at the last check."""
 
     def __init__(self, files: Callable[[], Iterable[Path]], clock: Callable[[], float], steady: float) -> None:
-        """Use what returns the files. A change counts when it has been there for `steady` seconds."""
+        """Use a function that returns the files. A change counts after `steady` seconds."""
         self._files = files
         self._clock = clock
         self._steady = steady
@@ -23,11 +23,11 @@ class SavedFiles:
         self._since = 0.0
 
     def changed(self) -> bool:
-        """Look at the files, and return whether one has changed that is no longer being written: once a change."""
+        """Return whether a file has changed and is no longer being written, once for each change."""
         now = {file: _state(file) for file in self._files()}
         if self._known is None:
             self._known = now
-        # A file that is new among them has just been read: only one that was known before can have been saved.
+        # A new file has just been read. Only a file that was known before can have been saved.
         same = all(self._known.get(file, state) == state for file, state in now.items())
         if same:
             self._known, self._pending = now, {}
@@ -41,7 +41,7 @@ class SavedFiles:
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is written or replaced, also behind a link. None if it can't be read."""
+    """Return the state that changes with a file or a link's target. None if it is unreadable."""
     try:
         found = file.stat()
     except OSError:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 SPACING = 1.0
-"""Minimum seconds between the starts of two comparisons, however many events arrive."""
+"""Minimum seconds between the starts of two comparisons."""
 
 Random = Callable[[], float]
 """Returns a random number from 0 to 1."""
 
 
 class Schedule:
-    """When the next comparison is due: at once after an event, else when the interval has passed."""
+    """When the next comparison is due: at once after an event, else after the interval."""
 
     def __init__(self, interval: float, random: Random) -> None:
         self._interval = interval

@@ -1,6 +1,6 @@
-"""Which settings a watcher applies: the current ones, unless an agent could have written them, or they are fresh.
+"""Choose a watcher's settings: the current ones, unless an agent could have written them or they are too fresh.
 
-If an agent could have, it applies the last good ones, unless a person has applied others since: these stay.
+If an agent could have, the last good ones apply, unless a person has applied others since: these stay in force.
 """
 
 import dataclasses
@@ -18,35 +18,34 @@ from clawker_fw.reconcile.desired import Blueprint
 
 
 class Memory(Protocol):
-    """What outlives a watcher: the last good settings, in a file that only the user can read and write."""
+    """The last good settings, which outlive a watcher, in a file that only the user can read and write."""
 
     @property
     def path(self) -> Path:
         """The file."""
 
     def keep(self, good: Blueprint, applied: frozenset[str]) -> None:
-        """Keep settings, which have just been read. `applied` are the digests of those that were recorded."""
+        """Save settings that were just read. `applied` are the digests of the recorded ones."""
 
     def recall(self, facts: EngineFacts) -> tuple[Blueprint, frozenset[str]] | None:
-        """Return what was kept, checked anew, or None if there is nothing that can be used."""
+        """Return the saved settings, checked again, or None if they are unusable."""
 
 
 class Trust:
     """Remembers the last good settings, and the mounts through which an agent could have changed them since."""
 
     def __init__(self, memory: Memory | None = None) -> None:
-        """Start without good settings, but for those in the memory."""
         self._memory = memory
         self._recalled = False
-        """Whether the good settings are those that an earlier watcher has kept."""
+        """Whether the good settings are from an earlier watcher."""
         self._good: Blueprint | None = None
         self.open: tuple[Exposure, ...] = ()
-        """How an agent can write the settings, or could at any time since they were last known to be good."""
+        """How an agent can write the settings, or could since they were last good."""
         self._applied: frozenset[str] = frozenset()
-        """The digests of the settings that were recorded as applied when the good ones were accepted."""
+        """The digests of the applied settings when the good ones were accepted."""
 
     def good(self, facts: EngineFacts) -> Blueprint | None:
-        """Return the last good settings for the engine's current facts, with the rules that have not ended."""
+        """Return the last good settings for the engine's current facts, without expired rules."""
         if self._good is None and self._memory and (kept := self._memory.recall(facts)):
             (self._good, self._applied), self._recalled = kept, True
         if self._good is not None:
@@ -55,21 +54,21 @@ class Trust:
         return self._good
 
     def holds(self, observed: Observed) -> bool:
-        """Whether the last good settings can be used: no agent can write the file that they were recalled from."""
+        """Whether the last good settings are usable: no agent can write their file."""
         if self._recalled and self._memory and exposures(observed, [self._memory.path]):
             self._good, self._recalled = None, False
             self._applied = frozenset()
         return self._good is not None
 
     def notice(self, observed: Observed, blueprint: Blueprint) -> None:
-        """Record which agents can write the settings now. If none can, earlier ones stay recorded."""
+        """Record the agents that can write the settings. If none can, earlier ones stay recorded."""
         self.open = exposures(observed, blueprint.files) or self.open
 
     def require_latest(self, observed: Observed) -> None:
         """Require that nobody has applied other settings since the good ones were accepted.
 
         Raises:
-            SettingsError: when the record in the stack names others.
+            SettingsError: if the record in the stack names others.
         """
         good = self._good.origin.digest if self._good and self._good.origin else ""
         if _applied(observed) - self._applied - {good}:
@@ -80,12 +79,10 @@ class Trust:
             )
 
     def accept(self, fresh: Blueprint, observed: Observed) -> None:
-        """Accept settings as good.
-
-        Settings that a person has applied with `run` or `reload` are good, wherever their file is.
+        """Accept settings as good. Settings that `run` or `reload` applied are good, wherever their file is.
 
         Raises:
-            SettingsError: when the settings have changed, and an agent could have changed them.
+            SettingsError: if the settings have changed, and an agent could have changed them.
         """
         self.notice(observed, fresh)
         applied = _applied(observed)
@@ -117,10 +114,10 @@ _State = tuple[int, int, int]
 
 
 class Steady:
-    """Checks that files have been unchanged for long enough: one that has just been changed may be half written.
+    """Checks that files were not changed lately, because a fresh one may be half written.
 
-    A file's ctime is set by the kernel (inode(7)) and can't be forged. If this machine's clock has been set back
-    since, the time for which this process has seen the file unchanged counts instead.
+    The kernel sets a file's ctime (inode(7)), so it can't be forged. If the clock has been set back, the time for
+    which this process has seen the file unchanged counts instead.
     """
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float] = time.time) -> None:
@@ -129,10 +126,10 @@ class Steady:
         self._seen: dict[Path, tuple[_State, float]] = {}
 
     def require(self, files: Iterable[Path]) -> None:
-        """Require that none of the files, which have just been read, was changed within the last second.
+        """Require that none of these files was changed within the last second.
 
         Raises:
-            SettingsError: when one was changed too recently, or can't be read.
+            SettingsError: if one was changed too recently, or can't be read.
         """
         for file in files:
             try:

@@ -1,7 +1,6 @@
-"""The watcher: compare after an event or when the interval has passed, decide, heal as `run` would, and report.
+"""The watcher: compare after an event or the interval, decide, heal as `run` would, and report.
 
-Level-based like everything else: an event is only a reason to compare. Timing and retries are in `schedule.py`,
-decisions about events and findings in `decision.py`.
+An event is only a reason to compare. `schedule.py` has timing and retries, `decision.py` the decisions.
 """
 
 import dataclasses
@@ -47,7 +46,7 @@ SETTLE_SECONDS = 3.0
 """How long a starting sibling is left alone."""
 
 CALM_SECONDS = 600.0
-"""How long the replacement of a broken sibling must work before the backoff is reset."""
+"""How long a broken sibling's replacement must work before the backoff is reset."""
 
 _HEAL_AGAIN = (1.0, 300.0)
 _COMPARE_AGAIN = (1.0, 60.0)
@@ -56,25 +55,21 @@ _LOCK_AGAIN = (1.0, 15.0)
 """First and longest wait after failures, in seconds. Reconnects are quick, to notice a returning engine."""
 
 _ENDED_SECONDS = 3.0
-"""How long after a rule has ended the stack is compared. The siblings end it by themselves, and prove it."""
+"""How long after an expiry the stack is compared. The siblings apply the expiry themselves."""
 
 CLOSED = {
     Heal.TAMPER: frozenset({Cause.TAMPER, Cause.AGENT}),
     Heal.ALL: frozenset(Cause),
     Heal.NONE: frozenset[Cause](),
 }
-"""The causes of the differences that a watcher closes."""
 
 _LASTING_SECONDS = 20.0
-"""How long the engine's events must have been followed before their end is not another failure of a series."""
+"""How long events must have been followed so that their end does not continue a series of failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The user's options. `interval` is in seconds.
-
-    `admits` is the network whose containers are attached to the agent network, or empty.
-    """
+    """The user's options. `interval` is in seconds, `admits` the network with containers to attach, or empty."""
 
     project: str
     heal: Heal
@@ -87,11 +82,10 @@ class Orders:
 class WatcherContext:
     """A watcher's dependencies: engine, settings, reporting, and clock.
 
-    `blueprint` reads the settings again, `require_release` raises when another release has been installed,
-    `report_absent` is called before a stack that is down is created, `report_open` for each open agent,
-    `report_presence` for each that comes or leaves, `report_admitted` for each that the watcher attaches,
-    and `alive` after each step of a heal, and when an attempt has ended of which nothing is reported. `memory`
-    keeps the last good settings for the next watcher.
+    `blueprint` reads the settings again. `require_release` raises if another release has been installed.
+    `report_absent` is called before a missing stack is created, and `report_open`, `report_presence` and
+    `report_admitted` for each agent concerned. `alive` is called after each step of a heal, and after an
+    unreported attempt. `memory` saves the last good settings for the next watcher.
     """
 
     connect: Callable[[], AbstractContextManager[EngineWriter]]
@@ -124,7 +118,7 @@ class Watcher:
         )
         self._next = Trigger.START
         self._newcomer_at = float("-inf")
-        """The earliest time at which the newest arrival is visible: an engine announces it before it starts it."""
+        """When the newest arrival is visible at the earliest: the engine announces it before its start."""
         self._tried: frozenset[tuple[Sibling, str, str]] = frozenset()
         self._settling_since: float | None = None
         self._unwell_at: float | None = None
@@ -135,13 +129,13 @@ class Watcher:
         self._present = Register()
         self._programs = Programs()
         self._starting = True
-        """Whether the stack has been down since the watcher started. One that is taken down later stays down."""
+        """Whether the stack has been down since the watcher started. A stack taken down later stays down."""
 
     def watch(self) -> None:
         """Keep the stack current until asked to stop.
 
         Raises:
-            RefusedError: when another release has been installed.
+            RefusedError: if another release has been installed.
         """
         while not self._place.stopping():
             began = self._place.clock()
@@ -157,13 +151,13 @@ class Watcher:
                 self._stay_away(error, began)
 
     def _take(self, seconds: float) -> set[News]:
-        """Return what is new. If nothing has arrived, wait up to `seconds` for something."""
+        """Return new arrivals, or wait up to `seconds` for some."""
         arrived = self._place.inbox.take(seconds)
         found = (self._news_of(item) if isinstance(item, Event) else item for item in arrived)
         return {news for news in found if news}
 
     def _news_of(self, event: Event) -> News | None:
-        """Return what an event means by what was found in the last look, which may have been under way with it."""
+        """Return the kind of news that an event is, judged by the last comparison, or None."""
         if is_lock_free(event, self._own):
             return News.LOCK_FREE
         if self._programs.ended(event, self._own) or matters(event, self._own):
@@ -182,10 +176,7 @@ class Watcher:
         self._pause(wait)
 
     def _follow_again(self, began: float) -> float:
-        """Return how long to wait before the engine's events are followed again: longer if they always end soon.
-
-        Each new connection begins with a comparison, which finds what has happened meanwhile.
-        """
+        """Return the wait before following events again, longer if they keep ending soon."""
         now = self._place.clock()
         if now - began >= _LASTING_SECONDS:
             self._connecting.succeeded()
@@ -197,10 +188,7 @@ class Watcher:
             self._take(left)
 
     def _attend(self, engine: EngineWriter, began: float) -> float:
-        """Compare whenever it is due, until the engine goes away or the watcher is stopped.
-
-        Return how many seconds to wait before the next connection. This one was begun at `began`.
-        """
+        """Compare when due, until the engine or the watcher stops. Returns the wait before reconnecting."""
         while not self._place.stopping():
             while (left := self._schedule.due - self._place.clock()) > 0:
                 news = self._take(left)
@@ -262,10 +250,7 @@ class Watcher:
         return dataclasses.replace(decision, warnings=warnings, agents=work.seen.agents)
 
     def _see_to_agents(self, engine: EngineWriter, observed: Observed, agents: tuple[Agent, ...]) -> None:
-        """Report who comes and goes, act on open agents, and attach the containers of services.
-
-        The stack is compared soon again after an agent has been taken off the network, or a container attached.
-        """
+        """Report agents that come and go, act on open ones, attach services, and compare after a change."""
         for each in self._present.changes(agents):
             self._place.report_presence(each)
         opened = self._guard.act(engine, observed, agents)
@@ -279,10 +264,7 @@ class Watcher:
             self._again(SPACING)
 
     def _see_to_agents_alone(self, engine: EngineWriter) -> tuple[Agent, ...]:
-        """See to agents although nobody knows which stack is desired, and return them.
-
-        If the stack can't be observed either, there is nothing to report but the error of the look.
-        """
+        """Do so without a desired state, and return the agents, or none if the stack is unreadable."""
         try:
             observed = observe(engine, self._orders.project)
         except (EngineError, RefusedError):
@@ -298,11 +280,10 @@ class Watcher:
         return Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait)
 
     def _blueprint(self, facts: EngineFacts) -> Blueprint:
-        """Read the settings, and everything else that decides what is desired.
+        """Read the settings and the other inputs of the desired state.
 
         Raises:
-            FirewallError: when that fails, in whatever way. Whoever can write a file that is read could otherwise
-                end the watcher by a mistake of ours.
+            FirewallError: after any failure. Otherwise a bad file could end the watcher through a bug of ours.
         """
         try:
             return self._place.blueprint(facts)
@@ -312,13 +293,13 @@ class Watcher:
             raise _unusable(error) from error
 
     def _take_in(self, engine: EngineWriter) -> "_Work":
-        """Read the settings and compare. If they can't be used, compare with the last good ones.
+        """Read the settings and compare. If they are unusable, compare with the last good ones.
 
-        Settings for which the engine has no room, or from which the stack was not made, can't be used either.
+        Settings are also unusable if the engine lacks room for them or the stack was made from others.
 
         Raises:
-            _NothingGoodError: when there are no usable settings.
-            FirewallError: when the engine can't be read.
+            _NothingGoodError: if no settings are usable.
+            FirewallError: if the engine can't be read.
         """
         facts = engine.facts()
         try:
@@ -340,11 +321,11 @@ class Watcher:
     def _by_what_was_good(self, engine: EngineWriter, facts: EngineFacts, error: FirewallError) -> "_Work":
         """Compare with the last good settings, because of an error of the current ones.
 
-        While a person writes new settings, nothing is created by the earlier ones. But an agent that can write the
-        settings can also break them, and that must not reduce what is healed.
+        While a person writes new settings, the earlier ones create nothing. But an agent that breaks the settings
+        must not reduce healing.
 
         Raises:
-            _NothingGoodError: when there are none.
+            _NothingGoodError: if there are none.
         """
         good = self._trust.good(facts)
         if good is None:
@@ -361,7 +342,7 @@ class Watcher:
         return _Work(seen, error, WITHOUT_SETTINGS if being_written else CLOSING)
 
     def _is_being_written(self, error: FirewallError) -> bool:
-        """Whether a person may be writing other settings, by an error of the current ones."""
+        """Whether a person may be writing other settings, judged by the current ones' error."""
         return isinstance(error, SettingsError) and not self._trust.open
 
     def _act_on(self, engine: EngineWriter, work: "_Work") -> Decision:
@@ -370,7 +351,7 @@ class Watcher:
         if not work.unread:
             self._comparing.succeeded()
             return dataclasses.replace(decision, unused=work.unused)
-        # The settings are unreadable, so there is no verdict. A heal that took place is still reported.
+        # The settings are unreadable, so there is no verdict. A completed heal is still reported.
         if decision.answer is Reaction.HEAL:
             self._again(SPACING)
             return dataclasses.replace(decision, verdicts=None, unused=work.unused)
@@ -379,8 +360,8 @@ class Watcher:
     def _causes(self, work: "_Work") -> frozenset[Cause]:
         """Return the causes of the differences to close.
 
-        What differs although these very settings have been applied are rules that have ended since. Nobody need
-        apply that. A stack that is down when the watcher starts is created, but not by earlier settings.
+        Differences from applied settings are expired rules, which need no `reload`. A stack that is down when the
+        watcher starts is created, but not by earlier settings.
         """
         seen = work.seen
         causes, now = CLOSED[self._orders.heal], seen.blueprint.origin
@@ -402,7 +383,7 @@ class Watcher:
         return Decision(self._next, answer, 0, seen.diff.verdicts, found, left=found, wait=wait)
 
     def _answer(self, found: tuple[Finding, ...], closing: tuple[Finding, ...]) -> tuple[Reaction, float | None]:
-        """Return what to do about the findings, and for how long if the answer is to wait."""
+        """Return the reaction to the findings, and how long to wait if it is to wait."""
         now = self._place.clock()
         if self._unwell_at is not None and now - self._unwell_at > CALM_SECONDS:
             self._unwell_at = None
@@ -423,12 +404,10 @@ class Watcher:
         return (Reaction.HOLD, wait) if wait else (Reaction.HEAL, None)
 
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
-        """Return the blueprint to apply under the lock: the current settings, or the last good ones.
-
-        Those of the comparison are the last good ones if the settings have changed since and can't be used.
+        """Return the blueprint to apply under the lock: the current settings, or else the last good ones.
 
         Raises:
-            FirewallError: when a person may be writing others.
+            FirewallError: if a person may be writing others.
         """
         if work.unused:
             return work.seen.blueprint
@@ -443,11 +422,7 @@ class Watcher:
         return fresh
 
     def _heal(self, engine: EngineWriter, options: ConvergeOptions, work: "_Work") -> Decision:
-        """Close the findings as `run` would, under the same lock.
-
-        With the last good settings instead of the current ones, the stack is compared again under the lock: a
-        `reload` may have been at work since, whose settings these are not.
-        """
+        """Close the findings as `run` would, under its lock. With the last good settings, compare again first."""
         seen = work.seen
         closing = options.within(seen.diff).findings
         applying = seen.blueprint
@@ -503,7 +478,7 @@ class Watcher:
         return self._healing.failed(now)
 
     def _healed(self, closing: tuple[Finding, ...]) -> None:
-        """Record a successful heal. After the replacement of a broken sibling, the backoff stays for a while."""
+        """Record a successful heal. After a broken sibling's replacement, the backoff stays for a while."""
         self._run_context.succeeded()
         now = self._place.clock()
         unwell = {sibling for sibling in Sibling if is_unwell(closing, sibling)}
@@ -523,7 +498,7 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """A comparison, and the actions allowed on it. `unused` is why the current settings were not used for it."""
+    """A comparison, and the actions allowed on it. `unused` is why the current settings were not used."""
 
     seen: pipeline.Comparison
     unused: FirewallError | None = None
@@ -531,7 +506,7 @@ class _Work:
 
     @property
     def unread(self) -> FirewallError | None:
-        """Why the current settings can't be read, if so."""
+        """Why the current settings can't be read, or None."""
         return self.unused if self.actions == WITHOUT_SETTINGS else None
 
 

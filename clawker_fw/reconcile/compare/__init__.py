@@ -1,1 +1,1 @@
-"""What `diff` compares, layer by layer."""
+"""The comparisons of `diff`, one module for each layer."""

@@ -1,4 +1,4 @@
-"""diff: the files that a sibling reads once, at start, and the records beside them. Pure."""
+"""diff: a sibling's startup files, and the records beside them. Pure."""
 
 from collections.abc import Iterator
 
@@ -24,7 +24,7 @@ from clawker_fw.stack.resources import plain
 
 
 def findings(pair: SiblingPair) -> Iterator[Finding]:
-    """Compare every file that is only read at start. Any further file in the volume is a difference."""
+    """Compare each startup file. Any further file in the volume is a difference."""
     staged = _staged(pair.files)
     running = {
         path: file
@@ -48,10 +48,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _staged(files: Files) -> frozenset[str]:
-    """Return the paths of a complete commit that a run of an earlier release staged in the volume.
-
-    Its helper would have removed them. That of another release does not know this way to commit.
-    """
+    """Return the paths of a commit staged by an earlier release, which another release's helper never removes."""
     staged = {path.removeprefix(STAGE): file for path, file in files.items() if path.startswith(STAGE)}
     record = staged.pop("commit.json", None)
     digests = {path: labels.digest(plain(file.content)) for path, file in staged.items()}

@@ -1,4 +1,4 @@
-"""diff: the drift labels of a sibling, and the record in its labels. Pure."""
+"""diff: a sibling's drift labels, and the record in its labels. Pure."""
 
 from collections.abc import Iterator
 

@@ -9,7 +9,7 @@ from clawker_fw.stack import labels
 from clawker_fw.stack.container import GOOD, HELPER, RECORDS
 
 HIDDEN = ("another content", "this content")
-"""A finding has nothing of a secret's content, not even a digest, which would confirm a guess."""
+"""A finding never shows a secret's content. Even a digest would confirm a guess."""
 
 
 def file_findings(
@@ -21,7 +21,7 @@ def file_findings(
     made: Mapping[str, str],
     action: Action,
 ) -> Iterator[Finding]:
-    """Yield the files that differ, are missing or are too many. `made` are the recorded digests by path."""
+    """Yield differing, missing and extra files. `made` has the recorded digests by path."""
     for path in sorted({*running, *wanted}):
         before, after = running.get(path), wanted.get(path)
         if before == after:
@@ -39,7 +39,7 @@ def file_findings(
 def attribute_findings(
     pair: SiblingPair, layer: Layer, path: str, wanted: File, action: Action
 ) -> Iterator[Finding]:
-    """Yield the difference of a file's mode and owner, whatever its content is."""
+    """Yield the difference of a file's mode and owner, whatever its content."""
     file = pair.files.get(path)
     if file is not None and _attribute_pairs(file, wanted):
         yield pair.finding(
@@ -54,7 +54,7 @@ def attribute_findings(
 def _made_file(
     pair: SiblingPair, path: str, running: File | None, wanted: File | None, recorded: str | None
 ) -> bool:
-    """Whether we made a file as it is now, or its absence. Of a secret's content there is no record."""
+    """Whether we made a file, or its absence, as it is now. No record holds a secret's content."""
     if running is None:
         return recorded is None
     if wanted is not None and _attribute_pairs(running, wanted) and not _made_attributes(pair, path, running):
@@ -74,7 +74,7 @@ def _made_attributes(pair: SiblingPair, path: str, file: File) -> bool:
 
 
 def _value_pair(running: File | None, desired: File | None) -> tuple[str | None, str | None]:
-    """Return the running and the desired value of a finding about a file; None for a missing file."""
+    """Return the running and the desired value for a finding. None is a missing file."""
     if running is None or desired is None:
         return _named(running), _named(desired)
     words = _attribute_pairs(running, desired)
@@ -85,7 +85,7 @@ def _value_pair(running: File | None, desired: File | None) -> tuple[str | None,
 
 
 def _attribute_pairs(running: File, desired: File) -> list[tuple[str, str]]:
-    """Return the modes and owners in which two files differ, as pairs of running and desired value."""
+    """Return the differing modes and owners, as pairs of running and desired value."""
     pairs = ((f"mode {file.mode:04o}", "owner {}:{}".format(*file.owner)) for file in (running, desired))
     return [(one, other) for one, other in zip(*pairs, strict=True) if one != other]
 

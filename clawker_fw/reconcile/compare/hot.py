@@ -1,4 +1,4 @@
-"""diff: the files that a sibling reads again while it runs, their record, and their last good copies. Pure."""
+"""diff: a sibling's dynamic files, their record, and their last good copies. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from clawker_fw.stack.resources import plain
 
 @dataclass(frozen=True, slots=True)
 class CommitDigests:
-    """The digest of each hot file, and of each resource that is live with these files."""
+    """The digests of each dynamic file, and of each resource that is live with these files."""
 
     files: Mapping[str, str]
     live: Mapping[str, str]
 
 
 def last_commit(files: Files) -> CommitDigests:
-    """Return the last commit according to the container's own record, or an empty one if it is unreadable."""
+    """Return the last commit from the container's record, or an empty one if it is unreadable."""
     try:
         record = read_record(files[COMMITTED].content)
         digests = {HOT + str(file["path"]): f"sha256:{file['sha256']}" for file in record["files"]}
@@ -32,7 +32,7 @@ def last_commit(files: Files) -> CommitDigests:
 
 
 def findings(pair: SiblingPair) -> Iterator[Finding]:
-    """Compare the hot files (without the version of their commit), their record and their copies."""
+    """Compare the dynamic files (without their commit's version), their record and their copies."""
     running = {path: file.saying(plain(file.content)) for path, file in pair.files.items() if path.startswith(HOT)}
     commit = last_commit(pair.files)
     hot = file_findings(pair, Layer.HOT, running, pair.wanted.hot, made=commit.files, action=Action.COMMIT)

@@ -1,4 +1,4 @@
-"""diff: the image of a sibling, or of any container of ours. Pure."""
+"""diff: the image of any container of a stack. Pure."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,8 +25,8 @@ class Difference(NamedTuple):
 def findings(pair: SiblingPair) -> Iterator[Finding]:
     """Compare the image's id with the desired one, and check that the engine has the desired reference.
 
-    A reference can be removed or moved while a container runs. It is then loaded or pulled again. For a
-    reference by digest, the ids can only be compared after that.
+    A reference that was removed or moved while a container runs is loaded or pulled again. Only then can a
+    reference by digest be compared by id.
     """
     wanted = pair.wanted.image
     if other := image_difference(pair.observed, pair.container, wanted):
@@ -51,7 +51,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def image_difference(observed: Observed, container: ContainerView, image: Image) -> Difference | None:
-    """Return the difference of a container's image. For a reference that was not pulled yet, the name decides."""
+    """Return a container's image difference. Before a reference is pulled, the name decides."""
     applied, ids = labels.read_applied(container.labels), _ids(observed, image)
     made_from_it = applied is not None and applied.image == image.reference
     if container.image in ids or (not ids and made_from_it):
@@ -63,16 +63,13 @@ def image_difference(observed: Observed, container: ContainerView, image: Image)
 
 
 def _ids(observed: Observed, image: Image) -> tuple[str, ...]:
-    """Return the ids that a desired image can have. There are none for a reference that was not pulled yet."""
+    """Return the possible ids of a desired image, none before its reference is pulled."""
     view = observed.images.get(image.reference)
     return image.ids or ((view.id,) if view else ())
 
 
 def _versions(pair: SiblingPair) -> tuple[str | None, str | None]:
-    """Return the versions of the running and the desired program.
-
-    For our CoreDNS this is the release that built it, because two builds of one CoreDNS may differ in plugins.
-    """
+    """Return the running and the desired version. Our CoreDNS's is its release, as its plugins may differ."""
     wanted, applied, probe = pair.wanted.image, pair.applied, pair.probe
     ours = applied is not None and pair.container.image in applied.image_ids
     reported = versions.of_build(probe.build) if probe else None

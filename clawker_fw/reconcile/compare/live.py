@@ -1,4 +1,4 @@
-"""diff: what a sibling's program has loaded, and what its helper reports of its surroundings. Pure."""
+"""diff: what a sibling's program has loaded, and what its helper reports. Pure."""
 
 from collections.abc import Iterator
 
@@ -11,16 +11,16 @@ from clawker_fw.stack.container import EYE, program_of
 from clawker_fw.stack.envoy import signing
 
 ANSWER = "answer"
-"""The field that reports a running program which does not answer: what is live is unknown."""
+"""The field for a running program that does not answer. Its live resources are unknown."""
 
 SIGNER = "signer"
-"""The field that reports a signer which does not answer: new names get no certificate."""
+"""The field for a signer that does not answer. New names get no certificate."""
 
 SECRETS = "secrets"
-"""The fields that report secrets for requests begin with it."""
+"""The prefix of fields about secrets for requests."""
 
 AGENTS_SEE = "agents_see"
-"""The field that reports what agents see of a sibling, and should not."""
+"""The field for what agents see of a sibling, and should not."""
 
 
 def findings(pair: SiblingPair) -> Iterator[Finding]:
@@ -49,10 +49,10 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def as_agents_see(pair: SiblingPair) -> Iterator[Finding]:
-    """Yield what agents see of a sibling that is right in every other way.
+    """Yield what agents see of a sibling that is otherwise correct.
 
-    CoreDNS looks on their behalf. If its network differs, or it was told other addresses, the result says
-    nothing about Envoy. What drops their packets on the engine's machine would drop those to another Envoy.
+    CoreDNS looks on their behalf. If its network or addresses differ, its result says nothing about Envoy. If the
+    Docker host drops agents' packets, another Envoy would not get them either.
     """
     resolver = pair.observed.siblings.get(Sibling.COREDNS)
     wanted = pair.desired.siblings[Sibling.COREDNS].hot.get(EYE)

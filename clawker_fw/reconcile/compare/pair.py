@@ -1,4 +1,4 @@
-"""diff: an observed sibling beside the desired one, and the cause of each difference between them. Pure."""
+"""diff: an observed sibling, the desired one, and the cause of each difference. Pure."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -12,7 +12,7 @@ from clawker_fw.stack import labels
 
 
 class SiblingPair:
-    """An observed sibling, and what the desired stack says of it."""
+    """An observed sibling and its desired state."""
 
     def __init__(
         self,
@@ -21,7 +21,6 @@ class SiblingPair:
         sibling: ObservedSibling,
         secrets: tuple[SecretDifference, ...],
     ) -> None:
-        """Pair `sibling`, an observed one, with the desired one. `secrets` are the differences of its secrets."""
         self.observed = observed
         self.desired = desired
         self.container = sibling.container
@@ -42,7 +41,7 @@ class SiblingPair:
 
     @cached_property
     def _cause_at_start(self) -> Cause:
-        """Why a value that is decided at the container's start differs: perhaps by what the machine has."""
+        """Why a value that is decided at the container's start differs: perhaps because of the Docker host."""
         if not self._same_release:
             return Cause.UPGRADE
         before, now = self.applied.machine if self.applied else {}, self.wanted.from_machine
@@ -64,18 +63,15 @@ class SiblingPair:
     ) -> Finding:
         """Return a finding.
 
-        `made` says whether we made the running value. If so, `cause` is the cause; by default it follows from the
-        release that made the container, and for what is decided at its start, from the engine's machine.
+        `made` says whether we made the running value. Then `cause` applies; by default it follows from the release
+        that made the container, and for values decided at start, from the Docker host.
         """
         usual = self._cause_at_start if layer in {Layer.SHAPE, Layer.BOOT} else self._cause
         decided = (cause or usual) if made else Cause.TAMPER
         return Finding(self.wanted.sibling, layer, field, running, desired, decided, action, contents, versions)
 
     def made(self, running: object, recorded: object | None) -> bool:
-        """Whether we made a running value: it is as recorded, or another release's record does not name it.
-
-        `recorded` is None for a value that the record does not name. A record of this release names everything.
-        """
+        """Whether the running value is as recorded, or another release's record does not name it (None)."""
         return self.by_another_release if recorded is None else running == recorded
 
     def unreadable(self, layer: Layer, field: str, action: Action, *, made: bool = False) -> Finding:
@@ -89,7 +85,7 @@ class SiblingPair:
 
     @property
     def kept_networks(self) -> Mapping[str, str]:
-        """The container's address on each network that it is on, or will be on when it starts."""
+        """The container's address on each network that it has, or will have once it starts."""
         container = self.container
         networks = {network.name: network.id for network in self.observed.networks.values()}
         stopped = container.status in {"exited", "created"}
@@ -101,7 +97,7 @@ class SiblingPair:
 
     @property
     def recorded_networks(self) -> tuple[str, ...]:
-        """The networks that the container was made with, as `NAME=ADDRESS`."""
+        """The networks that the container was created with, as `NAME=ADDRESS`."""
         recorded = self.applied.shape.get("networks") if self.applied else None
         return tuple(recorded) if isinstance(recorded, list) else ()
 

@@ -1,7 +1,7 @@
-"""diff: compare the relays with what the agents publish whose ports they are for. Pure.
+"""diff: compare the relays with the ports that agents publish. Pure.
 
-Which relays there should be follows from the agents: from those that publish ports, in whatever state they are.
-For findings, relays are part of CoreDNS's state, whose image they have.
+The desired relays follow from all agents that publish ports, running or not. Relays use CoreDNS's image, so
+findings count them as part of CoreDNS's state.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,26 +25,26 @@ from clawker_fw.stack.relay import Publication, is_relay, publication_of, relay_
 from clawker_fw.stack.topology import free_subnet, network_fields, publishing_spec, recorded_fields, running_fields
 
 FIELD = "relays."
-"""How the fields of these findings begin."""
+"""The prefix of these findings' fields."""
 
 _NETWORK = "network"
 
 
 @dataclass(frozen=True)
 class RelayComparison:
-    """The relays that there are, and those that there should be."""
+    """The running and the desired relays."""
 
     observed: Observed
     desired: Desired
 
     @cached_property
     def _agents(self) -> IPv4Network:
-        """The subnet of the agents as it is, or else as it is to be."""
+        """The agents' current subnet, or else the desired one."""
         return self.observed.agents_subnet or self.desired.networks[Role.AGENTS].subnet
 
     @cached_property
     def _published(self) -> Mapping[str, tuple[str, Publication]]:
-        """What is published by each relay's name, with the id of the agent.
+        """The ports of each relay, by its name, with the agent's id.
 
         Of two agents with the same number, only one can run. It has the relay; if none runs, the first by name.
         """
@@ -56,10 +56,7 @@ class RelayComparison:
 
     @cached_property
     def network(self) -> NetworkSpec | None:
-        """The network on which ports are published: the one that there is, else a free one.
-
-        None if no port is published, or no subnet is free.
-        """
+        """The network for published ports, existing or to create; None without such ports or a free subnet."""
         if not self._published:
             return None
         with suppress(SettingsError):
@@ -67,10 +64,10 @@ class RelayComparison:
         return None
 
     def subnet(self) -> IPv4Network:
-        """Return the subnet on which ports are published.
+        """Return the subnet for published ports.
 
         Raises:
-            SettingsError: when there is none, and no subnet is free.
+            SettingsError: if it does not exist, and no subnet is free.
         """
         observed, there = self.observed, self.observed.publishing
         if there and there.subnets:
@@ -82,7 +79,7 @@ class RelayComparison:
 
     @cached_property
     def _blocked(self) -> set[str]:
-        """The names of relays that containers have which are not ours."""
+        """The relay names that foreign containers have."""
         project = self.desired.project
         return {
             each.name for each in self.observed.listing if each.name in self.wanted and not is_relay(each, project)
@@ -90,7 +87,7 @@ class RelayComparison:
 
     @cached_property
     def wanted(self) -> Mapping[str, ContainerSpec]:
-        """The relays that there should be, by name."""
+        """The desired relays, by name."""
         if self.network is None:
             return {}
         place, machine = (self.desired, self._agents, self.network.subnet), self.observed.machine
@@ -99,12 +96,12 @@ class RelayComparison:
 
     @property
     def unlike(self) -> NetworkView | None:
-        """The network on which ports are published, if it is not as we make it."""
+        """The network for published ports, if it differs from the one we create."""
         there = self.observed.publishing
         return there if there and self.network and any(_of_network(there, self.network)) else None
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every difference. A name or subnet that is not free is one, which only people can close."""
+        """Yield every difference. People must resolve a name or a subnet that is taken."""
         if self._published and self.network is None:
             yield _finding(_NETWORK, "no subnet is free", "a free subnet", Cause.AGENT, Action.NONE)
             return
@@ -125,7 +122,7 @@ class RelayComparison:
                 yield _finding(f"{_NETWORK}.{field}", running, desired, cause, Action.PUBLISH)
 
     def selected(self, findings: tuple[Finding, ...]) -> "RelayChanges":
-        """Return what closes these findings."""
+        """Return the changes that close these findings."""
         found = (each.field for each in findings if each.action in RELAYING)
         names = {each.removeprefix(FIELD).partition(".")[0] for each in found}
         again = _NETWORK in names
@@ -170,7 +167,7 @@ class RelayComparison:
 
 
 def foreign_relay(name: str) -> RefusedError:
-    """Return the error about a container that has the name of a relay, and is not ours."""
+    """Return the error for a foreign container with a relay's name."""
     return RefusedError(
         "foreign-container",
         f"The container {name} exists, but clawker-fw did not create it. Ports of an agent can't be published.",
@@ -180,7 +177,7 @@ def foreign_relay(name: str) -> RefusedError:
 
 @dataclass(frozen=True, slots=True)
 class RelayChanges:
-    """What closes differences of relays, in this order."""
+    """The changes that close differences of relays, in this order."""
 
     removed: tuple[ObservedRelay, ...]
     network_removed: NetworkView | None
@@ -189,7 +186,7 @@ class RelayChanges:
 
 
 _OF_AGENT = frozenset({"command", "networks", "ports"})
-"""The fields of a relay's shape that follow from what its agent publishes."""
+"""The fields of a relay's shape that follow from its agent's ports."""
 
 
 def _finding(field: str, running: Value, desired: Value, cause: Cause, action: Action) -> Finding:

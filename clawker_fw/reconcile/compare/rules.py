@@ -1,8 +1,4 @@
-"""diff: which rules a change adds and removes, and which of them because another release has other presets. Pure.
-
-What a release has in the presets that the settings name is recorded with the origin of the settings. It is no part
-of the firewall that the release makes: a preset that changes replaces nothing.
-"""
+"""diff: the rules that a change adds and removes, also through changed presets, which replace nothing. Pure."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -18,25 +14,22 @@ from clawker_fw.stack.policy import recorded
 
 @dataclass(frozen=True, slots=True)
 class PresetChange:
-    """A preset that the settings named before and name now, and that this release has otherwise."""
+    """A preset that this release has changed: version `before` in the running stack, `after` in this release."""
 
     preset: str
     before: int
-    """The version that the stack was made with."""
     after: int
-    """The version of this release."""
     rules: tuple[str, ...]
-    """The rules that are added and removed by that, each as one line of text."""
+    """The rules that this adds and removes, one line of text each."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleChanges:
-    """The rules that are added and removed, each as one line of text, in canonical order."""
+    """The added and removed rules, one line of text each, in canonical order. A changed rule is in both."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     presets: tuple[PresetChange, ...] = ()
-    """The presets that this release has otherwise, with what of these rules changes by that."""
 
     def __bool__(self) -> bool:
         """Whether any rule changes."""
@@ -44,11 +37,7 @@ class RuleChanges:
 
 
 def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleChanges | None:
-    """Return the changes from the rules that were committed last, or None if these are unknown.
-
-    A changed rule is one that is removed and one that is added. The `desired` stack tells which presets are others
-    than before.
-    """
+    """Return the changes since the rules were last committed, or None if those are unknown."""
     seen = observed.siblings.get(Sibling.COREDNS)
     before = recorded(seen.files) if seen else None
     if before is None:
@@ -61,7 +50,7 @@ def rule_changes(observed: Observed, rules: RuleSet, desired: Desired) -> RuleCh
 
 
 def preset_changes(observed: Observed, desired: Desired, changed: AbstractSet[str]) -> tuple[PresetChange, ...]:
-    """Return the presets from which some rules have changed. `changed` are the rules that are added or removed."""
+    """Return the presets that changed some rules. `changed` are the added and removed rules."""
     before = {each.name: each for each in _presets_of_stack(observed)}
     found = (
         PresetChange(
@@ -74,7 +63,7 @@ def preset_changes(observed: Observed, desired: Desired, changed: AbstractSet[st
 
 
 def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
-    """Whether rules are added or removed, and all of them because this release has other presets."""
+    """Whether rules change, and only because this release has other presets."""
     if not set(_desired_presets(desired)) - set(_presets_of_stack(observed)):
         return False  # the usual case, without reading all rules
     seen = observed.siblings.get(Sibling.COREDNS)
@@ -88,7 +77,7 @@ def rules_only_by_upgrade(observed: Observed, desired: Desired) -> bool:
 
 
 def _presets_of_stack(observed: Observed) -> tuple[ShippedPreset, ...]:
-    """Return the presets that the stack was made with; none if its siblings disagree after an interrupted run."""
+    """Return the presets of the running stack; none if its siblings disagree after an interrupted run."""
     origins = {recorded_origin(seen.files) for seen in observed.siblings.values()}
     (one,) = origins if len(origins) == 1 else (None,)
     return one.presets if one else ()

@@ -1,4 +1,4 @@
-"""diff: the shape of a sibling, or of any container of ours. Pure."""
+"""diff: the shape of any container of a stack. Pure."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from clawker_fw.stack import labels
 
 
 def findings(pair: SiblingPair) -> Iterator[Finding]:
-    """Yield the differences of a sibling's shape, except its networks, which are part of its state."""
+    """Yield the differences of a sibling's shape, except its networks, which belong to its state."""
     for field, running, desired, made in shape_differences(
         pair.observed, pair.container, pair.wanted.shape, unrecorded=pair.by_another_release
     ):
@@ -22,10 +22,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 def shape_differences(
     observed: Observed, container: ContainerView, shape: Shape, *, unrecorded: bool
 ) -> Iterator[Difference]:
-    """Yield the fields of a container's shape that differ.
-
-    `unrecorded` is whether we made a value that the container's record does not name.
-    """
+    """Yield the differing fields of a shape. `unrecorded` says whether we made values that no record names."""
     applied = labels.read_applied(container.labels)
     running = {**labels.shape_fields(container.shape), "environment": _environment(observed, container, shape)}
     for field, value in labels.shape_fields(shape).items():

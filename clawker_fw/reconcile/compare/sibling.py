@@ -1,4 +1,4 @@
-"""diff: compare a sibling with the desired one, layer by layer: a module of this folder for each. Pure."""
+"""diff: compare a sibling with the desired one, layer by layer. Pure."""
 
 from collections.abc import Iterator
 
@@ -16,10 +16,7 @@ _LAYERS = (state, drift_labels, image, shape, boot, hot, live)
 def sibling_findings(
     observed: Observed, desired: Desired, sibling: ObservedSibling, secrets: tuple[SecretDifference, ...]
 ) -> Iterator[Finding]:
-    """Yield the differences of a sibling.
-
-    Its health, and what agents see of it, follow from what differs otherwise. So they count only if nothing does.
-    """
+    """Yield a sibling's differences. Its health and what agents see of it count only if nothing else differs."""
     pair = SiblingPair(observed, desired, sibling, secrets if sibling.sibling is Sibling.ENVOY else ())
     differing = [finding for layer in _LAYERS for finding in layer.findings(pair)]
     yield from differing or (*state.health(pair), *live.as_agents_see(pair))

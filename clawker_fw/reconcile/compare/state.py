@@ -1,4 +1,4 @@
-"""diff: the state of a sibling: its name, its status, its networks and the service address. Pure."""
+"""diff: a sibling's name, status, networks and service address. Pure."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,10 +12,10 @@ from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import SIBLING
 
 RESTARTS = "restarts"
-"""The field that reports a program which ends every time the engine starts it."""
+"""The field for a program that exits each time the engine starts it."""
 
 _TO_RUN = {"paused": Action.UNPAUSE, "exited": Action.START, "created": Action.START}
-"""The action that makes a container run again, by its status. Others are replaced."""
+"""The action that makes a container run again, by its status. Other containers are replaced."""
 
 
 def findings(pair: SiblingPair) -> Iterator[Finding]:
@@ -28,9 +28,9 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def health(pair: SiblingPair) -> Iterator[Finding]:
-    """Yield the failed health check of a sibling that differs in no other way."""
+    """Yield the failed health check of an otherwise correct sibling."""
     problem = pair.probe.unhealthy if pair.probe else ""
-    # The engine's status is outdated after an unpause, so the sibling itself has to report a problem as well.
+    # After an unpause, the engine's status is outdated, so the sibling itself must report a problem as well.
     healthy = pair.answers and not problem
     if pair.container.running and pair.container.health == "unhealthy" and not healthy:
         running = f"unhealthy: {problem}" if problem else "unhealthy"
@@ -56,8 +56,8 @@ def _status(pair: SiblingPair) -> Iterator[Finding]:
     if container.status != "running":
         action = _TO_RUN.get(container.status, Action.REPLACE)
         yield pair.finding(Layer.STATE, "status", container.status, "running", made=False, action=action)
-    # The engine resets its count only when somebody starts the container by hand. A program that runs and
-    # answers has recovered, whatever the count is.
+    # The engine resets its count only after a start by hand. A program that runs and answers has recovered,
+    # whatever the count.
     if container.restarts and (container.status == "restarting" or (container.running and not pair.answers)):
         code = "" if container.running else f", exit code {container.exit_code}"
         running = f"{container.restarts}{code}"
@@ -93,7 +93,7 @@ def _service_address(pair: SiblingPair) -> Iterator[Finding]:
 
 
 def _made_service_address(pair: SiblingPair) -> str | None:
-    """Return the service address that the container was made with, or None if its file has been changed."""
+    """Return the service address from the container's creation, or None if its file has changed."""
     file, made = pair.files.get(SIBLING), pair.applied.boot if pair.applied else {}
     if file is None or labels.digest(file.content) != made.get(SIBLING):
         return None

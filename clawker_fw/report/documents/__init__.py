@@ -1,7 +1,7 @@
 """The JSON answers: a dataclass for each, and for each of its parts.
 
-`text` writes them, and `schemas` describes them. Both follow from the fields; the docstring of a field is its
-description in the schema. A value of another room is a part as it is, if its fields are what programs need.
+`text` writes them and `schemas` describes them, with each field's docstring as its description. A value of another
+package can be a part if programs need its fields.
 """
 
 import json
@@ -41,7 +41,7 @@ def text(document: object) -> str:
 
 
 def writer(kind: Any, *, indent: int | None = None) -> Callable[[object], str]:  # noqa: ANN401 - a class, or several
-    """Return what writes answers of a kind, or parts of answers; without an indent, in one line each."""
+    """Return a writer for answers of a kind, or their parts; without an indent, in one line each."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def written(document: object) -> str:

@@ -1,4 +1,4 @@
-"""What several answers have: the settings and the engine that they are about, agents, findings, and refusals."""
+"""The common parts of answers: settings, engine, agents, findings, and refusals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,6 @@ class SettingsNamed:
 
     @classmethod
     def named(cls, loaded: Loaded, named_by: str) -> "SettingsNamed":
-        """Return the settings. `named_by` is what chose them."""
         return SettingsNamed(str(loaded.source.absolute()) if loaded.source else None, named_by)
 
 
@@ -94,7 +93,7 @@ class SettingsUsed(SettingsNamed):
 
     @classmethod
     def of(cls, blueprint: Blueprint | None, observed: Observed) -> "SettingsUsed":
-        """Return the settings; without a blueprint, they can't be read."""
+        """Return the settings. Without a blueprint, they are unreadable."""
         made_from = [
             MadeFrom(each.path or None, each.host, each.project) for each in records.recorded_origins(observed)
         ]
@@ -209,7 +208,7 @@ class FileFinding(FindingDocument):
 
 
 def finding(found: Finding) -> FindingDocument | ImageFinding | FileFinding:
-    """Return a difference, with what is known beyond its values."""
+    """Return a difference, with its versions or its diff."""
     values = (found.layer, found.field, found.running, found.desired, found.cause, found.action)
     if found.versions:
         return ImageFinding(*values, Versions(*found.versions))
@@ -228,7 +227,6 @@ class SiblingFindings:
 
     @classmethod
     def both(cls, found: Diff) -> "list[SiblingFindings]":
-        """Return the findings of both siblings."""
         return [cls(each, found.verdicts[each], [finding(one) for one in found.of(each)]) for each in Sibling]
 
 

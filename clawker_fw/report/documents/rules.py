@@ -101,7 +101,7 @@ class RulesListDocument(Document):
 
     @classmethod
     def of(cls, loaded: Loaded, named_by: str, now: float, usage: Usage | None = None) -> "RulesListDocument":
-        """Return the answer: `now` is in seconds since 1970, `named_by` is what chose the settings."""
+        """Return the answer. `now` is in seconds since 1970; `named_by` chose the settings."""
         worth = {each.rule: RuleUse.of(each) for each in worths(loaded.rules, usage)} if usage else {}
         return cls(
             settings=SettingsNamed.named(loaded, named_by),
@@ -241,7 +241,7 @@ class RulesEditDocument(Document):
         *,
         dry_run: bool,
     ) -> "RulesEditDocument":
-        """Return the answer. `remarks` are those that are new."""
+        """Return the answer with the new `remarks`."""
         return cls(
             settings=SettingsNamed.named(done.after, named_by),
             changed=done.changed and not dry_run,

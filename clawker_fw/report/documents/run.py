@@ -1,4 +1,4 @@
-"""The answers about one stack: of `drift`, of `run` and `reload`, of `down` and of `agent flags`."""
+"""The answers about one stack: of `drift`, `run`, `reload`, `down` and `agent flags`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class DriftDocument(Document):
     def of(
         cls, seen: Comparison, said: Summary | None, verdict: Verdict, agents: Sequence[Agent] | None
     ) -> "DriftDocument":
-        """Return the answer. `verdict` is that on the whole stack; `agents` is None if they are left out."""
+        """Return the answer. `verdict` is the whole stack's; `agents` is None if they are left out."""
         return cls(
             verdict=verdict,
             busy=seen.busy,

@@ -1,4 +1,4 @@
-"""The JSON schemas of the answers, which follow from their dataclasses: the docstring of a field describes it."""
+"""The JSON schemas of the answers, from their dataclasses: a field's docstring describes it."""
 
 import ast
 import inspect
@@ -52,11 +52,11 @@ ANSWERS: Mapping[str, type[Document]] = {
     "status --all": StacksAnswer,
     "error": ErrorDocument,
 }
-"""The answers by the commands that give them. `error` is the answer of any command that fails."""
+"""The answers by command. Any command that fails answers with `error`."""
 
 
 class _Generator(GenerateJsonSchema):
-    """Describes each field with its docstring. All fields are always there, and no others."""
+    """Describes each field with its docstring. All fields are always present, and no others."""
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
         made = super().dataclass_schema(schema)
@@ -69,7 +69,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _meanings(kind: type) -> Iterator[tuple[str, str]]:
-    """Yield each field of a class that has a docstring, as it is called in JSON, with that docstring."""
+    """Yield each documented field's name in JSON, and its docstring."""
     (found,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     for pair in pairwise(getattr(found, "body", ())):
         match pair:
@@ -86,5 +86,5 @@ def schema(command: str) -> dict[str, Any]:
 
 
 def text(command: str) -> str:
-    """Return the schema of a command's answer as it is printed."""
+    """Return the schema of a command's answer as text."""
     return json.dumps(schema(command), indent=2)

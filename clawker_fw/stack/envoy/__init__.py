@@ -1,1 +1,1 @@
-"""The proxy sibling: its container and bootstrap, its listeners, and its one table of routes."""
+"""The proxy sibling: its container and bootstrap, its listeners, and its table of routes."""

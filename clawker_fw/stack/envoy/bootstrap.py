@@ -1,4 +1,4 @@
-"""Envoy's bootstrap: `templates/bootstrap.yaml.j2`, read as Envoy would read it."""
+"""Envoy's bootstrap: `templates/bootstrap.yaml.j2`, parsed as Envoy parses it."""
 
 from dataclasses import asdict, dataclass
 from typing import cast
@@ -18,8 +18,7 @@ class BootstrapValues:
     """The values of the template.
 
     `guarded` and `exempt` are the source addresses of rules without and with `allow_private`. `heap` is in bytes,
-    and `connections` counts those of agents. `trusted_ca` is the file with the authorities that hosts prove their
-    names by. Sockets and files are paths in the container.
+    `connections` counts those of agents, `trusted_ca` is the file with the CAs for hosts' certificates.
     """
 
     project: str
@@ -38,5 +37,5 @@ class BootstrapValues:
 
 
 def bootstrap(values: BootstrapValues) -> Json:
-    """Return the bootstrap. A quoting mistake in the template is an error here, and not at Envoy's start."""
+    """Return the bootstrap. Parsing it here finds quoting errors in the template before Envoy starts."""
     return cast("Json", parsed(TEMPLATE, bounds=bounds, **asdict(values)))

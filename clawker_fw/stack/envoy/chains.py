@@ -1,7 +1,7 @@
-"""Filter chains: each rule has its own, so that a removed rule ends its connections and no others.
+"""Filter chains: each rule has one, so that removing a rule ends only its connections.
 
-Envoy drains the connections of a filter chain that is removed or renamed, and of no other (measured;
-docs/how-it-works.md). The matcher that selects among the chains may change freely.
+Envoy drains the connections of a filter chain only if it is removed or renamed (measured; docs/how-it-works.md).
+The matcher that selects a chain may change freely.
 """
 
 import hashlib
@@ -20,33 +20,30 @@ from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, extension, typed
 
 ALONE, SHARED = 10_000, 1_000
-"""So many rules of a port and protocol have a chain each, and all others share so many chains, by hash.
+"""How many rules of a port and protocol have a chain each, and how many chains all others share, by hash.
 
 A chain costs Envoy 0.1 ms at each change of the rules, and 8 KB (docs/how-it-works.md).
 """
 
 DENIED = "denied"
-"""The chain for names that a rule denies within what another one allows: it ends the connection."""
+"""The chain that ends connections to denied names below an allowed one."""
 
 REFUSED = "refused"
-"""The chain for all other names that no rule allows, and for TLS that names none."""
+"""The chain for all other names without a rule, and for TLS without a server name."""
 
 INSPECTED = "inspected"
-"""The chain for TLS that is looked into (`inspected`)."""
+"""The chain for inspected TLS."""
 
 _ACCESS_DENIED = bytes((0x15, 3, 3, 0, 2, 2, 49))
-"""A record of TLS 1.2 with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2).
-
-Every client says what it was told. Without it they speak of a reset connection, as after a failure of the network.
-"""
+"""A TLS 1.2 record with the fatal alert `access_denied` (RFC 8446, sections 5.1 and 6.2), which clients report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The chains for one protocol and port: the rule that decides for each pattern, and each rule's chain.
+    """The chains of a protocol and port: the deciding rule of each pattern, and each rule's chain.
 
-    A rule is known by its destination here, and `rules` has one for each chain that forwards: those that share it
-    are alike.
+    A rule is identified by its destination. `rules` has one for each forwarding chain, as those that share it are
+    alike.
     """
 
     patterns: Mapping[str, Rule]
@@ -62,11 +59,11 @@ def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains
 def of_rules(
     prefix: str, patterns: Mapping[str, Rule], exceptions: Mapping[Rule, Sequence[str]] = MappingProxyType({})
 ) -> Chains:
-    """Return the chains, with the name of that of each rule.
+    """Return the chains, with the name of each rule's chain.
 
-    A shared chain is named after what shares it: with another name, only the connections of those who shared it
-    are drained. So is the chain of a rule that has another exception: what is denied now may be among its
-    connections. All rules for which TLS is looked into have one chain, which knows requests.
+    A shared chain's name has the properties that its rules share. A rule whose deny exceptions change moves to
+    another chain, because some of its connections may be denied now. All inspected rules have one chain, which
+    sees requests.
     """
     allowing = {rule.destination: rule for rule in patterns.values() if not rule.denies}
     rules = {str(each): rule for each, rule in allowing.items() if not rule.paths}
@@ -84,18 +81,14 @@ def of_rules(
 
 
 class Member(NamedTuple):
-    """What has a chain: the name of the chain if it is alone in it, and what all that share one have alike."""
+    """A candidate for a chain: its chain's name if unshared, and the `kind` that all in a shared chain have."""
 
     name: str
     kind: str
 
 
 def named(prefix: str, members: Mapping[str, Member], most: int) -> Mapping[str, str]:
-    """Return the name of the chain of each member: one of its own, as `most` have, or one that it shares.
-
-    Which members are alone follows from hashes of what they are called, which stays the same when their names
-    change.
-    """
+    """Return the name of each member's chain. Hashes decide which `most` members have one alone."""
     ordered = sorted(members, key=_hash)
     found = {each: f"{prefix} {members[each].name}" for each in ordered[:most]}
     shared: dict[tuple[int, str], list[str]] = {}
@@ -109,12 +102,12 @@ def named(prefix: str, members: Mapping[str, Member], most: int) -> Mapping[str,
 
 
 def shared_kind(rule: Rule) -> str:
-    """Return what the rules that share a chain have alike."""
+    """Return the properties that the rules of a shared chain have in common."""
     return f"{'below ' if rule.destination.subtree else ''}{lookups.kind(rule)}"
 
 
 def without(exceptions: Sequence[str]) -> str:
-    """Return what a chain's name says of the patterns that are denied within what its rule allows."""
+    """Return the part of a chain's name for the patterns that are denied below its rule."""
     return f" without {digest(sorted(exceptions))}" if exceptions else ""
 
 
@@ -123,12 +116,12 @@ def _hash(text: str) -> bytes:
 
 
 def digest(words: Sequence[str]) -> str:
-    """Return a short text that is another one for other words."""
+    """Return a short digest of some words."""
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
 def select(chosen: Chains, name: Json) -> Json:
-    """Return the matcher that selects the chain of the rule that decides a name. `name` is the input with it."""
+    """Return the matcher that selects the chain of a name's deciding rule. `name` is the input with the name."""
     domains: dict[str, list[str]] = {}
     for pattern, rule in chosen.patterns.items():
         chain = DENIED if rule.denies else chosen.names[rule.destination]
@@ -142,25 +135,22 @@ def select(chosen: Chains, name: Json) -> Json:
 
 
 def action(chain: str) -> Json:
-    """Return what a matcher does to select a chain."""
+    """Return the matcher's action that selects a chain."""
     return typed("chain", "type.googleapis.com/google.protobuf.StringValue", value=chain)
 
 
 def matching_input(kind: str, **config: str) -> Json:
-    """Return what a matcher compares."""
+    """Return a matcher's input."""
     return extension(f"matching.common_inputs.network.v3.{kind}", "input", **config)
 
 
 def exactly(compared: Json, chosen: Json) -> Json:
-    """Return the matcher that selects by what is compared, exactly."""
+    """Return the matcher that selects by exact value."""
     return {"matcher_tree": {"input": compared, "exact_match_map": {"map": chosen}}}
 
 
 def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
-    """Return the filter chains: each forwards to the host that was named. `name` is the format of its name.
-
-    `idle` is in seconds: for so long nothing need be sent.
-    """
+    """Return the filter chains. Each forwards to the host in the format `name`. `idle` is in seconds."""
     alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
     filters = {kind: lookups.forwarding(rule, statistics, idle, name) for kind, rule in alike.items()}
     return [
@@ -170,6 +160,6 @@ def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[
 
 
 def ending(name: str) -> Json:
-    """Return a chain that ends a connection at once, with an alert. Its name tells the record why."""
+    """Return a chain that ends a connection at once with an alert. Its name is the reason in the log."""
     response = {"inline_bytes": b64encode(_ACCESS_DENIED).decode()}
     return {"name": name, "filters": [extension("filters.network.direct_response.v3.Config", response=response)]}

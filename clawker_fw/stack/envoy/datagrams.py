@@ -1,12 +1,11 @@
-"""UDP: each port of a rule has a listener at its name's virtual address, and a cluster that leads to its host.
+"""UDP: each port of a rule has a listener at its name's virtual address, and a cluster for its host.
 
-Envoy calls what passes between two ports of an agent and a host a session. It ends when its cluster or its
-listener is removed, and no other does (measured). So a cluster's name says everything about the rule that matters,
-and a changed rule has another cluster.
+A session, in Envoy's words, ends only when its cluster or listener is removed (measured). So a cluster's name has
+every relevant property of its rule.
 
-Where a name has no address there would be no session, and no record of what was sent. So its cluster is one of two
-that stand for each other: the name's, and one that leads nowhere and counts as unhealthy. Envoy looks for a better
-host at each datagram of a session whose host is unhealthy, so none stays there.
+Without an address for the name, there would be no session and no record of the datagrams. So a name's cluster is
+combined with an unhealthy one that leads nowhere. Envoy looks for a better host for each datagram to an unhealthy
+host, so no session stays there.
 """
 
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ _STATISTICS = "udp"
 
 
 def clusters(serving: Serving) -> Iterator[Json]:
-    """Yield the clusters. They connect from the source address whose routing table knows what may be reached."""
+    """Yield the clusters. Their source address selects the routing table, which limits what they reach."""
     names, addresses = False, serving.addresses
     for name, port, rule in _forwarded(serving.policy):
         cluster = _cluster(name, port, rule)
@@ -34,7 +33,7 @@ def clusters(serving: Serving) -> Iterator[Json]:
             continue
         names = True
         yield {**_leading(f"{cluster}{_HOST}", host), **told, **looked_up(), **bound}
-        # It stands for the first one of the two that has a healthy host, or else for any.
+        # It uses the first of the two that has a healthy host, or else any.
         two = [f"{cluster}{_HOST}", _NOWHERE]
         kind = extension("clusters.aggregate.v3.ClusterConfig", clusters=two)
         first = {"lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}

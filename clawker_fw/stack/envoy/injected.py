@@ -1,38 +1,35 @@
 """Secrets that Envoy puts into requests, so that agents have none.
 
-The header is added in the cluster, after everything that reads an agent's request, and in no log at any level. A
-secret is named by a route and comes from the signer (`secret:ID`, over ADS). Without it, Envoy refuses a request.
+The cluster adds the header after everything that reads an agent's request, and no log shows it. A route names the
+secret, and the signer sends it (`secret:ID`, over ADS). Without it, Envoy refuses the request.
 """
 
 from clawker_fw.rules.paths import Injection
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 
 PREFIX = "secret:"
-"""The names of secrets begin with it, for Envoy and the signer. No server name has a colon."""
+"""The prefix of secrets' names, for Envoy and the signer. No server name has a colon."""
 
 FILTER, _TOLD = "inject", "told"
 METADATA = "fw.secret"
-"""What a route has that injects: the name of the secret, under `name`."""
+"""The metadata of a route that injects: the secret's name, under `name`."""
 
 MISSING = "failed_to_inject_credential"
-"""What Envoy says of a request for which there is no secret (`%RESPONSE_CODE_DETAILS%`)."""
+"""Envoy's response code details (`%RESPONSE_CODE_DETAILS%`) for a request without its secret."""
 NOT_ACCEPTED = "secret_not_accepted"
-"""What it says where a host has answered 401 to git, which would ask for a password then."""
+"""The response code details where a host has answered 401 to git, which would then ask for a password."""
 
 _WAIT = "0.050s"
-"""How long a table of routes waits for a secret. Without a bound, one would hold back every change of a rule."""
+"""How long a table of routes waits for a secret. Without a limit, one would delay every rule change."""
 
 
 def connection_filters() -> list[Json]:
-    """Return the filters of a connection manager, before the router."""
+    """Return the connection manager's filters before the router."""
     return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]
 
 
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
-    """Return the fields of a route that puts a secret into what it forwards.
-
-    git asks for a password when a host answers 401, so it is told in words that the secret was not accepted.
-    """
+    """Return a route's fields that put a secret into requests. git gets an explanation in place of a 401."""
     credential = {
         "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
         "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
@@ -51,7 +48,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
         "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
-        # The router removes the agent's own before the cluster adds the other one.
+        # The router removes the agent's header before the cluster adds ours.
         "request_headers_to_remove": [header],
     }
 

@@ -1,12 +1,11 @@
-"""How names are looked up, so that one agent's lookups are not in the way of another's.
+"""Name lookups, with separate limits for each agent.
 
-Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
-Envoy looks such a name up with one label more: the last digit of the agent's address. `fwctl forward`, whom it
-asks, takes the label for whose share the lookup is, has room for only so many lookups of each share, and below
-each rule, and asks for the name itself. `SUBTREES` are the names by which it tells rules apart.
+Below a subtree rule, an agent can invent names, and their server may be slow or silent. So Envoy looks up such a
+name with an extra label: the last digit of the agent's address. `fwctl forward` limits the lookups of each such
+share and below each rule in `SUBTREES`, and resolves the name without the label.
 
-These names have one cache, and those that rules name have another: a rule of an exact name takes one lookup. Envoy
-has a cluster for each cache, and each source address that it connects from.
+Names in rules and the names below them have separate caches. Envoy has a cluster for each cache and source
+address.
 """
 
 import json
@@ -19,42 +18,38 @@ from clawker_fw.stack.envoy.messages import HOST, SHARE, Json, extension
 from clawker_fw.stack.resources import Resource
 
 FORWARDER, DNS_PORT = "127.0.0.53", 53
-"""Where `fwctl forward` listens. No agent reaches a loopback address."""
+"""Where `fwctl forward` listens. Agents can't reach a loopback address."""
 
 RESOURCE = Resource("subtrees", "subtrees/subtrees.json")
 SUBTREES = container.HOT + RESOURCE.path
 
 NAMED, BELOW = "named", "below"
-"""The caches of the names that rules name, and of all below them."""
+"""The caches of names in rules, and of all names below them."""
 
 _FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
-"""Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps the names of rules
-over an agent's pauses. Of the names below a subtree, an agent can invent any number.
-"""
+"""Envoy answers 503 to a request at the moment that it forgets the name. So it keeps names of rules during an
+agent's pauses, but not the names below a subtree, which agents can invent."""
 
 _KINDS = ("guarded", "exempt")
 
 
 def share() -> Json:
-    """Return the filter state that says in whose share a connection's agent is, by the last digit of its address.
-
-    It is written as the label that a name gets. No name has such a label: an asterisk is in no host name.
-    """
+    """Return the filter state with an agent's share, as a label that no host name has."""
     address = "source.address.split(':')[0]"
     last = f"*%CEL({address}.split('')[size({address}) - 1])%"
     return messages.passed_on(SHARE, last, messages.cel_formatter(), factory_key="envoy.string")
 
 
 def kind(rule: Rule) -> str:
-    """Return from which kind of source address Envoy connects for a rule."""
+    """Return the kind of source address that Envoy uses for a rule."""
     return _KINDS[rule.allow_private]
 
 
 def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> list[Json]:
-    """Return the filters that look up the host that a connection is for, and forward it to its address.
+    """Return the filters that resolve a connection's host and forward the connection.
 
-    `name` is the format of the host's name, or the name itself of an `opaque` connection, which is told of while
-    it is open as well. `idle` is in seconds: for so long nothing need be sent.
+    `name` is the host's name, or its format. An `opaque` connection is also logged while open. `idle` is in
+    seconds.
     """
     cache = BELOW if rule.destination.subtree else NAMED
     in_a_share = extension(
@@ -75,25 +70,24 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
 
 
 def _cache(name: str) -> Json:
-    """Return the configuration of a cache, which is the same wherever it is used."""
+    """Return the configuration of a cache, which must be the same in each use."""
     return {
         "name": name,
         "dns_lookup_family": "V4_ONLY",
         "max_hosts": bounds.CACHED_NAMES,
         "dns_cache_circuit_breaker": {"max_pending_requests": bounds.UNBOUNDED},
-        # For so long after its last use, a name is looked up again whenever its TTL ends; then it is forgotten.
+        # This long after its last use, a name is looked up again whenever its TTL expires; then it is forgotten.
         "host_ttl": _FORGOTTEN_AFTER[name],
-        # For answers without a TTL, as for a name that does not exist.
+        # For answers without a TTL, such as for a name that does not exist.
         "dns_refresh_rate": "1s",
-        # A name that is in use leads where it led before until it is looked up again: after 5 s at least
-        # by default, whatever its TTL is.
+        # A name in use keeps its address until the next lookup: after at least 5 s by default, whatever its TTL.
         "dns_min_refresh_rate": "1s",
         "dns_failure_refresh_rate": {"base_interval": "1s", "max_interval": "10s"},
     }
 
 
 def subtrees(policy: Policy) -> bytes:
-    """Return the file with the names by which the forwarder tells rules apart."""
+    """Return the file with the names of subtree rules, for the forwarder."""
     rules = policy.rules.rules
     names = {rule.destination.name for rule in rules if rule.destination.subtree and not rule.denies}
     return json.dumps({"names": sorted(names)}, separators=(",", ":")).encode()

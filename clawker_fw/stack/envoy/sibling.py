@@ -1,4 +1,4 @@
-"""The proxy sibling's container: its bootstrap, its network, its hot files, and how it is confined."""
+"""The proxy sibling's container: its bootstrap, its network, its dynamic files, and its confinement."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -61,32 +61,31 @@ RESOURCES = (
     _ROUTES,
     _LISTENERS,
 )
-"""Envoy reads clusters and routes before the listeners that use them. A listener whose cluster is gone already
-drops what its removed rule allowed. The helper alone reads the first three, and the signer those of
-`inspection`."""
+"""Envoy reads clusters and routes before their listeners: a listener without its cluster drops its connections.
+Only `fwctl` reads the first three, and only the signer those of `inspection`."""
 
 CLUSTERS, PATHS, ROUTES, LISTENERS = (
     container.HOT + each.path for each in (_CLUSTERS, _PATHS, _ROUTES, _LISTENERS)
 )
 
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
-"""Where Envoy's image has the authorities that hosts prove their names by, when TLS is looked into."""
+"""The CAs in Envoy's image, for inspected hosts' certificates."""
 
 AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S108 - inside the container
-"""Further ones that the settings name, and the file in which `fwctl` puts them behind those of the image."""
+"""Further CAs from the settings, and the file in which `fwctl` appends them to the image's CAs."""
 
 LOG_LEVELS = "misc:error,envoy_bug:off"
-"""`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
+"""`misc`: Envoy would warn for each filter chain that ServerNameMatcher is work in progress."""
 
 DRAIN_SECONDS = 5
-"""How long connections of a removed rule live on, and how long a draining Envoy still accepts."""
+"""How long connections of a removed rule live on, and how long a draining Envoy still accepts new ones."""
 
 
 def capacity(resources: ResourceSettings, machine: Machine) -> Capacity:
     """Return what Envoy may use.
 
     Raises:
-        SettingsError: when the settings ask for more than there is.
+        SettingsError: if the settings ask for more than there is.
     """
     return allot(Sibling.ENVOY, resources.envoy, machine, bounds.MEMORY, bounds.room)
 
@@ -133,11 +132,10 @@ def boot(
     authorities: bytes = b"",
     secrets: Sequence[str] = (),
 ) -> Files:
-    """Return the files read once, at start.
+    """Return the startup files. `authorities` are further CAs (PEM) for inspected hosts.
 
-    `authorities` are further ones, as PEM, by which hosts may prove their names when TLS is looked into. `secrets`
-    are the ids of those that requests get: an Envoy that runs never asks for one that its table did not name when
-    it started (1.40), so another one takes another Envoy.
+    A running Envoy never requests a secret that its table lacked at start (1.40). So `secrets` lists the ids, and
+    a new one needs another Envoy.
     """
     values = BootstrapValues(
         project=project,
@@ -180,11 +178,7 @@ def hot(
     authorities: Authorities = NO_AUTHORITIES,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Files:
-    """Return the files re-read while running, in the order in which they go into place.
-
-    `idle` is for how many seconds an open connection need not send. `authorities` are those for connections whose
-    TLS is looked into, and `headers` those of secrets, by name.
-    """
+    """Return the dynamic files in their order of use. `idle` is in seconds, `headers` maps secrets to headers."""
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
     reporting = Reporting(telemetry, *addresses, senders, slot) if telemetry else None
@@ -197,13 +191,13 @@ def hot(
 
 
 def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
-    """Return the files of those that Envoy itself reads."""
+    """Return the files that Envoy itself reads."""
     policy, reporting = serving.policy, serving.reporting
     clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
     share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
     every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
     return {
-        # Also without a key: another mode or owner is the work of somebody else.
+        # A secret even without a key, so that a changed mode or owner shows tampering.
         CLUSTERS: secret(discovery_response(clusters)),
         container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
         PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
@@ -213,10 +207,7 @@ def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyTyp
 
 
 def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the limits of each agent. CoreDNS, which tests Envoy like an agent, is not limited.
-
-    It alone may connect to the `private` addresses, at which its telemetry is passed on.
-    """
+    """Return each agent's limits. CoreDNS, which tests Envoy like an agent, has none."""
     return {
         "subnet": str(addressing.agents),
         "except": [str(addressing.coredns(slot)) for slot in (0, 1)],
@@ -230,11 +221,11 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
 
 
 def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return what `fwctl serve` makes of the network: three further sources, each with its own routing table.
+    """Return the network for `fwctl serve`: three further source addresses, each with its own routing table.
 
-    A table that knows the default route and nothing else refuses whatever is not the world, at connect, for
-    every address that is tried. The exempt source may reach private ranges and the egress network, but neither
-    the agents nor any address of ours. Neither may the source of telemetry, whose collector is the user's choice.
+    A table with only the default route refuses every other destination when Envoy connects, for each address it
+    tries. The exempt source may reach private ranges and the egress network, but no agent and no address of ours.
+    The same holds for telemetry, whose collector the user chooses.
     """
     agents, egress = addressing.agents, addressing.egress
     refused_to_guarded = {str(network) for network in (*SPECIAL_RANGES, *PRIVATE_RANGES, agents, egress)}

@@ -1,7 +1,7 @@
-"""How Envoy gets a certificate for each name that it inspects: from the signer beside it (`fwctl sign`).
+"""Certificates for inspected names, which Envoy gets from the signer beside it (`fwctl sign`).
 
-Envoy asks for the certificate when a name is first used, and keeps it until the signer takes it back. It asks on
-one stream for all names (ADS): with a stream for each, 1,000 names would be too many for it.
+Envoy requests one when a name is first used, and keeps it until the signer withdraws it. One stream serves all
+names (ADS), because 1,000 streams would be too many.
 """
 
 import json
@@ -17,53 +17,49 @@ from clawker_fw.stack.resources import Resource
 
 FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it, and only Envoy's group can enter
 SOCKET = "ads"
-"""The socket in the folder on which Envoy asks."""
+"""The socket for Envoy's requests, in the socket folder."""
 
 RESOURCES = (
     Resource("trusted", "trusted/roots.pem"),
     Resource("intermediates", "signing/intermediates.json", keyed=True, signer=True),
     Resource("names", "inspected/names.json", signer=True),
 )
-"""The roots that agents have to trust, and what the signer reads. Intermediates go into place before names."""
+"""The roots that agents have to trust, and the signer's files. Intermediates go into place before names."""
 
 TRUST, INTERMEDIATES, NAMES = (container.HOT + each.path for each in RESOURCES)
 
 SIGNED = frozenset(each.name for each in RESOURCES if each.signer)
-"""The resources that the signer reads, each again when it has changed."""
+"""The resources that the signer reads again after a change."""
 
 HANDSHAKE = "4s"
-"""How long a handshake may take: one for a new name waits while the signer does not answer."""
+"""How long a handshake may take. For a new name, it waits for the signer."""
 
 GROUPS = ("X25519", "P-256")
-"""How keys are agreed on with agents (RFC 8446, section 4.2.7). The hybrid against quantum computers takes
-a tenth of a connection, and nothing of this one leaves the engine's machine. With hosts, it is used."""
+"""Key agreement with agents (RFC 8446, section 4.2.7). The hybrid against quantum computers takes a tenth of a
+connection, so it is used only with hosts: these connections never leave the Docker host."""
 
 
 def hot(policy: Policy, authorities: Authorities) -> Files:
-    """Return the files about certificates: for the names that rules inspect, from these authorities."""
+    """Return the certificate files for the names that rules inspect."""
     inspected = {rule.destination for rule in policy.rules.rules if rule.paths}
     names, subtrees = ([each.name for each in inspected if each.subtree is kind] for kind in (False, True))
     return {TRUST: public(authorities.trust), **files(names, subtrees, authorities.intermediates)}
 
 
 def covered(policy: Policy) -> frozenset[str]:
-    """Return the names that intermediates have to be for, with all names below them.
-
-    Those of rules that have ended are among them while these are in the settings: what signs is the same before
-    and after a rule ends. The signer makes no certificate for such a name.
-    """
+    """Return the names that intermediates cover, even for expired rules, so that an expiry changes nothing."""
     every = (*policy.rules.rules, *policy.rules.ended)
     return frozenset(rule.destination.name for rule in every if rule.paths)
 
 
 def running(files: Files) -> Authorities:
-    """Return the authorities that a stack has, from Envoy's files."""
+    """Return a stack's CAs from Envoy's files."""
     trust, intermediates = (files[path].content if path in files else b"" for path in (TRUST, INTERMEDIATES))
     return Authorities(trust, tuple(read_intermediates(intermediates)))
 
 
 def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable[Pair]) -> Files:
-    """Return the signer's files. A subtree is named without a dot before it, and includes its own name."""
+    """Return the signer's files. A subtree is written without a leading dot, and includes its own name."""
     return {
         INTERMEDIATES: signers(_encode({"intermediates": [each.document for each in intermediates]})),
         NAMES: public(_encode({"names": sorted(names), "subtrees": sorted(subtrees)})),
@@ -71,7 +67,7 @@ def files(names: Iterable[str], subtrees: Iterable[str], intermediates: Iterable
 
 
 def read_intermediates(content: bytes) -> list[Pair]:
-    """Return what is in a signer's file of intermediates, or nothing if it is none."""
+    """Return the pairs in a signer's file of intermediates, or nothing if it is invalid."""
     try:
         return [Pair.read(each) for each in read_record(content)["intermediates"]]
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -83,10 +79,7 @@ def _encode(value: object) -> bytes:
 
 
 def chain() -> Json:
-    """Return what a filter chain has that ends TLS, with a certificate for the name that the client has sent.
-
-    Sessions can't be resumed: Envoy refuses to make a certificate on demand otherwise.
-    """
+    """Return a chain's TLS configuration. Envoy makes certificates on demand only without session resumption."""
     tls = "transport_sockets.tls"
     selector = extension(
         f"{tls}.cert_selectors.on_demand_secret.v3.Config",

@@ -1,9 +1,8 @@
-"""What Envoy sends to a collector: access logs over OTLP, their cluster, and the way for CoreDNS's records.
+"""Envoy's telemetry: access logs over OTLP, their cluster, and the relay for CoreDNS's records.
 
-The logs are in the listeners whenever an endpoint is set. Whether there are certificates changes only the
-clusters: a changed access log would end connections, and a log without a cluster drops its records and counts
-them. A collector that is down, slow or silent costs no agent anything: the numbers here bound what waits
-(measured).
+The logs are in the listeners whenever an endpoint is set. Certificates change only clusters, because a changed log
+would end connections. A log without a cluster counts and drops its records. The limits here keep a collector that
+is down, slow or silent from delaying agents (measured).
 """
 
 from collections.abc import Mapping
@@ -24,22 +23,19 @@ _TIMEOUT, _FLUSH, _BATCH = "5s", "1s", 16 << 10
 _HTTP2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
 
 _RELAYED = 8
-"""Connections of the CoreDNS containers: each has one, and a new one while its certificate changes."""
+"""Connections of both CoreDNS containers: one each, and one more while its certificate changes."""
 
 LISTENER = "telemetry"
 NAME = "clawker_fw.name"
-"""The filter state with the name that a listener for opaque connections stands for."""
+"""The filter state with the name behind a listener for opaque connections."""
 
 CLIENT = "clawker_fw.client"
-"""The filter state with the agent's address, for the record of a request."""
+"""The filter state with the agent's address, for a request's record."""
 
 EVERYTHING = 1.0
 
 _LAYER = "sampling"
-"""The layer of Envoy's runtime that says which share of what is allowed is sent, in a file of its own.
-
-In the listeners, where the filter is that uses it, a changed share would end open connections.
-"""
+"""The layer of Envoy's runtime with the sampled share. In a listener, a changed share would end connections."""
 
 _KEY = "clawker_fw.allowed_per_million"
 _MILLION = 1_000_000
@@ -60,7 +56,7 @@ class Reporting:
     slot: int
 
     def allowed(self, filter_: Json, fields: Mapping[str, str]) -> Json:
-        """Return the log of the sampled part of what is forwarded."""
+        """Return the log of the sampled part of forwarded traffic."""
         sampled = {"and_filter": {"filters": [messages.share(_KEY, _MILLION), filter_]}}
         return self.log(sampled, {**fields, "reason": ""}, "allowed")
 
@@ -108,7 +104,7 @@ class Reporting:
         }
 
     def listener(self) -> Json:
-        """Return the listener that passes on what CoreDNS sends. Nobody else is let in, here as in the kernel."""
+        """Return the listener that forwards CoreDNS's records. It refuses all others, as the kernel does."""
         senders = [{"address_prefix": str(address), "prefix_len": 32} for address in self.senders]
         kind = "filters.network.tcp_proxy.v3.TcpProxy"
         proxy = extension(kind, stat_prefix=LISTENER, cluster=RELAY, idle_timeout="300s")
@@ -125,7 +121,7 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What an Envoy serves, and where. `idle` is for how many seconds an open connection need not send."""
+    """What an Envoy serves, and where. `idle` is how many seconds a connection may send nothing."""
 
     policy: Policy
     addresses: EnvoyAddresses
@@ -134,10 +130,7 @@ class Serving:
 
 
 def looked_up() -> Json:
-    """Return what has a cluster lead to a name. Its first address counts: the others change with each answer.
-
-    A new address is for new connections and sessions, and none of those that there are ends.
-    """
+    """Return the fields of a cluster for a name's first address. A new address ends no open connection."""
     return {
         "cluster_type": extension(
             "clusters.dns.v3.DnsCluster",
@@ -147,16 +140,13 @@ def looked_up() -> Json:
             dns_refresh_rate="60s",
             dns_failure_refresh_rate={"base_interval": "1s", "max_interval": "10s"},
         ),
-        # Otherwise the listener, and with it the commit, would wait for a name server that does not answer.
+        # Otherwise the listener, and with it the commit, would wait for a silent name server.
         "wait_for_warm_on_init": False,
     }
 
 
 def sampling(share: float) -> bytes:
-    """Return the hot file with the layer for a share of 0 to 1, exact to a millionth.
-
-    The number is text, because Envoy shows text as it is, and numbers rounded.
-    """
+    """Return the dynamic file for a share of 0 to 1, exact to a millionth. It is text, as Envoy rounds numbers."""
     layer = {_KEY: str(round(share * _MILLION))}
     kind = f"{TYPES}.service.runtime.v3.Runtime"
     return discovery_response([{"@type": kind, "name": _LAYER, "layer": layer}])
@@ -173,7 +163,7 @@ _NAMES = {
     "flags": "clawker_fw.envoy.flags",
     "details": "clawker_fw.envoy.details",
 }
-"""The attributes that have the same value as a field of the log on standard output."""
+"""The attributes that equal a field of the log on standard output."""
 
 
 def _attributes(fields: Mapping[str, str], action: str) -> dict[str, str]:

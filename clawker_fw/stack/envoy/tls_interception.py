@@ -1,14 +1,13 @@
-"""TLS that is looked into: what a rule with paths allows of a host, request by request.
+"""Inspected TLS: apply a rule's paths to each request.
 
-All such rules of a port have one filter chain, which ends TLS and reads requests. It asks one table of routes,
-with a virtual host for each name, whose routes match the port that the agent has connected to.
+All such rules of a port have one filter chain, which ends TLS and reads requests. Its table of routes has a
+virtual host for each name, and routes match the port that the agent connected to.
 
-Requests go through an internal listener of Envoy, as those of plain HTTP do (`http`). It has a filter chain for
-each part of what a rule allows (`Paths.allowances`), with a digest in its name of what is refused of that part. So
-a part that is taken away ends its requests.
+Like plain HTTP (`http`), requests then pass an internal listener, with a filter chain for each part of an
+allowance (`Paths.allowances`). Its name has a digest of the exceptions, so removing a part ends its requests.
 
-Envoy sees paths in one form (`rules.paths.seen`), and the host gets just this form. A request must name the host
-that TLS has named, or a connection for one rule would reach another one's host.
+Envoy normalizes paths (`rules.paths.seen`), also for the host. A request must name the host in its TLS server
+name, so that a connection for one rule can't reach another rule's host.
 """
 
 import re
@@ -37,13 +36,13 @@ from clawker_fw.stack.envoy.telemetry import Serving
 NAME = "inspected"
 
 PATH = "rds-inspected/routes.json"
-"""Where the table of routes lies, below `hot/`."""
+"""The table of routes, below `hot/`."""
 
 ALONE = 5_000
-"""So many parts of what the rules of a port allow have a chain each, and all others share as rules do."""
+"""How many parts of allowances on a port have a chain each. The others share chains, as rules do."""
 
 SERVER_NAME = "%REQUESTED_SERVER_NAME%"
-"""Envoy has it in lower case."""
+"""Envoy converts it to lower case."""
 
 HEADERS_REMOVED = (
     "base-url",
@@ -78,11 +77,10 @@ HEADERS_REMOVED = (
     "x-waws-unencoded-url",
     "x-wsgi-script-name",
 )
-"""What a proxy adds and an agent could forge, and what tells a host to take a request for another one. The page on
-inspected TLS lists them."""
+"""Headers that proxies add and agents could forge, or that redirect requests. The inspected-TLS page has all."""
 
 PREFIXES_REMOVED = ("http", "x-forwarded", "x-host", "x-http", "x-method", "x-original", "x-override", "x-rewrite")
-"""What further names of such headers begin with, before a hyphen: `_without_misread_headers`."""
+"""Prefixes, before a hyphen, of more such headers: see `_without_misread_headers`."""
 
 SECOND_PATHS = (
     "destination",
@@ -99,19 +97,17 @@ SECOND_PATHS = (
     "x-oss-copy-source",
     "x-symlink-target",
 )
-"""With one of these, a request that copies or moves names a second path (RFC 4918, section 10.3; object storage),
-which is not judged."""
+"""Headers with a second path to copy or move (RFC 4918, section 10.3; object storage), which no rule checks."""
 
 _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
-"""What a request has that asks to become a WebSocket. Without `Connection: Upgrade`, Envoy removes it before."""
+"""Matches requests for a WebSocket. Envoy removes the header earlier if `Connection: Upgrade` is missing."""
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
 _NO_WEBSOCKET = "no WebSockets"
-"""The way of requests for a WebSocket that are allowed, but not as one: there is no such cluster. So they are
-refused last, when everything else has been found right."""
+"""A missing cluster for WebSocket requests that are allowed only without upgrade: all other checks come first."""
 _NO_UPGRADE = "upgrade_failed"
-"""What Envoy says of a request that would become something that is no WebSocket (`%RESPONSE_CODE_DETAILS%`)."""
+"""Envoy's response code details (`%RESPONSE_CODE_DETAILS%`) for upgrades other than to WebSocket."""
 
 
 def _way(*, verify: bool, upgrades: bool = False) -> str:
@@ -119,18 +115,18 @@ def _way(*, verify: bool, upgrades: bool = False) -> str:
 
 
 def chain(serving: Serving) -> Json:
-    """Return the filter chain that looks into TLS."""
+    """Return the filter chain for inspected TLS."""
     return {"name": chains.INSPECTED, "filters": [_connection_manager(serving)], **signing.chain()}
 
 
 def holder(serving: Serving) -> Json:
-    """Return a listener that nothing leads to. With it, the table is loaded also while no rule looks into TLS."""
+    """Return a listener that nothing leads to. It keeps the table loaded while no rule inspects TLS."""
     holding = [{"name": NAME, "filters": [_connection_manager(serving)]}]
     return messages.listener(NAME, NAME, internal_listener={}, filter_chains=holding)
 
 
 def listener(serving: Serving) -> list[Json]:
-    """Return the internal listener that requests go through, or nothing if no TLS is looked into."""
+    """Return the internal listener for inspected requests, or nothing if no rule inspects TLS."""
     rules: dict[str, Rule] = {}
     by_port: Json = {}
     route = chains.matching_input("FilterStateInput", key=refusals.ROUTE)
@@ -154,7 +150,7 @@ def listener(serving: Serving) -> list[Json]:
 
 
 def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
-    """Return the chain and the rule of each route for what a rule allows of its hosts by one of its words."""
+    """Return the chain and the rule of each route, by the part of the allowance that the route stands for."""
     exceptions = policy.exceptions(Protocol.HTTPS, port)
     rules, members = {}, {}
     for rule in dict.fromkeys(policy.patterns(Protocol.HTTPS, port).values()):
@@ -193,7 +189,7 @@ def _connection_manager(serving: Serving) -> Json:
             _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
-            # An expression takes Envoy 6 KB, so there is one for all hosts. The table says for whose requests.
+            # An expression takes Envoy 6 KB, so all hosts share one. The table enables it where needed.
             {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
             *injected.connection_filters(),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
@@ -213,10 +209,10 @@ def _denying(name: str, *what: Json) -> Json:
 
 
 def _without_misread_headers() -> Json:
-    """Return the filter that removes headers whose names begin like others that are removed, or are read as them.
+    """Return the filter that removes headers by prefix, and headers that hosts may read as removed ones.
 
-    CGI (RFC 3875, section 4.1.18), WSGI and others make an underscore of each character that is neither a letter
-    nor a digit.
+    CGI (RFC 3875, section 4.1.18), WSGI and others turn each character that is not a letter or digit into an
+    underscore.
     """
     misread = _regex(f".*[^:a-zA-Z0-9-].*|(?:{'|'.join(PREFIXES_REMOVED)})-.*")
     return extension(
@@ -226,9 +222,9 @@ def _without_misread_headers() -> Json:
 
 
 def _names_its_host() -> Json:
-    """Return the filter that refuses a request for another host than TLS has named.
+    """Return the filter that refuses a request for another host than the TLS server name.
 
-    It allows, which is the default, so what is refused matched no policy: no other filter here does so.
+    It allows by default, so a refused request matched no policy, unlike those of the other filters here.
     """
     asked = {"call_expr": {"function": "lowerAscii", "target": _selected("request", "host")}}
     same = {"call_expr": {"function": "_==_", "args": [_selected("connection", "requested_server_name"), asked]}}
@@ -248,7 +244,7 @@ def _filter(name: str) -> str:
 
 
 def _answers() -> Iterator[Json]:
-    """Yield how refusals are told to an agent; the first that matches. What git prints is in its routes."""
+    """Yield the answers to refused requests; the first match counts. Explanations for git are in its routes."""
     yield {"filter": refusals.of_route("git ")}
     bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
     odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
@@ -276,10 +272,7 @@ def _by_policy(name: str) -> Json:
 
 
 def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
-    """Return the table of routes: a virtual host for each name for which TLS is looked into, on any port.
-
-    `headers` are those of secrets, by name, in lower case; the usual one for what is not among them.
-    """
+    """Return the table of routes of inspected names. `headers` maps secrets to lower-case headers."""
     hosts = [
         _host(pattern, scope, headers)
         for pattern, scope in sorted(policy.scopes.items())
@@ -320,13 +313,13 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
 
 
 def _judging(*, strictly: bool) -> Json:
-    """Return what has a host, or a route of one, refuse what is bad where a path is denied, or not."""
+    """Return the setting of a host or a route that turns the filter for ambiguous paths near a deny on or off."""
     chosen: Json = {"config": {}} if strictly else {"disabled": True}
     return {_filter(_BAD_BELOW_A_DENY): {"@type": f"{TYPES}.config.route.v3.FilterConfig", **chosen}}
 
 
 def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
-    """Yield the routes of a rule, in the order in which they decide: `Paths.decide` says the same."""
+    """Yield a rule's routes in the order of decision, equal to `Paths.decide`."""
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
@@ -339,7 +332,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
 
 
 def _of_git(rule: Rule, repository: Repository, *, lfs: bool) -> Iterator[Json]:
-    """Yield the routes for the requests of git: most exactly, with their query, which could be written twice."""
+    """Yield the routes for git's requests: exact matches, with their query, which could be written twice."""
     for request in repository.requests(lfs=lfs):
         method = _method(request.method)
         match: Json = {"path_separated_prefix": request.target, "headers": [method]}
@@ -387,12 +380,9 @@ def _method(method: str, *, ignore_case: bool = False) -> Json:
 
 
 def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
-    """Yield the routes for what is allowed. A WebSocket has one of its own, so that it ends with the word for it.
-
-    It begins over HTTP/1.1, whatever the host prefers (RFC 6455).
-    """
+    """Yield the routes for allowed requests. A WebSocket has a separate one, over HTTP/1.1 (RFC 6455)."""
     verify = rule.paths is None or rule.paths.verify
-    # Matching has stripped the port from the Host header. It is added again for the host.
+    # Matching has removed the port from the Host header. This adds it again for the host.
     port = {} if rule.port == Protocol.HTTPS.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{rule.port}"}
     leading: Json = {"timeout": "0s", **port}
     if rule.paths and rule.paths.websocket:
@@ -404,7 +394,7 @@ def _forward(rule: Rule, words: str, match: Json) -> Iterator[Json]:
 
 
 def _unless_upgrading(*, verify: bool) -> Json:
-    """Return what chooses a cluster: what asks to become something that no route before is for leads nowhere."""
+    """Return the choice of a cluster: upgrades that no earlier route matches lead nowhere."""
     header = typed("upgrade", f"{TYPES}.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=_UPGRADE["name"])
     anything = {"safe_regex": {"google_re2": {}, "regex": ".*"}}
     asks = {"input": header, "value_match": anything}
