@@ -40,9 +40,6 @@ _SET_CHILD_SUBREAPER = 36
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ")
 """The beginnings of the names of variables that an interpreter reads as it starts."""
 
-_NOT_IMPORTED = {"clawker_fw.__main__", "clawker_fw.watch.otlp"}
-"""Not before a fork: the program itself, and a library that starts threads (gRPC)."""
-
 _UMASK = "Umask:"
 _ERRORS = 2
 
@@ -162,7 +159,7 @@ def start(command: Sequence[str], folder: Path, variables: Mapping[str, str]) ->
 def _prepare() -> None:
     """Import all of the program's modules, and hash its images, so that no fork does so again."""
     for module in pkgutil.walk_packages(clawker_fw.__path__, "clawker_fw."):
-        if module.name not in _NOT_IMPORTED:
+        if module.name != "clawker_fw.__main__":  # the program itself
             importlib.import_module(module.name)
     installed_release()
     gc.collect()

@@ -32,7 +32,7 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.private_files import locked, write_private
 from clawker_fw.rules.until import rfc3339
 
-AUTHORITY, COLLECTOR, WATCHER = "ca", "collector", "watch"
+AUTHORITY, COLLECTOR = "ca", "collector"
 """The names of telemetry's pairs: `NAME.crt` and `NAME.key`. A sibling's pair has its name."""
 
 _EXPORT = "run `clawker-fw certs export collector DIR` where its key is, and have the collector read its new files"
@@ -212,22 +212,10 @@ class TelemetryStore(_Store):
         write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
         return trust, pair
 
-    def watcher(self) -> tuple[bytes, Pair]:
-        """Return the authorities that a watcher trusts, and its pair: the user's own, or one that is not kept.
-
-        Raises:
-            OSError, ValueError: when there is none, and it can't be made here.
-        """
-        if self.own is not None and not self._signs:
-            return (self.own / f"{AUTHORITY}.crt").read_bytes(), _read_pair(self.own, WATCHER)
-        with locked(self.folder, writing=self.keeps):
-            authority = self._authority(self.clock(), may_found=False)
-        return authority.certificate, x509.mint_client(authority, self.project, WATCHER, self.clock())
-
     def kept(self) -> dict[str, tuple[Path, bytes]]:
         """Return the certificates that are kept here, without keys: by name, the path and the content."""
         found: dict[str, tuple[Path, bytes]] = {}
-        for name in (AUTHORITY, *Sibling, COLLECTOR, WATCHER):
+        for name in (AUTHORITY, *Sibling, COLLECTOR):
             for folder in (self.folder, *([self.own] if self.own else [])):
                 path = folder / f"{name}.crt"
                 with suppress(OSError):

@@ -55,14 +55,14 @@ def mint_authority(project: str, now: float) -> Pair:
     return self_signed(key, named(f"clawker-fw {project} infrastructure CA"), 0, now)
 
 
-def mint_client(authority: Pair, project: str, client: str, now: float) -> Pair:
-    """Return a client certificate for a sibling, or for a watcher.
+def mint_client(authority: Pair, project: str, sibling: Sibling, now: float) -> Pair:
+    """Return a client certificate for a sibling.
 
     Raises:
         ValueError: when the authority can't be used.
     """
-    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://clawker-fw/{project}/{client}")]
-    subject = f"{project}-{client}"
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://clawker-fw/{project}/{sibling}")]
+    subject = f"{project}-{sibling}"
     return _leaf(authority, subject, names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, life=CLIENT_LIFE)
 
 

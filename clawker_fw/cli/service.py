@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Options
-from clawker_fw.cli.watching import require_otlp
 from clawker_fw.errors import RefusedError
 from clawker_fw.report import terminal
 from clawker_fw.report.log import LogFormat
@@ -41,8 +40,6 @@ def service(
     program = context.find_root()
     watch = cast("TyperGroup", program.command).commands["watch"]
     watching = watch.make_context("watch", list(options), program).params
-    if watching["otel"]:
-        require_otlp(context.obj)  # missing settings are better found now than by the service
     interval, listen = watching["interval"], watching["listen"]
     text = _unit(context.obj, system=system, options=options, interval=interval, listen=listen)
     terminal.answer(text.removesuffix("\n"))

@@ -6,16 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Options, duration, unparsed
-from clawker_fw.errors import EngineError, SettingsError, UsageError
 from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
@@ -24,8 +22,7 @@ if TYPE_CHECKING:
     from clawker_fw.stack.release import Release
     from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.metrics import Metrics
-    from clawker_fw.watch.otlp import CollectorEndpoint
-    from clawker_fw.watch.page import Pages, WatcherHealth
+    from clawker_fw.watch.page import Pages
 
 
 _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -87,14 +84,6 @@ def watch(
             help="Serve /metrics and /health at 127.0.0.1:PORT, [::1]:PORT or unix:PATH.",
         ),
     ] = None,
-    otel: Annotated[
-        bool,
-        typer.Option(
-            "--otel",
-            help="Also send decisions, drift, agents and metrics to the collector at `otel.endpoint`. "
-            "Needs the extra: pip install 'clawker-fw[otel]'.",
-        ),
-    ] = False,
     on_open: Annotated[
         OnOpen,
         typer.Option(
@@ -135,23 +124,14 @@ def watch(
     manager, inbox = Manager(os.environ), Inbox()
     release = Release.installed()
     installed = Installed(release)
-    metrics = _metrics(release) if listen or otel else None
     with ExitStack() as stack:
-        if metrics and otel:
-            stack.enter_context(_sending(chosen, release, metrics))
-        pages = stack.enter_context(_serving(listen, interval, metrics)) if metrics and listen else None
-        if metrics:
-            stack.enter_context(_counting(chosen, metrics))
+        serving = stack.enter_context(_serving(chosen, listen, interval, release)) if listen else ()
         stop = session.stoppable(lambda: inbox.put(News.STOP), signal.SIGINT, signal.SIGTERM)
         stopping = stack.enter_context(stop)
 
         def report(decision: "Decision") -> None:
-            record.write(decision)
-            if metrics:
-                metrics.report(decision)
-            if pages:
-                pages.report(decision)
-            manager.report(decision)
+            for recipient in (record.write, *serving, manager.report):
+                recipient(decision)
 
         settings = WatchedSettings(chosen, release)
         place = WatcherContext(
@@ -174,110 +154,25 @@ def watch(
     manager.stopping()
 
 
-def _metrics(release: "Release") -> "Metrics":
-    from clawker_fw.watch.metrics import Metrics
-
-    return Metrics(release.version, release.build_sha)
-
-
-def require_otlp(chosen: Options) -> None:
-    """Check that the settings name a collector, and that the extra is installed.
-
-    Raises:
-        SettingsError, UsageError: otherwise.
-    """
-    if session.load(chosen).settings.otel.endpoint is None:
-        raise SettingsError(
-            "no-endpoint",
-            "`--otel` needs the setting `otel.endpoint`, which names the collector.",
-            hint="Set it to HOST:PORT, or leave out `--otel`.",
-        )
-    try:
-        import clawker_fw.watch.otlp  # noqa: F401 - only whether it can be imported
-    except ModuleNotFoundError as error:
-        hint = "Install them with `pip install 'clawker-fw[otel]'`, or leave out `--otel`."
-        raise UsageError("extra-missing", "OpenTelemetry's libraries are not installed.", hint=hint) from error
-
-
 @contextmanager
-def _serving(listen: str, interval: float, metrics: "Metrics") -> "Iterator[WatcherHealth]":
+def _serving(
+    chosen: Options, listen: str, interval: float, release: "Release"
+) -> "Iterator[tuple[Callable[[Decision], None], ...]]":
+    """Serve metrics and health at an address, and yield the functions that take decisions for them."""
     from clawker_fw.watch import page
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
-    from clawker_fw.watch.metrics import CONTENT_TYPE
+    from clawker_fw.watch.metrics import CONTENT_TYPE, Metrics
 
+    metrics = Metrics(release.version, release.build_sha)
     health = page.WatcherHealth(2 * interval + _LOOK_SECONDS, time.monotonic)
     pages: Pages = {
         "/metrics": lambda: page.Reply(metrics.page(), CONTENT_TYPE),
         HEALTH: health.answer,
         HEALTH_OF_SIBLINGS: lambda: health.answer(agents=False),
     }
-    with page.served(parse_address(listen), pages) as address:
+    with page.served(parse_address(listen), pages) as address, _counting(chosen, metrics):
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
-        yield health
-
-
-@contextmanager
-def _sending(chosen: Options, release: "Release", metrics: "Metrics") -> "Iterator[None]":
-    from clawker_fw.watch import last_good
-
-    try:
-        require_otlp(chosen)
-    except SettingsError:
-        if not last_good.path_of(chosen.project).exists():
-            raise
-        # A watcher has run with good settings. Whoever breaks them must not keep the next one from starting.
-
-    from clawker_fw.watch import otlp
-
-    found: tuple[float, CollectorEndpoint] | None = None
-
-    def find() -> "CollectorEndpoint":
-        """Return where to send to, by settings and certificates that are read again after a while."""
-        nonlocal found
-        if found is None or time.monotonic() - found[0] > _FOUND_SECONDS:
-            found = (time.monotonic(), _destination(chosen))
-        return found[1]
-
-    described = {
-        "service.version": release.version,
-        "service.instance.id": _machine(chosen),
-        "clawker_fw.project": chosen.project,
-    }
-    with otlp.sending(find, described, metrics):
-        yield
-
-
-def _machine(chosen: Options) -> str:
-    """Return the name of the machine whose engine is watched: as its address names it, else this one's."""
-    from clawker_fw.engine.locate import locate
-
-    with suppress(EngineError):  # which is reported when the engine is asked
-        place = locate(chosen.host, chosen.context, os.environ)
-        if not place.address.startswith("unix://"):
-            return urlsplit(place.address).hostname or os.uname().nodename
-    return os.uname().nodename
-
-
-_FOUND_SECONDS = 600.0
-"""How long a destination is used. Its certificate is made for it, and lives much longer."""
-
-
-def _destination(chosen: Options) -> "CollectorEndpoint":
-    """Return where to send to, by the current settings.
-
-    Raises:
-        OSError, ValueError: when there is nothing to show to the collector.
-    """
-    from clawker_fw.reconcile import inputs
-    from clawker_fw.watch.otlp import CollectorEndpoint
-
-    loaded = session.load(chosen)
-    store, otel = inputs.certificates(chosen, loaded, keeps=False), loaded.settings.otel
-    if store is None or otel.endpoint is None:
-        raise ValueError("the settings name no collector any more")
-    trust, pair = store.watcher()
-    name = otel.server_name or otel.endpoint.rpartition(":")[0]
-    return CollectorEndpoint(otel.endpoint, name, trust, pair.certificate, pair.key)
+        yield metrics.report, health.report
 
 
 @contextmanager

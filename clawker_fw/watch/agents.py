@@ -38,18 +38,6 @@ class Presence:
     before: str = ""
 
 
-ATTRIBUTES = {
-    "client.address": "address",
-    "container.name": "agent",
-    "container.id": "id",
-    "container.image.name": "image",
-    "clawker_fw.change": "change",
-    "clawker_fw.since": "since",
-    "clawker_fw.address_before": "address_before",
-}
-"""The attributes of the record of a change, with the field of the log (`docs/reference/records.md`)."""
-
-
 def fields(seen: Presence) -> dict[str, str]:
     """Return the fields of a change's record, without empty ones."""
     agent = seen.agent
@@ -63,11 +51,6 @@ def fields(seen: Presence) -> dict[str, str]:
         "since": agent.since,
     }
     return {name: value for name, value in found.items() if value}
-
-
-def attributes(found: dict[str, str]) -> dict[str, str]:
-    """Return the attributes of a change's record, from its fields."""
-    return {name: found[field] for name, field in ATTRIBUTES.items() if field in found}
 
 
 class Register:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, Summary, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -13,10 +12,6 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-
-
-_SUFFIXES = {"counter": ("_total",), "info": ("_info",), "summary": ("_count", "_sum")}
-"""What the names of a metric's values end with in the text format, by its type. Others have its own name."""
 
 
 class Metrics:
@@ -92,14 +87,3 @@ class Metrics:
     def page(self) -> bytes:
         """Return all metrics in the text format."""
         return generate_latest(self._registry)
-
-    def kinds(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield the name in the text format of each metric, what it means, and whether it never falls."""
-        for family in self._registry.collect():
-            for suffix in _SUFFIXES.get(family.type, ("",)):
-                yield family.name + suffix, family.documentation, family.type in {"counter", "summary"}
-
-    def values(self, name: str) -> Iterator[tuple[float, Mapping[str, str]]]:
-        """Yield the current values of a metric, each with its labels."""
-        for family in self._registry.collect():
-            yield from ((each.value, each.labels) for each in family.samples if each.name == name)

@@ -84,10 +84,9 @@ def write_admitted(found: Admitted) -> None:
 def write_presence(seen: Presence) -> None:
     """Log that an agent has come, moved or left."""
     found = agents.fields(seen)
-    attributes = agents.attributes(found)
     moved = f"from {seen.before} to " if seen.before else ""
     line = f"agent  {seen.agent.name} {seen.change}  {moved}{seen.agent.address}".rstrip()
-    LOG.info("agent_presence", extra={"fields": found, "attributes": attributes, "line": line})
+    LOG.info("agent_presence", extra={"fields": found, "line": line})
 
 
 def write_uncounted(error: FirewallError) -> None:

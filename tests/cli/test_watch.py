@@ -187,11 +187,3 @@ def test_a_service_needs_a_folder_to_write(command: Command, tmp_path: Path) -> 
     outcome = command("service", XDG_STATE_HOME=str(tmp_path / "kept"))
     assert (outcome.code, outcome.out) == (6, "")
     assert "error[unit-unwritable]" in outcome.err
-
-
-def test_watch_sends_nothing_without_a_collector(command: Command) -> None:
-    """With --otel, `watch` and the service need the setting that names the collector."""
-    for arguments in (("watch", "--otel"), ("service", "--otel")):
-        outcome = command(*arguments)
-        assert outcome.code == 3
-        assert "otel.endpoint" in outcome.err

@@ -143,20 +143,6 @@ def test_whatever_is_wrong_with_the_settings_open_agents_are_stopped(
     assert watchers.memory.inside("agent").status == "exited"
 
 
-@pytest.mark.parametrize("broken", ["rules:\n  - dst: https://half", SETTINGS])
-def test_a_watcher_that_sends_telemetry_starts_without_settings(broken: str, watchers: Watchers) -> None:
-    """Although it can't know where to, or the settings name no collector any more."""
-    watchers.settings.write_text(f"{SETTINGS}otel: {{endpoint: '127.0.0.1:1'}}\n")
-    assert watchers.command("run").code == 0
-    watchers(1, "--otel")
-    watchers.settings.write_text(broken)
-    watchers.memory.stop(ENVOY)
-    (healed,), _ = watchers(1, "--otel")
-    assert (healed.answer, healed.outcome) == (Reaction.HEAL, RunOutcome.DONE)
-    watchers.kept.unlink()
-    assert watchers.command("--project", "clawker", "watch", "--otel").code == 3
-
-
 def test_what_needs_no_settings_is_healed_by_the_next_watcher_while_a_person_writes(watchers: Watchers) -> None:
     """As by the same watcher: nothing is created by the earlier rules, and what has stopped is started."""
     watchers()

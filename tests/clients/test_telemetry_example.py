@@ -1,4 +1,4 @@
-"""The example in examples/telemetry, started with compose: what its collector passes on to Prometheus.
+"""The example in examples/telemetry, started with compose: what Prometheus gets from its collector and a watcher.
 
 There is no registry in tests. So the image of the collector has its real program, and nothing else. In place of
 Prometheus, another collector takes what Prometheus would get. Loki and Grafana are left out.
@@ -6,7 +6,9 @@ Prometheus, another collector takes what Prometheus would get. Loki and Grafana 
 
 import json
 import os
+import re
 import secrets
+import shlex
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 from docker import APIClient
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from devkit.clients.image import compose_program
 from devkit.collectors import Attributes, Collector
@@ -30,7 +34,7 @@ from devkit.waiting import until
 from devkit.watching import watching
 
 HOST, NAME = "203.0.113.77", "collector.test"
-"""The address of the engine's machine, where the collector's port is published, and the collector's name."""
+"""The address of the engine's machine, where the collector listens, and the collector's name."""
 
 RULES = ({"dst": "a.test", "allow_private": True},)
 
@@ -39,7 +43,7 @@ OWNER = 1000
 
 EXAMPLE = CHECKOUT / "examples" / "telemetry"
 
-PROMETHEUS = {"http": {"endpoint": f"{HOST}:9090", "metrics_url_path": "/api/v1/otlp/v1/metrics"}}
+PROMETHEUS = {"http": {"endpoint": "127.0.0.1:9090", "metrics_url_path": "/api/v1/otlp/v1/metrics"}}
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,13 @@ class Place:
             finally:
                 self.compose("down", "--volumes", "--timeout", "1").expect()
 
+    def scraped(self) -> list[Sample]:
+        """Return what the target of the example's only scrape job has."""
+        (job,) = yaml.safe_load((self.folder / "prometheus.yaml").read_text())["scrape_configs"]
+        (target,) = job["static_configs"][0]["targets"]
+        page = self.engine.run_in_network(["curl", "--silent", "--fail", f"http://{target}/metrics"]).stdout
+        return [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+
 
 @pytest.fixture(scope="module")
 def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
@@ -77,8 +88,6 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
         engine.run_in_network(["ip", "address", "add", f"{HOST}/32", "dev", "lo"])
         services = yaml.safe_load((EXAMPLE / "compose.yaml").read_text())["services"]
         _import(docker, services["collector"]["image"], go_program("collector"), folder)
-        here = {"collector": {"extra_hosts": [f"prometheus:{HOST}"]}}
-        (folder / "example" / "compose.override.yaml").write_text(json.dumps({"services": here}))
         firewall = Firewall(
             engine.host, f"test{secrets.token_hex(3)}", folder, variables={"XDG_STATE_HOME": str(folder / "state")}
         )
@@ -101,19 +110,30 @@ def _import(docker: APIClient, reference: str, program: Path, folder: Path) -> N
     docker.import_image_from_file(str(archive), repository=repository, tag=tag, changes=changes)
 
 
+def shown_metrics() -> set[str]:
+    """Return the metrics that alerts and panels use."""
+    groups = yaml.safe_load((EXAMPLE / "rules.yaml").read_text())["groups"]
+    panels = json.loads((EXAMPLE / "grafana" / "dashboard.json").read_text())["panels"]
+    texts = [rule["expr"] for group in groups for rule in group["rules"]]
+    for panel in panels:
+        if panel["datasource"]["type"] == "prometheus":
+            texts += [target["expr"] for target in panel["targets"]]
+    return set(re.findall(r"clawker_fw_\w+", " ".join(texts))) - {"clawker_fw_project", "clawker_fw_reason"}
+
+
 def test_compose_reads_the_example(place: Place) -> None:
-    """It has the four services, and only the collector listens for other machines."""
-    config = json.loads(place.compose("config", "--format", "json").expect().out)
-    assert config["services"].keys() == {"collector", "prometheus", "loki", "grafana"}
-    published = {
-        name: {port.get("host_ip", "") for port in service.get("ports", ())}
-        for name, service in config["services"].items()
-    }
-    assert published == {"collector": {""}, "prometheus": {"127.0.0.1"}, "loki": set(), "grafana": {"127.0.0.1"}}
+    """It has the four services, and all but the collector listen on loopback."""
+    services = json.loads(place.compose("config", "--format", "json").expect().out)["services"]
+    in_the_hosts_network = {name for name, service in services.items() if service.get("network_mode") == "host"}
+    assert in_the_hosts_network == {"collector", "prometheus", "grafana"}
+    assert "--web.listen-address=127.0.0.1:9090" in services["prometheus"]["command"]
+    assert services["grafana"]["environment"] == {"GF_SERVER_HTTP_ADDR": "127.0.0.1"}
+    assert services.keys() - in_the_hosts_network == {"loki"}
+    assert [port["host_ip"] for port in services["loki"]["ports"]] == ["127.0.0.1"]
 
 
 def test_what_prometheus_gets(place: Place) -> None:
-    """Decisions counted by agent and reason, and what a watcher knows of agents, with the name of the project."""
+    """The collector sends decisions counted by agent and reason; all else that is shown is on a watcher's page."""
     firewall = place.firewall
     with place.started() as prometheus:
         firewall.origin(place.peers, ["a.test"])
@@ -129,8 +149,17 @@ def test_what_prometheus_gets(place: Place) -> None:
         assert until(lambda: counted("clawker_fw.allowed"))[0]["clawker_fw.project"] == firewall.project
         refused = until(lambda: counted("clawker_fw.refused"))[0]
         assert (refused["clawker_fw.project"], refused["clawker_fw.reason"]) == (firewall.project, "no-rule")
-        with watching(firewall, "--otel", before=place.engine.network_argv()):
-            pass  # at its end it sends its metrics
-        (known, *_) = until(lambda: prometheus.points("clawker_fw_agent_info"))
-        assert (known["agent"], known["client_address"]) == ("coder", address)
-        assert known["clawker_fw.project"] == firewall.project
+        listening = place.engine.run_in_network(["ss", "--no-header", "--listening", "--tcp", "--numeric"]).stdout
+        addresses = {line.split()[3] for line in listening.splitlines()}
+        assert {each for each in addresses if not each.startswith("127.0.0.1:")} == {"*:4317"}
+        counts = {f"{name.replace('.', '_')}_total" for name in prometheus.metrics()}
+
+    page = (CHECKOUT / "docs" / "telemetry.md").read_text("utf-8")
+    options = shlex.split(page.partition("$ clawker-fw watch ")[2].partition("\n")[0])
+    with watching(firewall, *options, before=place.engine.network_argv()) as watcher:
+        place.peers.client.stop(firewall.container("envoy"))
+        watcher.healed()
+        until(lambda: counts | {sample.name for sample in place.scraped()} >= shown_metrics())
+        (known,) = [sample.labels for sample in place.scraped() if sample.name == "clawker_fw_agent_info"]
+        assert known == {"agent": "coder", "client_address": address}
+    assert len(shown_metrics() - counts) > 5
