@@ -1,4 +1,4 @@
-"""Giving Envoy its secrets, and telling what differs: over the in-memory engine."""
+"""Sending secrets to Envoy and comparing them, on the in-memory engine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -35,7 +35,7 @@ class Scene:
     engine: MemoryEngine = field(default_factory=MemoryEngine)
 
     def __post_init__(self) -> None:
-        """Write both."""
+        """Write both secrets."""
         declared = SecretsFile.model_validate(
             {
                 "secrets": {
@@ -48,7 +48,7 @@ class Scene:
         self.write(api=HIDDEN, key=f"{HIDDEN}-2")
 
     def write(self, **values: str) -> None:
-        """Write secrets, which are asked for again."""
+        """Write secrets and mark them as due."""
         for name, value in values.items():
             (self.folder / name).write_text(value)
         self.vault = Vault(self.declared, self.folder / "secrets.yaml")
@@ -71,22 +71,22 @@ class Scene:
 
     @property
     def held(self) -> dict[str, str]:
-        """What Envoy has."""
+        """The secrets that Envoy has."""
         return {name: value for name, (value, _) in self.engine.inside("clawker-envoy").secrets.items()}
 
     def fields(self, *rules: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-        """Return what differs: running and desired."""
+        """Return the differences: running and desired."""
         return {each.field: (each.running, each.desired) for each in self.compare(*rules).diff.findings}
 
 
 @pytest.fixture
 def scene(tmp_path: Path, release: Release) -> Scene:
-    """Nothing runs yet."""
+    """A scene in which nothing runs yet."""
     return Scene(tmp_path, release)
 
 
 def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
-    """They are given when Envoy is verified, and before anything leads to it; then the stack is current."""
+    """Envoy gets its secrets after its check and before traffic; then the stack is current."""
     seen = scene.compare(API, KEY)
     steps = seen.plan(ConvergeOptions())
     kinds = [type(step) for step in steps.steps]
@@ -103,7 +103,7 @@ def test_a_new_stack_has_its_secrets_before_it_serves(scene: Scene) -> None:
 
 
 def test_other_secrets_take_another_envoy(scene: Scene) -> None:
-    """A running one asks for none that it did not know at its start, and a new one gets what is needed alone."""
+    """A new secret needs a new Envoy, because Envoy requests secrets only at its start."""
     scene.run(API)
     assert Create in [type(step) for step in scene.compare(API, KEY).plan(ConvergeOptions()).steps]
     scene.run(API, KEY)
@@ -121,7 +121,7 @@ def test_other_secrets_take_another_envoy(scene: Scene) -> None:
 
 
 def test_one_that_can_not_be_obtained_any_more_stays(scene: Scene) -> None:
-    """Envoy goes on with what it has: no run takes it away because of a source that fails."""
+    """A failing source does not remove the secret that Envoy already has, until it expires."""
     scene.run(API, KEY)
     (scene.folder / "api").unlink()
     scene.write(key=f"{HIDDEN}-3")
