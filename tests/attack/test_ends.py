@@ -172,10 +172,7 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
 
 
 def test_what_no_rule_allows_any_more_ends(proxy: Resolving, origin: Origin) -> None:
-    """Idle and busy tunnels and long requests end in time when their rule is removed, changed or denied.
-
-    Other rules' connections go on, and allowed ones can start again.
-    """
+    """Tunnels and long requests end with their removed, changed or denied rule; other rules' go on."""
     wide, changed = {"dst": ".wide.test", "port": PORT}, {**HTTP_RULE, "dst": "changed.test"}
     proxy.apply(HTTP_RULE, TLS_RULE, changed, wide, *KEPT)
     idle, busy = (tunnel(proxy, "gone.test") for _ in range(2))

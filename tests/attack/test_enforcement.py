@@ -1,8 +1,4 @@
-"""Attacks by a hostile agent, on a real engine with real programs.
-
-`ATTACKS` is the table of attacks; what does not fit into it comes afterwards. Refusals are judged by the records,
-and by the logs of origins and of the name server.
-"""
+"""Attacks by a hostile agent on a real engine, judged by records and by the logs of origins and name server."""
 
 import json
 import subprocess

@@ -1,7 +1,4 @@
-"""Resource limits of one agent, on a real engine: only the agent beyond its limit is refused.
-
-The limits are small here, so that they are reached quickly. Each refusal has an unaffected agent as a control.
-"""
+"""Resource limits of one agent, on a real engine: only the agent beyond its limit is refused."""
 
 import json
 from collections.abc import Iterator

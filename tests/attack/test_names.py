@@ -1,7 +1,4 @@
-"""Names that mean one thing to Envoy and another to a resolver: only the matched name is looked up.
-
-The judge is an authoritative name server's log, byte for byte.
-"""
+"""Names that mean one thing to Envoy and another to a resolver, judged by an authoritative server's log."""
 
 from collections.abc import Iterator
 

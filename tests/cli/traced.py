@@ -1,7 +1,4 @@
-"""Runs commands one after the other, with an in-memory engine: `traced.py OPENED DECIDING COMMAND...`.
-
-It writes the paths that they read to OPENED, and the files that they call deciding to DECIDING.
-"""
+"""Runs commands, and records paths they read and call deciding: `traced.py OPENED DECIDING COMMAND...`."""
 
 import os
 import sys

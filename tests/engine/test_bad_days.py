@@ -30,10 +30,7 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
 
 
 def test_an_engine_that_restarts_in_the_middle(private: PrivateEngine, tmp_path: Path) -> None:
-    """The run succeeds or ends with an engine error, and the next one makes everything current.
-
-    `tests/unit/test_sweep.py` tests engine failures at every other moment.
-    """
+    """The run succeeds or ends with an engine error, and the next one makes everything current."""
     firewall = Firewall(private.host, "restarted", tmp_path)
     firewall.write("a.test")
     firewall.run()

@@ -89,10 +89,7 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """After SIGKILL during a replacement, agents are served, nothing else gets through, and `run` finishes.
-
-    `tests/unit/test_sweep.py` tests every other moment.
-    """
+    """After SIGKILL during a replacement, agents are served, nothing else gets through, and `run` finishes."""
     up = firewall
     up.run()
     origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")

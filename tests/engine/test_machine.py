@@ -55,10 +55,7 @@ sys.stdin.read()
 
 @contextmanager
 def unfinished_exec(process: Path) -> Iterator[None]:
-    """Hold a process in the process namespace of another one, given by its folder in `/proc`.
-
-    It never executes its program, like any `docker exec` on a slow machine.
-    """
+    """Hold a process in a namespace that never executes its program, like `docker exec` on a slow machine."""
     command = [sys.executable, "-c", _UNFINISHED, str(process / "ns/pid")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         try:

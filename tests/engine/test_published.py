@@ -26,7 +26,6 @@ BRIDGED = "net.bridge.bridge-nf-call-iptables"
 """Whether the host's kernel tracks and filters traffic between containers."""
 
 WEB = "web"
-"""The name of an agent that several tests share."""
 
 
 @dataclass(frozen=True)

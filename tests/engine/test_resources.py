@@ -16,10 +16,7 @@ def workers(docker: APIClient, container: str) -> int:
 
 
 def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """Limits are applied, agents are served, the health check passes, and nothing differs afterwards.
-
-    `tests/programs/test_workers.py` tests other numbers of workers.
-    """
+    """Limits are applied, agents are served, the health check passes, and nothing differs afterwards."""
     up.origin(peers, ["h.test"])
     agent = up.agent(peers)
     by_default = up.status()["siblings"]

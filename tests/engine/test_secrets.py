@@ -108,10 +108,7 @@ def site(stack: Site) -> Site:
 
 
 def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
-    """Only the verified host that the user names receives the secret.
-
-    Nothing shows the secret or the keys of intermediates, which are in one file of Envoy's container.
-    """
+    """Only the verified host that the user names gets the secret; nothing shows it, or intermediates' keys."""
     began, before = time.time(), len(site.origin.said())
     assert site.firewall.current(), site.firewall.drift().out
     assert site.get("https://api.test/v1/x", "--header", "Authorization: mine").last["status"] == 200

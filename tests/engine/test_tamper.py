@@ -187,10 +187,7 @@ CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
 
 
 def test_upgrades(hand: Hand, tmp_path: Path) -> None:
-    """Other content is reported as an upgrade in its layer, and one `run` applies it with two new containers.
-
-    Each container records the reason. Then the former release is applied.
-    """
+    """Changed content is an upgrade in its layer, and one `run` replaces both containers and records why."""
     firewall = hand.firewall
     release, newer = stacks.copied_release(tmp_path), upgraded(firewall, tmp_path)
     for change in CONTENT:

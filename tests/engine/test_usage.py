@@ -34,10 +34,7 @@ def connections(firewall: Firewall) -> dict[str, int]:
 
 
 def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
-    """Our own attempts do not count; a restart keeps the record, and a new Envoy starts another.
-
-    `tests/programs/test_usage.py` tests the counts of other kinds of rules.
-    """
+    """Our own attempts do not count; a restart keeps the record, and a new Envoy starts another."""
     up = replace(firewall, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
     up.write(*RULES, *OWN, limits={"idle": "10s"})
     up.run()

@@ -1,4 +1,4 @@
-"""The rendered listeners in the real Envoy on loopback, compared with the policy; a chain answers with its name."""
+"""The rendered listeners in the real Envoy on loopback, compared with the policy."""
 
 import http.client
 import random
@@ -53,7 +53,7 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
         requests = _sample(chosen, policy, proxy)
         wrong = _disagreeing(proxy, policy, requests)
         for _ in range(20):
-            # An update reaches workers after the main thread, and a chain that answers before the request causes a 503.
+            # An update reaches workers after the main thread, and an answer before the request causes a 503.
             if wrong:
                 time.sleep(0.1)
                 wrong = _disagreeing(proxy, policy, wrong)
@@ -117,10 +117,7 @@ def _chain(prefix: str, rule: Rule) -> str:
 
 
 def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
-    """A removed port is closed, an added one is open, and all others stay open.
-
-    A changed listener may end a connection that it has just accepted.
-    """
+    """A removed port closes, an added one opens, and others stay open, except for connections just accepted."""
     ranged = {"dst": "ports.test", "proto": "tcp", "port": "9000-9002"}
     denied = {"dst": "ports.test", "action": "deny", "port": 9001}
     alone = {**ranged, "port": 9000}

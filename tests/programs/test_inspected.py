@@ -482,10 +482,7 @@ def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
 def test_what_is_refused_says_why_and_is_on_record(
     proxy: Inspecting, host: Host, words: dict[str, str], headers: tuple[str, ...]
 ) -> None:
-    """The record has the reason, the path without its query, and the deciding rule's text.
-
-    A WebSocket is refused for the same reason as any other request.
-    """
+    """The record has the reason, the path without its query, and the deciding rule's text, also for WebSockets."""
     served(proxy, {**V1, **words}, {**LENIENT, **words}, GIT | {"dst": "b.test"} | words)
     host.reached.clear()
     proxy.ask("GET", "/before", "a.test")
@@ -553,10 +550,7 @@ CHANGED: Mapping[str, tuple[list[dict[str, Any]], set[str]]] = {
 
 
 def test_only_what_is_not_allowed_any_more_ends(proxy: Inspecting) -> None:
-    """Requests to a removed or partly denied path end within the drain time; other requests go on.
-
-    WebSockets end when the rule's `websocket` is removed.
-    """
+    """Requests and WebSockets that are no longer allowed end within the drain time; all others go on."""
     wss = {"dst": "unverified.test", "insecure_skip_tls_verify": True, "path_rules": [{"path": "/v1"}]}
     rest = {"dst": ".w.test", "proto": "wss", "path_rules": [{"path": "/kept"}]}
     served(proxy, rest, {**wss, "websocket": True}, *({"dst": name, "path_rules": PATHS} for name in CHANGED))

@@ -172,10 +172,7 @@ def test_a_clock_that_is_behind_is_no_problem(envoy: Echoing, signer: Signer) ->
 
 
 def test_no_name_is_signed_outside_the_constraints(envoy: Echoing, signer: Signer) -> None:
-    """The signer refuses names outside the constraints, and clients refuse certificates forged with the key.
-
-    The same name is accepted from another intermediate of the same root that may sign for it.
-    """
+    """The signer refuses names outside the constraints, and clients refuse certificates forged with its key."""
     signer.inspect(NAMES, (*SUBTREES, "bank.test"))
     until(lambda: not envoy.serves("www.bank.test") and "no intermediate" in signer.status()["failure"])
     for host, accepted in (("a.w.test", True), ("one.test", True), ("www.bank.test", False), ("127.0.0.1", False)):

@@ -1,7 +1,4 @@
-"""The page about refusals in the real Envoy: which requests reach it, and to which agent they are attributed.
-
-A stand-in answers and records the requests; `fwctl record` is tested with Go and on an engine.
-"""
+"""The page about refusals in the real Envoy, answered by a stand-in: who reaches it, and as which agent."""
 
 import contextlib
 import socket

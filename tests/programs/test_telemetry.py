@@ -184,10 +184,7 @@ def test_a_collector_of_another_name_gets_nothing(
 def test_envoy_proves_who_it_is_by_the_newest_certificate(
     envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
-    """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate.
-
-    A new certificate in the file of clusters changes nothing else, and is used for the next record.
-    """
+    """Each refusal reaches the collector over TLS 1.3 and HTTP/2, with Envoy's newest certificate."""
     told = reporting(store, receiver.port)
     serve(envoy, told)
     assert envoy.route("b.test", 80) == ""

@@ -86,10 +86,7 @@ def exchange(place: tuple[str, int], *said: bytes) -> int:
 
 
 def test_a_connection_is_one_line(proxy: Watched) -> None:
-    """The line has the requested name in lower case, the rule's port, all bytes and the rule's chain.
-
-    Without a requested name, it has the name of the virtual address.
-    """
+    """The line has the requested name in lower case (or the address's name), the rule's port, bytes and chain."""
     proxy.used()
     hello = client_hello(b"B.there.test")
     received = exchange(proxy.place(TLS, HERE), hello)

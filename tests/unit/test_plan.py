@@ -241,10 +241,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
 
 
 def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """If CoreDNS can't learn the new Envoy's address, it is removed before the old Envoy drains.
-
-    Otherwise the old Envoy's announcements would bring agents back.
-    """
+    """A resolver that can't be given the new Envoy's address is removed before the old Envoy drains."""
     resolver = memory.inside("clawker-coredns")
     resolver.files["boot/sibling.json"] = public(b"{}")  # of a release with other resources
     applied = json.loads(resolver.spec.labels[labels.APPLIED])

@@ -340,10 +340,7 @@ def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> Non
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
 def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
-    """After a takeover that an earlier run completed, the old CoreDNS is removed once all agents know the new one.
-
-    While both answer ARP, agents can learn the old one's MAC address again and lose queries at its removal.
-    """
+    """After a takeover that an earlier run completed, the old CoreDNS is removed once all agents know the new one."""
     engine = MemoryEngine()
     wanted = up(engine, release)
     ended: list[Progress] = []

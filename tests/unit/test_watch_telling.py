@@ -98,7 +98,7 @@ def test_a_decision_is_one_record(
     expected: dict[str, object],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With the trigger, the findings, the action and its outcome; as text, it is one line."""
+    """A decision's record has the trigger, findings, action and outcome; as text, it is one line."""
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
