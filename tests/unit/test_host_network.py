@@ -44,7 +44,7 @@ def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", HEADER.encode()])
 def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> None:
-    """Without the kernel's table there are no known routes, so subnets are chosen without them."""
+    """Without the kernel's table, no routes are known."""
     table = tmp_path / "route"
     if content is not None:
         table.write_bytes(content)
@@ -85,7 +85,7 @@ def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
 def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
-    """A more specific route would divert traffic, so a new stack avoids that subnet; an existing one keeps it."""
+    """A configured subnet that contains a more specific route is refused, because the route would divert traffic."""
     with pytest.raises(SettingsError) as caught:
         agents(release, route, subnet="10.99.0.0/20")
     assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))

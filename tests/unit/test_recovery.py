@@ -340,7 +340,7 @@ def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> Non
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
 def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
-    """After a takeover that an earlier run completed, the old CoreDNS is removed once all agents know the new one."""
+    """After a run that ended in a takeover, the old CoreDNS is removed once all agents know the new one."""
     engine = MemoryEngine()
     wanted = up(engine, release)
     ended: list[Progress] = []
