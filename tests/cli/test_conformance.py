@@ -100,7 +100,7 @@ def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command
 def test_a_container_of_somebody_else_is_left_alone(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A container left by a killed trial is removed once no trial can still be running."""
+    """A foreign container stays; our own, left by a killed trial, is removed once no trial can be running."""
     monkeypatch.setattr(run, "_WITHIN", 1.0)
     command("run")
     memory.attempted = HOLDING

@@ -129,7 +129,7 @@ def test_findings_of_hosts_that_are_not_current(
 
 
 def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_file: Path) -> None:
-    """0 if all are current, 4 if none answered, 2 for contradictory options, 3 for settings."""
+    """Exit codes are 0 if all are current, 4 if none answered, 2 for contradictory options, 3 for settings."""
     up("one")
     up("two")
     outcome = command("fleet", "status", *addresses("two", "one"))

@@ -101,7 +101,7 @@ def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: 
 def test_check_shows_the_mistakes_that_other_commands_leave_out(
     rules: str, no_engine: Command, settings_file: Path
 ) -> None:
-    """Other commands show ten mistakes, and name the command that shows all."""
+    """`check` shows all mistakes; other commands show ten, and name `check`."""
     settings_file.write_text("rules:\n" + "".join(rules.format(n, n) for n in range(14)))
     listed, checked = (no_engine("rules", verb) for verb in ("list", "check"))
     assert (listed.code, listed.out, checked.code, checked.out) == (3, "", 3, "")

@@ -141,7 +141,7 @@ def test_programs_get_the_summary_of_drift(command: Command, settings_file: Path
 
 
 def test_a_notice_about_the_host(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """It appears in the first `run` and in `doctor`, with a way to acknowledge it, and always in JSON."""
+    """A notice appears in the first `run` and in `doctor`, with a way to acknowledge it, and always in JSON."""
     memory.sources_checked = False
     assert "acknowledged: [host-hears-agents]" in command("run").out
     shown = {verb: "host-hears-agents" in command(*verb.split()).out for verb in NOTICED}
@@ -159,7 +159,7 @@ NOTICED = dict.fromkeys(("run", "run --dry-run", "drift", "status", "reload", "r
 
 
 def test_a_notice_follows_the_verdict(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """Each command shows it in its second line until it is acknowledged; then only `doctor` does."""
+    """Each command shows a notice in its second line until it is acknowledged; then only `doctor` does."""
     memory.has = replace(memory.has, forwards=False)
     command("run")
     for verb in ("drift", "status", "reload", "run"):

@@ -94,7 +94,7 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
 def test_status_counts_the_rules_that_are_live(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """It counts rules in effect; if the file has others, these are listed."""
+    """`status` counts rules in effect; if the file has others, these are listed."""
     command("run")
     assert ": 2 rules live, 0 agents attached" in command("status").out
 

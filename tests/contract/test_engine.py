@@ -131,10 +131,7 @@ def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
 
 
 def test_what_files_are_read(engine: EngineWriter, stack: Desired) -> None:
-    """All files, or all except some, can be read, also while the container is stopped. Missing ones are None.
-
-    For a file equal to the known one, that object is returned; other files are read as they are.
-    """
+    """Files can be read whether or not the container runs; missing ones are None, unchanged known ones reused."""
     wanted = stack.siblings[Sibling.COREDNS]
     container = created(engine, stack, Sibling.COREDNS)
     policy = wanted.hot[POLICY]

@@ -23,10 +23,7 @@ from tests.contract.conftest import answering, created, view
 
 
 def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
-    """All or the last lines of a log can be read with their times; lines of errors have only the time.
-
-    A container without boot files does not start, and logs the reason.
-    """
+    """A log can be read whole or from its end, with times; a container without boot files logs its error."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
     helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
     shape = replace(wanted.shape, restart="no")

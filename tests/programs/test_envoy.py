@@ -139,10 +139,7 @@ def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:
 
 
 def test_refusals_say_why(proxy: Proxy) -> None:
-    """Answers name the firewall, the port, and a missing or denying rule; in TLS, the chain shows it.
-
-    Upgrades other than WebSocket are refused without a rule, and the answer says so.
-    """
+    """Refusals name the firewall, the port, and the missing or denying rule, or say that an upgrade is invalid."""
     allowed = ({"dst": ".w.test", "proto": "http"}, ".w.test")
     proxy.apply(*allowed, {"dst": ".no.w.test", "action": "deny"})
     upgrading = {"Connection": "Upgrade", "Upgrade": "spdy"}

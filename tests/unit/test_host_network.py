@@ -85,7 +85,7 @@ def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
 def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
-    """A configured subnet that contains a more specific route is refused, because the route would divert traffic."""
+    """A configured subnet with a more specific route is refused, because that route would divert traffic."""
     with pytest.raises(SettingsError) as caught:
         agents(release, route, subnet="10.99.0.0/20")
     assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))
