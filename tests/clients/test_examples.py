@@ -331,7 +331,7 @@ WAYS: Mapping[str, tuple[Callable[[list[str]], list[str]], str]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: str, flags: list[str]) -> None:
-    """It says why, its own program never starts, and its creation commands fail."""
+    """The container says why and never starts its own program, and its creation commands fail."""
     chosen, reason = WAYS[way]
     words = chosen(flags)
     with ThreadPoolExecutor() as pool:  # where no name resolves, each waits for that

@@ -243,7 +243,7 @@ def test_a_development_container(desk: Desk) -> None:
 
 
 def test_building_images(desk: Desk) -> None:
-    """A build step in an agent's network reaches only what the rules allow; elsewhere it is not confined."""
+    """A build step that shares an agent's network reaches what the rules allow; otherwise the build fails."""
     steps = (
         "pip install -q --retries 0 --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting",
         "python3 /tmp/p/greeting.py >/said",

@@ -130,7 +130,7 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
 
 @pytest.mark.usefixtures("web")
 def test_a_relay_carries_nothing_outwards(site: Site) -> None:
-    """A relay has routes only to its two networks, and refuses its agent's connections."""
+    """A relay has routes only to its two networks, and agents can't connect to it."""
     (name,) = site.relays()
     inside = site.docker.inspect_container(name)
     networks = inside["NetworkSettings"]["Networks"]

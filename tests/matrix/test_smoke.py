@@ -165,7 +165,7 @@ def test_what_users_can_try_themselves(site: Site) -> None:
 def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
     """It is open, Envoy sends it nothing, and `agent run` refuses it; without it, the host is served again."""
     attached = site.firewall.status()["agent"]
-    # without the engine's own resolver, which knows the container; agents get this answer
+    # asks CoreDNS directly: the engine's own resolver would return the container's address
     way = ("--dns-server", f"{attached['dns']}:53", "--timeout", "4s")
     assert site.agent.get("https://pub.test/", *way).ok
     named: dict[str, Any] = {"name": "pub.test"} if how == "name" else {"aliases": ("pub.test",)}
