@@ -1,4 +1,4 @@
-"""UDP in the real Envoy: datagrams reach the host that an address stands for, and a session ends with its rule."""
+"""UDP in the real Envoy: datagrams reach the host of their address, and sessions end with their rule."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ ONE, TWO = ({"dst": f"{name}.test", "proto": "udp", "port": f"{PORT}-{PORT + 1}"
 
 
 class Host:
-    """A host that answers each datagram with its own name and what was sent, and remembers from where it came."""
+    """A host that answers each datagram with its own name and the content, and remembers the sources."""
 
     def __init__(self, name: str, address: str, port: int) -> None:
         self.sources: list[tuple[str, int]] = []
@@ -40,7 +40,7 @@ class Host:
         self._socket.close()
 
     def send(self, content: bytes, source: tuple[str, int]) -> None:
-        """Send something without having been asked."""
+        """Send something unasked."""
         self._socket.sendto(content, source)
 
     def _serve(self) -> None:
@@ -49,7 +49,7 @@ class Host:
             if not received:
                 return  # shut down
             self.sources.append(source)
-            with suppress(OSError):  # it has been shut down since
+            with suppress(OSError):  # shut down meanwhile
                 self._socket.sendto(self._name + received[len(self._name) :], source)
 
 
@@ -72,7 +72,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def session(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
-    """Return a socket that sends to a name's own address."""
+    """Return a socket that sends to a name's virtual address."""
     agent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     agent.connect((str(proxy.virtual[f"{name}.test"]), port))
     agent.settimeout(1)
@@ -80,7 +80,7 @@ def session(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
 
 
 def answer(agent: socket.socket, content: bytes = b"ping") -> bytes:
-    """Return the answer to a datagram, or nothing if none comes within a second, or the port is closed."""
+    """Return the answer to a datagram, empty after a second without one or if the port is closed."""
     try:
         agent.send(content)
         return agent.recv(2**16)
@@ -89,7 +89,7 @@ def answer(agent: socket.socket, content: bytes = b"ping") -> bytes:
 
 
 def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
-    """To the same port of it, and answers of any size come back from there. Other ports are closed."""
+    """Datagrams keep their port, and answers of any size come back from there. Other ports are closed."""
     proxy.apply(ONE, TWO, {"dst": "one.test", "proto": "tcp", "port": PORT})
     for name in PLACES:
         with session(proxy, name) as agent:
@@ -104,7 +104,7 @@ def test_each_address_leads_to_its_own_host(proxy: Resolving, hosts: Mapping[str
 
 
 def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
-    """Through twenty changes of other names and other ports, a session keeps the port that it comes from."""
+    """Through twenty changes of other names and ports, a session keeps its source port."""
     proxy.apply(ONE, TWO)
     with session(proxy, "one") as going, session(proxy, "two") as staying:
         for agent in (going, staying):
@@ -133,7 +133,7 @@ def test_a_removed_rule_ends_its_sessions_and_no_others(proxy: Resolving, hosts:
 
 
 def test_a_changed_rule_is_another_rule(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
-    """With `allow_private` changed, or another host, no session goes on; new ones lead where the rule says."""
+    """A change of `allow_private` ends the rule's sessions; new ones follow the changed rule."""
     proxy.apply(ONE)
     with session(proxy, "one") as agent:
         until(lambda: answer(agent))
@@ -144,7 +144,7 @@ def test_a_changed_rule_is_another_rule(proxy: Resolving, hosts: Mapping[str, Ho
 
 
 def test_a_name_that_moves(tmp_path: Path, release: Release) -> None:
-    """A session that led nowhere leads to the host once there is one. What is new leads to a newer address."""
+    """A session without a host gets one once the name resolves. New sessions use newer addresses."""
     with ExitStack() as stack:
         hosts = {name: stack.enter_context(closing(Host(name, PLACES[name], PORT))) for name in PLACES}
         names = stack.enter_context(NameServer(()))

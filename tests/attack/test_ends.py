@@ -1,4 +1,4 @@
-"""What a removed rule ends, and what goes on: tunnels, long requests and connections, judged by the origin."""
+"""Connections that end with a removed rule, and those that go on, judged by the origin."""
 
 import socket
 import time
@@ -23,10 +23,10 @@ from devkit.waiting import until
 
 PORT = 80
 OVER = DRAIN_SECONDS + 1.5
-"""Seconds after which what was removed would have ended."""
+"""Seconds after which a removed rule's connections would have ended."""
 
 WITHIN = DRAIN_SECONDS + 10
-"""Seconds until what was removed has ended, on a busy machine. Nothing else would end it for an hour."""
+"""Seconds until a removed rule's connections have ended on a busy machine; idle ones would last an hour."""
 
 HTTP_RULE = {"dst": "gone.test", "proto": "http", "port": PORT}
 TLS_RULE = {"dst": "also.test", "port": PORT}
@@ -39,10 +39,10 @@ UPGRADE = "Upgrade: websocket\r\nConnection: upgrade\r\n"
 
 
 class Origin(RawOrigin):
-    """An origin that never ends anything by itself, and notes the end of each connection by its first line.
+    """An origin that never closes a connection, and records each connection's end with its first line.
 
-    A request for `/down` gets bytes for ever, one for `/up` is read for ever, an upgrade and TLS are echoed. Any
-    other is answered with the Host that it was for.
+    It sends bytes for ever for `/down`, reads for ever for `/up`, and echoes upgrades and TLS.
+    Other requests are answered with their Host header.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class Origin(RawOrigin):
 
 
 def _head(connection: socket.socket) -> list[str]:
-    """Return the lines of a request's head, or the beginning of what is no request."""
+    """Return the lines of a request's head, or the beginning of something else."""
     received = b""
     while b"\r\n\r\n" not in received:
         piece = connection.recv(1)
@@ -93,16 +93,16 @@ def _head(connection: socket.socket) -> list[str]:
 
 
 class Agent:
-    """A connection of an agent, which is kept busy or left alone."""
+    """A connection of an agent, kept busy or left idle."""
 
     def __init__(self, proxy: Resolving, content: bytes, own: str = "") -> None:
-        """Connect, or to a name's `own` address, and say what is wanted."""
+        """Connect to Envoy, or to the virtual address of the name `own`, and send the content."""
         place = (str(proxy.virtual[own]), PORT) if own else ("127.0.0.1", proxy.ports[PORT])
         self.socket = socket.create_connection(place, timeout=10)
         self.socket.sendall(content)
 
     def echoes(self) -> bool:
-        """Whether what is sent into a tunnel comes back."""
+        """Whether data sent into a tunnel comes back."""
         try:
             self.socket.sendall(b"ping")
             return self.socket.recv(4) == b"ping"
@@ -110,14 +110,14 @@ class Agent:
             return False
 
     def more(self) -> bool:
-        """Whether more comes."""
+        """Whether more data arrives."""
         try:
             return bool(self.socket.recv(65536))
         except OSError:
             return False
 
     def send(self) -> bool:
-        """Whether more is taken."""
+        """Whether more data is accepted."""
         try:
             self.socket.sendall(b"5\r\nbytes\r\n")
         except OSError:
@@ -133,20 +133,20 @@ def tunnel(proxy: Resolving, host: str, own: str = "") -> Agent:
 
 
 def download(proxy: Resolving, host: str) -> Agent:
-    """Return a download that has begun."""
+    """Return a download in progress."""
     agent = Agent(proxy, f"GET /down HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert agent.socket.recv(4096).startswith(b"HTTP/1.1 200 ")
     return agent
 
 
 def upload(proxy: Resolving, host: str) -> Agent:
-    """Return an upload that has begun."""
+    """Return an upload in progress."""
     head = f"POST /up HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
     return Agent(proxy, head.encode())
 
 
 def over_tls(proxy: Resolving, host: str) -> Agent:
-    """Return a connection that Envoy takes for TLS."""
+    """Return a connection that looks like TLS to Envoy."""
     hello = client_hello(host.encode())
     agent = Agent(proxy, hello)
     assert agent.socket.recv(len(hello))
@@ -162,7 +162,7 @@ def origin() -> Iterator[Origin]:
 
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
-    """A proxy that drains for as long as ours."""
+    """A proxy with our drain time."""
     below = ("a.below.test", "b.below.test", "a.wide.test", "b.wide.test")
     names = ("gone.test", "also.test", "changed.test", "kept.test", "tls.test", *below)
     with NameServer(names, OWN_LOOPBACK) as server, Resolving(tmp_path, program(release), server.port) as started:
@@ -172,10 +172,7 @@ def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
 
 
 def test_what_no_rule_allows_any_more_ends(proxy: Resolving, origin: Origin) -> None:
-    """Tunnels, idle or busy, and long requests: of a rule removed or changed, or of a name denied within it.
-
-    They end in time, as in TLS. Those of other rules live on, and what is allowed begins anew.
-    """
+    """Tunnels and long requests end with their removed, changed or denied rule; other rules' go on."""
     wide, changed = {"dst": ".wide.test", "port": PORT}, {**HTTP_RULE, "dst": "changed.test"}
     proxy.apply(HTTP_RULE, TLS_RULE, changed, wide, *KEPT)
     idle, busy = (tunnel(proxy, "gone.test") for _ in range(2))
@@ -213,7 +210,7 @@ def test_what_no_rule_allows_any_more_ends(proxy: Resolving, origin: Origin) -> 
 
 
 def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None:
-    """What is open lives on through 20 changes of rules of both protocols, and longer than a drain takes."""
+    """Connections survive 20 changes of other rules of both protocols, and last longer than a drain."""
     tunnels = tunnel(proxy, "kept.test"), tunnel(proxy, "a.below.test"), over_tls(proxy, "tls.test")
     down, up = download(proxy, "kept.test"), upload(proxy, "kept.test")
     for number in range(10):
@@ -232,7 +229,7 @@ def test_unrelated_changes_end_nothing(proxy: Resolving, origin: Origin) -> None
 
 
 def test_a_denied_name_ends_what_an_outer_subtree_allowed(proxy: Resolving, origin: Origin) -> None:
-    """A connection may be older than the nearer rule that allows its name by now."""
+    """A connection may be older than the nearer rule that now denies its name."""
     ending, kept = tunnel(proxy, "a.below.test"), tunnel(proxy, "kept.test")
     nearer = {"dst": ".a.below.test", "proto": "http", "port": PORT}
     proxy.apply(*KEPT, nearer)
@@ -244,7 +241,7 @@ def test_a_denied_name_ends_what_an_outer_subtree_allowed(proxy: Resolving, orig
 
 
 def test_a_name_s_own_address_outlives_the_rule_that_needed_it(proxy: Resolving, origin: Origin) -> None:
-    """With its ssh rule removed, the http rule of a name goes on there, for what is open and what is new."""
+    """After its ssh rule is removed, a name's http rule goes on at the virtual address, for all connections."""
     ssh = {"dst": "gone.test", "proto": "ssh"}
     proxy.apply(*KEPT, HTTP_RULE, ssh)
     before = tunnel(proxy, "gone.test", "gone.test")
@@ -261,7 +258,7 @@ def test_a_name_s_own_address_outlives_the_rule_that_needed_it(proxy: Resolving,
 
 
 def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where rules share chains, a removed one ends what shares its chain; the rest lives on."""
+    """A removed rule ends the connections of rules that share its chain, and no others."""
     monkeypatch.setattr(chains, "ALONE", 0)
     monkeypatch.setattr(chains, "SHARED", 100)
     many = [{"dst": f"n{number}.test", "proto": "http", "port": PORT} for number in range(300)]
@@ -278,7 +275,7 @@ def test_rules_that_share_a_chain(proxy: Resolving, origin: Origin, monkeypatch:
 
 
 def test_connections_are_not_confused(proxy: Resolving, origin: Origin) -> None:
-    """Requests on one connection reach the host that each is for, though connections to origins are used again."""
+    """Each request on one connection reaches its own host, although connections to origins are reused."""
     hosts = ("a.below.test", "b.below.test", "kept.test", "A.below.test")
     agent = Agent(proxy, b"")
     for number in range(40):
@@ -292,7 +289,7 @@ def test_connections_are_not_confused(proxy: Resolving, origin: Origin) -> None:
 
 
 def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) -> None:
-    """What sends nothing for the time that is set is ended, and what sends something is not."""
+    """Connections that send nothing for the idle timeout are closed; others are not."""
 
     class Impatient(Resolving):
         idle = 2

@@ -1,8 +1,4 @@
-"""What a hostile agent gets, on a real engine with real programs.
-
-`ATTACKS` is the table of what is tried. Refusals are judged by the logs of origins and of the name server, and by
-what is on record. What does not fit into the table comes after it.
-"""
+"""Attacks by a hostile agent on a real engine, judged by records and by the logs of origins and name server."""
 
 import json
 import subprocess
@@ -36,7 +32,7 @@ from devkit.witness import Seen
 from devkit.world import NAMESERVER, WORLD, world_around
 
 SHARERS = 1000
-"""All tests are in one simulated internet, which takes as long as a hundred of them."""
+"""All tests share one simulated internet, which costs as much time as a hundred of them."""
 
 IN_THE_OTHER_SLOT = {
     "A name without a rule",
@@ -61,7 +57,7 @@ def site(
     needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """A firewall in a simulated internet, for all tests here."""
+    """A firewall in a simulated internet, for all tests of this module."""
     needs_engine()
     with (
         private_engine(dns=[NAMESERVER]) as engine,
@@ -73,7 +69,7 @@ def site(
 
 @pytest.fixture(scope="module")
 def second(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A second firewall beside the first one, for what would disturb other tests."""
+    """A second firewall beside the first one, for anything that would disturb other tests."""
     firewall = Firewall(site.firewall.host, "second", tmp_path_factory.mktemp("second"))
     firewall.write(*RULES)
     firewall.run()
@@ -88,7 +84,7 @@ def agent(site: Site) -> Peer:
 
 @pytest.fixture
 def neighbour(site: Site) -> Peer:
-    """A container on the egress network without any restriction by the firewall."""
+    """A container on the egress network, without any firewall rules."""
     return site.who[Who.NEIGHBOUR]
 
 
@@ -100,7 +96,7 @@ def envoy(site: Site) -> str:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.what)
 def test_attack(attack: Attack, site: Site) -> None:
-    """The agent gets what is expected, nobody hears of it, nothing else is looked up, and it is on record once."""
+    """The agent gets the expected answer, nobody is contacted, no other name is resolved; one record appears."""
     performed = site.perform(attack)
     assert performed.result == attack.result
     arrived = [
@@ -118,7 +114,7 @@ def test_attack(attack: Attack, site: Site) -> None:
 
 
 def test_the_origin_sees_the_request_as_the_agent_wrote_it(site: Site) -> None:
-    """It comes from Envoy, with its Host header and the port in it, and without any header of a proxy."""
+    """It comes from Envoy with the agent's Host header, including the port, and without proxy headers."""
     for url, host in (("http://pub.test/", "pub.test"), ("http://pub.test:8080/", "pub.test:8080")):
         seen = json.loads(site.agent.get(url, "--header", "X-Forwarded-For: 1.2.3.4").last["body"])
         assert seen["host"] == host
@@ -128,7 +124,7 @@ def test_the_origin_sees_the_request_as_the_agent_wrote_it(site: Site) -> None:
 
 
 def test_what_private_names_lead_to_is_there(neighbour: Peer, site: Site, envoy: str) -> None:
-    """The control of attacks by names: somebody serves each address that no agent may reach."""
+    """Control of the attacks by names: every forbidden address has a server."""
     for address in PRIVATE.values():
         assert json.loads(neighbour.get(f"http://{address}/").last["body"])["address"] == address
     command = site.world.argv("get", "http://127.0.0.1/", process=site.pid("envoy"))
@@ -149,19 +145,19 @@ def test_the_world_is_reached_though_a_private_address_is_offered_too(agent: Pee
 
 
 def test_a_name_that_changes_between_check_and_connect(agent: Peer, site: Site) -> None:
-    """A name that is public and private by turns leads to the public address, or nowhere."""
+    """A name that alternates between public and private leads to the public address, or nowhere."""
     seen: list[Seen] = []
 
     def both() -> bool:
         seen.append(site.witnesses.watch(lambda: agent.get("https://changing.test/"), agent, "https://pub.test"))
         return {result_of(each.answer) for each in seen} == {"200", "closed"}
 
-    until(both)  # an answer holds for a second
+    until(both)  # an answer is valid for a second
     assert {event["address"] for each in seen for event in each.events} == {WORLD}
 
 
 def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, site: Site, envoy: str) -> None:
-    """An agent can connect to none of the host's addresses that a container next to Envoy can."""
+    """An agent can connect to none of the host's addresses that a container next to Envoy can reach."""
     addresses = {
         address["local"]
         for interface in json.loads(site.world.engine.run_in_network(["ip", "-j", "address"]).stdout)
@@ -176,10 +172,7 @@ def test_agents_have_no_other_way_out(agent: Peer, neighbour: Peer, site: Site, 
 
 
 def test_nobody_comes_in_by_the_way_out(neighbour: Peer, site: Site, agent: Peer, envoy: str) -> None:
-    """A container on the egress network reaches Envoy's addresses there, but no listener, nor those of agents.
-
-    Not even with a route to these: Envoy's container drops what is for them and not from an agent.
-    """
+    """A container on the egress network reaches no listener of Envoy, not even by a route to agents' addresses."""
     process = site.pid("envoy")
     there = ["nsenter", f"--net={site.world.engine.root}/proc/{process}/ns/net", "ip", "-j", "address"]
     addresses = [
@@ -224,7 +217,7 @@ def _there(site: Site, process: int, *command: str) -> str:
 
 
 def _route(site: Site, network: str, gateway: str) -> None:
-    """Have the host and the neighbour send what is for a network to an address on the egress network."""
+    """Route traffic for a network from the host and the neighbour to an address on the egress network."""
     container = site.peers.client.inspect_container(site.who[Who.NEIGHBOUR].container)
     command = ("ip", "route", "replace", network, "via", gateway)
     _there(site, int(container["State"]["Pid"]), *command)
@@ -236,7 +229,7 @@ def _from_the_host(site: Site, *command: str) -> bool:
 
 
 def test_a_rule_for_datagrams_taken_away(site: Site, agent: Peer) -> None:
-    """Its host hears nothing any more as soon as `reload` has returned, and again after the rule is back."""
+    """Its host gets no more datagrams once `reload` has returned, until the rule is back."""
     firewall = site.firewall
     asks = ("resolve", HEARD, "--timeout", "1s", "--server", f"{site.places[TALK]}:{HOST_PORT}")
     assert agent.ask(*asks).ok
@@ -251,7 +244,7 @@ def test_a_rule_for_datagrams_taken_away(site: Site, agent: Peer) -> None:
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_a_sibling_is_no_router(sibling: str, site: Site) -> None:
-    """Both siblings drop packets for other addresses, although the host forwards, as every engine's host does."""
+    """Both containers drop packets for other addresses, although the host forwards, as every Docker host does."""
     here = site.world.engine.network_argv()
     assert inherited(here, "net.ipv4.conf.default.forwarding") == "1"
     command = ["nsenter", f"--net={site.world.engine.root}/proc/{site.pid(sibling)}/ns/net", "sh", "-c"]
@@ -261,7 +254,7 @@ def test_a_sibling_is_no_router(sibling: str, site: Site) -> None:
 
 
 def test_no_rules_denies_everything(site: Site, tmp_path: Path) -> None:
-    """Without rules, no name resolves and nothing is forwarded, until there is a rule."""
+    """Without rules, no name resolves and nothing is forwarded, until a rule is added."""
     firewall = Firewall(site.firewall.host, "empty", tmp_path)
     firewall.write()
     firewall.run()
@@ -282,7 +275,7 @@ def test_no_rules_denies_everything(site: Site, tmp_path: Path) -> None:
 
 
 def test_no_ping_arrives(agent: Peer, neighbour: Peer, site: Site) -> None:
-    """Of an agent's echoes, the host's kernel receives none, whatever address of it they are for."""
+    """The host's kernel receives no echo requests from an agent, at any of its addresses."""
 
     def received() -> int:
         lines = str(site.world.engine.run_in_network(["cat", "/proc/net/snmp"]).stdout).splitlines()
@@ -299,7 +292,7 @@ def test_no_ping_arrives(agent: Peer, neighbour: Peer, site: Site) -> None:
 
 
 def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
-    """A raw packet then reaches a socket of the host at any of its addresses, which it does not otherwise."""
+    """With source checks off, a raw packet reaches a host's socket at any of its addresses, otherwise not."""
     name, forger, places = "unchecked.test", site.who[Who.FORGER], site.places
     setting = f"net.ipv4.conf.{places['bridge_name']}.rp_filter"
     listener = site.witnesses.origins[-1]
@@ -316,10 +309,7 @@ def test_a_host_that_does_not_check_sources_hears_more(site: Site) -> None:
 
 
 def test_what_agents_broadcast(site: Site) -> None:
-    """The host receives it unless the host checks the source of packets, and `status` says which it is.
-
-    The control of the attacks that broadcast: whoever listens then hears it where nothing is checked.
-    """
+    """The host receives broadcasts unless it checks packet sources, and `status` says whether it does."""
     setting = f"net.ipv4.conf.{site.places['bridge_name']}.rp_filter"
     (pool,) = site.peers.client.inspect_network("clawker-net")["IPAM"]["Config"]
     targets = ("255.255.255.255", "224.0.0.1", str(ip_network(pool["Subnet"])[-1]))
@@ -327,7 +317,7 @@ def test_what_agents_broadcast(site: Site) -> None:
     mine = ("--from", site.places[Who.AGENT], "--timeout", "300ms")
 
     def heard(checked: int) -> set[str]:
-        """Send to each address under a name of its own, and return the addresses that the host has heard."""
+        """Send to each address with a different name, and return the addresses that the host received."""
         site.world.engine.run_in_network(["sysctl", "-w", f"{setting}={checked}"])
         for each in targets:
             site.agent.ask("resolve", f"{checked}.{each}", "--server", f"{each}:{HOST_PORT}", *mine)
@@ -347,7 +337,7 @@ def test_what_agents_broadcast(site: Site) -> None:
 
 
 def test_a_false_source_is_ignored(site: Site) -> None:
-    """A question from an address outside of the agents' network is not even on record."""
+    """A query with a source outside the agent network is not even on record."""
     forger, began = site.who[Who.FORGER], time.time()
     hardware = site.places["coredns_hardware"]
     for source, name in (
@@ -369,19 +359,19 @@ def test_a_false_source_is_ignored(site: Site) -> None:
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_nothing_else_listens(sibling: str, site: Site) -> None:
-    """A sibling listens at the agents' addresses on the ports of rules, or of DNS, and on no abstract socket."""
+    """Each container listens for agents only on rules' ports or DNS, and on no abstract socket."""
     process = site.pid(sibling)
     sockets = set()
     for line in _there(site, process, "ss", "-H", "-l", "-n", "-p", "-t", "-u", "-w").splitlines():
         kind, _, _, _, place, *_, owner = line.split()
-        # waits for an answer, on the way out, or where none can come from
+        # waits for an answer, on the way out, or where no agent can reach it
         asks = kind == "udp" and place.startswith(("10.214.", "127.0.0.1:"))
         if not (
             asks or owner.startswith('users:(("peer-') or place.startswith("127.0.0.11:")
         ):  # ours, the engine's
             sockets.add((kind, *place.rsplit(":", 1)))
     if sibling == "coredns":
-        # At the port for the page, the packet filter lets nobody in but Envoy.
+        # At the port for the page, the packet filter admits only Envoy.
         everywhere = "0.0.0.0"  # noqa: S104 - nothing is bound here
         assert sockets == {("tcp", "*", "53"), ("udp", "*", "53"), ("tcp", everywhere, str(PAGE_PORT))}
     else:
@@ -413,7 +403,7 @@ def test_privileges_are_gone(sibling: str, site: Site) -> None:
 
 
 def test_nobody_else_administers_envoy(site: Site) -> None:
-    """Beside Envoy's own user, only root reaches the socket that can end it: no helper that was taken over."""
+    """Apart from Envoy's own user, only root reaches the socket that can end it, so a hijacked helper can't."""
     container, docker = site.firewall.container("envoy"), site.peers.client
     owners = {group: user for user, group in _owners(docker, container)}
     root, program, *helpers = "0", "65532", "65530", "65531", "65533"
@@ -437,7 +427,7 @@ def _owners(docker: APIClient, container: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_a_stopped_sibling_lets_nothing_through(sibling: str, second: Site) -> None:
-    """While it is stopped nothing gets through that did not before; afterwards everything is as before."""
+    """While it is stopped, nothing more gets through than before; afterwards everything is as before."""
     agent, docker = second.agent, second.peers.client
     container = second.firewall.container(sibling)
     direct = ("--connect", addresses_of(second.peers, second.firewall)["envoy"])
@@ -463,10 +453,10 @@ def test_a_stopped_sibling_lets_nothing_through(sibling: str, second: Site) -> N
 
 
 def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
-    """With `NET_RAW` it leads a neighbour's questions astray; who was not asked by a sibling is not warned of."""
+    """With `NET_RAW` it diverts a neighbour's queries, without a warning, as the firewall asks no neighbour."""
     peers, resolver, network = second.peers, second.places["resolver"], f"{second.firewall.project}-net"
     victim = second.firewall.agent(peers)
-    # With the forwarding that containers inherit, it would pass the questions on.
+    # With the forwarding that containers inherit, it would pass the queries on.
     forger = peers.start("wait", network=network, dns=resolver, sysctls={"net.ipv4.ip_forward": "0"})
 
     def hardware(peer: Peer) -> str:
@@ -481,7 +471,7 @@ def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
     assert asks().ok
     assert second.agent.ask(*claim).code == 1
     assert asks().ok
-    until(lambda: forger.ask(*claim).ok and not asks().ok)  # a kernel keeps what it has just learnt for a second
+    until(lambda: forger.ask(*claim).ok and not asks().ok)  # a kernel keeps a new neighbour entry for a second
     assert resolver not in str(second.firewall.drift().expect().json["warnings"])
     until(lambda: asks().ok)  # the kernel asks again, and the resolver answers
     for each in (victim, forger):
@@ -489,7 +479,7 @@ def test_a_forger_takes_an_address_over_unseen(second: Site) -> None:
 
 
 def test_the_other_slot_decides_alike(second: Site) -> None:
-    """After a replacement both siblings have other addresses, at which the same is refused."""
+    """After a replacement both containers have other addresses, and the same attacks are refused there."""
     before = addresses_of(second.peers, second.firewall)
     second.firewall.draining("0").run("--force-recreate")
     there = second.beside(second.firewall)
@@ -500,7 +490,7 @@ def test_the_other_slot_decides_alike(second: Site) -> None:
 
 
 def test_rules_taken_away_end_their_connections(site: Site) -> None:
-    """After the drain time, connections of removed rules are cut, long HTTP requests too, and no others."""
+    """After the drain time, connections of removed rules are cut, even long HTTP requests, and no others."""
     firewall, agent, other = site.firewall, site.agent, "https://wild.test"
     removed: tuple[object, ...] = ("pub.test", {"dst": "pub.test", "proto": "http"})
     urls = ("https://pub.test", "http://pub.test")

@@ -1,4 +1,4 @@
-"""What a flood of refusals leaves on record, and what many requests at once cost a neighbour, on a real engine."""
+"""Records of a flood of refusals, and the cost of many parallel requests for a neighbour, on a real engine."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,15 +16,15 @@ from devkit.waiting import until
 CONNECTIONS, REQUESTS = 200, 100
 REFUSALS, QUESTIONS = 300, 10_000
 ARRIVING = 0.9
-"""Of datagrams that are sent all at once, the part that is not lost on the way (a few in a hundred are)."""
+"""The share of datagrams that arrive when all are sent at once (a few percent are lost)."""
 
 TOLD_WITHIN = 10.0
-"""Seconds until refusals are on record or counted, though nobody asks again. Counts are written every second."""
+"""Seconds until refusals are on record or counted without further queries. Counts are written every second."""
 
 
 @pytest.fixture(scope="module")
 def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
-    """A stack with room for few connections, of which one agent may have some."""
+    """A stack with room for few connections, some of which one agent may have."""
     few = {"resources": {"envoy": {"connections": CONNECTIONS}}, "limits": {"connections": 20}}
     with brought_up(host, docker, tmp_path_factory.mktemp("evidence"), *RULES, **few) as firewall:
         yield firewall
@@ -41,14 +41,14 @@ def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
 
 @pytest.fixture
 def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
-    """An agent that does what it can."""
+    """The attacking agent."""
     made = firewall.agent(peers)
     yield made
     made.remove()
 
 
 def test_many_requests_on_each_connection(firewall: Firewall, peers: Peers, agent: Peer) -> None:
-    """Downloads over HTTP/2 that are not read, a hundred on each connection, cost no neighbour a request."""
+    """A hundred unread HTTP/2 downloads on each connection cost no neighbour a request."""
     neighbour = firewall.agent(peers)
     content = at_once([pseudo("h.test", "/bytes?size=1e9")] * REQUESTS, complete=True)
     envoy = firewall.status()["siblings"][0]["address"]
@@ -76,7 +76,7 @@ _STALLED: Mapping[str, tuple[bytes, tuple[str, ...]]] = {
 
 
 def test_stalled_requests_for_the_page(firewall: Firewall, peers: Peers) -> None:
-    """As many as agents may have, for their page, each agent in another way, take the page from no neighbour."""
+    """The maximum number of requests for agents' pages, stalled in different ways, blocks no neighbour's page."""
     neighbour, *agents = (firewall.agent(peers) for _ in range(1 + len(_STALLED)))
     envoy = firewall.status()["siblings"][0]["address"]
     siege = ("siege", f"{envoy}:80", "--count", "19", "--seconds", "6", "--hex")
@@ -100,7 +100,7 @@ def _served(agent: Peer) -> bool:
 
 
 def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
-    """Of a burst of questions, all are on record or counted within seconds, though nobody asks again."""
+    """All queries of a burst are on record or counted within seconds, without another query."""
     resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "burst.test")
     flood = agent.ask("inundate", "burst.test", "--server", resolver, "--count", str(REFUSALS), "--pause", "1ms")
     assert flood.last["answers"] == REFUSALS
@@ -108,7 +108,7 @@ def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
 
 
 def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> None:
-    """Of ten thousand questions at once, those that were dropped are counted, with the agent that has asked."""
+    """Of ten thousand simultaneous queries, dropped ones are counted for the agent that sent them."""
     resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "flood.test")
     flood = agent.ask("inundate", "flood.test", "--server", resolver, "--count", str(QUESTIONS)).last
     assert flood["answers"] < flood["sent"] == QUESTIONS
@@ -117,7 +117,7 @@ def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> Non
 
 
 def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:
-    """Every request that was refused is on record or counted, with the agent that has sent it."""
+    """Every refused request is on record or counted for the agent that sent it."""
     envoy = firewall.status()["siblings"][0]["address"]
     sent = head(f"GET /{'x' * 1000} HTTP/1.1", "Host: long.test").hex()
     flood = ("siege", f"{envoy}:80", "--count", "10", "--seconds", "3", "--hex", sent, "--brief")
@@ -127,7 +127,7 @@ def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) ->
 
 
 def _told(firewall: Firewall, agent: Peer, name: str) -> int:
-    """Return how many refusals of an agent `denials` tells of: of a name, and of those that were only counted."""
+    """Return how many refusals of an agent `denials` reports: those of a name, and those only counted."""
     address = agent.address(f"{firewall.project}-net")
     answer = firewall.call("denials", "--format", "json", "--agent", address).expect().json
     written: int = sum(each["times"] for each in answer["denials"] if each["name"] == name)

@@ -1,7 +1,4 @@
-"""What one agent can take of the siblings, on a real engine: beyond that it is refused, and nobody else is.
-
-The limits are small here, so that they are reached quickly. Beside each refusal is somebody who is not refused.
-"""
+"""Resource limits of one agent, on a real engine: only the agent beyond its limit is refused."""
 
 import json
 from collections.abc import Iterator
@@ -33,29 +30,29 @@ RULES = (
     {"dst": "u.test", "proto": "udp", "port": 5300, "allow_private": True},
 )
 PACE = 0.3
-"""Seconds between two looks of an agent: one that asks more often is over the limit, and never answered."""
+"""Seconds between two requests of an agent; more frequent ones would be over the limit."""
 
 HELD = ("--seconds", "3600", "--pause", "1h")
-"""Connections are held until the test has seen what there is to see meanwhile."""
+"""Connections are held until the test has looked at everything."""
 
 NOBODY = "65532"
-"""The user as which programs run in many images."""
+"""The user id that programs have in many images."""
 
 MOST_WATCHES, WATCHES = Path("/proc/sys/fs/epoll/max_user_watches"), 200_000
-"""How many watches of epoll the kernel gives a user, and a number that nobody else who tests needs."""
+"""The kernel's epoll watches for each user, and a number that only this test needs."""
 
 UNSERVED = {
     ("envoy", "live", "answer", "tamper", "replace"),
     ("envoy", "live", "agents_see", "tamper", "replace"),
     ("envoy", "state", "health", "tamper", "replace"),
 }
-"""How an Envoy without watches shows: as one of its threads or another gets one that was given back."""
+"""Findings about an Envoy without watches, depending on which of its threads gets released ones."""
 
 MOST = 20
-"""More connections than the resolver's limit: some take the place of others that CoreDNS has ended."""
+"""More connections than the resolver's limit: some replace others that CoreDNS has closed."""
 
 LONG_MESSAGE = ("--hex", "ffff00", "--unread")
-"""The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), and sends one octet of it."""
+"""The beginning of a query over TCP that announces 64 KiB (RFC 1035, section 4.2.2), with one byte of it."""
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +75,13 @@ def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
 
 @pytest.fixture(scope="module")
 def neighbour(firewall: Firewall, peers: Peers) -> Peer:
-    """An agent that does nothing but what it may."""
+    """An agent that only does what it may."""
     return firewall.agent(peers)
 
 
 @pytest.fixture
 def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
-    """An agent that takes what it can."""
+    """The agent that uses up what it can."""
     made = firewall.agent(peers)
     yield made
     made.remove()
@@ -92,7 +89,7 @@ def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
 
 @pytest.fixture(scope="module")
 def service(firewall: Firewall) -> str:
-    """The resolver, asked without the engine's own between."""
+    """The resolver's address, to bypass the engine's own resolver."""
     return str(firewall.status()["agent"]["dns"])
 
 
@@ -103,14 +100,14 @@ def _starts(docker: APIClient, firewall: Firewall) -> list[str]:
 
 
 def _limited(firewall: Firewall, sibling: int, agent: Peer) -> dict[str, Any]:
-    """Return what `status` says of an agent's connections beyond a sibling's limit: no other agent has any."""
+    """Return an agent's connections beyond a container's limit in `status`; no other agent may have any."""
     found = [each for each in firewall.status()["siblings"][sibling]["limited"] if each["connections"]]
     assert [each["address"] for each in found] in ([], [agent.address(f"{firewall.project}-net")])
     return found[0] if found else {"connections": 0}
 
 
 def _refused(docker: APIClient, firewall: Firewall, agent: str, place: str) -> list[dict[str, Any]]:
-    """Return what Envoy's container has on record of an agent's connections beyond a limit, to an address."""
+    """Return Envoy's records of an agent's connections beyond a limit, to this address."""
     lines = docker.logs(firewall.container("envoy")).decode().splitlines()
     records = [json.loads(line) for line in lines if line.startswith("{")]
     mine = [each for each in records if each["source"].startswith(f"{agent}:")]
@@ -118,7 +115,7 @@ def _refused(docker: APIClient, firewall: Firewall, agent: str, place: str) -> l
 
 
 def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:
-    """The newest of an agent with too many is refused at once; its older one and another agent's go on."""
+    """The newest connection of an agent with too many is refused at once; its older one and other agents go on."""
     envoy = firewall.status()["siblings"][0]["address"]
     older = firewall.agent(peers, *KEEPALIVE, "http://h.test/", "--seconds", "0")
     until(older.said)
@@ -145,7 +142,7 @@ def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent:
 def test_resolver_connections(
     docker: APIClient, firewall: Firewall, service: str, agent: Peer, neighbour: Peer
 ) -> None:
-    """Connections that announce a long message are refused beyond a few; CoreDNS goes on, and serves others."""
+    """Beyond a few, connections that announce a long message are refused; CoreDNS keeps serving others."""
     over_tcp = ("resolve", "a.test", "--server", service, "--tcp")
     before = _starts(docker, firewall)
     with agent.asking("siege", f"{service}:53", "--count", "300", *LONG_MESSAGE, *HELD) as ended:
@@ -172,7 +169,7 @@ def test_queries(service: str, agent: Peer, neighbour: Peer) -> None:
 
 
 def test_datagrams(firewall: Firewall, agent: Peer, neighbour: Peer) -> None:
-    """What is beyond an agent's rate is not answered, and counted; another agent's is answered meanwhile."""
+    """Datagrams beyond an agent's rate are counted and unanswered; another agent's are answered."""
     place = f"{agent.ask('resolve', 'u.test').last['answers'][0]}:5300"
     until(lambda: neighbour.ask("resolve", "u.test", "--timeout", "1s", "--server", place).ok, 15, every=PACE)
     with ThreadPoolExecutor() as pool:
@@ -202,20 +199,20 @@ def test_datagrams_to_a_closed_port(firewall: Firewall, agent: Peer, service: st
 
 
 def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer) -> None:
-    """An agent that sends to every address of its network leaves room in the kernel's table to those who come."""
+    """An agent that contacts every address of its network leaves room for newcomers in the neighbour table."""
     (pool,) = docker.inspect_network(f"{firewall.project}-net")["IPAM"]["Config"]
     with ThreadPoolExecutor() as threads:
         sweeping = threads.submit(agent.ask, "sweep", pool["Subnet"], "--seconds", "5")
         asked = 0
         while not sweeping.done():
-            newcomer = firewall.agent(peers)  # knows no neighbour yet
+            newcomer = firewall.agent(peers)  # no neighbour entries yet
             assert newcomer.get("https://a.test/").ok
             newcomer.remove()
             asked += 1
         swept = sweeping.result().last
     assert asked
     assert swept["failed"] == 0
-    assert 400 < swept["neighbours"] <= 510  # it took what it could
+    assert 400 < swept["neighbours"] <= 510  # it filled the table as far as it could
 
 
 def _user(docker: APIClient, envoy: str) -> str:
@@ -231,7 +228,7 @@ def _served(neighbour: Peer) -> bool:
 def test_what_the_kernel_counts_for_a_user(
     docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer
 ) -> None:
-    """An agent that becomes Envoy's user and takes all it may watch stops neither Envoy nor its next start."""
+    """An agent with Envoy's user id that takes all its file watches stops neither Envoy nor its next start."""
     envoy, served = firewall.container("envoy"), partial(_served, neighbour)
     assert until(served, every=PACE)
     known = _user(docker, envoy)
@@ -254,7 +251,7 @@ def test_what_the_kernel_counts_for_a_user(
 
 @pytest.fixture
 def few_watches() -> Iterator[None]:
-    """Have the kernel give users of this machine few watches of epoll: by default, all of them take 1 GB."""
+    """Lower the kernel's limit of epoll watches for each user: at the default, they take 1 GB."""
     with lock(Path("/run/clawker-fw-devkit-watches.lock")):
         before = MOST_WATCHES.read_text()
         MOST_WATCHES.write_text(str(WATCHES))
@@ -268,7 +265,7 @@ def few_watches() -> Iterator[None]:
 def test_all_watches_of_a_user(
     docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer
 ) -> None:
-    """All of a user's watches of epoll stop only an Envoy whose user an agent has found, until a restart."""
+    """Taking all epoll watches stops only an Envoy whose user id the agent knows, and only until a restart."""
     envoy, served = firewall.container("envoy"), partial(_served, neighbour)
     assert until(served, every=PACE)
     known = _user(docker, envoy)

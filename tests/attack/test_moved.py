@@ -1,4 +1,4 @@
-"""For how long an address is used that a name does not have any more: the judges are hosts at both addresses."""
+"""How long a name's former address is used, judged by hosts at both addresses."""
 
 import contextlib
 import socket
@@ -24,20 +24,20 @@ USES = [
     for kind, port in (("named", TLS), ("there", HTTP), ("named-too", HTTP))
     for number, every in enumerate((0.1, 0.7))
 ]
-"""Names and ports, and how many seconds pass between two uses of each. Those of `there.test` are a subtree's."""
+"""Names and ports, with the seconds between two uses. Names below `there.test` match a subtree rule."""
 
 LONGEST = 4.5
 """Seconds for which a name's former address may be used after its TTL. Envoy asks again within two, and uses a
 connection that it has again for no longer; by default it would be twice as long, or for ever."""
 
 USED_SECONDS = 5.5
-"""For how long it is used before it moves. By default, Envoy looks a name up every 5 s: it was, just before."""
+"""Seconds of use before the move. By default, Envoy resolves a name every 5 s, so it has just done so."""
 
 FORMER, PRESENT = OWN_LOOPBACK, str(IPv4Address(OWN_LOOPBACK) + 2**21)
 
 
 def _answer(connection: socket.socket) -> None:
-    """Answer each request with the address, and a hello with the same."""
+    """Answer each request or hello with the address."""
     own = connection.getsockname()[0].encode()
     while connection.recv(65536):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(own), own))
@@ -45,7 +45,7 @@ def _answer(connection: socket.socket) -> None:
 
 @pytest.fixture
 def names() -> Iterator[NameServer]:
-    """A name server whose answers must not be kept."""
+    """A name server whose answers must not be cached."""
     with NameServer([name for name, *_ in USES], FORMER, ttl=0) as server:
         yield server
 
@@ -81,7 +81,7 @@ def _reached(proxy: Resolving, name: str, port: int) -> str:
 
 @pytest.mark.parametrize("ttl", [0, 1])
 def test_a_name_that_moves(proxy: Resolving, names: NameServer, ttl: int) -> None:
-    """However often it is used, the address that it had before is not used for long after its TTL."""
+    """However often a name is used, its former address is used only shortly beyond the TTL."""
     names.ttl = ttl
     with ThreadPoolExecutor(len(USES)) as pool:
         used = [pool.submit(_longest_use, proxy, names, *use) for use in USES]
@@ -89,16 +89,16 @@ def test_a_name_that_moves(proxy: Resolving, names: NameServer, ttl: int) -> Non
 
 
 def _longest_use(proxy: Resolving, names: NameServer, name: str, port: int, every: float) -> float:
-    """Move a name while it is used, and return for how many seconds its former address was."""
+    """Move a name while it is used, and return how many seconds its former address was still used."""
     until(lambda: _reached(proxy, name, port) == FORMER)
     began, moved, last = time.monotonic(), 0.0, 0.0
     while True:
-        time.sleep(every)  # how often an agent uses it, not for how long something is waited for
+        time.sleep(every)  # the agent's rhythm, not a wait for something
         asked, reached = time.monotonic(), _reached(proxy, name, port)
         if (moved and reached == PRESENT) or last > 10 * LONGEST:
             return last
         if not reached:
-            continue  # Envoy forgot a name below the subtree at that moment, after a second without use
+            continue  # Envoy had just forgotten the name below the subtree, after a second without use
         assert moved or reached == FORMER
         if moved:
             last = asked - moved

@@ -1,7 +1,4 @@
-"""Names that mean one thing to Envoy and another to a resolver: what is looked up is what was matched.
-
-The judge is an authoritative name server's log, octet for octet.
-"""
+"""Names that mean one thing to Envoy and another to a resolver, judged by an authoritative server's log."""
 
 from collections.abc import Iterator
 
@@ -33,7 +30,7 @@ AFTER = (b"", b"", b".", b":80", b"\\")
 
 
 def odd_names() -> st.SearchStrategy[bytes]:
-    """Return what ends like a name that is allowed, and begins with anything."""
+    """Return names that end like an allowed one, and begin with anything."""
     pieces = st.one_of(st.sampled_from(ODD), st.binary(min_size=1, max_size=4))
     before = st.lists(pieces, max_size=5).map(b"".join)
     return st.tuples(before, st.sampled_from(ENDS), st.sampled_from(AFTER)).map(b"".join)
@@ -41,14 +38,14 @@ def odd_names() -> st.SearchStrategy[bytes]:
 
 @pytest.fixture(scope="module")
 def names() -> Iterator[NameServer]:
-    """The name server that Envoy asks; it has no name, so that no connection leads anywhere."""
+    """Envoy's name server, which knows no names, so that no connection leads anywhere."""
     with NameServer() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, names: NameServer) -> Iterator[Resolving]:
-    """The proxy, with rules for names and for what is below one."""
+    """The proxy, with rules for names and for a subtree."""
     folder = tmp_path_factory.mktemp("names")
     with Resolving(folder, program(release), names.port, refreshing=False) as started:
         started.obey(RULES)
@@ -63,7 +60,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, names: Nam
 @example(b"x." * 122 + b".tree.test")
 @example(b"\n\nb.tree.test")
 def test_what_is_looked_up_is_what_was_matched(proxy: Resolving, names: NameServer, name: bytes) -> None:
-    """Whatever an agent sends as a name, nobody is asked for another one."""
+    """Whatever an agent sends as a name, no other name is looked up."""
     names.asked.clear()
     proxy.hello(name, 443)
     over_tls = {b".".join(labels) for labels in names.asked}
@@ -79,7 +76,7 @@ def test_what_is_looked_up_is_what_was_matched(proxy: Resolving, names: NameServ
 
 
 def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:
-    """The control: what is a host name is asked for as it was sent, in lower case."""
+    """The control: a valid host name is looked up in lower case."""
     for name in (b"control.tree.test", b"C_1.x-y.tree.test", b"c." * 120 + b"tree.test"):
         names.asked.clear()
         assert proxy.hello(name, 443) == b""
@@ -90,7 +87,7 @@ def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:
 
 @pytest.mark.parametrize("length", [251, 252, 253])
 def test_a_name_that_is_too_long_is_not_waited_for(proxy: Resolving, names: NameServer, length: int) -> None:
-    """Below a subtree a name may have 250 characters: what Envoy asks for has three more, and nobody is asked."""
+    """A name below a subtree may have 250 characters (Envoy's query has three more); longer ones are not sent."""
     name = (b"c." * 125)[: length - 11] + b"c.tree.test"
     assert len(name) == length
     names.asked.clear()

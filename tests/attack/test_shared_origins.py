@@ -1,4 +1,4 @@
-"""Agents whose requests lead to the same host: none is in the way of another one, whatever it does not read."""
+"""Agents with requests to the same host: none blocks another, whatever it leaves unread."""
 
 import socket
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ def test_what_one_agent_does_not_read(
             try:
                 while request_line.startswith("POST"):
                     agent.sendall(_BODY)
-            except TimeoutError:  # nobody takes more
+            except TimeoutError:  # nobody reads more
                 pass
         until(lambda: len(host.requests) == STALLED)
         sent: list[int] = []
@@ -95,13 +95,13 @@ def test_what_one_agent_does_not_read(
 
 
 def test_no_connection_is_used_for_two_agents(proxy: Inspecting, host: Http2Host) -> None:
-    """A host may know a client by its connection. That of one agent is used again, for this agent only."""
+    """A host may identify a client by its connection, so connections are only reused for the same agent."""
     proxy.apply({"dst": NAME, "inspect": True, "port": PORT})
     agents = [f"127.0.0.{number}" for number in range(2, 6)] * 4
     assert all(answered(proxy, agent, f"/{agent}") for agent in agents)
     used = {path: {number for number, other in host.requests if other == path} for _, path in host.requests}
     assert sum(map(len, used.values())) == len(set().union(*used.values()))
-    assert sum(map(len, used.values())) < len(agents)  # the control: connections are used again
+    assert sum(map(len, used.values())) < len(agents)  # the control: connections are reused
 
 
 def test_no_connection_is_used_for_two_agents_over_plain_http(proxy: Inspecting) -> None:
@@ -123,4 +123,4 @@ def test_no_connection_is_used_for_two_agents_over_plain_http(proxy: Inspecting)
                 connection.sendall(f"GET / HTTP/1.1\r\nHost: {NAME}\r\nx-agent: {agent}\r\n\r\n".encode())
                 assert connection.recv(12) == b"HTTP/1.1 200"
     assert [len(set(agents)) for agents in seen] == [1] * len(seen)
-    assert len(seen) < len(agents)  # the control: connections are used again
+    assert len(seen) < len(agents)  # the control: connections are reused

@@ -1,4 +1,4 @@
-"""The table of connections of the machine, which an agent must not fill with what it sends its neighbours."""
+"""The host's connection table, which an agent must not fill with traffic to its neighbours."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from devkit.peers import Peer, Peers
 BRIDGED = "net.bridge.bridge-nf-call-iptables"
 CONNECTIONS = 200
 _FEW = 20
-"""What an engine and its containers may have begun meanwhile."""
+"""Connections that an engine and its containers may have started meanwhile."""
 
 
 @pytest.fixture(scope="module")
 def engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
-    """An engine on a machine of its own, as far as networks are concerned."""
+    """An engine with its own network namespace."""
     needs_engine()
     with private_engine() as started:
         yield started
@@ -38,7 +38,7 @@ def agent(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def _begun(engine: PrivateEngine, attacker: Peer, envoy: str) -> int:
-    """Return how many more connections the machine remembers once the agent has begun and ended many."""
+    """Return how many more connections the host tracks after the agent has opened and closed many."""
 
     def count() -> int:
         return int(engine.run_in_network(["sysctl", "-n", "net.netfilter.nf_conntrack_count"]).stdout)
@@ -51,7 +51,7 @@ def _begun(engine: PrivateEngine, attacker: Peer, envoy: str) -> int:
 
 
 def test_what_is_bridged_is_not_tracked(engine: PrivateEngine, agent: tuple[Peer, Firewall]) -> None:
-    """The machine remembers nothing of it, unless br_netfilter is on; then the command of `doctor` ends that."""
+    """The host tracks no bridged traffic unless br_netfilter is on; then the command of `doctor` stops that."""
     attacker, firewall = agent
     status = firewall.status()
     envoy = status["siblings"][0]["address"]
@@ -60,7 +60,7 @@ def test_what_is_bridged_is_not_tracked(engine: PrivateEngine, agent: tuple[Peer
     engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=0"])
     assert _begun(engine, attacker, envoy) < _FEW
     engine.run_in_network(["sysctl", "-w", f"{BRIDGED}=1"])
-    assert _begun(engine, attacker, envoy) >= CONNECTIONS  # the control: this is what would fill the table
+    assert _begun(engine, attacker, envoy) >= CONNECTIONS  # the control: this would fill the table
     engine.run_in_network(untracked(f"br-{network[:12]}").split())
     assert _begun(engine, attacker, envoy) < _FEW
     assert firewall.current()

@@ -1,4 +1,4 @@
-"""An origin that takes a request and does not answer it: the agent gets a 503, and there is a line."""
+"""An origin that never answers a request: the agent gets a 503, and it is on record."""
 
 import socket
 import struct
@@ -20,7 +20,7 @@ from devkit.waiting import until
 HTTP = 80
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 KEPT_SECONDS = 5
-"""For how long Apache and Node keep a connection on which nothing is asked."""
+"""Seconds that Apache and Node keep an idle connection."""
 
 
 def _reset(connection: socket.socket) -> None:
@@ -29,7 +29,7 @@ def _reset(connection: socket.socket) -> None:
 
 
 def _answer_once(connection: socket.socket) -> None:
-    """Answer the first request, and end the connection when the second one has come."""
+    """Answer the first request, and close the connection at the second one."""
     connection.recv(4096)
     connection.sendall(OK)
     connection.recv(4096)
@@ -41,7 +41,7 @@ def _be_silent(connection: socket.socket) -> None:
 
 
 def _keep(connection: socket.socket) -> None:
-    """Answer every request, and end the connection when there was none for a while."""
+    """Answer every request, and close the connection when idle for a while."""
     connection.settimeout(KEPT_SECONDS)
     while connection.recv(4096):
         connection.sendall(OK)
@@ -57,7 +57,7 @@ ORIGINS: Mapping[str, Behaviour] = {
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
-    """A proxy whose log is looked at."""
+    """A proxy whose log is checked."""
     folder = tmp_path_factory.mktemp("unanswered")
     with (
         NameServer(tuple(ORIGINS), OWN_LOOPBACK) as names,
@@ -77,14 +77,14 @@ def origin() -> Iterator[RawOrigin]:
 
 @pytest.fixture
 def agent(proxy: Resolving) -> Iterator[socket.socket]:
-    """An agent's connection to the proxy, after which there is nothing on record yet."""
+    """An agent's connection to the proxy, with an empty record."""
     proxy.records()
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as connected:
         yield connected
 
 
 def _require_next(proxy: Resolving) -> None:
-    """Require that a refusal which comes now is the next one on record."""
+    """Require that a new refusal is the next one on record."""
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
         assert _asks(agent, "next.test") == b"403"
     (found,) = until(proxy.records, WRITTEN_WITHIN)
@@ -92,13 +92,13 @@ def _require_next(proxy: Resolving) -> None:
 
 
 def _asks(agent: socket.socket, host: str) -> bytes:
-    """Return the status of what comes back for a request, or nothing if it was not answered."""
+    """Return the status of the answer to a request, empty if there was none."""
     agent.sendall(f"GET /path HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     return agent.recv(4096)[9:12]
 
 
 def _answered(agent: socket.socket, host: str) -> int:
-    """Return how many requests were answered before one that was not."""
+    """Return how many requests were answered before the first unanswered one."""
     statuses = list(iter(partial(_asks, agent, host), b"503"))
     assert set(statuses) <= {b"200"}
     return len(statuses)
@@ -108,7 +108,7 @@ def _answered(agent: socket.socket, host: str) -> int:
 def test_a_request_without_an_answer_is_on_record(
     proxy: Resolving, origin: RawOrigin, agent: socket.socket, host: str
 ) -> None:
-    """There is one line that says whose request it was, and that its host did not answer."""
+    """One line says whose request it was, and that its host did not answer."""
     origin.does = ORIGINS[host]
     assert bool(_answered(agent, host)) == (host == "once.there.test")
     (found,) = until(proxy.records, WRITTEN_WITHIN)
@@ -120,7 +120,7 @@ def test_a_request_without_an_answer_is_on_record(
 def test_a_request_that_its_agent_gives_up_is_not_on_record(
     proxy: Resolving, origin: RawOrigin, agent: socket.socket
 ) -> None:
-    """An agent that ends the connection before there is an answer was refused nothing."""
+    """An agent that closes the connection before an answer was refused nothing."""
     origin.does = _be_silent
     agent.sendall(b"GET / HTTP/1.1\r\nHost: silent.there.test\r\n\r\n")
     until(lambda: origin.opened == 1)
@@ -130,7 +130,7 @@ def test_a_request_that_its_agent_gives_up_is_not_on_record(
 
 
 def test_origins_that_end_kept_connections(proxy: Resolving, origin: RawOrigin) -> None:
-    """No request meets a connection that its origin is just ending, as Apache and Node do after 5 s."""
+    """No request fails on a connection that its origin is just closing, as Apache and Node do after 5 s."""
     origin.does = _keep
 
     def twice(pause: float) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What agents can spend on the way out: no more than they have on the way in, so nobody else runs short of it."""
+"""Connections to origins are limited by agents' own connections, so that others never run short."""
 
 import socket
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
-    """A proxy with a rule for each kind of listener, all of names on loopback."""
+    """A proxy with a rule for each kind of listener, all with names on loopback."""
     folder = tmp_path_factory.mktemp("upstream")
     with NameServer(NAMES, OWN_LOOPBACK) as names, Resolving(folder, program(release), names.port) as started:
         started.ports |= {TLS: free_port(), HTTP: free_port()}
@@ -39,7 +39,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def _answering(answer: bytes) -> Behaviour:
-    """Return what keeps every connection, and answers at once all but what is posted."""
+    """Return a server that keeps every connection, and answers all but POST requests at once."""
 
     def serve(connection: socket.socket) -> None:
         while received := connection.recv(65536):
@@ -50,7 +50,7 @@ def _answering(answer: bytes) -> Behaviour:
 
 
 def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
-    """Requests over HTTP/2 take no more connections to origins than the agent has; others' go on."""
+    """HTTP/2 requests use no more connections to origins than the agent has; other agents' requests go on."""
     unfinished = at_once((pseudo(f"h{at}.there.test", method="POST") for at in range(REQUESTS)), complete=False)
     with (
         RawOrigin(HTTP, _answering(ANSWER)) as origin,
@@ -70,7 +70,7 @@ def test_requests_at_once_on_one_connection(proxy: Resolving) -> None:
 
 
 def test_a_connection_to_an_origin_is_not_kept_for_long(proxy: Resolving) -> None:
-    """Requests to many hosts leave nothing open that counts, before origins would end it themselves."""
+    """Requests to many hosts leave no idle connections that count, even before origins would close them."""
     with (
         RawOrigin(HTTP, _answering(ANSWER)) as origin,
         socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent,
@@ -79,11 +79,11 @@ def test_a_connection_to_an_origin_is_not_kept_for_long(proxy: Resolving) -> Non
             agent.sendall(f"GET / HTTP/1.1\r\nHost: h{number}.there.test\r\n\r\n".encode())
             assert agent.recv(4096).startswith(b"HTTP/1.1 200 ")
         assert origin.opened <= 101
-        until(lambda: origin.open == 0, bounds.REUSE_SECONDS + 2)  # the quickest origins end it soon after
+        until(lambda: origin.open == 0, bounds.REUSE_SECONDS + 2)  # the quickest origins close it soon after
 
 
 def test_every_connection_is_watched(proxy: Resolving) -> None:
-    """The kernel asks an agent that sends nothing whether it is still there, every 20 s, at every listener."""
+    """The kernel probes a silent agent's connection every 20 s, at every listener."""
     places = {
         ("127.0.0.1", proxy.ports[TLS]): client_hello(b"n0.there.test"),
         ("127.0.0.1", proxy.ports[HTTP]): b"GET / HTTP/1.1\r\nHost: n0.there.test\r\n\r\n",
@@ -104,7 +104,7 @@ def _is_watched(port: int) -> bool:
 
 
 def _asks_within(port: int) -> float:
-    """Return after how many seconds the kernel asks the other end, which has this port; 0 for never."""
+    """Return after how many seconds the kernel sends a keepalive to the peer with this port; 0 for never."""
     keepalive, hundredths = "02", 100
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, _, remote, _, _, timer, *_ = line.split()

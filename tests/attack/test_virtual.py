@@ -1,4 +1,4 @@
-"""What is forwarded as it is: it reaches the host that its address stands for, and ends with its rule."""
+"""Forwarded traffic reaches the host of its virtual address, and ends with its rule."""
 
 import socket
 import threading
@@ -19,21 +19,21 @@ from devkit.waiting import until
 
 PORT = 9000
 WITHIN = DRAIN_SECONDS + 10
-"""Seconds until what was removed has ended, on a busy machine."""
+"""Seconds until a removed rule's connections have ended on a busy machine."""
 
 PLACES = {"one.test": OWN_LOOPBACK, "two.test": str(IPv4Address(OWN_LOOPBACK) + 2**20)}
 ONE, TWO = ({"dst": name, "proto": "tcp", "port": "9000-9001"} for name in PLACES)
 
 
 class Host:
-    """A host that speaks first, as with SSH: it says its name and port, and then echoes."""
+    """A host that speaks first, as with SSH: it sends its name and port, and then echoes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self.origins = [RawOrigin(port, self._echo, PLACES[name]) for port in (PORT, PORT + 1)]
 
     def open(self) -> int:
-        """Return how many connections it has."""
+        """Return its number of open connections."""
         return sum(each.open for each in self.origins)
 
     def _echo(self, connection: socket.socket) -> None:
@@ -54,7 +54,7 @@ def hosts() -> Iterator[Mapping[str, Host]]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
-    """A proxy for two names with addresses of their own."""
+    """A proxy for two names with virtual addresses."""
     folder = tmp_path_factory.mktemp("virtual")
     with (
         NameServer(PLACES) as names,
@@ -64,12 +64,12 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def connected(proxy: Resolving, name: str, port: int = PORT) -> socket.socket:
-    """Return a connection to a name's own address."""
+    """Return a connection to a name's virtual address."""
     return socket.create_connection((str(proxy.virtual[name]), port), timeout=5)
 
 
 def refused(proxy: Resolving, name: str) -> bool:
-    """Whether nobody takes connections at a name's own address."""
+    """Whether connections to a name's virtual address are refused."""
     try:
         connected(proxy, name).close()
     except ConnectionRefusedError:
@@ -78,14 +78,14 @@ def refused(proxy: Resolving, name: str) -> bool:
 
 
 def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
-    """After the drain; new ones are refused at once. Unrelated changes end nothing."""
+    """They end after the drain, and new ones are refused at once. Unrelated changes end nothing."""
     proxy.apply(ONE, TWO)
     with connected(proxy, "one.test") as going, connected(proxy, "two.test") as staying:
         assert going.recv(64) + staying.recv(64) == b"one.test 9000two.test 9000"
         proxy.apply(ONE, TWO, {"dst": "other.test", "proto": "tcp", "port": 22}, "b.test")
         began = time.monotonic()
         proxy.apply(TWO, "b.test")
-        # Workers close a listener after it is gone from the list, and would accept for as long as it drains.
+        # Workers close a listener later than it leaves the list, and would accept for as long as it drains.
         until(lambda: refused(proxy, "one.test"), DRAIN_SECONDS - 2)
         going.settimeout(WITHIN)
         assert going.recv(1) == b""
@@ -99,7 +99,7 @@ def test_a_removed_rule_ends_its_connections_and_no_others(proxy: Resolving, hos
 
 
 def test_changed_ports_of_a_rule_end_nothing_on_others(proxy: Resolving, hosts: Mapping[str, Host]) -> None:
-    """Connections on a port that the rule keeps go on, and none that begins meanwhile is refused or reset."""
+    """Connections on a port that the rule keeps go on, and new ones are not refused or reset."""
     proxy.apply(ONE)
     outcomes: list[bytes] = []
     changed = threading.Event()

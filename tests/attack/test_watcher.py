@@ -1,4 +1,4 @@
-"""A watcher is no weapon: nothing that an agent sends makes it act, or say much."""
+"""A watcher is no weapon: nothing that an agent sends makes it act, or log much."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ RULES = [
 
 
 def _states(docker: APIClient, firewall: Firewall) -> dict[str, Any]:
-    """Return what a replacement, a restart, an unhealthy sibling or a detached agent changes."""
+    """Return state that a replacement, a restart, an unhealthy container or a detached agent would change."""
     found: dict[str, Any] = {"attached": set(docker.inspect_network(f"{firewall.project}-net")["Containers"])}
     for sibling in SIBLINGS:
         made = docker.inspect_container(firewall.container(sibling))
@@ -35,7 +35,7 @@ def _states(docker: APIClient, firewall: Firewall) -> dict[str, Any]:
 def test_nothing_that_an_agent_sends_makes_a_watcher_act(
     host: str, docker: APIClient, clean_project: str, tmp_path: Path
 ) -> None:
-    """All floods at once: nobody is replaced, restarted, detached or unhealthy, and each look is one record."""
+    """All floods at once make it replace, restart and detach nothing, and log one record per comparison."""
     firewall = Firewall(host, clean_project, tmp_path)
     firewall.write(*RULES)
     firewall.run()
@@ -73,7 +73,7 @@ def test_nothing_that_an_agent_sends_makes_a_watcher_act(
         }
         assert len(records) <= 2 * SECONDS / INTERVAL
         assert len(told) <= 2, "each agent is told of once, when it comes"
-        # The control: it acts once somebody really does something to a sibling.
+        # The control: it acts on real tampering.
         decisions = len(watcher.decisions)
         docker.kill(firewall.container("envoy"))
         watcher.healed(since=decisions)

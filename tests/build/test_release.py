@@ -1,4 +1,4 @@
-"""A release is reproducible and complete, and a tag is all that its publication needs."""
+"""Releases are reproducible and complete, and a tag suffices to publish one."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def built(target: Path, **variables: str) -> Path:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a release."""
+    """A release's folder."""
     return built(tmp_path_factory.mktemp("release") / "dist")
 
 
@@ -53,7 +53,7 @@ def packages(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping
 
 
 def test_two_builds_are_the_same_bytes(release: Path, tmp_path: Path) -> None:
-    """Nothing in a release depends on the time, the time zone, the folder or the permissions of new files."""
+    """A release does not depend on the time, the time zone, the folder or the umask."""
     before = os.umask(0o077)
     try:
         again = built(tmp_path / "again", TZ="Asia/Tokyo", LC_ALL="C")
@@ -63,7 +63,7 @@ def test_two_builds_are_the_same_bytes(release: Path, tmp_path: Path) -> None:
 
 
 def test_a_release_is_complete(release: Path) -> None:
-    """It has wheels, sources, a bill of materials, manual pages, completion and notes, and their checksums."""
+    """It has wheels, sources, a bill of materials, manual pages, completion and notes, with checksums."""
     names = {path.name for path in release.iterdir()}
     assert names == {
         f"clawker_fw-{VERSION}.tar.gz",
@@ -83,7 +83,7 @@ def test_a_release_is_complete(release: Path) -> None:
 
 
 def test_an_index_takes_the_release(release: Path) -> None:
-    """The metadata of all wheels and of the sources are valid, without a warning."""
+    """The metadata of all wheels and sources are valid, without a warning."""
     files = [*release.glob("*.whl"), *release.glob("*.tar.gz")]
     check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, files)]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
@@ -104,7 +104,7 @@ def test_a_wheel_has_the_programs_of_its_platform(packages: Mapping[str, Path]) 
 
 
 def test_the_bill_of_materials_is_complete(release: Path) -> None:
-    """It is valid CycloneDX, with all that the program needs, in locked versions, and nothing for development."""
+    """It is valid CycloneDX with everything that the program needs, in locked versions, and nothing else."""
     text = (release / f"clawker-fw-{VERSION}.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill: dict[str, Any] = json.loads(text)
@@ -142,7 +142,7 @@ Old.
 
 
 def test_notes_are_those_of_the_version() -> None:
-    """They are the section of the changelog with exactly this version."""
+    """The notes are the changelog's section for exactly this version."""
     text = CHANGELOG.format(unreleased="")
     assert releases.notes(text, "1.2.0") == "### New\n\n- **A thing.**\n"
     assert releases.notes(text, "1.10") == "Old.\n"
@@ -151,7 +151,7 @@ def test_notes_are_those_of_the_version() -> None:
 
 
 def test_a_tag_fits_version_and_changelog() -> None:
-    """A tag for another version, or with changes that no section has, makes no release."""
+    """A tag for another version, or with unreleased changes, makes no release."""
     text = CHANGELOG.format(unreleased="")
     releases.check_tag("v1.2.0", text, "1.2.0")
     with pytest.raises(ValueError, match=r"tag v1\.2\.1 is not v1\.2\.0"):
@@ -161,18 +161,18 @@ def test_a_tag_fits_version_and_changelog() -> None:
 
 
 ACTIONLINT = ("github.com/rhysd/actionlint", "v1.7.12", "h1:vQ4GeJN86C0QH+gTUQcs8McmK62OLT3kmakPMtEWYnY=")
-"""Its module, with the digest of that."""
+"""Its module and the module's digest."""
 
 
 def test_workflows_are_valid() -> None:
-    """`actionlint` finds nothing in them."""
+    """`actionlint` reports nothing."""
     program = published_program("actionlint", *ACTIONLINT)
     done = subprocess.run([program, *WORKFLOWS], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_workflows_pin_the_actions_of_others() -> None:
-    """Each action is named by a commit, which nobody can move."""
+    """Each action is pinned to a commit, which nobody can move."""
     for workflow in WORKFLOWS:
         for action in re.findall(r"uses: (\S+)", workflow.read_text()):
             assert re.fullmatch(r"\./.*|\S+@[0-9a-f]{40}", action)

@@ -1,4 +1,4 @@
-"""The wheel is reproducible, can be built with Python alone, and is complete."""
+"""The wheel is reproducible, complete, and can be built with Python alone."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from hatch_build import toolchain
 
 @pytest.fixture(scope="session")
 def path_without_go(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A PATH on which the machine's own Go, if there is one, only fails."""
+    """A PATH on which the machine's own Go, if any, only fails."""
     folder = tmp_path_factory.mktemp("bin")
     (folder / "go").write_text("#!/bin/sh\necho the machine's own Go was called >&2\nexit 1\n")
     (folder / "go").chmod(0o755)
@@ -41,7 +41,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory, path_without_go: str) -> li
 
 
 def test_two_builds_are_the_same_bytes(wheels: list[Path]) -> None:
-    """Nothing in it depends on the machine, the time or the folder."""
+    """A wheel does not depend on the machine, the time or the folder."""
     assert wheels[0].name == wheels[1].name
     digests = {hashlib.sha256(each.read_bytes()).hexdigest() for each in wheels}
     assert len(digests) == 1
@@ -69,7 +69,7 @@ def test_the_wheel_is_complete(wheels: list[Path]) -> None:
 
 
 def test_the_bill_of_materials_is_complete(wheels: list[Path], tmp_path: Path) -> None:
-    """It is valid, with each program by its digest, what is linked into it, and what the wheel requires."""
+    """It is valid, with each program's digest, the modules linked into it, and the wheel's requirements."""
     with zipfile.ZipFile(wheels[0]) as archive:
         archive.extractall(tmp_path)
     (place,) = tmp_path.glob("*.dist-info/sboms/clawker-fw.cdx.json")
@@ -103,7 +103,7 @@ def installed(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_the_installed_program_runs(installed: Path, host: str, clean_project: str, tmp_path: Path) -> None:
-    """From an empty environment, the firewall is brought up and taken down."""
+    """From an empty environment, the firewall is created and removed."""
 
     def program(*arguments: str) -> str:
         command = [str(installed), "--host", host, "--project", clean_project, *arguments]

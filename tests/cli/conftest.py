@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def said(self) -> str:
-        """What both streams say, whatever the lines are."""
+        """The text of both streams, with whitespace joined."""
         return " ".join(f"{self.out}{self.err}".split())
 
     @property
@@ -51,7 +51,7 @@ class Outcome:
 
     @property
     def answer(self) -> Any:  # noqa: ANN401 - JSON
-        """The JSON output, which the command's schema describes."""
+        """The JSON output, checked against the command's schema."""
         words = f" {' '.join(self.arguments)} "
         return self.valid(max((each for each in schemas.ANSWERS if f" {each} " in words), key=len))
 
@@ -61,26 +61,26 @@ class Outcome:
         return [each for sibling in self.valid("drift")["siblings"] for each in sibling["findings"]]
 
     def records(self, event: str = "") -> list[Any]:
-        """Return the records on standard error, or those of an event."""
+        """Return the records on standard error, or those of one event."""
         found = [json.loads(line) for line in self.err.splitlines() if line.startswith('{"time"')]
         return [each for each in found if event in {"", each["event"]}]
 
     def valid(self, name: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the JSON output after checking it against the schema of a command."""
+        """Return the JSON output after checking it against a command's schema."""
         _validator(name).validate(self.json)
         return self.json
 
 
 @cache
 def _validator(name: str) -> jsonschema.Draft202012Validator:
-    """Return what validates by a schema, which has to be one itself."""
+    """Return the validator of a schema, which must be valid itself."""
     document = schemas.schema(name)
     jsonschema.Draft202012Validator.check_schema(document)
     return jsonschema.Draft202012Validator(document)
 
 
 class Command:
-    """The program: it runs a command line with some environment."""
+    """Runs command lines of the program with an environment."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -93,9 +93,9 @@ class Command:
         return Outcome(arguments, result.exit_code, result.stdout, result.stderr)
 
     def json(self, *arguments: str, code: object = None, **environment: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its answer in JSON, which its schema describes. An exit code is checked.
+        """Run a command, check its exit code, and return its JSON answer, checked against its schema.
 
-        That is no `int` for mypy, so that variables can be given as a dictionary.
+        The exit code is not typed `int`, so that mypy accepts variables as a dictionary.
         """
         outcome = self(*arguments, "--format", "json", **environment)
         assert code in {None, outcome.code}, outcome.err
@@ -103,7 +103,7 @@ class Command:
 
 
 def join(memory: MemoryEngine, name: str, **shape: Any) -> MemoryContainer:  # noqa: ANN401 - fields of a shape
-    """Start an agent as documented, but for these fields."""
+    """Start an agent as documented, except for these fields."""
     bare = stacks.bare_container(name, stacks.blueprint(memory.facts(), "a.test"), "clawker-net")
     confined = {"dns": ("10.213.1.53",), "capabilities_dropped": ("NET_RAW",), **shape}
     memory.start(memory.create_container(replace(bare, shape=replace(bare.shape, **confined))))
@@ -111,7 +111,7 @@ def join(memory: MemoryEngine, name: str, **shape: Any) -> MemoryContainer:  # n
 
 
 def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
-    """Return a record of a refusal, with the fields that all have."""
+    """Return a record of a refusal, with the fields common to all."""
     whole = {"time": "x", "source": "10.213.0.1:1", "protocol": "tls", "port": 443, **fields}
     return json.dumps(whole, separators=(",", ":"))
 
@@ -124,7 +124,7 @@ def memory() -> MemoryEngine:
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Return what lets no command reach the engine from then on."""
+    """Return a function after which no command reaches the engine."""
 
     def refuse(_: object) -> MemoryEngine:
         raise EngineError("engine-unreachable", "There is no engine.", context=["No such file", "named by X"])
@@ -147,7 +147,7 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
     state = str(settings_file.parent / "state")
     monkeypatch.setattr(session, "connect_engine", lambda _: memory)
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
-    clock = count()  # several threads may ask at once
+    clock = count()  # several threads may read it at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 20)
     for module in ("apply", "observe", "lock"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)
@@ -176,7 +176,7 @@ if verb == "start":
     print(typed, end="")
     sys.exit(int(os.environ.get("STARTS_WITH", "42")))
 """
-"""A docker CLI that notes what it was given, and tells the container that the engine has."""
+"""A docker CLI that records its arguments, and tells which container the engine has."""
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ DecisionsOf = Callable[[int], list[Decision]]
 
 @pytest.fixture
 def steady_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have watchers accept settings files at once, because tests have just written them."""
+    """Have watchers accept settings files at once, although tests have just written them."""
     monkeypatch.setattr(trust, "STEADY_SECONDS", 0.0)
 
 

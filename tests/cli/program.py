@@ -1,9 +1,8 @@
 """The whole program as a process with an in-memory engine: `program.py [RULE]... -- ARGUMENTS [";" ARGUMENTS]...`.
 
-With rules before the `--`, a stack with these rules is running, and a container has been created as an agent is,
-but for the fields of its shape in the variable AGENT_SHAPE (JSON). Its id is in the variable AGENT_ID. With a
-label in AGENT_PUBLISHES, it has that and the address of the first agent that publishes ports. In PORT_TAKEN is one
-that somebody has already, and in REFUSED a host that Envoy has refused.
+With rules before `--`, a stack with these rules runs, and an agent has been created, with its id in AGENT_ID.
+The variables AGENT_SHAPE (JSON) and AGENT_PUBLISHES (a label) change it, PORT_TAKEN is a port in use, and REFUSED
+is a host that Envoy has refused.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Every command that is printed as advice, applied in a shell: it does what it says, and nothing else."""
+"""Every printed command, applied in a shell, does exactly what it says."""
 
 import json
 import random
@@ -41,7 +41,7 @@ OFFICE = Lookup((FoundAddress("10.0.0.7", ("guarded",)),))
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with a settings file, its rules, and the options that choose it."""
+    """A folder with a settings file, its rules, and the options that select it."""
 
     folder: Path
 
@@ -53,7 +53,7 @@ class Place:
     def write(
         self, own: Sequence[Rule], included: Sequence[Rule] = (), *, odd: bool = False, **more: object
     ) -> None:
-        """Write the rules of the file and of the one that it includes, perhaps in a form that no command edits."""
+        """Write the rules of the file and of its included file, perhaps in a form that no command can edit."""
         (self.folder / "team.yaml").write_text(json.dumps({"rules": included}))
         whole = {"include": ["team.yaml"], **more}
         lines = [f"{key}: {json.dumps(value)}" for key, value in whole.items()]
@@ -62,7 +62,7 @@ class Place:
         (self.folder / "fire wall.yaml").write_text(text)
 
     def explain(self, target: Target, request: Request | None = None, lookup: Lookup | None = None) -> Explanation:
-        """Explain a request by the rules of now."""
+        """Explain a request by the current rules."""
         loaded = load_settings(self.options.config, {})
         found = chosen_settings.explainer(self.options, loaded, time.time()).explain(target, request)
         return found.with_addresses(lookup) if lookup else found
@@ -72,7 +72,7 @@ class Place:
         return Policy(load_settings(self.options.config, {}).rules.at(time.time()))
 
     def paste(self, command: str) -> tuple[int, str]:
-        """Have a shell read a command, and run it without applying the rules."""
+        """Have a shell parse a command, and run it without applying the rules."""
         commands.use(self.options.naming)
         words = subprocess.run(  # noqa: S602 - a command of ours, as a person pastes it
             f"printf '%s\\0' {commands.named(command)}", shell=True, check=True, capture_output=True
@@ -88,7 +88,7 @@ Probe = tuple[str, Protocol, int, Request | None]
 
 
 def probes(names: Sequence[str], target: Target, request: Request | None) -> Iterator[Probe]:
-    """Yield all that the rules may know: every name, protocol and port, and a table of requests."""
+    """Yield everything the rules may distinguish: every name, protocol and port, and a table of requests."""
     paths = {*PATHS, *(f"{path.rstrip('/')}/below" for path in PATHS), *(f"{path}x" for path in PATHS)}
     if request:
         paths |= {request.path, f"{request.path.rstrip('/')}/below", f"{request.path}x"}
@@ -105,7 +105,7 @@ def probes(names: Sequence[str], target: Target, request: Request | None) -> Ite
 
 
 def decided(policy: Policy, probe: Probe) -> tuple[bool, bool, str] | None:
-    """Return whether something is allowed: to private addresses as well, and where it leads."""
+    """Return whether something is allowed, also at private addresses, and its destination."""
     name, protocol, port, request = probe
     asked = (request.method, request.target) if request else (None, None)
     found = policy.decide(name, protocol, port, *asked, websocket=bool(request and request.websocket))
@@ -113,7 +113,7 @@ def decided(policy: Policy, probe: Probe) -> tuple[bool, bool, str] | None:
 
 
 def is_asked(probe: Probe, explained: Explanation) -> bool:
-    """Whether a probe is what was refused."""
+    """Whether a probe equals the refused request."""
     (name, protocol, port, sent), target, request = probe, explained.target, explained.request
     opaque = protocol.opaque and target.protocol.opaque and protocol.transport is target.protocol.transport
     if (name, port) != (target.name, target.port) or not (protocol is target.protocol or opaque):
@@ -128,7 +128,7 @@ def is_asked(probe: Probe, explained: Explanation) -> bool:
 
 
 def is_said(probe: Probe, explained: Explanation, text: str) -> bool:
-    """Whether a sentence tells of what a command opens besides."""
+    """Whether a sentence announces what a command additionally allows."""
     (name, protocol, port, sent), target, request = probe, explained.target, explained.request
     if name != target.name:
         return "for every other name in ." in text
@@ -143,7 +143,7 @@ def is_said(probe: Probe, explained: Explanation, text: str) -> bool:
 
 
 def check(place: Place, explained: Explanation, lookup: Lookup | None = None) -> str:
-    """Apply the command that is advised, if there is one, and check what has changed. Return the advice."""
+    """Apply the suggested command, if any, check what has changed, and return the advice."""
     remedy = remedy_of(explained)
     assert remedy is not None
     if not remedy.command:
@@ -176,7 +176,7 @@ def check(place: Place, explained: Explanation, lookup: Lookup | None = None) ->
 
 
 def _entry(chosen: random.Random) -> dict[str, Any]:
-    """Return a rule. What contradicts others, or itself, is not used."""
+    """Return a rule, unless it is invalid or contradicts others."""
     entry: dict[str, Any] = {"dst": chosen.choice(("", ".")) + chosen.choice(NAMES)}
     if chosen.random() < 0.2:
         return entry | {"action": "deny", "proto": chosen.choice(("https", "tcp", "http"))}
@@ -208,7 +208,7 @@ def _is_valid(place: Place, own: Sequence[Rule], included: Sequence[Rule]) -> bo
 
 
 def _fill(place: Place, chosen: random.Random) -> None:
-    """Write random rules, each of which fits to those before it."""
+    """Write random rules, each compatible with the earlier ones."""
     own: list[dict[str, Any]] = []
     included: list[dict[str, Any]] = []
     for _ in range(chosen.randint(0, 7)):
@@ -228,7 +228,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.randoms(use_true_random=False))
 def test_what_is_advised_does_what_it_says(place: Place, chosen: random.Random) -> None:
-    """Over random rules: what was refused is allowed, nothing is lost, nothing else opens unless it is said."""
+    """For random rules, the command allows what was refused, loses nothing, and announces what else it allows."""
     _fill(place, chosen)
     for _ in range(3):
         name = chosen.choice((*NAMES, "q.a.test", "x.b.a.test"))
@@ -247,7 +247,7 @@ A = Target("a.test", Protocol.HTTPS, 443)
 
 @pytest.mark.parametrize("said", [{}, {"path_default": "allow"}])
 def test_an_exception_takes_nothing_away(place: Place, said: Rule) -> None:
-    """A rule that only denies paths allows all others, and so it does with its first path that is allowed."""
+    """A rule that only denies paths allows all others, and still does after its first allowed path."""
     place.write([{"dst": "a.test", "path_rules": [{"path": "/v1", "action": "deny"}], **said}])
     advised = "rules allow a.test --path /v1/x --methods GET"
     assert advised in check(place, place.explain(A, Request("GET", "/v1/x")))
@@ -284,7 +284,7 @@ def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
     more: Mapping[str, Any],
     advice: str,
 ) -> None:
-    """Rules of included files, a file in a form that can't be edited, and promises: no command is printed."""
+    """Included files, uneditable files and guardrails need edits by hand: no command is printed."""
     place.write(own, included, **more)
     remedy = remedy_of(place.explain(A, request_))
     assert remedy is not None
@@ -293,7 +293,7 @@ def test_what_no_command_can_do_is_written_by_hand(  # noqa: PLR0917 - a table
 
 
 def test_commands_name_the_stack() -> None:
-    """Whatever was given is quoted for a shell, in sentences, in lines of their own and in JSON."""
+    """Options are quoted for a shell in sentences, on separate lines and in JSON."""
     chosen = Options(Path("/a b/c.yaml"), "demo", "ssh://me@host", None, secrets=Path("/s.yaml"))
     commands.use(chosen.naming)
     given = "--config '/a b/c.yaml' --project demo --host ssh://me@host --secrets /s.yaml"

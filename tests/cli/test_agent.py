@@ -1,4 +1,4 @@
-"""The commands that attach agents, and what they say when they can't."""
+"""Commands that attach agents, and their errors."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def agent_run(docker: Path, settings_file: Path) -> Start:
-    """Run `agent run` as a process with only that docker CLI, on an engine with some rules."""
+    """Run `agent run` as a process with only this docker CLI, on an engine with some rules."""
     settings_file.write_text("rules:\n  - dst: a.test\n")
     usual = {
         **os.environ,
@@ -53,7 +53,7 @@ def agent_run(docker: Path, settings_file: Path) -> Start:
 
 
 def test_flags_are_one_line(command: Command) -> None:
-    """`flags` prints words for a shell and nothing else, and in JSON the same in the engine's terms."""
+    """`flags` prints only options for a shell; JSON gives the same as engine values."""
     command("run")
     found = command("agent", "flags")
     assert (found.code, found.out, found.err) == (0, f"{FLAGS}\n", "")
@@ -69,7 +69,7 @@ def test_flags_are_one_line(command: Command) -> None:
 
 
 def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> None:
-    """Where the docker CLI gives every container a proxy, all answers for docker give agents an empty one."""
+    """If the docker CLI adds a proxy to containers, every answer for docker overrides it with an empty one."""
     command("run")
     folder = tmp_path / "proxied"
     folder.mkdir()
@@ -92,7 +92,7 @@ def test_proxies_of_docker_are_taken_off(command: Command, tmp_path: Path) -> No
 def test_a_compose_that_ignores_overrides_is_refused(
     version: str, code: int, command: Command, tmp_path: Path
 ) -> None:
-    """It would leave a service on its own networks; without a known version, the file may be for elsewhere."""
+    """Old versions would leave a service on its own networks. An unknown version is accepted."""
     command("run")
     docker = tmp_path / "docker-cli" / "docker"
     docker.parent.mkdir()
@@ -104,7 +104,7 @@ def test_a_compose_that_ignores_overrides_is_refused(
 
 
 def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:
-    """While the settings have other rules, standard error says which ones an agent gets."""
+    """If the settings have other rules, standard error says which ones an agent gets."""
     command("run")
     settings_file.write_text("rules: []\n")
     found = command("agent", "flags")
@@ -117,7 +117,7 @@ def test_flags_before_a_reload(command: Command, settings_file: Path) -> None:
 def test_a_stack_that_does_not_serve_is_refused_by_docker(
     verb: str, command: Command, memory: MemoryEngine
 ) -> None:
-    """Without a stack, or with a stopped sibling, it is an error, and the answer is a word that docker refuses."""
+    """Without a serving stack, the command fails, and prints a word that docker refuses."""
     found = command("agent", verb)
     assert (found.code, found.out) == (6, f"{REFUSAL}\n")
     assert "error[not-up]" in found.err
@@ -184,7 +184,7 @@ def test_whatever_ends_it_is_refused_by_docker(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A bug, an interruption and a request to terminate leave docker nothing to start an agent with."""
+    """After a bug, an interrupt or SIGTERM, docker can't start an agent either."""
     monkeypatch.setattr(session, "connect_engine", lambda _: happens())
     found = command(*arguments)
     if "--json" in arguments:
@@ -208,14 +208,14 @@ def test_whatever_ends_it_is_refused_by_docker(
     ],
 )
 def test_only_answers_for_docker_are_refused(arguments: list[str], command: Command) -> None:
-    """Whatever else fails prints no such word."""
+    """Other commands that fail do not print the word."""
     found = command(*arguments)
     assert found.code != 0
     assert REFUSAL not in found.out
 
 
 def test_compose(command: Command) -> None:
-    """The services that are named, else one called agent."""
+    """The named services, or one called `agent`."""
     command("run")
     for arguments, services in ([], ["agent"]), (["web", "db"], ["web", "db"]):
         found = command("agent", "compose", *arguments)
@@ -227,7 +227,7 @@ def test_compose(command: Command) -> None:
 
 
 def test_compose_publishes_ports(command: Command) -> None:
-    """For one service, with the first address that is free for such agents."""
+    """Ports are published for one service, with the first free address for such agents."""
     command("run")
     found = command("agent", "compose", "web", "-p", "8080:80", "--publish", "81")
     assert found.code == 0
@@ -243,7 +243,7 @@ def test_compose_publishes_ports(command: Command) -> None:
     [(["--context", "far"], ["--context", "far"]), (["--host", "x"], ["--host", "unix:///memory.sock"])],
 )
 def test_run_creates_and_starts(before: list[str], place: list[str], docker: Path, agent_run: Start) -> None:
-    """`agent run` creates a container with the flags and all words, and starts it: input and exit code are its."""
+    """`agent run` creates a container with flags and arguments, and starts it with its input and exit code."""
     words = ["-it", "--rm", "-h", "name", "-e", "A=$B c", "debian", "sh", "-c", "--help", "--", "--network"]
     done = agent_run(*words, before=before)
     assert (done.returncode, done.stdout, done.stderr) == (42, "typed", "")
@@ -255,7 +255,7 @@ def test_run_creates_and_starts(before: list[str], place: list[str], docker: Pat
 
 
 def test_run_refuses_what_opens_a_way_around(docker: Path, agent_run: Start) -> None:
-    """What can't be confined is not started; what was created is removed with its volumes, and its file."""
+    """An open container is not started; it is removed with its volumes and its id file."""
     file = docker / "id"
     for shape, code, words in (
         ({"privileged": True, "security_options": ["seccomp=unconfined"]}, "agent-unconfined", "it is privileged"),
@@ -277,19 +277,19 @@ LABEL = f"{labels.PUBLISHES}=0 127.0.0.1:8080:80 127.0.0.2::443"
 
 
 def test_run_publishes_ports(docker: Path, agent_run: Start) -> None:
-    """Docker publishes nothing: the agent gets an address and a label, and is started when its relay listens."""
+    """Docker publishes nothing: the agent gets an address and a label, and starts once its relay listens."""
     done = agent_run(*PUBLISHING, "-d", "debian", AGENT_PUBLISHES=LABEL, STARTS_WITH="0")
     assert (done.returncode, done.stdout) == (0, "typed")
     assert "127.0.0.1:8080 leads to port 80 of the agent." in done.stderr
     assert "127.0.0.2:32768 leads to port 443 of the agent." in done.stderr
     create, start = calls(docker)
-    further = LABEL.replace("=0 ", "=1 ")  # the container that is there already has number 0
+    further = LABEL.replace("=0 ", "=1 ")  # the existing container has number 0
     words = ["--ip", "10.213.1.131", "--label", further, "--", "debian"]
     assert (create, start[0]) == (["create", *FLAGS.split(), *words], "start")
 
 
 def test_run_publishes_nothing_that_is_taken(docker: Path, agent_run: Start) -> None:
-    """If a port of the machine is taken, the agent is removed, and the error has what the engine says."""
+    """If a host port is taken, the agent is removed, and the error has the engine's message."""
     done = agent_run(*PUBLISHING, "debian", AGENT_PUBLISHES=LABEL, PORT_TAKEN="127.0.0.1:8080")
     assert (done.returncode, done.stdout) == (4, "")
     assert "error[agent-not-published]" in done.stderr
@@ -313,7 +313,7 @@ def test_run_publishes_nothing_that_is_taken(docker: Path, agent_run: Start) -> 
 def test_options_that_are_refused(  # noqa: PLR0917 - the cases are in a table
     words: list[str], code: int, error: str, said: str, docker: Path, agent_run: Start
 ) -> None:
-    """They are refused before anything is created, each with the reason."""
+    """Refused options are reported with a reason before anything is created."""
     done = agent_run(*words, "debian")
     assert (done.returncode, done.stdout, calls(docker)) == (code, "", [])
     assert f"error[{error}]" in done.stderr
@@ -321,7 +321,7 @@ def test_options_that_are_refused(  # noqa: PLR0917 - the cases are in a table
 
 
 def test_run_creates_nothing(docker: Path, agent_run: Start) -> None:
-    """Docker is not asked without an image, nor while the stack does not serve."""
+    """Docker is not called without an image, or while the stack does not serve."""
     for rules, words, code, error in (((), ["debian"], 6, "not-up"), (("a.test",), [], 2, "usage")):
         done = agent_run(*words, rules=rules)
         assert (done.returncode, done.stdout, calls(docker)) == (code, "", []), words
@@ -329,7 +329,7 @@ def test_run_creates_nothing(docker: Path, agent_run: Start) -> None:
 
 
 def test_run_refuses_what_it_can_t_judge(docker: Path, agent_run: Start) -> None:
-    """A container that the engine does not show is removed, and not started."""
+    """A container that the engine does not report is removed, and not started."""
     unknown = "f" * 64
     script = (docker / "docker").read_text().replace('os.environ["AGENT_ID"]', f'"{unknown}"')
     (docker / "docker").write_text(script)
@@ -340,7 +340,7 @@ def test_run_refuses_what_it_can_t_judge(docker: Path, agent_run: Start) -> None
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, agent_run: Start) -> None:
-    """Whatever ends a program between the creation and the start has the container removed."""
+    """If a signal ends the program between creation and start, the container is removed."""
     former = signal.signal(signal.Signals[number], signal.default_int_handler)  # programs inherit what is ignored
     try:
         done = agent_run("debian", STOPPED_BY=number)
@@ -351,7 +351,7 @@ def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, age
 
 
 def test_run_without_docker(docker: Path, agent_run: Start) -> None:
-    """Without a docker CLI, the error says how to start an agent by other means."""
+    """Without a docker CLI, the error names other ways to start an agent."""
     (docker / "docker").unlink()
     done = agent_run("debian")
     assert (done.returncode, done.stdout) == (4, "")

@@ -1,4 +1,4 @@
-"""`denials --ask`: the whole program at a terminal, over an in-memory engine."""
+"""`denials --ask`: the whole program at a terminal, with an in-memory engine."""
 
 import re
 import signal
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 @contextmanager
 def asking(folder: Path) -> Iterator[Terminal]:
-    """Start `denials --ask`, and yield it when it follows and asks about the first host."""
+    """Start `denials --ask`, and yield it when it asks about the first host."""
     with Terminal(folder) as shown:
         until(lambda: _refused(shown), 60, every=0.2)
         yield shown
@@ -44,7 +44,7 @@ def rules(folder: Path) -> dict[str, Any]:
 
 
 def test_the_answers(folder: Path) -> None:
-    """Each answer becomes the rule that it says, live and with a note, or none; the rest of the file stays."""
+    """Each answer becomes its rule, applied and with a note, or none; the rest of the file stays."""
     with asking(folder) as shown:
         shown.type("y\n")
         screen = shown.shows("allowed for 30m, and live after ")
@@ -81,7 +81,7 @@ def test_the_answers(folder: Path) -> None:
 
 
 def test_an_engine_that_fails(folder: Path) -> None:
-    """The command fails with the engine's error, also while a question waits for its answer."""
+    """The command fails with the engine's error, even while a question waits."""
     with asking(folder) as shown:
         shown.fail()
         assert shown.ended() == 4
@@ -89,7 +89,7 @@ def test_an_engine_that_fails(folder: Path) -> None:
 
 
 def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
-    """The first question stays as it is, and the next one has a line that tells of all others."""
+    """A flood does not change the current question; the next one counts the others in a line."""
     with asking(folder) as shown:
         before = shown.screen
         shown.type("2")
@@ -107,7 +107,7 @@ def test_ten_thousand_names_hide_nothing(folder: Path) -> None:
 
 
 def test_what_is_typed_too_early_is_no_answer(folder: Path) -> None:
-    """A person has seen in full what is allowed: what was typed before does not count."""
+    """Input typed before a question is complete on the screen does not count."""
     with asking(folder) as shown:
         shown.type("s\n\n\n\na\n")
         shown.refuse("tests", "sly.test")
@@ -120,7 +120,7 @@ def test_what_is_typed_too_early_is_no_answer(folder: Path) -> None:
 
 
 def test_settings_that_are_being_edited(folder: Path) -> None:
-    """While they can't be read, nothing is asked, which is told once; then it goes on, with the rules of then."""
+    """Unreadable settings are reported once and pause the questions; then the new rules apply."""
     settings = folder / "clawker-fw.yaml"
     with asking(folder) as shown:
         settings.write_text("rules: [")
@@ -139,7 +139,7 @@ def test_settings_that_are_being_edited(folder: Path) -> None:
 
 
 def test_whatever_agents_name(folder: Path) -> None:
-    """Nothing of what is no host name, or has letters that look alike, reaches the terminal."""
+    """Invalid host names, or names with look-alike letters, never reach the terminal."""
     hostile = ["a\x1b[2J.test", "$(reboot).test", "`id`.test", "a'b\".test", "x\u202etset.com", "169.254.169.254"]
     hostile += [
         "metadata.google.internal",
@@ -161,7 +161,7 @@ def test_whatever_agents_name(folder: Path) -> None:
 
 
 def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
-    """Without a terminal it is an error of usage with what to do, before anything is asked, also of the engine."""
+    """Without a terminal, the command fails with a hint before it asks or calls the engine."""
     outcome = command("denials", "--ask")
     assert (outcome.code, outcome.out) == (2, "")
     assert "no-terminal" in outcome.err
@@ -172,7 +172,7 @@ def test_nobody_is_waited_for_who_can_not_answer(command: Command) -> None:
 
 
 def test_rules_that_can_not_be_edited(folder: Path) -> None:
-    """Nobody is asked for answers that could not be applied."""
+    """If the rules can't be edited, no questions are asked."""
     with Terminal(folder, CLAWKER_FW_RULES="[{dst: a.test}]") as shown:
         assert shown.ended() == 3
         assert "rules-in-environment" in shown.screen

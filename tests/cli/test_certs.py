@@ -1,4 +1,4 @@
-"""`clawker-fw certs`, and what telemetry's certificates do to a stack."""
+"""`clawker-fw certs`, and the effect of telemetry's certificates on a stack."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SIBLINGS = ("clawker-envoy", "clawker-coredns")
 
 @dataclass
 class Stack:
-    """A stack with telemetry, on a machine whose state folder and clock are the test's."""
+    """A stack with telemetry, on a machine whose state folder and clock belong to the test."""
 
     command: Command
     memory: MemoryEngine
@@ -35,7 +35,7 @@ class Stack:
         return self.command(*arguments, XDG_STATE_HOME=str(self.state))
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its answer in JSON."""
+        """Run a command, and return its JSON answer."""
         return self(*arguments, "--format", "json").answer
 
     def otel(self, **values: object) -> None:
@@ -44,7 +44,7 @@ class Stack:
         self.settings.write_text(text)
 
     def later(self, days: float) -> None:
-        """Let time pass, for certificates only."""
+        """Let time pass for certificates."""
         clock = TelemetryStore.__dataclass_fields__["clock"].default
         assert callable(clock)
         provide = _provide
@@ -66,17 +66,17 @@ class Stack:
 
     @property
     def made(self) -> list[object]:
-        """Identify the containers: another value means a replacement."""
+        """Identify the containers: other values mean replacements."""
         return [id(self.memory.inside(name)) for name in SIBLINGS]
 
     @property
     def ready(self) -> set[str]:
-        """The label of both siblings."""
+        """The label of both containers."""
         return {self.memory.inside(name).spec.labels[INFRA_CERTS_READY] for name in SIBLINGS}
 
     @property
     def keys(self) -> list[str]:
-        """Every line of every private key that this machine has."""
+        """Every line of every private key on this machine."""
         files = [*self.state.rglob("*.key"), *self.settings.parent.rglob("*.key")]
         return [line for path in files for line in path.read_text().splitlines() if "-----" not in line]
 
@@ -92,16 +92,16 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Stack:
-    """A stack whose settings name a collector, and that does not run yet."""
+    """A stack whose settings name a collector, not running yet."""
     found = Stack(command, memory, settings_file, tmp_path_factory.mktemp("state"), monkeypatch)
     found.otel(endpoint="collector.test:4317")
     return found
 
 
 def test_telemetry_is_ready_from_the_first_run_on(stack: Stack) -> None:
-    """A run makes the certificates and puts them into both siblings; then nothing differs."""
+    """A run creates the certificates for both containers; then nothing differs."""
     assert stack("drift").code == 1
-    assert not [each for each in stack.state.rglob("*") if each.is_file()]  # what only looks makes no certificate
+    assert not [each for each in stack.state.rglob("*") if each.is_file()]  # reading creates no certificate
     assert stack("run").code == 0
     assert stack.ready == {"true"}
     assert stack("drift").code == 0
@@ -113,7 +113,7 @@ def test_telemetry_is_ready_from_the_first_run_on(stack: Stack) -> None:
 
 
 def test_another_endpoint_is_a_commit(stack: Stack) -> None:
-    """Where records go changes without a replacement; the port of the relay is a label."""
+    """Another endpoint is applied without a replacement; the relay's port is a label."""
     assert stack("run").code == 0
     before = stack.made
     stack.otel(endpoint="other.test:4317")
@@ -126,7 +126,7 @@ def test_another_endpoint_is_a_commit(stack: Stack) -> None:
 
 
 def test_certificates_are_renewed_without_a_replacement(stack: Stack) -> None:
-    """From two thirds of their life on, a run commits others to the running siblings."""
+    """After two thirds of their lifetime, a run renews certificates in the running containers."""
     assert stack("run").code == 0
     before, file = stack.made, stack.memory.inside("clawker-coredns").files[FILE]
     stack.later(59)
@@ -157,7 +157,7 @@ def test_certificates_are_renewed_without_a_replacement(stack: Stack) -> None:
 def test_what_is_not_ready_enforces_as_ever(
     spoil: Callable[[Path], object], days: float, reason: str, stack: Stack
 ) -> None:
-    """Certificates of the user's own that can't be used are a warning, and what is live stays while valid."""
+    """Unusable certificates of the user's own are a warning, and the current ones stay while valid."""
     own = stack.settings.parent / "own"
     TelemetryStore(own, "clawker", keeps=True).provide()
     (own / "ca.key").unlink()
@@ -174,14 +174,14 @@ def test_what_is_not_ready_enforces_as_ever(
     if days:
         assert stack.ready == {"false"}
         assert not set(before) & set(stack.made)
-    else:  # what is live is valid, so it stays
+    else:  # the current certificates are valid, so they stay
         assert stack.made == before
     assert stack("status").code == 0
     assert stack("drift").code == 0
 
 
 def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
-    """Without usable certificates anywhere, the label is false, and everything else is as ever."""
+    """Without any usable certificates, the label is false, and everything else works."""
     stack.otel(endpoint="collector.test:4317", certs_dir="nowhere")
     outcome = stack("run")
     assert outcome.code == 0
@@ -195,7 +195,7 @@ def test_a_stack_that_never_had_certificates_is_not_ready(stack: Stack) -> None:
 
 
 def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
-    """Not when a run would have them send: certificates, endpoint and name must be what both have loaded."""
+    """Telemetry is ready only once both containers have loaded the certificates, the endpoint and the name."""
 
     def expect(reason: str) -> None:
         shown, answer = stack("certs", "show"), stack("certs", "show", "--format", "json")
@@ -226,7 +226,7 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
     expect("envoy and coredns have loaded no certificate")
     assert stack("run").code == 0
     assert stack("certs", "rotate").code == 0
-    expect("")  # what was renewed is not live yet, but what is live is valid
+    expect("")  # the renewed certificates are not loaded yet, but the loaded ones are valid
     stack.later(91)
     outcome = stack("certs", "show", "--format", "json")
     assert outcome.code == 1
@@ -234,7 +234,7 @@ def test_telemetry_is_ready_when_the_siblings_send(stack: Stack) -> None:
 
 
 def test_certs_export(stack: Stack, tmp_path: Path) -> None:
-    """The collector gets the authority's certificate and its own pair, for its name, and nothing else."""
+    """The collector gets only the CA's certificate and its own pair for its name."""
     refused = stack("certs", "export", "collector", str(tmp_path / "tls"))
     assert refused.code == 6
     assert "has not been made yet" in refused.said
@@ -250,7 +250,7 @@ def test_certs_export(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
-    """Every command that compares says that the collector's certificate is old, and for how long there is time."""
+    """Every comparing command warns of an old collector certificate, with the time left."""
     assert stack("run").code == 0
     assert stack("certs", "export", "collector", str(tmp_path / "tls")).code == 0
     shown = certificate((tmp_path / "tls" / "collector.crt").read_bytes())
@@ -267,7 +267,7 @@ def test_what_the_user_should_renew(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_no_key_is_ever_shown(stack: Stack) -> None:
-    """No output, label, or record outside the secret files has any line of a private key."""
+    """No output or label, and no record outside the secret files, has any line of a private key."""
     outcomes = [stack("--debug", "run", "--format", "json")]
     stack.later(61)
     lines = ("drift --diff", "drift --diff --format json", "status --format json", "certs show --format json")

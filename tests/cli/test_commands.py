@@ -23,14 +23,14 @@ from tests.cli.conftest import SETTINGS, Command, join
 
 
 def hold(memory: MemoryEngine, image: str, **changes: str) -> str:
-    """Create the lock of a process on this machine, but for these labels."""
+    """Create the lock of a process on this machine, except for these labels."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
     everything = labels.ownership_labels("clawker") | held_by
     return memory.create_container(stacks.never_started("clawker-lock", image, everything))
 
 
 def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, memory: MemoryEngine) -> None:
-    """A run with nothing to do takes no lock. It removes the lock of an ended process, but no other."""
+    """A run with nothing to do takes no lock, and removes only the lock of an ended process."""
     command("run")
     image = memory.inside("clawker-envoy").image
     for verb in ("run", "down", "down"):
@@ -45,7 +45,7 @@ def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(command: Command, mem
 
 
 def test_dry_run_only_shows(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """`--dry-run` exits with 1 if there are steps, performs none of them, and says what would be refused."""
+    """`--dry-run` exits with 1 if there are steps, performs none, and says what would be refused."""
     assert "error[not-up]" in command("reload", "--dry-run").err
     assert command.json("run", "--dry-run", code=1)["steps"]
     assert memory.networks() == ()
@@ -61,7 +61,7 @@ def test_dry_run_only_shows(command: Command, settings_file: Path, memory: Memor
 
 
 def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Path) -> None:
-    """The one that ends first comes first. A rule that has ended is no rule."""
+    """The rule that expires first comes first; an expired rule is not listed."""
     ends = (datetime.now(UTC) + timedelta(minutes=minutes, seconds=30) for minutes in (90, 5, -10))
     rules = [f"- {{dst: {name}.test, until: {end.isoformat()}}}" for name, end in zip("xyz", ends, strict=True)]
     settings_file.write_text(SETTINGS + "".join(f"  {rule}\n" for rule in rules))
@@ -79,7 +79,7 @@ def test_status_shows_what_is_left_of_a_rule(command: Command, settings_file: Pa
 
 
 def test_drift_shows_what_differs_in_files(command: Command, settings_file: Path) -> None:
-    """For a changed rule, the values that differ are shown if they are wanted; for programs, a unified diff."""
+    """Changed rules show the differing values on request; programs show a unified diff."""
     command("run")
     settings_file.write_text(settings_file.read_text().replace("a.test", "b.test"))
     drift = command("drift")
@@ -93,7 +93,7 @@ def test_drift_shows_what_differs_in_files(command: Command, settings_file: Path
 
 
 def test_a_changed_setting_has_its_name(command: Command) -> None:
-    """Where it is a value in a file: in the reasons, and among what differs."""
+    """A setting that is a value in a file is named in the reasons and among the differences."""
     command("run")
     drift = command("drift", "--diff", CLAWKER_FW_LIMITS__RESOLVER_CONNECTIONS="64")
     assert "  changed settings: limits.resolver_connections 32 → 64\n" in drift.out
@@ -105,7 +105,7 @@ DRIFT = "firewall_container_spec_drift"
 
 @pytest.mark.parametrize("verb", ["run", "reload"])
 def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> None:
-    """There is one structured record for each sibling, with both values of the three labels."""
+    """Each replaced container has one structured record with both values of the three labels."""
     command("run")
     drifted = command("--log-format", "json", verb, CLAWKER_FW_OTEL__INFRA_PORT="4320").records(DRIFT)
     assert sorted(each["container"] for each in drifted) == ["clawker-coredns", "clawker-envoy"]
@@ -135,7 +135,7 @@ def test_a_replacement_for_drift_is_recorded(verb: str, command: Command) -> Non
 def test_a_record_is_for_what_a_sibling_is(
     change: Callable[[Any], None], reason: str | None, command: Command, memory: MemoryEngine
 ) -> None:
-    """A record names the fields that differ; a sibling replaced for its behaviour alone has none."""
+    """A record names the differing fields; a container replaced only for its behaviour has none."""
     command("run")
     before = memory.inside("clawker-envoy").id
     change(memory.inside("clawker-envoy"))
@@ -145,7 +145,7 @@ def test_a_record_is_for_what_a_sibling_is(
 
 
 def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngine) -> None:
-    """The answer of a comparison during another run names the holder, unless the holder has ended."""
+    """A comparison during another run names the lock's holder, unless the holder has ended."""
     command("run")
     assert command.json("drift")["busy"] is None
     assert "Busy" not in command("drift").out
@@ -171,7 +171,7 @@ def test_a_change_by_somebody_else_is_told(command: Command, memory: MemoryEngin
 
 
 def test_down_says_what_it_leaves_and_takes_it_with_all(command: Command, memory: MemoryEngine) -> None:
-    """Unused images are removed, but never images that another stack uses."""
+    """Unused images are removed, except those of other stacks."""
     command("run")
     command("--project", "other", "run")
     ours = {memory.inside(f"clawker-{sibling}").spec.image for sibling in Sibling}
@@ -218,7 +218,7 @@ def test_options_are_variables_too(command: Command, memory: MemoryEngine) -> No
 
 
 def test_init_writes_settings_that_can_be_used(command: Command, settings_file: Path) -> None:
-    """The written settings file denies everything but presets, is not overwritten, and rules can be pasted."""
+    """The written settings deny everything except presets, are not overwritten, and accept pasted rules."""
     settings_file.unlink()
     assert command("init").code == 0
     assert command("init").code == 6
@@ -237,7 +237,7 @@ def test_init_writes_settings_that_can_be_used(command: Command, settings_file: 
 
 
 def test_version(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version goes to standard output, with the beginning of the build that the containers' labels name."""
+    """The version goes to standard output, with the beginning of the build SHA in the containers' labels."""
     outcome = command("--version")
     assert outcome.code == 0
     build = stacks.installed_release().build_sha
@@ -248,7 +248,7 @@ def test_version(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_answer_in_json_has_a_schema(command: Command) -> None:
-    """`schema` lists the commands that have one, and prints it without settings."""
+    """`schema` lists the commands with a schema, and prints it without settings."""
     formats = {
         verb
         for verb, each in reference.commands().items()
@@ -266,7 +266,7 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
 
 @pytest.mark.parametrize("name", [*reference.commands(), *reference.groups()])
 def test_help_is_whole_at_80_columns(name: str, command: Command) -> None:
-    """No line is wider, every sentence is there to its end, and a command has an example."""
+    """No line is wider, no sentence is cut, and every command has an example."""
     commands = reference.commands()
     named = commands[name] if name in commands else reference.groups()[name]
     out = command(*name.split(), "--help", COLUMNS="80").out

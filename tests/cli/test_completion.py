@@ -1,4 +1,4 @@
-"""What a shell completes, asked for as a shell asks."""
+"""Shell completion, requested as shells do."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_every_shell(shell: str, command: Command) -> None:
 
 
 def test_completion_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """That is no bug, and the hint says how to get the script anyway. Otherwise, it is installed for the shell."""
+    """An unwritable folder is not a bug, and the hint shows how to get the script. Otherwise it is installed."""
     home = tmp_path / "home"
     line = f"exec 2>&1; {sys.executable} -m clawker_fw --install-completion; echo $?"
 

@@ -1,4 +1,4 @@
-"""`conformance`: what is tried, what counts as held, and that nothing is left behind."""
+"""`conformance`: its attempts, their verdicts, and cleanup."""
 
 import os
 import re
@@ -33,11 +33,11 @@ HOLDING = {
     "page-helper": "connection refused",
     **{f"port-{port}": "connection refused" for port in (9901, 53, 9153, 8080)},
 }
-"""What a stack that confines answers, where that is not the in-memory engine's usual."""
+"""Answers of a confining stack, where they differ from the in-memory engine's defaults."""
 
 
 def test_everything_holds(command: Command, memory: MemoryEngine) -> None:
-    """Each attempt is shown with what came of it, the exit code is 0, and the container is gone."""
+    """Each attempt is shown with its result, the exit code is 0, and the container is gone."""
     command("run")
     memory.attempted = HOLDING
     before = [each.name for each in memory.listing()]
@@ -63,7 +63,7 @@ INSPECTED = """rules:
 def test_hosts_are_attacked_whose_tls_is_looked_into(
     command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:
-    """With controls; what another answer than Envoy's own was given to has not held."""
+    """Attempts with controls; an attack answered by anything other than Envoy has not held."""
     settings_file.write_text(INSPECTED)
     command("run")
     bad = dict.fromkeys(("escaped-slash", "twice-escaped"), "HTTP 400 of Envoy")
@@ -88,7 +88,7 @@ def test_hosts_are_attacked_whose_tls_is_looked_into(
 
 
 def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command, memory: MemoryEngine) -> None:
-    """What a stack in this state lets through says nothing."""
+    """Results from a stack in this state would mean nothing."""
     assert "error[not-up]" in command("conformance").err
     command("run")
     memory.stop("clawker-envoy")
@@ -100,7 +100,7 @@ def test_without_a_stack_or_with_a_changed_one_nothing_is_tried(command: Command
 def test_a_container_of_somebody_else_is_left_alone(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of ours, from a trial that was killed, is removed when no trial can still be under way."""
+    """A foreign container stays; our own, left by a killed trial, is removed once no trial can be running."""
     monkeypatch.setattr(run, "_WITHIN", 1.0)
     command("run")
     memory.attempted = HOLDING
@@ -118,11 +118,11 @@ def test_a_container_of_somebody_else_is_left_alone(
 
 
 TRIAL = "10.213.1.60"
-"""The address from which `conformance` tries, on the agent network of the in-memory engine."""
+"""The address of `conformance` on the in-memory engine's agent network."""
 
 
 def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: MemoryEngine) -> None:
-    """`denials` and `status` leave them out and say so, and nothing of ours is advised to be allowed."""
+    """`denials` and `status` leave them out and say so, without advice to allow them."""
     command("run")
     memory.attempted = HOLDING
     at: list[str] = []
@@ -159,7 +159,7 @@ def test_its_own_attempts_are_nobody_s_refusals(command: Command, memory: Memory
 
 
 def killed(memory: MemoryEngine, process: str = "999999999 1") -> None:
-    """Leave behind what a killed `conformance` leaves: its container, on the agents' network."""
+    """Leave behind the container of a killed `conformance`."""
     resolver = memory.inside("clawker-coredns")
     labels = {key: text for key, text in resolver.spec.labels.items() if "firewall." not in key}
     by = {**holder(), LOCK_PROCESS: process}
@@ -183,7 +183,7 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(
     memory: MemoryEngine,
     settings_file: Path,
 ) -> None:
-    """`status` names its container until then, `down` removes it as well. That of one at work is left alone."""
+    """`status` names the container until the next run or `down` removes it. A running one is left alone."""
     command("run")
     killed(memory)
     down = command("down")
@@ -208,7 +208,7 @@ def test_what_a_killed_one_leaves_goes_with_the_next_run(
 def test_settings_without_a_single_name_have_no_control_for_one(
     command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:
-    """Then everything else is tried all the same, and the page about refusals is a control."""
+    """Everything else is still tried, with the page about refusals as a control."""
     settings_file.write_text("rules:\n  - dst: .a.test\n")
     command("run")
     memory.attempted = HOLDING

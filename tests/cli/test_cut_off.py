@@ -1,4 +1,4 @@
-"""The commands where the engine's machine drops what agents send to Envoy."""
+"""Commands on a Docker host that drops agents' packets to Envoy."""
 
 import pytest
 
@@ -10,7 +10,7 @@ WORDS = "10.213.8.10:443 over https: no answer (the packet filter of the engine'
 
 @pytest.fixture
 def cut_off(memory: MemoryEngine, command: Command) -> MemoryEngine:
-    """A stack on a machine that has begun to drop frames between containers."""
+    """A stack on a machine that has started to drop frames between containers."""
     command("run")
     resolver = memory.inside("clawker-coredns")
     resolver.agents_see, resolver.dropped = {"envoy": (WORDS,)}, ("envoy",)
@@ -18,7 +18,7 @@ def cut_off(memory: MemoryEngine, command: Command) -> MemoryEngine:
 
 
 def test_run_replaces_nothing_and_says_what_to_do(cut_off: MemoryEngine, command: Command) -> None:
-    """It ends with exit code 5, the words of the finding and a hint, and every container stays."""
+    """The run ends with exit code 5, the finding and a hint, and every container stays."""
     before = cut_off.listing()
     outcome = command("run")
     assert outcome.code == 5

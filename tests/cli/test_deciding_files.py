@@ -1,4 +1,4 @@
-"""Every file that a command reads is one whose writers are judged, or it only changes what is shown."""
+"""For every file that a command reads, its writers are checked, or it only changes the output."""
 
 import hashlib
 import json
@@ -44,12 +44,12 @@ NOT_JUDGED: Mapping[str, str] = {
     str(CHECKOUT): "the test itself, and the program in place of an installed one",
     "state/clawker-fw/agents.json": "names of former agents, which are only shown",
 }
-"""Why the writers of other files are not judged, by how their paths begin."""
+"""Beginnings of other paths, and why their writers are not checked."""
 
 
 @pytest.fixture
 def variables(tmp_path: Path) -> Mapping[str, str]:
-    """The environment of a user with settings that name a file of every kind."""
+    """The environment of a user with settings that name every kind of file."""
     (tmp_path / "clawker-fw.yaml").write_text(SETTINGS)
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     (tmp_path / "own.pem").write_bytes(mint_authority("own", time.time()).certificate)
@@ -70,7 +70,7 @@ def variables(tmp_path: Path) -> Mapping[str, str]:
 
 
 def test_every_file_that_is_read_is_judged(variables: Mapping[str, str], tmp_path: Path) -> None:
-    """Files and folders that commands read are among those that decide, or in the table with a reason."""
+    """All files and folders that commands read are checked, or listed above with a reason."""
     opened, said = tmp_path / "opened", tmp_path / "deciding"
     command = [sys.executable, "-P", str(PROGRAM), str(opened), str(said), *COMMANDS]
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
@@ -85,7 +85,7 @@ def test_every_file_that_is_read_is_judged(variables: Mapping[str, str], tmp_pat
     known = [*deciding, *(tmp_path / each for each in NOT_JUDGED)]
     assert tmp_path / "two.sh" in deciding  # another program reads it
     assert {CHECKOUT / "clawker_fw", CHECKOUT / "templates"} <= {*deciding}
-    above = {folder for path in deciding for folder in path.parents}  # whoever can write one is judged as well
+    above = {folder for path in deciding for folder in path.parents}  # writers of these are checked as well
     left = [each for each in read - above if not any(_is_within(each, folder) for folder in known)]
     assert left == []
 

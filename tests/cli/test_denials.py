@@ -1,4 +1,4 @@
-"""`denials`: what agents were refused, why, and what would allow it."""
+"""`denials`: refusals of agents, with reasons and remedies."""
 
 import shlex
 import time
@@ -32,7 +32,7 @@ LATER = "2999-01-01T00:00:00.000000000Z"
 
 @pytest.fixture
 def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEngine:
-    """A stack with an agent, and refusals in the logs of both siblings."""
+    """A stack with an agent, and refusals in the logs of Envoy and CoreDNS."""
     settings_file.write_text(RULES)
     assert command("run").code == 0
     agent = join(memory, "builder")
@@ -63,13 +63,13 @@ def up(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryEng
 
 
 def ask(command: Command, *arguments: str) -> dict[str, dict[str, Any]]:
-    """Return the refusals by name, of a valid answer."""
+    """Return the refusals of a valid answer by name."""
     answer = command.json("denials", *arguments)
     return {each["name"] or each["reason"]: each for each in answer["denials"]}
 
 
 def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
-    """Each refusal is there once, with the agent's name, the reason in words and what would allow it."""
+    """Each refusal is listed once, with the agent's name, the reason and the remedy."""
     del up
     found = ask(command)
     asked = found["pypi.test"]
@@ -93,10 +93,7 @@ def test_what_why_and_what_to_do(command: Command, up: MemoryEngine) -> None:
 
 
 def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> None:
-    """`doctor` and `explain --live` try names from CoreDNS's container, which is no unknown agent.
-
-    It asks for names from the service address. No rules are suggested for what nobody but us wanted.
-    """
+    """Attempts by `doctor` and `explain --live` from CoreDNS's addresses are attributed to it, without advice."""
     resolver = up.inside("clawker-coredns")
     addresses = {"b.test": resolver.networks["clawker-net"], "c.test": service_address(resolver)}
     resolver.log.clear()
@@ -112,7 +109,7 @@ def test_what_we_have_tried_ourselves(command: Command, up: MemoryEngine) -> Non
 
 
 def test_selection(command: Command, up: MemoryEngine) -> None:
-    """By agent, by reason, by how often; and by age."""
+    """Refusals are selected by agent, reason, count and age."""
     assert set(ask(command, "--agent", "builder")) == {"pypi.test", "no.wild.test"}
     assert set(ask(command, "--reason", "denied", "--reason", "no-address")) == {"no.wild.test", "z.wild.test"}
     top = command.json("denials", "--top", "1")
@@ -127,10 +124,7 @@ def test_selection(command: Command, up: MemoryEngine) -> None:
 
 
 def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> None:
-    """It is told of, together with what a predecessor had counted; but not as an agent's, nor without any line.
-
-    Refusals that came too fast for the siblings to write them down are told of as well.
-    """
+    """Refusals without a log line are counted, including a predecessor's and those that came too fast."""
     envoy = up.inside("clawker-envoy")
     envoy.log[:] = [record(name="f.test", reason="no-rule", suppressed=n) for n in (40, 2)]
     answer = command.json("denials")
@@ -168,7 +162,7 @@ PRIVATE = "clawker-fw rules allow https://db.test --private"
 def test_a_private_address_that_is_on_record(
     rules: str, commands: list[str | None], command: Command, up: MemoryEngine, settings_file: Path
 ) -> None:
-    """Advice for any refusal of the name needs what `explain` finds, before and after, without a lookup."""
+    """Advice for any refusal of the name uses private addresses on record, without a lookup."""
     settings_file.write_text(f"rules:\n  - {rules}\n")
     up.inside("clawker-coredns").log[:] = [record(protocol="dns", port=53, name="db.test", reason="no-rule")]
     up.inside("clawker-envoy").log[:] = [
@@ -180,7 +174,7 @@ def test_a_private_address_that_is_on_record(
 
 
 def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> None:
-    """It is an error that names those who are known, also an agent that has gone; an address may be anybody's."""
+    """The error names the known agents, also one that is gone; any address is accepted."""
     outcome = command("denials", "--agent", "nope")
     assert (outcome.code, outcome.out) == (6, "")
     assert "error[agent-unknown]: No agent called nope is known." in outcome.err
@@ -191,7 +185,7 @@ def test_an_agent_that_nobody_has_seen(command: Command, up: MemoryEngine) -> No
 
 
 def test_without_settings(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """Refusals are shown whatever the settings are; only the advice is missing."""
+    """Refusals are shown without advice."""
     del up
     settings_file.write_text("rules: none")
     found = ask(command)
@@ -201,19 +195,19 @@ def test_without_settings(command: Command, up: MemoryEngine, settings_file: Pat
 
 
 def test_without_a_stack(command: Command) -> None:
-    """There is nothing to read, and options that contradict each other are refused."""
+    """There is nothing to read, and contradictory options are refused."""
     assert (command("denials").code, "is not up" in command("denials").err) == (6, True)
     assert command("denials", "--follow", "--top", "3").code == 2
 
 
 def blamed(command: Command) -> tuple[str | None, str | None]:
-    """Return the agents that what CoreDNS and what Envoy has refused is blamed on."""
+    """Return the agents to which CoreDNS's and Envoy's refusals are attributed."""
     found = ask(command)
     return found["pypi.test"]["agent"], found["no.wild.test"]["agent"]
 
 
 def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
-    """Remove the builder, and give its address to a container that is created now."""
+    """Remove the builder, and give its address to a new container."""
     builder = memory.inside("builder")
     memory.remove("builder")
     later = join(memory, name)
@@ -223,7 +217,7 @@ def succeed(memory: MemoryEngine, name: str) -> MemoryContainer:
 
 
 def test_an_agent_that_is_gone(command: Command, up: MemoryEngine) -> None:
-    """Its name is remembered if it was seen before; what a later one with its address asked is that one's."""
+    """A remembered agent keeps its refusals; later refusals of its address belong to its successor."""
     assert ask(command, "--agent", "builder")
     succeed(up, "later")
     assert ask(command, "--agent", "builder")
@@ -252,7 +246,7 @@ def test_an_agent_is_not_blamed_for_what_happened_at_another_time(
     command: Command,
     up: MemoryEngine,
 ) -> None:
-    """What was refused to its address before it was seen there, or after it was gone, may be another one's."""
+    """Refusals before an agent was first seen, or after it was gone, may belong to another container."""
     if seen:
         assert ask(command, "--agent", "builder")
     happens(up)
@@ -262,7 +256,7 @@ def test_an_agent_is_not_blamed_for_what_happened_at_another_time(
 
 
 def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> None:
-    """A container with the same name and address is another one: what happened in between is not blamed on it."""
+    """A new container with the same name and address is another agent; refusals in between are not attributed."""
     assert ask(command, "--agent", "builder")
     between = datetime.fromtimestamp(up.clock() + 60, UTC)
     up.clock_ahead = 120
@@ -272,7 +266,7 @@ def test_an_agent_that_was_created_anew(command: Command, up: MemoryEngine) -> N
 
 
 def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """Each method and path is told on its own, and the commands allow each of them and no more."""
+    """Each method and path is listed separately, and the commands allow exactly these."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
     up.inside("clawker-coredns").log.clear()
     tried = [("GET", "/a"), ("DELETE", "/b"), ("POST", "/c"), ("POST", "/c"), ("POST", "/d")]
@@ -313,7 +307,7 @@ def test_requests_that_differ(command: Command, up: MemoryEngine, settings_file:
 def test_a_count_that_can_not_be_read_is_never_none(
     error: EngineError, code: int, command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only an Envoy that does not run, or can't know, has counted nothing; of another one that is an error."""
+    """A stopped Envoy, or one that can't count, has counted nothing; otherwise an unreadable count is an error."""
     up.inside("clawker-envoy").log.append(record(name="f.test", reason="no-rule"))
 
     def refuse(_: object) -> Suppressed:
@@ -324,7 +318,7 @@ def test_a_count_that_can_not_be_read_is_never_none(
 
 
 def test_a_path_that_is_not_whole_on_record(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """Envoy writes down the beginning of a long path. A command for that would allow something else."""
+    """Envoy records only the beginning of a long path, so no command is printed."""
     settings_file.write_text("rules:\n  - dst: p.test\n    path_rules: [{path: /v1, methods: [GET]}]\n")
     for length in (254, 255):
         path = "/" + "x" * (length - 1)

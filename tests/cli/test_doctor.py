@@ -1,4 +1,4 @@
-"""`doctor`: each check, what it sees, and what it says to do."""
+"""`doctor`: each check, with its result and advice."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def results(outcome: Outcome) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever the tests run, nothing bridged is tracked."""
+    """Pretend that the machine does not track bridged connections."""
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: False)
 
 
@@ -38,7 +38,7 @@ def well(command: Command, memory: MemoryEngine, settings_file: Path) -> Callabl
 
 
 def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None:
-    """Every check is well, and the exit code is 0."""
+    """All checks pass, and the exit code is 0."""
     outcome = well()
     assert results(outcome) == dict.fromkeys(
         [
@@ -55,7 +55,7 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
 def test_an_agent_that_can_fill_the_table_of_connections(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel that tracks bridged frames is warned of, with what to do."""
+    """A kernel that tracks bridged frames causes a warning with advice."""
     command("run")
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: True)
     seen = command("doctor", "--format", "json")
@@ -70,7 +70,7 @@ def test_an_agent_that_can_fill_the_table_of_connections(
 def test_a_folder_in_which_others_can_replace_the_settings(
     mode: int, health: str, well: Callable[[], Outcome], settings_file: Path, command: Command
 ) -> None:
-    """It is a warning that names the folder, unless others can't replace a file there because it is sticky."""
+    """A warning names the folder, unless it is sticky, so that others can't replace a file there."""
     settings_file.parent.chmod(mode)
     assert results(well())["permissions"] == health
     named = f"{settings_file.parent} can be written by others (mode {mode:04o})"
@@ -80,7 +80,7 @@ def test_a_folder_in_which_others_can_replace_the_settings(
 def test_settings_in_a_folder_of_another_user(
     well: Callable[[], Outcome], settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder's owner can replace the settings, so that is a warning."""
+    """The folder's owner could replace the settings, so there is a warning."""
     actual = Path.stat
 
     def of_another(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
@@ -94,7 +94,7 @@ def test_settings_in_a_folder_of_another_user(
 def test_each_thing_that_can_be_wrong(
     well: Callable[[], Outcome], memory: MemoryEngine, settings_file: Path, command: Command
 ) -> None:
-    """A failed check names what to do, and the exit code is 1; a warning leaves it."""
+    """A failed check has advice and the exit code is 1; a warning does not change it."""
     settings_file.chmod(0o666)
     memory.clock_ahead = 90.0
     join(memory, "raw", capabilities_dropped=())
@@ -122,7 +122,7 @@ def test_each_thing_that_can_be_wrong(
 
 
 def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory: MemoryEngine) -> None:
-    """Envoy answers requests that lead nowhere itself: what is on record has not reached its host."""
+    """Envoy itself answers unreachable requests, so a refusal on record means that the host was not reached."""
     source = "10.213.0.20:40000"
     step = TrialStep("request", source, 0.1, ok=True, status=503, outcome="HTTP 503")
     memory.inside("clawker-coredns").tried = Trial((step,))
@@ -140,7 +140,7 @@ def test_an_answer_of_our_own_is_no_way_out(well: Callable[[], Outcome], memory:
 def test_what_depends_on_something_missing_is_skipped(
     command: Command, settings_file: Path, unreachable: Callable[[], None]
 ) -> None:
-    """Without settings, a stack or an engine, the rest is left out, and the cause is what has failed."""
+    """Without settings, a stack or an engine, dependent checks are skipped, with the failed check as the cause."""
     found = results(command("doctor", "--format", "json"))
     assert (found["stack"], found["upstream-dns"], found["way-out"]) == ("failed", "skipped", "skipped")
     settings_file.write_text("rules: [")
@@ -153,13 +153,13 @@ def test_what_depends_on_something_missing_is_skipped(
 
 
 def seen_of(outcome: Outcome, check: str) -> str:
-    """Return what a check has seen, and its advice."""
+    """Return the result of a check, and its advice."""
     (found,) = [each for each in outcome.json["checks"] if each["name"] == check]
     return f"{found['seen']} {found['advice']}"
 
 
 def test_telemetry_that_never_arrives_fails(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """Certificates may be ready while nothing arrives: what the siblings have lost is told."""
+    """Even with ready certificates, lost records are reported."""
     settings_file.write_text(f"{settings_file.read_text()}otel:\n  endpoint: collector.test:4317\n")
     command("run")
     assert results(command("doctor", "--format", "json"))["telemetry"] == "ok"

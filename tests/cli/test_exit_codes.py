@@ -1,4 +1,4 @@
-"""What is refused or fails: its exit code, its error and its hint, and that nothing was changed."""
+"""Refusals and failures: exit code, error and hint, without any change."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
 
 EM_AARCH64 = 183
-"""The beginning of an ELF file for arm64 (elf.h)."""
+"""The machine type for arm64 in an ELF file (elf.h)."""
 
 
 def test_invalid_rules_apply_nothing(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """The exit code is 3, the error names the rule's line, and the old rules stay in force."""
+    """The exit code is 3, the error names the rule's line, and the old rules stay in effect."""
     command("run")
     files = dict(memory.inside("clawker-envoy").files)
     settings_file.write_text("rules:\n  - dst: good.test\n  - dst: https://bad.test\n")
@@ -44,7 +44,7 @@ def test_a_foreign_container_is_exit_code_6(command: Command, memory: MemoryEngi
 
 @pytest.mark.parametrize("verb", [each for each in schemas.ANSWERS if each != "error"])
 def test_a_failure_is_a_document_of_every_command(verb: str, command: Command) -> None:
-    """Whatever asks for JSON gets one document on standard output, before the line can even be parsed."""
+    """With JSON requested, there is one document on standard output, even for an unparsable command line."""
     for words in (["--json"], ["--format", "json"], ["--format=json"]):
         outcome = command(*verb.split(), *words, "--nope")
         answer = outcome.valid("error")["error"]
@@ -58,7 +58,7 @@ def test_a_failure_is_a_document_of_every_command(verb: str, command: Command) -
 def test_a_failure_in_json_is_the_one_that_people_read(
     command: Command, settings_file: Path, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stack's commands, facts and exit code are in it, in one line, which suits `denials --follow`."""
+    """It has the same facts and exit code as the text, in one line, as `denials --follow` needs."""
     outcome = command("--project", "other", "denials", "--follow", "--json")
     assert outcome.out.count("\n") == 1
     assert outcome.valid("error")["error"] == {
@@ -78,7 +78,7 @@ def test_a_failure_in_json_is_the_one_that_people_read(
 
 
 def test_a_failure_is_no_second_document(command: Command, settings_file: Path) -> None:
-    """An answer stays the only one when the command fails after it, and a command without JSON has none."""
+    """If a command fails after its answer, the answer stays the only document; `init` has no JSON."""
     command("run")
     settings_file.write_text("rules:\n  - dst: https://bad.test\n")
     assert (found := command("status", "--json")).code == 3
@@ -88,7 +88,7 @@ def test_a_failure_is_no_second_document(command: Command, settings_file: Path) 
 
 
 def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is reported as a bug, and `--debug` shows the traceback."""
+    """A bug is reported as such, and `--debug` shows the traceback."""
     monkeypatch.setattr(memory, "networks", lambda: 1 / 0)
     outcome = command("status")
     assert outcome.code == 70
@@ -99,7 +99,7 @@ def test_a_bug_is_exit_code_70(command: Command, memory: MemoryEngine, monkeypat
 def test_an_engine_of_another_architecture(
     command: Command, settings_file: Path, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bundled Envoy is refused with the setting to use. With it, all programs are for the engine."""
+    """The bundled Envoy is refused with the setting to use; with it, all programs fit the engine."""
     engine = MemoryEngine("arm64")
     monkeypatch.setattr(session, "connect_engine", lambda _: engine)
     monkeypatch.setattr("platform.machine", lambda: "x86_64")

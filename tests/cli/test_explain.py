@@ -1,4 +1,4 @@
-"""`explain`: what the rules say, what the stack adds, and what an attempt shows."""
+"""`explain`: the rules' decision, the stack's part, and the result of an attempt."""
 
 import itertools
 import json
@@ -37,7 +37,7 @@ def rules(settings_file: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that only waiting moves."""
+    """A clock that only waiting advances."""
     moved = SimpleNamespace(now=0.0)
 
     def sleep(seconds: float) -> None:
@@ -58,13 +58,13 @@ def up(command: Command, memory: MemoryEngine) -> MemoryEngine:
 
 
 def ask(command: Command, *arguments: str) -> tuple[int, Any]:
-    """Return the exit code and the answer, which is valid."""
+    """Return the exit code and the valid answer."""
     outcome = command("explain", "--format", "json", *arguments)
     return outcome.code, outcome.answer
 
 
 def test_without_an_engine(command: Command, unreachable: Callable[[], None]) -> None:
-    """The rules answer alone, and one line says why."""
+    """Only the rules answer, and one line says why."""
     unreachable()
     code, answer = ask(command, "https://user:word@a.test/path?query")
     assert (code, answer["allowed"], answer["reason"], answer["addresses"]) == (0, True, None, None)
@@ -79,7 +79,7 @@ def test_without_an_engine(command: Command, unreachable: Callable[[], None]) ->
 
 
 def test_without_a_stack(command: Command) -> None:
-    """The rules answer alone, and nothing can be tried."""
+    """Only the rules answer, and nothing can be tried."""
     code, answer = ask(command, "a.test")
     assert (code, answer["unasked"], answer["other_rules"]) == (0, "the stack is not up", None)
     refused = command("explain", "a.test", "--live")
@@ -88,7 +88,7 @@ def test_without_a_stack(command: Command) -> None:
 
 
 def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address is refused, and no engine is needed to say so."""
+    """An address is refused without an engine."""
     monkeypatch.setattr(session, "connect_engine", None)
     code, answer = ask(command, "https://[2001:db8::1]/", "--live")
     assert (code, answer["reason"], answer["remedy"], answer["live"]) == (1, "bad-name", None, None)
@@ -98,7 +98,7 @@ def test_no_host_name(command: Command, monkeypatch: pytest.MonkeyPatch) -> None
 def test_an_answer_that_may_be_our_own(
     command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While Envoy only counts refusals, nobody claims that the host was reached."""
+    """While Envoy only counts refusals, its answer may be a refusal, so the host may not have been reached."""
     tried(up, "request", ok=True, status=404)
     code, answer = ask(command, "http://h.test", "--live")
     assert (code, answer["live"]["passed"], answer["live"]["unclear"]) == (0, True, False)
@@ -115,7 +115,7 @@ def test_an_answer_that_may_be_our_own(
 def test_a_count_that_can_not_be_read_proves_nothing(
     command: Command, up: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice no answer is not twice the same count: the attempt is an error, and has not passed."""
+    """If Envoy's count is unreadable, the attempt is an error and has not passed."""
     tried(up, "request", ok=True, status=404)
 
     def silent(_: object) -> int:
@@ -132,7 +132,7 @@ def tried(memory: MemoryEngine, name: str, *, ok: bool = False, status: int = 0)
 
 
 def record(reason: str, source: str = SOURCE) -> str:
-    """Return a line of a sibling's log."""
+    """Return a log line of Envoy or CoreDNS."""
     return json.dumps({"source": source, "reason": reason})
 
 
@@ -159,7 +159,7 @@ def test_what_is_refused_when_it_is_tried(
     command: Command,
     up: MemoryEngine,
 ) -> None:
-    """The reason is that of the sibling's record of just this attempt; a contradiction of the rules is named."""
+    """The reason comes from the record of this attempt; a contradiction with the rules is reported."""
     response = step == "request"
     tried(up, step, ok=response, status=403 if response else 0)
     up.inside(f"clawker-{recorder}").log += lines
@@ -173,7 +173,7 @@ def test_what_is_refused_when_it_is_tried(
 
 
 def test_a_status_of_the_host_is_no_refusal(command: Command, up: MemoryEngine, clock: SimpleNamespace) -> None:
-    """Without a record within two seconds, the host itself has said it."""
+    """Without a record within two seconds, the status is the host's."""
     tried(up, "request", ok=True, status=404)
     code, answer = ask(command, "http://h.test", "--live")
     assert (code, answer["live"]["passed"], answer["live"]["steps"][0]["status"]) == (0, True, 404)
@@ -181,14 +181,14 @@ def test_a_status_of_the_host_is_no_refusal(command: Command, up: MemoryEngine, 
 
 
 def test_what_should_be_refused_gets_through(command: Command, up: MemoryEngine) -> None:
-    """This is said, and the exit code is that of a refusal."""
+    """The answer says so, with the exit code of a refusal."""
     tried(up, "handshake", ok=True)
     code, answer = ask(command, "b.test", "--live")
     assert (code, answer["live"]["passed"], answer["live"]["contradicts"]) == (1, True, True)
 
 
 def test_rules_that_are_not_applied(command: Command, up: MemoryEngine, settings_file: Path) -> None:
-    """The answer is about the settings, and says that the stack serves others."""
+    """The answer follows the settings, and says that the stack uses others."""
     del up
     settings_file.write_text(RULES.replace("a.test", "c.test"))
     code, answer = ask(command, "c.test")
@@ -223,7 +223,7 @@ def test_what_could_change_something_is_sent_only_if_it_is_surely_refused(
     settings_file: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Envoy has to have loaded the rules that refuse it. Otherwise only the connection is tried."""
+    """An unsafe request is sent only if Envoy has loaded the rules that refuse it."""
     tries: list[tuple[str, ...]] = []
 
     def attempted(_: object, seen: object, target: object, *request: str) -> trial.Attempted:

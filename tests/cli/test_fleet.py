@@ -1,4 +1,4 @@
-"""`fleet`: many hosts side by side, each with its own verdict, and exit codes for scripts."""
+"""`fleet`: many hosts at once, with a verdict for each, and exit codes for scripts."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Machines = dict[str, MemoryEngine]
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    """Engines by the last part of their addresses, `unix:///NAME`. Others can't be reached, `hangs` hangs."""
+    """Engines by the last part of `unix:///NAME`. Others are unreachable, and `hangs` hangs."""
     known: Machines = {}
     ending = threading.Event()
 
@@ -42,7 +42,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
 
 @pytest.fixture
 def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) -> Callable[..., MemoryEngine]:
-    """Make an engine with a stack from the settings file as it is."""
+    """Create an engine with a stack from the current settings file."""
 
     def make(name: str) -> MemoryEngine:
         engine = machines[name] = MemoryEngine()
@@ -54,12 +54,12 @@ def up(command: Command, machines: Machines, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def addresses(*names: str) -> list[str]:
-    """Return the options that name some engines, which may take long on a busy machine."""
+    """Return options that name some engines, with time for a busy machine."""
     return [*(word for name in names for word in ("--host", f"unix:///{name}")), "--timeout", "600s"]
 
 
 def verdicts(outcome: Outcome) -> dict[str, str]:
-    """Return the verdicts in a JSON answer, in its order."""
+    """Return the verdicts in a JSON answer, in order."""
     return {each["name"].rpartition("/")[2]: each["verdict"] for each in outcome.answer["hosts"]}
 
 
@@ -113,7 +113,7 @@ def test_every_host_has_a_row(
 def test_findings_of_hosts_that_are_not_current(
     command: Command, up: Callable[..., MemoryEngine], settings_file: Path
 ) -> None:
-    """With `--diff`, it shows how each differs, in the words of `drift`; nothing of those that are current."""
+    """`--diff` shows how each differs, as `drift` does, and nothing about current hosts."""
     up("good")
     settings_file.write_text("rules:\n  - dst: b.test\nlimits:\n  connections: 7\n")
     up("other")
@@ -129,7 +129,7 @@ def test_findings_of_hosts_that_are_not_current(
 
 
 def test_exit_codes(command: Command, up: Callable[..., MemoryEngine], settings_file: Path) -> None:
-    """0 if all are current, 4 if none could be asked, 2 for options that contradict each other, 3 for settings."""
+    """Exit codes are 0 if all are current, 4 if none answered, 2 for contradictory options, 3 for settings."""
     up("one")
     up("two")
     outcome = command("fleet", "status", *addresses("two", "one"))

@@ -1,11 +1,11 @@
-"""Words and variables that are not UTF-8, as shells pass them on: told in words, and never a bug."""
+"""Arguments and variables that are not UTF-8 are never treated as a bug."""
 
 import pytest
 
 from tests.cli.conftest import Command
 
 FOREIGN = "\udcff"
-"""The octet 0xFF in an argument, as Python reads it (PEP 383)."""
+"""The byte 0xFF in an argument, as Python reads it (PEP 383)."""
 
 LINES: tuple[tuple[tuple[str, ...], int, str], ...] = (
     (("rules", "allow", f"x{FOREIGN}.test", "--no-reload"), 2, "usage"),
@@ -21,14 +21,14 @@ LINES: tuple[tuple[tuple[str, ...], int, str], ...] = (
 
 @pytest.mark.parametrize(("line", "code", "error"), LINES, ids=[ascii(" ".join(line)) for line, _, _ in LINES])
 def test_words_of_a_line(line: tuple[str, ...], code: int, error: str, command: Command) -> None:
-    """Each is refused, or taken as it is."""
+    """Each is refused or accepted unchanged."""
     outcome = command(*line)
     assert outcome.code == code
     assert f"error[{error}]" in outcome.err
 
 
 def test_a_url_with_a_foreign_octet(command: Command) -> None:
-    """Clients send it escaped, so it is asked about like that."""
+    """Clients send it escaped, so it is explained in that form."""
     assert "allowed  https a.test:443" in command("explain", f"https://a.test/{FOREIGN}").out
     assert command("explain", f"https://x{FOREIGN}.test/").code == 1
 

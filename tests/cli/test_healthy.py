@@ -1,4 +1,4 @@
-"""Asking a watcher for its health, from a script or as a container's health check."""
+"""Asking a watcher for its health, in a script or as a container's health check."""
 
 import socket
 import subprocess
@@ -20,7 +20,7 @@ PAGES = {
 
 
 def healthy(*arguments: str) -> tuple[int, str]:
-    """Return the exit code and the answer of the program."""
+    """Return the program's exit code and answer."""
     program = (sys.executable, "-m", "clawker_fw.watch.healthy")
     done = subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.strip()
@@ -28,7 +28,7 @@ def healthy(*arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("kind", ["unix", "127.0.0.1", "::1"])
 def test_a_watcher_is_asked(kind: str, tmp_path: Path) -> None:
-    """The exit code is the page's, and its content is the answer."""
+    """The exit code and the text come from the health page."""
     address = ListenAddress(path=tmp_path / "watch.sock") if kind == "unix" else ListenAddress(kind, 0)
     with served(address, PAGES) as where:
         assert healthy(str(where)) == (1, '{"healthy": false}')
@@ -36,12 +36,12 @@ def test_a_watcher_is_asked(kind: str, tmp_path: Path) -> None:
 
 
 def hang_up(listening: socket.socket) -> None:
-    """End the first connection without a word."""
+    """Close the first connection without an answer."""
     listening.accept()[0].close()
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    """A watcher that is missing, or a server without HTTP, is not healthy; a wrong command line is an error."""
+    """A missing watcher, or a server without HTTP, is unhealthy; a wrong command line is an error."""
     path = tmp_path / "watch.sock"
     code, answer = healthy(f"unix:{path}")
     assert (code, "No watcher answers" in answer) == (1, True)
@@ -57,7 +57,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_the_health_check_costs_nearly_nothing() -> None:
-    """An engine asks every few seconds: a socket is imported, and nothing that takes time."""
+    """Engines run it every few seconds, so it imports only a socket and nothing slow."""
     script = (
         "import sys; before = set(sys.modules); import clawker_fw.watch.healthy; print(*set(sys.modules) - before)"
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C while the program starts: no traceback, the usual exit code, and nothing that docker would run."""
+"""Ctrl-C while the program starts: no traceback, the usual exit code, and nothing docker would run."""
 
 import os
 import subprocess
@@ -53,7 +53,7 @@ def interrupted(
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("line", [("rules", "check"), ("agent", "flags")], ids=" ".join)
 def test_ctrl_c_at_an_import(module: str, line: tuple[str, ...], tmp_path: Path) -> None:
-    """The command ends with 130, in words or silently, and an answer for docker is a refusal."""
+    """The command ends with 130, and an answer for docker is a refusal."""
     (tmp_path / "clawker-fw.yaml").write_text("rules: []\n")
     ended = interrupted(module.replace("OWN", f"clawker_fw.cli.{line[0]}"), *line, folder=tmp_path)
     assert "Traceback" not in ended.stderr
@@ -67,7 +67,7 @@ def test_ctrl_c_at_an_import(module: str, line: tuple[str, ...], tmp_path: Path)
 
 
 def test_an_ignored_interrupt_stays_ignored(tmp_path: Path) -> None:
-    """A command in the background of a script, or under nohup, goes on."""
+    """A background command of a script, or one under nohup, continues."""
     (tmp_path / "clawker-fw.yaml").write_text("rules: []\n")
     script = INTERRUPTED_AT.replace("default_int_handler)", "SIG_IGN)")
     ended = interrupted("typer", "rules", "check", folder=tmp_path, script=script)

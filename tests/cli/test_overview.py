@@ -1,4 +1,4 @@
-"""`status --all` and `config`: what there is on the engine, and what the settings mean."""
+"""`status --all` and `config`: the stacks on an engine, and the meaning of the settings."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.cli.conftest import Command, join
 def test_all_lists_every_stack_with_its_own_settings(
     command: Command, memory: MemoryEngine, settings_file: Path, tmp_path: Path
 ) -> None:
-    """Each stack is compared with the file that it was made from, wherever the command runs."""
+    """Each stack is compared with its own settings file, wherever the command runs."""
     assert command("status", "--all").out == "There is no stack on this engine. Start one with `clawker-fw run`.\n"
     command("run")
     other = tmp_path / "other.yaml"
@@ -32,7 +32,7 @@ def test_all_lists_every_stack_with_its_own_settings(
 
 
 def test_config_says_where_each_value_comes_from(command: Command, settings_file: Path) -> None:
-    """A default, a line of the file, a variable, or an option; nothing is asked of the engine."""
+    """Sources are defaults, lines of the file, variables and options; the engine is not called."""
     settings_file.write_text("rules: []\nlimits:\n  connections: 7\nproject: mine\n")
     given = {"CLAWKER_FW_OTEL__INFRA_PORT": "4320"}
     outcome = command("config", "--format", "json", **given)

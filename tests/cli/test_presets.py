@@ -1,4 +1,4 @@
-"""Presets and promises on the command line, over the in-memory engine."""
+"""Presets and guardrails on the command line, with the in-memory engine."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.cli.conftest import Command
 
 
 def test_presets_are_shown_without_settings_and_engine(command: Command, settings_file: Path) -> None:
-    """All of them with their names and versions, or all of one."""
+    """All presets with their names and versions, or all of one."""
     settings_file.write_text("rules: [")
     lines = command("rules", "presets").out.splitlines()
     assert lines[0] == (
@@ -35,7 +35,7 @@ def test_presets_are_shown_without_settings_and_engine(command: Command, setting
 
 
 def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Path) -> None:
-    """In the list for people and for programs, in the count of `check`, and in `config` as written."""
+    """The preset appears in the list, in JSON, in the count of `check`, and in `config`."""
     settings_file.write_text(
         "presets:\n- pip\nnever: [.corp.test, {port: 25}]\nrules:\n- dst: a.test\n- dst: pypi.org\n"
     )
@@ -55,7 +55,7 @@ def test_rules_say_which_preset_they_are_of(command: Command, settings_file: Pat
 
 
 def test_a_broken_promise_is_refused_by_every_command(command: Command, settings_file: Path) -> None:
-    """With both places, and nothing is applied or written."""
+    """The error gives both places, and nothing is applied or written."""
     promise = "never: [.corp.test]\n"
     settings_file.write_text(f"{promise}rules:\n- dst: a.test\n")
     assert command("run").code == 0
@@ -90,13 +90,13 @@ def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """Forget what was read, as a program that has just started."""
+    """Forget what was read, as a new process has."""
     presets.preset.cache_clear()
     validation._validated.cache_clear()  # noqa: SLF001 - nothing else does it
 
 
 def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
-    """Change a preset, as another release would have it. A new program reads it anew."""
+    """Change a preset, as another release would; a new process reads it again."""
     text = (folder / f"{name}.yaml").read_text()
     for old, new in replaced:
         assert old in text
@@ -114,7 +114,7 @@ NEWER = (("version: 1", "version: 2"), ("dst: files.pythonhosted.org", "dst: fil
 
 
 def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path, upgraded: Path) -> None:
-    """`drift` names what is added and removed, with the cause `upgrade`, before `run` applies it."""
+    """`drift` names added and removed rules with the cause `upgrade`, before `run` applies them."""
     settings_file.write_text("presets: [pip, npm]\nrules:\n- dst: a.test\n")
     assert command("run").code == 0
     assert command("drift").code == 0
@@ -148,7 +148,7 @@ def test_an_upgrade_that_changes_a_preset(command: Command, settings_file: Path,
 
 
 def test_changes_of_the_settings_are_no_upgrade(command: Command, settings_file: Path, upgraded: Path) -> None:
-    """Neither another preset nor a change of a preset that is not used."""
+    """Neither another preset nor a change of an unused preset counts as an upgrade."""
     settings_file.write_text("presets: [pip]\nrules: []\n")
     assert command("run").code == 0
     for text in ("presets: [pip, npm]", "presets: []"):

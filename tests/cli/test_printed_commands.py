@@ -1,4 +1,4 @@
-"""Commands in what is printed: they name the stack of this invocation, and the program understands them."""
+"""Printed commands name the current stack, and the program understands them."""
 
 import ast
 import re
@@ -35,7 +35,7 @@ def _sentences() -> Iterator[str]:
 
 
 def _parse(line: str) -> Any:  # noqa: ANN401 - typer has its own types
-    """Parse a printed command as a shell and the program do, without running it: return the outermost context."""
+    """Parse a printed command like a shell and the program, without running it; return the outermost context."""
     words = list(takewhile(lambda word: word not in {"|", ">", "&&"}, shlex.split(line)))[1:]
     command: Any = _PROGRAM
     outermost: Any = _PROGRAM.make_context("clawker-fw", words)
@@ -54,7 +54,7 @@ def _parse(line: str) -> Any:  # noqa: ANN401 - typer has its own types
 
 
 def test_every_command_in_a_sentence_names_the_stack() -> None:
-    """The options come exactly once, and the program has the command and its options."""
+    """The options come exactly once, and the program knows the command and its options."""
     commands.use({"--config": "/a b.yaml", "--project": "demo"})
     texts = [commands.named(commands.named(sentence)) for sentence in _sentences()]
     commands.use({})
@@ -70,7 +70,7 @@ def test_every_command_in_a_sentence_names_the_stack() -> None:
 
 @pytest.mark.parametrize("line", ["run --dry-run", "drift", "status", "doctor", "explain b.test", "denials"])
 def test_every_answer_names_the_stack(line: str, command: Command, settings_file: Path) -> None:
-    """All commands of an answer have the options, as text and as JSON, before the first run and after it."""
+    """All commands in an answer have the options, in text and JSON, before and after the first run."""
     options = ("--config", str(settings_file), "--project", "demo")
     bare = re.compile(rf"(?:[`(\"]|^ *)clawker-fw (?:{'|'.join(commands.NAMES)})\b", re.MULTILINE)
     for before in ("config", "run"):
@@ -81,7 +81,7 @@ def test_every_answer_names_the_stack(line: str, command: Command, settings_file
 
 
 def test_options_of_the_program_after_the_command() -> None:
-    """They mean the same, except for the words of a container and the options of the command."""
+    """They mean the same, except for a container's arguments and the command's own options."""
     for line, same in {
         "drift --project x --json": "--project x drift --json",
         "rules deny --config=a --debug -- -a.com --host": "--config=a --debug rules deny -- -a.com --host",
@@ -94,7 +94,7 @@ def test_options_of_the_program_after_the_command() -> None:
 
 
 def test_a_variable_overrides_the_project_of_the_file(command: Command, settings_file: Path) -> None:
-    """Every command warns, and `down` removes only a stack that an option names."""
+    """Every command warns, and `down` removes only a stack named by an option."""
     settings_file.write_text(f"project: demo\n{settings_file.read_text()}")
     warned = command("run", CLAWKER_FW_PROJECT="other").err
     assert "for project demo, but CLAWKER_FW_PROJECT overrides it with other." in warned

@@ -1,4 +1,4 @@
-"""`clawker-fw certs` about what agents have to trust, from the state folder and from a stack."""
+"""`clawker-fw certs` about roots that agents must trust, from the state folder and from a stack."""
 
 import time
 from dataclasses import dataclass
@@ -37,20 +37,20 @@ class Stack:
         return self.command("certs", *arguments)
 
     def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON
-        """Return the answer of a command, and in it apart the certificates of each name."""
+        """Return a command's answer, and its certificates by name."""
         answer = self(*arguments, "--format", "json").answer
         apart = {name: [each for each in answer["certificates"] if each["name"] == name] for name in NAMES}
         return {**answer, **apart}
 
     def inspects(self, *names: str) -> Provided:
-        """Have the stack inspect connections to these names since yesterday, with what this machine has."""
+        """Have the stack inspect connections to these names since yesterday, with this machine's root."""
         since = time.time() - DAY
         provided = InspectionStore(self.folder, "clawker", keeps=True, clock=lambda: since).provide(names)
         self.give(provided.trust, *provided.intermediates)
         return provided
 
     def give(self, trust: bytes, *intermediates: Pair) -> None:
-        """Have the stack's Envoy have these."""
+        """Give these roots and intermediates to the stack's Envoy."""
         files = signing.files((), (), intermediates)
         there = self.memory.inside("clawker-envoy").files
         there[signing.TRUST] = public(trust)
@@ -69,13 +69,13 @@ class Stack:
 
 @pytest.fixture
 def stack(command: Command, memory: MemoryEngine, settings_file: Path) -> Stack:
-    """A stack that runs and inspects nothing."""
+    """A running stack that inspects nothing."""
     command("run")
     return Stack(command, memory, settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker")
 
 
 def test_without_an_authority(stack: Stack) -> None:
-    """`show` has none; there is nothing to export or to rotate, and nothing is made."""
+    """`show` is empty; nothing can be exported or rotated, and nothing is created."""
     found = stack("show")
     assert (found.code, found.err) == (0, "")
     assert found.out == "No telemetry: `otel.endpoint` is not set.\n"
@@ -89,7 +89,7 @@ def test_without_an_authority(stack: Stack) -> None:
 
 
 def test_show_says_what_signs_and_who_lacks_it(stack: Stack) -> None:
-    """The root that signs, the intermediates of the stack, and agents that were not given it."""
+    """The signing root, the stack's intermediates, and agents without the root are shown."""
     provided = stack.inspects("a.test", "b.test")
     stack.agent("new", provided.trust)
     stack.agent("old")
@@ -111,7 +111,7 @@ def test_show_says_what_signs_and_who_lacks_it(stack: Stack) -> None:
 
 
 def test_rotation_is_announced(stack: Stack) -> None:
-    """The former root signs for a week. The new one is in the bundle: the stack gets it first, then agents."""
+    """The former root signs for a week; the bundle gives the new one to the stack first, then to agents."""
     provided = stack.inspects("a.test")
     stack.agent("agent", provided.trust)
     before = stack.memory.inside("clawker-envoy").id
@@ -134,7 +134,7 @@ def test_rotation_is_announced(stack: Stack) -> None:
 
 
 def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
-    """Whose key has become known is in no bundle any more."""
+    """A root whose key has leaked is removed from every bundle at once."""
     stack.inspects("a.test")
     (root, gone) = stack.found(*ROTATE, "--at-once")["root"]
     assert (root["state"], root["live"], root["key"]) == ("signs", [], True)
@@ -143,7 +143,7 @@ def test_rotation_at_once_forgets_the_former_root(stack: Stack) -> None:
 
 
 def test_another_machine_has_the_stack_s_roots(stack: Stack) -> None:
-    """Without the folder, the stack says what it has. It can't be rotated there, where nobody could sign on."""
+    """Without the folder, the stack shows its roots, but rotation is refused: the machine can't sign."""
     provided = stack.inspects("a.test")
     for path in stack.folder.iterdir():
         path.unlink()
@@ -168,6 +168,6 @@ def test_a_damaged_root(stack: Stack) -> None:
 
 
 def test_words_that_do_not_go_together(stack: Stack) -> None:
-    """Telemetry and inspection are rotated and exported apart."""
+    """Telemetry and inspection are rotated and exported separately."""
     for line in ("rotate --at-once", "rotate --roots --authority", "export collector", "export roots DIR"):
         assert stack(*line.split()).code == 2, line

@@ -17,7 +17,7 @@ ADDED = "  - dst: new.test\n"
 
 @pytest.fixture
 def no_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Commands that must not ask an engine."""
+    """Commands that must not call an engine."""
 
     def refuse(_: object) -> MemoryEngine:
         raise AssertionError("the engine was asked")
@@ -27,19 +27,19 @@ def no_engine(command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 def edit(command: Command, *arguments: str, code: int = 0, stdin: str = "") -> Any:  # noqa: ANN401 - JSON
-    """Run a verb that edits, and return its answer, which must fit the schema."""
+    """Run an editing command, and return its answer after checking the schema."""
     outcome = command("rules", *arguments, "--format", "json", stdin=stdin)
     assert outcome.code == code, outcome.err
     return outcome.answer
 
 
 def outcomes(answer: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
-    """Return what has become of each rule."""
+    """Return the outcome for each rule."""
     return [(each["outcome"], each["rule"]) for each in answer["rules"]]
 
 
 def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: Path) -> None:
-    """In canonical order, with what is left of each, its note, and its file and line."""
+    """Rules come in canonical order, with remaining time, note, file and line."""
     soon = (datetime.now(UTC) + timedelta(minutes=12, seconds=30)).isoformat(timespec="seconds")
     settings_file.write_text(
         f"rules:\n- dst: z.test\n  until: {soon}\n"
@@ -67,7 +67,7 @@ def test_rules_are_listed_without_an_engine(no_engine: Command, settings_file: P
 
 
 def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: Path) -> None:
-    """How many there are in which files, and which decide nothing."""
+    """The answer counts rules by file, and names those without effect."""
     settings_file.with_name("team.yaml").write_text("rules: [{dst: t.test}]")
     settings_file.write_text(
         "include: [team.yaml]\nrules: [{dst: a.test}, {dst: a.test, action: deny},\n"
@@ -101,7 +101,7 @@ def test_rules_are_checked_without_an_engine(no_engine: Command, settings_file: 
 def test_check_shows_the_mistakes_that_other_commands_leave_out(
     rules: str, no_engine: Command, settings_file: Path
 ) -> None:
-    """They show ten, and say where the others are shown."""
+    """`check` shows all mistakes; other commands show ten, and name `check`."""
     settings_file.write_text("rules:\n" + "".join(rules.format(n, n) for n in range(14)))
     listed, checked = (no_engine("rules", verb) for verb in ("list", "check"))
     assert (listed.code, listed.out, checked.code, checked.out) == (3, "", 3, "")
@@ -114,7 +114,7 @@ def test_check_shows_the_mistakes_that_other_commands_leave_out(
 
 
 def test_an_added_rule_is_live_and_a_removed_one_is_not(command: Command, settings_file: Path) -> None:
-    """The file is edited, and the running stack follows, once; `status` agrees."""
+    """The file is edited, and the running stack follows once; `status` agrees."""
     command("run")
     answer = edit(command, "allow", "new.test")
     assert outcomes(answer) == [("added", "https new.test:443")]
@@ -163,7 +163,7 @@ def test_without_a_stack_the_edit_stays(command: Command, settings_file: Path) -
 
 
 def test_no_engine_is_asked_when_nothing_is_applied(no_engine: Command, settings_file: Path) -> None:
-    """With `--no-reload`, and when nothing has changed."""
+    """The engine is not called with `--no-reload`, or when nothing changes."""
     shown = no_engine("rules", "allow", "new.test", "--no-reload", "--dry-run")
     assert (shown.code, settings_file.read_text()) == (1, SETTINGS)
     assert f"+{ADDED}" in shown.out
@@ -226,7 +226,7 @@ def test_a_rule_is_written_as_short_as_possible(
 
 
 def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Command, settings_file: Path) -> None:
-    """Then it is not taken for an option."""
+    """After `--`, a name that begins with a hyphen is not read as an option."""
     assert no_engine("rules", "deny", "--no-reload", "--", "-x.new.test").code == 0
     assert settings_file.read_text() == f'{SETTINGS}  - dst: "-x.new.test"\n    action: deny\n'
     asked = no_engine("rules", "remove", "--no-reload", "--", "-x.new.test")
@@ -256,7 +256,7 @@ def test_a_name_that_begins_with_a_hyphen_comes_after_two_of_them(no_engine: Com
 def test_a_mistake_on_the_command_line_changes_nothing(
     arguments: tuple[str, ...], sentence: str, no_engine: Command, settings_file: Path
 ) -> None:
-    """Exit 2, with the sentence that the settings would have."""
+    """The exit code is 2, and the message is the same as for the settings file."""
     outcome = no_engine("rules", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert sentence in outcome.err
@@ -278,7 +278,7 @@ def test_a_mistake_on_the_command_line_changes_nothing(
 def test_a_rule_that_allows_some_of_what_a_removed_one_did_is_told(
     rest: str, allowed_by: str | None, no_engine: Command, settings_file: Path
 ) -> None:
-    """Of a removed subtree, rules for names below it count as well, if they allow the same protocol and port."""
+    """After removing a subtree, rules for names in it are reported if they allow the same protocol and port."""
     settings_file.write_text(f"rules: [{{dst: .b.test}}, {rest}]")
     remove = ("remove", ".b.test", "--no-reload", "--dry-run")
     (removed,) = edit(no_engine, *remove, code=1)["rules"]
@@ -290,7 +290,7 @@ def test_a_rule_that_allows_some_of_what_a_removed_one_did_is_told(
 
 
 def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Command, settings_file: Path) -> None:
-    """Or those with a protocol and port; `host` is removed by either name."""
+    """By name, all or by protocol and port; `host` is removed by either name."""
     settings_file.write_text(
         "rules:\n- {dst: 192.0.2.5, as: db.test, proto: tcp, port: 5432}\n"
         "- {dst: 192.0.2.5, as: db.test, proto: ssh}\n- {dst: 192.0.2.6, as: db.test, proto: tcp, port: 5433}\n"
@@ -316,7 +316,7 @@ def test_an_address_is_removed_with_the_name_that_stands_for_it(no_engine: Comma
 
 
 def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file: Path) -> None:
-    """The verb that makes it so warns, and so do `run`, `reload` and `drift`."""
+    """The editing command warns, and so do `run`, `reload` and `drift`."""
     command("run")
     assert "warning" not in command("drift").err
     answer = edit(command, "deny", "a.test", "--no-reload")
@@ -333,7 +333,7 @@ def test_a_rule_that_has_no_effect_is_warned_of(command: Command, settings_file:
 
 
 def test_a_rule_that_contradicts_another_is_named_with_its_origin(no_engine: Command, settings_file: Path) -> None:
-    """It is the command line; the settings file has no such line."""
+    """The origin is the command line, because the settings file has no such line."""
     claims = "two rules use port 443 of a.test: tcp a.test:443 and https a.test:443"
     line = f"error[rules-contradict]: clawker-fw.yaml, line 2: {claims}.\n  "
     outcome = no_engine("rules", "allow", "tcp://a.test:443")
@@ -351,7 +351,7 @@ def test_a_rule_that_contradicts_another_is_named_with_its_origin(no_engine: Com
 def test_an_end_of_the_stack_meanwhile_is_told_with_the_edit(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """The answer in JSON is there although the reload has failed."""
+    """The JSON answer is printed although the reload fails."""
     command("run")
     memory.remove(memory.inside("clawker-envoy").id)
     outcome = command("rules", "allow", "new.test", "--format", "json")

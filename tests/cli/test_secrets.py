@@ -1,4 +1,4 @@
-"""The content of a secret in a sibling's volume does not appear in any output or record."""
+"""Secrets in a firewall container's volume never appear in any output or record."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ PLANTED = b"planted-secret"
 
 @pytest.fixture
 def keyed(command: Command, settings_file: Path, tmp_path: Path) -> list[str]:
-    """A stack with telemetry, whose CoreDNS has a private key: return its lines, and what a test may plant."""
+    """Lines of CoreDNS's private key in a stack with telemetry, and a planted secret with its digest."""
     settings_file.write_text(f"{SETTINGS}otel: {{endpoint: 'collector.test:4317'}}\n")
     assert command("run").code == 0
     files = (tmp_path / "state").rglob("*.key")
@@ -35,7 +35,7 @@ def keyed(command: Command, settings_file: Path, tmp_path: Path) -> list[str]:
 
 
 def require_untold(keyed: list[str], *texts: object) -> None:
-    """Check that no text has a line of a key, nor a digest that would confirm a guess."""
+    """Check that no text has a line of a key, or a digest that would confirm a guess."""
     assert not [word for word in keyed for text in texts if word in str(text)]
 
 
@@ -46,7 +46,7 @@ def looks(command: Command) -> list[Outcome]:
 
 
 def said(outcomes: list[Outcome]) -> list[str]:
-    """Return everything that was written."""
+    """Return all output."""
     return [text for each in outcomes for text in (each.out, each.err)]
 
 
@@ -68,7 +68,7 @@ def test_a_secret_that_was_tampered_with(  # noqa: PLR0917 - the cases are in a 
     memory: MemoryEngine,
     keyed: list[str],
 ) -> None:
-    """Changed content, mode or owner is found and healed, and foreign content is not shown either."""
+    """Changed content, mode or owner is reported and healed without showing foreign content."""
     files = memory.inside(COREDNS).files
     before = files[path]
     assert before.secret
@@ -92,7 +92,7 @@ def test_a_secret_that_nobody_wants_any_more(
     memory.inside(COREDNS).files[path] = File(PLANTED, 0o440, (65532, 65532), secret=True)
     assert path in {each["field"] for each in command("drift", "--format", "json").findings}
     require_untold(keyed, *said(looks(command)))
-    memory.inside(COREDNS).files[path] = public(PLANTED)  # and what everybody may read is none
+    memory.inside(COREDNS).files[path] = public(PLANTED)  # a file that everyone may read is not a secret
     if not path.startswith("good/"):
         (finding,) = command("drift", "--format", "json").findings
         assert "-planted-secret" in finding["diff"]
@@ -101,7 +101,7 @@ def test_a_secret_that_nobody_wants_any_more(
 def test_a_secret_in_an_error(
     command: Command, memory: MemoryEngine, keyed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A secret is neither in the traceback of `--debug` nor in one with all local variables."""
+    """Neither the traceback of `--debug` nor one with all local variables has a secret."""
     made, raised = memory.create_container, []
 
     def create(spec: ContainerSpec) -> str:
@@ -123,7 +123,7 @@ def test_a_secret_in_an_error(
 
 
 def test_a_secret_in_a_label_and_in_what_is_live() -> None:
-    """A label contains no digest of a secret, and a secret can't be a proven resource."""
+    """A label has no digest of a secret, and a secret can't be a verified resource."""
     assert labels.recorded(secret(b"guess-me")) == "secret"
     assert labels.recorded(public(b"guess-me")) == labels.digest(b"guess-me")
     hashed = Resource("key", "key/token", hashed=True)
@@ -141,7 +141,7 @@ def test_a_secret_in_a_label_and_in_what_is_live() -> None:
 def test_a_record_that_others_could_write(
     path: str, change: dict[str, Any], command: Command, memory: MemoryEngine
 ) -> None:
-    """Records belong to root. If others could have written them, they are found and replaced."""
+    """Records belong to root; any that others could have written are reported and replaced."""
     assert command("run").code == 0
     memory.inside(COREDNS).files.setdefault("state/attempt.json", public(b"{}"))
     before = memory.inside(COREDNS).files[path]

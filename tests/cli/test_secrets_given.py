@@ -1,4 +1,4 @@
-"""`clawker-fw secrets`, and what other commands say of secrets."""
+"""`clawker-fw secrets`, and what other commands report about secrets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ HIDDEN = "hidden-token"
 
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
-    """Each test is a process that has obtained no secret."""
+    """Start each test without obtained secrets, like a new process."""
     vault.known.cache_clear()
     yield
     vault.known.cache_clear()
@@ -62,32 +62,32 @@ class User:
         path.chmod(0o600)
 
     def __call__(self, *arguments: str, **environment: str) -> Outcome:
-        """Run a command, as a new process would. No value is ever in what it says."""
+        """Run a command as a new process would, and check that no value is shown."""
         vault.known.cache_clear()
         said = self.command("--secrets", "secrets.yaml", *arguments, **environment)
         assert "hidden" not in said.out + said.err
         return said
 
     def json(self, *arguments: str, code: int | None = None) -> Any:  # noqa: ANN401 - JSON
-        """Run a command, and return its answer in JSON. Check its exit code if given."""
+        """Run a command, and return its JSON answer. Check its exit code if given."""
         outcome = self(*arguments, "--format", "json")
         assert code in {None, outcome.code}, outcome.err
         return outcome.answer
 
     @property
     def held(self) -> dict[str, str]:
-        """What Envoy has."""
+        """The secrets that Envoy has."""
         return {name: value for name, (value, _) in self.memory.inside("clawker-envoy").secrets.items()}
 
 
 @pytest.fixture
 def user(command: Command, memory: MemoryEngine, settings_file: Path) -> User:
-    """Nothing runs yet."""
+    """A user without a running stack."""
     return User(command, memory, settings_file.parent)
 
 
 def test_a_run_gives_and_a_list_tells(user: User) -> None:
-    """From the first run on; a lost one is found and given again, and nothing else is touched."""
+    """The first run sends secrets; a lost one is reported and sent again without other changes."""
     assert user("run").code == 0
     assert user.held == {"api#bearer": f"Bearer {HIDDEN}"}
     listed = user("secrets", "list")
@@ -119,7 +119,7 @@ def test_a_run_gives_and_a_list_tells(user: User) -> None:
 
 
 def test_check_asks_each_source(user: User) -> None:
-    """It needs no stack, and fails where one source does."""
+    """`check` needs no stack, and fails if one source fails."""
     failed = user("secrets", "check")
     assert failed.code == 3
     assert "The secret other can't be obtained from its environment variable: OTHER_TOKEN is not set here." in (
@@ -134,7 +134,7 @@ def test_check_asks_each_source(user: User) -> None:
 
 
 def test_forgetting(user: User) -> None:
-    """It acts on Envoy alone, at once."""
+    """`forget` removes a secret from the running Envoy only."""
     assert user("secrets", "forget").code == 6, "there is no stack"
     user("run")
     assert user("secrets", "forget", "none").code == 6
@@ -153,7 +153,7 @@ def test_forgetting(user: User) -> None:
     "lost", ["undeclared", "no-rule", "rejected-rules", "no-settings", "unreadable-file", "other-settings"]
 )
 def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -> None:
-    """Whatever has become of the rules and of the file of secrets, Envoy's token can be taken away."""
+    """Secrets can be removed from Envoy whatever the state of the rules and the file of secrets."""
     user("run")
     settings = user.folder / "clawker-fw.yaml"
     match lost:
@@ -179,7 +179,7 @@ def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -
 
 
 def linked(user: User) -> None:
-    """Have an agent whose mount another one has swapped for a link to the folder with the file of secrets."""
+    """Have an agent replace another agent's mount by a link to the folder with the file of secrets."""
     (user.folder / "config").mkdir()
     for name in ("secrets.yaml", "token"):
         (user.folder / name).rename(user.folder / "config" / name)
@@ -191,7 +191,7 @@ def linked(user: User) -> None:
 
 @pytest.mark.parametrize("arguments", [("run",), ("drift",), ("status",), ("secrets", "list"), ("reload",)])
 def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str, ...], user: User) -> None:
-    """It is a warning: any agent with a mount in the same folder could otherwise stop each command."""
+    """It is only a warning; otherwise an agent with a mount in that folder could block every command."""
     user("run")
     linked(user)
     vault.known.cache_clear()
@@ -205,7 +205,7 @@ def test_a_link_that_an_agent_may_have_made_refuses_nothing(arguments: tuple[str
 
 
 def test_a_mount_of_the_file_of_secrets_refuses(user: User) -> None:
-    """By its own path, a mount is certain: nothing is given while an agent can say where secrets go."""
+    """A mount by the file's own path is certain: no secrets are sent while an agent can write the file."""
     user("run")
     join(user.memory, "agent", mounts=(Mount("bind", "/data", str(user.folder)),))
     for verb in ("run", "drift"):
@@ -217,7 +217,7 @@ def test_a_mount_of_the_file_of_secrets_refuses(user: User) -> None:
 def test_secrets_that_cannot_be_compared_are_unknown(
     code: str, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Envoy may have a token that was revoked: no command says that the stack is current."""
+    """Envoy may have a revoked token, so no command says that the stack is current."""
     user("run")
     ask = MemoryEngine.ask_helper
 
@@ -239,7 +239,7 @@ def test_secrets_that_cannot_be_compared_are_unknown(
 
 
 def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
-    """Nobody is told that a secret is gone which Envoy goes on using."""
+    """If Envoy still uses a secret, no command claims that it is gone."""
     user("run")
     user.memory.inside("clawker-envoy").secrets_unloaded.add("api#bearer")
     assert "  secrets in Envoy: api (what Envoy had before)\n" in user("drift").out
@@ -251,7 +251,7 @@ def test_what_envoy_does_not_load_is_an_error(user: User) -> None:
 
 
 def test_a_source_that_fails_changes_nothing(user: User) -> None:
-    """A run ends before it has done anything, and says which source and why."""
+    """A run fails before any change, and names the source and the reason."""
     (user.folder / "token").unlink()
     refused = user("run")
     assert refused.code == 3
@@ -274,7 +274,7 @@ def test_a_source_that_fails_changes_nothing(user: User) -> None:
 
 
 def test_the_last_rule_with_a_secret_goes(user: User) -> None:
-    """Envoy has none any more, also where nothing says any more which there were."""
+    """The secret is removed from Envoy, even when its declaration is gone."""
     user("run")
     (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
     (user.folder / "secrets.yaml").unlink()
@@ -285,7 +285,7 @@ def test_the_last_rule_with_a_secret_goes(user: User) -> None:
 
 
 def test_a_file_that_others_can_use(user: User) -> None:
-    """Every command that compares refuses it."""
+    """Every comparing command refuses it."""
     user("run")
     (user.folder / "secrets.yaml").chmod(0o644)
     for command in (("run",), ("drift",), ("secrets", "list"), ("secrets", "check")):
@@ -294,7 +294,7 @@ def test_a_file_that_others_can_use(user: User) -> None:
 
 
 def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
-    """The settings can't say where a secret goes: a repository's would take it home."""
+    """The settings of a repository can't send a secret to a host of their choice."""
     settings = user.folder / "clawker-fw.yaml"
     settings.write_text(SETTINGS.replace("dst: api.test", "dst: evil.test"))
     refused = user("run")
@@ -305,7 +305,7 @@ def test_a_rule_that_sends_a_secret_elsewhere(user: User) -> None:
 
 
 def test_rules_are_checked_without_an_engine(user: User) -> None:
-    """Against the user's file where it is; elsewhere, as in the CI of a repository, there is a warning."""
+    """Rules are checked against the user's file; without one, as in CI, there is a warning."""
     assert user("rules", "check").out.startswith("valid")
     user.declare(DECLARED.replace("api.test", "elsewhere.test"))
     assert user("rules", "check").code == 6
@@ -317,7 +317,7 @@ def test_rules_are_checked_without_an_engine(user: User) -> None:
 
 
 def test_explain_tells_of_the_secret(user: User) -> None:
-    """For a request that is allowed, by name alone."""
+    """For an allowed request, `explain` gives the secret's name only."""
     user("run")
     user.memory.inside("clawker-envoy").zone["api.test"] = ("203.0.113.1",)
     url = "https://api.test/v1/x"
@@ -328,7 +328,7 @@ def test_explain_tells_of_the_secret(user: User) -> None:
 
 
 def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others on the way could read along."""
+    """Secrets are refused because others on the network could read them."""
     facts = replace(user.memory.facts(), endpoint="tcp://engine.test:2375", plain=True, named_by="--host")
     monkeypatch.setattr(user.memory, "facts", lambda: facts)
     refused = user("run")
@@ -337,7 +337,7 @@ def test_over_a_plain_engine(user: User, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("trouble", ["undeclared", "elsewhere", "open to others"])
 def test_secrets_that_can_not_be_used_cost_their_own_line(user: User, trouble: str) -> None:
-    """`status --all` lists the other stacks as they are, and `status` has what can be known without secrets."""
+    """`status --all` still lists other stacks, and `status` shows what it can without secrets."""
     (user.folder / "other.yaml").write_text("project: other\nrules: [{dst: b.test}]\n")
     for arguments in ((), ("--config", "other.yaml")):
         assert user(*arguments, "run").code == 0

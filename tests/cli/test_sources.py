@@ -14,7 +14,7 @@ from tests.cli.conftest import SETTINGS, Command, join
 
 @pytest.fixture(autouse=True)
 def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Search no settings but those of the test."""
+    """Search only the test's settings."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda *_: tmp_path / "home")
 
 
@@ -74,7 +74,7 @@ def test_a_project_that_could_be_misread_is_refused(
 
 
 def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """If the file is unreadable, the project is unknown unless it is named."""
+    """With an unreadable file, the project is unknown unless it is named."""
     command("run")
     settings_file.write_bytes(b"\xff\xfe")
     refused = command("down")
@@ -91,7 +91,7 @@ def test_down_of_a_file_that_cannot_be_read(command: Command, settings_file: Pat
 def test_another_settings_file_has_to_adopt_a_stack(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
-    """`run` and `reload` are refused with both files named; with `--adopt`, the stack belongs to the new file."""
+    """`run` and `reload` are refused with both files named; `--adopt` moves the stack to the new file."""
     settings_file.write_text(f"{SETTINGS}project: clawker\n")
     command("run")
     before = dict(memory.inside("clawker-coredns").files)
@@ -122,7 +122,7 @@ def test_another_settings_file_has_to_adopt_a_stack(
 def test_a_stack_remembers_through_every_replacement(
     command: Command, settings_file: Path, tmp_path: Path, memory: MemoryEngine
 ) -> None:
-    """New containers record it, and a changed record alone replaces nothing."""
+    """New containers record the file, and a changed record alone replaces nothing."""
     command("run")
     command("run", "--force-recreate")
     for sibling in ("envoy", "coredns"):
@@ -144,7 +144,7 @@ def test_a_stack_remembers_through_every_replacement(
 
 
 def test_a_stack_that_remembers_nothing_takes_the_first(command: Command, memory: MemoryEngine) -> None:
-    """A stack may have lost its record. That is not drift, and the next `run` writes one."""
+    """A lost record is not drift, and the next `run` writes one."""
     command("run")
     for sibling in ("envoy", "coredns"):
         del memory.inside(f"clawker-{sibling}").files[ORIGIN]
@@ -189,7 +189,7 @@ def test_answers_say_what_they_are_about(
 def test_folders_of_the_user_that_an_agent_can_write(
     folder: str, *, decides: bool, command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """Nothing in the cache decides; the state folder has keys, and the docker CLI's folder names the engine."""
+    """The cache decides nothing; the state folder has keys, and the docker CLI's folder names the engine."""
     command("run")
     source = settings_file.parent / folder
     source.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def test_elsewhere_the_hint_names_the_file_of_the_stack(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Without a settings file here, the running stack knows its own. Without a stack, `init` writes one."""
+    """Without a settings file here, the running stack names its own. Without a stack, `init` writes one."""
     folder = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(folder)
     before = command(*arguments)

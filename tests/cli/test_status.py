@@ -1,4 +1,4 @@
-"""`status`, with agents and without settings; and `drift`, for which an open agent is a difference."""
+"""`status` with agents and without settings, and open agents as a difference for `drift`."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from tests.cli.conftest import Command, join, record
 
 
 def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -> None:
-    """`drift` and `status` say who is open and why; `drift` exits with 1, unless agents are to be ignored."""
+    """`drift` and `status` name open agents and why; `drift` exits with 1 unless agents are ignored."""
     command("run")
     join(memory, "fine")
     assert command("drift").code == 0
@@ -39,7 +39,7 @@ def test_an_open_agent_is_a_difference(command: Command, memory: MemoryEngine) -
 
 
 def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
-    """With another subnet in the settings, no agent can be attached until `run` has moved the stack there."""
+    """With another subnet in the settings, no agent can be attached until `run` has moved the stack."""
     command("run")
     moved = {"CLAWKER_FW_NETWORK__SUBNET": "10.77.0.0/20"}
     assert command("agent", "flags", **moved).code == 6
@@ -53,7 +53,7 @@ def test_status_names_no_resolver_that_does_not_exist(command: Command) -> None:
 def test_status_without_settings(
     break_it: str | None, command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:
-    """What runs, the live rules and the agents are known anyway. The error and exit code are those of `run`."""
+    """Containers, rules and agents are still shown. The error and exit code are those of `run`."""
     command("run")
     join(memory, "loose", privileged=True)
     if break_it:
@@ -73,7 +73,7 @@ def test_status_without_settings(
 
 
 def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: MemoryEngine) -> None:
-    """Each agent's refusals are counted, and the last ones are shown; older ones are for `denials`."""
+    """Each agent's refusals are counted, with the latest shown; older ones are left to `denials`."""
     command("run")
     join(memory, "builder")
     address = memory.inside("builder").networks["clawker-net"]
@@ -97,7 +97,7 @@ def test_status_has_what_was_refused_in_the_last_hour(command: Command, memory: 
 
 
 def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -> None:
-    """Records have the time of the engine's machine, whatever this one's clock says."""
+    """Records carry the Docker host's time, whatever the local clock says."""
     command("run")
     memory.clock_ahead = -7200
     resolver = memory.inside("clawker-coredns")
@@ -109,7 +109,7 @@ def test_the_last_hour_is_the_engine_s(command: Command, memory: MemoryEngine) -
 def test_a_log_that_can_not_be_read(
     command: Command, memory: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a warning, and not the same as no refusals: all else is shown."""
+    """It is a warning, not the same as no refusals; all else is shown."""
     command("run")
 
     def fail(*_: object, **__: object) -> NoReturn:
@@ -125,7 +125,7 @@ def test_a_log_that_can_not_be_read(
 
 
 def test_programs_get_the_summary_of_drift(command: Command, settings_file: Path) -> None:
-    """For whatever differs, `status` has the lines of `drift`; none for a current stack or without settings."""
+    """`status` has the lines of `drift` for any difference; none for a current stack or without settings."""
 
     def lines(name: str) -> list[str]:
         return list(command.json(name)["summary"])
@@ -141,7 +141,7 @@ def test_programs_get_the_summary_of_drift(command: Command, settings_file: Path
 
 
 def test_a_notice_about_the_host(command: Command, settings_file: Path, memory: MemoryEngine) -> None:
-    """People see it in the first `run` and in `doctor`, with how to acknowledge it; programs see it each time."""
+    """A notice appears in the first `run` and in `doctor`, with a way to acknowledge it, and always in JSON."""
     memory.sources_checked = False
     assert "acknowledged: [host-hears-agents]" in command("run").out
     shown = {verb: "host-hears-agents" in command(*verb.split()).out for verb in NOTICED}
@@ -155,11 +155,11 @@ def test_a_notice_about_the_host(command: Command, settings_file: Path, memory: 
 NOTICED = dict.fromkeys(("run", "run --dry-run", "drift", "status", "reload", "reload --dry-run"), False) | {
     "doctor": True
 }
-"""Whether a command shows a notice about the host, after the first `run`."""
+"""Whether a command shows a notice about the host after the first `run`."""
 
 
 def test_a_notice_follows_the_verdict(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """Each command shows it in its second line, until it is acknowledged; then `doctor` alone does."""
+    """Each command shows a notice in its second line until it is acknowledged; then only `doctor` does."""
     memory.has = replace(memory.has, forwards=False)
     command("run")
     for verb in ("drift", "status", "reload", "run"):
@@ -172,7 +172,7 @@ def test_a_notice_follows_the_verdict(command: Command, memory: MemoryEngine, se
 
 
 def test_the_drift_labels_are_shown(command: Command, settings_file: Path) -> None:
-    """Each container has a line with all three, also when they agree, and JSON has both values."""
+    """Each container has a line with all three labels, even when they agree; JSON has both values."""
     command("run")
     build = command.json("status")["siblings"][0]["labels"]["stack_build_sha"]["running"]
     same = f"infra_certs_ready false, otel_infra_port 4319, stack_build_sha {build[:7]}"

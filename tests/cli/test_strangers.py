@@ -1,4 +1,4 @@
-"""Containers that look like ours, and are not: every command, and every list."""
+"""Foreign containers that look like ours, in every command and list."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command, join
 
 IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of its own": {}}
-"""What an image can bring besides labels: the labels that were requested for a volume at `/fw`."""
+"""Labels of a foreign container's volume at `/fw`, if it has one."""
 
 
 @pytest.mark.parametrize("volume", IMAGES)
@@ -21,7 +21,7 @@ IMAGES: dict[str, Mapping[str, str] | None] = {"no volume": None, "a volume of i
 def test_an_image_with_our_labels_is_in_nobody_s_way(
     volume: str, command: Command, memory: MemoryEngine, *, attached: bool
 ) -> None:
-    """A container that inherits a sibling's labels from its image stops no command and is taken for no sibling."""
+    """A container whose image carries our labels stops no command and is not taken for ours."""
     command("run")
     before = {each: memory.inside(f"clawker-{each}").id for each in Sibling}
     every = memory.inside("clawker-coredns").spec.labels
@@ -53,7 +53,7 @@ def test_an_image_with_our_labels_is_in_nobody_s_way(
 
 
 def test_a_mount_forges_no_line(command: Command, memory: MemoryEngine, settings_file: Path) -> None:
-    """A line break in the place of a mount, or in a volume's folder, is shown as such in every answer."""
+    """A line break in a mount's path or a volume's name is escaped in every answer."""
     command("run")
     memory.drivers["data"] = VolumeView("data", "lo\nforged  line", {})
     mounts = (

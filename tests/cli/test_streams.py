@@ -43,7 +43,7 @@ def environment(**variables: str) -> dict[str, str]:
 def on_terminal(
     columns: int, up: Sequence[str], *arguments: str, typed: str = "", **variables: str
 ) -> tuple[int, str]:
-    """Run the program on a terminal where something has been typed, and return its exit code and output."""
+    """Run the program on a terminal with some typed input, and return its exit code and output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     process = subprocess.Popen(
@@ -97,7 +97,7 @@ def test_records_do_not_run_into_the_spinner() -> None:
 
 
 def test_a_dumb_terminal_gets_no_escape_sequence() -> None:
-    """With `TERM=dumb` there is no escape sequence. As a control, each of these has one on other terminals."""
+    """With `TERM=dumb` there are no escape sequences; as a control, other terminals get each of them."""
     each = ("drift", ";", "nope", ";", "--help", ";", "run")
     _, written = on_terminal(100, UP, *each, TERM="dumb", CLAWKER_FW_OTEL__INFRA_PORT="4320")
     assert written.count("$ ") >= 3
@@ -108,7 +108,7 @@ def test_a_dumb_terminal_gets_no_escape_sequence() -> None:
 
 
 def test_init_asks_which_presets(folder: Path) -> None:
-    """It shows them, asks again after a wrong name, and asks nothing where nothing is to be written."""
+    """It lists the presets, asks again after a wrong name, and asks nothing if it can't write."""
     code, written = on_terminal(100, UP, "init", "--force", typed="pip, clade-code\npip claude-code\n")
     assert code == 0
     assert "Python packages from PyPI" in written
@@ -126,7 +126,7 @@ def test_init_asks_which_presets(folder: Path) -> None:
     ],
 )
 def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
-    """A full disk is an error. A reader that stops early, or no reader, changes no exit code."""
+    """A full disk is an error; a missing reader, or one that stops early, changes no exit code."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command(UP, *arguments), env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -151,7 +151,7 @@ def test_nobody_who_reads_the_answer(arguments: list[str], code: int) -> None:
 
 @pytest.mark.parametrize("end", ["2>&-", "2>/dev/full"])
 def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
-    """A change continues, and its answer is complete."""
+    """Without a reader of standard error, a change continues, and its answer is complete."""
     shell = ["sh", "-c", f'"$@" {end}', "sh", *command(UP, "run", "--format", "json")]
     variables = environment(CLAWKER_FW_OTEL__INFRA_PORT="4320")
     done = subprocess.run(shell, env=variables, stdout=subprocess.PIPE, text=True, check=False)
@@ -160,7 +160,7 @@ def test_nobody_who_reads_what_is_told_beside(end: str) -> None:
 
 
 def test_characters_that_an_encoding_has_not() -> None:
-    """Characters outside the encoding are escaped, and don't prevent an answer."""
+    """They are escaped, and don't prevent an answer."""
     done = subprocess.run(
         command(UP, "drift"),
         env=environment(PYTHONIOENCODING="ascii", CLAWKER_FW_OTEL__INFRA_PORT="4320"),
@@ -174,7 +174,7 @@ def test_characters_that_an_encoding_has_not() -> None:
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_libraries_and_threads_say_is_a_record(log_format: str) -> None:
-    """Warnings and unhandled errors are JSON objects with `--log-format json`, and readable lines otherwise."""
+    """With `--log-format json`, warnings and unhandled errors are JSON objects; otherwise readable lines."""
     program = """if True:
         import threading, warnings
         from clawker_fw.report import log, terminal

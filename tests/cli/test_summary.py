@@ -1,4 +1,4 @@
-"""The line that matters: what each command says first about a difference."""
+"""The first lines about a difference in each command."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ VERDICT = re.compile(r"(current|drifted|unknown|open)  clawker\b.*\n")
 
 
 def below_the_verdict(out: str) -> str:
-    """Return what follows the line with the verdict and what to do, with which an answer begins."""
+    """Return the text after the first line, which has the verdict and the advice."""
     verdict = VERDICT.match(out)
     assert verdict, out
     return out[verdict.end() :]
@@ -36,7 +36,7 @@ def old(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stack that another build has made of the same settings."""
+    """A stack created by another build from the same settings."""
     release = stacks.copied_release(tmp_path / "old")
     stacks.change_corefile(release)
     rules = ("a.test", {"dst": "h.test", "proto": "http"})
@@ -53,7 +53,7 @@ def newer(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A stack that a later release has made of the same settings, with other files of every kind."""
+    """A stack created by a later release from the same settings, with other files of every kind."""
     release = stacks.copied_release(tmp_path / "newer")
     stacks.change_corefile(release)
     hot, boot = coredns.hot, coredns.boot
@@ -73,7 +73,7 @@ def newer(
 
 @pytest.mark.usefixtures("old")
 def test_an_upgrade(command: Command) -> None:
-    """It is two lines: what happens and what agents notice, then from which build to which; with `--diff` all."""
+    """Two lines: what happens and what agents notice, then both builds; `--diff` shows all."""
     drift = command("drift")
     first, second, *rest = below_the_verdict(drift.out).splitlines()
     assert first == REPLACED
@@ -95,7 +95,7 @@ def test_an_upgrade(command: Command) -> None:
 
 @pytest.mark.usefixtures("newer")
 def test_a_downgrade(command: Command) -> None:
-    """What a later release has written, nobody has changed by hand: its own records say so."""
+    """A later release's files do not count as changed by hand, because its records describe them."""
     drift = command("drift")
     first, second, *_ = below_the_verdict(drift.out).splitlines()
     assert first == REPLACED
@@ -130,7 +130,7 @@ def test_a_downgrade(command: Command) -> None:
     ids=lambda value: value[0],
 )
 def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], command: Command) -> None:
-    """An edit says which rules come and go and whom that cuts, as its dry run does, and has no table of files."""
+    """It shows added and removed rules and cut connections, as its dry run does, without a table of files."""
     command("run")
     planned = command("rules", *arguments, "--dry-run")
     assert planned.out.splitlines()[-len(lines) :] == [*lines]
@@ -146,7 +146,7 @@ def test_an_edit_of_rules(arguments: tuple[str, ...], lines: tuple[str, ...], co
 def test_a_dry_run_of_an_edit_that_can_not_be_applied(
     command: Command, memory: MemoryEngine, unreachable: Callable[[], None]
 ) -> None:
-    """Without a stack or an engine only the file is told; what would be refused says why."""
+    """Without a stack or engine, only the file's change is shown; a change that would be refused says why."""
     shown = ("rules", "allow", "new.test", "--dry-run")
     without = command(*shown)
     assert (without.code, without.err) == (1, "")
@@ -185,7 +185,7 @@ def test_a_dry_run_of_an_edit_that_can_not_be_applied(
 def test_what_agents_have_until_then(
     harm: Callable[[MemoryEngine], None], words: str, command: Command, memory: MemoryEngine
 ) -> None:
-    """Where nobody serves, or connections can't end in peace, the first line says so."""
+    """The first line says so if nothing serves, or if connections will be cut."""
     command("run")
     harm(memory)
     assert below_the_verdict(command("drift").out).startswith(words)
@@ -193,7 +193,7 @@ def test_what_agents_have_until_then(
 
 
 def test_a_replacement_that_was_asked_for(command: Command) -> None:
-    """`--force-recreate` is the reason, and with `drain_timeout: 0s` connections are cut."""
+    """The reason given is `--force-recreate`, and `drain_timeout: 0s` cuts connections."""
     command("run")
     dry = below_the_verdict(command("run", "--force-recreate", "--dry-run").out)
     assert dry.startswith(f"{REPLACED}\n  requested with --force-recreate\n")
@@ -202,7 +202,7 @@ def test_a_replacement_that_was_asked_for(command: Command) -> None:
 
 
 def test_what_follows_from_a_setting_is_behind_diff(command: Command, settings_file: Path) -> None:
-    """A change of the memory is one line; the swap and the open files that follow from it are shown on request."""
+    """A changed memory limit is one line; the values derived from it are shown with `--diff`."""
     command("run")
     settings_file.write_text(settings_file.read_text() + "resources: {envoy: {memory: 1GiB}}\n")
     plain, whole = (command("drift", *options).out for options in ((), ("--diff",)))

@@ -70,7 +70,7 @@ def test_every_line_beside_the_answer_is_a_record(arguments: list[str], code: in
 
 
 def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEngine) -> None:
-    """A program that reads standard error gets the same information as a person."""
+    """Standard error gives programs the same information as people."""
     command("run")
     memory.inside("clawker-envoy").lingering = 2
     outcome = command("--log-format", "json", "run", "--format", "json", CLAWKER_FW_OTEL__INFRA_PORT="4320")
@@ -86,7 +86,7 @@ def test_steps_findings_and_notes_are_records(command: Command, memory: MemoryEn
 def test_status_counts_the_rules_that_are_live(
     command: Command, settings_file: Path, memory: MemoryEngine
 ) -> None:
-    """The number is that of live rules. If the file has others, these are listed."""
+    """`status` counts rules in effect; if the file has others, these are listed."""
     command("run")
     assert ": 2 rules live, 0 agents attached" in command("status").out
 
@@ -110,7 +110,7 @@ def test_status_counts_the_rules_that_are_live(
 
 
 def test_status_tells_what_became_of_records(command: Command, memory: MemoryEngine) -> None:
-    """Programs see how many have arrived, and how many not."""
+    """JSON gives the numbers of arrived and lost records."""
     command("run")
     memory.inside("clawker-coredns").records = Records(1234, 5)
     answer = command.json("status")

@@ -1,4 +1,4 @@
-"""Every command that attaches agents gives them what they need to trust a stack that inspects connections."""
+"""Commands that attach agents give them the roots of a stack that inspects connections."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def stack(command: Command, settings_file: Path) -> None:
 
 
 def volume(memory: MemoryEngine) -> str:
-    """Return the only volume with what agents trust, after checking what it has."""
+    """Return the only volume with roots for agents, after checking its content."""
     ((name, files),) = memory.named_files.items()
     roots = fingerprints(roots_of(observe(memory, "clawker")))
     assert roots
@@ -35,7 +35,7 @@ def volume(memory: MemoryEngine) -> str:
 
 
 def test_flags(command: Command, memory: MemoryEngine) -> None:
-    """The flags mount the volume, read-only, and set the variables; each time the same."""
+    """The flags mount the volume read-only and set the variables, the same each time."""
     first, again = command("agent", "flags"), command("agent", "flags")
     assert (first.code, first.err, first.out) == (0, "", again.out)
     mount = f"--mount type=volume,source={volume(memory)},target={TARGET},readonly,volume-nocopy"
@@ -48,7 +48,7 @@ def test_flags(command: Command, memory: MemoryEngine) -> None:
 
 
 def test_compose(command: Command, memory: MemoryEngine) -> None:
-    """The override does the same, and compose refuses it where there is no such volume."""
+    """The override does the same with an external volume, so Compose fails without it."""
     document = yaml.load(command("agent", "compose", "web").out, Compose)  # noqa: S506 - a safe loader
     (web,) = document["services"].values()
     (mount,) = web["volumes"]
@@ -60,7 +60,7 @@ def test_compose(command: Command, memory: MemoryEngine) -> None:
 def test_nothing_is_given_where_nothing_is_inspected(
     command: Command, memory: MemoryEngine, settings_file: Path
 ) -> None:
-    """Without such a rule agents get what they always got, and `run` removes what nobody uses."""
+    """Without such a rule, agents get nothing more, and `run` removes unused volumes."""
     command("agent", "flags")
     name = volume(memory)
     settings_file.write_text(PLAIN)

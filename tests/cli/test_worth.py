@@ -1,4 +1,4 @@
-"""What rules are worth: `rules unused` and `list --used`."""
+"""Rule usage: `rules unused` and `list --used`."""
 
 import json
 import re
@@ -35,7 +35,7 @@ TEAM = "rules:\n  - dst: team.test\n"
 
 
 def use(name: str, days: float = 0, protocol: str = "https", port: int = 443, **fields: int) -> Use:
-    """Return a use so many days ago."""
+    """Return a use this many days ago."""
     return Use(protocol, name, port, NOW - 20 * DAY, NOW - days * DAY, **{**AMOUNTS, **fields})
 
 
@@ -53,7 +53,7 @@ USES = (
 
 @pytest.fixture
 def envoy(command: Command, memory: MemoryEngine, settings_file: Path) -> MemoryContainer:
-    """The Envoy of a stack that has known for 20 days what is used."""
+    """The Envoy of a stack with 20 days of usage."""
     settings_file.write_text(RULES)
     (settings_file.parent / "team.yaml").write_text(TEAM)
     assert command("run").code == 0
@@ -63,7 +63,7 @@ def envoy(command: Command, memory: MemoryEngine, settings_file: Path) -> Memory
 
 
 def test_unused_rules_and_how_to_remove_them(command: Command, envoy: MemoryContainer) -> None:
-    """Each with its place. A rule counts as unused as far back as is known, and the answer says so."""
+    """Each has its place. The answer says how far back usage is known."""
     envoy.usage = replace(envoy.usage, open={"443": 3, "8443": 1, "tcp": 5}, lost=2)  # type: ignore[type-var]
     outcome = command("rules", "unused", "--since", "10d")
     assert outcome.code == 0
@@ -93,7 +93,7 @@ def test_unused_rules_and_how_to_remove_them(command: Command, envoy: MemoryCont
 
 @pytest.mark.usefixtures("envoy")
 def test_no_more_is_claimed_than_is_known(command: Command) -> None:
-    """Of a longer time than is known, the answer says since when it is."""
+    """If a longer time is asked for than is known, the answer says since when it is."""
     outcome = command("rules", "unused", "--since", "4w")
     assert "unused in the last 20 d." in outcome.out
     assert "20 d ago, and not for the whole 28 d." in outcome.out
@@ -113,7 +113,7 @@ def test_no_more_is_claimed_than_is_known(command: Command) -> None:
 
 @pytest.mark.usefixtures("envoy")
 def test_the_advice_works(command: Command) -> None:
-    """Each command that is told removes its rule, and then nothing else is unused by these."""
+    """Each printed command removes its rule; then no other one is unused."""
     lines = command("rules", "unused").out.splitlines()
     commands = [shlex.split(each)[1:] for each in lines if each.startswith("  clawker-fw ")]
     assert commands
@@ -127,7 +127,7 @@ def test_the_advice_works(command: Command) -> None:
 
 @pytest.mark.usefixtures("envoy")
 def test_a_table_with_what_was_used(command: Command) -> None:
-    """When last, and how much; rules that deny or have ended are left out."""
+    """Last use and traffic of each rule; deny rules and expired rules are left out."""
     out = command("rules", "list", "--used").out
     (line,) = [each for each in out.splitlines() if "https .cdn.test" in each]
     assert " ".join(line.split()) == "https .cdn.test:443 2 d ago 6 900 bytes 5.0 MB clawker-fw.yaml, line 3"
@@ -138,7 +138,7 @@ def test_a_table_with_what_was_used(command: Command) -> None:
 
 
 def test_an_envoy_of_an_earlier_release(command: Command, envoy: MemoryContainer) -> None:
-    """One error says so, and what to do: nothing is called unused."""
+    """One error explains it with a remedy, and no rule is called unused."""
     sibling = json.loads(envoy.files["boot/sibling.json"].content)
     del sibling["usage"]
     file = envoy.files["boot/sibling.json"]
@@ -150,7 +150,7 @@ def test_an_envoy_of_an_earlier_release(command: Command, envoy: MemoryContainer
 
 @pytest.mark.parametrize("words", [["unused"], ["list", "--used"]])
 def test_without_a_stack(command: Command, words: list[str]) -> None:
-    """Nobody knows what is used: exit 6 with what to do."""
+    """Usage is unknown: exit code 6 with a remedy."""
     outcome = command("rules", *words)
     assert (outcome.code, outcome.out) == (6, "")
     assert "clawker-fw run" in outcome.err
@@ -158,5 +158,5 @@ def test_without_a_stack(command: Command, words: list[str]) -> None:
 
 @pytest.mark.parametrize("since", ["0d", "400d", "1x", "-1d", ""])
 def test_a_time_that_can_not_be(command: Command, since: str) -> None:
-    """It is a mistake of the command line."""
+    """It is a usage error."""
     assert command("rules", "unused", "--since", since).code == 2

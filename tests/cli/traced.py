@@ -1,7 +1,4 @@
-"""Runs commands one after the other, with an in-memory engine: `traced.py OPENED DECIDING COMMAND...`.
-
-What they read is written to the file OPENED, what they say that decides to the file DECIDING.
-"""
+"""Runs commands, and records paths they read and call deciding: `traced.py OPENED DECIDING COMMAND...`."""
 
 import os
 import sys
@@ -25,14 +22,14 @@ if __name__ == "__main__":
     files = deciding.files
 
     def hear(event: str, given: tuple[Any, ...]) -> None:
-        """Write down what is read: a file that is not opened to be written, or a folder."""
+        """Record each file opened for reading, and each folder."""
         if event in _ASKED and isinstance(given[0], str | bytes | os.PathLike):
             writes = event == "open" and isinstance(given[2], int) and given[2] & os.O_WRONLY
             if not writes:
                 os.write(log, os.path.abspath(os.fsencode(given[0])) + b"\n")  # noqa: PTH100 - bytes
 
     def collect(*given: Any) -> tuple[Path, ...]:  # noqa: ANN401 - passed on
-        """Write down what decides."""
+        """Record the deciding files."""
         found = files(*given)
         collected.write_text("".join(f"{each}\n" for each in found))
         return found

@@ -1,4 +1,4 @@
-"""One engine with the servers of all clients: its image has more than a gigabyte."""
+"""One engine with all clients' servers, whose image has more than a gigabyte."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,7 +10,7 @@ from devkit.clients.site import Surroundings, surroundings
 
 @pytest.fixture(scope="package")
 def registries(tmp_path_factory: pytest.TempPathFactory) -> Registries:
-    """What stands in for registries."""
+    """Servers that stand in for registries."""
     return write(tmp_path_factory.mktemp("registries"))
 
 

@@ -1,4 +1,4 @@
-"""Real clients do their real job where a rule allows it, and are refused at once where none does."""
+"""Real clients do their job where a rule allows it, and are refused at once otherwise."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,9 +17,7 @@ from devkit.clients.site import DOCKER_RUN, FORBIDDEN, Site, Surroundings, site
 from devkit.waiting import until
 
 SOON = 100.0
-"""Seconds within which a refused client has ended, its container's start included, on a busy machine.
-
-No client waits that long for anything: without a refusal, `curl` would wait for minutes."""
+"""Seconds until a refused client has ended, with its container's start; otherwise, `curl` waits for minutes."""
 
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 
@@ -38,10 +36,10 @@ FORBIDS = "no rule allows this host over http on port 80"
 
 @dataclass(frozen=True)
 class Client:
-    """A client, and what it says.
+    """A client and its messages.
 
-    `rule` allows what `script` does with `$HOST`, and then it ends with `done`. `other` is a rule for that host
-    that does not. `unknown` is in what it says of a host without rules, `half` of one with just the other rule.
+    `rule` allows what `script` does with `$HOST`, ending with the output `done`; `other` is a rule that does not.
+    The output contains `unknown` for a host without rules, `half` for a host with only the `other` rule.
     """
 
     name: str
@@ -189,10 +187,7 @@ def place(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_client(place: Site, client: Client) -> None:
-    """It does its job where a rule allows it; otherwise it ends soon, says why, and no packet of it arrives.
-
-    What it says is in the documentation.
-    """
+    """With a rule, it does its job; without, it soon ends with the documented message, and no packet arrives."""
     arrived = {zone: place.packets(zone) for zone in FORBIDDEN}
     zones = (WORKS, REFUSED, HALF)
     with ThreadPoolExecutor(len(zones)) as pool:
@@ -211,7 +206,7 @@ def test_client(place: Site, client: Client) -> None:
 
 
 def test_without_the_firewall_it_would_arrive(place: Site) -> None:
-    """The same request, of a container without the firewall's options."""
+    """The same request succeeds from a container without the firewall's options."""
     for zone in FORBIDDEN:
         before = place.packets(zone)
         free = place.agent("curl -sS https://$HOST/hello", f"free.{zone}", "docker run")
@@ -220,14 +215,14 @@ def test_without_the_firewall_it_would_arrive(place: Site) -> None:
 
 
 def test_git_over_ssh_to_two_hosts(place: Site) -> None:
-    """At once, each reaches its own: the keys of the hosts and what is cloned are not mixed up."""
+    """Both clones reach their own host at the same time; host keys and contents are not mixed up."""
     clone = "git clone -q git@{0}.$HOST:greeting.git /tmp/{0} &"
     script = f"{clone.format('one')} {clone.format('two')} wait; cat /tmp/one/greeting /tmp/two/greeting"
     assert place.agent(script, WORKS).expect().out == "hello from one\nhello from two\n"
 
 
 def test_every_version_of_tls(place: Site) -> None:
-    """What client and server agree on is not the firewall's business, from TLS 1.0 on."""
+    """The firewall accepts any TLS version that client and server agree on, from 1.0 on."""
     versions = ("1.0", "1.1", "1.2", "1.3")
     script = "".join(
         f"curl -sS --tlsv{each} --tls-max {each} --ciphers ALL:@SECLEVEL=0 https://$HOST/hello;"
@@ -239,7 +234,7 @@ def test_every_version_of_tls(place: Site) -> None:
 
 
 def test_http_2(place: Site) -> None:
-    """Curl and the server agree on it over TLS; without TLS, curl has to know it before."""
+    """With TLS, curl and the server negotiate it; without TLS, curl has to know it before."""
     script = "curl -sS --http2 https://$HOST/hello; curl -sS --http2-prior-knowledge http://$HOST/hello"
     assert place.agent(script, f"h2.{WORKS}").expect().out == "hello\nhello\n"
     first = until(lambda: place.requests(f"h2.{WORKS}"))[0]
@@ -247,7 +242,7 @@ def test_http_2(place: Site) -> None:
 
 
 def test_postgresql_over_tls_alone(place: Site) -> None:
-    """With TLS from the first byte, which PostgreSQL can since version 17, an https rule is enough."""
+    """With TLS from the first byte, possible since PostgreSQL 17, an https rule is enough."""
     script = (
         "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslnegotiation=direct sslmode=verify-full"
         ' sslrootcert=system"'
@@ -256,7 +251,7 @@ def test_postgresql_over_tls_alone(place: Site) -> None:
 
 
 def test_a_service_of_the_engines_machine(place: Site) -> None:
-    """It is reached by a name on the port that a rule has; no other port is, although something listens there."""
+    """It is reachable by name on the rule's port; other ports are not, although something listens there."""
     database = "psql -Atc 'select 6*7' \"host=$HOST user=postgres sslmode=require\""
     assert place.agent(database, HOST_NAME).expect().out == "42\n"
     web = f"http://{HOST_NAME}/hello"
@@ -269,7 +264,7 @@ def test_a_service_of_the_engines_machine(place: Site) -> None:
 
 
 def test_presets_are_sufficient_and_each_of_their_names_is_used(place: Site, registries: Registries) -> None:
-    """With a preset, the real client gets a package, with requests for each of its names."""
+    """With a preset, the real client gets a package, with requests to each of the preset's names."""
     presets = [preset(each) for each in names() if preset(each).proof is Proof.TESTED]
     place.firewall.write(*RULES, presets=[each.name for each in presets])
     place.firewall.call("reload").expect()

@@ -1,4 +1,4 @@
-"""The examples for CI systems and development containers: they do their job, or they fail."""
+"""The examples for CI systems and development containers either work or fail visibly."""
 
 import json
 import re
@@ -28,12 +28,12 @@ from hatch_build import ARCHITECTURES
 ACTION = yaml.safe_load((CHECKOUT / "examples" / "github-action" / "action.yml").read_text("utf-8"))
 FEATURE = CHECKOUT / "examples" / "devcontainer-feature" / "src" / "clawker-fw"
 PROGRAMS = ("sh", "getent", "cp", "mkdir", "chmod")
-"""What is in the image of an agent."""
+"""Programs in an agent's image."""
 
 
 @pytest.fixture(scope="module")
 def engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
-    """An engine of these tests' own, with nothing on it."""
+    """A separate, empty engine."""
     needs_engine()
     install_client()
     with private_engine() as started:
@@ -49,7 +49,7 @@ def docker(engine: PrivateEngine) -> Iterator[APIClient]:
 
 @pytest.fixture(scope="module")
 def image(docker: APIClient) -> str:
-    """An image with a shell, and with what the example for development containers needs."""
+    """An image with a shell and the needs of the development container example."""
     paths = [Path(shutil.which(each) or each) for each in PROGRAMS]
     for program in tuple(paths):
         listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
@@ -65,24 +65,21 @@ def image(docker: APIClient) -> str:
     return built.reference
 
 
-# --- the action -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def wheel() -> Path:
-    """This release, as pip installs it."""
+    """This release as a wheel for pip."""
     return built_wheel()
 
 
 @dataclass
 class Job:
-    """A job of a CI system with one step: the action. Only what such a system supplies is imitated here."""
+    """A CI job with one step: the action. Only the CI system's own part is imitated."""
 
     folder: Path
     host: str
     inputs: Mapping[str, str]
     meanwhile: Mapping[str, Callable[[], None]] = field(default_factory=dict)
-    """What somebody does before a step."""
+    """What happens before a step."""
     outcomes: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     said: str = ""
@@ -94,7 +91,7 @@ class Job:
         return path.read_text() if path.exists() else ""
 
     def run(self, last: str = "") -> bool:
-        """Run the steps that it has no outcome of, up to the last one, and return whether the job succeeds."""
+        """Run the steps without an outcome, up to the last one, and return whether the job succeeds."""
         for name in ("temp", "workspace"):
             (self.folder / name).mkdir()
         (self.folder / "workspace" / "file").touch()
@@ -151,7 +148,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def fine(image: str, wheel: Path) -> dict[str, str]:
-    """Inputs that can be used."""
+    """Usable inputs."""
     defaults = {name: given["default"] for name, given in ACTION["inputs"].items() if "default" in given}
     given = {"package": str(wheel), "image": image, "rules": "- dst: allowed.test\n", "run": "exit 0"}
     assert {*defaults, *given} == set(ACTION["inputs"])
@@ -160,7 +157,7 @@ def fine(image: str, wheel: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, engine: PrivateEngine, fine: dict[str, str]) -> Job:
-    """A job that has installed the program and done nothing else."""
+    """A job that has only installed the program."""
     job = Job(tmp_path_factory.mktemp("job"), engine.host, fine)
     assert job.run(last="install"), job.said
     return job
@@ -168,7 +165,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, engine: PrivateEngine, f
 
 @pytest.fixture
 def job(tmp_path: Path, installed: Job, fine: dict[str, str]) -> Callable[..., Job]:
-    """Return a job whose action has these inputs, and others that are fine. It installs only if it is to."""
+    """Return a job whose action has these inputs, plus usable ones. It can also only install."""
 
     def made(*, installs: bool = False, **inputs: str) -> Job:
         given = Job(tmp_path, installed.host, {**fine, **inputs})
@@ -180,7 +177,7 @@ def job(tmp_path: Path, installed: Job, fine: dict[str, str]) -> Callable[..., J
 
 
 def left(docker: APIClient) -> list[str]:
-    """Return what is on the engine, except its own networks."""
+    """Return the engine's contents, except its own networks."""
     names = [each["Name"] for each in docker.networks() if each["Name"] not in {"bridge", "host", "none"}]
     return names + [str(each["Names"][0]) for each in docker.containers(all=True)]
 
@@ -193,7 +190,7 @@ getent hosts allowed.test
 
 
 def test_the_command_runs_inside(job: Callable[..., Job], docker: APIClient) -> None:
-    """It finds the workspace and the names that rules allow, nothing else, and leaves nothing behind."""
+    """The command has the workspace and the allowed names only, and leaves nothing behind."""
     done = job(run=COMMAND)
     assert done.run(), done.said
     assert set(done.outcomes.values()) == {"success"}
@@ -203,7 +200,7 @@ def test_the_command_runs_inside(job: Callable[..., Job], docker: APIClient) -> 
 
 
 def test_what_changed_meanwhile_fails_the_job(job: Callable[..., Job], docker: APIClient) -> None:
-    """A failing command fails it, and so does a stack that is not current afterwards, which is removed as well."""
+    """A failing command, or a stack that is not current afterwards, fails the job; the stack is removed."""
     done = job(run="exit 7", conformance="false")
 
     def stop_envoy() -> None:
@@ -234,7 +231,7 @@ def test_what_changed_meanwhile_fails_the_job(job: Callable[..., Job], docker: A
 def test_without_a_proven_stack_nothing_runs(
     inputs: Mapping[str, str], failing: str, job: Callable[..., Job], docker: APIClient
 ) -> None:
-    """With an input that can't be used, the command is not started, and the job fails."""
+    """With an unusable input, the command is not started, and the job fails."""
     done = job(installs=failing == "install", **inputs)
     assert not done.run()
     assert (done.outcomes[failing], done.outcomes["command"]) == ("failure", "skipped")
@@ -242,18 +239,15 @@ def test_without_a_proven_stack_nothing_runs(
 
 
 def test_no_input_is_part_of_a_script() -> None:
-    """An input reaches a script only as a variable, so it can't be taken for a command."""
+    """Inputs reach a script only as variables, so they can't be executed."""
     assert [step["id"] for step in ACTION["runs"]["steps"] if "${{" in step["run"]] == []
 
-
-# --- the feature ----------------------------------------------------------------------------------------------
 
 DECLARED = json.loads((FEATURE / "devcontainer-feature.json").read_text("utf-8"))
 IN_CREATION = {DECLARED["onCreateCommand"], DECLARED["postStartCommand"]}
 STARTED = "the container's own program"
 
-# The script with which a tool for development containers starts one: see the reference implementation,
-# https://github.com/devcontainers/cli. It goes on when what a Feature runs has failed.
+# How a tool starts a development container (https://github.com/devcontainers/cli). It ignores a Feature's failure.
 START = f'echo Container started\ntrap "exit 0" 15\n{DECLARED["entrypoint"]}\nexec "$@"'
 
 
@@ -264,7 +258,7 @@ def docker_run(engine: PrivateEngine, *words: str) -> "subprocess.CompletedProce
 
 
 def install(engine: PrivateEngine, image: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run what a Feature runs while an image is built, in a container."""
+    """Run a Feature's installation in a container, as during a build."""
     mounted = ["--volume", f"{FEATURE}:/feature:ro"]
     return docker_run(engine, *mounted, *words, image, "sh", "/feature/install.sh")
 
@@ -282,7 +276,7 @@ def guarded(engine: PrivateEngine, docker: APIClient, image: str) -> str:
 
 @pytest.fixture(scope="module")
 def flags(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """What `agent flags` prints for a stack with one rule."""
+    """The output of `agent flags` for a stack with one rule."""
     firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("settings"))
     firewall.write("allowed.test")
     firewall.run()
@@ -300,7 +294,7 @@ def started(engine: PrivateEngine, image: str, *words: str) -> "subprocess.Compl
 def test_inside_the_firewall_the_container_starts(
     more: list[str], engine: PrivateEngine, guarded: str, flags: list[str]
 ) -> None:
-    """It goes on with its own program, and the commands of its creation succeed."""
+    """It runs its own program, and its creation commands succeed."""
     done = started(engine, guarded, *flags, *more)
     assert (done.returncode, done.stderr) == (0, "")
     assert STARTED in done.stdout
@@ -337,7 +331,7 @@ WAYS: Mapping[str, tuple[Callable[[list[str]], list[str]], str]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: str, flags: list[str]) -> None:
-    """It says why, its own program never starts, and the commands of its creation fail."""
+    """The container says why and never starts its own program, and its creation commands fail."""
     chosen, reason = WAYS[way]
     words = chosen(flags)
     with ThreadPoolExecutor() as pool:  # where no name resolves, each waits for that
@@ -353,6 +347,6 @@ def test_elsewhere_the_container_ends(way: str, engine: PrivateEngine, guarded: 
 def test_a_feature_with_useless_options_fails_the_build(
     names: Mapping[str, str], engine: PrivateEngine, image: str
 ) -> None:
-    """Nothing that proves nothing is installed."""
+    """A Feature that can't verify anything is not installed."""
     words = [word for name, value in names.items() for word in ("--env", f"{name}={value}")]
     assert install(engine, image, "--rm", *words).returncode == 1

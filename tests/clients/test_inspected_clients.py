@@ -1,4 +1,4 @@
-"""Real clients through inspected TLS, with what `agent flags` prints and nothing else, and with no credential."""
+"""Real clients through inspected TLS, with only the options of `agent flags`, and without credentials."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,15 +18,15 @@ from tests.clients.test_clients import AGENT_RUN, APT
 SHARERS = 100  # as in `test_clients.py`
 
 STRANGER = "docker run --network $NETWORK --dns $DNS"
-"""How a container is started on the agent network that is not given what agents need to trust the root."""
+"""Starts a container on the agent network without the root certificates for agents."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client of a host of its own, all of whose requests that are allowed get the secret.
+    """A client with its own host, whose allowed requests all get the secret.
 
-    `script` does with `$HOST` what `paths` allow, and ends with `done`. `refused` asks for the path `target`, for
-    which there is no rule, and is told `told`.
+    `script` does with `$HOST` what `paths` allow, and its output ends with `done`. `refused` requests the path
+    `target`, which no rule allows, and its output contains `told`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Client:
 
     @property
     def rule(self) -> Mapping[str, Any]:
-        """The rule for it."""
+        """Its rule."""
         return {"dst": self.host, "path_rules": list(self.paths), "inject": "token", **self.further}
 
 
@@ -155,7 +155,7 @@ TRUSTING = {
     "apt": APT.format("https"),
     "OpenSSL": f"{OPENSSL} | grep 'Verification: OK'; echo hello",
 }
-"""Further clients that find the root by what agents are given. What each says last ends with `hello`."""
+"""More clients that find the root through the agents' options. The last output of each ends with `hello`."""
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +168,14 @@ def place(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def stranger(place: Site) -> str:
-    """How a container is started that does not trust the root."""
+    """The start of a container that does not trust the root."""
     how = place.firewall.status()["agent"]
     return STRANGER.replace("$NETWORK", how["network"]).replace("$DNS", how["dns"])
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_client(place: Site, stranger: str, client: Client) -> None:
-    """It does its job with a credential that it has not got, and nothing else, and only if it trusts the root."""
+    """It works without its own credential, only for allowed paths, and only if it trusts the root."""
     if client.name == ".NET" and machine() != "amd64":
         pytest.skip("NOT TESTED: no package has .NET for this architecture")
     with ThreadPoolExecutor(2) as pool:
@@ -191,7 +191,7 @@ def test_client(place: Site, stranger: str, client: Client) -> None:
 
 
 def test_without_the_firewall_it_would_arrive(place: Site) -> None:
-    """What was refused, at the same server."""
+    """The refused request would reach the same server."""
     host = f"free.{INSPECTED}"
     script = "\n".join(f"curl -sS -o /dev/null https://$HOST{client.target}" for client in CLIENTS)
     place.agent(script, host, "docker run").expect()
@@ -201,7 +201,7 @@ def test_without_the_firewall_it_would_arrive(place: Site) -> None:
 
 
 def test_the_credential_of_a_registry_goes_nowhere_else(place: Site) -> None:
-    """It refers to another host for what is in an image, which gets no credential, and is in a rule of its own."""
+    """The registry refers to another host for image contents, which has its own rule and gets no credential."""
     place.agent(PULL, f"skopeo.{KEYED}").expect()
     reached = until(lambda: place.requests(BLOBS))
     assert {(each["status"], each["authorization"]) for each in reached} == {(200, "")}
@@ -209,7 +209,7 @@ def test_the_credential_of_a_registry_goes_nowhere_else(place: Site) -> None:
 
 @pytest.mark.parametrize("client", TRUSTING)
 def test_a_client_trusts_what_agents_are_given(place: Site, stranger: str, client: str) -> None:
-    """The root; and with `agent run` what the image trusts, too. Without what agents are given, it fails."""
+    """It trusts the root, with `agent run` also the image's CAs; without the agents' options, it fails."""
     script = TRUSTING[client]
     with ThreadPoolExecutor(3) as pool:
         inspected = pool.submit(place.agent, script, TRUSTED)
@@ -221,14 +221,12 @@ def test_a_client_trusts_what_agents_are_given(place: Site, stranger: str, clien
 
 
 def test_package_managers_trust_what_agents_are_given(place: Site, registries: Registries) -> None:
-    """Each gets its packages, where TLS with its registry is looked into. Those of Debian and Ubuntu use none."""
+    """Each gets its packages from an inspected registry. Debian's and Ubuntu's use no TLS."""
     jobs = {name: job for name, job in registries.jobs.items() if not name.startswith("apt")}
     with ThreadPoolExecutor(3) as pool:
         runs = dict(zip(jobs, pool.map(place.do, jobs.values()), strict=True))
     assert {name: run.out + run.err for name, run in runs.items() if run.out.splitlines()[-1:] != ["hello"]} == {}
 
-
-# --- git ------------------------------------------------------------------------------------------------------
 
 PUSH = """git config --global user.name agent; git config --global user.email agent@example.com
 git clone -q {0} /tmp/work; cd /tmp/work
@@ -252,7 +250,7 @@ def kept(place: Site) -> str:
 
 
 def large(place: Site, host: str, method: str = "") -> list[Mapping[str, Any]]:
-    """Return the requests for large files that have reached a host."""
+    """Return the requests for large files that reached a host."""
     return [
         each
         for each in place.requests(host)
@@ -261,7 +259,7 @@ def large(place: Site, host: str, method: str = "") -> list[Mapping[str, Any]]:
 
 
 def test_large_files_of_git_with_a_secret(place: Site, kept: str) -> None:
-    """Git LFS pushes and fetches them where a rule allows writing, and fetches them where it allows reading."""
+    """Git LFS pushes and fetches with write access, and only fetches with read access."""
     place.agent(PUSH.format(SITE) + CLONE.format(SITE) + SAME, KEYED_CODE).expect()
     assert place.agent(CLONE.format(WIDGETS), KEYED_CODE).expect().out.splitlines()[-1] == kept
     assert until(lambda: large(place, KEYED_CODE, "PUT"))
@@ -275,7 +273,7 @@ def test_large_files_of_git_with_a_secret(place: Site, kept: str) -> None:
 
 
 def test_large_files_of_git_at_another_host(place: Site) -> None:
-    """A host refers to another one for them, as the largest do; the credential that it gives for that passes."""
+    """A host may refer to another one for large files; the credential it issues for that passes."""
     place.agent(PUSH.format(SITE) + CLONE.format(SITE) + SAME, CODE).expect()
     until(lambda: large(place, LARGE, "GET"))
     reached = large(place, LARGE)
@@ -285,15 +283,13 @@ def test_large_files_of_git_at_another_host(place: Site) -> None:
     assert TOKEN not in json.dumps(place.requests(CODE) + reached)
 
 
-# --- pins -----------------------------------------------------------------------------------------------------
-
 PIN = """key=$(openssl pkey -in /srv/tls/key.pem -pubout -outform DER | openssl dgst -sha256 -binary | base64)
 curl -sS --cacert /usr/local/share/ca-certificates/test.crt --pinnedpubkey "sha256//$key" https://$HOST/hello"""
-"""A client that brings its own authority, and expects the host's own key."""
+"""A client with its own CA that pins the host's key."""
 
 
 def test_a_client_that_pins_a_key(place: Site) -> None:
-    """It refuses Envoy's certificate, which is on record, and works with a rule that looks into nothing."""
+    """It refuses Envoy's certificate, which is on record, and works with a rule without inspection."""
     refused = place.agent(PIN, PINNED)
     assert refused.code != 0
     assert "curl: (60) SSL certificate problem" in refused.err
@@ -305,6 +301,6 @@ def test_a_client_that_pins_a_key(place: Site) -> None:
 
 
 def not_trusted(place: Site, host: str) -> list[Mapping[str, Any]]:
-    """Return what is on record of clients that have refused the certificate for a host."""
+    """Return the records of clients that refused the certificate for a host."""
     said = place.firewall.call("denials", "--reason", "not-trusted", "--format", "json").expect().json
     return [each for each in said["denials"] if each["name"] == host]

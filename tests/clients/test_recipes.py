@@ -1,4 +1,4 @@
-"""The agents and jobs of the documentation, done as they are written there, by real clients with real servers."""
+"""The documented recipes, followed literally with real clients and servers."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SHARERS = 100  # as in `test_clients.py`
 PAGES = ("claude-code", "compose", "devcontainer", "ci")
 ALLOWED, REFUSED = "https://api.example.com/hello", "https://elsewhere.example.com/hello"
 ASK = f"curl -sS {ALLOWED}; curl -sS {REFUSED} || echo refused"
-"""What an agent does that is allowed one of two names."""
+"""What an agent with one of two names allowed does."""
 
 PROGRAMS = {
     "clawker-fw": f'exec {shlex.quote(sys.executable)} -m clawker_fw "$@"',
@@ -30,18 +30,18 @@ set -- "$IMAGE" docker-compose "$@"
 exec "$DOCKER" run --rm -v "${DOCKER_HOST#unix://}:/run/docker.sock" -v "$PWD:$PWD" -w "$PWD" "$@"
 """,
 }
-"""What is on the reader's machine. Compose is in the image with all clients."""
+"""Programs on the reader's machine. Compose comes from the image with all clients."""
 
 
 def blocks(section: str, language: str) -> list[str]:
-    """Return the blocks of code below a heading in a language."""
+    """Return the code blocks of a language below a heading."""
     pages = "".join((CHECKOUT / "docs" / f"{page}.md").read_text("utf-8") for page in PAGES)
     (text,) = re.findall(rf"^##? {section}\n(.*?)(?=^##? [A-Z]|\Z)", pages, re.DOTALL | re.MULTILINE)
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def typed(section: str) -> str:
-    """Return the commands of a section that a reader types, as a script."""
+    """Return the commands that a reader of a section types, as a script."""
     return "\n".join(
         line.removeprefix("$ ") for block in blocks(section, "console") for line in block.splitlines() if line
     )
@@ -49,14 +49,14 @@ def typed(section: str) -> str:
 
 @dataclass(frozen=True)
 class Desk:
-    """Where a reader of the page sits: a folder, a shell, and an engine with a simulated internet."""
+    """A reader's workplace: a folder, a shell, and an engine with a simulated internet."""
 
     site: Site
     folder: Path
     authority: Path
 
     def do(self, script: str, **variables: str) -> str:
-        """Run commands, which must succeed, and return what they print."""
+        """Run commands, which must succeed, and return their output."""
         done = subprocess.run(
             ["sh", "-euc", script],
             cwd=self.folder,
@@ -73,7 +73,7 @@ class Desk:
         return done.stdout
 
     def follow(self, section: str, **variables: str) -> str:
-        """Take the first settings file of a section, and type its commands."""
+        """Write the first settings file of a section, and run its commands."""
         (self.folder / "clawker-fw.yaml").write_text(blocks(section, "yaml")[0])
         return self.do(typed(section).replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"'), **variables)
 
@@ -83,7 +83,7 @@ class Desk:
         (self.folder / name).write_text(json.dumps({"services": whole}))
 
     def confinement(self) -> dict[str, str]:
-        """Return how well each agent is confined."""
+        """Return the confinement of each agent."""
         status = json.loads(self.do("clawker-fw status --format json || true"))
         return {each["name"]: each["state"] for each in status["agents"]}
 
@@ -96,7 +96,7 @@ def _docker() -> str:
 
 @pytest.fixture(scope="module")
 def desk(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A folder with the settings of one recipe, and servers with the names of the page."""
+    """A folder with one recipe's settings, and servers with the page's names."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "bin").mkdir()
     for name, text in PROGRAMS.items():
@@ -110,7 +110,7 @@ def desk(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 GREETINGS = 4
-"""Of pip's package, its other host, npm's package, and the model."""
+"""Greetings of pip's package, its other host, npm's package, and the model."""
 
 CODING = """
 pip install -q --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting
@@ -125,7 +125,7 @@ git push -q origin HEAD:more
 
 
 def on_terminal(section: str) -> str:
-    """Return the commands of a section whose `-it` needs a terminal, which `script` provides."""
+    """Return a section's commands, with `script` as the terminal that `-it` needs."""
     script = re.sub(
         r"^(clawker-fw agent run .*)$",
         r"cat >agent.sh <<'E'\n\1\nE\nscript -qec 'sh agent.sh' said",
@@ -145,7 +145,7 @@ pip install -q --target /tmp/p hello; cd /tmp/p; python3 -c 'import hello'
 {STATUS}github.com/acme/other/info/refs?service=git-upload-pack
 curl -sS {REFUSED} || echo refused
 """
-"""Nobody answers at the names of GitHub here, so what is allowed there gets 503."""
+"""GitHub's names have no server here, so allowed requests get 503."""
 
 
 def test_a_claude_code_agent(desk: Desk) -> None:
@@ -173,7 +173,7 @@ def test_a_claude_code_agent(desk: Desk) -> None:
 
 
 def test_another_agent(desk: Desk) -> None:
-    """It installs packages of pip and npm, clones and pushes by git over ssh, asks its model, and nobody else."""
+    """It installs pip and npm packages, uses git over ssh, queries its model, and reaches nothing else."""
     (desk.folder / "work").mkdir()
     script = f"here=$PWD\n{CODING}{ASK}\ngit ls-remote origin more >$here/pushed"
     (desk.folder / "clawker-fw.yaml").write_text(blocks("Another agent", "yaml")[0])
@@ -184,7 +184,7 @@ def test_another_agent(desk: Desk) -> None:
 
 
 def test_compose(desk: Desk) -> None:
-    """Services with the printed override are confined, and do what they are allowed."""
+    """Services with the printed override are confined, and reach what the rules allow."""
     script = ASK.replace("$", "$$")
     desk.write("compose.yaml", {name: {"command": ["sh", "-c", script]} for name in ("web", "worker")})
     said = desk.follow("Docker Compose")
@@ -193,7 +193,7 @@ def test_compose(desk: Desk) -> None:
 
 
 def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
-    """With the third file, a service reaches one that is not an agent, and `status` says that this is weak."""
+    """With the third file, a service reaches a non-agent, and `status` reports it as weak."""
     desk.write(
         "compose.yaml",
         {
@@ -213,7 +213,7 @@ def test_compose_with_a_network_of_its_own(desk: Desk) -> None:
 
 
 def test_a_service_that_the_override_leaves_out(desk: Desk) -> None:
-    """`drift` prints the command that puts it behind the firewall as well, and it works as it stands."""
+    """`drift` prints the working command that puts it behind the firewall too."""
     desk.write("compose.yaml", {name: {"command": ["sleep", "inf"]} for name in ("web", "worker")})
     compose = "docker compose -f compose.yaml -f firewall.yaml"
     desk.do(f"clawker-fw run; clawker-fw agent compose web > firewall.yaml; {compose} up -d")
@@ -229,7 +229,7 @@ def test_a_service_that_the_override_leaves_out(desk: Desk) -> None:
 
 
 def test_a_development_container(desk: Desk) -> None:
-    """It is started with the words of the page, as its tool does, and is confined."""
+    """Started with the documented options, as its tool does, it is confined."""
     (text,) = blocks("Development containers", "json")
     words = shlex.join(json.loads(text)["runArgs"])
     name = "devcontainer"
@@ -243,7 +243,7 @@ def test_a_development_container(desk: Desk) -> None:
 
 
 def test_building_images(desk: Desk) -> None:
-    """A step of a build reaches what the rules allow and nothing else, unless it is not in an agent's network."""
+    """A build step that shares an agent's network reaches what the rules allow; otherwise the build fails."""
     steps = (
         "pip install -q --retries 0 --target /tmp/p --index-url https://pypi.example.org/pypi/simple/ greeting",
         "python3 /tmp/p/greeting.py >/said",
@@ -264,7 +264,7 @@ def test_building_images(desk: Desk) -> None:
 
 
 def test_a_job_of_a_ci_system(desk: Desk) -> None:
-    """It has a stack of its own, which holds and is removed with the job, whatever the job does."""
+    """It has its own stack, which confines, and is removed with the job in any case."""
     (text,) = blocks("A job", "sh")
     job = text.replace("IMAGE ./test", '"$IMAGE" sh -euc "$SCRIPT"')
     allowed = "curl -sS https://pypi.example.org/hello; ! curl -sS https://api.example.com/hello"

@@ -1,4 +1,4 @@
-"""An engine in memory and a real one, and a stack on each."""
+"""An in-memory engine and a real one, with a stack on each."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,7 +37,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
 
 @pytest.fixture
 def project(engine: EngineWriter, request: pytest.FixtureRequest) -> str:
-    """A name for a stack. On a real engine, the fixture of the same name removes the stack afterwards."""
+    """A stack's name. On a real engine, its stack is removed afterwards."""
     return "contract" if isinstance(engine, MemoryEngine) else str(request.getfixturevalue("clean_project"))
 
 
@@ -50,7 +50,7 @@ def wanted(engine: EngineWriter, project: str, release: Release) -> Blueprint:
 
 @pytest.fixture
 def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
-    """The images and networks of a stack, without containers, and its desired state."""
+    """A stack's images and networks, without containers, and its desired state."""
     for image in (
         *(images.bundled(sibling, wanted.release, wanted.engine) for sibling in Sibling),
         images.lock_image(wanted.engine),
@@ -68,12 +68,12 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
 
 
 def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
-    """Create a sibling's container."""
+    """Create a firewall container."""
     return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
 
 
 def answering(engine: EngineWriter, container: str) -> Probe:
-    """Return a probe once the program reports what it has loaded."""
+    """Return a probe once the program reports its loaded files."""
 
     def probe() -> Probe | None:
         try:
@@ -87,7 +87,7 @@ def answering(engine: EngineWriter, container: str) -> Probe:
 
 @pytest.fixture
 def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]]:
-    """Both siblings, started and answering."""
+    """Both containers, started and answering."""
     containers = {sibling: created(engine, stack, sibling) for sibling in Sibling}
     for container in containers.values():
         engine.start(container)
@@ -106,7 +106,7 @@ def view(engine: EngineWriter, name: str) -> ContainerView:
 
 
 def commit(engine: EngineWriter, container: str, wanted: DesiredSibling) -> dict[str, Any]:
-    """Commit a sibling's hot files. Before the result, it is told that the program has taken them."""
+    """Apply a container's hot files. Progress is reported before the result."""
     answers: list[dict[str, Any]] = []
     sent = archive.pack(staged(wanted))
     engine.run_helper(container, ["commit-in-place", str(len(sent))], answers.append, 120, sent=sent)

@@ -30,7 +30,7 @@ from tests.contract.conftest import answering, commit, created, view
 
 
 def test_what_an_engine_says_of_itself(engine: EngineWriter) -> None:
-    """Its properties, what its machine has each time that it is asked, and the time."""
+    """Its properties, the host's current resources, and the time."""
     facts = engine.facts()
     assert facts.architecture in {"amd64", "arm64"}
     assert [int(part) for part in facts.api_version.split(".")] >= [1, 41]
@@ -58,10 +58,7 @@ def test_networks_are_as_they_were_made(engine: EngineWriter, stack: Desired) ->
 
 @pytest.mark.usefixtures("stack")
 def test_images_have_the_ids_we_computed(engine: EngineWriter, wanted: Blueprint) -> None:
-    """The id of a loaded image is one of the two digests that are known in advance.
-
-    A missing image is not an error, but creating a container from it is.
-    """
+    """A loaded image's id is one of the two known digests; only creating from a missing image is an error."""
     for image in wanted.images.values():
         found = engine.image(image.reference)
         assert found is not None
@@ -90,7 +87,7 @@ def test_containers_are_as_they_were_made(sibling: Sibling, engine: EngineWriter
 
 
 def test_published_ports(engine: EngineWriter, stack: Desired) -> None:
-    """A port is published where that was asked for, or where the engine likes, and by one container at a time."""
+    """A port is published at the requested or a free host port, and by one container at a time."""
     subnet = free_subnet(Role.EGRESS, [each for network in engine.networks() for each in network.subnets], ())
     network = publishing_spec(stack.project, subnet)
     engine.create_network(network)
@@ -118,7 +115,7 @@ def test_published_ports(engine: EngineWriter, stack: Desired) -> None:
 
 
 def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
-    """It is ours by its labels and by the volume that was requested with them, and not by its labels alone."""
+    """It is ours by its labels and its volume's labels together."""
     ours = created(engine, stack, Sibling.COREDNS)
     spec = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-theirs")
     bare = replace(spec, files={}, shape=replace(spec.shape, mounts=(), networks={}))
@@ -134,10 +131,7 @@ def test_whose_a_container_is(engine: EngineWriter, stack: Desired) -> None:
 
 
 def test_what_files_are_read(engine: EngineWriter, stack: Desired) -> None:
-    """All, or one without the others, also while the container does not run. What is not there, is None.
-
-    For a file equal to the known one, that object is returned; other files are read as they are.
-    """
+    """Files can be read whether or not the container runs; missing ones are None, unchanged known ones reused."""
     wanted = stack.siblings[Sibling.COREDNS]
     container = created(engine, stack, Sibling.COREDNS)
     policy = wanted.hot[POLICY]
@@ -157,7 +151,7 @@ def test_what_files_are_read(engine: EngineWriter, stack: Desired) -> None:
 
 
 def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> None:
-    """Mode and owner are kept when files are created, written, committed and copied."""
+    """Mode and owner are kept when files are created, written, applied and copied."""
     first, second = secret(b"token 1\n"), secret(b"token 2\n")
     own = {"boot/token": first, "hot/key/token": first}
     coredns = stack.siblings[Sibling.COREDNS]
@@ -187,10 +181,7 @@ def test_secrets_stay_the_programs_own(engine: EngineWriter, stack: Desired) -> 
 
 
 def test_names_of_containers(engine: EngineWriter, stack: Desired) -> None:
-    """They are matched exactly, unlike by the engine's filter, and can be changed. One in use is a conflict.
-
-    The lock is based on that.
-    """
+    """Names match exactly, can be changed, and conflict if in use; the lock is based on that."""
     name, other = f"{stack.project}-lock", f"{stack.project}-other"
     spec = ContainerSpec(name, images.lock_image(engine.facts()).reference, {}, Shape(("none",), (), {}))
     container = engine.create_container(spec)
@@ -220,7 +211,7 @@ def test_an_address_is_given_once(engine: EngineWriter, running: dict[Sibling, s
 def test_running_siblings_serve_what_they_were_given(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """The live digests are those of the files, the network is the desired one, and nothing was refused yet."""
+    """Loaded digests equal the files', the network is the desired one, and nothing has been refused."""
     for sibling, container in running.items():
         wanted = stack.siblings[sibling]
         assert HelperReader(engine, container).suppressed().refusals == 0
@@ -240,7 +231,7 @@ def test_running_siblings_serve_what_they_were_given(
 def test_the_list_says_who_is_on_a_network(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """The list has each container with its image, its owner, its age, and its endpoint on each network."""
+    """The list has each container with its image, owner, age, and endpoint on each network."""
 
     def place(sibling: Sibling, network: str) -> Endpoint | None:
         (found,) = (each for each in engine.listing() if each.id == running[sibling])
@@ -301,7 +292,7 @@ def test_our_images_are_known_by_their_form(engine: EngineWriter, stack: Desired
 
 
 def test_what_was_used_is_known(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """Envoy's recorder knows of nothing at first. CoreDNS has none."""
+    """Envoy's recorder starts empty. CoreDNS has none."""
     envoy = Helper(engine, running[Sibling.ENVOY])
     before = envoy.usage()
     assert (before.uses, before.lost) == ((), 0)
@@ -311,10 +302,10 @@ def test_what_was_used_is_known(engine: EngineWriter, running: dict[Sibling, str
 
 
 def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """An attempt ends at the resolver for a name without a rule, and goes on to Envoy for one with a rule.
+    """An attempt ends at the resolver for a name without a rule, and at Envoy for one with a rule.
 
-    Only the resolver can try. A lookup says why there is no address, and a probe may leave Envoy out. It shows
-    whether the service address is held; claiming or releasing it twice is not an error.
+    Only the resolver can try. A lookup gives the reason for a missing address, and a probe may leave Envoy out.
+    It shows whether the service address is held; claiming or releasing it twice is not an error.
     """
     container, service = running[Sibling.COREDNS], str(stack.service_address)
     for _ in range(2):
@@ -327,7 +318,7 @@ def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Siblin
     resolved, connected, *_ = HelperReader(engine, container).trial("a.test", "https", 443).steps
     assert (resolved.name, resolved.ok, connected.name, connected.ok) == ("resolve", True, "connect", True)
     assert resolved.outcome in connected.outcome
-    # Envoy's container is on the egress network, so what it can do says nothing about agents.
+    # Envoy's container is on the egress network, so its own attempts say nothing about agents.
     with pytest.raises(EngineError):
         HelperReader(engine, running[Sibling.ENVOY]).trial("a.test", "https", 443)
     unknown = HelperReader(engine, running[Sibling.ENVOY]).lookup("nobody.invalid")
@@ -341,7 +332,7 @@ def test_a_name_is_tried_step_by_step(engine: EngineWriter, running: dict[Siblin
 
 
 def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack: Desired) -> None:
-    """It is ours by its labels, has what was written into it, and can be removed when nobody uses it."""
+    """It is ours by its labels, keeps its files, and can be removed when unused."""
     name = f"{trust_name(stack.project)}0"
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-filler")
     made = {**labels.ownership_labels(stack.project), labels.TRUST: "0 1"}
@@ -366,10 +357,7 @@ def test_a_volume_with_a_name_outlives_its_container(engine: EngineWriter, stack
 
 
 def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str], stack: Desired) -> None:
-    """A running container is stopped and removed, and removing a missing one is not an error.
-
-    Whoever waits for a container to be removed learns its last exit code, and not before.
-    """
+    """Removing stops a running container; a missing one is no error, and waiters get the last exit code."""
     resolver = running[Sibling.COREDNS]
     waiting = engine.removal(resolver)
     with pytest.raises(TimeoutError):
@@ -386,9 +374,6 @@ def test_removing_is_idempotent(engine: EngineWriter, running: dict[Sibling, str
         if network.name.startswith(f"{stack.project}-"):
             engine.remove_network(network.id)
     assert not [network for network in engine.networks() if network.name.startswith(f"{stack.project}-")]
-
-
-# --- what is not ours -----------------------------------------------------------------------------------------
 
 
 def foreign_images(engine: EngineWriter) -> dict[str, image_tar.BuiltImage]:

@@ -1,4 +1,4 @@
-"""What `fwctl` does in a sibling: it is the same in memory and in a real container."""
+"""`fwctl` in a container works alike in memory and on a real engine."""
 
 import gc
 import json
@@ -44,10 +44,7 @@ def _hot(files: Files, folder: str = "") -> dict[str, File]:
 def test_hot_files_are_committed_live(
     engine: EngineWriter, running: dict[Sibling, str], stack: Desired, wanted: Blueprint, release: Release
 ) -> None:
-    """New files are put in place and proven, and the record is updated.
-
-    A file below `hot/` that the commit does not list is removed, even if the commit does not name it either.
-    """
+    """New files are applied and verified, and the record is updated; unlisted files below `hot/` are removed."""
     changed = stacks.blueprint(
         wanted.engine, "b.test", {"dst": "c.test", "port": 8443}, project=stack.project, release=release
     )
@@ -69,7 +66,7 @@ def test_hot_files_are_committed_live(
 def test_a_file_that_is_refused_is_put_back(
     sibling: Sibling, engine: EngineWriter, running: dict[Sibling, str], stack: Desired
 ) -> None:
-    """The old set stays live on disk and in the process, and the answer has what was rejected, and why."""
+    """The old files stay in use on disk and in the process, and the answer has the rejected ones and why."""
     container, target = running[sibling], stack.siblings[sibling]
     path, content = BROKEN[sibling]
     hot = {**target.hot, path: public(content)}
@@ -91,10 +88,7 @@ def _live(engine: EngineWriter, container: str, wanted: Mapping[str, str]) -> Pr
 
 
 def test_a_helper_leaves_no_connection_behind(engine: EngineWriter, running: dict[Sibling, str]) -> None:
-    """This holds for any number of calls, and independently of garbage collection.
-
-    A drain ends at once when no connection is left.
-    """
+    """No call leaves a connection open, without garbage collection; a drain ends once no connection is left."""
     connections: list[int] = []
     Helper(engine, running[Sibling.ENVOY]).drain(30, connections.append)
     assert connections[-1] == 0

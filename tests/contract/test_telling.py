@@ -1,4 +1,4 @@
-"""What an engine tells of its containers: their last words, logs, restarts and events, and its clock."""
+"""Reports of an engine about containers: last output, logs, restarts and events, and its clock."""
 
 import re
 import threading
@@ -23,10 +23,7 @@ from tests.contract.conftest import answering, created, view
 
 
 def test_a_log_is_read_from_its_end(engine: EngineWriter, stack: Desired) -> None:
-    """All lines of a log or the last ones can be read, each with its time. Of those of errors, that is all.
-
-    A sibling without boot files does not start, and logs the reason.
-    """
+    """A log can be read whole or from its end, with times; a container without boot files logs its error."""
     wanted = creation(stack.siblings[Sibling.COREDNS], f"{stack.project}-coredns")
     helper = {path: text for path, text in wanted.files.items() if path.startswith("bin/")}
     shape = replace(wanted.shape, restart="no")
@@ -94,7 +91,7 @@ def following(engine: EngineWriter) -> Iterator[list[Event]]:
 
 
 def happened(events: list[Event], container: str) -> list[str]:
-    """Return the events of a container, including those of its networks."""
+    """Return the events of a container, including its networks' events."""
     return [each.action for each in events if each.container == container]
 
 

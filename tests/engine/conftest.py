@@ -29,7 +29,7 @@ def module_peers(docker: APIClient) -> Iterator[Peers]:
 
 @pytest.fixture
 def firewall(host: str, clean_project: str, tmp_path: Path) -> Firewall:
-    """A stack that is not brought up yet, with one allowed name for each protocol."""
+    """A stack that is not up yet, with one allowed name for each protocol."""
     made = Firewall(host, clean_project, tmp_path)
     made.write(*RULES)
     return made
@@ -51,7 +51,7 @@ def shared(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def kept(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
-    """The module's stack, for a test that leaves it current. It is made so again if an earlier test has failed."""
+    """The module's stack for a test that leaves it current; it is repaired if an earlier test failed."""
     if request.session.testsfailed:
         shared.write(*RULES)
         shared.draining("0").run()
@@ -60,7 +60,7 @@ def kept(shared: Firewall, request: pytest.FixtureRequest) -> Firewall:
 
 @pytest.fixture
 def lent(shared: Firewall, peers: Peers) -> Iterator[Firewall]:
-    """The module's stack, for a test that may leave it in any state: one `run` makes it current afterwards."""
+    """The module's stack for a test that may leave it in any state; `run` makes it current afterwards."""
     shared.draining("0").run()
     yield shared
     peers.remove_all()

@@ -1,4 +1,4 @@
-"""Agents started with what `agent` prints, by the docker CLI, as a user starts them."""
+"""Agents started by the docker CLI with the options that `agent` prints."""
 
 import json
 import os
@@ -34,14 +34,14 @@ SEARCHED = "corp.test"
 
 @dataclass(frozen=True)
 class Site:
-    """A stack with an origin, on an engine whose containers search a domain by default."""
+    """A stack with an origin, on an engine whose containers have a DNS search domain by default."""
 
     docker: APIClient
     firewall: Firewall
     peers: Peers
 
     def shell(self, script: str, firewall: Firewall | None = None) -> Outcome:
-        """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
+        """Run a shell script in which `fw` is the program and `$IMAGE` the agents' image."""
         return (firewall or self.firewall).shell(script, IMAGE=self.peers.image)
 
     def started(self, script: str) -> Peer:
@@ -82,7 +82,7 @@ def _search_domains(agent: Peer) -> list[str]:
 
 
 def confined(agent: Peer) -> bool:
-    """Whether an agent reaches exactly what the rules allow, and has no raw sockets and no search domain."""
+    """Whether an agent reaches exactly what the rules allow, without raw sockets or a search domain."""
     return (
         agent.get("https://a.test/").ok
         and agent.get("http://h.test/").ok
@@ -103,7 +103,7 @@ def test_docker_with_flags(site: Site) -> None:
 
 
 def test_agent_run(site: Site) -> None:
-    """`agent run` starts a confined agent; its input, output and exit code are those of the agent's command."""
+    """`agent run` starts a confined agent, with the input, output and exit code of its command."""
     assert confined(site.started("fw agent run -d --restart=no $IMAGE /peer wait"))
     assert site.shell("fw agent run --rm $IMAGE /peer get https://a.test/").code == 0
     asked = site.shell('echo \'["get", "https://denied.test/"]\' | fw agent run --rm -i $IMAGE /peer commands')
@@ -112,7 +112,7 @@ def test_agent_run(site: Site) -> None:
 
 
 def test_exit_codes_of_docker_run(site: Site, tmp_path: Path) -> None:
-    """Where docker fails, the exit code is that of `docker run`, and nothing is left that it would not leave."""
+    """If docker fails, the exit code and the leftovers are those of `docker run`."""
     before = site.containers()
     for words, code in (
         ("--rm $IMAGE no-such-program", 127),
@@ -140,7 +140,7 @@ def test_exit_codes_of_docker_run(site: Site, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_signals_reach_the_agent(terminal: bool, site: Site) -> None:  # noqa: FBT001 - a column
-    """A signal that `agent run` gets is the agent's, with and without a terminal, and the agent ends by it."""
+    """Signals to `agent run` reach the agent, with and without a terminal, and end it."""
     before = site.containers()
     master, slave = pty.openpty()
     command = site.firewall.command("agent", "run", "--rm", *(("-it",) if terminal else ()), site.peers.image)
@@ -200,13 +200,13 @@ UNCONFINED = {
     "--mount type=volume,dst=/a,volume-opt=type=nfs,volume-opt=o=addr=192.0.2.1,volume-opt=device=:/a": "over nfs",
     "-P": "docker itself would publish a port",
 }
-"""What a container may not be created with, and what is said of it."""
+"""Options that make a container unconfined, and the message for each."""
 
 CLIENTS_DIFFER = {"--network elsewhere", "--mac-address 02:42:0a:d5:08:0a", "--ip6 fd00::9", "--use-api-socket"}
-"""What some versions of docker refuse by themselves."""
+"""Options that some versions of docker refuse by themselves."""
 
 DOCKER_REFUSES = ("--network host", "--net none", "--network bridge", "--network container:{project}-envoy")
-"""Beside the agent network, which no option takes away."""
+"""Networks that docker refuses in addition to the agent network."""
 
 HARMLESS = (
     "",
@@ -224,7 +224,7 @@ HARMLESS = (
 
 
 def test_what_an_agent_may_be_created_with(site: Site, tmp_path: Path) -> None:
-    """The judge sees every option that loosens an agent in what the engine records, and nothing in the others."""
+    """Every option that loosens an agent shows in the engine's records; the others do not."""
     site.docker.create_network("elsewhere")
     (tmp_path / "labels").write_text("role=agent\n  dev.clawker.purpose=firewall\n")
     (tmp_path / "link").symlink_to("/run")
@@ -243,7 +243,7 @@ def test_what_an_agent_may_be_created_with(site: Site, tmp_path: Path) -> None:
         flags = attachment(seen.desired).flags
 
         def refused(line: str) -> str | None:
-            """Create a container with these options, and return why it is refused, if it is."""
+            """Create a container with these options, and return the reason of a refusal, if any."""
             words = parse_run([*shlex.split(line.format(**names)), site.peers.image, "/peer", "wait"]).create
             command = ["docker", "--host", site.firewall.host, "create", *flags, *words]
             created = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -271,7 +271,7 @@ def test_what_an_agent_may_be_created_with(site: Site, tmp_path: Path) -> None:
 
 
 def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:
-    """An agent does not get the proxy that docker gives to every other container, unless it was asked for."""
+    """Agents do not get docker's default proxy unless it was requested."""
     proxy = "http://192.0.2.1:3128"
     proxies = dict.fromkeys(("httpProxy", "httpsProxy", "allProxy"), proxy) | {"noProxy": "localhost"}
     (tmp_path / "config.json").write_text(json.dumps({"proxies": {"default": proxies}}))
@@ -294,7 +294,7 @@ def test_proxies_of_docker_are_taken_off(site: Site, tmp_path: Path) -> None:
 
 
 def _refuses_json(site: Site) -> bool:
-    """Whether docker takes the beginning of a JSON answer for an image, whose name can't be one."""
+    """Whether docker takes the beginning of a JSON answer for an image name, which it can't be."""
     lines = (
         "docker run -d $(fw agent flags --json) $IMAGE /peer wait",
         "docker create $(fw agent flags --json) $IMAGE",
@@ -304,7 +304,7 @@ def _refuses_json(site: Site) -> bool:
 
 
 def test_docker_refuses_while_the_stack_does_not_serve(site: Site, tmp_path: Path) -> None:
-    """A shell ignores that `agent flags` has failed, but docker then creates no container at all."""
+    """A shell ignores the failure of `agent flags`, but docker then creates no container."""
     before = site.containers()
     site.docker.stop(site.firewall.container("coredns"))
     for script in (

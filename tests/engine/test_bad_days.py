@@ -1,4 +1,4 @@
-"""Failing engines and releases: there is one clear error, nothing is half done, and the next run succeeds."""
+"""Failing engines and releases: one clear error, no partial change, and the next run succeeds."""
 
 import json
 import signal
@@ -30,10 +30,7 @@ def names(docker: APIClient, firewall: Firewall) -> list[str]:
 
 
 def test_an_engine_that_restarts_in_the_middle(private: PrivateEngine, tmp_path: Path) -> None:
-    """The run succeeds or ends with an error of the engine, and the next one makes everything current.
-
-    `tests/unit/test_sweep.py` has an engine that fails at every other moment.
-    """
+    """The run succeeds or ends with an engine error, and the next one makes everything current."""
     firewall = Firewall(private.host, "restarted", tmp_path)
     firewall.write("a.test")
     firewall.run()
@@ -59,7 +56,7 @@ def narrow(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
 
 @pytest.fixture
 def filled(narrow: PrivateEngine, tmp_path: Path) -> Iterator[tuple[Firewall, Peers, Peer, Path]]:
-    """A stack with two rules on an engine whose disk is full, its peers, an agent, and what fills the disk."""
+    """A stack with two rules on an engine with a full disk, its peers, an agent, and what fills the disk."""
     filler = narrow.root / f"{narrow.folder}/data/filler".lstrip("/")
     firewall = Firewall(narrow.host, "full", tmp_path)
     firewall.write(*RULES)
@@ -77,7 +74,7 @@ def filled(narrow: PrivateEngine, tmp_path: Path) -> Iterator[tuple[Firewall, Pe
 
 
 def fill(filler: Path) -> None:
-    """Write a file until its disk has no room for another octet."""
+    """Write a file until its disk is full to the last byte."""
     with filler.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with suppress(OSError):
@@ -88,7 +85,7 @@ def fill(filler: Path) -> None:
 
 
 def test_a_rule_is_taken_away_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
-    """What it allowed is refused, what others allow is not, and nothing differs afterwards."""
+    """The removed rule's traffic is refused, other rules' traffic passes, and nothing differs afterwards."""
     firewall, _, agent, _ = filled
     firewall.call("rules", "remove", "--no-reload", "h.test").expect()
     outcome = firewall.call("reload").expect()
@@ -105,7 +102,7 @@ def test_a_rule_is_taken_away_while_the_disk_is_full(filled: tuple[Firewall, Pee
 
 
 def test_a_rule_ends_while_the_disk_is_full(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
-    """Envoy refuses what it allowed within 5 s, also to an agent that knows its address."""
+    """Envoy refuses an expired rule's traffic within 5 s, also from agents that know its address."""
     firewall, around, agent, filler = filled
     filler.unlink()
     hosts = ["e0.test", "e1.test"]
@@ -139,7 +136,7 @@ def _is_refused(ask: Callable[[], Answer]) -> bool:
 
 
 def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
-    """Refusals after it are shown. Earlier ones are shown and followed as well, or in a gap that is reported."""
+    """Later refusals are shown. Earlier ones are shown and followed too, or fall into a reported gap."""
     firewall, _, agent, filler = filled
     filler.unlink()
     following = firewall.start("denials", "--follow", "--format", "json")
@@ -166,7 +163,7 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
             for number in range(20):
                 agent.get(f"http://{turn}-during{number}.test/")
             filler.unlink()
-            agent.get("http://lost.test/")  # on one line with what was cut off
+            agent.get("http://lost.test/")  # on one line with a truncated one
             refused |= _refuse(agent, firewall, f"{turn}-after.test")
         answer = firewall.call("denials", "--format", "json").expect().json
         missing = refused.keys() - {each["name"] for each in answer["denials"]}
@@ -189,10 +186,10 @@ def _in_a_gap(moment: str, gaps: list[Any]) -> bool:
 
 
 def _refuse(agent: Peer, firewall: Firewall, name: str) -> dict[str, str]:
-    """Have a name refused by the resolver, wait until that is on record, and return when it was."""
+    """Have the resolver refuse a name, wait for the record, and return its time."""
 
     def shown() -> dict[str, str]:
-        agent.get("http://next.test/")  # newer engines show a line after one that was cut off with the next one
+        agent.get("http://next.test/")  # newer engines show a line after a truncated one only with the next one
         denials = firewall.call("denials", "--format", "json").expect().json["denials"]
         return {each["name"]: each["last"] for each in denials if each["name"] == name}
 
@@ -201,7 +198,7 @@ def _refuse(agent: Peer, firewall: Firewall, name: str) -> dict[str, str]:
 
 
 def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peers, Peer, Path]) -> None:
-    """It says what is wrong and changes nothing; with room on the disk, the next run succeeds."""
+    """The error is clear and nothing changes; once the disk has room, the next run succeeds."""
     firewall, _, agent, filler = filled
     firewall.write(*RULES, limits={"connections": 100})
     outcome = firewall.call("run").expect(4)
@@ -220,7 +217,7 @@ def test_what_needs_room_on_a_full_disk_is_an_error(filled: tuple[Firewall, Peer
 
 
 def test_networks_that_went_while_who_was_on_them_was_stopped(kept: Firewall, docker: APIClient) -> None:
-    """As by `docker network prune`. A stopped container looks for its former networks by id."""
+    """`docker network prune` can remove a stopped container's networks, which it remembers by id."""
     before = names(docker, kept)
     for sibling in ("envoy", "coredns"):
         docker.stop(kept.container(sibling), timeout=5)
@@ -232,7 +229,7 @@ def test_networks_that_went_while_who_was_on_them_was_stopped(kept: Firewall, do
 
 
 def test_a_network_that_is_full(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Agents can use up all their addresses without getting one of a sibling or a replacement."""
+    """Agents can use up all agent addresses, but get none of a firewall container or a replacement."""
     firewall.write("a.test", network={"subnet": "10.213.255.128/25"})
     firewall.run()
     network = firewall.status()["agent"]["network"]

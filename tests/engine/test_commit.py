@@ -1,4 +1,4 @@
-"""After files that end a program, and after restarts, the last proven set serves."""
+"""After files that crash a program, and after restarts, the last verified files are served."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ main()
 
 
 def test_a_file_that_ends_the_proxy_is_no_outage(up: Firewall, peers: Peers, docker: APIClient) -> None:
-    """Envoy aborts, restarts with the last proven set and serves; the error says so, and nothing differs."""
+    """Envoy aborts, restarts with the last verified files and serves; the error says so, and nothing differs."""
     up.origin(peers, ["a.test", "h.test"])
     agent = up.agent(peers)
     envoy = up.container("envoy")
@@ -58,7 +58,7 @@ def test_a_file_that_ends_the_proxy_is_no_outage(up: Firewall, peers: Peers, doc
 def test_what_was_put_into_a_stopped_resolver_is_never_served(
     up: Firewall, peers: Peers, docker: APIClient
 ) -> None:
-    """A container never starts with an unproven list; the proven one is restored."""
+    """A container never starts with an unverified list; the verified one is restored."""
     agent = up.agent(peers)
     hand = Hand(docker, up, peers)
     coredns = up.container("coredns")

@@ -1,4 +1,4 @@
-"""What `denials` shows of a real stack, judged by an agent that is also allowed something."""
+"""`denials` on a real stack, checked with an agent that also has allowed traffic."""
 
 import json
 import select
@@ -10,9 +10,9 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 PRINTED_WITHIN = 2.0
-"""Seconds until something is refused again, because nothing is printed yet."""
+"""Seconds until a request is refused again, because nothing is printed yet."""
 STUCK_AFTER = 30.0
-"""Seconds until nothing more is expected: what waits for a buffer to fill waits for longer."""
+"""Seconds until nothing more is expected; output stuck in a buffer would take longer."""
 
 
 def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
@@ -22,13 +22,13 @@ def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
 
 
 def only_counted(firewall: Firewall) -> int:
-    """Return how many refusals were not written down one by one."""
+    """Return how many refusals were only counted."""
     answer = firewall.call("denials", "--format", "json").expect().json
     return int(answer["unattributed"] + sum(each["times"] for each in answer["suppressed"]))
 
 
 def refused(agent: Peer) -> None:
-    """Have something refused by the resolver, by Envoy over TLS and over HTTP, and at a closed port."""
+    """Have requests refused by the resolver, by Envoy over TLS and HTTP, and at a closed port."""
     assert agent.get("https://denied.test/").kind == "dns-nxdomain"
     assert agent.get("https://h.test/").kind == "denied"
     assert agent.get("http://a.test/").last["status"] == 403
@@ -36,10 +36,7 @@ def refused(agent: Peer) -> None:
 
 
 def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> None:
-    """Each refusal is shown with the agent's name and what would allow it; what is allowed is not. It is kept.
-
-    Of a flood, a part is written down. How many there were is told as well, and kept.
-    """
+    """Each refusal is kept with the agent's name and a remedy; of a flood, some are recorded, the rest counted."""
     shared.origin(module_peers, ["a.test", "h.test"])
     name = f"{shared.project}-agent"
     status = shared.status()["agent"]
@@ -72,7 +69,7 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
 
 
 def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers) -> None:
-    """`--follow` moves on when both containers are replaced, and shows what each pair refuses."""
+    """`--follow` continues when both containers are replaced, and shows the refusals of each pair."""
     agent = shared.agent(module_peers)
     following = shared.start("denials", "--follow", "--format", "json")
     assert following.stdout

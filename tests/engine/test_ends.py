@@ -1,4 +1,4 @@
-"""Rules end at their times, although nobody runs anything: no client and no watcher is at work."""
+"""Rules expire at their times without any client or watcher."""
 
 import time
 from datetime import UTC, datetime
@@ -15,17 +15,17 @@ from devkit.witness import Witnesses
 
 ORIGIN = ("--http", "80", "--https", "443", "--tell")
 AHEAD = 20
-"""Seconds until a rule ends: enough to apply it, and to see that it is in force."""
+"""Seconds until a rule expires: enough to apply it and to see it in effect."""
 
 AT_ONCE = 10.0
-"""Seconds after its end until a rule is seen not to be in force, on a busy machine."""
+"""Seconds after which an expired rule is seen to be out of effect, on a busy machine."""
 
 DRAINED = 8.0
-"""Seconds after which a connection of a rule that has ended has been cut: Envoy's drain time, and some more."""
+"""Seconds after which an expired rule's connection is cut: Envoy's drain time plus a margin."""
 
 
 def apply(firewall: Firewall) -> int:
-    """Apply rules of which some end, and return when that is, in seconds since 1970."""
+    """Apply rules, some with an expiry, and return its time in seconds since 1970."""
     end = int(time.time()) + AHEAD
     ending = {"allow_private": True, "until": rfc3339(end)}
     firewall.write(*RULES, {"dst": "e.test", **ending}, {"dst": "e.test", "proto": "http", **ending})
@@ -35,18 +35,18 @@ def apply(firewall: Firewall) -> int:
 
 @pytest.fixture
 def envoy(up: Firewall, docker: APIClient) -> str:
-    """Envoy's address for agents, where they can ask for a name that does not resolve any more."""
+    """Envoy's address for agents, at which they can request a name that no longer resolves."""
     networks = docker.inspect_container(up.container("envoy"))["NetworkSettings"]["Networks"]
     return str(networks[f"{up.project}-net"]["IPAddress"])
 
 
 def straight(agent: Peer, envoy: str, url: str) -> Answer:
-    """Ask Envoy for a URL without asking the resolver."""
+    """Ask Envoy for a URL without the resolver."""
     return agent.get(url, "--connect", envoy)
 
 
 def test_a_rule_ends_at_its_time(up: Firewall, peers: Peers, envoy: str) -> None:
-    """Envoy takes no new connection for it, the open one ends, and the stack is current before and afterwards."""
+    """At its expiry, Envoy refuses new connections and ends open ones; the stack is current before and after."""
     origin, agent = up.origin(peers, ["a.test", "h.test", "e.test"], *ORIGIN), up.agent(peers)
     witnesses = Witnesses([origin])
     end = apply(up)
@@ -77,7 +77,7 @@ def test_a_rule_ends_at_its_time(up: Firewall, peers: Peers, envoy: str) -> None
 def test_no_start_brings_back_a_rule_that_has_ended(
     up: Firewall, peers: Peers, docker: APIClient, envoy: str
 ) -> None:
-    """Both siblings are stopped before its end and started after it: it is not in force, and nothing differs."""
+    """Both containers are stopped before the expiry and started after it: the rule stays out of effect."""
     origin, agent = up.origin(peers, ["a.test", "h.test", "e.test"], *ORIGIN), up.agent(peers)
     end = apply(up)
     assert straight(agent, envoy, "https://e.test/").ok

@@ -1,4 +1,4 @@
-"""Every key of the settings reference, by the real program on a real engine: what is documented can be applied."""
+"""Every documented setting can be applied by the real program on a real engine."""
 
 import json
 import time
@@ -112,7 +112,7 @@ def written(value: object) -> Iterator[str]:
 
 
 def test_the_table_has_every_key() -> None:
-    """A key that is added to the settings, to rules or to the file of secrets is applied below, or this fails."""
+    """A new key of the settings, of rules or of the file of secrets must be added to the table."""
     assert documented(Settings) <= {*written({**LOCAL, "rules": RULES, "project": "x"})}
     assert documented(SecretsFile) <= {*written({"secrets": SECRETS})}
     assert {"insecure_skip_tls_verify", "idle"} < documented(Settings)
@@ -133,7 +133,7 @@ def stack(host: str, clean_project: str, tmp_path: Path) -> Firewall:
 
 
 def test_every_setting_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
-    """With all keys at the same time, `run` brings a stack up in which nothing differs."""
+    """With all keys at once, `run` brings up a stack in which nothing differs."""
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     certificate(tmp_path / "company", "company.test")[0].rename(tmp_path / "company.pem")
     own = TelemetryStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)

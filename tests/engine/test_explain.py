@@ -1,4 +1,4 @@
-"""What `explain` says of a real stack in a simulated internet, judged by the log of the origin."""
+"""`explain` on a real stack in a simulated internet, checked with the origin's log."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -55,26 +55,26 @@ class Place:
         return outcome.code, outcome.json
 
     def explain_all(self, asked: Iterable[str], *arguments: str) -> Mapping[str, tuple[int, Any]]:
-        """Return the exit code and the answer for each, several asked at the same time: most of it is waiting."""
+        """Return exit code and answer for each, explained several at once because most of the time is waiting."""
         several = list(asked)
         with ThreadPoolExecutor(4) as pool:
             return dict(zip(several, pool.map(lambda each: self.explain(each, *arguments), several), strict=True))
 
     def effects(self, before: int) -> list[tuple[str, int]]:
-        """Return the connections and requests that have reached the origin, before those of a control."""
+        """Return the connections and requests that reached the origin before those of a control."""
         assert self.explain(CONTROL, "--live")[0] == 0
         until(lambda: any(each == ("request", CONTROL_PORT) for each in self.arrived()[before:]))
         return [each for each in self.arrived()[before:] if each[1] != CONTROL_PORT]
 
     def arrived(self) -> list[tuple[str, int]]:
-        """Return all connections and requests that have reached the origin, with their ports."""
+        """Return all connections and requests that reached the origin, with their ports."""
         said = self.world.origin.said()
         return [(each["event"], each["port"]) for each in said if each["event"] in {"connection", "request"}]
 
 
 @pytest.fixture(scope="module")
 def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A firewall in a simulated internet, for all tests here."""
+    """A firewall in a simulated internet, for all tests of this module."""
     needs_engine()
     with (
         private_engine(dns=[NAMESERVER]) as engine,
@@ -97,11 +97,11 @@ EXPLAINED: Mapping[str, tuple[str | None, Mapping[str, bool]]] = {
     "loop.test": ("private-address", {"127.0.0.1": False}),
     "gone.test": ("no-address", {}),
 }
-"""What is asked about, the reason for which it is refused, and whether the rule may reach each address."""
+"""The target, the reason of its refusal, and whether the rule may reach each address."""
 
 
 def test_what_is_explained(place: Place) -> None:
-    """The reason, the addresses and whether the rule may reach them, without reaching anybody."""
+    """The reason and the addresses are explained, with their reachability, and nothing is contacted."""
     before = len(place.arrived())
     answers = place.explain_all(EXPLAINED)
     assert {
@@ -127,11 +127,11 @@ GETS_THROUGH: Mapping[str, tuple[str, list[tuple[str, int]]]] = {
     "http://a.test": ("request", [("connection", 80), ("request", 80)]),
     "udp://voice.test:5060": ("datagram", []),
 }
-"""What is tried, the last step, and what the origin sees of it."""
+"""The target, the last step, and what the origin sees of the attempt."""
 
 
 def test_what_gets_through(place: Place) -> None:
-    """What is allowed reaches the origin when it is tried, with a handshake and no request, or one request."""
+    """An allowed attempt reaches the origin, with a handshake and at most one request."""
     before = len(place.arrived())
     said = {"request": "HTTP 200", "handshake": "a host answered", "datagram": "no answer"}
     for asked, (code, answer) in place.explain_all(GETS_THROUGH, "--live").items():
@@ -155,11 +155,11 @@ REFUSED: Mapping[str, tuple[str | None, str | None, list[str]]] = {
     "udp://hidden.test:5060": ("private-address", "private-address", ["resolve", "connect", "datagram"]),
     "udp://voice.test:5061": ("wrong-port", None, ["resolve", "connect", "datagram"]),
 }
-"""What is tried, the reason by the rules, the one on record, and the steps."""
+"""The target, the reason by the rules, the reason on record, and the steps."""
 
 
 def test_what_is_refused_when_it_is_tried(place: Place) -> None:
-    """The siblings' own record has the reason, the rules agree, and the origin sees nothing of it."""
+    """The firewall's record has the reason, the rules agree, and the origin sees nothing."""
     before = len(place.arrived())
     answers = place.explain_all(REFUSED, "--live")
     found = {

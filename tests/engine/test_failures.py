@@ -39,7 +39,7 @@ main()
 
 
 def test_a_refused_hot_file_keeps_the_old_rules(kept: Firewall, agent: Peer) -> None:
-    """If Envoy rejects a listener, the exit code is 5, the reason is shown, and the old rules stay in force."""
+    """If Envoy rejects a listener, the exit code is 5, the reason is shown, and the old rules stay in effect."""
     before = kept.settings.read_text()
     kept.write({"dst": "b.test"}, {"dst": "c.test"}, {"dst": "h.test", "proto": "http", "allow_private": True})
     command = [sys.executable, "-c", BROKEN_LISTENERS, *kept.command("reload")[3:]]
@@ -69,7 +69,7 @@ BROKEN_RELEASES = {
 def test_a_release_that_does_not_work_is_taken_back(
     name: str, kept: Firewall, agent: Peer, docker: APIClient, tmp_path: Path
 ) -> None:
-    """The old siblings keep serving untouched; `run` exits with 5 and the reason, and leaves nothing behind."""
+    """The old containers keep serving; `run` exits with 5 and the reason, and leaves nothing behind."""
     BROKEN_RELEASES[name](stacks.copied_release(tmp_path / "newer"))
     before = {sibling: docker.inspect_container(kept.container(sibling))["Id"] for sibling in ("envoy", "coredns")}
     outcome = upgraded(kept, tmp_path / "newer").call("run").expect(5)
@@ -89,11 +89,7 @@ def _names(docker: APIClient, firewall: Firewall) -> list[str]:
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers: Peers, docker: APIClient) -> None:
-    """After SIGKILL in the middle of a replacement, agents are served, and one more `run` makes all current.
-
-    A neighbour tries a name without a rule at each address that Envoy can have: nobody hears of it.
-    `tests/unit/test_sweep.py` has every other moment.
-    """
+    """After SIGKILL during a replacement, agents are served, nothing else gets through, and `run` finishes."""
     up = firewall
     up.run()
     origin = up.origin(peers, ["a.test", "h.test", "evil.test"], "--http", "80", "--https", "443", "--tell")
@@ -117,7 +113,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(firewall: Firewall, peers:
 
 
 def half_done_run(firewall: Firewall, drain: str = "1") -> "subprocess.Popen[str]":
-    """Start a replacement of both siblings, and return once both new containers have been created."""
+    """Start to replace both containers, and return once both new ones have been created."""
     process = firewall.draining(drain).start("run", "--force-recreate")
     read_until_done(process, "create and start")
     return process

@@ -1,4 +1,4 @@
-"""Many hosts that do not answer, as a real process meets them. `test_swarm.py` has those that do."""
+"""Many hosts that do not answer, with a real process. `test_swarm.py` has hosts that do."""
 
 import signal
 import socket
@@ -14,15 +14,15 @@ from devkit.firewall import RULES, Firewall
 from devkit.stacks import environment
 
 TIMEOUT, SLACK = 5.0, 20.0
-"""What each host may take, and what starting and a busy machine may take beside that, in seconds."""
+"""Seconds that each host may take, and seconds for the start and a busy machine."""
 
 COUNT = 24
-"""More hosts than are asked at the same time."""
+"""More hosts than are queried at the same time."""
 
 
 @pytest.fixture
 def silent(tmp_path: Path) -> Iterator[dict[str, socket.socket]]:
-    """Listening sockets by their addresses. Nobody accepts what comes, so it hangs, as seen from outside."""
+    """Listening sockets by address, which never accept, so that they appear to hang."""
     with ExitStack() as stack:
         found = {}
         for number in range(COUNT):
@@ -42,12 +42,12 @@ def firewall(tmp_path: Path) -> Firewall:
 
 
 def status(firewall: Firewall, *addresses: str) -> list[str]:
-    """Return the command line that asks hosts."""
+    """Return the command line that queries hosts."""
     return [*firewall.command("fleet", "status"), *(word for each in addresses for word in ("--host", each))]
 
 
 def test_a_silent_host_costs_its_own_time(firewall: Firewall, silent: dict[str, socket.socket]) -> None:
-    """Each host that does not answer has its row, and none waits for another."""
+    """Each silent host has its row, and none waits for another."""
     hanging, dead = [*silent][:2], f"unix://{firewall.folder}/no.sock"
     command = [*status(firewall, *hanging, dead), "--timeout", f"{TIMEOUT:g}s", "--format", "json"]
     outcome = firewall.call_raw(command).expect(4)
@@ -60,7 +60,7 @@ def test_a_silent_host_costs_its_own_time(firewall: Firewall, silent: dict[str, 
 
 
 def test_an_interrupted_look_ends_at_once(firewall: Firewall, silent: dict[str, socket.socket]) -> None:
-    """Ctrl-C ends it with exit code 130, whoever hangs, and leaves neither processes nor files."""
+    """Ctrl-C ends it with exit code 130 despite hanging hosts, and leaves no processes or files."""
     temporary = firewall.folder / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -74,7 +74,7 @@ def test_an_interrupted_look_ends_at_once(firewall: Firewall, silent: dict[str, 
     )
     first = next(iter(silent.values()))
     first.settimeout(30)
-    accepted, _ = first.accept()  # it is being asked
+    accepted, _ = first.accept()  # it is being queried
     with closing(accepted):
         began = time.monotonic()
         process.send_signal(signal.SIGINT)

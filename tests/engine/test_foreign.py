@@ -88,7 +88,7 @@ def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[For
 
 
 def test_nothing_of_others_is_touched(firewall: Firewall, docker: APIClient, foreign: Foreign) -> None:
-    """Runs, replacements, clean-up and `down` leave them alone; an image and a volume of ours are removed."""
+    """Runs, replacements, clean-up and `down` leave them alone, but remove our image and volume."""
     before = foreign.state()
     old = image_tar.BuiltImage("clawker-fw/lock", "0", docker.version()["Arch"], ())
     list(docker.load_image(old.archive()))  # type: ignore[no-untyped-call]

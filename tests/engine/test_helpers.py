@@ -1,4 +1,4 @@
-"""The processes beside Envoy and CoreDNS: one that dies is started again, and nothing else happens."""
+"""Helper processes beside Envoy and CoreDNS are restarted when they die, without other effects."""
 
 import pytest
 from docker import APIClient
@@ -10,14 +10,14 @@ from devkit.waiting import until
 from tests.engine.test_denials import shown
 
 TIMES = 3
-"""Ends of a helper that are a fact, and no difference."""
+"""Restarts of a helper that are reported without counting as a difference."""
 
 NAMES = tuple(f"n{number}.s.test" for number in range(TIMES + 1))
 
 
 @pytest.fixture
 def hand(docker: APIClient, firewall: Firewall, peers: Peers) -> Hand:
-    """Somebody who kills processes of a stack with a subtree rule, below which each lookup is another one."""
+    """A user who kills processes of a stack with a subtree rule, below which every lookup is new."""
     firewall.write({"dst": ".s.test", "allow_private": True})
     firewall.run()
     firewall.origin(peers, NAMES)
@@ -33,7 +33,7 @@ def agent(hand: Hand) -> Peer:
 
 
 def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
-    """Names resolve and refusals are recorded again; the stack stays current and says so."""
+    """Names resolve and refusals are recorded again; the stack stays current and reports the restarts."""
     before = [hand.inspect(sibling)["State"]["StartedAt"] for sibling in ("envoy", "coredns")]
     for time, name in enumerate(NAMES[1:]):
         assert hand.kill("envoy", FORWARDER)
@@ -55,7 +55,7 @@ def test_a_helper_that_dies_is_started_again(hand: Hand, agent: Peer) -> None:
 
 
 def test_an_envoy_that_looks_up_no_name_is_replaced(hand: Hand, agent: Peer) -> None:
-    """Whatever keeps it from that, it is unhealthy, `drift` says why, and `run` replaces it."""
+    """Whatever stops its lookups, Envoy is unhealthy, `drift` says why, and `run` replaces it."""
     hand.firewall.drift().expect()
     assert hand.kill("envoy", FORWARDER, "STOP")
     until(lambda: hand.inspect("envoy")["State"]["Health"]["Status"] == "unhealthy", 60)

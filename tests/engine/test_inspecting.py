@@ -1,4 +1,4 @@
-"""TLS that is looked into, in a real stack: agents trust our root, and get what the rules say of each request."""
+"""Inspected TLS in a real stack: agents trust our root, and each request follows the rules."""
 
 import json
 from dataclasses import replace
@@ -18,14 +18,14 @@ PATHS = {
     "allow_private": True,
     "insecure_skip_tls_verify": True,
 }
-"""A rule with paths. Origins of tests sign their certificates themselves."""
+"""A rule with paths. Test origins have self-signed certificates."""
 
 BELOW = {**PATHS, "dst": ".w.test", "path_rules": [{"path": "/"}]}
 NAMES = ["a.test", "i.test", "x.w.test", "strict.test"]
 
 
 class Site:
-    """A stack whose rules look into nothing yet, an origin that tells what reaches it, and an agent."""
+    """A stack whose rules inspect nothing yet, an origin that reports its requests, and an agent."""
 
     def __init__(self, firewall: Firewall, docker: APIClient, peers: Peers) -> None:
         self.firewall = firewall
@@ -34,7 +34,7 @@ class Site:
         self.agent: Peer = firewall.agent(peers)
 
     def rules(self, *rules: dict[str, object]) -> None:
-        """Change the rules of the running stack. Nothing is replaced by that."""
+        """Change the rules of the running stack, without a replacement."""
         before = self.made()
         self.firewall.write(*RULES, *rules)
         self.firewall.call("reload").expect()
@@ -42,33 +42,33 @@ class Site:
         assert self.made() == before
 
     def made(self) -> list[str]:
-        """Return the ids of the siblings' containers."""
+        """Return the ids of the firewall's containers."""
         return [self.hand.inspect(each)["Id"] for each in SIBLINGS]
 
     @property
     def trust(self) -> str:
-        """The roots that agents have to trust."""
+        """The roots that agents must trust."""
         return self.hand.read("envoy")[TRUST].decode()
 
     def get(self, url: str, *options: str) -> Answer:
-        """Make a request as an agent that trusts the root, and nobody else."""
+        """Make a request as an agent that trusts only this root."""
         return self.agent.get(url, "--trust", self.trust, *options)
 
     def reached(self) -> list[str]:
-        """Return the targets of requests that have reached the origin."""
+        """Return the targets of requests that reached the origin."""
         return [each["target"] for each in self.origin.said() if each["event"] == "request"]
 
 
 @pytest.fixture
 def site(firewall: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> Site:
-    """The stack, whose roots are in a folder of the test's."""
+    """The stack, with its roots in a folder of the test."""
     own = replace(firewall, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
     own.run()
     return Site(own, docker, peers)
 
 
 def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
-    """What it allows reaches the host, what it refuses does not, and all others are served as before."""
+    """Allowed requests reach the host, refused ones do not, and other hosts are served as before."""
     assert site.trust == ""
     assert json.loads(site.hand.read("envoy")[INTERMEDIATES]) == {"intermediates": []}
     site.rules(PATHS, BELOW, {"dst": "strict.test", "inspect": True, "allow_private": True})
@@ -81,7 +81,7 @@ def test_the_first_rule_with_paths_is_a_reload(site: Site) -> None:
     assert site.get("https://i.test/v1/x", "--host", "a.test").last["status"] == 421
     assert site.get("https://strict.test/strict").last["status"] == 503  # it does not prove its name
     assert site.reached() == ["/v1/x", "/below"]
-    assert site.get("https://a.test/").kind == "tls"  # its own certificate, which is no concern of ours
+    assert site.get("https://a.test/").kind == "tls"  # its own certificate, which the firewall does not check
     assert site.agent.get("https://a.test/plain").ok
     assert site.get("https://other.w.test/").kind != ""
 

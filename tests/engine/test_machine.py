@@ -1,4 +1,4 @@
-"""What the engine's machine does: it is slow, its kernel lacks something, its settings are unusual."""
+"""Unusual Docker hosts: slow machines, missing kernel features and unusual settings."""
 
 import json
 import subprocess
@@ -22,14 +22,14 @@ from devkit.waiting import until
 
 @pytest.fixture
 def sdk(private: PrivateEngine) -> Iterator[APIClient]:
-    """A client of the engine that nobody else uses."""
+    """A separate client of the engine."""
     with closing(client(private.host)) as made:
         yield made
 
 
 @pytest.fixture
 def hand(private: PrivateEngine, sdk: APIClient, tmp_path: Path) -> Iterator[Hand]:
-    """A stack on that engine, and somebody who tampers with it."""
+    """A stack on this engine, and a user who tampers with it."""
     firewall, peers = Firewall(private.host, "machine", tmp_path), Peers(sdk)
     firewall.write(*RULES)
     firewall.run()
@@ -55,10 +55,7 @@ sys.stdin.read()
 
 @contextmanager
 def unfinished_exec(process: Path) -> Iterator[None]:
-    """Hold a process in the process namespace of another one, whose folder in `/proc` is given.
-
-    It never gets to execute its program: on a machine that does not keep up, every `docker exec` looks like this.
-    """
+    """Hold a process in a namespace that never executes its program, like `docker exec` on a slow machine."""
     command = [sys.executable, "-c", _UNFINISHED, str(process / "ns/pid")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         try:
@@ -70,7 +67,7 @@ def unfinished_exec(process: Path) -> Iterator[None]:
 
 
 def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEngine) -> None:
-    """A process that has yet to execute the engine's program is no difference; a program that stays is one."""
+    """A process that has not executed its program yet is no difference; a program that stays is one."""
     pid = hand.inspect(COREDNS)["State"]["Pid"]
     with unfinished_exec(private.root / "proc" / str(pid)):
         assert hand.firewall.drift().expect().findings == set()
@@ -80,7 +77,7 @@ def test_an_exec_that_takes_long_is_no_tampering(hand: Hand, private: PrivateEng
 
 
 def test_an_outdated_neighbour_is_no_packet_filter(hand: Hand) -> None:
-    """Where CoreDNS has another hardware address for Envoy, as after a replacement, nothing drops packets."""
+    """An outdated MAC address of Envoy in CoreDNS, as after a replacement, is not reported as dropped packets."""
     until(lambda: hand.inspect(ENVOY)["State"]["Health"]["Status"] == "healthy")
     entry = f"{hand.address(ENVOY)} lladdr 02:00:00:00:00:66 nud stale dev eth0"
     hand.inside(COREDNS, f"ip neighbour replace {entry}")
@@ -92,12 +89,12 @@ _REFUSED: tuple[tuple[str, str, int, int, str], ...] = (
     ("mmap", "0", 7 << 42, 12, "Envoy needs addresses of 48 bits"),  # ENOMEM, as beyond the address space
     ("inotify_init1", "", 0, 24, "`sysctl -w fs.inotify.max_user_instances=128`"),  # EMFILE
 )
-"""What a kernel answers that lacks something: a system call, an argument and its value, the error, words."""
+"""Errors of a kernel that lacks something: system call, argument, its value, error number, message."""
 
 
 @contextmanager
 def _poor(folder: Path, *calls: tuple[str, str, int, int, str]) -> Iterator[PrivateEngine]:
-    """Yield an engine whose containers find a kernel that refuses these calls."""
+    """Yield an engine whose containers run on a kernel that refuses these calls."""
     refused = [
         {
             "names": [call],
@@ -116,14 +113,14 @@ def _poor(folder: Path, *calls: tuple[str, str, int, int, str]) -> Iterator[Priv
 def test_what_the_kernel_lacks_is_said_before_anything_is_made(
     needs_engine: Callable[..., None], tmp_path: Path
 ) -> None:
-    """All of it by name; no network and no container is left, and `doctor` says the same."""
+    """All missing features are named before any network or container is created; `doctor` says the same."""
     needs_engine()
     with _poor(tmp_path, *_REFUSED) as engine:
         _lacks(engine, tmp_path, [words for *_, words in _REFUSED])
 
 
 def test_too_few_watches(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """Where a user has instances of inotify, and too few watches (ENOSPC), the sysctl is named."""
+    """With inotify instances but too few watches (ENOSPC), the sysctl is named."""
     needs_engine()
     with _poor(tmp_path, ("inotify_add_watch", "", 0, 28, "")) as engine:
         _lacks(engine, tmp_path, ["`sysctl -w fs.inotify.max_user_watches=8192`"])
@@ -136,7 +133,7 @@ exec setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource runc "$@"
 
 
 def test_too_few_open_files(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """An engine that can't exceed its own limit of open files, as in some containers: the limit is named."""
+    """If the engine can't exceed its own limit of open files, as in some containers, the limit is named."""
     needs_engine()
     runtime = tmp_path / "runc"
     runtime.write_text(_BOUND_RUNTIME)
@@ -164,7 +161,7 @@ def _lacks(engine: PrivateEngine, folder: Path, named: Sequence[str]) -> None:
 def test_filtered_frames_are_not_mended_by_a_replacement(
     needs_engine: Callable[..., None], tmp_path: Path
 ) -> None:
-    """Where the packet filter drops what passes between containers, nothing is replaced; br_netfilter is named."""
+    """If the packet filter drops frames between containers, nothing is replaced, and br_netfilter is named."""
     needs_engine()
     with private_engine(settings={"iptables": False}) as engine, closing(client(engine.host)) as sdk:
         firewall = Firewall(engine.host, "frames", tmp_path)

@@ -1,4 +1,4 @@
-"""Without changes, `drift` is clean, from any machine, user or installation, and after restarts."""
+"""Without changes, `drift` is clean from any machine, user or installation, and after restarts."""
 
 import os
 from dataclasses import replace
@@ -24,7 +24,7 @@ def test_another_client(shared: Firewall) -> None:
 
 
 def test_another_umask(shared: Firewall) -> None:
-    """It does not depend on the user's umask."""
+    """The desired state does not depend on the user's umask."""
     before = os.umask(0o077)
     try:
         assert shared.drift().expect().findings == set()

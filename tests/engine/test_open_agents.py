@@ -1,4 +1,4 @@
-"""Agents on a real engine: who is confined and who is not, what a watcher does, and that a stack holds."""
+"""Agents on a real engine: which are confined, and what a watcher does about open ones."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,10 +39,7 @@ def reasons(firewall: Firewall) -> dict[str, tuple[str, list[str]]]:
 def test_whoever_shares_something_of_a_sibling_is_open(
     shared: Firewall, docker: APIClient, start: Callable[..., str]
 ) -> None:
-    """Its network, its processes, its files, also at second hand and from elsewhere, its clock; a log is told.
-
-    So is who joins an agent or another network later; `test_agents.py` has what a container is created with.
-    """
+    """Sharing network, processes, files or clock, even indirectly, or joining later, is reported as a bypass."""
     agent = start()
     joined = start(network_mode=f"container:{agent}", dns=None, pid_mode="host")
     wanderer = start()
@@ -78,7 +75,7 @@ def test_a_watcher_takes_an_open_agent_off_the_network(
     docker: APIClient,
     start: Callable[..., str],
 ) -> None:
-    """It acts within seconds on the agent that is open, and on no other."""
+    """Within seconds, the watcher acts on the open agent and on no other."""
     fine = start()
     with watching(shared, "--on-open", "detach", "--interval", "60s") as watched:
         loose = start(cap_add=["NET_ADMIN"])

@@ -1,4 +1,4 @@
-"""The page on which an agent reads what was refused to it, on a real stack."""
+"""The page on which agents read their refusals, on a real stack."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from devkit.waiting import until
 from tests.engine.test_denials import refused
 
 _WITHIN = 0.25
-"""Seconds between two pages: an agent gets five in a second, and some more at once."""
+"""Seconds between two pages: an agent gets five per second, and a few more at once."""
 
 
 def page(agent: Peer) -> dict[str, Any]:
@@ -22,12 +22,12 @@ def page(agent: Peer) -> dict[str, Any]:
 
 
 def names(found: dict[str, Any]) -> set[tuple[str, str, str | None, int]]:
-    """Return who refused what on a page."""
+    """Return the refused names on a page, and who refused them."""
     return {(each["by"], each["protocol"], each.get("name"), each["port"]) for each in found["refusals"]}
 
 
 def is_refused(agent: Peer) -> set[tuple[str, str, str | None, int]]:
-    """Have something refused over DNS, TLS and HTTP and at a closed port, and return what the page has to name."""
+    """Have requests refused over DNS, TLS, HTTP and at a closed port, and return the expected entries."""
     refused(agent)
     return {
         ("coredns", "dns", "denied.test", 53),
@@ -38,7 +38,7 @@ def is_refused(agent: Peer) -> set[tuple[str, str, str | None, int]]:
 
 
 def test_an_agent_reads_its_own_refusals_alone(shared: Firewall, module_peers: Peers) -> None:
-    """What was refused to one agent, by either sibling, is on its page with reason and command, on no other."""
+    """One agent's refusals, by Envoy or CoreDNS, are only on its page, with reason and command."""
     agent, other = shared.agent(module_peers), shared.agent(module_peers)
     assert other.get("https://others.test/").kind == "dns-nxdomain"
     wanted = is_refused(agent)
@@ -69,7 +69,7 @@ def test_an_agent_reads_its_own_refusals_alone(shared: Firewall, module_peers: P
 
 
 def test_who_gets_the_address_of_another_learns_nothing(shared: Firewall, module_peers: Peers) -> None:
-    """An agent with the address of one that is gone sees nothing that was refused to that one, and its own."""
+    """An agent with a former agent's address sees only its own refusals."""
     status = shared.status()["agent"]
     former = module_peers.agent(status["network"], status["dns"])
     address = former.address(status["network"])

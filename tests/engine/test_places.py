@@ -1,4 +1,4 @@
-"""Remote engines: over TLS, by variables, and by contexts that the docker CLI has written."""
+"""Remote engines: over TLS, by variables, and by contexts of the docker CLI."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ ADDRESS = "tcp://127.0.0.1:2376"
 
 @dataclass(frozen=True)
 class Secured:
-    """An engine with TLS in its own network. `client` has the certificates for clients."""
+    """An engine with TLS in its own network. `client` holds the client certificates."""
 
     engine: PrivateEngine
     client: Path
@@ -39,7 +39,7 @@ def secured(
     needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Secured]:
-    """The engine, which requires a certificate of its CA from clients."""
+    """The engine, which requires client certificates from its CA."""
     needs_engine()
     engine, client = certify(tmp_path_factory.mktemp("certificates"))
     files = {f"tls{word}": str(engine / f"{word}.pem") for word in ("cert", "key")}
@@ -57,7 +57,7 @@ def firewall(tmp_path: Path) -> Firewall:
 
 
 def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
-    """With `DOCKER_HOST` and its companions, a stack is brought up, changed live and taken down over TLS."""
+    """With `DOCKER_HOST` and related variables, a stack is created, changed and removed over TLS."""
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(secured.client)}
     secured.call(firewall, "run", **said).expect()
     firewall.write("b.test")
@@ -67,7 +67,7 @@ def test_tls_by_variables(secured: Secured, firewall: Firewall) -> None:
 
 
 def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
-    """A context of the docker CLI works as an option, as a variable, and as the current context."""
+    """A docker context works as an option, as a variable, and as the current context."""
     names = {"ca": "ca", "cert": "cert", "key": "key"}
     files = "".join(f",{option}={secured.client}/{name}.pem" for option, name in names.items())
     secured.docker(firewall.folder, "context", "create", "far", "--docker", f"host={ADDRESS}{files}")
@@ -80,12 +80,12 @@ def test_tls_by_context(secured: Secured, firewall: Firewall) -> None:
 
 
 def test_who_is_not_trusted(secured: Secured, firewall: Firewall, tmp_path: Path) -> None:
-    """An engine of another CA is refused, and so is a client without a certificate; the error lists the files."""
+    """An engine of another CA, and a client without a certificate, are refused; the error lists the files."""
     stranger = certify(tmp_path / "stranger")[1]
     said = {"DOCKER_HOST": ADDRESS, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(stranger)}
     secured.call(firewall, "status", **{**said, "DOCKER_CERT_PATH": str(secured.client)}).expect()
     assert "CERTIFICATE_VERIFY_FAILED" in secured.call(firewall, "status", **said).expect(4).err
-    # `requests` alone would take its own variable for the better authority.
+    # `requests` alone would prefer its own variable for the CA.
     other = {**said, "REQUESTS_CA_BUNDLE": str(secured.client / "ca.pem")}
     assert "CERTIFICATE_VERIFY_FAILED" in secured.call(firewall, "status", **other).expect(4).err
 

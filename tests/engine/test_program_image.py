@@ -1,4 +1,4 @@
-"""The image in `examples/image` on a real engine: in a container, the program does what it does on the machine."""
+"""The image in `examples/image` on a real engine: the program works in a container as on the host."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SETTINGS = "/clawker-fw.yaml"
 
 @dataclass
 class Program:
-    """The image on an engine, and the stack that its containers are for."""
+    """The image on an engine, and the stack for its containers."""
 
     docker: APIClient
     firewall: Firewall
@@ -26,7 +26,7 @@ class Program:
     containers: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str, file: Path | None = None) -> str:
-        """Start the program in a fresh container, with settings from the stack's file, or another."""
+        """Start the program in a fresh container, with the stack's settings file or another."""
         path = file or self.firewall.settings
         binds = [f"{self.firewall.host.removeprefix('unix://')}:{SOCKET}", f"{path}:{SETTINGS}:ro"]
         made = self.docker.create_container(
@@ -48,7 +48,7 @@ class Program:
         return Outcome(code, out, err, 0.0)
 
     def drifts(self, code: int) -> bool:
-        """Whether `drift` says the same in a container as on the machine."""
+        """Whether `drift` gives the same result in a container as on the host."""
         arguments = ("drift", "--format", "json")
         inside, outside = self.call(*arguments).expect(code), self.firewall.call(*arguments).expect(code)
         return bool(compared(inside) == compared(outside))
@@ -56,7 +56,7 @@ class Program:
 
 @pytest.fixture(scope="module")
 def program(shared: Firewall, docker: APIClient) -> Iterator[Program]:
-    """The image of this release, and a stack that the machine's own program has made."""
+    """The image of this release, and a stack created by the program on the host."""
     made = Program(docker, shared, program_image.build(docker))
     yield made
     for each in made.containers:
@@ -66,14 +66,14 @@ def program(shared: Firewall, docker: APIClient) -> Iterator[Program]:
 
 
 def compared(outcome: Outcome) -> Any:  # noqa: ANN401 - JSON
-    """Return an answer without the engine's address, and without its source: the socket is mounted elsewhere."""
+    """Return an answer without the engine's address and its source, because the socket's path differs."""
     return {name: value for name, value in outcome.json.items() if name != "engine"} | {
         "settings": {name: value for name, value in outcome.json["settings"].items() if name != "source"}
     }
 
 
 def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) -> None:
-    """Verdict, exit code and JSON are equal for a stack that is current, and for one that is not."""
+    """Verdict, exit code and JSON are equal, for a current stack and for a drifted one."""
     assert program.drifts(0)
     before = program.firewall.settings.read_text()
     try:
@@ -88,7 +88,7 @@ def test_drift_in_a_fresh_container_is_drift_on_the_machine(program: Program) ->
 
 
 def test_conformance_and_down_in_a_container(program: Program) -> None:
-    """Every attack is held, and then nothing is left of the stack."""
+    """Every attack is held, and then nothing of the stack is left."""
     held = program.call("conformance", "--format", "json")
     assert held.code == 0, held.out + held.err
     assert json.loads(held.out)

@@ -1,4 +1,4 @@
-"""Published ports of agents, on a real engine: by relays, from its machine to one agent, and never outwards."""
+"""Published ports of agents on a real engine: relays lead from the host to one agent, and never outwards."""
 
 import json
 import secrets
@@ -23,15 +23,14 @@ from devkit.world import HOST, Beyond, Internet
 
 SERVER = "/peer origin --http 80,81 --name web"
 BRIDGED = "net.bridge.bridge-nf-call-iptables"
-"""Whether the kernel of the engine's machine tracks and filters what passes between containers."""
+"""Whether the host's kernel tracks and filters traffic between containers."""
 
 WEB = "web"
-"""The name of an agent that several tests share."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A stack, on an engine from whose machine published ports are asked."""
+    """A stack on an engine whose published ports are tested from its host."""
 
     engine: PrivateEngine
     docker: APIClient
@@ -40,30 +39,30 @@ class Site:
     beyond: Beyond
 
     def shell(self, script: str) -> Outcome:
-        """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
+        """Run a shell script in which `fw` is the program and `$IMAGE` the agents' image."""
         return self.firewall.shell(script, IMAGE=self.peers.image)
 
     def asked(self, *arguments: str) -> str:
-        """Return what the peer says that runs on the engine's machine."""
+        """Return the answer of a peer that runs on the Docker host."""
         command = Internet.argv(self.beyond, *arguments)
         return subprocess.run(command, capture_output=True, check=False, text=True).stdout
 
     def get(self, port: int, address: str = "127.0.0.1") -> dict[str, object]:
-        """Return what an origin says of a request from the engine's machine; nothing without an answer."""
+        """Return an origin's answer to a request from the Docker host, empty if there is none."""
         return _origin(self.asked("get", f"http://{address}:{port}/", "--timeout", "3s"))
 
     def from_outside(self, port: int, address: str) -> dict[str, object]:
-        """Return what it says of a request from another machine, which knows the way to all networks here."""
+        """Return an origin's answer to a request from another machine with routes to all networks here."""
         command = self.beyond.argv("get", f"http://{address}:{port}/", "--timeout", "3s")
         return _origin(subprocess.run(command, capture_output=True, check=False, text=True).stdout)
 
     def address_of(self, relay: str) -> str:
-        """Return a relay's address on the network on which its ports are published."""
+        """Return a relay's address on the network that publishes its ports."""
         networks = self.docker.inspect_container(relay)["NetworkSettings"]["Networks"]
         return str(networks[f"{self.firewall.project}-publish"]["IPAddress"])
 
     def relays(self) -> list[str]:
-        """Return the names of the relays that there are, running or not."""
+        """Return the names of all relays, running or not."""
         ours = {"label": labels.RELAY_OF}
         return sorted(each["Names"][0][1:] for each in self.docker.containers(all=True, filters=ours))
 
@@ -79,7 +78,7 @@ def _origin(said: str) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One stack for all tests, each of which leaves it current and without agents, but for `web`."""
+    """One stack for all tests, each of which leaves it current and without agents other than `web`."""
     needs_engine()
     install_client()
     with (
@@ -97,10 +96,7 @@ def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def web(site: Site) -> str:
-    """An agent that serves on two ports: one is published where that was asked for, one where the engine likes.
-
-    It stays until a test wants that nobody publishes anything.
-    """
+    """An agent with two published ports, one at a chosen host port, which stays until a test removes it."""
     for found in site.docker.containers(filters={"name": f"^/{WEB}$"}):
         return str(found["Id"])
     script = f"fw agent run -d --rm --name {WEB} -p 18080:80 -p 81 $IMAGE {SERVER}"
@@ -109,7 +105,7 @@ def web(site: Site) -> str:
 
 @pytest.fixture
 def nobody(site: Site) -> None:
-    """There is no agent that publishes anything, and no relay."""
+    """Remove all publishing agents and relays."""
     with suppress(errors.NotFound):
         site.docker.remove_container(WEB, force=True, v=True)
         site.firewall.run()
@@ -117,7 +113,7 @@ def nobody(site: Site) -> None:
 
 
 def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
-    """From its machine alone, on loopback; `status` names each port, nothing differs, the agent is confined."""
+    """It is reachable only from the host, on loopback; `status` names each port, and the agent is confined."""
     seen = site.get(18080)
     (agent,) = site.firewall.status()["agents"]
     assert (seen["name"], seen["address"], seen["port"]) == ("web", agent["address"], 80)
@@ -134,7 +130,7 @@ def test_a_published_port_leads_to_the_agent(site: Site, web: str) -> None:
 
 @pytest.mark.usefixtures("web")
 def test_a_relay_carries_nothing_outwards(site: Site) -> None:
-    """It has no route but to its two networks, and an agent gets nothing of it but a refusal."""
+    """A relay has routes only to its two networks, and agents can't connect to it."""
     (name,) = site.relays()
     inside = site.docker.inspect_container(name)
     networks = inside["NetworkSettings"]["Networks"]
@@ -155,7 +151,7 @@ def test_a_relay_carries_nothing_outwards(site: Site) -> None:
 
 
 def test_relays_are_kept_apart(site: Site, web: str) -> None:
-    """One relay does not reach another one, which the engine's machine does, nor another agent than its own."""
+    """A relay reaches no other relay and no other agent, although the Docker host reaches them."""
     other = site.shell(f"fw agent run -d --rm -p 18082:80 $IMAGE {SERVER.replace('web', 'other')}").expect().out
     first, second = site.relays()
     assert (site.get(18080)["name"], site.get(18082)["name"]) == ("web", "other")
@@ -177,7 +173,7 @@ def test_relays_are_kept_apart(site: Site, web: str) -> None:
 
 @pytest.mark.usefixtures("web")
 def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site) -> None:
-    """Else one agent could fill the table of connections of the engine's machine. Other networks have it do so."""
+    """Otherwise one agent could fill the host's connection table, as it could on other networks."""
 
     def tracked() -> str:
         return site.engine.run_in_network(["sysctl", "-n", BRIDGED]).stdout.strip()
@@ -194,7 +190,7 @@ def test_no_published_port_has_the_kernel_track_what_is_bridged(site: Site) -> N
 
 @pytest.mark.usefixtures("web")
 def test_replaced_siblings_cut_nothing(site: Site) -> None:
-    """A connection through the relay goes on while both siblings are replaced."""
+    """A connection through the relay survives the replacement of both containers."""
     load = ("drive", "--kept", "http://127.0.0.1:18080/", "--seconds", "10", "--interval", "20ms")
     (relay,) = site.relays()
     before = site.docker.inspect_container(relay)["Id"]
@@ -209,7 +205,7 @@ def test_replaced_siblings_cut_nothing(site: Site) -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_the_end_of_an_agent_is_that_of_its_relay(site: Site) -> None:
-    """`agent run` takes the relay away with its agent; of one in the background, the next run, or agent, does."""
+    """`agent run` removes the relay with its agent; for a background agent, the next run or agent does."""
     done = site.shell("fw agent run --rm -p 18080:80 $IMAGE /peer ping 127.0.0.1")
     assert done.code == 0
     assert site.relays() == []
@@ -225,7 +221,7 @@ def test_the_end_of_an_agent_is_that_of_its_relay(site: Site) -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_an_agent_that_is_started_again(site: Site) -> None:
-    """It has its address and its relay again, whatever agents came meanwhile."""
+    """A restarted agent has its address and its relay again, even if other agents came meanwhile."""
     agent = site.shell(f"fw agent run -d --name again -p 18080:80 $IMAGE {SERVER}").expect().out.strip()
     site.docker.stop(agent, timeout=1)
     assert (site.get(18080), site.clean()) == ({}, True)
@@ -240,7 +236,7 @@ def test_an_agent_that_is_started_again(site: Site) -> None:
 
 @pytest.mark.usefixtures("nobody")
 def test_a_port_for_everybody(site: Site) -> None:
-    """With an address that says so, another machine is answered as well."""
+    """With an address for everyone, other machines are answered too."""
     site.shell(f"fw agent run -d --rm --name open -p 0.0.0.0:18080:80 $IMAGE {SERVER}").expect()
     assert [each["name"] for each in (site.get(18080), site.from_outside(18080, HOST))] == ["web", "web"]
     assert site.clean()

@@ -1,4 +1,4 @@
-"""Replacements under load: no request fails, and open connections end by themselves."""
+"""Replacements under load: no request fails, and open connections end normally."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from devkit.waiting import until
 
 
 def loading(firewall: Firewall, peers: Peers, rate: int) -> Peer:
-    """Start so many requests per second in an open loop, and return once some have succeeded."""
+    """Start this many requests per second in an open loop, and return once some have succeeded."""
     agent = firewall.agent(
         peers, "load", "--rate", str(rate), "--seconds", "0", "https://a.test/", "http://h.test/"
     )
@@ -28,7 +28,7 @@ def origin(shared: Firewall, module_peers: Peers) -> Peer:
 
 @pytest.mark.usefixtures("origin")
 def test_rules_change_under_load(kept: Firewall, peers: Peers) -> None:
-    """Adding and removing a rule does not disturb requests for others."""
+    """Adding and removing a rule does not disturb other rules' requests."""
     before = kept.settings.read_text()
     agent = loading(kept, peers, 50)
     for number in range(2):
@@ -60,13 +60,13 @@ def test_open_connections_live_on_until_they_end(kept: Firewall, peers: Peers) -
     assert download.finish().last["ok"]
     summary = secure.finish().last
     assert (summary["failed"], summary["connections"]) == (0, 1)
-    assert plain.finish().last["failed"] == 0  # Envoy tells it to come again, between two requests
+    assert plain.finish().last["failed"] == 0  # Envoy asks it to reconnect between two requests
 
 
 @pytest.mark.alone  # while others keep the machine busy, requests may fail
 @pytest.mark.usefixtures("origin")
 def test_kept_connections_end_between_two_requests(kept: Firewall, peers: Peers) -> None:
-    """No request fails on a connection that is kept, whether it is used often or seldom."""
+    """No request fails on a kept-alive connection, however often it is used."""
     agents = [kept.agent(peers, "load", *load, "--seconds", "0", *WAITING) for load in KEPT_LOADS]
     until(lambda: all(any(line.get("done") for line in agent.said()) for agent in agents))
     outcome = kept.draining("8s").run("--force-recreate")

@@ -1,4 +1,4 @@
-"""What the siblings may use of the machine, on a real engine: what is set is what runs, and can be read back."""
+"""Resource limits of the firewall containers on a real engine."""
 
 from docker import APIClient
 
@@ -10,16 +10,13 @@ GIB = 1 << 30
 
 
 def workers(docker: APIClient, container: str) -> int:
-    """Return the number of Envoy's threads that forward, as the engine's machine counts them."""
+    """Return the number of Envoy's worker threads, as counted on the Docker host."""
     threads = (thread for each in processes(docker, container) for thread in (each / "task").iterdir())
     return sum((each / "comm").read_text().startswith("wrk:worker") for each in threads)
 
 
 def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers) -> None:
-    """Agents are served, the health check is satisfied, and nothing differs afterwards.
-
-    `tests/programs/test_workers.py` has other numbers of workers.
-    """
+    """Limits are applied, agents are served, the health check passes, and nothing differs afterwards."""
     up.origin(peers, ["h.test"])
     agent = up.agent(peers)
     by_default = up.status()["siblings"]
@@ -40,5 +37,5 @@ def test_what_is_set_is_what_runs(up: Firewall, docker: APIClient, peers: Peers)
     container = up.container("envoy")
     assert workers(docker, container) == 4
     limits = docker.inspect_container(container)["HostConfig"]
-    assert (limits["Memory"], limits["MemorySwap"]) == (GIB, GIB)  # no swap: a secret would lie on the disk
+    assert (limits["Memory"], limits["MemorySwap"]) == (GIB, GIB)  # no swap: a secret could get onto the disk
     assert agent.get("http://h.test/").ok

@@ -1,4 +1,4 @@
-"""The verbs about rules on a real engine."""
+"""The editing commands for rules on a real engine."""
 
 from devkit.firewall import Firewall
 from devkit.peers import Peers
@@ -6,7 +6,7 @@ from devkit.waiting import until
 
 
 def test_a_rule_is_added_and_removed_live(up: Firewall, peers: Peers) -> None:
-    """An agent reaches the new name as soon as `rules allow` has ended, and not after `rules remove`."""
+    """An agent reaches the new name once `rules allow` has ended, and no longer after `rules remove`."""
     up.origin(peers, ["h.test", "new.test"])
     agent = up.agent(peers)
     before, envoy = up.settings.read_text(), up.status()["siblings"][0]["since"]

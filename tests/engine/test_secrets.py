@@ -1,4 +1,4 @@
-"""Secrets in a real stack: what Envoy puts into requests, who has it, and when it is gone."""
+"""Secrets in a real stack: what Envoy adds to requests, who has it, and when it is gone."""
 
 import json
 import secrets
@@ -32,7 +32,7 @@ NAMES = ["a.test", "api.test", "h.test", "plain.test"]
 
 
 class Site:
-    """A stack whose user has a secret, an origin whose authority the user names, and an agent."""
+    """A stack whose user has a secret, an origin whose CA the user names, and an agent."""
 
     def __init__(self, firewall: Firewall, docker: APIClient, peers: Peers, folder: Path) -> None:
         self.firewall, self.docker, self.folder = firewall, docker, folder
@@ -47,14 +47,14 @@ class Site:
         self.declare()
 
     def declare(self, **fields: object) -> None:
-        """Write the user's file, in which the secret has these fields, too."""
+        """Write the user's file, with these additional fields of the secret."""
         entry = {"from": {"file": "token"}, "hosts": ["api.test"], **fields}
         path = self.folder / "secrets.yaml"
         path.write_text(json.dumps({"secrets": {"api": entry}}))
         path.chmod(0o600)
 
     def renew(self, token: str) -> None:
-        """Change the secret where it comes from."""
+        """Change the secret at its source."""
         self.token, self.renewed = token, time.time()
         (self.folder / "token").write_text(token)
 
@@ -67,13 +67,13 @@ class Site:
         return self.agent.get(url, "--trust", self.hand.read("envoy")[TRUST].decode(), *options)
 
     def arrived(self, target: str) -> dict[str, Any]:
-        """Return the headers with which a request has arrived."""
+        """Return the headers of a request as it arrived."""
         arrived = until(lambda: [each for each in self.origin.said() if each.get("target") == target])
         found: dict[str, Any] = arrived[0]["headers"]
         return found
 
     def log_folder(self, administrator: Administrator) -> str:
-        """Return the engine's folder with the log of the origin, which tells what it was sent."""
+        """Return the folder of the origin's log, which contains the headers sent to it."""
         return f"{administrator.engine_folder}/containers/{self.origin.container}"
 
 
@@ -81,7 +81,7 @@ class Site:
 def stack(
     host: str, docker: APIClient, module_peers: Peers, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """A stack that puts a secret into requests to one host, for all tests."""
+    """A stack that adds a secret to requests to one host, for all tests."""
     folder = tmp_path_factory.mktemp("site")
     with brought_up(host, docker, folder, *RULES) as firewall:
         firewall.variables = {
@@ -99,7 +99,7 @@ def stack(
 
 @pytest.fixture
 def site(stack: Site) -> Site:
-    """The stack, current, whatever the test before has left, with a secret that nobody has seen."""
+    """The stack made current again, with a new secret."""
     stack.declare()
     stack.write(API, IN_CLEAR, PLAIN)
     stack.renew(f"hidden-{secrets.token_hex(12)}")
@@ -108,10 +108,7 @@ def site(stack: Site) -> Site:
 
 
 def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
-    """The host that the user names has it, which has proven its name; nobody else has, and nothing shows it.
-
-    Nor does anything show the keys of intermediates, which are in one file of Envoy's container.
-    """
+    """Only the verified host that the user names gets the secret; nothing shows it, or intermediates' keys."""
     began, before = time.time(), len(site.origin.said())
     assert site.firewall.current(), site.firewall.drift().out
     assert site.get("https://api.test/v1/x", "--header", "Authorization: mine").last["status"] == 200
@@ -142,7 +139,7 @@ def test_a_secret_is_where_the_rule_says_and_nowhere_else(site: Site) -> None:
 
 
 def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -> None:
-    """While an agent uses it, Envoy and the signer have it: not the agent, and no packet, file or volume."""
+    """Only Envoy and the signer have the secret in memory; the agent, packets, files and volumes do not."""
     administrator, marker = Administrator(site.firewall.host, site.docker), f"marker-{secrets.token_hex(8)}"
     networks = [f"{site.firewall.project}-{end}" for end in ("net", "egress")]
     secret, siblings = header_forms(site.token), [site.firewall.container(each) for each in SIBLINGS]
@@ -157,7 +154,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
         quiet = administrator.search(
             [*secret, marker], containers=[agent.container, *siblings], since=site.renewed, engine=True
         )
-        # A host that answers with what it was sent gives it away: the same search finds it in an agent's memory.
+        # A host that echoes its request gives the secret away: the same search finds it in an agent's memory.
         told = administrator.search(secret, containers=[echoed.container], since=site.renewed)
 
     at = {place for needle, place in quiet if needle in secret}
@@ -174,7 +171,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
 
 
 def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
-    """Lost, its rule refuses and nothing else does; drift says so, and a run gives it and touches nothing."""
+    """A lost secret disables only its rule; drift says so, and a run sends it again and changes nothing else."""
     assert site.get("https://api.test/v1/a").ok
     assert site.hand.kill("envoy", SIGNER)
     assert site.get("https://api.test/v1/b").ok
@@ -213,7 +210,7 @@ def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
 
 
 def test_a_watcher_gives_a_secret_again(site: Site) -> None:
-    """After a restart, which is what wakes it."""
+    """A restart wakes the watcher, which sends the secret again."""
     with watching(site.firewall, "--interval", "1h") as watched:
         site.docker.restart(site.firewall.container("envoy"), timeout=1)
         until(lambda: site.get("https://api.test/v1/a").last["status"] == 200, 60)
@@ -222,18 +219,18 @@ def test_a_watcher_gives_a_secret_again(site: Site) -> None:
 
 
 def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
-    """By the user's word: it is in one file on the disk, which nobody else can read, until it is taken away."""
+    """If the user asks for it, the secret is in one file on the disk, unreadable for others, until removed."""
     administrator, secret = Administrator(site.firewall.host, site.docker), header_forms(site.token)
     envoy, api = site.firewall.container("envoy"), "https://api.test/v1/rested"
 
     def on_the_disk() -> set[str]:
-        """Return where it is, without the log of the host that has been sent it."""
+        """Return the secret's places on the disk, without the log of the host that received it."""
         found = administrator.search(secret, containers=[envoy], since=site.renewed, engine=True)
         files = {place for _, place in found if place.startswith("/")}
         return {each for each in files if not each.startswith(site.log_folder(administrator))}
 
     def places() -> set[str]:
-        """Return where it may be."""
+        """Return the places where it may be."""
         (volume,) = (
             each["Source"] for each in site.hand.inspect("envoy")["Mounts"] if each["Destination"] == VOLUME
         )
@@ -263,7 +260,7 @@ def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
     assert site.firewall.drift().findings == {("envoy", "boot", SECRETS_AT_REST, "tamper", "replace")}
     site.firewall.draining("0").run()
     assert site.firewall.current()
-    assert on_the_disk() == places()  # with the container that was replaced, its volume is gone
+    assert on_the_disk() == places()  # the replaced container's volume is gone with it
 
     site.firewall.call("secrets", "forget", "api").expect()
     assert on_the_disk() == set()
@@ -280,7 +277,7 @@ def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
 
 
 def _everywhere(site: Site, began: float) -> Iterator[tuple[str, bytes]]:
-    """Yield everything that shows what a stack has, and its place."""
+    """Yield everything that shows a stack's content, and its place."""
     siblings = [site.firewall.container(sibling) for sibling in SIBLINGS]
     yield from shown(site.docker, [*siblings, site.agent.container], began)
     for name in siblings:

@@ -35,7 +35,7 @@ def far(firewall: Firewall, door: Door) -> Firewall:
 
 
 def test_everything_works_over_ssh(firewall: Firewall, door: Door) -> None:
-    """A stack is brought up, current, changed live and taken down, with one login for each command."""
+    """A stack is created, compared, changed and removed, with one login for each command."""
     there = far(firewall, door)
     there.run()
     assert there.current()

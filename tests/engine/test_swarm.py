@@ -1,7 +1,4 @@
-"""Engines in one swarm, each kept current by a watcher of the service in `examples/swarm`.
-
-There are two, and a third one where `--thorough` has one fail.
-"""
+"""Engines in a swarm of two nodes (three with `--thorough`), each with the watcher of `examples/swarm`."""
 
 import hashlib
 import json
@@ -37,7 +34,7 @@ services:
       update_config: {{monitor: 1s, delay: 1s}}
       rollback_config: {{monitor: 1s, delay: 1s}}
 """
-"""What a user can change in a file beside the example: shorter times, and a network for tasks of services."""
+"""User changes in a file beside the example: shorter times, and a network for tasks of services."""
 
 LOAD = ("load", "--rate", "40", "--seconds", "0", "https://a.test/", "http://h.test/")
 RESOLVER = "10.213.1.53"
@@ -54,7 +51,7 @@ PATIENCE = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Rolled:
-    """How a rollout went: the state in which it ended, and its tasks in the order of their start."""
+    """The result of a rollout: its final state, and its tasks in the order of their start."""
 
     state: str
     message: str
@@ -62,20 +59,20 @@ class Rolled:
 
     @property
     def nodes(self) -> set[str]:
-        """The ids of the nodes on which a task runs: its container is healthy."""
+        """The ids of the nodes with a running task, which means a healthy container."""
         return {each["NodeID"] for each in self.tasks if each["Status"]["State"] == "running"}
 
 
 @dataclass
 class Fleet:
-    """One stack on each node of a swarm, with the same settings. A `release` is the folder of another program."""
+    """One stack on each node of a swarm, with the same settings. A `release` is another program's folder."""
 
     swarm: Swarm
     folder: Path
     agents: dict[str, Peer] = field(default_factory=dict)
 
     def on(self, node: Node, release: Path | None = None) -> Firewall:
-        """Return the stack of a node, as the program outside of the swarm sees it."""
+        """Return the stack of a node, as seen by the program outside the swarm."""
         return Firewall(node.engine.host, "clawker", self.folder, release)
 
     def load(self, release: Path | None = None) -> None:
@@ -88,7 +85,7 @@ class Fleet:
         self.swarm.on_each(lambda node: node.call("load", "--input", str(image)))
 
     def deploy(self, release: Path | None = None) -> Rolled:
-        """Deploy the example with the settings and a release, and wait for the end of what that begins."""
+        """Deploy the example with the settings and a release, and wait until the rollout ends."""
         manager = self.swarm.manager
         before = self._update()
         self._deploy(manager, program_image.LATER if release else program_image.NAME)
@@ -115,7 +112,7 @@ class Fleet:
             manager.call("stack", "deploy", "--resolve-image", "never", *files, "fw", variables=variables)
 
     def _update(self) -> dict[str, Any] | None:
-        """Return what the swarm says of the last update: nothing before there is a service."""
+        """Return the state of the swarm's last update, empty before there is a service."""
         found = self.swarm.manager.docker.services({"name": SERVICE})  # type: ignore[no-untyped-call]
         return dict(found[0].get("UpdateStatus") or {}) if found else None
 
@@ -123,12 +120,12 @@ class Fleet:
         return tuple(sorted(self.swarm.tasks(SERVICE), key=lambda each: str(each["CreatedAt"])))
 
     def running(self) -> set[str]:
-        """Return the ids of the nodes on which the service is healthy, as the swarm says."""
+        """Return the ids of the nodes on which the service is healthy according to the swarm."""
         found = [each for each in self._tasks() if each["DesiredState"] == each["Status"]["State"] == "running"]
         return {each["NodeID"] for each in found}
 
     def put_load(self) -> None:
-        """Start an origin and an agent on each node, which makes requests all the time."""
+        """Start an origin and an agent on each node that makes requests all the time."""
         for node in self.swarm.nodes:
             peers, firewall = Peers(node.docker), self.on(node)
             firewall.origin(peers, NAMES)
@@ -143,7 +140,7 @@ class Fleet:
         return found
 
     def inside(self, node: Node, *arguments: str, program: str = "clawker-fw") -> str:
-        """Run a program of ours in the watcher's container of a node, and return what it answers."""
+        """Run a program in the watcher's container of a node, and return its answer."""
         listed = node.call("ps", "--quiet", "--filter", f"name={SERVICE}", "--filter", "status=running")
         return node.call("exec", listed.splitlines()[0], program, *arguments, check=False)
 
@@ -152,7 +149,7 @@ class Fleet:
 def fleet(
     needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Fleet]:
-    """A swarm, without a service yet."""
+    """A swarm without a service yet."""
     needs_engine()
     with swarm(2 if pytestconfig.getoption("--thorough") == 1 else 3, disks={SMALL: "1500m"}) as made:
         found = Fleet(made, tmp_path_factory.mktemp("fleet"))
@@ -162,7 +159,7 @@ def fleet(
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A later release, which replaces both siblings."""
+    """A later release that replaces both containers."""
     folder = tmp_path_factory.mktemp("later")
     release = copied_release(folder)
     change_corefile(release)
@@ -171,7 +168,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_node_becomes_current(fleet: Fleet) -> None:
-    """A service that was deployed runs on each node, and is healthy where the stack is proven to be current."""
+    """A deployed service runs on each node, and is healthy where the stack is verified as current."""
     fleet.load()
     created = fleet.deploy()
     for node in fleet.swarm.nodes:
@@ -182,7 +179,7 @@ def test_every_node_becomes_current(fleet: Fleet) -> None:
 
 
 def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
-    """On an internal network of the swarm, a task reaches nothing; attached, it reaches what the rules allow."""
+    """On an internal swarm network, a task reaches nothing; attached, it reaches what the rules allow."""
     manager, config = fleet.swarm.manager, f"{ATTACHED}-config"
     options = ("--opt", "com.docker.network.bridge.inhibit_ipv4=true", "--subnet", "10.215.0.0/24")
     fleet.swarm.on_each(lambda node: node.call("network", "create", "--config-only", *options, config))
@@ -204,7 +201,7 @@ def test_tasks_of_a_service_become_agents(fleet: Fleet) -> None:
 
 
 def agents_of(firewall: Firewall) -> Any:  # noqa: ANN401 - JSON
-    """Return the agents of a stack that can be used, as `status` shows them."""
+    """Return the usable agents of a stack, as `status` shows them."""
     return [each for each in firewall.status()["agents"] if each["address"]]
 
 
@@ -214,7 +211,7 @@ def configs_of(fleet: Fleet) -> set[str]:
 
 
 def _fill(node: Node, left: int) -> Path:
-    """Fill the file system of an engine's data, but for so many octets."""
+    """Fill the engine's data file system, except for this many bytes."""
     path = node.engine.root / str(node.engine.folder / "data" / "fill").lstrip("/")
     with path.open("wb") as file:
         room = os.statvfs(path)
@@ -223,7 +220,7 @@ def _fill(node: Node, left: int) -> Path:
 
 
 def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> None:
-    """A release and a rule that have changed reach one node after the other, and no agent notices."""
+    """A changed release and rule reach one node after the other, and no agent notices."""
     fleet.load(later)
     fleet.put_load()
     before = configs_of(fleet)
@@ -246,7 +243,7 @@ def test_a_release_and_rules_go_from_node_to_node(fleet: Fleet, later: Path) -> 
 @pytest.mark.thorough
 @pytest.mark.alone
 def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
-    """Without its leader, all siblings go on, the others watch and change, and the dead one catches up."""
+    """Without its leader, all firewalls keep running, the others watch and change, and the dead one catches up."""
     fleet.load(later)
     fleet.put_load()
     dead = next(each for each in fleet.swarm.nodes if each.leads)
@@ -268,14 +265,14 @@ def test_a_leader_that_dies_and_comes_back(fleet: Fleet, later: Path) -> None:
     dead.engine.start()
     until(lambda: fleet.running() == {each.id for each in fleet.swarm.nodes}, 120, every=0.5)
     assert fleet.on(dead, later).current()
-    fleet.agents.pop(dead.name)  # its names are asked of its engine: none had an answer meanwhile
+    fleet.agents.pop(dead.name)  # its engine was down, so its agents had no answers
     for name, summary in fleet.take_load().items():
         assert summary["failed"] == 0, (name, summary)
 
 
 @pytest.mark.thorough
 def test_going_back(fleet: Fleet) -> None:
-    """What a user takes back goes back: the earlier rules by a rollback, the earlier release by a deployment."""
+    """Earlier rules return by a rollback, and an earlier release by a deployment."""
     fleet.swarm.manager.call("service", "rollback", "--detach=false", SERVICE)
     rolled = fleet.deploy()
     assert rolled.state == "completed", (rolled, fleet.swarm.told(SERVICE))
@@ -284,7 +281,7 @@ def test_going_back(fleet: Fleet) -> None:
 
 @pytest.mark.thorough
 def test_a_node_that_does_not_become_current(fleet: Fleet, later: Path) -> None:
-    """A watcher that can not replace its siblings does not become healthy: all go back, and these stay."""
+    """A watcher that can't replace its containers is unhealthy, so all nodes roll back; its containers stay."""
     fleet.load(later)
     small = fleet.swarm.nodes[SMALL]
     siblings = [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS]
@@ -294,7 +291,7 @@ def test_a_node_that_does_not_become_current(fleet: Fleet, later: Path) -> None:
     finally:
         filling.unlink()
     assert rolled.state == "rollback_completed", (rolled, fleet.swarm.told(SERVICE))
-    # the swarm has asked it to end, which it did in good order
+    # the swarm asked it to end, which it did normally
     ended = re.findall(r"^(node\d) Shutdown (?:Complete|Failed) ", fleet.swarm.told(SERVICE), re.MULTILINE)
     assert set(ended) == {small.name}, fleet.swarm.told(SERVICE)
     assert [small.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS] == siblings

@@ -1,4 +1,4 @@
-"""Everything that can differ, by hand or by an upgrade, is found and closed on a real engine."""
+"""Every difference, by hand or by an upgrade, is reported and removed on a real engine."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ ANEW = {"create", "replace", "recreate-networks"}
 
 @pytest.fixture
 def hand(docker: APIClient, shared: Firewall, peers: Peers, request: pytest.FixtureRequest) -> Hand:
-    """A user who tampers with the module's stack, which is made current if an earlier test has failed."""
+    """A user who tampers with the module's stack, which is repaired if an earlier test has failed."""
     if request.session.testsfailed:
         shared.run()
     return Hand(docker, shared, peers)
@@ -44,7 +44,7 @@ def _called(batch: Sequence[Tampering]) -> str:
 
 @pytest.mark.parametrize("batch", BATCHES, ids=map(_called, BATCHES))
 def test_tampering(batch: Sequence[Tampering], hand: Hand) -> None:
-    """Each kind is found where it was done and nowhere else, and `run` closes it with the cheapest action."""
+    """Each kind is reported exactly where it was done, and `run` repairs it with the cheapest action."""
     possible = [way for way in batch if WITH_ANOTHER_RUNTIME not in way.what or _has_another_runtime(hand)]
     names = {"project": hand.firewall.project, "service": hand.service(), "envoy": hand.address(ENVOY)}
     signs = [(sign, _finding(sign, names), way.what) for way in possible for sign in way.signs]
@@ -56,7 +56,7 @@ def test_tampering(batch: Sequence[Tampering], hand: Hand) -> None:
     assert drift.findings == {finding for _, finding, _ in signs}
     running = _running(drift)
     assert [what for sign, finding, what in signs if sign.says not in running[finding]] == [], running
-    hand.firewall.draining("1").run()  # what is left all the same is a finding too many in the next test
+    hand.firewall.draining("1").run()  # anything left would be an extra finding in the next test
     made = {sign.sibling for sign, _, _ in signs if sign.action in ANEW}
     if any(sign.action == "recreate-networks" for sign, _, _ in signs):
         made = {ENVOY, COREDNS}
@@ -75,7 +75,7 @@ def _finding(sign: Sign, names: Mapping[str, str]) -> Finding:
 
 
 def _running(drift: Outcome) -> Mapping[Finding, str]:
-    """Return what runs, as each finding says it."""
+    """Return the running value of each finding."""
     return {
         (sibling["name"], each["layer"], each["field"], each["cause"], each["action"]): json.dumps(each["running"])
         for sibling in drift.json["siblings"]
@@ -96,7 +96,7 @@ def containers(hand: Hand) -> Mapping[str, set[str]]:
 
 
 def _settled(firewall: Firewall, expected: AbstractSet[Finding]) -> Outcome:
-    """Return `drift` once it has the expected findings, or when programs have had time to load and answer."""
+    """Return `drift` once it has the expected findings, or after programs had time to load and answer."""
     drift = firewall.drift()
 
     def settled() -> bool:
@@ -111,7 +111,7 @@ def _settled(firewall: Firewall, expected: AbstractSet[Finding]) -> Outcome:
 
 
 def test_health_says_what_agents_see(hand: Hand) -> None:
-    """If agents can't reach Envoy, CoreDNS is unhealthy soon, and `run` replaces Envoy."""
+    """If agents can't reach Envoy, CoreDNS soon becomes unhealthy, and `run` replaces Envoy."""
 
     def health() -> str:
         return str(hand.inspect(COREDNS)["State"]["Health"]["Status"])
@@ -129,7 +129,7 @@ def test_health_says_what_agents_see(hand: Hand) -> None:
 
 
 def test_many_rules_are_proven_as_well(hand: Hand) -> None:
-    """Of thousands of rules, one that Envoy has loaded from another file is found, and closed."""
+    """Among thousands of rules, one that Envoy loaded from another file is reported and repaired."""
     firewall, file = hand.firewall, "hot/lds/listeners.json"
     before = firewall.settings.read_text()
     firewall.write(*(f"host{number}.test" for number in range(3000)))
@@ -139,7 +139,7 @@ def test_many_rules_are_proven_as_well(hand: Hand) -> None:
     hand.move(ENVOY, "hot/lds/other.json", file)
     hand.reload(file)
     until(lambda: {each[2] for each in firewall.drift().findings} == {file, "listeners"})
-    hand.write(ENVOY, file, right)  # without a word to Envoy
+    hand.write(ENVOY, file, right)  # without telling Envoy
     assert firewall.drift().findings == {(ENVOY, "live", "listeners", "tamper", "commit")}
     done = firewall.run()
     assert "load changed files into envoy" in done.err
@@ -149,7 +149,7 @@ def test_many_rules_are_proven_as_well(hand: Hand) -> None:
 
 
 def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:
-    """A process that has read what Envoy serves reads it again as soon as Envoy has loaded something else."""
+    """A process that has read what Envoy serves reads it again once Envoy has loaded something else."""
     firewall = hand.firewall
     before = firewall.settings.read_text()
     envoy = firewall.container(ENVOY)
@@ -171,7 +171,7 @@ def test_what_another_process_has_changed_is_seen(hand: Hand) -> None:
 
 
 def _change_coredns(release: Release) -> None:
-    """Add an octet after the end of the program, which runs all the same. The demo compiles another one."""
+    """Append a byte to the program, which still runs. The demo compiles another one."""
     for program in (release.package / "bin").glob("coredns-linux-*"):
         stacks.change_file(program, lambda content: content + b"\0")
 
@@ -183,14 +183,11 @@ CONTENT: Mapping[Callable[[Release], None], tuple[str, str, str]] = {
     stacks.change_envoy_command: (ENVOY, "shape", "command"),
     _change_coredns: (COREDNS, "image", "id"),
 }
-"""Changes of a release, and what is found of each by content."""
+"""Changes of a release, and the resulting findings by content."""
 
 
 def test_upgrades(hand: Hand, tmp_path: Path) -> None:
-    """Other content is found in its layer as an upgrade, and one `run` applies it with two new containers.
-
-    Each container has a record of why. Then the former release is applied.
-    """
+    """Changed content is an upgrade in its layer, and one `run` replaces both containers and records why."""
     firewall = hand.firewall
     release, newer = stacks.copied_release(tmp_path), upgraded(firewall, tmp_path)
     for change in CONTENT:

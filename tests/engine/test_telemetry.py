@@ -1,4 +1,4 @@
-"""A stack needs no collector, in a simulated internet."""
+"""A stack needs no collector: a test in a simulated internet."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +18,7 @@ SILENT = "silent.test"
 def test_a_stack_starts_without_the_collectors_address(
     needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A name server that says nothing about it delays neither the start nor an agent."""
+    """If the collector's name does not resolve, neither the start nor an agent is delayed."""
     needs_engine()
     folder = tmp_path_factory.mktemp("place")
     with (

@@ -28,7 +28,7 @@ class Site:
     agents: list[Peer] = field(default_factory=list)
 
     def shell(self, script: str) -> Outcome:
-        """Run a shell script in which `fw` is the program and `$IMAGE` the image of agents."""
+        """Run a shell script in which `fw` is the program and `$IMAGE` the agents' image."""
         return self.firewall.shell(script, IMAGE=self.peers.image)
 
     def started(self, script: str) -> Peer:
@@ -37,7 +37,7 @@ class Site:
         return self.agents[-1]
 
     def volumes(self) -> set[str]:
-        """Return the names of the volumes with what agents trust."""
+        """Return the names of the volumes with agents' roots."""
         found = self.docker.volumes(filters={"label": labels.TRUST})["Volumes"]
         return {each["Name"] for each in found or ()}
 
@@ -66,7 +66,7 @@ def no_agents(site: Site) -> Iterator[None]:
 
 @pytest.mark.parametrize("start", ["docker run -d $(fw agent flags)", "fw agent run -d"])
 def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
-    """Its own program verifies the certificate, also where its file system is read-only; others refuse it."""
+    """The agent's own program verifies the certificate, even on a read-only file system; others refuse it."""
     agent = site.started(f"{start} --read-only $IMAGE /peer wait")
     assert agent.get("https://a.test/", *SYSTEM).ok
     how = site.firewall.status()["agent"]
@@ -78,7 +78,7 @@ def test_an_agent_trusts_what_it_gets(start: str, site: Site) -> None:
 
 
 def test_rotation(site: Site) -> None:
-    """`certs show` names the agents that lack the new root. Until it signs, they work; no connection is cut."""
+    """`certs show` names agents without the new root, which work until it signs; no connection is cut."""
     old = site.started("fw agent run -d $IMAGE /peer wait")
     before = site.firewall.call("certs", "show", "--format", "json").json
     assert before["agents_without_newest_root"] == []
@@ -102,7 +102,7 @@ def test_rotation(site: Site) -> None:
 
 
 def test_down_removes_all_volumes(site: Site) -> None:
-    """Nothing of what agents trusted is left."""
+    """No volume with roots is left."""
     assert site.volumes()
     site.firewall.call("down", "--force").expect()
     assert site.volumes() == set()

@@ -1,4 +1,4 @@
-"""What rules are worth, in a real stack: what agents use is counted, and known after replacements and restarts."""
+"""Rule usage in a real stack: agents' uses are counted, and kept over replacements and restarts."""
 
 import time
 from dataclasses import replace
@@ -23,7 +23,7 @@ NAMES = ("a.test", "h.test", "x.cdn.test", "y.cdn.test", "never.test")
 
 
 def used(firewall: Firewall) -> dict[str, Any]:
-    """Return what was used of each rule, by its destination."""
+    """Return the usage of each rule, by its destination."""
     answer = firewall.call("rules", "list", "--used", "--format", "json").expect().json
     return {each["dst"]: each["used"] for each in answer["rules"]}
 
@@ -34,10 +34,7 @@ def connections(firewall: Firewall) -> dict[str, int]:
 
 
 def test_what_agents_use(firewall: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
-    """Not what we try ourselves. A restart loses none of it, and with another Envoy the record begins anew.
-
-    `tests/programs/test_usage.py` has what the siblings count for the other kinds of rules.
-    """
+    """Our own attempts do not count; a restart keeps the record, and a new Envoy starts another."""
     up = replace(firewall, variables={"XDG_STATE_HOME": str(tmp_path / "state")})
     up.write(*RULES, *OWN, limits={"idle": "10s"})
     up.run()

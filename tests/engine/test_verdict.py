@@ -1,4 +1,4 @@
-"""Verdicts on a real engine are never based on incomplete observations, and forged answers have no effect."""
+"""Verdicts on a real engine never come from incomplete observations, and forged answers have no effect."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ def _warned(firewall: Firewall) -> dict[str, Any] | None:
 
 
 def test_a_spoofer_can_accuse_nobody(kept: Firewall, peers: Peers, docker: APIClient) -> None:
-    """An agent that forges ARP answers in a neighbour's name causes a warning, and nothing is done to anyone."""
+    """An agent that forges ARP answers in a neighbour's name causes a warning and no action."""
     kept.origin(peers, ["a.test", "h.test"])
     victim = kept.agent(peers)
     network = f"{kept.project}-net"
@@ -38,7 +38,7 @@ def test_a_spoofer_can_accuse_nobody(kept: Firewall, peers: Peers, docker: APICl
         spoofer.remove()
     assert {name: docker.inspect_container(kept.container(name))["Id"] for name in before} == before
     assert victim.get("https://a.test/").ok
-    # Whom the engine itself has given the address is taken off, and nobody else.
+    # Only the container that has the address from the engine is detached.
     stranger = peers.start("wait", network=network, address=hand.service())
     field = f"address.{hand.service()}"
     assert ("coredns", "state", field, "tamper", "detach") in kept.drift().findings
@@ -48,7 +48,7 @@ def test_a_spoofer_can_accuse_nobody(kept: Firewall, peers: Peers, docker: APICl
 
 
 def test_a_look_while_containers_come_and_go(kept: Firewall, docker: APIClient) -> None:
-    """A stack with other rules than the desired ones is never called current, however often it restarts."""
+    """A stack with other rules than desired is never called current, however often it restarts."""
     before = kept.settings.read_text()
     kept.write({"dst": "other.test"})
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Names with an address of their own, on a real engine: what is forwarded as it is."""
+"""Names with virtual addresses on a real engine, for forwarded traffic."""
 
 import json
 
@@ -18,12 +18,12 @@ def address(agent: Peer, name: str) -> str:
 
 
 def asked(agent: Peer, name: str, *options: str) -> Answer:
-    """Request a page over TLS, which is TCP like any other here."""
+    """Request a page over TLS, which is forwarded like any TCP."""
     return agent.get(f"https://{name}:{PORT}/", *options)
 
 
 def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
-    """Through changes of the rules, a restart and a replacement; and a removed rule closes its address at once."""
+    """Names keep their hosts through rule changes, a restart and a replacement; a removed rule closes at once."""
     for name in NAMES:
         up.origin(peers, [name], "--https", PORT, "--name", name)
     agent = up.agent(peers)
@@ -34,7 +34,7 @@ def test_each_name_leads_to_its_own_host(up: Firewall, peers: Peers) -> None:
     assert len(set(places.values())) == 2
 
     def reached() -> bool:
-        """Whether each name leads to its host, also when the agent sends the other one's name to its address."""
+        """Whether each name leads to its host, even if the agent sends the other one's name to its address."""
         answers = {name: asked(agent, name) for name in NAMES}
         answers |= {
             name: asked(agent, other, "--connect", f"{address(agent, name)}:{PORT}")

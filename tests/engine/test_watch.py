@@ -28,7 +28,7 @@ NEVER = ("--interval", "1h")
 """Options with which only events cause comparisons."""
 
 NOTICED_SECONDS = 3.0
-"""Until the comparison begins: a second in which nobody writes the file, half a one for a look, and load."""
+"""Seconds until a comparison: one without writes to the file, half of one between checks, and load."""
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def watched(shared: Firewall) -> Iterator[Watching]:
 
 @pytest.fixture
 def hand(docker: APIClient, shared: Firewall, peers: Peers, watched: Watching) -> Hand:
-    """A user who tampers with the stack, which a watcher keeps current."""
+    """A user who tampers with a stack that a watcher keeps current."""
     del watched
     return Hand(docker, shared, peers)
 
 
 TAMPERS: dict[str, Callable[[Hand], object]] = {
-    # the contract suite has the event of each kind: what is done otherwise is in `devkit.tampering`
+    # the contract suite tests the event of each kind; `devkit.tampering` has the other changes
     "removed coredns": lambda hand: hand.take_away(COREDNS),
     "envoy without egress": lambda hand: hand.docker.disconnect_container_from_network(
         hand.name(ENVOY), f"{hand.firewall.project}-egress"
@@ -59,7 +59,7 @@ TAMPERS: dict[str, Callable[[Hand], object]] = {
 
 @pytest.mark.parametrize("name", TAMPERS)
 def test_what_somebody_does_is_healed(name: str, hand: Hand, watched: Watching) -> None:
-    """Tampering is healed within seconds because of an event, and proven."""
+    """An event causes the repair of tampering within seconds, and the result is verified."""
     before = len(watched.decisions)
     TAMPERS[name](hand)
     healed = watched.healed(since=before)
@@ -78,7 +78,7 @@ def test_a_run_beside_the_watcher(hand: Hand, watched: Watching) -> None:
 
 
 def test_a_container_that_does_not_run_yet_is_known_by_its_network(shared: Firewall, docker: APIClient) -> None:
-    """Engines tell of a network that a container will be on, so its start is noticed however late it comes."""
+    """Engines report a container's future network, so even a late start is noticed."""
     image = docker.inspect_container(shared.container(COREDNS))["Image"]
     made = docker.create_container(
         image, host_config=docker.create_host_config(network_mode=f"{shared.project}-net"), entrypoint=["/none"]
@@ -92,7 +92,7 @@ def test_a_container_that_does_not_run_yet_is_known_by_its_network(shared: Firew
 
 
 def test_a_saved_rule_is_live_within_seconds(up: Firewall, peers: Peers) -> None:
-    """The interval is an hour, so the watcher notices that the file was saved, and applies it."""
+    """The interval is an hour, so the watcher must notice the saved file, and applies it."""
     up.origin(peers, ["saved.test"])
     agent = up.agent(peers)
     assert not agent.get("http://saved.test/").ok
@@ -148,7 +148,7 @@ def _kill_in(engine: PrivateEngine, process: int) -> None:
 
 
 def test_an_engine_that_is_killed(private: PrivateEngine, remote: Firewall) -> None:
-    """The watcher waits for the engine, compares as soon as it answers, and heals as before."""
+    """The watcher waits for the engine, compares as soon as it answers, and repairs as before."""
     firewall = remote
     with watching(firewall, *NEVER) as found, closing(client(private.host)) as sdk:
         private.kill()

@@ -1,7 +1,4 @@
-"""Whole files as they are rendered: boot and hot files, labels, and output for people.
-
-`pytest tests/golden --update-goldens` writes them. Read the diff afterwards.
-"""
+"""Whole rendered files and outputs; `pytest tests/golden --update-goldens` writes them, to read their diff."""
 
 import json
 import re
@@ -108,18 +105,18 @@ def blueprint(release: Release) -> Blueprint:
 
 
 def addressing(blueprint: Blueprint) -> Addressing:
-    """Return all addresses, those of names included."""
+    """Return all addresses, including those of names."""
     return replace(ADDRESSES, numbers=virtual.assigned(blueprint.policy.opaque, virtual.Numbers(), ADDRESSES.room))
 
 
 def pretty(content: bytes) -> bytes:
-    """Return indented JSON, whose diff is readable."""
+    """Return indented JSON with a readable diff."""
     return json.dumps(json.loads(content), indent=1, sort_keys=True).encode() + b"\n"
 
 
 @pytest.mark.parametrize("sibling", list(Sibling))
 def test_files(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
-    """Every boot and hot file of a sibling, byte for byte."""
+    """Every boot and hot file of a container, byte for byte."""
     wanted = desired(blueprint, addressing(blueprint), MACHINE, Slots(0, 1)).siblings[sibling]
     for path, file in {**wanted.boot, **wanted.hot}.items():
         if path.startswith("bin/"):
@@ -135,7 +132,7 @@ def test_shape(sibling: Sibling, blueprint: Blueprint, golden: Check) -> None:
 
 
 def test_inspected(golden: Check) -> None:
-    """What a stack will have for TLS that is looked into: the table, the listeners, and the ways to hosts."""
+    """The files of a stack with inspected TLS: the table, the listeners, and the clusters."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
     for name, made in (
@@ -187,7 +184,7 @@ def test_plan_report(stale: Comparison, golden: Check, blueprint: Blueprint) -> 
 
 
 def test_compose(golden: Check) -> None:
-    """The override file for compose."""
+    """The override file for Compose."""
     golden("compose.yaml", Attachment("clawker-net", "10.213.8.53").compose(["agent", "web"]).encode() + b"\n")
 
 
@@ -212,7 +209,7 @@ ASKED: dict[str, Lookup | None] = {
 
 
 def test_explanation_report(golden: Check) -> None:
-    """The output of `explain`, for each kind of answer."""
+    """The output of `explain` for each kind of answer."""
     entries = [RuleEntry.model_validate(entry) for entry in ENTRIES]
     rules = RuleSet.of(entry.rule(f"clawker-fw.yaml, line {place}") for place, entry in enumerate(entries, 2))
     printed = b""
@@ -226,7 +223,7 @@ def test_explanation_report(golden: Check) -> None:
 
 
 def test_explanation_of_an_attempt(golden: Check) -> None:
-    """The output of `explain --live` where the stack does something else than the rules say."""
+    """The output of `explain --live` where the stack differs from the rules."""
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule("clawker-fw.yaml") for entry in ENTRIES)
     found = Explainer(rules, 0).explain(parse_target("api.example.com")).with_addresses(FOUND)
     trial = Trial(
@@ -242,7 +239,7 @@ def test_explanation_of_an_attempt(golden: Check) -> None:
 
 @pytest.mark.parametrize("place", ["inspected/listeners.json", "envoy/hot/lds/listeners.json"])
 def test_no_record_has_a_header_that_may_be_a_secret(place: str) -> None:
-    """Whatever the header of a secret is called: of a request, only its method, host and path are written down."""
+    """Whatever a secret's header is called, only a request's method, host and path are on record."""
     content = (EXPECTED / place).read_text(encoding="utf-8")
     named = set(re.findall(r"%(?:REQ|REQUEST_HEADER|RESP|TRAILER)[A-Z_]*\(([^:?)]*:?[^:?)]*)", content))
     assert named == {":AUTHORITY", ":METHOD"}
@@ -324,14 +321,13 @@ FLEET = FleetStatusDocument.of(
     ReleaseUsed("0.1.0", "b51912e" * 9),
     findings=True,
 )
-"""A host of each kind."""
 
 
 def test_fleet_status(golden: Check) -> None:
-    """Many hosts for people, and what differs on each."""
+    """Many hosts as text, with their differences."""
     golden("fleet-status.txt", shown(fleet.status_report(FLEET), 80))
 
 
 def test_fleet_in_json(golden: Check) -> None:
-    """Many hosts for programs."""
+    """Many hosts as JSON."""
     golden("fleet-diff.json", documents.text(FLEET).encode() + b"\n")

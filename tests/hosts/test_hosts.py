@@ -1,7 +1,4 @@
-"""The main job of a user, from nothing to nothing, on hosts as people have them.
-
-Refusals are judged by the logs of the server that must not be reached.
-"""
+"""A user's main job, from nothing to nothing, on typical hosts, judged by the forbidden server's logs."""
 
 import json
 import shlex
@@ -37,7 +34,7 @@ ALLOWED = ("https://pub.test/", "http://plain.test/", f"http://stream.test:{TCP_
 REQUESTS_PER_SECOND = 50
 
 BACK_SECONDS = 30
-"""The time in which agents must be served after a restart of the engine."""
+"""Seconds until agents must be served after a restart of the engine."""
 
 
 @dataclass
@@ -51,7 +48,7 @@ class MainJob:
     peers: Peers
 
     def perform(self, agents_need: str) -> None:
-        """Perform every step. `agents_need` is an option without which `agent run` refuses, or nothing."""
+        """Perform every step. `agents_need` is an option without which `agent run` refuses, or empty."""
         self.run()
         self.agents()
         self.agent_run(agents_need)
@@ -60,7 +57,7 @@ class MainJob:
         self.down()
 
     def perform_without_way_out(self, cause: str) -> None:
-        """Bring the stack up where nothing gets out: `doctor` names the cause."""
+        """Bring the stack up without internet access: `doctor` names the cause."""
         warned = {each["code"] for each in self.firewall.run().json["warnings"]}
         assert ("no-forwarding" in warned) is not self.docker.info()["IPv4Forwarding"], warned
         self.firewall.drift().expect()
@@ -72,7 +69,7 @@ class MainJob:
         self.down()
 
     def run(self) -> None:
-        """From nothing to current, as `drift`, `status` and `doctor` see it, too."""
+        """From nothing to current, also according to `drift`, `status` and `doctor`."""
         warned = {each["code"] for each in self.firewall.run().json["warnings"]}
         assert "no-forwarding" not in warned
         found = self.firewall.drift().expect()
@@ -101,7 +98,7 @@ class MainJob:
         refused("resolve", "refused.test", "--server", f"{envoy}:{UDP_PORT}", "--timeout", "500ms")
 
     def serves(self, agent: Peer) -> bool:
-        """Whether an agent reaches all that is allowed."""
+        """Whether an agent reaches everything allowed."""
         said = ("resolve", "heard.test", "--server", f"talk.test:{UDP_PORT}", "--timeout", "2s")
         return all(agent.get(url, "--timeout", "2s").ok for url in ALLOWED) and agent.ask(*said).ok
 
@@ -118,7 +115,7 @@ class MainJob:
         assert self.firewall.shell(refused, IMAGE=self.peers.image).code != 0
 
     def replacement(self) -> None:
-        """Both siblings are replaced under load, and no request fails."""
+        """Both containers are replaced under load, and no request fails."""
         rate = str(REQUESTS_PER_SECOND)
         load = self.firewall.agent(self.peers, "load", "--rate", rate, "--seconds", "0", *ALLOWED)
         until(lambda: any(line["done"] for line in load.said()))
@@ -128,7 +125,7 @@ class MainJob:
         self.firewall.drift().expect()
 
     def restart(self) -> None:
-        """After a restart of the engine agents are served, and nothing has drifted."""
+        """After a restart of the engine, agents are served, and nothing has drifted."""
         agent = self.firewall.agent(self.peers)
         self.docker.update_container(agent.container, restart_policy={"Name": "always"})
         self.engine.restart()
@@ -146,7 +143,7 @@ class MainJob:
 
 @contextmanager
 def main_job(host: Host, folder: Path) -> Iterator[MainJob]:
-    """Yield the main job on a host, and remove everything that it needed."""
+    """Yield the main job on a host, and clean up afterwards."""
     with (
         private_engine(
             host.kind,
@@ -188,7 +185,7 @@ def main_job(host: Host, folder: Path) -> Iterator[MainJob]:
     [pytest.param(host, id=host.name, marks=[pytest.mark.thorough] if host.thorough else []) for host in HOSTS],
 )
 def test_main_job(host_: Host, needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """Everything works there, from `run` to `down`; without a way out, the program says so."""
+    """Everything works, from `run` to `down`; without internet access, the program says so."""
     needs_engine(host_.kind)
     with main_job(host_, tmp_path) as job:
         if host_.keeps_in:

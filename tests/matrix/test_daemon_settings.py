@@ -1,4 +1,4 @@
-"""Whatever the engine's daemon.json gives to every container, the siblings are the same, and current."""
+"""Whatever the engine's daemon.json adds to containers, the firewall is the same, and current."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +17,7 @@ KIND = "29"
 
 @contextmanager
 def stack_on(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Firewall, dict[str, Any]]]:
-    """Yield a stack on an engine with these settings, and what the engine says of each sibling."""
+    """Yield a stack on an engine with these settings, and the engine's view of both containers."""
     folder.mkdir()
     with private_engine(KIND, settings=settings) as engine, closing(client(engine.host)) as docker:
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", folder)
@@ -27,7 +27,7 @@ def stack_on(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[Firewa
 
 
 def test_siblings_are_the_same_on_every_engine(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """A hostile daemon.json changes only fields that are listed as ignored; all others are compared."""
+    """A hostile daemon.json changes only ignored fields; all others are compared."""
     needs_engine(KIND)
     with stack_on(tmp_path / "plain", {}) as (_, plain):
         pass
@@ -36,6 +36,6 @@ def test_siblings_are_the_same_on_every_engine(needs_engine: Callable[..., None]
         assert {each["code"] for each in firewall.status()["warnings"]} >= {"log-may-lose-lines"}
     for sibling in SIBLINGS:
         one, other = plain[sibling]["HostConfig"], hostile[sibling]["HostConfig"]
-        own = {"NetworkMode"}  # the name of the stack
+        own = {"NetworkMode"}  # the stack's name
         differing = {field for field in {*one, *other} - own if one.get(field) != other.get(field)}
         assert differing <= {*ignored.HOST_CONFIG, *ignored.IN_PART}

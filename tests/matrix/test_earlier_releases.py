@@ -1,4 +1,4 @@
-"""A stack that an earlier release made is upgraded like by any user: with its record, its files, its programs."""
+"""Upgrades of a stack created by an earlier release, with its record, its files and its programs."""
 
 import io
 import json
@@ -22,20 +22,18 @@ from devkit.watching import watching
 from hatch_build import PROGRAMS, compile_program
 
 EARLIER = {"861b1375a470": ("templates",), "24e469b1f86f": ()}
-"""Commits of earlier releases, and what each has beside its package and its Go programs.
+"""Commits of earlier releases, and their files beside the package and the Go programs.
 
-The first is the last one before the records of a sibling got their present form: what users of 0.1.0 have. The
-second is the last one whose `drain` cuts connections without a pause.
+The first is the last one with the record format of 0.1.0, the second the last one whose `drain` cuts connections
+without a pause.
 """
 
 
 def earlier_release(commit: str, architecture: str) -> Path:
-    """Return the folder of an earlier release. `PYTHONPATH=folder python -m clawker_fw` runs it.
-
-    It is kept: compiling its two Go programs takes a minute or two.
+    """Return an earlier release's cached folder, run by `PYTHONPATH=folder python -m clawker_fw`.
 
     Raises:
-        subprocess.CalledProcessError: when the commit is missing, as in a shallow clone, or can't be compiled.
+    subprocess.CalledProcessError: the commit is missing, as in a shallow clone, or can't be compiled.
     """
     folder = KEPT / "releases" / commit / architecture
 
@@ -59,10 +57,10 @@ def earlier_release(commit: str, architecture: str) -> Path:
 @pytest.mark.alone  # while others keep the machine busy, requests may fail
 @pytest.mark.parametrize("commit", EARLIER)
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """What differs is an upgrade: a watcher leaves it, agents may start, and `run` closes it without a failure.
+    """All differences are upgrades: a watcher ignores them, agents may start, and `run` fails no request.
 
-    The host passes frames between containers to its packet filter, as many do. Requests on connections that are
-    kept fail neither, unless the earlier Envoy can be drained only by its own helper.
+    The host passes bridged frames to its packet filter. Kept connections fail only if the earlier Envoy can be
+    drained by nothing but its own helper.
     """
     needs_engine(INSTALLED.name)
     with private_engine(INSTALLED.name) as engine, closing(client(engine.host)) as docker:

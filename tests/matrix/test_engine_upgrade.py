@@ -1,4 +1,4 @@
-"""After an upgrade of the engine, the stack recovers by itself, has not drifted, and serves its agents."""
+"""After an engine upgrade, the stack recovers without help, has not drifted, and serves its agents."""
 
 import shutil
 import tempfile
@@ -16,22 +16,22 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 KINDS = ("20.10.24", "29-nftables")
-"""Engines that follow each other. The newer one keeps the image store, and has another firewall backend."""
+"""An engine and its successor, which uses the same image store but another firewall backend."""
 
 STRICT = {"29": {"min-api-version": "1.44"}}
-"""The oldest clients that the first releases of a series took, by the first part of the kind."""
+"""The oldest client API that the first releases of a series accepted."""
 
 
 @dataclass
 class Machine:
-    """A machine whose engine is upgraded: its containers' data outlives the engines."""
+    """A machine whose engine is upgraded, while its containers' data stays."""
 
     folder: Path
     kept: Path
 
     @contextmanager
     def engine(self, kind: str) -> Iterator[PrivateEngine]:
-        """Run an engine of a kind with the data that the one before has left."""
+        """Run this kind of engine with the former engine's data."""
         data = self.kept if self.kept.exists() else None
         settings = STRICT.get(kind.partition("-")[0])
         with private_engine(kind, folder=self.folder, data=data, settings=settings) as engine:
@@ -41,7 +41,7 @@ class Machine:
 
 
 def test_an_upgraded_engine_makes_no_drift(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """A newer engine describes the same containers differently, but that is not drift, and agents are served."""
+    """A newer engine describes containers differently; that is not drift, and agents are served."""
     for kind in KINDS:
         needs_engine(kind)
     machine = Machine(Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")), tmp_path / "kept")
@@ -68,7 +68,7 @@ def _identities(docker: APIClient, firewall: Firewall) -> dict[str, str]:
 
 
 def _peers(docker: APIClient, firewall: Firewall) -> str:
-    """Start an origin and an agent that return with each engine, and return the agent's container."""
+    """Start an origin and an agent that restart with the engine, and return the agent's container."""
     peers = Peers(docker)
     started = [firewall.origin(peers, ["a.test"]), firewall.agent(peers)]
     for each in started:
@@ -77,7 +77,7 @@ def _peers(docker: APIClient, firewall: Firewall) -> str:
 
 
 def _clean(firewall: Firewall) -> Outcome | None:
-    """Return `drift` once it is clean, or once its findings don't change any more."""
+    """Return `drift` once it is clean, or once its findings no longer change."""
     drift = firewall.drift()
     starting = any(layer in {"live", "state"} for _, layer, *_ in drift.findings)
     return None if starting else drift

@@ -31,12 +31,12 @@ NOWHERE = "sha256:" + "0" * 64
 LAYER_BYTES = 4 << 20
 
 NOBODY = "127.0.0.1:5009"
-"""Where the engine finds no registry."""
+"""An address without a registry."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """An engine with two registries, one of which has a password. `references` are their images."""
+    """An engine with two registries, one with a password. `references` are their images."""
 
     engine: PrivateEngine
     docker: APIClient
@@ -56,7 +56,7 @@ def site(
     release: Release,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """The environment on one kind of engine, which has none of the registries' images."""
+    """The environment on one kind of engine, without the registries' images."""
     kind: str = request.param
     needs_engine(kind)
     with ExitStack() as stack:
@@ -73,10 +73,7 @@ def site(
 def _pushed(
     docker: APIClient, open_: Registry, closed: Registry, release: Release, folder: Path
 ) -> dict[str, str]:
-    """Fill the registries: Envoy, two CoreDNS, an index of it for two architectures, and images that never run.
-
-    Images that never run have unique layers: an engine that already had all layers would not ask for a password.
-    """
+    """Fill the registries: Envoy, two CoreDNS, a two-platform index, and unstartable images with unique layers."""
     facts = EngineFacts("", "", docker.version()["Arch"])
     other = EngineFacts("", "", "arm64" if facts.architecture == "amd64" else "amd64")
     # without our labels, because unused images of ours would be removed
@@ -120,19 +117,19 @@ def _random_image(path: Path, facts: EngineFacts) -> BuiltImage:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the stack's settings file, which stays the same."""
+    """The folder of the stack's settings file, the same for all tests."""
     return tmp_path_factory.mktemp("settings")
 
 
 @pytest.fixture
 def firewall(site: Site, settings: Path, tmp_path: Path) -> Firewall:
-    """A stack, up or not: a test begins with a run, which makes of any state what it wants."""
+    """A stack in any state: a test begins with a run."""
     return Firewall(site.engine.host, "clawker", settings, variables={"DOCKER_CONFIG": str(tmp_path)})
 
 
 @pytest.fixture
 def engine(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerEngine]:
-    """The engine as the program connects to it, with a docker configuration of its own."""
+    """The engine as the program connects to it, with a separate docker configuration."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     with closing(connect(site.engine.host, None, {})) as connected:
         yield connected
@@ -146,7 +143,7 @@ def pulled(engine: DockerEngine, reference: str) -> list[float]:
 
 
 def refused(engine: DockerEngine, reference: str) -> EngineError:
-    """Return the error of a failed pull, after which the engine does not have the image."""
+    """Return the error of a failed pull, after checking that the engine lacks the image."""
     with pytest.raises(EngineError) as caught:
         pulled(engine, reference)
     assert engine.image(reference) is None
@@ -177,7 +174,7 @@ def test_images_by_digest(firewall: Firewall, site: Site) -> None:
 
 
 def test_an_index_for_several_platforms(firewall: Firewall, site: Site) -> None:
-    """An index stands for the engine's platform, and the running container is compared with the index."""
+    """An index selects the engine's platform, and the running container is compared with the index."""
     firewall.write("a.test", images={"coredns": site.references["index"]})
     steps = firewall.draining("1").run().json["steps"]
     assert [step["image"] for step in steps if step["kind"] == "pull-image"] == [site.references["index"]]
@@ -192,7 +189,7 @@ def test_an_index_without_the_engines_platform(engine: DockerEngine, site: Site)
 
 
 def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: Site) -> None:
-    """The old siblings keep serving: the pull precedes every replacement, and what does not start is taken back.
+    """The old containers keep serving: the pull comes first, and a failed replacement is rolled back.
 
     Engines pull an image for another platform by its digest.
     """
@@ -214,7 +211,7 @@ def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: S
 
 
 def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> None:
-    """Without a password, the error says where to log in. With the one kept by `docker login`, the pull works."""
+    """Without a password, the error says where to log in. With the one from `docker login`, the pull works."""
     reference = site.references["vault"]
     error = refused(engine, reference)
     assert error.code == "image-needs-login"
@@ -238,7 +235,7 @@ def test_a_login_is_needed(engine: DockerEngine, site: Site, tmp_path: Path) -> 
 
 
 def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failing credential helper is distinguished from a registry that refuses."""
+    """The error tells a failing credential helper from a refusing registry."""
     helper = tmp_path / "docker-credential-test"
     helper.write_text("#!/bin/sh\necho the keyring is locked\nexit 1\n")
     helper.chmod(0o755)
@@ -256,7 +253,7 @@ def test_a_helper_that_fails(site: Site, tmp_path: Path, monkeypatch: pytest.Mon
 
 @contextmanager
 def throttled(site: Site, rate: str) -> Iterator[None]:
-    """Have the registries send so slowly, but for the first octets."""
+    """Slow the registries down after the first bytes."""
     queue = ("dev", "lo", "root")
     limit = ("rate", rate, "burst", "128kb", "latency", "1s")
     site.engine.run_in_network(["tc", "qdisc", "add", *queue, "tbf", *limit])
@@ -278,7 +275,7 @@ def test_a_slow_registry_is_waited_for(engine: DockerEngine, site: Site) -> None
 
 
 def test_other_bytes_are_refused(engine: DockerEngine, site: Site) -> None:
-    """An image is not taken if a layer of it has another digest, and the error names the registry."""
+    """A layer with another digest is refused, and the error names the registry."""
     manifest = json.loads(site.open.blob(site.references["changed"].partition("@")[2]).read_bytes())
     layer = site.open.blob(manifest["layers"][0]["digest"])
     content = layer.read_bytes()
@@ -289,7 +286,7 @@ def test_other_bytes_are_refused(engine: DockerEngine, site: Site) -> None:
 
 
 def test_a_registry_that_is_away(engine: DockerEngine) -> None:
-    """Where nobody answers, the error names the registry."""
+    """The error names the registry."""
     error = refused(engine, f"{NOBODY}/a@{NOWHERE}")
     assert error.code == "image-not-pulled", error.context
     assert NOBODY in error.message

@@ -1,7 +1,4 @@
-"""The main actions of a user, on the oldest engine and on the newest.
-
-Each kind has one private engine with one stack, which every test leaves current.
-"""
+"""A user's main actions on the oldest and the newest engine, with one stack that each test leaves current."""
 
 import json
 import subprocess
@@ -27,7 +24,7 @@ from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 KINDS = ("20.10.24", "29-nftables")
-"""The oldest engine and the newest one, which differ most: also in packet filter and image store."""
+"""The oldest and the newest engine, which also differ in packet filter and image store."""
 
 RULES: tuple[dict[str, Any], ...] = (
     {"dst": "pub.test"},
@@ -42,16 +39,15 @@ NO_DUPLICATES_SINCE = 25
 """The first engine that never creates two networks with one name."""
 
 BACK_SECONDS = 25
-"""The time in which agents must be served after a restart. A wrong neighbour entry would take half a minute."""
+"""Seconds until agents are served after a restart. A wrong neighbour entry would take half a minute."""
 
 SENT_AGAIN_MILLISECONDS = 1000
-"""TCP begins a connection again after a second (RFC 6298, section 2), and a lost DNS query takes 4 s.
-`bench replace` measures how long requests take."""
+"""TCP retries a connection after a second (RFC 6298, section 2), and a lost DNS query takes 4 s."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A stack on an engine of its own, with an origin, an agent, and a container outside the firewall."""
+    """A stack on its own engine, with an origin, an agent, and a container outside the firewall."""
 
     engine: PrivateEngine
     docker: APIClient
@@ -81,7 +77,7 @@ class Site:
 
 
 class Recorder(dict[str, Any]):
-    """A JSON object that keeps which of its fields were read."""
+    """A JSON object that records which fields are read."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
         super().__init__(fields)
@@ -93,7 +89,7 @@ class Recorder(dict[str, Any]):
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
-        """Read a field that need not be there."""
+        """Read an optional field."""
         self.read.add(name)
         return super().get(name, default)
 
@@ -104,7 +100,7 @@ def site(
     needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Site]:
-    """The environment on one kind of engine, with a stack that was brought up from nothing."""
+    """The environment on one kind of engine, with a newly created stack."""
     kind: str = request.param
     needs_engine(kind)
     with ExitStack() as stack:
@@ -135,7 +131,7 @@ def site(
 
 
 def test_up_from_nothing_is_current(site: Site) -> None:
-    """Straight after the first run `drift` finds nothing, and a second run changes nothing."""
+    """After the first run, `drift` finds nothing, and a second run changes nothing."""
     found = site.firewall.drift().expect()
     assert found.json["verdict"] == "current"
     assert found.findings == set()
@@ -145,7 +141,7 @@ def test_up_from_nothing_is_current(site: Site) -> None:
 
 
 def test_every_field_of_a_container_is_compared_or_ignored_for_a_reason(site: Site) -> None:
-    """What this engine says of a sibling is read for the comparison, or is in the list with reasons."""
+    """Each field that the engine reports is compared, or listed with a reason."""
     for sibling in ("envoy", "coredns"):
         raw = site.docker.inspect_container(site.firewall.container(sibling))
         config, host = Recorder(raw["Config"]), Recorder(raw["HostConfig"])
@@ -155,7 +151,7 @@ def test_every_field_of_a_container_is_compared_or_ignored_for_a_reason(site: Si
 
 
 def test_what_users_can_try_themselves(site: Site) -> None:
-    """The quick set of attacks holds, nothing is left of it, and `doctor` finds nothing that is wrong."""
+    """The quick attacks hold, nothing is left of them, and `doctor` finds no problem."""
     before = site.made()
     outcome = site.firewall.call("conformance", "--format", "json")
     assert [each for each in outcome.json["attempts"] if not each["held"]] == []
@@ -167,9 +163,9 @@ def test_what_users_can_try_themselves(site: Site) -> None:
 
 @pytest.mark.parametrize("how", ["name", "alias"])
 def test_a_container_that_is_called_like_a_host(how: str, site: Site) -> None:
-    """It is open and gets no request by Envoy, `agent run` refuses it, and without it the host is served again."""
+    """It is open, Envoy sends it nothing, and `agent run` refuses it; without it, the host is served again."""
     attached = site.firewall.status()["agent"]
-    # asked at the resolver itself: the engine's own knows the container, and agents are told of it
+    # asks CoreDNS directly: the engine's own resolver would return the container's address
     way = ("--dns-server", f"{attached['dns']}:53", "--timeout", "4s")
     assert site.agent.get("https://pub.test/", *way).ok
     named: dict[str, Any] = {"name": "pub.test"} if how == "name" else {"aliases": ("pub.test",)}
@@ -226,10 +222,7 @@ def test_rules_change_live(site: Site) -> None:
 
 @pytest.mark.alone
 def test_replacement_is_not_noticed(site: Site) -> None:
-    """Both siblings are replaced under load: no request fails, no packet is lost, and nothing is left.
-
-    It is done twice, because the second replacement gets the first one's addresses, which neighbours still cache.
-    """
+    """No request fails in two replacements under load; the second reuses addresses that neighbours have cached."""
     before = site.made()
     load = site.firewall.agent(site.peers, "load", "--rate", "100", "--seconds", "0", *ALLOWED)
     try:
@@ -250,10 +243,7 @@ def test_replacement_is_not_noticed(site: Site) -> None:
 
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_restarts_need_nobody(site: Site, sibling: str) -> None:
-    """After `docker restart` of a sibling, agents are served again and nothing has drifted.
-
-    Its hardware addresses follow from its addresses, as before: agents remember where Envoy and its names are.
-    """
+    """Agents are served again without drift; MAC addresses stay, because agents have them cached."""
     container = site.firewall.container(sibling)
     before = _hardware(site, container)
     site.docker.restart(container, timeout=5)
@@ -268,7 +258,7 @@ def _hardware(site: Site, container: str) -> dict[str, str]:
 
 
 def test_the_engines_redirect(site: Site) -> None:
-    """Without the engine's redirect of DNS to its resolver, a stack has drifted; a restart brings it back."""
+    """Without the engine's redirect of DNS to its resolver, a stack has drifted; a restart restores it."""
     envoy = site.firewall.container("envoy")
     run_inside(site.docker, envoy, REDIRECT_REMOVED)
     assert site.firewall.drift().findings == {("envoy", "live", "network", "tamper", "replace")}
@@ -278,7 +268,7 @@ def test_the_engines_redirect(site: Site) -> None:
 
 
 def test_engine_restart_needs_nobody(site: Site) -> None:
-    """After a restart of the engine, everything recovers: agents are served and nothing has drifted."""
+    """After a restart of the engine, agents are served and nothing has drifted."""
     for peer in (site.origin, site.agent, site.neighbour):
         site.docker.update_container(peer.container, restart_policy={"Name": "always"})
     site.engine.restart()

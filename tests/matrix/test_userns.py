@@ -1,4 +1,4 @@
-"""An engine with remapped users, on which the containers' root is unprivileged on the host."""
+"""An engine with remapped users, on which containers' root is unprivileged on the host."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +13,13 @@ from devkit.host import client
 from devkit.tools import read_as
 
 KIND = "28.5.2"
-"""A kind with a root folder of its own, to which it adds a user."""
+"""A kind with its own root folder, in which a user is added."""
 
 TELEMETRY = {"endpoint": "192.0.2.99:4317"}
 """CoreDNS has a key for it."""
 
 PROGRAM, OTHERS = "40000:65532", ("65531:65531", "40000:65531", "0:0")
-"""Any user of the program's group, and of others."""
+"""Any user of the program's group, and of other groups."""
 
 
 def require_private(docker: APIClient, coredns: str) -> None:
@@ -32,7 +32,7 @@ def require_private(docker: APIClient, coredns: str) -> None:
 
 
 def test_remapped_users(needs_engine: Callable[..., None], tmp_path: Path) -> None:
-    """A stack is brought up, changed live, replaced and taken down, and only its program can read its secrets."""
+    """A stack is created, changed, replaced and removed, and only its program can read its secrets."""
     needs_engine(KIND)
     with private_engine(KIND, settings={"userns-remap": "default"}) as engine:
         docker = client(engine.host)

@@ -1,4 +1,4 @@
-"""What Envoy makes of requests in TLS that it looks into, beside what the policy says of them."""
+"""Envoy's treatment of requests in inspected TLS, compared with the policy's."""
 
 import http.client
 import ssl
@@ -20,23 +20,23 @@ from devkit.inspecting import Host, Inspecting
 from devkit.requests import AskedRequest, rules_of
 
 REFUSED, UNREAD, ENDED = "TLS is refused", "TLS is forwarded", "the connection or the request is ended"
-"""What can become of a request besides an answer."""
+"""What can happen to a request besides an answer."""
 
 _OCTETS = {each: f"%{each:02X}" for each in range(0x80, 0x100)}
 
 _LATE = 20
-"""How often what differs is asked for again: an update reaches Envoy's workers after its main thread."""
+"""How often a differing request is repeated: an update reaches Envoy's workers after its main thread."""
 
 
 def expected(policy: Policy, asked: AskedRequest) -> set[str]:
-    """Return what may become of a request, according to the policy, each in words."""
+    """Return the possible outcomes of a request by the policy, as text."""
     connection = policy.decide(asked.name, Protocol.HTTPS, asked.port)
     if not connection.allowed:
         return {REFUSED}
     if connection.rule is None or connection.rule.paths is None:
         return {UNREAD}
     sent = asked.target if asked.over == "h2" else asked.target.rstrip("\t")  # which ends it, as a space does
-    # Over HTTP/2 Envoy takes octets beyond ASCII for their escapes. Over HTTP/1.1 it refuses them.
+    # Over HTTP/2, Envoy reads bytes beyond ASCII as their escapes; over HTTP/1.1, it refuses them.
     target = sent.translate(_OCTETS) if asked.over == "h2" else sent
     words = (asked.name, Protocol.HTTPS, asked.port, asked.method, target)
     decided = policy.decide(*words, websocket=asked.websocket)
@@ -51,7 +51,7 @@ def _reached(method: str, target: str, port: int) -> str:
 
 
 def outcome(proxy: Inspecting, host: Host, asked: AskedRequest) -> str:
-    """Return what becomes of a request on a new connection: how it reached the host, or the answer."""
+    """Return the outcome of a request on a new connection: how it reached the host, or the answer."""
     host.reached.clear()
     status = _status(proxy, host, asked)
     reached = [_reached(each.method, each.target, each.port) for each in host.reached]
@@ -85,7 +85,7 @@ def _ask_http1(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
 
 
 def _ask_http2(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
-    """Send a request, which need not be a correct one."""
+    """Send a request, which may be invalid."""
     own = h2.config.H2Configuration(validate_outbound_headers=False, normalize_outbound_headers=False)
     http2 = h2.connection.H2Connection(own)
     http2.initiate_connection()
@@ -105,7 +105,7 @@ def _ask_http2(tls: ssl.SSLSocket, asked: AskedRequest) -> str:
 
 
 def served(proxy: Inspecting, entries: Sequence[Mapping[str, Any]]) -> Policy:
-    """Have Envoy obey rules, and return what they mean."""
+    """Apply rules to Envoy, and return their policy."""
     policy = Policy(rules_of(entries))
     proxy.obey(policy.rules)
     return policy
@@ -114,7 +114,7 @@ def served(proxy: Inspecting, entries: Sequence[Mapping[str, Any]]) -> Policy:
 def differing(
     proxy: Inspecting, host: Host, policy: Policy, requests: Sequence[AskedRequest]
 ) -> Sequence[AskedRequest]:
-    """Return the requests of which Envoy makes something else than the policy, which is served."""
+    """Return the requests that Envoy treats differently than the applied policy."""
     wrong = list(requests)
     for attempt in range(_LATE + 1):
         if wrong:

@@ -27,7 +27,7 @@ ENVOY = ADDRESSING.envoy(0)
 QUESTIONS = 40_000
 
 MOST_LONGER = 256
-"""Octets by which an answer may be longer than its question."""
+"""Bytes by which an answer may be longer than its query."""
 
 REFUSED, ADDRESS, EMPTY = 3, 0, 0
 """Response codes (RFC 1035, section 4.1.1)."""
@@ -35,7 +35,7 @@ REFUSED, ADDRESS, EMPTY = 3, 0, 0
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
-    """The resolver, for all tests here."""
+    """The resolver, for all tests of this module."""
     with Program(tmp_path_factory.mktemp("coredns"), release) as started:
         yield started
 
@@ -66,7 +66,7 @@ def _sample(chosen: random.Random, rules: RuleSet) -> Sequence[str]:
 
 
 def test_a_name_ends_by_itself(program: Program) -> None:
-    """Nobody changes the list: once its rule has ended, the name does not exist."""
+    """Without a new list, a name no longer exists once its rule has expired."""
     until_ = int(time.time()) + 2
     ending = {"dst": ".ends.test", "until": datetime.fromtimestamp(until_, UTC).isoformat()}
     program.serve(rule_set("a.test", ending)[1])
@@ -78,7 +78,7 @@ def test_a_name_ends_by_itself(program: Program) -> None:
 
 
 def test_the_name_of_the_page_always_has_an_address(program: Program) -> None:
-    """Whatever the rules say, `clawker.internal` has Envoy's, and names below it have none."""
+    """Whatever the rules, `clawker.internal` has Envoy's address, and names below it have none."""
     around = {"dst": ".internal", "force": True}
     for rules in ([], [around], [{"dst": ".internal", "action": "deny"}]):
         program.serve(rule_set(*rules)[1])
@@ -89,7 +89,7 @@ def test_the_name_of_the_page_always_has_an_address(program: Program) -> None:
 
 
 def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
-    """Names with mixed case, which clients use against forged answers, come back unchanged; also over TCP."""
+    """Names in mixed case, which clients use against forged answers, come back unchanged, also over TCP."""
     program.serve(rule_set("a.test")[1])
     for tcp in (False, True):
         answer = program.resolver.ask(query("A.tEsT"), tcp=tcp)
@@ -97,7 +97,7 @@ def test_answers_repeat_the_question_as_it_was_asked(program: Program) -> None:
 
 
 def test_an_answer_is_hardly_longer_than_its_question(program: Program) -> None:
-    """So nobody floods another one with answers: they have at most one record, and a reason if it is asked for."""
+    """Answers have at most one record, and a reason on request, so that they can't flood a spoofed victim."""
     program.serve(rule_set("a.test", "b.test")[1])
     for kind, name, edns in itertools.product(
         (1, 16, 28, 48, 255), ("a.test", "no.test", "x" * 63), (False, True)
@@ -107,7 +107,7 @@ def test_an_answer_is_hardly_longer_than_its_question(program: Program) -> None:
 
 
 def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:
-    """A refusal has an Extended DNS Error if the query has EDNS, and no other answer has one (RFC 8914)."""
+    """A refusal has an Extended DNS Error if the query has EDNS; other answers never have one (RFC 8914)."""
     program.serve(rule_set("a.test")[1])
     text = f"{Reason.NO_RULE.sentence}: clawker-fw explain https://b.test".encode()
     for tcp in (False, True):
@@ -117,7 +117,7 @@ def test_refusals_explain_themselves_to_those_who_ask(program: Program) -> None:
 
 
 def test_refusals_are_not_kept(program: Program) -> None:
-    """A name that becomes allowed resolves at once, because the negative TTL is one second."""
+    """A newly allowed name resolves at once, because the negative TTL is one second."""
     program.serve(RuleSet())
     assert (program.ask("late.test").code, program.ask("late.test").ttl) == (REFUSED, 1)
     program.serve(rule_set("late.test")[1])
@@ -126,7 +126,7 @@ def test_refusals_are_not_kept(program: Program) -> None:
 
 @pytest.mark.parametrize("content", [b"", b'{"ttl":1,"addresses":{},"names":{"A.test":{"at":"deny"}}}', None])
 def test_a_list_that_cannot_be_used_leaves_the_old_one_in_force(content: bytes | None, program: Program) -> None:
-    """An unreadable list, or none, is not loaded, the old one stays, and the process reports the reason."""
+    """An unreadable or missing list is not loaded, the old one stays, and the process reports the reason."""
     program.serve(rule_set("a.test")[1])
     before = program.status
     if content is None:
@@ -163,7 +163,7 @@ _PIDFD_GETFD = 438
 
 
 def _fail(process: int, port: int) -> None:
-    """Have a process's next accept at a port fail."""
+    """Make a process's next accept at a port fail."""
     listening = next(
         fields[9]
         for fields in map(str.split, Path(f"/proc/{process}/net/tcp6").read_text().splitlines())
@@ -180,7 +180,7 @@ def _fail(process: int, port: int) -> None:
 
 
 def test_coredns_ends_with_a_listener(tmp_path: Path, release: Release) -> None:
-    """When it can accept no connection any more, it ends, so that the engine starts it again."""
+    """If it can't accept connections any more, CoreDNS exits, so that the engine restarts it."""
     with Program(tmp_path, release) as started:
         assert started.resolver.ask(query("a.test"), tcp=True).code == REFUSED
         assert started.process.poll() is None

@@ -1,4 +1,4 @@
-"""The real CoreDNS sends what it has decided to a real OpenTelemetry Collector, and needs none to answer."""
+"""The real CoreDNS sends its decisions to a real OpenTelemetry Collector, but needs none to answer."""
 
 import itertools
 import json
@@ -31,25 +31,25 @@ DAY = 86400
 
 @dataclass
 class Trust:
-    """An authority, and certificates that it has signed for the resolver."""
+    """A CA, with certificates that it has signed for the resolver."""
 
     authority: Pair
 
     @classmethod
     def fresh(cls) -> "Trust":
-        """Return a new one."""
+        """Return a new CA."""
         return cls(mint_authority("test", time.time() - DAY * 100))
 
     def client(self, now: float | None = None) -> Pair:
-        """Return a new certificate of the resolver's."""
+        """Return a new client certificate of the resolver."""
         return mint_client(self.authority, "test", Sibling.COREDNS, now or time.time())
 
     def server(self) -> Pair:
-        """Return a certificate of the collector's."""
+        """Return a certificate of the collector."""
         return mint_server(self.authority, NAME, time.time())
 
     def settings(self, port: int, pair: Pair | None = None, **change: object) -> dict[str, object]:
-        """Return what the resolver is told."""
+        """Return the resolver's settings."""
         own = pair or self.client()
         return {
             "endpoint": f"127.0.0.1:{port}",
@@ -65,13 +65,13 @@ class Trust:
 
 @pytest.fixture(scope="module")
 def trust() -> Trust:
-    """The authority that everybody here trusts."""
+    """The CA that both sides trust."""
     return Trust.fresh()
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Program]:
-    """The resolver, for all tests here."""
+    """The resolver, for all tests of this module."""
     with Program(tmp_path_factory.mktemp("coredns"), release) as started:
         started.serve(rule_set("a.test")[1])
         yield started
@@ -85,7 +85,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def collector(tmp_path_factory: pytest.TempPathFactory, trust: Trust, port: int) -> Iterator[Collector]:
-    """The collector, for all tests here."""
+    """The collector, for all tests of this module."""
     folder = tmp_path_factory.mktemp("collector")
     protocols = mutual_tls(folder, f"127.0.0.1:{port}", trust.server(), trust.authority.certificate)
     with Collector(folder, protocols) as started:
@@ -93,19 +93,19 @@ def collector(tmp_path_factory: pytest.TempPathFactory, trust: Trust, port: int)
 
 
 def _counted(program: Program) -> int:
-    """Return of how many records the resolver knows what became of them."""
+    """Return the number of sent and lost records."""
     status = program.telemetry_status
     return int(status["sent"]) + int(status["lost"])
 
 
 def _sends_more(program: Program) -> None:
-    """Wait until the collector has taken more records."""
+    """Wait until the collector has accepted more records."""
     known = program.telemetry_status["sent"]
     until(lambda: program.telemetry_status["sent"] > known)
 
 
 def _asks(program: Program, count: int, name: str) -> None:
-    """Ask so many questions, each of which must be answered, and wait until their records are counted."""
+    """Send this many queries, each of which must be answered, and wait until their records are counted."""
     before = _counted(program)
     answers = program.resolver.ask_all([f"{number}.{name}" for number in range(count)])
     assert len(answers) == count
@@ -113,7 +113,7 @@ def _asks(program: Program, count: int, name: str) -> None:
 
 
 def test_each_query_has_a_record(program: Program, collector: Collector, trust: Trust, port: int) -> None:
-    """A record says who asked for what, and what the policy has decided and why."""
+    """A record gives the agent, the query, the decision and its reason."""
     program.send(trust.settings(port))
     before = len(collector.records())
     for name, kind in (("a.test", 1), ("A.test", 28), ("b.test", 16), ("a.test", 252), ("x*.test", 1)):
@@ -159,7 +159,7 @@ def test_allowed_queries_are_sampled(program: Program, collector: Collector, tru
 
 
 def test_a_new_certificate_loses_nothing(program: Program, collector: Collector, trust: Trust, port: int) -> None:
-    """While certificates are replaced, every record arrives. An unusable pair leaves the working one in force."""
+    """While certificates are replaced, every record arrives. An unusable pair leaves the working one in use."""
     program.send(trust.settings(port))
     before, lost = len(collector.records()), program.telemetry_status["lost"]
     ended = threading.Event()
@@ -188,7 +188,7 @@ def test_a_new_certificate_loses_nothing(program: Program, collector: Collector,
 
 
 def _wrong(trust: Trust, port: int) -> dict[str, dict[str, object]]:
-    """Return settings with which nothing may arrive: of wrong clients, and for another collector."""
+    """Return settings with wrong client certificates, or for another collector, so that nothing may arrive."""
     now = time.time()
     return {
         "of another authority": trust.settings(port, Trust.fresh().client()),
@@ -205,7 +205,7 @@ def test_wrong_certificates_are_refused(
 ) -> None:
     """The collector refuses a wrong client, the resolver a wrong collector. Each record is counted as lost.
 
-    One more may be counted, of the question of whether the resolver is up: a record is made after the answer.
+    One more may be counted for the query of the readiness check, because records follow their answers.
     """
     programs = {}
     with ExitStack() as stack:
@@ -222,7 +222,7 @@ def test_wrong_certificates_are_refused(
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port at which the kernel takes connections, and nobody answers."""
+    """A port at which the kernel accepts connections, but nobody answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -232,8 +232,8 @@ def silent() -> Iterator[int]:
 def test_answers_do_not_need_a_collector(program: Program, trust: Trust, silent: int) -> None:
     """With a collector that is down or silent, no query waits for it, and all are counted.
 
-    Of 20,000 records, 8,192 may wait, and the others are given up in batches of 512, each after 5 s. A query that
-    waited for that would have no answer in time.
+    Of 20,000 records, 8,192 may wait; the others are dropped in batches of 512, each after 5 s. A waiting query
+    would time out.
     """
     program.send({})
     for settings in ({}, trust.settings(free_port()), trust.settings(silent)):
@@ -246,7 +246,7 @@ def test_answers_do_not_need_a_collector(program: Program, trust: Trust, silent:
 
 
 def test_records_flow_again(program: Program, collector: Collector, trust: Trust, port: int) -> None:
-    """A collector that comes back gets records again."""
+    """A collector that returns gets records again."""
     program.send(trust.settings(port))
     _asks(program, 10, "before.test")
     collector.stop()

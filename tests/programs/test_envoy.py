@@ -1,7 +1,4 @@
-"""The rendered listeners in the real Envoy, on loopback: its choices, compared with the policy.
-
-Only what follows the decision is replaced: a chain answers with its name.
-"""
+"""The rendered listeners in the real Envoy on loopback, compared with the policy."""
 
 import http.client
 import random
@@ -33,7 +30,7 @@ from devkit.waiting import until
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Proxy]:
-    """The proxy, for all tests here."""
+    """The proxy, for all tests of this module."""
     with Proxy(tmp_path_factory.mktemp("envoy"), program(release)) as started:
         yield started
 
@@ -45,7 +42,7 @@ SEEDS, REQUESTS, RULES = 2, 10_000, 40
 
 @pytest.mark.parametrize("number", range(SEEDS))
 def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfig: pytest.Config) -> None:
-    """For random rules of every kind, and random names near them, each over every protocol."""
+    """For random rules of every kind, with random names near them, over every protocol."""
     seed = secrets.randbits(32)
     chosen = random.Random(seed)  # noqa: S311 - for variety
     wanted = REQUESTS * pytestconfig.getoption("--thorough")
@@ -56,8 +53,7 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
         requests = _sample(chosen, policy, proxy)
         wrong = _disagreeing(proxy, policy, requests)
         for _ in range(20):
-            # An update reaches Envoy's workers after its main thread, and a chain that answers before it has the
-            # request makes Envoy answer with 503.
+            # An update reaches workers after the main thread, and an answer before the request causes a 503.
             if wrong:
                 time.sleep(0.1)
                 wrong = _disagreeing(proxy, policy, wrong)
@@ -73,7 +69,7 @@ def _told(proxy: Proxy, policy: Policy, request: Request) -> str:
 
 
 def _disagreeing(proxy: Proxy, policy: Policy, requests: Sequence[Request]) -> list[Request]:
-    """Make requests, and return those of which Envoy makes something else than the policy."""
+    """Make requests, and return those that Envoy treats differently than the policy."""
     return [each for each in requests if _plain(proxy.outcome(each)) not in _expected(policy, each)]
 
 
@@ -86,7 +82,7 @@ def _expected(policy: Policy, request: Request) -> set[str]:
 
 
 def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request]:
-    """Return requests for names near the rules, at the address that has a listener for them."""
+    """Return requests for names near the rules, at the address with a listener for them."""
     near, served = names_near(policy.rules), policy.allowed_at(proxy.virtual)
     requests = []
     for name in chosen.sample(near, min(len(near), 300)):
@@ -106,7 +102,7 @@ def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request
 
 
 def _outcomes(prefix: str, decision: PolicyDecision, refused: str) -> set[str]:
-    """Return what may happen: a rule's chain, or a refusal, which says that it was denied only if it was."""
+    """Return the possible outcomes: a rule's chain, or a refusal, marked as denied only if a rule denies it."""
     if decision.rule is None or decision.allowed:
         return {_chain(prefix, decision.rule) if decision.rule else refused}
     return {refused, chains.DENIED}
@@ -121,10 +117,7 @@ def _chain(prefix: str, rule: Rule) -> str:
 
 
 def test_the_ports_of_a_rule_change(proxy: Proxy) -> None:
-    """A port that is taken away is closed, one that is added is open, and all others stay open.
-
-    A changed listener may end a connection that it has taken just before.
-    """
+    """A removed port closes, an added one opens, and others stay open, except for connections just accepted."""
     ranged = {"dst": "ports.test", "proto": "tcp", "port": "9000-9002"}
     denied = {"dst": "ports.test", "action": "deny", "port": 9001}
     alone = {**ranged, "port": 9000}
@@ -146,10 +139,7 @@ def _listens(proxy: Proxy, name: str, ports: list[int]) -> bool:
 
 
 def test_refusals_say_why(proxy: Proxy) -> None:
-    """That it was the firewall, at which port, and whether a rule is missing or denies it; in TLS by the chain.
-
-    An upgrade to something else than a WebSocket is refused by no rule, and so the answer says.
-    """
+    """Refusals name the firewall, the port, and the missing or denying rule, or say that an upgrade is invalid."""
     allowed = ({"dst": ".w.test", "proto": "http"}, ".w.test")
     proxy.apply(*allowed, {"dst": ".no.w.test", "action": "deny"})
     upgrading = {"Connection": "Upgrade", "Upgrade": "spdy"}
@@ -178,7 +168,7 @@ def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rule_sets(20))
 def test_envoy_gives_back_exactly_what_it_was_given(loading: Loading, rules: RuleSet) -> None:
-    """Our files are in canonical form: for any rules, they equal what Envoy shows of them."""
+    """Our files are in canonical form: for any rules, they equal what Envoy reports about them."""
     loading.obey(rules)
     until(loading.shows_its_files)
 
@@ -193,7 +183,7 @@ def test_envoy_shows_what_differs(loading: Loading) -> None:
 
 
 def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, release: Release) -> None:
-    """Names differing in case use the same rule and the same entry in Envoy's DNS cache."""
+    """Names differing only in case use the same rule and the same entry in Envoy's DNS cache."""
     _, rules = rule_set("a.test", {"dst": "a.test", "proto": "http"})
     proxy.obey(rules)
     for name in ("a.test", "A.TEST", "a.Test"):
@@ -203,7 +193,7 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
     with NameServer() as names, Resolving(tmp_path, program(release), names.port) as resolving:
         resolving.obey(rules)
         for host in (b"a.test", b"A.TEST", b"a.Test:80", b"a.test."):
-            # nobody has an address for it
+            # no address resolves for it
             assert resolving.request(host, 80) == b"HTTP/1.1 503 Service Unavailable"
         for name in ("a.test", "A.TEST"):
             assert resolving.chain(name, 443) == ""

@@ -1,4 +1,4 @@
-"""Real git through the real Envoy, with no credential: what it may do, and what it is told otherwise."""
+"""Real git through the real Envoy, without credentials: allowed operations, and messages for refused ones."""
 
 import os
 import secrets
@@ -35,7 +35,7 @@ class _Handler(Handler):
     credential: str
 
     def answer(self) -> None:
-        """Keep the request, and answer it."""
+        """Record the request, and answer it."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
         self.reached.append(Reached(self.command, self.path, headers))
@@ -89,16 +89,16 @@ class _Handler(Handler):
 
 
 class GitHost(Host):
-    """The host. Repositories are below a folder, as `o/r.git`."""
+    """The code host. Repositories are below a folder, as `o/r.git`."""
 
     def __init__(self, folder: Path, credential: str, *names: str) -> None:
-        """Listen. `credential` is the value of the header `Authorization` that it demands."""
+        """Listen, and require `credential` as the value of the header `Authorization`."""
         self.root = folder / "repositories"
         self.handler = type("Handler", (_Handler,), {"root": self.root, "credential": credential})
         super().__init__(folder / "tls", *names)
 
     def repository(self, name: str) -> Path:
-        """Make a repository that may be pushed to, with one commit on `main`."""
+        """Create a repository that accepts pushes, with one commit on `main`."""
         bare, work = self.root / f"{name}.git", self.root.parent / "work" / name
         for command in (
             ("init", "--quiet", "--bare", "--initial-branch", "main", bare),
@@ -116,14 +116,14 @@ _AUTHOR = ("-c", "user.name=agent", "-c", "user.email=agent@example.com")
 
 @dataclass
 class Agent:
-    """An agent with git, which trusts Envoy's certificate. Whoever asks for a password leaves a mark."""
+    """An agent with git that trusts Envoy's certificate. A prompt for a password leaves a mark."""
 
     folder: Path
     proxy: Injecting
     own: Path
 
     def __post_init__(self) -> None:
-        """Write what would be asked for a password."""
+        """Write the program that git would use to ask for a password."""
         self.asked = self.folder / "asked"
         self.ask = self.folder / "ask"
         self.ask.write_text(f"#!/bin/sh\ntouch {self.asked}\n")
@@ -131,7 +131,7 @@ class Agent:
         self.port = self.proxy.ports[PORT]
 
     def git(self, *arguments: object, fails: bool | None = False) -> str:
-        """Run git, and return what it says. `fails` is whether it has to fail; None if it may."""
+        """Run git, and return its output. `fails` is whether it has to fail; None if it may."""
         settings = {
             "http.sslCAInfo": self.own,
             "http.curloptResolve": f"{NAME}:{self.port}:127.0.0.1",
@@ -160,7 +160,7 @@ class Agent:
         return done.stdout + done.stderr
 
     def url(self, name: str) -> str:
-        """Return where a repository is."""
+        """Return a repository's URL."""
         return f"https://{NAME}:{self.port}/{name}"
 
 
@@ -175,7 +175,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHost]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitHost) -> Iterator[Injecting]:
-    """The proxy, for all tests here."""
+    """The proxy, for all tests of this module."""
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", NAME)
     rules = rule_set(RULE)[1]
@@ -198,7 +198,7 @@ def agent(tmp_path: Path, proxy: Injecting, host: GitHost) -> Agent:
 
 
 def test_what_may_be_fetched_may_not_be_pushed(agent: Agent, host: GitHost) -> None:
-    """Git says why, at the first request, and nothing of a push reaches the host."""
+    """Git prints the reason at the first request, and nothing of a push reaches the host."""
     work = agent.folder / "work"
     for url in (agent.url("o/read"), f"{agent.url('o/read')}.git"):
         agent.git("clone", url, work)
@@ -235,7 +235,7 @@ def test_what_may_be_written(agent: Agent, host: GitHost) -> None:
 
 
 def test_what_the_agent_brings_is_replaced(agent: Agent, host: GitHost) -> None:
-    """A password in a URL, or a header of its own."""
+    """The agent's own password in a URL, or its own header, is replaced."""
     url = agent.url("o/read").replace("https://", "https://somebody:password@")
     assert "main" in agent.git("ls-remote", url)
     assert "main" in agent.git(
@@ -245,14 +245,14 @@ def test_what_the_agent_brings_is_replaced(agent: Agent, host: GitHost) -> None:
 
 
 def test_other_repositories_are_refused(agent: Agent, host: GitHost) -> None:
-    """The refusal is the agent's answer, and nothing reaches the host."""
+    """The agent gets the refusal, and nothing reaches the host."""
     said = agent.git("clone", agent.url("o/other"), agent.folder / "other", fails=True)
     assert "403" in said
     assert host.reached == []
 
 
 def test_a_secret_that_is_wrong_or_missing_is_told(agent: Agent) -> None:
-    """Git prints it, and asks nobody for a password."""
+    """Git prints the reason, and asks for no password."""
     agent.proxy.give({"github#basic": "Basic d3Jvbmc="})
     listing = ("ls-remote", agent.url("o/read"))
     wrong = "remote: clawker-fw: the host does not accept the secret github"

@@ -1,4 +1,4 @@
-"""The Go programs' own tests, as part of the whole."""
+"""The Go programs' own tests."""
 
 import subprocess
 from pathlib import Path
@@ -9,10 +9,10 @@ from devkit.stacks import CHECKOUT
 from hatch_build import go_environment, toolchain
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - Go makes folders of its own in it
-"""Where Go's tests have their files: on a disk, most of their time goes into waiting until it has written them."""
+"""The folder for files of Go's tests: on a disk, most of their time would be waiting for writes."""
 
 NOT_VETTED = "-vet=off"
-"""The session `lint` has `go vet` look at all that these tests compile, and for more."""
+"""The session `lint` already runs `go vet` on everything that these tests compile."""
 
 
 SIDE_BY_SIDE = (
@@ -28,11 +28,11 @@ SIDE_BY_SIDE = (
     "start",
     "statussocket",
 )
-"""The packages in which goroutines work side by side. Without `hot`, whose tests take a minute."""
+"""Packages with concurrent goroutines. `hot` is left out, because its tests take a minute."""
 
 
 def test_go() -> None:
-    """`go test` passes, and the code is formatted. `test_no_data_races` runs the packages that are left out."""
+    """`go test` passes, and the code is formatted. `test_no_data_races` runs the other packages."""
     go = toolchain()
     packages = subprocess.run(
         [go, "list", "./..."],
@@ -60,7 +60,7 @@ def test_go() -> None:
 
 
 def test_no_data_races() -> None:
-    """Go's race detector finds nothing where goroutines work side by side. It needs a C compiler."""
+    """Go's race detector finds nothing in packages with concurrent goroutines. It needs a C compiler."""
     install({"gcc": "gcc", "/usr/include/stdlib.h": "libc6-dev"})
     outcome = subprocess.run(
         [toolchain(), "test", "-race", NOT_VETTED, *(f"./internal/{name}" for name in SIDE_BY_SIDE)],

@@ -1,4 +1,4 @@
-"""Secrets in requests, by the real Envoy and the real signer: what reaches the host, and what does not."""
+"""Secrets in requests with the real Envoy and signer: which requests to the host get them."""
 
 import json
 import re
@@ -37,7 +37,7 @@ GIVEN = {
     "github#basic": f"Basic {TOKEN}",
 }
 CHANGING = {"/quitquitquit", "/drain_listeners", "/healthcheck/fail", "/healthcheck/ok", "/reset_counters", "/tap"}
-"""The pages of the admin interface that do something; `/tap` never ends."""
+"""Pages of the admin interface that change something; `/tap` never ends."""
 
 REFS = "/o/r.git/info/refs?service=git-upload-pack"
 
@@ -49,7 +49,7 @@ def rules(*entries: dict[str, Any]) -> RuleSet:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The host behind all names. It can't prove that it is `other.test`."""
+    """The host behind all names. It has no certificate for `other.test`."""
     names = [each["dst"] for each in RULES if each["dst"] != "other.test"]
     with Host(tmp_path_factory.mktemp("host") / "tls", *names) as started:
         yield started
@@ -57,7 +57,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host) -> Iterator[Injecting]:
-    """The proxy, for all tests here."""
+    """The proxy, for all tests of this module."""
     folder = tmp_path_factory.mktemp("injecting")
     own = certificate(folder / "own", *(each["dst"] for each in RULES))
     with (
@@ -78,14 +78,14 @@ def serving(proxy: Injecting, host: Host) -> Injecting:
 
 
 def answers(proxy: Injecting, name: str) -> int:
-    """Return the status of an allowed request, or 0 while nobody listens."""
+    """Return the status of an allowed request, or 0 while nothing listens."""
     with suppress(ConnectionError):
         return proxy.ask("GET", "/v1/ready", name)[0]
     return 0
 
 
 def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
-    """In place of the agent's own, once; and nothing of it where no rule says so."""
+    """The secret replaces the agent's own header, once, and appears only where a rule says so."""
     for name, target, header, value in (
         ("a.test", "/v1/x", "authorization", GIVEN["api#bearer"]),
         ("b.test", "/v1/x", "x-api-key", TOKEN),
@@ -105,7 +105,7 @@ def test_each_secret_is_in_its_header(serving: Injecting, host: Host) -> None:
 
 
 def test_it_goes_nowhere_else(serving: Injecting, host: Host) -> None:
-    """No other path, method or host gets it, and none that can't prove its name."""
+    """No other path, method or host gets it, and no host without a certificate for its name."""
     for method, target, name, status in (
         ("GET", "/v2", "a.test", 403),
         ("DELETE", "/v1/x", "a.test", 403),
@@ -123,7 +123,7 @@ def test_it_goes_nowhere_else(serving: Injecting, host: Host) -> None:
 
 
 def test_without_its_secret_a_request_goes_nowhere(serving: Injecting, host: Host) -> None:
-    """One that was never given, or is taken away: 503, in words, at once; and all others go on."""
+    """Without its secret, a rule answers 503 at once with an explanation; all others go on."""
     for given in ({}, {name: value for name, value in GIVEN.items() if name != "api#bearer"}):
         serving.give(given)
         until(lambda: answers(serving, "a.test") == 503)
@@ -139,7 +139,7 @@ def test_without_its_secret_a_request_goes_nowhere(serving: Injecting, host: Hos
 
 
 def test_a_secret_changes_under_load(serving: Injecting, host: Host) -> None:
-    """Every request has the one before or the one after, none fails, and the new one is there soon."""
+    """Every request has the old or the new secret, none fails, and the new one is used soon."""
     for number in range(8):
         value = f"Bearer {TOKEN}-{number}"
         serving.give({**GIVEN, "api#bearer": value})
@@ -154,7 +154,7 @@ def test_a_secret_changes_under_load(serving: Injecting, host: Host) -> None:
 
 
 def test_a_silent_signer_delays_no_rule(serving: Injecting, host: Host) -> None:
-    """A rule that is taken away is gone at once, although another one's secret is not answered."""
+    """A removed rule is gone at once, although another rule's secret is pending."""
     serving.signer.stop()
     try:
         fresh = {"dst": "fresh.test", "path_rules": [{"path": "/v1"}], "inject": "never"}
@@ -170,7 +170,7 @@ def test_a_silent_signer_delays_no_rule(serving: Injecting, host: Host) -> None:
 
 
 def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
-    """An API's answer passes, and git is told in words, because it would ask for a password. All is on record."""
+    """An API's answer passes; git gets an explanation, because it would ask for a password. All is on record."""
     serving.give({name: value for name, value in GIVEN.items() if name != "key#raw"})
     until(lambda: answers(serving, "b.test") == 503)
     serving.records()
@@ -188,7 +188,7 @@ def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
         return any(each.get("path") == "/v2" for each in records)
 
     until(all_written)
-    requests = [each for each in records if "path" in each]  # a connection that a test before had refused has none
+    requests = [each for each in records if "path" in each]  # a connection refused in an earlier test has none
     assert {(each["reason"], each["name"].partition(":")[0], each["path"]) for each in requests} == {
         ("no-secret", "b.test", "/v1/ready"),
         ("secret-refused", "a.test", "/v1/refused"),
@@ -199,7 +199,7 @@ def test_a_secret_that_is_not_accepted(serving: Injecting) -> None:
 
 
 def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
-    """Envoy leaves out a secret without a word where the cluster has no filter for it."""
+    """Envoy silently omits a secret if the cluster has no filter for it."""
     able = {
         each["name"]
         for each in shipped_clusters("https-rules")
@@ -222,12 +222,12 @@ def test_every_cluster_of_a_route_injects(serving: Injecting) -> None:
 
 
 def test_envoy_gives_back_exactly_the_routes_that_it_was_given(serving: Injecting) -> None:
-    """They are in canonical form, also where an agent's own header stays: else the stack never counts as live."""
+    """Routes are in canonical form, even if an agent's own header stays; else the stack would never be current."""
     assert serving.given_and_loaded(TABLE, "dynamic_route_configs", "route_config")
 
 
 def test_nothing_that_envoy_shows_has_it(serving: Injecting) -> None:
-    """Its pages, its log at the finest level, its files."""
+    """Envoy's pages, its log at the finest level, and its files have no secret."""
     serving.admin("/logging?level=trace", "POST")
     try:
         assert answers(serving, "a.test") == 200

@@ -1,4 +1,4 @@
-"""TLS that is looked into, by the real Envoy: its choices compared with the policy's, and what reaches a host."""
+"""Inspected TLS in the real Envoy: its decisions compared with the policy's, and what reaches a host."""
 
 import random
 import secrets
@@ -34,14 +34,14 @@ NAMES = (*requests.NAMES, "other.test", "unverified.test")
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """The host behind all names. It can't prove that it is `other.test` or `unverified.test`."""
+    """The host behind all names. It has no certificate for `other.test` or `unverified.test`."""
     with Host(tmp_path_factory.mktemp("host") / "tls", *requests.NAMES, ports=PORTS) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host) -> Iterator[Inspecting]:
-    """The proxy, for all tests here."""
+    """The proxy, for all tests of this module."""
     folder = tmp_path_factory.mktemp("inspecting")
     own = certificate(folder / "own", "*.test", "*.w.test")
     with (
@@ -52,22 +52,22 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
 
 
 def served(proxy: Inspecting, *entries: dict[str, Any]) -> None:
-    """Have rules live, which are for the host's port."""
+    """Apply rules for the host's port."""
     proxy.apply(*({"port": PORT, **each} for each in entries))
 
 
 SEEDS, REQUESTS = 4, 400
-"""How many requests are made with each seed; `--thorough 50` makes 20,000 of them."""
+"""Seeds, and requests for each; `--thorough 50` makes 20,000 of them."""
 
 _WITH_THE_SAME_RULES = 40
-"""Few, so that some of the random rules of a seed look into TLS, and allow something."""
+"""Few, so that some random rules of a seed inspect TLS, and allow something."""
 
 
 @pytest.mark.parametrize("number", range(SEEDS))
 def test_envoy_judges_requests_as_the_policy_does(
     proxy: Inspecting, host: Host, number: int, pytestconfig: pytest.Config
 ) -> None:
-    """For random rules and requests: what is allowed reaches the host, in the form in which it was judged."""
+    """For random rules and requests: allowed ones reach the host, in the form that was checked."""
     seed = secrets.randbits(32)
     chosen = random.Random(seed)  # noqa: S311 - for variety
     answers: Counter[str] = Counter()
@@ -109,7 +109,7 @@ REFUSED = (
     *("/v1/%zz", "/v1/%u0070rivate", "/v1/x%", "/v1/x%7", "/v1/x/%20../private", "/v1/x/.%20./private"),
     *("/v1/%e0%80%afprivate", "/v1/private::$DATA", "/v1/private%09", "/v2/x%2Fy", "\\v1\\private"),
 )
-"""Spellings of what is refused, for a host of which a path is denied."""
+"""Spellings of refused paths, for a host with a denied path."""
 
 PASSED = {
     "/v1": "/v1",
@@ -130,7 +130,7 @@ PASSED = {
     "/v2/x": "/v2/x",
     f"/v1/{'a' * 20_000}": f"/v1/{'a' * 20_000}",
 }
-"""What is allowed there, and what the host gets of it."""
+"""Allowed paths on that host, and their form at the host."""
 
 PASSED_WITHOUT_DENY = {
     "/v1/@scope%2fpkg": "/v1/@scope%2fpkg",
@@ -141,7 +141,7 @@ PASSED_WITHOUT_DENY = {
 
 
 def test_no_spelling_reaches_what_is_refused(proxy: Inspecting, host: Host) -> None:
-    """The host decides: nothing of what is refused reaches it, however it is written."""
+    """No refused request reaches the host, however its path is written."""
     served(proxy, V1, LENIENT)
     host.reached.clear()
     for target in REFUSED:
@@ -180,7 +180,7 @@ HOSTS = {
 
 
 def test_a_request_names_the_host_of_its_connection(proxy: Inspecting, host: Host) -> None:
-    """With another Host, an agent would use a connection that is allowed for one that is not."""
+    """With another Host header, an agent would use an allowed connection for a forbidden host."""
     served(proxy, V1, LENIENT)
     for head, status in HOSTS.items():
         host.reached.clear()
@@ -228,7 +228,7 @@ _OF_LONGEST = (
 )
 
 SPELLINGS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
-    # an escape is what it stands for, whether the expression has the one or the other
+    # an escape equals its character, in the expression and in the request
     "a deny by expression": (
         DENYING,
         """GET /d/a:b /d/a%3Ab /d/a%3ab /d/%61%3Ab /d//a:b /d/a:b?x /d/./a%3Ab
@@ -238,7 +238,7 @@ SPELLINGS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
         GET /k/a+b /k/a%2Bb /k/a%2bb /l/a: /l/a%3A /l/%3a""",
         "GET /d/a:bc /e/ab /f/x /g/cafe /h/ab /i/A /j/abcd /k/aab /l/x: /d/%40",
     ),
-    # `[^/]` takes no escaped slash; escapes of what it takes, and escapes that are written out, pass
+    # `[^/]` matches no escaped slash; escapes of what it matches, and escapes that are written out, pass
     "an expression that allows": (
         {"path_rules": [{"path": each} for each in _WORDS]},
         """GET /users/x%2Fy /users/x%2fy /users/%2F /users/x%2 /one/%2F /one/%3A /npm/@s/x /npm/%40s%2fx
@@ -246,27 +246,27 @@ SPELLINGS: Mapping[str, tuple[Mapping[str, Any], str, str]] = {
         """GET /users/x /users/a%40b /users/a%20b /users/caf%C3%A9 /users/a:b /users/a%3Fb /users/x?y=/
         GET /one/x /npm/@s%2fx /file/a%20b /file/a-b.c /all/a%2Fb /all/ /at/a%3Ab /at/a%20b""",
     ),
-    # a path that names methods refuses all others there, whatever else would allow them
+    # a path with methods refuses all other methods there, whatever else would allow them
     "the longest path": ({"path_rules": [{"path": "/v1"}, {"path": "/v2"}, *_LONGEST]}, *_OF_LONGEST),
     "the longest path, and an expression": (
         {"path_rules": [{"path": "~/v[12](?:/.*)?"}, *_LONGEST]},
         *_OF_LONGEST,
     ),
     "the longest path, and a default": ({"path_rules": _LONGEST, "path_default": "allow"}, *_OF_LONGEST),
-    # a method that no standard knows is judged like any other
+    # a method outside every standard is treated like any other
     "a method of one's own": (
         {"path_rules": [{"path": "/v1", "methods": ["X-OWN", "M-SEARCH"]}]},
         "x-own /v1/x\nX-OTHER /v1/x\nGET /v1/x",
         "X-OWN /v1/x\nM-SEARCH /v1/x",
     ),
-    # where a path above a repository is allowed, no spelling of git's own paths in it gets through
+    # if a path above a repository is allowed, no spelling of git's own paths in it gets through
     "a push": (
         {"git": {"o/r": "read"}, "path_rules": [{"path": "/o"}]},
         """POST /o/r.git%2fgit-receive-pack /o/r%2Fgit-receive-pack /o/r.git/git-receive-pack;x /o/r.git;x/a""",
         "GET /o/r/issues",
     ),
 }
-"""What rules say: requests that are refused, a method and paths in each line, and others that pass."""
+"""Rules, requests that they refuse (a method and paths in each line), and others that pass."""
 
 
 def _requests(lines: str) -> Iterator[tuple[str, str]]:
@@ -276,7 +276,7 @@ def _requests(lines: str) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_a_rule_holds_for_every_spelling(proxy: Inspecting, host: Host, name: str) -> None:
-    """What differs passes."""
+    """Different paths pass."""
     entry, refused, passed = SPELLINGS[name]
     served(proxy, {"dst": "a.test", **entry})
     host.reached.clear()
@@ -288,7 +288,7 @@ def test_a_rule_holds_for_every_spelling(proxy: Inspecting, host: Host, name: st
 
 
 def test_headers_that_change_a_request_do_not_pass(proxy: Inspecting, host: Host) -> None:
-    """Frameworks obey them, also with other separators: a request that is allowed would become one that is not."""
+    """Frameworks obey such headers, in several spellings, so an allowed request could become a forbidden one."""
     served(proxy, V1, {"dst": "x.w.test", "inspect": True})
     named = ("X-HTTP-Method-Override", "X-Original-URL", "Forwarded", "X-Forwarded-Host", "HTTP-Method-Override")
     odd = [each.replace("-", other) for each in named if "-" in each for other in "_.!~+#$%&'*^`|"]
@@ -312,7 +312,7 @@ GIT = {"dst": "a.test", "git": {"o/r": "read", "o/w": "write"}, "path_rules": [{
 
 
 def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
-    """Only the exact requests of git reach a repository, and a refusal is text that git prints."""
+    """Only git's exact requests reach a repository, and git prints the text of a refusal."""
     served(proxy, GIT)
     host.reached.clear()
     refs = "/o/r.git/info/refs?service=git-"
@@ -330,7 +330,7 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
         ("GET /o/r.git/info/lfs/%0c HTTP/1.1\r\nHost: a.test", 400),
         ("TRACE /o/r.git/info/refs HTTP/1.1\r\nHost: a.test", 403),
         ("GET /o/r.git/info/refs HTTP/1.1\r\nHost: a.test\r\nHost: x.w.test", 421),
-    ):  # what is wrong with these has nothing to do with git
+    ):  # their error is unrelated to git
         found, text = proxy.raw(f"{head}\r\n\r\n".encode(), "a.test")
         assert (found, text[:12], b"may be fetched" in text) == (status, b"clawker-fw: ", False), head
     assert proxy.ask("POST", "/o/r/info/lfs/objects/batch", "a.test")[0] == 403
@@ -338,7 +338,7 @@ def test_git_is_told_why_it_may_not_push(proxy: Inspecting, host: Host) -> None:
 
 
 def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
-    """Without a certificate for its name nothing is sent to it, unless the rule says that it need not have one."""
+    """Nothing is sent to a host without a certificate for its name, unless the rule waives that."""
     unverified = {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True}
     served(proxy, {"dst": "other.test", "inspect": True}, unverified, LENIENT)
     host.reached.clear()
@@ -347,7 +347,7 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
     assert host.reached == []
 
     def recorded() -> bool:
-        """Return whether it is written down. Records of the tests before may still come."""
+        """Return whether it is on record. Records of earlier tests may still come."""
         told = {(f"{each['name']}".partition(":")[0], each["reason"]) for each in proxy.records()}
         return ("other.test", Reason.HOST_NOT_TRUSTED) in told
 
@@ -361,7 +361,7 @@ def test_a_host_proves_its_name(proxy: Inspecting, host: Host) -> None:
 def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
     proxy: Inspecting, host: Host, tmp_path: Path
 ) -> None:
-    """A certificate of the agent's own reaches it where nothing is looked into, and else it refuses Envoy."""
+    """The agent's client certificate reaches the host without inspection; with it, the host refuses Envoy."""
     served(proxy, {"dst": "y.w.test", "path_rules": [{"path": "/own"}]})
     assert proxy.ask("GET", "/own", "y.w.test")[0] == 200
     own, key = certificate(tmp_path / "client", "client.test")
@@ -371,7 +371,7 @@ def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
     host.context.verify_mode = ssl.CERT_REQUIRED
     try:
         served(proxy, {"dst": "x.w.test", "inspect": False}, {"dst": "y.w.test", "path_rules": [{"path": "/own"}]})
-        host.hang_up()  # each of Envoy's workers may keep a connection on which nobody was asked for a certificate
+        host.hang_up()  # each of Envoy's workers may keep a connection without a client certificate
         until(lambda: proxy.ask("GET", "/own", "y.w.test")[0] == 503)
         host.reached.clear()
         assert proxy.ask("GET", "/own", "y.w.test")[0] == 503
@@ -388,12 +388,12 @@ def test_a_host_that_wants_to_know_its_client_has_an_ordinary_rule(
 
 
 def test_tls_with_a_host_is_the_newest_that_it_speaks(proxy: Inspecting, host: Host) -> None:
-    """As it would be without Envoy between: some hosts speak TLS 1.3 alone."""
+    """As without Envoy, the newest common TLS version is used: some hosts speak only TLS 1.3."""
     served(proxy, {"dst": "a.test", "path_rules": [{"path": f"/tls-1.{number}"} for number in (2, 3)]})
     host.reached.clear()
     before = host.context.minimum_version, host.context.maximum_version
     try:
-        for path, oldest, newest, spoken in (  # no connection is used again for another path of a rule
+        for path, oldest, newest, spoken in (  # connections are not reused for another path of a rule
             ("/tls-1.3", ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3, "TLSv1.3"),
             ("/tls-1.2", ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2, "TLSv1.2"),
         ):
@@ -405,7 +405,7 @@ def test_tls_with_a_host_is_the_newest_that_it_speaks(proxy: Inspecting, host: H
 
 
 def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -> None:
-    """Where it says so, as TLS has it. One that asks for nothing, or for another name, leaves no such record."""
+    """A client's TLS alert is on record. Clients that only close, or use another name, leave no such record."""
     served(proxy, V1)
     proxy.records()
     with proxy.connected("a.test"), pytest.raises(ssl.SSLError), proxy.connected("b.test"):
@@ -420,18 +420,18 @@ def test_a_client_that_refuses_the_certificate_is_on_record(proxy: Inspecting) -
         return any(each["reason"] == Reason.NOT_TRUSTED for each in records)
 
     until(written)
-    # What other tests asked for may be told late, and after many refusals some are only counted.
+    # Records of other tests may come late, and after many refusals some are only counted.
     assert {each["name"] for each in records if each["reason"] == Reason.NOT_TRUSTED} == {"a.test"}
     assert {each["reason"] for each in records if each["name"] == "b.test"} <= {"no-rule"}
 
 
 UPGRADE = ("Connection: Upgrade", "Upgrade: WebSocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: eA==")
 LOWER = tuple(each.replace("WebS", "webs") for each in UPGRADE)
-"""The host behind knows this spelling alone, Envoy both."""
+"""The host only knows this spelling, Envoy both."""
 
 
 def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> None:
-    """It is allowed where a GET is, if its rule has the word for that."""
+    """It is allowed wherever a GET is, if its rule has `websocket`."""
     served(proxy, V1)
     host.reached.clear()
     for words in (UPGRADE, LOWER):
@@ -443,7 +443,7 @@ def test_a_websocket_is_a_request_with_a_path(proxy: Inspecting, host: Host) -> 
     assert proxy.ask("GET", "/v1/x", "a.test", PORT, *LOWER)[0] == 101
     assert proxy.ask("GET", "/v1/x", "a.test")[0] == 200
     host.reached.clear()
-    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *LOWER[1:])[0] == 200  # which asks for none
+    assert proxy.ask("GET", "/v1/x", "a.test", PORT, *LOWER[1:])[0] == 200  # without the upgrade
     assert "upgrade" not in host.reached[0].headers
 
 
@@ -463,7 +463,7 @@ UPGRADES = (
 
 
 def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
-    """Without the word in the rule, no host is asked for one, however the agent asks."""
+    """Without `websocket` in the rule, no host gets an upgrade request, however the agent writes it."""
     served(proxy, LENIENT)
     for connection in ("Upgrade", "keep-alive, upgrade", "upgrade, upgrade", "close, upgrade"):
         for upgrade in UPGRADES:
@@ -482,10 +482,7 @@ def test_no_spelling_becomes_a_websocket(proxy: Inspecting, host: Host) -> None:
 def test_what_is_refused_says_why_and_is_on_record(
     proxy: Inspecting, host: Host, words: dict[str, str], headers: tuple[str, ...]
 ) -> None:
-    """The record has the reason, the path without its query, and the words of the rule that decided.
-
-    A WebSocket is refused for the same reason as any other request would be.
-    """
+    """The record has the reason, the path without its query, and the deciding rule's text, also for WebSockets."""
     served(proxy, {**V1, **words}, {**LENIENT, **words}, GIT | {"dst": "b.test"} | words)
     host.reached.clear()
     proxy.ask("GET", "/before", "a.test")
@@ -530,7 +527,7 @@ def _curl(proxy: Inspecting, target: str, *headers: str) -> str:
 
 
 def _recorded(proxy: Inspecting, path: str) -> list[dict[str, Any]]:
-    """Return what has been written down since the last time, up to a refusal of a path."""
+    """Return the new records, up to a refusal of this path."""
     found: list[dict[str, Any]] = []
 
     def complete() -> bool:
@@ -549,14 +546,11 @@ CHANGED: Mapping[str, tuple[list[dict[str, Any]], set[str]]] = {
     "b.x.w.test": ([*PATHS[:2], {"path": "/v3", "methods": ["PUT", "DELETE"]}], {"/v3"}),
     "y.w.test": ([*PATHS[:2], {"path": "/v3", "methods": ["GET"]}], set()),
 }
-"""Which paths of each name are allowed later, and the paths whose requests end thereby."""
+"""Later allowed paths of each name, and paths whose requests end thereby."""
 
 
 def test_only_what_is_not_allowed_any_more_ends(proxy: Inspecting) -> None:
-    """Within the drain time, requests under way end that a path allowed which is gone or refused in part.
-
-    Those of the other paths of the rule go on, as do those of other rules. WebSockets end with the word for them.
-    """
+    """Requests and WebSockets that are no longer allowed end within the drain time; all others go on."""
     wss = {"dst": "unverified.test", "insecure_skip_tls_verify": True, "path_rules": [{"path": "/v1"}]}
     rest = {"dst": ".w.test", "proto": "wss", "path_rules": [{"path": "/kept"}]}
     served(proxy, rest, {**wss, "websocket": True}, *({"dst": name, "path_rules": PATHS} for name in CHANGED))
@@ -573,7 +567,7 @@ def test_only_what_is_not_allowed_any_more_ends(proxy: Inspecting) -> None:
 
 
 def test_requests_end_with_their_rule(proxy: Inspecting) -> None:
-    """Where it is removed, is another one, or has a name denied below it; also the last of a port."""
+    """Requests end if their rule is removed, replaced, or partly denied by name, even the last rule of a port."""
     one: dict[str, Any] = {"inspect": True}
     names = ("a.test", "c.test", "w.test", "y.w.test", "x.w.test")
     below, kept = {"dst": ".w.test", "path_rules": [{"path": "/v1"}]}, {"dst": "b.x.w.test", **one}
@@ -606,14 +600,14 @@ def _ends(agent: ssl.SSLSocket, seconds: float = DRAIN_SECONDS + 2) -> bool:
 
 
 def _ended(running: Mapping[tuple[str, str], ssl.SSLSocket]) -> set[tuple[str, str]]:
-    """Return whose answers end within the drain time. All are read at the same time."""
+    """Return whose answers end within the drain time. All are read in parallel."""
     with ThreadPoolExecutor(len(running)) as readers:
         ends = readers.map(_ends, running.values())
         return {asked for asked, ended in zip(running, ends, strict=True) if ended}
 
 
 def test_envoy_gives_back_exactly_what_it_was_given(proxy: Inspecting) -> None:
-    """Our files are in canonical form: they equal what Envoy shows of them."""
+    """Our files are in canonical form: they equal what Envoy reports about them."""
     unverified = {"dst": "unverified.test", "inspect": True, "insecure_skip_tls_verify": True}
     expressions = {"dst": "b.x.w.test", "path_rules": DENYING["path_rules"]}
     limited = {"dst": "c.test", "path_rules": [{"path": "/"}, {"path": "/@me", "methods": ["GET", "PUT"]}]}

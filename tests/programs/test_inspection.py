@@ -1,4 +1,4 @@
-"""Certificates on demand: the real Envoy asks the real signer, and Python's TLS verifies what it gets."""
+"""Certificates on demand: the real Envoy requests them from the real signer, and Python's TLS verifies them."""
 
 import itertools
 import ssl
@@ -25,17 +25,17 @@ FRESH = itertools.count()
 NAMES, SUBTREES = ("one.test",), ("w.test",)
 COVERED = (*NAMES, *SUBTREES)
 AT_ONCE = 3
-"""Seconds: a handshake that waits for an answer takes four. Alone, it takes some milliseconds."""
+"""Seconds: a handshake waiting for an answer takes four, otherwise some milliseconds."""
 
 
 def fresh() -> str:
-    """Return a name that is inspected and was never asked for."""
+    """Return an inspected name that was never requested."""
     return f"n{next(FRESH)}.w.test"
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
-    """The signer, whose sockets outlive it."""
+    """The signer, whose sockets survive it."""
     started = Signer(tmp_path_factory.mktemp("signer"))
     started.give(NAMES, SUBTREES, COVERED)
     started.start()
@@ -45,14 +45,14 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
 
 @pytest.fixture(scope="module")
 def envoy(signer: Signer, tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Echoing]:
-    """An Envoy that gets its certificates from it."""
+    """An Envoy that gets its certificates from the signer."""
     with Echoing(tmp_path_factory.mktemp("envoy"), program(release), signer) as started:
         yield started
 
 
 @pytest.fixture(autouse=True)
 def at_work(signer: Signer, envoy: Echoing) -> None:
-    """Give the signer what it has at first, and wait until it has read that."""
+    """Give the signer its initial files, and wait until it has read them."""
     signer.inspect(NAMES, SUBTREES)
     until(lambda: envoy.serves(fresh()) and envoy.serves("one.test"))
 
@@ -64,7 +64,7 @@ def test_what_envoy_loads_is_what_we_write(envoy: Echoing) -> None:
 
 
 def test_the_first_handshake_gets_a_certificate(envoy: Echoing) -> None:
-    """It is for the name alone, for a week, and leads to the root. The next one gets the same."""
+    """The certificate is for one name, for a week, with a chain to the root. The next handshake gets the same."""
     name = fresh()
     first = certificate_of(envoy, name)
     (alternative,) = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -76,14 +76,14 @@ def test_the_first_handshake_gets_a_certificate(envoy: Echoing) -> None:
 
 
 def certificate_of(envoy: Echoing, name: str) -> x509.Certificate:
-    """Return the certificate that a client gets, which it has verified."""
+    """Return the certificate that a client gets and verifies."""
     with envoy.connect(name) as connection:
         return x509.load_der_x509_certificate(connection.getpeercert(binary_form=True) or b"")
 
 
 @pytest.mark.parametrize("name", ["two.test", "x.one.test", "w.test.example", "secret.test", None])
 def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Echoing, name: str | None) -> None:
-    """The handshake ends, and does not hang. So it does if there is no name, and each time."""
+    """The handshake ends at once, also without a name, and each time."""
     for _ in range(3):
         began = time.monotonic()
         with pytest.raises(ssl.SSLError):
@@ -92,7 +92,7 @@ def test_a_name_that_no_rule_inspects_is_refused_at_once(envoy: Echoing, name: s
 
 
 def test_any_spelling_works_and_none_stays(envoy: Echoing, signer: Signer) -> None:
-    """To Envoy each spelling is another secret. It has at most a thousand, and every one of them was served."""
+    """Each spelling is another secret for Envoy, which keeps at most a thousand; every one was served."""
     letters = zip("abcdefghijk", "ABCDEFGHIJK", strict=True)
     spellings = ["".join(each) + ".w.TEST" for each in itertools.product(*letters)]
     for spelling in spellings[:1200]:
@@ -100,14 +100,14 @@ def test_any_spelling_works_and_none_stays(envoy: Echoing, signer: Signer) -> No
             pass
     until(lambda: signer.status()["held"] == 1000)
     until(lambda: envoy.stats("on_demand_secret.cert_active").popitem()[1] <= 1000)
-    assert envoy.serves(spellings[0])  # it was taken back
+    assert envoy.serves(spellings[0])  # Envoy had dropped it
     assert envoy.serves("ABCDEFGHIJK.W.TEST")
 
 
 def test_names_live_through_a_crash(envoy: Echoing, signer: Signer) -> None:
-    """What was made is served on without the signer. When it is back, a new name is served that waited for it.
+    """Existing certificates work without the signer; after its restart, a waiting new name is served.
 
-    Envoy gives up after four seconds, in which a busy machine may not start the signer: then it is tried again.
+    Envoy gives up after four seconds, too short for a start on a busy machine, so the client tries again.
     """
     known = [fresh() for _ in range(20)]
     assert all(envoy.serves(name) for name in known)
@@ -117,18 +117,18 @@ def test_names_live_through_a_crash(envoy: Echoing, signer: Signer) -> None:
         assert all(envoy.serves(name) for name in known)
         with ThreadPoolExecutor() as pool:
             waiting = pool.submit(envoy.serves, fresh())
-            time.sleep(0.1)  # as long as the keeper waits
+            time.sleep(0.1)  # as long as the supervisor waits
             signer.start()
             return waiting.result()
 
     until(crash, 60)
     until(lambda: envoy.serves(fresh()))
     assert all(envoy.serves(name) for name in known)
-    until(lambda: signer.status()["held"] >= len(known))  # all were asked for again
+    until(lambda: signer.status()["held"] >= len(known))  # all were requested again
 
 
 def test_a_removed_name_is_taken_back(envoy: Echoing, signer: Signer) -> None:
-    """New connections to it are refused, open ones live on, and it can come back."""
+    """New connections to a removed name are refused, open ones go on, and the name can come back."""
     with envoy.connect("one.test") as connection:
         signer.inspect((), SUBTREES)
         until(lambda: not envoy.serves("one.test"))
@@ -139,7 +139,7 @@ def test_a_removed_name_is_taken_back(envoy: Echoing, signer: Signer) -> None:
 
 
 def test_new_intermediates_sign_everything_anew(envoy: Echoing, signer: Signer) -> None:
-    """Each name has another certificate soon, without a connection that fails, and open ones go on."""
+    """Each name soon has a new certificate, no connection fails, and open ones go on."""
     names = [fresh() for _ in range(5)]
     before = {name: certificate_of(envoy, name) for name in names}
     with envoy.connect(names[0]) as connection:
@@ -154,7 +154,7 @@ def test_new_intermediates_sign_everything_anew(envoy: Echoing, signer: Signer) 
 
 
 def test_a_clock_that_is_behind_is_no_problem(envoy: Echoing, signer: Signer) -> None:
-    """All that an agent is shown is valid half an hour ago as well, and was not yet two hours ago."""
+    """An agent's certificates were valid half an hour ago, but not two hours ago."""
     shown = {"leaf": certificate_of(envoy, fresh()).public_bytes(Encoding.PEM)}
     shown |= {"root": signer.trust, "between": b"".join(each.certificate for each in signer.intermediates)}
     for name, content in shown.items():
@@ -172,10 +172,7 @@ def test_a_clock_that_is_behind_is_no_problem(envoy: Echoing, signer: Signer) ->
 
 
 def test_no_name_is_signed_outside_the_constraints(envoy: Echoing, signer: Signer) -> None:
-    """Neither by the signer, whatever the list of names says, nor by whoever has the key: clients refuse it.
-
-    What is refused from one intermediate is accepted from another of the same root that may sign for it.
-    """
+    """The signer refuses names outside the constraints, and clients refuse certificates forged with its key."""
     signer.inspect(NAMES, (*SUBTREES, "bank.test"))
     until(lambda: not envoy.serves("www.bank.test") and "no intermediate" in signer.status()["failure"])
     for host, accepted in (("a.w.test", True), ("one.test", True), ("www.bank.test", False), ("127.0.0.1", False)):
@@ -212,7 +209,7 @@ def is_accepted(pair: Pair, host: str, signer: Signer) -> bool:
 
 
 def test_a_certificate_that_envoy_rejects_is_no_end(envoy: Echoing, signer: Signer) -> None:
-    """The handshake ends at once, and the name is served when the signer has better ones."""
+    """The handshake ends at once, and the name is served when the signer has valid certificates."""
     good = signer.intermediates
     broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
     bad = [replace(each, certificate=each.certificate + broken) for each in good]

@@ -1,7 +1,4 @@
-"""The page about refusals in the real Envoy: who is led to it, and whose request it is said to be.
-
-Who answers is a stand-in that keeps what it gets; `fwctl record` is tested with Go and on an engine.
-"""
+"""The page about refusals in the real Envoy, answered by a stand-in: who reaches it, and as which agent."""
 
 import contextlib
 import socket
@@ -25,11 +22,11 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\npag
 
 
 _HOLDS = "/held"
-"""The path of a request that is not answered while its connection lasts."""
+"""The path of a request that stays unanswered while its connection lasts."""
 
 
 class _Answering(socketserver.ThreadingUnixStreamServer):
-    """Answers every request, and keeps its head."""
+    """Answers every request, and records its head."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -63,21 +60,21 @@ class _WithPage(Resolving):
         super().__init__(folder, program(release), 1)
 
     def bootstrap(self) -> dict[str, object]:
-        """Return what it is started with, with the cluster of the page."""
+        """Return Envoy's bootstrap with the cluster of the page."""
         started = super().bootstrap()
         started["static_resources"]["clusters"] += shipped_clusters("page", page_socket=str(self.socket))
         return started
 
     def heads(self, content: bytes, port: int = 80, *, source: str = "127.0.0.1") -> tuple[str, list[str]]:
-        """Return the first line that comes back for what is sent, and the requests that arrive at the page."""
+        """Return the first line of the answer, and the requests that arrive at the page."""
         self.answering.heads.clear()
         first = self.send(content, port, source=source).partition(b"\r\n")[0]
-        if content.startswith(PREFACE):  # what comes back begins with settings, before there is an answer
+        if content.startswith(PREFACE):  # HTTP/2 settings come back before the answer
             until(lambda: self.answering.heads)
         return first.decode("latin-1"), list(self.answering.heads)
 
     def has_recorded_nothing(self) -> bool:
-        """Whether the next record is that of a request that no rule allows, which is made now."""
+        """Whether the next record belongs to a refused request made now."""
         self.send(_request("Host: control.test"), 80)
         found: list[str] = []
 
@@ -91,7 +88,7 @@ class _WithPage(Resolving):
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[_WithPage]:
-    """An Envoy with rules for everything around the name of the page."""
+    """An Envoy with rules for everything around the page's name."""
     around = {"dst": ".internal", "force": True}
     with _WithPage(tmp_path_factory.mktemp("page"), release) as started:
         started.apply({**around, "proto": "http"}, {**around, "proto": "http", "port": 8080}, around)
@@ -123,7 +120,7 @@ _HOST = f"Host: {PAGE}"
     ],
 )
 def test_the_page_is_told_who_asks(proxy: _WithPage, sent: bytes) -> None:
-    """Whatever an agent sends, the page gets one request, with the address that has connected and no other."""
+    """Whatever an agent sends, the page gets one request with the agent's real address only."""
     first, heads = proxy.heads(sent, source="127.0.0.3")
     (head,) = heads
     assert first == "HTTP/1.1 200 OK" or sent.startswith(PREFACE)
@@ -133,7 +130,7 @@ def test_the_page_is_told_who_asks(proxy: _WithPage, sent: bytes) -> None:
 
 
 def test_requests_that_wait_are_in_nobodys_way(proxy: _WithPage) -> None:
-    """However many requests of one agent wait for an answer, another agent's are answered at once."""
+    """However many requests of one agent wait, another agent's are answered at once."""
     head = _request(_HOST, "Content-Length: 100", line=f"POST {_HOLDS} HTTP/1.1")
     proxy.answering.heads.clear()
     with contextlib.ExitStack() as stack:
@@ -145,7 +142,7 @@ def test_requests_that_wait_are_in_nobodys_way(proxy: _WithPage) -> None:
 
 
 def test_without_an_answer_the_agent_is_told(proxy: _WithPage) -> None:
-    """While nobody answers, the agent is told to try again, and nothing is on record."""
+    """If nothing answers, the agent is told to try again, and nothing is on record."""
     proxy.socket.rename(away := proxy.socket.with_name("away"))
     try:
         content = b""

@@ -1,4 +1,4 @@
-"""What passes as it is through TLS that is looked into: streams, uploads, gRPC, large contents."""
+"""Traffic through inspected TLS: streams, uploads, gRPC and large contents."""
 
 import json
 import subprocess
@@ -35,13 +35,13 @@ class Agent:
         return ["curl", *self.options, *map(str, options), f"https://{NAME}:{self.port}{target}"]
 
     def curl(self, target: str, *options: object) -> bytes:
-        """Make a request, and return the content of the answer."""
+        """Make a request, and return the answer's content."""
         return subprocess.run(self.command(target, *options), check=True, capture_output=True, timeout=120).stdout
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[tuple[Inspecting, Path]]:
-    """The proxy with a rule for all paths, and the file of its certificate. The host behind it speaks HTTP/2."""
+    """The proxy with a rule for all paths, and its certificate's file. The host behind it speaks HTTP/2."""
     folder = tmp_path_factory.mktemp("passing")
     own, log = certificate(folder / "own", NAME), folder / "host"
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def agent(proxy: tuple[Inspecting, Path], tmp_path: Path) -> Agent:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_either_version_of_http_reaches_the_host(agent: Agent, version: str) -> None:
-    """Whatever the agent speaks, Envoy speaks HTTP/2 with a host that does."""
+    """Envoy speaks HTTP/2 with a host that does, whatever the agent speaks."""
     spoken = agent.curl("/x", version, "--output", agent.folder / "x", "--write-out", "%{http_version}")
     assert spoken == version.removeprefix("--http").encode()
     assert json.loads((agent.folder / "x").read_bytes())["proto"] == "HTTP/2.0"
@@ -80,7 +80,7 @@ def test_either_version_of_http_reaches_the_host(agent: Agent, version: str) -> 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_events_arrive_one_by_one(agent: Agent, version: str) -> None:
-    """Each when the host sends it, not all at the end: server-sent events."""
+    """Server-sent events arrive one by one, not all at the end."""
     with subprocess.Popen(
         agent.command("/events?count=5", version, "--no-buffer"), stdout=subprocess.PIPE
     ) as curl:
@@ -103,7 +103,7 @@ def test_a_call_has_its_trailers(agent: Agent) -> None:
 
 
 def test_an_upload_in_chunks(agent: Agent) -> None:
-    """Its length need not be known, and a client may ask first whether it is wanted (`Expect: 100-continue`)."""
+    """An upload may have an unknown length, and a client may ask first (`Expect: 100-continue`)."""
     sent = agent.folder / "sent"
     sent.write_bytes(b"0123456789abcdef" * 500_000)
     chunked = ("--http1.1", "--header", "Transfer-Encoding: chunked", "--header", "Expect: 100-continue")
@@ -111,6 +111,6 @@ def test_an_upload_in_chunks(agent: Agent) -> None:
 
 
 def test_a_large_content_passes(agent: Agent) -> None:
-    """128 MiB, more than any buffer, as it is."""
+    """128 MiB, more than any buffer, arrive unchanged."""
     sizes = ("--output", "/dev/null", "--write-out", "%{size_download}")
     assert agent.curl(f"/bytes?size={LARGE}", "--http2", *sizes) == f"{LARGE}".encode()

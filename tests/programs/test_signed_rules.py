@@ -19,14 +19,14 @@ from devkit.units import install_systemd, verify
 
 EXAMPLE = CHECKOUT / "examples" / "signed-rules"
 PUBLISHING = (CHECKOUT / "docs/signed-rules.md").read_text("utf-8").partition("```sh\n")[2].partition("```")[0]
-"""What the documentation says for CI."""
+"""The commands that the documentation gives for CI."""
 
 RULES = "rules: [{dst: %s.test}]\n"
 
 
 @dataclass
 class Place:
-    """A repository in a registry with its storage, the keys of publishers, and the folder of a host."""
+    """A repository in a registry with its storage, the publishers' keys, and the folder of a host."""
 
     repository: str
     storage: Path
@@ -41,7 +41,7 @@ class Place:
         return self.folder / "host" / "rules.yaml"
 
     def call(self, *argv: str | Path, folder: Path | None = None) -> str:
-        """Run a program that must succeed, and return its answer."""
+        """Run a program that must succeed, and return its output."""
         done = subprocess.run(
             argv, cwd=folder, env=dict(self.variables), capture_output=True, text=True, check=False
         )
@@ -49,7 +49,7 @@ class Place:
         return done.stdout.strip()
 
     def publish(self, version: int | str, rules: str, *, key: str = "rules", without: str = "") -> str:
-        """Publish as the documentation says, without the lines that begin with a word. Return the digest."""
+        """Publish as documented, without the lines that begin with a word. Return the digest."""
         folder = self.folder / f"ci-{len(self.published)}"
         folder.mkdir()
         (folder / "rules.yaml").write_text(rules)
@@ -75,7 +75,7 @@ class Place:
         )
 
     def publish_damaged(self, damage: Callable[[Path], object]) -> None:
-        """Publish signed rules, and damage the file in which the registry has them."""
+        """Publish signed rules, and damage their file in the registry."""
         rules = RULES % secrets.token_hex(8)
         self.publish(3, rules)
         blobs = self.storage.rglob("blobs/sha256/*/*/data")
@@ -93,7 +93,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pa
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
-    """The environment of all programs, in which they are found, and nobody has a login."""
+    """The environment of all programs, with a PATH and without logins."""
     home = str(tmp_path_factory.mktemp("home"))
     path = f"{unpacked('cosign', 'oras')}:{Path(sys.executable).parent}:/usr/bin:/bin"
     return environment(PATH=path, HOME=home, DOCKER_CONFIG=home, COSIGN_PASSWORD="")
@@ -101,7 +101,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory, variables: Mapping[str, str]) -> Path:
-    """A folder with two pairs of keys: `rules`, which hosts trust, and `other`."""
+    """A folder with two key pairs: `rules`, which hosts trust, and `other`."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("rules", "other"):
         argv = ["cosign", "generate-key-pair", "--output-key-prefix", name]
@@ -114,14 +114,14 @@ MakePlace = Callable[[Path], Place]
 
 @pytest.fixture(scope="module")
 def make_place(registry: tuple[str, Path], keys: Path, variables: Mapping[str, str]) -> MakePlace:
-    """Make a repository in which nothing is published yet."""
+    """Create an empty repository."""
     address, storage = registry
     return lambda folder: Place(f"{address}/{secrets.token_hex(4)}/rules", storage, keys, folder, variables)
 
 
 @pytest.fixture
 def place(make_place: MakePlace, tmp_path: Path) -> Place:
-    """A repository of the test's own."""
+    """The test's own repository."""
     return make_place(tmp_path)
 
 
@@ -136,7 +136,7 @@ def at_two(make_place: MakePlace, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_signed_rules_are_taken(place: Place) -> None:
-    """The settings that include them have each change, and what is in place is not written again."""
+    """Settings that include the rules get each change, and unchanged rules are not written again."""
     for version, name in ((9, "first"), (10, "second")):
         place.publish(version, RULES % name)
         done = place.take()
@@ -157,7 +157,7 @@ def with_the_signature_before(place: Place) -> None:
 
 
 def changed(path: Path) -> None:
-    """Change a file to rules for a host of an attacker."""
+    """Replace a file by rules for an attacker's host."""
     path.write_bytes(path.read_bytes().replace(b".test", b".evil"))
 
 
@@ -188,7 +188,7 @@ REFUSED: Mapping[str, tuple[Callable[[Place], object], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_refused_leaves_the_file(case: str, at_two: Place) -> None:
-    """The script fails and says why. The rules stay as they are, and nothing else is left beside them."""
+    """The script fails with the reason. The rules stay unchanged, and nothing is left beside them."""
     spoil, reason = REFUSED[case]
     before = at_two.rules.read_bytes()
     spoil(at_two)
@@ -200,7 +200,7 @@ def test_what_is_refused_leaves_the_file(case: str, at_two: Place) -> None:
 
 
 def test_two_signatures_are_for_hosts_with_either_key(place: Place) -> None:
-    """While a key is replaced, rules have both."""
+    """While a key is replaced, rules carry both signatures."""
     digest = place.publish(1, RULES % "a")
     signing = next(line for line in PUBLISHING.splitlines() if line.startswith("cosign sign")).split()
     words = [word for word in signing if "cosign.key" not in word and "$digest" not in word and word != "--key"]

@@ -1,4 +1,4 @@
-"""Telemetry in the real Envoy: what it loads, whom it sends to, and that nothing of it reaches an agent."""
+"""Telemetry in the real Envoy: what it loads and where it sends, and that agents see nothing of it."""
 
 import contextlib
 import json
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> TelemetryStore:
 
 
 def reporting(store: TelemetryStore, port: int, **changed: Any) -> Reporting:  # noqa: ANN401 - as in TelemetryTarget
-    """Return what Envoy is told about a collector on loopback."""
+    """Return Envoy's telemetry for a collector on loopback."""
     found = store.provide().credentials
     given = {"sample": 1.0, "server_name": HOST, **changed}
     telemetry = TelemetryTarget(
@@ -58,7 +58,7 @@ def reporting(store: TelemetryStore, port: int, **changed: Any) -> Reporting:  #
 
 @dataclass
 class Receiver:
-    """A TLS server with a certificate of ours, that notes who has connected, and answers nothing."""
+    """A TLS server with our certificate that records its clients, and answers nothing."""
 
     trust: bytes
     pair: Pair
@@ -101,7 +101,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
-    """The collector's place."""
+    """The collector."""
     with Receiver(*store.collector(HOST), tmp_path) as started:
         yield started
 
@@ -129,7 +129,7 @@ def counted(envoy: Loading, name: str) -> int:
 
 
 def serve(envoy: Loading, told: Reporting) -> None:
-    """Have Envoy load our files with this telemetry, and wait until it shows exactly them."""
+    """Have Envoy load our files with this telemetry, and wait until it reports exactly them."""
     envoy.reporting = told
     envoy.obey(RULES)
     until(envoy.shows_its_files)
@@ -138,7 +138,7 @@ def serve(envoy: Loading, told: Reporting) -> None:
 def test_envoy_shows_what_it_was_told_but_no_key(
     envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
-    """Our files are in canonical form with telemetry, too, and what Envoy shows of them has no key."""
+    """Our files with telemetry are in canonical form, and Envoy reports them without keys."""
     for sample in (1.0, 0.25, 0.0):
         told = reporting(store, receiver.port, sample=sample)
         serve(envoy, told)
@@ -151,7 +151,7 @@ def test_envoy_shows_what_it_was_told_but_no_key(
 
 
 def test_live_digests_tell_certificates_apart_without_their_keys(store: TelemetryStore) -> None:
-    """Another certificate has another digest. The key makes no difference: Envoy takes none that does not fit."""
+    """Another certificate has another digest. The key does not matter, because Envoy takes only a matching one."""
     told = reporting(store, 4317)
     credentials = told.telemetry.credentials
     assert credentials is not None
@@ -173,7 +173,7 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Telemetr
 def test_a_collector_of_another_name_gets_nothing(
     name: str, envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
-    """The name or address in its certificate must be the one that the settings say."""
+    """The name or address in the collector's certificate must match the settings."""
     before = counted(envoy, r"cluster.telemetry.ssl.fail_verify_san")
     serve(envoy, reporting(store, receiver.port, server_name=name))
     assert envoy.route("b.test", 80) == ""
@@ -184,10 +184,7 @@ def test_a_collector_of_another_name_gets_nothing(
 def test_envoy_proves_who_it_is_by_the_newest_certificate(
     envoy: Loading, store: TelemetryStore, receiver: Receiver
 ) -> None:
-    """A refusal is sent to the collector, over TLS 1.3 and HTTP/2, with Envoy's certificate.
-
-    Another certificate in the file of clusters changes nothing else, and the next record is sent with it.
-    """
+    """Each refusal reaches the collector over TLS 1.3 and HTTP/2, with Envoy's newest certificate."""
     told = reporting(store, receiver.port)
     serve(envoy, told)
     assert envoy.route("b.test", 80) == ""
@@ -209,7 +206,7 @@ def _unversioned(content: bytes) -> object:
 
 
 def test_the_relay_takes_in_the_resolver_alone(envoy: Loading, store: TelemetryStore, receiver: Receiver) -> None:
-    """What comes from an address of CoreDNS is passed on as it is; a connection from elsewhere ends at once."""
+    """Data from CoreDNS's address is passed on unchanged; a connection from elsewhere ends at once."""
     told = reporting(store, receiver.port)
     serve(envoy, told)
     place = ("127.0.0.1", told.telemetry.relay_port)
@@ -229,7 +226,7 @@ def test_the_relay_takes_in_the_resolver_alone(envoy: Loading, store: TelemetryS
 
 
 def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: TelemetryStore) -> None:
-    """Requests are answered as ever, and what could not be sent is counted."""
+    """Requests are answered as usual, and unsent records are counted."""
     before = counted(envoy, "logs_dropped")
     serve(envoy, reporting(store, free_port()))
     for _ in range(50):
@@ -240,7 +237,7 @@ def test_a_collector_that_is_down_costs_no_request(envoy: Loading, store: Teleme
 
 
 ORIGIN = "10.9.9.9"
-"""What rules may name instead of loopback, where the origin of a test is."""
+"""The address that rules name instead of loopback, for a test's origin."""
 
 
 @pytest.fixture
@@ -267,7 +264,7 @@ def origin() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture
 def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolving]:
-    """An Envoy that really forwards to the origin."""
+    """An Envoy that forwards to the origin."""
 
     def at_origin(serving: Serving, headers: Mapping[str, str]) -> Files:
         files = configuration(serving, headers)
@@ -281,7 +278,7 @@ def forwarding(tmp_path: Path, release: Release, monkeypatch: pytest.MonkeyPatch
 
 
 def forward(proxy: Resolving, told: Reporting, tcp: int, udp: int) -> None:
-    """Have Envoy forward `t.test` and `u.test` to the ports of the origin, and wait until it does."""
+    """Have Envoy forward `t.test` and `u.test` to the origin's ports, and wait until it does."""
     proxy.reporting = told
     opaque = {"dst": ORIGIN, "allow_private": True}
     proxy.apply(
@@ -294,7 +291,7 @@ def forward(proxy: Resolving, told: Reporting, tcp: int, udp: int) -> None:
 def test_forwarded_connections_and_sessions_have_one_record(
     forwarding: Resolving, origin: tuple[int, int], store: TelemetryStore
 ) -> None:
-    """So have those whose protocol Envoy does not know: a connection over TCP, a session of UDP when it ends."""
+    """A forwarded TCP connection or UDP session has one record when it ends, although its protocol is unknown."""
     tcp, udp = origin
     forwarding.idle = 1
     forward(forwarding, reporting(store, free_port(), credentials=None), tcp, udp)
@@ -311,7 +308,7 @@ def test_forwarded_connections_and_sessions_have_one_record(
 def test_another_share_is_sent_at_once_and_cuts_nothing(
     forwarding: Resolving, origin: tuple[int, int], store: TelemetryStore
 ) -> None:
-    """An open session goes on, no listener is replaced, and the new share decides what is sent."""
+    """An open session goes on, no listener is replaced, and the new share applies at once."""
     tcp, udp = origin
     relay_port = free_port()
 

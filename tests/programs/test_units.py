@@ -10,7 +10,7 @@ from devkit.engines import EngineError
 from devkit.units import exposure, install_systemd, verify
 
 MOST_EXPOSED = {ServiceScope.SYSTEM: 2.5, ServiceScope.USER: 7.0}
-"""systemd's scale is from 0 to 10. A service without confinement has 9.6."""
+"""The highest exposure on systemd's scale of 0 to 10. An unconfined service has 9.6."""
 
 
 @pytest.fixture(scope="module", autouse=True)

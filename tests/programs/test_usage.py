@@ -1,4 +1,4 @@
-"""What Envoy writes down of connections that rules allow: one line, with what was asked for and how much."""
+"""Envoy's log lines about allowed connections: one line, with the target and the traffic."""
 
 import socket
 import socketserver
@@ -30,7 +30,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 
 
 def answer(connection: socket.socket) -> None:
-    """Answer each thing that is sent with the same."""
+    """Answer each message with the same content."""
     while connection.recv(65536):
         connection.sendall(HEAD + BODY)
 
@@ -45,12 +45,12 @@ class Echoes(socketserver.BaseRequestHandler):
 
 
 class Watched(Resolving):
-    """A proxy whose lines about what is used are read."""
+    """A proxy whose usage lines are read."""
 
     taken = 0
 
     def used(self) -> list[list[str]]:
-        """Return the words of each such line since the last time."""
+        """Return the words of each usage line since the last call."""
         lines = [each.split(" ") for each in self.log.read_text().splitlines() if each.startswith("used ")]
         fresh, self.taken = lines[self.taken :], len(lines)
         return fresh
@@ -58,7 +58,7 @@ class Watched(Resolving):
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Watched]:
-    """A proxy with rules of each kind, and the host that their names lead to."""
+    """A proxy with rules of each kind, and the host behind their names."""
     echoing = socketserver.ThreadingUDPServer((OWN_LOOPBACK, OPAQUE), Echoes)
     echoing.daemon_threads = True
     with echoing, ExitStack() as stack:
@@ -75,7 +75,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 
 def exchange(place: tuple[str, int], *said: bytes) -> int:
-    """Say something on one connection, one after the other, and return how many octets come back."""
+    """Send messages on one connection, one after the other, and return how many bytes come back."""
     received = 0
     with socket.create_connection(place, timeout=10) as agent:
         for number, each in enumerate(said, 1):
@@ -86,10 +86,7 @@ def exchange(place: tuple[str, int], *said: bytes) -> int:
 
 
 def test_a_connection_is_one_line(proxy: Watched) -> None:
-    """With the name that it asked for in lower case, the rule's port and all octets. The chain is the rule's.
-
-    One of which nothing is known has the name that its address stands for.
-    """
+    """The line has the requested name in lower case (or the address's name), the rule's port, bytes and chain."""
     proxy.used()
     hello = client_hello(b"B.there.test")
     received = exchange(proxy.place(TLS, HERE), hello)
@@ -106,7 +103,7 @@ def test_a_connection_is_one_line(proxy: Watched) -> None:
 
 
 def test_requests_share_a_line(proxy: Watched) -> None:
-    """They share a connection to their host, or two (`http._REUSE`). The agent is told of, and no path."""
+    """They share one or two connections to their host (`http._REUSE`). The line has the agent, but no path."""
     proxy.used()
     request = b"GET /secret?token=1 HTTP/1.1\r\nHost: A.there.test\r\n\r\n"
     exchange(proxy.place(HTTP, HERE), *[request] * 20)
@@ -126,7 +123,7 @@ def test_requests_share_a_line(proxy: Watched) -> None:
 
 
 def test_a_session_of_datagrams_is_one_line_at_its_end(proxy: Watched) -> None:
-    """It ends with its rule here. While it is open, few looks at it are told of."""
+    """The session ends with its rule here. While it is open, it has few lines."""
     proxy.used()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as agent:
         agent.connect((str(proxy.virtual["db.test"]), OPAQUE))
@@ -149,7 +146,7 @@ def test_a_session_of_datagrams_is_one_line_at_its_end(proxy: Watched) -> None:
 
 
 def test_what_is_refused_is_no_use(proxy: Watched) -> None:
-    """Neither what no rule allows, nor what leads nowhere. A forged line is none."""
+    """Refused and unreachable requests are no uses, and a forged line does not count."""
     proxy.used()
     for port, said in (
         (TLS, client_hello(b"other.test")),

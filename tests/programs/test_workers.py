@@ -1,4 +1,4 @@
-"""What all workers of Envoy may take on together: the bounds are those of the program, however many there are."""
+"""Limits for all of Envoy's workers together, whatever their number."""
 
 import json
 import socket
@@ -43,7 +43,7 @@ class Sharing(Resolving):
 def proxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, release: Release
 ) -> Iterator[Sharing]:
-    """A proxy with so many workers, and a name server."""
+    """A proxy with this many workers, and a name server."""
     kind = type("Sharing", (Sharing,), {"workers": request.param})
     folder = tmp_path_factory.mktemp("workers")
     with (
@@ -55,7 +55,7 @@ def proxy(
 
 
 def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
-    """Each listens by itself, and connections are shared among them."""
+    """Each worker listens, and connections are shared among them."""
     assert proxy.statistic("^server.concurrency$") == proxy.workers
     with ExitStack() as stack:
         for _ in range(100):
@@ -69,13 +69,13 @@ def test_there_are_as_many_workers_as_are_set(proxy: Sharing) -> None:
 
 
 def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> None:
-    """The one that is too many is refused, whichever worker gets it, and room that is left is used."""
+    """The excess connection is refused whichever worker gets it, and free room is used."""
     until(lambda: proxy.statistic(OPEN) == 0)
     with ExitStack() as stack:
         for _ in range(CONNECTIONS + 100):
             stack.enter_context(_begun(proxy))
         until(lambda: proxy.statistic("port-80.downstream_global_cx_overflow$") == 100)
-        until(lambda: proxy.statistic(OPEN) == CONNECTIONS)  # each counts when its worker has taken it
+        until(lambda: proxy.statistic(OPEN) == CONNECTIONS)  # each counts when its worker has accepted it
     until(lambda: proxy.statistic(OPEN) == 0)
     with proxy.connect(HTTP) as agent:
         agent.sendall(b"GET / HTTP/1.1\r\nHost: refused.test\r\n\r\n")
@@ -83,7 +83,7 @@ def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> Non
 
 
 def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
-    """Workers count together what is written down of one agent, and what is not."""
+    """Workers share one count of an agent's recorded and unrecorded refusals."""
     before = proxy.statistic(DENIED)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
 
 
 def _begun(proxy: Sharing) -> socket.socket:
-    """Return a connection that has begun a request. Until then, it is not counted as open."""
+    """Return a connection with a started request; before that, it does not count as open."""
     agent = proxy.connect(HTTP)
     with suppress(ConnectionError):
         agent.sendall(b"GET / HTTP/1.1\r\n")

@@ -20,7 +20,7 @@ def memory() -> MemoryEngine:
 
 @pytest.fixture
 def up(memory: MemoryEngine, release: Release) -> Blueprint:
-    """A stack with a rule, which runs on that engine."""
+    """A running stack with one rule on that engine."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     stacks.converged(memory, wanted)
     return wanted
@@ -28,14 +28,14 @@ def up(memory: MemoryEngine, release: Release) -> Blueprint:
 
 @pytest.fixture
 def watched(release: Release) -> Watched:
-    """A running stack, and the watcher to run on it."""
+    """A running stack and a watcher for it."""
     return Watched(release)
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the waits for real programs: twenty questions to this clock take a second."""
-    clock = count()  # several threads may ask at once
+    """Replace the waits for real programs: on this clock, a second passes every twenty readings."""
+    clock = count()  # several threads may read it at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 20)
     for module in ("apply", "observe", "lock", "publishing"):
         monkeypatch.setattr(f"clawker_fw.reconcile.{module}.time", timeless)

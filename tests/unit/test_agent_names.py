@@ -1,4 +1,4 @@
-"""Whose a refusal is, while somebody sets a clock."""
+"""Attributing refusals to agents when the clock is changed."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 @pytest.fixture(autouse=True)
 def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is remembered before a test, nor after it."""
+    """Start and end each test without remembered names."""
     monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
 
 
@@ -23,18 +23,18 @@ def _at(seconds: float) -> str:
 
 
 def test_a_clock_that_is_put_back_blames_nobody() -> None:
-    """Who was seen while the clock was an hour ahead is not who has the address later."""
+    """An agent seen while the clock was an hour ahead is not blamed for a later holder of its address."""
     began = 1_000_000.0
     known = AgentNames("engine", "clawker")
     known.look({ADDRESS: Attached("first", began)}, began + HOUR)
     known.look({ADDRESS: Attached("second", began + 60)}, began + 120)
     assert known.of(ADDRESS, _at(began + 180)) == "second"
-    assert known.of(ADDRESS, _at(began + 30)) == "first"  # the control: it is known from when it was there
+    assert known.of(ADDRESS, _at(began + 30)) == "first"  # the control: a name counts from its agent's start
     assert AgentNames("engine", "clawker").of(ADDRESS, _at(began + 180)) == ""
 
 
 def test_only_one_stack_is_forgotten() -> None:
-    """Others keep their names; the file goes with the last of them."""
+    """Forgetting one stack keeps the names of the others; the file is removed with the last stack."""
     began = 1_000_000.0
     for project in ("one", "other"):
         AgentNames("engine", project).look({ADDRESS: Attached(project, began)}, began + HOUR)
@@ -46,7 +46,7 @@ def test_only_one_stack_is_forgotten() -> None:
 
 
 def test_a_service_and_a_shell_remember_in_one_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A unit sets the folder of the user's state, and systemd gives it no cache of the user's."""
+    """A systemd unit sets only the state folder, so the cache folder does not decide where names are stored."""
     monkeypatch.undo()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     shell = names.remembered_at()

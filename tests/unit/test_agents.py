@@ -1,4 +1,4 @@
-"""Which agents are confined: each way around the firewall, and what is none."""
+"""Confinement of agents: every known bypass, and settings that are harmless."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -28,7 +28,7 @@ CONFINED: Mapping[str, Any] = {"dns": (RESOLVER,), "dns_search": (".",), "capabi
 
 @pytest.fixture
 def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
-    """An engine with a stack, a network with a way out, an internal one, and one without the host."""
+    """An engine with a stack, an external network, an internal one, and an internal one without the host."""
     stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
     for name, octet, internal, options in (
         ("world", 1, False, {}),
@@ -43,7 +43,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 @pytest.fixture(autouse=True)
 def trust(engine: MemoryEngine) -> None:
-    """A volume with what agents trust."""
+    """A volume with the roots that agents trust."""
     made = {**labels.ownership_labels("clawker"), labels.TRUST: "0"}
     engine.drivers["clawker-trust-0"] = VolumeView("clawker-trust-0", "local", {}, made)
 
@@ -54,13 +54,13 @@ def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
 
 
 def judged_by(observed: Observed, endpoint: str, exposures: Iterable[Exposure] = ()) -> tuple[Agent, ...]:
-    """Return the agents of an observed stack, on the engine at an address."""
+    """Return the agents of an observed stack on the engine at this address."""
     ways = engine_ways(replace(observed.engine, endpoint=endpoint))
     return judge(observed, "clawker", ways, exposures, resolving(observed, 0))
 
 
 def started(engine: MemoryEngine, name: str = "agent", *networks: str, **shape: Any) -> ContainerSpec:  # noqa: ANN401 - fields of a shape
-    """Start an agent as the documentation says, but for these networks and fields."""
+    """Start an agent as documented, except for these networks and fields."""
     image = engine.inside("clawker-coredns").spec.image
     on = dict.fromkeys(("clawker-net", *networks), "")
     agent = ContainerSpec(name, image, {}, Shape((), (), on, **{**CONFINED, **shape}))
@@ -110,7 +110,7 @@ OPEN: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def test_an_agent_as_documented_is_fenced(engine: MemoryEngine) -> None:
-    """It has a name, an image, an address and a time, and no reason; the verdict is that of the siblings."""
+    """A documented agent is confined, with all its fields reported, and does not change the stack's verdict."""
     spec = started(engine)
     (agent,) = judged(engine)
     assert (agent.confinement, agent.openings, agent.weaknesses) == (Confinement.FENCED, (), ())
@@ -137,7 +137,7 @@ WEAK: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ("address", "opens"), [("10.213.0.77", 0), ("10.213.1.53", 1), ("fd00::1", 0), ("envoy", 1)]
 )
 def test_an_address_that_was_asked_for(address: str, opens: int, engine: MemoryEngine) -> None:
-    """One of the firewall's own opens, IP or MAC; any other is a weakness: the engine did not choose it."""
+    """A requested address is a warning, and a bypass if it belongs to the firewall (IP or MAC address)."""
     started(engine)
     observed = observe(engine, "clawker")
     (envoy,) = (each for each in observed.listing if each.name == "clawker-envoy")
@@ -150,7 +150,7 @@ def test_an_address_that_was_asked_for(address: str, opens: int, engine: MemoryE
 
 
 def test_labels_of_ours_are_a_weakness(engine: MemoryEngine) -> None:
-    """They make nothing ours, and whoever reads them may think so."""
+    """Our labels on an agent make nothing ours, but they are a warning because they mislead readers."""
     spec = started(engine)
     engine.inside("agent").spec = replace(spec, labels={"dev.clawker.managed": "true", "role": "agent"})
     (agent,) = judged(engine)
@@ -158,7 +158,7 @@ def test_labels_of_ours_are_a_weakness(engine: MemoryEngine) -> None:
 
 
 def test_a_link_to_the_engine_is_followed_on_its_machine(engine: MemoryEngine, tmp_path: Path) -> None:
-    """Where links lead may be an agent's work, so nobody is acted on; for a remote engine they mean nothing."""
+    """A link to the engine's socket is a bypass, but not a certain one; for remote engines it means nothing."""
     link = tmp_path / "link"
     link.symlink_to("/var/run")
     started(engine, mounts=(Mount("bind", "/r", str(link)),))
@@ -199,7 +199,7 @@ CASES = [
 def test_how_an_agent_is_confined(
     confinement: Confinement, codes: list[str], shape: Mapping[str, Any], engine: MemoryEngine
 ) -> None:
-    """For exactly this reason. A way around makes the stack open; what makes an agent weak is only a warning."""
+    """Each shape has exactly this reason. A bypass makes the stack `open`; a weakness is only a warning."""
     started(engine, **shape)
     (agent,) = judged(engine)
     is_open = confinement is Confinement.OPEN
@@ -222,7 +222,7 @@ def test_how_an_agent_is_confined(
 def test_a_second_network_is_judged_by_where_it_leads(
     network: str, expected: Confinement, code: str, engine: MemoryEngine
 ) -> None:
-    """A network with a way out opens; one on which the host has an address is a weakness; others are nothing."""
+    """An external network is a bypass; one on which the host has an address is a weakness; others are fine."""
     started(engine, "agent", network)
     (agent,) = judged(engine)
     assert agent.confinement is expected
@@ -234,7 +234,7 @@ def test_a_second_network_is_judged_by_where_it_leads(
 @pytest.mark.parametrize("by", ["id", "name"])
 @pytest.mark.parametrize("between", ["running", "stopped", "removed"])
 def test_a_chain_of_containers_is_followed_to_its_end(between: str, by: str, engine: MemoryEngine) -> None:
-    """Who joins a container that has joined an agent is an agent, whatever has become of the one between."""
+    """A container whose chain of joins starts at an agent is an agent, even if a link is stopped or removed."""
     started(engine)
     for name, joins in (("second", "agent"), ("third", "second"), ("fourth", "third")):
         started(engine, name, dns=(), privileged=name == "fourth")
@@ -252,7 +252,7 @@ def test_a_chain_of_containers_is_followed_to_its_end(between: str, by: str, eng
 
 
 def test_a_network_that_is_joined_is_judged_by_whose_it_is(engine: MemoryEngine) -> None:
-    """A way out of an agent's network is one of everybody who uses this network."""
+    """A bypass in an agent's network is a bypass for every container that shares this network."""
     started(engine, "agent", "world", dns=(RESOLVER, "1.1.1.1"))
     started(engine, "joined")
     engine.join("joined", "agent")
@@ -263,7 +263,7 @@ def test_a_network_that_is_joined_is_judged_by_whose_it_is(engine: MemoryEngine)
 
 @pytest.mark.parametrize("sibling", ["clawker-envoy", "clawker-coredns"])
 def test_whoever_uses_the_network_of_a_sibling_is_open(sibling: str, engine: MemoryEngine) -> None:
-    """It is on the agent network, too, and what it does there counts as the firewall's own."""
+    """A container that shares a firewall container's network is open: its traffic counts as the firewall's."""
     started(engine, "joined")
     engine.join("joined", sibling)
     (agent,) = judged(engine)
@@ -272,7 +272,7 @@ def test_whoever_uses_the_network_of_a_sibling_is_open(sibling: str, engine: Mem
 
 
 def test_whoever_joined_a_container_elsewhere_is_no_agent(engine: MemoryEngine) -> None:
-    """A chain that ends at another network, or at one that is gone with its container, leads to no agent."""
+    """A chain of joins that ends at another network, or at a removed container, makes no agent."""
     started(engine)
     for name, joins in (("elsewhere", ""), ("joined", "elsewhere"), ("late", "joined"), ("lost", "gone")):
         started(engine, name, privileged=True)
@@ -287,7 +287,7 @@ def test_whoever_joined_a_container_elsewhere_is_no_agent(engine: MemoryEngine) 
 
 @pytest.mark.parametrize("member", ["agent", "stranger"])
 def test_whose_processes_an_agent_sees_is_followed(member: str, engine: MemoryEngine) -> None:
-    """A chain of shared processes opens an agent where it leads to the host, through whomever."""
+    """Shared process namespaces are followed: a chain that ends at the host's is a bypass."""
     started(engine, "last", pid_mode="host")
     if member == "stranger":
         engine.disconnect("clawker-net", "last")
@@ -300,7 +300,7 @@ def test_whose_processes_an_agent_sees_is_followed(member: str, engine: MemoryEn
 
 
 def test_whoever_sees_the_processes_of_an_open_agent_is_open(engine: MemoryEngine) -> None:
-    """What an agent can do, whoever sees its processes can do; two that are fenced may see each other's."""
+    """Sharing an open agent's processes is a bypass; two confined agents may share theirs."""
     started(engine, "loose", capabilities_added=("NET_ADMIN",))
     started(engine, "beside", pid_mode="container:loose")
     started(engine, "quiet")
@@ -311,7 +311,7 @@ def test_whoever_sees_the_processes_of_an_open_agent_is_open(engine: MemoryEngin
 
 
 def test_whoever_has_a_sibling_s_files_is_listed(engine: MemoryEngine) -> None:
-    """A container that is on no network of ours is judged if it has a sibling's volume, and open."""
+    """A container outside our networks is listed as open if it mounts a firewall container's volume."""
     started(engine, "files", volumes_from=("clawker-coredns",))
     started(engine, "second", volumes_from=("files",))
     engine.disconnect("clawker-net", "second")
@@ -343,7 +343,7 @@ VOLUMES: Mapping[str, tuple[VolumeView, list[str], list[str]]] = {
 
 @pytest.mark.parametrize("name", VOLUMES)
 def test_a_volume_is_followed_to_what_it_is(name: str, engine: MemoryEngine) -> None:
-    """One that is a folder above the engine's socket opens; one that another machine keeps is a weakness."""
+    """A volume above the engine's socket is a bypass; a volume on another machine is a weakness."""
     volume, openings, weaknesses = VOLUMES[name]
     engine.drivers["data"] = volume
     started(engine, mounts=(Mount("volume", "/data", "data"),))
@@ -353,7 +353,7 @@ def test_a_volume_is_followed_to_what_it_is(name: str, engine: MemoryEngine) -> 
 
 
 def test_what_is_told_elsewhere_is_a_weakness(engine: MemoryEngine) -> None:
-    """A log that is sent, and memory that is shared with others, are warnings."""
+    """A log driver that sends logs away, and shared memory, are warnings."""
     started(engine)
     engine.inside("agent").logs_to = "gelf"
     started(engine, "host", ipc_mode="host")
@@ -370,7 +370,7 @@ def test_what_is_told_elsewhere_is_a_weakness(engine: MemoryEngine) -> None:
 
 
 def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, release: Release) -> None:
-    """Until they are applied, agents ask the resolver that runs, as they should."""
+    """Until new settings are applied, agents correctly use the running resolver."""
     started(engine)
     other = stacks.blueprint(engine.facts(), "a.test", release=release, network={"subnet": "10.99.0.0/20"})
     seen = pipeline.compare(engine, other)
@@ -379,7 +379,7 @@ def test_settings_with_another_subnet_open_no_agent(engine: MemoryEngine, releas
 
 
 def test_others_are_no_agents(engine: MemoryEngine) -> None:
-    """Neither a sibling, nor a container elsewhere, nor one that is stopped is judged."""
+    """Firewall containers, containers on other networks and stopped containers are not agents."""
     started(engine, "stopped", privileged=True)
     engine.stop("stopped")
     engine.start(
@@ -395,7 +395,7 @@ def test_others_are_no_agents(engine: MemoryEngine) -> None:
 
 
 def test_settings_that_may_be_another_agent_s_work_are_not_certain(engine: MemoryEngine, tmp_path: Path) -> None:
-    """An exposure that depends on links is told, but nobody is acted on because of it."""
+    """Exposed settings are a bypass, but not a certain one if the exposure depends on links."""
     started(engine)
     found = Exposure("agent", str(tmp_path), "/work", str(tmp_path / "clawker-fw.yaml"), certain=False)
     (agent,) = judged(engine, found)

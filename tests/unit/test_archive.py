@@ -1,4 +1,4 @@
-"""Files from the archive API: contents, modes and owners."""
+"""Reading files from the archive API: contents, modes and owners."""
 
 import io
 import tarfile
@@ -33,7 +33,7 @@ def folders(**modes: int) -> bytes:
 
 
 def test_folders_count_as_files_do() -> None:
-    """A folder that others may write to is reported, including the volume itself. One with our mode is not."""
+    """A folder that others can write is reported, even the volume's root. A folder with our mode is not."""
     assert archive.unpack(iter([folders(**{"": 0o755, "hot": 0o755})])) == {}
     assert archive.unpack(iter([folders(**{"": 0o777, "hot": 0o1755, "boot": 0o755})])) == {
         "/fw": replace(FOLDER, mode=0o777),
@@ -45,14 +45,14 @@ def test_folders_count_as_files_do() -> None:
 
 @pytest.mark.parametrize("root", [(0, 0), (100000, 200000)])
 def test_owners_are_those_that_the_container_knows(root: tuple[int, int]) -> None:
-    """With remapped users, owners are translated: ids are relative to the container's root."""
+    """With remapped users, owners are translated to ids in the container."""
     assert archive.unpack(iter([held_by(root)]), root=root) == {"boot/Corefile": public(b"x")}
     stranger = archive.unpack(iter([held_by((root[0] + 65532, root[1]))]), root=root)
     assert stranger == {"boot/Corefile": replace(public(b"x"), owner=(65532, 0))}
 
 
 def test_the_engines_own_root_is_nobody_in_a_remapped_container() -> None:
-    """A file whose owner the container does not know never counts as root's."""
+    """A file whose owner is unknown in the container never counts as root's."""
     found = archive.unpack(iter([held_by((0, 0))]), root=(100000, 200000))
     assert found == {"boot/Corefile": replace(public(b"x"), owner=(65534, 65534))}
 
@@ -67,7 +67,7 @@ def test_what_not_everybody_may_read_is_taken_for_a_secret(mode: int) -> None:
 
 @pytest.mark.parametrize("missing", [1024, 2048, 3000, 5000])
 def test_an_archive_without_its_end_is_none(missing: int) -> None:
-    """Wherever it breaks off: what has arrived is never taken for all there is."""
+    """A truncated archive is an error, wherever it ends."""
     packed = archive.pack({f"boot/{name}": public(name.encode() * 600) for name in "abc"}).rstrip(b"\0")
     whole = packed + bytes(-len(packed) % 512 + 1024)
     assert len(archive.unpack(iter([whole]))) == 3
@@ -77,7 +77,7 @@ def test_an_archive_without_its_end_is_none(missing: int) -> None:
 
 @pytest.mark.parametrize("length", [1, 1000, 10_000])
 def test_chunks_of_any_length_make_the_same_files(length: int) -> None:
-    """A file that is known is the same object in all of them, and takes no further memory."""
+    """Files do not depend on chunk lengths. A file equal to a known one is that same object, to save memory."""
     contents = {"a": b"same" * 900, "b": b"other" * 900, "e": b""}
     known = {name: public(content) for name, content in contents.items()} | {"b": public(b"other")}
     packed = archive.pack({f"fw/{name}": public(content) for name, content in contents.items()})
@@ -88,7 +88,7 @@ def test_chunks_of_any_length_make_the_same_files(length: int) -> None:
 
 
 def test_a_link_target_of_any_bytes_is_its_content() -> None:
-    """A target that is not UTF-8 is a difference like any other, and ends no command."""
+    """A link target that is not UTF-8 is an ordinary difference and does not fail the command."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         header = tarfile.TarInfo("fw/hot/x\udcff")

@@ -1,4 +1,4 @@
-"""How an agent is attached, as words and as YAML."""
+"""The attachment of an agent, as options and as YAML."""
 
 import shlex
 from dataclasses import replace
@@ -13,7 +13,7 @@ ATTACHMENT = Attachment("my_project-1.x-net", "10.213.1.53")
 
 
 class Compose(yaml.SafeLoader):
-    """Reads the two tags of the compose specification: what is replaced, and what is reset."""
+    """Reads the two tags of the Compose specification, `!override` and `!reset`."""
 
 
 def _replaced(loader: Compose, node: yaml.Node) -> dict[str, Any]:
@@ -31,16 +31,16 @@ PROXIED = replace(ATTACHMENT, emptied=("HTTP_PROXY", "http_proxy"))
 
 
 def test_no_word_needs_quoting() -> None:
-    """A shell splits the line at blanks and changes nothing; a backslash or a variable would be a surprise."""
+    """No option needs quoting, so shells only split the line at blanks."""
     assert all(shlex.quote(word) == word for word in (*PROXIED.flags, REFUSAL))
 
 
 def test_an_old_compose_refuses_the_override() -> None:
-    """Compose 1 would join the networks of both files. It reads with a loader that does not know the tags."""
+    """Compose 1 would join both files' networks. Its loader does not know the tags, so it fails."""
     with pytest.raises(yaml.constructor.ConstructorError):
         yaml.safe_load(ATTACHMENT.compose(["agent"]))
 
 
 def test_compose_refuses_the_refusal() -> None:
-    """A file of compose is a mapping. An empty file would be accepted, and would attach nothing."""
+    """A Compose file must be a mapping. Compose would accept an empty file and attach nothing."""
     assert yaml.safe_load(REFUSAL) == REFUSAL

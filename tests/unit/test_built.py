@@ -36,7 +36,7 @@ SHOWN: dict[str, Any] = {
     ],
 )
 def test_an_image_of_another_form_is_not_ours(change: dict[str, Any]) -> None:
-    """Every part counts: labels (and no further ones), tag, platform, layers."""
+    """An image is ours only if its labels (with no others), tag, platform and layers match."""
     assert our_tags(**SHOWN) == (IMAGE.reference,)
     assert our_tags(**{**SHOWN, **change}) == ()
 
@@ -63,5 +63,5 @@ VOLUME = {"Name": "a" * 64, "Driver": "local", "Options": None, "Labels": labels
     ],
 )
 def test_a_volume_of_ours_has_no_name_and_nothing_else(change: dict[str, object], ours: bool) -> None:  # noqa: FBT001 - a row
-    """Only volumes created with our containers may be removed. Other volumes have a name or other labels."""
+    """Only volumes created with our containers may be removed; other volumes have a name or other labels."""
     assert is_own_volume({**VOLUME, **change}, "clawker") is ours

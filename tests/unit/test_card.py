@@ -1,4 +1,4 @@
-"""The design card of the project's owner, who asked for these. They are not to be cut."""
+"""The owner's design card: these names must stay."""
 
 import re
 import tomllib
@@ -16,11 +16,7 @@ LABELS = {"infra_certs_ready", "otel_infra_port", "stack_build_sha"}
 
 
 def test_the_project_has_what_its_owner_asked_for() -> None:
-    """Packages, top level, commands and labels are those of the card.
-
-    A reduction once removed jinja2, `templates/` and the labels from the answers, because the program worked
-    without them. The card says what the program is built with, so a tidier way to do the same is no reason.
-    """
+    """Packages, top-level folders, commands and labels match the card, whether or not the program needs them."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text("utf-8"))
     required = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
     assert {match.group() for entry in required if (match := re.match(r"[\w-]+", entry))} >= PACKAGES

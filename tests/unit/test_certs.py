@@ -1,4 +1,4 @@
-"""Certificates for telemetry: what is minted, what is judged usable, and which credentials a stack gets."""
+"""Certificates for telemetry: creation, checks, and which credentials a stack gets."""
 
 import stat
 import traceback
@@ -31,19 +31,19 @@ def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None)
 
 
 def credentials(store: TelemetryStore, running: Running = NO_CREDENTIALS) -> Credentials:
-    """Return what a store provides."""
+    """Return the credentials that a store provides."""
     provided = store.provide(running)
     assert provided.credentials is not None, provided
     return provided.credentials
 
 
 def live(found: Credentials) -> Running:
-    """Return a stack in which these credentials are live."""
+    """Return a stack that uses these credentials."""
     return Running(found, any=True)
 
 
 def test_what_is_minted(store: TelemetryStore) -> None:
-    """The authority, a client certificate for each sibling, and a server certificate have their uses and names."""
+    """The CA, a client certificate per firewall container and a server certificate have their uses and names."""
     found = credentials(store)
     authority = certificate(found.trust)
     assert (authority.use, authority.ends - NOW) == (CertificateUse.AUTHORITY, 3653 * DAY)
@@ -59,7 +59,7 @@ def test_what_is_minted(store: TelemetryStore) -> None:
 
 
 def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Path) -> None:
-    """Folders have the mode 0700, and files 0600."""
+    """Folders have mode 0700, files 0600."""
     store.provide()
     store.collector("collector.test")
     folder = tmp_path / "here"
@@ -76,16 +76,16 @@ def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Pa
 
 
 def shown(pair: Pair) -> Running:
-    """Return a stack to which a collector has shown its certificate."""
+    """Return a stack to which the collector has shown this certificate."""
     return Running(collector=certificate(pair.certificate))
 
 
 LATER = NOW + 250 * DAY
-"""When a collector's certificate of now should have been renewed, for 6 days."""
+"""Six days after two thirds of the collector certificate's lifetime."""
 
 
 def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path: Path) -> None:
-    """From two thirds of its life on, until the collector shows another one. It need not be one of ours."""
+    """Renewal of the collector's certificate, even a foreign one, is due after two thirds of its lifetime."""
     at(tmp_path, NOW).provide()
     _, first = at(tmp_path, NOW).export("collector.test", tmp_path / "tls")
     assert at(tmp_path, NOW + 240 * DAY).provide(shown(first)).due == ()
@@ -109,7 +109,7 @@ def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path:
     ],
 )
 def test_what_cant_be_used(spoilt: dict[str, str | bytes], reason: str, tmp_path: Path) -> None:
-    """Each defect of the user's own certificates is the reason for not being ready."""
+    """Each defect of the user's own certificates is given as the reason."""
     at(tmp_path, NOW).provide()
     at(tmp_path, NOW).collector("a.test")
     for name, content in spoilt.items():
@@ -127,7 +127,7 @@ def test_what_cant_be_used(spoilt: dict[str, str | bytes], reason: str, tmp_path
     [(-2 * 3600, "valid only from"), (90 * DAY - 1800, "expire at"), (90 * DAY + 1, "have expired at")],
 )
 def test_they_must_be_valid_for_another_hour(after: float, reason: str, tmp_path: Path) -> None:
-    """The user's own certificates are ready only if they are valid now and for the next hour."""
+    """The user's own certificates must be valid now and for the next hour."""
     at(tmp_path, NOW).provide()
     (tmp_path / "ca.key").unlink()
     provided = at(tmp_path / "state", NOW + after, own=tmp_path).provide()
@@ -136,7 +136,7 @@ def test_they_must_be_valid_for_another_hour(after: float, reason: str, tmp_path
 
 
 def test_an_authority_of_the_users_own_signs(tmp_path: Path) -> None:
-    """With `ca.key` in the user's folder, certificates are signed by it, and kept in the state folder only."""
+    """A `ca.key` in the user's folder signs the certificates, which are stored only in the state folder."""
     own = tmp_path / "own"
     authority = x509.mint_authority("mine", NOW)
     own.mkdir()
@@ -150,7 +150,7 @@ def test_an_authority_of_the_users_own_signs(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_the_authority_keeps_what_is_live(store: TelemetryStore, tmp_path: Path) -> None:
-    """It founds no authority of its own, says so, and stays ready until the certificates really expire."""
+    """A machine without the CA creates none, says so, and is ready until the certificates expire."""
     found = credentials(store)
     provided = at(tmp_path / "elsewhere", NOW + 80 * DAY).provide(live(found))
     assert provided.credentials == found
@@ -162,7 +162,7 @@ def test_a_machine_without_the_authority_keeps_what_is_live(store: TelemetryStor
 
 
 def test_the_newest_certificates_win(tmp_path: Path) -> None:
-    """Of two machines with authorities or certificates of their own, neither takes back what the other renewed."""
+    """Of two machines that both create certificates, neither replaces newer ones from the other."""
     older, newer = credentials(at(tmp_path / "a", NOW)), credentials(at(tmp_path / "b", NOW + DAY))
     assert credentials(at(tmp_path / "a", NOW + 2 * DAY), live(newer)) == newer
     assert credentials(at(tmp_path / "b", NOW + 2 * DAY), live(older)) == newer
@@ -170,12 +170,12 @@ def test_the_newest_certificates_win(tmp_path: Path) -> None:
     rotated.rotate(authority=True)
     found = credentials(rotated, live(newer))
     assert found not in (older, newer)
-    assert older.trust in found.trust  # so that a collector with the former certificate is still recognised
+    assert older.trust in found.trust  # so that the former collector certificate is still accepted
     assert judge(replace(found, trust=older.trust)).problem
 
 
 def test_an_authority_that_can_not_be_read_is_not_replaced(store: TelemetryStore, tmp_path: Path) -> None:
-    """Unreadable is not missing: agents would stop trusting what is live, and its key would be gone."""
+    """An unreadable CA is not replaced: agents would stop trusting the current one, and its key would be lost."""
     store.provide()
     folder = tmp_path / "here"
     key = (folder / "ca.key").read_bytes()
@@ -191,7 +191,7 @@ def _keys(found: Credentials) -> list[bytes]:
 
 
 def test_no_text_has_a_key(store: TelemetryStore) -> None:
-    """Neither the representation of credentials nor a traceback contains a key."""
+    """Neither `repr` of credentials nor a traceback shows a key."""
     found = credentials(store)
     try:
         judge(Credentials(b"", Pair(b"x", found.envoy.key), found.coredns)).unusable(NOW)
@@ -203,7 +203,7 @@ def test_no_text_has_a_key(store: TelemetryStore) -> None:
 
 
 def test_a_renewal_that_fails_keeps_what_is_valid(tmp_path: Path) -> None:
-    """An authority whose key does not fit signs nothing: the certificates stay until they expire."""
+    """If the CA's key does not fit, the valid certificates stay in use until they expire."""
     found = credentials(at(tmp_path, NOW))
     (tmp_path / "ca.key").write_bytes(x509.mint_authority("demo", NOW).key)
     later = at(tmp_path, NOW + 70 * DAY).provide()

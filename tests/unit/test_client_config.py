@@ -1,4 +1,4 @@
-"""What is read of the docker CLI's configuration beside the engine that it names."""
+"""The docker CLI's configuration, apart from the choice of the engine."""
 
 import json
 import os
@@ -26,13 +26,13 @@ PROXIES: tuple[tuple[Any, tuple[str, ...]], ...] = (
 
 @pytest.mark.parametrize(("config", "expected"), PROXIES)
 def test_the_variables_of_proxies(config: Any, expected: tuple[str, ...], tmp_path: Path) -> None:  # noqa: ANN401
-    """They are those that the CLI sets for any engine, in both cases, and none where it has no proxy."""
+    """Proxy variables are the ones that the CLI sets for any engine, in upper and lower case."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert proxy_variables({"DOCKER_CONFIG": str(tmp_path)}) == expected
 
 
 def test_a_user_without_a_home(tmp_path: Path) -> None:
-    """No file below the current folder is taken for one in a home folder that the system does not know."""
+    """Without a home folder, no file below the current folder is read instead."""
     for folder, name in ((".docker", "config.json"), (".config/clawker-fw", "clawker-fw.yaml")):
         path = tmp_path / "~" / folder / name
         path.parent.mkdir(parents=True)
@@ -58,7 +58,7 @@ main()
 
 
 def test_a_folder_that_can_not_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Contexts and certificates in it may exist, so it is an error in words and never none."""
+    """An unreadable folder may hold contexts and certificates, so it is an error."""
     environment = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": "tcp://192.0.2.1:2376", "DOCKER_TLS": "1"}
 
     def refuse(*_: object) -> None:

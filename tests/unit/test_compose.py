@@ -1,4 +1,4 @@
-"""Which containers of a Compose project are outside of the firewall although others of it are agents."""
+"""Compose services outside the firewall although other services of their project are agents."""
 
 from collections.abc import Mapping
 from ipaddress import IPv4Network
@@ -47,7 +47,7 @@ def start(engine: MemoryEngine, service: str, network: str, project: str = "shop
     ],
 )
 def test_a_service_outside_of_the_firewall(others: Mapping[str, str], named: str, engine: MemoryEngine) -> None:
-    """It is named if its network leads out, with the command that fences it and all of the project's files."""
+    """A service whose network leads out is reported with the command that confines it and all project files."""
     start(engine, "web", AGENTS, files="/s/compose.yaml,/s/firewall.yaml")
     for service, network in others.items():
         start(engine, service, network, files="/s/compose.yaml")

@@ -1,4 +1,4 @@
-"""What `conformance` tries in TLS that rules look into."""
+"""Requests that `conformance` tries in inspected TLS."""
 
 import random
 
@@ -15,7 +15,7 @@ ENVOY = "192.0.2.1"
 
 
 def host_of(policy: Policy) -> InspectedHost:
-    """Return the host that is tried."""
+    """Return the host of an attempt."""
     found = inspected_host(policy)
     assert found
     return found
@@ -23,7 +23,7 @@ def host_of(policy: Policy) -> InspectedHost:
 
 @given(st.randoms(use_true_random=False))
 def test_nothing_is_tried_that_rules_allow(chosen: random.Random) -> None:
-    """Whatever the rules are: but for the control, a host would get what no rule allows."""
+    """Only the control requests something that the rules allow."""
     policy = Policy(rules_of(random_entries(chosen, (443, 8443))))
     host = inspected_host(policy)
     for case in attempts_in_tls(ENVOY, host, "the roots") if host else ():
@@ -45,7 +45,7 @@ def test_nothing_is_tried_that_rules_allow(chosen: random.Random) -> None:
 
 
 def test_each_kind_of_rule_is_attacked_where_it_can_be() -> None:
-    """A rule that allows everything has no path that is refused. A host that surely exists comes first."""
+    """A rule that allows everything has no refused path to try. Hosts that surely exist come first."""
     everything = {"dst": "a.test", "inspect": True}
     some = {"dst": "b.test", "path_rules": [{"path": "/v1"}], "git": {"o/r": "read"}}
     for first, path_refused in ((everything, False), (some, True)):

@@ -1,4 +1,4 @@
-"""Connecting to an engine: the requests that are sent, and the errors for its answers."""
+"""Connecting to an engine: requests sent, and errors for its answers."""
 
 import json
 import os
@@ -35,7 +35,7 @@ INFO: dict[str, Any] = {"MemoryLimit": True, "PidsLimit": True, "KernelVersion":
 
 @dataclass
 class Engine:
-    """A server on a socket. `asked` are the requested paths, in order, `gates` a header that came with each."""
+    """A server on a socket. `asked` holds the requested paths in order, `gates` the header sent with each."""
 
     address: str
     answers: dict[str, Any]
@@ -46,7 +46,7 @@ class Engine:
 
 
 def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
-    """Return what answers requests as an engine does."""
+    """Return a handler that answers requests like an engine."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,7 +54,7 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
             made.gates.append(self.headers["X-Gate"])
             made.answering.wait(30)
             found = made.answers.get(self.path)
-            if isinstance(found, list):  # one answer after the other; the last one stays
+            if isinstance(found, list):  # answers in order; the last one repeats
                 found = found.pop(0) if len(found) > 1 else found[0]
             body = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(404 if found is None else 200)
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused(path: str, said: dict[str, Any], code: str
 
 @pytest.mark.parametrize("answer", [None, b"<html>", b"[]", b""])
 def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) -> None:
-    """A server that does not answer like an engine counts as unreachable, and the error names its source."""
+    """A server that does not answer like an engine is unreachable; the error names the address's source."""
     engine.answers["/version"] = answer
     error = refused(engine.address)
     assert error.code == "engine-unreachable"
@@ -150,14 +150,14 @@ def test_what_is_no_engine_is_not_reached(answer: bytes | None, engine: Engine) 
     ],
 )
 def test_credentials_that_make_no_sense(auths: dict[str, Any], engine: Engine, tmp_path: Path) -> None:
-    """Malformed credentials are reported as such, and nothing is asked of the engine."""
+    """Malformed credentials are reported, and no request is sent."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     assert refused(engine.address).code == "docker-config-invalid"
     assert engine.asked == []
 
 
 def test_output_that_comes_with_the_head_of_its_response(engine: Engine, connected: DockerEngine) -> None:
-    """The output of a quick program may arrive together with the response's head on a busy machine."""
+    """A quick program's output may arrive together with the response's head."""
 
     def frame(stream: int, content: bytes) -> bytes:
         return struct.pack(">BxxxL", stream, len(content)) + content
@@ -170,7 +170,7 @@ def test_output_that_comes_with_the_head_of_its_response(engine: Engine, connect
 
 
 def test_a_probe_is_told_what_the_last_one_has_shown(engine: Engine, connected: DockerEngine) -> None:
-    """So `fwctl` need not read it again. Other verbs are not told."""
+    """A probe receives the last probe's evidence, so that `fwctl` need not read it again; other verbs do not."""
     answer = b'{"live": {}, "evidence": {"listeners": {"state": "5"}}}\n'
     runs(engine, struct.pack(">BxxxL", 1, len(answer)) + answer, {"ExitCode": 0})
     for verb in ("probe", "probe", "usage"):
@@ -188,7 +188,7 @@ def test_a_probe_is_told_what_the_last_one_has_shown(engine: Engine, connected: 
     ],
 )
 def test_an_answer_that_breaks_off(said: bytes, engine: Engine, connected: DockerEngine) -> None:
-    """It is an error, never a part of an answer."""
+    """A truncated answer is an error."""
     engine.answers["/v1.51/containers/a/exec"] = said
     with pytest.raises(EngineError) as caught:
         connected.run_helper("a", ["release"], print, 10)
@@ -197,7 +197,7 @@ def test_an_answer_that_breaks_off(said: bytes, engine: Engine, connected: Docke
 
 @pytest.mark.parametrize("answer", [b"{}", b'["a"]', b"<html>"])
 def test_an_answer_of_another_form(answer: bytes, engine: Engine, connected: DockerEngine) -> None:
-    """It is an error, never an empty list."""
+    """An answer of another form is an error, never an empty list."""
     engine.answers["/v1.51/containers/json?limit=-1&all=1&size=0&trunc_cmd=0"] = answer
     with pytest.raises(EngineError) as caught:
         connected.listing()
@@ -205,7 +205,7 @@ def test_an_answer_of_another_form(answer: bytes, engine: Engine, connected: Doc
 
 
 def runs(engine: Engine, written: bytes, *inspected: dict[str, Any]) -> None:
-    """Let an engine run a program in container `a`, and tell about it what it is asked."""
+    """Let the engine run a program in container `a` with these answers."""
     began = b"HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 12\r\n\r\n"
     stream = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
     engine.answers["/v1.51/containers/a/exec"] = began + b'{"Id": "e1"}'
@@ -218,7 +218,7 @@ NOT_YET = {"ExitCode": None, "Running": True}
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_an_exit_code_that_comes_late(code: int, engine: Engine, connected: DockerEngine) -> None:
-    """It is waited for: an engine learns a moment later with what a program has ended."""
+    """An engine may know a program's exit code a moment late, so it is awaited."""
     runs(engine, b"", NOT_YET, NOT_YET, {"ExitCode": code, "Running": False})
     if code == 0:
         connected.run_helper("a", ["release"], print, 10)
@@ -229,7 +229,7 @@ def test_an_exit_code_that_comes_late(code: int, engine: Engine, connected: Dock
 
 
 def test_no_exit_code_comes(engine: Engine, connected: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the program has succeeded is not known then, and that is what is told."""
+    """Without an exit code, the error says that the program's success is unknown."""
     monkeypatch.setattr(outputs, "EXIT_SECONDS", 0.1)
     runs(engine, struct.pack(">BxxxL", 2, 5) + b"words", NOT_YET)
     with pytest.raises(EngineError) as caught:
@@ -240,7 +240,7 @@ def test_no_exit_code_comes(engine: Engine, connected: DockerEngine, monkeypatch
 
 
 def test_a_program_that_can_not_be_started(engine: Engine, connected: DockerEngine) -> None:
-    """The engine's words are told, and the error is that of a thing that is not there."""
+    """The error is `NotFoundError` with the engine's message."""
     runs(engine, b"", NOT_YET)
     engine.answers["/v1.51/exec/e1/start"] = (
         b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 30\r\n\r\n"
@@ -252,7 +252,7 @@ def test_a_program_that_can_not_be_started(engine: Engine, connected: DockerEngi
 
 
 def test_headers_of_the_cli_s_configuration(engine: Engine, tmp_path: Path) -> None:
-    """They are sent with every request, also with those that the SDK has no way for."""
+    """The CLI's configured headers are sent with every request, even those that bypass the SDK."""
     (tmp_path / "config.json").write_text(json.dumps({"HttpHeaders": {"X-Gate": "open"}}))
     runs(engine, b"", {"ExitCode": 0})
     with closing(connect(engine.address, None, {})) as connected:
@@ -261,7 +261,7 @@ def test_headers_of_the_cli_s_configuration(engine: Engine, tmp_path: Path) -> N
 
 
 def test_an_engine_that_hangs(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says that it does not answer."""
+    """The error says that the engine does not answer."""
     monkeypatch.setattr(failures, "CALL_SECONDS", 0.5)
     engine.answering.clear()
     error = refused(engine.address)
@@ -294,7 +294,7 @@ def test_a_socket_that_is_not_for_everybody() -> None:
 
 @pytest.fixture
 def secured(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The variables for an engine with TLS, where certificates are verified as by Python 3.13 and later."""
+    """Variables for an engine with TLS, with certificates checked as by Python 3.13 and later."""
     monkeypatch.setattr("urllib3.util.ssl_.sys", SimpleNamespace(version_info=(3, 13)))
     ours, clients = certify(tmp_path / "certificates")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(ours / "ca.pem"))
@@ -310,7 +310,7 @@ def secured(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_certificates_as_docker_s_own_page_makes_them(secured: dict[str, str]) -> None:
-    """A CA without a key usage is as good as for the docker CLI, whatever Python requires by default."""
+    """A CA without a key usage is accepted as by the docker CLI, although Python 3.13 refuses it."""
     with closing(connect(None, None, secured)) as connected:
         assert connected.facts().version == "28.5.2"
 
@@ -318,7 +318,7 @@ def test_certificates_as_docker_s_own_page_makes_them(secured: dict[str, str]) -
 def test_certificates_are_read_once(
     secured: dict[str, str], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections that are opened side by side share them: reading them again breaks those of others."""
+    """Parallel connections share loaded certificates: loading them again would break other connections."""
     read: list[str] = []
 
     def noted(name: str) -> Callable[..., None]:
@@ -360,7 +360,7 @@ UNKNOWN_FORMS: dict[str, tuple[str, object, Callable[[DockerEngine], object]]] =
 def test_an_answer_in_an_unknown_form_is_an_error_of_the_engine(
     engine: Engine, connected: DockerEngine, what: str
 ) -> None:
-    """It names the object. It was exit code 70, and a watcher took it for unusable settings."""
+    """An unknown form is an engine error that names the object; it once ended a watcher as unusable settings."""
     path, answer, ask = UNKNOWN_FORMS[what]
     engine.answers[f"/v1.51{path}"] = [answer]
     with pytest.raises(EngineError) as caught:
@@ -370,7 +370,7 @@ def test_an_answer_in_an_unknown_form_is_an_error_of_the_engine(
 
 
 def test_a_foreign_network_that_can_not_be_read_is_left_out(engine: Engine, connected: DockerEngine) -> None:
-    """It has no subnets, and the reason is kept for a warning."""
+    """An unreadable foreign network has no subnets, and the reason becomes a warning."""
     networks = [_NETWORK, {**_NETWORK, "Id": "n2", "Name": "good", "IPAM": None}]
     engine.answers["/v1.51/networks?filters=%7B%7D"] = [networks]
     bad, good = connected.networks()
@@ -381,7 +381,7 @@ def test_a_foreign_network_that_can_not_be_read_is_left_out(engine: Engine, conn
 def test_errors_of_our_own_files_do_not_blame_the_engine(
     connected: DockerEngine, secured: dict[str, str], tmp_path: Path
 ) -> None:
-    """A program of ours that vanished while it was sent, and a damaged file for TLS, are not the engine's."""
+    """A vanished program of ours or a damaged TLS file is not blamed on the engine."""
     program = tmp_path / "program"
     program.write_bytes(b"x")
     image = BuiltImage("a", "1", "amd64", (Entry("program", program),))
@@ -396,7 +396,7 @@ def test_errors_of_our_own_files_do_not_blame_the_engine(
 
 
 def test_an_error_names_the_container_and_says_what_to_try(engine: Engine, connected: DockerEngine) -> None:
-    """Not by the 64 digits of its id, neither in our words nor in those of the engine."""
+    """Errors show the container's name or a short id, in our text and in the engine's."""
     identity = "ab" * 32
     row = {"Id": identity, "Names": ["/clawker-envoy-next"], "ImageID": "i", "State": "created"}
     engine.answers[f"/v1.51{_LIST}"] = [[row]]

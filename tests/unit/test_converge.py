@@ -1,4 +1,4 @@
-"""A change may start with an earlier comparison, which is never used as the proof."""
+"""A run may start from an earlier comparison, but never uses it as the final check."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +25,7 @@ from devkit.memory.engine import MemoryEngine
 
 
 class Counting(MemoryEngine):
-    """Counts the probes of containers."""
+    """An engine that counts probes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,19 +47,19 @@ def engine(release: Release) -> Counting:
 
 @pytest.fixture
 def wanted(engine: Counting, release: Release) -> Blueprint:
-    """The desired stack: with another rule, and with replaced siblings."""
+    """The desired state: one more rule, and replaced containers."""
     return stacks.blueprint(engine.facts(), "a.test", "b.test", release=release, otel={"infra_port": 1})
 
 
 def converged(engine: Counting, wanted: Blueprint, seen: pipeline.Comparison | None) -> pipeline.Comparison:
-    """Converge the stack, starting with an earlier comparison."""
+    """Converge the stack, starting from an earlier comparison."""
     return converge.converge(engine, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None), seen)
 
 
 def test_the_plan_that_is_shown_is_performed(
     engine: Counting, wanted: Blueprint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run computes the plan of a difference once, and one more that shows that nothing is left."""
+    """A run plans once for the difference, and once more to verify that nothing is left."""
     plans: list[Plan] = []
     planning = plan.plan
 
@@ -88,7 +88,7 @@ CHANGES: dict[str, Callable[[Counting, Blueprint], None]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_has_changed_since_is_looked_at_again(engine: Counting, wanted: Blueprint, change: str) -> None:
-    """A plan is based on the state under the lock."""
+    """The plan uses the state read under the lock."""
     seen = pipeline.compare(engine, wanted)
     CHANGES[change](engine, wanted)
     assert converged(engine, wanted, seen).diff.verdict is Verdict.CURRENT
@@ -106,10 +106,9 @@ def test_a_look_at_somebody_at_work_is_not_acted_on(engine: Counting, wanted: Bl
 
 
 class Contested(MemoryEngine):
-    """Another network comes into the subnets of ours just before they are created, a few times."""
+    """An engine on which foreign networks take our subnets just before creation, a few times."""
 
     def __init__(self, times: int, role: Role) -> None:
-        """Contest the network of a role."""
         super().__init__()
         self.left, self._role = times, role
 
@@ -123,7 +122,7 @@ class Contested(MemoryEngine):
 
 @pytest.mark.parametrize("role", Role)
 def test_subnets_are_chosen_again_when_another_network_comes_first(release: Release, role: Role) -> None:
-    """Each time the networks are looked at again, and what was chosen for the other role is kept."""
+    """Another network is chosen each time, and the other role keeps its subnet."""
     engine = Contested(3, role)
     seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
     assert (seen.diff.verdict, engine.left) == (Verdict.CURRENT, 0)
@@ -133,7 +132,7 @@ def test_subnets_are_chosen_again_when_another_network_comes_first(release: Rele
 
 
 def test_choosing_subnets_has_an_end(release: Release) -> None:
-    """Where another network always comes first, the error is the engine's, and nothing of ours is left over."""
+    """If foreign networks always win, the run ends with the engine's error and leaves nothing behind."""
     engine = Contested(1000, Role.AGENTS)
     with pytest.raises(SubnetTakenError):
         stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
@@ -142,7 +141,7 @@ def test_choosing_subnets_has_an_end(release: Release) -> None:
 
 
 def test_a_subnet_of_the_settings_is_never_exchanged(release: Release) -> None:
-    """The run fails, and the next one names the network that is there."""
+    """A configured subnet is never replaced: the run fails, and the next one names the conflicting network."""
     network = {"subnet": "10.99.0.0/20"}
     engine = Contested(1, Role.AGENTS)
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release, network=network)

@@ -1,4 +1,4 @@
-"""Logs with lines that were cut off: what is behind them is read, and where some are missing is reported."""
+"""Logs with truncated lines: later lines are read, and missing ones are reported."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ CUT = b""
 
 
 class Log(MemoryEngine):
-    """An engine with one log. At a line that is cut off it ends, or it goes on `after` so many further lines."""
+    """An engine with one log, which ends at a truncated line or continues for `after` lines."""
 
     def __init__(self, lines: Sequence[bytes], after: int | None = None) -> None:
         super().__init__()
@@ -35,7 +35,6 @@ class Log(MemoryEngine):
         yield self._sent(self.lines[max(0, len(self.lines) - lines) :] if lines is not None else self.lines)
 
     def _sent(self, lines: list[bytes]) -> Iterator[list[bytes]]:
-        """Yield what an engine sends of some lines."""
         at = 0
         while at < len(lines):
             if lines[at] == CUT:
@@ -47,11 +46,11 @@ class Log(MemoryEngine):
             at += 1
 
     def file(self, container: str, path: str) -> None:
-        """Return nothing: nothing has been handed over."""
+        """Return nothing: no refusals were handed over."""
 
 
 def written(*cut: int, total: int = 40) -> list[bytes]:
-    """Return lines, some of which are cut off."""
+    """Return lines, some of them truncated."""
     return [CUT if at in cut else _line(at) for at in range(total)]
 
 
@@ -63,7 +62,7 @@ def _line(at: int) -> bytes:
 @given(st.sets(st.integers(1, 39), max_size=4), st.sampled_from([None, 0, 1, 3]), st.integers(-1, 39))
 @example({39}, 1, -1)
 def test_lines_behind_the_last_one_that_was_cut_off(cut: set[int], after: int | None, known: int) -> None:
-    """Or those from a line that is known already, if no line was cut off since."""
+    """Reading starts after the last truncated line, or at a known line if none was truncated since."""
     engine: EngineReader = Log(lines := written(*cut), after)
     behind = lines[max(cut, default=-1) + 1 :]
     newest = newest_lines(engine, "envoy", _line(known) if known >= 0 else b"")
@@ -75,7 +74,7 @@ def test_lines_behind_the_last_one_that_was_cut_off(cut: set[int], after: int | 
 @example({39}, None, 0)
 @example({20}, 3, 0)
 def test_what_was_refused_is_shown_or_in_a_gap(cut: set[int], after: int | None, begin: int) -> None:
-    """However an engine goes on after a line that was cut off. All that is behind the last one is shown."""
+    """Each refusal is shown or lies in a reported gap; all after the last truncated line are shown."""
     since = _line(begin)[:STAMP] if begin >= 0 else b""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(reading, "_FIRST_LINES", 4)

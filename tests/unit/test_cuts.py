@@ -1,4 +1,4 @@
-"""Whether a change of the rules or the settings cuts connections: the table in docs/how-it-works.md."""
+"""Whether a change of rules or settings cuts connections: the table in docs/how-it-works.md."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -64,7 +64,7 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
     """Return Envoy's hot files."""
     blueprint = stacks.blueprint(MemoryEngine().facts(), *rules, **settings)
     addresses = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
-    before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # whose numbers a stack keeps
+    before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # its numbers are kept by a stack
     kept = virtual.assigned(before, virtual.Numbers(), addresses.room)
     numbers = virtual.assigned(blueprint.policy.opaque, kept, addresses.room)
     wanted = desired(blueprint, replace(addresses, numbers=numbers), Machine(2, 8 << 30), Slots(0, 0))
@@ -73,18 +73,18 @@ def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of 
 
 @pytest.mark.parametrize("name", CASES)
 def test_whether_a_change_of_rules_cuts_anything(name: str) -> None:
-    """Each row of the table: only what is removed or changed ends connections."""
+    """Each row of the table: only removed or changed rules end connections."""
     rules, cut = CASES[name]
     assert ends_connections(rendered(*RULES), rendered(*rules)) is cut
 
 
 def test_another_time_for_idle_connections() -> None:
-    """It ends connections although no rule changes."""
+    """A changed idle timeout ends connections without a change of rules."""
     assert ends_connections(rendered(*RULES), rendered(*RULES, limits={"idle": "77s"}))
 
 
 def test_rules_that_share_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the rules that have a chain each, another rule may end connections."""
+    """Rules that share a chain: one more rule may end connections."""
     monkeypatch.setattr(chains, "ALONE", 1)
     monkeypatch.setattr(chains, "SHARED", 1)
     before, after = rendered("a.test", "b.test", "c.test"), rendered("a.test", "b.test", "c.test", "d.test")
@@ -105,12 +105,12 @@ PATHS = {"dst": "p.test", "path_rules": [{"path": "/v1"}, {"path": "/v2", "metho
     ],
 )
 def test_requests_in_tls_that_is_looked_into(rules: tuple[Entry, ...], *, cut: bool) -> None:
-    """A request ends if its path is gone, or if more of that path is denied."""
+    """A request ends if its path is removed, or if more of that path is denied."""
     assert ends_connections(inspecting(PATHS), inspecting(*rules)) is cut
 
 
 def inspecting(*rules: Entry) -> Files:
-    """Return the files of an Envoy that looks into TLS."""
+    """Return the files of an Envoy that inspects TLS."""
     here = IPv4Address("10.213.1.10")
     policy = Policy(stacks.rule_set(*rules)[1])
     made = listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 60))
@@ -119,7 +119,7 @@ def inspecting(*rules: Entry) -> Files:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"resources":[{}]}'])
 def test_files_that_can_not_be_read(content: bytes) -> None:
-    """What Envoy may have loaded then is unknown, and not nothing."""
+    """With unreadable files, Envoy may have loaded anything, so connections may end."""
     desired_ = rendered(*RULES)
     running = {**desired_, LISTENERS: desired_[LISTENERS].saying(content)}
     assert ends_connections(running, desired_)

@@ -17,18 +17,18 @@ BODY = b'{"name":"%s","port":443,"protocol":"tls","reason":"no-rule","source":"1
 
 
 def line(second: int, name: bytes, agent: int = 1, port: int = 1) -> bytes:
-    """Return a line of a log."""
+    """Return a log line."""
     time = b"2026-01-01T00:00:%02d" % second
     return time + b".000000000Z " + BODY % (name, agent, port, time)
 
 
 def numbered(*numbers: int) -> list[bytes]:
-    """Return lines with these numbers, a second apart from each other."""
+    """Return lines with these numbers, one second apart."""
     return [line(number, b"a").replace(b"}\n", b',"line":%d}\n' % number) for number in numbers]
 
 
 def gaps_in(*lines: bytes, chunk: int = 100) -> list[tuple[str, str]]:
-    """Return the seconds between which lines are missing."""
+    """Return the times between which lines are missing."""
     counted = Tally(Sibling.ENVOY)
     for begin in range(0, len(lines), chunk):
         counted.add(lines[begin : begin + chunk], own=True)
@@ -40,7 +40,7 @@ def gaps_in(*lines: bytes, chunk: int = 100) -> list[tuple[str, str]]:
     ("numbers", "gaps"),
     [
         ((1, 2, 3), []),
-        ((7, 8, 9), []),  # the engine has dropped the first ones, as it was told to
+        ((7, 8, 9), []),  # the engine has rotated the first lines away
         ((1, 2, 5, 6), [("02", "05")]),
         ((3, 4, 1, 2), []),  # another recorder
         ((1, 4, 5, 9), [("01", "04"), ("05", "09")]),
@@ -49,12 +49,12 @@ def gaps_in(*lines: bytes, chunk: int = 100) -> list[tuple[str, str]]:
 def test_a_number_that_is_missing_is_a_gap(
     numbers: tuple[int, ...], gaps: list[tuple[str, str]], chunk: int
 ) -> None:
-    """An engine whose disk is full loses lines without a trace: only their numbers are missing."""
+    """An engine with a full disk loses lines silently; only missing numbers show that."""
     assert gaps_in(*numbered(*numbers), chunk=chunk) == gaps
 
 
 def test_lines_without_numbers_have_no_gap() -> None:
-    """Those of an earlier release, and those that are no records."""
+    """Lines of earlier releases, and lines that are not records, have no numbers and no gaps."""
     assert gaps_in(line(1, b"a"), line(5, b"b")) == []
     one, two = numbered(1, 2)
     assert gaps_in(one, line(1, b"x").replace(b"{", b"[INFO] {"), two) == []
@@ -62,7 +62,7 @@ def test_lines_without_numbers_have_no_gap() -> None:
 
 @pytest.mark.parametrize(("written", "gaps"), [(3, 0), (5, 1), (None, 0)])
 def test_lines_that_are_missing_at_the_end_are_a_gap(written: int | None, gaps: int) -> None:
-    """The recorder knows how many lines it has written."""
+    """The recorder knows how many lines it wrote, so lines missing at the end are a gap."""
     counted = Tally(Sibling.ENVOY)
     counted.add(numbered(1, 2, 3), own=True)
     missing = counted.numbering.missing_after(written)
@@ -71,7 +71,7 @@ def test_lines_that_are_missing_at_the_end_are_a_gap(written: int | None, gaps: 
 
 
 def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An agent that invents names takes bounded memory, and what is known is still counted."""
+    """An agent that invents names uses bounded memory, and known refusals are still counted."""
     monkeypatch.setattr(tally, "MOST_DIFFERENT", 10)
     counted = Tally(Sibling.ENVOY)
     for second in range(4):
@@ -83,7 +83,7 @@ def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_handed_over_may_be_anything() -> None:
-    """A file that is no archive, or ends within one, holds what can be read of it."""
+    """An invalid or truncated archive yields its readable lines."""
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
     container = engine.create_container(ContainerSpec("x", "x", {}, Shape((), (), {}), {}))
@@ -94,16 +94,16 @@ def test_what_was_handed_over_may_be_anything() -> None:
 
 
 def test_what_was_only_counted_is_handed_over() -> None:
-    """A line tells of it, after the lines of the refusals."""
+    """Refusals that were only counted are handed over as one line after the others."""
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
     old, new = (engine.create_container(ContainerSpec(name, "x", {}, Shape((), (), {}), {})) for name in "on")
     engine.inside(old).log += [BODY.decode().strip() % ("a.test", 1, 1, "x")]
     hand_over(engine, old, new)
-    assert len(carried(engine, new)) == 1  # one that does not run can't be asked
+    assert len(carried(engine, new)) == 1  # a stopped container can't be asked
     engine.inside(old).status = "running"
     hand_over(engine, old, new)
-    assert len(carried(engine, new)) == 1  # nothing was only counted
+    assert len(carried(engine, new)) == 1  # no refusal was only counted
     engine.inside(old).status, engine.inside(old).suppressed = "running", 7
     engine.inside(old).limited = {"10.213.0.2": 9}
     hand_over(engine, old, new)

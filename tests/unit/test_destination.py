@@ -24,7 +24,7 @@ LONG_NAME = ".".join([LABEL] * 3 + ["b" * 61])
     ],
 )
 def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # noqa: FBT001 - a column of the table
-    """Case, a final dot and international letters are normalized."""
+    """Case, a final dot and international characters are normalized."""
     assert parse_destination(text) == Destination(name, subtree)
 
 
@@ -49,14 +49,14 @@ def test_a_name_has_one_form(text: str, name: str, subtree: bool) -> None:  # no
     ],
 )
 def test_what_is_no_name_is_refused_with_its_reason(text: str, complaint: str) -> None:
-    """Each common mistake has its own sentence."""
+    """Each common error has its own message."""
     with pytest.raises(ValueError, match=complaint.replace("*", r"\*").replace("(", r"\(")):
         parse_destination(text)
 
 
 @given(st.text(max_size=300))
 def test_anything_is_either_canonical_or_refused(text: str) -> None:
-    """A normalized name does not change when it is read again."""
+    """Normalizing a normalized name does not change it."""
     try:
         destination = parse_destination(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How the words after `docker run` are told apart, without any docker."""
+"""Parsing the words after `docker run` without docker."""
 
 import pytest
 
@@ -37,25 +37,25 @@ NOT_KNOWN = (
 
 
 def parsed(line: str) -> RunWords:
-    """Read a line."""
+    """Parse a command line."""
     return parse_run(line.split())
 
 
 @pytest.mark.parametrize("line", CREATED)
 def test_what_docker_create_gets(line: str) -> None:
-    """Everything but what only `docker run` knows, and the rest as it is."""
+    """`docker create` gets everything except options that only `docker run` knows."""
     assert parsed(line).create == tuple(CREATED[line].split())
 
 
 @pytest.mark.parametrize("line", ATTACHED)
 def test_what_is_attached(line: str) -> None:
-    """Whether it is detached, and whether it gets input, as `docker run` decides it."""
+    """Detaching and input are decided as by `docker run`."""
     found = parsed(line)
     assert (found.detached, found.interactive) == ATTACHED[line]
 
 
 def test_what_else_is_read() -> None:
-    """Who removes the container, and the file with its id."""
+    """`--rm` and `--cidfile` are read."""
     found = parsed("-t --rm --cidfile first --cidfile=second debian")
     assert (found.removed, found.cid_file) == (True, "second")
     found = parsed("debian --rm")
@@ -66,7 +66,7 @@ def test_what_else_is_read() -> None:
     "line", ["--dns-search example.com debian", "--cgroupns host debian", "--cgroupns=host debian"]
 )
 def test_what_no_engine_records_is_refused(line: str) -> None:
-    """Nobody could tell it apart from what the firewall or the engine chose."""
+    """Options that the engine does not record are refused: they would look like the firewall's own choice."""
     with pytest.raises(RefusedError) as refused:
         parsed(line)
     assert refused.value.code == "agent-unconfined"
@@ -74,7 +74,7 @@ def test_what_no_engine_records_is_refused(line: str) -> None:
 
 @pytest.mark.parametrize("line", NOT_KNOWN)
 def test_what_is_not_known_is_a_mistake(line: str) -> None:
-    """Nothing is guessed: an unknown option may take the next word, or not."""
+    """Unknown options are refused: only docker knows whether they take the next word."""
     with pytest.raises(UsageError) as refused:
         parsed(line)
     assert refused.value.code == "agent-option"

@@ -1,4 +1,4 @@
-"""The table of configurations in `docs/engines.md` is what tests run."""
+"""The table of configurations in `docs/engines.md` matches the tests."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def test_each_configuration_of_the_page_is_tested() -> None:
-    """Each row names a host of the table, or tests that exist, and each host has a row."""
+    """Each row names a host of the table or existing tests, and each host has a row."""
     page = (_ROOT / "docs/engines.md").read_text().partition("## Configurations")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \|", page, re.MULTILINE)[2:]
     assert rows == [*DOCUMENTED]

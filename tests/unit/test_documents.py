@@ -1,4 +1,4 @@
-"""The JSON documents as values: the form of a step."""
+"""JSON documents as values: the form of a step."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every difference of a sibling is found by `drift` in its layer, and closed by `run`."""
+"""`drift` reports every difference of a firewall container in its layer, and `run` removes it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,7 +49,7 @@ def inside(container: str, **fields: object) -> Tamper:
 
 
 def take(address: str) -> Tamper:
-    """Return a tamper in which the engine gives one of our addresses to an agent."""
+    """Return a tamper by which the engine gives an agent one of our addresses."""
 
     def tamper(memory: MemoryEngine) -> None:
         image = memory.inside("clawker-envoy").image
@@ -84,7 +84,7 @@ def relabel(label: str, value: str | None) -> Tamper:
 
 
 def live(resource: str, version: str) -> Tamper:
-    """Return a tamper after which a process has loaded something else than the files on its disk."""
+    """Return a tamper after which a process has loaded other content than its files hold."""
     container = "clawker-coredns" if resource == "policy" else "clawker-envoy"
     return lambda memory: memory.inside(container).live.update({resource: version})
 
@@ -100,7 +100,7 @@ def alter(network: str, **fields: object) -> Tamper:
 
 
 def option(network: str, name: str, value: str) -> Tamper:
-    """Return a tamper that gives a network an option that we don't ask for."""
+    """Return a tamper that gives a network an option that we do not set."""
 
     def tamper(memory: MemoryEngine) -> None:
         (found,) = [each for each in memory.networks() if each.name == network]
@@ -110,7 +110,7 @@ def option(network: str, name: str, value: str) -> Tamper:
 
 
 def lose_service_address(memory: MemoryEngine) -> None:
-    """Remove the service address in the container, but leave the claim in its volume."""
+    """Remove the service address from the container, but keep the claim in its volume."""
     inside = memory.inside("clawker-coredns")
     inside.addresses -= set(inside.addresses) - set(inside.networks.values())
 
@@ -121,14 +121,14 @@ def other_image(memory: MemoryEngine) -> None:
 
 
 def leave_behind(memory: MemoryEngine) -> None:
-    """Leave a replacement of Envoy behind, as an unfinished run does."""
+    """Leave a replacement of Envoy behind, as an interrupted run does."""
     spec = memory.inside("clawker-envoy").spec
     networks = {"clawker-net": "10.213.1.11", "clawker-egress": "10.214.0.139"}
     memory.create_container(replace(spec, name="clawker-envoy-next", shape=replace(spec.shape, networks=networks)))
 
 
 def stop_before_start(memory: MemoryEngine) -> None:
-    """Leave Envoy as a run does that is killed before it has started it: the helper makes the copies then."""
+    """Create Envoy but do not start it, as a run killed between the two does."""
     memory.stop("clawker-envoy")
     container = memory.inside("clawker-envoy")
     container.status = "created"
@@ -136,12 +136,12 @@ def stop_before_start(memory: MemoryEngine) -> None:
 
 
 def open_folder(memory: MemoryEngine) -> None:
-    """Let others write into a folder, so that they could replace its files."""
+    """Make a folder writable for others, so that they could replace its files."""
     memory.inside("clawker-envoy").files["/fw/hot/lds"] = replace(FOLDER, mode=0o777)
 
 
 def takes_agents(memory: MemoryEngine, wanted: Blueprint) -> bool:
-    """Whether the stack may be given an agent."""
+    """Return whether an agent may start in the stack."""
     seen = pipeline.compare(memory, wanted)
     try:
         require_serving("clawker", seen.observed, seen.diff)
@@ -205,7 +205,7 @@ MATRIX = [
 def test_each_tamper_is_seen_and_closed(
     tamper: Tamper, finding: tuple[str, str, str, str, str], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """`drift` reports just this finding, no agent may start if somebody has made it, and `run` closes it."""
+    """`drift` reports exactly this finding, agents may not start after tampering, and `run` repairs it."""
     tamper(memory)
     assert stacks.found(memory, wanted) == {finding}
     assert takes_agents(memory, wanted) is (finding[3] != "tamper")
@@ -214,7 +214,7 @@ def test_each_tamper_is_seen_and_closed(
 
 
 def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """CoreDNS sees it for agents. The finding names the sibling, and is only reported without other findings."""
+    """CoreDNS tests Envoy as agents do. The finding names the right container, and only if there is no other."""
     coredns, envoy = memory.inside("clawker-coredns"), memory.inside("clawker-envoy")
     coredns.agents_see = {"coredns": (), "envoy": ("10.213.1.10:443 over https: no answer",)}
     assert stacks.found(memory, wanted) == {(E, "live", "agents_see", "tamper", "replace")}
@@ -230,7 +230,7 @@ def test_what_agents_see_is_told_of_the_right_sibling(memory: MemoryEngine, want
 
 
 def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """An unhealthy status counts only while a health check would still fail."""
+    """Docker's `unhealthy` counts only while a health check would still fail."""
     envoy = memory.inside("clawker-envoy")
     envoy.health = "unhealthy"
     assert stacks.found(memory, wanted) == set()
@@ -240,14 +240,14 @@ def test_an_engine_s_word_on_health_can_be_old(memory: MemoryEngine, wanted: Blu
     assert finding.running == "unhealthy: not live at version 1"
     envoy.files["state/committed.json"] = public(
         b"{}"
-    )  # a check relies on it: what is found there explains that it fails
+    )  # the check relies on it, so that finding explains the failure
     assert stacks.found(memory, wanted) == {("envoy", "hot", "state/committed.json", "tamper", "commit")}
     envoy.files.pop("state/committed.json")
     assert stacks.converged(memory, wanted).diff.verdict is Verdict.CURRENT
 
 
 def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, release: Release) -> None:
-    """If the image is missing, ids can't be compared, which is drift until the image is there again."""
+    """Without the image, ids can't be compared, so it is drift until the image is there again."""
     reference = "proxy@sha256:" + "1" * 64
     pulled = stacks.blueprint(memory.facts(), "a.test", release=release, images={"envoy": reference})
     stacks.converged(memory, pulled)
@@ -260,7 +260,7 @@ def test_a_pulled_image_that_was_removed_is_pulled_again(memory: MemoryEngine, r
 
 
 def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Unused images of ours and volumes without a container are not drift, but `run` removes them."""
+    """Unused images and volumes of ours are not drift, but `run` removes them."""
     old = BuiltImage("clawker-fw/envoy", "0.0.1", "amd64", ())
     memory.load_image(old.archive(), 1, lambda _: None)
     used = BuiltImage("clawker-fw/envoy", "0.0.2", "amd64", ())
@@ -276,7 +276,7 @@ def test_what_earlier_releases_left_goes(memory: MemoryEngine, wanted: Blueprint
 
 
 def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The network finding is reported even if the program is silent, because it may be the reason."""
+    """A network difference is reported even if the program is silent, because it may be the cause."""
     memory.inside("clawker-envoy").silent = "no answer"
     memory.inside("clawker-envoy").network_differences = ("a rule is not ours",)
     assert stacks.found(memory, wanted) == {
@@ -303,7 +303,7 @@ def test_a_network_that_differs_is_told_of_a_silent_program(memory: MemoryEngine
 def test_a_changed_setting_is_told_as_one(
     change: dict[str, Any], layers: set[tuple[str, str]], memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """A sibling changes with the settings that affect it, and with no others."""
+    """A setting changes only the containers that it affects."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, **change)
     findings = stacks.found(memory, changed)
     assert {(sibling, layer) for sibling, layer, *_ in findings} == layers
@@ -314,7 +314,7 @@ def test_a_changed_setting_is_told_as_one(
 def test_a_rule_changed_with_the_release_is_an_upgrade(
     memory: MemoryEngine, wanted: Blueprint, tmp_path: Path
 ) -> None:
-    """Differences of a container from another release are upgrades, even if the settings have changed too."""
+    """Differences of a container from another release are upgrades, even if the settings changed too."""
     upgraded = stacks.copied_release(tmp_path)
     stacks.change_corefile(upgraded)
     changed = stacks.blueprint(memory.facts(), "b.test", release=upgraded, otel={"infra_port": 4320})
@@ -328,7 +328,7 @@ def test_a_rule_changed_with_the_release_is_an_upgrade(
 
 
 def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, release: Release) -> None:
-    """The version is that of the program itself, or of its image; without either it is unknown."""
+    """Versions come from the program or its image; otherwise the version is unknown."""
 
     def versions(**images: str) -> dict[str, tuple[str | None, str | None] | None]:
         changed = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
@@ -347,7 +347,7 @@ def test_images_are_told_by_version(memory: MemoryEngine, wanted: Blueprint, rel
 
 
 def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine, release: Release) -> None:
-    """An Envoy older than the pinned one is a warning, not drift; there is none for a newer or bundled one."""
+    """An Envoy older than the pinned one is a warning; a newer or bundled one is not."""
 
     def warned(build: str, **images: str) -> list[str]:
         blueprint = stacks.blueprint(memory.facts(), *RULES, release=release, images=images)
@@ -365,7 +365,7 @@ def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine
 
 
 def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A network is never recreated under an agent, but without agents it is."""
+    """A network is recreated only without agents on it."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))
     memory.start(agent)
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
@@ -381,7 +381,7 @@ def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blu
 
 
 def test_a_changed_subnet_is_a_change_of_the_settings(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """In every finding, also of the service address, unless CoreDNS has lost the one that it was made with."""
+    """A changed subnet counts as a settings change in every finding, unless CoreDNS lost its original address."""
     changed = stacks.blueprint(memory.facts(), *RULES, release=wanted.release, network={"subnet": "10.99.0.0/20"})
     found = {(each.field, each.running, each.cause) for each in pipeline.compare(memory, changed).diff.findings}
     assert ("service_address", "10.213.1.53", Cause.SETTINGS) in found

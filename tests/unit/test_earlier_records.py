@@ -1,4 +1,4 @@
-"""What the record of an earlier release does not speak of was not tampered with, whatever it is."""
+"""Fields that an earlier release did not record never count as tampering."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NET = "clawker-net"
 
 @pytest.fixture(scope="session")
 def wanted_next(tmp_path_factory: pytest.TempPathFactory) -> Blueprint:
-    """What a newer release wants."""
+    """The desired state of a newer release."""
     changed = stacks.copied_release(tmp_path_factory.mktemp("newer"))
     stacks.change_file(changed.package / "stack/coredns.py", lambda text: text + b"# another build\n")
     return stacks.blueprint(MemoryEngine().facts(), "a.test", release=changed)
@@ -34,13 +34,13 @@ def wanted_next(tmp_path_factory: pytest.TempPathFactory) -> Blueprint:
 
 @pytest.fixture
 def newer(up: Blueprint, wanted_next: Blueprint) -> Blueprint:
-    """What a newer release wants, while the stack of another one is up."""
+    """The desired state of a newer release, while the stack of another release is up."""
     assert wanted_next != up
     return wanted_next
 
 
 def forget(memory: MemoryEngine, container: str, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the record of a container, as if a release had made it that recorded something else."""
+    """Change a container's record, as if another release had created it."""
     inside = memory.inside(container)
     record = json.loads(inside.spec.labels[labels.APPLIED])
     change(record)
@@ -55,7 +55,7 @@ def shaped(engine: MemoryEngine, container: str, **changes: Any) -> None:  # noq
 
 
 def require_upgrade(memory: MemoryEngine, newer: Blueprint, *found: tuple[str, str]) -> None:
-    """Require that these are found, that all is an upgrade, that agents may start, and that `run` closes it."""
+    """Require these differences, all as upgrades, agents allowed to start, and a `run` that removes them."""
     findings = stacks.found(memory, newer)
     assert {(layer, field) for _, layer, field, *_ in findings} >= set(found)
     assert {cause for *_, cause, _ in findings} == {"upgrade"}
@@ -85,7 +85,7 @@ FIELDS = [each.name for each in fields(Shape) if each.name != "networks"]
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_field_that_the_record_lacks(field: str, memory: MemoryEngine, newer: Blueprint) -> None:
-    """A field that another release did not record is an upgrade; one that it recorded is tampering."""
+    """A field missing from another release's record is an upgrade; a recorded one that differs is tampering."""
     value = other(memory.inside(ENVOY).spec.shape, field)
     shaped(memory, ENVOY, **{field: value})
     assert ("envoy", "shape", field, "tamper", "replace") in stacks.found(memory, newer)
@@ -94,14 +94,14 @@ def test_a_field_that_the_record_lacks(field: str, memory: MemoryEngine, newer: 
 
 
 def test_this_release_s_record_has_every_field(memory: MemoryEngine, up: Blueprint) -> None:
-    """A record of this release that lacks a field was changed by hand, and so was the field."""
+    """A missing field in a record of this release is tampering, and so is the field's difference."""
     shaped(memory, ENVOY, memory_swap=-1)
     forget(memory, ENVOY, lambda record: record["shape"].pop("memory_swap"))
     assert stacks.found(memory, up) == {("envoy", "shape", "memory_swap", "tamper", "replace")}
 
 
 def test_an_unreadable_record_speaks_of_nothing(memory: MemoryEngine, newer: Blueprint) -> None:
-    """Without a readable record, what differs in the shape is tampering, whichever release made it."""
+    """Without a readable record, differences of the shape are tampering, whichever release created it."""
     shaped(memory, ENVOY, memory_swap=-1)
     forget(memory, ENVOY, lambda record: record.pop("shape"))
     findings = stacks.found(memory, newer)
@@ -119,7 +119,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_modes_that_the_record_lacks(place: str, memory: MemoryEngine, newer: Blueprint) -> None:
-    """A mode that another release did not record is an upgrade; one that it recorded is tampering."""
+    """A mode missing from another release's record is an upgrade; a recorded one that differs is tampering."""
     container, path, recorded = PLACES[place]
     files = memory.inside(container).files
     files.setdefault(path, files[path.removeprefix("good/")])
@@ -130,7 +130,7 @@ def test_modes_that_the_record_lacks(place: str, memory: MemoryEngine, newer: Bl
 
 
 def test_a_resource_that_the_commit_lacks(memory: MemoryEngine, newer: Blueprint) -> None:
-    """A release that proves one resource more, or by another digest, finds no tampering in the last commit."""
+    """One more verified resource, or another digest, is not tampering with the last applied files."""
     files = memory.inside(COREDNS).files
     record = json.loads(files[COMMITTED].content)
     record["live"] = {}
@@ -142,7 +142,7 @@ def test_a_resource_that_the_commit_lacks(memory: MemoryEngine, newer: Blueprint
     ("path", "content"), [("state/unknown.json", b"{}"), (ATTEMPT, b"another form"), ("boot/unknown", b"")]
 )
 def test_a_record_of_another_release(path: str, content: bytes, memory: MemoryEngine, newer: Blueprint) -> None:
-    """Its `fwctl` may keep records that this release does not know. A file elsewhere was put there by hand."""
+    """Another release's `fwctl` may keep unknown records in its folder; unknown files elsewhere are tampering."""
     memory.inside(COREDNS).files[path] = public(content)
     if path.startswith("state/"):
         require_upgrade(memory, newer, ("boot", path))
@@ -151,7 +151,7 @@ def test_a_record_of_another_release(path: str, content: bytes, memory: MemoryEn
 
 
 def test_a_commit_of_other_files_is_tampering(memory: MemoryEngine, newer: Blueprint) -> None:
-    """A commit that lists other files than there are was not recorded by any release."""
+    """An applied-files record that lists other files than the volume's is tampering."""
     files = memory.inside(COREDNS).files
     record = json.loads(files[COMMITTED].content)
     record["files"] = [each for each in record["files"] if f"hot/{each['path']}" != POLICY]
@@ -160,7 +160,7 @@ def test_a_commit_of_other_files_is_tampering(memory: MemoryEngine, newer: Bluep
 
 
 def test_a_label_that_is_new(memory: MemoryEngine, newer: Blueprint) -> None:
-    """A label that another release did not have yet is an upgrade; one that it had is tampering."""
+    """A label that another release did not know is an upgrade; a known one that differs is tampering."""
     inside = memory.inside(ENVOY)
     kept = {name: text for name, text in inside.spec.labels.items() if name != labels.OTEL_INFRA_PORT}
     inside.spec = replace(inside.spec, labels=kept)
@@ -170,7 +170,7 @@ def test_a_label_that_is_new(memory: MemoryEngine, newer: Blueprint) -> None:
 
 
 def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blueprint) -> None:
-    """A network that is as its record says, or in what its record lacks, is no tampering; any other value is."""
+    """A network is untampered if it matches its record, or differs only where the record is silent."""
     (network,) = (each for each in memory.networks() if each.name == NET)
     field = f"networks.{NET}.options"
     record = json.loads(network.labels[labels.APPLIED])
@@ -193,7 +193,7 @@ def test_networks_say_what_they_were_made_with(memory: MemoryEngine, newer: Blue
 
 
 def test_a_network_without_an_option_has_its_default(memory: MemoryEngine, newer: Blueprint) -> None:
-    """So a network of a release that set fewer options stays, unless the engine has added another value."""
+    """A network of a release that set fewer options stays, unless the engine added a different value."""
     (network,) = (each for each in memory.networks() if each.name == NET)
     mode = "com.docker.network.bridge.gateway_mode_ipv4"
     record = json.loads(network.labels[labels.APPLIED])

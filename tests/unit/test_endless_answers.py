@@ -1,4 +1,4 @@
-"""An engine's answer without end is an error, and takes bounded memory."""
+"""Endless answers of an engine are an error and use bounded memory."""
 
 import itertools
 import json
@@ -18,15 +18,14 @@ from clawker_fw.errors import EngineError
 from tests.unit.test_connect import INFO, VERSION, serving
 
 SMALL = 1 << 18
-"""The bounds in these tests."""
 
 IN_BETWEEN = 10 << 20
-"""What the kernel, Python's buffers and the libraries may take beyond a bound."""
+"""Bytes that the kernel, Python's buffers and the libraries may use beyond a bound."""
 
 
 @dataclass
 class Endless:
-    """An engine that answers all but the first questions without end."""
+    """An engine whose answers never end, except the first ones."""
 
     address: str
     piece: bytes = b"x" * 4096
@@ -39,11 +38,11 @@ class Endless:
 
 
 def answering(made: Endless) -> type[socketserver.StreamRequestHandler]:
-    """Return what answers requests like that."""
+    """Return a handler with endless answers."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            with suppress(ConnectionError):  # the client has had enough
+            with suppress(ConnectionError):  # the client has closed the connection
                 self.questions()
 
         def questions(self) -> None:
@@ -53,7 +52,7 @@ def answering(made: Endless) -> type[socketserver.StreamRequestHandler]:
                     name, _, value = header.partition(b":")
                     length = int(value) if name.lower() == b"content-length" else length
                 self.rfile.read(length)
-                if not line.endswith(b"HTTP/1.1\r\n"):  # a body that nobody has asked for
+                if not line.endswith(b"HTTP/1.1\r\n"):  # a body that was not requested
                     return
                 self.answer(line.decode().split()[1])
 
@@ -80,7 +79,7 @@ def answering(made: Endless) -> type[socketserver.StreamRequestHandler]:
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Endless]:
-    """Such an engine. Of it, only a little more than a bound is read; all bounds are small, so tests are quick."""
+    """An endless engine, with small bounds so that tests are quick."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     for name in ("ANSWER", "PIECE", "LINE", "HELPER", "VOLUME"):
         monkeypatch.setattr(bounds, name, SMALL)
@@ -116,7 +115,7 @@ QUESTIONS: dict[str, Callable[[DockerEngine], object]] = {
 
 
 def header(kind: bytes, size: int) -> bytes:
-    """Return the header of an entry of a tar."""
+    """Return a tar entry's header."""
     made = bytearray(512)
     made[:5], made[100:107], made[108:115], made[116:123] = b"fw/x\0", b"0000755", b"0000000", b"0000000"
     made[124:135], made[136:147], made[156:157] = b"%011o" % size, b"00000000000", kind
@@ -127,7 +126,7 @@ def header(kind: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("how", ["chunked", "until the end", "an error"])
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_answer_has_a_bound(question: str, how: str, engine: Endless) -> None:
-    """Reading ends a little after the bound, with an error; the words of an error are an answer, too."""
+    """Reading stops with an error soon after the bound, even for an error's text."""
     engine.chunked = how != "until the end"
     engine.status = 500 if how == "an error" else 200
     if question in {"files", "system file"}:
@@ -139,20 +138,20 @@ def test_every_answer_has_a_bound(question: str, how: str, engine: Endless) -> N
 
 
 def test_frames_of_a_helper_are_bounded_together(engine: Endless) -> None:
-    """A line that never ends is not collected, however small its frames."""
+    """An endless line is not collected, however small its frames."""
     engine.piece = struct.pack(">BxxxL", 1, 4088) + b"x" * 4088
     with closing(connect(engine.address, None, {})) as connected, pytest.raises(EngineError):
         connected.ask_helper("a", ["probe"], 10)
 
 
 def test_events_that_are_none_end_the_stream(engine: Endless) -> None:
-    """A watcher then connects again, as after any other end."""
+    """Invalid events end the stream, and a watcher reconnects as usual."""
     with closing(connect(engine.address, None, {})) as connected, connected.events() as events:
         assert list(events) == []
 
 
 def test_a_volume_of_endless_entries_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty files and folders are counted, because each takes memory here."""
+    """Empty files and folders count against the bound, because each needs memory."""
     monkeypatch.setattr(bounds, "ENTRIES", 50)
     with pytest.raises(EngineError, match="more than 50"):
         archive.unpack(itertools.repeat(header(b"5", 0)))

@@ -1,4 +1,4 @@
-"""What becomes of the siblings' files when rules end."""
+"""The firewall containers' files when rules expire."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ SOON, LATER = 4_000_000_000, 4_000_000_600
 
 
 def applied(before: bytes, changes: list[dict[str, Any]]) -> bytes:
-    """Return what `fwctl` makes of a text."""
+    """Return the text after `fwctl` has applied expiries."""
     after, position = b"", 0
     for each in changes:
         assert position <= each["from"] <= each["to"] <= len(before)
@@ -49,7 +49,7 @@ ENTRIES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("sibling", Sibling)
 def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> None:
-    """Byte for byte, also the file with the ends that are left; so are the digests, and the rules on record."""
+    """After an expiry, files, digests and recorded rules equal the desired ones byte for byte."""
     memory = MemoryEngine()
     now = stacks.blueprint(memory.facts(), *ENTRIES)
     stacks.converged(memory, now)
@@ -77,7 +77,7 @@ def test_after_an_end_the_files_are_what_is_desired_then(sibling: Sibling) -> No
 
 
 def test_the_next_ends_are_known() -> None:
-    """So many that the files stay short, and no others."""
+    """Files list only the next expiries, to stay short."""
     memory = MemoryEngine()
     every = ({"dst": f"n{number}.test", "until": rfc3339(SOON + number)} for number in range(MOST_ENDS + 8))
     now = stacks.blueprint(memory.facts(), *every)
@@ -92,12 +92,12 @@ def test_the_next_ends_are_known() -> None:
 
 
 class Ending(MemoryEngine):
-    """Its siblings end rules at their start, as `fwctl serve` does when their time has come meanwhile."""
+    """An engine whose containers expire rules at their start, as `fwctl serve` does."""
 
     moment = 0
 
     def start(self, container: str) -> None:
-        """Start it."""
+        """Start it, and expire the rules in its files."""
         super().start(container)
         inside = self.inside(container)
         if ENDS in inside.files:
@@ -122,7 +122,7 @@ def end_rules(inside: MemoryContainer, moment: int) -> None:
 
 
 def test_a_rule_that_ends_during_a_run() -> None:
-    """New siblings that have ended it before they are looked at are right: the run ends well, with no commit."""
+    """Containers that expired a rule before the check are right: the run succeeds without applying files."""
     engine = Ending()
     engine.moment = SOON
     wanted = stacks.blueprint(engine.facts(), *ENTRIES)
@@ -135,7 +135,7 @@ def test_a_rule_that_ends_during_a_run() -> None:
 
 
 def test_a_rule_that_siblings_have_not_ended_is_ended_by_a_run() -> None:
-    """It ends in the second round, when its time has come during the first."""
+    """A rule that expires during a run's first round is removed in the second."""
     memory = MemoryEngine()
     wanted = stacks.blueprint(memory.facts(), *ENTRIES)
     done = converge(memory, lambda: wanted, ConvergeOptions(), RunContext(lambda _: None, wall=lambda: LATER))

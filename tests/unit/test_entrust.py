@@ -1,4 +1,4 @@
-"""The volume with what agents trust: how it is filled, who is in the way, and when it is removed."""
+"""The volume with CA certificates for agents: filling, conflicts and removal."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -49,7 +49,7 @@ def observed(engine: MemoryEngine) -> Observed:
 
 
 def provided(engine: MemoryEngine) -> Trust:
-    """Have the engine keep what agents of this stack trust."""
+    """Have the engine store the roots for agents of this stack."""
     trust = trust_for("clawker", ROOT, OWN)
     entrust.create_trust_volume(engine, "clawker", observed(engine), trust)
     return trust
@@ -64,20 +64,20 @@ def container(
 
 
 def filling(engine: MemoryEngine, trust: Trust, **changed: str) -> str:
-    """Create a container that fills the volume, as a run does that is at it."""
+    """Create a container that fills the volume, as a concurrent run does."""
     made = {**labels.ownership_labels("clawker"), **holder(), **changed}
     return container(engine, trust.volume, made, Mount("volume", VOLUME))
 
 
 def test_what_somebody_has_changed_is_put_back(engine: MemoryEngine) -> None:
-    """Its content is looked at before each agent gets it."""
+    """The volume's content is checked before each agent gets it, and restored if changed."""
     trust = provided(engine)
     engine.named_files[trust.volume]["roots.pem"] = public(b"")
     assert provided(engine).files == engine.named_files[trust.volume]
 
 
 def test_a_run_that_was_killed_is_in_nobody_s_way(engine: MemoryEngine, clock: SimpleNamespace) -> None:
-    """What it has left is removed: at once if it was here, and if elsewhere, when filling can't take that long."""
+    """Leftovers of a killed run are removed: at once if it was local, otherwise after the longest filling time."""
     trust = trust_for("clawker", ROOT, OWN)
     for place, seconds in ({}, 1), ({labels.LOCK_HOST: "far away"}, 20):
         began = clock.now
@@ -88,7 +88,7 @@ def test_a_run_that_was_killed_is_in_nobody_s_way(engine: MemoryEngine, clock: S
 
 
 def test_a_container_of_somebody_else_is_left_alone(engine: MemoryEngine) -> None:
-    """Whoever has the name keeps it."""
+    """A foreign container with our name stays."""
     name = trust_for("clawker", ROOT, OWN).volume
     container(engine, name, {})
     with pytest.raises(RefusedError, match="did not create it"):

@@ -1,4 +1,4 @@
-"""Containers that do one thing: one at a time, whoever asks, and none that is left behind for good."""
+"""One-shot containers: one at a time, and none left behind."""
 
 import threading
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 
 def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second waits until the first has read its answer, and neither removes the container of the other."""
+    """The second waits until the first has read its answer, and neither removes the other's container."""
     spec = stacks.never_started(NAME, engine.inside("clawker-coredns").image, OURS)
     order: list[str] = []
     waited = threading.Event()
@@ -53,7 +53,7 @@ def test_two_at_once_take_turns(engine: MemoryEngine, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("host", ["here", "elsewhere 1"])
 def test_many_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    """However long the queue is, no container is removed whose own turn has not lasted too long."""
+    """A long queue never causes removal of a container that is still within its time."""
     image = engine.inside("clawker-coredns").image
     others = {**OURS, **holder(), labels.LOCK_PROCESS: f"1 {lock.start_time(1)}"}
     others |= {labels.LOCK_HOST: host} if host != "here" else {}
@@ -73,7 +73,7 @@ def test_many_take_turns(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_live_process_that_never_ends_is_an_error(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its container is not removed under it."""
+    """A process that never ends is an error, but its container stays."""
     image = engine.inside("clawker-coredns").image
     other = {**OURS, **holder(), labels.LOCK_PROCESS: f"1 {lock.start_time(1)}"}
     held = engine.create_container(stacks.never_started(NAME, image, other))
@@ -89,7 +89,7 @@ def test_a_live_process_that_never_ends_is_an_error(engine: MemoryEngine, monkey
 
 
 def test_the_container_that_asks_the_kernel_says_whose_it_is(memory: MemoryEngine, release: Release) -> None:
-    """So the next run removes one that was left behind; it was left for good, and not even reported."""
+    """A left-behind container that queries the kernel carries its owner, so the next run removes it."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     spec = examiner(pipeline.compare(memory, wanted).desired)
     stacks.converged(memory, wanted)

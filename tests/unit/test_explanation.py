@@ -1,4 +1,4 @@
-"""Why the rules allow or refuse a connection: the rule that decides, those that nearly do, and what to do."""
+"""Explaining decisions: the deciding rule, near misses, and a remedy."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,18 +33,18 @@ def rule_set(*entries: str | Mapping[str, Any]) -> RuleSet:
 
 
 def near(explained: Explanation) -> list[tuple[str, Difference]]:
-    """Return the places of the rules that nearly decide, and why they don't."""
+    """Return the places of the near misses, with reasons."""
     return [(each.rule.place, each.difference) for each in explained.near]
 
 
 def remedy(explained: Explanation) -> str:
-    """Return what to do."""
+    """Return the remedy."""
     found = remedy_of(explained)
     return found.text if found else ""
 
 
 def command_of(explained: Explanation) -> str:
-    """Return the command that would allow it."""
+    """Return the command that would allow the connection."""
     found = remedy_of(explained)
     return found.command if found else ""
 
@@ -103,7 +103,7 @@ def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
 def test_explanations(
     asked: str, reason: str | None, place: str | None, others: list[tuple[str, Difference]], command: str
 ) -> None:
-    """The reason, the rule that decides, the nearest that don't, and the command that would allow it."""
+    """The reason, the deciding rule, the nearest other rules, and the command that would allow it."""
     found = explain(RULES, NOW, parse_target(asked))
     assert found.reason == reason
     assert (found.rule.place if found.rule else None) == place
@@ -144,7 +144,7 @@ MEANT = f"If this address is meant, allow it with `{COMMAND}"
 def test_addresses(
     rule: str | Mapping[str, Any], addresses: list[FoundAddress], reason: str | None, text: str
 ) -> None:
-    """What a rule allows is refused if the rule may reach none of the addresses, and one is enough."""
+    """A connection is refused if the rule may reach none of the addresses; one suffices."""
     entry = {"dst": rule, "force": True} if isinstance(rule, str) else rule
     found = explain(rule_set(entry), NOW, A).with_addresses(Lookup(tuple(addresses), "" if addresses else "none"))
     assert (found.reason, remedy(found)) == (reason, text)
@@ -160,7 +160,7 @@ def _ending(draw: st.DrawFn) -> RuleSet:
 
 @given(_ending(), names(), st.sampled_from(Protocol), st.sampled_from(PORTS))
 def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protocol: Protocol, port: int) -> None:
-    """The decision is the policy's; only where nothing decides, a rule that has ended may be the reason."""
+    """The decision equals the policy's. Only without a deciding rule may an expired rule be the reason."""
     found = explain(every, 2, Target(name, protocol, port))
     decided = Policy(every.at(2)).decide(name, protocol, port)
     assert found.allowed == decided.allowed
@@ -187,7 +187,7 @@ def test_an_explanation_agrees_with_the_policy(every: RuleSet, name: str, protoc
     ],
 )
 def test_another_service_of_the_engines_machine(rule: Mapping[str, Any], asked: str, command: str) -> None:
-    """What is advised leads to the machine, as the rule that is there; and the machine is where that one leads."""
+    """The suggested rule leads to the Docker host, as the existing rule does."""
     rules = rule_set({"dst": "host", "proto": "tcp", "port": 5432, **rule})
     found = explain(rules, NOW, parse_target(asked))
     assert command_of(found) == f"clawker-fw rules allow {command}"

@@ -1,4 +1,4 @@
-"""Mounts that let a container write the settings file."""
+"""Mounts through which a container can write the settings file."""
 
 import os
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def look() -> Comparison:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A settings file in a folder of its own."""
+    """A settings file in its own folder."""
     path = tmp_path / "work" / "project" / "clawker-fw.yaml"
     path.parent.mkdir(parents=True)
     path.write_text("rules: []\n")
@@ -50,7 +50,7 @@ def bind(source: Path, *, read_only: bool = False) -> Mount:
 @pytest.mark.parametrize("shared", ["", "/host_mnt"])
 @pytest.mark.parametrize("place", ["clawker-fw.yaml", ".", "..", "../../../../../../.."])
 def test_the_file_or_a_folder_above_it(place: str, shared: str, file: Path, look: Comparison) -> None:
-    """A writable mount of one is reported, also as Docker Desktop names the files of this machine."""
+    """A writable mount of the file or a parent folder is reported, also in Docker Desktop's spelling."""
     source = f"{shared}{os.path.normpath(file.parent / place)}"
     source = source.rstrip("/") or "/"
     beside = bind(Path(f"{shared}{file.parent.with_name('beside')}"))
@@ -60,7 +60,7 @@ def test_the_file_or_a_folder_above_it(place: str, shared: str, file: Path, look
 
 
 def test_everything_in_a_folder_that_decides(file: Path, look: Comparison) -> None:
-    """A mount of something inside of it counts, by its own path or by a link; one beside it does not."""
+    """A mount within a deciding folder counts, by path or by link; a neighbouring one does not."""
     folder = file.parent
     (folder / "keys").mkdir()
     link = folder.with_name("link")
@@ -75,14 +75,14 @@ def test_everything_in_a_folder_that_decides(file: Path, look: Comparison) -> No
 
 
 def test_a_path_that_cannot_be_examined(file: Path, look: Comparison) -> None:
-    """It may be a folder, so what is mounted from below it counts; it is never an error."""
+    """An unreadable path may be a folder, so mounts below it count. It is never an error."""
     long = file.parent / ("x" * 300)
     (found,) = exposures(look(bind(long / "below")), (long,))
     assert found.certain
 
 
 def test_a_mount_is_reported_once(file: Path, look: Comparison) -> None:
-    """By the first file that it certainly reaches."""
+    """A mount is reported once, with the first file that it certainly reaches."""
     other, link = file.with_name("other.yaml"), file.parent.with_name("link")
     other.write_text("rules: []\n")
     link.symlink_to(file.parent)
@@ -92,7 +92,7 @@ def test_a_mount_is_reported_once(file: Path, look: Comparison) -> None:
 
 
 def test_a_path_that_leaves_a_linked_folder(file: Path, look: Comparison) -> None:
-    """The kernel follows the link first, and then goes up: a file beside the link is another one."""
+    """The kernel resolves a link before `..`, so a file beside the link is not the one meant."""
     link = file.parents[1] / "elsewhere" / "link"
     link.parent.mkdir()
     link.symlink_to(file.parent)
@@ -114,12 +114,12 @@ def test_what_cannot_be_written_is_no_matter(file: Path, look: Comparison) -> No
 
 
 def test_who_is_not_on_the_agent_network_is_no_matter(file: Path, look: Comparison) -> None:
-    """Only containers on the agent network are reported, because the settings decide about them."""
+    """Only containers on the agent network are reported, because the settings only concern them."""
     assert exposures(look(bind(file.parent), network=None), (file,)) == ()
 
 
 def test_links_are_followed_both_ways(file: Path, tmp_path: Path, look: Comparison) -> None:
-    """Symbolic links count: their targets, their own folders, and links in a mount's path."""
+    """Links count in all directions: targets, their folders, and links within a mount's path."""
     links = tmp_path / "links"
     links.mkdir()
     (links / "middle").symlink_to(file.parent)
@@ -141,7 +141,7 @@ def test_an_engine_elsewhere_says_nothing(file: Path, look: Comparison) -> None:
 
 
 def test_sockets_of_an_engine_in_a_virtual_machine() -> None:
-    """Whatever Docker Desktop says about a mount of its socket, it leads to the engine."""
+    """A mount of Docker Desktop's socket leads to the engine, whatever its source is called."""
     socket = "unix:///Users/somebody/.docker/run/docker.sock"
     ways = engine_ways(EngineFacts("28.5.2", "1.51", "arm64", endpoint=socket))
     for path in (

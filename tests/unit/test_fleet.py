@@ -1,4 +1,4 @@
-"""Many hosts: which there are, and how all are asked at once."""
+"""Many hosts: how they are selected, and how all are queried at once."""
 
 import socket
 import threading
@@ -21,7 +21,7 @@ def context(folder: Path, name: str, host: str) -> None:
 
 @pytest.fixture
 def contexts(tmp_path: Path) -> Mapping[str, str]:
-    """The variables of a docker CLI with four contexts: two of the same engine, and one without an engine."""
+    """Variables for four contexts: two of one engine, and one without an engine."""
     real, link = tmp_path / "real.sock", tmp_path / "link.sock"
     link.symlink_to(real)
     context(tmp_path, "build-10", "ssh://build-10")
@@ -32,7 +32,7 @@ def contexts(tmp_path: Path) -> Mapping[str, str]:
 
 
 def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) -> None:
-    """A context of the same engine as another is told and left out, and one that names no engine has a row."""
+    """A second context of the same engine is reported and left out; one without an engine has a row."""
     found = hosts.all_contexts(contexts)
     assert [each.name for each in found.hosts] == ["again", "build-10", "kubernetes"]
     assert [(each.name, each.same_as) for each in found.left_out] == [
@@ -47,7 +47,7 @@ def test_all_contexts_are_hosts_each_engine_once(contexts: Mapping[str, str]) ->
 def test_the_default_context_without_an_engine_is_left_out(
     state: str, contexts: Mapping[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody has chosen it. It stays if an engine listens, if somebody named it, or if it is the only one."""
+    """The default context is left out without an engine, unless it was named or is the only one."""
     path = tmp_path / "d.sock"
     for module in (hosts, locate):
         monkeypatch.setattr(module, "DEFAULT_ADDRESS", f"unix://{path}")
@@ -66,7 +66,7 @@ def test_the_default_context_without_an_engine_is_left_out(
 
 
 def test_named_hosts(contexts: Mapping[str, str]) -> None:
-    """What is named is a host, once, also if another name is of the same engine; an unknown name is an error."""
+    """Each named engine counts once, even under two names; an unknown name is an error."""
     found = hosts.named(["build-9", "again", "build-9"], ["ssh://root@c:22", "ssh://root@c:22"], contexts)
     assert [each.name for each in found.hosts] == ["again", "build-9", "ssh://root@c:22"]
     assert [each.place.source for each in found.hosts if not isinstance(each.place, EngineError)][-1] == "--host"
@@ -78,7 +78,7 @@ def test_named_hosts(contexts: Mapping[str, str]) -> None:
 
 
 def test_each_host_has_its_own_answer_in_order() -> None:
-    """Hosts that hang cost their own answers alone: others wait neither for them nor for their turns."""
+    """A hanging host delays only its own answer."""
     hanging, many = {1, 20}, 40
 
     def ask(host: int) -> str:

@@ -1,4 +1,4 @@
-"""The client of `fwctl` against the description of what both sides say (`go/cmd/fwctl/protocol.json`)."""
+"""The client of `fwctl`, checked against the protocol description (`go/cmd/fwctl/protocol.json`)."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ RUN_BY_CONTAINERS = {"requirements", "attempts"}
 
 
 class Described(MemoryEngine):
-    """An engine whose helpers answer with what is described, or with `instead`."""
+    """An engine whose helpers give the described answers, or `instead`."""
 
     def __init__(self, *instead: object) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Described(MemoryEngine):
 
 
 def test_every_verb_is_asked_as_it_is_described() -> None:
-    """Each verb has a method that passes its arguments, and no other one is asked."""
+    """Each verb has one method that passes its arguments; there are no other verbs."""
     engine = Described()
     helper = Helper(engine, "a")
     helper.probe(envoy=False, starting=True)
@@ -87,20 +87,20 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     assert verbs == VERBS.keys() - RUN_BY_CONTAINERS
     for verb, *arguments in engine.asked:
         described = VERBS[verb]["arguments"]
-        if verb == "probe":  # the engine's client adds its evidence, if it has any
+        if verb == "probe":  # the engine's client adds evidence, if any
             described = [each for each in described if "=" not in each]
             assert arguments == described
         assert len(arguments) == len(described), verb
 
 
 def test_each_value_of_a_probe_is_read() -> None:
-    """No field keeps its default: what the helper says is in the report."""
+    """Every field of a probe is read from the answer."""
     probe, empty = Helper(Described(), "a").probe(), Probe()
     assert [each.name for each in fields(Probe) if getattr(probe, each.name) == getattr(empty, each.name)] == []
 
 
 def test_each_value_of_the_other_answers_is_read() -> None:
-    """Whatever is described reaches the caller."""
+    """Every described field reaches the caller."""
     helper = Helper(Described(), "a")
     (looked,) = VERBS["lookup"]["answers"]
     found = helper.lookup("a.test")
@@ -129,7 +129,7 @@ def test_each_value_of_the_other_answers_is_read() -> None:
 
 
 def test_a_later_protocol_is_refused() -> None:
-    """A release that does not know it says so, in one error with what to do."""
+    """An unknown protocol is one error with a remedy."""
     assert DESCRIBED["protocol"] == PROTOCOL
     later = {**VERBS["probe"]["answers"][0], "protocol": PROTOCOL + 1}
     with pytest.raises(EngineError) as caught:
@@ -170,14 +170,14 @@ READING: dict[str, Callable[[Helper], object]] = {
 @pytest.mark.parametrize("read", READING.values(), ids=READING)
 @pytest.mark.parametrize("answer", [None, [], "words", 1])
 def test_what_is_no_answer(read: Callable[[Helper], object], answer: object) -> None:
-    """A line that is no JSON object is an error for each verb that reads, and never an empty answer."""
+    """A line that is not a JSON object is an error for every reading verb, never an empty answer."""
     with pytest.raises(EngineError) as caught:
         read(Helper(Described(answer), "a"))
     assert caught.value.code == "probe-unreadable"
 
 
 def test_fewer_fields_are_enough() -> None:
-    """What the helper of an earlier release does not report is empty, but it can't tell whether it is healthy."""
+    """Fields missing in an earlier helper's answer are empty; its health is unknown."""
     probe = Helper(Described({**OLDEST, "others": None}), "a").probe()
     assert (probe.build, probe.addresses) == ("b", ("10.0.0.1",))
     assert (probe.records, probe.collector, probe.restarts) == (NO_RECORDS, None, ())
@@ -185,7 +185,7 @@ def test_fewer_fields_are_enough() -> None:
 
 
 def test_more_fields_are_ignored() -> None:
-    """A helper may say more than is known here."""
+    """Unknown fields are ignored."""
     told = {**USAGE, "uses": [{**WHOLE, "more": 1}], "further": 1}
     assert Helper(Described(told), "a").usage().uses == (Use("https", "a.test", 443, 1, 2, 1, 2, 3),)
 
@@ -213,7 +213,7 @@ def test_more_fields_are_ignored() -> None:
     ],
 )
 def test_another_form_is_an_error(read: Callable[[Helper], object], answer: Mapping[str, Any]) -> None:
-    """It says in some words which answer was not understood."""
+    """The error names the answer that was not understood."""
     with pytest.raises(EngineError) as caught:
         read(Helper(Described(answer), "a"))
     assert caught.value.code == "probe-unreadable"
@@ -222,7 +222,7 @@ def test_another_form_is_an_error(read: Callable[[Helper], object], answer: Mapp
 
 
 def test_an_error_does_not_show_a_digest() -> None:
-    """Whoever has it and the key could try values."""
+    """Digests stay hidden: with one and the key, values could be guessed."""
     with pytest.raises(EngineError) as caught:
         READING["secrets"](
             Helper(Described({"secrets": {"a": {"digest": ["hidden"], "given": "2027-01-31T18:00:00Z"}}}), "a")

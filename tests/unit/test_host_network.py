@@ -1,4 +1,4 @@
-"""New networks avoid the destinations of the machine's routes, and a host that hears agents is warned of."""
+"""New networks avoid routed destinations, and hosts that receive agents' broadcasts cause a warning."""
 
 import sys
 from ipaddress import IPv4Address, IPv4Network
@@ -20,7 +20,7 @@ HEADER = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWi
 
 
 def line(destination: str, mask: str, flags: str = "0001") -> str:
-    """Return a line in the kernel's form, with addresses as numbers in the machine's byte order."""
+    """Return a line in the kernel's form, with addresses in the machine's byte order."""
 
     def number(address: str) -> str:
         return f"{int.from_bytes(bytes(map(int, address.split('.'))), sys.byteorder):08X}"
@@ -29,7 +29,7 @@ def line(destination: str, mask: str, flags: str = "0001") -> str:
 
 
 def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
-    """Each destination is listed once, without default routes and inactive ones."""
+    """Each destination is listed once, without default and inactive routes."""
     table = tmp_path / "route"
     table.write_text(
         HEADER
@@ -44,7 +44,7 @@ def test_the_kernel_s_table_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", HEADER.encode()])
 def test_a_machine_that_says_nothing(content: bytes | None, tmp_path: Path) -> None:
-    """Without the table there are no routes, which only makes the choice of subnets less polite."""
+    """Without the kernel's table, no routes are known."""
     table = tmp_path / "route"
     if content is not None:
         table.write_bytes(content)
@@ -67,25 +67,25 @@ def agents(release: Release, *routed: str, subnet: str | None = None) -> str:
         (("10.213.0.0/24",), None, "10.213.2.0/23"),
         (("10.0.0.0/8",), None, "172.24.0.0/23"),
         (("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"), None, "10.213.0.0/23"),
-        (("10.0.0.0/8",), "10.99.0.0/20", "10.99.0.0/20"),  # its own route is more specific than a general one
+        (("10.0.0.0/8",), "10.99.0.0/20", "10.99.0.0/20"),  # its own route is more specific
     ],
 )
 def test_a_free_subnet_takes_no_route_away(
     routed: tuple[str, ...], chosen: str | None, expected: str, release: Release
 ) -> None:
-    """The first subnet without a route is used; if all have one, the first subnet is used."""
+    """The first subnet without a route is used, or the first one if all have routes."""
     assert agents(release, *routed, subnet=chosen) == expected
 
 
 @pytest.mark.parametrize(("names", "prefix"), [(31, 23), (32, 22), (2000, 20)])
 def test_a_network_has_room_for_twice_the_names(names: int, prefix: int) -> None:
-    """The smallest network is chosen that has room for twice the virtual addresses, up to a /20."""
+    """The smallest network with room for twice the virtual addresses is chosen, up to a /20."""
     assert topology.free_subnet(Role.AGENTS, (), (), names).prefixlen == prefix
 
 
 @pytest.mark.parametrize("route", ["10.99.0.0/20", "10.99.4.0/24", "10.99.4.1/32"])
 def test_a_subnet_of_which_a_part_is_routed_is_refused(route: str, release: Release) -> None:
-    """A more specific route would divert traffic, so the subnet is avoided; an existing stack keeps its subnet."""
+    """A configured subnet with a more specific route is refused, because that route would divert traffic."""
     with pytest.raises(SettingsError) as caught:
         agents(release, route, subnet="10.99.0.0/20")
     assert (caught.value.code, tuple(caught.value.context)) == ("subnet-routed", (route,))
@@ -105,7 +105,7 @@ def test_a_stack_keeps_the_subnet_it_has(release: Release) -> None:
 
 
 def test_sources_are_checked_as_the_kernel_does(tmp_path: Path) -> None:
-    """The higher value of `rp_filter` counts; for an engine in a virtual machine, it is not known."""
+    """The higher `rp_filter` value counts; for an engine in a virtual machine, it is unknown."""
     for of_all, own, checked in ((0, 0, False), (1, 0, True), (0, 2, True)):
         for place, value in (("all", of_all), ("br-0", own)):
             (tmp_path / place).mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def test_sources_are_checked_as_the_kernel_does(tmp_path: Path) -> None:
 
 
 def test_whether_bridged_connections_are_tracked(tmp_path: Path) -> None:
-    """Without br_netfilter, there is no such setting, and nothing is tracked."""
+    """Without br_netfilter the setting does not exist, and nothing is tracked."""
     setting = tmp_path / "bridge-nf-call-iptables"
     assert host_network.tracks_bridged(setting) is False
     for content in ("0", "1"):

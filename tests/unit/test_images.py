@@ -1,4 +1,4 @@
-"""Our images have the same bytes everywhere, and ids that are known before an engine has them."""
+"""Our images have the same bytes everywhere, and their ids are known before an engine loads them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def image(tmp_path: Path) -> BuiltImage:
 
 
 def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -> None:
-    """The path and times of source files don't matter, only their content does."""
+    """Only the content of source files matters, not their paths or times."""
     other = tmp_path / "elsewhere"
     other.write_bytes((tmp_path / "program").read_bytes())
     moved = BuiltImage(image.name, "1", "amd64", (Entry("bin/program", other, 0o755), image.entries[1]))
@@ -37,7 +37,7 @@ def test_the_same_content_is_the_same_image(image: BuiltImage, tmp_path: Path) -
 def test_where_envoy_cannot_be_bundled_it_is_said_what_to_set(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If there is no bundled Envoy for the engine, the error names the setting to use."""
+    """Without a bundled Envoy for the engine, the error names the setting to use."""
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(SettingsError, match="on Linux only") as caught:
         images.image_of(Sibling.ENVOY, "bundled", release, EngineFacts("", "", "amd64"))

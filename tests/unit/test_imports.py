@@ -1,4 +1,4 @@
-"""What commands import before they answer: it is most of their time."""
+"""Imports of commands: most of their running time."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ ONLY_FOR_CHANGES = {f"clawker_fw.reconcile.{name}" for name in ("apply", "conver
 
 
 def test_a_look_imports_nothing_for_changes() -> None:
-    """`drift` and `status` of a current stack import neither steps, nor what plans and performs them."""
+    """On a current stack, `drift` and `status` import no planning or applying code."""
     script = f"import sys, {LOOKING}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not ONLY_FOR_CHANGES & set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""Included files: whose rules count, and what is wrong with them, each told with its own place."""
+"""Included files: their rules, and errors with file and line."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> Written:
 
 
 def test_the_rules_of_all_files_count(files: Written) -> None:
-    """Each path is relative to the settings file. A file that is named twice is read once."""
+    """Paths are relative to the settings file. A file that is named twice is read once."""
     path = files(
         main="include: [more/team.yaml, more/../last.yaml, last.yaml]\nrules:\n- dst: main.test\n",
         more__team="rules:\n- dst: team.test\n- dst: main.test\n\n",
@@ -46,7 +46,7 @@ def test_the_rules_of_all_files_count(files: Written) -> None:
 
 
 def test_an_included_file_that_has_changed_is_read_again(files: Written) -> None:
-    """The settings are kept in memory only while all files are the same."""
+    """Settings are cached in memory only while all files stay unchanged."""
     path = files(main="include: [team.yaml]\n", team="rules: [{dst: team.test}]\n")
     assert len(load_settings(path, {}).rules.rules) == 1
     files(team="rules: []\n")
@@ -54,7 +54,7 @@ def test_an_included_file_that_has_changed_is_read_again(files: Written) -> None
 
 
 def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
-    """All at once, in whichever file they are."""
+    """All errors are reported at once, with their files."""
     path = files(
         main="include: [team.yaml]\nrules:\n- dst: a b\n- dst: ok.test\n",
         team="rules:\n- dst: ok.test\n  port: 0\n",
@@ -91,7 +91,7 @@ def test_mistakes_are_told_with_the_file_that_has_them(files: Written) -> None:
     ],
 )
 def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: str, complaint: str) -> None:
-    """Nothing is left out silently: each is an error that says where."""
+    """Every impossible include is an error with its place."""
     with pytest.raises(SettingsError) as caught:
         load_settings(files(**texts), {})
     assert caught.value.code == code
@@ -99,7 +99,7 @@ def test_what_can_not_be_included(files: Written, texts: dict[str, str], code: s
 
 
 def test_only_a_regular_file_is_included(files: Written) -> None:
-    """A loop of links has no text. Reading a pipe could wait for ever, and reading a device could never end."""
+    """Link loops, pipes and devices are refused: reading them could block or never end."""
     path = files(main="include: [loop.yaml]\n")
     loop = path.with_name("loop.yaml")
     loop.symlink_to(loop)
@@ -127,13 +127,13 @@ def test_only_a_regular_file_is_included(files: Written) -> None:
 
 @pytest.mark.parametrize("key", ['"inclu\\x64e"', '? "inclu\\\n  de"\n'])
 def test_no_include_is_ignored(key: str, files: Written) -> None:
-    """One that is written with an escape is followed like any other, or what its rules deny would be allowed."""
+    """An include written with an escape is followed too; ignoring it could drop deny rules."""
     denied = "rules: [{dst: team.test, action: deny}]\n"
     assert len(load_settings(files(main=f"rules: []\n{key}: [team.yaml]\n", team=denied), {}).rules.rules) == 1
 
 
 def test_an_include_has_no_variable(files: Written) -> None:
-    """It would be unclear to what its paths are relative."""
+    """There is no variable for includes, because the base of relative paths would be unclear."""
     with pytest.raises(SettingsError) as caught:
         load_settings(files(main="rules: []"), {"CLAWKER_FW_INCLUDE": "[team.yaml]"})
     assert caught.value.code == "variable-unknown"

@@ -1,4 +1,4 @@
-"""A program in a container of the engine that it asks: what it knows of itself, and whose settings it has."""
+"""The program in a container of its own engine: what it knows of itself, and whose settings it uses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +28,10 @@ ROOT = "80 70 0:60 / / rw - overlay overlay rw,upperdir=/var/lib/docker/overlay2
 
 
 class OneContainer:
-    """An engine that has one container."""
+    """An engine with one container."""
 
     def inspect_container(self, container: str) -> dict[str, Any]:
-        """Return it."""
+        """Return the container."""
         if container != ID:
             raise NotFoundError("not-found", "There is no such container.")
         return {
@@ -48,12 +48,12 @@ class OneContainer:
         (ROOT.format(layer="own") + LINE.format(id=ID), True),
         (LINE.format(id=ID), True),
         (LINE.format(id="ab" * 32), False),  # another engine's
-        (ROOT.format(layer="other") + LINE.format(id=ID), False),  # it uses the network of the one that is named
+        (ROOT.format(layer="other") + LINE.format(id=ID), False),  # it shares the network of the named container
         (LINE.format(id=ID) + LINE.format(id="ab" * 32), False),
     ],
 )
 def test_a_container_of_the_engine_is_known(text: str, known: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a row
-    """The kernel's list of mounts names it, and the engine that is asked has to know it."""
+    """The container id comes from the kernel's list of mounts and must be known to the engine."""
     (tmp_path / "mountinfo").write_text(text)
     found = own_container(OneContainer(), {"Name": "node-1"}, tmp_path / "mountinfo")  # type: ignore[arg-type]
     assert found == (Inside(ID, "node-1", MOUNTS) if known else None)
@@ -69,14 +69,14 @@ def test_a_container_of_the_engine_is_known(text: str, known: bool, tmp_path: Pa
     ],
 )
 def test_a_path_is_known_on_both_sides(here: str, there: str | None) -> None:
-    """A file that is mounted has a path on the engine's machine; any other one is in the container alone."""
+    """A mounted file has a path on the Docker host; other files exist only in the container."""
     assert INSIDE.on_host(here) == there
     assert there is None or INSIDE.in_here(there) == here
 
 
 @pytest.mark.usefixtures("up")
 def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> None:
-    """The same content is never refused, nor the same file; another file with other content is."""
+    """Equal content or the same file is accepted; another file with other content is refused."""
     first = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "one")
     for sibling in ("envoy", "coredns"):
         memory.put_files(f"clawker-{sibling}", {ORIGIN: state_record(first)})
@@ -96,7 +96,7 @@ def test_settings_are_the_same_by_content_or_by_place(memory: MemoryEngine) -> N
 
 
 def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None:
-    """A mounted file is the one on the machine; what is not mounted counts with the machine's name."""
+    """A mounted file has the host's path as its origin; other files count with the container's host name."""
     mounted = Inside(ID, "node-1", ((str(tmp_path.resolve()), "/srv/fw"),))
     on_machine = Origin("/srv/fw/clawker-fw.yaml", "node-1", None, "x")
     assert records.origin(tmp_path / "clawker-fw.yaml", None, "x", inside=mounted) == on_machine
@@ -107,7 +107,7 @@ def test_a_fresh_container_has_the_origin_of_its_machine(tmp_path: Path) -> None
 
 
 def with_agent(memory: MemoryEngine, up: Blueprint, inside: Inside, *sources: str) -> Observed:
-    """Return a stack with an agent that can write these paths of the machine, seen from a container."""
+    """Return a stack with an agent that can write these host paths, as seen from a container."""
     agent = stacks.bare_container("agent", up, "clawker-net")
     mounts = tuple(Mount("bind", f"/m{number}", source) for number, source in enumerate(sources))
     memory.start(memory.create_container(replace(agent, shape=replace(agent.shape, mounts=mounts))))
@@ -116,7 +116,7 @@ def with_agent(memory: MemoryEngine, up: Blueprint, inside: Inside, *sources: st
 
 
 def test_agents_that_can_write_what_is_mounted_here(memory: MemoryEngine, up: Blueprint) -> None:
-    """Paths of agents' mounts are compared with the paths on the machine, never with equal paths in here."""
+    """Agents' mounts are compared with host paths, never with equal paths in this container."""
     sources = ("/srv/fw", "/data", "/etc", "/clawker-fw.yaml", "/srv/other")
     observed = with_agent(memory, up, INSIDE, *sources)
     files = [Path(each) for each in ("/clawker-fw.yaml", "/var/lib/clawker-fw/certs", "/etc/alone.yaml")]
@@ -128,7 +128,7 @@ def test_agents_that_can_write_what_is_mounted_here(memory: MemoryEngine, up: Bl
 
 
 def test_a_link_in_here_leads_through_two_folders(memory: MemoryEngine, up: Blueprint, tmp_path: Path) -> None:
-    """Who can replace a link to the settings can write them, as who can write what it leads to."""
+    """Whoever can replace a link to the settings, or write its target, can write the settings."""
     for name in ("links", "files"):
         (tmp_path / name).mkdir()
     (tmp_path / "files" / "real.yaml").write_text("rules: []\n")
@@ -141,7 +141,7 @@ def test_a_link_in_here_leads_through_two_folders(memory: MemoryEngine, up: Blue
 
 
 def test_the_way_to_the_engine_is_the_one_on_its_machine() -> None:
-    """A socket that is mounted here from elsewhere leads to the engine from there, as the usual ones do."""
+    """A socket mounted from an unusual host path leads agents to the engine, as the usual ones do."""
     ways = engine_ways(EngineFacts("28", "1.51", "amd64", endpoint="unix:///var/run/docker.sock", inside=INSIDE))
     assert ways.named_by("/srv/docker.sock")
     assert ways.named_by("/srv")
@@ -150,7 +150,7 @@ def test_the_way_to_the_engine_is_the_one_on_its_machine() -> None:
 
 
 def test_a_mount_at_any_path_is_no_obstacle(tmp_path: Path) -> None:
-    """Paths in the kernel's list may be no UTF-8, and may have characters that Python takes for a line's end."""
+    """Paths in the kernel's list may be invalid UTF-8 or contain Python line separators."""
     strange = b"92 80 254:0 / /mnt/\xff\xc2\x85\x0b\x1c\xe2\x80\xa8x rw - ext4 /dev/vda rw\n"
     (tmp_path / "mountinfo").write_bytes(strange + ROOT.format(layer="own").encode() + LINE.format(id=ID).encode())
     assert own_container(OneContainer(), {"Name": "node-1"}, tmp_path / "mountinfo")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A stack whose rules look into TLS: what is made, committed, compared and warned of."""
+"""A stack with inspected TLS: what is created, applied, compared and warned of."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +30,7 @@ Wanted = Callable[..., Blueprint]
 
 @pytest.fixture
 def wanted(memory: MemoryEngine, release: Release, tmp_path: Path) -> Wanted:
-    """Return the blueprint of a stack with rules, at a time, on a machine with a folder for roots."""
+    """Return a stack's blueprint with these rules at this time, on a machine with a folder for roots."""
 
     def made(*rules: object, now: float = NOW, folder: str = "here") -> Blueprint:
         provider = InspectionStore(tmp_path / folder, "clawker", keeps=True, clock=lambda: now)
@@ -46,7 +46,7 @@ def files(memory: MemoryEngine) -> dict[str, bytes]:
 
 
 def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wanted: Wanted) -> None:
-    """After two thirds of thirty days: before, nothing differs, and the next renewal is known."""
+    """Renewal is due after two thirds of thirty days; before that, nothing differs and its time is known."""
     stacks.converged(memory, wanted(*INSPECTED))
     seen = pipeline.compare(memory, wanted(*INSPECTED, now=NOW + 19 * DAY))
     assert seen.diff.findings == ()
@@ -63,7 +63,7 @@ def test_what_is_due_is_a_difference_and_then_is_not(memory: MemoryEngine, wante
 
 
 def test_the_end_of_a_rule_changes_nothing_of_what_signs(memory: MemoryEngine, wanted: Wanted) -> None:
-    """What is live when the siblings have ended it, alone, is what is desired then."""
+    """After a rule's expiry, the running signer files equal the desired ones."""
     ending = {**INSPECTED[0], "until": "2100-01-01T00:00:00Z"}
     for rules in ((ending,), (ending, INSPECTED[1])):
         before = stacks.converged(memory, wanted(*rules))
@@ -77,7 +77,7 @@ def test_the_end_of_a_rule_changes_nothing_of_what_signs(memory: MemoryEngine, w
 
 
 def test_agents_that_lack_the_root(memory: MemoryEngine, wanted: Wanted) -> None:
-    """Running agents break when inspection is turned on: the warning comes before that, and stays afterwards."""
+    """Turning inspection on breaks agents without the root, so the warning comes before and stays after."""
     stacks.converged(memory, wanted())
     for name in ("web", "db"):
         shape = Shape(("x",), (), {"clawker-net": ""})
@@ -92,12 +92,12 @@ def test_agents_that_lack_the_root(memory: MemoryEngine, wanted: Wanted) -> None
 
 
 class Silent(MemoryEngine):
-    """An engine with a stack whose signer does not answer, and so tells nothing of its files."""
+    """An engine with a stack whose signer does not answer."""
 
     silent = False
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
-        """Report it."""
+        """Report a silent signer."""
         found = super().probe(container, envoy=envoy)
         if not self.silent or "names" not in found.live:
             return found
@@ -106,7 +106,7 @@ class Silent(MemoryEngine):
 
 
 def test_a_silent_signer_is_one_finding(release: Release) -> None:
-    """What it has loaded is unknown, and only a new container brings another signer."""
+    """A silent signer's files are unknown, and only a new container brings a new signer."""
     engine = Silent()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)

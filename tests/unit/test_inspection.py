@@ -1,4 +1,4 @@
-"""The authority of inspected connections: how names are divided, what is signed, judged, renewed and rotated."""
+"""The CA for inspected connections: division of names, signing, checks, renewal and rotation."""
 
 import stat
 from dataclasses import replace
@@ -31,12 +31,12 @@ def at(folder: Path, now: float = NOW, *, keeps: bool = True) -> InspectionStore
 
 
 def live(provided: Provided) -> Authorities:
-    """Return a stack that has what was provided."""
+    """Return a stack that uses these certificates."""
     return Authorities(provided.trust, provided.intermediates)
 
 
 def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
-    """Return a root that is made at a time."""
+    """Return a root created at this time."""
     pair = authority.mint_root("demo", now)
     return authority.read_root(replace(pair, key=b"") if keyless else pair)
 
@@ -46,7 +46,7 @@ def root_of(now: float = NOW, *, keyless: bool = False) -> Issuer:
 
 @given(st.sets(st.integers(0, 5000), max_size=2000), st.integers(0, 5000))
 def test_one_name_more_changes_one_share(numbers: set[int], further: int) -> None:
-    """Every name is in one share, none is too large, and one name more replaces one share, or divides it."""
+    """Every name is in one share of limited size; one more name replaces or divides only one share."""
     names = {f"n{number}.test" for number in numbers}
     before, after = authority.shares(names), authority.shares({*names, f"n{further}.test"})
     assert sorted(name for share in before for name in share) == sorted(names)
@@ -59,7 +59,7 @@ def test_one_name_more_changes_one_share(numbers: set[int], further: int) -> Non
 
 
 def test_a_chain_fits_into_a_handshake() -> None:
-    """Java takes 32,768 octets of certificates: an intermediate has room for fewer names that are long."""
+    """Java accepts 32,768 bytes of certificates, so an intermediate has room for fewer long names."""
     names = [f"{number:063}.{number:063}.{number:063}.a.test" for number in range(300)]
     for share in authority.shares(names):
         pair = authority.mint_intermediate(root_of().pair, "demo", share, NOW)
@@ -71,7 +71,7 @@ def test_a_chain_fits_into_a_handshake() -> None:
 
 
 def test_a_root_can_be_trusted_for_ten_years() -> None:
-    """It is an authority for one level of others, and has a name that no other root has."""
+    """A root allows one level of intermediates and has a unique name."""
     found = x509.load_pem_x509_certificate(root_of().pair.certificate)
     assert found.not_valid_after_utc - found.not_valid_before_utc == AUTHORITY_LIFE + timedelta(hours=1)
     basic = found.extensions.get_extension_for_class(x509.BasicConstraints)
@@ -81,7 +81,7 @@ def test_a_root_can_be_trusted_for_ten_years() -> None:
 
 
 def test_an_intermediate_is_for_its_names_alone() -> None:
-    """It is critically constrained to them, without any address, and signs certificates of servers only."""
+    """An intermediate is critically constrained to its names, without addresses, and signs only servers."""
     root = root_of()
     found = x509.load_pem_x509_certificate(authority.mint_intermediate(root.pair, "demo", NAMES, NOW).certificate)
     found.verify_directly_issued_by(x509.load_pem_x509_certificate(root.pair.certificate))
@@ -99,7 +99,7 @@ def test_an_intermediate_is_for_its_names_alone() -> None:
 
 
 def test_no_intermediate_outlives_its_root() -> None:
-    """One that is signed at the end of its root's life ends with it."""
+    """An intermediate signed late in its root's life ends with the root."""
     root = root_of()
     late = authority.mint_intermediate(root.pair, "demo", NAMES, root.ends - DAY)
     assert authority.judge(late, [root]).ends == root.ends
@@ -109,7 +109,7 @@ def test_no_intermediate_outlives_its_root() -> None:
 
 
 def test_anything_else_is_not() -> None:
-    """Another's key, another root, no constraints and no certificate are told apart."""
+    """A foreign key, another root, missing constraints and invalid certificates are told apart."""
     root = root_of()
     good = authority.mint_intermediate(root.pair, "demo", NAMES, NOW)
     for pair, roots, reason in (
@@ -126,7 +126,7 @@ def test_anything_else_is_not() -> None:
 
 
 def test_a_new_root_signs_when_agents_know_it() -> None:
-    """The newest that was announced for long enough signs. Without such a one, the oldest does."""
+    """The newest root that was announced long enough signs; otherwise the oldest."""
     old, new = root_of(NOW), root_of(NOW + DAY)
     switch = NOW + DAY + ANNOUNCED.total_seconds()
     assert authority.signing([new, old], NOW + DAY) == old
@@ -138,7 +138,7 @@ def test_a_new_root_signs_when_agents_know_it() -> None:
 
 
 def test_a_former_root_is_trusted_while_it_can_be_in_use() -> None:
-    """It goes when the last intermediate has expired that it can have signed."""
+    """A former root is dropped after the last intermediate it may have signed expires."""
     old, new = root_of(NOW), root_of(NOW + DAY)
     last = NOW + DAY + (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
     assert authority.trusted([old, new], last - 1) == [new, old]
@@ -147,7 +147,7 @@ def test_a_former_root_is_trusted_while_it_can_be_in_use() -> None:
 
 
 def test_the_signers_file_is_read_again() -> None:
-    """What is written for the signer is read as it was, and anything else as nothing."""
+    """The signer's file is read back as written; anything invalid reads as nothing."""
     pairs = [authority.mint_intermediate(root_of().pair, "demo", NAMES, NOW)]
     files = signing.files(["b.test", "a.test"], ["w.test"], pairs)
     assert files[signing.NAMES].content == b'{"names":["a.test","b.test"],"subtrees":["w.test"]}'
@@ -163,7 +163,7 @@ def test_the_signers_file_is_read_again() -> None:
 
 
 def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
-    """Nothing is made anew before a third of its life is left, and no intermediate's key is on this machine."""
+    """Nothing is renewed before two thirds of its lifetime, and no intermediate key is on this machine."""
     first = at(tmp_path).provide(NAMES)
     assert first.reason == ""
     (root,) = tmp_path.glob("inspection-*.crt")
@@ -178,7 +178,7 @@ def test_what_is_live_is_kept_until_it_is_due(tmp_path: Path) -> None:
 
 
 def test_a_run_asks_several_times(tmp_path: Path) -> None:
-    """What was made and is not live yet is given again. So it is by a store that keeps nothing."""
+    """A run that asks again gets the same new certificates, even from a store that does not write."""
     for keeps in (True, False):
         store = at(tmp_path / str(keeps), keeps=keeps)
         first = store.provide(NAMES)
@@ -188,7 +188,7 @@ def test_a_run_asks_several_times(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_the_root_uses_what_is_live(tmp_path: Path) -> None:
-    """It makes no other root, and says why names may have no intermediate."""
+    """A machine without the root creates none, and says why names may lack an intermediate."""
     first = at(tmp_path / "here").provide(NAMES)
     found = at(tmp_path / "there", NOW + 25 * DAY).provide([*NAMES, "new.test"], live(first))
     assert (found.trust, found.intermediates) == (first.trust, first.intermediates)
@@ -198,7 +198,7 @@ def test_a_machine_without_the_root_uses_what_is_live(tmp_path: Path) -> None:
 
 
 def test_two_machines_never_take_turns(tmp_path: Path) -> None:
-    """Where two have made a root, the newer one counts for both."""
+    """If two machines created a root, both use the newer one."""
     first = at(tmp_path / "here").provide(NAMES)
     second = at(tmp_path / "there", NOW + DAY).provide(NAMES)
     assert at(tmp_path / "there", NOW + DAY).provide(NAMES, live(first)).trust == second.trust
@@ -208,7 +208,7 @@ def test_two_machines_never_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_used_is_a_reason(tmp_path: Path) -> None:
-    """A command goes on with what is live."""
+    """With an unusable folder, a command continues with the running certificates and gives the reason."""
     first = at(tmp_path / "here").provide(NAMES)
     (tmp_path / "file").write_text("")
     found = at(tmp_path / "file").provide(NAMES, live(first))
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_used_is_a_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"x", b"\0" * 700], ids=["empty", "foreign", "zeros"])
 @pytest.mark.parametrize("kind", ["crt", "key"])
 def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str, content: bytes) -> None:
-    """A run keeps what is live, makes no other root, and names the file and the command that repairs it."""
+    """A run keeps the running root, creates none, and names the damaged file and the repair command."""
     first = at(tmp_path).provide(NAMES)
     (file,) = tmp_path.glob(f"inspection-*.{kind}")
     file.write_bytes(content)
@@ -242,7 +242,7 @@ def test_a_damaged_root_is_replaced_by_nobody_unasked(tmp_path: Path, kind: str,
 
 
 def test_a_rotation_overlaps(tmp_path: Path) -> None:
-    """Agents get the new root first, it signs a week later, and the former one goes when nothing of it is left."""
+    """Agents get the new root first, it signs a week later, and the former root goes once unused."""
     first = at(tmp_path).provide(NAMES)
     at(tmp_path, NOW + DAY).rotate()
     announced = at(tmp_path, NOW + DAY).provide(NAMES, live(first))

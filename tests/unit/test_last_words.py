@@ -1,4 +1,4 @@
-"""What an error shows of the log of a program that has ended is what says why."""
+"""Log lines in errors: those that explain why a program ended."""
 
 from typing import cast
 
@@ -35,12 +35,12 @@ class _Log:
 
 
 def told(*lines: str) -> list[str]:
-    """Return what is shown of a log."""
+    """Return the lines shown from a log."""
     return [line.removeprefix("log: ") for line in last_words(cast("EngineReader", _Log(*lines)), "a")]
 
 
 def test_a_backtrace_hides_nothing() -> None:
-    """Of an Envoy that was started again and again, the failures are shown, and no line of a backtrace."""
+    """For an Envoy that restarts repeatedly, failures are shown without backtraces."""
     assert [line.rpartition("] ")[2][:14] for line in told(*_ABORT.splitlines() * 9)] == [
         "assert failure",
         "Caught Aborted",
@@ -48,17 +48,17 @@ def test_a_backtrace_hides_nothing() -> None:
 
 
 def test_a_rejected_file_is_told_and_no_refusal_to_an_agent() -> None:
-    """Agents are refused all the time, so the newest lines of a log are records; a rejection is only a warning."""
+    """A rejected file is shown instead of newer records of refusals, although it is only a warning."""
     records = [f'{{"time":"2026-11-27T23:53:42.{each:03}Z","reason":"path"}}' for each in range(20)]
     assert told(_REJECTED, _ABORT.splitlines()[0], *records) == [_REJECTED]
 
 
 def test_other_programs_are_told_from_the_end_of_their_logs() -> None:
-    """What is written without a time is shown as well, without the addresses that follow."""
+    """For other programs, the last lines are shown, also without a time, but without addresses."""
     assert told(_ALLOCATOR, "    @     0x417480  (unknown)", "0x416eb8 0x405528", "") == [_ALLOCATOR]
     assert told(*(f"fwctl: {number}" for number in range(20))) == [f"fwctl: {each}" for each in range(12, 20)]
 
 
 def test_a_log_that_can_not_be_read_hides_no_failure() -> None:
-    """That the last words are missing is one more line about the failure."""
+    """An unreadable log only adds a line to the error."""
     assert told() == ["the log of a could not be read: The engine could not read the log of a."]

@@ -1,4 +1,4 @@
-"""The engine is located like the docker CLI does, from options, variables and contexts."""
+"""The engine is located as by the docker CLI: options, variables and contexts."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ OTHER = "tcp://192.0.2.2:2376"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A folder with one context, written like by the docker CLI, which is not the current one."""
+    """A folder with one context, as the docker CLI writes it, which is not current."""
     write_context(tmp_path, "far", {"docker": {"Host": FAR, "SkipTLSVerify": False}})
     return tmp_path
 
@@ -53,7 +53,7 @@ def test_the_order_is_that_of_the_docker_cli(
     source: str,
     config: Path,
 ) -> None:
-    """Option, context option, `DOCKER_HOST`, `DOCKER_CONTEXT`, current context and default apply in this order."""
+    """The order is option, context option, `DOCKER_HOST`, `DOCKER_CONTEXT`, current context, default."""
     if current:
         (config / "config.json").write_text(json.dumps({"currentContext": current}))
     place = locate(host, context, {"DOCKER_CONFIG": str(config), **variables})
@@ -72,7 +72,7 @@ def test_the_order_is_that_of_the_docker_cli(
     ],
 )
 def test_an_address_may_leave_things_out(text: str, address: str, tmp_path: Path) -> None:
-    """Addresses are completed like by the docker CLI."""
+    """Partial addresses are completed as by the docker CLI."""
     assert locate(text, None, {"DOCKER_CONFIG": str(tmp_path)}).address == address
 
 
@@ -90,7 +90,7 @@ def test_an_address_may_leave_things_out(text: str, address: str, tmp_path: Path
     ],
 )
 def test_what_is_no_address_is_refused(text: str, tmp_path: Path) -> None:
-    """The error names the text, its source, and the form of an address."""
+    """The error gives the text, its source, and the form of an address."""
     with pytest.raises(EngineError) as caught:
         locate(None, None, {"DOCKER_CONFIG": str(tmp_path), "DOCKER_HOST": text})
     assert caught.value.code == "engine-address"
@@ -110,7 +110,7 @@ def test_what_is_no_address_is_refused(text: str, tmp_path: Path) -> None:
 def test_tls_by_variables(
     *, variables: dict[str, str], verify: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`DOCKER_TLS_VERIFY` or `DOCKER_TLS` enables TLS, a path alone does not. The default path is the CLI's."""
+    """`DOCKER_TLS_VERIFY` or `DOCKER_TLS` enables TLS; a path alone does not. The default path is the CLI's."""
     monkeypatch.chdir(tmp_path)
     Path("certs").mkdir()
     for folder in (tmp_path, Path("certs")):
@@ -143,7 +143,7 @@ def test_tls_by_context(
     expected: tuple[bool, str | None, tuple[str, str] | None],
     tmp_path: Path,
 ) -> None:
-    """A context has its own TLS files and verification, and variables don't change them."""
+    """A context uses its own TLS files and verification; variables do not change them."""
     identity = write_context(tmp_path, "far", {"docker": {"Host": FAR, "SkipTLSVerify": skip}})
     folder = tmp_path / "contexts" / "tls" / identity / "docker"
     for name in files:
@@ -159,7 +159,7 @@ def test_tls_by_context(
 
 @pytest.mark.parametrize("name", ["near", "\udcff"])
 def test_an_unknown_context(name: str, config: Path) -> None:
-    """It is an error, from any source, also if its name is no UTF-8. The default engine is not used instead."""
+    """An unknown context is an error, even with a name that is not UTF-8; the default engine is not used."""
     environment = {"DOCKER_CONFIG": str(config)}
     for context, variables in ((name, {}), (None, {"DOCKER_CONTEXT": name})):
         with pytest.raises(EngineError, match="no docker context") as caught:

@@ -1,4 +1,4 @@
-"""One run at a time: whose turn it is, when a lock is taken over, and what a run does that has lost it."""
+"""One run at a time: waiting, taking over a lock, and losing it."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ from devkit.waiting import until
 
 @pytest.fixture
 def lock_image(memory: MemoryEngine) -> image_tar.BuiltImage:
-    """The image of the lock, loaded."""
+    """The lock's image, loaded."""
     image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), 1, lambda _: None)
     return image
@@ -52,7 +52,7 @@ def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> N
 def test_waiting_for_the_lock_can_be_stopped(
     memory: MemoryEngine, lock_image: image_tar.BuiltImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C ends a run that waits for the lock, before it has changed anything."""
+    """Ctrl-C ends a run that waits for the lock, before it changes anything."""
     monkeypatch.setattr(lock, "_is_alive", lambda _: True)
     hold(memory, lock_image, process="1 0")
     asked = iter([False, False, True])
@@ -80,7 +80,7 @@ def test_the_lock_of_a_run_that_is_gone_is_taken_over(
     lock_image: image_tar.BuiltImage,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever was killed, or lost the engine, blocks nobody."""
+    """The lock of a killed run, or of one that lost its engine, is taken over."""
     monkeypatch.setattr(lock, "LEASE_SECONDS", 1.0)
     hold(memory, lock_image, **holder)
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
@@ -99,7 +99,7 @@ class Renewed(MemoryEngine):
 
 
 def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: Release) -> None:
-    """The lease shows whether a remote holder is alive."""
+    """A renewed lease shows that its remote holder is alive."""
     engine = Renewed()
     image = images.lock_image(engine.facts())
     engine.load_image(image.archive(), 1, lambda _: None)
@@ -113,7 +113,7 @@ def test_the_lock_of_another_machine_is_respected_while_it_is_renewed(release: R
 def test_a_run_whose_lock_was_taken_over_stops(
     memory: MemoryEngine, release: Release, lock_image: image_tar.BuiltImage
 ) -> None:
-    """A run that was silent for too long stops, because another one has taken over."""
+    """A run that was silent too long stops, because another one has taken over."""
     del release
     with lock.Lock(memory, "clawker", lock_image) as held:
         held.require_held()
@@ -131,7 +131,7 @@ def test_a_lease_is_renewed_while_its_holder_works(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is valid for a multiple of the time that a renewal takes. Each series of failures is reported once."""
+    """A lease lasts several renewal times. Each series of failures is reported once."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.05)
@@ -177,7 +177,7 @@ def test_a_renewal_does_not_wait_for_the_one_before(
 def test_how_long_a_holder_may_be_silent(
     lease: bytes, answer: float, silent: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as the lease is valid, which it may say itself, and as the engine takes to answer."""
+    """The limit is the lease, whose length the holder may state, plus the engine's response time."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(lock, "time", SimpleNamespace(monotonic=lambda: clock.now))
     watch = lock.LeaseWatch()
@@ -191,7 +191,7 @@ def test_how_long_a_holder_may_be_silent(
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Release) -> None:
-    """Another run may have adopted what it created, and its own errors are outdated, so none is reported."""
+    """A run that lost its lock reports no errors: another run may have adopted its containers."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     adopted: dict[str, str] = {}
@@ -215,7 +215,7 @@ def test_a_run_that_has_lost_the_lock_undoes_nothing(*, fails: bool, release: Re
 def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the engine does not say who holds the lock, it may belong to another run, so nothing is undone."""
+    """If the engine does not tell who holds the lock, nothing is undone: another run may hold it."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
 
@@ -233,7 +233,7 @@ def test_a_run_that_can_not_tell_whose_turn_it_is_undoes_nothing(
 
 
 class Unremovable(MemoryEngine):
-    """An engine that fails when a lock is to be removed."""
+    """An engine that fails to remove a lock."""
 
     def remove(self, container: str) -> None:
         """Remove anything else."""
@@ -244,7 +244,7 @@ class Unremovable(MemoryEngine):
 
 @pytest.mark.parametrize("ends", [NotProvenError("not-proven", "It differs."), KeyboardInterrupt(), None])
 def test_the_first_error_is_told_when_the_lock_is_not_released_either(ends: BaseException | None) -> None:
-    """It keeps its exit code, and has the second one in its context; without a first one, the second is told."""
+    """The first error keeps its exit code and gets the second as context; a single error is reported."""
     engine = Unremovable()
     image = images.lock_image(engine.facts())
     held = lock.Lock(engine, "clawker", image)
@@ -271,7 +271,7 @@ def _ended(held: lock.Lock, ends: BaseException | None) -> None:
     "name", [b"\xff\xfe", b"a) S 1\n", b"\xe2\x80\xa8"], ids=["foreign", "forged", "separator"]
 )
 def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> None:
-    """Its name in /proc has any bytes, and none of them ends a command or passes for a field."""
+    """A process name in /proc may contain any bytes without breaking the parser."""
     own = lock.start_time(os.getpid())
     program = os.path.join(os.fsencode(tmp_path), name)  # noqa: PTH118 - a path of bytes
     shutil.copy(os.fsencode(shutil.which("sleep") or ""), program)
@@ -284,7 +284,7 @@ def test_a_process_of_any_name_has_a_start_time(name: bytes, tmp_path: Path) -> 
 
 
 def test_down_waits_for_a_first_run(memory: MemoryEngine, lock_image: image_tar.BuiltImage) -> None:
-    """A run that has made nothing yet is at work all the same: `down` is refused, and never "was not up"."""
+    """`down` is refused while a first run is at work, even before it created anything."""
     parent = os.getppid()
     hold(memory, lock_image, process=f"{parent} {lock.start_time(parent)}")
     context = RunContext(lambda _: None)
@@ -310,6 +310,6 @@ def test_down_waits_for_a_first_run(memory: MemoryEngine, lock_image: image_tar.
 def test_a_lock_says_what_is_done_without_arguments(
     words: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Engines send labels out with their events, and arguments may have secrets in them."""
+    """The lock omits arguments, which may hold secrets: engines publish labels with their events."""
     monkeypatch.setattr("sys.argv", ["/usr/bin/clawker-fw", *words.split()])
     assert lock.holder()[labels.LOCK_COMMAND] == shown

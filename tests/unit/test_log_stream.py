@@ -1,4 +1,4 @@
-"""A log, or the output of a program, is the same in whatever pieces it arrives."""
+"""Logs and program output do not depend on how they are split in transit."""
 
 import socket
 import struct
@@ -32,7 +32,7 @@ def chunk(content: bytes) -> bytes:
 
 @contextmanager
 def answered(*parts: bytes, silence: float = SILENCE, ends: bool = True) -> Iterator[requests.Response]:
-    """Yield the response of a server that sends it in parts, and ends the connection unless it is to hang."""
+    """Yield the response of a server that sends it in parts, then closes or hangs."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -69,7 +69,7 @@ def read(*parts: bytes) -> list[bytes]:
     st.lists(st.integers(1, 30), min_size=1, max_size=20),
 )
 def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None:
-    """Chunks and frames end anywhere; of lines of standard error only the time is told."""
+    """Chunks and frames may end anywhere; standard error lines give only their time."""
     body = b"".join(frame(line, stream) for line, stream in lines)
     expected = [line if stream == 1 else line[:STAMP] for line, stream in lines]
     pieces, at = [], 0
@@ -85,19 +85,19 @@ def test_in_any_pieces(lines: list[tuple[bytes, int]], sizes: list[int]) -> None
 
 
 def test_what_the_engine_itself_says_is_no_line() -> None:
-    """As newer ones do where they can't read on."""
+    """Errors that newer engines insert into a log are not lines."""
     assert read(CHUNKED, chunk(frame(b"a\n") + frame(b"Error grabbing logs", 3)), chunk(b"")) == [b"a\n"]
 
 
 @pytest.mark.parametrize("rest", [b"", b"5\r\nab", b"no size\r\n"])
 def test_that_breaks_off(rest: bytes) -> None:
-    """A log that ends before its end is an error."""
+    """A truncated log is an error."""
     with pytest.raises(ConnectionError):
         read(CHUNKED, chunk(frame(b"x\n")), rest)
 
 
 def test_what_hangs() -> None:
-    """Engines can lose the end of a log or a program: what was written is read, then the silence is an error."""
+    """A hanging log is read as far as written; then the silence is an error."""
     with answered(CHUNKED, chunk(frame(b"x\n")), silence=0.2, ends=False) as response:
         lines = log_lines(streams.contents(response))
         assert next(lines) == [b"x\n"]

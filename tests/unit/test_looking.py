@@ -28,7 +28,7 @@ ENVOY, COREDNS = "clawker-envoy", "clawker-coredns"
 
 
 class Flapping(MemoryEngine):
-    """An engine whose list says that Envoy is restarting, though it runs when it is inspected."""
+    """An engine that lists Envoy as restarting although it runs when inspected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def wanted(engine: Flapping, release: Release) -> Blueprint:
 
 @pytest.mark.parametrize("lies", [0, 1, 2, 1000])
 def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> None:
-    """Whatever the list said before: what has loaded something else, or agents can't use, is never `current`."""
+    """A running program that loaded something else, or is unusable for agents, is never `current`."""
     engine.lies = lies
     assert pipeline.compare(engine, wanted).diff.verdict is Verdict.CURRENT
     live = engine.inside(ENVOY).live
@@ -80,7 +80,7 @@ def test_what_runs_is_asked(lies: int, engine: Flapping, wanted: Blueprint) -> N
 
 
 class Starting(Flapping):
-    """An engine whose Envoy is starting, and answers after some questions or not at all."""
+    """An engine whose Envoy starts to answer after some probes, or never."""
 
     questions = 0
     ready_after: int | None = None
@@ -96,7 +96,7 @@ class Starting(Flapping):
         return replace(found, live={}, error="connection refused") if silent else found
 
     def container(self, container: str) -> ContainerView | None:
-        """Call it starting for so many questions."""
+        """Report it as starting for this many probes."""
         view = super().container(container)
         if view and view.name == ENVOY and self.questions < self.starts_for:
             return replace(view, health="starting")
@@ -110,7 +110,7 @@ class Starting(Flapping):
 def test_who_is_starting_is_waited_for(
     ready_after: int | None, starts_for: int, verdict: Verdict, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that takes long to start is current once it answers, and unknown if it never does."""
+    """A slow program is current once it answers, and unknown if it never does."""
     monkeypatch.setattr(observe, "_ANSWER_WITHIN", 0)
     engine = Starting()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
@@ -122,13 +122,13 @@ def test_who_is_starting_is_waited_for(
 
 
 class Early(Starting):
-    """An engine whose CoreDNS has asked Envoy a moment before it served."""
+    """An engine whose CoreDNS queried Envoy a moment too early."""
 
     early = 0
     ready_after = 0
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
-        """Say so, so many times."""
+        """Report that this many times."""
         found = super().probe(container, envoy=envoy)
         if self.inside(COREDNS).id != container or self.early <= 0:
             return found
@@ -144,7 +144,7 @@ class Early(Starting):
 def test_who_has_asked_too_early_is_asked_again(
     early: int, starts_for: int, verdict: Verdict, release: Release
 ) -> None:
-    """What agents saw of a sibling that was starting says nothing, and of one that was not, it does."""
+    """A failed test by agents counts only if the tested container had started."""
     engine = Early()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
@@ -157,7 +157,7 @@ def _running(seen: pipeline.Comparison, field: str) -> object:
 
 
 def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
-    """The finding has the number of restarts and the exit code, even if the program runs at this moment."""
+    """The finding gives restarts and exit code, even if the program runs at the moment."""
     envoy = engine.inside(ENVOY)
     kept = envoy.files.pop("boot/sibling.json")
     engine.stop(ENVOY)
@@ -180,7 +180,7 @@ def test_a_crash_loop_is_named(engine: Flapping, wanted: Blueprint) -> None:
 
 
 def test_settings_are_read_again_under_the_lock(engine: Flapping, wanted: Blueprint, release: Release) -> None:
-    """Rules removed from the file during a run are not applied again."""
+    """Rules removed from the file during a run are not applied."""
     older = stacks.blueprint(engine.facts(), "a.test", "removed.test", release=release)
     seen = pipeline.compare(engine, older)
     assert seen.diff.verdict is Verdict.DRIFTED
@@ -233,7 +233,7 @@ def test_names_are_put_right_by_one_run(
     engine: Flapping,
     wanted: Blueprint,
 ) -> None:
-    """A container is identified by its label, whatever its name, even when both siblings are replaced."""
+    """Containers are identified by label, whatever their names, even when both are replaced."""
     NAMES[names](engine)
     assert pipeline.compare(engine, wanted).diff.verdict is Verdict.DRIFTED
     after = stacks.converged(engine, wanted, options)
@@ -248,7 +248,7 @@ def test_names_are_put_right_by_one_run(
 
 @pytest.mark.parametrize("address", ["10.213.1.10", "10.213.1.20", "10.213.1.53"])
 def test_an_answer_on_the_wire_does_nothing_to_anybody(address: str, engine: Flapping, wanted: Blueprint) -> None:
-    """A container with raw sockets can forge ARP answers. They cause a warning and never change the verdict."""
+    """Forged ARP answers from a container with raw sockets cause a warning and never change the verdict."""
     spec = ContainerSpec("victim", engine.inside(ENVOY).image, {}, Shape((), (), {"clawker-net": ""}))
     engine.start(engine.create_container(spec))
     (victim,) = (each for each in engine.listing() if each.name == "victim")
@@ -289,7 +289,7 @@ RECORDS = st.one_of(
 
 @pytest.fixture(scope="module")
 def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
-    """A running stack, for tests that restore what they change."""
+    """A running stack for tests that undo their changes."""
     engine = MemoryEngine()
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
@@ -299,7 +299,7 @@ def still(release: Release) -> tuple[MemoryEngine, Blueprint]:
 @settings(deadline=None)
 @given(RECORDS)
 def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Blueprint], text: str) -> None:
-    """An arbitrary value in the label is a finding or a readable record, and never an error."""
+    """Any label value is a finding or a readable record, never an error."""
     engine, wanted = still
     envoy = engine.inside(ENVOY)
     kept = envoy.spec
@@ -316,7 +316,7 @@ def test_any_text_in_the_label_of_what_was_made(still: tuple[MemoryEngine, Bluep
 @settings(deadline=None)
 @given(RECORDS, st.sampled_from([COMMITTED, ATTEMPT]))
 def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Blueprint], text: str, path: str) -> None:
-    """Arbitrary records of the last commit and the last attempt never make a comparison fail."""
+    """Arbitrary records of the last applied files and the last attempt never fail a comparison."""
     engine, wanted = still
     files = engine.inside(ENVOY).files
     kept = dict(files)
@@ -332,14 +332,14 @@ def test_any_bytes_in_the_records_of_a_volume(still: tuple[MemoryEngine, Bluepri
 @pytest.mark.parametrize(
     ("path", "content"),
     [
-        (COMMITTED, b""),  # an empty note of an attempt is none: an engine with a full disk leaves it
+        (COMMITTED, b""),  # an engine with a full disk leaves empty records, which do not count
         *product([COMMITTED, ATTEMPT], [b"\xff", b"[]", b'{"version": 1, "files": []}', b'{"at": 1}']),
     ],
 )
 def test_a_record_that_says_nothing_is_a_finding(
     path: str, content: bytes, engine: Flapping, wanted: Blueprint
 ) -> None:
-    """An unreadable record is a finding that `run` closes."""
+    """An unreadable record is a finding that `run` removes."""
     engine.inside(ENVOY).files[path] = public(content)
     layer, action = {COMMITTED: ("hot", "commit"), ATTEMPT: ("boot", "replace")}[path]
     assert stacks.found(engine, wanted) == {("envoy", layer, path, "tamper", action)}
@@ -347,7 +347,7 @@ def test_a_record_that_says_nothing_is_a_finding(
 
 
 def test_what_is_ours_and_of_no_kind_is_what_it_is_called(engine: Flapping, wanted: Blueprint) -> None:
-    """If the label names no sibling, the container's name decides."""
+    """If the label names no firewall container, the container's name decides."""
     inside = engine.inside(COREDNS)
     inside.spec = replace(inside.spec, labels={**inside.spec.labels, labels.SIBLING: "router"})
     assert stacks.found(engine, wanted) == set()

@@ -1,4 +1,4 @@
-"""Stacks whose helpers are of another release: a run replaces what it can't talk to."""
+"""Stacks whose helpers are of another release: a run replaces incompatible ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ RESIDENT = "drain clawker-envoy", "release the service address", "load changed f
 
 
 def lacking(*verbs: str) -> Callable[[MemoryContainer], None]:
-    """Return a change after which a helper lacks verbs, and has one that nobody here knows."""
+    """Return a change after which a helper lacks these verbs and has an unknown one."""
 
     def change(inside: MemoryContainer) -> None:
         inside.verbs = VERBS - {*verbs} | {"later"}
@@ -63,7 +63,7 @@ def test_a_run_replaces_what_it_cant_talk_to(
     memory: MemoryEngine,
     wanted: Blueprint,
 ) -> None:
-    """One run suffices, and leaves nothing behind. Only a helper that this release understands takes part."""
+    """One run suffices and leaves nothing behind. Only compatible helpers take part."""
     before = {memory.inside(name).id for name in names}
     for name in names:
         inside = memory.inside(name)
@@ -82,7 +82,7 @@ def test_a_run_replaces_what_it_cant_talk_to(
 
 
 def test_a_commit_that_another_release_has_staged_is_no_tampering(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """An interrupted run has left it, and the next one removes it. Other files there are tampering."""
+    """Files that an interrupted run staged are removed by the next; other files there are tampering."""
     resolver = pipeline.compare(memory, wanted).desired.siblings[Sibling.COREDNS]
     memory.put_files("clawker-coredns", staged(resolver))
     assert stacks.found(memory, wanted) == {("coredns", "boot", "leftover.stage/", "upgrade", "replace")}

@@ -1,4 +1,4 @@
-"""The page on which agents read what was refused to them: its name is ours, whatever the rules say."""
+"""The page that shows agents their refusals: its name is reserved."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +32,7 @@ RULES: tuple[tuple[Mapping[str, Any], ...], ...] = (
     ],
 )
 def test_no_rule_is_for_the_name(entry: Mapping[str, Any]) -> None:
-    """A rule for the name, or one below it, is refused with a sentence that says whose it is."""
+    """A rule for the page's name, or one below it, is refused with an explanation."""
     with pytest.raises(
         ValidationError, match=r"can't be in a rule: clawker\.internal is the page on which agents"
     ):
@@ -51,7 +51,7 @@ def test_no_rule_is_for_the_name(entry: Mapping[str, Any]) -> None:
     ],
 )
 def test_explain_knows_it(rules: tuple[Mapping[str, Any], ...], asked: str, *, allowed: bool) -> None:
-    """`explain` allows the page without a rule, and says of the rest of its name that no rule can be for it."""
+    """`explain` allows the page without a rule, and explains that no rule can cover its name."""
     explained = Explainer(rule_set(*rules)[1], NOW).explain(parse_target(asked))
     remedy = remedy_of(explained)
     assert (explained.allowed, explained.rule, explained.is_own_page) == (allowed, None, allowed)

@@ -1,4 +1,4 @@
-"""What an index shows of the package, and the one place that says where its repository is."""
+"""The package's page on an index, and the single place that names the repository."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from hatch_build import bill_of_materials
 
 
 def test_a_module_without_a_licence_is_in_no_wheel() -> None:
-    """If NOTICE lacks what is linked into a program, there is no bill of materials, and so no wheel."""
+    """If NOTICE lacks a linked module, there is no bill of materials, and so no wheel."""
     program = CHECKOUT / "clawker_fw" / "bin" / "fwctl-linux-amd64"
     notice = (CHECKOUT / "NOTICE").read_text("utf-8")
     about: dict[str, Any] = {

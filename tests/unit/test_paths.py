@@ -1,4 +1,4 @@
-"""What is allowed of a host by path, method and repository: how it is written, and what it decides."""
+"""Rules by path, method and repository: their syntax, and what they decide."""
 
 import random
 from typing import Any
@@ -18,12 +18,12 @@ from devkit.requests import random_paths
 
 
 def rule(**words: Any) -> Rule:  # noqa: ANN401 - as in the settings
-    """Return a rule for a host whose TLS is looked into."""
+    """Return a rule for a host with inspected TLS."""
     return RuleEntry.model_validate({"dst": "a.test", **words}).rule(words.get("note", ""))
 
 
 def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
-    """Return what a rule says of paths."""
+    """Return a rule's paths."""
     found = rule(**words).paths
     assert found is not None
     return found
@@ -69,7 +69,7 @@ def deny(path: str, *methods: str) -> dict[str, Any]:
     ],
 )
 def test_a_rule_is_one_line(words: dict[str, Any], text: str) -> None:
-    """A rule says in one line what it allows; a long list has a digest."""
+    """A rule's text is one line; a long list is shortened to a digest."""
     assert str(rule(**words)) == text
 
 
@@ -84,7 +84,7 @@ def test_a_rule_is_one_line(words: dict[str, Any], text: str) -> None:
     ],
 )
 def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
-    """Escapes that nothing needs are taken away, and the others stay as they are written."""
+    """Unneeded escapes are decoded; others stay as written."""
     assert paths(path_rules=[allow(written)]).rules[0].path == matched
 
 
@@ -160,14 +160,14 @@ def test_a_path_is_read_as_envoy_sees_it(written: str, matched: str) -> None:
     ],
 )
 def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sentence: str) -> None:
-    """What could never match, or would match something else than it seems to, is an error."""
+    """A path that could never match, or would match something unexpected, is an error with a correction."""
     with pytest.raises(ValidationError) as caught:
         rule(**words)
     assert sentence in "; ".join(map(mistake, caught.value.errors()))
 
 
 def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
-    """A contradiction names both places; equal rules are one."""
+    """Contradictory paths for one host are an error with both places; equal rules are merged."""
     one, other, plain = rule(inspect=True, note="1"), rule(path_rules=[allow("/x")], note="2"), rule(note="3")
     for first, second, why in (
         (one, other, "differ in their paths"),
@@ -198,7 +198,7 @@ def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
 def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
     words: dict[str, Any], added: dict[str, Any], expected: list[str]
 ) -> None:
-    """It decides for all methods, so it would take away the others of the path above it."""
+    """A longer path decides for all methods, so adding it repeats the methods allowed by the shorter path."""
     (new,) = paths(**{**words, "path_rules": [added], "path_default": None}).rules
     assert [*map(str, also(paths(**words), new))] == expected
 
@@ -223,7 +223,7 @@ def test_a_longer_path_that_is_added_repeats_what_its_path_allows(
 def test_other_spellings_are_refused_where_something_is_refused_below_what_is_allowed(
     words: dict[str, Any], *, strict: bool
 ) -> None:
-    """Where nothing is, what hosts read otherwise passes: packages and projects with an escaped slash."""
+    """Odd spellings are refused only if something below an allowed path is denied; otherwise `%2f` passes."""
     found = paths(**words)
     assert found.strict is strict
     odd = found.decide("GET", "/v1/a%2fb").reason
@@ -232,7 +232,7 @@ def test_other_spellings_are_refused_where_something_is_refused_below_what_is_al
 
 @pytest.mark.parametrize("place", ["/acme/widgets.git", "/ACME/Widgets.git", "/acme/WIDGETS", "/Acme/widgets.GIT"])
 def test_the_paths_of_git_match_in_any_case(place: str) -> None:
-    """To GitHub, they are the same repository, and a push to it is refused in every spelling."""
+    """GitHub ignores case in repository names, so a push is refused in every spelling."""
     found = paths(git={"acme/widgets": "read"}, path_rules=[allow("/")])
     assert found.decide("POST", f"{place}/git-receive-pack").reason is Reason.PATH
     assert found.decide("GET", f"{place}/info/refs?service=git-receive-pack").reason is Reason.PATH
@@ -240,7 +240,7 @@ def test_the_paths_of_git_match_in_any_case(place: str) -> None:
 
 
 def test_so_many_rules_look_into_tls() -> None:
-    """Each has routes, and parts that have chains, which take Envoy some time and 20 KB or more."""
+    """The number is limited: each has routes and filter chains, which cost Envoy time and at least 20 KB."""
     many = [rule(dst=f"n{number}.test", inspect=True) for number in range(MOST_INSPECTED + 1)]
     assert len(RuleSet.of(many[1:]).rules) == MOST_INSPECTED
     with pytest.raises(TooManyError, match="10,001 rules that look into TLS; at most 10,000"):
@@ -249,7 +249,7 @@ def test_so_many_rules_look_into_tls() -> None:
 
 @given(st.lists(st.randoms(use_true_random=False), min_size=2, max_size=4))
 def test_different_paths_are_different_lines(chosen: list[random.Random]) -> None:
-    """The text of a rule tells it from every other one."""
+    """Rules with different paths have different texts."""
     made = [random_paths(each)[1] for each in chosen]
     assert len(set(made)) == len(set(map(str, made)))
     assert all("\n" not in str(each) for each in made)

@@ -1,4 +1,4 @@
-"""Plans as text: the steps, their order, and how they are undone."""
+"""Plans as text: steps, their order, and how they are undone."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ Prepare = Callable[[MemoryEngine], None]
 
 
 def text(steps: Plan) -> list[str]:
-    """Return a plan's stages as text, with the point of no return, and with shortened versions and references."""
+    """Return a plan's stages as text, with the point of no return and shortened versions and references."""
     lines = [" | ".join(describe(step) for step in stage) for stage in steps.stages]
     lines.insert(steps.point_of_no_return, "---")
     words = {
@@ -75,7 +75,7 @@ def planned(memory: MemoryEngine, wanted: Blueprint, **options: Any) -> list[str
 def test_the_old_siblings_are_kept_until_others_are_proven_on_other_networks(
     memory: MemoryEngine, wanted: Blueprint
 ) -> None:
-    """Networks have fixed names, so the old ones make room."""
+    """Networks have fixed names, so the old containers stop before new networks are created."""
     moved = stacks.blueprint(memory.facts(), "a.test", release=wanted.release, network={"subnet": "10.9.0.0/24"})
     lines = planned(memory, moved)
     assert [line for line in lines if not line.startswith("verify")] == [
@@ -110,7 +110,7 @@ def silence(memory: MemoryEngine) -> None:
 
 
 def unlabel(container: str) -> Prepare:
-    """Return a change after which a sibling differs but still serves."""
+    """Return a change after which a container differs but still serves."""
 
     def prepare(memory: MemoryEngine) -> None:
         inside = memory.inside(container)
@@ -134,7 +134,7 @@ def strand_envoy(memory: MemoryEngine) -> None:
 
 
 def change_files(memory: MemoryEngine) -> None:
-    """Put foreign listeners into Envoy's volume. A running process does not load them."""
+    """Put foreign listeners into Envoy's volume, which a running process does not load."""
     memory.put_files("clawker-envoy", {LISTENERS: public(b"{}")})
 
 
@@ -199,14 +199,14 @@ SITUATIONS: dict[str, tuple[Prepare, list[str]]] = {
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_each_situation_has_its_plan(name: str, memory: MemoryEngine, wanted: Blueprint) -> None:
-    """The plan is the cheapest one that closes all differences and keeps agents connected."""
+    """The plan is the cheapest one that removes all differences and keeps agents connected."""
     prepare, expected = SITUATIONS[name]
     prepare(memory)
     assert planned(memory, wanted) == expected
 
 
 def test_what_is_committed(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """Envoy receives new rules before names resolve. What a process has not loaded by then takes another one."""
+    """Envoy gets new rules before names resolve. A process that has not loaded earlier files may be replaced."""
     changed = stacks.blueprint(memory.facts(), "b.test", release=wanted.release)
     assert planned(memory, changed) == ["---", "commit to envoy, then commit to coredns"]
     kept = memory.inside("clawker-coredns").files[POLICY]
@@ -241,10 +241,7 @@ def test_what_is_made_for_tampering_is_made_as_it_should_be_now(memory: MemoryEn
 
 
 def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngine, wanted: Blueprint) -> None:
-    """A resolver that can't be given the new Envoy's address is gone before the old Envoy's last seconds begin.
-
-    Until it has released the service address, its health check announces that, and brings agents back.
-    """
+    """A resolver that can't be given the new Envoy's address is removed before the old Envoy drains."""
     resolver = memory.inside("clawker-coredns")
     resolver.files["boot/sibling.json"] = public(b"{}")  # of a release with other resources
     applied = json.loads(resolver.spec.labels[labels.APPLIED])

@@ -1,4 +1,4 @@
-"""The policy: which rule decides, and that every walk over the tree says the same as `decide`."""
+"""The policy: the deciding rule, and equal results from every walk over the tree and `decide`."""
 
 from dataclasses import replace
 
@@ -57,17 +57,16 @@ RULES = (
 def test_the_most_specific_name_decides(
     name: str, protocol: Protocol, port: int, decided_by: str | Reason
 ) -> None:
-    """The exact name first, then the nearest subtree; of both, a rule that denies first, for all that it names."""
+    """The exact name decides first, then the nearest subtree; at the same name, deny rules come first."""
     assert _told(Policy(rule_set(*RULES)[1]).decide(name, protocol, port)) == decided_by
 
 
 def _told(decision: PolicyDecision) -> str | Reason:
-    """Return the destination of the rule that allows, or the reason for the refusal."""
     return decision.reason or str(decision.rule and decision.rule.destination)
 
 
 def test_what_is_forwarded_as_it_is_may_be_anything() -> None:
-    """TLS or HTTP on the port of a TCP rule is allowed by it, and so is whatever is at an address with a name."""
+    """TCP rules and named addresses forward any protocol, also TLS and HTTP."""
     rules = ({"dst": "a.test", "proto": "tcp", "port": 8443}, {"dst": "192.0.2.1", "as": "b.test"}, ".c.test")
     policy = Policy(rule_set(*rules, {"dst": "d.c.test", "proto": "ssh"})[1])
     for protocol in set(Protocol) - {Protocol.UDP}:
@@ -79,7 +78,7 @@ def test_what_is_forwarded_as_it_is_may_be_anything() -> None:
 
 
 def test_udp_is_apart_from_everything_else() -> None:
-    """A rule is for connections or for datagrams, also at an address; one that denies may be for both."""
+    """Allow rules are for connections or for datagrams, never both; deny rules may cover both."""
     policy = Policy(
         rule_set(
             "a.test",
@@ -105,7 +104,7 @@ def test_udp_is_apart_from_everything_else() -> None:
 @settings(deadline=None)
 @given(rule_sets())
 def test_what_is_allowed_resolves(rules: RuleSet) -> None:
-    """The resolver answers exactly the names of which something is allowed."""
+    """The resolver answers exactly the names that have something allowed."""
     policy = Policy(rules)
     for name in names_near(rules):
         allowed = any(policy.decide(name, protocol, port).allowed for protocol, port in CONNECTIONS)
@@ -115,7 +114,7 @@ def test_what_is_allowed_resolves(rules: RuleSet) -> None:
 @settings(deadline=None)
 @given(rule_sets())
 def test_a_name_resolves_exactly_as_long_as_anything_is_allowed(rules: RuleSet) -> None:
-    """At each time, the list says what the rules say that have not ended then."""
+    """At any time, the list answers the names allowed by rules that have not expired."""
     ending = RuleSet.of(
         each if each.denies else replace(each, until=(len(each.destination.name) + each.ports[0]) % 4 or None)
         for each in rules.rules
@@ -130,7 +129,7 @@ def test_a_name_resolves_exactly_as_long_as_anything_is_allowed(rules: RuleSet) 
 
 
 def test_what_a_rule_for_an_address_forwards_can_be_denied_by_its_protocol() -> None:
-    """Nothing on the wire says what it is, but the rule does."""
+    """Forwarded traffic shows no protocol, so a deny rule is compared with the allow rule's protocol."""
     host = {"dst": "192.0.2.4", "as": "web.test"}
     for deny, allowed in (({}, False), ({"proto": "https"}, False), ({"proto": "http"}, True)):
         policy = Policy(rule_set(host, {"dst": "web.test", "action": "deny", **deny})[1])

@@ -31,7 +31,7 @@ PUBLISHED: Mapping[str, Mapping[int, str]] = {
     "npm": {1: "04d77e42fa4a"},
     "pip": {1: "2adc408d0f04"},
 }
-"""The digest of the rules of each version. What was published never changes: other rules have another version."""
+"""The digest of each version's rules. A published version never changes."""
 
 ANYBODYS = (
     *(
@@ -54,18 +54,18 @@ ANYBODYS = (
     *("pages.dev", "r2.cloudflarestorage.com", "r2.dev", "supabase.co", "vercel.app", "wasabisys.com", "web.app"),
     *("workers.dev", "launchpadcontent.net", "jsdelivr.net", "unpkg.com", "claudeusercontent.com"),
 )
-"""Domains at which, or below which, anybody can store something, beside those of the public suffix list."""
+"""Domains at or below which anyone can store something, in addition to the public suffix list."""
 
 
 def above(name: str) -> list[str]:
-    """Return a name, and all names that it is below."""
+    """Return a name and all its parent names."""
     labels = name.split(".")
     return [".".join(labels[start:]) for start in range(len(labels))]
 
 
 @pytest.mark.parametrize(("of", "rule"), RULES, ids=[str(rule) for _, rule in RULES])
 def test_a_rule_of_a_preset(of: Preset, rule: Rule) -> None:
-    """It allows one name, for a reason, and no name at which or below which anybody stores what they like."""
+    """A preset's rule allows one name, for a stated reason, and no name where anyone can store content."""
     assert rule.action is RuleAction.ALLOW
     assert rule.note
     assert rule.until is None
@@ -76,13 +76,13 @@ def test_a_rule_of_a_preset(of: Preset, rule: Rule) -> None:
     assert not [each for each in above(rule.destination.name) if each in ANYBODYS]
     registries = [each for each in above(rule.destination.name)[1:] if suffixes.is_registry(each)]
     shared = [each for each in above(rule.destination.name)[1:] if suffixes.is_shared(each)]
-    assert shared == registries  # below a private suffix, anybody has a name
+    assert shared == registries  # anyone can own a name below a private suffix
     assert of.proof is Proof.CITED or rule.destination.name in REGISTRIES
 
 
 @pytest.mark.parametrize("each", PRESETS, ids=lambda each: each.name)
 def test_a_preset(each: Preset) -> None:
-    """It says what it is for, and what its rules rest on. Other rules have another version."""
+    """A preset states its purpose and its sources. Changed rules need another version."""
     assert each.purpose
     assert all(page.startswith("https://") for page in each.pages)
     assert bool(each.proven_by) is (each.proof is Proof.TESTED)
@@ -100,14 +100,14 @@ def write(folder: Path, text: str) -> Path:
 
 
 def listed(path: Path, environment: Mapping[str, str] | None = None) -> list[tuple[str, str, str]]:
-    """Return the rules of a settings file, where each is from, and its preset."""
+    """Return the rules of a settings file, with their sources and presets."""
     loaded = load_settings(path, environment or {})
     place = f"{path}, "
     return [(str(each), each.place.removeprefix(place), each.preset) for each in loaded.rules.rules]
 
 
 def test_settings_name_presets(tmp_path: Path) -> None:
-    """`rules` may be left out. A rule that is written as well counts as written."""
+    """`rules` may be left out. A rule that is also written explicitly counts as written."""
     path = write(tmp_path, "presets:\n- npm\n- pip\n- pip\n")
     assert listed(path) == [
         ("https files.pythonhosted.org:443", "line 3, preset pip", "pip"),
@@ -130,7 +130,7 @@ WRONG = (
 
 @pytest.mark.parametrize(("text", "said"), WRONG, ids=[text for text, _ in WRONG])
 def test_presets_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    """One clear error with the place."""
+    """An invalid preset is one clear error with its place."""
     path = write(tmp_path, f"rules: []\npresets: {text}\n")
     with pytest.raises(SettingsError) as raised:
         load_settings(path, {})
@@ -140,7 +140,7 @@ def test_presets_that_are_none(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_a_rule_of_the_settings_replaces_that_of_a_preset(tmp_path: Path) -> None:
-    """Although they contradict each other, as two rules of the settings would."""
+    """The settings' rule wins, although two contradictory rules within the settings would be an error."""
     path = write(tmp_path, "presets: [github]\nrules:\n- {dst: github.com, git: {acme/widgets: read}}\n")
     assert [preset for _, _, preset in listed(path)] == ["github", "github", ""]
 
@@ -152,7 +152,7 @@ def rule(dst: str, **fields: object) -> Addition:
 
 
 def test_edits_beside_presets(tmp_path: Path) -> None:
-    """What a preset allows is there already; what is its own is changed in `presets` alone."""
+    """A rule of a preset needs no adding, and can only be changed in `presets`."""
     path = write(tmp_path, "presets: [pip]\n")
     added = [rule("pypi.org"), rule("a.test"), rule("files.pythonhosted.org", action="deny")]
     done = rules_file.edit(path, {}, lambda there: edits.add(there, added, 0.0), write=True)

@@ -1,4 +1,4 @@
-"""Files in the state folder: what a power loss, a full disk and a reader find."""
+"""Files in the state folder after a power loss, on a full disk, and for readers."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from clawker_fw.private_files import make_private, write_private
 
 
 class Disk:
-    """Records what was written to the disk, in order, and where a file was put."""
+    """Records what was written to the disk, and where files were moved, in order."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
@@ -29,7 +29,7 @@ class Disk:
 
 
 def test_a_power_loss_leaves_one_of_two_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The new content is on the disk before it gets its name, and the name before the write returns."""
+    """The new content is synced before the rename, and the rename before the write returns."""
     disk = Disk(monkeypatch)
     write_private(tmp_path / "root.key", b"secret")
     assert disk.done == ["sync .root.key.new", "rename .root.key.new root.key", f"sync {tmp_path.name}"]
@@ -37,7 +37,7 @@ def test_a_power_loss_leaves_one_of_two_contents(tmp_path: Path, monkeypatch: py
 
 
 def test_a_new_folder_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each folder that is made is on the disk in the folder above it."""
+    """Each new folder is synced in its parent folder."""
     disk = Disk(monkeypatch)
     make_private(tmp_path / "one" / "two")
     assert disk.done == [f"sync {tmp_path.name}", "sync one"]
@@ -46,7 +46,7 @@ def test_a_new_folder_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that knows no sync of folders takes files all the same."""
+    """A file system without sync for folders is still usable."""
     sync = os.fsync
 
     def refuses(handle: int) -> None:

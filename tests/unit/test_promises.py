@@ -1,4 +1,4 @@
-"""Promises: what rules never allow, and what they always allow."""
+"""Guardrails: connections that rules must never allow, and those they must always allow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,12 +24,12 @@ ENDED = "2020-01-01T00:00:00Z"
 
 
 def never(**fields: object) -> Promise:
-    """Return a promise of what is never allowed."""
+    """Return a guardrail for something never allowed."""
     return NeverEntry.model_validate(fields).promise("the promise")
 
 
 def always(**fields: object) -> Promise:
-    """Return a promise of what is always allowed."""
+    """Return a guardrail for something always allowed."""
     return AlwaysEntry.model_validate(fields).promise("the promise")
 
 
@@ -51,7 +51,7 @@ NEVER: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
 
 @pytest.mark.parametrize(("promised", "entries", "by"), NEVER, ids=str)
 def test_what_is_never_allowed(promised: Fields, entries: tuple[Fields, ...], by: str) -> None:
-    """A rule that allows any of it breaks the promise, unless rules without an end deny that."""
+    """A rule that allows any of it breaks the guardrail, unless rules without expiry deny that part."""
     found = broken([never(**promised)], rules(*entries))
     assert [str(each.rule)[: len(by)] for each in found] == ([by] if by else [])
     assert all(each.places == ("the promise", "the rule") for each in found)
@@ -71,13 +71,13 @@ ALWAYS: tuple[tuple[Fields, tuple[Fields, ...], str], ...] = (
 
 @pytest.mark.parametrize(("promised", "entries", "why"), ALWAYS, ids=str)
 def test_what_is_always_allowed(promised: Fields, entries: tuple[Fields, ...], why: str) -> None:
-    """Rules without an end must allow all of it."""
+    """Rules without expiry must allow all of it."""
     found = broken([always(**promised)], rules(*entries))
     assert [each.reason[: len(why)] for each in found] == ([why] if why else [])
 
 
 def _around(known: RuleSet, promise: Promise) -> set[str]:
-    """Return names for which the rules or the promise might say something else."""
+    """Return names for which the rules or the guardrail might decide differently."""
     near = {rule.destination.name for rule in known.rules} | {*promise.points}
     return near | {f"{label}.{name}" for name in near for label in (LABELS[0], "other.one")}
 
@@ -96,7 +96,7 @@ def test_never_is_what_no_connection_shows(
     protocol: Protocol | None,
     port: int | None,
 ) -> None:
-    """A promise is broken exactly if a connection gets through that it is about, whatever rule it passes."""
+    """A guardrail is broken exactly if a covered connection gets through."""
     fields = {"dst": name and f"{'.' * subtree}{name}", "proto": protocol, "port": port}
     given_fields = {key: value for key, value in fields.items() if value}
     if not given_fields:
@@ -120,7 +120,7 @@ def test_always_is_what_every_connection_shows(
     subtree: bool,  # noqa: FBT001 - a generated value
     connection: tuple[Protocol, int],
 ) -> None:
-    """A promise is kept exactly if each connection is allowed."""
+    """A guardrail is kept exactly if each covered connection is allowed."""
     protocol, port = connection
     promise, policy = always(dst=f"{'.' * subtree}{name}", proto=protocol, port=port), Policy(known)
     covered = {each for each in _around(known, promise) if promise.covers(each)}
@@ -139,7 +139,7 @@ WRONG = (
 
 @pytest.mark.parametrize(("text", "said"), WRONG, ids=[text for text, _ in WRONG])
 def test_promises_that_are_none(tmp_path: Path, text: str, said: str) -> None:
-    """One clear error with the place."""
+    """An invalid guardrail is one clear error with its place."""
     path = tmp_path / "clawker-fw.yaml"
     path.write_text(f"rules: []\n{text}\n")
     with pytest.raises(SettingsError) as raised:

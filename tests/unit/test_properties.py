@@ -50,7 +50,7 @@ def test_after_run_drift_is_empty(
 @thorough
 @given(CHOSEN, rule_sets())
 def test_two_renders_are_equal(release: Release, chosen: dict[str, Any], rules: RuleSet) -> None:
-    """Equal inputs give equal bytes: nothing is random or depends on time or the order of a set."""
+    """Equal inputs give equal bytes: nothing depends on chance, time or the order of a set."""
     engine = MemoryEngine()
     seen = pipeline.compare(engine, wanted(engine, release, chosen, rules))
     shuffled = RuleSet.of(reversed(rules.rules))
@@ -75,7 +75,7 @@ def test_no_step_names_what_is_not_ours(
         match step:
             case Drain() | Remove() | Rename():
                 if step.container.startswith("clawker-"):
-                    continue  # a container that the plan itself makes
+                    continue  # a container that the plan itself creates
                 found = engine.inside(step.container).spec.labels
                 assert labels.is_ours(found, "clawker")
             case Create():

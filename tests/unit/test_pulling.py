@@ -1,4 +1,4 @@
-"""The progress and errors of pulls, from recorded answers of engines."""
+"""Progress and errors of pulls, from recorded answers of engines."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
 
 
 def test_the_share_is_of_all_layers_by_their_bytes() -> None:
-    """Layers count by their size, and one is complete when the engine says so. A repeated line is no progress."""
+    """Layers count by size, and are complete when the engine says so. A repeated line is no progress."""
     transfer = Transfer()
     shares = []
     for line in (

@@ -1,4 +1,4 @@
-"""Which refusals become questions, what they say, how they wait, and what comes of the answers."""
+"""Questions about refusals: which are asked, their text and order, and the effect of answers."""
 
 import json
 import subprocess
@@ -40,20 +40,20 @@ def refusal(name: str, reason: str = "no-rule", protocol: str = "tls", port: int
 
 
 def asked(counted: Counted, *rules: Entry) -> Question | None:
-    """Return what is asked about a refusal by some rules."""
+    """Return the question about a refusal under these rules, if any."""
     _, known = stacks.rule_set(*rules)
     return question(Explainer(known, NOW), known.at(NOW), counted, ("builder",))
 
 
 def sure(counted: Counted, *rules: Entry) -> Question:
-    """Return what is asked about a refusal that is asked about."""
+    """Return the question about a refusal that must cause one."""
     found = asked(counted, *rules)
     assert found is not None
     return found
 
 
 def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet, RuleSet]:
-    """Return the rules before and after an answer, which are written and read."""
+    """Return the rules before and after an answer, written to a file and read back."""
     settings, before = stacks.rule_set(*rules)
     there = [Written(each.rule(), place) for place, each in enumerate(settings.rules)]
     edit, _ = ruling(made, reply, "ana", THEN)(there)
@@ -61,7 +61,7 @@ def edited(made: Question, reply: Allow | Deny, *rules: Entry) -> tuple[RuleSet,
 
 
 def after_edit(rules: tuple[Entry, ...], edit: Edit) -> RuleSet:
-    """Return the rules after an edit of a settings file with some rules."""
+    """Return the rules after editing a settings file with these rules."""
     entries = [{"dst": each} if isinstance(each, str) else each for each in rules]
     text = "rules:\n" + "".join(f"  - {json.dumps(each)}\n" for each in entries)
     values, _ = parse(spliced(text if rules else "", edit, "file"), "file")
@@ -82,7 +82,7 @@ def after_edit(rules: tuple[Entry, ...], edit: Edit) -> RuleSet:
     ],
 )
 def test_hosts_that_are_asked_about(name: str) -> None:
-    """A host by its exact name is, also one that somebody has registered below a public suffix."""
+    """Exact host names are asked about, also registered names below a public suffix."""
     assert host_of(refusal(name)) == name.removesuffix(".")
 
 
@@ -120,7 +120,7 @@ def test_hosts_that_are_asked_about(name: str) -> None:
     ],
 )
 def test_names_that_nobody_is_asked_about(name: str) -> None:
-    """What is no host name, leads into a private network, or is anybody's, is never a question."""
+    """Invalid host names, private names and public suffixes are never asked about."""
     assert host_of(refusal(name)) == ""
     assert asked(refusal(name)) is None
     held = Waiting()
@@ -133,7 +133,7 @@ def test_names_that_nobody_is_asked_about(name: str) -> None:
     ["denied", "private-address", "bad-name", "limit", "timeout", "no-address", "path", "word-of-tomorrow"],
 )
 def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
-    """What is denied, private, or no matter of rules, is never a question."""
+    """Refusals by deny rules, of private addresses, or unrelated to rules are never asked about."""
     assert host_of(refusal("a.test", reason)) == ""
 
 
@@ -161,7 +161,7 @@ def test_reasons_that_nobody_is_asked_about(reason: str) -> None:
     ],
 )
 def test_rules_that_leave_nothing_to_ask(counted: Counted, rules: list[Entry]) -> None:
-    """What is allowed by now, denied anywhere, or would take more than one rule for one host, is no question."""
+    """No question if the host is meanwhile allowed, is denied by any rule, or would need several rules."""
     assert asked(counted, *rules) is None
 
 
@@ -181,7 +181,7 @@ CASES: list[tuple[Counted, list[Entry]]] = [
 @pytest.mark.parametrize(("counted", "rules"), CASES)
 @pytest.mark.parametrize("time_", ["30m", ""])
 def test_what_is_approved_is_what_is_applied(counted: Counted, rules: list[Entry], time_: str) -> None:
-    """After an answer, just this is allowed, nothing that was is not, and the printed command does the same."""
+    """An answer allows exactly what was approved, and nothing is lost; the printed command does the same."""
     made = sure(counted, *rules)
     before, after = edited(made, Allow(time_), *rules)
     require_kept(made, Allow(time_), before, after, NOW)
@@ -198,7 +198,7 @@ def test_what_is_approved_is_what_is_applied(counted: Counted, rules: list[Entry
 
 
 def pasted(command: str, rules: list[Entry]) -> list[str]:
-    """Return the rules after a command that a shell has read, without their ends."""
+    """Return the rules after a shell has read and run a command, without their expiries."""
     words = subprocess.run(  # noqa: S602 - a command of ours, as a person pastes it
         f"printf '%s\\0' {command}", shell=True, check=True, capture_output=True
     ).stdout.decode().split("\0")[:-1]  # fmt: skip
@@ -214,13 +214,13 @@ def pasted(command: str, rules: list[Entry]) -> list[str]:
 
 
 def without_ends(rules: RuleSet) -> list[str]:
-    """Return rules as lines, without their ends."""
+    """Return rules as lines without their expiries."""
     return [str(each).partition(" until ")[0] for each in rules.rules]
 
 
 @pytest.mark.parametrize(("counted", "rules"), CASES)
 def test_never_is_a_deny(counted: Counted, rules: list[Entry]) -> None:
-    """After it, the same is no question any more, and what was allowed still is; or it is an error."""
+    """After "never", the question does not return and other traffic stays allowed, or the answer is an error."""
     made = sure(counted, *rules)
     before, after = edited(made, Deny(), *rules)
     require_kept(made, Deny(), before, after, NOW)
@@ -229,7 +229,7 @@ def test_never_is_a_deny(counted: Counted, rules: list[Entry]) -> None:
 
 
 def test_a_note_of_a_person_is_kept() -> None:
-    """An answer writes behind it, and again in place of what an earlier answer wrote."""
+    """An answer is appended to a person's note, and replaces an earlier answer's part."""
     rules: list[Entry] = [{"dst": "b.test", "until": ENDED, "note": "for ana; asked by x; answered by y at z"}]
     _, after = edited(sure(refusal("b.test", "expired"), *rules), Allow("30m"), *rules)
     (rule,) = after.rules
@@ -237,7 +237,7 @@ def test_a_note_of_a_person_is_kept() -> None:
 
 
 def test_an_answer_that_would_cut_what_is_allowed_is_refused() -> None:
-    """A deny for a whole host is not applied where something of it is allowed meanwhile."""
+    """A deny for a whole host is refused if something of the host has been allowed meanwhile."""
     made = sure(refusal("a.test"))
     assert not made.known
     before, after = edited(made, Deny(), {"dst": "a.test", "proto": "http"})
@@ -246,7 +246,7 @@ def test_an_answer_that_would_cut_what_is_allowed_is_refused() -> None:
 
 
 def test_what_a_person_types() -> None:
-    """A letter is 30 minutes, a time is a time, letters are the others, and all else is no answer."""
+    """A letter or a time is an answer, with `y` for 30 minutes; anything else is not."""
     assert [typed(each) for each in ("y\n", " Y ")] == [Allow("30m")] * 2
     assert typed(" 2H \n") == Allow("2h")
     assert [typed(each) for each in ("a\n", "n", "s")] == [Allow(), Deny(), Leave()]
@@ -255,7 +255,7 @@ def test_what_a_person_types() -> None:
 
 
 def test_one_question_for_a_host() -> None:
-    """Whoever asks and however often: agents and times are counted, and the refusal that says most is taken."""
+    """Refusals of one host are one question, with agents and times counted, about the most specific refusal."""
     held = Waiting()
     for _ in range(3):
         held.add(refusal("a.test", protocol="dns", port=53), "builder")
@@ -272,7 +272,7 @@ def test_one_question_for_a_host() -> None:
 
 
 def test_many_agents() -> None:
-    """More agents than a network has take bounded memory."""
+    """More agents than fit into a network use bounded memory."""
     held = Waiting()
     for number in range(2 * waiting.MOST_AGENTS):
         held.add(refusal(f"n{number}.test"), f"agent-{number}")

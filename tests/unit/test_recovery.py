@@ -1,4 +1,4 @@
-"""After a failed or killed run, the old siblings keep serving, and the next run completes the work."""
+"""After a failed or killed run, the old containers keep serving, and the next run finishes the work."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from devkit.memory.engine import MemoryEngine
 
 
 def up(engine: MemoryEngine, release: Release) -> Blueprint:
-    """Bring a stack up, and return what it was made from."""
+    """Bring a stack up, and return its blueprint."""
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     stacks.converged(engine, wanted)
     return wanted
@@ -41,7 +41,7 @@ def _upgraded(engine: MemoryEngine, release: Release) -> Blueprint:
 
 
 class NeverReady(MemoryEngine):
-    """An engine on which no sibling answers, or is healthy, that is created while it is broken."""
+    """An engine on which containers created while it is broken never answer or become healthy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class NeverReady(MemoryEngine):
         self._silenced: set[str] = set()
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Create a container. A sibling never answers, unless the engine is whole."""
+        """Create a container, which never answers if the engine is broken."""
         identity = super().create_container(spec)
         if self.broken and labels.SIBLING in spec.labels:
             self._silenced.add(identity)
         return identity
 
     def start(self, container: str) -> None:
-        """Start a container, which writes something before it falls silent."""
+        """Start a container, which logs something before it falls silent."""
         super().start(container)
         inside = self.inside(container)
         if inside.id in self._silenced and self.only_unhealthy:
@@ -68,7 +68,7 @@ class NeverReady(MemoryEngine):
 
 
 def test_another_run_is_respected_on_a_full_disk(release: Release) -> None:
-    """The lock of a run on another machine is there: it may be at work."""
+    """On a full disk, the lock of a run on another machine is still respected."""
     engine = MemoryEngine()
     up(engine, release)
     image = images.lock_image(engine.facts())
@@ -105,7 +105,7 @@ def test_a_failed_attempt_is_remembered_until_one_succeeds(release: Release) -> 
 
 
 def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
-    """On a first run nothing serves; after one that was rolled back the former siblings do, if they answer."""
+    """The hint says what serves after a failure: nothing on a first run, otherwise the former containers."""
     engine = NeverReady()
     engine.broken = True
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
@@ -122,7 +122,7 @@ def test_what_serves_after_a_failure_is_looked_at(release: Release) -> None:
 
 
 def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
-    """One that failed leaves nothing, and one that was killed its lock. A watcher heals neither as tampering."""
+    """Leftovers of a failed or killed first run do not count as tampering."""
     engine = NeverReady()
     engine.broken = True
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
@@ -138,7 +138,7 @@ def test_an_unfinished_first_run_is_no_tampering(release: Release) -> None:
 
 
 def test_an_unhealthy_sibling_proves_nothing(release: Release) -> None:
-    """Its own check counts, before the engine notices: for a replacement, a commit, and a run without work."""
+    """A failing own health check stops a replacement, a live update and a run without changes."""
     engine = NeverReady()
     wanted = up(engine, release)
     engine.broken = engine.only_unhealthy = True
@@ -165,7 +165,7 @@ def _not_ready(engine: MemoryEngine, wanted: Blueprint, options: ConvergeOptions
 def test_an_engine_that_fails_while_networks_are_changed(
     failing: str, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever call fails, the old stack serves again as it was, and the next run completes the change."""
+    """Whichever call fails, the old stack serves as before, and the next run completes the change."""
     engine = MemoryEngine()
     wanted = up(engine, release)
     moved = stacks.blueprint(engine.facts(), "a.test", network={"subnet": "10.99.0.0/20"}, release=release)
@@ -189,7 +189,7 @@ def test_an_engine_that_fails_while_networks_are_changed(
 
 
 def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither that the new files are live, nor that the old ones were restored."""
+    """Without an answer, the error claims neither that new files are in effect nor that old ones were restored."""
     engine = MemoryEngine()
     up(engine, release)
     monkeypatch.setattr(engine, "run_helper", lambda *_, **__: None)
@@ -199,7 +199,7 @@ def test_a_commit_without_an_answer_claims_nothing(release: Release, monkeypatch
 
 
 class Committing(MemoryEngine):
-    """An engine in which a commit to Envoy goes another way."""
+    """An engine in which applying files to Envoy goes wrong."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Committing(MemoryEngine):
         *,
         sent: bytes = b"",
     ) -> None:
-        """Run everything else as usual."""
+        """Run other verbs as usual."""
         if arguments[0] == "commit-in-place" and self.inside(container).spec.name == "clawker-envoy":
             self.commit_to_envoy(container, on_line)
             return
@@ -223,7 +223,7 @@ class Committing(MemoryEngine):
             self.names_committed.set()
 
     def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
-        """Hang after the files were read, until a restart, and restore the old ones."""
+        """Hang after reading the files until a restart, then restore the old ones."""
         self.inside(container).silent = "no answer"
         answer = {"committed": False, "rejected": [], "missing": ["listeners"], "reason": "silent"}
         on_line({**answer, "hung": True})
@@ -235,7 +235,7 @@ class Committing(MemoryEngine):
 
 
 class Ending(Committing):
-    """An engine in which a commit ends Envoy and the helper, and both restart."""
+    """An engine in which applying files ends Envoy and the helper, and both restart."""
 
     def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
         """End the program, and restart it."""
@@ -246,7 +246,7 @@ class Ending(Committing):
 
 
 def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That its files were rejected is told first, with exit code 5, and that it does not serve."""
+    """The error, exit code 5, says first that the files were rejected, then that the program does not serve."""
     engine = Committing()
     up(engine, release)
 
@@ -264,7 +264,7 @@ def test_a_hung_program_that_can_not_be_restarted(release: Release, monkeypatch:
 
 @pytest.mark.parametrize(("kind", "code"), [(Committing, "commit-rejected"), (Ending, "commit-ended-program")])
 def test_a_file_that_stops_a_program_is_no_outage(kind: type[Committing], code: str, release: Release) -> None:
-    """A hanging program is restarted, an ended one restarts by itself, and both then serve the last proven set."""
+    """A hanging program is restarted, a crashed one restarts itself, and both then use the last verified files."""
     engine = kind()
     first = up(engine, release)
     before = engine.inside("clawker-envoy")
@@ -280,10 +280,10 @@ def test_a_file_that_stops_a_program_is_no_outage(kind: type[Committing], code: 
 
 
 class Disproving(Committing):
-    """An engine whose Envoy takes every commit, and is found to serve something else once CoreDNS has its own."""
+    """An engine whose Envoy accepts files, but serves others once CoreDNS has its own."""
 
     def commit_to_envoy(self, container: str, on_line: Callable[[Any], None]) -> None:
-        """Say that the files are taken, and that the old ones are restored."""
+        """Report that the files are applied, but restore the old ones."""
         del container
         on_line({"taken": True})
         assert self.names_committed.wait(10)
@@ -292,7 +292,7 @@ class Disproving(Committing):
 
 
 def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
-    """Names resolve once Envoy serves with the new rules. If the proof fails afterwards, that is reported."""
+    """Names resolve once Envoy serves the new rules. If the final check fails, that is reported."""
     engine = Disproving()
     up(engine, release)
     changed = stacks.blueprint(engine.facts(), "b.test", release=release)
@@ -303,7 +303,7 @@ def test_what_is_taken_and_not_proven_is_an_error(release: Release) -> None:
 
 
 def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Release) -> None:
-    """A container that appears after the comparison makes the run fail, which removes only what it has created."""
+    """A foreign container that appears after the comparison fails the run, which removes only its own."""
     engine = MemoryEngine()
     wanted = up(engine, release)
     progress_seen: list[Progress] = []
@@ -320,7 +320,7 @@ def test_a_stranger_with_the_name_of_a_replacement_is_left_alone(release: Releas
 
 @pytest.mark.parametrize("point", range(1, 8))
 def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> None:
-    """Before agents notice anything, created containers are removed again. What remains is listed."""
+    """Before agents notice anything, new containers are removed. What remains is listed."""
     engine = MemoryEngine()
     first = up(engine, release)
     options = ConvergeOptions(replace_all=True)
@@ -340,11 +340,7 @@ def test_stopping_finishes_the_step_in_hand(point: int, release: Release) -> Non
 
 @pytest.mark.parametrize("step", [ClaimAddress, ReleaseAddress])
 def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Release) -> None:
-    """After a run that ended in a takeover, the old CoreDNS is removed when all agents know the new one.
-
-    While both answer ARP, an agent can learn the old one's hardware address again. When that one is removed, the
-    agent's queries are lost.
-    """
+    """After a run that ended in a takeover, the old CoreDNS is removed once all agents know the new one."""
     engine = MemoryEngine()
     wanted = up(engine, release)
     ended: list[Progress] = []
@@ -370,7 +366,7 @@ def test_the_address_is_announced_once_only_one_holds_it(step: type, release: Re
 def test_a_file_that_can_not_be_read_is_a_difference(
     path: str, content: bytes, memory: MemoryEngine, release: Release
 ) -> None:
-    """Somebody has changed it: no reader fails on endless numbers or deep nesting."""
+    """Endless numbers or deep nesting in a file are a difference and fail no reader."""
     wanted = up(memory, release)
     coredns = memory.inside("clawker-coredns")
     coredns.files[path] = replace(coredns.files[path], content=content)

@@ -1,4 +1,4 @@
-"""What comments, docstrings and pages say of this repository's own files."""
+"""References to this repository's own files in comments, docstrings and pages."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ _FILE = re.compile(rf"`([\w./-]+\.(?:py|go|j2))`|\b((?:{_FOLDERS})/[\w./-]+\.(?:
 
 
 def test_no_page_substitutes_flags_into_a_command() -> None:
-    """`docker run $(clawker-fw agent flags)` starts an open container when the program can't start."""
+    """`docker run $(clawker-fw agent flags)` would start an open container if the program failed."""
     listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     shown = [name for name in listed.stdout.split() if not name.startswith(("tests/", "devkit/"))]
     risky = re.compile(r"docker (?:run|create)\b[^&\n`]*\$\((?:clawker-fw|fw)\b")

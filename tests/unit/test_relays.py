@@ -1,4 +1,4 @@
-"""Relays: which there are follows from the agents that publish ports, and each is compared and made again."""
+"""Relays: one for each agent that publishes ports, compared and replaced like other containers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 def published(
     engine: MemoryEngine, name: str = "web", *, label: str = LABEL, address: str = ADDRESS, run: bool = True
 ) -> str:
-    """Create an agent as `agent run --publish` does, and start it."""
+    """Create and start an agent as `agent run --publish` does."""
     image = engine.inside("clawker-coredns").spec.image
     shape = Shape(
         (),
@@ -71,12 +71,12 @@ def run(engine: MemoryEngine, release: Release, options: ConvergeOptions | None 
 
 
 def found(seen: Comparison) -> list[tuple[str, Cause, Action]]:
-    """Return what differs."""
+    """Return the differences."""
     return [(each.field, each.cause, each.action) for each in seen.diff.findings]
 
 
 def test_a_relay_comes_and_goes_with_its_agent(engine: MemoryEngine, release: Release) -> None:
-    """An agent that publishes ports has a relay after a run, also while it is stopped, until it is removed."""
+    """An agent that publishes ports has a relay until it is removed, also while it is stopped."""
     agent = published(engine)
     seen = compared(engine, release)
     assert found(seen) == [(f"relays.{RELAY}", Cause.AGENT, Action.PUBLISH)]
@@ -144,7 +144,7 @@ TAMPERED: dict[str, tuple[Callable[[MemoryEngine], None], str]] = {
 
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_relay_that_was_changed_is_made_again(name: str, engine: MemoryEngine, release: Release) -> None:
-    """Each change is a finding of its own, no agent is kept off for it, and a run makes the relay again."""
+    """Each change is its own finding, keeps no agent from starting, and a run replaces the relay."""
     change, field = TAMPERED[name]
     published(engine)
     run(engine, release)
@@ -159,7 +159,7 @@ def test_a_relay_that_was_changed_is_made_again(name: str, engine: MemoryEngine,
 
 
 def test_a_relay_of_another_agent_is_made_again(engine: MemoryEngine, release: Release) -> None:
-    """An agent that takes the place of another one gets a relay of its own, never that of the other one."""
+    """A new agent with the same number gets its own relay."""
     published(engine)
     run(engine, release)
     first = engine.inside(RELAY).id
@@ -174,7 +174,7 @@ def test_a_relay_of_another_agent_is_made_again(engine: MemoryEngine, release: R
 
 
 def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) -> None:
-    """It is about files of siblings: a relay that was changed is not in its way, and stays as it is."""
+    """`reload` only concerns Envoy's and CoreDNS's files: a changed relay does not stop it, and stays."""
     published(engine)
     run(engine, release)
     engine.stop(RELAY)
@@ -189,7 +189,7 @@ def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) ->
     ("label", "address"),
     [
         (LABEL, ""),  # an image may have any label
-        (LABEL, "10.213.1.131"),  # that of number 1
+        (LABEL, "10.213.1.131"),  # the address of number 1
         ("0", ADDRESS),
         ("0 0.0.0.0:22:22 x", ADDRESS),
         ("00 127.0.0.1:8080:80", ADDRESS),
@@ -202,7 +202,7 @@ def test_a_reload_leaves_relays_alone(engine: MemoryEngine, release: Release) ->
     ],
 )
 def test_a_label_alone_publishes_nothing(label: str, address: str, engine: MemoryEngine, release: Release) -> None:
-    """It counts only in the form that we write, with the address of its number. Otherwise it is a weakness."""
+    """A label counts only in our exact form, with the address of its number. Otherwise it is a weakness."""
     published(engine, label=label, address=address)
     seen = compared(engine, release)
     assert found(seen) == []
@@ -212,7 +212,7 @@ def test_a_label_alone_publishes_nothing(label: str, address: str, engine: Memor
 
 
 def test_two_agents_with_one_number(engine: MemoryEngine, release: Release) -> None:
-    """The relay is that of the one which runs."""
+    """The running agent has the relay."""
     stopped = published(engine, "a", run=False)
     engine.inside(stopped).networks["clawker-net"] = ""
     running = published(engine, "b", label="0 127.0.0.1:9090:80")
@@ -221,7 +221,7 @@ def test_two_agents_with_one_number(engine: MemoryEngine, release: Release) -> N
 
 
 def test_a_relay_that_does_not_listen_is_removed(engine: MemoryEngine, release: Release) -> None:
-    """The run says so, and what the relay wrote; nothing of it is left."""
+    """The run reports it with the relay's log, and removes the relay."""
 
     class Deaf(MemoryEngine):
         def ask_helper(self, container: str, arguments: Any, silence: float, *, sent: bytes = b"") -> object:  # noqa: ANN401
@@ -239,7 +239,7 @@ def test_a_relay_that_does_not_listen_is_removed(engine: MemoryEngine, release: 
 
 
 def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Release) -> None:
-    """The relay goes before the networks, and nothing of it is left."""
+    """The relay is removed before the networks, and nothing is left."""
     agent = published(engine)
     seen = run(engine, release)
     engine.remove(agent)
@@ -256,7 +256,7 @@ def test_down_removes_relays_and_their_network(engine: MemoryEngine, release: Re
 
 
 def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, release: Release) -> None:
-    """What is done within the agent is no reason to look."""
+    """The watcher compares when an agent with a relay is removed, but not for programs run in it."""
     agent = published(engine)
     own = ours("clawker", run(engine, release).observed)
     relay = engine.inside(RELAY).id
@@ -267,9 +267,9 @@ def test_a_watcher_looks_when_such_an_agent_is_removed(engine: MemoryEngine, rel
 
 
 def test_numbers_of_agents() -> None:
-    """The first free one is chosen. There are none in a small network."""
+    """The first free number is chosen; a small network has none."""
     assert free_number({0, 1, 3}, 30) == 2
-    network = IPv4Network("10.213.0.0/25")  # where the firewall's own addresses are
+    network = IPv4Network("10.213.0.0/25")  # the addresses are the firewall's own
     assert Addressing(network, network).publishers == 0
     for taken, most in ((set(range(30)), 30), (set(), 0)):
         with pytest.raises(RefusedError):
@@ -277,7 +277,7 @@ def test_numbers_of_agents() -> None:
 
 
 def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, release: Release) -> None:
-    """It is a difference that `run` can't close, whatever labels it has; everything else is brought up to date."""
+    """A foreign container with a relay's name, whatever its labels, stays, and everything else is updated."""
     published(engine)
     image = engine.inside("clawker-coredns").spec.image
     ours = {**labels.ownership_labels("clawker"), labels.RELAY_OF: "somebody"}
@@ -298,7 +298,7 @@ def test_a_foreign_container_with_the_name_of_a_relay(engine: MemoryEngine, rele
 def test_no_free_subnet_for_relays(
     engine: MemoryEngine, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a difference too, and every other command works."""
+    """No free subnet is a difference too, and all other commands work."""
     published(engine)
     monkeypatch.setattr(topology, "_candidates", lambda *_: ())
     seen = compared(engine, release)

@@ -1,4 +1,4 @@
-"""The build SHA covers everything that decides what the siblings are, and nothing else."""
+"""The build SHA covers exactly the files that define the firewall containers."""
 
 import os
 import re
@@ -18,7 +18,7 @@ CONSTANT = re.compile(rb"^(_?[A-Z][A-Z_]+(?:: [^=\n]+)?) = ", re.MULTILINE)
 
 @pytest.mark.parametrize("path", CHANGED)
 def test_each_file_of_the_subset_counts(path: str, release: Release, tmp_path: Path) -> None:
-    """It covers code and programs of every architecture."""
+    """Code and programs of every architecture count."""
     other = stacks.copied_release(tmp_path)
     assert other.build_sha == release.build_sha
     stacks.change_file(other.package / path, lambda content: content + b"\n")
@@ -26,7 +26,7 @@ def test_each_file_of_the_subset_counts(path: str, release: Release, tmp_path: P
 
 
 def test_a_constant_of_each_module_that_defines_the_containers_counts(tmp_path: Path) -> None:
-    """Private ranges, default limits and all else that the containers are made of, wherever it is defined."""
+    """A changed constant in any module that defines the containers changes the SHA."""
     other = stacks.copied_release(tmp_path)
     before, changed = other.build_sha, 0
     for path in other.modules():
@@ -43,7 +43,7 @@ def test_a_constant_of_each_module_that_defines_the_containers_counts(tmp_path: 
 
 
 def test_the_import_graph_is_the_real_one(release: Release) -> None:
-    """The modules that define the containers are those that a tool finds which reads Python, types left out."""
+    """The modules equal those that a tool for import graphs finds, without imports for types."""
     graph = grimp.build_graph("clawker_fw", exclude_type_checking_imports=True)
     stack = {module for module in graph.modules if module.startswith("clawker_fw.stack")}
     reached = stack.union(*map(graph.find_upstream_modules, stack))
@@ -53,7 +53,7 @@ def test_the_import_graph_is_the_real_one(release: Release) -> None:
 
 @pytest.mark.parametrize("path", ["cli.py", "report/text.py", "reconcile/plan.py", "stack/__pycache__/zone.pyc"])
 def test_files_outside_the_subset_do_not(path: str, release: Release, tmp_path: Path) -> None:
-    """Changes in reporting and reconciling don't replace siblings."""
+    """Changes in reporting and reconciling don't replace containers."""
     other = stacks.copied_release(tmp_path)
     (other.package / path).parent.mkdir(exist_ok=True)
     if (other.package / path).exists():
@@ -63,7 +63,7 @@ def test_files_outside_the_subset_do_not(path: str, release: Release, tmp_path: 
 
 
 def _age(path: Path) -> None:
-    """Set the times of a file back, as somebody might who hides a change."""
+    """Set a file's times back, as an attacker might to hide a change."""
     os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
@@ -81,7 +81,7 @@ def _replaced(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [_same_size, _replaced])
 def test_a_changed_file_is_hashed_again(change: Callable[[Path], None], tmp_path: Path) -> None:
-    """A changed file is hashed again, even if its size and times are equal."""
+    """A changed file is hashed again, even with equal size and times."""
     path = tmp_path / "file"
     path.write_bytes(b"A")
     _age(path)

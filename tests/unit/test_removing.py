@@ -1,4 +1,4 @@
-"""An engine's errors about a container that it is just removing."""
+"""Errors about a container that the engine is removing."""
 
 from typing import Any
 
@@ -17,15 +17,15 @@ class Client:
     """An engine that can't read a container's files or log."""
 
     def __init__(self, status: str | None) -> None:
-        """`status` is that of the container, or None if it is gone."""
+        """The container is gone if `status` is None."""
         self._status = status
 
     def get_archive(self, *_: object, **__: object) -> None:
-        """Fail like a daemon that has already unmounted the files."""
+        """Fail like an engine that has already unmounted the files."""
         raise errors.APIError("500 Server Error", explanation=ANSWER)
 
     def open_response(self, *_: object, **__: object) -> None:
-        """Fail like a daemon that no longer opens the log."""
+        """Fail like an engine that no longer opens the log."""
         raise errors.APIError("409 Client Error", explanation=DEAD)
 
     def inspect_container(self, container: str) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _engine(status: str | None) -> DockerEngine:
 
 @pytest.mark.parametrize("status", [None, "removing", "dead"])
 def test_a_container_that_is_being_removed(status: str | None) -> None:
-    """It counts as removed, whatever the engine's error was: who reads a log goes on with the next one."""
+    """It counts as removed, whatever the engine's error, so a log reader continues with the next container."""
     for follow in (False, True):
         with pytest.raises(NotFoundError) as caught, _engine(status).log("1ace", 0, follow=follow):
             pass
@@ -62,7 +62,7 @@ def test_a_container_that_is_being_removed(status: str | None) -> None:
 
 @pytest.mark.parametrize("status", ["running", "exited"])
 def test_files_that_can_t_be_read(status: str) -> None:
-    """The error of a container that stays is an error."""
+    """If the container stays, the error is raised."""
     with pytest.raises(EngineError, match="could not read the files") as caught:
         _engine(status).files("1ace")
     assert not isinstance(caught.value, NotFoundError)

@@ -1,4 +1,4 @@
-"""Templates: what is rendered is what the values say, or an error."""
+"""Templates render exactly the given values, or fail."""
 
 import jinja2
 import pytest
@@ -14,7 +14,7 @@ VALUES = {"guarded": "10.0.0.1", "exempt": "10.0.0.2", "heap": 1, "connections":
 
 @given(strategies.text())
 def test_no_value_becomes_structure(text: str) -> None:
-    """Whatever a value contains, the bootstrap has it where the template puts it, and nothing else."""
+    """Any value stays text in the bootstrap, in its place."""
     usual = bootstrap(BootstrapValues(project="p", trusted_ca="/ca", **VALUES))  # type: ignore[arg-type]
     made = bootstrap(BootstrapValues(project=text, trusted_ca="/ca", **VALUES))  # type: ignore[arg-type]
     assert made["node"].pop("id") == f"{text}-envoy"
@@ -24,12 +24,12 @@ def test_no_value_becomes_structure(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["true", "no", "null", "y", "1", "a: b", "#", "- a", "pip"])
 def test_words_of_yaml_stay_text(name: str) -> None:
-    """A preset's name is written plainly only where YAML reads it as the same text."""
+    """A preset's name is unquoted only if YAML reads it as the same text."""
     assert yaml.safe_load(render("clawker-fw.yaml.j2", presets=[name, "npm"]))["presets"] == [name, "npm"]
 
 
 def test_a_value_that_is_missing_is_an_error() -> None:
-    """A template never prints an empty text in place of a value that nobody gave."""
+    """A missing value is an error, never empty text."""
     with pytest.raises(jinja2.UndefinedError):
         render("Corefile.j2")
 
@@ -49,5 +49,5 @@ def test_structure_is_no_value() -> None:
 
 
 def test_a_checkout_and_a_wheel_have_the_same_folder() -> None:
-    """Templates are found beside the package in a checkout."""
+    """A checkout has its templates beside the package, as a wheel has."""
     assert {path.name for path in rendering.TEMPLATES.iterdir()} >= {"bootstrap.yaml.j2", "Corefile.j2"}

@@ -1,4 +1,4 @@
-"""The requirements for an engine, checked against recorded answers to `/version` and `/info`."""
+"""Requirements for an engine, checked against recorded answers to `/version` and `/info`."""
 
 from typing import Any
 
@@ -31,14 +31,14 @@ INFO: dict[str, Any] = {
 
 
 def test_an_engine_that_fits() -> None:
-    """An engine is described by its version, API and architecture, in Go's terms."""
+    """An engine is described by its version, API and architecture in Go's spelling."""
     requirements.require_abilities(PLACE, INFO)
     assert requirements.facts(PLACE, VERSION) == EngineFacts("20.10.24+dfsg1", "1.41", "amd64")
     assert requirements.facts(PLACE, VERSION | {"Arch": "arm64"}).architecture == "arm64"
     assert requirements.facts(PLACE, VERSION | {"KernelVersion": "6.12.5"}).kernel == "6.12.5"
     for enough in ({"KernelVersion": "4.18.0"}, {"KernelVersion": "10.0-x"}, {"SwapLimit": False}):
         requirements.require_abilities(PLACE, INFO | enough)
-    requirements.require_abilities(PLACE, {})  # what an engine does not mention is assumed to be there
+    requirements.require_abilities(PLACE, {})  # what an engine does not mention is assumed to work
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_an_engine_that_fits() -> None:
     ],
 )
 def test_the_api_that_is_spoken(own: str, oldest: str, spoken: str) -> None:
-    """An engine's own, but none that is later than the newest tested one. Versions are compared as numbers."""
+    """The engine's own API is used, up to the newest tested one. Versions compare as numbers."""
     said = VERSION | {"ApiVersion": own, "MinAPIVersion": oldest}
     assert requirements.facts(PLACE, said).api_version == spoken
 
@@ -65,7 +65,7 @@ def test_the_api_that_is_spoken(own: str, oldest: str, spoken: str) -> None:
     ],
 )
 def test_the_machine_is_what_the_engine_says(info: dict[str, Any], expected: Machine) -> None:
-    """What an engine does not mention is assumed to be there, and runc has several names."""
+    """What an engine does not mention is assumed to work, and runc has several names."""
     assert requirements.machine(info) == expected
 
 
@@ -80,7 +80,7 @@ def test_the_machine_is_what_the_engine_says(info: dict[str, Any], expected: Mac
     ],
 )
 def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str, words: str) -> None:
-    """The sentence names the engine and its place, and the hint says what to do."""
+    """The message names the engine and its address, and the hint says what to do."""
     with pytest.raises(EngineError) as caught:
         requirements.facts(PLACE, VERSION | said)
     assert caught.value.code == code
@@ -98,7 +98,7 @@ def test_engines_that_cannot_carry_the_firewall(said: dict[str, Any], code: str,
     ],
 )
 def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[str]) -> None:
-    """Each missing ability has a line, which names what needs it."""
+    """Each missing ability is a line that says what needs it."""
     with pytest.raises(EngineError) as caught:
         requirements.require_abilities(PLACE, INFO | said)
     assert caught.value.code == "engine-lacks"
@@ -108,7 +108,7 @@ def test_all_that_an_engine_lacks_is_named(said: dict[str, Any], lacking: list[s
 
 
 def test_rootless_engines_are_refused() -> None:
-    """Rootless engines are recognized by their security options, also among other options."""
+    """Rootless engines are recognized by their security options, also among others."""
     options = ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]
     with pytest.raises(EngineError) as caught:
         requirements.require_abilities(PLACE, INFO | {"SecurityOptions": options})
@@ -117,7 +117,7 @@ def test_rootless_engines_are_refused() -> None:
 
 
 def test_who_root_is() -> None:
-    """With remapped users, the data folder's name has the ids. A folder that only looks like it is ignored."""
+    """With remapped users, the data folder's name gives the ids. Similar names are ignored."""
     remapped = {"SecurityOptions": ["name=userns"], "DockerRootDir": "/var/lib/docker/100000.200000"}
     assert requirements.container_root(INFO | remapped) == (100000, 200000)
     assert requirements.container_root(INFO | {"DockerRootDir": "/data/1.2"}) == (0, 0)

@@ -1,4 +1,4 @@
-"""The plan of rules: what a change adds and removes, from what was committed last."""
+"""The rules that a change adds and removes, compared with those last applied."""
 
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import pipeline
@@ -10,7 +10,7 @@ from devkit.memory.engine import MemoryEngine
 
 
 def test_what_was_committed_is_unknown(memory: MemoryEngine, release: Release) -> None:
-    """Nothing is known of a stack that is not up, or whose record can't be read."""
+    """Without a running stack or a readable record, the changes are unknown."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     assert pipeline.compare(memory, wanted).rule_changes is None
     stacks.converged(memory, wanted)

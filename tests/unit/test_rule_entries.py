@@ -1,4 +1,4 @@
-"""Entries of `rules`: other words, defaults, ends, and what is refused with a reason."""
+"""Entries of `rules`: spellings, defaults, expiry, and refusals with reasons."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 def rule(text: str) -> Rule:
-    """Return the rule that YAML text is for."""
+    """Return the rule in this YAML text."""
     return RuleEntry.model_validate(parse(text, "")[0]).rule()
 
 
@@ -31,7 +31,7 @@ def rule(text: str) -> Rule:
     ],
 )
 def test_what_is_left_out(text: str, protocol: Protocol | None, port: int | None) -> None:
-    """A rule that allows gets the usual values; one that denies is for everything that it does not name."""
+    """Allow rules get defaults; deny rules cover everything that they leave out."""
     found = rule(text)
     assert (found.protocol, found.port) == (protocol, port)
     assert found.denies == ("deny" in text)
@@ -39,13 +39,13 @@ def test_what_is_left_out(text: str, protocol: Protocol | None, port: int | None
 
 @pytest.mark.parametrize("text", ["2027-01-01T00:00:00Z", "'2027-01-01T01:00:00+01:00'", "2027-01-01 00:00:00 +0"])
 def test_an_end_is_a_time_with_its_zone(text: str) -> None:
-    """As YAML's own time, or as text."""
+    """An expiry may be YAML's own time or text."""
     assert rule(f"{{dst: a.test, until: {text}}}").until == NEW_YEAR.timestamp()
 
 
 @pytest.mark.parametrize("text", ["1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T18:59:59-05:00"])
 def test_the_first_and_the_last_end_are_ends(text: str) -> None:
-    """Each is written in a rule's line, and reads as the same end again."""
+    """The earliest and the latest expiry survive a round trip through a rule's text."""
     found = rule(f"{{dst: a.test, until: {text}}}")
     assert found.until is not None
     written = str(found).partition(" until ")[2]
@@ -87,13 +87,13 @@ def test_the_first_and_the_last_end_are_ends(text: str) -> None:
     ],
 )
 def test_what_is_refused(text: str, complaint: str) -> None:
-    """With the reason."""
+    """Each invalid entry is refused with its reason."""
     with pytest.raises(ValidationError, match=complaint):
         rule(text)
 
 
 def test_several_ports() -> None:
-    """A rule for TCP may be for a range of ports; one that denies, for any."""
+    """TCP rules may cover a range of ports; deny rules any range."""
     found = rule("{dst: a.test, proto: tcp, port: 8000-8002}")
     assert found.keys == tuple((Protocol.TCP, port) for port in (8000, 8001, 8002))
     assert str(found) == "tcp a.test:8000-8002"
@@ -105,7 +105,7 @@ def test_several_ports() -> None:
 
 @pytest.mark.parametrize(("more", "name"), [("", "host.docker.internal"), (", as: db.test", "db.test")])
 def test_a_service_of_the_engines_machine(more: str, name: str) -> None:
-    """It has a name, a protocol and a port, and everything that is sent to it is forwarded as it is."""
+    """A service of the Docker host has a name, a protocol and a port, and its traffic is forwarded unchanged."""
     found = rule(f"{{dst: host, proto: http, port: 8080{more}}}")
     assert str(found) == f"http {name}:8080 at host"
     assert found.keys == ((Protocol.TCP, 8080),)
@@ -116,7 +116,7 @@ def test_a_service_of_the_engines_machine(more: str, name: str) -> None:
 
 
 def test_an_address_has_a_name() -> None:
-    """Agents use the name, and everything is forwarded to the address as it is, whatever the protocol."""
+    """Agents use the name of an address, and traffic of any protocol is forwarded unchanged."""
     found = rule("{dst: 192.0.2.1, as: DB.test., proto: tcp, port: 5432}")
     assert (str(found.destination), found.host, found.keys) == ("db.test", "192.0.2.1", ((Protocol.TCP, 5432),))
     assert str(found) == "tcp db.test:5432 at 192.0.2.1"
@@ -129,12 +129,12 @@ def test_an_address_has_a_name() -> None:
 
 
 def test_a_public_suffix_can_be_denied() -> None:
-    """Only allowing it is probably a mistake."""
+    """Only allowing a public suffix is probably an error."""
     assert rule("{dst: .com, action: deny}").action is RuleAction.DENY
 
 
 def test_an_end_from_now() -> None:
-    """On the command line, a duration is one from now. What has passed is refused."""
+    """On the command line, a duration counts from now. A past time is refused."""
     for text, seconds in {"90s": 90, "30m": 1800, "2h": 7200, "1d": 86400}.items():
         assert parse_until_from(text, NEW_YEAR) == NEW_YEAR + timedelta(seconds=seconds)
     assert parse_until_from("2027-01-01T00:00:01Z", NEW_YEAR) == NEW_YEAR + timedelta(seconds=1)

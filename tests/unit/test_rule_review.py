@@ -1,4 +1,4 @@
-"""Rules that decide nothing."""
+"""Rules that have no effect."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ BEFORE, AFTER = "2090-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
 
 
 def rules(*entries: dict[str, object]) -> RuleSet:
-    """Return a set of rules, each on a line of its own."""
+    """Return a rule set with one rule per line."""
     return RuleSet.of(
         RuleEntry.model_validate(each).rule(f"f, line {line}") for line, each in enumerate(entries, 1)
     )
@@ -28,12 +28,12 @@ def remarks(*entries: dict[str, object]) -> list[tuple[str, str]]:
 
 
 def denied(**fields: object) -> dict[str, object]:
-    """Return a rule that denies."""
+    """Return a deny rule."""
     return {"dst": "a.test", "action": "deny", **fields}
 
 
 def test_a_rule_that_several_others_deny_together_is_named() -> None:
-    """The sentence names at most three of them. One that ends leaves something for later."""
+    """The message names at most three denying rules. If one of them expires, the rule may still apply later."""
     ports: dict[str, object] = {"dst": "a.test", "proto": "tcp", "port": "5432-5435"}
     denials = [denied(port=port) for port in (80, 5432, 5433, 5434)]
     assert remarks(ports, *denials) == remarks(ports, *denials, denied(port=5435, until=AFTER)) == []
@@ -46,7 +46,7 @@ def test_a_rule_that_several_others_deny_together_is_named() -> None:
 
 
 def test_a_rule_that_denies_what_is_forwarded_as_it_is_is_named() -> None:
-    """Nothing on the wire says that it is what the rule is for."""
+    """A deny rule for HTTP has no effect on a port that is forwarded unchanged."""
     forwarded = {"dst": "a.test", "proto": "tcp", "port": 80}
     assert remarks(forwarded, denied(proto="http", port=80)) == [("rule-overridden", "f, line 2")]
     assert remarks({**forwarded, "until": AFTER}, denied(proto="http", port=80)) == []
@@ -70,7 +70,7 @@ DENYING = st.builds(
 
 @given(st.lists(DENYING, max_size=8))
 def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, Any]]) -> None:
-    """All that it allows is denied then, and only then, whatever the rules are."""
+    """A rule is reported exactly if all that it allows is denied."""
     every = rules(*ALLOWING, *denying)
     named = {each.rule for each in review(every, NOW)}
     policy = Policy(every)
@@ -81,7 +81,7 @@ def test_a_rule_is_named_if_the_policy_never_follows_it(denying: list[dict[str, 
 
 
 def test_an_expression_that_denies_a_path_without_its_slash_is_named() -> None:
-    """Most hosts take `/d/x/` for `/d/x`; one that is not allowed, or is denied as well, needs no remark."""
+    """Most hosts take `/d/x/` for `/d/x`; there is no remark if that is not allowed, or denied too."""
     denied = {"path": "~/d/x", "action": "deny"}
     for words, named in (
         ({"path_rules": [denied]}, True),

@@ -1,4 +1,4 @@
-"""Rule sets: duplicates, contradictions, ends, and what is equal."""
+"""Rule sets: duplicates, contradictions, expiry and equality."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ PRIVATE = {"dst": "a.test", "proto": "ssh", "allow_private": True}
 def test_rules_that_claim_one_port_of_a_name(
     first: dict[str, object], second: dict[str, object], conflict: str
 ) -> None:
-    """TLS and HTTP can share one; what is forwarded as it is can't, not even with a rule for a subtree."""
+    """TLS and HTTP rules can share a port; a forwarding rule can't, not even with a subtree's rule."""
     rules = [{"dst": "a.test", **first}, {"dst": "a.test", **second}]
     with pytest.raises(ConflictsError) as caught:
         rule_set(*rules)
@@ -42,7 +42,7 @@ def test_rules_that_claim_one_port_of_a_name(
 
 
 def test_ports_of_udp_are_counted_apart() -> None:
-    """Each is a listener and a cluster, so there are fewer of them."""
+    """UDP ports have a lower limit, because each needs a listener and a cluster."""
     several = [{"dst": f"n{number}.test", "proto": "udp", "port": "1-100"} for number in range(5)]
     assert (
         rule_set(*several, {"dst": "t.test", "proto": "tcp", "port": "1-1000"})[1].opaque_ports(datagrams=True)
@@ -53,7 +53,7 @@ def test_ports_of_udp_are_counted_apart() -> None:
 
 
 def test_rules_that_differ_in_their_end_are_one() -> None:
-    """The later end counts, and a rule without an end ends last. A rule that has ended is gone."""
+    """The later expiry wins, and no expiry is latest. Expired rules are dropped."""
     early, late = ({"dst": "a.test", "until": f"2027-01-0{day}T00:00:00Z"} for day in (1, 2))
     (rule,) = rule_set(early, late, early)[1].rules
     assert rule.until == datetime(2027, 1, 2, tzinfo=UTC).timestamp()
@@ -66,7 +66,7 @@ def test_rules_that_differ_in_their_end_are_one() -> None:
 
 
 def test_the_digest_tells_rules_apart() -> None:
-    """The digest is equal for equal rules, and changes with any field of any rule."""
+    """Equal rules have equal digests; any changed field changes the digest."""
     _, rules = rule_set("a.test", "b.test")
     assert rules.digest == rule_set("B.TEST", "a.test", "a.test")[1].digest
     rule = rules.rules[0]
@@ -88,7 +88,7 @@ def test_the_digest_tells_rules_apart() -> None:
 
 @given(st.lists(rules(), max_size=10))
 def test_rules_contradict_each_other_just_where_both_claim_a_port(found: list[Rule]) -> None:
-    """It is so where one that forwards everything as it is and another one have a name and a port in common."""
+    """Rules contradict exactly if a forwarding rule shares a name and a port with another rule."""
     claiming = [
         (one, other)
         for one in found

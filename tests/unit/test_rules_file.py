@@ -1,4 +1,4 @@
-"""Editing the rules of a settings file: what becomes of each, and what happens to the file."""
+"""Editing the rules of a settings file: the effect on each rule and on the file."""
 
 import os
 import random
@@ -55,12 +55,12 @@ def remove(path: Path, *removals: Removal) -> Edited:
 
 
 def removal(dst: str, protocol: Protocol | None = None, port: int | None = None) -> Removal:
-    """Return which rules to remove."""
+    """Return a selection of rules to remove."""
     return Removal(parse_destination(dst), protocol, port)
 
 
 def said(results: Sequence[EditResult]) -> list[tuple[str, str, str]]:
-    """Return what becomes of each rule, and the line it is on."""
+    """Return the outcome for each rule, with its line."""
     return [(each.outcome.value, each.rule, each.place.rpartition(", ")[2]) for each in results]
 
 
@@ -68,7 +68,7 @@ LATE, LATER = "2098-01-01T00:00:00Z", "2099-01-01T00:00:00Z"
 
 
 def test_what_is_not_asked_for_stays(path: Path) -> None:
-    """Of a rule that is there, only the fields change that are asked for: its end, private addresses, its note."""
+    """Adding an existing rule changes only the given fields: expiry, private addresses, note."""
     path.write_text(
         f'rules: [{{dst: a.test, until: {LATE}, note: "n"}}, '
         "{dst: b.test, note: n}, {dst: c.test, allow_private: true}]"
@@ -98,7 +98,7 @@ def test_what_is_not_asked_for_stays(path: Path) -> None:
 @pytest.mark.parametrize("action", ["allow", "deny"])
 @pytest.mark.parametrize(("there", "told"), [("", "has no end"), (f", until: {LATER}", f"ends at {LATER}")])
 def test_a_rule_never_ends_sooner(there: str, told: str, action: str, path: Path) -> None:
-    """Nothing is changed, and the error says when it ends and would end."""
+    """Without `--shorten`, an earlier expiry is an error that gives both times."""
     path.write_text(f"rules: [{{dst: a.test, action: {action}{there}}}]")
     before, shorter = path.read_text(), addition("a.test", action=action, until=LATE)
     with pytest.raises(RefusedError, match=f"{told}, and would end at {LATE}") as refused:
@@ -111,7 +111,7 @@ def test_a_rule_never_ends_sooner(there: str, told: str, action: str, path: Path
 
 
 def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> None:
-    """The change would have no effect, which is not what was asked for; of several, the last end counts."""
+    """Changing an expired rule without a new expiry is refused; of several, the latest expiry counts."""
     path.write_text("rules: [{dst: a.test, until: 2020-01-01T00:00:00Z}]")
     with pytest.raises(RefusedError, match="has ended") as refused:
         add(path, addition("a.test", allow_private=True))
@@ -122,7 +122,7 @@ def test_a_rule_that_has_ended_is_only_asked_for_with_a_new_end(path: Path) -> N
 
 
 def test_every_rule_for_the_same_is_changed(path: Path) -> None:
-    """Otherwise the one that ends later would still count."""
+    """All duplicates are changed; otherwise the one that expires later would still count."""
     path.write_text("rules: [{dst: a.test}, {dst: a.test, until: 2099-01-01T00:00:00Z}]")
     add(path, addition("a.test", until=None, allow_private=True))
     assert path.read_text().count("allow_private: true") == 2
@@ -130,7 +130,7 @@ def test_every_rule_for_the_same_is_changed(path: Path) -> None:
 
 
 def test_rules_are_removed_by_what_is_given(path: Path) -> None:
-    """All for a name are removed, or those with the protocol and port; `.b.test` is another name than `b.test`."""
+    """A name's rules are removed, all or by protocol and port; `.b.test` is another name than `b.test`."""
     path.write_text(
         "rules:\n- dst: a.test\n- dst: a.test\n  port: 8443\n- dst: a.test\n  proto: http\n- dst: b.test\n"
     )
@@ -152,7 +152,7 @@ def test_rules_are_removed_by_what_is_given(path: Path) -> None:
 
 @pytest.fixture
 def team(path: Path) -> Path:
-    """An included file with one rule of its own."""
+    """An included file with one rule."""
     team = path.with_name("team.yaml")
     team.write_text("rules:\n  - dst: t.test\n")
     path.write_text("include: [team.yaml]\n")
@@ -162,7 +162,7 @@ def team(path: Path) -> Path:
 def test_a_rule_of_an_included_file_is_unchanged_and_others_go_to_the_settings_file(
     path: Path, team: Path
 ) -> None:
-    """Where it stands is said; what is new is written into the file that includes."""
+    """An existing included rule is reported with its file; new rules go to the settings file."""
     done = add(path, addition("t.test"), addition("new.test"))
     assert said(done.results) == [
         ("unchanged", "https t.test:443", "line 2"),
@@ -174,7 +174,7 @@ def test_a_rule_of_an_included_file_is_unchanged_and_others_go_to_the_settings_f
 
 
 def test_a_rule_of_an_included_file_is_never_edited(path: Path, team: Path) -> None:
-    """The error names its file and line, and nothing else is done either."""
+    """The error names the included file and line, and nothing else is changed."""
     with pytest.raises(RefusedError, match=rf"{team}, line 2\.$") as raised:
         add(path, addition("x.test"), addition("t.test", allow_private=True))
     assert raised.value.code == "rule-included"
@@ -184,7 +184,7 @@ def test_a_rule_of_an_included_file_is_never_edited(path: Path, team: Path) -> N
 
 
 def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp_path: Path) -> None:
-    """A link still leads to the file, whose mode and owner are the old ones."""
+    """Links, line breaks, mode and owner of the file are preserved."""
     path.write_bytes(b"rules:\r\n- dst: a.test")
     path.chmod(0o640)
     if os.getuid() == 0:
@@ -209,7 +209,7 @@ def test_the_file_keeps_its_mode_attributes_line_breaks_and_link(path: Path, tmp
 
 
 def test_a_link_in_a_foreign_folder_is_not_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder's owner may put a link in the place of the new file: its target keeps its mode and owner."""
+    """A foreign folder's owner could redirect the link, so its target is not written."""
     victim = path.with_name("victim")
     victim.touch(0o600)
     path.chmod(0o644)
@@ -230,7 +230,7 @@ def test_a_link_in_a_foreign_folder_is_not_followed(path: Path, monkeypatch: pyt
 
 
 def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
-    """The file is the same one as before; so it is without `write`."""
+    """The file is not rewritten, also without `write`."""
     before = path.stat()
     assert not add(path, addition("a.test")).changed
     assert add(path, addition("x.test"), write=False).changed
@@ -238,9 +238,9 @@ def test_an_edit_that_changes_nothing_writes_nothing(path: Path) -> None:
 
 
 def test_a_change_by_another_program_is_not_lost(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An editor knows no lock. What it has written since the file was read stays, and nothing is left over."""
+    """Editors use no lock, so an edit made after reading the file survives, and nothing is left over."""
 
-    def late(*_: object) -> None:  # at the moment before the file is replaced
+    def late(*_: object) -> None:  # just before the file is replaced
         path.write_text("rules: [{dst: other.test}]")
 
     monkeypatch.setattr(rules_file, "_resemble", late)
@@ -252,7 +252,7 @@ def test_a_change_by_another_program_is_not_lost(path: Path, monkeypatch: pytest
 
 
 def test_a_file_that_cannot_be_written_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full disk leaves the old file, and nothing else."""
+    """A full disk leaves the old file and nothing else."""
     before = path.read_bytes()
 
     def full(_: int) -> None:
@@ -315,7 +315,7 @@ IN_FLOW = '{path: "/x", methods: [GET, HEAD]}, {path: "/y"}'
     ],
 )
 def test_paths_are_added_to_those_of_a_rule(path: Path, before: str, after: str) -> None:
-    """They come after what is there, in its form, and comments stay. Asked for again, nothing changes."""
+    """Paths are appended in the style of the existing ones, comments stay, and repeating changes nothing."""
     path.write_text(f"rules:\n{before}")
     done = add(path, paths_of("p.test", GET_X, Y))
     assert path.read_text() == f"rules:\n{after}"
@@ -326,7 +326,7 @@ def test_paths_are_added_to_those_of_a_rule(path: Path, before: str, after: str)
 
 
 def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None:
-    """Only some paths of the host would be left, which nobody has asked for."""
+    """Adding a path to a rule for a whole host would narrow it, so it is refused."""
     before = path.read_text()
     with pytest.raises(RefusedError) as caught:
         add(path, paths_of("a.test", Y))
@@ -336,7 +336,7 @@ def test_a_path_takes_nothing_from_a_rule_for_the_whole_host(path: Path) -> None
 
 @given(st.randoms(use_true_random=False), st.booleans())
 def test_a_rule_about_paths_is_written_as_it_is_meant(chosen: random.Random, verify: bool) -> None:  # noqa: FBT001
-    """What is written of a rule is read as the same rule."""
+    """A written rule is read back as the same rule."""
     _, paths = random_paths(chosen)
     rule = replace(RuleEntry(dst="p.test").rule(), paths=replace(paths, verify=verify))
     text = spliced("", Edit(added=[Addition(rule).fields]), "written")

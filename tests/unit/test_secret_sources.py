@@ -1,4 +1,4 @@
-"""Where secrets come from, and that what a source says is told to nobody."""
+"""Sources of secrets, which are never shown."""
 
 import os
 from contextlib import suppress
@@ -26,7 +26,7 @@ def shell(text: str) -> SecretEntry:
 
 
 def failure(found: SecretEntry, folder: Path, **environment: str) -> SettingsError:
-    """Return the error of obtaining one, which shows nothing of what there was."""
+    """Return the error of obtaining a secret, which must not contain it."""
     with pytest.raises(SettingsError) as caught:
         obtain("x", found, folder, environment)
     error = caught.value
@@ -39,7 +39,7 @@ def failure(found: SecretEntry, folder: Path, **environment: str) -> SettingsErr
 
 
 def test_each_source(tmp_path: Path) -> None:
-    """One line break at the end is not a part of it."""
+    """One final line break is stripped."""
     (tmp_path / "token").write_text(f"{HIDDEN}\r\n")
     environment = {"TOKEN": HIDDEN, "PATH": os.environ["PATH"]}
     for found in (
@@ -65,7 +65,7 @@ def test_each_source(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_be_in_no_header(tmp_path: Path, value: str, said: str) -> None:
-    """It is refused whatever it comes from."""
+    """A value that no header can carry is refused, whatever its source."""
     (tmp_path / "token").write_text(value)
     assert said in failure(entry(file="token"), tmp_path).message
     assert said in failure(entry(env="TOKEN"), tmp_path, TOKEN=value).message
@@ -73,7 +73,7 @@ def test_what_can_be_in_no_header(tmp_path: Path, value: str, said: str) -> None
 
 
 def test_sources_that_fail(tmp_path: Path) -> None:
-    """Each says why, in a sentence, and nothing of its output."""
+    """The error gives the reason without the source's output."""
     assert "TOKEN is not set here" in failure(entry(env="TOKEN"), tmp_path).message
     assert "No such file" in failure(entry(file="none"), tmp_path).message
     assert "directory" in failure(entry(file="."), tmp_path).message
@@ -83,7 +83,7 @@ def test_sources_that_fail(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is ended with what it has started, also when it closes its output before."""
+    """A command that never ends is killed with its children, even if it has closed its output."""
     monkeypatch.setattr(sources, "COMMAND_SECONDS", 0.5)
     for text in ("echo $$ > pid; sleep 60 & sleep 60", "echo $$ > pid; exec >&-; sleep 60 & sleep 60"):
         assert "has not ended" in failure(shell(text), tmp_path).message
@@ -91,7 +91,7 @@ def test_a_command_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs, or another one of its group."""
+    """Whether a process, or another one of its group, is running."""
     with suppress(ProcessLookupError):
         os.killpg(process, 0)
         return True
@@ -101,7 +101,7 @@ def alive(process: int) -> bool:
 
 
 def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
-    """A process that keeps running without its output does not outlive it."""
+    """A process that keeps running without its output is killed when the command ends."""
     found = obtain(
         "x", shell("sleep 60 >/dev/null 2>&1 & echo $! > child; echo token"), tmp_path, {"PATH": "/bin"}
     )
@@ -110,12 +110,12 @@ def test_what_a_command_leaves_behind_is_ended(tmp_path: Path) -> None:
 
 
 def test_a_command_has_the_environment_and_no_input(tmp_path: Path) -> None:
-    """It can't wait for an answer of anybody."""
+    """Commands have no input, so they can't wait for an answer."""
     assert obtain("x", shell("read line || echo $NAME"), tmp_path, {"NAME": "named"}) == "named"
 
 
 def test_a_pipe_to_which_nobody_writes_gives_nothing(tmp_path: Path) -> None:
-    """Nobody waits for it, whether somebody has it open or not."""
+    """A pipe without a writer yields nothing and blocks nobody, even if it is held open."""
     pipe = tmp_path / "token"
     os.mkfifo(pipe)
     assert "is empty" in failure(entry(file="token"), tmp_path).message

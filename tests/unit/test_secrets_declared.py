@@ -1,4 +1,4 @@
-"""The user's file of secrets: what it may say, and who may have written it."""
+"""The user's file of secrets: its content and its permissions."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ def refused(path: Path) -> FirewallError:
 
 
 def test_all_that_can_be_said(tmp_path: Path) -> None:
-    """Hosts are in lower case with their port, headers in lower case, times in seconds."""
+    """Hosts are lower case with a port, headers lower case, times in seconds."""
     found = read_declared(written(tmp_path, WHOLE)).secrets
     assert list(found) == ["github", "anthropic", "registry"]
     github = found["github"]
@@ -77,7 +77,7 @@ def test_all_that_can_be_said(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes(tmp_path: Path, entry: str, said: str) -> None:
-    """Each is one sentence with its line, and nothing is taken."""
+    """Each error is one sentence with its line, and nothing of the file is used."""
     error = refused(written(tmp_path, f"secrets:\n  x: {entry}\n"))
     assert error.exit_code is ExitCode.SETTINGS
     assert "secrets.yaml, line 2" in error.message
@@ -86,14 +86,14 @@ def test_mistakes(tmp_path: Path, entry: str, said: str) -> None:
 
 @pytest.mark.parametrize("name", ["A", "a.b", "a#b", "-a", "a" * 64, "''"])
 def test_names(tmp_path: Path, name: str) -> None:
-    """A name has no dot, so that no agent can ask for one by a server name."""
+    """A secret's name has no dot, so that no agent can request it as a server name."""
     error = refused(written(tmp_path, f"secrets:\n  {name}: {{from: {{env: A}}, hosts: [a.test]}}\n"))
     assert "is not a name for a secret" in error.message
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o602])
 def test_a_file_that_others_can_use(tmp_path: Path, mode: int) -> None:
-    """Whoever can write it says where secrets go."""
+    """Others must not be able to write the file, because it says where secrets go."""
     error = refused(written(tmp_path, WHOLE, mode))
     assert (error.code, error.exit_code) == ("secrets-not-private", ExitCode.REFUSED)
     assert f"mode {mode:04o}" in error.message
@@ -101,14 +101,14 @@ def test_a_file_that_others_can_use(tmp_path: Path, mode: int) -> None:
 
 
 def test_a_file_of_somebody_else(tmp_path: Path) -> None:
-    """It must belong to the user, or to root."""
+    """The file must belong to the user or to root."""
     path = written(tmp_path, WHOLE)
     os.chown(path, 4242, 4242)
     assert "belongs to user 4242" in refused(path).message
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:
-    """A pipe would keep its reader waiting, and what is not there is not empty."""
+    """A pipe would block its reader, and a missing file is not an empty one."""
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert "is not a regular file" in refused(tmp_path / "pipe").message
     assert refused(tmp_path / "none").exit_code is ExitCode.SETTINGS
@@ -118,6 +118,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In the user's own folder, whatever the current one is."""
+    """The file is in the user's folder, independent of the current one."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert default_path() == tmp_path / "clawker-fw" / "secrets.yaml"

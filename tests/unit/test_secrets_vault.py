@@ -1,4 +1,4 @@
-"""Secrets that are kept: when a source is asked, and what is done when it fails."""
+"""Cached secrets: when sources are queried, and what happens when they fail."""
 
 import os
 import time
@@ -27,7 +27,7 @@ class Scene:
     vault: Vault = field(init=False)
 
     def __post_init__(self) -> None:
-        """Write both."""
+        """Write both secrets."""
         declared = {
             "once": {"from": {"file": "once"}, "hosts": ["a.test"]},
             "often": {"from": {"file": "often"}, "hosts": ["a.test"], "refresh": 100},
@@ -42,7 +42,7 @@ class Scene:
             (self.folder / name).write_text(value)
 
     def after(self, seconds: float) -> dict[str, str]:
-        """Return all values after a time."""
+        """Return all values after this many seconds."""
         self.now += seconds
         return self.vault.values(BOTH)
 
@@ -54,7 +54,7 @@ def scene(tmp_path: Path) -> Scene:
 
 
 def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
-    """Once, or again after the time that it says."""
+    """A source is queried once, or again after its refresh time."""
     assert not scene.vault.due
     assert scene.after(0) == {"once#raw": "o1", "often#bearer": "Bearer f1"}
     assert scene.vault.due == scene.now + 100
@@ -66,7 +66,7 @@ def test_a_source_is_asked_when_it_is_due(scene: Scene) -> None:
 
 
 def test_a_source_that_fails_first(scene: Scene) -> None:
-    """There is no secret, and the error of its source."""
+    """If the first query fails, there is no secret, and the source's error is kept."""
     (scene.folder / "often").unlink()
     assert scene.after(0) == {"once#raw": "o1"}
     assert list(scene.vault.problems) == ["often"]
@@ -79,7 +79,7 @@ def test_a_source_that_fails_first(scene: Scene) -> None:
 
 
 def test_a_source_that_fails_later(scene: Scene) -> None:
-    """What it gave last is in use for as long again, and it is asked more often; then it is gone."""
+    """After a failure, the last value is used for one more refresh time, with more frequent queries."""
     scene.after(0)
     (scene.folder / "often").unlink()
     assert scene.after(100)["often#bearer"] == "Bearer f1"
@@ -96,25 +96,22 @@ def test_a_source_that_fails_later(scene: Scene) -> None:
 
 
 def test_nothing_of_them_is_shown(scene: Scene) -> None:
-    """A vault can be in a traceback."""
+    """Values are hidden, because a vault may appear in a traceback."""
     scene.write(once="hidden", often="hidden")
     scene.vault.environment = {"X": "hidden"}
     scene.after(0)
     assert "hidden" not in repr(scene.vault)
 
 
-# --- sources that take long, or fail --------------------------------------------------------------------------
-
-
 @dataclass
 class Programs:
-    """Secrets from programs, each of which writes down that it was run."""
+    """Secrets from programs that record each of their runs."""
 
     folder: Path
     now: float = 0.0
 
     def vault(self, **scripts: str) -> Vault:
-        """Return a vault with a program for each secret."""
+        """Return a vault with one program for each secret."""
         declared = {
             name: {
                 "from": {"command": ["sh", "-c", f"echo >> {name}.runs; {script}"]},
@@ -127,23 +124,23 @@ class Programs:
         return Vault(found, self.folder / "secrets.yaml", dict(os.environ), lambda: self.now)
 
     def runs(self, name: str) -> int:
-        """Return how often a program was run."""
+        """Return how often a program has run."""
         return len((self.folder / f"{name}.runs").read_text().splitlines())
 
 
 def raw(*names: str) -> list[WantedSecret]:
-    """Return what rules want."""
+    """Return the secrets that rules need."""
     return [WantedSecret(name, Form.RAW) for name in names]
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
-    """A folder for programs."""
+    """A folder with programs."""
     return Programs(tmp_path)
 
 
 def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> None:
-    """However often somebody asks for its secret: the pause doubles from 5 s up to five minutes."""
+    """However often its secret is requested, the pause between runs doubles from 5 s up to five minutes."""
     vault = programs.vault(fails="exit 1")
     for second in range(1001):
         programs.now = second
@@ -154,7 +151,7 @@ def test_a_program_that_fails_is_run_less_and_less_often(programs: Programs) -> 
 def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pause makes no secret live longer than twice its refresh."""
+    """A secret expires after twice its refresh time, even during a pause."""
     vault = programs.vault(may="cat value")
     (programs.folder / "value").write_text("one")
     vault.values(raw("may"))
@@ -171,7 +168,7 @@ def test_a_secret_is_gone_in_time_although_its_source_is_not_asked(
 
 
 def test_nobody_sets_the_clock_of_secrets(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A day back is no day without a refresh."""
+    """Setting the clock back does not delay a refresh."""
     vault = replace(programs.vault(s="echo fine"), clock=steady_clock)
     vault.values(raw("s"))
     monkeypatch.setattr(time, "time", lambda: 0.0)

@@ -1,4 +1,4 @@
-"""Which secrets rules need, and where the user's file lets them go."""
+"""The secrets that rules need, and where the user's file lets them go."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def rule(dst: str, inject: object, **words: object) -> Rule:
 
 
 def test_each_is_needed_once_in_each_form() -> None:
-    """The form follows from the rule, else from the header."""
+    """A secret's form follows from the rule, otherwise from the header, and each form is needed once."""
     plain = RuleEntry.model_validate({"dst": "plain.test"}).rule()
     rules = [
         plain,
@@ -61,7 +61,7 @@ def test_each_is_needed_once_in_each_form() -> None:
     ],
 )
 def test_a_rule_sends_no_secret_anywhere_else(dst: str, inject: str, port: int, code: str, hint: str) -> None:
-    """Whatever the settings say, the user's file decides."""
+    """The user's file decides where a secret goes, whatever the settings say."""
     with pytest.raises(RefusedError) as caught:
         wanted([rule(dst, inject, port=port, path_rules=[{"path": "/v1"}])], DECLARED, PATH)
     assert (caught.value.code, caught.value.exit_code) == (code, ExitCode.REFUSED)

@@ -1,4 +1,4 @@
-"""Settings: their sources, and the error for each mistake."""
+"""Settings: sources, and the error for each mistake."""
 
 import os
 import re
@@ -21,7 +21,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Write a settings file into an empty folder, which is also the current one."""
+    """Write a settings file into an empty folder, which becomes the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("platformdirs.user_config_path", lambda _: tmp_path / "home")
 
@@ -42,7 +42,7 @@ def refused(path: Path | None, **environment: str) -> SettingsError:
 
 @pytest.mark.parametrize("text", ["", "rules:\n", "drain_timeout: 5s\n"])
 def test_a_file_without_rules_is_not_no_rules(text: str, write: Write) -> None:
-    """An empty file, which may still be written to, is an error that says how to deny everything."""
+    """An empty file may still be being written, so it is an error that says how to deny everything."""
     error = refused(write(text))
     assert "`rules` is missing" in error.message
     assert str(write(text)) in error.message
@@ -56,7 +56,7 @@ def test_the_example_is_the_defaults(write: Write) -> None:
 
 
 def test_another_drain_timeout_leaves_the_settings_the_same(write: Write) -> None:
-    """A run with one of its own has applied them, so a watcher goes on. Another setting makes a difference."""
+    """`drain_timeout` does not change the settings' digest, so a watcher accepts such a run; other settings do."""
     path = write("rules: [{dst: a.test}]\n")
     one, other, third = (
         load_settings(path, variables).digest
@@ -66,7 +66,7 @@ def test_another_drain_timeout_leaves_the_settings_the_same(write: Write) -> Non
 
 
 def as_written(path: Path) -> Settings:
-    """Return the settings of a file as they are written."""
+    """Return the settings of a file as written."""
     return load_settings(path, {}).settings
 
 
@@ -75,7 +75,7 @@ LINES = example().splitlines()
 
 @pytest.mark.parametrize("number", [at for at, line in enumerate(LINES) if re.match(r"\s*#[^ ]", line)])
 def test_each_line_of_the_example_can_be_uncommented(number: int, write: Write) -> None:
-    """Each disabled setting is valid alone, and differs from its default."""
+    """Each commented setting is valid alone and differs from its default."""
     lines = [*LINES[:number], re.sub(r"#(?! )", "", LINES[number], count=1), *LINES[number + 1 :]]
     path = write("\n".join(lines))
     path.with_name("team.yaml").write_text("rules: [{dst: team.test}]")
@@ -109,7 +109,7 @@ MEMORY, IDLE, DRAIN = "resources: {envoy: {memory: %s}}", "limits: {idle: %s}", 
     ],
 )
 def test_amounts(setting: str, text: str, amount: float | None, write: Write) -> None:
-    """A number, or one with a unit: what could mean two things is refused, and what is absurd."""
+    """Amounts are numbers with or without a unit; ambiguous or absurd ones are refused."""
     path = write(f"rules: []\n{setting % text}\n")
     if amount is None:
         assert "line 2" in refused(path).message
@@ -119,7 +119,7 @@ def test_amounts(setting: str, text: str, amount: float | None, write: Write) ->
 
 
 def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
-    """Without settings there is an error, so that a `run` in the wrong folder does not remove all rules."""
+    """Missing settings are an error, so that a `run` in the wrong folder does not remove all rules."""
     write("").unlink()
     error = refused(None)
     assert error.code == "settings-not-found"
@@ -127,7 +127,7 @@ def test_no_file_at_all_is_not_no_rules(write: Write) -> None:
 
 
 def test_what_cannot_be_read_is_not_empty(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a folder, nor a file that is not text; where no file can be looked for, no other one is used."""
+    """Folders and binary files are errors; if the file's existence is unknown, no other file is used."""
     write("")
     assert refused(tmp_path).code == "settings-unreadable"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00rules")
@@ -216,7 +216,7 @@ ODD = ("0443", "1:30", "0x1bb", "0b11")
     ],
 )
 def test_each_mistake_is_told_with_its_line(text: str, line: int, complaint: str, write: Write) -> None:
-    """One sentence gives the place of the mistake and the mistake."""
+    """The error is one sentence with the place and the mistake."""
     error = refused(write(text))
     assert complaint in error.message
     assert f"line {line}" in error.message
@@ -240,7 +240,7 @@ def test_an_unknown_key_names_the_nearest(text: str, hint: str, write: Write) ->
 
 
 def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
-    """A mistyped variable is an error instead of being ignored; else each valid one is named once."""
+    """A mistyped variable is an error with a suggestion, or with a list of the valid ones."""
     error = refused(write(""), CLAWKER_FW_OTEL__INFRA_PROT="1")
     assert "CLAWKER_FW_OTEL__INFRA_PROT" in error.message
     assert error.hint == "Did you mean `CLAWKER_FW_OTEL__INFRA_PORT`?"
@@ -256,7 +256,7 @@ def test_an_unknown_variable_names_the_nearest(write: Write) -> None:
 
 
 def test_more_ports_than_a_stack_can_have_are_an_error(write: Write) -> None:
-    """Limits of the programs are checked when rules are read; as many rules as allowed are accepted."""
+    """Limits are checked when rules are read; the highest allowed number passes."""
     ports = range(1000, 1000 + MOST_PORTS - 2)
     entries = [f"  - {{dst: a.test, port: {port}}}" for port in ports]
     assert len(load_settings(write("\n".join(["rules:", *entries])), {}).rules.ports) == MOST_PORTS
@@ -282,7 +282,7 @@ def test_init_where_the_user_may_not_write(tmp_path: Path, monkeypatch: pytest.M
     "begins", ["\ufeff", "\ufeff# settings\n", ""], ids=["mark", "mark and comment", "no mark"]
 )
 def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path) -> None:
-    """A file that an editor on Windows has written is for the project that it names."""
+    """A byte order mark from an editor on Windows is ignored."""
     text = f"{begins}project: demo\nrules: []\n"
     (tmp_path / "settings.yaml").write_text(text, encoding="utf-8")
     assert project_of(tmp_path / "settings.yaml") == "demo"
@@ -304,7 +304,7 @@ def test_a_byte_order_mark_is_not_a_part_of_the_text(begins: str, tmp_path: Path
     ],
 )
 def test_the_project_is_what_yaml_says(text: str, project: str, tmp_path: Path) -> None:
-    """However it is written, so that `down` never removes another stack than `run` has made."""
+    """The project's name is read as YAML, so that `down` removes the same stack that `run` created."""
     (tmp_path / "settings.yaml").write_text(text)
     assert project_of(tmp_path / "settings.yaml") == project
 
@@ -313,14 +313,14 @@ def test_the_project_is_what_yaml_says(text: str, project: str, tmp_path: Path) 
     "text", ["project: [", "project: {a: b}", "project: a\nproject: b", "project: A b", "project: 'x\n", "\x00"]
 )
 def test_a_project_that_can_not_be_read_is_an_error(text: str, tmp_path: Path) -> None:
-    """Nothing takes it for the usual one."""
+    """An unreadable project name is an error; the default is not used instead."""
     (tmp_path / "settings.yaml").write_text(text)
     with pytest.raises(SettingsError):
         project_of(tmp_path / "settings.yaml")
 
 
 def test_init_replaces_neither_links_nor_devices(tmp_path: Path) -> None:
-    """The file behind a link is written, and a pipe or a device is refused even if it is to be overwritten."""
+    """`init` writes through a link, and refuses pipes and devices even when overwriting."""
     link, target, pipe = tmp_path / "link.yaml", tmp_path / "target.yaml", tmp_path / "pipe"
     target.write_text("rules: []\n")
     link.symlink_to(target)

@@ -1,4 +1,4 @@
-"""Reading files within bounds, whatever is in their place."""
+"""Reading files within bounds, whatever kind of file it is."""
 
 import os
 from contextlib import closing
@@ -13,14 +13,14 @@ from clawker_fw.settings.files import bounded, read_text
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """A pipe with a name."""
+    """A named pipe."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     return path
 
 
 def test_a_pipe_is_read_to_its_end(pipe: Path) -> None:
-    """As with `<(…)`, also what is longer than a pipe has room for."""
+    """A pipe such as `<(…)` is read to its end, beyond its buffer."""
     text = b"rules: []\n" * 100_000
     child = os.fork()
     if not child:
@@ -31,7 +31,7 @@ def test_a_pipe_is_read_to_its_end(pipe: Path) -> None:
         pass
     try:
         found = b""
-        while not found:  # until the writer has come
+        while not found:  # until the writer has opened it
             found = bounded(pipe)
     finally:
         os.waitpid(child, 0)
@@ -39,18 +39,18 @@ def test_a_pipe_is_read_to_its_end(pipe: Path) -> None:
 
 
 class _Held:
-    """A pipe that somebody has open, and writes nothing to."""
+    """Holds a pipe open without writing."""
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the pipe."""
         os.close(self._handle)
 
 
 def test_nobody_waits_for_a_pipe_without_end(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that nobody opens has nothing, and one that is held open is an error."""
+    """An unopened pipe is empty; one that is held open without an end is an error."""
     assert bounded(pipe) == b""
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.05)
     with closing(_Held(pipe)), pytest.raises(SettingsError, match="nothing more was written"):
@@ -58,7 +58,7 @@ def test_nobody_waits_for_a_pipe_without_end(pipe: Path, monkeypatch: pytest.Mon
 
 
 def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device, or a file of holes, takes no more memory than the longest settings."""
+    """A device or a sparse file uses no more memory than the longest settings."""
     monkeypatch.setattr(files, "MOST_OCTETS", 5 << 20)
     holes = tmp_path / "holes"
     with holes.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The schema for editors: what the program understands has no mistake in an editor, and a mistake has one."""
+"""The JSON schema for editors marks exactly the mistakes that the program refuses."""
 
 import re
 from functools import cache
@@ -23,7 +23,7 @@ DIGEST = "sha256:" + "a" * 64
 
 
 class EditorLoader(yaml.SafeLoader):
-    """YAML 1.2, as editors read it: times are text, and only `true` and `false` are booleans."""
+    """YAML 1.2 as editors read it: times are text, and only `true` and `false` are booleans."""
 
 
 EditorLoader.yaml_implicit_resolvers = {
@@ -35,18 +35,18 @@ EditorLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|
 
 @cache
 def validator() -> Draft7Validator:
-    """Return what an editor checks with."""
+    """Return the validator of an editor."""
     return Draft7Validator(settings_schema.schema())
 
 
 def marked(text: str) -> list[str]:
-    """Return the mistakes that an editor shows in a settings file."""
+    """Return the mistakes that an editor marks in a settings file."""
     values = yaml.load(text, Loader=EditorLoader)  # noqa: S506 - a SafeLoader
     return [each.message for each in validator().iter_errors(values)]
 
 
 def refused(text: str) -> str:
-    """Return what the program says about a settings file that it can't use."""
+    """Return the program's error for an unusable settings file."""
     try:
         validated((Source(Path("file"), text),), "", {})
     except SettingsError as error:
@@ -55,7 +55,7 @@ def refused(text: str) -> str:
 
 
 def test_the_schema_is_one() -> None:
-    """It is valid itself, and knows each setting and each field of a rule, with its description."""
+    """The schema is valid, and describes every setting and every field of a rule."""
     schema = settings_schema.schema()
     Draft7Validator.check_schema(schema)
     for key in setting_keys():
@@ -67,13 +67,13 @@ def test_the_schema_is_one() -> None:
 
 
 def test_the_file_that_init_writes_names_the_schema() -> None:
-    """Its first line says to editors where the schema is published: in the repository that the package names."""
+    """The first line tells editors where the schema is published: in the package's repository."""
     first = example().splitlines()[0]
     assert first == f"# yaml-language-server: $schema={settings_schema.address()}"
 
 
 def examples() -> list[Any]:
-    """Return every settings file, or part of one, that the documentation shows."""
+    """Return every settings file, or part of one, in the documentation."""
     found = {"init": example(), "demo": (CHECKOUT / "examples" / "demo.yaml").read_text("utf-8")}
     keys = {key.partition(".")[0] for key in setting_keys()}
     for page in PAGES:
@@ -89,13 +89,13 @@ def examples() -> list[Any]:
 
 @pytest.mark.parametrize("text", examples())
 def test_no_example_is_marked(text: str) -> None:
-    """Everything that the documentation shows is understood, and has no mistake in an editor."""
+    """The documentation's examples are understood and have no marks in an editor."""
     assert "include" in text or not refused(text)
     assert marked(text) == []
 
 
 def test_the_whole_example_is_not_marked() -> None:
-    """With all of its disabled settings, the file that `init` writes has no mistake either."""
+    """The file that `init` writes has no marks, even with all settings enabled."""
     whole = "\n".join(re.sub(r"^(\s*)#(?! )", r"\1", line) for line in example().splitlines())
     assert "team.yaml" in yaml.safe_load(whole)["include"]
     assert marked(whole) == []
@@ -130,6 +130,6 @@ WRONG = (
 
 @pytest.mark.parametrize("text", WRONG)
 def test_a_mistake_is_marked(text: str) -> None:
-    """What the program refuses for what is written there has a mistake in an editor."""
+    """What the program refuses is marked in an editor."""
     assert refused(text)
     assert marked(text)

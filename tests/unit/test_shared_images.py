@@ -1,4 +1,4 @@
-"""Images that several projects of an engine share: none is removed that another run is about to use."""
+"""Images shared by projects: none is lost to a run that is about to use it."""
 
 import pytest
 
@@ -11,10 +11,9 @@ from devkit.memory.engine import MemoryEngine
 
 
 class Contested(MemoryEngine):
-    """An engine on which the run of another project removes each image just before it is used."""
+    """An engine on which another project removes each image just before its use."""
 
     def __init__(self, times: int) -> None:
-        """`times` is how often each image is removed."""
         super().__init__()
         self._times = times
         self._removed: dict[str, int] = {}
@@ -29,14 +28,14 @@ class Contested(MemoryEngine):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_image_that_is_removed_before_it_is_used_is_loaded_again(times: int, release: Release) -> None:
-    """Those of both siblings and that of the lock; the stack comes up as if nothing had happened."""
+    """Both containers' images and the lock's are loaded again, and the stack comes up."""
     engine = Contested(times)
     wanted = stacks.blueprint(engine.facts(), "a.test", release=release)
     assert stacks.converged(engine, wanted).diff.verdict is Verdict.CURRENT
 
 
 def test_an_image_that_never_stays_is_an_error(release: Release) -> None:
-    """The end of it is the engine's own error."""
+    """If the image is removed each time, the run ends with the engine's error."""
     engine = Contested(99)
     with pytest.raises(NotFoundError, match="no image"):
         stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))

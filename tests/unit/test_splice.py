@@ -1,4 +1,4 @@
-"""Editing the list of rules in a text: what is edited changes, and every other character stays."""
+"""Editing the list of rules in a text: only the edited part changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ TIME = datetime(2027, 1, 1, tzinfo=UTC)
 
 @pytest.fixture(params=["libyaml", "python"])
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both parsers of PyYAML: their marks must mean the same."""
+    """Both parsers of PyYAML, whose marks must agree."""
     if request.param == "python":
         monkeypatch.setattr(splice, "LOADER", yaml.SafeLoader)
 
@@ -58,7 +58,7 @@ ADDED = {
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize(("before", "after"), ADDED.values(), ids=ADDED)
 def test_a_rule_is_added_in_the_style_of_the_others(before: str, after: str) -> None:
-    """It comes after the last one, in its style and with its indentation."""
+    """A new rule comes last, in the style and indentation of the others."""
     assert spliced(before, Edit(added=[NEW]), "f") == after
 
 
@@ -72,7 +72,7 @@ REMOVED = {
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize(("before", "after"), REMOVED.values(), ids=REMOVED)
 def test_the_first_rule_is_removed(before: str, after: str) -> None:
-    """It goes with the comments on its lines and between them; those before and after it stay."""
+    """A removed rule takes its comments along; those before and after it stay."""
     assert spliced(before, Edit(removed=frozenset({0})), "f") == after
 
 
@@ -91,7 +91,7 @@ CHANGED = {
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize(("before", "after"), CHANGED.values(), ids=CHANGED)
 def test_fields_of_a_rule_are_changed(before: str, after: str) -> None:
-    """Values are replaced where they are, and new fields come last."""
+    """Values are replaced in place, and new fields come last."""
     assert spliced(before, Edit(changed={0: {"until": TIME, "note": "n o"}}), "f") == after
 
 
@@ -111,7 +111,7 @@ EDITS = (Edit(added=[NEW]), Edit(changed={0: {"note": "n"}}), Edit(removed=froze
 @pytest.mark.usefixtures("loader")
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
 def test_an_odd_form_is_edited_as_meant_or_is_an_error(text: str) -> None:
-    """The error names the file, and says which form can be edited. No form can be edited in every way."""
+    """For each odd form, some edits fail with an error that names the file and an editable form; others work."""
     values = parse(text, "")[0]
     count = len(values.get("rules", []))
     refused = []
@@ -131,18 +131,15 @@ def test_an_odd_form_is_edited_as_meant_or_is_an_error(text: str) -> None:
 
 @given(st.text(max_size=12))
 def test_any_note_is_read_as_it_was_written(note: str) -> None:
-    """Quotes, words of YAML, and characters that YAML does not allow are written so that they are read again."""
+    """Quotes, YAML keywords and characters that YAML forbids are escaped so that notes are read back."""
     for text in ("rules:\n- dst: a.test\n", "rules: [{dst: a.test}]"):
         after = spliced(text, Edit(added=[{"dst": "b.test", "note": note}]), "f")
         assert parse(after, "")[0]["rules"][1]["note"] == note
 
 
-# --- generated files ------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Page:
-    """A generated file as pieces, each with the position of the rule that it belongs to, or None."""
+    """A generated file as pieces, each with its rule's position or None."""
 
     pieces: tuple[tuple[str, int | None], ...]
 
@@ -168,7 +165,7 @@ BREAKS = st.sampled_from(["\n", "\r\n"])
 
 @st.composite
 def pages(draw: Callable[..., str]) -> Page:
-    """Return files with rules as a list with dashes."""
+    """Return generated files with rules as a list with dashes."""
     newline, indent = draw(BREAKS), " " * int(draw(st.integers(1, 4)))
     pieces: list[tuple[str, int | None]] = [(f"# top{newline}project: p{newline}", None)]
     pieces.append((f"rules:{newline}", None))
@@ -195,7 +192,7 @@ EXTRA = ["proto: http", "port: 8443", 'note: "a # b, {c}"', "note2: 'x'", "until
 
 @given(pages(), st.data())
 def test_removing_rules_removes_just_their_lines(page: Page, data: st.DataObject) -> None:
-    """All other lines stay, byte by byte; a list without rules is still a list."""
+    """All other lines stay byte for byte; a list without rules stays a list."""
     removed = frozenset(data.draw(st.sets(st.integers(0, page.count - 1), min_size=1)))
     after = spliced(page.text, Edit(removed=removed), "f")
     expected = page.without(removed)
@@ -204,7 +201,7 @@ def test_removing_rules_removes_just_their_lines(page: Page, data: st.DataObject
 
 @given(pages())
 def test_adding_a_rule_adds_just_its_lines(page: Page) -> None:
-    """Without these lines, the file is the same, and removing the rule again restores it."""
+    """Only the new rule's lines are added, and removing it restores the file."""
     after = spliced(page.text, Edit(added=[NEW]), "f")
     old, new = page.text.splitlines(keepends=True), after.splitlines(keepends=True)
     start = next(place for place, line in enumerate(new) if "new.test" in line)

@@ -1,4 +1,4 @@
-"""A settings file counts as complete once it has not changed for a while."""
+"""A settings file counts as complete after a while without changes."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,9 @@ from clawker_fw.watch.trust import Steady
 
 
 class Clocks:
-    """A monotonic clock, and the machine's clock, which can be set."""
+    """A monotonic clock, and a system clock that can be set."""
 
     def __init__(self, file: Path) -> None:
-        """Start at the time of a file's last change."""
         self.now = 0.0
         self._wall = file.stat().st_ctime_ns / 1e9
         self.steady = Steady(lambda: self.now, lambda: self._wall + self.now + self.set)
@@ -38,7 +37,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("set_", [-3600.0, 0.0])
 def test_a_second_has_to_pass(set_: float, file: Path) -> None:
-    """A file that has just changed has to wait for a second, whatever this machine's clock says."""
+    """A changed file waits for a second, independent of the system clock."""
     clocks = Clocks(file)
     clocks.set = set_
     for now in (0.0, 0.9, 1.0):
@@ -48,7 +47,7 @@ def test_a_second_has_to_pass(set_: float, file: Path) -> None:
 
 
 def test_the_time_of_a_change_cannot_be_made_up(file: Path) -> None:
-    """An old modification time does not make a new file count as complete."""
+    """A forged old modification time does not make a new file complete."""
     clocks = Clocks(file)
     os.utime(file, (0, 0))
     assert file.stat().st_mtime == 0

@@ -1,4 +1,4 @@
-"""Rules for public suffixes and special names are refused with the reason, unless they are forced."""
+"""Rules for public suffixes and special names are refused with a reason, unless forced."""
 
 import pytest
 from publicsuffixlist import PublicSuffixList
@@ -22,7 +22,7 @@ NO_HOST = "is a public suffix under which others register names, not a host"
     ],
 )
 def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) -> None:
-    """The error says why and what to write, and with `force` the rule is accepted."""
+    """The error says why and what to write; `force` makes the rule valid."""
     with pytest.raises(ValueError, match=reason) as caught:
         RuleEntry(dst=dst)
     assert "add `force: true` to the rule" in str(caught.value)
@@ -31,7 +31,7 @@ def test_what_is_no_host_is_refused_unless_it_is_meant(dst: str, reason: str) ->
 
 
 def test_the_list_is_read_as_its_package_reads_it() -> None:
-    """For each of the 10,000 entries, the check is right for the entry itself and for one label more."""
+    """For each of the 10,000 entries, the entry and a name one label below it are classified correctly."""
     everything = PublicSuffixList(accept_unknown=False)
     registries = PublicSuffixList(accept_unknown=False, only_icann=True)
     names = [name.lstrip("!*.") for name in everything._publicsuffix]  # noqa: SLF001 - all that there are

@@ -1,4 +1,4 @@
-"""A run that ends at any call of any plan: the old siblings keep serving, and the next run completes the work."""
+"""Runs that end at any call of any plan: the old containers serve, and the next run finishes."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -80,12 +80,12 @@ CALLS = {Fault.KILL: WRITES, Fault.LOSE: WRITES, Fault.FAIL: READS | WRITES}
 
 
 def _blueprint(release: Release, rules: tuple[str, ...], **settings: Any) -> Blueprint:  # noqa: ANN401 - any of the settings
-    """Return what is wanted of any of these engines. What it renders is rendered once for all of them."""
+    """Return the blueprint for any of these engines, with shared rendering."""
     return stacks.blueprint(MemoryEngine().facts(), *rules, release=release, **settings)
 
 
 def _points(scenario: Scenario, release: Release) -> Iterator[tuple[int, MemoryEngine]]:
-    """Yield the number of each call at which a run may end, and the engine as it is before that run."""
+    """Yield the number of each call at which a run may end, and the engine before that run."""
     prepared = MemoryEngine()
     if scenario.before is not None:
         stacks.converged(prepared, _blueprint(release, **scenario.before))
@@ -95,7 +95,6 @@ def _points(scenario: Scenario, release: Release) -> Iterator[tuple[int, MemoryE
 
 
 def _forget_lock(memory: MemoryEngine) -> None:
-    """Do what the next run does with the lock of an ended process."""
     memory.remove("clawker-lock")
 
 
@@ -104,13 +103,13 @@ def _forget_lock(memory: MemoryEngine) -> None:
 def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
     name: str, fault: Fault, release: Release, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """At every point, agents that were served are still served, and one more run makes everything current."""
+    """At every point, served agents are still served, and one more run makes everything current."""
     scenario = SCENARIOS[name]
     wanted = _blueprint(release, **scenario.wanted)
     for point, memory in _points(scenario, release):
         engine = Faulty(memory, CALLS[fault])
         engine.arm(fault, point)
-        with suppress(Killed, FirewallError):  # what fails only ends a drain early is no failure of the run
+        with suppress(Killed, FirewallError):  # a failure that only shortens a drain does not fail the run
             stacks.converged(cast("EngineWriter", engine), wanted)
         if not engine.hit:
             break
@@ -132,7 +131,7 @@ def test_a_run_that_ends_at_any_call_is_finished_by_the_next(
 def test_an_image_that_cannot_be_had_leaves_everything_as_it_was(
     release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a run killed at any call, nothing is changed before all images are available."""
+    """After a run killed at any call, a missing image stops the next run before it changes anything."""
     scenario = SCENARIOS["an upgrade of both"]
     other = scenario.wanted | {"images": {"envoy": f"registry.test/envoy@sha256:{'0' * 64}"}}
     wanted, pulled = (_blueprint(release, **each) for each in (scenario.wanted, other))
@@ -167,7 +166,7 @@ def _everything(memory: MemoryEngine) -> object:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_taking_down_can_end_at_any_call(fault: Fault, release: Release) -> None:
-    """An interrupted `down` is completed by the next `down`, or reverted by the next `run`."""
+    """The next `down` completes an interrupted `down`; the next `run` reverts it."""
     wanted = _blueprint(release, **ONE)
     for point, memory in _points(Scenario(ONE, ONE), release):
         engine = Faulty(memory, CALLS[fault])

@@ -1,4 +1,4 @@
-"""What a user can ask about: URLs and hosts, and what is none."""
+"""Targets to explain: URLs and hosts, valid and invalid."""
 
 import re
 
@@ -26,7 +26,7 @@ HTTPS, HTTP = Protocol.HTTPS, Protocol.HTTP
     ],
 )
 def test_what_can_be_asked_about(text: str, wanted: Target) -> None:
-    """A URL or a host gives a canonical name, a protocol and a port."""
+    """A URL or host gives a canonical name, a protocol and a port."""
     assert parse_target(text) == wanted
 
 
@@ -41,7 +41,7 @@ def test_what_can_be_asked_about(text: str, wanted: Target) -> None:
     ],
 )
 def test_what_is_no_host_name(text: str, name: str, mistake: str) -> None:
-    """It is explained and not a mistake in the command line: an agent may try the same."""
+    """An invalid host name is explained, not refused as a usage error: an agent may try it."""
     found = parse_target(text)
     assert (found.name, found.mistake) == (name, mistake)
 
@@ -58,6 +58,6 @@ def test_what_is_no_host_name(text: str, name: str, mistake: str) -> None:
     ],
 )
 def test_what_cannot_be_asked_about(text: str, sentence: str) -> None:
-    """The message says what is supported, and repeats nothing of a URL but its scheme."""
+    """The message says what is supported, and repeats only the URL's scheme."""
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         parse_target(text)

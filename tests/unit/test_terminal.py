@@ -1,4 +1,4 @@
-"""Foreign text from files, names, labels and processes never reaches a terminal unescaped."""
+"""Text from files, names, labels and processes never reaches a terminal unescaped."""
 
 import functools
 import io
@@ -38,15 +38,15 @@ def harmless(printed: str) -> bool:
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
+        """Return True."""
         return True
 
 
 def printed(show: Callable[[], object], kind: type[io.StringIO] = io.StringIO) -> str:
-    """Return standard output and standard error, neither being a terminal unless it is of that kind."""
+    """Return standard output and standard error, as terminals or not."""
     out = kind()
     before = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = out
@@ -58,7 +58,7 @@ def printed(show: Callable[[], object], kind: type[io.StringIO] = io.StringIO) -
 
 
 def finding(said: str) -> Finding:
-    """Return a finding in which every foreign part is this text."""
+    """Return a finding with this text in every foreign part."""
     return Finding(
         sibling=Sibling.ENVOY,
         layer=Layer.HOT,
@@ -72,7 +72,7 @@ def finding(said: str) -> Finding:
 
 
 def summary(said: str) -> Summary:
-    """Return what such a finding means, with this text wherever a name may be."""
+    """Return the finding's summary, with this text in place of every name."""
     build = Build(said, said)
     return Summary(
         project=said,
@@ -94,7 +94,7 @@ def diff(said: str) -> Diff:
 @settings(deadline=None)
 @given(foreign)
 def test_nothing_foreign_is_printed_as_it_is(said: str) -> None:
-    """Reports, errors, steps, tracebacks and records are all escaped, and none of them fails."""
+    """Reports, errors, steps, tracebacks and records escape the text, and none of them fails."""
     step = RemoveVolume(said)
     error = FirewallError("code", said, context=[said], hint=said)
     try:
@@ -146,7 +146,7 @@ def test_a_line_is_never_forged(said: str) -> None:
 
 
 def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a real terminal, hostile text is visible as escapes, between our own colours."""
+    """On a terminal, hostile text appears escaped between our own colours."""
     monkeypatch.setenv("TERM", "xterm")
     for name in ("CI", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -164,7 +164,7 @@ def test_a_terminal_gets_styles_of_ours_and_no_others(monkeypatch: pytest.Monkey
 
 
 def test_what_an_engine_says_is_made_visible(memory: MemoryEngine, up: Blueprint) -> None:
-    """In `status`, states, addresses, images and the names of leftovers are escaped."""
+    """`status` escapes states, addresses, images and names of leftovers."""
     seen = pipeline.compare(memory, up)
     hostile = {
         each: replace(one, container=replace(one.container, status=HOSTILE, health=HOSTILE, image=HOSTILE))

@@ -1,4 +1,4 @@
-"""What agents are given to trust: files, variables, and which agents have which roots."""
+"""CA certificates for agents: files, variables, and which agents have which roots."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,13 +18,12 @@ from devkit import stacks
 from devkit.memory.engine import MemoryEngine
 
 ROOTS = [authority.mint_root("demo", 1_800_000_000.0 + day * 86400).certificate for day in (9, 0)]
-"""Of an announced root, and of the one that signs."""
 
 OWN = authority.mint_root("company", 1_800_000_000.0).certificate
 
 
 def entrusted(own: bytes = b"", roots: bytes = b"".join(ROOTS)) -> Trust:
-    """Return what an agent gets."""
+    """Return the certificates that an agent gets."""
     return trust_for("demo", roots, own)
 
 
@@ -38,18 +37,18 @@ def entrusted(own: bytes = b"", roots: bytes = b"".join(ROOTS)) -> Trust:
     ],
 )
 def test_what_is_no_certificate_keeps_nobody_from_reading_the_rest(junk: bytes) -> None:
-    """A list with something else in it gives the files that it would give without."""
+    """Invalid entries in a certificate list are skipped."""
     assert entrusted(junk + OWN + junk) == entrusted(OWN)
 
 
 def volume(trust: Trust, **changes: Any) -> VolumeView:  # noqa: ANN401 - fields of a volume
-    """Return a volume as an engine shows it."""
+    """Return a volume as an engine reports it."""
     made = {**labels.ownership_labels("demo"), labels.TRUST: trust.roots}
     return replace(VolumeView(trust.volume, "local", {}, made), **changes)
 
 
 def test_only_what_we_make_counts() -> None:
-    """A volume of another name, form or label is not what agents were given."""
+    """A volume with another name, form or label does not count."""
     assert is_trust(volume(entrusted()))
     for each in (
         {"name": "other"},
@@ -62,7 +61,7 @@ def test_only_what_we_make_counts() -> None:
 
 
 def test_only_a_writable_mount_opens_a_way() -> None:
-    """Whoever can write the volume decides what others trust; not who can read it, or write another one."""
+    """A writable mount of the volume is a bypass: its writer decides what others trust."""
     made = volume(entrusted())
     there = {made.name: made, "data": VolumeView("data", "local", {})}
     mounts = [Mount("volume", "/a", made.name, read_only=True), Mount("volume", "/b", "data")]
@@ -71,7 +70,7 @@ def test_only_a_writable_mount_opens_a_way() -> None:
 
 
 def test_who_has_not_got_the_newest_root(memory: MemoryEngine, up: Blueprint) -> None:
-    """It is who has no volume with this root: one of before the rotation, or none at all."""
+    """Agents lack the newest root if their volume predates the rotation, or if they have none."""
     former, now = entrusted(roots=ROOTS[1]), entrusted()
     for name, trust in (("first", former), ("second", now), ("third", None)):
         spec = stacks.bare_container(name, up, "clawker-net")

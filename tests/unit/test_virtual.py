@@ -1,4 +1,4 @@
-"""Virtual addresses: which number a name gets, and where the addresses are."""
+"""Virtual addresses: the number of a name, and where the addresses lie."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ NAMES = st.sets(st.sampled_from("abcdefgh"), max_size=5)
 
 @given(st.lists(NAMES, max_size=8), st.sampled_from([5, 8]))
 def test_a_name_keeps_its_number(changes: list[set[str]], room: int) -> None:
-    """While it is wanted; while there is room, also when it was removed in between. No two names have the same."""
+    """A needed name keeps its unique number; with enough room, a removed name keeps it too."""
     numbers = Numbers()
     for wanted in changes:
         before, numbers = dict(numbers.names), assigned(wanted, numbers, room)
@@ -40,7 +40,7 @@ def test_a_name_keeps_its_number(changes: list[set[str]], room: int) -> None:
 
 
 def test_more_names_than_addresses() -> None:
-    """It is an error that says what to do."""
+    """The error says what to do."""
     with pytest.raises(SettingsError, match=r"has room for 2 names with tcp, .* not for 3\.") as caught:
         assigned("abc", Numbers(), 2)
     assert caught.value.code == "subnet-small"
@@ -50,7 +50,7 @@ def test_more_names_than_addresses() -> None:
     ("prefix", "room", "publishers"), [(20, 959, 30), (22, 191, 30), (23, 63, 30), (24, 0, 30), (25, 0, 0)]
 )
 def test_where_the_addresses_are(prefix: int, room: int, publishers: int) -> None:
-    """In the upper half, apart for the two slots, and apart from those of agents that publish ports."""
+    """They lie in the upper half, separate for the two slots and from agents that publish ports."""
     agents = IPv4Network((IPv4Address("10.213.0.0"), prefix))
     addressing = Addressing(agents, EGRESS)
     assert (addressing.room, addressing.publishers) == (room, publishers)
@@ -67,7 +67,7 @@ def test_where_the_addresses_are(prefix: int, room: int, publishers: int) -> Non
     ]
     every = [*names, *published, *siblings, agents.broadcast_address]
     assert len(set(every)) == len(every)
-    last_of_agents = next(agents.subnets()).broadcast_address  # which the engine gives
+    last_of_agents = next(agents.subnets()).broadcast_address  # assigned by the engine
     assert all(address in agents and address > last_of_agents for address in (*names, *published))
     for slot in (0, 1):
         blocks = addressing.blocks(slot)
@@ -76,7 +76,7 @@ def test_where_the_addresses_are(prefix: int, room: int, publishers: int) -> Non
 
 
 def test_the_record_is_read_back() -> None:
-    """What can't be used counts as no record: names get numbers anew."""
+    """An unusable record counts as none, and names get new numbers."""
     numbers = assigned(["a.test", "b.test"], Numbers(), 9)
     files = {virtual.NUMBERS: public(virtual.content(numbers))}
     assert virtual.recorded(files) == numbers
@@ -100,7 +100,7 @@ def _delete(memory: MemoryEngine, container: str) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Release) -> None:
-    """Names keep their addresses, and removed ones their numbers, with the record of the other one."""
+    """If one record is lost, the other one preserves the numbers, even of removed names."""
     rules = [{"dst": f"{name}.test", "proto": "ssh"} for name in "cba"]
     for some in (rules[:1], rules[:2], rules[1:]):
         wanted = stacks.blueprint(memory.facts(), *some, release=release)
@@ -119,7 +119,7 @@ def test_either_sibling_can_be_lost(loss: str, memory: MemoryEngine, release: Re
 def test_a_name_keeps_its_address_for_its_other_rules(
     kept: dict[str, object], memory: MemoryEngine, release: Release
 ) -> None:
-    """Agents know it, and have connections there. Once nothing of the name is allowed, nothing is left at it."""
+    """Agents keep using the address while any rule for the name is left; then nothing listens there."""
     ssh, entry = {"dst": "a.test", "proto": "ssh"}, b'"a.test":{"at":"virtual","at_number":0'
     for rules, listening in (
         ((ssh, kept), {"tcp a.test:22", "a.test port-443"}),

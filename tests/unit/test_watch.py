@@ -1,4 +1,4 @@
-"""The watcher over an in-memory engine with a scripted clock: when it compares, and what it does."""
+"""The watcher on an in-memory engine with a scripted clock: when it compares, and what it does."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ from devkit.watched import COREDNS, ENVOY, INTERVAL, CountingEngine, Script, Wat
 
 
 def forget_envoy(engine: MemoryEngine) -> None:
-    """Remove Envoy's label, as a recreation by hand would, without an event."""
+    """Remove Envoy's label without an event."""
     inside = engine.inside(ENVOY)
     kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
     inside.spec = replace(inside.spec, labels=kept)
@@ -51,7 +51,7 @@ def forget_envoy(engine: MemoryEngine) -> None:
 
 
 def test_a_quiet_stack_is_looked_at_every_interval(watched: Watched) -> None:
-    """Our own comparisons and the engine's health checks are not reasons to compare."""
+    """Our own comparisons and the engine's health checks cause no comparison."""
 
     def check_health() -> None:
         for container in (ENVOY, COREDNS):
@@ -84,19 +84,19 @@ def test_what_somebody_does_is_healed_at_once(name: str, watched: Watched) -> No
     """An event only wakes the watcher; its content does not matter."""
     decisions = watched.until(25, (10, partial(TAMPERS[name], watched.engine)))
     assert decisions[:2] == ["0 start nothing", "10 event heal done"]
-    assert decisions[2:] == [f"{10 + SPACING:g} event nothing"]  # what it did itself made events, too
+    assert decisions[2:] == [f"{10 + SPACING:g} event nothing"]  # its own actions caused events, too
     assert watched.is_current()
 
 
 def test_what_nobody_tells_is_healed_by_the_interval(watched: Watched) -> None:
-    """What causes no event is found at the next interval."""
+    """A change without an event is noticed at the next interval."""
     decisions = watched.until(35, (10, partial(forget_envoy, watched.engine)))
     assert decisions[:2] == ["0 start nothing", "30 interval heal done"]
     assert watched.is_current()
 
 
 def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
-    """The watcher acts on the first event at once, and on others after a second."""
+    """The first event is handled at once, later ones after a second."""
 
     def touch() -> None:
         inside = watched.engine.inside(ENVOY)
@@ -111,7 +111,7 @@ def test_a_storm_about_us_is_one_look_a_second(watched: Watched) -> None:
 
 
 def test_the_end_of_what_somebody_runs_is_looked_at(watched: Watched) -> None:
-    """A program may change something after the look that its start caused. One that reads is no reason."""
+    """The end of a program started in a container causes a comparison, unless the program only reads."""
 
     def told(action: str, words: str = "", run: str = "1") -> Callable[[], None]:
         inside = watched.engine.inside(COREDNS)
@@ -132,7 +132,7 @@ def test_the_end_of_what_somebody_runs_is_looked_at(watched: Watched) -> None:
 def test_an_event_during_a_look_is_judged_by_what_the_look_finds(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An agent that joins another network while it is seen for the first time is seen there with the next look."""
+    """An agent that joins another network during its first comparison is noticed by the next one."""
     engine, compared = watched.engine, pipeline.compare
     agent = engine.create_container(stacks.bare_container("agent", watched.wanted, "clawker-net"))
     subnet = IPv4Network("172.30.1.0/24")
@@ -152,7 +152,7 @@ def test_an_event_during_a_look_is_judged_by_what_the_look_finds(
 
 
 def test_an_agent_with_an_address_of_ours_is_taken_off(watched: Watched) -> None:
-    """An event in which only the network is ours is a reason to compare."""
+    """An event about our network alone is a reason to compare."""
     image = watched.engine.inside(COREDNS).spec.image
     spec = ContainerSpec("agent", image, {}, Shape((), (), {"clawker-net": "10.213.1.53"}))
     agent = watched.engine.create_container(spec)
@@ -180,7 +180,7 @@ EVENTS: list[tuple[Event, bool]] = [
 
 @pytest.mark.parametrize(("event", "reason"), EVENTS, ids=str)
 def test_which_events_matter(event: Event, *, reason: bool) -> None:
-    """Events about our containers are reasons to compare, except those of probes."""
+    """Events about our containers cause comparisons, except those of probes."""
     own = replace(
         ours("clawker"), containers=frozenset({"1"}), images=frozenset({"clawker-fw/envoy:1", "sha256:1"})
     )
@@ -191,7 +191,7 @@ def test_which_events_matter(event: Event, *, reason: bool) -> None:
 
 
 def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
-    """Tampering is healed, and a pending change of rules is not applied with it."""
+    """Tampering is healed without applying a pending change of rules."""
     watched.change("b.test")
     before = dict(watched.engine.inside(COREDNS).files)
     decisions = watched.until(20, (10, partial(watched.engine.stop, ENVOY)))
@@ -202,7 +202,7 @@ def test_a_changed_rule_waits_for_run(watched: Watched) -> None:
 
 
 def ending(watched: Watched, file: Path, seconds: int) -> None:
-    """Apply settings with a rule that ends after so many seconds of the script."""
+    """Apply settings with a rule that expires at this second of the script."""
     until = datetime.fromtimestamp(seconds, UTC).isoformat()
     wanted = stacks.blueprint(
         watched.engine.facts(), "a.test", {"dst": "b.test", "until": until}, release=watched.release
@@ -214,14 +214,14 @@ def ending(watched: Watched, file: Path, seconds: int) -> None:
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
 def test_a_rule_that_has_ended_is_taken_away_soon(watched: Watched, tmp_path: Path, heal: Heal) -> None:
-    """The siblings end it by themselves. If they have not, as in memory, nobody need apply it either."""
+    """If the containers have not expired a rule, as in memory, the watcher removes it."""
     ending(watched, tmp_path / "clawker-fw.yaml", 12)
     assert watched.until(20, heal=heal) == ["0 start nothing", "15 interval heal done", "16 event nothing"]
     assert json.loads(watched.engine.inside(ENVOY).files[ENDS].content) == {"ends": []}
 
 
 def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) -> None:
-    """With `--heal none`, and beside a change of the settings that waits for a person."""
+    """With `--heal none`, or beside a pending change of the settings, an expired rule is only reported."""
     file = tmp_path / "clawker-fw.yaml"
     ending(watched, file, 12)
     assert watched.until(20, heal=Heal.NONE) == ["0 start nothing", "15 interval leave"]
@@ -236,7 +236,7 @@ def test_a_rule_that_has_ended_is_only_told(watched: Watched, tmp_path: Path) ->
 def test_certificates_are_looked_at_when_they_should_be_renewed(
     kept: str, days: int, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was due before and fails, a day ago, causes no looks beside those in order."""
+    """A renewal in 12 s causes a comparison; one that has been failing for a day causes none."""
     compared = pipeline.compare
 
     def compare(engine: MemoryEngine, blueprint: Blueprint) -> pipeline.Comparison:
@@ -251,7 +251,7 @@ def test_certificates_are_looked_at_when_they_should_be_renewed(
 
 
 def test_a_secret_that_no_rule_needs_any_more_wakes_nobody(watched: Watched, tmp_path: Path) -> None:
-    """It stays due, since nobody asks for it."""
+    """An unused secret stays due without causing comparisons."""
     (tmp_path / "api").write_text("hidden")
     entry = {"from": {"file": "api"}, "hosts": ["a.test"], "refresh": 10}
     declared = SecretsFile.model_validate({"secrets": {"api": entry}})
@@ -271,7 +271,7 @@ def test_none_only_tells(watched: Watched) -> None:
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
 def test_what_the_machine_drops_is_left_alone(watched: Watched, heal: Heal) -> None:
-    """No replacement mends what drops agents' packets: it is told at each look, and nothing is tried."""
+    """Replacing can't fix dropped packets, so they are only reported."""
     before = watched.engine.inside(ENVOY).id
 
     def drop(*siblings: str) -> None:
@@ -288,7 +288,7 @@ def test_what_the_machine_drops_is_left_alone(watched: Watched, heal: Heal) -> N
     [(Heal.NONE, False, False), (Heal.TAMPER, True, False), (Heal.ALL, True, True)],
 )
 def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, kept_up: bool) -> None:
-    """One that is down when the watcher starts is created. One that is taken down later is not, but for `all`."""
+    """A stack that is down at the start is created; one that is taken down later only with `--heal all`."""
     watched = Watched(release)
 
     def take_down() -> None:
@@ -302,7 +302,7 @@ def test_a_stack_that_is_down(heal: Heal, release: Release, *, created: bool, ke
 
 
 def test_a_stack_that_can_t_be_created_at_first(watched: Watched) -> None:
-    """The watcher tries again, also after settings that could not be read yet."""
+    """The watcher tries again, also if the settings were unreadable at first."""
     converge.take_down(watched.engine, "clawker", RunContext(lambda _: None), detach=False)
     usual, failures = watched.blueprint, iter([SettingsError("settings-changing", "Just changed.")])
 
@@ -321,19 +321,19 @@ def test_a_stack_that_can_t_be_created_at_first(watched: Watched) -> None:
 
 
 class StartsNone(CountingEngine):
-    """An engine in which replacements can't be started, for as long as a test says."""
+    """An engine that can't start replacements until a test ends that."""
 
     broken = True
 
     def start(self, container: str) -> None:
-        """Start a container that is no replacement."""
+        """Start a container unless it is a replacement."""
         if self.broken and self.inside(container).spec.name.endswith("-next"):
             raise EngineError("container-not-started", "The engine could not start it.")
         super().start(container)
 
 
 def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> None:
-    """The wait doubles up to five minutes, with up to half of it random, and success resets it."""
+    """The wait doubles up to five minutes, with up to half of it random; success resets it."""
     engine = StartsNone()
     watched = Watched(release, engine)
     end = 1100.0
@@ -353,7 +353,7 @@ def test_a_heal_that_fails_is_tried_less_and_less_often(release: Release) -> Non
 
 
 def test_something_new_is_tried_at_once_although_something_else_has_failed(release: Release) -> None:
-    """A stopped sibling is started once, even while heals of the other one fail."""
+    """A stopped container is started at once, even while heals of the other one fail."""
     engine = StartsNone()
     watched = Watched(release, engine)
     watched.until(
@@ -366,14 +366,14 @@ def test_something_new_is_tried_at_once_although_something_else_has_failed(relea
 
 
 def fall_ill(engine: MemoryEngine) -> None:
-    """Let Envoy's network differ, and cause an event."""
+    """Make Envoy's network differ, and cause an event."""
     engine.inside(ENVOY).network_differences = ("a route is missing",)
     unhealthy = Event("container", "health_status", (ENVOY,), engine.inside(ENVOY).id, "unhealthy")
     engine._emit(unhealthy)  # noqa: SLF001 - as an engine does
 
 
 def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Watched) -> None:
-    """A replacement that fails soon after each heal is replaced after longer and longer waits."""
+    """If a replacement fails soon after each heal, the waits grow."""
     illnesses = [(float(moment), partial(fall_ill, watched.engine)) for moment in range(10, 400, 3)]
     watched.until(400, *illnesses)
     waits = [later - earlier for earlier, later in pairwise(watched.heals())]
@@ -384,7 +384,7 @@ def test_a_sibling_that_does_not_work_is_not_replaced_over_and_over(watched: Wat
 
 
 def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -> None:
-    """Only failing heals are delayed; tampering is closed each time."""
+    """Only failing heals are delayed; tampering is always repaired at once."""
     engine = watched.engine
 
     def meddle() -> None:
@@ -399,14 +399,14 @@ def test_tampering_beside_an_illness_is_closed_at_once_again(watched: Watched) -
 
 
 def test_what_worked_for_a_while_is_replaced_at_once_again(watched: Watched) -> None:
-    """After a while without failures, the backoff is reset."""
+    """A while without failures resets the backoff."""
     moments = [10.0, 50.0, 60.0 + CALM_SECONDS]
     watched.until(moments[-1] + 10, *((moment, partial(fall_ill, watched.engine)) for moment in moments))
     assert watched.heals() == moments
 
 
 def crash(engine: MemoryEngine) -> None:
-    """Let Envoy end, and be restarted by the engine."""
+    """Let Envoy crash, and the engine restart it."""
     engine.stop(ENVOY)
     engine.inside(ENVOY).status = "restarting"
 
@@ -429,7 +429,7 @@ def test_a_sibling_that_does_not_come_back_is_replaced(watched: Watched) -> None
 
 
 def test_another_run_has_its_turn(watched: Watched) -> None:
-    """Nothing is done while another run holds the lock, and the watcher compares when it is released."""
+    """Nothing is done while another run holds the lock; the watcher compares when it is released."""
     engine = watched.engine
 
     def hold() -> None:
@@ -481,7 +481,7 @@ def test_an_engine_that_goes_away_is_waited_for(watched: Watched) -> None:
 
 
 def test_a_watcher_that_waits_is_alive(watched: Watched) -> None:
-    """Every attempt that ends is a sign of life, also of an engine that is away, or of a look that fails."""
+    """Every attempt counts as a sign of life, even with a missing engine or a failing comparison."""
     connect = watched.connect
 
     @contextmanager
@@ -507,7 +507,7 @@ def test_a_watcher_that_waits_is_alive(watched: Watched) -> None:
 
 
 def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watched) -> None:
-    """Each pause is longer than the one before, up to 5 s, and the stack is kept current."""
+    """Pauses before reconnecting grow up to 5 s, and the stack is kept current."""
     connections: list[float] = []
     connect = watched.connect
 
@@ -530,7 +530,7 @@ def test_events_that_end_at_once_are_followed_again_after_a_pause(watched: Watch
 
 
 def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
-    """After an upgrade of its own code, the watcher stops and leaves the stack alone."""
+    """When its own code is upgraded, the watcher stops and leaves the stack alone."""
 
     def require() -> None:
         if watched.script.now >= 10:
@@ -545,7 +545,7 @@ def test_another_release_on_disk_ends_the_watch(watched: Watched) -> None:
 
 
 def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
-    """A stop leaves the remaining work to the next run."""
+    """A stop leaves the remaining steps to the next run."""
     watched.script = Script(watched.engine, 50)
     steps = count()
 
@@ -565,7 +565,7 @@ def test_a_stop_finishes_the_step_in_hand(watched: Watched) -> None:
 
 
 def test_intervals_have_jitter() -> None:
-    """Intervals have jitter, so that many watchers don't compare at the same time."""
+    """Jitter keeps many watchers from comparing at the same time."""
     shares = iter([0.0, 0.5, 1.0])
     pace = Schedule(100, lambda: next(shares))
     dues = []

@@ -1,4 +1,4 @@
-"""The watcher and agents that have a way around the firewall: what it reports, and on whom it acts."""
+"""The watcher and open agents: what it reports, and which agents it acts on."""
 
 from dataclasses import replace
 from functools import partial
@@ -32,12 +32,12 @@ def join(watched: Watched, name: str, *, privileged: bool = False, mounts: tuple
 
 
 def actions(watched: Watched) -> list[str]:
-    """Return what was reported, in words."""
+    """Return the reported actions as text."""
     return [f"{moment:g} {each.agent.name} {each.action}" for moment, each in watched.opened]
 
 
 def test_an_open_agent_is_reported_once(watched: Watched) -> None:
-    """It is one record, however often the stack is compared, and each verdict is `open`."""
+    """Repeated comparisons give one record, and each verdict is `open`."""
     join(watched, "fine")
     watched.until(70, (10, partial(join, watched, "loose", privileged=True)))
     assert actions(watched) == ["11 loose warn"]
@@ -71,7 +71,7 @@ def test_an_order_is_carried_out_on_the_open_agent_alone(order: OnOpen, watched:
 def test_nobody_is_stopped_for_what_another_agent_may_have_made(
     watched: Watched, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A link in a folder that others can write makes an agent open, but not a target of the watcher."""
+    """A link that another agent may have made makes an agent open, but the watcher does not act on it."""
     folder = tmp_path_factory.mktemp("settings")
     file = folder / "clawker-fw.yaml"
     file.write_text("rules: []")
@@ -91,7 +91,7 @@ def test_nobody_is_stopped_for_what_another_agent_may_have_made(
 
 @pytest.mark.parametrize("order", [OnOpen.DETACH, OnOpen.STOP])
 def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen, watched: Watched) -> None:
-    """It has no network of its own to be taken off; the agent whose network it uses is left alone."""
+    """It has no network to detach; the agent whose network it shares is left alone."""
     watched.on_open = order
     join(watched, "agent")
     join(watched, "joined", privileged=True)
@@ -104,12 +104,12 @@ def test_whoever_uses_the_network_of_an_agent_can_only_be_stopped(order: OnOpen,
 
 
 def presences(watched: Watched) -> list[str]:
-    """Return which agents came and left, in words."""
+    """Return which agents came and left, as text."""
     return [f"{moment:g} {each.agent.name} {each.change}" for moment, each in watched.present]
 
 
 def test_agents_come_move_and_leave(watched: Watched) -> None:
-    """Each change is reported once, with the address by which the siblings know the agent."""
+    """Each change is reported once, with the agent's address."""
     join(watched, "first")
 
     def move() -> None:
@@ -129,7 +129,7 @@ def test_agents_come_move_and_leave(watched: Watched) -> None:
 
 
 def test_an_engine_that_goes_away_takes_no_agent_with_it(watched: Watched) -> None:
-    """Agents that can't be seen have not left."""
+    """Agents on an unreachable engine are not reported as gone."""
     join(watched, "agent")
     connect = watched.connect
 
@@ -148,7 +148,7 @@ def test_an_engine_that_goes_away_takes_no_agent_with_it(watched: Watched) -> No
 
 
 def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed action is an error record; it is tried again with the next comparison, and healing goes on."""
+    """A failed action is an error record, is retried at the next comparison, and does not stop healing."""
 
     def refuse(*_: object) -> None:
         raise EngineError("engine-error", "The engine could not stop it.")
@@ -160,9 +160,6 @@ def test_an_engine_that_refuses_is_reported(watched: Watched, monkeypatch: pytes
     assert [each.error for _, each in watched.opened] == ["The engine could not stop it."] * 2
 
 
-# --- containers that are attached -------------------------------------------------------------------------------
-
-
 def task(watched: Watched, name: str, network: str = "services") -> None:
     """Start a container as a swarm starts a task."""
     bare = stacks.bare_container(name, watched.wanted, network)
@@ -171,7 +168,7 @@ def task(watched: Watched, name: str, network: str = "services") -> None:
 
 
 def services(watched: Watched, *, internal: bool) -> None:
-    """Create the network of services."""
+    """Create the services' network."""
     subnet = IPv4Network("172.30.2.0/24")
     watched.engine.create_network(
         NetworkSpec("services", subnet, subnet[1], subnet, internal, {INHIBIT_IPV4: "true"}, {})
@@ -179,7 +176,7 @@ def services(watched: Watched, *, internal: bool) -> None:
 
 
 def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
-    """A container that gets out by itself would be a way around for all agents; that is told once."""
+    """Containers on an external network would be open, so none is attached; that is reported once."""
     services(watched, internal=False)
     task(watched, "loose")
     watched.attach = "services"
@@ -191,7 +188,7 @@ def test_a_network_with_a_way_out_attaches_nobody(watched: Watched) -> None:
 
 
 def test_a_failed_attachment_is_tried_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next look tries it again, and an error is told once."""
+    """The next comparison retries, and the error is reported once."""
     services(watched, internal=True)
     task(watched, "early")
     watched.attach = "services"

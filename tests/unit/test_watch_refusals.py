@@ -27,7 +27,7 @@ LINE = '{"name":"a.test","port":443,"protocol":"tls","reason":"%s","source":"10.
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
-    """An engine with both siblings of the project `p`."""
+    """An engine with both containers of project `p`."""
     monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     engine.pull_image("x", lambda _: None)
@@ -38,7 +38,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MemoryEngine:
 
 
 def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
-    """Only what is new is counted, by sibling and reason; also what the siblings have only counted."""
+    """Only new refusals count, by container and reason, including those without a log line."""
     counted: Counter[tuple[Sibling, str]] = Counter()
     metrics = Metrics("1", "x")
 
@@ -69,7 +69,7 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
     envoy.logged_at = "2999-01-01T00:00:02.000000000Z"
     counter.look(engine)
     assert counted[Sibling.ENVOY, NOT_RECORDED] == 13
-    for inside in (envoy, coredns):  # told by a clock, in a line of its own, with nothing after it
+    for inside in (envoy, coredns):  # a timer's own line, the last one
         inside.logged_at = "2999-01-01T00:00:03.000000000Z"
         inside.log[:] = ['{"source":"10.0.0.1","suppressed":7,"time":"2999-01-01T00:00:03.000Z"}']
     counter.look(engine)
@@ -80,7 +80,7 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
 def test_what_conformance_tries_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: Release
 ) -> None:
-    """It is nobody's refusal, as in `denials`, whether it has a line or came too fast for one."""
+    """Refusals caused by `conformance` do not count, with or without a log line."""
     monkeypatch.setattr(names, "remembered_at", lambda: tmp_path / "agents.json")
     engine = MemoryEngine()
     seen = stacks.converged(engine, stacks.blueprint(engine.facts(), "a.test", release=release))
@@ -100,7 +100,7 @@ def test_what_conformance_tries_is_not_counted(
 def test_what_was_before_the_watcher_is_never_counted(
     failing: str, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That holds although Envoy or the engine can't tell it at the first look."""
+    """Earlier refusals never count, even if Envoy or the engine fails at the first comparison."""
     counted: Counter[str] = Counter()
     counter = RefusalCounter("p", lambda _, reason, times: counted.update({reason: times}))
     envoy = engine.inside("p-envoy")
@@ -121,7 +121,7 @@ def test_what_was_before_the_watcher_is_never_counted(
 
 
 def test_a_mistake_of_ours_does_not_end_the_count(engine: MemoryEngine) -> None:
-    """Whatever a look raises is reported once, and the next look takes place."""
+    """Any exception is reported once, and the next comparison takes place."""
     ended, looks = threading.Event(), iter((KeyError("a"), KeyError("a"), None))
     reported: list[FirewallError] = []
 
@@ -140,7 +140,7 @@ def test_a_mistake_of_ours_does_not_end_the_count(engine: MemoryEngine) -> None:
 
 
 def test_a_look_that_fails_loses_nothing(engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Envoy has only counted is told by the next look, if CoreDNS's log can't be read at one."""
+    """If CoreDNS's log is unreadable once, Envoy's refusals without lines are counted at the next comparison."""
     counted: Counter[str] = Counter()
     counter = RefusalCounter("p", lambda _, reason, times: counted.update({reason: times}))
     counter.look(engine)

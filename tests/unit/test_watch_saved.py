@@ -1,4 +1,4 @@
-"""Which saved files a watcher notices."""
+"""How a watcher notices saved files."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from clawker_fw.watch.saved import SavedFiles
 
 
 def test_a_change_counts_once_when_nobody_writes_any_more(tmp_path: Path) -> None:
-    """Files may be written in place, replaced through a link, removed and made again; another set is no change."""
+    """A change counts once, after writing has stopped, however the file is replaced; other files are no change."""
     rules, other, link = tmp_path / "a.yaml", tmp_path / "b.yaml", tmp_path / "link.yaml"
     rules.write_text("1")
     other.write_text("22")

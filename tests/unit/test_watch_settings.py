@@ -1,4 +1,4 @@
-"""The watcher and its settings: while they can't be read, and when an agent can write them."""
+"""The watcher while its settings are unreadable, or writable by an agent."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from devkit.watched import COREDNS, ENVOY, INTERVAL, Watched
 
 
 def unreadable(watched: Watched, error: Exception) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Return what makes the settings unreadable, and what makes them readable again."""
+    """Return two functions that make the settings unreadable and readable again."""
     good = watched.blueprint
 
     def fail() -> Blueprint:
@@ -47,7 +47,7 @@ BROKEN = SettingsError("settings-invalid", "Half a file.")
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
 def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, watched: Watched) -> None:
-    """Without readable settings, stopped, paused and disconnected siblings are repaired."""
+    """Without readable settings, stopped, paused and disconnected containers are repaired."""
     begin, end = unreadable(watched, BROKEN)
     engine = watched.engine
     decisions = watched.until(
@@ -67,7 +67,7 @@ def test_what_needs_no_settings_is_healed_while_they_cannot_be_read(heal: Heal, 
 
 
 def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> None:
-    """A sibling whose files were tampered with is not started, and nothing is replaced."""
+    """A container with tampered files is not started, and nothing is replaced."""
     begin, end = unreadable(watched, BROKEN)
     engine = watched.engine
 
@@ -89,12 +89,9 @@ def test_what_needs_settings_waits_until_they_can_be_read(watched: Watched) -> N
     assert watched.is_current()
 
 
-# --- settings that an agent can write -------------------------------------------------------------------------
-
-
 @dataclass
 class Shared:
-    """A stack whose settings file is in a folder that is mounted into an agent."""
+    """A stack whose settings file is in a folder mounted into an agent."""
 
     watched: Watched
     file: Path
@@ -138,7 +135,7 @@ def shared(watched: Watched, tmp_path: Path) -> MakeShared:
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, *, read_only: bool) -> None:
-    """The mount is reported and the old rules stay in force; a change in a read-only mount is applied."""
+    """The mount is reported and the old rules stay in effect; with a read-only mount, a change is applied."""
     stack = shared(read_only=read_only)
     watched = stack.watched
     before = stack.live()
@@ -159,7 +156,7 @@ def test_a_change_that_an_agent_can_make_is_not_applied(shared: MakeShared, *, r
 
 
 def test_an_agent_that_writes_and_goes_is_remembered(shared: MakeShared) -> None:
-    """A change by an agent is not applied after the agent is gone. Once it is undone, changes are applied."""
+    """An agent's change is not applied even after it is gone. Once undone, changes are applied again."""
     stack = shared(read_only=False)
     watched = stack.watched
     before = stack.live()
@@ -194,7 +191,7 @@ ERRORS: dict[str, Exception] = {
 def test_whatever_goes_wrong_with_what_is_desired_everything_is_healed(
     error: Exception, shared: MakeShared
 ) -> None:
-    """An agent that can write the settings gains nothing by any error that reading them can end with."""
+    """An agent that can write the settings can't stop healing by any error in them."""
     stack = shared(read_only=False)
     watched = stack.watched
     begin, _ = unreadable(watched, error)
@@ -214,7 +211,7 @@ def test_whatever_goes_wrong_with_what_is_desired_everything_is_healed(
 
 
 def test_settings_that_break_between_a_look_and_its_heal_stop_no_healing(shared: MakeShared) -> None:
-    """They were good a moment ago, so these are applied: an agent that times its changes gains nothing."""
+    """If settings break between comparison and heal, the earlier ones are applied."""
     stack = shared(read_only=False)
     watched = stack.watched
     good, calls = watched.blueprint, count()
@@ -231,7 +228,7 @@ def test_settings_that_break_between_a_look_and_its_heal_stop_no_healing(shared:
 
 
 def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Watched, tmp_path: Path) -> None:
-    """Its content is not used any more. What was read before the agent came is as good as it was."""
+    """The file is no longer read, but secrets read before the agent started stay in use."""
     (tmp_path / "api").write_text("hidden")
     declared = SecretsFile.model_validate({"secrets": {"api": {"from": {"file": "api"}, "hosts": ["a.test"]}}})
     vault = Vault(declared, tmp_path / "secrets.yaml")
@@ -261,7 +258,7 @@ def test_a_file_of_secrets_that_an_agent_can_write_stops_no_healing(watched: Wat
 
 @pytest.mark.parametrize("heal", [Heal.TAMPER, Heal.ALL])
 def test_a_machine_that_is_resized_is_replaced_for_once_at_most(heal: Heal, watched: Watched) -> None:
-    """It is told, and closed by whoever closes everything, once. What somebody did is closed as ever."""
+    """The difference is reported, and only `--heal all` replaces containers, once."""
     engine = watched.engine
     before = {name: engine.inside(name).id for name in (ENVOY, COREDNS)}
 
@@ -276,7 +273,7 @@ def test_a_machine_that_is_resized_is_replaced_for_once_at_most(heal: Heal, watc
 
 
 def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: MakeShared) -> None:
-    """The stack records what was applied; a change that a person has applied is accepted."""
+    """The stack records what was applied, so an agent's change is not applied, but a person's is accepted."""
     stack = shared(read_only=False)
     watched = stack.watched
     before = stack.live()
@@ -293,7 +290,7 @@ def test_a_watcher_that_starts_with_such_a_change_does_not_apply_it(shared: Make
 
 
 def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp_path: Path) -> None:
-    """Two watchers with different files don't fight: the second one only reports."""
+    """A second watcher with another file only reports, so that two watchers don't fight."""
     stack = shared(read_only=True)
     before = stack.live()
     stack.file = tmp_path / "other.yaml"
@@ -308,7 +305,7 @@ def test_a_watcher_with_another_settings_file_is_refused(shared: MakeShared, tmp
 def test_what_a_person_applies_is_not_undone(
     shared: MakeShared, monkeypatch: pytest.MonkeyPatch, *, moment: str, broken: bool
 ) -> None:
-    """A `reload` may come between any two looks of a watcher that does not apply the file: its rules stay."""
+    """Rules from a `reload` between any two steps of a watcher that does not apply the file stay."""
     stack = shared(read_only=False)
     watched = stack.watched
     begin, end = unreadable(watched, BROKEN)

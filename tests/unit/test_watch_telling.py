@@ -1,4 +1,4 @@
-"""The watcher's reports: records, metrics, the health page, and the service manager."""
+"""The watcher's reports: records, metrics, the health page and the service manager."""
 
 import dataclasses
 import errno
@@ -98,7 +98,7 @@ def test_a_decision_is_one_record(
     expected: dict[str, object],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With the trigger, the findings, the action and its outcome; as text, it is a line for a person."""
+    """A decision's record has the trigger, findings, action and outcome; as text, it is one line."""
     with caplog.at_level(logging.INFO, "clawker_fw"):
         record.write(decision)
     (written,) = caplog.records
@@ -120,10 +120,7 @@ def samples(metrics: Metrics) -> dict[str, float]:
 
 
 def test_metrics_say_what_was_seen_and_done() -> None:
-    """There are metrics for verdicts, comparisons, heals, remaining findings, and the last success.
-
-    A stack that could not be compared is never shown as current.
-    """
+    """Metrics cover verdicts, comparisons, heals, findings and the last success; unknown is never current."""
     metrics = Metrics("1.2", "abc")
     unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
     assert unknown <= samples(metrics).keys()
@@ -148,7 +145,7 @@ def test_metrics_say_what_was_seen_and_done() -> None:
 
 
 def test_health_is_a_fresh_look_that_says_current() -> None:
-    """Before a comparison, with findings, with an error or too long ago, the watcher is not healthy."""
+    """The watcher is unhealthy after findings or an error, and without a recent comparison."""
     now = [0.0]
     health = WatcherHealth(60, lambda: now[0])
     assert health.answer().status is HTTPStatus.SERVICE_UNAVAILABLE
@@ -167,7 +164,7 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
 
 
 def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
-    """An agent with a way around makes the stack `open`, and its siblings are current all the same."""
+    """A bypassing agent makes the stack `open`, while the firewall containers are current."""
     around = Agent("1", "agent", "image", "10.0.0.1", "", openings=(Opening("privileged", "it is privileged"),))
     health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
     assert health.answer(agents=False).status is HTTPStatus.SERVICE_UNAVAILABLE
@@ -206,7 +203,7 @@ PAGES = {"/metrics": lambda: Reply(b"1\n", "text/plain")}
 
 
 def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
-    """The socket is private, is removed at the end, and replaces one that was left behind."""
+    """The socket is private, is removed at the end, and replaces a leftover one."""
     path = tmp_path / "watch.sock"
     address = ListenAddress(path=path)
     with socket.socket(socket.AF_UNIX) as left_behind:
@@ -221,7 +218,7 @@ def test_pages_are_served_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_an_address_that_is_taken_is_refused(tmp_path: Path) -> None:
-    """Files of others are not replaced."""
+    """Foreign files are not replaced."""
     with served(ListenAddress("127.0.0.1", 0), PAGES) as address:
         with pytest.raises(RefusedError) as caught, served(address, PAGES):
             pass
@@ -261,7 +258,7 @@ def notifier(manager: socket.socket, **variables: str) -> Manager:
 
 
 def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: socket.socket) -> None:
-    """READY is sent once, with what comes first. WATCHDOG is sent after each look, and during progress."""
+    """READY is sent once, WATCHDOG after each comparison and during progress."""
     sender = notifier(manager, WATCHDOG_PID=str(os.getpid()))
     sender.alive()
     for decision in (BLIND, QUIET, BLIND):
@@ -291,7 +288,7 @@ def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> Non
 
 
 def test_another_release_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the same one again, and one that is away for a moment. What can't be examined is no other release."""
+    """The same release installed again, or missing for a moment, counts too; an unreadable one does not."""
     release = stacks.copied_release(tmp_path)
     installed = Installed(release)
     installed.require_same()

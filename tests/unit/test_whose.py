@@ -1,4 +1,4 @@
-"""A resource is ours only with every label and the form that we give it. Everything else is never changed."""
+"""A resource is ours only with every label and our form; nothing else is ever changed."""
 
 import itertools
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ def parts(found: dict[str, str]) -> Iterator[dict[str, str]]:
     ("volume", "ours"),
     [
         (OWNERSHIP, True),
-        ({"com.docker.volume.anonymous": "", **OWNERSHIP}, True),  # what Docker 29 adds
+        ({"com.docker.volume.anonymous": "", **OWNERSHIP}, True),  # added by Docker 29
         (labels.ownership_labels("other"), False),
         *((some, False) for some in parts(OWNERSHIP)),
         (None, False),
     ],
 )
 def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] | None, *, ours: bool) -> None:
-    """All three labels of ownership were requested for its volume; an engine may have added others."""
+    """A container is ours if its volume has all three ownership labels; the engine may add others."""
     assert labels.project_of_container(OWNERSHIP, volume) == ("clawker" if ours else "")
 
 
@@ -43,7 +43,7 @@ def test_a_container_is_ours_by_the_labels_of_its_volume(volume: dict[str, str] 
 def test_a_name_of_ours_without_our_labels_is_refused(
     name: str, part: dict[str, str], memory: MemoryEngine, release: Release
 ) -> None:
-    """A resource with one of our names but without all of our labels is refused and left alone."""
+    """A resource with our name but without all of our labels is refused and left alone."""
     wanted = stacks.blueprint(memory.facts(), "a.test", release=release)
     image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), image.archive_size, lambda _: None)

@@ -1,4 +1,4 @@
-"""What rules are worth: which uses belong to which rule, by the rules of now."""
+"""Rule usage, judged by the current rules."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW) 
 
 
 def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401 - rules as tests write them
-    """Return the names that were used of each rule."""
+    """Return the used names of each rule."""
     return {
         str(each.rule): [f"{one.protocol} {one.name}" for one in each.uses]
         for each in worths(rule_set(*rules)[1], usage)
@@ -32,7 +32,7 @@ def worth_of(usage: Usage, *rules: Any) -> dict[str, list[str]]:  # noqa: ANN401
 
 @given(rule_sets(20), st.lists(st.sampled_from([*"abcd"]), max_size=4), st.data())
 def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st.DataObject) -> None:  # noqa: ANN401
-    """What rules allow of the uses belongs to the rule that decides, and what they refuse to none."""
+    """An allowed use counts for the deciding rule, a refused one for none."""
     names = [rule.destination.name for rule in rules.rules] or ["x.test"]
     uses = tuple(
         replace(use(".".join([*labels[:number], data.draw(st.sampled_from(names))])), protocol=protocol, port=port)
@@ -49,7 +49,7 @@ def test_no_use_is_lost_or_counted_twice(rules: Any, labels: list[str], data: st
 
 
 def test_names_below_a_subtree_count_for_its_rule() -> None:
-    """By protocol and port, whatever other rules are there now; for the next wider rule if it is gone."""
+    """Uses count by protocol and port for the subtree's rule, or for the next wider rule if it is gone."""
     uses = use(".cdn.test"), use(".cdn.test", "http", 80), use(".gone.test"), use(".in.wide.test")
     usage = replace(EMPTY, uses=uses)
     rules = (
@@ -68,7 +68,7 @@ def test_names_below_a_subtree_count_for_its_rule() -> None:
 
 
 def test_both_envoys_while_one_is_replaced() -> None:
-    """What each knows is added."""
+    """While Envoy is replaced, the usage of both is added."""
     old = replace(EMPTY, identity="old", uses=(use("a.test"),), lost=1, open={"443": 1})
     new = Usage("new", NOW - 10, NOW + 1, (use("a.test", last=NOW + 1), use("b.test")), open={"443": 2})
     both = together([old, new])
