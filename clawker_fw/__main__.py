@@ -20,19 +20,19 @@ def main() -> None:
     log.capture()
     try:
         app()
-    except KeyboardInterrupt:  # after everything is done
+    except KeyboardInterrupt:  # after the command has finished
         sys.exit(ExitCode.INTERRUPTED)
     finally:
         interrupts.end()
 
 
 def _provide_home() -> None:
-    """Name a home folder that does not exist if this user has none: `~` would be in the current folder."""
+    """Set a home folder that does not exist if this user has none: `~` would be in the current folder."""
     if "HOME" not in os.environ:
         try:
             pwd.getpwuid(os.getuid())
         except KeyError:
-            os.environ["HOME"] = "/nonexistent"  # as Debian's passwd has it
+            os.environ["HOME"] = "/nonexistent"  # as in Debian's passwd
 
 
 if __name__ == "__main__":

@@ -10,14 +10,11 @@ _Result = TypeVar("_Result")
 _Item = TypeVar("_Item")
 
 _THREADS = 4
-"""How many parts of a sequence are worked on at the same time."""
+"""How many parts of a sequence are processed in parallel."""
 
 
 def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
-    """Run `work` in a daemon thread and return a Future.
-
-    Unlike an executor's threads, a daemon thread does not block the program's exit: an engine may never answer.
-    """
+    """Run `work` in a daemon thread, which can't block the program's exit if an engine never answers."""
     future: Future[_Result] = Future()
 
     def run() -> None:

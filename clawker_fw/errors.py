@@ -1,4 +1,4 @@
-"""Every error a user can meet: what happened, where, what to do, and the exit code.
+"""The errors that users meet: what happened, where, what to do, and the exit code.
 
 An error is raised where it happens, with `from`; caught once, in `cli/app.py`; and printed by `report`. An error
 never prints and never exits.
@@ -60,7 +60,7 @@ class FirewallError(Exception):
 
     @property
     def in_one_line(self) -> str:
-        """The message and its context, for a place that has room for a line."""
+        """The message and its context in one line."""
         return " ".join(filter(None, (self.message, "; ".join(self.context))))
 
 
@@ -77,7 +77,7 @@ class SettingsError(FirewallError):
 
 
 class MistakesError(SettingsError):
-    """The settings have several mistakes. `context` has as many of them as a person reads."""
+    """The settings have several mistakes. `context` has the first few of them."""
 
     def __init__(self, code: str, message: str, *, mistakes: Sequence[str], hint: str = "") -> None:
         """Store the parts. Each mistake is a line."""
@@ -143,10 +143,10 @@ class StoppedError(FirewallError):
 
 @contextmanager
 def after(first: BaseException | None, what: str) -> Iterator[None]:
-    """Clean up after an error, or after none: the first error is the one that is told.
+    """Clean up without masking an earlier error.
 
-    An error of the cleaning up becomes a line of the first one's context, after `what` has failed. Without a first
-    one it is raised. A lost lock is raised in any case, because it explains the first one.
+    An error during cleanup becomes a line in the first one's context, after `what` failed. Without a first one it
+    is raised. A lost lock is always raised, because it explains the first error.
     """
     try:
         yield

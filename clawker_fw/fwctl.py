@@ -1,8 +1,7 @@
-"""The client of `fwctl`, the helper in our containers: a method for each verb, a value for each answer.
+"""The client of `fwctl`, the helper in our containers: a method for each verb, a type for each answer.
 
-What both sides say to each other is described once, in `go/cmd/fwctl/protocol.json`. The tests of both sides
-compare themselves with it. Answers are read strictly, so that one in an unknown form is an error and never empty.
-The helper of an earlier release prints fewer fields, one of a later release may print more.
+`go/cmd/fwctl/protocol.json` describes the protocol, and the tests of both sides check it. An answer in an unknown
+form is an error, never empty. Helpers of earlier releases print fewer fields, those of later ones may print more.
 """
 
 import hmac
@@ -27,10 +26,10 @@ KEY_BYTES = 32
 """The length of the key with which secrets are compared."""
 
 PROTOCOL = 1
-"""The version of what both sides say to each other. It changes where another one would be misunderstood."""
+"""The version of the protocol. It changes when another version would be misunderstood."""
 
 NOT_TOLD = (NotFoundError, ConflictError)
-"""Why a helper has nothing to say: its container is gone or does not run."""
+"""The errors when a helper's container is gone or does not run."""
 
 _MOST_CHARACTERS = 200
 _SECRETS = "Secrets were told of"
@@ -39,10 +38,10 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What came of a commit.
+    """The result of a commit.
 
-    `refused` are the resources that the program rejected, or that it did not load in time. `hung` is
-    whether the program no longer answers and must be restarted.
+    `refused` are the resources that the program rejected, or did not load in time. `hung` is whether the program
+    no longer answers and must be restarted.
     """
 
     committed: bool
@@ -53,10 +52,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """How many refusals a sibling has counted without a line about them, and what its limits have dropped.
+    """How many refusals a container has counted without logging them, and what its limits dropped.
 
-    `dropped` is by the agent's address, and `lines` how many lines it has written since its recorder started. The
-    helper of an earlier release says neither.
+    `dropped` is by the agent's address. `lines` counts logged lines since the recorder's start. Helpers of earlier
+    releases report neither.
     """
 
     refusals: int
@@ -65,7 +64,7 @@ class Suppressed:
 
 
 def digest_of_secret(key: bytes, identity: str, value: str) -> str:
-    """Return what a signer says of a secret with this value, under this key."""
+    """Return a signer's digest of a secret with this value, under this key."""
     return hmac.new(key, f"{identity}\0{value}".encode(), "sha256").hexdigest()
 
 
@@ -73,7 +72,7 @@ _PROBE = TypeAdapter(Probe)
 
 
 def _read(kind: TypeAdapter[_Answer], answer: Mapping[str, Any], what: str, *needed: str, of: str = "") -> _Answer:
-    """Read an answer, or one field `of` it. Missing ones and null have their defaults, but not those `needed`."""
+    """Read an answer, or one field `of` it. Missing and null fields have their defaults, unless `needed`."""
     try:
         given = {name: value for name, value in answer.items() if value is not None}
         _ = [given[name] for name in needed]
@@ -84,7 +83,7 @@ def _read(kind: TypeAdapter[_Answer], answer: Mapping[str, Any], what: str, *nee
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong with an answer, without the values in it: they may be secret."""
+    """Describe an error in an answer without its values, which may be secret."""
     if not isinstance(error, ValidationError):
         return f"{error} is missing" if isinstance(error, KeyError) else str(error)
     first = error.errors(include_url=False, include_input=False)[0]
@@ -92,11 +91,7 @@ def _reason(error: Exception) -> str:
 
 
 def read_probe(answer: Mapping[str, Any]) -> Probe:
-    """Read the output of `fwctl probe`.
-
-    Raises:
-        EngineError: when it is of a helper which speaks a later protocol, or has another form.
-    """
+    """Read the output of `fwctl probe`. Raise EngineError if it uses a later protocol, or has another form."""
     protocol = answer.get("protocol", PROTOCOL)
     if protocol != PROTOCOL:
         raise EngineError(
@@ -114,7 +109,7 @@ def read_usage(answer: Mapping[str, Any]) -> Usage:
 
 
 def read_committed(answer: Mapping[str, Any]) -> Committed:
-    """Read the last line of a commit. What is missing in it counts as a refusal."""
+    """Read the last line of a commit. Missing fields count as a refusal."""
     refused = answer.get("rejected") or answer.get("missing") or ()
     return Committed(
         answer.get("committed") is True,
@@ -127,25 +122,21 @@ def read_committed(answer: Mapping[str, Any]) -> Committed:
 _READING_SECONDS = 20.0
 _TRYING_SECONDS = 45.0
 _CHANGING_SECONDS = 120.0
-"""For how long a verb may be silent, beside the seconds that it is given."""
+"""How long a verb may be silent, besides its own duration."""
 
 
 class HelperReader:
-    """The verbs that change nothing, in a running container.
-
-    Each raises `EngineError` when the helper gives no answer, or none that can be read.
-    """
+    """The verbs that change nothing, in a running container. Without a readable answer, they raise EngineError."""
 
     def __init__(self, engine: EngineReader, container: str) -> None:
         self._reader = engine
         self._container = container
 
     def probe(self, *, envoy: bool = True, starting: bool = False) -> Probe:
-        """Return what the helper reports of its sibling.
+        """Return the helper's report on its program.
 
-        `envoy=False` is for an Envoy that does not run: the report leaves out what agents see of it, because it
-        takes a second to wait in vain for its answer. Of a program that is `starting`, it is made when that
-        serves, or after three seconds.
+        With `envoy=False`, it leaves out how agents see an Envoy that does not run, to save a second of waiting.
+        With `starting`, it waits until the program serves, at most three seconds.
         """
         words = {"starting": starting, "without-envoy": not envoy}
         return read_probe(self._ask("probe", *(word for word, wanted in words.items() if wanted)))
@@ -157,37 +148,34 @@ class HelperReader:
     def trial(self, name: str, protocol: str, port: int, *request: str) -> Trial:
         """Use a name as an agent would, from CoreDNS's container. It takes up to 25 s.
 
-        With a `request`, a method and a path, it makes this one, in TLS that is looked into.
+        With a `request` (method and path), it sends this one in inspected TLS.
         """
         answer = self._ask("try", name, protocol, str(port), *request, seconds=_TRYING_SECONDS)
         return _read(TypeAdapter(Trial), answer, "An attempt was answered")
 
     def suppressed(self) -> Suppressed:
-        """Return what a sibling has refused without a line about it."""
+        """Return the counts of refusals that were not logged."""
         return _read(TypeAdapter(Suppressed), self._ask("suppressed"), "A count was answered")
 
     def usage(self) -> Usage:
-        """Return what agents have used of what the rules allow, as Envoy's recorder knows it."""
+        """Return what agents have used of the rules, from Envoy's recorder."""
         return read_usage(self._ask("usage"))
 
     def agents_see(self, place: str) -> tuple[str, ...]:
-        """Return the problems that agents would have at a place: an address and ports, as JSON."""
+        """Return the problems that agents would have at a place (an address and ports, as JSON)."""
         return _read(TypeAdapter(tuple[str, ...]), self._ask("see", place), "A look was answered", of="agents_see")
 
     def relayed(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return what differs in a relay's network, and its ports on which nobody listens, as sentences.
-
-        `words` are those with which it was started.
-        """
+        """Describe a relay's network differences and closed ports. `words` are those with which it was started."""
         answer = self._ask("relayed", *words)
         network = _read(TypeAdapter(tuple[str, ...]), answer, "A relay answered", of="network")
         closed = _read(TypeAdapter(tuple[int, ...]), answer, "A relay answered", of="closed")
         return (*network, *(f"nobody listens on port {port}" for port in closed))
 
     def secrets(self, key: bytes) -> HeldSecrets:
-        """Return which secrets Envoy can put into requests.
+        """Return the secrets that Envoy can inject.
 
-        `key` has 32 octets, and is for this one question: whoever has it can tell whether a secret is the same.
+        `key` has 32 bytes and is for this query only: with it, anybody could compare secrets.
         """
         sent = _giving(key, None)
         held = _read(TypeAdapter(HeldSecrets), self._ask("secrets", str(len(sent)), sent=sent), _SECRETS)
@@ -212,13 +200,13 @@ class Helper(HelperReader):
         self._writer = engine
 
     def commit(self, files: Files, taken: Callable[[], None]) -> Committed | None:
-        """Make files live, and return what came of it, or None if the helper did not say.
+        """Apply files live, and return the result, or None if the helper reports none.
 
-        They are written over those before them, so that files which have not grown need no room on the engine's
-        disk. `taken` is called when the program serves with them, before that is proven.
+        They are written in place, so that files that have not grown need no room on the engine's disk. `taken` is
+        called when the program serves them, before that is verified.
 
         Raises:
-            DiskFullError: when there is no room for what they have grown by. Nothing has changed then.
+            DiskFullError: when there is no room for their growth. Nothing has changed then.
         """
         answers: list[Committed] = []
 
@@ -235,24 +223,24 @@ class Helper(HelperReader):
     def give_secrets(
         self, key: bytes, values: Mapping[str, str], keep: Collection[str] = (), at_rest: Collection[str] = ()
     ) -> HeldSecrets:
-        """Replace all secrets by id but those to `keep`, and return which there are. `key` is as in `secrets`.
+        """Replace all secrets except those to `keep`, and return the result. `key` is as in `secrets`.
 
-        Of both, those `at_rest` are also on the disk from then on, and no others.
+        Of both, exactly those `at_rest` are stored on disk.
         """
         sent = _giving(key, values, keep, at_rest)
         answers = self._run("secrets", len(sent), sent=sent)
         return _read(TypeAdapter(HeldSecrets), answers[-1], _SECRETS) if answers else HeldSecrets({})
 
     def claim(self, seconds: float) -> None:
-        """Take the service address, and announce it for so long."""
+        """Take over the service address, and announce it for this time."""
         self._run("claim", seconds, seconds=seconds)
 
     def release(self) -> None:
-        """Give the service address up."""
+        """Give up the service address."""
         self._run("release")
 
     def drain(self, seconds: float, on_connections: Callable[[int], None]) -> None:
-        """Wait until no connection is open, for so long at most. Their number is told as it changes."""
+        """Wait until no connection is open, or for this time. Report each change of their number."""
 
         def on_line(answer: Mapping[str, Any]) -> None:
             on_connections(_read(TypeAdapter(int), answer, "A drain was answered", of="connections"))

@@ -1,8 +1,8 @@
-"""Ctrl-C while the program starts and ends, when nothing could report it but a traceback.
+"""Handles Ctrl-C while the program starts and ends, when it would cause a traceback.
 
-Imports take some tenths of a second. An interrupt during that time is held until the command line runs, which then
-ends like any other that is interrupted: in words, with its exit code, and with a refusal where docker reads the
-answer. Where the signal is ignored, as under nohup, it stays so. `handled` is for commands that choose otherwise.
+Imports take some tenths of a second. An interrupt during them is held until the command line runs, which then ends
+like any interrupted command: with a message, an exit code, and a refusal where docker reads the answer. An ignored
+signal, as under nohup, stays ignored. Commands can choose another handler with `handled`.
 """
 
 import signal
@@ -24,11 +24,7 @@ def _hold(number: int, _: FrameType | None) -> None:
 
 
 def deliver() -> None:
-    """Let interrupts through again, the one that was held first.
-
-    Raises:
-        KeyboardInterrupt: when there was one.
-    """
+    """Stop holding interrupts. Raise KeyboardInterrupt if one was held."""
     if signal.getsignal(signal.SIGINT) is _hold:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if _held:
@@ -36,14 +32,14 @@ def deliver() -> None:
 
 
 def end() -> None:
-    """Let an interrupt end the process silently: everything is done."""
+    """Let an interrupt end the process silently, because everything is done."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object], *signals: signal.Signals) -> Iterator[None]:
-    """Have a function handle these signals until the context ends."""
+    """Handle these signals with a function until the context ends."""
     before = {each: signal.signal(each, handler) for each in signals}
     try:
         yield

@@ -1,7 +1,7 @@
-"""Files that only the user can read, in the user's state folder: a folder for each project.
+"""Files that only the user can read, in the user's state folder, with a folder for each project.
 
-Files are replaced by rename, so nobody reads half of one, and are on the disk before a write returns: a power loss
-leaves the former file or the new one. Where several processes read and then write, they hold the folder's lock.
+Files are replaced by rename, and are on disk before a write returns, so a reader or a power loss never leaves half
+a file. Processes that read and then write hold the folder's lock.
 """
 
 import errno
@@ -21,11 +21,7 @@ def state_folder() -> Path:
 
 @contextmanager
 def locked(folder: Path, *, writing: bool) -> Iterator[None]:
-    """Hold a folder's lock. Whoever only reads needs none where there is no folder yet.
-
-    Raises:
-        OSError: when the folder can't be used.
-    """
+    """Hold a folder's lock. Readers need none if the folder does not exist. Raise OSError if it can't be used."""
     with ExitStack() as held:
         if writing:
             make_private(folder)
@@ -38,11 +34,7 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only the user can enter, and those above it that are missing.
-
-    Raises:
-        OSError: when it can't be made.
-    """
+    """Make a folder that only the user can enter, with its parents. Raise OSError if it can't be made."""
     for each in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
         each.mkdir(exist_ok=True, mode=0o700)
         sync_folder(each.parent)
@@ -52,18 +44,17 @@ def make_private(folder: Path) -> None:
 def write_private(
     path: Path, content: bytes, mode: int = 0o600, prepare: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Replace a file by rename, and return when the file and its name are on the disk.
+    """Replace a file by rename, and return when the file and its name are on disk.
 
-    Only the user can read it, from its first byte on. Another `mode` loses the bits of the umask, as usual.
-    `prepare` is called with the new file's descriptor, before the file has its name: in a foreign folder, a path
-    may lead elsewhere meanwhile. Writers hold the folder's lock. Without it, a reader may find a half of what two
-    of them write at once.
+    Only the user can read it, from the first byte; another `mode` is subject to the umask. `prepare` gets the new
+    file's descriptor before the rename, because a path in a foreign folder could change meanwhile. Writers hold
+    the folder's lock; otherwise two of them could mix their contents.
 
     Raises:
-        OSError: when it can't be written. Then the former file is still there.
+        OSError: when it can't be written. The former file is still there.
     """
     fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)  # from a process that was killed
+    fresh.unlink(missing_ok=True)  # left by a process that was killed
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -79,11 +70,7 @@ def write_private(
 
 
 def sync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk, where its file system can do so and its mode allows reading.
-
-    Raises:
-        OSError: when the disk fails.
-    """
+    """Write a folder's entries to disk, if its file system and mode permit. Raise OSError if the disk fails."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:

@@ -1,7 +1,7 @@
-"""Documents in the form that people write by hand: a template of `templates/` over a few values.
+"""Renders documents in the form that people write by hand, from `templates/` and a few values.
 
-Templates print, Python decides. An undefined name is an error, and so is a value that the document's format can't
-hold: every value is written as one scalar of that format, so a quoting mistake can't become structure.
+Undefined names are errors. Each value becomes one scalar of the document's format, or is an error, so a quoting
+mistake can't become structure.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 if TYPE_CHECKING:
-    import jinja2  # only what renders needs it
+    import jinja2  # needed only for rendering
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -24,7 +24,7 @@ TEMPLATES = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / _INST
 
 
 def render(name: str, **values: object) -> str:
-    """Return a template's text with these values, which are text, numbers or truth values.
+    """Return a template's text with these values, which are text, numbers or booleans.
 
     Raises:
         jinja2.UndefinedError: when the template names another value.
@@ -34,17 +34,13 @@ def render(name: str, **values: object) -> str:
 
 
 def parsed(name: str, **values: object) -> Any:  # noqa: ANN401 - YAML holds anything
-    """Return what a YAML template says with these values. A mistake in its form is an error here.
-
-    Raises:
-        yaml.YAMLError: when the text is not YAML.
-    """
+    """Render and parse a YAML template. Raise YAMLError if the text is not YAML."""
     return yaml.load(render(name, **values), Loader=_LOADER)  # noqa: S506 - both of them are safe
 
 
 @functools.lru_cache(maxsize=8)
 def compiled(name: str) -> "jinja2.Template":
-    """Return a template, ready to be rendered. The first one takes longest."""
+    """Return a template, ready to render. The first one takes longest."""
     import jinja2  # noqa: PLC0415 - it takes 20 ms, and `--help` renders nothing
 
     environment = jinja2.Environment(
@@ -61,11 +57,11 @@ def compiled(name: str) -> "jinja2.Template":
 _PLAIN = re.compile(r"[a-z][a-z0-9-]*")
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 _NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
-"""Plain words that YAML 1.1 or 1.2 reads as something else than text."""
+"""Plain words that YAML 1.1 or 1.2 does not read as text."""
 
 
 def _yaml(value: object) -> str:
-    """Write a YAML scalar: plainly if that is text to YAML, else quoted (YAML 1.1, section 5.7)."""
+    """Write a YAML scalar: plainly if YAML reads that as text, otherwise quoted (YAML 1.1, section 5.7)."""
     if not isinstance(value, str | int | float):
         raise TypeError(f"{value!r} is not a scalar")
     if not isinstance(value, str):
@@ -93,4 +89,4 @@ def _word(value: object) -> str:
 
 
 _SCALARS: dict[str, Callable[[object], str]] = {".yaml": _yaml, ".service": _line, ".txt": _line, ".j2": _word}
-"""How values are written, by the end of the document's name."""
+"""The functions that write values, by the ending of the document's name."""

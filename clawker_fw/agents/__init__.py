@@ -1,1 +1,1 @@
-"""Agents: how they are attached, whether they are confined, and what they are called."""
+"""Agents: attaching them, checking their confinement, and finding their names."""

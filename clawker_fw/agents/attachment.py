@@ -1,7 +1,7 @@
-"""Whether an agent may be attached, and how: as flags for docker, and as an override for compose. Pure.
+"""Decides whether and how agents may be attached: flags for docker, and an override file for Compose. Pure.
 
-A shell ignores our exit code where `agent flags` is substituted into `docker run`. An empty answer would start
-the agent without a firewall, so after any failure the answer is a word that neither docker nor compose accepts.
+A shell that substitutes `agent flags` into `docker run` ignores our exit code, and an empty answer would start the
+agent without a firewall. So after any failure the answer is text that neither docker nor Compose accepts.
 """
 
 import json
@@ -20,10 +20,10 @@ from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.relay import Publication
 
 REFUSAL = "--clawker-fw-is-not-serving"
-"""Docker ends with `unknown flag` before it asks the engine for anything. In YAML it is not a mapping."""
+"""Docker fails with `unknown flag` before it contacts the engine. In YAML it is not a mapping."""
 
 _VOLUME = "clawker-fw-trust"
-"""What the volume with what agents trust is called in an override."""
+"""The name of the trust volume in an override file."""
 
 NO_SEARCH_DOMAIN = "."
 DROPPED_CAPABILITY = "NET_RAW"
@@ -31,11 +31,10 @@ DROPPED_CAPABILITY = "NET_RAW"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """What an agent's container needs: the agent network, the resolver and no search domains, no raw sockets.
+    """What an agent's container needs: the agent network, the resolver, no search domains, no raw sockets.
 
-    `emptied` are variables that docker and compose would set: those of a proxy, which no agent can reach. `trust`
-    is what it needs so that it trusts the stack's certificates, if the stack inspects connections. `publishes` is
-    what a relay is to publish for it, and `address` the one on the agent network that it then has.
+    `emptied` are proxy variables that docker and Compose would set, though agents can reach no proxy. `trust` is
+    needed with TLS inspection. A relay `publishes` ports, which needs a fixed `address` on the agent network.
     """
 
     network: str
@@ -47,12 +46,12 @@ class Attachment:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The variables that it is given."""
+        """The agent's variables."""
         return {**dict.fromkeys(self.emptied, ""), **(self.trust.environment if self.trust else {})}
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The words for `docker run` and `docker create`. No shell needs them quoted."""
+        """The words for `docker run` and `docker create`. They need no shell quotes."""
         return (
             *("--network", self.network, "--dns", self.dns),
             *("--dns-search", NO_SEARCH_DOMAIN, "--cap-drop", DROPPED_CAPABILITY),
@@ -67,7 +66,7 @@ class Attachment:
         )
 
     def shape(self, entrypoint: Sequence[str], command: Sequence[str] = ()) -> Shape:
-        """Return the shape of an agent's container that runs this command, with a volume for our files."""
+        """Return the shape of an agent's container with this command, and a volume for our files."""
         return Shape(
             entrypoint=tuple(entrypoint),
             command=tuple(command),
@@ -79,12 +78,11 @@ class Attachment:
         )
 
     def compose(self, services: Sequence[str]) -> str:
-        """Return an override file for compose that attaches these services.
+        """Return a Compose override file that attaches these services.
 
-        Compose joins the lists of several files: a service would keep its other networks. `!override` and `!reset`
-        replace them. Variables it joins by name, and would look for those without a value in its own environment.
-        Docker can publish no port of an agent, so those of the user's file are taken back. What the attachment
-        `publishes` is for one service.
+        Compose merges lists, so a service would keep its other networks; `!override` and `!reset` replace them.
+        Variables need values here, because Compose takes missing ones from its own environment. Docker can't
+        publish an agent's ports, so the override removes them. `publishes` is for a single service.
         """
         networks = {self.network: {"ipv4_address": self.address}} if self.publishes else [self.network]
         mount = {"type": "volume", "source": _VOLUME, "target": TARGET, "read_only": True}
@@ -117,24 +115,24 @@ class Attachment:
 
 
 def attachment(desired: Desired, emptied: tuple[str, ...] = ()) -> Attachment:
-    """Return how agents are attached to a stack, but for what they trust."""
+    """Return how agents are attached to a stack, without trust."""
     network = desired.networks[Role.AGENTS].name
     return Attachment(network, str(desired.service_address), emptied)
 
 
 def require_serving(project: str, observed: Observed, found: Diff) -> None:
-    """Require that a stack confines and serves an agent that is attached to it now.
+    """Check that a stack confines and serves agents attached now.
 
-    What makes it unfit is tampering, silence, and networks other than those that flags would name.
+    Tampering, an unresponsive container, or other networks than in the flags make it unfit.
 
     Raises:
-        RefusedError: when it is not up, or differs from what we made, with the differences.
+        RefusedError: when it is not up or unfit, with the differences.
     """
     if observed.absent:
         raise RefusedError(
             "not-up", f"The stack {project} is not up.", hint="Start it with `clawker-fw run`, then the agent."
         )
-    own = [each for each in found.findings if each.action not in RELAYING]  # another agent's relay is no reason
+    own = [each for each in found.findings if each.action not in RELAYING]  # another agent's relay does not matter
     if obstacles := [each for each in own if each.cause is Cause.TAMPER or each.field.startswith("networks.")]:
         raise RefusedError(
             "not-serving",

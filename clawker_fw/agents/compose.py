@@ -1,6 +1,6 @@
-"""Services of a Compose project that bypass the firewall although other services of it are agents. Pure.
+"""Finds services that bypass the firewall in a Compose project that has agents. Pure.
 
-Compose starts a service on the default network whenever the override file for it is missing from the command line.
+Compose starts services on the default network if the override file is missing from the command line.
 """
 
 import shlex
@@ -19,7 +19,7 @@ _NO_NETWORK = "null"
 
 @dataclass(frozen=True, slots=True)
 class Bypassing:
-    """The services of a Compose project that bypass the firewall, and the command that puts them behind it."""
+    """The services of a Compose project that bypass the firewall, and the command that attaches them."""
 
     project: str
     services: tuple[str, ...]
@@ -27,7 +27,7 @@ class Bypassing:
 
 
 def bypassing(observed: Observed) -> Iterator[Bypassing]:
-    """Yield the Compose projects with agents, and with services on a network that has a way out."""
+    """Yield the Compose projects that have agents, and services on a network with a way out."""
     ids = {agent.id for agent in observed.agents}
     ways_out = {each.name for each in observed.others if not each.internal and each.driver != _NO_NETWORK}
     containers = {container.id: container for container in observed.listing}
@@ -51,7 +51,7 @@ def bypassing(observed: Observed) -> Iterator[Bypassing]:
 
 
 def _networks(container: ContainerSummary, containers: dict[str, ContainerSummary]) -> set[str]:
-    """Return the networks that a container uses, which may be another container's."""
+    """Return the networks that a container uses, possibly another container's."""
     passed: set[str] = set()
     while container.namespace in containers and container.id not in passed:
         passed.add(container.id)
@@ -60,7 +60,7 @@ def _networks(container: ContainerSummary, containers: dict[str, ContainerSummar
 
 
 def _command(project: str, services: tuple[str, ...], members: list[ContainerSummary], agents: set[str]) -> str:
-    """Return a command with all files of the project: Compose forgets what the other files say."""
+    """Return a command with all of the project's files, because Compose ignores files that it does not name."""
     agents_first = sorted(members, key=lambda container: container.id not in agents)
     files = [file for each in agents_first for file in each.labels.get(_FILES, "").split(",") if file]
     override = f"firewall-{services[0]}.yaml"

@@ -1,7 +1,7 @@
-"""The files on this machine that can change a decision. An agent that can write one of them controls the firewall.
+"""The files on this machine that can change a decision. An agent that can write one controls the firewall.
 
-`agents.exposure` compares them with the mounts of agents. Every file that a command reads belongs here, unless it
-only changes what is shown.
+`agents.exposure` compares them with agents' mounts. Every file that a command reads belongs here, unless it only
+affects output.
 """
 
 import os
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 _NO_SCRIPT = {"", "-", "-c"}
-"""What Python has in place of the script that it runs."""
+"""What `sys.argv[0]` is when Python runs no script."""
 
 _OF_PACKAGES = {"site-packages", "dist-packages"}
-"""The names of folders in which packages are installed; the second one is Debian's."""
+"""The names of package folders; the second is Debian's."""
 
 
 def files(
@@ -38,7 +38,7 @@ def files(
     wanted: "Iterable[WantedSecret]",
     release: "Release",
 ) -> tuple[Path, ...]:
-    """Return the files, and the folders with all that is in them. The settings come first. Not all exist."""
+    """Return these files and folders (with all of their content), the settings first. Some may not exist."""
     found = (
         *loaded.files,
         *_named_by_settings(loaded),
@@ -53,7 +53,7 @@ def files(
 
 
 def beside(loaded: "Loaded", name: str | None) -> Path | None:
-    """Return the path that a setting names, relative to the file with the settings."""
+    """Return the path in a setting, relative to the settings file."""
     folder = loaded.source.absolute().parent if loaded.source else Path()
     return folder / Path(name).expanduser() if name else None
 
@@ -66,7 +66,7 @@ def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
 
 
 def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
-    """Yield the file that declares secrets, files with their values, and what the words of commands may name."""
+    """Yield the file that declares secrets, the files with their values, and commands' possible files."""
     folder = vault.path.parent
     yield vault.path
     for name in sorted(names):
@@ -80,28 +80,25 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
 
 
 def _of_project(project: str) -> Iterator[Path]:
-    """Yield the folder with the project's keys and last good settings, and the folders of systemd's units.
-
-    The user names the watcher's unit.
-    """
+    """Yield the folder with the project's keys and last good settings, and systemd's unit folders."""
     yield state_folder() / project
     yield from unit_folders()
 
 
 def unit_folders() -> tuple[Path, Path]:
-    """Return the folders of systemd's units: the machine's, and this user's."""
+    """Return systemd's unit folders: the machine's and this user's."""
     return Path("/etc/systemd/system"), platformdirs.user_config_path() / "systemd" / "user"
 
 
 def _of_docker() -> Iterator[Path]:
-    """Yield where the docker CLI has its configuration: which engine it uses, by which keys, and logins."""
+    """Yield the docker CLI's configuration folders: the engine's address, keys and logins."""
     yield client_config.folder(os.environ)
     if folder := os.environ.get("DOCKER_CERT_PATH"):
         yield Path(folder)
 
 
 def _of_python() -> Iterator[Path]:
-    """Yield the interpreter and its libraries: they are the program, and Envoy is one of them."""
+    """Yield the interpreter and its libraries: they are the program, and include Envoy."""
     yield from (Path(sys.executable), Path(sys.prefix, "pyvenv.cfg"))
     if sys.argv[0] not in _NO_SCRIPT:
         yield Path(sys.argv[0])
@@ -111,6 +108,6 @@ def _of_python() -> Iterator[Path]:
         whole = entry in libraries or folder.suffix == ".zip" or folder.name in _OF_PACKAGES
         yield (
             folder if whole else folder / "clawker_fw"
-        )  # of others, what would be imported in place of the program
+        )  # in other folders, only what Python would import as the program
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)

@@ -1,8 +1,7 @@
-"""The options of `docker run`, read as far as `docker create` and `docker start` need them apart.
+"""Parses the options of `docker run` for `docker create` and `docker start`.
 
-Whatever follows the image is the agent's own command, so each option's form must be known: one that takes a value
-takes the next word. Whether the container is confined is for `judge.py` to say, once it has been created. Only
-what no engine records is refused here.
+Words after the image are the agent's own command, so each option must be known, and whether it takes a value.
+`judge.py` checks the created container; only what no engine records is refused here.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -64,15 +63,15 @@ _WITH_VALUE = _words(
 )
 
 _DETACH, _PUBLISH = "detach", "publish"
-"""What `docker create` is not given: it does not know the one, and the ports are published by a relay."""
+"""Options that `docker create` does not get: it does not know `--detach`, and a relay publishes the ports."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunWords:
-    """What the words after `docker run` ask for.
+    """The parsed words after `docker run`.
 
-    `create` are those for `docker create`. `cid_file` is the file that gets the container's id, and `removed` is
-    whether the engine removes the container at its end. `ports` are to be published.
+    `create` are words for `docker create`. `cid_file` gets the container's id. With `removed`, the engine removes
+    the container at its end. A relay publishes `ports`.
     """
 
     create: tuple[str, ...]
@@ -84,11 +83,11 @@ class RunWords:
 
 
 def parse_run(words: Sequence[str]) -> RunWords:
-    """Read the words after `docker run`.
+    """Parse the words after `docker run`.
 
     Raises:
-        RefusedError: when an option loosens an agent in a way that the engine does not record.
-        UsageError: when an option is not known, or can't be had.
+        RefusedError: when an option weakens confinement in a way that the engine does not record.
+        UsageError: when an option is unknown or unsupported.
     """
     given, left = _options(words)
     last = dict(given)
@@ -120,11 +119,7 @@ def parse_run(words: Sequence[str]) -> RunWords:
 
 
 def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]]:
-    """Return the options before the image by their long names, and all other words.
-
-    Raises:
-        UsageError: when an option is not known: whether it takes a value is then unknown as well.
-    """
+    """Return the options before the image by long name, and the other words. Raise UsageError for unknown ones."""
     short = "".join(letter if name in _SWITCHES else f"{letter}:" for letter, name in _SHORT.items())
     try:
         found, left = getopt(words, short, [*_SWITCHES, *(f"{name}=" for name in _WITH_VALUE)])
@@ -143,20 +138,20 @@ def _options(words: Sequence[str]) -> tuple[list[tuple[str, str]], Sequence[str]
 
 
 def _unrecorded(name: str, value: str) -> str:
-    """Return why an option is refused whose effect the judge can't see, or an empty string."""
+    """Return why an option is refused whose effect `judge.py` can't see, or ""."""
     if name == "dns-search":
         return "the firewall chooses it"
-    if name == "cgroupns" and value == "host":  # the default of some engines, so that nobody could tell it apart
+    if name == "cgroupns" and value == "host":  # some engines' default, so it would look the same
         return "it is a namespace of the host"
     return ""
 
 
 def parse_ports(words: Iterable[str]) -> tuple[PublishedPort, ...]:
-    """Return the ports that the values of `--publish` name, sorted.
+    """Return the sorted ports of `--publish` options.
 
     Raises:
-        UsageError: when one is no port.
-        RefusedError: when one is a port that a relay can't publish.
+        UsageError: when one is not a port.
+        RefusedError: when a relay can't publish one.
     """
     ports = {_port(word) for word in words}
     places = [(each.host, each.at) for each in ports if each.at]
@@ -184,11 +179,7 @@ def _port(word: str) -> PublishedPort:
 
 
 def free_number(taken: Collection[int], most: int) -> int:
-    """Return the number of an agent that is to publish ports: the first that no other one has.
-
-    Raises:
-        RefusedError: when as many agents publish ports as can.
-    """
+    """Return the lowest free number for an agent with published ports. Raise RefusedError if all are taken."""
     for number in range(most):
         if number not in taken:
             return number

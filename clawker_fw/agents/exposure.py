@@ -1,9 +1,8 @@
-"""Whether an agent can write what decides, such as the settings, and which paths lead to the engine.
+"""Finds agents that can write files that decide, such as the settings, and the paths that lead to the engine.
 
-It can write a file if the file, or a folder on the path to it, is mounted writable into its container. If a folder
-decides, so does everything in it. This is the only module that inspects this machine's own files. For a remote
-engine, these paths mean nothing. In a container of the engine, the paths are those on its machine of what is
-mounted there, and links on that machine can't be followed.
+An agent can write a file if the file, or a folder on its path, is mounted writable in its container. A folder
+stands for all of its content. Only this module inspects this machine's own files. For a remote engine, these paths
+mean nothing. In a container of the engine, they are translated to the host's paths, whose links can't be followed.
 """
 
 import os
@@ -39,25 +38,25 @@ _HOST = (
     *("/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/kubelet", "/var/lib/rancher"),
     "/var/snap/docker",
 )
-"""What leads to the host's kernel, devices, services or other containers, also when it is mounted read-only."""
+"""Paths to the host's kernel, devices, services or other containers, dangerous even when mounted read-only."""
 
 _HOST_PROGRAMS = (
     *("/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"),
     *("/var/lib/systemd", "/var/spool"),
 )
-"""What the host runs, or reads as root. Who can write it has the host."""
+"""Paths that the host runs, or reads as root. Who can write them controls the host."""
 
 _HARMLESS = frozenset(map(Path, ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")))
-"""Devices that every container has anyway. Files are often hidden behind the first one."""
+"""Devices that every container has anyway. `/dev/null` is often mounted over files to hide them."""
 
 _SHARED = "/host_mnt"
-"""Where Docker Desktop's virtual machine has the files of this one. The sources of mounts begin with it."""
+"""The prefix under which Docker Desktop's virtual machine has this machine's files, and of mounts' sources."""
 
 _OF_NETWORKS = ("nfs", "cifs", "smb", "9p", "ceph", "gluster", "fuse.")
-"""How the types of file systems begin that another machine keeps."""
+"""Prefixes of the types of network file systems."""
 
 _MOST_LINKS = 40
-"""The kernel's own limit of symbolic links (path_resolution(7))."""
+"""The kernel's limit on symbolic links (path_resolution(7))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +79,9 @@ class Exposure:
 
 
 def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]:
-    """Return every mount through which an agent can write one of the files, with the first of them.
+    """Return every mount through which an agent can write one of the files, with the first such file.
 
-    One that is certain comes before others.
+    Certain ones come first.
     """
     inside = observed.engine.inside
     if not observed.engine.local and not inside:
@@ -106,7 +105,7 @@ def exposures(observed: Observed, files: Iterable[Path]) -> tuple[Exposure, ...]
 
 
 def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> Iterator[Mount]:
-    """Yield what the volumes of a container are folders of."""
+    """Yield the host folders behind a container's volumes as mounts."""
     read_only = {mount.target: mount.read_only for mount in container.mounts}
     for target, name in container.volumes.items():
         if folder := bound_folder(volumes[name]) if name in volumes else "":
@@ -114,19 +113,19 @@ def _bound(container: ContainerSummary, volumes: Mapping[str, VolumeView]) -> It
 
 
 def is_of_network(kind: str) -> bool:
-    """Whether another machine keeps a file system of this type."""
+    """Whether this type of file system belongs to another machine."""
     return kind.lower().startswith(_OF_NETWORKS)
 
 
 def bound_folder(volume: VolumeView) -> str:
-    """Return the folder of the host that a volume is (`o=bind`), or an empty string."""
+    """Return the host's folder behind a volume (`o=bind`), or ""."""
     options = volume.options.get("o", "").split(",")
     bound = volume.driver == "local" and not {"bind", "rbind"}.isdisjoint(options)
     return volume.options.get("device", "") if bound else ""
 
 
 def names_host(source: str, *, read_only: bool) -> bool:
-    """Whether a mount leads to the host by its path, by a folder above it, or by what is below it."""
+    """Whether a mount leads to the host: its path, a folder above it, or a path below it is listed."""
     places = _HOST if read_only else (*_HOST, *_HOST_PROGRAMS)
     for spelling in (source, _below_shared(source)):
         path = Path("/", os.path.normpath(spelling).lstrip("/"))
@@ -138,7 +137,7 @@ def names_host(source: str, *, read_only: bool) -> bool:
 
 
 def links_to_host(source: str, *, read_only: bool) -> bool:
-    """Whether the path of a mount is a link on this machine that leads to the host."""
+    """Whether a mount's path is a link on this machine that leads to the host."""
     return any(names_host(_real(named), read_only=read_only) for named in _named_here(source))
 
 
@@ -147,9 +146,9 @@ def _below_shared(source: str) -> str:
 
 
 def opens_device(volume: VolumeView) -> bool:
-    """Whether a local volume is made of something else than a folder, memory, or what another machine keeps.
+    """Whether a local volume is neither a folder, memory, nor a network file system.
 
-    Its file system is on a device of the host, or made of any of its folders (`overlay`).
+    Its file system is then on a device of the host, or built from host folders (`overlay`).
     """
     kind = volume.options.get("type", "")
     if volume.driver != "local" or not volume.options.get("device") or bound_folder(volume):
@@ -172,7 +171,7 @@ def _found(mounts: list[tuple[str, Mount]], files: Iterable[Path]) -> Iterator[E
 
 
 def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], inside: Inside) -> Iterator[Exposure]:
-    """Yield what is found from inside of a container: links can only be followed in here."""
+    """Yield exposures, seen from inside a container, where links of the host can't be followed."""
     for file in files:
         place = inside.on_host(_real(file))
         outside = [there for way in ways(file) if (there := inside.on_host(str(way)))]
@@ -185,7 +184,7 @@ def _found_outside(mounts: list[tuple[str, Mount]], files: Iterable[Path], insid
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder, or may be one, because it can't be examined."""
+    """Whether a path is a folder, or can't be examined."""
     try:
         return path.is_dir()
     except OSError:
@@ -197,35 +196,32 @@ def _within(paths: Iterable[Path], folders: Iterable[Path]) -> bool:
 
 
 def ways_by_name(path: str) -> set[Path]:
-    """Return a path and all folders above it, by what it says alone."""
+    """Return a path and all folders above it, without reading links."""
     said = Path(os.path.normpath(path))
     return {said, *said.parents}
 
 
 def _named_here(source: str) -> set[Path]:
-    """Return the paths on this machine that the source of a mount may mean."""
+    """Return the paths on this machine that a mount's source may mean."""
     said = Path(source)
     return {said, Path("/", said.relative_to(_SHARED))} if said.is_relative_to(_SHARED) else {said}
 
 
 @dataclass(frozen=True, slots=True)
 class EngineWays:
-    """The paths on an engine's machine, sockets and folders, that lead to the engine itself.
-
-    `here` is whether that is this machine, whose links can be followed.
-    """
+    """The sockets and folders on a Docker host that lead to its engine. `here`: it is this machine."""
 
     paths: frozenset[Path]
     here: bool
 
     def named_by(self, source: str) -> bool:
-        """Whether a path is one of them by what it says."""
-        # `normpath` leaves two slashes at the beginning as they are
+        """Whether a path is one of them, without following links."""
+        # `normpath` keeps two leading slashes
         path = Path("/", os.path.normpath(source).lstrip("/"))
         return path in self.paths or path.is_relative_to(_ENGINE_FOLDER)
 
     def reached_by(self, source: str) -> bool:
-        """Whether a path is one of them, or a link to one. Where links lead may be the work of an agent."""
+        """Whether a path is one of them, or a link to one. An agent may have made the link."""
         named = _named_here(source) if self.here else ()
         return self.named_by(source) or any(self.named_by(_real(each)) for each in named)
 
@@ -244,7 +240,7 @@ def engine_ways(engine: EngineFacts) -> EngineWays:
 
 
 def ways(file: Path) -> set[Path]:
-    """Return everything that a path depends on: the file, each link on the path, and all folders of both."""
+    """Return everything that a path depends on: the file, each link on the path, and all of their folders."""
     passed: set[Path] = set()
     left, links = list(file.absolute().parts), 0
     at = Path(left.pop(0))
@@ -267,7 +263,7 @@ def ways(file: Path) -> set[Path]:
 
 
 def _real(path: Path | str) -> str:
-    """Return a path without links. One that can't be followed, as in another process's `/proc`, stays as it is."""
+    """Return a path without links. An unreadable link, as in another process's `/proc`, stays unchanged."""
     try:
         return os.path.realpath(path)
     except OSError:
@@ -275,7 +271,7 @@ def _real(path: Path | str) -> str:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a path, equal through any mount; None when it can't be read."""
+    """Return a path's device and inode, equal through any mount; None if it can't be read."""
     try:
         found = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""Whether each agent is confined: by how its container was created, and by the networks that it is on. Pure.
+"""Classifies each agent's confinement by its container's configuration and networks. Pure.
 
-An agent is judged by what the engine says about it, never by anything that it says or does itself.
+Only the engine's records count, never anything that an agent says or does.
 """
 
 import json
@@ -36,7 +36,7 @@ _ESCAPES = frozenset(
         "SYS_TIME",  # the host's clock: rules end by it
     }
 )
-"""Capabilities with which a container can change its own network, or reach the host."""
+"""Capabilities that let a container change its own network, or reach the host."""
 
 _RAW = "NET_RAW"
 _ORDINARY = frozenset(
@@ -46,7 +46,7 @@ _ORDINARY = frozenset(
         *("IPC_LOCK", "SYS_NICE", "SYS_PTRACE"),
     }
 )
-"""What docker grants by default, without raw sockets, and what debuggers and databases need."""
+"""Docker's default capabilities without raw sockets, and those that debuggers and databases need."""
 
 _UNFILTERED = frozenset({"seccomp=unconfined", "seccomp:unconfined"})
 _UNCONFINED_BY_APPARMOR = frozenset({"apparmor=unconfined", "apparmor:unconfined"})
@@ -57,7 +57,7 @@ _WITHOUT_HOST = {INHIBIT_IPV4: "true", GATEWAY_MODE: "isolated"}
 
 
 class Confinement(StrEnum):
-    """How well an agent is confined. `weak` is a warning only."""
+    """How well an agent is confined. `weak` is only a warning."""
 
     FENCED = "fenced"
     WEAK = "weak"
@@ -66,10 +66,7 @@ class Confinement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """One way around the firewall: a stable code, and a phrase.
-
-    It is `certain` unless it depends on files that another agent may have made.
-    """
+    """A bypass or weakness: a stable code, and a phrase. Not `certain` if other agents may have made its files."""
 
     code: str
     phrase: str
@@ -78,7 +75,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent. `since` is when it was started (RFC 3339), `address` the one on the agent network.
+    """An agent. `since` is its start (RFC 3339), `address` is on the agent network.
 
     `openings` make it open, `weaknesses` weak. `published` are its ports that a relay publishes now, as
     `ADDRESS:PORT:CONTAINER_PORT`.
@@ -95,25 +92,25 @@ class Agent:
 
     @property
     def confinement(self) -> Confinement:
-        """How well it is confined."""
+        """The agent's confinement."""
         if self.openings:
             return Confinement.OPEN
         return Confinement.WEAK if self.weaknesses else Confinement.FENCED
 
     @property
     def certainly_open(self) -> bool:
-        """Whether it is open for a reason that no other agent can bring about."""
+        """Whether it is open for a reason that no other agent can cause."""
         return any(each.certain for each in self.openings)
 
 
 def running_resolver(observed: Observed) -> str:
-    """Return the address at which agents of the stack as it is ask for names, or an empty string without one."""
+    """Return the address of the resolver for agents of the running stack, or ""."""
     subnet = observed.agents_subnet
     return str(Addressing(subnet, subnet).service) if subnet else ""
 
 
 def resolving(observed: Observed, now: float) -> Callable[[str], bool]:
-    """Return whether the rules that are live answer a name, by the list of the CoreDNS that serves."""
+    """Return whether the serving CoreDNS's rules answer a name."""
     resolver = observed.siblings.get(Sibling.COREDNS)
     return policy.answers(resolver.files, now) if resolver else lambda _: False
 
@@ -127,8 +124,8 @@ def judge(
 ) -> tuple[Agent, ...]:
     """Return every agent of a stack, sorted by name.
 
-    `ways` are the paths that lead to the engine, and `exposures` the mounts through which agents can write the
-    settings. `resolves` is whether the rules allow a name.
+    `ways` lead to the engine, and through `exposures` agents can write the settings. `resolves` is whether the
+    rules allow a name.
     """
     place = _Place(observed, project, resolves)
     published = {
@@ -165,7 +162,7 @@ def judge(
 def _openings(
     view: ContainerView, place: "_Place", ways: EngineWays, written: Mapping[str, Iterable[Exposure]]
 ) -> Iterator[Opening]:
-    """Yield the ways around of an agent, and those of the agents whose processes it sees: it can be these."""
+    """Yield an agent's bypasses, and those of agents whose processes it sees, because it can control these."""
     processes = chain(view, lambda each: each.shape.pid_mode, place.known)
     for each in (view, *(found for found in processes.passed if found.id in place.agents)):
         yield from _network(each, place)
@@ -180,12 +177,12 @@ def _openings(
 
 
 def verdict(found: Verdict, agents: Iterable[Agent]) -> Verdict:
-    """Return the verdict on a stack: that on its siblings, but `open` if any agent is open."""
+    """Return the verdict on a stack: `open` if any agent is open, otherwise its own verdict."""
     return Verdict.OPEN if any(each.openings for each in agents) else found
 
 
 class _Place:
-    """What agents are judged by: the agent network, other networks, and all containers whose namespaces matter."""
+    """The context of the checks: the agent network, other networks, and all containers that share namespaces."""
 
     def __init__(self, observed: Observed, project: str, resolves: Callable[[str], bool]) -> None:
         """`resolves` is whether the rules allow a name."""
@@ -202,12 +199,12 @@ class _Place:
         self.joined = observed.joined
         self.siblings = {each.id: each.name for each in siblings}
         self.files = {volume: each.name for each in siblings for volume in each.volumes.values()}
-        """The volumes of our containers, each with the name of the container."""
+        """The volumes of our containers, with the containers' names."""
         self.volumes = observed.volumes
         self.known = (*observed.agents, *siblings, *observed.companions)
         self.resolves = resolves
         self.range = network.ip_range if network else None
-        """What the engine assigns addresses from."""
+        """The range from which the engine assigns addresses."""
         self.hardware = {
             endpoint.hardware: each.name
             for each in observed.listing
@@ -217,28 +214,28 @@ class _Place:
         }
         self.trial = observed.trial.id if observed.trial else ""
         self.publishers = {each.id for each in observed.agents if subnet and publication_of(each, project, subnet)}
-        """The agents whose address is the one that our label on them stands for: they publish ports."""
+        """The agents that publish ports: their address is the one that our label on them implies."""
 
     def has_our_address(self, view: ContainerView) -> bool:
-        """Whether the address that was asked for is one that we have chosen for it."""
+        """Whether we have chosen the container's requested address."""
         return view.id == self.trial or view.id in self.publishers
 
     def owner(self, view: ContainerView) -> ContainerView | None:
-        """Return the agent whose network an agent uses, usually itself; None if it is no agent, or has gone."""
+        """Return the agent whose network an agent uses, usually itself; None if it is gone or not an agent."""
         return self.agents.get(self.joined.get(view.id, view.id))
 
     def sibling(self, view: ContainerView) -> str:
-        """Return the name of the sibling whose network an agent uses, or an empty string."""
+        """Return the name of the firewall container whose network an agent uses, or ""."""
         return self.siblings.get(self.joined.get(view.id, ""), "")
 
 
 def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield the ways around on the network. Whoever uses another's network has its DNS servers, too."""
+    """Yield bypasses of the network. An agent that uses another's network also uses its DNS servers."""
     if sibling := place.sibling(joining):
         yield Opening("sibling-network", f"it uses the network of {sibling}, a part of the firewall")
     view = place.owner(joining)
     if view is None or place.own not in view.connected:
-        return  # it is no agent, but has a sibling's files
+        return  # it is not on the agent network, but has files of the firewall
     if view.network_mode == "host":
         yield Opening("host-network", "it is on the host's network")
     for name in sorted(set(view.connected) - {place.own}):
@@ -254,7 +251,7 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
 
 
 def _own_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield the addresses that were asked for and are the firewall's: agents would reach it there."""
+    """Yield requested addresses that belong to the firewall, because agents would reach it there."""
     for address in () if place.has_our_address(view) else view.requested.get(place.own, ()):
         if sibling := place.hardware.get(address.lower()):
             yield Opening("address", f"it has the address {address} of {sibling}, a part of the firewall")
@@ -269,7 +266,7 @@ def _is_outside(address: str, assigned: IPv4Network) -> bool:
 
 
 def _chosen_addresses(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for addresses that were asked for: another agent may have had them, or expect them."""
+    """Yield a warning for requested addresses, which other agents may have had or expect."""
     if (found := view.requested.get(place.own)) and not place.has_our_address(view):
         yield Opening("address", f"the engine did not choose its address, {', '.join(found)}")
 
@@ -280,7 +277,7 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
         yield Opening("privileged", "it is privileged")
     if escapes := sorted(_ESCAPES & set(shape.capabilities_added)):
         yield Opening("capability", f"it has {', '.join(escapes)}")
-    # A request by name (CDI) is for whatever a file of the host says.
+    # A CDI request by name grants whatever a file on the host defines.
     named = (each for each in shape.device_requests if json.loads(each).get("Driver") == "cdi")
     devices = (*shape.devices, *shape.device_rules, *named)
     if devices:
@@ -290,7 +287,7 @@ def _privileges(view: ContainerView) -> Iterator[Opening]:
 
 
 def _processes(found: Chain, place: _Place) -> Iterator[Opening]:
-    """Yield whose processes an agent sees: it can do whatever these can."""
+    """Yield bypasses by visible processes, because an agent can control these."""
     if found.host:
         yield Opening("host-pid", "it sees the processes of the host")
     for each in found.passed:
@@ -307,7 +304,7 @@ def _memory(view: ContainerView, place: _Place) -> Chain:
 
 
 def _names(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield the names of an agent that a rule allows: the engine leads its neighbours to it, and not to Envoy."""
+    """Yield names of an agent that rules allow: Docker's resolver leads other agents to it instead of Envoy."""
     aliases = [alias.partition(":")[2] for alias in view.shape.aliases if alias.startswith(f"{place.own}:")]
     for name in dict.fromkeys((view.name, view.shape.hostname, *aliases)):
         if place.own in view.connected and name and place.resolves(name):
@@ -327,7 +324,7 @@ def _mounts(
 
 
 def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Iterator[Opening]:
-    """Yield the mounts, and volumes made of a folder or device, that lead to the engine or to the host itself."""
+    """Yield mounts, and volumes made of a folder or device, that lead to the engine or the host."""
     read_only = {mount.target: mount.read_only for mount in view.shape.mounts}
     sources = {mount.source: mount.read_only for mount in view.shape.mounts if mount.kind == "bind"}
     for target, name in view.volumes.items():
@@ -347,7 +344,7 @@ def _host_folders(view: ContainerView, place: _Place, ways: EngineWays) -> Itera
 
 
 def _raw(view: ContainerView) -> Iterator[Opening]:
-    """Yield a warning if an agent may send raw packets: it can pose as a neighbour, and use IPv6 to the host."""
+    """Yield a warning for raw packets: an agent can pose as a neighbour, and reach the host over IPv6."""
     shape = view.shape
     added = _RAW in shape.capabilities_added
     if added or not {_RAW, "ALL"} & set(shape.capabilities_dropped):
@@ -355,7 +352,7 @@ def _raw(view: ContainerView) -> Iterator[Opening]:
 
 
 def _granted(view: ContainerView) -> Iterator[Opening]:
-    """Yield a warning for what an agent was given that opens no way by itself, and that agents need not have."""
+    """Yield a warning for unusual grants that are not a bypass."""
     shape = view.shape
     if unusual := sorted(set(shape.capabilities_added) - _ORDINARY - _ESCAPES - {_RAW}):
         yield Opening("capability", f"it has {', '.join(unusual)}, which docker grants to no container by itself")
@@ -374,7 +371,7 @@ def _is_about_ipv6(name: str) -> bool:
 
 
 def _labels(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for labels that are for what we make. They make nothing ours, but people read them."""
+    """Yield a warning for labels with our prefix. They make nothing ours, but mislead people."""
     ours = {labels.PUBLISHES} if view.id in place.publishers else set()
     if view.id != place.trial and any(each.startswith(labels.PREFIX) for each in {*view.labels} - ours):
         yield Opening("labels", f"it has labels that begin with {labels.PREFIX}, like a part of the firewall")
@@ -392,7 +389,7 @@ def _host_addresses(joining: ContainerView, place: _Place) -> Iterator[Opening]:
 
 
 def _told_elsewhere(view: ContainerView, place: _Place) -> Iterator[Opening]:
-    """Yield a warning for each way on which what it says, or has in memory, gets elsewhere."""
+    """Yield a warning for each way in which an agent's output, files or memory get elsewhere."""
     if not view.shape.privileged and _UNFILTERED & set(view.shape.security_options):
         yield Opening(
             "seccomp", "without a seccomp profile it can open sockets that no network confines (AF_VSOCK)"

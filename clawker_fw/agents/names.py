@@ -1,12 +1,12 @@
-"""The names of agents by their addresses, also of agents that are gone, if this machine has seen them before.
+"""Names of agents by address, also of agents that are gone, if this machine has seen them.
 
-An engine tells the address of a container only while it runs, and gives it to another one later. So whoever looks
-at the agents remembers them in a file of the user's state: `denials`, and a watcher that counts refusals. (A
-service has no cache of the user's.) A file that can't be read or written is ignored.
+An engine reports an address only while a container runs, and reuses it. So `denials`, and watchers that count
+refusals, record the agents in a file of the user's state (services have no user cache). An unusable file is
+ignored.
 
-An agent has an address from when its container was started, or from when another one was last seen with it, until
-it was last seen itself. One that was connected to the network by hand has it from when it was first seen: engines
-don't say since when. What was refused at any other time is nobody's: it is better not to know than to blame.
+An agent holds an address from its container's start, or from when another agent was last seen with it, until it
+was last seen itself. If it was connected later, it holds the address from when it was first seen, because engines
+don't report the time. Refusals at other times stay unattributed.
 """
 
 import json
@@ -26,13 +26,13 @@ from clawker_fw.stack.container import trial_name
 from clawker_fw.stack.topology import Addressing
 
 _MOST_REMEMBERED = 1_000
-"""Of each stack, those that were seen last."""
+"""Per stack, the most recently seen."""
 
 
 class Attached(NamedTuple):
-    """An agent that has an address now, and when its container was started, in seconds since 1970.
+    """An agent that has an address now, and its container's start, in seconds since 1970.
 
-    `since_start` is whether it was on the network by then.
+    `since_start` is whether it has been on the network since then.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Attached(NamedTuple):
 
 @dataclass(slots=True)
 class _Seen:
-    """An agent, and from when until when it certainly had its address, in seconds since 1970."""
+    """An agent, and the period in which it certainly had its address, in seconds since 1970."""
 
     address: str
     name: str
@@ -51,11 +51,10 @@ class _Seen:
 
 
 def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
-    """Return the names of ours by the addresses from which they ask, on the agent network with these subnets.
+    """Return the names of our containers by their addresses on an agent network with these subnets.
 
-    They are the siblings, and the container in which `conformance` tries what no agent should. The engine gives
-    these addresses to nobody else, and a replacement has the same. A name is looked up from the service address,
-    which CoreDNS asks as agents do.
+    These are the firewall containers and that of `conformance`. The engine gives the addresses to nobody else, and
+    replacements reuse them. CoreDNS's own queries come from the service address.
     """
     names: dict[str, str] = {}
     for addressing in (Addressing(each, each) for each in subnets):
@@ -68,12 +67,12 @@ def own_names(project: str, subnets: Iterable[IPv4Network]) -> dict[str, str]:
 
 
 def remembered_at() -> Path:
-    """Return the path of the file."""
+    """Return the file's path."""
     return state_folder().parent / "agents.json"
 
 
 def forget(engine: str, project: str) -> None:
-    """Forget the agents of a project's stack at an engine's address, and remove the file if no others are left."""
+    """Forget the agents of a project's stack on an engine. Remove the file if it is empty then."""
     _write(f"{engine} {project}", [])
 
 
@@ -83,9 +82,9 @@ class AgentNames:
     def __init__(
         self, engine: str, project: str, own: Mapping[str, str] | None = None, *, keeps: bool = True
     ) -> None:
-        """Read what is remembered of a project's stack at an engine's address. `own` are the siblings' names.
+        """Read the known agents of a project's stack on an engine. `own` are the firewall containers' names.
 
-        Without `keeps`, nothing is written: the file is for one writer at a time.
+        Without `keeps`, nothing is written: the file supports one writer at a time.
         """
         self._keeps = keeps
         self._own = own or {}
@@ -94,19 +93,19 @@ class AgentNames:
         self._seen = _read(self._stack)
         self._having = _by_address(self._seen)
         self._there: dict[str, _Seen] = {}
-        """Those of the last look, by address. They have their addresses until the next one."""
+        """The agents of the last `look` by address. They hold their addresses until the next one."""
 
     def is_own(self, address: str) -> bool:
-        """Whether an address is a sibling's, so that we have tried ourselves what was refused to it."""
+        """Whether an address belongs to the firewall, so that its refusals come from our own attempts."""
         return address in self._own
 
     def is_trial(self, address: str) -> bool:
-        """Whether an address is that from which `conformance` tries."""
+        """Whether an address is the one from which `conformance` tries."""
         return self._own.get(address) == self.trial
 
     def look(self, agents: Mapping[str, Attached], now: float) -> None:
-        """Remember the agents that have addresses now."""
-        for each in self._seen:  # with a clock that was ahead, and was put back since
+        """Record the agents that have addresses now."""
+        for each in self._seen:  # the clock may have been ahead and set back
             each.first, each.last = min(each.first, now), min(each.last, now)
         latest = {each.address: each for each in self._seen}
         self._there = {}
@@ -126,11 +125,11 @@ class AgentNames:
 
     @property
     def known(self) -> frozenset[str]:
-        """The names of all agents and siblings that are known, also of agents that are gone."""
+        """The names of all known agents and firewall containers, also of agents that are gone."""
         return frozenset({*self._own.values(), *(each.name for each in self._seen)})
 
     def of(self, address: str, moment: str) -> str:
-        """Return the name of the agent that had an address at a moment (RFC 3339), or "" if nobody knows."""
+        """Return the agent that had an address at a time (RFC 3339), or "" if unknown."""
         if address in self._own:
             return self._own[address]
         when = datetime.fromisoformat(moment).timestamp()
@@ -144,7 +143,7 @@ class AgentNames:
 
 
 def _by_address(seen: Iterable[_Seen]) -> dict[str, list[_Seen]]:
-    """Return who has had each address, in the order of time: thousands of refusals are looked up."""
+    """Return the holders of each address in order of time, for fast lookups of many refusals."""
     found: defaultdict[str, list[_Seen]] = defaultdict(list)
     for each in sorted(seen, key=lambda each: each.first):
         found[each.address].append(each)

@@ -1,4 +1,4 @@
-"""Whose namespaces a container uses. Whoever joins another container joins the one that this has joined. Pure."""
+"""Resolves the owner of a container's namespaces, following chains of joins. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ _OF_CONTAINER = "container:"
 def network_owner(
     container: ContainerSummary, known: Mapping[str, ContainerSummary], ask: Callable[[str], str]
 ) -> str:
-    """Return the id of the container whose network this one uses: its own, or that of the end of its chain.
+    """Return the id of the container whose network this one uses: its own, or the end of its chain.
 
-    `known` are the engine's containers by id and by name. One that another has joined may have ended since, or be
-    gone: whoever joined it keeps the network. `ask` is only called then: it returns what the engine's record of a
-    container says, the id of the one whose network it was started with.
+    `known` are the engine's containers by id and by name. If a joined container has ended or is gone, those that
+    joined it keep the network; then `ask` returns the network's owner from the engine's record.
     """
     at, passed = container, {container.id}
     while at.namespace:
@@ -29,20 +28,20 @@ def network_owner(
 
 
 def joined_by(mode: str) -> str:
-    """Return the name or id of the container whose namespace a mode such as `container:ID` means, or nothing."""
+    """Return the name or id in a mode such as `container:ID`, or ""."""
     return mode.removeprefix(_OF_CONTAINER) if mode.startswith(_OF_CONTAINER) else ""
 
 
 def matches(view: ContainerView, word: str) -> bool:
-    """Whether a name, an id or the beginning of an id means a container, as engines understand it."""
+    """Whether a name, an id or a prefix of an id means a container, as in Docker."""
     return bool(word) and (view.name == word or view.id.startswith(word))
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The way to the namespace that a container uses: the containers that it leads through, but for itself.
+    """The containers that a container's namespace leads through, without itself.
 
-    `host` is whether it ends at the host, and `unknown` what the last one has joined if that is not known.
+    `host` is whether it ends at the host. `unknown` names a joined container that is not known.
     """
 
     passed: tuple[ContainerView, ...]
@@ -51,7 +50,7 @@ class Chain:
 
 
 def chain(view: ContainerView, mode: Callable[[ContainerView], str], known: Iterable[ContainerView]) -> Chain:
-    """Follow a container's namespace to whose it is. `mode` returns a container's own setting."""
+    """Follow a container's namespace to its owner. `mode` returns a container's own setting."""
     candidates, passed, at = tuple(known), [view], view
     while word := joined_by(mode(at)):
         found = next((each for each in candidates if matches(each, word)), None)

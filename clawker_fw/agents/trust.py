@@ -1,7 +1,7 @@
-"""What agents are given so that they trust a stack's certificates: a volume whose content never changes. Pure.
+"""The volume with which agents trust a stack's certificates. Its content never changes. Pure.
 
-A volume's name ends with a digest of its content, and its label names the roots in it. So which roots an agent
-trusts is in the engine's record of its container.
+A volume's name ends with a digest of its content, and its label names the roots in it. So the engine's record of
+an agent's container shows which roots it trusts.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +18,17 @@ from clawker_fw.stack.container import trust_name
 from clawker_fw.stack.envoy import signing
 
 TARGET = "/etc/clawker-fw/trust"
-"""Where the volume is mounted in an agent."""
+"""The mount point of the volume in agents."""
 
 _MOST_NAMED = 5
 
 SHOWN = 16
-"""How many digits of a fingerprint or digest are in a label or a name."""
+"""The digits of a fingerprint or digest in a label or a name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What an agent gets: the volume's name, label and files, and the variables by which programs find these."""
+    """An agent's trust: the volume's name, label and files, and the variables that point programs to the files."""
 
     volume: str
     roots: str
@@ -42,19 +42,19 @@ def label(roots: bytes) -> str:
 
 
 def authorities_of(observed: Observed) -> Authorities:
-    """Return the roots and intermediates that a stack's Envoy has."""
+    """Return the roots and intermediates in a stack's Envoy."""
     envoy = observed.siblings.get(Sibling.ENVOY)
     return signing.running(envoy.files) if envoy else NO_AUTHORITIES
 
 
 def roots_of(observed: Observed) -> bytes:
-    """Return the roots (PEM, the newest first) under which a stack inspects connections, if it does."""
+    """Return the roots (PEM, the newest first) with which a stack inspects TLS, if it does."""
     has = authorities_of(observed)
     return has.trust if has.intermediates else b""
 
 
 def is_trust(volume: VolumeView) -> bool:
-    """Whether a volume has what agents of some project trust."""
+    """Whether a volume is a project's trust volume."""
     project = labels.project_of(volume.labels)
     plain = (volume.driver, volume.options) == ("local", {})
     return (
@@ -63,7 +63,7 @@ def is_trust(volume: VolumeView) -> bool:
 
 
 def without(root: str, observed: Observed) -> tuple[str, ...]:
-    """Return the names of the agents that have not been given a root, by its fingerprint, sorted."""
+    """Return the sorted names of the agents without a root, given its fingerprint."""
     volumes = {name: each for name, each in observed.volumes.items() if is_trust(each)}
     given = {name for name, each in volumes.items() if root[:SHOWN] in each.labels[labels.TRUST].split()}
     agents = (each for each in observed.agents if not each.project)
@@ -71,13 +71,13 @@ def without(root: str, observed: Observed) -> tuple[str, ...]:
 
 
 def named(agents: Sequence[str]) -> str:
-    """Return the first names as a person reads them, and how many there are besides."""
+    """Return the first names as readable text, and how many more there are."""
     more = len(agents) - _MOST_NAMED
     return ", ".join(agents[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def writable(mounts: Iterable[Mount], volumes: Mapping[str, VolumeView]) -> tuple[str, ...]:
-    """Return the places of mounts by which a container can change what agents trust."""
+    """Return the targets of mounts through which a container can change what agents trust."""
     return tuple(
         each.target
         for each in mounts

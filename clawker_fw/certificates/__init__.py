@@ -1,1 +1,1 @@
-"""Certificates for telemetry and for inspected TLS: made, kept, judged and renewed."""
+"""Certificates for telemetry and TLS inspection: created, stored, verified and renewed."""

@@ -1,9 +1,8 @@
-"""The authority of inspected connections: roots, which agents trust, and intermediates, which sign beside Envoy.
+"""The certificate authority of TLS inspection: roots, which agents trust, and intermediates beside Envoy.
 
-An intermediate can sign for the names alone that it is constrained to, and for no address, so whoever has its key
-can pretend to be no other host. The constraints are on intermediates, because not every client looks at those of a
-root. Names are divided among intermediates, because clients limit the size of a chain (Java: 32 KB, which is about
-a thousand names).
+An intermediate is constrained to its names, without addresses, so that a stolen key can't impersonate other hosts.
+Roots are unconstrained, because not every client checks the constraints of a root. Names are divided among
+intermediates, because clients limit the size of a chain (Java: 32 KB, about a thousand names).
 """
 
 import hashlib
@@ -34,20 +33,20 @@ from clawker_fw.certificates.x509 import (
 INTERMEDIATE_LIFE = timedelta(days=30)
 
 ANNOUNCED = timedelta(days=7)
-"""For how long agents have been given a new root before anything is signed under it."""
+"""How long agents must have had a new root before it signs."""
 
 MOST_NAMES, MOST_OCTETS = 300, 24 << 10
-"""The most names of an intermediate, and the most octets that they take in it."""
+"""An intermediate's limits: the number of names, and their bytes in the certificate."""
 
 _AROUND_A_NAME = 6
-"""Octets around a name in a certificate: a sequence, and a context-specific tag with a length."""
+"""Bytes around a name in a certificate: a sequence, and a context-specific tag with a length."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """A root, with its key if it is here, or an intermediate. Times are in seconds since 1970.
 
-    An intermediate can be used for its `names` and those below them. `identifier` is its fingerprint.
+    An intermediate is for its `names` and those below them. `identifier` is its fingerprint.
     """
 
     pair: Pair
@@ -58,7 +57,7 @@ class Issuer:
 
     @property
     def made(self) -> float:
-        """When it was made."""
+        """When it was created."""
         return self.begins + SKEW.total_seconds()
 
     @property
@@ -70,8 +69,8 @@ class Issuer:
 def shares(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Divide names among intermediates.
 
-    A name below another one is left out, because the other's intermediate can sign for it. A share consists of the
-    names whose hashes begin alike, so one name more changes one share, or divides it.
+    Names below another name are left out, because the other's intermediate covers them. A share has the names with
+    a common prefix of their hashes, so a new name changes or divides only one share.
     """
     wanted = set(names)
     apart = {name for name in wanted if not any(above in wanted for above in _above(name))}
@@ -95,17 +94,13 @@ def _divided(hashed: list[tuple[bytes, str]], bit: int) -> Iterator[list[tuple[b
 
 
 def mint_root(project: str, now: float) -> Pair:
-    """Return a new root. It has no constraints: some clients ignore those of a root."""
+    """Return a new root, without constraints, because some clients ignore them on a root."""
     key = new_key()
     return self_signed(key, _subject(project, "root", key), 1, now)
 
 
 def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float) -> Pair:
-    """Return an intermediate for these names and those below them, and for no address.
-
-    Raises:
-        ValueError: when the root can't be used.
-    """
+    """Return an intermediate for these names and those below them. Raise ValueError if the root is unusable."""
     key = new_key()
     extensions = (
         (x509.BasicConstraints(ca=True, path_length=0), True),
@@ -118,7 +113,7 @@ def mint_intermediate(root: Pair, project: str, names: Sequence[str], now: float
 
 
 def _subject(project: str, kind: str, key: CertificateIssuerPrivateKeyTypes) -> x509.Name:
-    """Return a subject that no other authority has: clients find issuers by their names."""
+    """Return a unique subject, because clients find issuers by name."""
     common = f"clawker-fw {project} inspection {kind}"[:LONGEST_COMMON_NAME]
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
     return x509.Name(
@@ -130,7 +125,7 @@ def _subject(project: str, kind: str, key: CertificateIssuerPrivateKeyTypes) -> 
 
 
 def _constraints(names: Iterable[str]) -> x509.NameConstraints:
-    """Return what an intermediate is constrained to (RFC 5280, section 4.2.1.10)."""
+    """Return the constraints of an intermediate (RFC 5280, section 4.2.1.10)."""
     everything = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
     return x509.NameConstraints(
         [x509.DNSName(name) for name in names], [x509.IPAddress(network) for network in everything]
@@ -138,11 +133,7 @@ def _constraints(names: Iterable[str]) -> x509.NameConstraints:
 
 
 def read_root(pair: Pair) -> Issuer:
-    """Return a root with what its certificate says.
-
-    Raises:
-        ValueError: when it can't be read.
-    """
+    """Return a root with the data of its certificate. Raise ValueError if it can't be read."""
     found = x509.load_pem_x509_certificate(pair.certificate)
     return Issuer(pair, *life_of(found), _fingerprint(found))
 
@@ -152,9 +143,9 @@ def _fingerprint(found: x509.Certificate) -> str:
 
 
 def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
-    """Return the root that signs now: the newest that has been announced for long enough, or the oldest.
+    """Return the root that signs: the newest that was announced long enough ago, otherwise the oldest.
 
-    One without its key, or that has expired, signs nothing.
+    It must have its key and not have expired.
     """
     able = sorted((each for each in roots if each.pair.key and now < each.ends), key=lambda each: each.made)
     announced = [each for each in able if now >= each.made + ANNOUNCED.total_seconds()]
@@ -162,9 +153,9 @@ def signing(roots: Sequence[Issuer], now: float) -> Issuer | None:
 
 
 def trusted(roots: Sequence[Issuer], now: float) -> list[Issuer]:
-    """Return the roots that agents have to trust, the newest first.
+    """Return the roots that agents must trust, the newest first.
 
-    A former one is among them for as long as an intermediate that it has signed can be in use.
+    A former root stays while an intermediate that it signed may be in use.
     """
     longest = (ANNOUNCED + INTERMEDIATE_LIFE).total_seconds()
     superseded = next((each.made for each in newest_first(roots) if now >= each.made + longest), -math.inf)
@@ -172,16 +163,12 @@ def trusted(roots: Sequence[Issuer], now: float) -> list[Issuer]:
 
 
 def newest_first(roots: Iterable[Issuer]) -> list[Issuer]:
-    """Return roots by when they were made."""
+    """Return roots in the order of their creation, the newest first."""
     return sorted(roots, key=lambda each: each.made, reverse=True)
 
 
 def judge(pair: Pair, roots: Sequence[Issuer]) -> Issuer:
-    """Return an intermediate, if it is one that we make, under one of the roots, whatever the time is.
-
-    Raises:
-        ValueError: with the reason, when it is none.
-    """
+    """Verify an intermediate under one of the roots at any time. Raise ValueError with the reason if it fails."""
     try:
         found = fitting(pair)[0]
         basic = found.extensions.get_extension_for_class(x509.BasicConstraints)

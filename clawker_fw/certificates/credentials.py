@@ -1,7 +1,6 @@
-"""What siblings prove with who they are, to a collector and to agents, and what was judged of it, as values.
+"""Credentials for a collector and for agents, and the results of their verification, as values.
 
-How they are made and chosen is in `store`. Every command imports this module, also without telemetry, so it needs
-no library for certificates.
+`store` creates and chooses them. Every command imports this module, so it must not need a certificate library.
 """
 
 import binascii
@@ -23,14 +22,14 @@ RENEWED_AFTER = 2 / 3
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate, perhaps with those between it and its authority, and its private key. Both are PEM."""
+    """A certificate, possibly with intermediates, and its private key. Both are PEM."""
 
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
 
     @property
     def document(self) -> dict[str, str]:
-        """The pair as our own programs in the containers read it."""
+        """The pair in the form that our programs in the containers read."""
         return {"certificate": self.certificate.decode(), "key": self.key.decode()}
 
     @classmethod
@@ -38,29 +37,29 @@ class Pair:
         """Return the pair in a document.
 
         Raises:
-            AttributeError, KeyError, TypeError: when there is none.
+            AttributeError, KeyError, TypeError: when the document has another form.
         """
         return cls(document["certificate"].encode(), document["key"].encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What both siblings need to speak with a collector. `trust` are the authorities' certificates, as PEM."""
+    """The credentials of Envoy and CoreDNS for a collector. `trust` are the CA certificates (PEM)."""
 
     trust: bytes = field(repr=False)
     envoy: Pair
     coredns: Pair
 
     def of(self, sibling: Sibling) -> Pair:
-        """Return a sibling's certificate and key."""
+        """Return the pair of Envoy or CoreDNS."""
         return self.envoy if sibling is Sibling.ENVOY else self.coredns
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a stack has: the credentials of both siblings, and whether either has any.
+    """A stack's credentials if both containers have them, and whether `any` has some.
 
-    `collector` is the certificate that the collector showed last, if a sibling knows.
+    `collector` is the collector's last certificate, if a container has seen it.
     """
 
     credentials: Credentials | None = None
@@ -73,10 +72,10 @@ NO_CREDENTIALS = Running()
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """The credentials for a stack. Without any, `reason` says why; else it says what is wrong with those here.
+    """The credentials for a stack. Without any, `reason` says why, otherwise what is wrong with local ones.
 
-    `renewed_at` is when they should be renewed, in seconds since 1970, if that is up to this machine. `due` says
-    what else should be renewed, which only the user can do. `live` is why what is live can't be used, or empty.
+    `renewed_at` is when this machine should renew them, in seconds since 1970. `due` says what the user has to
+    renew. `live` is why the loaded ones are unusable, or empty.
     """
 
     credentials: Credentials | None = None
@@ -88,7 +87,7 @@ class Provision:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """What connections are inspected with: the roots that agents trust, as PEM, and intermediates under them."""
+    """The CA of TLS inspection: the roots that agents trust, as PEM, and intermediates under them."""
 
     trust: bytes = b""
     intermediates: tuple[Pair, ...] = field(default=(), repr=False)
@@ -101,9 +100,8 @@ NO_AUTHORITIES = Authorities()
 class Provided(Authorities):
     """The authorities that a stack should have. Times are in seconds since 1970.
 
-    `reason` says why not all names have an intermediate, or why one is not renewed. `renewed_at` is when the next
-    intermediate should be renewed. `root_ends` is when the root that signs expires, and `root_due` whether it
-    should be rotated, which only the user does.
+    `reason` says why names lack an intermediate, or why one is not renewed. `renewed_at` is the next renewal of an
+    intermediate. `root_ends` is when the signing root expires, and `root_due` whether the user should rotate it.
     """
 
     reason: str = ""
@@ -113,7 +111,7 @@ class Provided(Authorities):
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | None:
-    """Return the address that a host is named by, or None if it is a name."""
+    """Return the address in a host's text form, or None if it is a name."""
     with suppress(ValueError):
         return ipaddress.IPv4Address(host)
     return None
@@ -131,11 +129,10 @@ def is_due(now: float, begins: float, ends: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is true of credentials whatever the time is. Times are in seconds since 1970.
+    """The verification of credentials, independent of the time. Times are in seconds since 1970.
 
-    `problem` is why they can't be used at all, or empty. They are valid from `begins` to `ends`. `issued` tells
-    which of two is newer: when the authority began, then when the certificates did. The authority itself is valid
-    until `authority_ends`.
+    `problem` is why they are unusable, or empty. They are valid from `begins` to `ends`, and the CA until
+    `authority_ends`. The greater `issued` is newer: the CA's start, then the certificates' start.
     """
 
     problem: str = ""
@@ -145,7 +142,7 @@ class Judgement:
     authority_ends: float = 0
 
     def unusable(self, now: float, lead: float = 0) -> str:
-        """Return why they can't be used now and for `lead` seconds from now, or an empty string."""
+        """Return why they can't be used now or in `lead` seconds, or ""."""
         if self.problem:
             return self.problem
         if now < self.begins:
@@ -164,7 +161,7 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\s(.*?)-----END CERTIFICATE---
 
 
 def certificates_in(pem: bytes) -> list[bytes]:
-    """Return the certificates in a PEM (DER, not looked at). Whatever else is in it is left out."""
+    """Return the unparsed certificates (DER) in a PEM, without its other content."""
     found = []
     for block in _BLOCK.finditer(pem):
         with suppress(binascii.Error):

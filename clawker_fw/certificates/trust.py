@@ -1,7 +1,6 @@
-"""The files by which programs trust the roots of inspected connections, beside all others that they trust.
+"""The files with which programs trust the stack's roots in addition to public CAs.
 
-Most programs can only be given all authorities at once, in place of the system's. So there are two forms: what is
-added to those that a program knows, and everything that it should know.
+Most programs can only replace the system's CAs. So there are two forms: additional ones, and all of them.
 """
 
 import warnings
@@ -15,17 +14,17 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificat
 from clawker_fw.certificates.credentials import certificates_in
 
 ADDED, ALL, JAVA = "roots.pem", "authorities.pem", "authorities.p12"
-"""What is added to the public authorities; everything, as PEM and as a truststore for Java."""
+"""The additional CAs; all CAs as PEM; all CAs as a truststore for Java."""
 
 WGET, APT = "wgetrc", "apt.conf"
-"""Settings of programs that have no variable for authorities."""
+"""Settings of programs without a variable for CAs."""
 
 
 def files(added: bytes, public: bytes, folder: str) -> Mapping[str, bytes]:
-    """Return the files, of which programs find the others below `folder`.
+    """Return the files, which refer to each other below `folder`.
 
-    `added` are the roots of inspected connections and the authorities of the settings, and `public` those that
-    most programs know (PEM). Equal arguments give the same files.
+    `added` are the stack's roots and the CAs of the settings, `public` those that most programs know (PEM). Equal
+    arguments give equal files.
     """
     everything = _read(added, public)
     return {
@@ -38,9 +37,9 @@ def files(added: bytes, public: bytes, folder: str) -> Mapping[str, bytes]:
 
 
 def _read(*texts: bytes) -> list[x509.Certificate]:
-    """Return each certificate once. One that can't be read would keep some programs from reading the others."""
+    """Return each readable certificate once. An unreadable one would make some programs reject the file."""
     found = []
-    with warnings.catch_warnings(action="ignore"):  # old authorities break rules of today
+    with warnings.catch_warnings(action="ignore"):  # old CAs violate current rules
         for each in dict.fromkeys(each for text in texts for each in certificates_in(text)):
             try:
                 found.append(x509.load_der_x509_certificate(each))
@@ -54,9 +53,9 @@ def _pem(certificates: Iterable[x509.Certificate]) -> bytes:
 
 
 def _truststore(certificates: Iterable[x509.Certificate]) -> bytes:
-    """Return a truststore (PKCS 12) that Java reads whatever type it expects, with any password and with none.
+    """Return a PKCS 12 truststore that Java reads as any type, with any password or none.
 
-    So it has no code by which a password is verified (`macData`, RFC 7292, section 4), nor any salt.
+    So it has no password verification (`macData`, RFC 7292, section 4) and no salt.
     """
     named = [PKCS12Certificate(each, each.fingerprint(SHA256()).hex().encode()) for each in certificates]
     made = serialize_java_truststore(named, NoEncryption())
@@ -68,7 +67,7 @@ def _truststore(certificates: Iterable[x509.Certificate]) -> bytes:
 
 
 def _head(encoded: bytes) -> tuple[int, int]:
-    """Return how many octets a value's tag and length take, and how many its content (X.690, section 8.1)."""
+    """Return the lengths in bytes of a value's head (tag and length) and of its content (X.690, section 8.1)."""
     first = encoded[1]
     octets = first & 0x7F if first & 0x80 else 0
     return 2 + octets, int.from_bytes(encoded[2 : 2 + octets]) if octets else first

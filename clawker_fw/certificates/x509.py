@@ -1,4 +1,4 @@
-"""The certificates by which the siblings and a collector recognise each other: minted here, and judged before use.
+"""Creates and verifies the certificates with which our containers and a collector authenticate each other.
 
 `cryptography` takes 40 to 75 ms to import, so only commands that need it do.
 """
@@ -31,7 +31,7 @@ UNUSABLE = (
     x509.ExtensionNotFound,
     VerificationError,
 )
-"""The errors that `cryptography` raises about a certificate or a key that can't be used."""
+"""The errors of `cryptography` about an unusable certificate or key."""
 
 _USAGES = (
     "digital_signature",
@@ -46,32 +46,24 @@ _USAGES = (
 )
 
 SKEW = timedelta(hours=1)
-"""How far the clock of a collector's machine may be behind this one's."""
+"""How far a collector's clock may be behind."""
 
 
 def mint_authority(project: str, now: float) -> Pair:
-    """Return a new authority. It is trusted by two siblings and one collector only, so it has no constraints."""
+    """Return a new CA. It has no constraints, because only our containers and one collector trust it."""
     key = new_key()
     return self_signed(key, named(f"clawker-fw {project} infrastructure CA"), 0, now)
 
 
 def mint_client(authority: Pair, project: str, sibling: Sibling, now: float) -> Pair:
-    """Return a client certificate for a sibling.
-
-    Raises:
-        ValueError: when the authority can't be used.
-    """
+    """Return a client certificate for a container. Raise ValueError if the CA is unusable."""
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"spiffe://clawker-fw/{project}/{sibling}")]
     subject = f"{project}-{sibling}"
     return _leaf(authority, subject, names, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, life=CLIENT_LIFE)
 
 
 def mint_server(authority: Pair, host: str, now: float) -> Pair:
-    """Return a server certificate for the collector at a host: a name, or an address.
-
-    Raises:
-        ValueError: when the authority can't be used.
-    """
+    """Return a server certificate for a collector's name or address. Raise ValueError if the CA is unusable."""
     address = address_of(host)
     name: x509.GeneralName = x509.IPAddress(address) if address else x509.DNSName(host)
     return _leaf(
@@ -80,7 +72,7 @@ def mint_server(authority: Pair, host: str, now: float) -> Pair:
 
 
 def judge(credentials: Credentials) -> Judgement:
-    """Judge credentials: keys fit, and both certificates are for clients and lead to a trusted authority."""
+    """Verify that keys fit their certificates, which are for clients and issued by a trusted CA."""
     try:
         trusted = x509.load_pem_x509_certificates(credentials.trust)
     except ValueError as error:
@@ -98,7 +90,7 @@ def judge(credentials: Credentials) -> Judgement:
 
 
 def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
-    """Return the certificate of a pair, in the middle of whose life it is a client's and trusted."""
+    """Return the certificate of a pair, verified as a trusted client's in the middle of its life."""
     leaf, *between = fitting(pair)
     middle = datetime.fromtimestamp(sum(life_of(leaf)) / 2, UTC)
     verifier = PolicyBuilder().store(Store(trusted)).time(middle).build_client_verifier()
@@ -107,10 +99,10 @@ def _checked(pair: Pair, trusted: list[x509.Certificate]) -> x509.Certificate:
 
 
 def fitting(pair: Pair) -> list[x509.Certificate]:
-    """Return the certificates of a pair, the first of which is that of its key.
+    """Return the certificates of a pair, the key's own first.
 
     Raises:
-        ValueError, and what `UNUSABLE` has: when it can't be read, or does not fit.
+        ValueError, and the types in `UNUSABLE`: when it can't be read, or the key does not fit.
     """
     found = x509.load_pem_x509_certificates(pair.certificate)
     if load_pem_private_key(pair.key, None).public_key() != found[0].public_key():
@@ -119,20 +111,12 @@ def fitting(pair: Pair) -> list[x509.Certificate]:
 
 
 def first(pem: bytes) -> bytes:
-    """Return the first certificate of a PEM alone.
-
-    Raises:
-        ValueError: when there is none.
-    """
+    """Return only the first certificate of a PEM. Raise ValueError if there is none."""
     return x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.PEM)
 
 
 def certificate(pem: bytes) -> Certificate:
-    """Return what the first certificate in a PEM says.
-
-    Raises:
-        ValueError: when there is none.
-    """
+    """Return the data of a PEM's first certificate. Raise ValueError if there is none."""
     first = x509.load_pem_x509_certificates(pem)[0]
     return Certificate(
         first.subject.rfc4514_string(),
@@ -177,7 +161,7 @@ def _leaf(
 
 
 def self_signed(key: CertificateIssuerPrivateKeyTypes, subject: x509.Name, path_length: int, now: float) -> Pair:
-    """Return an authority under no other one, which can have so many between it and what they sign."""
+    """Return a self-signed CA with this maximum number of intermediates."""
     extensions = (
         (x509.BasicConstraints(ca=True, path_length=path_length), True),
         (key_usage("key_cert_sign", "crl_sign"), True),
@@ -194,11 +178,7 @@ def issued(
     now: float,
     life: timedelta,
 ) -> Pair:
-    """Return a certificate that an authority has signed. Of each extension, it says whether it is critical.
-
-    Raises:
-        ValueError: when the authority can't be used.
-    """
+    """Return a certificate; each extension has a flag for critical. Raise ValueError if the CA is unusable."""
     try:
         issuer = x509.load_pem_x509_certificates(authority.certificate)[0]
         issuing: CertificateIssuerPrivateKeyTypes = load_pem_private_key(authority.key, None)  # type: ignore[assignment]  # checked by sign()
@@ -221,7 +201,7 @@ def _signed(
     now: float,
     life: timedelta,
 ) -> Pair:
-    """Return a certificate for a key, and the key. Its life begins an hour before now."""
+    """Return a certificate and its key. It is valid from an hour ago (`SKEW`)."""
     begins = datetime.fromtimestamp(int(now), UTC)
     builder = (
         x509.CertificateBuilder()
@@ -254,10 +234,10 @@ def named(common: str) -> x509.Name:
 
 
 def key_usage(*names: str) -> x509.KeyUsage:
-    """Return what a certificate's key may be used for, and nothing else."""
+    """Return an extension that permits only these uses of a key."""
     return x509.KeyUsage(**{name: name in names for name in _USAGES})
 
 
 def life_of(found: x509.Certificate) -> tuple[float, float]:
-    """Return when a certificate begins and ends, in seconds since 1970."""
+    """Return the start and end of a certificate's validity, in seconds since 1970."""
     return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()

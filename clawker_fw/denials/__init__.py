@@ -1,5 +1,5 @@
-"""What agents were refused: read from the siblings' logs through the engine, counted, and explained by the rules.
+"""Refusals of agents: read from the logs of Envoy and CoreDNS, counted, and explained by the rules.
 
-In `usage.py`, what they have used of what rules allow. Nothing here changes a stack, and nothing but the engine is
-asked. `reading.py` comes first.
+`usage.py` reads what agents used of the rules. Nothing here changes a stack, and everything comes from the engine.
+Start with `reading.py`.
 """

@@ -1,4 +1,4 @@
-"""What would change a refusal: the command that allows it, or why no rule would."""
+"""Advice on a refusal: the command that allows it, or why no rule would."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -22,13 +22,13 @@ PROTOCOLS = {
     "tcp": Protocol.TCP,
     "udp": Protocol.UDP,
 }
-"""What is probably meant. A question to the resolver does not say what the name is wanted for."""
+"""The protocol that the agent probably meant. A DNS query does not say what the name is for."""
 
 NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
-"""Reasons that mean that nothing allows it. The rules tell them apart better than the sibling that refused it."""
+"""Reasons that no rule allows it. The rules distinguish them better than the container that refused it."""
 
 OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
-"""Reasons that mean that a request is not allowed, of a host of which others are."""
+"""Reasons to refuse a request to a host on which other requests are allowed."""
 
 _BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 
@@ -53,16 +53,13 @@ _NO_RULE_WOULD = {
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."
 _NAMELESS = "Nothing names a host here. A rule for its name on port {port} would allow it: {protocols}."
 _LONGEST_PATH = 255
-"""What Envoy writes down of a path (`stack/envoy/refusals.py`). A longer one is not known."""
+"""Envoy records at most this much of a path (`stack/envoy/refusals.py`)."""
 _CUT = "The path is longer than what is on record: change the paths of the rule{place}."
 
 
 @dataclass(frozen=True, slots=True)
 class RuleAdvice:
-    """The reason in words, the rule that decides if one does, and what to do, or why no rule would help.
-
-    `allowed` says that the rules in the settings allow it by now.
-    """
+    """The reason in words, the deciding rule, if any, and what to do. `allowed`: the rules now allow it."""
 
     message: str
     remedy: Remedy
@@ -71,24 +68,24 @@ class RuleAdvice:
 
 
 class Adviser:
-    """Gives advice by the rules in the settings. Without rules, it can only tell why."""
+    """Gives advice by the rules in the settings. Without rules, it only gives reasons."""
 
     def __init__(self, explainer: Explainer | None, refusals: Iterable[Counted] = ()) -> None:
-        """Advise by these rules. The addresses of names are known from `refusals` only: none is looked up."""
+        """Advise by these rules. Addresses of names come only from `refusals`; none is resolved."""
         self._explainer = explainer
         private = (each for each in refusals if each.refusal.reason == Reason.PRIVATE_ADDRESS)
         self._private = {each.refusal.name: each.upstream for each in private}
 
     def knowing(self, refusals: Iterable[Counted]) -> "Adviser":
-        """Return an adviser that knows the private addresses in other refusals as well."""
+        """Return an adviser that also knows the private addresses in these refusals."""
         return Adviser(self._explainer, refusals)
 
     def advise(self, counted: Counted) -> RuleAdvice:
-        """Return what would change a refusal."""
+        """Return advice on a refusal."""
         refusal = counted.refusal
         try:
             reason = Reason(refusal.reason)
-        except ValueError:  # of another release
+        except ValueError:  # from another release
             return RuleAdvice(refusal.reason, Remedy(""))
         explained = self.explained(counted)
         if reason in _BY_RULES:
@@ -112,14 +109,14 @@ class Adviser:
         remedy = Remedy(_CUT.format(place=place)) if cut else remedy_of(explained) or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
             return RuleAdvice(explained.sentence, self._with_other(counted, explained, remedy), explained.rule)
-        # The rules are others by now. What is told of the refusal is why it happened then.
+        # The rules have changed since. The message is the reason at that time.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
         remedy = replace(remedy, text=f"{now}{remedy.text}".strip())
         changed = reason is not Reason.DENIED and Reason.PRIVATE_ADDRESS in {reason, explained.reason}
         return RuleAdvice(reason.sentence, remedy, explained.rule if changed else None)
 
     def _with_other(self, counted: Counted, explained: Explanation, remedy: Remedy) -> Remedy:
-        """Add what to do if something else was meant, where nothing was said."""
+        """Add the command for the other likely protocol, if nothing shows which one the agent meant."""
         others = [target for target in _targets(counted.refusal) if target != explained.target]
         if not (others and self._explainer and remedy.command) or explained.reason is Reason.EXPIRED:
             return remedy
@@ -132,9 +129,9 @@ class Adviser:
         return replace(remedy, text=" ".join(filter(None, sentences)))
 
     def explained(self, counted: Counted) -> Explanation | None:
-        """Return what the rules say about what was refused, if that can be told.
+        """Return how the rules decide on a refused target, if it is known.
 
-        Of what may have been meant, the first counts that they know anything of, and else the first.
+        Of several likely targets, return the first that the rules know, otherwise the first.
         """
         if self._explainer is None:
             return None
@@ -147,7 +144,7 @@ class Adviser:
     def _decided(
         self, explainer: Explainer, target: Target, counted: Counted, request: Request | None = None
     ) -> Explanation:
-        """Return what the rules say about a target, with the private address of its name if that is known."""
+        """Return how the rules decide on a target, with the private address of its name if it is known."""
         explained = explainer.decide(target, request)
         private = self._private.get(counted.refusal.name)
         if counted.refusal.reason == Reason.PRIVATE_ADDRESS:
@@ -156,10 +153,7 @@ class Adviser:
 
 
 def _spoken(refusal: Refusal) -> Sequence[Protocol]:
-    """Return the protocols that may have been meant, the most probable one first.
-
-    Over TCP nothing was said, because nobody listens there.
-    """
+    """Return the protocols that the agent may have meant, the likeliest first. Over TCP it sent nothing."""
     protocol = PROTOCOLS.get(refusal.protocol)
     if protocol is None:
         return ()
@@ -167,7 +161,7 @@ def _spoken(refusal: Refusal) -> Sequence[Protocol]:
 
 
 def _targets(refusal: Refusal) -> Iterator[Target]:
-    """Yield what an agent may have wanted, the most probable first; nothing if it named no host."""
+    """Yield the likely targets, the likeliest first; none if the agent named no host."""
     port = Protocol.HTTPS.default_port if refusal.protocol == "dns" else refusal.port
     for protocol in _spoken(refusal) if refusal.name else ():
         with suppress(ValueError):
@@ -177,7 +171,7 @@ def _targets(refusal: Refusal) -> Iterator[Target]:
 
 
 def _request(counted: Counted) -> Request | None:
-    """Return the last request that was refused, without its query, which is not recorded."""
+    """Return the last refused request. Its query is not recorded."""
     method, _, path = counted.request.partition(" ")
     return Request(method, path, counted.refusal.reason == Reason.NO_WEBSOCKET) if path else None
 
@@ -193,7 +187,7 @@ def _is_cut(counted: Counted) -> bool:
 
 
 def _looked_up(upstream: str) -> Lookup:
-    """Return what Envoy found: an address that the rule may not reach, and perhaps none may."""
+    """Return the address that Envoy found, closed to the rule, or to all rules."""
     try:
         closed = ("guarded", "exempt") if is_special(IPv4Address(upstream)) else ("guarded",)
     except (AddressValueError, ValueError):

@@ -1,4 +1,4 @@
-"""The answer of `denials`: which refusals were asked for, whose they are, and what would change them."""
+"""The answer of `denials`: the selected refusals, with agents' names and advice."""
 
 from dataclasses import dataclass, replace
 
@@ -25,9 +25,9 @@ class Denial:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was asked for: refusals of an agent, by its name or address, for some reasons, and at most how many.
+    """The wanted refusals: of an agent (name or address), for these reasons, and only the most frequent `top`.
 
-    What `conformance` has tried is taken only if an agent was asked for.
+    The attempts of `conformance` are left out unless an agent is named.
     """
 
     agent: str = ""
@@ -35,14 +35,14 @@ class Selection:
     top: int | None = None
 
     def takes(self, counted: Counted, name: str) -> bool:
-        """Whether a refusal was asked for. `name` is the agent's."""
+        """Whether a refusal is wanted. `name` is its agent's."""
         refusal = counted.refusal
         return (not self.agent or self.agent in {name, refusal.agent}) and (
             not self.reasons or refusal.reason in self.reasons
         )
 
     def leaves_out(self, address: str, agents: AgentNames) -> bool:
-        """Whether what was refused to an address is left out, because `conformance` has tried it."""
+        """Whether to leave out an address, because it belongs to `conformance`."""
         return agents.is_trial(address) and not self.agent
 
 
@@ -59,12 +59,12 @@ class Suppressed:
 
 @dataclass(frozen=True, slots=True)
 class DenialsAnswer:
-    """The refusals that were asked for, the latest last, or with `top` those that happened most often, most first.
+    """The selected refusals, the latest last; with `top`, the most frequent first.
 
-    `left_out` is how many different ones `top` left out, `more` how many refusals could only be counted, and
-    `suppressed` are those that were never written down, by the address. `unattributed` were not either, and nobody
-    knows whose they are. `tried` is how often something was refused to `conformance` that is left out. In `gaps`,
-    lines of a sibling's log are missing. `trial` is the name of the container of `conformance`.
+    `left_out` counts different refusals beyond `top`, `more` those that could only be counted. `suppressed` are
+    refusals missing in the logs, by address, and `unattributed` those without a known address. `tried` counts the
+    attempts of `conformance` that were left out, and `trial` is its container's name. `gaps` are missing log
+    lines.
     """
 
     denials: tuple[Denial, ...]
@@ -91,7 +91,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
     if wanted.top is not None:
         chosen = sorted(chosen, key=lambda pair: -pair[0].times)[: wanted.top]
     suppressed = []
-    latest = {each.refusal.agent: each.last for each in refusals.counted}  # what is suppressed has no time
+    latest = {each.refusal.agent: each.last for each in refusals.counted}  # suppressed refusals have no time
     for address, times in sorted(refusals.suppressed.items()):
         name = agents.of(address, latest.get(address, now))
         if address not in {UNKNOWN_AGENT, *without} and wanted.agent in {"", address, name}:
@@ -109,7 +109,7 @@ def answer(refusals: Refusals, agents: AgentNames, wanted: Selection, adviser: A
 
 
 def denial(counted: Counted, name: str, agents: AgentNames, adviser: Adviser) -> Denial:
-    """Return a refusal with advice. `name` is the agent's. What was refused to us is never to be allowed."""
+    """Return a refusal with advice. `name` is its agent's. Refusals of our own attempts need no rule."""
     advice = adviser.advise(counted)
     if agents.is_own(counted.refusal.agent):
         advice = replace(advice, remedy=Remedy(_OURS))

@@ -1,4 +1,4 @@
-"""Following the siblings' logs: each refusal when it happens, also after restarts and replacements."""
+"""Follows the logs of Envoy and CoreDNS, also through restarts and replacements, and yields new refusals."""
 
 import queue
 import time
@@ -17,18 +17,18 @@ from clawker_fw.errors import NotFoundError, RefusedError
 from clawker_fw.model.stacks import Sibling
 
 _LOOK_EVERY = 0.5
-"""Seconds after which a sibling is looked for again whose log has ended."""
+"""Seconds before looking again for a container whose log has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """The log of a container has ended: it has stopped, or was replaced."""
+    """A container's log has ended: it has stopped, or was replaced."""
 
     container: str
 
 
 class Following:
-    """The refusals of a stack from now on. Each log is followed in a thread of its own."""
+    """New refusals of a stack. Each log is followed in its own thread."""
 
     def __init__(self, reader: EngineReader, project: str, found: Sources) -> None:
         self._reader = reader
@@ -36,18 +36,14 @@ class Following:
         self._arrived: queue.SimpleQueue[Counted | Gap | Exception | _Ended] = queue.SimpleQueue()
         self._followed: set[str] = set()
         self._last: dict[str, bytes | None] = dict.fromkeys(container for _, container in found.containers)
-        """The last line of each container, so that none is told of twice. What was there before is not told of."""
+        """The last line of each container, to yield no line twice. None: skip older lines."""
         self._numbering: dict[str, Numbering] = {}
         self._from: dict[str, bytes] = {}
-        """When each log was followed from of which nothing is told that was there before."""
+        """When following began, for each log whose older lines are skipped."""
         self._begin(found.containers)
 
     def __iter__(self) -> Iterator[Counted | Gap]:
-        """Yield each refusal, and where some are missing, until the stack is gone.
-
-        Raises:
-            EngineError: when a log can't be read any more.
-        """
+        """Yield refusals and gaps until the stack is gone. Raise EngineError if a log can't be read."""
         while True:
             match self._arrived.get():
                 case _Ended(container):
@@ -76,15 +72,15 @@ class Following:
                 with self._reader.log(container, lines, follow=True) as log:
                     for some in log:
                         self._tell(sibling, container, some)
-        except Exception as error:  # noqa: BLE001 - raised again by the one who iterates
+        except Exception as error:  # noqa: BLE001 - raised again by the iterator
             self._arrived.put(error)
         time.sleep(_LOOK_EVERY)
         self._arrived.put(_Ended(container))
 
     def _begin_at(self, sibling: Sibling, container: str) -> int | None:
-        """Return with how many lines of a log to begin; without a number, with all.
+        """Return from how many of the newest lines to follow; None means the whole log.
 
-        A log that has ended may have ended at a line that was cut off. It goes on after that.
+        A log may have ended in a truncated line. Following continues after it.
         """
         last = self._last[container]
         if last is None and container not in self._from:

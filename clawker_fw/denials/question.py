@@ -1,9 +1,8 @@
-"""A refusal as a question to a person: whether it is asked at all, and what it says. Pure.
+"""Turns a refusal into a question to a person, or decides not to ask. Pure.
 
-An agent chooses the names that it asks for, and may hope that a person allows one without looking. So a question
-is only ever about one host by its exact name, and never about what nobody should allow without thinking: for that,
-a person edits the rules. Nothing is looked up for a question, because a name that an agent made up may carry data
-to whoever answers for it.
+An agent chooses the names and may hope for a careless yes. So a question is about one host by its exact name, and
+never about risky names: for these, a person edits the rules. Nothing is resolved for a question, because a name
+that an agent made up may carry data to its name server.
 """
 
 import shlex
@@ -23,18 +22,17 @@ from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.words import AllowCommand
 
 _PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
-"""Top-level domains of which no name leads to the internet, such as that of `metadata.google.internal` (RFC 6761,
-RFC 6762, RFC 8375, RFC 7686, RFC 9476; `internal` is reserved by ICANN)."""
+"""Top-level domains that never lead to the internet, as in `metadata.google.internal` (RFC 6761, RFC 6762,
+RFC 8375, RFC 7686, RFC 9476; ICANN reserves `internal`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """Whether agents may reach a host.
 
-    `asked` is the protocol of the record: after a question to the resolver (`dns`), the protocol and the port are
-    only assumed. `near` is the rule that nearly allows it, and `renewed` one that is for just this and has ended.
-    `known` says that something else is allowed of the host, so that a deny is for just this. `allow` is the
-    command that allows it.
+    `asked` is the record's protocol; for a DNS query (`dns`), protocol and port are guesses. `near` is the rule
+    that nearly allows it, and `renewed` an expired rule for exactly this. With `known`, the host has other
+    allowances, so a deny covers only this port. `allow` is the command that allows it.
     """
 
     target: Target
@@ -50,23 +48,23 @@ class Question:
 
     @property
     def guessed(self) -> bool:
-        """Whether nothing has said over what protocol and on which port the host is wanted."""
+        """Whether the protocol and the port are guesses."""
         return self.asked == "dns"
 
     def allow_until(self, time: str = "") -> AllowCommand:
-        """Return what allows it for a time, such as `30m`, or always."""
+        """Return the command that allows it for a time, such as `30m`, or always."""
         return replace(self.allow, until=time or ("never" if self.renewed else ""))
 
     def allow_command(self, time: str = "") -> str:
-        """Return the command that allows it, safe to paste into a shell."""
+        """Return that command as text, safe to paste into a shell."""
         return shlex.join(("clawker-fw", *self.allow_until(time).words))
 
 
 def host_of(counted: Counted) -> str:
-    """Return the host that may be asked about, or "" if no person should be asked about this refusal.
+    """Return the host to ask about, or "" if no person should be asked.
 
-    What a rule denies was meant to be denied.
-    A name is taken as it was asked for or not at all: of `a.test/x` or `a.test@b.test`, one part is not meant.
+    Nobody is asked about denied names. The name must be exactly as requested: `a.test/x` or `a.test@b.test` are
+    not cut to a host.
     """
     refusal = counted.refusal
     name = refusal.name.removesuffix(".")
@@ -74,9 +72,9 @@ def host_of(counted: Counted) -> str:
 
 
 def _unfit(name: str) -> bool:
-    """Whether nobody is asked about a name: it is none, only of a private network, anybody's, or international.
+    """Whether a name is unfit for a question: invalid, private, a shared suffix, or international.
 
-    The letters of an international name may look like those of another one.
+    An international name may look like another one.
     """
     try:
         destination = parse_destination(name)
@@ -89,10 +87,10 @@ def _unfit(name: str) -> bool:
 
 
 def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:
-    """Return what to ask about a refusal by the rules in force, or None if it is not asked about.
+    """Return the question about a refusal by the current rules, or None if nobody should be asked.
 
-    It is not where the rules allow it by now, where any rule denies the name or has it stand for an address, and
-    where an ended rule led to private addresses, or one rule more for exactly this would not be enough.
+    Nobody is asked if the rules now allow it, if a rule denies the name or gives it a fixed address, if an expired
+    rule led to private addresses, or if one more rule for exactly this is not enough.
     """
     found = Adviser(explainer).explained(counted)
     name = host_of(counted)
@@ -127,7 +125,7 @@ def _nearest(explainer: Explainer, found: Explanation) -> Near | None:
 
 
 def _restricted(found: Explanation) -> bool:
-    """Whether a rule that is, or was, for the name says more of it than a rule of its own would keep."""
+    """Whether a rule for the name, current or expired, has restrictions that a new rule would lose."""
     return any(
         rule.allow_private or rule.host or (rule.paths is not None and rule != found.own)
         for rule in (found.rule, found.own)

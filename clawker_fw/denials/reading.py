@@ -1,9 +1,9 @@
-"""Reading what was refused from the siblings' logs, and from what replacements have kept of earlier ones.
+"""Reads refusals from the logs of Envoy and CoreDNS, and from the records that replacements carried over.
 
-An engine reads a log from its end as quickly as it is asked for lines, but looks through all of it for a time. So
-more and more lines are asked for until they are old enough. If fewer come than were asked for, that is all there
-is, or a line was cut off (`clawker_fw/engine/newest.py`). Then the lines that come of the whole log count, and all
-lines behind the last cut. Between these, the numbers of the lines have a gap.
+An engine reads a log quickly from its end, but scans all of it for a time. So ever more lines are requested until
+they are old enough. Fewer lines than requested mean the whole log, or a truncated line
+(`clawker_fw/engine/newest.py`). Then the lines from the whole log count, and all lines after the last truncation.
+The lines between them form a gap in the numbering.
 """
 
 import time
@@ -30,17 +30,17 @@ from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names
 
 _ARRIVES_WITHIN, _LOOK_EVERY = 1.0, 0.2
-"""Seconds until an engine has written a line into its log, and between two looks."""
+"""The delay until a line is in the engine's log, and the interval of checks, in seconds."""
 
 _FIRST_LINES, _FURTHER = 10_000, 4
-"""How many lines are read at first, and how many times more when they are not old enough."""
+"""The number of lines requested first, and its factor while they are not old enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where refusals are on record: our containers by sibling. And who asks: agents by address, and the siblings.
+    """The containers with logs, and the names behind addresses: agents, and our containers (`own`).
 
-    `own` are the siblings' names by address: `doctor` and `explain --live` try names from CoreDNS's container.
+    `doctor` and `explain --live` try names from CoreDNS's container.
     """
 
     containers: tuple[tuple[Sibling, str], ...]
@@ -48,7 +48,7 @@ class Sources:
     own: Mapping[str, str]
 
     def name_of(self, address: str, moment: str) -> str:
-        """Return who of now had an address at a moment (RFC 3339), or "" if none ran then."""
+        """Return who had an address at a time (RFC 3339), or "" if no current container ran then."""
         if address in self.own:
             return self.own[address]
         agent = self.agents.get(address)
@@ -56,11 +56,7 @@ class Sources:
 
 
 def sources(reader: EngineReader, project: str) -> Sources:
-    """Find the siblings of a project, also those that are being replaced, and the agents.
-
-    Raises:
-        RefusedError: when there is no sibling.
-    """
+    """Find a project's containers, also replaced ones, and its agents. Raise RefusedError if it is not up."""
     network = network_names(project)[Role.AGENTS]
     found: list[tuple[Sibling, str]] = []
     there: list[ContainerSummary] = []
@@ -83,15 +79,15 @@ def sources(reader: EngineReader, project: str) -> Sources:
 def _attached(
     reader: EngineReader, network: str, words: Collection[str], there: Sequence[ContainerSummary]
 ) -> dict[str, Attached]:
-    """Return agents by their addresses. A list does not say when a container was started, so each is inspected.
+    """Return agents by address. Each is inspected, because a list does not say when a container was started.
 
-    `words` are those for the network with which a container may have been created.
+    `words` are the ways to name the network when creating a container.
     """
 
     def read(some: Sequence[ContainerSummary]) -> dict[str, Attached]:
         found: dict[str, Attached] = {}
         for each in some:
-            with suppress(EngineError):  # it is nobody's for this time; what was refused is told all the same
+            with suppress(EngineError):  # the refusals are shown without its name
                 if view := reader.container(each.id):
                     agent = Attached(view.name, _seconds(view.started), view.network_mode in words)
                     found[each.networks[network].address] = agent
@@ -105,21 +101,17 @@ def _seconds(moment: str) -> float:
 
 
 class Reading:
-    """The logs of containers, read in the background from the moment this is created."""
+    """The logs of containers, read in the background from the start."""
 
     def __init__(self, reader: EngineReader, found: Sources, since: float | None = None) -> None:
-        """Begin to read what was refused since a time, in seconds since 1970; without one, all that is kept."""
+        """Read the refusals since a time in seconds since 1970, or all that are stored."""
         begin = b"" if since is None else stamp(since)
         self._begun: list[Future[Tally]] = [
             in_background(_to_the_end, reader, sibling, each, begin) for sibling, each in found.containers
         ]
 
     def refusals(self) -> Refusals:
-        """Return what was refused.
-
-        Raises:
-            EngineError: when a log can't be read.
-        """
+        """Return the refusals. Raise EngineError if a log can't be read."""
         tallies = []
         for each in self._begun:
             with suppress(NotFoundError):  # replaced meanwhile
@@ -128,13 +120,13 @@ class Reading:
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals since its start that no line of a sibling tells of: Envoy's count, and what limits drop.
+    """Add the refusals since each container's start that its log lacks: Envoy's count, and drops by limits.
 
-    They have no time, and Envoy's have no agent. The first ones are written down, so without these there are no
-    others.
+    They have no time, and Envoy's have no agent. The first refusals are always logged, so a container without
+    logged ones has none of these.
 
     Raises:
-        EngineError: when a running sibling can't be asked. What can't be read is never nothing.
+        EngineError: when a running container does not answer.
     """
     refusing = {each.refusal.sibling for each in refusals.counted}
     suppressed = Counter(refusals.suppressed)
@@ -146,11 +138,7 @@ def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Re
 
 
 def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
-    """Count the lines of a container, and tell whether the last ones that it has written are missing.
-
-    Raises:
-        EngineError: when its log can't be read.
-    """
+    """Count a container's lines, with a gap if the last are missing. Raise EngineError if they are unreadable."""
     asking = in_background(_suppressed, reader, container)
     tally = records(reader, sibling, container, since)
     told = asking.result()
@@ -166,10 +154,10 @@ def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: b
 
 
 def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
-    """Return what a helper says of refusals, or None where it can't have anything to say.
+    """Return a helper's counts of refusals, or None if it has none to report.
 
     Raises:
-        EngineError: when the helper of a running container can't be asked. What can't be read is never nothing.
+        EngineError: when the helper of a running container does not answer.
     """
     try:
         return HelperReader(reader, container).suppressed()
@@ -183,11 +171,7 @@ def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
 
 
 def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
-    """Count the lines of a container since a time as an engine writes it, or all lines.
-
-    Raises:
-        EngineError: when its log can't be read.
-    """
+    """Count a container's lines since an engine's time, or all. Raise EngineError if they are unreadable."""
     wanted = _FIRST_LINES if since else None
     earlier = in_background(carried, reader, container)
     while True:

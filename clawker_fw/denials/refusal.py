@@ -1,4 +1,4 @@
-"""A refusal, as the siblings write it down: one line of JSON, of Envoy, CoreDNS or the helper beside them."""
+"""A refusal as logged by Envoy, CoreDNS or their helper: one line of JSON."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,18 +11,18 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.reasons import Reason
 
 _BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
-"""Reasons that depend on the path of a request, so that each path has an answer of its own."""
+"""Reasons that depend on a request's path, so that each path counts separately."""
 
 Record = tuple[str, Mapping[str, Any]]
 """The engine's time of a line (RFC 3339), and its JSON."""
 
 
 class Refusal(NamedTuple):
-    """What an agent was refused: which sibling refused to which address what it asked for, and why.
+    """A refusal: who refused which agent's address what, and why.
 
-    `protocol` is that of the record: `dns`, `tls`, `http`, `tcp` or `udp`. `name` is empty where nothing named a
-    host; then `tried` may be the address that the agent connected to. `reason` is a word of `Reason`, or of
-    another release. `method` is that of an HTTP request, and `path` its path, if the request was judged by it.
+    `protocol` is the record's: `dns`, `tls`, `http`, `tcp` or `udp`. `name` is empty if the agent named no host;
+    then `tried` may be the address it connected to. `reason` is a `Reason`, or unknown from another release.
+    `method` and `path` belong to an HTTP request; `path` is empty unless it decided.
     """
 
     sibling: Sibling
@@ -38,10 +38,10 @@ class Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class Counted:
-    """How often something was refused, when last (RFC 3339), and what differed.
+    """How often something was refused, when last (RFC 3339), and details.
 
-    `request` is the method and path of the last one, `types` are the types of records that were asked for, and
-    `upstream` is the address to which Envoy was about to connect.
+    `request` is the last method and path, `types` are the queried record types, and `upstream` is the address to
+    which Envoy would have connected.
     """
 
     refusal: Refusal
@@ -52,7 +52,7 @@ class Counted:
     types: set[str] = field(default_factory=set)
 
     def add(self, other: "Counted") -> None:
-        """Count the same refusal of another time."""
+        """Add the same refusal from another time."""
         self.times += other.times
         self.types |= other.types
         if other.last >= self.last:
@@ -72,11 +72,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Refusals:
-    """All that was refused, the latest last.
+    """All refusals, the latest last.
 
-    `more` is how many refusals could only be counted, because too many different things were refused, and
-    `suppressed` how many were never written down, by the agent's address, or `UNKNOWN_AGENT`. `gaps` are where
-    lines of a sibling's log are missing.
+    `more` counts refusals beyond the limit on different ones. `suppressed` counts those that were never logged, by
+    the agent's address or `UNKNOWN_AGENT`. `gaps` are missing lines.
     """
 
     counted: tuple[Counted, ...]
@@ -86,12 +85,12 @@ class Refusals:
 
 
 def is_record(line: bytes) -> bool:
-    """Whether a line of a log looks like a record."""
+    """Whether a log line looks like a record."""
     return line[STAMP + 1 : STAMP + 2] == b"{"
 
 
 def records_in(lines: Iterable[bytes]) -> Iterator[Record]:
-    """Yield the records among the lines of a log."""
+    """Yield the records in log lines."""
     for line in lines:
         if is_record(line):
             try:
@@ -102,7 +101,7 @@ def records_in(lines: Iterable[bytes]) -> Iterator[Record]:
 
 
 def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted]:
-    """Yield each refusal among the records of a sibling, once for every time that it happened."""
+    """Yield the refusals among records, one for each time."""
     for moment, record in records:
         if "reason" not in record:
             continue
@@ -124,7 +123,7 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
 
 
 def agent_in(record: Mapping[str, Any]) -> str:
-    """Return the address of the agent in a record, without its port."""
+    """Return the agent's address in a record, without its port."""
     return _text(record, "source").partition(":")[0]
 
 

@@ -1,6 +1,6 @@
-"""What a person answers to a question, and the rule that comes of it. Pure.
+"""A person's answer to a question, and the rule that follows from it. Pure.
 
-Words are only ever one of a few answers. Nothing that is said becomes a part of a rule but the time of its end.
+An answer is one of a few keywords. Only the expiry in it becomes part of a rule.
 """
 
 import re
@@ -21,30 +21,30 @@ from clawker_fw.settings.edit.rules_file import Decide
 from clawker_fw.settings.edit.splice import Edit
 
 USUAL = "30m"
-"""For how long something is allowed unless another time is named."""
+"""The default duration of an allowance."""
 
 _ASKED_BY = "asked by "
 _LONGEST_PART, _LONGEST_NOTE = 60, 200
-"""Characters of what a note names, and of a whole one, as settings may have it."""
+"""The longest part of a note, and the longest note in settings, in characters."""
 
 _DURATION = re.compile(r"[1-9][0-9]{0,5}[smhd]")
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """It is allowed for a time, such as `30m`, or always."""
+    """Allow it for a time, such as `30m`, or always."""
 
     time: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """It is denied by a rule, so nobody is asked again."""
+    """Deny it with a rule, so that nobody is asked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Nothing changes, and the same is not asked again, for now."""
+    """Change nothing, and don't ask about it again for now."""
 
 
 Reply = Allow | Deny | Leave
@@ -55,11 +55,11 @@ _TYPED: dict[str, Reply] = {
     "n": Deny(),
     "s": Leave(),
 }
-"""An agent chooses what is asked, so no answer is as easy to give by mistake as an empty line."""
+"""Agents choose the questions, so an empty line, which is easily typed by mistake, is not an answer."""
 
 
 def typed(line: str) -> Reply | None:
-    """Return what a line means that a person typed, or None if it means nothing."""
+    """Return the answer that a typed line means, or None if it is invalid."""
     words = line.strip().lower()
     return Allow(words) if _DURATION.fullmatch(words) else _TYPED.get(words)
 
@@ -79,10 +79,9 @@ def _addition(question: Question, reply: Allow | Deny, note: str, now: datetime)
 
 
 def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> Decide:
-    """Return what edits the rules after an answer: it adds the rule, and keeps a person's note of another one.
+    """Return an edit that adds the answer's rule, keeping a person's note of an existing one.
 
-    Raises:
-        RefusedError: when the rules are edited, as of `edits.add`.
+    The edit raises RefusedError as `edits.add` does.
     """
     wanted = _addition(question, reply, _note(question, who, now), now)
 
@@ -95,11 +94,7 @@ def ruling(question: Question, reply: Allow | Deny, who: str, now: datetime) -> 
 
 
 def require_kept(question: Question, reply: Allow | Deny, before: RuleSet, after: RuleSet, now: float) -> None:
-    """Require that the edited rules do what was answered, and take nothing from what others allow.
-
-    Raises:
-        RefusedError: when they do not.
-    """
+    """Check that the rules follow the answer and allow the rest as before. Raise RefusedError if they don't."""
     target = question.target
     decided = Explainer(after, now).decide(target)
     meant = decided.allowed if isinstance(reply, Allow) else decided.reason is Reason.DENIED

@@ -1,6 +1,6 @@
-"""Counting the refusals in a log, and the lines that are missing in it.
+"""Counts the refusals in a log, and finds missing lines.
 
-An agent chooses the names in them, so the number of different refusals that are kept is bounded.
+Agents choose the names, so the number of different refusals is limited.
 """
 
 from collections import Counter
@@ -21,24 +21,24 @@ from clawker_fw.denials.refusal import (
 from clawker_fw.model.stacks import Sibling
 
 MOST_DIFFERENT = 100_000
-"""Different refusals that are kept. More are only counted."""
+"""The number of different refusals that are stored; others are only counted."""
 
 
 class Numbering:
-    """Which lines of a log are missing, by the numbers of those that are there.
+    """Finds missing lines of a log by the lines' numbers.
 
-    The numbers begin with 1 when a recorder starts. Those of an earlier release have none. An engine whose disk is
-    full loses some lines without a trace.
+    Numbers begin with 1 when a recorder starts; earlier releases have none. An engine with a full disk loses lines
+    without a trace.
     """
 
     def __init__(self, sibling: Sibling) -> None:
         self._sibling = sibling
         self.last = 0
-        """The number of the last line, or 0 if none had one."""
+        """The number of the last line, or 0 if no line had one."""
         self._stamp = ""
 
     def add(self, records: Iterable[Record]) -> list[Gap]:
-        """Take in the next records, and return where some are missing before or between them."""
+        """Add the next records, and return the gaps before and between them."""
         gaps = []
         for moment, record in records:
             if number := number_in(record, "line"):
@@ -48,33 +48,33 @@ class Numbering:
         return gaps
 
     def missing_after(self, written: int | None) -> Gap | None:
-        """Return the gap at the end of a log, if more lines were written than the last one's number says."""
+        """Return the gap at the end of a log, given how many lines were written."""
         missing = written is not None and written > self.last > 0
         return Gap(self._sibling, self._stamp, None) if missing else None
 
 
 class Tally:
-    """How often each thing was refused, and when last, by one sibling."""
+    """One container's refusals, with counts and times."""
 
     def __init__(self, sibling: Sibling) -> None:
         self.sibling = sibling
         self.counted: dict[Refusal, Counted] = {}
         self.more = 0
-        """Refusals that were not kept."""
+        """Refusals beyond the limit on different ones."""
         self.suppressed: Counter[str] = Counter()
-        """Refusals that the siblings have only counted, by the agent's address."""
+        """Refusals that were counted but not logged, by the agent's address."""
         self.latest = b""
-        """When the last record was written, as an engine writes it."""
+        """The engine's time of the last record."""
         self.gaps: list[Gap] = []
-        """Where the log has lines that were cut off, or lacks some."""
+        """Truncated or missing lines."""
         self.numbering = Numbering(sibling)
 
     def add(self, lines: Sequence[bytes], since: bytes = b"", *, own: bool = False) -> None:
-        """Count the lines that are records of refusals and not older than `since`, a time like theirs.
+        """Count the refusals in lines since a time in their form.
 
-        In the container's `own` log, which is added in order, none may be missing.
+        The container's `own` log is added in order and checked for missing lines.
         """
-        # Of the earlier ones, only the last one is read: by its number, a gap behind it is known.
+        # Of the older lines, only the last record is parsed: its number shows a gap after it.
         earlier = [line for line in lines if line < since and is_record(line)]
         records = list(records_in([*earlier[-1:], *(line for line in lines if line >= since)]))
         if own:
@@ -95,7 +95,7 @@ class Tally:
 
 
 def together(tallies: Sequence[Tally]) -> Refusals:
-    """Return what several tallies have counted, of each refusal all together."""
+    """Merge tallies, adding up equal refusals."""
     found: dict[Refusal, Counted] = {}
     suppressed: Counter[str] = Counter()
     for tally in tallies:

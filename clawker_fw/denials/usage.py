@@ -1,7 +1,7 @@
-"""What rules are worth: what agents have used of what they allow, by the rules of now.
+"""Rule usage, judged by the current rules.
 
-What was used is read from Envoy's recorder, and while Envoy is being replaced from both. The recorder knows names,
-protocols and ports, but no rules. Which rule it was is decided here, by the one policy (`Policy.decide`).
+Envoy's recorder counts what agents used, by name, protocol and port; while Envoy is being replaced, there are two.
+`Policy.decide` assigns each use to a rule.
 """
 
 import shlex
@@ -23,11 +23,11 @@ from clawker_fw.stack.labels import sibling_of
 
 
 def read(reader: EngineReader, project: str) -> Usage:
-    """Return what agents of a project have used.
+    """Return what a project's agents have used.
 
     Raises:
         RefusedError: when there is no Envoy.
-        EngineError: when an Envoy can't be asked. What can't be read is never nothing.
+        EngineError: when an Envoy does not answer.
     """
     there = [each.id for each in reader.listing() if sibling_of(each, project) is Sibling.ENVOY]
     if not there:
@@ -40,7 +40,7 @@ def read(reader: EngineReader, project: str) -> Usage:
 
 
 def together(known: Sequence[Usage]) -> Usage:
-    """Return what several recorders know: while Envoy is replaced, there are two."""
+    """Merge the counts of several recorders."""
     latest = max(known, key=lambda each: each.now)
     ports = {port for each in known for port in each.open}
     return replace(
@@ -54,7 +54,7 @@ def together(known: Sequence[Usage]) -> Usage:
 
 @dataclass(frozen=True)
 class Worth:
-    """A rule, and what was used of it. `open` are connections that may be its own, and count when they end."""
+    """A rule and its uses. `open` are connections that may belong to it, and are counted when they end."""
 
     rule: Rule
     uses: tuple[Use, ...] = ()
@@ -62,29 +62,29 @@ class Worth:
 
     @cached_property
     def last(self) -> float | None:
-        """When it was used last, in seconds since 1970, or None if that is not known."""
+        """When it was last used, in seconds since 1970, or None if unknown."""
         return max((each.last for each in self.uses), default=None)
 
     @property
     def connections(self) -> int:
-        """How many connections have ended."""
+        """The number of ended connections."""
         return sum(each.connections for each in self.uses)
 
     @property
     def received(self) -> int:
-        """Octets from agents in these."""
+        """Bytes that these received from agents."""
         return sum(each.received for each in self.uses)
 
     @property
     def sent(self) -> int:
-        """Octets to agents in these."""
+        """Bytes that these sent to agents."""
         return sum(each.sent for each in self.uses)
 
 
 def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
-    """Return what each rule is worth that allows something and has not ended, in the rules' order.
+    """Return the usage of each rule that allows something and has not expired, in the rules' order.
 
-    Rules of presets that are denied are left out: that is how they are taken away.
+    Denied rules of presets are left out, because a deny rule is how users remove them.
     """
     in_force = rules.at(usage.now)
     policy = Policy(in_force)
@@ -106,7 +106,7 @@ def worths(rules: RuleSet, usage: Usage) -> tuple[Worth, ...]:
 
 
 def _rule_of(use: Use, policy: Policy, subtree: Iterable[Rule]) -> Rule | None:
-    """Return the rule that a use belongs to: one for its `subtree`, else the one that decides for its name."""
+    """Return the rule of a use: one for its `subtree`, otherwise the one that decides for its name."""
     protocol = Protocol(use.protocol)
     for rule in subtree:
         if rule.matches(protocol.transport, use.port):
@@ -116,13 +116,13 @@ def _rule_of(use: Use, policy: Policy, subtree: Iterable[Rule]) -> Rule | None:
 
 
 def _open(rule: Rule, usage: Usage) -> int:
-    """Return how many open connections may be a rule's. Those that are forwarded as they are count already."""
+    """Return how many open connections may be a rule's. Those of opaque rules are already counted as uses."""
     return 0 if rule.opaque else sum(usage.open.get(str(port), 0) for port in rule.ports)
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A time that was asked for, and the part of it that is known: in seconds since 1970."""
+    """A requested period, and the start of the counts: in seconds since 1970."""
 
     asked: float
     known: float
@@ -130,12 +130,12 @@ class Period:
 
     @classmethod
     def of(cls, usage: Usage, seconds: float) -> "Period":
-        """Return the last so many seconds."""
+        """Return the period of the last seconds."""
         return cls(usage.now - seconds, usage.since, usage.now)
 
     @property
     def begin(self) -> float:
-        """From when on it is known what was used."""
+        """The start of the known part."""
         return max(self.asked, self.known)
 
     @property
@@ -145,12 +145,12 @@ class Period:
 
 
 def unused(found: Sequence[Worth], period: Period) -> tuple[Worth, ...]:
-    """Return the rules of which no use is known in a period."""
+    """Return the rules without a known use in a period."""
     return tuple(each for each in found if each.last is None or each.last < period.begin)
 
 
 def removing(rule: Rule, file: Path | None) -> str:
-    """Return the command that removes a rule from the settings file, or what else to do."""
+    """Return the command that removes a rule from the settings file, or another way."""
     if rule.preset:
         return shlex.join(("clawker-fw", "rules", "deny", *_named(rule), str(rule.destination)))
     if not rule.place.startswith(f"{file}, line "):

@@ -1,7 +1,7 @@
-"""Refusals that wait until a person is asked about them: one for a host, few for an agent, whatever agents do.
+"""Refusals that wait for a question to a person, at most one for a host and few for an agent. Pure.
 
-An agent can be refused ten thousand names in a second. It has a few places, and what finds none is left out; it
-comes again if the agent does. Agents take turns, so that none has its question buried by another's. Pure.
+An agent can cause ten thousand refusals in a second. Each has a limited queue; refusals beyond it are dropped, and
+return if the agent retries. Agents take turns, so that none can bury another's question.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -11,16 +11,16 @@ from clawker_fw.denials.question import host_of
 from clawker_fw.denials.refusal import Counted
 
 MOST_WAITING = 20
-"""Hosts of one agent that wait."""
+"""Waiting hosts of one agent."""
 MOST_AGENTS = 1_000
-"""Agents that are told apart, and hosts of which it is remembered that they are not asked about again."""
+"""The most agents that are distinguished, and the most hosts that are remembered as settled."""
 _MOST_NAMED = 100
-"""Agents that one question knows to have been refused the same."""
+"""The most agents that one question counts."""
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A host that agents were refused: the refusal to ask about, and how often it was refused to whom."""
+    """A refused host: the refusal to ask about, and how often each agent was refused it."""
 
     host: str
     counted: Counted
@@ -28,11 +28,11 @@ class Candidate:
 
     @property
     def refusal(self) -> Counted:
-        """The refusal, with how often the host was refused to all agents."""
+        """The refusal, with the count of all agents."""
         return replace(self.counted, times=self.agents.total())
 
     def add(self, counted: Counted, agent: str) -> None:
-        """Count another refusal of the host. It says more if it is not only a question to the resolver."""
+        """Count another refusal of the host. A connection's refusal replaces a DNS query's, which says less."""
         if agent in self.agents or len(self.agents) < _MOST_NAMED:
             self.agents[agent] += counted.times
         if self.counted.refusal.protocol == "dns" != counted.refusal.protocol:
@@ -40,18 +40,18 @@ class Candidate:
 
 
 class Waiting:
-    """The refusals that wait, by agent."""
+    """The waiting refusals by agent."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[str, deque[Candidate]] = OrderedDict()
-        """By the agent, the one whose turn it is first."""
+        """By agent, in the order of their turns."""
         self._known: dict[str, Candidate] = {}
-        """What waits, and what is being asked, by the host."""
+        """Waiting and open candidates by host."""
         self._open: Candidate | None = None
         self._settled: OrderedDict[str, None] = OrderedDict()
 
     def add(self, counted: Counted, agent: str) -> None:
-        """Take in a refusal. `agent` is the agent's name, or its address."""
+        """Add a refusal. `agent` is the agent's name or address."""
         host = host_of(counted)
         if not host or host in self._settled:
             return
@@ -65,7 +65,7 @@ class Waiting:
                 queue.append(candidate)
 
     def take(self) -> Candidate | None:
-        """Return what to ask about next, or None if nothing waits. It is open until it is closed."""
+        """Open and return the next candidate, or None if nothing waits."""
         for agent, queue in self._queues.items():
             if queue:
                 self._queues.move_to_end(agent)
@@ -74,7 +74,7 @@ class Waiting:
         return None
 
     def close(self, *, settled: bool = False) -> None:
-        """Close what is open. If it is settled, nobody is asked about its host again."""
+        """Close the open candidate. If it is settled, nobody is asked about its host again."""
         if self._open:
             self._known.pop(self._open.host, None)
             if settled:
@@ -85,5 +85,5 @@ class Waiting:
 
     @property
     def more(self) -> int:
-        """How many hosts wait, beside the open one."""
+        """How many hosts wait besides the open one."""
         return sum(map(len, self._queues.values()))

@@ -1,1 +1,1 @@
-"""What a stack answers about itself: why a connection is allowed or refused, what is wrong, whether it holds."""
+"""Diagnosis of a stack: explanations of decisions, health checks, and the conformance test."""

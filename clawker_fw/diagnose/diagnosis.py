@@ -1,7 +1,7 @@
-"""What `doctor` checks: one function for each thing that can be wrong, each with what to do about it.
+"""The checks of `doctor`: one function for each possible problem, with its fix.
 
-Nothing here changes a stack. A check is `skipped` if it needs something that is missing: the check that failed
-before it says why.
+Nothing here changes a stack. A check is `skipped` if it needs something that is missing, which an earlier check
+reports.
 """
 
 import stat
@@ -32,7 +32,7 @@ from clawker_fw.stack.labels import INFRA_CERTS_READY
 from clawker_fw.stack.telemetry import certificates, destination, is_live
 
 _CLOCKS_APART = 2.0
-"""Seconds by which two clocks may differ unnoticed, beside what the request takes."""
+"""The accepted difference between two clocks in seconds, besides the request's time."""
 
 _BRIDGED = "bridged-frames"
 
@@ -40,7 +40,7 @@ _LOOKED_UP = 3
 
 
 class CheckHealth(StrEnum):
-    """The result of a check. A warning is no failure."""
+    """The result of a check. A warning is not a failure."""
 
     OK = "ok"
     WARNING = "warning"
@@ -76,7 +76,7 @@ def _skipped(name: str, why: str) -> Check:
 
 
 def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterator[Check]:
-    """Yield what is known of the container that this program runs in, if it runs in one of the engine."""
+    """Yield a check of the engine's container in which this program runs, if any."""
     inside = facts.inside
     if inside is None:
         return
@@ -97,7 +97,7 @@ def container(facts: EngineFacts, settings: Path | None, state: Path) -> Iterato
 
 
 def failed(name: str, error: FirewallError) -> Check:
-    """Return the check that ended with an error."""
+    """Return a failed check for an error."""
     return _failure(name, error.in_one_line, error.hint or None)
 
 
@@ -125,14 +125,14 @@ def permissions(files: Sequence[Path]) -> Check:
 
 
 def engine(reader: EngineReader) -> Check:
-    """Return which engine answers. Whether it can be used has been checked on connecting, its kernel included."""
+    """Report the engine. Connecting to it has already checked that it is usable, with its kernel."""
     facts = reader.facts()
     kernel = f", Linux {facts.kernel}" if facts.kernel else ""
     return _ok("engine", f"Engine {facts.version} on {facts.architecture}{kernel}, at {facts.endpoint}.")
 
 
 def clocks(reader: EngineReader) -> Check:
-    """Whether the engine's clock and ours agree: rules that end, and records, rely on them."""
+    """Whether the engine's clock and ours agree: expiries and records rely on them."""
     began = time.time()
     apart = reader.clock() - (began + time.time()) / 2
     took = time.time() - began
@@ -146,7 +146,7 @@ def clocks(reader: EngineReader) -> Check:
 
 
 def stack(seen: Comparison) -> Iterator[Check]:
-    """Yield whether the stack is up and current, and what is worth a warning."""
+    """Yield whether the stack is up and current, and any advice as warnings."""
     if seen.observed.absent:
         yield _failure("stack", f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`.")
         return
@@ -164,7 +164,7 @@ def stack(seen: Comparison) -> Iterator[Check]:
 
 
 def kernel(writer: EngineWriter, seen: Comparison) -> Check:
-    """Whether the kernel of the engine's machine has what the siblings need: they run, or it is asked."""
+    """Whether the Docker host's kernel has what Envoy and CoreDNS need: they run, or a helper asks it."""
     if not seen.observed.absent:
         return _ok("kernel", "Envoy and CoreDNS run on the Docker host's kernel.")
     asked = examiner(seen.desired)
@@ -178,9 +178,9 @@ def kernel(writer: EngineWriter, seen: Comparison) -> Check:
 
 
 def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) -> Check:
-    """Whether one agent can fill the kernel's table of connections, without which nobody's begin.
+    """Whether one agent can fill the kernel's connection table, which blocks new connections for everybody.
 
-    `bridged` is whether the kernel of this machine tracks what passes between containers.
+    `bridged` is whether this machine's kernel tracks traffic between containers.
     """
     if bridged is None or not reader.facts().shares_network:
         return _skipped(_BRIDGED, "Only known on the Docker host; in a container, only with `--network host`.")
@@ -198,7 +198,7 @@ def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) ->
 
 
 def untracked(bridge: str) -> str:
-    """Return the command by which a kernel tracks nothing that arrives from a bridge. Nothing there needs it."""
+    """Return the command that stops connection tracking for a bridge, where nothing needs it."""
     return f"iptables -t raw -I PREROUTING -i {bridge} -j CT --notrack"
 
 
@@ -217,7 +217,7 @@ def agents(seen: Comparison) -> Check:
 
 
 def arrivals(seen: Comparison) -> Iterator[Check]:
-    """Yield whether what the siblings tell a collector arrives there: certificates alone do not show it."""
+    """Yield whether telemetry reaches the collector. Certificates do not prove that."""
     endpoint = seen.blueprint.settings.otel.endpoint
     if endpoint is None:
         return
@@ -245,7 +245,7 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
-    """Whether Envoy can resolve names of rules, with the resolvers that its container has."""
+    """Whether Envoy can resolve the rules' names with its container's resolvers."""
     names = list(dict.fromkeys(rule.host or rule.destination.name for rule in _plain(seen.blueprint.rules)))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
@@ -270,7 +270,7 @@ def upstream(reader: EngineReader, seen: Comparison) -> Check:
 
 
 def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
-    """Yield whether an agent gets where it may, and nowhere else, from inside of the agents' network."""
+    """Yield whether a name with a rule is reachable from the agent network, and one without a rule is not."""
     resolver = _running(seen, Sibling.COREDNS)
     if not resolver:
         yield _skipped("way-out", "CoreDNS does not run.")
@@ -325,15 +325,12 @@ def _plain(rules: RuleSet) -> list[Rule]:
 
 
 def _request_for(rule: Rule) -> tuple[str, ...] | None:
-    """Return the method and path by which a host is tried: none where TLS is not looked into.
-
-    None means that TLS is looked into, and no request is known that the rule allows.
-    """
+    """Return the method and path to try: empty without TLS inspection, None if no allowed request is known."""
     return rule.paths.allowed_request() if rule.paths else ()
 
 
 def _may_keep_in(seen: Comparison) -> str:
-    """Return what to look for, the likeliest cause first: what is known to be wrong hides all others."""
+    """Return the likeliest causes of a failed connection. A known problem hides all others."""
     if not _running(seen, Sibling.ENVOY):
         return "Envoy does not run, so agents reach nothing: `clawker-fw run` starts it."
     if not seen.observed.machine.forwards:
@@ -352,7 +349,7 @@ def _may_keep_in(seen: Comparison) -> str:
 
 
 def guarded(name: str, work: Callable[[], Check | Iterator[Check]]) -> list[Check]:
-    """Return what a function yields. An error of the engine is the failure of that check, not the end."""
+    """Return a function's checks. An engine error fails only this check."""
     try:
         found = work()
         return [found] if isinstance(found, Check) else list(found)
@@ -366,10 +363,7 @@ def _running(seen: Comparison, sibling: Sibling) -> str:
 
 
 def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
-    """Return why the siblings do not send to the collector although there are certificates, or an empty string.
-
-    `live` is why what is live can't be used.
-    """
+    """Return why nothing is sent to the collector, or "". `live` is why the loaded certificates are unusable."""
     if observed.absent:
         return f"the stack {desired.project} is not up"
     if lacking := [each.value for each in Sibling if not _has_loaded(observed.siblings.get(each))]:
@@ -385,7 +379,7 @@ def telemetry_obstacle(observed: Observed, desired: Desired, live: str) -> str:
 
 
 def _has_loaded(seen: ObservedSibling | None) -> bool:
-    """Whether a sibling was made for telemetry, and says that it has loaded its certificate."""
+    """Whether a container was made for telemetry and reports that it loaded its certificate."""
     if seen is None or seen.probe is None or seen.container.labels.get(INFRA_CERTS_READY) != "true":
         return False
     return certificates(seen.sibling, seen.files) is not None and is_live(

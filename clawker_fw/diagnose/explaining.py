@@ -1,7 +1,7 @@
-"""Explaining what happens to a connection: what the rules say, what the name leads to, and what an agent meets.
+"""Explains a connection: what the rules decide, where the name leads, and what an agent experiences.
 
-The rules alone give an answer without an engine. A stack adds the addresses of the name, as Envoy sees them at the
-moment, and, if asked to, an attempt from the agents' network. Nothing here changes a stack.
+The rules alone work without an engine. A stack adds the name's addresses as Envoy sees them and, on request, an
+attempt from the agent network. Nothing here changes a stack.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack.topology import gateway
 
 _OF_REQUESTS = frozenset({Reason.PATH, Reason.BAD_REQUEST, Reason.NO_WEBSOCKET})
-"""Reasons why a request is refused in a connection that is allowed."""
+"""Reasons to refuse a request in an allowed connection."""
 _OF_CONNECTIONS = frozenset({Reason.NO_RULE, Reason.WRONG_PORT, Reason.DENIED, Reason.EXPIRED, Reason.BAD_NAME})
 _OF_RULES = _OF_CONNECTIONS | (_OF_REQUESTS - {Reason.BAD_REQUEST})
-"""Reasons that follow from the rules alone."""
+"""Reasons that depend only on the rules."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, section 9.2.1)."""
 _OUR_STEPS = frozenset({"resolve", "connect", "datagram"})
-"""Steps of an attempt that fail only at the siblings."""
+"""Steps of an attempt that can fail only at Envoy or CoreDNS."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionAnswer:
-    """What is known about a connection.
+    """The answer about a connection.
 
-    `rules` are those of the settings. `observed` is the stack, and `unasked` says why it could not be asked for
-    everything. `sent` are the method and path of the request that was `attempted`, if one was.
+    `rules` are the settings' rules. `unasked` says why the stack (`observed`) could not tell everything. `sent`
+    has the method and path that were `attempted`, if any.
     """
 
     explanation: Explanation
@@ -45,20 +45,20 @@ class ConnectionAnswer:
 
     @property
     def unsent(self) -> bool:
-        """Whether something else was tried than the request that was asked for."""
+        """Whether the attempt used another request than the user's."""
         asked = self.explanation.request
         return self.attempted is not None and asked is not None and self.sent != (asked.method, asked.target)
 
     @property
     def unproven(self) -> bool:
-        """Whether nothing was sent to the host: Envoy itself answers the connection to one that is looked into."""
+        """Whether the host got nothing: with TLS inspection, Envoy answers the connection itself."""
         rule = self.explanation.rule
         inspected = self.explanation.allowed and rule is not None and rule.paths is not None
         return self.attempted is not None and self.attempted.passed and inspected and not self.sent
 
     @property
     def contradicted(self) -> bool:
-        """Whether the attempt shows something else than what the rules say."""
+        """Whether the attempt contradicts the rules."""
         if self.attempted is None:
             return False
         if not self.explanation.allowed:
@@ -68,7 +68,7 @@ class ConnectionAnswer:
 
     @property
     def good(self) -> bool:
-        """Whether the connection is allowed and, if it was tried, gets through."""
+        """Whether the connection is allowed and, if it was tried, succeeded."""
         tried = self.attempted is None or (self.attempted.passed and not self.unproven)
         return self.explanation.allowed and tried
 
@@ -82,11 +82,11 @@ def ask(
     live: bool,
     served: Rules | None = None,
 ) -> ConnectionAnswer:
-    """Complete the explanation for a host name with what a stack knows. `served` are the rules that it has loaded.
+    """Add what a stack knows to an explanation. `served` are the rules that it has loaded.
 
     Raises:
-        RefusedError: when an attempt is wanted and a sibling does not run.
-        EngineError: when the attempt fails otherwise than for an agent.
+        RefusedError: when an attempt is requested and Envoy or CoreDNS does not run.
+        EngineError: when the attempt itself fails.
     """
     running = {each for each, seen in observed.siblings.items() if seen.container.running}
     idle = [each for each in Sibling if each not in running]
@@ -104,7 +104,7 @@ def ask(
             envoy = observed.siblings[Sibling.ENVOY].container.id
             leads_to = explained.leads_to(_machine(observed))
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(leads_to))
-        except EngineError as error:  # the helper of an earlier release knows no lookups
+        except EngineError as error:  # the helper of an earlier release can't look up names
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
     sent = _sent(explained, same_rules=served == rules) if live else ()
     tried = attempt(reader, observed, explained.target, *sent) if live else None
@@ -112,11 +112,10 @@ def ask(
 
 
 def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
-    """Return the method and path to try, or nothing where only the connection is tried.
+    """Return the method and path to try; empty to try only the connection.
 
-    A request that could change something is sent only if Envoy surely refuses it: the rules that it has loaded do.
-    A rule that ends might give way to another one meanwhile, and a name might get another address. In place of one
-    that is allowed and not sent, or of none, another one that the rule allows shows whether the host answers.
+    A request that may change something is sent only if Envoy surely refuses it, by permanent rules that it has
+    loaded. Otherwise, another allowed request shows whether the host answers.
     """
     asked, rule = explained.request, explained.rule
     if asked and not asked.websocket:

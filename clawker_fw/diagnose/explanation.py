@@ -1,6 +1,6 @@
-"""What the rules say about one connection, and why: the rule that decides, and those that nearly do.
+"""Explains how the rules decide on one connection: the deciding rule, and near misses.
 
-`Policy.decide` decides, as it does for the siblings. Everything else here only explains its decision.
+`Policy.decide` decides, as it does for Envoy and CoreDNS. The rest only explains its decision.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,11 @@ __all__ = ["Difference", "Explainer", "Explanation", "Near"]
 _OWN_PAGE = f"http://{PAGE}/, where agents read what was refused to them"
 _MOST_NEAR = 5
 _LABELS_ALIKE = 0.6
-"""How alike two labels are (`difflib`) of which one is probably mistyped."""
+"""The similarity of two labels (`difflib`) above which one is probably mistyped."""
 
 
 class Difference(StrEnum):
-    """Why a rule does not decide, the nearest first."""
+    """Why a rule does not decide, the nearest miss first."""
 
     ENDED = "ended"
     OVERRULED = "overruled"
@@ -56,14 +56,13 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What happens to a connection. `rule` decides it, or would, if it had not `expired`.
+    """The decision on a connection and its reason. `rule` decides, or would if it had not expired.
 
-    `claimed_by` is a rule that has the port, so that none can be added that allows it. `own` is the rule that
-    exactly this connection has, if there is one: a command changes it, and adds none. `own_ended` says that it has
-    ended. `variable` is the environment variable that the rules come from, if it is one: no command can edit it.
-    `forbidden` is a promise of the settings that no rule allows it, if there is one.
-    `request` is what is asked of the host, if that is known and decides, and `path` what of the rule decides it.
-    `simulator` tries commands.
+    `claimed_by` is a rule that occupies the port, so that no rule can be added. `own` is an existing rule for
+    exactly this connection, which commands change, and `own_ended` whether it has expired. `variable` names the
+    environment variable with the rules, which no command can edit. `forbidden` is a promise against the
+    connection. `request` is set if the request matters, and `path` is the deciding part of the rule. `simulator`
+    tries commands.
     """
 
     target: Target
@@ -87,20 +86,20 @@ class Explanation:
 
     @property
     def is_own_page(self) -> bool:
-        """Whether it is for the page on which agents read what was refused to them, which needs no rule."""
+        """Whether it is for the page with an agent's own refusals, which needs no rule."""
         target = self.target
         return (target.name, target.protocol, target.port) == (PAGE, Protocol.HTTP, PAGE_PORT)
 
     @property
     def secret(self) -> Injection | None:
-        """The secret that Envoy puts into the request, if it is allowed and its rule says so."""
+        """The secret that Envoy injects into the request, if any."""
         return (
             self.rule.paths.injection if self.allowed and self.request and self.rule and self.rule.paths else None
         )
 
     @property
     def sentence(self) -> str:
-        """Why it is refused, in words; "" if it is allowed."""
+        """The reason of the refusal in words; "" if it is allowed."""
         if self.reason and is_ours(self.target.name):
             return f"this name is kept for {_OWN_PAGE}"
         if self.reason is Reason.BAD_REQUEST:
@@ -109,15 +108,15 @@ class Explanation:
 
     @property
     def kind(self) -> str:
-        """The kind of its rule: `exempt` if it allows private addresses, else `guarded`."""
+        """The kind of its rule: `exempt` if it allows private addresses, otherwise `guarded`."""
         return "exempt" if self.rule and self.rule.allow_private else "guarded"
 
     def leads_to(self, machine: str) -> str:
-        """Return the name that is looked up, or the address for which it stands. `machine` is the engine's."""
+        """Return the name to resolve, or its fixed address. `machine` is the Docker host's address."""
         return self.rule.leads_to(self.target.name, machine) if self.rule else self.target.name
 
     def with_addresses(self, found: Lookup) -> "Explanation":
-        """Return the explanation that considers the name's addresses: what is allowed may lead nowhere."""
+        """Return the explanation with the name's addresses, which may be missing or closed."""
         reason = self.reason
         if self.allowed and not found.addresses:
             reason = Reason.NO_ADDRESS
@@ -127,7 +126,7 @@ class Explanation:
 
 
 class Explainer:
-    """Explains what happens to connections. The rules are compiled once, for many of them."""
+    """Explains connections. It compiles the rules once."""
 
     def __init__(
         self,
@@ -138,11 +137,10 @@ class Explainer:
         *,
         editable: Editable | None = None,
     ) -> None:
-        """Compile all rules, also those that have ended. `now` is in seconds since 1970.
+        """Compile all rules, including expired ones. `now` is in seconds since 1970.
 
-        `variable` is the environment variable that the rules come from, if it is one, or where else to write what
-        no command can. `promises` are those of the settings. `editable` is what commands can edit; without it,
-        they can edit all rules.
+        `variable` is the environment variable with the rules, or the place for edits by hand, if commands can't
+        edit them. `promises` come from the settings. Without `editable`, commands can edit all rules.
         """
         self._rules = rules
         self._promises = promises
@@ -155,7 +153,7 @@ class Explainer:
 
     @cached_property
     def simulator(self) -> Simulator:
-        """What tries commands on the rules as they are written."""
+        """Tries commands on the rules as they are written."""
         if self._editable:
             return Simulator(self._editable.there, self._promises, self._now, self._editable)
         written = [Written(rule, place) for place, rule in enumerate(self._rules.rules)]
@@ -171,7 +169,7 @@ class Explainer:
         return Policy(RuleSet((*self._current.rules, *allowing)))
 
     def explain(self, target: Target, request: Request | None = None) -> Explanation:
-        """Explain what happens to a connection, or a request in it, with the rules that nearly decide it."""
+        """Explain a connection, or a request in it, with near misses."""
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
         explained = self.decide(target, request)
@@ -186,7 +184,7 @@ class Explainer:
         return replace(explained, near=tuple(near[:_MOST_NEAR]))
 
     def decide(self, target: Target, request: Request | None = None) -> Explanation:
-        """Return what happens to a connection, or a request in it, without the rules that nearly decide it."""
+        """Explain a connection, or a request in it, without near misses."""
         if target.mistake:
             return Explanation(target, None, Reason.BAD_NAME)
         if is_ours(target.name):
@@ -203,7 +201,7 @@ class Explainer:
                 rule, reason = before.rule, Reason.EXPIRED
         wanted = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
         covering = self._everything.covering(target.name)
-        # What a command can change of a rule does not tell it from others.
+        # Commands can change these fields, so they don't identify a rule.
         plain = ((each, replace(each, allow_private=False, until=None, paths=None)) for each in covering)
         own = next((each for each, same in plain if same == wanted), None)
         pairs = [{each.first, each.second} for each in about_ports([*covering, wanted])]
@@ -229,7 +227,7 @@ class Explainer:
 
 
 def _covering(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]:
-    """Yield the rules whose names include the target's, of the denying ones only those that match."""
+    """Yield the rules that cover the target's name; deny rules only if they match."""
     for rule in rules.rules:
         if not rule.covers(target.name):
             continue
@@ -261,7 +259,7 @@ def _related(rules: RuleSet, ended: set[Rule], target: Target) -> Iterator[Near]
 
 
 def _is_alike(name: str, destination: Destination) -> bool:
-    """Whether a name, or what a subtree can cover of it, is spelled like a rule's: each label like another."""
+    """Whether a name, or its end for a subtree, resembles a rule's name label by label."""
     labels, others = name.split("."), destination.name.split(".")
     own = labels[-len(others) :] if destination.subtree else labels
     pairs = zip(own, others, strict=False)

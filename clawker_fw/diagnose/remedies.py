@@ -1,7 +1,7 @@
-"""What would allow what was refused: all advice comes from here.
+"""Advice on how to allow what was refused. All advice comes from here.
 
-Each command is simulated first. It is printed if it allows what was refused and nothing else. Otherwise the next
-wider one is, with a sentence about what else it opens. Where no command can, the sentence says what to edit.
+Each command is simulated first. Advice prefers a command that allows only what was refused, then the next wider
+one, and says what else that allows. If no command can, it says what to edit.
 """
 
 import re
@@ -26,7 +26,7 @@ from clawker_fw.rules.until import rfc3339
 from clawker_fw.settings.edit.words import AllowCommand
 
 AGAIN = "8h"
-"""For how long a rule is proposed to last that has ended."""
+"""The duration that advice suggests for renewing an expired rule."""
 
 _MEANT_SOMETHING = re.compile(r"[.^$*+?{}\[\]\\|()]")
 
@@ -46,7 +46,7 @@ class Remedy:
 
 
 def remedy_of(explained: Explanation) -> Remedy | None:
-    """Return what to do to allow it, or None if it is allowed or the rules are not the reason."""
+    """Return the advice, or None if it is allowed or the rules are not the reason."""
     if explained.reason and is_ours(explained.target.name):
         return Remedy("No rule can be for this name.")
     rule, request = explained.rule, explained.request
@@ -81,7 +81,7 @@ def _of_connection(explained: Explanation) -> Remedy | None:
 
 
 def _of_request(explained: Explanation, rule: Rule, request: Request) -> Remedy:
-    """Return what would allow a request to a host that a rule allows: no more than its method and its path."""
+    """Return how to allow a request to an allowed host: only its method and path."""
     if explained.reason is Reason.BAD_REQUEST or request.method.upper() in REFUSED_METHODS:
         return Remedy("No rule can allow it: such requests are always refused.")
     if isinstance(explained.path, Repository):
@@ -128,7 +128,7 @@ def _told(explained: Explanation, text: str, found: Outcome) -> Remedy:
 
 
 def also(made: Remedy, subject: str = "This") -> str:
-    """Return the sentence about what else a command opens; "" if it opens nothing else."""
+    """Return a sentence about what else a command allows; "" if nothing."""
     if not (made.opens and made.allow):
         return ""
     name = parse_name(made.allow.name).dst
@@ -162,7 +162,7 @@ def _wanted(explained: Explanation) -> Wanted:
 def _commands(explained: Explanation, wanted: Wanted) -> Iterator[AllowCommand]:
     """Yield commands that may allow a connection, the narrowest first.
 
-    A rule for a name below a subtree would not have the paths of the subtree's rule. So that is changed first.
+    A new rule for a name below a subtree would lose the paths of the subtree's rule, so that rule comes first.
     """
     usual, base, request = _usual(explained), wanted.base, wanted.request
     limited = base is not None and base.paths is not None
@@ -180,13 +180,13 @@ def _commands(explained: Explanation, wanted: Wanted) -> Iterator[AllowCommand]:
 
 
 def _usual(explained: Explanation) -> AllowCommand:
-    """Return the command for just this name. It takes nothing from a rule that is there, and lasts no longer."""
+    """Return the command for exactly this name. It never narrows or outlasts an existing rule."""
     target, rule, expired = explained.target, explained.rule, explained.reason is Reason.EXPIRED
     name = Destination(target.name, subtree=False)
-    before = rule if rule and not rule.denies else None  # what it takes the place of, or is an exception to
+    before = rule if rule and not rule.denies else None  # the rule that it replaces or excepts
     again = expired or explained.own_ended
     until = AGAIN if again else rfc3339(before.until) if before and before.until and not explained.own else ""
-    if before and before.protocol and expired and before.host:  # another rule for its name would lead elsewhere
+    if before and before.protocol and expired and before.host:  # another rule for the name would lead elsewhere
         usual = not before.at_machine and before.port == before.protocol.default_port
         url = f"{before.protocol}://{before.host}" + ("" if usual else f":{before.written_port}")
         private = before.allow_private and not before.at_machine
@@ -195,7 +195,7 @@ def _usual(explained: Explanation) -> AllowCommand:
     if machine := next((each for each in beside if each.at_machine), None):
         url = f"{target.protocol}://{HOST}:{target.port}"
         return AllowCommand(url, _name_at(machine), force=target.port in ENGINE_PORTS, until=until)
-    # A rule for exactly this name decides before all those for names above it.
+    # A rule for exactly this name takes precedence over all rules for names above it.
     inherits = before is not None and before.allow_private and expired
     return AllowCommand(
         target.url, private=_guarded_fails(explained) or inherits, force=bool(objection(name)), until=until
@@ -203,7 +203,7 @@ def _usual(explained: Explanation) -> AllowCommand:
 
 
 def _name_at(rule: Rule) -> str:
-    """Return the name that stands for an address in a rule; "" if it is the usual one."""
+    """Return a rule's name for its address; "" for the default name."""
     name = str(rule.destination)
     return "" if rule.at_machine and name == HOST_NAME else name
 
@@ -213,7 +213,7 @@ def _name_of(rule: Rule) -> str:
 
 
 def _commands_for(rule: Rule, request: Request) -> Iterator[AllowCommand]:
-    """Yield commands that may allow a request: for exactly its path, and for what is below that as well."""
+    """Yield commands that may allow a request: for exactly its path, then with everything below it."""
     for path in (_exactly(request.path), request.path.rstrip("/") or "/"):
         yield AllowCommand(_name_of(rule), path=path, method=request.method)
 

@@ -1,7 +1,7 @@
-"""Commands that would allow something, applied to the rules in memory: what each allows then. Pure.
+"""Simulates commands on the rules in memory to see what each would allow. Pure.
 
-A command is tried with the code that runs it (`settings/edit`). Then everything is decided that it could change:
-all names, ports and protocols that the rules know around it, and a table of requests where TLS is inspected.
+Commands run through the real code (`settings/edit`). Then every probe that they could affect is decided: all known
+names, ports and protocols nearby, and with TLS inspection a table of requests.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,14 +25,14 @@ from clawker_fw.settings.edit.splice import Edit
 from clawker_fw.settings.edit.words import AllowCommand
 
 _ANOTHER = "another-name"
-"""A label, and a part of a path, that no rule has."""
+"""A label, and a path segment, that no rule has."""
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _MOST_PATHS = 20
-"""Paths of a rule that are tried, beside those that a command names."""
+"""The number of a rule's paths that are tried, besides those of the command."""
 
 
 class Opened(StrEnum):
-    """What a command allows beside what was refused."""
+    """What a command allows besides what was refused."""
 
     TRANSPORT = "whatever else is sent over TCP on this port"
     BELOW = "everything below this path"
@@ -43,10 +43,10 @@ class Opened(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was refused. `request` is one where TLS is inspected, or None if all requests are wanted.
+    """What was refused. `request` matters with TLS inspection; None means all requests.
 
-    `base` is the rule that nearly allows the connection: what its paths allow is wanted then, and nothing more.
-    With `private`, the name leads to private addresses.
+    `base` is the rule that nearly allows the connection; then only what its paths allow is wanted. With `private`,
+    the name leads to private addresses.
     """
 
     target: Target
@@ -55,7 +55,7 @@ class Wanted:
     private: bool = False
 
     def includes(self, probe: "Probe") -> bool:
-        """Whether a probe is of what was refused."""
+        """Whether a probe belongs to what was refused."""
         target, asked = self.target, probe.request
         if (probe.name, probe.port) != (target.name, target.port) or not self._spoken(probe.protocol):
             return False
@@ -69,7 +69,7 @@ class Wanted:
         return decided is None or decided.reason is None
 
     def is_met_by(self, probe: "Probe") -> bool:
-        """Whether a probe that it includes is all of what was refused, and not a part."""
+        """Whether an included probe covers all of what was refused, not only a part."""
         if probe.protocol is not self.target.protocol:
             return False
         if self.request is None or probe.request is None:
@@ -82,7 +82,7 @@ class Wanted:
 
 
 class Probe(NamedTuple):
-    """A connection, or a request in one, that is decided before and after a command."""
+    """A connection, or a request in one, to decide before and after a command."""
 
     name: str
     protocol: Protocol
@@ -91,7 +91,7 @@ class Probe(NamedTuple):
 
 
 class Access(NamedTuple):
-    """What is allowed: whether to private addresses, where it leads, whether unverified, and with which secret."""
+    """Properties of an allowance: private addresses, fixed address, unverified host, and injected secret."""
 
     private: bool
     host: str
@@ -99,22 +99,22 @@ class Access(NamedTuple):
     secret: str
 
     def widens(self, before: "Access | None") -> bool:
-        """Whether it is more than before."""
+        """Whether it allows more than before."""
         return before is None or (
             self.private > before.private or self.host != before.host or self.unverified > before.unverified
         )
 
     def narrows(self, before: "Access") -> bool:
-        """Whether something of what was before is missing."""
+        """Whether it allows less than before."""
         return before.private > self.private or (self.host, self.secret) != (before.host, before.secret)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command does. `allows` says that it allows what was refused, and takes nothing from any rule.
+    """A command's effect. `allows` is whether it allows what was refused without narrowing any rule.
 
-    `opens` is what it allows beside that. `elsewhere` is a rule that it would have to change and can't, and
-    `by_hand` a file to which it can't add one. `secret` is the one that goes with the request then.
+    `opens` is what else it allows. `elsewhere` is a rule that it should change but can't, and `by_hand` a file
+    that it can't extend. `secret` would go with the request.
     """
 
     command: AllowCommand
@@ -127,9 +127,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """The rule that a command names, and all rules around it before and after the command.
+    """A command's rule, and all rules nearby before and after it.
 
-    `elsewhere` is one that it would have to change and can't. `by_hand` is the file, if it can add none there.
+    `elsewhere` is a rule that it should change but can't, and `by_hand` the file if it can't add the rule there.
     """
 
     rule: Rule
@@ -149,7 +149,7 @@ class Simulator:
         now: float,
         editable: Editable | None = None,
     ) -> None:
-        """Take all rules with their places. `now` is in seconds since 1970. `editable` is the file they are in."""
+        """Take all rules with their places, and the file with them. `now` is in seconds since 1970."""
         self._editable = editable
         self._there = there
         self._never = tuple(promise for promise in promises if promise.kind is PromiseKind.NEVER)
@@ -159,7 +159,7 @@ class Simulator:
             self._by_name.setdefault(one.rule.destination.name, []).append(one)
 
     def outcome(self, command: AllowCommand, wanted: Wanted) -> Outcome:
-        """Return what a command would do."""
+        """Return the effect of a command."""
         nothing = Outcome(command)
         change = self._change(command)
         if change is None:
@@ -182,11 +182,11 @@ class Simulator:
         return Outcome(command, met, in_order, change.elsewhere, change.by_hand, secret)
 
     def _change(self, command: AllowCommand) -> "_Change | None":
-        """Return the rules before and after a command, as far as it can change anything; None if it is refused."""
+        """Return the rules that a command could affect, before and after it; None if it is refused."""
         try:
             addition = command.addition(self._now)
             near = self._near(addition.rule.destination)
-            # As if all of them were in the file: what is elsewhere is told apart afterwards.
+            # Simulate as if all rules were in the file; rules elsewhere are reported afterwards.
             there = [Written(one.rule, place) for place, one in enumerate(near)]
             edit, _ = edits.add(there, [addition], self._now)
             after = edits.resulting((one.rule for one in near), addition)
@@ -194,7 +194,7 @@ class Simulator:
                 if rule.paths:
                     require_decisive(rule.paths)
             changed = RuleSet.of(after).rules
-        except (RefusedError, ValueError):  # of the command line, of paths, of rules that contradict each other
+        except (RefusedError, ValueError):  # from the command line, paths, or contradicting rules
             return None
         if broken(self._never, RuleSet(changed)):
             return None
@@ -209,7 +209,7 @@ class Simulator:
         return self._editable is None or self._editable.fits(Edit(changed={one.position: {}}))
 
     def _near(self, destination: Destination) -> list[Written]:
-        """Return the rules that may decide something for what a rule for the destination is for."""
+        """Return the rules that may overlap with a rule for the destination."""
         parts = destination.name.split(".")
         above = (".".join(parts[start:]) for start in range(len(parts)))
         covering = (one for name in above for one in self._by_name.get(name, ()))
@@ -220,7 +220,7 @@ class Simulator:
         return list(found.values())
 
     def base(self, target: Target) -> Rule | None:
-        """Return the rule that allows a connection, or would if nothing had ended or denied it."""
+        """Return the rule that allows a connection, or would if nothing had expired or denied it."""
         allowing = [one.rule for one in self._near(Destination(target.name, subtree=False)) if not one.rule.denies]
         for rules in (RuleSet(tuple(allowing)).at(self._now), RuleSet(tuple(allowing))):
             decided = Policy(rules).decide(target.name, target.protocol, target.port)
@@ -254,7 +254,7 @@ def _names(change: _Change, wanted: Wanted) -> set[str]:
 
 
 def _requests(rule: Rule, inspecting: Sequence[Paths], wanted: Wanted) -> Iterator[Request]:
-    """Yield the table of requests: paths that rules name, what is around them, and all methods in question."""
+    """Yield requests: the rules' paths and nearby ones, with all relevant methods."""
     new = rule.paths.rules if rule.paths else ()
     literal = [each.path for each in new if not each.expression]
     if wanted.request:
@@ -291,7 +291,7 @@ def _access(policy: Policy, probe: Probe) -> Access | None:
 
 
 def _kind(probe: Probe, wanted: Wanted, rule: Rule) -> Opened:
-    """Return what a probe stands for that a command for a rule allows, and that was not wanted."""
+    """Classify what a probe shows that a command allows beyond what was wanted."""
     target, asked = wanted.target, probe.request
     if probe.name != target.name:
         return Opened.NAMES

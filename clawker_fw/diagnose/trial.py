@@ -1,6 +1,6 @@
-"""Trying a connection as an agent would, from the agents' network, and finding our own record if it is refused.
+"""Tries a connection as an agent, from the agent network, and finds our own record of a refusal.
 
-Envoy answers refused requests itself, so a response alone does not say that a host was reached.
+Envoy answers refused requests itself, so a response alone does not prove that a host was reached.
 """
 
 import json
@@ -17,24 +17,24 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.target import Target
 
 _RECORD_WITHIN = 2.0
-"""Seconds until a refusal is in the siblings' records; usually it takes less than one."""
+"""Seconds until a refusal is logged; usually less than one."""
 _LOOK_EVERY = 0.1
 _LAST_LINES = 200
 _FIRST_ERROR = 400
-"""The lowest status of a response that may be a refusal of Envoy."""
+"""The lowest status with which Envoy refuses."""
 
 
 UNCLEAR = (
     "Envoy or the host may have answered: there are so many refusals now that Envoy only counts some of them."
 )
-"""What an unclear attempt means."""
+"""The meaning of an unclear attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An attempt from the agents' network. `reason` is the one in our own records, if there is one.
+    """An attempt from the agent network. `reason` comes from our own records, if any.
 
-    It is `unclear` who answered when Envoy wrote down some refusals less than there were.
+    It is `unclear` who answered if Envoy's log was rate-limited.
     """
 
     trial: Trial
@@ -43,12 +43,12 @@ class Attempted:
 
     @property
     def passed(self) -> bool:
-        """Whether the host answered, as far as can be told."""
+        """Whether the host answered, as far as is known."""
         return self.reason is None and self.trial.steps[-1].ok and not self.unclear
 
 
 def attempt(reader: EngineReader, observed: Observed, target: Target, *request: str) -> Attempted:
-    """Use a name as an agent would, or make a request (method and path), and find the record of a refusal.
+    """Use a name as an agent would, or send a request (method and path), and find the record of a refusal.
 
     Raises:
         EngineError: when the attempt could not be made.
@@ -57,7 +57,7 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
     counted = _counted(reader, observed)
     trial = HelperReader(reader, resolver).trial(target.name, target.protocol.transport, target.port, *request)
     last = trial.steps[-1]
-    # A datagram that leads nowhere is just not answered.
+    # A refused datagram gets no answer at all.
     if last.ok and last.status < _FIRST_ERROR and last.name != "datagram":
         return Attempted(trial, None)
     recorder = observed.siblings.get(Sibling.COREDNS if last.name == "resolve" else Sibling.ENVOY)
@@ -75,11 +75,11 @@ def _counted(reader: EngineReader, observed: Observed) -> int | None:
 
 
 def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason | None:
-    """Wait for the record of a refused step, and return its reason. What is not refused has no record."""
+    """Wait for the record of a refused step, and return its reason; None if it was not refused."""
     end = time.monotonic() + _RECORD_WITHIN
     while True:
         for line in reversed(reader.last_words(container, _LAST_LINES)):
-            with suppress(ValueError):  # no record, or a word of another release
+            with suppress(ValueError):  # not a record, or a reason of another release
                 record = json.loads(line)
                 if isinstance(record, dict) and step.source and record.get("source") == step.source:
                     return Reason(str(record.get("reason")))

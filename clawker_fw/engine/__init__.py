@@ -1,1 +1,1 @@
-"""The Docker engine: everything that is read from it and written to it, translated into the model's terms."""
+"""The Docker engine: reads from it and changes it, in the model's terms."""

@@ -1,4 +1,4 @@
-"""The archive API's tar format, in which a container's volume is read and written."""
+"""The tar format of the engine's archive API, which transfers the files of a container's volume."""
 
 import io
 import os
@@ -16,10 +16,10 @@ from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.files import FOLDER, found
 
 CHUNK = 1 << 16
-"""Bytes per read. Chunks are small enough for the allocator to return them to the system."""
+"""Bytes per read, few enough for the allocator to return the memory to the system."""
 
 _NOBODY = 65534
-"""The owner that a container sees for a file whose owner is not in its user namespace (user_namespaces(7))."""
+"""The owner that a container sees for files of users outside its user namespace (user_namespaces(7))."""
 
 
 def pack(files: Files) -> bytes:
@@ -46,9 +46,9 @@ def _header(path: str, kind: bytes, file: File) -> tarfile.TarInfo:
 def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int] = (0, 0)) -> dict[str, File]:
     """Return the files of a tar by their path below its single top folder.
 
-    The content of a link is `-> TARGET`. A folder has an entry only if its owner or mode is not the one that we
-    set; its path is then absolute, unlike those of files. `root` is the user and group that the container's root
-    is on the host. For a file equal to the one in `known`, that object is returned again.
+    The content of a link is `-> TARGET`. A folder with an unusual owner or mode has an entry with an absolute
+    path, unlike files. `root` is the container's root user and group on the host. Files equal to those in `known`
+    are returned as the same objects.
 
     Raises:
         EngineError: when the tar is incomplete or damaged, or longer than `bounds.VOLUME`.
@@ -70,7 +70,7 @@ def unpack(chunks: Iterator[bytes], known: Files = NOTHING, root: tuple[int, int
                 files[path] = _found(b"-> " + os.fsencode(member.linkname), member, root)
         if stream.ended:
             raise tarfile.ReadError("its end is missing")
-        while stream.read(CHUNK):  # an engine is not done before everything has been read
+        while stream.read(CHUNK):  # the engine finishes only when everything has been read
             pass
     return files
 
@@ -113,7 +113,7 @@ class IteratorReader(io.RawIOBase):
         self._chunks = chunks
         self._rest = b""
         self.ended = False
-        """Whether more was wanted than there is."""
+        """Whether a read found no more data."""
 
     def read(self, size: int = -1) -> bytes:
         """Return at most `size` bytes, and none only at the end."""

@@ -1,4 +1,4 @@
-"""The docker CLI's own configuration: its folder, and what we need to know of it. Nothing is connected here."""
+"""Reads the docker CLI's own configuration. Nothing is connected here."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _VARIABLES = {
     "ftpProxy": "FTP_PROXY",
     "allProxy": "ALL_PROXY",
 }
-"""https://docs.docker.com/engine/cli/proxy/: each is also set in lower case."""
+"""Each is also set in lower case (https://docs.docker.com/engine/cli/proxy/)."""
 
 
 def folder(environment: Mapping[str, str]) -> Path:
@@ -26,20 +26,12 @@ def folder(environment: Mapping[str, str]) -> Path:
 
 
 def main_file(environment: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return the content of `config.json`, which is empty if there is none.
-
-    Raises:
-        EngineError: when it is unreadable.
-    """
+    """Return the content of `config.json`, empty if it does not exist. Raise EngineError if it is unreadable."""
     return read(folder(environment) / "config.json") or {}
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Read one of the CLI's files; None if it does not exist.
-
-    Raises:
-        EngineError: when it is unreadable. That is never taken for absent.
-    """
+    """Read one of the CLI's files; None if it does not exist. Raise EngineError if it is unreadable."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -52,10 +44,9 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the variables by which the CLI gives a proxy to each container that it creates, in both cases.
+    """Return the proxy variables, in both cases, that the CLI sets in new containers.
 
-    The CLI has a choice of proxies for each engine, and chooses by the address that it was given itself. So those
-    of all engines are returned.
+    The CLI chooses proxies by the engine's address as it was given, so this returns those of all engines.
 
     Raises:
         EngineError: when the configuration is unreadable.
@@ -67,7 +58,7 @@ def proxy_variables(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names of the CLI's contexts: `default`, and those in its store (docker/cli, `cli/context/store`).
+    """Return the CLI's contexts: `default`, and those in its store (docker/cli, `cli/context/store`).
 
     Raises:
         EngineError: when one of them is unreadable.
@@ -82,11 +73,7 @@ def contexts(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether the CLI has a file or folder.
-
-    Raises:
-        EngineError: when that can't be checked.
-    """
+    """Whether the CLI has a file or folder. Raise EngineError if that can't be checked."""
     try:
         return path.exists()
     except OSError as error:

@@ -1,7 +1,7 @@
 """A Docker engine, through the Docker SDK (https://docs.docker.com/reference/api/engine/).
 
-Raw JSON, SDK types and the engine's error texts stay in `engine`. The code uses what API 1.41 (engine 20.10) and
-all later versions have in common.
+Raw JSON, SDK types and the engine's error texts stay in `engine`. The code uses only what API 1.41 (engine 20.10)
+and all later versions have in common.
 """
 
 import json
@@ -56,16 +56,16 @@ _EVENTS = {
 """The events to subscribe to. `kill` and `stop` are left out, because `die` follows them."""
 
 _TOLD_EVERY = 0.2
-"""Seconds between two calls about the progress of a pull."""
+"""Seconds between two progress callbacks of a pull."""
 
 _GOING = {"removing", "dead"}
-"""The states of a container that is being removed, or could not be removed completely."""
+"""The states of a container that is being removed, or was removed only partly."""
 
 _LOG_SECONDS = 30.0
-"""For how long an engine may be silent while it sends a log."""
+"""The longest silence of an engine that sends a log."""
 
 _SHOWN = 64
-"""The most characters of a name in an error."""
+"""The longest part of a name in an error, in characters."""
 
 _View = TypeVar("_View")
 
@@ -73,20 +73,12 @@ _NO_ENGINE = "It does not answer as an engine does"
 
 
 def connect(host: str | None, context: str | None, environment: Mapping[str, str]) -> "DockerEngine":
-    """Connect to the engine that the docker CLI would use.
-
-    Raises:
-        EngineError: when it can't be located or reached, or does not meet the requirements.
-    """
+    """Connect to the engine that the docker CLI would use. Raise EngineError if that is impossible."""
     return connect_to(locate(host, context, environment))
 
 
 def connect_to(place: EngineLocation, seconds: float | None = None) -> "DockerEngine":
-    """Connect to the engine at a place. It may leave a request unanswered for so long, by default for a minute.
-
-    Raises:
-        EngineError: when it can't be reached, or does not meet the requirements.
-    """
+    """Connect to an engine with a timeout for its answers (default: a minute). Raise EngineError if that fails."""
     seconds = seconds or failures.CALL_SECONDS
     with ExitStack() as failed:
         try:
@@ -102,7 +94,7 @@ def connect_to(place: EngineLocation, seconds: float | None = None) -> "DockerEn
 def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
     try:
         version = _object(client.version(api_version=False))
-    except (LookupError, TypeError) as error:  # the SDK takes for granted how an engine words its errors
+    except (LookupError, TypeError) as error:  # the SDK assumes a form of error messages
         raise ConnectionError(_NO_ENGINE) from error
     facts = replace(
         requirements.facts(place.address, version),
@@ -118,23 +110,23 @@ def _connected(client: Client, place: EngineLocation) -> "DockerEngine":
 
 
 class DockerEngine:
-    """An `EngineWriter` for a Docker engine. It may be used from several threads."""
+    """An `EngineWriter` for a Docker engine, usable from several threads."""
 
     def __init__(self, client: Client, facts: EngineFacts, root: tuple[int, int]) -> None:
-        """Use a client that has connected. `root` is the user and group that a container's root is on the host."""
+        """Use a connected client. `root` is the user and group on the host of a container's root."""
         self._client = client
         self._facts = facts
         self._root = root
         self._evidence: dict[str, str] = {}
-        """By container: what `fwctl` has read of the program, so that it reads only what has changed since.
+        """By container: what `fwctl` has read of the program, so that a probe reads only changes.
 
-        An Envoy with thousands of rules prints what it has loaded for half a second, and serves nobody meanwhile.
-        It is kept in this process alone, where nobody else can write.
+        Dumping the config of an Envoy with thousands of rules blocks it for half a second. Only this process,
+        where nobody else can write, stores it.
         """
         self._projects: dict[str, str] = {}
-        """By the id of a container with our labels: the project for which we made it, or an empty string."""
+        """By the id of a container with our labels: the project for which we made it, or ""."""
         self._names: dict[str, str] = {}
-        """By id: the names of containers, for errors. A name such as `clawker-envoy-next` says what it is for."""
+        """By id: the names of containers, for errors. A name such as `clawker-envoy-next` shows the purpose."""
         self.address = facts.endpoint
 
     def close(self) -> None:
@@ -158,9 +150,9 @@ class DockerEngine:
         return tuple(replace(each, sources_checked=host_network.checks_sources(bridge_of(each))) for each in found)
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """No filter is used, because the engine's name filter also matches parts of names.
+        """List without a filter, because the engine's name filter also matches parts of names.
 
-        A list does not show the form of a container, so those with our labels are inspected, each of them once.
+        A list does not show the form of a container, so those with our labels are inspected once.
         """
         with readable("its containers"), translated("list its containers"):
             answers = _objects(self._client.containers(all=True))
@@ -174,7 +166,7 @@ class DockerEngine:
         return tuple(sorted(told, key=lambda each: each.name))
 
     def container(self, container: str) -> ContainerView | None:
-        """The engine also accepts a prefix of an id, so the result is checked."""
+        """The engine also accepts a prefix of an id, so check the result."""
         try:
             with (
                 readable(f"container {self._named(container)}"),
@@ -187,7 +179,7 @@ class DockerEngine:
         return view if container in {view.id, view.name} else None
 
     def _named(self, container: str) -> str:
-        """Return a container's name, as far as it is known, in place of its id."""
+        """Return a container's name if it is known, otherwise its id."""
         return self._names.get(container, shortened(container))
 
     def own_images(self) -> tuple[OwnImage, ...]:
@@ -233,9 +225,9 @@ class DockerEngine:
 
     @contextmanager
     def _unless_removed(self, container: str) -> Iterator[None]:
-        """Translate every error about a container that is being removed into `NotFoundError`.
+        """Translate errors about a container that is being removed into `NotFoundError`.
 
-        While it removes a container, an engine answers with errors of its own ("RWLayer … is unexpectedly nil").
+        During a removal, engines answer with internal errors ("RWLayer … is unexpectedly nil").
         """
         try:
             yield
@@ -248,7 +240,7 @@ class DockerEngine:
             raise
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
-        """A probe is told what an earlier one has read, and need not read it again."""
+        """A probe gets what an earlier one has read, so that it reads only changes."""
         evidence = self._evidence.get(container)
         known = [f"known={evidence}"] if evidence and arguments[0] == "probe" else []
         answers: list[object] = []
@@ -256,7 +248,7 @@ class DockerEngine:
         return answers[0] if len(answers) == 1 else None
 
     def removal(self, container: str) -> Future[int]:
-        """The engine sends the head of its answer when it has begun to wait."""
+        """The engine sends the response's head once it waits."""
         waiting = f"wait for container {self._named(container)}"
         path = f"/containers/{container}/wait"
         with translated(waiting):
@@ -274,7 +266,7 @@ class DockerEngine:
         return tuple(raw.decode(errors="replace").splitlines())
 
     def clock(self) -> float:
-        """The time is that of the middle of the request."""
+        """Assume that the engine read its clock in the middle of the request."""
         before = time.monotonic()
         with readable("its time"), translated("tell its time"):
             told = str(_object(self._client.info())["SystemTime"])
@@ -282,7 +274,7 @@ class DockerEngine:
 
     @contextmanager
     def log(self, container: str, lines: int | None, *, follow: bool = False) -> Iterator[Iterator[list[bytes]]]:
-        """`since` is never used: an engine then reads the whole log to find the place."""
+        """Never use `since`, because the engine would read the whole log to find the place."""
         what = f"read the log of container {self._named(container)}"
         wanted = {"stdout": 1, "stderr": 1, "timestamps": 1, "follow": int(follow)}
         silence = None if follow else _LOG_SECONDS
@@ -315,7 +307,7 @@ class DockerEngine:
         try:
             yield streams.events_of(stream)
         finally:
-            with suppress(*FAILURES):  # one over SSH can't be closed; it ends with the process
+            with suppress(*FAILURES):  # a stream over SSH can't be closed; it ends with the process
                 stream.close()
 
     # --- writing ----------------------------------------------------------------------------------------------
@@ -332,7 +324,7 @@ class DockerEngine:
             self._progress("/images/load", self._client.timeout, lambda _: None, data=counted())
 
     def pull_image(self, reference: str, on_progress: ProgressCallback) -> None:
-        """`on_progress` is called several times a second, also while nothing arrives."""
+        """Call `on_progress` several times a second, even without new data."""
         transfer = pulling.Transfer()
         pull = in_background(self._pull, reference, transfer)
         while not wait([pull], _TOLD_EVERY).done:
@@ -374,7 +366,7 @@ class DockerEngine:
         on_line: Callable[[Mapping[str, Any]], None],
         **options: Any,  # noqa: ANN401 - those of `requests`
     ) -> None:
-        """Send a request, and read the lines of JSON about its progress. One with an error ends the call."""
+        """Send a request, and read its progress as lines of JSON. A line with an error raises it."""
         with self._client.open_response("POST", path, silence, **options) as response:
             for line in streams.json_lines(streams.contents(response)):
                 if "error" in line:
@@ -414,7 +406,7 @@ class DockerEngine:
             self._client.remove_network(network)
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """A container that can't be completed is removed again."""
+        """Remove the container again if it can't be completed."""
         request, further = creation(spec, self._client.api_version)
         with translated(f"create container {spec.name}"):
             answer = self._client.create_container_from_config(request, spec.name)  # type: ignore[no-untyped-call]  # the stub lacks its types
@@ -492,7 +484,7 @@ class DockerEngine:
 
 
 def _without_tag(reference: str) -> str:
-    """Return a digest reference without its tag, because engines take the tag for a part of the name."""
+    """Return a digest reference without its tag, which engines would take for part of the name."""
     name, at, digest = reference.partition("@")
     if not at:
         return reference
@@ -501,13 +493,13 @@ def _without_tag(reference: str) -> str:
 
 
 def _read(translate: Callable[[Mapping[str, Any]], _View], raw: Mapping[str, Any], kind: str) -> _View:
-    """Translate what the engine says of an object. An error names it."""
+    """Translate the engine's description of an object. Errors name it."""
     with readable(f"{kind} {str(raw.get('Name') or raw.get('Id') or '')[:_SHOWN]}"):
         return translate(raw)
 
 
 def _network(raw: Mapping[str, Any]) -> NetworkView:
-    """Read a network. One of somebody else's that can't be read is known by its name only."""
+    """Read a network. If it is not ours and unreadable, return only its id and name."""
     try:
         return _read(network_view, raw, "network")
     except EngineError as error:
@@ -518,14 +510,14 @@ def _network(raw: Mapping[str, Any]) -> NetworkView:
 
 
 def _object(answer: object) -> Mapping[str, Any]:
-    """Return an answer that has to be an object: the SDK passes any JSON on."""
+    """Return an answer that must be an object, because the SDK passes on any JSON."""
     if isinstance(answer, dict):
         return answer
     raise ConnectionError(_NO_ENGINE)
 
 
 def _objects(answer: object) -> Sequence[Mapping[str, Any]]:
-    """Return an answer that has to be a list of objects. Anything else is never taken for an empty list."""
+    """Return an answer that must be a list of objects; nothing else counts as an empty list."""
     if isinstance(answer, list):
         return [_object(each) for each in answer]
     raise ConnectionError(_NO_ENGINE)

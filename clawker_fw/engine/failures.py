@@ -1,4 +1,4 @@
-"""How long an engine is waited for, and its failures as our own errors."""
+"""The engine's timeout, and its failures as our own errors."""
 
 import re
 from collections.abc import Iterator
@@ -14,23 +14,20 @@ from clawker_fw.engine.locate import EngineLocation
 from clawker_fw.errors import ConflictError, DiskFullError, EngineError, FirewallError, NotFoundError
 
 FAILURES = (errors.DockerException, HTTPError, OSError)
-"""The types of errors when an engine does not answer, or answers with an error. `requests` raises an `OSError`."""
+"""Errors of an engine that does not answer, or answers with an error. `requests` raises `OSError`s."""
 
 _FULL = ("no space left on device", "disk quota exceeded")
-"""How an engine, or a program in a container, says that there is no room on the disk (strerror(3))."""
+"""Messages of an engine, or of a program in a container, when the disk is full (strerror(3))."""
 
 _IDENTITY = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 CALL_SECONDS: float = 60
-"""How long an engine may leave a request unanswered, when a command is about one engine."""
+"""The timeout of a request when a command uses one engine."""
 
 
 @contextmanager
 def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Translate such errors into ours. `what` completes "The engine could not …".
-
-    Errors of the types `but` are not translated.
-    """
+    """Translate such errors into ours, except the types `but`. `what` completes "The engine could not …"."""
     try:
         yield
     except but:
@@ -55,7 +52,7 @@ def translated(what: str, *, but: tuple[type[Exception], ...] = ()) -> Iterator[
 
 
 def shortened(text: str) -> str:
-    """Return a text with each id as the docker CLI shows it: its first twelve digits."""
+    """Shorten each id in a text to twelve digits, as the docker CLI does."""
     return _IDENTITY.sub(r"\1", text)
 
 
@@ -63,8 +60,8 @@ def shortened(text: str) -> str:
 def readable(what: str) -> Iterator[None]:
     """Translate the failure to read an engine's answer into an error that names the object.
 
-    An answer may have another form than the API says: a proxy, another engine, or another release's object. Only
-    the reading belongs in here, because any other mistake in it would be blamed on the engine.
+    The answer may differ from the API: through a proxy, another engine, or another release. Put only the reading
+    inside, because any other error would be blamed on the engine.
     """
     try:
         yield
@@ -78,11 +75,7 @@ def readable(what: str) -> Iterator[None]:
 
 
 def require_room(what: str, words: str, error: Exception | None = None) -> None:
-    """Raise an error of its own if these words say that there is no room on the disk.
-
-    Raises:
-        DiskFullError: if they do.
-    """
+    """Raise DiskFullError if a message says that the disk is full."""
     if any(each in words.lower() for each in _FULL):
         raise DiskFullError(
             "engine-disk-full",
@@ -94,7 +87,7 @@ def require_room(what: str, words: str, error: Exception | None = None) -> None:
 
 
 def unreachable(place: EngineLocation, error: Exception, seconds: float) -> EngineError:
-    """Return the error for an engine that can't be reached. A request was waited for so many seconds."""
+    """Return the error for an unreachable engine. `seconds` is the timeout of the request."""
     reason = innermost(error)
     context = [str(reason), f"named by {place.source}", *_trust(place)]
     if isinstance(reason, PermissionError):
@@ -136,7 +129,7 @@ def _trust(place: EngineLocation) -> list[str]:
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return the original error, whose text says most. One of ours that was being handled is not its reason."""
+    """Return the original error, which says most. Stop before errors of ours, which are not its reason."""
     while (earlier := error.__cause__ or error.__context__) and not isinstance(earlier, FirewallError):
         error = earlier
     return error

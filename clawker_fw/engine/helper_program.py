@@ -1,4 +1,4 @@
-"""A verb of `fwctl`, run in a container through the engine, and the lines of JSON that it answers with."""
+"""Runs a verb of `fwctl` in a container through the engine, and reads its answers, which are lines of JSON."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,7 @@ def run_in_helper(
     *,
     sent: bytes = b"",
 ) -> None:
-    """Run a verb to its end, with `sent` on its standard input.
-
-    `silence` is for how many seconds it may say nothing.
+    """Run a verb with `sent` as its standard input. `silence` is the timeout without output in seconds.
 
     Raises:
         EngineError: when it fails; the context has its error output.
@@ -46,7 +44,7 @@ def run_in_helper(
                 for line in lines:
                     try:
                         answer = json.loads(line)
-                    except ValueError:  # the engine's message on why the helper did not run
+                    except ValueError:  # the engine's message when it could not run the helper
                         complaint = (complaint + line)[: bounds.COMPLAINT]
                         continue
                     on_line(answer)

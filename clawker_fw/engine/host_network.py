@@ -1,7 +1,7 @@
-"""The network of this machine, which is that of a local engine.
+"""The network of this machine, on which a local engine runs.
 
-A new network should not hide any destination of its routes. Its kernel may receive what agents broadcast, and may
-track connections between containers.
+A new network should not hide a destination of its routes. Its kernel may receive agents' broadcasts, and track
+connections between containers.
 """
 
 import socket
@@ -29,10 +29,10 @@ def routes(table: Path = _TABLE) -> tuple[IPv4Network, ...]:
 
 
 def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
-    """Return whether packets from an interface are dropped when their source is not reached through it.
+    """Return whether packets from an interface are dropped if their source is reached through another one.
 
-    The kernel uses the higher value of `rp_filter` for all interfaces and for this one (Linux,
-    Documentation/networking/ip-sysctl). The result is None if there is no such interface on this machine.
+    The kernel uses the higher `rp_filter` of all interfaces and this one (Linux,
+    Documentation/networking/ip-sysctl). None means that this machine lacks the interface.
     """
     places = [settings / place / "rp_filter" for place in ("all", interface)]
     try:
@@ -43,10 +43,10 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
 
 
 def tracks_bridged(setting: Path = _BRIDGED) -> bool | None:
-    """Return whether the kernel tracks connections between containers of one network; None if it does not say.
+    """Return whether the kernel tracks connections between containers of one network; None if unknown.
 
-    It hands bridged packets to its packet filter, which tracks them, if br_netfilter is loaded and switched on, by
-    an engine for example that keeps containers of a network apart (Linux, Documentation/networking/ip-sysctl,
+    With br_netfilter loaded and enabled, for example by an engine that isolates containers of a network, bridged
+    packets pass the packet filter, which tracks them (Linux, Documentation/networking/ip-sysctl,
     `bridge-nf-call-iptables`).
     """
     try:
@@ -65,5 +65,5 @@ def _destination(fields: list[str]) -> IPv4Network | None:
 
 
 def _address(text: str) -> str:
-    """Read an address, which the kernel prints as a hexadecimal number in its own byte order."""
+    """Read an address, a hexadecimal number in the kernel's byte order."""
     return socket.inet_ntoa(struct.pack("=I", int(text, 16)))

@@ -1,8 +1,8 @@
-"""Locates the engine the way the docker CLI does. Nothing is connected here.
+"""Locates the engine as the docker CLI does. Nothing is connected here.
 
-The order and the files are those of https://docs.docker.com/engine/manage-resources/contexts/ and
-https://docs.docker.com/engine/security/protect-access/. The Docker SDK is not used for this: it ignores a
-configuration that it can't read, and would then use another engine than the CLI.
+The order and the files follow https://docs.docker.com/engine/manage-resources/contexts/ and
+https://docs.docker.com/engine/security/protect-access/. The Docker SDK would ignore an unreadable configuration
+and use another engine than the CLI.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from clawker_fw.errors import EngineError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 DEFAULT_SOURCE = "the default"
-"""In place of who has named an engine: nobody has."""
+"""The source of an engine that nothing names."""
 
 _SCHEMES = ("unix", "tcp", "ssh")
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
@@ -33,7 +33,7 @@ class Tls:
 
     @property
     def authority(self) -> Path | None:
-        """The CA certificates for the engine, or None for the system's."""
+        """The engine's CA certificates, or None for the system's."""
         return self._file("ca.pem")
 
     @property
@@ -57,7 +57,7 @@ class EngineLocation:
 
     @property
     def plain(self) -> bool:
-        """Whether others on the way there can read along: TCP without TLS, unless it stays on this machine."""
+        """Whether others on the way can read along: TCP without TLS, unless it stays on this machine."""
         if self.tls is not None or not self.address.startswith("tcp://"):
             return False
         host = urlsplit(self.address).hostname or ""
@@ -75,8 +75,8 @@ class EngineLocation:
 def locate(host: str | None, context: str | None, environment: Mapping[str, str]) -> EngineLocation:
     """Return the engine that the docker CLI would use.
 
-    The first of these that is set applies: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current
-    context, the default socket. The context called `default` is `DOCKER_HOST`, or the default socket.
+    The first of these applies: `host`, `context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context, the
+    default socket. The context `default` means `DOCKER_HOST`, or the default socket.
 
     Raises:
         EngineError: when the configuration that names the engine is unreadable or invalid.
@@ -104,7 +104,7 @@ def _named(text: str, source: str, environment: Mapping[str, str]) -> EngineLoca
 
 
 def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
-    """Return the location that a docker context names (docker/cli, `cli/context/store`)."""
+    """Return the location in a docker context (docker/cli, `cli/context/store`)."""
     store = client_config.folder(environment) / "contexts"
     identity = hashlib.sha256(os.fsencode(name)).hexdigest()
     path = store / "meta" / identity / "meta.json"

@@ -1,7 +1,7 @@
-"""The newest lines of a log that has lines that were cut off, as on a disk that was full.
+"""Reads the newest lines of a log that may have truncated lines, for example from a full disk.
 
-At such a line, an engine stops, or drops some lines and goes on. But it counts lines from the end of a log by
-their ends alone. So it sends fewer lines than it was asked for exactly if one of them is cut off.
+At a truncated line, an engine stops, or skips lines. But it counts lines from the log's end only by line ends. So
+it sends fewer lines than requested exactly if one of them is truncated.
 """
 
 from bisect import bisect_left
@@ -10,7 +10,7 @@ from clawker_fw.engine.port import EngineReader
 
 
 def newest_lines(reader: EngineReader, container: str, after: bytes) -> list[bytes]:
-    """Return the newest lines of a log, from one before `after` on, or from behind the last line that is cut off.
+    """Return the newest lines of a log, from one at or before `after`, or after the last truncated line.
 
     Raises:
         EngineError: when the log can't be read.

@@ -1,7 +1,7 @@
-"""What a program in a container writes, as an engine sends it in frames: output, exit code, and a container's log.
+"""Reads the output and exit code of a program in a container, and a container's log, from the engine's frames.
 
-The Docker SDK reads a log frame by frame, which takes longer than the engine needs to send a million lines. Here
-whatever has arrived is taken apart at once.
+The Docker SDK reads a log frame by frame, more slowly than the engine sends a million lines. This code splits
+whatever has arrived at once.
 """
 
 import os
@@ -19,7 +19,7 @@ from clawker_fw.engine import bounds, streams
 from clawker_fw.engine.transport import Client
 
 EXIT_SECONDS = 10.0
-"""How long an engine may take to know the exit code of a program whose output has ended."""
+"""How long an engine may take to report the exit code after a program's output has ended."""
 _ASK_EVERY = 0.02
 
 
@@ -35,14 +35,12 @@ STAMP = len("2026-01-01T00:00:00.000000000Z")
 def outputs(client: Client, identity: str, silence: float | None) -> Generator[tuple[bytes, bytes], None, None]:
     """Start a program by the id of its exec, and yield pairs of standard output and error until it ends.
 
-    The SDK's own method reads from the socket, and loses what Python's HTTP client has already buffered. On a busy
-    machine, the whole output of a quick program may arrive together with the response's head.
-
-    `silence` is for how many seconds there may be no output, or None without a limit.
+    The SDK's method reads from the socket and loses what Python's HTTP client has already buffered: on a busy
+    machine, a quick program's whole output may arrive with the response's head.
 
     Raises:
-        TimeoutError: when there is no output for longer. Engines can lose the end of a program whose container is
-            restarted at that moment.
+        TimeoutError: after `silence` seconds without output, if set. Engines can miss the end of a program whose
+            container is restarted at that moment.
     """
     how = {"Tty": False, "Detach": False}
     with client.open_response("POST", f"/exec/{identity}/start", silence, json=how) as response:
@@ -52,12 +50,12 @@ def outputs(client: Client, identity: str, silence: float | None) -> Generator[t
 def dialogue(
     client: APIClient, identity: str, sent: bytes, silence: float | None
 ) -> Generator[tuple[bytes, bytes], None, None]:
-    """Start a program that says nothing before it has read what is sent, and yield its output as `outputs` does.
+    """Start a program that reads `sent` before it prints anything, and yield its output as `outputs` does.
 
     Raises:
-        TimeoutError: when there is no output for longer than `silence`.
+        TimeoutError: after `silence` seconds without output.
     """
-    # Over TLS it is a socket, and otherwise what reads from one.
+    # Over TLS it is a socket, otherwise a reader of one.
     stream = cast("socket.SocketIO", client.exec_start(identity, socket=True))
     descriptor = stream if isinstance(stream, socket.socket) else socket.socket(fileno=os.dup(stream.fileno()))
     with descriptor as connection:
@@ -74,9 +72,9 @@ def _received(connection: socket.socket, size: int) -> bytes:
 
 
 def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Yield pairs of standard output and error from a stream that `read` reads, so many bytes at a time.
+    """Yield pairs of standard output and error from a stream, given a function that reads a number of bytes.
 
-    The format is that of ContainerAttach in the engine's API: the stream, the number of bytes, the bytes.
+    The format is ContainerAttach in the engine's API: the stream, the number of bytes, the bytes.
     """
     while len(head := read(HEAD.size)) == HEAD.size:
         which, size = HEAD.unpack(head)
@@ -87,9 +85,9 @@ def frames(read: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def exit_code(client: APIClient, identity: str) -> int | None:
-    """Return the exit code of a program whose output has ended, or None if the engine does not get to know it.
+    """Return the exit code of a program whose output has ended; None if the engine never reports it.
 
-    The engine ends the output first, and learns a moment later with what the program has ended.
+    The engine learns the exit code a moment after the end of the output.
     """
     end = time.monotonic() + EXIT_SECONDS
     while True:
@@ -100,14 +98,14 @@ def exit_code(client: APIClient, identity: str) -> int | None:
 
 
 def stamp(moment: float) -> bytes:
-    """Return a time in seconds since 1970 as an engine writes it."""
+    """Return seconds since 1970 as an engine writes a time."""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z").encode()
 
 
 def log_lines(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield the lines of a log as they arrive, several at a time, until the stream ends.
+    """Yield the lines of a log in batches as they arrive, until the stream ends.
 
-    A line of standard error is only the engine's time: it is there to be counted.
+    Lines of standard error are cut to the engine's time, because they only need to be counted.
     """
     rest = b""
     for content in contents:
@@ -120,7 +118,7 @@ def log_lines(contents: Iterable[bytes]) -> Iterator[list[bytes]]:
                 raise bounds.too_long("a line of a log", bounds.PIECE)
             if end > len(rest):
                 break
-            if stream != _ENGINE:  # which says why it ends here
+            if stream != _ENGINE:  # its lines say why the log ends
                 lines.append(rest[begin : end if stream == _OUTPUT else min(end, begin + STAMP)])
             at = end
         rest = rest[at:]

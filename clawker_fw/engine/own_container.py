@@ -1,8 +1,8 @@
-"""Whether this program runs in a container of the engine that it asks, and what of that container it has to know.
+"""Finds the container of the engine in which this program runs, if any.
 
-The engine mounts files of its own into each container (`/etc/hostname`, …). Their paths on its machine have the
-container's id, and the kernel shows them inside (proc_pid_mountinfo(5)). An id of 256 bits that the engine knows
-is the id of one of its containers.
+An engine mounts its own files into each container (`/etc/hostname`, …). Their paths on the host contain the
+container's id, and the kernel shows them inside (proc_pid_mountinfo(5)). If the engine knows such an id of 256
+bits, it is one of its containers.
 """
 
 import os
@@ -24,13 +24,9 @@ _NAMES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
 
 
 def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MOUNTS) -> Inside | None:
-    """Return the container of this engine in which this program runs, or None if it runs in none.
-
-    Raises:
-        EngineError: when the engine does not say anything about its own container.
-    """
+    """Return this program's container if it is the engine's. Raise EngineError if it can't be described."""
     try:
-        text = os.fsdecode(mounts.read_bytes())  # a path has any bytes but spaces and line feeds
+        text = os.fsdecode(mounts.read_bytes())  # paths contain any bytes except spaces and line feeds
     except FileNotFoundError:  # not Linux
         return None
     lines = [line.split(" ") for line in text.strip("\n").split("\n")] if "/containers/" in text else []
@@ -40,7 +36,7 @@ def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MO
     try:
         with translated("describe the container that this program is in"):
             said = client.inspect_container(found.pop())
-    except NotFoundError:  # of another engine
+    except NotFoundError:  # it is another engine's
         return None
     if not _has_root(said, lines):
         return None
@@ -59,9 +55,9 @@ def own_container(client: APIClient, info: Mapping[str, Any], mounts: Path = _MO
 
 
 def _has_root(said: Mapping[str, Any], lines: list[list[str]]) -> bool:
-    """Whether the files here are those of a container: one with the network of another has some of the other.
+    """Whether our root is the container's, because containers that share its network have some of its files.
 
-    An engine with containerd's image store does not say where it keeps them.
+    An engine with containerd's image store does not report the place.
     """
     upper = ((said.get("GraphDriver") or {}).get("Data") or {}).get("UpperDir")
     own = next((line for line in lines if line[4] == "/"), None)

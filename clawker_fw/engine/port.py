@@ -1,7 +1,7 @@
 """The interface to an engine, in the model's terms: a reader, which can't change anything, and a writer.
 
 `docker.py` connects to a real engine, `devkit/memory/engine.py` simulates one, and one contract suite tests both.
-An engine's failure is raised as `EngineError` or its subclasses `NotFoundError` and `ConflictError`.
+Failures are `EngineError` or its subclasses `NotFoundError` and `ConflictError`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,42 +18,39 @@ from clawker_fw.model.networks import NetworkSpec, NetworkView
 from clawker_fw.model.volumes import VolumeView
 
 NOTHING: Files = MappingProxyType({})
-"""An empty set of files."""
+"""No files."""
 
 ProgressCallback = Callable[[float], None]
-"""A callback for the progress of a long operation. It receives the completed share, from 0 to 1."""
+"""A callback that receives the completed share of a long operation, from 0 to 1."""
 
 
 STOP_SECONDS = 5
-"""How long a container may take to stop before it is killed."""
+"""Seconds for a container to stop before it is killed."""
 
 
 class EngineReader(Protocol):
-    """Everything that can be read. `drift`, `status` and `--dry-run` only hold this interface."""
+    """Everything that can be read. `drift`, `status` and `--dry-run` hold only this interface."""
 
     def facts(self) -> EngineFacts:
-        """Return the engine's properties, and the current routes of its machine."""
+        """Return the engine's properties, and the current routes of its host."""
 
     def machine(self) -> Machine:
-        """Return what the engine's machine has now: a virtual machine can be resized."""
+        """Return the host's current resources, because a virtual machine can be resized."""
 
     def networks(self) -> tuple[NetworkView, ...]:
         """Return all networks."""
 
     def listing(self) -> tuple[ContainerSummary, ...]:
-        """Return a summary of every container, sorted by name: ours and others', in any state."""
+        """Return a summary of every container, ours or not, in any state, sorted by name."""
 
     def container(self, container: str) -> ContainerView | None:
-        """Return the container with exactly this name or id, or None. It need not be ours."""
+        """Return the container with exactly this name or id, ours or not, or None."""
 
     def own_images(self) -> tuple[OwnImage, ...]:
-        """Return the images that some release of ours built, with the tags that it gave them."""
+        """Return the images that releases of ours built, with their tags."""
 
     def unused_volumes(self, project: str) -> tuple[VolumeView, ...]:
-        """Return the volumes of this project that no container uses, sorted by name.
-
-        They have lost their container, or have what agents trust (`labels.TRUST`).
-        """
+        """Return a project's unused volumes, sorted by name: remains of a container, or for agents' trust."""
 
     def volumes(self) -> tuple[VolumeView, ...]:
         """Return all volumes."""
@@ -64,38 +61,36 @@ class EngineReader(Protocol):
     def files(self, container: str, known: Files = NOTHING) -> Files:
         """Return the regular files and links in a container's volume. The content of a link is `-> TARGET`.
 
-        A folder is included, by its absolute path, only if its mode or owner is not the usual one. For a file
-        equal to the one in `known`, that object is returned, so large files are held in memory once.
+        A folder is included, by its absolute path, only if its mode or owner is unusual. Files equal to those in
+        `known` are returned as the same objects, so that large files are in memory once.
         """
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
-        """Run a verb of `fwctl` that changes nothing in a running container.
+        """Run a verb of `fwctl` that changes nothing in a running container, with `sent` on its standard input.
 
-        Returns the JSON of its one line, or None if it did not answer with one line.
-
-        `silence` is for how many seconds it may say nothing. `clawker_fw.fwctl` has the verbs. What is `sent` goes
-        to the verb's standard input.
+        Return the JSON of its one line, or None if it did not print exactly one. `clawker_fw.fwctl` has the verbs.
+        `silence` is the timeout without output in seconds.
 
         Raises:
             EngineError: when it fails; the context has its error output.
         """
 
     def removal(self, container: str) -> Future[int]:
-        """Return what has a container's last exit code when it has been removed, however soon or late that is."""
+        """Return a future of a container's last exit code, set when the container has been removed."""
 
     def last_words(self, container: str, lines: int) -> tuple[str, ...]:
         """Return the last lines of a container's log."""
 
     def clock(self) -> float:
-        """Return the time of the engine's machine, in seconds since 1970."""
+        """Return the host's time, in seconds since 1970."""
 
     def log(
         self, container: str, lines: int | None, *, follow: bool = False
     ) -> AbstractContextManager[Iterator[list[bytes]]]:
-        """Read the last `lines` lines of a container's log, or all, several at a time as they arrive.
+        """Read the last `lines` lines of a container's log, or all, in batches as they arrive.
 
-        A line is the time (RFC 3339, UTC, nanoseconds), a space, and what the program wrote. A line of standard
-        error is only the time. `follow` continues with what is written from now on, until the container stops.
+        A line is the time (RFC 3339, UTC, nanoseconds), a space, and the program's output; for standard error,
+        only the time. `follow` continues with new lines until the container stops.
         """
 
     def file(self, container: str, path: str) -> File | None:
@@ -105,7 +100,7 @@ class EngineReader(Protocol):
         """Follow the events of containers, networks and images from when the context is entered.
 
         Of the reading methods, only those that run `fwctl` cause events (`exec_start`). The iterator blocks until
-        the next event, and ends when the engine goes away or any thread leaves the context.
+        the next event, and ends when the engine stops or any thread leaves the context.
         """
 
     def close(self) -> None:
@@ -122,16 +117,16 @@ class EngineWriter(EngineReader, Protocol):
         """Pull an image by its digest reference."""
 
     def remove_image(self, reference: str) -> None:
-        """Remove an image, unless it is gone or a container uses it by now."""
+        """Remove an image, unless it is gone or in use."""
 
     def remove_volume(self, volume: str) -> None:
-        """Remove a volume, unless it is gone or a container uses it by now."""
+        """Remove a volume, unless it is gone or in use."""
 
     def create_network(self, spec: NetworkSpec) -> None:
         """Create a network."""
 
     def remove_network(self, network: str) -> None:
-        """Remove a network by its id, or by its name."""
+        """Remove a network by its id or name."""
 
     def create_container(self, spec: ContainerSpec) -> str:
         """Create a container with its files, without starting it, and return its id.
@@ -144,7 +139,7 @@ class EngineWriter(EngineReader, Protocol):
         """Start a stopped container."""
 
     def stop(self, container: str, seconds: int = STOP_SECONDS) -> None:
-        """Stop a container, and kill it after `seconds`. A container that does not run is left alone."""
+        """Stop a container if it runs, and kill it after `seconds`."""
 
     def unpause(self, container: str) -> None:
         """Unpause a container."""
@@ -156,7 +151,7 @@ class EngineWriter(EngineReader, Protocol):
         """Stop a container if it runs, and remove it with its volume, unless it is gone."""
 
     def connect(self, network: str, container: str, address: str) -> None:
-        """Connect a container to a network at a given address, or at one that the engine chooses."""
+        """Connect a container to a network at an address, or at one that the engine chooses if it is empty."""
 
     def disconnect(self, network: str, container: str) -> None:
         """Disconnect a container from a network."""
@@ -175,8 +170,8 @@ class EngineWriter(EngineReader, Protocol):
     ) -> None:
         """Run a verb of `fwctl` in a running container, and pass each JSON line to `on_line` when it is printed.
 
-        `silence` is as in `ask_helper`. What is `sent` goes to the verb's standard input, where no event, no
-        inspection and no file of the engine's has it. Such a verb reads all of it before it prints anything.
+        `silence` is as in `ask_helper`. `sent` goes to the verb's standard input, which no event, inspection or
+        file of the engine contains; the verb reads all of it before it prints anything.
 
         Raises:
             EngineError: when it fails; the context has its error output.

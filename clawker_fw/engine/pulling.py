@@ -1,7 +1,7 @@
-"""Progress and errors of pulling an image, read from what the engine sends.
+"""Progress and errors of pulling an image. Pure.
 
-Pure. The engine, not this machine, contacts the registry, and passes the registry's errors on as prose. The words
-in `_FAILURES` were recorded from every supported engine (`tests/unit/test_pulling.py`).
+The engine, not this machine, contacts the registry, and passes on the registry's errors as prose. `_FAILURES` has
+messages recorded from every supported engine (`tests/unit/test_pulling.py`).
 """
 
 import re
@@ -12,12 +12,12 @@ from typing import Any
 from clawker_fw.errors import EngineError
 
 STALLED_SECONDS = 120
-"""How long a pull may last without progress. A slow registry is waited for, a silent one is not."""
+"""How long a pull may stall: slow registries are fine, silent ones are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class PullFailure:
-    """A kind of failed pull: its error, and the words that identify it in lower case.
+    """A kind of failed pull: its error, and the words that identify it, in lower case.
 
     `message` and `hint` may contain `{reference}`, `{registry}` and `{platform}`.
     """
@@ -28,7 +28,7 @@ class PullFailure:
     words: tuple[str, ...] = ()
 
     def error(self, reference: str, platform: str, words: str) -> EngineError:
-        """Return the error for one pull. `words` is what the engine said."""
+        """Return the error for one pull. `words` is the engine's message."""
         fields = {"reference": reference, "registry": registry_of(reference), "platform": platform}
         return EngineError(
             self.code, self.message.format(**fields), context=[words], hint=self.hint.format(**fields)
@@ -78,11 +78,11 @@ _UNKNOWN_FAILURE = PullFailure(
 )
 
 _NAMES = re.compile(r'"[^"]*"|https?://\S+|\S*sha256:\S+')
-"""Names in such prose. They are removed before the words are looked up, because an image may have any name."""
+"""Names in such messages, removed before the search, because an image may have any name."""
 
 
 class Transfer:
-    """The progress of a pull: `share`, 0 to 1, is by the bytes of all layers known so far. It never shrinks."""
+    """The progress of a pull: `share`, 0 to 1, of the bytes of all layers known so far. It never shrinks."""
 
     def __init__(self) -> None:
         self.share = 0.0
@@ -90,7 +90,7 @@ class Transfer:
         self._last_lines: dict[str, Mapping[str, Any]] = {}
 
     def take(self, line: Mapping[str, Any]) -> bool:
-        """Process a line, and return whether it is news. Engines repeat lines while nothing arrives."""
+        """Process a line, and return whether it is new. Engines repeat lines while nothing arrives."""
         layer, detail = str(line.get("id", "")), line.get("progressDetail") or {}
         if not line or self._last_lines.get(layer) == line:
             return False
@@ -106,13 +106,13 @@ class Transfer:
 
 
 def registry_of(reference: str) -> str:
-    """Return the registry of a reference, in the form that `docker login` takes (distribution/reference)."""
+    """Return the registry of a reference, as `docker login` takes it (distribution/reference)."""
     first, slash, _ = reference.partition("/")
     return first if slash and (any(mark in first for mark in ".:") or first == "localhost") else "docker.io"
 
 
 def stalled(reference: str) -> EngineError:
-    """Return the error for a pull without progress for so long."""
+    """Return the error for a stalled pull."""
     return EngineError(
         "pull-stalled",
         f"Nothing more of {reference} has arrived for {STALLED_SECONDS} s.",
@@ -121,7 +121,7 @@ def stalled(reference: str) -> EngineError:
 
 
 def failure(reference: str, platform: str, words: str) -> EngineError:
-    """Return the error for a pull that the engine ended with these words."""
+    """Return the error for a pull that ended with this message of the engine."""
     said = re.sub(_NAMES, "", words).lower()
     known = (each for each in _FAILURES if any(word in said for word in each.words))
     return next(known, _UNKNOWN_FAILURE).error(reference, platform, words)

@@ -1,7 +1,7 @@
 """The requirements for an engine, checked in its answers to `/version` and `/info`. Pure.
 
-Each requirement was measured, or follows from how a sibling is created; docs/engines.md says which. They are
-checked on connecting, before anything is changed, because a firewall that works in part is worse than none.
+Each was measured, or follows from how our containers are created; docs/engines.md says which. They are checked on
+connecting, before any change, because a firewall that works in part is worse than none.
 """
 
 import re
@@ -13,10 +13,10 @@ from clawker_fw.errors import EngineError
 from clawker_fw.model.engines import EngineFacts, Machine
 
 OLDEST_API = "1.41"
-"""The API of engine 20.10, the oldest engine that was tested."""
+"""The API of engine 20.10, the oldest tested engine."""
 
 NEWEST_API = "1.56"
-"""The newest API that was tested. Later engines are spoken to in it, because its answers keep their form."""
+"""The newest tested API, also used with later engines, because its answers keep their form."""
 
 ARCHITECTURES = ("amd64", "arm64")
 """The architectures for which our programs are compiled."""
@@ -28,7 +28,7 @@ _ANOTHER = "Use a rootful Docker engine on Linux, and name it with --host, --con
 
 
 def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
-    """Return the properties of an engine from its answer to `/version`, with the API in which to speak to it.
+    """Return the properties of an engine from its answer to `/version`, with the API version to use.
 
     Raises:
         EngineError: when it does not meet the requirements.
@@ -74,11 +74,7 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
 
 
 def require_abilities(place: str, info: Mapping[str, Any]) -> None:
-    """Check in an engine's answer to `/info` that it has all that the siblings need.
-
-    Raises:
-        EngineError: when it lacks something; the context lists everything.
-    """
+    """Check an engine's answer to `/info`. Raise EngineError that lists everything the engine lacks."""
     if "name=rootless" in _security(info):
         raise EngineError(
             "engine-is-rootless",
@@ -99,16 +95,16 @@ def require_abilities(place: str, info: Mapping[str, Any]) -> None:
 
 
 def container_root(info: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the user and group that a container's root is on the host.
+    """Return the user and group of containers' root on the host.
 
-    With remapped users (`userns-remap`), the engine's data folder is named after them.
+    With `userns-remap`, the engine's data folder is named after them.
     """
     named = re.search(r"/(\d+)\.(\d+)$", str(info.get("DockerRootDir", "")))
     return (int(named[1]), int(named[2])) if named and "name=userns" in _security(info) else (0, 0)
 
 
 def machine(info: Mapping[str, Any]) -> Machine:
-    """Return what an engine says of its machine. Engines count the processors that they may use themselves."""
+    """Return the host's resources. Engines count only the processors that they may use themselves."""
     return Machine(
         int(info.get("NCPU") or 0),
         int(info.get("MemTotal") or 0),
@@ -125,7 +121,7 @@ def _security(info: Mapping[str, Any]) -> set[str]:
 
 
 def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what an engine reports as missing. What it does not mention is assumed to be there."""
+    """Yield what an engine reports as missing; anything not mentioned is assumed to exist."""
     if info.get("MemoryLimit") is False:
         yield "memory limits: its kernel has no memory control group (often `cgroup_enable=memory` at boot)"
     if info.get("PidsLimit") is False:

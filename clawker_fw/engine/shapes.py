@@ -1,8 +1,7 @@
-"""The shape of a container in the terms of the engine's API, for reading and for creating one.
+"""Reads a container's shape from the engine's API, and writes it when creating one.
 
-Most fields of a shape are one option of the API: the tables say which, and a new field is one more line there and
-in `Shape`. An option without a value is left out, so that a shape has its default. `devkit/ignored.py` lists what
-is not read of a container.
+Most fields of a shape are one option of the API. A new field needs one line in these tables and one in `Shape`. An
+option without a value is left out, so that the shape has its default. `devkit/ignored.py` lists ignored options.
 """
 
 import json
@@ -21,14 +20,14 @@ GENERATED_NAME = re.compile("[0-9a-f]{64}")
 """The form of a generated volume name."""
 
 _LOG_BOUNDS = {"max-file", "max-size"}
-"""The options of a log that decide something. The engine adds those of its daemon.json, such as `tag`."""
+"""The relevant log options. The engine adds others from its daemon.json, such as `tag`."""
 
 _MASKED = {
     *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug"),
     *("/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware"),
 }
 _READ_ONLY = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-"""What every supported engine masks, and makes read-only, in a container by default. Later ones add to it."""
+"""The paths that every supported engine masks, or makes read-only, by default. Later engines add more."""
 
 _BLOCK_DEVICES = (
     "BlkioDeviceReadBps",
@@ -51,7 +50,7 @@ _FURTHER = (
     "StorageOpt",
     "VolumeDriver",
 )
-"""Options that no sibling has, and for which no engine has a default of its own."""
+"""Options that the firewall never sets, and for which no engine has its own default."""
 
 _PROCESSOR_LIMITS = (
     "CpuPeriod",
@@ -73,7 +72,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any field of a shape
 
 
 def runtime(name: str | None) -> str:
-    """Return the name of a runtime, or an empty string for the names that engines give runc."""
+    """Return the name of a runtime, or "" for the engines' names of runc."""
     return "" if name in {None, "", "runc", "io.containerd.runc.v2"} else str(name)
 
 
@@ -83,7 +82,7 @@ def _capabilities(names: list[str]) -> tuple[str, ...]:
 
 
 def read_ports(found: Mapping[str, list[Mapping[str, str]] | None] | None) -> tuple[str, ...]:
-    """Return ports that are published, as a shape has them, in order. Without an address, it is every one."""
+    """Return published ports in a shape's form, sorted. An empty address means all addresses."""
     return tuple(
         sorted(
             f"{each.get('HostIp') or ''}:{each.get('HostPort') or ''}:{port}"
@@ -144,7 +143,7 @@ def _write_healthcheck(check: Healthcheck) -> dict[str, object]:
 
 
 class _Option(NamedTuple):
-    """A field of a shape, and the option of the API that it is: how it is read, and how it is written."""
+    """A field of a shape and its API option, with functions that read and write it."""
 
     field: str
     name: str
@@ -207,7 +206,7 @@ _HOST_CONFIG = (
 _UNSET = Shape((), (), {})
 
 _SEVERAL_NETWORKS = (1, 44)
-"""The API from which a container can be created on several networks, with hardware addresses."""
+"""The API since which a container can be created on several networks, with MAC addresses."""
 
 
 def _read(options: Iterable[_Option], raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +220,7 @@ def _written(options: Iterable[_Option], shape: Shape) -> dict[str, Any]:
 
 
 def read_shape(raw: Mapping[str, Any]) -> Shape:
-    """Return the shape of a container, as the engine describes the container."""
+    """Return the shape of a container from the engine's description."""
     config, host, identity = raw["Config"], raw["HostConfig"], raw["Id"]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     hostname = config.get("Hostname") or ""
@@ -247,11 +246,11 @@ def read_shape(raw: Mapping[str, Any]) -> Shape:
 
 
 def creation(spec: ContainerSpec, version: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the request for a container, and the networks that it has to be connected to afterwards.
+    """Return the request for a container, and the networks to connect afterwards.
 
-    An address always has the same hardware address, as with engines before release 28, which derive it alike
-    (libnetwork, `netutils.GenerateMACFromIP`). Later ones choose another one at each start, and neighbours would
-    send to the former one for up to a minute. Only they let it be chosen (API 1.44), and take several networks.
+    An IP address always gets the same MAC address, as engines before release 28 derive it (libnetwork,
+    `netutils.GenerateMACFromIP`). Later ones choose another at each start, and neighbours would send to the old
+    one for up to a minute. Only they accept a MAC address (API 1.44) and several networks.
     """
     shape, networks = spec.shape, sorted(spec.shape.networks.items())
     chosen = tuple(map(int, version.split("."))) >= _SEVERAL_NETWORKS
@@ -259,7 +258,7 @@ def creation(spec: ContainerSpec, version: str) -> tuple[dict[str, Any], dict[st
     request = {
         **_written(_CONFIG, shape),
         "Image": spec.image,
-        "Entrypoint": list(shape.entrypoint),  # also without any: otherwise it is the image's
+        "Entrypoint": list(shape.entrypoint),  # even if empty, to override the image's
         "Labels": dict(spec.labels),
         "StopSignal": shape.stop_signal or None,
         "ExposedPorts": {port: {} for port in _write_ports(shape.ports)},
@@ -282,12 +281,12 @@ def creation(spec: ContainerSpec, version: str) -> tuple[dict[str, Any], dict[st
 
 
 def hardware_address(address: str) -> str:
-    """Return the hardware address that belongs to an address."""
+    """Return the MAC address that belongs to an IP address."""
     return ":".join(f"{each:02x}" for each in (0x02, 0x42, *IPv4Address(address).packed))
 
 
 def _requested(spec: ContainerSpec, mount: Mount) -> dict[str, Any]:
-    """Return the request for a volume. One with a name gets nothing of what the image has at its place."""
+    """Return the request for a volume. A named one gets no copy of the image's files."""
     return {
         "Type": "volume",
         "Target": mount.target,
@@ -298,7 +297,7 @@ def _requested(spec: ContainerSpec, mount: Mount) -> dict[str, Any]:
 
 
 def _mount(raw: Mapping[str, Any]) -> Mount:
-    """Read a mount. The generated name of an anonymous volume is left out."""
+    """Read a mount, without the generated name of an anonymous volume."""
     anonymous = raw["Type"] == "volume" and GENERATED_NAME.fullmatch(raw.get("Name", ""))
     source = "" if anonymous else raw.get("Name") or raw.get("Source") or ""
     return Mount(raw["Type"], raw["Destination"], source, read_only=not raw.get("RW", True))
@@ -313,13 +312,13 @@ def _given(host: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _stop_signal(config: Mapping[str, Any]) -> str:
-    """Return what ends a container, with its seconds if it has other than the engine's."""
+    """Return the stop signal, with the seconds of its timeout if that is not the default."""
     seconds = config.get("StopTimeout")
     return (config.get("StopSignal") or "") + (f" {seconds} s" if seconds is not None else "")
 
 
 def _system_paths(masked: list[str] | None, read_only: list[str] | None) -> str:
-    """Return which paths are not protected as by default. An engine lists none for a privileged container."""
+    """Return the paths that lack their default protection. An engine lists none for a privileged container."""
     if [] in (masked, read_only):
         return "unconfined"
     missing = {*(_MASKED - set(masked or _MASKED)), *(_READ_ONLY - set(read_only or _READ_ONLY))}

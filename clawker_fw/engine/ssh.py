@@ -1,8 +1,8 @@
 """HTTP to an engine over `ssh HOST docker system dial-stdio`, as the docker CLI does for `ssh://` addresses.
 
-The Docker SDK's own support uses a second implementation of SSH, which treats keys and known hosts differently and
-logs in for every request. Here the user's `ssh` logs in once, in the background, and all connections share that
-login (ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
+The Docker SDK uses a second SSH implementation, which treats keys and known hosts differently and logs in for
+every request. Here the user's `ssh` logs in once in the background, and all connections share the login
+(ssh_config(5), ControlMaster). It ends soon after the last connection, however this process ends.
 """
 
 import os
@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection
 
 _LOGIN_SECONDS = 30
 _LINGER_SECONDS = 10
-"""How long the login outlasts its last connection."""
+"""Seconds that the login outlasts its last connection."""
 
 _CONNECTIONS = 10
 _LAST_WORDS = 2000
@@ -77,7 +77,7 @@ class SshAdapter(BaseHTTPAdapter):
 
 
 class _SshConnection(HTTPConnection):
-    """A connection whose other end is a process, made by `command`, which may be silent for some `seconds`."""
+    """A connection to a process, started by `command`, with a timeout in `seconds`."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class _SshConnection(HTTPConnection):
         self._socket = self.sock = _Socket.to(self._command, self._seconds)
 
     def getresponse(self) -> Any:  # noqa: ANN401 - urllib3's own
-        """Return the response. If there is none, raise an error with what ssh has printed."""
+        """Return the response. If there is none, raise an error with the output of ssh."""
         try:
             return super().getresponse()
         except (OSError, HTTPException) as error:
@@ -105,7 +105,7 @@ class _SshConnection(HTTPConnection):
 
 
 class _Pool(HTTPConnectionPool):
-    """A pool of such connections. What urllib3 does not know of its arguments, it hands to each of them."""
+    """A pool of such connections. urllib3 passes unknown arguments on to each of them."""
 
     ConnectionCls = _SshConnection
 
@@ -117,10 +117,7 @@ class _Socket(socket.socket):
 
     @classmethod
     def to(cls, command_: Sequence[str], timeout: float) -> "_Socket":
-        """Start the process.
-
-        It runs in a session of its own, so that Ctrl-C does not reach it.
-        """
+        """Start the process in its own session, so that Ctrl-C does not reach it."""
         ours, theirs = socket.socketpair()
         complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the socket
         with theirs:
@@ -138,11 +135,11 @@ class _Socket(socket.socket):
         return made
 
     def __del__(self) -> None:
-        """Close the socket, because the SDK leaves those of event streams to the garbage collector."""
+        """Close the socket, because the SDK leaves event streams' sockets to the garbage collector."""
         self.close()
 
     def last_words(self) -> str:
-        """Return what the process wrote to its standard error."""
+        """Return the process's error output."""
         end = self._complaints.seek(0, os.SEEK_END)
         self._complaints.seek(max(0, end - _LAST_WORDS))
         return self._complaints.read(_LAST_WORDS).decode(errors="replace").strip()

@@ -1,4 +1,4 @@
-"""An engine's answers that are read as they arrive: logs, output of programs, progress of a pull, events."""
+"""Reads an engine's answers as they arrive: logs, output of programs, progress of a pull, events."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ def read(response: requests.Response, size: int) -> bytes:
     """Return the next bytes of a response: `size` of them, or fewer at its end.
 
     Raises:
-        TimeoutError: when the engine is silent for longer than it may be.
+        TimeoutError: when the engine stays silent for too long.
         ConnectionError: when the connection breaks.
     """
     with _os_errors():
@@ -32,7 +32,7 @@ def contents(response: requests.Response) -> Iterator[bytes]:
     """Yield the content of a response as it arrives.
 
     Raises:
-        TimeoutError: when the engine is silent for longer than it may be.
+        TimeoutError: when the engine stays silent for too long.
         ConnectionError: when the connection breaks, or ends before the content does.
     """
     with _os_errors():
@@ -50,11 +50,7 @@ def _os_errors() -> Iterator[None]:
 
 
 def json_lines(pieces: Iterable[bytes | str]) -> Iterator[Any]:
-    """Yield the JSON of each line of a stream.
-
-    Raises:
-        ConnectionError: when a line is too long, or no JSON.
-    """
+    """Yield the JSON of each line of a stream. Raise ConnectionError if a line is too long or not JSON."""
     rest = b""
     for piece in itertools.chain(pieces, [b"\n"]):
         *lines, rest = (rest + (piece.encode() if isinstance(piece, str) else piece)).split(b"\n")

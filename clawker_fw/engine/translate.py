@@ -1,7 +1,6 @@
-"""Translation of the engine's answers (inspected objects, lists, events) into the model's terms.
+"""Translates the engine's answers (inspected objects, lists, events) into the model's terms.
 
-Only fields that we set or compare are read, and the engine's defaults are left out. `shapes.py` reads the shape of
-a container.
+Only fields that we set or compare are read, without the engine's defaults. `shapes.py` reads a container's shape.
 """
 
 import re
@@ -23,17 +22,16 @@ _ANONYMOUS = "com.docker.volume.anonymous"
 """The label with which newer engines mark anonymous volumes."""
 
 LOCAL_LOGS = frozenset({"", "json-file", "local", "journald", "none"})
-"""The drivers of logs that stay on the engine's machine. All others but `syslog` send what a container writes."""
+"""The log drivers that keep logs on the Docker host. All others, except `syslog`, send them elsewhere."""
 
 LOCAL_SYSLOG = re.compile(r"|(unix|unixgram)://.*|(udp|tcp|tcp\+tls)://(127\.[\d.]+|\[::1\]|localhost)(:\d+)?")
-"""The addresses of a `syslog` on the engine's machine. Where that sends them is up to who runs it."""
+"""The addresses of a `syslog` on the Docker host. Its administrator decides where it sends them."""
 
 
 def container_view(raw: Mapping[str, Any]) -> ContainerView:
     """Read a container.
 
-    The engine keeps the files of a network, such as `resolv.conf`, in the folder of the container whose network it
-    is, which is called by the id. Whoever joins this network has the same files.
+    `resolv.conf` shows whose network it uses: the engine keeps it in a folder named after that container's id.
     """
     state = raw["State"]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
@@ -69,9 +67,9 @@ def container_view(raw: Mapping[str, Any]) -> ContainerView:
 
 
 def _requested_addresses(endpoint: Mapping[str, Any], hardware: str) -> tuple[str, ...]:
-    """Return the addresses that were asked for on a network. `hardware` is what old engines say of the container.
+    """Return the requested addresses on a network. Old engines report `hardware` for the container.
 
-    Later engines say it of the endpoint, which has one that nobody asked for while the container runs.
+    Later ones report it for the endpoint, which has a MAC address of the engine's choice while the container runs.
     """
     asked = endpoint.get("IPAMConfig") or {}
     found = (asked.get("IPv4Address"), asked.get("IPv6Address"), *(asked.get("LinkLocalIPs") or ()))
@@ -92,7 +90,7 @@ def _log(host: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _logs_to(log: Mapping[str, Any]) -> str:
-    """Return the driver of a log that is sent over a network, or an empty string. Syslog needs an address."""
+    """Return the driver of a log that leaves the host, or "". Syslog needs an address."""
     driver = log.get("Type") or ""
     address = str((log.get("Config") or {}).get("syslog-address") or "")
     if driver == "syslog":
@@ -101,7 +99,7 @@ def _logs_to(log: Mapping[str, Any]) -> str:
 
 
 def listed(raw: Mapping[str, Any]) -> ContainerSummary:
-    """Read a container from a list. Names with a further `/` belong to links, and are left out."""
+    """Read a container from a list, without names that contain a further `/`, which belong to links."""
     names = [name.removeprefix("/") for name in raw.get("Names") or ()]
     networks = (raw.get("NetworkSettings") or {}).get("Networks") or {}
     return ContainerSummary(
@@ -157,7 +155,7 @@ def network_view(raw: Mapping[str, Any]) -> NetworkView:
 
 
 def unreadable_network(raw: Mapping[str, Any], reason: str) -> NetworkView:
-    """Return what is known of a network for a `reason` that keeps it from being read: its id and its name."""
+    """Return a network with only its id, its name and the `reason` why it can't be read."""
     return NetworkView(
         id=str(raw["Id"]),
         name=str(raw.get("Name") or raw["Id"]),
@@ -179,7 +177,7 @@ def bridge_of(network: NetworkView) -> str:
 
 
 def own_tags(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the tags that we gave an image, or nothing if it is not ours."""
+    """Return the tags that we gave an image; none if it is not ours."""
     found, layers = (raw.get("Config") or {}).get("Labels") or {}, (raw.get("RootFS") or {}).get("Layers") or ()
     return our_tags(raw.get("RepoTags") or (), found, raw.get("Architecture") or "", layers)
 
@@ -190,7 +188,7 @@ def volume_view(raw: Mapping[str, Any]) -> VolumeView:
 
 
 def is_own_volume(raw: Mapping[str, Any], project: str) -> bool:
-    """Whether a volume was created with a container of the project: an anonymous one, or one for agents' trust."""
+    """Whether a volume was created with a project's container: an anonymous one, or one for agents' trust."""
     found = {key: text for key, text in (raw.get("Labels") or {}).items() if key != _ANONYMOUS}
     if (raw.get("Driver"), raw.get("Options") or {}) != ("local", {}):
         return False

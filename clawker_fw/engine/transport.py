@@ -21,7 +21,7 @@ from clawker_fw.errors import EngineError
 
 
 class _Bounded:
-    """The source of an answer, for `requests`. It refuses more than `most`, and pieces that are too long."""
+    """The source of an answer for `requests`, limited to `most` bytes and to pieces of `bounds.PIECE`."""
 
     def __init__(self, raw: Any, most: int | None) -> None:  # noqa: ANN401 - urllib3's own
         self._raw = raw
@@ -44,7 +44,7 @@ class _Bounded:
 
 
 class Client(APIClient):
-    """The SDK's client, with bounded answers."""
+    """The SDK's client, with limited answers."""
 
     def __init__(self, place: EngineLocation, **options: Any) -> None:  # noqa: ANN401 - the SDK's own
         self._place = place
@@ -76,10 +76,10 @@ class Client(APIClient):
         silence: float | None,
         **options: Any,  # noqa: ANN401 - those of `requests`
     ) -> requests.Response:
-        """Send a request, and return its response after reading only the head.
+        """Send a request to a `path` after the API version, and return its response after reading only the head.
 
         The SDK has no method for this. `streams.read` and `streams.contents` read the rest. `silence` is the
-        longest time in seconds without any data, or None for no limit. `path` follows the version.
+        timeout without data in seconds, or None.
 
         Raises:
             docker.errors.APIError: when the engine answers with an error.
@@ -94,10 +94,10 @@ class Client(APIClient):
 
 
 def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
-    """Return a client for an engine, which may leave a request unanswered for so long. No request is sent yet.
+    """Return a client with a timeout for an engine. No request is sent yet.
 
     Raises:
-        EngineError: when the docker CLI's configuration is malformed, or its files for TLS can't be used.
+        EngineError: when the docker CLI's configuration is malformed, or its TLS files are unusable.
     """
     address = DEFAULT_ADDRESS if place.over_ssh else place.address
     try:
@@ -109,10 +109,10 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
             context=[str(error)],
             hint="They are under `auths` in its config.json; `docker login` writes them.",
         ) from error
-    # A socket needs no proxy, and no password from ~/.netrc.
+    # A socket needs neither a proxy nor a password from ~/.netrc.
     client.trust_env = not place.address.startswith("unix://")
     if isinstance(configured := load_general_config(), dict):
-        # The SDK sends these only with its own requests, and not with those of `open_response`.
+        # The SDK sends these only with its own requests, not with those of `open_response`.
         client.headers.update(configured.get("HttpHeaders") or {})
     if place.over_ssh:
         client.mount("http+docker://", SshAdapter(place.address, seconds))
@@ -130,14 +130,14 @@ def open_client(place: EngineLocation, version: str, seconds: float) -> Client:
 
 
 class _Trusting(HTTPAdapter):
-    """Trusts the same authorities as the docker CLI, where `requests` would prefer `REQUESTS_CA_BUNDLE`.
+    """Trusts the same CAs as the docker CLI, where `requests` would prefer `REQUESTS_CA_BUNDLE`.
 
-    It verifies as strictly as the docker CLI. By default (`VERIFY_X509_STRICT`), Python 3.13 and later require
-    extensions that certificates do not have which are made as Docker's own page says:
+    Verification is as strict as the CLI's. By default (`VERIFY_X509_STRICT`), Python 3.13 and later require
+    extensions that certificates made as in Docker's documentation lack:
     https://docs.docker.com/engine/security/protect-access/.
 
-    All connections share what is read here once. Left to `urllib3`, each one reads the files into it, while others
-    use it: OpenSSL permits no change of what several threads use (SSL_CTX_new(3)), and a call failed now and then.
+    All connections share a context that is loaded once. `urllib3` would load the files into it for each connection
+    while others use it, which OpenSSL forbids (SSL_CTX_new(3)) and which sometimes failed.
     """
 
     def __init__(self, tls: Tls) -> None:
@@ -149,7 +149,7 @@ class _Trusting(HTTPAdapter):
         else:
             self._context.load_verify_locations(tls.authority or DEFAULT_CA_BUNDLE_PATH)
         if tls.client:
-            self._context.load_cert_chain(*tls.client, password="")  # nobody is asked for one
+            self._context.load_cert_chain(*tls.client, password="")  # never ask for a password
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
@@ -161,7 +161,7 @@ class _Trusting(HTTPAdapter):
         return super().proxy_manager_for(*arguments, **options, ssl_context=self._context)
 
     def cert_verify(self, conn: HTTPSConnectionPool, *_: object) -> None:
-        """Have each connection use what is read, and add nothing to it."""
+        """Make each connection use the shared context unchanged."""
         conn.cert_reqs = self._context.verify_mode
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own

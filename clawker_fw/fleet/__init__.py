@@ -1,4 +1,4 @@
-"""Many hosts: which there are, and how all are asked at the same time.
+"""Many hosts: finds them, and asks all of them in parallel.
 
-It finds hosts and asks; `report` says what their answers mean. Nothing here changes anything on an engine.
+`report` interprets their answers. Nothing here changes an engine.
 """

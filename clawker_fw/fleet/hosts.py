@@ -1,4 +1,4 @@
-"""Which hosts there are, docker contexts and addresses, and how all are asked at the same time."""
+"""Finds hosts from docker contexts and addresses, and asks all of them in parallel."""
 
 import os
 import socket
@@ -45,7 +45,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class StackRelease:
-    """The release that has made a stack: its version and its build, as far as the stack says."""
+    """The release that made a stack: its version and its build, if the stack says."""
 
     version: str | None
     build: str | None
@@ -55,14 +55,14 @@ class StackRelease:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host: where its engine is, or why nobody can know."""
+    """A host, with its engine's location or the error in finding it."""
 
     name: str
     place: EngineLocation | EngineError
 
     @property
     def option(self) -> tuple[str, str]:
-        """The option before a command that chooses this engine, and its value."""
+        """The option that chooses this engine in a command, and its value."""
         by_address = isinstance(self.place, EngineLocation) and self.place.source == BY_ADDRESS
         return (BY_ADDRESS if by_address else "--context"), self.name
 
@@ -87,11 +87,7 @@ class Hosts:
 
 
 def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mapping[str, str]) -> Hosts:
-    """Return the hosts that are named: each once, even if it is named twice.
-
-    Raises:
-        EngineError: when there is no such context, or an address makes no sense.
-    """
+    """Return the named hosts without duplicates. Raise EngineError for an unknown context or invalid address."""
     found = [Host(name, locate(None, name, environment)) for name in dict.fromkeys(contexts)]
     found += [
         Host(text, replace(locate(text, None, environment), source=BY_ADDRESS))
@@ -101,10 +97,10 @@ def named(contexts: Sequence[str], addresses: Sequence[str], environment: Mappin
 
 
 def all_contexts(environment: Mapping[str, str]) -> Hosts:
-    """Return a host for each context of the docker CLI, except those of the same engine as another one.
+    """Return a host for each context of the docker CLI, without those of the same engine.
 
-    A context that names no engine is a host without a place. Of several, one that a person has named is kept. The
-    context `default` is left out next to others if nobody set it and no engine listens there.
+    A context that names no engine is a host without a location. A context that a user made is preferred to
+    `default`, which is left out next to others if it is not set and no engine listens there.
 
     Raises:
         EngineError: when the CLI's configuration can't be read.
@@ -132,7 +128,7 @@ def all_contexts(environment: Mapping[str, str]) -> Hosts:
 
 
 def _listening(place: EngineLocation) -> bool:
-    """Return whether a program listens at a unix socket. Without the permission to find out, one may."""
+    """Return whether a program listens at a unix socket, or may listen, if we lack the permission to check."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:
@@ -145,7 +141,7 @@ def _listening(place: EngineLocation) -> bool:
 
 
 def _engine(place: EngineLocation) -> tuple[str, str]:
-    """Return what tells engines apart: the address, and the certificates by which it is trusted."""
+    """Return an engine's identity: its address, and the certificates that verify it."""
     kind, _, path = place.address.partition("://")
     address = f"{kind}://{os.path.realpath(path)}" if kind == "unix" else place.address
     return address, str(place.tls.folder) if place.tls else ""
@@ -159,7 +155,7 @@ _Host = TypeVar("_Host")
 _Answer = TypeVar("_Answer")
 
 _AT_ONCE = 16
-"""How many hosts are asked at the same time. With more, the threads wait for each other (measured)."""
+"""How many hosts are asked in parallel. With more, the threads wait for each other (measured)."""
 
 
 def ask_all(
@@ -167,8 +163,8 @@ def ask_all(
 ) -> list[_Answer]:
     """Ask all hosts, and return their answers in the order of the hosts.
 
-    The answer of a host that takes longer than `seconds` is `late`. Waiting for its turn does not count. No thread
-    that still waits for a host keeps the program from ending, as an executor's threads would.
+    A host that takes longer than `seconds`, not counting the wait for its turn, gets the answer `late`. Threads
+    that still wait for a host do not block the program's exit, unlike an executor's.
     """
     turns = threading.Semaphore(_AT_ONCE)
 

@@ -1,4 +1,4 @@
-"""The values that the five verbs pass to each other, a module for each subject.
+"""The values that the five verbs pass to each other, one module for each subject.
 
-They are frozen and comparable, and make no decisions. I/O, rendering and comparisons don't belong here.
+They are frozen and comparable. They make no decisions and do no I/O, rendering or comparisons.
 """

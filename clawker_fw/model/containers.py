@@ -33,17 +33,18 @@ class Mount:
 class Shape:
     """The configuration of a container, except its image, labels and files, with defaults for unset fields.
 
-    `networks` maps network names to addresses, and `aliases` have the form `network:name`. `runtime` is empty for
-    runc. `system_paths` lists the paths below /proc and /sys that are not masked, or not read-only, as they should
-    be; it is "unconfined" if there are none at all. `init` is None where the engine's default decides. `hostname`
-    is empty if it is the container's id. `processors` are CPU limits such as `NanoCpus=…`, `cpu_shares` is the
-    weight, 0 for the engine's default, and `block_devices` are weights and limits such as `BlkioWeight=…`.
-    `memory`, `memory_swap` (memory and swap together, -1 without a limit), `memory_reservation` and
-    `shared_memory` are in bytes. `ulimits` are the resource limits that decide something, as `docker run --ulimit`
-    writes them: `SOFT:HARD`, or one number for both; -1 is no limit. `log` has the driver and its bounds.
-    `ports` are to be published, as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`; without a port, the engine chooses it.
-    `further` are options such as `OomScoreAdj=…` that no sibling has. Labels record shapes: a field that means
-    something else gets another name.
+    Labels record shapes, so a field that changes its meaning gets a new name.
+
+    - `networks` maps names to addresses; `aliases` are `network:name`; `hostname` is empty for the container's id.
+    - `ports` to publish are `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`; without a port, the engine chooses it.
+    - `init` is None for the engine's default, `runtime` empty for runc.
+    - `system_paths` lists the paths below /proc and /sys that are not masked or read-only as they should be;
+      "unconfined" means all of them.
+    - `processors` are CPU limits (`NanoCpus=…`), `cpu_shares` the weight (0: the engine's default), and
+      `block_devices` weights and limits (`BlkioWeight=…`).
+    - Memory sizes are in bytes; `memory_swap` is memory and swap together, -1 without a limit.
+    - `ulimits` are the relevant ones as in `docker run --ulimit`: `SOFT:HARD`, or one number; -1 is no limit.
+    - `log` has the driver and its limits. `further` are options that the firewall never sets (`OomScoreAdj=…`).
     """
 
     entrypoint: tuple[str, ...]
@@ -120,10 +121,10 @@ ATTACHED = frozenset({"running", "paused"})
 class ContainerSummary:
     """A container in a list, ours or another. `networks` maps network names to its endpoints.
 
-    In `mounts`, the source of a volume is its folder on the host, if the engine reports it. `volumes` maps the
-    places of volumes in it to their names, which are generated for anonymous ones. `namespace` is the id
-    of the container whose network it uses instead of its own, or empty. `project` is the project for which we made
-    it, by its labels and its form, or empty if it is somebody else's: labels alone never decide.
+    In `mounts`, a volume's source is its folder on the host, if the engine reports it. `volumes` maps mount points
+    to volume names, which are generated for anonymous ones. `namespace` is the id of the container whose network
+    it uses instead of its own, or empty. `project` is the project for which we made it, by its labels and its
+    form, or empty: labels alone never decide.
     """
 
     id: str
@@ -138,7 +139,7 @@ class ContainerSummary:
     volumes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __hash__(self) -> int:
-        """Return the hash of the id, because mappings can't be hashed."""
+        """Hash the id, because mappings can't be hashed."""
         return hash(self.id)
 
     @property
@@ -151,19 +152,20 @@ class ContainerSummary:
 class ContainerView:
     """A container on the engine.
 
-    `status` is the engine's term (`created running paused restarting exited dead`), and `health` is `starting`,
-    `healthy`, `unhealthy` or empty. `started` is a time (RFC 3339). `connected` maps network names to addresses.
-    `remembered` maps network names to the ids that they had when the container was last connected: at start, the
-    engine looks for these ids, even if another network has the name by then. `restarts` counts the engine's
-    automatic restarts since the last start by hand. `exit_code` is the last one, or 0 while the container runs.
-    `reference` is the name by which the image was asked for. `network_mode` is the engine's term (`host`,
-    `container:ID`, or the name of a network). `network_owner` is the id of the container with whose network it was
-    started, usually its own: also where it has joined one that had joined another, and that is gone. It is empty
-    before the first start. `may_lose_lines` is whether its log has the mode
-    `non-blocking`, `logs_to` the driver of its log if that sends it over a network. `project` and `volumes` are as
-    in a list. `requested` maps network names to the addresses that were asked for: IP and, as far as the engine
-    tells them from those that it chose itself, MAC addresses. `published` are the ports that the engine publishes
-    while the container runs, as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`.
+    - `status` is the engine's term (`created running paused restarting exited dead`); `health` is `starting`,
+      `healthy`, `unhealthy` or empty; `started` is a time (RFC 3339).
+    - `connected` maps network names to addresses. `remembered` maps them to the networks' ids at the last
+      connection: at start, the engine looks for these ids, even if another network has the name then.
+    - `requested` maps network names to requested addresses: IP and, if the engine tells them apart from its own
+      choice, MAC addresses.
+    - `restarts` counts automatic restarts since the last manual start. `exit_code` is 0 while it runs.
+    - `reference` is the requested name of the image.
+    - `network_mode` is the engine's term (`host`, `container:ID`, or a network's name). `network_owner` is the id
+      of the container with whose network it started, usually its own, also if containers between are gone; empty
+      before the first start.
+    - `may_lose_lines`: its log's mode is `non-blocking`. `logs_to` is its log's driver if that uses a network.
+    - `project` and `volumes` are as in a list. `published` are the ports that the engine publishes while it runs,
+      as `ADDRESS:PORT:CONTAINER_PORT/PROTOCOL`.
     """
 
     id: str

@@ -23,11 +23,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class DesiredSibling:
-    """The desired state of one sibling. `live` maps each resource to the digest that must be live.
+    """The desired state of Envoy or CoreDNS. `live` maps each resource to the digest that must be loaded.
 
-    `later` are the same digests after each of the next times at which rules end: a sibling ends them by itself.
-    `kept` are further files of a new container. They may differ afterwards. `from_machine` are the values that
-    were chosen by what the engine's machine has.
+    `later` are these digests after each of the next expiries, which the container applies without a command.
+    `kept` are further files of a new container; they may change later. `from_machine` are values chosen by the
+    Docker host's resources.
     """
 
     sibling: Sibling
@@ -44,7 +44,7 @@ class DesiredSibling:
 
 
 def version_of(live: Mapping[str, str]) -> str:
-    """Return 16 hexadecimal digits, derived from the digests of all resources, for people to compare."""
+    """Return 16 hexadecimal digits, derived from all digests, for people to compare."""
     return hashlib.sha256("".join(f"{name} {live[name]}\n" for name in sorted(live)).encode()).hexdigest()[:16]
 
 
@@ -52,10 +52,10 @@ def version_of(live: Mapping[str, str]) -> str:
 class Desired:
     """The desired state of a whole stack.
 
-    `reserved` lists, for each network, the addresses that only siblings may have, in both slots. So are all of
-    `blocks` on the agent network. `images` are the references of all images that this release uses with these
-    settings. `unknown_ends` is how many times there are at which rules end and that the siblings don't know yet.
-    `secrets` are the ids of those that Envoy puts into requests.
+    `reserved` are the addresses on each network that only firewall containers may have, in both slots; `blocks`
+    are reserved on the agent network. `images` are the references of all images of this release with these
+    settings. `unknown_ends` counts expiries that the containers don't know yet. `secrets` are the ids of injected
+    secrets.
     """
 
     project: str
@@ -69,7 +69,7 @@ class Desired:
     secrets: tuple[str, ...] = ()
 
     def is_reserved(self, role: Role, address: str) -> bool:
-        """Whether only a sibling may have an address on a network."""
+        """Whether an address on a network is reserved."""
         if not address:
             return False
         in_block = role is Role.AGENTS and any(IPv4Address(address) in block for block in self.blocks)
@@ -77,5 +77,5 @@ class Desired:
 
     @property
     def rules(self) -> Rules:
-        """The rules that both siblings serve."""
+        """The rules that Envoy and CoreDNS serve."""
         return self.siblings[Sibling.ENVOY].rules

@@ -8,10 +8,10 @@ from enum import StrEnum
 from clawker_fw.model.stacks import Sibling
 
 Value = str | int | bool | None | tuple[str, ...]
-"""A running or desired value in a finding, representable in JSON."""
+"""A value in a finding, representable in JSON."""
 
 LEFTOVER = "leftover."
-"""The fields that report what an unfinished run has left behind begin with it."""
+"""The prefix of fields that report remains of an unfinished run."""
 
 
 class Layer(StrEnum):
@@ -78,7 +78,7 @@ CLOSING = frozenset(Action) - {Action.NONE}
 
 
 RELAYING = frozenset({Action.PUBLISH, Action.UNPUBLISH})
-"""The actions that are about the ports of one agent, and about no sibling."""
+"""The actions that only concern one agent's ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Diff:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict of both siblings. `drifted` is worse than `unknown`."""
+        """The worse verdict of Envoy and CoreDNS. `drifted` is worse than `unknown`."""
         found = set(self.verdicts.values())
         return next(v for v in (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.CURRENT) if v in found)
 

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 class Inside:
     """The container of the engine in which this program runs, by its id.
 
-    `host` is the name of the engine's machine. `mounts` are the places in the container that are not its own, each
-    with what it is on that machine. `host_network` is whether the container shares the machine's network.
+    `host` is the Docker host's name. `mounts` map paths in the container to paths on the host. `host_network` is
+    whether the container shares the host's network.
     """
 
     container: str
@@ -19,16 +19,16 @@ class Inside:
     host_network: bool = False
 
     def on_host(self, path: str) -> str | None:
-        """Return where a file of this container is on the engine's machine, or None if it is only in here."""
+        """Return the path on the Docker host of a file in this container, or None if it exists only here."""
         return _moved(path, self.mounts)
 
     def in_here(self, path: str) -> str | None:
-        """Return where a file of the engine's machine is in this container, or None if it is not."""
+        """Return the path in this container of a file on the Docker host, or None if it is not mounted."""
         return _moved(path, tuple((source, target) for target, source in self.mounts))
 
 
 def _moved(path: str, places: tuple[tuple[str, str], ...]) -> str | None:
-    """Return a path below another folder: that which belongs to the nearest folder of the path."""
+    """Return a path moved with the nearest folder above it; None if no folder contains it."""
     said = PurePosixPath(path)
     around = [(folder, other) for folder, other in places if said.is_relative_to(folder)]
     if not around:
@@ -41,11 +41,10 @@ def _moved(path: str, places: tuple[tuple[str, str], ...]) -> str | None:
 class EngineFacts:
     """The properties of an engine. `architecture` is in Go's terms (`amd64`, `arm64`), `api_version` is in use.
 
-    `routes` are the destinations of its machine's routes, including its own networks; they are only known for a
-    local engine. `endpoint` is its address, and `named_by` the option, variable or context that named it.
-    `kernel` is the version of its machine's kernel. That may be a virtual machine, also for a local engine.
-    `plain` is whether others on the way there can read along. `inside` is the container of this engine that the
-    program runs in, if it runs in one.
+    `routes` are the destinations of its host's routes, including its own networks, only known for a local engine.
+    `endpoint` is its address, and `named_by` the option, variable or context that named it. `kernel` is its host's
+    version; even a local engine may run in a virtual machine. `plain` is whether others on the way can read along.
+    `inside` is the engine's container in which this program runs, if any.
     """
 
     version: str
@@ -65,17 +64,16 @@ class EngineFacts:
 
     @property
     def shares_network(self) -> bool:
-        """Whether the network of the engine's machine is the one that this program sees."""
+        """Whether this program sees the Docker host's network."""
         return self.local and (self.inside is None or self.inside.host_network)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What an engine's machine has: processors, and bytes of memory. Either is 0 if the engine does not say.
+    """A Docker host's resources: processors, and bytes of memory. Either is 0 if unknown.
 
-    `forwards` is whether its kernel forwards packets of containers, as far as the engine says.
-    `weights` is whether its kernel can give containers weights on the processors, `swap_limit` whether it can
-    limit their swap. `runtime` is the engine's default runtime, or empty if that is runc.
+    `forwards`: its kernel forwards containers' packets, as far as the engine knows. `weights` and `swap_limit`:
+    its kernel supports CPU weights and swap limits. `runtime` is the engine's default runtime, or empty for runc.
     """
 
     processors: int = 0
@@ -91,9 +89,9 @@ class Event:
     """An event of an engine. It is only a reason to compare, never a source of facts.
 
     `kind` is `container`, `network` or `image`, and `action` the engine's term (`die`, `disconnect`, `untag`, …).
-    `names` are the names of the object, including a former one. `container` is the id of the container, also for
-    the events in which it joins or leaves a network. `words` are the command of an `exec_start`, or the health
-    status. `run` is the id of a program that is started in a container (`exec_start`) or has ended (`exec_die`).
+    `names` are the object's names, including former ones. `container` is a container's id, also in network events.
+    `words` are an `exec_start`'s command, or the health status. `run` is the id of an exec (`exec_start`,
+    `exec_die`).
     """
 
     kind: str

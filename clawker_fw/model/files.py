@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class File:
     """A file. `owner` is its user and group as seen in the container.
 
-    The content of a `secret` never appears in a finding, a diff, a label or a log. The `repr` of a file never
-    contains its content, so tracebacks don't either. `secret` is ignored by comparisons, because a file that is
-    read from a container does not say whether it is one.
+    The content of a `secret` never appears in a finding, a diff, a label or a log, and no file's content appears
+    in its `repr` or in tracebacks. Comparisons ignore `secret`, because a file read from a container does not
+    tell.
     """
 
     content: bytes = dataclasses.field(repr=False)
@@ -20,7 +20,7 @@ class File:
     secret: bool = dataclasses.field(default=False, compare=False)
 
     def __repr__(self) -> str:
-        """Return a text without the content."""
+        """Return text without the content."""
         kind = "secret" if self.secret else f"{len(self.content)} bytes"
         return f"File({kind}, mode {self.mode:04o}, owner {self.owner})"
 
@@ -30,4 +30,4 @@ class File:
 
 
 Files = Mapping[str, File]
-"""Files by their path relative to the volume's root, separated by `/`."""
+"""Files by their path in the volume, separated by `/`."""

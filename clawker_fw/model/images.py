@@ -7,12 +7,11 @@ from clawker_fw.model.stacks import Sibling
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The image of a sibling.
+    """The image of Envoy or CoreDNS.
 
-    `ids` are the ids that a bundled image can have on an engine: the config digest (classic image store) and the
-    manifest digest (containerd image store). They are empty for a registry reference, whose id is unknown until an
-    engine has pulled it. `version` is None if the reference does not contain one. `oldest` is the oldest version
-    that this release supports, or None for any.
+    `ids` are the possible ids of a bundled image: the config digest (classic image store) and the manifest digest
+    (containerd image store). A registry reference has none until an engine has pulled it. `version` is None if the
+    reference does not contain it. `oldest` is the oldest supported version, or None for any.
     """
 
     sibling: Sibling
@@ -37,7 +36,7 @@ class ImageView:
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """An image that some release of ours built. `references` are the tags that it gave it, at least one."""
+    """An image that a release of ours built. `references` are its tags, at least one."""
 
     id: str
     references: tuple[str, ...]

@@ -1,11 +1,11 @@
-"""The types of fields that JSON writes in another way than Python."""
+"""Types of fields whose JSON differs from Python's."""
 
 from typing import Annotated
 
 from pydantic import PlainSerializer, WithJsonSchema
 
 Moment = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""A time as RFC 3339 writes it."""
+"""A time (RFC 3339)."""
 
 
 OrNull = Annotated[str, PlainSerializer(lambda text: text or None, return_type=str | None)]

@@ -22,8 +22,8 @@ class NetworkSpec:
 class NetworkView:
     """A network on the engine. `gateway` is the bridge's own address, or empty.
 
-    `sources_checked` is whether the host drops packets from it whose source it could not answer there; None if
-    that can't be seen from here. `unreadable` is why a network of somebody else's could not be read, or empty.
+    `sources_checked` is whether the host drops packets with unanswerable sources (None: unknown). `unreadable` is
+    why a network that is not ours could not be read, or empty.
     """
 
     id: str

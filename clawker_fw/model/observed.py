@@ -18,7 +18,7 @@ from clawker_fw.model.volumes import VolumeView
 
 @dataclass(frozen=True, slots=True)
 class ObservedSibling:
-    """A container that serves, or served, as a sibling. `probe` is None if and only if it does not run."""
+    """A container that serves, or served, as Envoy or CoreDNS. `probe` is None if and only if it does not run."""
 
     sibling: Sibling
     container: ContainerView
@@ -29,9 +29,9 @@ class ObservedSibling:
 
 @dataclass(frozen=True, slots=True)
 class ObservedRelay:
-    """A container that passes connections on to the published ports of one agent.
+    """A container that forwards connections to one agent's published ports.
 
-    `differences` is what its helper reports of its network and its ports; it is empty while it does not run.
+    `differences` is its helper's report on its network and ports; empty while it does not run.
     """
 
     container: ContainerView
@@ -43,22 +43,21 @@ class ObservedRelay:
 class Observed:
     """Everything that was read from the engine for one decision.
 
-    `siblings` are the serving containers, and `leftovers` our other ones, left behind by an unfinished run.
-    `images` maps each desired reference and each running image id to the engine's image.
-    `attached` maps the containers on each network that are not ours to their endpoints.
-    `own_images` maps the images that we built to the ids of containers made from them. `orphans` are our volumes
-    without a container, and `spare_trust` those with what agents trust that no container uses. `lock` is the
-    lock's container, which exists during a run and after a killed one, and `trial` that of `conformance`.
-    `listing` is every container of the engine but the lock's. `machine` is what the engine's machine has at this
-    moment.
-    `agents` are the containers on the agent network that are not ours, those that use the network of one, or of a
-    sibling, and those that have the files of a sibling. `joined` has the ids of those that use another's network,
-    each with the id of the container whose network it is. `companions` are further containers whose processes or
-    memory agents share, and `volumes` what is known of the volumes that agents use. `others` are all networks that
-    are not ours.
-    `secrets` are those that Envoy has for requests, or None if nothing depends on them.
-    `publishers` are the containers, in any state, whose labels ask for published ports, `relays` are ours for
-    these, and `publishing` is the network on which the engine publishes them.
+    - `siblings` are the serving containers, `leftovers` our others, from an unfinished run. `orphans` are our
+      volumes without a container, and `spare_trust` unused trust volumes.
+    - `images` maps desired references and running image ids to the engine's images. `own_images` maps images that
+      we built to the ids of containers made from them.
+    - `attached` maps other containers on our networks to their endpoints. `others` are all networks that are not
+      ours.
+    - `lock` is the lock's container, which exists during a run and after a killed one; `trial` is that of
+      `conformance`; `listing` is every other container of the engine.
+    - `agents` are containers that are not ours and are on the agent network, use the network of one that is or of
+      a firewall container, or have a firewall container's files. `joined` maps those that use another container's
+      network to its id. `companions` are other containers whose processes or memory agents share, and `volumes`
+      the agents' volumes.
+    - `secrets` are those that Envoy has for requests, or None if nothing depends on them.
+    - `publishers` are containers, in any state, whose labels request published ports; `relays` are ours for these,
+      on the network `publishing`.
     """
 
     engine: EngineFacts
@@ -91,7 +90,7 @@ class Observed:
 
     @property
     def agents_subnet(self) -> IPv4Network | None:
-        """The subnet of the agent network, if there is one."""
+        """The subnet of the agent network, if it exists."""
         network = self.networks.get(Role.AGENTS)
         return next(iter(network.subnets), None) if network else None
 
@@ -102,10 +101,7 @@ class Observed:
 
     @property
     def unfinished(self) -> bool:
-        """Whether what is missing has not been made yet: a first run has not begun, or has not ended.
-
-        A run that was killed leaves its lock. One that fails takes back what it has created.
-        """
+        """Whether a first run has not begun or not ended. A killed run leaves its lock; a failed one cleans up."""
         return self.absent or self.lock is not None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ShippedPreset:
-    """A preset as a release has it: its name, its version, and each of its rules as a line of text."""
+    """A preset of a release: name, version, and each rule as a line of text."""
 
     name: str
     version: int
@@ -14,10 +14,10 @@ class ShippedPreset:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where settings come from: `path` is the settings file on `host`, or empty for the environment alone.
+    """Where settings come from: the file at `path` on `host`, or only the environment if `path` is empty.
 
-    `project` is the project that the file names, if any, and `digest` identifies the content of the settings.
-    `presets` are those that the settings name, as the release had them.
+    `project` is the project in the file, if any; `digest` identifies the settings; `presets` are as in the
+    release.
     """
 
     path: str
@@ -27,6 +27,6 @@ class Origin:
     presets: tuple[ShippedPreset, ...] = ()
 
     def __str__(self) -> str:
-        """Return the text that is shown to people."""
+        """Return readable text."""
         meant = f", for project {self.project}" if self.project else ""
         return f"{self.path or 'the environment'} on {self.host}{meant}"

@@ -20,11 +20,11 @@ class Refused:
     connections: int
     queries: int
     datagrams: int = 0
-    """The helper of an earlier release does not count them."""
+    """Earlier releases' helpers do not count them."""
 
 
 _Second = Annotated[float, Field(ge=-62_135_596_800, le=253_402_300_799, allow_inf_nan=False)]
-"""One of the years 1 to 9999, since 1970."""
+"""Seconds since 1970, limited to the years 1 to 9999."""
 
 
 class CertificateUse(StrEnum):
@@ -38,7 +38,7 @@ class CertificateUse(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a certificate says. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
+    """A certificate's content. Times are in seconds since 1970; `fingerprint` is SHA-256, in hexadecimal."""
 
     subject: str
     names: tuple[str, ...]
@@ -50,7 +50,7 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What became of a sibling's telemetry since it started: records that a collector has taken, and others."""
+    """A container's telemetry records since its start: accepted by a collector, and lost."""
 
     sent: int = 0
     lost: int = 0
@@ -61,10 +61,7 @@ NO_RECORDS = Records()
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A process beside a program that has ended and was started again.
-
-    `count` is how often since the container started, `last` when the last time, and `reason` how it ended.
-    """
+    """Restarts of a helper process: `count` since the container's start, when the `last` was, and its `reason`."""
 
     helper: str
     count: int
@@ -76,18 +73,16 @@ class Restart:
 class Probe:
     """The report of `fwctl probe`, from inside a container.
 
-    `live` maps each hot resource to the digest of what the program has loaded.
-    `others` lists other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`.
-    `network` lists the differences of the network namespace from the desired one, and `engine_files` those of the
-    files that the engine mounts. `agents_see` maps a sibling to what CoreDNS found wrong when it used that sibling
-    like an agent, and `dropped` are the siblings to whom no packet of agents gets. `refused` is what the limits
-    have refused. `records` counts what has been sent to a collector,
-    and `collector` is the certificate that it showed last, as far as the sibling sees it. `program` is the command
-    line of the serving process, and `processes` are unknown ones, and missing ones. `restarts` are of those beside
-    the serving one. `signer` is the reason for which the signer beside Envoy does not answer, `unhealthy` that for
-    which a health check would fail now, and `error` that for which the program did not answer; all are empty if
-    all is well. `secrets` is how many secrets for requests the signer has. `verbs` are those that the helper
-    knows; one of an earlier release does not list them.
+    - `live` maps each hot resource to the digest that the program has loaded. `program` is its command line, and
+      `processes` are unknown or missing ones; `restarts` are those of its helpers.
+    - `others` are other answers to ARP requests for our addresses, as `ADDRESS MAC-ADDRESS`. `network` lists
+      differences of the network namespace, and `engine_files` those of files that the engine mounts.
+    - `agents_see` maps a firewall container to the problems when CoreDNS used it like an agent; `dropped` are
+      those that no packet of agents reaches. `refused` counts what the limits refused.
+    - `records` counts telemetry, and `collector` is the collector's last certificate, if the container sees it.
+    - `signer`, `unhealthy` and `error` say why the signer does not answer, why a health check would fail, and why
+      the program did not answer; empty if all is well. `secrets` is the number of secrets in the signer.
+    - `verbs` are the helper's commands; earlier releases don't list them.
     """
 
     build: str = ""

@@ -1,4 +1,4 @@
-"""The secrets of requests: those that Envoy's signer has, and how they differ from the desired ones. No values."""
+"""The secrets of requests in Envoy's signer, and their differences from the desired ones. No values."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ def _seconds(moment: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class HeldSecret:
-    """A secret that a signer has: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was given.
+    """A secret in the signer: the HMAC-SHA-256 of its id and value, in hexadecimal, and when it was `given`.
 
-    `given` is in seconds since 1970. The digest is under the key of the question, and must not be shown or
-    kept. `at_rest` says whether it is on the disk as well: the helper of an earlier release keeps none there.
+    `given` is in seconds since 1970. The digest's key belongs to one query; never show or store the digest.
+    `at_rest` is whether it is also on disk.
     """
 
     digest: str = dataclasses.field(repr=False)
@@ -28,10 +28,10 @@ class HeldSecret:
 
 @dataclass(frozen=True, slots=True)
 class HeldSecrets:
-    """The secrets that a signer has, by id.
+    """The secrets in a signer, by id.
 
-    `unloaded` are the ids of those of which Envoy uses another version, or none: also of some that were taken
-    away. `key` is the one of their digests, made for one question.
+    `unloaded` are ids whose secret Envoy uses in another version or not at all, including some removed ones. `key`
+    is the key of the digests, made for one query.
     """
 
     by_id: Annotated[Mapping[str, HeldSecret], Field(validation_alias="secrets")]
@@ -40,10 +40,10 @@ class HeldSecrets:
 
 
 class SecretDifference(NamedTuple):
-    """A secret that Envoy has and should not have, or should have: in words, or None without it.
+    """A secret whose state in Envoy differs from the desired one; each state in words, or None without it.
 
-    If it has the `same_value`, only where it is kept differs. If it is not `loaded`, the signer has what it
-    should, and Envoy uses something else.
+    With `same_value`, only where it is stored differs. If it is not `loaded`, the signer is right, but Envoy uses
+    something else.
     """
 
     identity: str

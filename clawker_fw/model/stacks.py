@@ -1,4 +1,4 @@
-"""The parts of a stack: its two firewall containers, its two networks, and the addresses that they use."""
+"""The parts of a stack: its two firewall containers, its two networks, and their address slots."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The slot of each sibling: which of its two sets of reserved addresses it uses (0 or 1)."""
+    """The slot of each container: which of its two sets of reserved addresses it uses (0 or 1)."""
 
     envoy: int = 0
     coredns: int = 0

@@ -16,13 +16,13 @@ class FoundAddress:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The IPv4 addresses of a name as Envoy sees them at the moment, or the reason why there is none."""
+    """The IPv4 addresses of a name as Envoy sees them now, or why there are none."""
 
     addresses: tuple[FoundAddress, ...]
     error: str = ""
 
     def open_to(self, kind: str) -> tuple[str, ...]:
-        """Return the addresses that can be reached with a kind of rules."""
+        """Return the addresses that a kind of rule can reach."""
         return tuple(each.address for each in self.addresses if kind not in each.closed)
 
 
@@ -42,6 +42,6 @@ class TrialStep:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """An attempt to use a name as an agent would: the steps until one failed."""
+    """An attempt to use a name as an agent would: its steps until one failed."""
 
     steps: Annotated[tuple[TrialStep, ...], Field(min_length=1)]

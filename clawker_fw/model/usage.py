@@ -10,11 +10,10 @@ from pydantic import Field
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is known of a name, protocol and port: when it was used first and last, and how much.
+    """The use of a name, protocol and port: first and last time, and how much.
 
-    A `name` with a dot before it is the subtree of a rule, and stands for all names that the rule has allowed.
-    `protocol` is `https`, `http`, `tcp` or `udp`. `connections` are those that have ended, with the octets that
-    were `received` from agents in them and `sent` to these.
+    A `name` with a leading dot is a rule's subtree, for all names that the rule allowed. `protocol` is `https`,
+    `http`, `tcp` or `udp`. `connections` have ended; `received` (from agents) and `sent` are their bytes.
     """
 
     protocol: Annotated[str, Field(pattern="^(https|http|tcp|udp)$")]
@@ -29,10 +28,10 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """All that is known. Nothing that was used after `since` is missing, but what was `lost`.
+    """All recorded uses. Only `lost` ones after `since` are missing.
 
-    `identity` is that of the recorder.
-    `open` are the connections that are open now, by port: those over `https` and `http` count when they end.
+    `identity` is the recorder's. `open` are the currently open connections by port; https and http ones are
+    counted when they end.
     """
 
     identity: Annotated[str, Field(validation_alias="id")]

@@ -1,1 +1,1 @@
-"""The rules: which names agents may reach, how rules are written, and the one policy that decides."""
+"""The rules: their syntax in the settings, their canonical form, and the policy that decides by them."""

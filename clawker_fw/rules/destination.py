@@ -1,8 +1,8 @@
 """A rule's `dst`: a host name, parsed strictly into one canonical form.
 
-`api.example.com` is exactly that host; `.example.com` is `example.com` and everything below it, at any depth.
-Names follow RFC 1035 (labels of 1 to 63 octets, 253 in all). As in real names, there can be underscores, and
-hyphens at the ends of a label. International names become A-labels (RFC 5891).
+`api.example.com` is exactly that host; `.example.com` is `example.com` and every name below it. Names follow
+RFC 1035, but may contain underscores and start or end labels with hyphens. International names become A-labels
+(RFC 5891).
 """
 
 import re
@@ -23,10 +23,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class Destination(NamedTuple):
-    """A name in lower case without leading or trailing dots, and whether names below it are included.
-
-    A tuple, because with thousands of rules it is hashed and compared all the time.
-    """
+    """A lower-case name, and whether it includes the names below. A tuple, because it hashes and compares fast."""
 
     name: str
     subtree: bool
@@ -37,11 +34,7 @@ class Destination(NamedTuple):
 
 
 def parse_destination(text: str) -> Destination:
-    """Parse a `dst`.
-
-    Raises:
-        ValueError: with one sentence that says what is wrong and, where possible, what to write instead.
-    """
+    """Parse a `dst`. Raise ValueError with one sentence: the error and, where possible, what to write instead."""
     name = text.lower()
     if subtree := name.startswith("."):
         name = name[1:]
@@ -63,10 +56,7 @@ def parse_destination(text: str) -> Destination:
 
 
 def objection(destination: Destination) -> str:
-    """Return why a destination is probably a mistake, as the predicate of a sentence; "" if it is not.
-
-    `force: true` in the rule overrides the objection: such a rule works.
-    """
+    """Return why a `dst` is probably wrong, as a predicate; "" if it is fine. `force: true` overrides this."""
     name, subtree = destination.name, destination.subtree
     if name.rpartition(".")[2] == "localhost":
         return "always means the machine itself (RFC 6761): here Envoy's own container, which it never connects to"
@@ -80,7 +70,7 @@ def objection(destination: Destination) -> str:
 
 
 def _complaint(text: str, name: str) -> str:
-    """Return what is wrong with an invalid name: the first of the usual mistakes that applies."""
+    """Describe the first problem of an invalid name."""
     labels = name.split(".")
     longest = max(labels, key=len)
     mistakes = {
@@ -101,7 +91,7 @@ def _complaint(text: str, name: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is an address (IPv6 also in brackets)."""
+    """Whether a name is an IP address (IPv6 also in brackets)."""
     try:
         ip_address(name.strip("[]"))
     except ValueError:

@@ -11,7 +11,7 @@ _URL = re.compile(r"(?P<proto>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)")
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """What a user has named: `a.test`, `.a.test:8443`, `http://a.test`. Nothing is checked yet."""
+    """A destination as the user wrote it: `a.test`, `.a.test:8443`, `http://a.test`. Nothing is checked yet."""
 
     dst: str
     proto: str | None = None
@@ -19,10 +19,7 @@ class Named:
 
 
 def parse_name(text: str) -> Named:
-    """Split a destination into its parts. What has another form is a `dst`, which will be refused.
-
-    The protocol is no part of that: it is none of the mistakes.
-    """
+    """Split a destination into its parts. Text of any other form becomes the `dst`, which validation refuses."""
     found = _NAME.fullmatch(text)
     if found is None:
         url = _URL.fullmatch(text)
@@ -31,5 +28,5 @@ def parse_name(text: str) -> Named:
 
 
 def port_of(text: str | None) -> int | str | None:
-    """Return a port as a number. Several ports stay text, as in the settings."""
+    """Return a port as a number. A port range stays text, as in the settings."""
     return int(text) if text and text.isdecimal() else text

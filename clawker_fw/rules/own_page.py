@@ -1,9 +1,9 @@
-"""The name of the page on which agents read what was refused to them. It is ours, whatever the rules say."""
+"""The reserved name of the page on which agents read their refusals. No rule can change it."""
 
 PAGE, PAGE_PORT = "clawker.internal", 80
-"""Its name, and the only port at which it is: `http://clawker.internal/`."""
+"""The page's name and its only port: `http://clawker.internal/`."""
 
 
 def is_ours(name: str) -> bool:
-    """Whether a name is that of the page, or below it: no rule can be for it."""
+    """Whether a name is the page's name or below it. Rules can't use such names."""
     return name == PAGE or name.endswith(f".{PAGE}")

@@ -1,4 +1,4 @@
-"""How users write what is allowed of a host by path, method and git repository, and what of that is a mistake."""
+"""Validation of `path_rules`, `git` and `inject` as users write them."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ MOST_PATHS = 1_000
 MOST_REPOSITORIES = 100
 LONGEST_PATH = 2_000
 LONGEST_METHOD = 32
-"""What is written of a method in a record."""
+"""Records cut a method at this length."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A method (RFC 9110, section 5.6.2)."""
@@ -25,19 +25,19 @@ _SEGMENT = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class PathAction(StrEnum):
-    """What happens to a request."""
+    """The effect of a path rule on a request."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 def parse_path(text: str) -> str:
-    """Return a path as it is matched, or an expression with `~` before it.
+    """Return a path in the form in which it is matched, or an expression with a leading `~`.
 
     Raises:
-        ValueError: when it could match nothing, or something else than it seems to.
+        ValueError: when the path could match nothing, or something other than it seems to.
     """
-    if any("\ud800" <= each <= "\udfff" for each in text):  # what Python makes of an argument that is not UTF-8
+    if any("\ud800" <= each <= "\udfff" for each in text):  # Python's form of an argument that is not UTF-8
         raise ValueError("`path` has to be UTF-8: write any other octet as `%` and two hex digits")
     if text.startswith("~"):
         return f"~{_expression(text[1:])}"
@@ -53,11 +53,11 @@ def parse_path(text: str) -> str:
 
 
 _OCTETS = {each: f"%{each:02X}" for each in range(0x80, 0x100)}
-"""How the octets of UTF-8 are sent."""
+"""Clients send non-ASCII UTF-8 bytes as these escapes."""
 
 
 def _mistakes(text: str) -> Iterable[tuple[object, str]]:
-    """Yield whether each usual mistake is made, with what to write instead."""
+    """Yield each usual error: whether the path has it, and what to write instead."""
     above = text.rstrip("/") or "/"
     return (
         (not text.startswith("/"), "has to begin with `/`, or with `~` if it is an expression"),
@@ -101,11 +101,7 @@ def _expression(text: str) -> str:
 
 
 def parse_method(text: str) -> str:
-    """Return a method.
-
-    Raises:
-        ValueError: when no request can have it, or it is always refused.
-    """
+    """Return a method. Raise ValueError if it is invalid or always refused."""
     if text.upper() == paths.CONNECT:
         raise ValueError("`methods` has CONNECT, which has no path and is always refused")
     if (refused := text.upper()) in paths.REFUSED_METHODS:
@@ -120,7 +116,7 @@ def parse_method(text: str) -> str:
 
 
 def not_empty(field: str) -> Callable[[object], object]:
-    """Return what refuses an empty list or mapping, which could stand for everything or for nothing."""
+    """Return a validator that refuses an empty list or mapping, which could mean everything or nothing."""
 
     def check(value: object) -> object:
         if isinstance(value, list | dict) and not value:
@@ -145,7 +141,7 @@ class PathEntry(BaseModel):
 
     @property
     def rule(self) -> PathRule:
-        """The rule for the path."""
+        """The canonical path rule."""
         expression = self.path.startswith("~")
         return PathRule(
             self.path.removeprefix("~"),
@@ -156,15 +152,11 @@ class PathEntry(BaseModel):
 
 
 SECRET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-"""What a secret may be called. It has no dot, so no server name of a rule's is one."""
+"""The form of a secret's name. Without dots it can't collide with a rule's server name."""
 
 
 def parse_secret_name(text: str) -> str:
-    """Return the name of a secret.
-
-    Raises:
-        ValueError: when no secret can have it.
-    """
+    """Return the name of a secret. Raise ValueError if it is invalid."""
     if SECRET_NAME.fullmatch(text):
         return text
     raise ValueError(f"{text!r} is not a name for a secret: 1 to 63 characters of a-z, 0-9, - and _")
@@ -188,7 +180,7 @@ class InjectEntry(BaseModel):
 
 
 def long_form(field: str) -> Callable[[object], object]:
-    """Return what gives the long form of an entry that may be written as the text of one field."""
+    """Return a validator that turns an entry written as plain text into its long form."""
     return lambda value: {field: value} if isinstance(value, str) else value
 
 
@@ -213,11 +205,7 @@ def paths_of(
     inject: InjectEntry | None = None,
     websocket: bool = False,
 ) -> Paths:
-    """Return what is allowed of a host.
-
-    Raises:
-        ValueError: when some of it could never decide anything, or it is more than is supported.
-    """
+    """Return what a rule allows of a host. Raise ValueError for entries without effect, or too many."""
     if len(git) > MOST_REPOSITORIES:
         raise ValueError(f"`git` has {len(git):,} repositories; {MOST_REPOSITORIES} are the most of a rule")
     if lfs and not git:
@@ -235,11 +223,7 @@ def paths_of(
 
 
 def require_decisive(made: Paths) -> None:
-    """Require of each rule for a path that it decides something, and no less or more than it seems to.
-
-    Raises:
-        ValueError: when one does not, or there are too many.
-    """
+    """Check that every path rule decides exactly what it seems to. Raise ValueError if not, or if too many."""
     rules, strict = made.rules, made.strict
     if len(rules) > MOST_PATHS:
         raise ValueError(f"there are {len(rules):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
@@ -266,7 +250,7 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
 
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
-    """Require that no other spelling of a denied path gets through, and that an allowed one does."""
+    """Check that no other spelling bypasses a denied path, and that an allowed path can match."""
     _require_spellable(rule)
     if rule.expression:
         return
@@ -284,7 +268,7 @@ def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
 
 
 def _require_spellable(rule: PathRule) -> None:
-    """Require that Envoy can take the expressions for all spellings of a path."""
+    """Check that Envoy accepts the expressions for all spellings of a path."""
     if rule.expression and rule.denies and spellings.has_boundary(rule.path):
         raise ValueError(
             f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
@@ -297,7 +281,7 @@ def _require_spellable(rule: PathRule) -> None:
 
 
 def overrides(first: PathRule, other: PathRule) -> bool:
-    """Whether an earlier rule decides all that another one is for, and otherwise than that."""
+    """Whether an earlier rule decides everything that a later rule matches, with the opposite result."""
     every = not first.methods or bool(other.methods and {*other.methods} <= {*first.methods})
     if first.denies == other.denies:
         if first.denies or every or not (first.limits and other.expression):

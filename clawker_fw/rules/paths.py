@@ -1,12 +1,11 @@
-"""What is allowed of a host whose TLS is looked into: by method and path, and by git repository.
+"""The paths, methods and git repositories that are allowed on a host whose TLS is inspected.
 
-A request is judged in the form in which Envoy sees it (`seen`), which is also the form that reaches the host. The
-first that matches decides: the requests of git, the longest path that is written out, the expressions in their
-order, and last what is said of everything else. A path decides for all methods: it allows those that it names, and
-no others.
+A request is judged in Envoy's normal form (`seen`), which is also the form that reaches the host. The first match
+decides, in this order: git requests, the longest literal path, the expressions as written, the default. A path
+decides for all methods: it allows those that it names and refuses the others.
 
-A deny holds for every spelling that some server reads as what is denied, of methods as of paths. What is allowed
-is exactly what is written. Pure: `path_words` reads what users write.
+A deny covers every spelling of a path or method that some server accepts. An allow covers only what is written.
+Pure: `path_words` reads what users write.
 """
 
 import functools
@@ -24,31 +23,28 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.spellings import compiled
 
 LARGEST_PROGRAM = 2000
-"""The largest expression that Envoy takes, as RE2 counts (`re2.max_program_size.error_level`)."""
+"""Envoy's limit on an expression's program size in RE2 (`re2.max_program_size.error_level`)."""
 
 TRACE, TRACK, CONNECT = "TRACE", "TRACK", "CONNECT"
 REFUSED_METHODS = (TRACE, TRACK, CONNECT)
 _SAFE_METHODS = ("HEAD", "GET", "OPTIONS")
-"""Methods that are always refused, in any case: two give a request back with all that was put into it, one has no
-path."""
+"""`REFUSED_METHODS` are refused in any case: TRACE and TRACK echo injected secrets, CONNECT has no path."""
 
 WEBSOCKET = "WebSocket: "
-"""What the words for a part of what is allowed begin with where it is for WebSockets. No method has a colon."""
+"""Begins the keys of allowances for WebSockets. Methods can't contain a colon."""
 
 _ODD = (
     r"%25[0-9a-fA-F]{2}|%(?:[^0-9a-fA-F]|[0-9a-fA-F](?:[^0-9a-fA-F]|$)|$)|\\|%5[cC]|%[01][0-9a-fA-F]|%7[fF]"
     r"|%[cC][01]|%[eE]0%[89][0-9a-fA-F]|%[fF]0%8[0-9a-fA-F]|%[fF][5-9a-fA-F]"
 )
-"""Escapes that are unescaped twice, a `%` that begins no escape, backslashes, control characters, and overlong
-UTF-8."""
+"""Double escapes, incomplete escapes, backslashes, control characters and overlong UTF-8."""
 
 ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?(;|%3[bB]|%2[fF]|/|$)"
-"""What no path may have in it: the same, and parents behind an escaped slash or with spaces. Hosts disagree about
-their meaning, so a path could be another one to them."""
+"""Refused in every path: `_ODD`, and dot segments with escaped slashes or spaces, which hosts read differently."""
 
 BAD_BELOW_A_DENY = rf"{_ODD}|%2[fF]|;|%3[bB]|%23|%3[fF]|(\.|%20)(/|$)|(:|%3[aA]){{2}}(\$|%24)"
-"""The same for a host of which a path is denied: also all by which that path could be written otherwise. The last
-is a file's own name to Windows (`x::$DATA`)."""
+"""Also refused on a host with a denied path: anything that could spell that path differently. The last alternative
+is a file's data stream on Windows (`x::$DATA`)."""
 
 ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
 _SLASHES = re.compile("/+")
@@ -57,16 +53,16 @@ _DOTS_WITH_PARAMETERS = re.compile(r"(?<=/)(\.{1,2});[^/]*")
 _UNRESERVED = re.compile(r"%([0-9a-fA-F]{2})")
 _DIGIT = "%(?:3[0-9]|[46][1-6])"
 _NESTED = re.compile(f"%(?:{_DIGIT}(?:{_DIGIT}|[0-9a-fA-F])|[0-9a-fA-F]{_DIGIT})")
-"""What would become another escape when its digits are unescaped: its `%` is escaped, so that it does not."""
+"""Escapes whose digits are escaped themselves. Their `%` is escaped, so that decoding creates no new escape."""
 _ESCAPED = str.maketrans({each: f"%{ord(each):02X}" for each in '"<>^`{|}'})
 _FEW = 4
 
 
 def seen(target: str) -> str | None:
-    """Return a request's path, with its query, as Envoy sees it; None if Envoy can't read it.
+    """Return a request's path and query in Envoy's normal form; None if Envoy can't read it.
 
-    Escaped characters that need no escape are unescaped, a backslash is a slash, `.` and `..` are resolved, also
-    `..;x`, and several slashes are one. The query stays as it is. (`normalize_path`, `merge_slashes`; measured.)
+    Unnecessary escapes are decoded, backslashes become slashes, `.`, `..` and `..;x` are resolved, and repeated
+    slashes become one. The query stays unchanged. (`normalize_path`, `merge_slashes`; measured.)
     """
     if not target.startswith("/") or "#" in target or not _VISIBLE.fullmatch(target):
         return None
@@ -85,7 +81,7 @@ def _unescaped(found: re.Match[str]) -> str:
 
 
 def _resolved(path: str) -> str:
-    """Return a path without `.` and `..` (RFC 3986, section 5.2.4)."""
+    """Remove `.` and `..` from a path (RFC 3986, section 5.2.4)."""
     parts: list[str] = []
     *before, last = path.split("/")[1:]
     for part in before:
@@ -106,15 +102,15 @@ class Access(StrEnum):
 
 
 LARGE_FILES = "info/lfs"
-"""Where git asks for large files of a repository, below it (Git LFS, `docs/api/server-discovery.md`)."""
+"""The path of the Git LFS API below a repository (Git LFS, `docs/api/server-discovery.md`)."""
 
 _OF_GIT = ("info/refs", LARGE_FILES, "git-upload-pack", "git-receive-pack")
 
 
 class GitRequest(NamedTuple):
-    """A request of git: its method, and its path with the query, exactly, and what git does with it in words.
+    """A request that git sends: its method, its exact path with the query, and its purpose, such as `git fetch`.
 
-    `below` says that it is for a path with everything below it, and for any query.
+    With `below`, it includes every path below it, with any query.
     """
 
     method: str
@@ -124,7 +120,7 @@ class GitRequest(NamedTuple):
     below: bool = False
 
     def matches(self, method: str, target: str) -> bool:
-        """Whether it is a request. `target` is as Envoy sees it, with the query."""
+        """Whether a request is this one. `target` is the path in Envoy's form, with the query."""
         path = target.partition("?")[0]
         same = f"{path}/".startswith(f"{self.target}/") if self.below else target == self.target
         return same and method == self.method
@@ -132,7 +128,7 @@ class GitRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A git repository, as `acme/widgets`, and what may be done with it."""
+    """A git repository, such as `acme/widgets`, and the access to it."""
 
     name: str
     access: Access
@@ -142,10 +138,10 @@ class Repository:
         return f"/{self.name}.git", f"/{self.name}"
 
     def requests(self, *, lfs: bool) -> Iterator[GitRequest]:
-        """Yield what git sends, over HTTP (gitprotocol-http(5)); with `lfs`, also what it sends for large files.
+        """Yield git's requests over HTTP (gitprotocol-http(5)); with `lfs`, also those for large files.
 
-        What is downloaded and what is uploaded there can't be told apart by the path. A host that keeps the large
-        files itself has them below the place where they are asked for (Gitea, Forgejo, Soft Serve, giftless).
+        The paths of large files don't tell downloads from uploads. Hosts that store large files themselves serve
+        them below the LFS API (Gitea, Forgejo, Soft Serve, giftless).
         """
         writes = self.access is Access.WRITE
         fetch, push, large = (f"git {each} {self.name}" for each in ("fetch", "push", "lfs"))
@@ -163,24 +159,18 @@ class Repository:
 
     @property
     def reserved(self) -> Iterator[str]:
-        """The paths of git, which nothing but those requests may use, whatever else is allowed.
-
-        They match in any case: to GitHub and others, `/ACME/Widgets.git` is the same repository.
-        """
+        """Git's own paths, which only the requests above may use. They match in any case, as on GitHub."""
         for place in self._places:
             yield from (f"{place}/{each}" for each in _OF_GIT)
 
     def __str__(self) -> str:
-        """Return it in a few words: `git read acme/widgets`."""
+        """Return `git read acme/widgets`."""
         return f"git {self.access} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class PathRule:
-    """A path with everything below it, or an expression for whole paths, and for which methods it is.
-
-    Without `methods`, it is for all of them.
-    """
+    """A path with everything below it, or an expression for whole paths. Without `methods`, it matches all."""
 
     path: str
     methods: tuple[str, ...] = ()
@@ -188,19 +178,19 @@ class PathRule:
     expression: bool = False
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether it is for a request. `path` is as Envoy sees it, without the query."""
+        """Whether the rule matches a request. `path` is in Envoy's form, without the query."""
         named = method.upper() if self.denies else method
         return (not self.methods or named in self.methods) and self.covers(path)
 
     def covers(self, path: str) -> bool:
-        """Whether it is for a path, with some method."""
+        """Whether the rule matches a path, with any method."""
         if self.expression:
             return all(compiled(each).fullmatch(path) for each in self.expressions)
         return self.path in {"/", path} or path.startswith(f"{self.path}/")
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """The expressions of which all have to match: one that denies holds for every spelling of a path."""
+        """Expressions that must all match. A deny rule's expression matches every spelling of a path."""
         if not self.expression:
             return ()
         if self.denies:
@@ -209,33 +199,33 @@ class PathRule:
 
     @property
     def limits(self) -> bool:
-        """Whether it refuses all methods that it does not name: it is the longest path, which decides."""
+        """Whether the rule refuses the methods that it does not name, because the longest path decides."""
         return bool(self.methods) and not self.denies and not self.expression
 
     def refused_by_limit(self, method: str, path: str) -> bool:
-        """Whether it refuses a request because it names other methods for the path, however that is spelled."""
+        """Whether the rule refuses a request for its path, in any spelling, because of its method."""
         if not self.limits or method in self.methods:
             return False
         return self.covers(path) or (self.spelled != "" and compiled(self.spelled).fullmatch(path) is not None)
 
     @property
     def spelled(self) -> str:
-        """The expression for a path with everything below it in all spellings; "" if there is only one."""
+        """An expression for every spelling of the path and the paths below; "" if there is only one spelling."""
         if self.expression or spellings.ONE_SPELLING.fullmatch(self.path):
             return ""
         return f"{spellings.widened(spellings.literal(self.path))}(?:/.*)?"
 
     def words(self, method: str) -> str:
-        """Return what it says of one of its methods, or of all of them if that is empty: `GET /x`."""
+        """Return the rule for one method, or for all of them if that is empty: `GET /x`."""
         return f"{method} {self.written}".lstrip()
 
     def refuses(self, other: "PathRule", method: str) -> bool:
-        """Whether it may refuse what another one allows with a method of it, or with any if that is empty."""
+        """Whether this rule may refuse requests that another rule allows with a method (empty: any)."""
         if method and self.methods and (method in self.methods) is not self.denies:
             return False
         if self.expression or other.expression:
             return True
-        # Whatever the case: git's paths match in any.
+        # Ignore case, because git's paths match in any case.
         longer, shorter = sorted((f"{self.path}/".lower(), f"{other.path}/".lower()), key=len, reverse=True)
         return shorter == "//" or longer.startswith(shorter)
 
@@ -245,13 +235,13 @@ class PathRule:
         return f"~{self.path}" if self.expression else self.path
 
     def __str__(self) -> str:
-        """Return it in one line: `deny GET,HEAD /x`."""
+        """Return the rule in one line: `deny GET,HEAD /x`."""
         words = ("deny" if self.denies else "", ",".join(self.methods), self.written)
         return " ".join(word for word in words if word)
 
 
 DEFAULT_HEADER = "authorization"
-"""The header of a secret that names no other one."""
+"""The header of a secret that names no header."""
 
 
 class Form(StrEnum):
@@ -264,7 +254,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """A secret that is put into the requests which are allowed, in place of the agent's own header.
+    """A secret that Envoy puts into allowed requests, replacing the agent's own header.
 
     Without a `form`, the secret's header decides: `bearer` in `authorization`, `raw` in any other.
     """
@@ -273,16 +263,16 @@ class Injection:
     form: Form | None = None
 
     def form_in(self, header: str) -> Form:
-        """Return how it is written into a header, which is in lower case."""
+        """Return the secret's form in a header, named in lower case."""
         return self.form or (Form.BEARER if header == DEFAULT_HEADER else Form.RAW)
 
     def __str__(self) -> str:
-        """Return it in a few words: `inject github as basic`."""
+        """Return `inject github as basic`."""
         return f"inject {self.secret}" + (f" as {self.form}" if self.form else "")
 
 
 class PathDecision(NamedTuple):
-    """What happens to a request: why it is refused, if it is, and what decides, if anything is for it."""
+    """The decision on a request: why it is refused (None: allowed), and what decides, if anything matches."""
 
     reason: Reason | None
     by: PathRule | Repository | None = None
@@ -290,10 +280,10 @@ class PathDecision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """What is allowed of a host. `rules` are in the order in which they decide: see `ordered`.
+    """What a rule allows of a host. `rules` are in the order of `ordered`.
 
-    `others` says whether what nothing here is for is allowed, `verify` whether the host has to prove its name.
-    `injection` is for what is allowed. `websocket` says whether a request may become a WebSocket.
+    `others` allows all unmatched requests, `verify` makes the host prove its name, `injection` goes into allowed
+    requests, and `websocket` lets requests become WebSockets.
     """
 
     rules: tuple[PathRule, ...] = ()
@@ -306,13 +296,13 @@ class Paths:
 
     @property
     def strict(self) -> bool:
-        """Whether a path, a method or a push is refused below what is allowed: no other spelling gets through."""
+        """Whether other spellings must be refused, because something is refused below an allowed path."""
         return _strict(self)
 
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
-        """Return what happens to a request. `target` is its path with the query, as the agent sends it.
+        """Decide on a request. `target` is its path with the query, as the agent sends it.
 
-        With `websocket`, it asks to become a WebSocket (RFC 6455), so it has to be allowed otherwise first.
+        A request for a WebSocket (RFC 6455) must also be allowed as a plain request.
         """
         found = self._decide(method, target)
         if websocket and not self.websocket and found.reason is None:
@@ -349,10 +339,10 @@ class Paths:
         return None
 
     def allowed_request(self, *methods: str) -> tuple[str, str] | None:
-        """Return the method and path of a request that is allowed and changes nothing (RFC 9110, section 9.2.1).
+        """Return the method and path of an allowed request that changes nothing (RFC 9110, section 9.2.1).
 
-        It is one with these `methods`, by default any that change nothing. None means that none is known: what
-        allows requests are expressions, or methods that may change something.
+        `methods` limits the choice. None means that no such request is known: only expressions, or methods that
+        may change something, are allowed.
         """
         literal = [each.path for each in self.rules if not each.denies and not each.expression]
         refs = [f"/{each.name}.git/info/refs?service=git-upload-pack" for each in self.repositories]
@@ -361,10 +351,9 @@ class Paths:
 
     @property
     def allowances(self) -> Mapping[str, tuple[str, ...]]:
-        """What is allowed, by the word that allows it for one method: `GET /x`; for WebSockets, after another.
+        """The allowances by a key such as `GET /x`, each with the earlier rules that refuse part of it.
 
-        Each has what of it is refused by words that come before. A request goes on for as long as what allowed it
-        is here, with nothing else that is refused.
+        An open request may continue while its allowance still exists and nothing more of it is refused.
         """
         found: dict[str, tuple[str, ...]] = {}
         for repository in self.repositories:
@@ -387,7 +376,7 @@ class Paths:
 
     @property
     def words(self) -> Iterator[str]:
-        """What is said of the host, each as text; together they are different for everything that differs."""
+        """The parts of the description. Hosts with different paths have different descriptions."""
         yield from map(str, (*self.repositories, *self.rules))
         if self.lfs:
             yield "git lfs"
@@ -401,7 +390,7 @@ class Paths:
             yield "websocket"
 
     def __str__(self) -> str:
-        """Return it in one line, of which the middle is a digest if it is long."""
+        """Return one line; a digest replaces the middle of a long one."""
         words = list(self.words)
         if len(words) > _FEW:
             digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
@@ -410,9 +399,9 @@ class Paths:
 
 
 def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
-    """Return rules in the order in which they decide: the longest path first, and of the same a denying one.
+    """Sort rules by precedence: longest path first, deny before allow; then expressions in their own order.
 
-    Expressions come last, in their order. Rules that differ in their methods alone are one.
+    Rules that differ only in their methods become one.
     """
     literal: dict[tuple[str, bool], PathRule] = {}
     for rule in (each for each in rules if not each.expression):
@@ -432,7 +421,7 @@ def _strict(paths: Paths) -> bool:
     limited += [rule for rule in paths.rules if rule.limits]
     if limited and paths.others:
         return True
-    literal: dict[str, list[PathRule]] = {}  # by their paths in lower case: git's paths match in any case
+    literal: dict[str, list[PathRule]] = {}  # by path in lower case: git's paths match in any case
     for rule in paths.rules:
         if not rule.expression:
             literal.setdefault(rule.path.lower(), []).append(rule)
@@ -456,7 +445,7 @@ _CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")
 
 
 def _begin(rule: PathRule) -> bytes:
-    """Return what everything that an expression matches begins with, without escapes."""
+    """Return the decoded prefix of everything that an expression matches."""
     ends = zip(*spellings.bounds(rule.path), strict=False)
     begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
     return unquote_to_bytes(_CUT_ESCAPE.sub(b"", begin))
@@ -467,18 +456,18 @@ def _meet(one: bytes, other: bytes) -> bool:
 
 
 def _opens(limited: PathRule, other: PathRule) -> bool:
-    """Whether a rule for the same paths allows a method that another one refuses."""
+    """Whether a rule for the same paths allows a method that `limited` refuses."""
     return limited.denies or not other.methods or not {*other.methods} <= {*limited.methods}
 
 
 ANY_METHOD = "-"
-"""A method that stands for those that no rule names."""
+"""Stands for the methods that no rule names."""
 
 
 def also(paths: Paths, rule: PathRule) -> tuple[PathRule, ...]:
-    """Return rules that allow what another one does besides, and take nothing from what its path allows.
+    """Return path rules that add what a rule allows without removing what its path allows now.
 
-    The longest path decides for all methods, so one that is longer than others has to repeat what these allow.
+    The longest path decides for all methods, so a longer path must repeat what shorter ones allow.
     """
     if rule.denies or rule.expression or not rule.methods:
         return (rule,)

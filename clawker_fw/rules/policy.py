@@ -1,9 +1,8 @@
-"""The policy: what the rules say about every name, protocol and port, compiled once.
+"""The policy: what the rules decide for every name, protocol and port, compiled once.
 
-Among the rules for a protocol and port, the most specific name decides: the exact name first, then the nearest
-name above it that has a subtree rule. Where both an allowing and a denying rule have this name, the denying one
-decides. `decide` says just that, for one connection. Everything else is a walk over the same names: the resolver's
-list, Envoy's server names and its virtual hosts.
+Among the rules for a protocol and port, the most specific name decides: first the exact name, then the nearest
+subtree rule. With the same name, deny comes before allow. `decide` does that for one connection; the resolver's
+list, Envoy's server names and its virtual hosts come from a walk over the same names.
 """
 
 import math
@@ -20,17 +19,17 @@ from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
 
 Key = tuple[Protocol, int]
-"""What rules tell connections apart by, besides the name: the transport of the protocol, and the port."""
+"""The transport and port of a connection."""
 
 Allowed = Mapping[Key, Rule]
-"""What is allowed, and the rule that allows it."""
+"""Each allowed transport and port, with the rule that allows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyDecision:
-    """What happens to a connection: it is allowed by a rule, or refused for a reason, perhaps by a rule.
+    """The decision on a connection, with the rule that decides, if any, and the reason of a refusal.
 
-    For a request, `path` is what of the rule decides; None if that is what it says of all other paths.
+    For a request, `path` is the part of the rule that decides; None means the default for other paths.
     """
 
     rule: Rule | None
@@ -47,12 +46,11 @@ _NEVER = math.inf
 
 
 class RuleScope(NamedTuple):
-    """What is decided for a name, or for the names below it.
+    """The decisions for a name, or for the names below it.
 
-    `inherited` is what names above it allow here, and `own` what its own rules decide: each value is a rule that
-    allows something, or one that denies what is inherited. `denies` says whether any of its own rules denies.
-    `ends` says until when each of these is allowed at all, in seconds since 1970: a rule that ends gives way to
-    the next one that is not more specific, until one denies.
+    `inherited` comes from names above; `own` comes from the name's rules: allowing ones, and those that deny
+    something inherited. `denies` says whether any of its own rules denies. `ends` has the expiry of each allowance
+    in seconds since 1970: an expired rule gives way to the next less specific one, until one denies.
     """
 
     inherited: Allowed
@@ -62,7 +60,7 @@ class RuleScope(NamedTuple):
 
     @property
     def allowed(self) -> Allowed:
-        """All that is allowed."""
+        """Everything that is allowed."""
         if not self.own:
             return self.inherited
         both = {**self.inherited, **self.own}
@@ -75,19 +73,19 @@ class RuleScope(NamedTuple):
 
     @property
     def until(self) -> int | None:
-        """When nothing is allowed any more, in seconds since 1970, or None if something always will be."""
+        """When the last allowance expires, in seconds since 1970; None if one never does."""
         last = max(self.ends.values(), default=0.0)
         return None if last == _NEVER else int(last)
 
 
 _OURS = Rule(Destination(PAGE, subtree=True), None, None, action=RuleAction.DENY)
-"""What takes the name of our page, and names below it, from rules for all around it: they lead to nobody else."""
+"""Reserves the name of our page, and names below it, when a rule for a subtree would include them."""
 
 _NOTHING = RuleScope({}, {}, denies=False, ends={})
 
 
 class Point(NamedTuple):
-    """A name that has rules: what they decide at the name, and below it."""
+    """A name that has rules, with their decisions at the name and below it."""
 
     name: str
     at: RuleScope
@@ -95,7 +93,7 @@ class Point(NamedTuple):
 
     @property
     def patterns(self) -> tuple[tuple[str, RuleScope], ...]:
-        """The patterns with what is decided for each: the name itself, and `*.` for what is below it."""
+        """The decisions by pattern: the name itself, and `*.` for the names below it."""
         return (self.name, self.at), (f"*.{self.name}", self.below)
 
 
@@ -103,7 +101,7 @@ class Policy:
     """The compiled rules."""
 
     def __init__(self, rules: RuleSet) -> None:
-        """Sort the rules by their names: those for exactly a name, and those also for all below it."""
+        """Sort the rules by name, exact names apart from subtrees."""
         self.rules = rules
         self._exact: dict[str, list[Rule]] = {}
         self._subtree: dict[str, list[Rule]] = {}
@@ -123,11 +121,10 @@ class Policy:
         *,
         websocket: bool = False,
     ) -> PolicyDecision:
-        """Return what happens to a connection, or to a request in it: `path` is with its query.
+        """Decide on a connection, or on a request in it. `path` includes the query.
 
-        With `websocket`, the request asks to become a WebSocket.
-        A rule that forwards everything as it is does so whatever protocol is spoken on its port. Where TLS is not
-        looked into, all requests of a connection are alike.
+        `websocket` marks a request to become a WebSocket. A TCP rule covers every protocol on its port. Without
+        TLS inspection, all requests of a connection get the same decision.
         """
         decided = self._connected(name, protocol, port)
         inspected = decided.rule.paths if decided.allowed and decided.rule else None
@@ -151,24 +148,23 @@ class Policy:
         return None
 
     def resolves(self, name: str) -> bool:
-        """Whether the resolver answers a name: whether anything is allowed there."""
+        """Whether the resolver answers a name, because something is allowed there."""
         allowing = (rule for rules in self._nearest(name) for rule in rules if not rule.denies)
         return any(self.decide(name, *key).allowed for rule in allowing for key in rule.keys)
 
     def covering(self, name: str) -> tuple[Rule, ...]:
-        """Return the rules that are for a name, by itself or as one of those below another."""
+        """Return the rules that cover a name, exactly or by a subtree."""
         return tuple(rule for rules in self._nearest(name) for rule in rules)
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """What is decided at and below each name that has rules, parents before children."""
+        """Each name that has rules, parents before children."""
         return tuple(self._walk())
 
     def patterns(self, protocol: Protocol, port: int) -> Mapping[str, Rule]:
-        """Return the rule that decides for each pattern: `a.test` is the name, `*.a.test` what is below it.
+        """Return the deciding rule for each pattern: `a.test` is the name, `*.a.test` every name below it.
 
-        The longest pattern that matches a name decides. Patterns of denying rules are there only where a shorter
-        one allows something.
+        The longest matching pattern decides. Patterns of deny rules appear only where a shorter one allows.
         """
         return self._patterns.get((protocol, port), {})
 
@@ -182,14 +178,14 @@ class Policy:
 
     @cached_property
     def scopes(self) -> Mapping[str, RuleScope]:
-        """What is decided for each pattern that has rules of its own."""
+        """The decisions for each pattern that has its own rules."""
         return {
             **{point.name: point.at for point in self.points if point.at.own},
             **{f"*.{point.name}": point.below for point in self.points if point.below.own},
         }
 
     def exceptions(self, protocol: Protocol, port: int) -> Mapping[Rule, Sequence[str]]:
-        """Return the patterns that are denied within what a rule allows, for each rule with such patterns."""
+        """Return the denied patterns within what each rule allows. Rules without any are left out."""
         return self._exceptions.get((protocol, port), {})
 
     @cached_property
@@ -208,9 +204,9 @@ class Policy:
         return found
 
     def _allowing_above(self, name: str) -> Iterator[tuple[Rule, Key]]:
-        """Yield what each rule for a subtree with a name in it allows there, as far as no rule between denies it.
+        """Yield what each subtree rule above a name allows there, unless a rule between denies it.
 
-        Also what nearer rules allow as well: connections may be older than these.
+        Includes what nearer rules allow too, because a connection may be older than those rules.
         """
         denying: list[Rule] = []
         for above in _above(name):
@@ -221,16 +217,16 @@ class Policy:
 
     @cached_property
     def opaque(self) -> Collection[str]:
-        """The names that need an address of their own: something is forwarded as it is."""
+        """The names that need their own virtual address, because some traffic to them is forwarded as it is."""
         names = {rule.destination.name for rule in self.rules.opaque}
         return {name for name in names if any(rule.opaque for rule in self.at(name).own.values())}
 
     def allowed_at(self, names: Iterable[str]) -> Mapping[str, Allowed]:
-        """Return all that is allowed at each of these names at which anything is."""
+        """Return the allowances at each of these names that has any."""
         return {name: allowed for name in names if (allowed := self.at(name).allowed)}
 
     def at(self, name: str) -> RuleScope:
-        """Return what is decided at a name, whether it has rules of its own or is only below one that has."""
+        """Return the decisions at any name, also one without its own rules."""
         if name in self._by_name:
             return self._by_name[name].at
         return next((self._by_name[each].below for each in _above(name) if each in self._by_name), _NOTHING)
@@ -254,21 +250,21 @@ class Policy:
             yield Point(name, at, below)
 
     def _nearest(self, name: str) -> Iterator[Sequence[Rule]]:
-        """Yield the rules for a name in groups of the same name, the most specific ones first."""
+        """Yield the rules for a name, grouped by their names, the most specific first."""
         name = name.lower()
         yield self._exact.get(name, ())
         yield from (self._subtree.get(each, ()) for each in (name, *_above(name)))
 
 
 def _above(name: str) -> Iterator[str]:
-    """Yield the names that a name is below, the nearest first, and the empty one at last."""
+    """Yield the parent names, the nearest first and the root ("") last."""
     while name:
         name = name.partition(".")[2]
         yield name
 
 
 def _scope(above: RuleScope, *groups: Iterable[Rule]) -> RuleScope:
-    """Return what rules decide within what is decided above them, the most specific group last."""
+    """Apply groups of rules, the most specific last, to the decisions above them."""
     inherited, ends = above.inherited, dict(above.ends)
     own: dict[Key, Rule] = {}
     denies = False
@@ -286,6 +282,6 @@ def _scope(above: RuleScope, *groups: Iterable[Rule]) -> RuleScope:
                     own[key] = rule
                     ends.pop(key, None)
                 denies = True
-    if denies:  # without an inherited rule, nothing is left that has to be denied
+    if denies:  # a deny rule is needed only where something is inherited
         own = {key: rule for key, rule in own.items() if key in inherited or not rule.denies}
     return RuleScope(inherited, own, denies=denies, ends=ends)

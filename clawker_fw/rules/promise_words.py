@@ -1,4 +1,4 @@
-"""How users write promises, validated with pydantic."""
+"""The form of promises in the settings, validated with pydantic."""
 
 from typing import Annotated, Any, Self
 
@@ -19,7 +19,7 @@ def _name(text: str) -> str:
 class PromiseEntry(BaseModel):
     """What promises of both kinds have in common, as a user writes it."""
 
-    # Built as parts of the settings alone, because each model that is built delays every command.
+    # Built only as part of the settings, because building each model delays every command.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     dst: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
@@ -35,7 +35,7 @@ class PromiseEntry(BaseModel):
 
     @property
     def as_written(self) -> str | dict[str, Any]:
-        """The shortest form in which it can be written."""
+        """The shortest way to write it."""
         first, last = self.port or (None, None)
         port = f"{first}-{last}" if last else first
         fields = {"dst": self.dst, "proto": self.proto and self.proto.value, "port": port, "note": self.note}
@@ -53,7 +53,7 @@ class NeverEntry(PromiseEntry):
         return self
 
     def promise(self, place: str = "") -> Promise:
-        """Return the promise. `place` is where it was written."""
+        """Return the promise. `place` is where it is written."""
         first, last = self.port or (None, None)
         where = parse_destination(self.dst) if self.dst else EVERY_NAME
         rule = Rule(where, self.proto, first, action=RuleAction.DENY, last_port=last, note=self.note, place=place)
@@ -79,7 +79,7 @@ class AlwaysEntry(PromiseEntry):
         return self
 
     def promise(self, place: str = "") -> Promise:
-        """Return the promise. `place` is where it was written."""
+        """Return the promise. `place` is where it is written."""
         protocol = self.proto or Protocol.HTTPS
         first, last = self.port or (protocol.default_port, None)
         rule = Rule(parse_destination(self.dst), protocol, first, last_port=last, note=self.note, place=place)

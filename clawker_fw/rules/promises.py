@@ -1,11 +1,10 @@
-"""Promises about rules: what they never allow, and what they always allow.
+"""Promises: what rules must never allow, and what they must always allow.
 
-A promise has the form of a rule. `never` is for what a rule that denies would be for, `always` for what one that
-allows is for. Promises decide nothing in a stack: they are checked wherever rules are read, and rules that break
-one are not used at all.
+A promise has the form of a rule: `never` like a deny rule, `always` like an allow rule. Promises are checked
+whenever rules are read; rules that break one are not used.
 
-A promise holds at all times. So a rule that denies until some time keeps no `never`, one that allows until some
-time keeps no `always`, and one that has ended counts like any other.
+A promise holds at all times. So a temporary deny does not keep `never`, a temporary allow does not keep `always`,
+and expired rules count like any other.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,11 +19,11 @@ from clawker_fw.rules.ruleset import RuleSet
 EVERY_NAME = Destination("", subtree=True)
 
 _ANOTHER = "*"
-"""A label that stands for a name that no rule has."""
+"""Stands for a label that no rule names."""
 
 
 class PromiseKind(StrEnum):
-    """What is promised of what a promise is for, by the names of the settings."""
+    """The kinds of promises, named as in the settings."""
 
     NEVER = "never"
     ALWAYS = "always"
@@ -32,7 +31,7 @@ class PromiseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A promise, in the form of the rule that would keep it by itself."""
+    """A promise, in the form of the rule that would keep it."""
 
     kind: PromiseKind
     rule: Rule
@@ -44,17 +43,17 @@ class Promise:
 
     @property
     def about_every_name(self) -> bool:
-        """Whether it is about protocols and ports alone."""
+        """Whether it is only about protocols and ports."""
         return self.rule.destination == EVERY_NAME
 
     @property
     def points(self) -> Iterator[str]:
-        """The name that it is for, and one below it, if it is for those."""
+        """Its name and, for a subtree, a sample name below it."""
         if not self.about_every_name:
             yield from _points(self.rule)
 
     def covers(self, name: str) -> bool:
-        """Whether it is for a name."""
+        """Whether it applies to a name."""
         return self.about_every_name or self.rule.covers(name)
 
     def forbids(self, name: str, protocol: Protocol, port: int) -> bool:
@@ -64,13 +63,13 @@ class Promise:
         return never and any(wanted.decide(name, *key).allowed for key in self.among([(protocol.transport, port)]))
 
     def among(self, keys: Iterable[Key]) -> Iterator[Key]:
-        """Yield what it is about on the ports of these keys, and over their transports if it names no protocol."""
+        """Yield the keys that the promise covers. Without a protocol, it covers the key's transport."""
         for transport, port in keys:
             if self.rule.port is None or port in self.rule.ports:
                 yield self.rule.protocol or transport, port
 
     def __str__(self) -> str:
-        """Return it in one line: `never udp .corp.example:53`, `never any *:25`."""
+        """Return one line: `never udp .corp.example:53`, `never any *:25`."""
         words = str(self.rule).removeprefix(f"{RuleAction.DENY} ")
         if self.about_every_name:
             port = f":{self.rule.written_port}" if self.rule.port else ""
@@ -80,7 +79,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class BrokenPromise:
-    """A promise that rules break, the rule that does, if it is one, and why as a clause."""
+    """A broken promise, the rule that breaks it, if any, and why as a clause."""
 
     promise: Promise
     rule: Rule | None
@@ -92,12 +91,12 @@ class BrokenPromise:
         return tuple(filter(None, (self.promise.place, self.rule.place if self.rule else "")))
 
     def __str__(self) -> str:
-        """Return it as a sentence without a full stop."""
+        """Return a sentence without a full stop."""
         return f"`{self.promise}` is promised ({self.promise.place}), and {self.reason}"
 
 
 def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, ...]:
-    """Return the promises that rules break, each with each rule that breaks it."""
+    """Return the broken promises, once for each rule that breaks them."""
     if not promises:
         return ()
     whole = lasting = kept = Policy(rules)
@@ -114,10 +113,10 @@ def broken(promises: Sequence[Promise], rules: RuleSet) -> tuple[BrokenPromise, 
 
 
 def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
-    """Yield the rules that allow something of what is never to be allowed.
+    """Yield the rules that allow something that must never be allowed.
 
-    Among the names for which a rule decides are its own, one below it, and those of the promise. What a rule lets
-    through counts, and not its protocol: TLS passes a rule for tcp.
+    Samples the names of each rule and of the promise. The traffic that a rule lets through counts, not its
+    protocol: TLS passes a tcp rule.
     """
     told: set[Rule] = set()
     for rule in (each for each in policy.rules.rules if not each.denies and _may_meet(promise, each)):
@@ -131,7 +130,7 @@ def _allowed(promise: Promise, policy: Policy) -> Iterator[BrokenPromise]:
 
 
 def _may_meet(promise: Promise, rule: Rule) -> bool:
-    """Whether a promise and a rule can be for the same; quickly, because there may be many of both."""
+    """Whether a promise and a rule can overlap. Fast, because there may be many of both."""
     if promise.rule.port and not rule.last_port and rule.port not in promise.rule.ports:
         return False
     own, other = promise.rule.destination, rule.destination
@@ -144,7 +143,7 @@ def _may_meet(promise: Promise, rule: Rule) -> bool:
 
 
 def _refused(promise: Promise, kept: Policy, whole: Policy) -> Iterator[BrokenPromise]:
-    """Yield what refuses something of what is always to be allowed: rules, or that there is none."""
+    """Yield what refuses something that must always be allowed: a rule, or the lack of one."""
     names = list(promise.points)
     if promise.rule.destination.subtree:
         names += [name for rule in kept.rules.rules for name in _points(rule) if promise.covers(name)]

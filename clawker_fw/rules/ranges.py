@@ -1,4 +1,4 @@
-"""Ranges of addresses that are not the world (RFC 6890)."""
+"""Special and private address ranges (RFC 6890)."""
 
 from ipaddress import IPv4Address, IPv4Network
 
@@ -12,18 +12,18 @@ PRIVATE_RANGES = tuple(
     for text in (
         "10.0.0.0/8",
         "100.64.0.0/10",
-        "168.63.129.16/32",  # what a machine in Azure has its platform at
+        "168.63.129.16/32",  # Azure's platform services
         "172.16.0.0/12",
         "192.0.0.0/24",
         "192.168.0.0/16",
         "198.18.0.0/15",
     )
 )
-"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges, and a platform."""
+"""Reachable only with `allow_private`: private, shared, protocol and benchmark ranges, and Azure's platform."""
 
 
 def is_special(address: IPv4Address) -> bool:
-    """Whether no rule can make an address reachable."""
+    """Whether an address can never be reached, whatever the rules."""
     return any(address in network for network in SPECIAL_RANGES)
 
 

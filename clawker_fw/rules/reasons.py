@@ -1,19 +1,16 @@
-"""Why something is refused to an agent: one vocabulary for the policy, the records and the documentation.
-
-The helper in the containers has a copy (go/internal/reason); a test compares them.
-"""
+"""Why a request is refused: one vocabulary for all. go/internal/reason has a copy; a test compares them."""
 
 from enum import StrEnum
 from typing import Self
 
 
 class Reason(StrEnum):
-    """A reason, as it is written in records, with the `sentence` that agents and people are told."""
+    """A reason as written in records, with the `sentence` shown to agents and users."""
 
     sentence: str
 
     def __new__(cls, word: str, sentence: str = "") -> Self:
-        """Keep the sentence beside the word."""
+        """Store the sentence with the code."""
         reason = str.__new__(cls, word)
         reason._value_ = word
         reason.sentence = sentence
@@ -27,7 +24,7 @@ class Reason(StrEnum):
     PATH = "path", "a rule allows this host, but not this path with this method"
     NO_WEBSOCKET = "no-websocket", "a rule allows this request, but not as a WebSocket"
     EXPIRED = "expired", "the rule for this host has ended"
-    # TLS without one (RFC 6066): no rule can be for it.
+    # TLS without a server name (RFC 6066): no rule can match.
     NO_SERVER_NAME = "no-server-name", "there is no server name"
     # RFC 1035.
     BAD_NAME = "bad-name", "this is not a host name"
@@ -40,7 +37,7 @@ class Reason(StrEnum):
         "not-trusted",
         "a rule looks into TLS of this host, and the agent refused the certificate for that",
     )
-    # TLS is looked into, and the certificate is not trusted, or for another name.
+    # TLS is inspected, and the host's certificate is untrusted or names another host.
     HOST_NOT_TRUSTED = "host-not-trusted", "a rule allows this host, but Envoy does not trust its certificate"
     NO_ADDRESS = "no-address", "a rule allows this host, but it has no address"
     NO_SECRET = "no-secret", "a rule allows this request, but the secret for it is not there"
@@ -50,6 +47,6 @@ class Reason(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether a rule allows what was asked, and it failed elsewhere: this is no denial."""
+        """Whether a rule allows the request and it failed elsewhere, which is not a denial."""
         elsewhere = {Reason.NOT_TRUSTED, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
         return self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}

@@ -1,4 +1,4 @@
-"""Rules that decide nothing, or less than they seem to: valid, and probably a mistake."""
+"""Valid rules that are probably wrong, because they have no effect or less than they seem to."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.spellings import bounds
 
 _MOST_SHOWN = 3
-"""How many of the rules that together deny another one are named."""
+"""How many overriding rules a remark names."""
 
 
 class RemarkCode(StrEnum):
-    """What is remarkable about a rule. A code is part of the interface."""
+    """The kinds of remarks. The codes are part of the interface."""
 
     RULE_ENDED = "rule-ended"
     RULE_OVERRIDDEN = "rule-overridden"
@@ -25,22 +25,22 @@ class RemarkCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A rule that is probably a mistake, or can't be checked here, and why: the predicate of a sentence."""
+    """A rule that is probably wrong, or can't be checked here, and why: the predicate of a sentence."""
 
     code: RemarkCode
     rule: Rule
     reason: str
 
     def __str__(self) -> str:
-        """Return the remark as a sentence without a full stop: `FILE, line 3: https a.test:443 has ended`."""
+        """Return a sentence without a full stop: `FILE, line 3: https a.test:443 has ended`."""
         place = f"{self.rule.place}: " if self.rule.place else ""
         return f"{place}{self.rule} {self.reason}"
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has ended, or that others override, or that denies less than it seems to.
+    """Return a remark for each rule that has expired, is overridden, or denies less than it seems to.
 
-    `now` is in seconds since 1970. A rule that ends overrides none here: what it denies is allowed afterwards.
+    `now` is in seconds since 1970. Only permanent rules override others here.
     """
     return tuple(_remarks(rules, now))
 
@@ -59,7 +59,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
 
 
 def _without_slash(paths: Paths) -> Iterator[PathRule]:
-    """Yield the expressions that deny a path, and not the same path with a slash, which most hosts take for it."""
+    """Yield deny expressions that miss the same path with a trailing slash, which most hosts treat as equal."""
     for rule in paths.rules:
         if rule.expression and rule.denies:
             first, _ = bounds(rule.path)
@@ -70,7 +70,7 @@ def _without_slash(paths: Paths) -> Iterator[PathRule]:
 
 
 def _overriding(policy: Policy, rule: Rule) -> list[Rule]:
-    """Return the rules that decide otherwise whatever a rule is for; none if it decides anything itself."""
+    """Return the rules that override all of a rule; an empty list if it decides anything itself."""
     name = f"*.{rule.destination.name}" if rule.destination.subtree else rule.destination.name
     found: dict[Rule, None] = {}
     for decided in (policy.decide(name, *key).rule for key in rule.keys):

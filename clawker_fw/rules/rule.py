@@ -1,4 +1,4 @@
-"""A rule, in canonical form. Nothing here says how users write one: see `schema.py`."""
+"""A rule in canonical form. `schema.py` reads rules as users write them."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,17 +19,17 @@ class Protocol(StrEnum):
 
     @property
     def default_port(self) -> int | None:
-        """The port of a rule without `port`, if there is a usual one (RFC 9110, section 4.2; RFC 4253, 4.1)."""
+        """The usual port, if there is one (RFC 9110, section 4.2; RFC 4253, 4.1)."""
         return _DEFAULT_PORTS.get(self)
 
     @property
     def transport(self) -> "Protocol":
-        """What it is told apart by on the wire: SSH is TCP that is forwarded as it is."""
+        """The protocol on the wire: SSH is forwarded as plain TCP."""
         return Protocol.TCP if self is Protocol.SSH else self
 
     @property
     def opaque(self) -> bool:
-        """Whether nothing on the wire names the host, so that the name needs an address of its own."""
+        """Whether the traffic carries no host name, so that the name needs its own virtual address."""
         return self in _OPAQUE
 
 
@@ -38,17 +38,17 @@ _OPAQUE = frozenset({Protocol.TCP, Protocol.SSH, Protocol.UDP})
 
 
 class RuleAction(StrEnum):
-    """What a rule does."""
+    """The effect of a rule."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 HOST, HOST_NAME = "host", "host.docker.internal"
-"""The `dst` that is the engine's own machine, and the name that agents use for it if there is no `as`."""
+"""The `dst` of the Docker host, and the name that agents use for it without `as`."""
 
 ENGINE_PORTS = frozenset({2375, 2376})
-"""Where an engine usually listens (Docker's documentation, "Configure remote access for Docker daemon")."""
+"""The usual ports of a Docker engine (Docker's documentation, "Configure remote access for Docker daemon")."""
 
 HIGHEST_PORT = 65535
 
@@ -57,11 +57,10 @@ HIGHEST_PORT = 65535
 class Rule:
     """One rule, in canonical form.
 
-    A rule that allows has a protocol and a port, or ports up to `last_port`. One that denies may have neither:
-    without a protocol it is for all of them, and without a port for every port. `until` is the end of a rule in
-    seconds since 1970, if it has one. `host` is the address for which the name stands, if it is not looked up, or
-    `HOST`. `paths` is what is allowed of the host, if its TLS is looked into. `note`, `place`, where the rule was
-    written, and `preset`, the preset that it is of, decide nothing, so equal rules may differ in them.
+    An allow rule has a protocol and a port, or ports up to `last_port`. A deny rule without a protocol covers all
+    protocols, and without a port all ports. `until` is the expiry in seconds since 1970. `host` is the fixed
+    address of the name, or `HOST`. `paths` is set with TLS inspection. `note`, `place` (where the rule is written)
+    and `preset` don't count when rules are compared.
     """
 
     destination: Destination
@@ -78,12 +77,12 @@ class Rule:
     preset: str = field(default="", compare=False)
 
     def __hash__(self) -> int:
-        """Return the hash of the destination, in which nearly all rules of a set differ."""
+        """Hash only the destination, in which nearly all rules of a set differ."""
         return hash(self.destination)
 
     @property
     def located(self) -> str:
-        """Where the rule was written, as it follows the rule in a sentence, or nothing."""
+        """Where the rule is written, in parentheses with a leading space, or nothing."""
         return f" ({self.place})" if self.place else ""
 
     @property
@@ -93,52 +92,49 @@ class Rule:
 
     @property
     def opaque(self) -> bool:
-        """Whether it forwards everything as it is: the name needs an address of its own."""
+        """Whether it forwards traffic as it is, so that the name needs its own virtual address."""
         return not self.denies and (bool(self.host) or (self.protocol is not None and self.protocol.opaque))
 
     @property
     def transport(self) -> Protocol | None:
-        """What the connections that it is for are told apart by on the wire; None if it is for all of them."""
+        """The transport of its connections on the wire; None covers every transport."""
         if self.protocol is None:
             return None
         at_address = self.host and not self.denies and self.protocol is not Protocol.UDP
         return Protocol.TCP if at_address else self.protocol.transport
 
     def covers(self, name: str) -> bool:
-        """Whether it is for a name, by itself or as one of those below another."""
+        """Whether it covers a name, exactly or by its subtree."""
         own, subtree = self.destination
         return name == own or (subtree and name.endswith(f".{own}"))
 
     @property
     def at_machine(self) -> bool:
-        """Whether its name stands for the engine's own machine."""
+        """Whether its name stands for the Docker host."""
         return self.host == HOST
 
     @property
     def reaches_engine(self) -> bool:
-        """Whether it is for a port of the engine's machine at which the engine itself may listen."""
+        """Whether it allows a port of the Docker host on which the engine may listen."""
         return self.at_machine and not ENGINE_PORTS.isdisjoint(self.ports)
 
     def leads_to(self, name: str, machine: str) -> str:
-        """Return the address for which a name that it is for stands, or the name itself, which is looked up.
-
-        `machine` is the address of the engine's machine.
-        """
+        """Return the fixed address of a name, or the name itself, which is resolved. `machine` is the host's."""
         return machine if self.at_machine else self.host or name
 
     @property
     def ports(self) -> range:
-        """The ports that it is for; none if it is for every port."""
+        """Its ports; empty if it covers every port."""
         return range(self.port, (self.last_port or self.port) + 1) if self.port else range(0)
 
     @property
     def written_port(self) -> int | str | None:
-        """The port as it is written in a rule, or the ports."""
+        """The port or the ports as written in a rule."""
         return f"{self.port}-{self.last_port}" if self.last_port else self.port
 
     @property
     def keys(self) -> tuple[tuple[Protocol, int], ...]:
-        """What it allows: how it is told apart, with each port."""
+        """Its transport with each port."""
         transport = self.transport
         if transport is None or self.port is None:
             return ()
@@ -147,13 +143,13 @@ class Rule:
         return tuple((transport, port) for port in self.ports)
 
     def matches(self, transport: Protocol, port: int) -> bool:
-        """Whether it is for connections with this transport to this port."""
+        """Whether it covers connections with this transport to this port."""
         return self.transport in {None, transport} and (self.port is None or port in self.ports)
 
     def prevails_over(self, other: "Rule", port: int) -> bool:
-        """Whether it denies what another rule of the same name, or of one above it, is for on a port.
+        """Whether it denies, on a port, what another rule of the same name or a parent covers.
 
-        What leads to an address is told apart by that alone, but a rule for its written protocol denies it, too.
+        A rule with a fixed address is TCP on the wire; a deny rule for its written protocol denies it as well.
         """
         spoken = other.protocol and other.protocol.transport
         return (
@@ -163,10 +159,7 @@ class Rule:
         )
 
     def __str__(self) -> str:
-        """Return the rule in one line: `https .example.org:443 until 2027-01-31T18:00:00Z`.
-
-        Rules that are not equal have different lines.
-        """
+        """Return one line, different for different rules: `https .example.org:443 until 2027-01-31T18:00:00Z`."""
         words = ["deny"] if self.denies else []
         ports = f":{self.written_port}" if self.port else ""
         words += [self.protocol or "any", str(self.destination) + ports]

@@ -1,4 +1,4 @@
-"""The canonical set of rules: no duplicates, one order, no contradictions, which are found all at once."""
+"""The canonical set of rules: sorted, without duplicates or contradictions. All conflicts are reported at once."""
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ MOST_INSPECTED = 10_000
 MOST_PORTS = 1_000
 MOST_OPAQUE_PORTS = 2_000
 MOST_UDP_PORTS = 500
-"""The most that both siblings can apply within seconds in their memory limit (docs/how-it-works.md)."""
+"""The most that Envoy and CoreDNS can apply within seconds in their memory limits (docs/how-it-works.md)."""
 
 
 class TooManyError(ValueError):
@@ -24,7 +24,7 @@ class TooManyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Two rules that can't both hold, in the order in which they are written, and why as a sentence."""
+    """Two contradicting rules in the order in which they are written, and why as a sentence."""
 
     first: Rule
     second: Rule
@@ -32,7 +32,7 @@ class Conflict:
 
 
 class ConflictsError(ValueError):
-    """Some rules contradict each other."""
+    """Some rules contradict each other: `conflicts` has all pairs."""
 
     def __init__(self, conflicts: Iterable[Conflict]) -> None:
         """Keep the conflicts."""
@@ -44,8 +44,7 @@ class ConflictsError(ValueError):
 class RuleSet:
     """Rules in canonical order. An empty set denies everything.
 
-    `ended` are those that were in force before a time, and are not any more: they decide nothing, and are known to
-    say so to who asks for what they allowed.
+    `ended` are expired rules. They decide nothing, but let a refusal say that its rule has expired.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -53,12 +52,10 @@ class RuleSet:
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
-        """Collapse duplicates. Of rules that differ in their end only, the one that ends last counts.
-
-        A rule of a preset counts only if there is none of the settings for the same.
+        """Build a set. Of rules that differ only in their expiry, the last to expire wins; settings beat presets.
 
         Raises:
-            ConflictsError: when rules differ in `allow_private` or paths only, or claim the same port of a name.
+            ConflictsError: when rules differ only in `allow_private` or paths, or use the same port of a name.
             TooManyError: when there are more rules or ports than a stack supports.
         """
         seen: dict[object, Rule] = {}
@@ -90,7 +87,7 @@ class RuleSet:
         return rules
 
     def at(self, now: float) -> "RuleSet":
-        """Return the rules that have not ended yet. `now` is in seconds since 1970."""
+        """Return the set without the rules that have expired. `now` is in seconds since 1970."""
         if all(ends(rule) > now for rule in self.rules):
             return self
         rules = tuple(rule for rule in self.rules if ends(rule) > now)
@@ -99,11 +96,11 @@ class RuleSet:
 
     @property
     def deadlines(self) -> tuple[int, ...]:
-        """The times at which rules end, in seconds since 1970, the soonest first."""
+        """The times at which rules expire, in seconds since 1970, the soonest first."""
         return tuple(sorted({rule.until for rule in self.rules if rule.until is not None}))
 
     def ending(self, now: float) -> tuple[tuple[str, float], ...]:
-        """Return the rules that end, soonest first: each as text without its end, and the seconds left of it."""
+        """Return the expiring rules, soonest first: the text without the expiry, and the seconds left."""
         ends = sorted(
             (rule.until - now, str(replace(rule, until=None))) for rule in self.rules if rule.until is not None
         )
@@ -111,25 +108,22 @@ class RuleSet:
 
     @cached_property
     def ports(self) -> tuple[int, ...]:
-        """The ports of Envoy's own address: those of rules for hosts that are named, and the two usual ones.
-
-        So refusals at the usual ones are logged, whatever the rules are.
-        """
+        """Envoy's ports on its shared address: the rules' ports, and the usual two, to log refusals there."""
         named = {rule.port for rule in self.rules if rule.port and not rule.opaque and not rule.denies}
         return tuple(sorted(named.union(USUAL_PORTS)))
 
     @cached_property
     def opaque(self) -> tuple[Rule, ...]:
-        """The rules that forward everything as it is."""
+        """The rules that forward traffic as it is."""
         return tuple(rule for rule in self.rules if rule.opaque)
 
     def opaque_ports(self, *, datagrams: bool) -> int:
-        """Return how many ports of names with an address of their own are listened on."""
+        """Return the number of UDP ports (`datagrams`) or TCP ports on virtual addresses."""
         return sum(len(rule.ports) for rule in self.opaque if (rule.transport is Protocol.UDP) is datagrams)
 
     @cached_property
     def digest(self) -> str:
-        """The SHA-256 of the rules in canonical form: equal for equal rules, in whatever form they are written."""
+        """The SHA-256 of the canonical rules: equal rules have the same digest, however they are written."""
         return hashlib.sha256("".join(f"{line}\n" for line in self.lines).encode()).hexdigest()
 
     @cached_property
@@ -139,19 +133,19 @@ class RuleSet:
 
 
 def injecting(rules: Iterable[Rule]) -> Iterator[tuple[Rule, Injection]]:
-    """Yield the rules that put a secret into requests, with what they put in."""
+    """Yield the rules that inject a secret, with the injection."""
     for rule in rules:
         if rule.paths and rule.paths.injection:
             yield rule, rule.paths.injection
 
 
 def ends(rule: Rule) -> float:
-    """Return when a rule ends, in seconds since 1970; infinity if it never does."""
+    """Return when a rule expires, in seconds since 1970; infinity if never."""
     return float("inf") if rule.until is None else rule.until
 
 
 def _what(rule: Rule) -> tuple[object, ...]:
-    """Return what two rules for the same must not differ in."""
+    """Return the values in which two rules for the same connections must agree."""
     return rule.allow_private, rule.host, rule.paths
 
 
@@ -171,10 +165,10 @@ def _about_the_same(first: Rule, second: Rule) -> Conflict:
 
 
 def about_ports(rules: Collection[Rule]) -> Iterator[Conflict]:
-    """Yield the conflicts of rules that claim the same port of a name.
+    """Yield the conflicts between rules for the same port of a name.
 
-    TLS and HTTP are told apart by the first bytes, so they can share a port. What is forwarded as it is has its
-    ports for itself. Ports of UDP are other ports.
+    TLS and HTTP can share a port, because their first bytes differ. Traffic that is forwarded as it is needs its
+    port exclusively. UDP ports are separate.
     """
     named = dict.fromkeys(rule.destination.name for rule in rules if rule.opaque)
     if not named:
@@ -195,7 +189,7 @@ def _subtrees(name: str) -> Sequence[Destination]:
 
 
 def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
-    """Yield the conflicts at a name: each pair of rules is told of once."""
+    """Yield each pair of conflicting rules at a name once."""
     claimed: dict[int, Rule] = {}
     found: dict[tuple[Rule, Rule], int] = {}
     for rule in sorted(rules, key=lambda rule: not rule.opaque):

@@ -1,7 +1,4 @@
-"""The form of a rule in the settings, validated with pydantic.
-
-The rest of the program uses the frozen `Rule` and never pydantic's `RuleEntry`.
-"""
+"""The form of a rule in the settings, validated with pydantic. The rest of the program uses only `Rule`."""
 
 import re
 from collections.abc import Mapping
@@ -30,18 +27,18 @@ from clawker_fw.rules.rule import HIGHEST_PORT, HOST, HOST_NAME, Protocol, Rule,
 from clawker_fw.rules.until import parse_until
 
 ALIASES = {"tls": Protocol.HTTPS, "wss": Protocol.HTTPS, "ws": Protocol.HTTP}
-"""Other words for a protocol. A WebSocket (RFC 6455) begins as a request, so it is told from HTTP nowhere."""
+"""Other names of a protocol. A WebSocket (RFC 6455) begins as an HTTP request, so no rule tells them apart."""
 
 _WEBSOCKETS = "wss"
 
 MOST_PORTS_OF_A_RULE = 1_000
 MOST_PORTS_OF_A_UDP_RULE = 100
-"""Fewer, because for Envoy each of them is a listener and a cluster."""
+"""Lower, because each UDP port needs a listener and a cluster in Envoy."""
 
 
 def _checked(text: str) -> str:
     address = text.strip()
-    if address[-1:].isdigit():  # most names don't end in a digit, and need not be tried
+    if address[-1:].isdigit():  # most names don't end in a digit: skip the attempt
         with suppress(AddressValueError):
             return str(IPv4Address(address))
     return str(_destination(text))
@@ -68,7 +65,7 @@ def _protocol(value: object) -> object:
 
 
 def _ports(value: object) -> object:
-    """Return a port, or the first and the last one of `lo-hi`, each as a pair."""
+    """Return a port, or the first and last port of `lo-hi`, as a pair."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= HIGHEST_PORT:
         return value, None
     match = re.fullmatch(r"(\d{1,5})-(\d{1,5})", value) if isinstance(value, str) else None
@@ -80,13 +77,13 @@ def _ports(value: object) -> object:
 
 
 WrittenProtocol = Annotated[Protocol, BeforeValidator(_protocol)]
-"""A protocol as it is written."""
+"""A protocol as users write it."""
 
 WrittenPorts = Annotated[tuple[int, int | None], BeforeValidator(_ports)]
-"""A port, or the first and the last of several, as they are written."""
+"""A port, or the first and last of several, as users write them."""
 
 INSPECTION_FIELDS = ("inspect", "path_rules", "path_default", "insecure_skip_tls_verify", "git", "lfs", "inject")
-"""The fields of a rule for a host whose TLS is looked into."""
+"""The fields of a rule with TLS inspection."""
 
 
 class RuleEntry(BaseModel):
@@ -255,7 +252,7 @@ class RuleEntry(BaseModel):
         return self.dst == HOST
 
     def _require_chosen(self) -> None:
-        """Require of a rule for the engine's machine that it names one service: none is allowed by default."""
+        """Check that a rule for the Docker host names one service, because nothing on it is allowed by default."""
         if self.proto is None or self.port is None:
             raise ValueError(
                 f"`dst: {HOST}` is the Docker host, whose services are allowed one by one: add `proto` and `port`"
@@ -290,14 +287,14 @@ class RuleEntry(BaseModel):
 
     @property
     def destination(self) -> Destination:
-        """The destination that agents name."""
+        """The destination that agents use."""
         if self.as_ or self._at_machine:
             return Destination(self.as_ or HOST_NAME, subtree=False)
         name = self.dst.removeprefix(".")
         return Destination(name, subtree=name != self.dst)
 
     def rule(self, place: str = "") -> Rule:
-        """Return the canonical rule. `place` is where it was written."""
+        """Return the canonical rule. `place` is where it is written."""
         protocol, (port, last_port) = self.proto, self.port or (None, None)
         if self.action is RuleAction.ALLOW:
             protocol = protocol or Protocol.HTTPS
@@ -318,11 +315,11 @@ class RuleEntry(BaseModel):
 
 
 FIELDS = {field.alias or name: field for name, field in RuleEntry.model_fields.items()}
-"""The fields of an entry, by the names with which they are written."""
+"""The fields of an entry, by their names in the settings."""
 
 
 def mistake(details: Any) -> str:  # noqa: ANN401 - pydantic's ErrorDetails
-    """Return a mistake in one rule as a clause."""
+    """Return pydantic's error in one rule as a clause."""
     if details["type"] == "value_error":
         return str(details["ctx"]["error"])
     name = ".".join(map(str, details["loc"]))

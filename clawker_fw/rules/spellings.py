@@ -1,8 +1,8 @@
-"""Expressions for paths, and the ways in which one path can be written. Pure.
+"""Expressions for paths that account for escapes. Pure.
 
-A server may read `%3A` as `:`, and `%2F` as `/`. So an expression that denies is widened here: it also matches
-what differs from a match only by escapes. One that allows is narrowed: an escape passes only where the character
-passes that it stands for. Both change the atoms of an expression: a character, or a class of them.
+Servers may read `%3A` as `:` and `%2F` as `/`. So deny expressions are widened to match every escaped spelling of
+a match; allow expressions are narrowed so that an escape passes only where its character would. Both rewrite the
+atoms of an expression: characters and character classes.
 """
 
 import functools
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import re2
 
 RAW_OR_ESCAPED = "!$&'()*+,/:;=@[]"
-"""What a path may have as it is, or escaped (RFC 3986, section 2.2). Letters are never escaped here."""
+"""Characters that a path may contain as they are or escaped (RFC 3986, section 2.2)."""
 
 ONE_SPELLING = re.compile(r"[A-Za-z0-9._~/-]*")
-"""A path that can be written in one way alone, where no slash can be escaped."""
+"""A path with only one spelling, if slashes can't be escaped."""
 
 UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
 _REFUSED_BELOW_A_DENY = frozenset("/\\;?#")
-"""What no request may escape where a path is denied (`paths.BAD_BELOW_A_DENY`)."""
+"""Characters that no request may escape on a host with a denied path (`paths.BAD_BELOW_A_DENY`)."""
 _ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
@@ -44,13 +44,13 @@ _TOKEN = re.compile(
 
 @functools.lru_cache(maxsize=4096)
 def compiled(expression: str) -> Any:  # noqa: ANN401 - RE2's package has no types
-    """Return an expression (RE2). An agent chooses what it is compared with, and RE2 needs little time for any.
+    """Return a compiled expression. RE2, because agents choose the text to match and RE2 takes linear time.
 
-    Used are its `programsize`, `fullmatch(text)`, and `possiblematchrange(length)`: two octet strings, of about
-    this length at most, between which all that matches lies.
+    Callers use `programsize`, `fullmatch(text)` and `possiblematchrange(length)`, which returns the least and the
+    greatest bytes of all matches, cut at about this length.
 
     Raises:
-        ValueError: when it is none, with RE2's own words.
+        ValueError: with RE2's message, when the expression is invalid.
     """
     options = re2.Options()
     options.log_errors = False
@@ -62,18 +62,18 @@ def compiled(expression: str) -> Any:  # noqa: ANN401 - RE2's package has no typ
 
 
 _RANGE = 4_000
-"""How much of what an expression matches is compared: more than the longest path that is written."""
+"""The length at which bounds are cut: more than the longest path in a rule."""
 
 
 @functools.lru_cache(maxsize=4096)
 def bounds(expression: str) -> tuple[bytes, bytes]:
-    """Return two paths between which all lie that an expression matches."""
+    """Return the least and the greatest path that an expression may match."""
     first, last = compiled(expression).possiblematchrange(_RANGE)
     return first, last
 
 
 class _Token(NamedTuple):
-    """A part of an expression, and whether what follows lets it match any number of times."""
+    """A part of an expression, and whether `*` or `+` follows it."""
 
     kind: str
     text: str
@@ -90,27 +90,24 @@ def _tokens(expression: str) -> Iterator[_Token]:
 
 
 def literal(path: str) -> str:
-    """Return an expression for a path. Its escapes are escapes in the expression, too."""
+    """Return an expression for a path, keeping its escapes."""
     return "".join(each if each in "%/" else re.escape(each) for each in path)
 
 
 def with_query(expression: str) -> str:
-    """Return an expression for what another one matches, with any query."""
+    """Return an expression that also allows any query."""
     return rf"(?:{expression})(?:\?.*)?"
 
 
 @functools.lru_cache(maxsize=4096)
 def has_boundary(expression: str) -> bool:
-    """Whether an expression looks at the boundary of a word, which an escape moves."""
+    """Whether an expression uses word boundaries, which escapes move."""
     return any(each.kind == "boundary" for each in _tokens(expression))
 
 
 @functools.lru_cache(maxsize=4096)
 def widened(expression: str) -> str:
-    """Return an expression that also matches what differs from a match only by escapes.
-
-    It is for hosts that refuse what no path may have where one is denied.
-    """
+    """Return an expression for all escaped spellings of a match, on hosts that refuse `paths.BAD_BELOW_A_DENY`."""
     return "".join(map(_widened, _tokens(expression)))
 
 
@@ -125,7 +122,7 @@ def _widened(token: _Token) -> str:
         return text
     matches = compiled(text).fullmatch
     if token.repeated and all(map(matches, ("%", *_HEXADECIMAL))):
-        return text  # which takes an escape as three characters
+        return text  # it matches an escape as three characters
     members = list(filter(matches, _ESCAPABLE))
     beyond = [_BEYOND_ASCII] if kind == "class" and matches("\u00e9") else []
     also = [*([_escaped(members)] if members else []), *beyond]
@@ -134,9 +131,9 @@ def _widened(token: _Token) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def narrowed(expression: str) -> tuple[str, ...]:
-    """Return expressions that all have to match: an escape passes only where what it stands for would, too.
+    """Return expressions that must all match: an escape passes only where its character would, too.
 
-    In the last one, a class takes an escape as a whole. How often it may match is counted by the one as it is.
+    In the last one, a class matches an escape as one character. The original, if returned, checks repetitions.
     """
     tokens = list(_tokens(expression))
     found = "".join(map(_narrowed, tokens))
@@ -163,7 +160,7 @@ def _escaped(characters: Iterable[str]) -> str:
 
 
 def _pairs(octets: Iterable[int], digits: Iterable[str]) -> str:
-    """Return an expression for octets as two hexadecimal digits, of which only some may be used."""
+    """Return an expression for bytes as two hexadecimal digits out of the given ones."""
     usable = set(digits)
     second: dict[str, set[str]] = {}
     for octet in octets:

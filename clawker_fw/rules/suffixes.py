@@ -1,8 +1,7 @@
 """The public suffix list: names under which anybody can register (https://publicsuffix.org).
 
-A rule for all of `.github.io` would allow whatever anybody publishes there, and `co.uk` is not a host. The list
-comes with the package `publicsuffixlist`, but is parsed here: every command reads the rules, and the package takes
-15 times as long to build its tables.
+Parsed here from the data of the package `publicsuffixlist`, because every command reads the rules and the package
+takes 15 times as long to build its tables.
 """
 
 import functools
@@ -15,22 +14,18 @@ _PRIVATE = b"// ===BEGIN PRIVATE DOMAINS==="
 
 
 def is_registry(name: str) -> bool:
-    """Whether a name is a suffix of a domain registry, such as `com` or `co.uk`, and so not a host."""
+    """Whether a name is a suffix of a domain registry, such as `com` or `co.uk`, and not a host."""
     return _is_listed(name, _lists()[0])
 
 
 def is_shared(name: str) -> bool:
-    """Whether anybody can register below this name: a registry's suffix, or a private one such as `github.io`."""
+    """Whether anybody can register below a name: a registry's suffix, or a private one such as `github.io`."""
     registries, private = _lists()
     return _is_listed(name, registries) or _is_listed(name, private)
 
 
 def place() -> Path:
-    """Return where the list is.
-
-    Raises:
-        ModuleNotFoundError: when the package is not installed.
-    """
+    """Return the path of the list. Raise ModuleNotFoundError if its package is not installed."""
     package = importlib.util.find_spec("publicsuffixlist")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("The package publicsuffixlist is not installed.")
@@ -38,17 +33,14 @@ def place() -> Path:
 
 
 def _is_listed(name: str, lines: set[bytes]) -> bool:
-    """Whether a name in lower case is a public suffix.
-
-    A line `*.ck` makes public suffixes of `ck` and of every name directly below it, except those with a `!` line.
-    """
+    """Whether a lower-case name is a public suffix. `*.ck` includes `ck` and its children, except `!` lines."""
     text = _unicode(name).encode()
     _, _, above = text.partition(b".")
     return (text in lines or b"*." + text in lines or b"*." + above in lines) and b"!" + text not in lines
 
 
 def _unicode(name: str) -> str:
-    """Return a name in the list's form: international names in Unicode."""
+    """Return a name in the list's form, with international labels in Unicode."""
     if "xn--" not in name:
         return name
     try:
@@ -59,7 +51,7 @@ def _unicode(name: str) -> str:
 
 @functools.cache
 def _lists() -> tuple[set[bytes], set[bytes]]:
-    """Return the lines of the list's two sections. Comment lines match no name, so they may stay in."""
+    """Return the lines of the list's two sections. Comments may stay, because no name matches them."""
     content = place().read_bytes()
     registries, _, private = content.partition(_PRIVATE)
     return set(registries.split(b"\n")), set(private.split(b"\n"))

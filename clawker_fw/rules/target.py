@@ -1,7 +1,6 @@
-"""What a user asks about: a URL, or a host with or without a port, read into a name, a protocol and a port.
+"""Parses a URL, or a host with an optional port, into a name, a protocol and a port.
 
-A URL may hold secrets in its userinfo and query. Neither is ever shown, and only a request keeps its query, which
-tells what git wants.
+A URL's userinfo and query may hold secrets and are never shown. Only a request keeps its query, which git needs.
 """
 
 import os
@@ -16,14 +15,14 @@ from clawker_fw.rules.schema import ALIASES
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
 _PROTOCOLS = {**{str(each): each for each in Protocol}, **ALIASES}
 _WEBSOCKET = "wss"
-"""The scheme of a WebSocket over TLS (RFC 6455, section 3)."""
+"""A WebSocket over TLS (RFC 6455, section 3)."""
 _USUAL = {22: Protocol.SSH, 80: Protocol.HTTP, 8080: Protocol.HTTP}
 _END_OF_AUTHORITY = re.compile(r"[/?#\\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A connection that an agent may want. `mistake` says why `name` is no host name, if it is none."""
+    """A connection that an agent may want. `mistake` says why `name` is not a valid host name."""
 
     name: str
     protocol: Protocol
@@ -32,18 +31,18 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The shortest URL for it."""
+        """The shortest URL of the target."""
         port = "" if self.port == self.protocol.default_port else f":{self.port}"
         return f"{self.protocol}://{self.name}{port}"
 
     def __str__(self) -> str:
-        """Return it in one line, like a rule: `https api.example.com:443`."""
+        """Return one line, like a rule: `https api.example.com:443`."""
         return f"{self.protocol} {self.name}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request in a connection: its method, and its path with the query, and whether it asks for a WebSocket."""
+    """A request in a connection: method, path with the query, and whether it asks for a WebSocket."""
 
     method: str
     target: str = field(repr=False)
@@ -51,19 +50,16 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path without the query, as Envoy sees it, or as it was asked if Envoy can't read it."""
+        """The path without the query in Envoy's form, or as sent if Envoy can't read it."""
         return (paths.seen(self.target) or self.target).partition("?")[0]
 
     def __str__(self) -> str:
-        """Return the method and the path: a query may hold secrets."""
+        """Return the method and the path, without the query, which may hold secrets."""
         return f"{self.method} {self.path}"
 
 
 def parse_request(text: str, method: str | None = None) -> Request | None:
-    """Read the request for a URL; None if it has no path, and neither a method nor a WebSocket is named.
-
-    Clients send no fragment.
-    """
+    """Read the request of a URL without its fragment; None without a path, a method and a WebSocket."""
     found = _SCHEME.fullmatch(text.strip())
     rest = (found[2] if found else text.strip()).partition("#")[0]
     after = _END_OF_AUTHORITY.search(rest)
@@ -77,22 +73,22 @@ def parse_request(text: str, method: str | None = None) -> Request | None:
 
 
 _SENT = {each: f"%{each:02X}" for each in (*range(0x21), *range(0x7F, 0x100))}
-"""How clients send the octets of a URL that no request can have."""
+"""Clients escape these bytes of a URL, which no request can contain."""
 
 
 def meant_by(port: int) -> tuple[Protocol, ...]:
-    """Return what is probably spoken at a port of which nothing else is known, the most probable first.
+    """Return the likely protocols of a port, the likeliest first.
 
-    That is https at most ports: a rule for it allows less than one for everything that can be said over TCP.
+    Most ports give https, because an https rule allows less than a tcp rule.
     """
     return (_USUAL.get(port, Protocol.HTTPS), Protocol.TCP)
 
 
 def parse_target(text: str) -> Target:
-    """Read a URL, or HOST or HOST:PORT. Without a scheme, it is what the port is usually for: see `meant_by`.
+    """Read a URL, HOST or HOST:PORT. Without a scheme, the port suggests the protocol (`meant_by`).
 
     Raises:
-        ValueError: when it has a scheme that is not supported, no host, or no valid port.
+        ValueError: when the scheme is not supported, or the host or a valid port is missing.
     """
     spoken, rest = None, text.strip()
     if match := _SCHEME.fullmatch(rest):
@@ -113,7 +109,7 @@ def parse_target(text: str) -> Target:
 
 
 def _parts(authority: str) -> tuple[str, int | None]:
-    """Return the host and the port. An IPv6 address is in brackets if it has a port (RFC 3986, section 3.2.2)."""
+    """Return the host and the port. An IPv6 address with a port is in brackets (RFC 3986, section 3.2.2)."""
     if is_address(authority):
         return authority, None
     host, colon, port = authority.rpartition(":")

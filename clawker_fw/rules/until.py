@@ -1,4 +1,4 @@
-"""When a rule ends: a time with its zone in the settings, and a time from now on the command line."""
+"""A rule's expiry: an absolute time in the settings, and also a relative one on the command line."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
@@ -10,15 +10,14 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _FROM_NOW = re.compile(r"(\d{1,6})([smhd])")
 _FIRST = datetime.fromtimestamp(0, UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
-"""What can be kept as seconds since 1970, and written with a year of four digits."""
+"""The range of seconds since 1970 and of years with four digits."""
 
 
 def parse_until(value: object) -> datetime:
-    """Read a time (RFC 3339). YAML gives a time or text.
+    """Read an RFC 3339 time, which YAML yields as a datetime or text.
 
     Raises:
-        ValueError: when it is none, one without a zone, which would mean another time on another machine, or one
-            that can't be kept.
+        ValueError: when it is not a time, is out of range, or has no zone and so depends on the machine.
     """
     if isinstance(value, str) and _FROM_NOW.fullmatch(value.strip()):
         raise ValueError(
@@ -35,7 +34,7 @@ def _read(value: object, example: str) -> datetime:
         except ValueError:
             raise ValueError(f"{value!r} is not a time; {example}") from None
     if isinstance(value, datetime) and value.tzinfo is not None:
-        if not _FIRST <= value <= _LAST:  # comparing is possible where converting is not
+        if not _FIRST <= value <= _LAST:  # the comparison works where the conversion fails
             raise ValueError(f"{value!s} must be in the years {_FIRST.year} to {_LAST.year} (UTC)")
         return value.astimezone(UTC).replace(microsecond=0)
     day = "is a day without a time" if isinstance(value, date) else "is not a time"
@@ -43,16 +42,12 @@ def _read(value: object, example: str) -> datetime:
 
 
 def rfc3339(seconds: float) -> str:
-    """Return a time in seconds since 1970 as text in UTC that `parse_until` reads."""
+    """Return seconds since 1970 as UTC text that `parse_until` reads."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_until_from(text: str, now: datetime) -> datetime | None:
-    """Read a time, or one from now: a number with `s`, `m`, `h` or `d` (`30m`). None is `never`.
-
-    Raises:
-        ValueError: when it is none of these, or has passed.
-    """
+    """Read a time, or a duration from now such as `30m`; None is `never`. Raise ValueError if invalid or past."""
     if text.strip() == _NEVER:
         return None
     match = _FROM_NOW.fullmatch(text.strip())

@@ -1,4 +1,4 @@
-"""A text as YAML that is read as just this text, and never as a number, a time or a word of YAML like `null`."""
+"""Writes text as YAML that reads back as the same text, never as a number, a time or a keyword like `null`."""
 
 import json
 import re
@@ -9,7 +9,7 @@ _PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
 
 
 def yaml_text(text: str) -> str:
-    """Return a text without quotes where that is possible."""
+    """Return the YAML of a text, without quotes where possible."""
     if _PLAIN.fullmatch(text) and _is_text(text):
         return text
     if text.isprintable():
@@ -18,7 +18,7 @@ def yaml_text(text: str) -> str:
 
 
 def _is_text(plain: str) -> bool:
-    """Whether YAML reads a text without quotes as itself: a resolver of implicit tags decides."""
+    """Whether YAML reads a text without quotes as itself, by its resolver of implicit tags."""
     resolver = yaml.resolver.Resolver()
     tag = resolver.resolve(yaml.ScalarNode, plain, (True, False))  # type: ignore[no-untyped-call]  # the stub has no types
     return bool(tag == "tag:yaml.org,2002:str")

@@ -1,8 +1,7 @@
 """A YAML document that remembers the line of each value.
 
-The language is YAML 1.1 as PyYAML reads it. Four things that hide mistakes are refused: a duplicate key, an alias,
-a document that is not a mapping, and more than one document. So is a value far inside of others, which no setting
-has.
+YAML 1.1, as PyYAML reads it. Refuses what hides errors: duplicate keys, aliases, a top level that is not a
+mapping, several documents, and values nested deeper than any setting.
 """
 
 import functools
@@ -20,40 +19,40 @@ from clawker_fw.settings.yaml_mistakes import KEPT, lacks_space, not_yaml
 Location = tuple[str | int, ...]
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader, ten times as fast, where PyYAML was built with libyaml."""
+"""libyaml's loader, if PyYAML was built with it: ten times as fast."""
 
 _TEXT = "tag:yaml.org,2002:str"
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)?(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?")
-"""A number that YAML reads as people do. In YAML 1.1, `0443` is octal (291), and `1:30` counts by sixties (90)."""
+"""A number that YAML 1.1 reads as people do, unlike `0443` (octal, 291) and `1:30` (base 60, 90)."""
 
 _DEEPEST = 20
 _NEVER_BLANK = frozenset({"rules", "never", "always"})
-"""Settings in whose entries a blank is an error: the default of a field there may be more than what is meant."""
+"""Settings whose entries can't have a blank value, because a field's default may allow more than intended."""
 _NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
-"""What PyYAML raises for a scalar that its tag does not fit, like `!!int ""`, or that is too large a number."""
+"""PyYAML raises these for a scalar that does not fit its tag, like `!!int ""`, or a number that is too large."""
 
 
 @dataclass(frozen=True)
 class SettingsDocument:
-    """Plain values, the place (`file, line n`) of each location in them, and the name of the source."""
+    """Plain values, the place (`file, line n`) of each location in them, and the source's name."""
 
     values: dict[str, Any]
     places: Mapping[Location, str]
     source: str
 
     def place(self, location: Location) -> str:
-        """Return the place of a location, or of the nearest enclosing location that has one."""
+        """Return the place of a location, or of the nearest enclosing one that has a place."""
         while (place := self.places.get(location)) is None and location:
             location = location[:-1]
         return self.source if place is None else place
 
     def given_at(self, location: Location) -> str:
-        """Return the place of exactly this location, or an empty string if the document does not have it."""
+        """Return the place of exactly this location, or "" if the document does not have it."""
         return self.places.get(location, "")
 
     def with_text(self, location: tuple[str, ...], text: str, place: str) -> "SettingsDocument":
-        """Return this document with one value replaced by parsed YAML text. `place` names the text's origin."""
+        """Return a copy with one value replaced by parsed YAML text from `place`."""
         value, _ = parse(text, place, location)
         for part in reversed(location):
             value = {part: value}
@@ -70,15 +69,11 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def document_of(text: str, source: Path | str) -> SettingsDocument:
-    """Parse the text of a settings file. An empty text is an empty mapping.
-
-    Raises:
-        SettingsError: when the text is not YAML, or not a mapping.
-    """
+    """Parse a settings file; empty text is an empty mapping. Raise SettingsError unless it is a YAML mapping."""
     return _document(text, str(source))
 
 
-@functools.lru_cache(maxsize=8)  # a command reads its settings several times, and many rules take long
+@functools.lru_cache(maxsize=8)  # a command reads its settings several times, and many rules parse slowly
 def _document(text: str, source: str) -> SettingsDocument:
     values, places = parse(text, source)
     if values is None:
@@ -91,12 +86,10 @@ def _document(text: str, source: str) -> SettingsDocument:
 
 
 def parse(text: str, source: str, at: Location = ()) -> tuple[Any, dict[Location, str]]:
-    """Parse YAML text into plain values, and the place of every mapping, list and scalar.
-
-    `at` is the location of the text in a document.
+    """Parse YAML text at a location of a document into plain values, and the place of every value.
 
     Raises:
-        SettingsError: when the text is not YAML, has a duplicate key, or a blank where one could open something.
+        SettingsError: when it is not YAML, has a duplicate key, or a blank value that could allow something.
     """
     node = _composed(text, source)
     places: dict[Location, str] = {}
@@ -104,22 +97,18 @@ def parse(text: str, source: str, at: Location = ()) -> tuple[Any, dict[Location
 
 
 def entries(text: str, source: str) -> Sequence[tuple[yaml.Node, yaml.Node]]:
-    """Return the keys and values of a settings file at its top level, without judging any.
-
-    Raises:
-        SettingsError: when the text is not YAML.
-    """
+    """Return a settings file's top-level keys and values, unchecked. Raise SettingsError if it is not YAML."""
     node = _composed(text, source)
     return node.value if isinstance(node, yaml.MappingNode) else ()
 
 
-@functools.lru_cache(maxsize=2)  # a command reads the project first, and then all of it
+@functools.lru_cache(maxsize=2)  # a command reads the project first, then the rest
 def _composed(text: str, source: str) -> yaml.Node | None:
     try:
         return yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         raise not_yaml(text, source, error) from error
-    except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # the second one from libyaml
+    except (yaml.reader.ReaderError, UnicodeEncodeError) as error:  # libyaml raises the second one
         at = error.start if isinstance(error, UnicodeEncodeError) else text.find(chr(error.character))
         number = text.count("\n", 0, at) + 1
         what = f"it has U+{ord(text[at]):04X}, which is no character of a text"
@@ -127,7 +116,7 @@ def _composed(text: str, source: str) -> yaml.Node | None:
 
 
 class _Reader:
-    """Turns PyYAML's nodes into values. A key without a value is ignored where its default is closed."""
+    """Turns PyYAML's nodes into values. Ignores a key without a value unless it is in `_NEVER_BLANK`."""
 
     def __init__(self, source: str, places: dict[Location, str], at: Location) -> None:
         self._source = source
@@ -169,7 +158,7 @@ class _Reader:
             ) from error
 
     def _require_new(self, node: yaml.CollectionNode) -> None:
-        """Refuse aliases, which visit a node a second time: a few of them can expand to millions of values."""
+        """Refuse aliases, which repeat a node: a few of them can expand to millions of values."""
         if id(node) in self._seen:
             raise SettingsError(
                 "settings-invalid",

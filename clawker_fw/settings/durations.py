@@ -1,4 +1,4 @@
-"""Durations, as settings and options have them."""
+"""Durations in settings and options."""
 
 import re
 
@@ -7,11 +7,7 @@ LONGEST_DURATION = 86400
 
 
 def parse_duration(value: object) -> float:
-    """Read a duration: a number of seconds, or a number with `ms`, `s`, `m`, `h`, `d` or `w`.
-
-    Raises:
-        ValueError: when it is neither.
-    """
+    """Read a number of seconds, or a number with `ms`, `s`, `m`, `h`, `d` or `w`. Raise ValueError otherwise."""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0, "": 1.0}
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w|)\s*", str(value))
     if match is None or isinstance(value, bool):
@@ -20,7 +16,7 @@ def parse_duration(value: object) -> float:
 
 
 def readable(seconds: float) -> str:
-    """Return a duration as people write it: `30m`."""
+    """Return a duration in a readable unit: `30m`."""
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

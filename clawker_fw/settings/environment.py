@@ -1,4 +1,4 @@
-"""The environment variables that are settings: `CLAWKER_FW_OTEL__INFRA_PORT` is `otel.infra_port`."""
+"""Settings in environment variables: `CLAWKER_FW_OTEL__INFRA_PORT` is `otel.infra_port`."""
 
 from collections.abc import Mapping
 
@@ -6,13 +6,13 @@ ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
 
 OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
-"""Variables with our prefix that belong to command line options, not to settings."""
+"""Variables with our prefix that belong to command line options."""
 
 IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}
-"""Variables with our prefix that are no setting and no mistake. Scripts pin a release with the last one."""
+"""Variables with our prefix that are valid but not settings. Install scripts pin a release with `VERSION`."""
 
 Variables = tuple[tuple[str, str], ...]
-"""Variables with our prefix, in order, each with its value."""
+"""Sorted variables with our prefix, and their values."""
 
 
 def variables(environment: Mapping[str, str]) -> Variables:

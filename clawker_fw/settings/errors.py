@@ -1,4 +1,4 @@
-"""What is wrong with settings, in sentences with the place of each mistake."""
+"""Errors in settings as sentences, each with its place."""
 
 import difflib
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ from clawker_fw.settings.model import section_types
 
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
-    """Return the error that names every mistake in a document for a model, with its place."""
+    """Return one error that lists every invalid value of a document, with its place."""
     found = error.errors(include_url=False)
-    # Missing rules are reported only if nothing else is wrong, because a mistyped key may be the reason.
+    # Report missing rules only if nothing else is wrong, because a mistyped key may be the reason.
     others = [each for each in found if (each["type"], each["loc"]) != ("missing", ("rules",))]
     problems = [_problem(details, document, model) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
@@ -87,7 +87,7 @@ def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> lis
 
 
 def did_you_mean(word: str, known: list[str], prefix: str) -> str:
-    """Return the hint that names the known word that is most like an unknown one, or all of them."""
+    """Return a hint with the known word closest to an unknown one, or with all known words."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     if near:
         return f"Did you mean `{prefix}{near[0]}`?"
@@ -110,7 +110,7 @@ def contradicting(error: ConflictsError) -> SettingsError:
 
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
-    """Return the error that names each promise that the rules break, and what breaks it, with both places."""
+    """Return the error that names each broken promise and the rule that breaks it, with both places."""
     change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."
     if len(found) == 1:
         return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)

@@ -10,14 +10,12 @@ from clawker_fw.settings.files import resolved
 
 
 def example(presets: Sequence[str] = ()) -> str:
-    """Return the commented settings file that `init` writes, with the names of these presets."""
+    """Return the text of that file, with the names of these presets."""
     return render("clawker-fw.yaml.j2", presets=presets)
 
 
 def write_example(path: Path, choose: Callable[[], Sequence[str]] = tuple, *, overwrite: bool) -> Sequence[str]:
-    """Write the commented settings file atomically, to where a link leads. Return the presets that it names.
-
-    `choose` returns them, once it is known that the file may be written.
+    """Write the file atomically, through symlinks. Return its presets, from `choose` once it may be written.
 
     Raises:
         RefusedError: when the file exists and `overwrite` is false, or is a device or a pipe.

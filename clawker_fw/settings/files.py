@@ -1,4 +1,4 @@
-"""Reading the files of settings, as text and as they are: within bounds, whatever is in their place."""
+"""Reads settings files, with limits on size and time, because a path may lead to anything."""
 
 import os
 import select
@@ -11,39 +11,31 @@ from pathlib import Path
 from clawker_fw.errors import SettingsError, unreadable_settings
 
 MOST_OCTETS = 64 << 20
-"""Of one file. Ten thousand rules take one or two."""
+"""Per file. Ten thousand rules take one or two MiB."""
 
 PIPE_SECONDS = 10.0
-"""How long the writer of a pipe is waited for."""
+"""The timeout for a pipe's writer."""
 
 _PIECE = 1 << 20
 
 
 def read_text(path: Path, *, regular: bool = False) -> str:
-    """Read a settings file. A `regular` one is required where a pipe or a device may not be meant.
-
-    Raises:
-        SettingsError: when the file can't be read.
-    """
+    """Read a settings file. With `regular`, refuse pipes and devices. Raise SettingsError if it can't be read."""
     with _reading(path):
         return text_of(bounded(path, regular=regular), path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a settings file as it is.
-
-    Raises:
-        SettingsError: when the file can't be read.
-    """
+    """Read a settings file's bytes. Raise SettingsError if it can't be read."""
     with _reading(path):
         return bounded(path)
 
 
 def bounded(path: Path, *, regular: bool = False) -> bytes:
-    """Read a file that may be a pipe, such as `<(…)`, to its end: not forever, and not without end.
+    """Read a file, or a pipe such as `<(…)`, to its end within limits.
 
     Raises:
-        OSError: when it can't be read, is too long, or nothing more is written; or is not `regular`, as required.
+        OSError: when it can't be read, is too long, its writer stalls, or it is not `regular`, as required.
     """
     end, found = time.monotonic() + PIPE_SECONDS, bytearray()
     with open(path, "rb", buffering=0, opener=_without_waiting) as file:
@@ -61,7 +53,7 @@ def bounded(path: Path, *, regular: bool = False) -> bytes:
 
 
 def may_exist(path: Path) -> bool:
-    """Whether a file exists, or can't be looked for: reading it then says why."""
+    """Whether a path exists or can't be checked; reading it then reports why."""
     try:
         return path.exists()
     except OSError:
@@ -73,11 +65,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def resolved(path: Path) -> Path:
-    """Return a path without links, of a file that may not exist.
-
-    Raises:
-        SettingsError: when the links lead nowhere, or it can't be a path at all.
-    """
+    """Return a path with symlinks resolved; it need not exist. Raise SettingsError if that is impossible."""
     with _reading(path):
         return path.resolve()
 
@@ -90,12 +78,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise SettingsError(
             "settings-not-found", f"{path} does not exist.", hint="Write one with `clawker-fw init`."
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:  # a null character; a loop of links, before Python 3.13
+    except (OSError, ValueError, RuntimeError) as error:  # null characters; symlink loops before Python 3.13
         raise unreadable_settings(path, error) from error
 
 
 def text_of(content: bytes, path: Path) -> str:
-    r"""Return the content of a settings file as text, without a byte-order mark, and with `\n` as line break.
+    r"""Return a settings file's text without a byte-order mark and with `\n` line breaks.
 
     Raises:
         SettingsError: when it is not UTF-8.

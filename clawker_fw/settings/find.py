@@ -1,7 +1,6 @@
-"""Finds the settings file, and reads the project from it.
+"""Finds the settings file, and reads only the project from it.
 
-Commands that need nothing but the project work with settings that are YAML, whatever else is wrong with them.
-`document.py` reads the whole file.
+Commands that need only the project work with any valid YAML, whatever else is wrong with the settings.
 """
 
 import re
@@ -21,7 +20,7 @@ PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and 
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
-    """Return the settings file, if there is one, and where it was found, in words; empty if it was named."""
+    """Return the settings file, if any, and where it was found, in words ("" if the user named it)."""
     if named:
         return named, ""
     here = Path(FILE_NAME)
@@ -40,7 +39,7 @@ def project_of(named: Path | None, default: str = DEFAULT_PROJECT) -> str:
     """Return the project in the settings file, or the default if the file names none.
 
     Raises:
-        SettingsError: when the file can't be read, is not YAML, or has something else as its `project`.
+        SettingsError: when the file can't be read, is not YAML, or its `project` is invalid.
     """
     path, _ = find(named)
     if path is None:

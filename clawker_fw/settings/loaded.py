@@ -1,4 +1,4 @@
-"""Settings that have been read and checked, as the rest of the program has them."""
+"""Settings that have been read and validated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,12 +14,11 @@ from clawker_fw.settings.sources import Source
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that have been read and checked.
+    """Settings that have been read and validated.
 
-    `settings` are as they are written. `rules` are all rules, with those of presets, also those that have ended.
-    `paths` are those of the settings file, if any, and of the files that it includes. `found` describes where it
-    was found; it is empty if the user named it. `digest` is one of the settings, however they are written, but for
-    `drain_timeout`: a stack does not depend on it, and one run may have another.
+    `settings` are as written. `rules` include those of presets and expired ones. `paths` are the settings file, if
+    any, and its included files. `found` is where the file was found ("" if the user named it). `digest` covers the
+    settings in any spelling, except `drain_timeout`, which may differ from run to run.
     """
 
     settings: Settings
@@ -28,16 +27,16 @@ class Loaded:
     found: str
     digest: str
     places: Mapping[str, str] = field(default_factory=dict)
-    """Where each setting that is not the default was given: the file and line, or the environment variable."""
+    """The file and line, or the environment variable, of each setting that is not the default."""
 
     promises: tuple[Promise, ...] = ()
-    """What the settings promise of all rules, which holds."""
+    """The promises about all rules, which the rules keep."""
 
     presets: tuple[ShippedPreset, ...] = ()
-    """The presets that the settings name, as this release has them."""
+    """The presets that the settings name, as shipped with this release."""
 
     read: tuple[Source, ...] = field(default=(), compare=False, repr=False)
-    """What the settings were read from, with the texts."""
+    """The files that were read, with their texts."""
 
     @property
     def source(self) -> Path | None:
@@ -51,12 +50,12 @@ class Loaded:
 
     @property
     def rules_variable(self) -> str:
-        """The environment variable that the rules come from, or an empty string: then they come from files."""
+        """The environment variable with the rules, or "" if they come from files."""
         return RULES_VARIABLE if self.places.get("rules", "").startswith(RULES_VARIABLE) else ""
 
     def named_by(self, given: Mapping[str, str]) -> str:
-        """Return what chose the settings file: an option, a variable, or the place where it was found.
+        """Return what chose the settings file: an option, a variable, or the search path.
 
-        `given` are the options that were given, each with its origin.
+        `given` maps the options in use to their origins.
         """
         return self.found or given.get("config", "--config")

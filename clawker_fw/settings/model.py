@@ -1,7 +1,4 @@
-"""The settings file: everything that can be set in it, validated with pydantic.
-
-It is frozen. Of rules and promises, the rest of the program uses `RuleSet` and `Promise`.
-"""
+"""The model of the settings file, frozen and validated with pydantic."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -82,7 +79,7 @@ class Settings(BaseModel):
 
 
 def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - a class
-    """Yield the key of every setting, with dots between its parts."""
+    """Yield the dotted key of every setting."""
     for name, annotation in section_types(section).items():
         if dataclasses.is_dataclass(annotation):
             yield from setting_keys(annotation, f"{prefix}{name}.")
@@ -91,7 +88,7 @@ def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  #
 
 
 def section_types(section: Any) -> dict[str, object]:  # noqa: ANN401 - a class
-    """Return the names in the settings, or in a section of them, each with its type."""
+    """Return the names and types in the settings, or in one of their sections."""
     if dataclasses.is_dataclass(section):
         return {each.name: each.type for each in dataclasses.fields(section)}
     return {name: field.annotation for name, field in section.model_fields.items()}

@@ -1,8 +1,7 @@
 """Presets: the rules for a tool or a service, shipped with a release. `presets` in the settings names them.
 
-Each is a file in the folder `presets` beside this module, in YAML that a person can read. It says whether the
-project's tests prove that its rules are sufficient and that each is needed, or on which pages of the vendor they
-rest. It gets a new version whenever its rules change.
+Each is a readable YAML file in the folder `presets`. It says whether tests prove that its rules are sufficient and
+necessary, or which vendor pages they come from. Its version grows whenever its rules change.
 """
 
 import difflib
@@ -23,13 +22,13 @@ FOLDER = Path(__file__).with_name("presets")
 
 
 class Proof(StrEnum):
-    """On what the rules of a preset rest."""
+    """The evidence for the rules of a preset."""
 
     TESTED = "tested"
-    """The real client does its job with these rules, and does not with any one of them taken away."""
+    """The real client works with these rules, and fails without any one of them."""
 
     CITED = "cited"
-    """The vendor's pages: nobody can stand in for the service."""
+    """The vendor's documentation: a test can't replace the service."""
 
 
 class Preset(BaseModel):
@@ -61,17 +60,13 @@ class Preset(BaseModel):
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all presets of this release."""
+    """Return the names of this release's presets."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
 @functools.cache
 def preset(name: str) -> Preset:
-    """Return a preset.
-
-    Raises:
-        ValueError: when there is none with this name: a sentence.
-    """
+    """Return a preset. Raise ValueError with a sentence if the name is unknown."""
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -82,4 +77,4 @@ def preset(name: str) -> Preset:
 
 
 PresetName = Annotated[StrictStr, AfterValidator(lambda name: preset(name).name)]
-"""The name of a preset that there is."""
+"""The name of an existing preset."""

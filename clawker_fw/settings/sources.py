@@ -1,7 +1,7 @@
-"""What settings are read from: the settings file, and the files that it includes, each with its text.
+"""Reads the settings file and the files that it includes, and joins them to one document.
 
-`include: [team.yaml]` adds the rules of another file, whose path is relative to the settings file. An included
-file is a regular one and has only rules. All are joined to one document.
+`include: [team.yaml]` adds the rules of another file, relative to the settings file. An included file is a regular
+file that has only rules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,10 +19,7 @@ _RULES = "rules"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file with settings, and its text.
-
-    `origins` are the places of its rules if the text is not written yet: its lines don't exist.
-    """
+    """A settings file and its text. `origins` are the places of its rules if the text is not written yet."""
 
     path: Path
     text: str
@@ -30,11 +27,7 @@ class Source:
 
 
 def sources(path: Path) -> tuple[Source, ...]:
-    """Read a settings file, and the files that it includes, itself first. Each is read once.
-
-    Raises:
-        SettingsError: when one can't be read.
-    """
+    """Read a settings file, then its included files, each once. Raise SettingsError if one can't be read."""
     here, text = resolved(path), read_text(path)
     found = {here: Source(path, text)}
     for name, place in included(document_of(text, path)).items():
@@ -52,11 +45,7 @@ def sources(path: Path) -> tuple[Source, ...]:
 
 
 def included(document: SettingsDocument) -> Mapping[str, str]:
-    """Return the files that a document includes, as it names them, each with its place.
-
-    Raises:
-        SettingsError: when it names something else than files.
-    """
+    """Return the included files as written, with their places. Raise SettingsError if `include` is invalid."""
     names = document.values.get(KEY, [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise SettingsError(
@@ -65,9 +54,6 @@ def included(document: SettingsDocument) -> Mapping[str, str]:
             hint=f"Write it as `{KEY}: [team.yaml]`.",
         )
     return {name: document.place((KEY, position)) for position, name in enumerate(names)}
-
-
-# --- joining ----------------------------------------------------------------------------------------------------
 
 
 def joined(read: Sequence[Source]) -> SettingsDocument:
@@ -95,7 +81,7 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
 
 
 def _document(source: Source) -> SettingsDocument:
-    """Return the document of a file. The rules of a text that is not written yet are at other places."""
+    """Return the document of a file. Unwritten rules have their origins as places."""
     document = document_of(source.text, source.path)
     if not source.origins:
         return document
@@ -104,7 +90,7 @@ def _document(source: Source) -> SettingsDocument:
 
 
 def _moved(document: SettingsDocument, by: int) -> Iterator[tuple[Location, str]]:
-    """Yield the places of a document's rules, each of which is `by` positions further in the joined list."""
+    """Yield the places of a document's rules, shifted by its offset in the joined list."""
     for location, place in document.places.items():
         if location[:1] == (_RULES,) and len(location) > 1:
             yield (_RULES, int(location[1]) + by, *location[2:]), place

@@ -1,4 +1,4 @@
-"""Reading and checking settings: from the text of files and the environment to values, with all mistakes.
+"""Reads and validates settings from files and the environment, and reports all errors at once.
 
 Precedence: command line, environment (`CLAWKER_FW_OTEL__INFRA_PORT`), file, default. An unreadable file is an
 error and never means "no rules".
@@ -34,35 +34,33 @@ from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import KEY, Source, joined, sources
 
 _MAY_STAND_ALONE = frozenset({KEY, "presets"})
-"""Settings that bring rules by themselves, so that `rules` may be left out."""
+"""Settings that bring rules, so that `rules` may be missing."""
 
 
 def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings.
-
-    `named` is the file that the user named by option or `CLAWKER_FW_CONFIG`. Without it, the search path is used.
+    """Read the settings from the file named by option or `CLAWKER_FW_CONFIG`, or else from the search path.
 
     Raises:
-        SettingsError: when there are none, or when something in them is wrong or can't be read.
+        SettingsError: when they are missing, unreadable or invalid.
     """
     source, found = find(named)
     return validated(sources(source) if source else (), found, environment)
 
 
 def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Loaded:
-    """Check settings that have been read from files, and the environment. `found` is as in `Loaded`.
+    """Validate settings from files and the environment. `found` is as in `Loaded`.
 
-    If they are the same as the last time, the same object is returned.
+    Unchanged settings return the same object as last time.
 
     Raises:
-        SettingsError: when something in them is wrong.
+        SettingsError: when they are invalid.
     """
     return _validated(read, found, variables(environment))
 
 
 @functools.lru_cache(maxsize=1)
 def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded:
-    """Return the settings from the text of files and the environment. This process keeps the last ones."""
+    """Return the validated settings. The cache holds only the last ones."""
     merged = _with_variables(joined(read) if read else SettingsDocument({}, {}, "the environment"), dict(given))
     if not read and not merged.values:
         raise SettingsError(
@@ -118,7 +116,7 @@ def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
 
 
 def _with_variables(document: SettingsDocument, environment: Mapping[str, str]) -> SettingsDocument:
-    """Return a document with the settings in the environment. `__` separates the parts of a key."""
+    """Return a document with the settings from the environment. `__` separates the parts of a key."""
     known = {key.upper().replace(".", "__"): key for key in setting_keys() if key != KEY}
     for variable, text in sorted(environment.items()):
         name = variable.removeprefix(ENVIRONMENT_PREFIX)

@@ -1,7 +1,4 @@
-"""The settings of a stack: each with its type, its bounds and its default, frozen.
-
-pydantic validates them as parts of the settings file (`model.py`).
-"""
+"""The settings of a stack, with types, bounds and defaults. pydantic validates them as parts of `model.py`."""
 
 import re
 from dataclasses import dataclass, field
@@ -25,11 +22,7 @@ _LONGEST_NAME = 253
 
 
 def parse_memory(value: object) -> int:
-    """Read a number of bytes: that number, or a number with `KiB`, `MiB` or `GiB`.
-
-    Raises:
-        ValueError: when it is neither.
-    """
+    """Read a number of bytes, or a number with `KiB`, `MiB` or `GiB`. Raise ValueError otherwise."""
     units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(KiB|MiB|GiB)\s*|\s*(\d+)\s*", str(value))
     if match is None or isinstance(value, bool):
@@ -94,12 +87,12 @@ Subnet = Annotated[IPv4Network, BeforeValidator(_subnet)]
 
 
 def _setting(default: Any, means: str) -> Any:  # noqa: ANN401 - a field of any type
-    """Return a field with its default, and what people read of it."""
+    """Return a field with its default and its description for users."""
     return field(default=default, metadata={"description": means})
 
 
 class _Section:
-    """Has no other key than its fields."""
+    """Forbids unknown keys."""
 
     __slots__ = ()
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 - as pydantic reads it

@@ -1,4 +1,4 @@
-"""Explains why a text is not YAML: the usual mistakes in settings, each with its line and its fix. Pure."""
+"""Explains common YAML errors in settings, each with its line and its fix. Pure."""
 
 import re
 
@@ -21,12 +21,12 @@ _WORDS_OF_CONTEXT = {
 
 
 def lacks_space(line: str) -> bool:
-    """Return whether a line has a key whose colon is not followed by a space."""
+    """Whether a key's colon on this line is not followed by a space."""
     return bool(_NO_SPACE.match(line))
 
 
 def not_yaml(text: str, source: str, error: yaml.MarkedYAMLError) -> SettingsError:
-    """Return the error that explains a parser's error."""
+    """Return an error that explains a parser's error."""
     number, sentence, fix = _explained(text.splitlines(), error)
     return SettingsError(
         "settings-invalid", f"{source}, line {number} is not YAML: {sentence}.", hint=f"{fix} {KEPT}"
@@ -34,7 +34,7 @@ def not_yaml(text: str, source: str, error: yaml.MarkedYAMLError) -> SettingsErr
 
 
 def _explained(lines: list[str], error: yaml.MarkedYAMLError) -> tuple[int, str, str]:
-    """Return the number of the line with the mistake, what is wrong, and how to fix it."""
+    """Return the line's number, the problem and its fix."""
     at, column = (error.problem_mark.line, error.problem_mark.column) if error.problem_mark else (0, 0)
     start = error.context_mark.line if error.context_mark else at
     context, problem = error.context or "", error.problem or ""

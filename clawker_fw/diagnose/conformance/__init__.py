@@ -1,1 +1,1 @@
-"""The attack suite's quick set, against the user's own stack: what is tried, and how it is performed."""
+"""The attack suite's quick set, run against the user's own stack."""

@@ -1,9 +1,8 @@
-"""What a hostile agent tries in TLS that a rule looks into, and what must come of it. Pure.
+"""A hostile agent's attempts in inspected TLS, and the expected outcomes. Pure.
 
-Should a stack not hold, a host gets requests that ask for nothing but an answer: their methods are safe
-(RFC 9110, section 9.2.1), they have no content, and no rule allows them. The controls are the certificate, which
-Envoy makes for each name whose TLS it looks into and for no other, and one request that a rule allows, if one is
-known that changes nothing: the host answers it.
+If a stack fails, a host gets only harmless requests: safe methods (RFC 9110, section 9.2.1), no content, and no
+rule allows them. The controls are the certificate, which Envoy makes for inspected names only, and one allowed
+request that changes nothing, if one is known.
 """
 
 from collections.abc import Iterator
@@ -31,15 +30,14 @@ _TRICKS = (
     ("backslash", "the same with backslashes", "\\.."),
     ("parameter", "the same with a parameter", "/..;x"),
 )
-"""How a path that is allowed is led to another one: for each of its segments, one of these is added."""
+"""Ways to lead an allowed path to another one: for each of its segments, one of these is appended."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedHost:
-    """A name with a port for which TLS is looked into, and what is allowed there.
+    """A name and port with TLS inspection, and what is allowed there.
 
-    `stranger` is a name below it for which no rule is, or nothing. `subtree` says that names below it are meant,
-    so that it need not exist itself.
+    `stranger` is a name below it without a rule, or empty. A `subtree` rule's name itself need not exist.
     """
 
     name: str
@@ -49,12 +47,12 @@ class InspectedHost:
     subtree: bool
 
     def refuses(self, method: str, target: str) -> bool:
-        """Whether a request is refused."""
+        """Whether the rules refuse a request."""
         return self.paths.decide(method, target).reason is not None
 
 
 def inspected_host(policy: Policy) -> InspectedHost | None:
-    """Return a host for which a rule looks into TLS: the first one, and if there is, one that surely exists."""
+    """Return the first inspected host, preferably one with an exact name, which surely exists."""
     found: InspectedHost | None = None
     for rule in policy.rules.rules:
         name = rule.destination.name
@@ -73,7 +71,7 @@ def inspected_host(policy: Policy) -> InspectedHost | None:
 
 
 def attempts_in_tls(envoy: str, host: InspectedHost, roots: str) -> Iterator[Case]:
-    """Yield what is tried. `envoy` is its address, and `roots` are those of its certificates, as PEM."""
+    """Yield the attempts. `envoy` is its address, and `roots` are the stack's root certificates (PEM)."""
     for each in (*_controls(host), *_attacks(host)):
         yield replace(each, address=f"{envoy}:{host.port}", roots=roots)
 
@@ -91,7 +89,7 @@ def _attacks(host: InspectedHost) -> Iterator[Case]:
 
 
 def _controls(host: InspectedHost) -> Iterator[Case]:
-    """Yield what gets through. Envoy says in a body that an answer is its own, and HEAD has none."""
+    """Yield the controls. No HEAD: Envoy marks its own answers in the body."""
     words = f"TLS to {host.name} gets a certificate of the stack"
     yield Case("inspected", words, _OURS, "certificate", name=host.name, control=True)
     request = None if host.subtree else host.paths.allowed_request("GET", "OPTIONS")

@@ -1,4 +1,4 @@
-"""Perform the attempts: as an agent, in a container of ours that is removed afterwards."""
+"""Performs the attempts as an agent, in a temporary container of ours."""
 
 import json
 import time
@@ -23,7 +23,7 @@ from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
 from clawker_fw.stack.files import public
 
 _WITHIN = 60.0
-"""Seconds that all attempts together may take. They are made at the same time, so 10 are usual."""
+"""The time limit for all attempts in seconds. They run in parallel, so 10 are usual."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class CaseResult:
 
     @classmethod
     def of(cls, tried: Case, outcome: str) -> "CaseResult":
-        """Return what came of an attempt."""
+        """Return the result of an attempt."""
         return cls(tried.id, tried.what, tried.control, outcome, sorted(tried.holds), outcome in tried.holds)
 
 
 def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
-    """Try everything against a stack, in a container like an agent's, which runs the helper.
+    """Make all attempts against a stack, in a container like an agent's that runs the helper.
 
     Raises:
-        RefusedError: when somebody else has a container of the name that is needed.
+        RefusedError: when another container already has the name.
         EngineError: when the attempts could not be made.
     """
     where, policy = addressing(seen.blueprint, seen.observed), seen.blueprint.policy
-    page = resolving(seen.observed, time.time())(PAGE)  # stacks of earlier releases have none
+    page = resolving(seen.observed, time.time())(PAGE)  # stacks of earlier releases have no page
     inspected, envoy = inspected_host(policy), str(where.envoy(seen.slots.envoy))
     tried = (
         *attempts(where, seen.slots, policy, page=page),

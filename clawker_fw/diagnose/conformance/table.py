@@ -1,8 +1,8 @@
-"""What a hostile agent tries first, and what must come of it. Pure.
+"""The usual first attempts of a hostile agent, and the expected outcomes. Pure.
 
-The addresses are those that are reserved for documentation (RFC 5737, RFC 3849), so nothing is sent to anybody
-even where a stack does not hold. Whether a packet could leave is seen at the gateway: engines give an agent a
-route through one, but nobody has its address.
+The addresses are reserved for documentation (RFC 5737, RFC 3849), so nobody receives anything even if a stack
+fails. The gateway shows whether packets could leave: engines give agents a route through one, but nobody has its
+address.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,12 @@ _INTERNET = 1
 
 _CLOSED = frozenset({"closed without an answer"})
 DENIED = frozenset({*_CLOSED, "access denied"})
-"""How TLS ends for a name that no rule allows."""
+"""How TLS ends for a name without a rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to try. The other fields are what `fwctl attempts` needs to know for its kind."""
+    """One attempt. Further fields are parameters of its kind in `fwctl attempts`."""
 
     id: str
     what: str
@@ -38,10 +38,10 @@ class Case:
     text: str = ""
     roots: str = ""
     control: bool = False
-    """Whether it is allowed, and shows that the others were not refused for another reason."""
+    """Whether it is allowed, and shows that the other attempts were not refused for another reason."""
 
     def instruction(self) -> Mapping[str, str | int]:
-        """Return what the helper is told: not what is expected."""
+        """Return the helper's parameters, without the expected outcome."""
         told = ("id", "kind", "network", "address", "name", "type", "text", "roots")
         return {**{name: getattr(self, name) for name in told}, "class": self.class_}
 
@@ -67,9 +67,9 @@ _PUBLIC_NAME = "example.com"
 
 
 def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -> tuple[Case, ...]:
-    """Return what is tried against a stack with these addresses and rules, but for TLS that is looked into.
+    """Return the attempts against a stack, except those in inspected TLS.
 
-    `page` is whether there is the page about refusals.
+    `page` is whether the stack has the page about refusals.
     """
     envoy, coredns = str(where.envoy(running.envoy)), str(where.coredns(running.coredns))
     exact = (
@@ -88,7 +88,7 @@ def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -
 
 
 def _questions(ask: str, allowed: str, *, forbids_public_name: bool) -> Iterator[Case]:
-    """Yield what the resolver is asked. `allowed` is a name that a rule allows, if there is one."""
+    """Yield queries to the resolver. `allowed` is a name that a rule allows, if any."""
     secret = f"c2VjcmV0.{REFUSED_NAME}."
     for network in ("udp", "tcp"):
         words = f"A name that no rule allows, over {network.upper()}"
@@ -137,7 +137,7 @@ def _siblings(envoy: str, coredns: str, ports: frozenset[int]) -> Iterator[Case]
         ("CoreDNS's metrics", coredns, 9153),
         ("CoreDNS's health page", coredns, 8080),
     ):
-        if port not in ports:  # Envoy listens on those of rules
+        if port not in ports:  # Envoy listens on the rules' ports
             words = f"{name}, port {port}"
             yield Case(f"port-{port}", words, _SHUT, "connect", address=f"{address}:{port}")
 

@@ -1,1 +1,1 @@
-"""Edits of the rules in a settings file, which keep its comments and its layout."""
+"""Edits of the rules in a settings file that keep its comments and its layout."""

@@ -1,4 +1,4 @@
-"""Decides what becomes of the rules in a settings file: which to add, to change and to remove. Pure."""
+"""Decides which rules of a settings file to add, change and remove. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class EditOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A rule as it is written. `position` is its place in the settings file; None if it is elsewhere."""
+    """A rule as it is written, with its index in the settings file; None if it is in another file or a preset."""
 
     rule: Rule
     position: int | None
@@ -56,10 +56,9 @@ class EditResult:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """A rule to add. One for the same destination, protocol, port and action is changed.
+    """A rule to add, or to merge into one for the same destination, protocol, port and action.
 
-    Only its fields that are `chosen` are changed, and its note is kept when `note` is None. Its paths are added to
-    what is there.
+    Merging changes only the `chosen` fields, keeps the note if `note` is None, and adds the paths.
     """
 
     rule: Rule
@@ -67,7 +66,7 @@ class Addition:
     chosen: frozenset[str] = frozenset()
 
     def onto(self, old: Rule) -> Rule:
-        """Return what becomes of a rule that is there."""
+        """Return an existing rule with the addition merged into it."""
         return replace(
             old,
             allow_private=self.rule.allow_private if "allow_private" in self.chosen else old.allow_private,
@@ -95,7 +94,7 @@ class Addition:
 
     @property
     def fields(self) -> Fields:
-        """The rule as it is written: what is a default is left out."""
+        """The fields of the rule in the settings, without defaults."""
         rule = self.rule
         left_out = rule.protocol is Protocol.HTTPS and not rule.denies and not rule.at_machine
         protocol = None if left_out else rule.protocol
@@ -118,7 +117,7 @@ class Addition:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Which rules to remove: all for a destination, or only those with this protocol, port and action."""
+    """The rules to remove: all for a destination, or only those with this protocol, port and action."""
 
     destination: Destination
     protocol: Protocol | None = None
@@ -126,7 +125,7 @@ class Removal:
     action: RuleAction | None = None
 
     def matches(self, rule: Rule) -> bool:
-        """Whether a rule is to be removed."""
+        """Whether a rule should be removed."""
         return (
             rule.destination == self.destination
             and self.protocol in {None, rule.protocol}
@@ -135,7 +134,7 @@ class Removal:
         )
 
     def __str__(self) -> str:
-        """Return what is to be removed in the form of a rule."""
+        """Return the selection in the form of a rule."""
         name = f"{self.destination}" + (f":{self.port}" if self.port else "")
         return " ".join(word for word in (self.action, self.protocol, name) if word)
 
@@ -144,8 +143,8 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
     """Decide how to add rules. `now` is in seconds since 1970.
 
     Raises:
-        RefusedError: when a rule in an included file or of a preset would have to change, when one would end
-            sooner or allow less, or when one has ended and nothing says until when it is to last.
+        RefusedError: when a rule of an included file or a preset would have to change, a rule would expire sooner
+            or allow less, or an expired rule gets no new expiry.
     """
     known: dict[object, list[Written]] = {}
     for each in there:
@@ -153,7 +152,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
     end = sum(each.position is not None for each in there)
     changed: dict[int, Fields] = {}
     added: dict[int, Addition] = {}
-    """New entries by their positions: a second addition to the same rule becomes a part of the same entry."""
+    """New entries by position: a second addition to the same rule is merged into its entry."""
     results = []
     for addition in additions:
         same = known.get(identity(addition.rule), [])
@@ -163,7 +162,7 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
             added[end] = addition
             end += 1
         if same:
-            last = max((each.rule for each in same), key=ends)  # of several, this one counts
+            last = max((each.rule for each in same), key=ends)  # the one that is in force
             _require_lasting(last, addition.onto(last), now)
         for each in same:
             after = addition.onto(each.rule)
@@ -185,22 +184,14 @@ def add(there: Sequence[Written], additions: Iterable[Addition], now: float) -> 
 
 
 def resulting(there: Iterable[Rule], addition: Addition) -> list[Rule]:
-    """Return the rules after an addition that `add` accepts.
-
-    Raises:
-        RefusedError: when a rule would allow less.
-    """
+    """Return the rules after an addition that `add` accepts. Raise RefusedError if a rule would allow less."""
     same = identity(addition.rule)
     after = [addition.onto(rule) if identity(rule) == same else rule for rule in there]
     return after if any(identity(rule) == same for rule in after) else [*after, addition.rule]
 
 
 def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) -> tuple[Edit, list[EditResult]]:
-    """Decide which rules to remove. `now` is in seconds since 1970.
-
-    Raises:
-        RefusedError: when one of them is written in an included file, or is of a preset.
-    """
+    """Decide which rules to remove at a time. Raise RefusedError if one is in an included file or a preset."""
     removed: dict[int, int] = {}
     results: list[EditResult] = []
     for removal in removals:
@@ -225,9 +216,9 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
 
 
 def _within(after: Policy, removed: Rule) -> Iterator[str]:
-    """Yield names that a rule is for, one of each part for which the other rules may decide something else.
+    """Yield sample names of a removed rule, one for each part that the other rules may decide differently.
 
-    `*` stands for a name that no rule has.
+    `*` stands for a label that no rule names.
     """
     yield removed.destination.name
     if not removed.destination.subtree:
@@ -246,12 +237,12 @@ def placed(results: Sequence[EditResult], places: Sequence[str]) -> list[EditRes
 
 
 def identity(rule: Rule) -> object:
-    """Return what a command means by the same rule: it changes one, and adds none."""
+    """Return what identifies a rule to commands: with the same identity, they change it instead of adding one."""
     return rule.destination, rule.host, rule.protocol, rule.written_port, rule.action
 
 
 def _require_lasting(old: Rule, new: Rule, now: float) -> None:
-    """Require that a rule that is asked for is in force afterwards, and for no shorter time than before."""
+    """Check that an added rule is in force after the edit, and at least as long as before."""
     if new.until is not None and new.until <= now:
         raise RefusedError(
             "rule-has-ended",
@@ -288,13 +279,13 @@ def _changes(old: Rule, new: Rule) -> Fields:
 
 
 def _default(paths: Paths) -> str | None:
-    """Return what is written about all other paths: nothing if it is what the named ones imply."""
+    """Return `path_default`, or None if the named paths imply it."""
     allows = bool(paths.repositories) or any(not rule.denies for rule in paths.rules)
     return ("allow" if paths.others else "deny") if paths.others is allows else None
 
 
 def _of_paths(paths: Paths) -> Fields:
-    """Return what is allowed of a host as it is written: what is a default is left out."""
+    """Return the fields for paths in the settings, without defaults."""
     return {
         "inspect": None if paths.rules or paths.repositories else True,
         "path_rules": Appended(tuple(map(_entry, paths.rules))) if paths.rules else None,

@@ -1,4 +1,4 @@
-"""Edits the rules of a settings file in place: one editor at a time, checked before it is replaced, atomically."""
+"""Edits the rules of a settings file in place, atomically: locked against other editors, and validated first."""
 
 import fcntl
 import os
@@ -23,12 +23,12 @@ from clawker_fw.settings.sources import Source, joined, sources
 from clawker_fw.settings.validation import validated
 
 Decide = Callable[[Sequence[Written]], tuple[Edit, Sequence[EditResult]]]
-"""Decides from the rules that are there what to do with them."""
+"""Decides an edit from the existing rules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """What an edit has done, or would do: the settings, and the content of the file, before and after it."""
+    """The result of an edit, written or not: the settings and the file's content, before and after."""
 
     path: Path
     results: Sequence[EditResult]
@@ -38,18 +38,16 @@ class Edited:
 
     @property
     def changed(self) -> bool:
-        """Whether the file differs."""
+        """Whether the content differs."""
         return self.contents[0] != self.contents[1]
 
 
 def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, write: bool) -> Edited:
-    """Edit the settings file: the one that the user named, or the one that is found.
-
-    Without `write`, nothing is written; the answer is the same.
+    """Edit the named settings file, or the one on the search path. Without `write`, the file stays unchanged.
 
     Raises:
-        SettingsError: when there is no file, or the settings are not valid, before or after the edit.
-        RefusedError: when an included file would have to change, or somebody else has changed the file meanwhile.
+        SettingsError: when there is no file, or the settings are invalid before or after the edit.
+        RefusedError: when an included file would have to change, or the file was changed meanwhile.
     """
     path, found = _editable(named, environment)
     target = resolved(path)
@@ -64,17 +62,17 @@ def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, 
 
 @dataclass(frozen=True)
 class Editable:
-    """The rules that an edit finds, with their places, and the file whose rules commands edit."""
+    """The existing rules with their places, and the file that commands edit."""
 
     path: Path
     there: tuple[Written, ...]
     text: str
 
     def fits(self, change: Edit) -> bool:
-        """Whether the form of the file lets rules be added, or these rules be changed, in place."""
+        """Whether the file's form allows this edit in place: adding rules, or changing these ones."""
         return self._fits(bool(change.added), frozenset(change.changed))
 
-    @cache  # noqa: B019 - it lives as long as a command
+    @cache  # noqa: B019 - it lives only as long as a command
     def _fits(self, added: bool, changed: frozenset[int]) -> bool:  # noqa: FBT001 - the key of a cache
         note = {"note": "x"}
         change = Edit(changed=dict.fromkeys(changed, note), added=[{"dst": "a.test"}] if added else ())
@@ -86,11 +84,7 @@ class Editable:
 
 
 def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
-    """Return what commands can edit.
-
-    Raises:
-        SettingsError: when there is no file to edit, or the settings are not valid.
-    """
+    """Return what commands can edit. Raise SettingsError if there is no file, or the settings are invalid."""
     found: list[Written] = []
 
     def see(rules: Sequence[Written]) -> tuple[Edit, Sequence[EditResult]]:
@@ -142,9 +136,9 @@ def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Deci
 def _validated(
     read: tuple[Source, ...], origins: tuple[str, ...], found: str, environment: Mapping[str, str]
 ) -> Loaded:
-    """Check edited settings. If they are wrong, they won't be written: the error names the origins of the rules.
+    """Validate edited settings before they are written. Errors name where each rule comes from.
 
-    All mistakes are told, because no other command can show the rest.
+    All errors are listed, because no other command can show the rest.
     """
     with suppress(SettingsError):
         return validated(read, found, environment)
@@ -156,14 +150,14 @@ def _validated(
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bytes]:
-    """Lock a file against other editors of ours, and yield its content.
+    """Lock a settings file against other editors of ours, and yield its content.
 
-    The lock is on the file itself. Who waited for it may find that the file has been replaced, and starts over.
+    The lock is on the file itself. If the file was replaced while we waited, start over.
     """
     while True:
-        read_bytes(path)  # a missing file is told like everywhere else
+        read_bytes(path)  # reports a missing file like other commands
         try:
-            file = path.open("rb+", buffering=0)  # an NFS server locks only what may be written
+            file = path.open("rb+", buffering=0)  # an NFS server locks only files open for writing
         except OSError as error:
             raise unwritable_settings(path, error) from error
         with file:
@@ -177,7 +171,7 @@ def _locked(path: Path) -> Iterator[bytes]:
 
 
 def _replace(path: Path, before: bytes, after: bytes) -> None:
-    """Replace a file's content at once, with its mode, owner and attributes kept."""
+    """Replace a file atomically, keeping its mode, owner and attributes."""
 
     def prepare(fresh: int) -> None:
         _resemble(fresh, path)
@@ -198,7 +192,7 @@ def _resemble(fresh: int, old: Path) -> None:
         os.fchown(fresh, was.st_uid, was.st_gid)
     names: list[str] = []
     if sys.platform == "linux":
-        with suppress(OSError):  # the file system has none
+        with suppress(OSError):  # the file system does not support them
             names = os.listxattr(old)
     for name in names:
         with suppress(OSError):  # only the system may set some of them

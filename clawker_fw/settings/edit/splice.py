@@ -1,9 +1,8 @@
-"""Edits the list of rules in the text of a settings file, and leaves every other character as it is.
+"""Edits the list of rules in the text of a settings file, and keeps every other character.
 
-A YAML writer would format the whole file anew. Here, only the lines of the rules in question are replaced, at the
-positions that the parser reports. A rule has lines of its own, in a list with dashes. What is in braces or
-brackets on one line is written anew. Then the new text is read: it must hold exactly what was meant, or the edit
-is an error, which is how every other form ends. This module knows neither files nor what a rule means.
+A YAML writer would reformat the file. Here, only the affected rules are replaced, at the parser's positions: whole
+lines of a list with dashes, or a one-line list or mapping in brackets or braces. Then the new text is parsed: it
+must hold exactly the intended values, or the edit fails. This module knows neither files nor what a rule means.
 """
 
 import json
@@ -22,24 +21,24 @@ from clawker_fw.settings.document import LOADER, parse
 KEY = "rules"
 
 Fields = Mapping[str, object]
-"""Fields of a rule and their values, in the order in which they are written. None removes a field."""
+"""A rule's fields and values, in the order in which they are written. None removes a field."""
 
 _Cut = tuple[int, int, str]
-"""A part of the text, from a position to another, and what replaces it."""
+"""The start and end of a part of the text, and its replacement."""
 
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """A value: what is added at the end of a list that a rule has, or makes one that it does not have."""
+    """A value that is appended to a rule's list, or becomes a new list."""
 
     items: tuple[Fields, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What to do with the rules at these positions in the list, and which to add at its end."""
+    """The changes to rules by their index in the list, and the rules to append."""
 
     changed: Mapping[int, Fields] = field(default_factory=dict)
     removed: frozenset[int] = frozenset()
@@ -52,10 +51,10 @@ class Edit:
 
 
 def spliced(text: str, edit: Edit, source: str) -> str:
-    """Return the text of a settings file with its rules edited. `source` is its name, for errors.
+    """Return a settings file's text with its rules edited. `source` names it in errors.
 
     Raises:
-        SettingsError: when the text is not YAML, or its form can't be edited without touching anything else.
+        SettingsError: when the text is not YAML, or its form can't be edited without changing anything else.
     """
     if edit.empty:
         return text
@@ -103,7 +102,7 @@ def _holds(text: str, values: dict[str, Any]) -> bool:
 
 
 def _scalar(value: object) -> str:
-    """Return a value as YAML that is read as just this value."""
+    """Return a value as YAML that reads back as the same value."""
     if isinstance(value, Appended):
         return _scalar(value.items)
     if isinstance(value, Mapping):
@@ -123,16 +122,16 @@ def pair(name: str, value: object) -> str:
 
 
 class _Page:
-    """A text and the positions in it. All positions are indexes of characters."""
+    """A text with the positions in it. Positions are character indexes."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
 
     def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any]) -> Iterator[_Cut]:
-        """Yield what to replace where, for the `rules` that are there, and all that are `meant` to be there."""
+        """Yield the replacements, given the existing `rules` and the `meant` result."""
         root = yaml.compose(self._text, Loader=LOADER)
-        if isinstance(root, yaml.MappingNode) and root.flow_style:  # JSON, which is to stay JSON
+        if isinstance(root, yaml.MappingNode) and root.flow_style:  # JSON must stay JSON
             return
         pairs = root.value if isinstance(root, yaml.MappingNode) else []
         key, there = next(((key, value) for key, value in pairs if key.value == KEY), (None, None))
@@ -156,7 +155,7 @@ class _Page:
             yield from self._change(there.value[position], fields, rules[position])
         for position in edit.removed:
             yield self._lines(there.value[position].start_mark.index, self._end(there.value[position]))
-        if len(edit.removed) == len(rules):  # a key without a value would be no list
+        if len(edit.removed) == len(rules):  # a key without a value would not be a list
             yield key.end_mark.index + 1, key.end_mark.index + 1, " []"
         if edit.added:
             yield self._add(there, edit.added)
@@ -164,7 +163,7 @@ class _Page:
     # --- positions -------------------------------------------------------------------------------------------
 
     def _end(self, node: yaml.Node) -> int:
-        """Return where a node's last character ends. The parser's mark may be far behind, after comments."""
+        """Return the end of a node's last character. The parser's mark may follow later comments."""
         while isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
             last = node.value[-1]
             node = last[1] if isinstance(last, tuple) else last
@@ -178,7 +177,7 @@ class _Page:
         return self._text.find("\n", position) + 1 or len(self._text)
 
     def _below(self, position: int, lines: str) -> _Cut:
-        """Write lines, each after a line break, below the line of a position."""
+        """Insert lines, each starting with a line break, below the line of a position."""
         following = self._next_line(position)
         end = following - len(self._newline) if self._text[:following].endswith("\n") else following
         return end, end, lines
@@ -207,7 +206,7 @@ class _Page:
             start, end = spans[name]
             yield (start, end, pair(name, meant[name])) if name in kept else self._lines(start, end)
         first, (second, last) = item.start_mark.index, (spans[kept[0]][0], spans[kept[-1]][1])
-        if first != second:  # the first field is removed, but not the dash before it
+        if first != second:  # the first field is removed, but its dash stays
             yield self._line_start(second), second, self._text[self._line_start(first) : first]
         indent = self._newline + " " * item.start_mark.column
         new = [pair(name, value) for name, value in fields.items() if name not in spans and value is not None]
@@ -222,7 +221,7 @@ class _Page:
         return self._below(self._end(last), self._block(before, added, in_flow=bool(last.flow_style)))
 
     def _block(self, before: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
-        """Return the lines of rules with dashes, each after a line break. `before` is what a rule begins with."""
+        """Return rules as lines that each start with a line break. `before` is the indentation with the dash."""
         lines: list[str] = []
         for fields in added:
             pairs = [_scalar(fields)] if in_flow else [pair(*each) for each in fields.items()]
@@ -231,11 +230,11 @@ class _Page:
 
 
 def _anew(node: yaml.CollectionNode, meant: object) -> Iterator[_Cut]:
-    """Write a list or mapping in brackets or braces anew, if no comment can be in it."""
+    """Rewrite a list or mapping in brackets or braces, if it can't contain a comment."""
     if _on_one_line(node):
         yield node.start_mark.index, node.end_mark.index, _scalar(meant)
 
 
 def _on_one_line(node: yaml.CollectionNode) -> bool:
-    """Whether a list or mapping is in brackets or braces that are on one line, and so without comments in them."""
+    """Whether a list or mapping in brackets or braces is on one line, and so has no comments."""
     return bool(node.flow_style) and node.start_mark.line == node.end_mark.line

@@ -1,4 +1,4 @@
-"""Rules as the words of a command name them, for the command line and for what simulates commands. Pure."""
+"""Builds rules from the words of a command, for the command line and for simulated commands. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ _OPTIONS = {
     "add `allow_private: true`": "use `--private`",
     "add `as`": "add `--as`",
 }
-"""What a sentence about a rule says, as it is on the command line."""
+"""Hints of validation, and their form on the command line."""
 
 
 class WordsError(ValueError):
-    """The words name no rule. `option` is the one that is wrong, if it is one."""
+    """The words don't make a valid rule. `option` names the wrong option, if any."""
 
     def __init__(self, sentence: str, option: str = "") -> None:
-        """Keep what is wrong."""
+        """Store the option beside the sentence."""
         super().__init__(sentence)
         self.option = option
 
 
 @dataclass(frozen=True, slots=True)
 class AllowCommand:
-    """A `rules allow` with its options."""
+    """A `rules allow` command with its options."""
 
     name: str
     as_: str = ""
@@ -46,7 +46,7 @@ class AllowCommand:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words after the program and its own options."""
+        """The words after the program's name and its global options."""
         options = (
             *(("--as", self.as_) if self.as_ else ()),
             *(("--path", self.path) if self.path else ()),
@@ -59,11 +59,7 @@ class AllowCommand:
         return ("rules", "allow", *options, *name) if len(name) > 1 else ("rules", "allow", *name, *options)
 
     def addition(self, now: float, note: str | None = None) -> Addition:
-        """Return the rule that it adds at a time, in seconds since 1970.
-
-        Raises:
-            WordsError: when the command line would refuse it.
-        """
+        """Return the rule that the command adds at a time. Raise WordsError if the command would refuse it."""
         fields = {
             "action": "allow",
             "as": self.as_ or None,
@@ -80,7 +76,7 @@ class AllowCommand:
 def additions(
     names: Sequence[str], protocol: str | None, port: str | None, fields: Mapping[str, Any], now: datetime
 ) -> list[Addition]:
-    """Return the rules that the command line asks for. A field that is not given is None."""
+    """Return the additions that the command line asks for. Fields without an option are None."""
     given_fields = {name: value for name, value in fields.items() if value is not None}
     chosen = frozenset(given_fields)
     if "until" in given_fields:
@@ -93,13 +89,13 @@ def additions(
 
 
 def _socket(name: str, protocol: str | None, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of WebSockets: `wss` allows them where TLS is looked into, which paths have done."""
+    """Return the field for WebSockets: `wss` allows them with TLS inspection, which paths imply."""
     said = {(parse_name(name).proto or "").lower(), (protocol or "").lower()}
     return {"websocket": True} if "wss" in said and fields.get("path_rules") else {}
 
 
 def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[str, Any]] | None:
-    """Return the paths that the command line names, each for the same methods, as in the settings."""
+    """Return `path_rules` with the command's paths, each for the same methods."""
     if not paths:
         if methods:
             raise WordsError("methods are for a path: add `--path`", "--methods")
@@ -109,11 +105,7 @@ def path_rules(paths: Sequence[str] | None, methods: str | None) -> list[dict[st
 
 
 def rule(fields: dict[str, Any]) -> Rule:
-    """Return one rule, checked as in the settings.
-
-    Raises:
-        WordsError: when it is none.
-    """
+    """Return one rule, validated as in the settings. Raise WordsError if it is invalid."""
     try:
         return RuleEntry.model_validate(fields).rule(_HERE)
     except ValidationError as error:
@@ -124,7 +116,7 @@ def rule(fields: dict[str, Any]) -> Rule:
 
 
 def named(name: str, protocol: str | None, port: str | None) -> dict[str, Any]:
-    """Return the fields of a rule that a name and the options give."""
+    """Return the fields from a destination and the options."""
     parts = parse_name(name)
     fields: dict[str, Any] = {"dst": parts.dst}
     of_both = [word and ALIASES.get(word.lower(), word.lower()) for word in (parts.proto, protocol)]

@@ -1,1 +1,1 @@
-"""What Envoy puts into requests, so that agents hold no key: declared in the user's own file, obtained here."""
+"""Secrets that Envoy puts into requests, so that agents hold no keys: their declaration and their sources."""

@@ -1,7 +1,7 @@
-"""The user's file of secrets: what each is, where it comes from, and to which hosts it may go.
+"""The user's file of secrets: the source of each secret, and the hosts that may receive it.
 
-Settings may lie in a repository, or where an agent can write. A command is code, and a host is where a secret
-goes: both are the user's to say, in a file that nobody else can write. A rule only names a secret.
+Settings may be in a repository or where an agent can write. So commands, which are code, and the hosts that
+receive secrets are declared in a file that only the user can write. A rule only names a secret.
 """
 
 import os
@@ -39,12 +39,12 @@ HTTPS_PORT, HIGHEST_PORT = 443, 65535
 SHORTEST_REFRESH = 10.0
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}")
-"""The name of a header in lower case (RFC 9110, section 5.1)."""
+"""A header's name in lower case (RFC 9110, section 5.1)."""
 
 _RESERVED_HEADERS = frozenset(
     {"connection", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-"""Headers that mean something between two programs (RFC 9110, section 7.6.1), or choose the host."""
+"""Headers that are hop-by-hop (RFC 9110, section 7.6.1), or choose the host."""
 _RESERVED_PREFIXES = ("content-", "x-envoy-", "proxy-")
 
 
@@ -153,16 +153,12 @@ class SecretsFile(BaseModel):
 
 
 def default_path() -> Path:
-    """Return where the user's file is, unless another is named."""
+    """Return the default path of the user's file."""
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
 
 
 def parse_declared(content: bytes, path: Path) -> SecretsFile:
-    """Return what the content of a file of secrets says. `path` is where it was read.
-
-    Raises:
-        SettingsError: when it says something that can't be meant.
-    """
+    """Parse a file of secrets that was read from `path`. Raise SettingsError if it is invalid."""
     document = document_of(text_of(content, path), path)
     try:
         return SecretsFile.model_validate(document.values)
@@ -171,10 +167,10 @@ def parse_declared(content: bytes, path: Path) -> SecretsFile:
 
 
 def read_owned(path: Path) -> bytes:
-    """Return the content of a file that nobody else can use.
+    """Return the content of a file that only its owner can use.
 
     Raises:
-        RefusedError: when somebody else than its owner could read or write it, or own it.
+        RefusedError: when other users own it, or could read or write it.
         SettingsError: when it can't be read.
     """
     try:
@@ -193,7 +189,7 @@ def read_owned(path: Path) -> bytes:
 
 
 def _openness(found: os.stat_result) -> str:
-    """Return what is wrong with who may use a file, as the predicate of a sentence."""
+    """Return what is wrong with a file's owner or permissions, as a predicate; "" if it is private."""
     if not stat.S_ISREG(found.st_mode):
         return "is not a regular file"
     if found.st_uid not in {0, os.geteuid()}:

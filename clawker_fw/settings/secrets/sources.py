@@ -1,4 +1,4 @@
-"""Obtaining secrets from where the user says that they are. What a source prints is in no message."""
+"""Obtains secrets from their sources. No message contains a source's output."""
 
 import os
 import signal
@@ -17,22 +17,22 @@ from clawker_fw.rules.paths import Form
 from clawker_fw.settings.secrets.declared import SecretEntry, SourceEntry
 
 LONGEST_SECRET = 8 << 10
-"""Octets of what is sent in a header."""
+"""In bytes: the longest secret that a header can carry."""
 
 _MOST_READ = 2 * LONGEST_SECRET
 
 COMMAND_SECONDS = 30.0
-"""How long a program may run. A file may take as long to be read, from a file system that hangs."""
+"""The time limit of a command, and of reading a file, because a file system may hang."""
 
 _SPARE_SECONDS = 1.0
-"""For the end of a program that is killed."""
+"""Extra time to kill a command."""
 
 GIT_USER = "x-access-token"
-"""The user that code hosts take beside a token."""
+"""The user name that code hosts accept with a token."""
 
 
 def header_value(secret: str, form: Form) -> str:
-    """Return the whole value of a header with a secret (RFC 6750, section 2.1; RFC 7617, section 2)."""
+    """Return a header's value with a secret (RFC 6750, section 2.1; RFC 7617, section 2)."""
     match form:
         case Form.BEARER:
             return f"Bearer {secret}"
@@ -43,10 +43,10 @@ def header_value(secret: str, form: Form) -> str:
 
 
 def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str, str]) -> str:
-    """Obtain a secret. `folder` is that of the file which declares it.
+    """Obtain a secret; a relative path of its source starts at `folder`.
 
     Raises:
-        SettingsError: when its source fails, or gives what can be in no header. What it gave is not told.
+        SettingsError: when the source fails, or its value can't be in a header. The value is never shown.
     """
     content = _content(name, entry.source, folder, environment)
     text = content.decode("ascii", errors="replace").removesuffix("\n").removesuffix("\r")
@@ -58,10 +58,9 @@ def obtain(name: str, entry: SecretEntry, folder: Path, environment: Mapping[str
 def obtain_all(
     entries: Mapping[str, SecretEntry], folder: Path, environment: Mapping[str, str]
 ) -> Mapping[str, str | SettingsError]:
-    """Obtain secrets by name, or what is wrong with their sources, side by side.
+    """Obtain secrets in parallel: each value, or the error of its source.
 
-    Together they take as long as the slowest, within a bound. A file system may hang: its file is left to a
-    thread, which may never end.
+    Takes as long as the slowest source, within a limit. A thread that reads from a hung file system is abandoned.
     """
     asking = {name: in_background(_obtain, name, entry, folder, environment) for name, entry in entries.items()}
     ended, _ = wait(asking.values(), COMMAND_SECONDS + _SPARE_SECONDS)
@@ -111,13 +110,13 @@ def _file(name: str, source: SourceEntry, path: Path) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as file:
-            return file.read(_MOST_READ) or b""  # a pipe to which nothing has been written yet
+            return file.read(_MOST_READ) or b""  # None: a pipe without data yet
     except OSError as error:
         raise _failed(name, source, f"{path}: {error.strerror}") from error
 
 
 def _output(name: str, source: SourceEntry, folder: Path, environment: Mapping[str, str]) -> bytes:
-    """Return what a program writes. It inherits no terminal, and what it complains of is shown to nobody."""
+    """Return a command's output. It runs without a terminal, and its standard error is discarded."""
     command = source.command or ()
     try:
         output, status = _run(command, folder, environment)
@@ -139,10 +138,10 @@ def _failed(name: str, source: SourceEntry, problem: str) -> SettingsError:
 
 
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[bytes, int]:
-    """Run a program, and return what it printed, and its status; negative is the signal that ended it.
+    """Run a program, and return its output and its status; a negative status is the signal that ended it.
 
-    If it printed more than it may, the output is more than that, and it was killed. At its end, also by an error
-    or an interruption here, what is left of its process group is killed.
+    Output over the limit is cut just above it, and the program is killed. Afterwards, also after an error or an
+    interrupt here, the rest of its process group is killed.
     """
     end = time.monotonic() + COMMAND_SECONDS
     with subprocess.Popen(
@@ -158,7 +157,7 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
         late.start()
         try:
             output = process.stdout.read(_MOST_READ + 1) if process.stdout else b""
-            if len(output) <= _MOST_READ:  # its id stays taken, so that its group can be told from another's
+            if len(output) <= _MOST_READ:  # wait without reaping, so that the process group's id stays reserved
                 os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
             late.cancel()

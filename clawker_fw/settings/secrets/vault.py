@@ -1,7 +1,7 @@
-"""Secrets in memory, obtained when they are first needed, and again when they are due.
+"""Secrets in memory, obtained when first needed and refreshed when due.
 
-A source that fails later leaves what it gave last in use for as long again as it was meant to be: then it is gone.
-All due sources are asked in parallel, and a failing source at growing intervals.
+If a source fails later, its last value stays in use for twice its refresh interval. Due sources are asked in
+parallel, and failing ones at growing intervals.
 """
 
 import functools
@@ -17,17 +17,17 @@ from clawker_fw.settings.secrets.sources import header_value, obtain_all
 from clawker_fw.settings.secrets.wanted import WantedSecret
 
 FORGOTTEN_AFTER = 2.0
-"""How many times its `refresh` a secret is used whose source fails."""
+"""How many refresh intervals a secret stays in use while its source fails."""
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
-"""How long a source is left alone that fails: as long as it has been failing, within these bounds."""
+"""Bounds of the pause before a failing source is asked again; in between, as long as it has been failing."""
 
 _STEADY: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A clock that cannot be set. Linux has one that goes on while the machine sleeps, as a secret's age does."""
+"""A clock that can't be set. On Linux it also runs while the machine sleeps, when secrets age too."""
 
 
 def steady_clock() -> float:
-    """Return seconds since some moment."""
+    """Return seconds since an arbitrary start."""
     return time.clock_gettime(_STEADY)
 
 
@@ -35,30 +35,30 @@ def steady_clock() -> float:
 class _Kept:
     value: str = field(repr=False)
     expires: float
-    """When it is used no longer, if its source fails until then."""
+    """When it stops being used, unless its source is asked successfully before."""
 
 
 @dataclass
 class Vault:
-    """The secrets of one file, and the problems of their sources, by name. Times are those of its clock."""
+    """The secrets of one file and the errors of their sources, by name. Times are in seconds of `clock`."""
 
     declared: SecretsFile
     path: Path
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     clock: Callable[[], float] = field(default=steady_clock, repr=False)
     content: bytes = field(default=b"", repr=False)
-    """The file as it was read."""
+    """The file's content."""
     problems: dict[str, SettingsError] = field(default_factory=dict, init=False)
     expired: set[str] = field(default_factory=set, init=False)
-    """The names of those that were obtained, and have been used for as long as they may be."""
+    """The secrets that were dropped because their sources kept failing."""
     _kept: dict[str, _Kept] = field(default_factory=dict, init=False, repr=False)
     _due: dict[str, float] = field(default_factory=dict, init=False, repr=False)
-    """When each source is to be asked again."""
+    """When to ask each source again."""
     _failing: dict[str, float] = field(default_factory=dict, init=False, repr=False)
-    """Since when each source fails that does."""
+    """When each failing source began to fail."""
 
     def values(self, wanted: Iterable[WantedSecret]) -> dict[str, str]:
-        """Return the whole value of each header, by id. What can't be obtained is left out, and in `problems`."""
+        """Return the header values by id. Secrets that can't be obtained are in `problems` instead."""
         secrets = tuple(wanted)
         self._ask({secret.name for secret in secrets})
         return {
@@ -68,11 +68,7 @@ class Vault:
         }
 
     def require(self, wanted: Collection[WantedSecret]) -> dict[str, str]:
-        """Return the same, if all can be obtained.
-
-        Raises:
-            SettingsError: when one can't.
-        """
+        """Return the header values by id. Raise SettingsError if a secret can't be obtained."""
         found = self.values(wanted)
         for each in wanted:
             if problem := self.problems.get(each.name):
@@ -81,7 +77,7 @@ class Vault:
 
     @property
     def due(self) -> float | None:
-        """When a source should be asked again, or a secret is gone; None if nothing has to be done."""
+        """When to ask a source again or drop a secret; None if there is nothing to do."""
         gone = (kept.expires for name, kept in self._kept.items() if name in self.problems)
         return min((*self._due.values(), *gone), default=None)
 
@@ -107,20 +103,16 @@ class Vault:
 
 
 def opened(path: Path) -> Vault:
-    """Return the secrets of a user's file: those that this process knows, if it says what it said before.
+    """Return the secrets of a user's file, reusing the known ones while its content is unchanged.
 
     Raises:
-        RefusedError: when somebody else can use the file.
-        SettingsError: when it can't be read.
+        RefusedError: when other users can use the file.
+        SettingsError: when it can't be read or is invalid.
     """
     return known(path, read_owned(path))
 
 
 @functools.lru_cache(maxsize=1)
 def known(path: Path, content: bytes) -> Vault:
-    """Return the secrets of a file with this content: the same ones as before for as long as it stays.
-
-    Raises:
-        SettingsError: when it says something that can't be meant.
-    """
+    """Return a file's secrets, the same object until its content changes. Raise SettingsError if it is invalid."""
     return Vault(parse_declared(content, path), path, content=content)

@@ -1,4 +1,4 @@
-"""Which secrets rules put into requests, and whether the user's file lets them go there."""
+"""Determines which secrets rules inject, and checks that the user's file allows their hosts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,10 +13,7 @@ from clawker_fw.settings.secrets.declared import SecretsFile
 
 @dataclass(frozen=True, slots=True, order=True)
 class WantedSecret:
-    """A secret in the form in which it is sent. `identity` is what Envoy and the signer call it.
-
-    `at_rest` says whether it outlives Envoy's container, on the disk.
-    """
+    """A secret in the form in which it is sent. With `at_rest`, Envoy's volume keeps it on disk."""
 
     name: str
     form: Form
@@ -24,15 +21,15 @@ class WantedSecret:
 
     @property
     def identity(self) -> str:
-        """Return the id."""
+        """The name of the secret in Envoy and the signer."""
         return f"{self.name}#{self.form}"
 
 
 def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[WantedSecret, ...]:
-    """Return the secrets that rules need. `path` is that of the file that declares them.
+    """Return the secrets that rules need, declared in the file at `path`.
 
     Raises:
-        RefusedError: when the user's file has not got one, or does not let it go to the host of a rule.
+        RefusedError: when a secret is not declared, or may not go to the rule's host.
     """
     found = set()
     for rule, injection in injecting(rules):
