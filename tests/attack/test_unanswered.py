@@ -84,7 +84,6 @@ def agent(proxy: Resolving) -> Iterator[socket.socket]:
 
 
 def _require_next(proxy: Resolving) -> None:
-    """Require that a new refusal is the next one on record."""
     with socket.create_connection(("127.0.0.1", proxy.ports[HTTP]), timeout=5) as agent:
         assert _asks(agent, "next.test") == b"403"
     (found,) = until(proxy.records, WRITTEN_WITHIN)

@@ -181,7 +181,6 @@ def test_refusals_after_a_full_disk_are_on_record(filled: tuple[Firewall, Peers,
 
 
 def _in_a_gap(moment: str, gaps: list[Any]) -> bool:
-    """Whether the resolver's log has a gap at a moment."""
     return any(gap["since"] < moment < (gap["until"] or "9") for gap in gaps if gap["sibling"] == "coredns")
 
 

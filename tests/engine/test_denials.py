@@ -94,6 +94,5 @@ def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers
 
 
 def _written(firewall: Firewall, agent: str) -> int:
-    """Return how many refusals of the flood are on record."""
     flood = shown(firewall, "--agent", agent).get("http flood.test")
     return flood["times"] if flood else 0

@@ -230,7 +230,6 @@ def test_a_secret_at_rest_outlives_the_container(site: Site) -> None:
         return {each for each in files if not each.startswith(site.log_folder(administrator))}
 
     def places() -> set[str]:
-        """Return the places where it may be."""
         (volume,) = (
             each["Source"] for each in site.hand.inspect("envoy")["Mounts"] if each["Destination"] == VOLUME
         )

@@ -75,7 +75,6 @@ def _finding(sign: Sign, names: Mapping[str, str]) -> Finding:
 
 
 def _running(drift: Outcome) -> Mapping[Finding, str]:
-    """Return the running value of each finding."""
     return {
         (sibling["name"], each["layer"], each["field"], each["cause"], each["action"]): json.dumps(each["running"])
         for sibling in drift.json["siblings"]

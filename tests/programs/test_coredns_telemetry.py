@@ -93,13 +93,11 @@ def collector(tmp_path_factory: pytest.TempPathFactory, trust: Trust, port: int)
 
 
 def _counted(program: Program) -> int:
-    """Return the number of sent and lost records."""
     status = program.telemetry_status
     return int(status["sent"]) + int(status["lost"])
 
 
 def _sends_more(program: Program) -> None:
-    """Wait until the collector has accepted more records."""
     known = program.telemetry_status["sent"]
     until(lambda: program.telemetry_status["sent"] > known)
 

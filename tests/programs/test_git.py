@@ -35,7 +35,6 @@ class _Handler(Handler):
     credential: str
 
     def answer(self) -> None:
-        """Record the request, and answer it."""
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self._body(headers)
         self.reached.append(Reached(self.command, self.path, headers))

@@ -60,7 +60,6 @@ class _WithPage(Resolving):
         super().__init__(folder, program(release), 1)
 
     def bootstrap(self) -> dict[str, object]:
-        """Return Envoy's bootstrap with the cluster of the page."""
         started = super().bootstrap()
         started["static_resources"]["clusters"] += shipped_clusters("page", page_socket=str(self.socket))
         return started

@@ -45,7 +45,6 @@ class _Held:
         self._handle = os.open(path, os.O_RDWR)
 
     def close(self) -> None:
-        """Close the pipe."""
         os.close(self._handle)
 
 
