@@ -33,14 +33,12 @@ class Host:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening."""
         with suppress(OSError):  # not connected, which wakes it all the same
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
 
     def send(self, content: bytes, source: tuple[str, int]) -> None:
-        """Send something unasked."""
         self._socket.sendto(content, source)
 
     def _serve(self) -> None:

@@ -110,7 +110,6 @@ class Agent:
             return False
 
     def more(self) -> bool:
-        """Whether more data arrives."""
         try:
             return bool(self.socket.recv(65536))
         except OSError:

@@ -133,11 +133,9 @@ class Crowd:
                     agent.sendall(message(b"x%d.silent.test" % number))
 
     def __enter__(self) -> Self:
-        """Go on."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End, with all connections."""
         self._ended.set()
         self._thread.join()
 

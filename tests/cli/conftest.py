@@ -46,7 +46,6 @@ class Outcome:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """The JSON output, parsed."""
         return json.loads(self.out)
 
     @property
@@ -86,7 +85,6 @@ class Command:
         self._environment = environment
 
     def __call__(self, *arguments: str, stdin: str = "", **environment: str) -> Outcome:
-        """Run a command."""
         result = CliRunner().invoke(app, arguments, input=stdin, env={**self._environment, **environment})
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

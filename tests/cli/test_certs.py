@@ -31,7 +31,6 @@ class Stack:
     monkeypatch: pytest.MonkeyPatch
 
     def __call__(self, *arguments: str) -> Outcome:
-        """Run a command."""
         return self.command(*arguments, XDG_STATE_HOME=str(self.state))
 
     def json(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON

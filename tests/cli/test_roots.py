@@ -33,7 +33,6 @@ class Stack:
     folder: Path
 
     def __call__(self, *arguments: str) -> Outcome:
-        """Run a command of `certs`."""
         return self.command("certs", *arguments)
 
     def found(self, *arguments: str) -> Any:  # noqa: ANN401 - JSON

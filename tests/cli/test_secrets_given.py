@@ -50,7 +50,6 @@ class User:
     said: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Write the files."""
         (self.folder / "clawker-fw.yaml").write_text(SETTINGS)
         self.declare(DECLARED)
         (self.folder / "token").write_text(HIDDEN)

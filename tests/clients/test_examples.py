@@ -86,7 +86,6 @@ class Job:
 
     @property
     def summary(self) -> str:
-        """The job's summary."""
         path = self.folder / "summary"
         return path.read_text() if path.exists() else ""
 

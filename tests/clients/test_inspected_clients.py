@@ -40,12 +40,10 @@ class Client:
 
     @property
     def host(self) -> str:
-        """Its host."""
         return f"{self.name.lower().replace(' ', '-').replace('.', 'dot')}.{KEYED}"
 
     @property
     def rule(self) -> Mapping[str, Any]:
-        """Its rule."""
         return {"dst": self.host, "path_rules": list(self.paths), "inject": "token", **self.further}
 
 

@@ -78,7 +78,6 @@ class Desk:
         return self.do(typed(section).replace("IMAGE", '"$IMAGE" sh -euc "$SCRIPT"'), **variables)
 
     def write(self, name: str, services: Mapping[str, Any]) -> None:
-        """Write a compose file."""
         whole = {each: {"image": self.site.image, "init": True, **given} for each, given in services.items()}
         (self.folder / name).write_text(json.dumps({"services": whole}))
 

@@ -68,7 +68,6 @@ class Foreign:
         }
 
     def remove(self) -> None:
-        """Remove them."""
         for container in self.containers:
             self._docker.remove_container(container, force=True, v=True)
         for network in self.networks:

@@ -67,7 +67,6 @@ class Site:
         return sorted(each["Names"][0][1:] for each in self.docker.containers(all=True, filters=ours))
 
     def clean(self) -> bool:
-        """Whether nothing differs."""
         return self.firewall.call("drift").code == 0
 
 

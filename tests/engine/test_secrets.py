@@ -59,7 +59,6 @@ class Site:
         (self.folder / "token").write_text(token)
 
     def write(self, *rules: dict[str, object]) -> None:
-        """Write the settings."""
         self.firewall.write(*RULES, *rules, inspection={"ca_file": str(self.folder / "company.pem")})
 
     def get(self, url: str, *options: str) -> Answer:

@@ -84,12 +84,10 @@ class Recorder(dict[str, Any]):
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - JSON
-        """Read a field."""
         self.read.add(name)
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:  # noqa: ANN401 - JSON
-        """Read an optional field."""
         self.read.add(name)
         return super().get(name, default)
 

@@ -37,7 +37,6 @@ class Trust:
 
     @classmethod
     def fresh(cls) -> "Trust":
-        """Return a new CA."""
         return cls(mint_authority("test", time.time() - DAY * 100))
 
     def client(self, now: float | None = None) -> Pair:
@@ -49,7 +48,6 @@ class Trust:
         return mint_server(self.authority, NAME, time.time())
 
     def settings(self, port: int, pair: Pair | None = None, **change: object) -> dict[str, object]:
-        """Return the resolver's settings."""
         own = pair or self.client()
         return {
             "endpoint": f"127.0.0.1:{port}",

@@ -159,7 +159,6 @@ class Agent:
         return done.stdout + done.stderr
 
     def url(self, name: str) -> str:
-        """Return a repository's URL."""
         return f"https://{NAME}:{self.port}/{name}"
 
 

@@ -31,7 +31,6 @@ class Agent:
         self.options = ["--silent", "--cacert", str(own), "--resolve", f"{NAME}:{self.port}:127.0.0.1"]
 
     def command(self, target: str, *options: object) -> list[str]:
-        """Return a command line."""
         return ["curl", *self.options, *map(str, options), f"https://{NAME}:{self.port}{target}"]
 
     def curl(self, target: str, *options: object) -> bytes:

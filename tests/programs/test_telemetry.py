@@ -67,14 +67,12 @@ class Receiver:
     protocols: list[str | None] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        """Listen."""
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
         self._socket.close()
 
     def _serve(self) -> None:

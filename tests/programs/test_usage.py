@@ -39,7 +39,6 @@ class Echoes(socketserver.BaseRequestHandler):
     """A host that sends each datagram back."""
 
     def handle(self) -> None:
-        """Send it back."""
         content, host = self.request
         host.sendto(content, self.client_address)
 

@@ -32,7 +32,6 @@ class Counting(MemoryEngine):
         self.looks = 0
 
     def files(self, container: str, known: Files = NOTHING) -> Files:
-        """Count."""
         self.looks += 1
         return super().files(container, known)
 
@@ -113,7 +112,6 @@ class Contested(MemoryEngine):
         self.left, self._role = times, role
 
     def create_network(self, spec: NetworkSpec) -> None:
-        """Be quicker."""
         if spec.labels[ROLE] == self._role and self.left:
             self.left -= 1
             super().create_network(replace(spec, name=f"another-{self.left}", labels={}))

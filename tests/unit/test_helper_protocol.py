@@ -35,7 +35,6 @@ class Described(MemoryEngine):
         self.sent = b""
 
     def ask_helper(self, container: str, arguments: Sequence[str], silence: float, *, sent: bytes = b"") -> object:
-        """Answer."""
         answers: list[object] = []
         self.run_helper(container, arguments, answers.append, silence, sent=sent)
         (answer,) = answers
@@ -50,7 +49,6 @@ class Described(MemoryEngine):
         *,
         sent: bytes = b"",
     ) -> None:
-        """Answer with each line."""
         self.sent = sent
         assert container == "a"
         assert silence > 0

@@ -31,7 +31,6 @@ class OneContainer:
     """An engine with one container."""
 
     def inspect_container(self, container: str) -> dict[str, Any]:
-        """Return the container."""
         if container != ID:
             raise NotFoundError("not-found", "There is no such container.")
         return {

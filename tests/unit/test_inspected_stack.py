@@ -97,7 +97,6 @@ class Silent(MemoryEngine):
     silent = False
 
     def probe(self, container: str, *, envoy: bool = True) -> Probe:
-        """Report a silent signer."""
         found = super().probe(container, envoy=envoy)
         if not self.silent or "names" not in found.live:
             return found

@@ -236,7 +236,6 @@ class Unremovable(MemoryEngine):
     """An engine that fails to remove a lock."""
 
     def remove(self, container: str) -> None:
-        """Remove anything else."""
         if self.inside(container).spec.name == "clawker-lock":
             raise EngineError("engine-error", "The engine could not remove it.", context=["driver failed"])
         super().remove(container)

@@ -229,7 +229,6 @@ class Committing(MemoryEngine):
         on_line({**answer, "hung": True})
 
     def start(self, container: str) -> None:
-        """Let it answer again."""
         super().start(container)
         self.inside(container).silent = ""
 

@@ -17,7 +17,6 @@ class Client:
     """An engine that can't read a container's files or log."""
 
     def __init__(self, status: str | None) -> None:
-        """The container is gone if `status` is None."""
         self._status = status
 
     def get_archive(self, *_: object, **__: object) -> None:
@@ -29,7 +28,6 @@ class Client:
         raise errors.APIError("409 Client Error", explanation=DEAD)
 
     def inspect_container(self, container: str) -> dict[str, Any]:
-        """Return the container's state."""
         if self._status is None:
             raise errors.NotFound("404 Client Error")
         return {

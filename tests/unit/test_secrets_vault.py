@@ -27,7 +27,6 @@ class Scene:
     vault: Vault = field(init=False)
 
     def __post_init__(self) -> None:
-        """Write both secrets."""
         declared = {
             "once": {"from": {"file": "once"}, "hosts": ["a.test"]},
             "often": {"from": {"file": "often"}, "hosts": ["a.test"], "refresh": 100},
@@ -37,7 +36,6 @@ class Scene:
         self.vault = Vault(found, self.folder / "secrets.yaml", {}, lambda: self.now)
 
     def write(self, **secrets: str) -> None:
-        """Write the files."""
         for name, value in secrets.items():
             (self.folder / name).write_text(value)
 

@@ -19,7 +19,6 @@ class Contested(MemoryEngine):
         self._removed: dict[str, int] = {}
 
     def create_container(self, spec: ContainerSpec) -> str:
-        """Remove the image first."""
         if self._removed.setdefault(spec.image, 0) < self._times:
             self._removed[spec.image] += 1
             self.remove_image(spec.image)

@@ -145,12 +145,10 @@ class Page:
 
     @property
     def text(self) -> str:
-        """The whole file."""
         return "".join(piece for piece, _ in self.pieces)
 
     @property
     def count(self) -> int:
-        """The number of rules."""
         return len({owner for _, owner in self.pieces} - {None})
 
     def without(self, removed: frozenset[int]) -> str:
