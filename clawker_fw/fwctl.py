@@ -53,10 +53,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """How many refusals a sibling has counted without a line about them, and what its limits have dropped.
+    """How many refusals no line tells of: those that limits have dropped, by the agent's address (`dropped`).
 
-    `dropped` is by the agent's address, and `lines` how many lines it has written since its recorder started. The
-    helper of an earlier release says neither.
+    `refusals` are those that an Envoy of an earlier release has only counted. `lines` is how many lines a sibling
+    has written since its recorder started, which a helper of an earlier release does not say.
     """
 
     refusals: int

@@ -128,10 +128,10 @@ class Reading:
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals since its start that no line of a sibling tells of: Envoy's count, and what limits drop.
+    """Add the refusals since its start that no line of a sibling tells of, which have no time: what limits drop.
 
-    They have no time, and Envoy's have no agent. The first ones are written down, so without these there are no
-    others.
+    The first ones are written down, so without these there are no others. The count of an earlier release's Envoy
+    has no agent.
 
     Raises:
         EngineError: when a running sibling can't be asked. What can't be read is never nothing.

@@ -19,7 +19,7 @@ from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
-"""In place of an agent's address: Envoy counts what it does not write down, but not whose it is."""
+"""In place of an agent's address, where nobody knows whose refusals were counted."""
 
 MOST_REFUSALS = 10_000
 _MOST_BYTES = 32 << 20

@@ -73,6 +73,7 @@ LOCAL: dict[str, Any] = {
     "limits": {
         "connections": 100,
         "connections_per_second": 50,
+        "requests_per_second": 200,
         "datagrams_per_second": 500,
         "queries_per_second": 50,
         "resolver_connections": 10,

@@ -8,26 +8,28 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
-from devkit.programs import OWN_LOOPBACK
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
 CONNECTIONS = 400
 HEAP = 512 << 20
-HTTP = 80
-DENIED = "^access_log[.]process_ratelimit[.]denied$"
-"""What `fwctl suppressed` reports."""
+TLS, HTTP = 8080, 80
+RATE = 50
 OPEN = "port-80.downstream_cx_active$"
-RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
+RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"}, {"dst": "a.there.test", "port": TLS})[1]
 
 
 class Sharing(Resolving):
     """A proxy with several workers, and small bounds."""
 
     most = HEAP, CONNECTIONS
+    limits = LimitSettings(requests_per_second=RATE)
 
     def statistic(self, pattern: str) -> int:
         """Return the sum of the statistics whose names match."""
@@ -50,6 +52,7 @@ def proxy(
         NameServer(("a.there.test",), OWN_LOOPBACK) as names,
         kind(folder, program(release), names.port) as started,
     ):
+        started.ports |= {port: free_port() for port in (TLS, HTTP)}
         started.obey(RULES)
         yield started
 
@@ -82,21 +85,23 @@ def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> Non
         assert agent.recv(4096).startswith(b"HTTP/1.1 403 ")
 
 
-def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
-    """Workers count together what is written down of one agent, and what is not."""
-    before = proxy.statistic(DENIED)
+def test_requests_beyond_an_agent_s_rate_wait(proxy: Sharing) -> None:
+    """All workers and ports count them together. They wait for a second, are on record, and delay nobody else."""
     started = time.monotonic()
     with ExitStack() as stack:
-        agents = [stack.enter_context(proxy.connect(HTTP, "127.0.0.7")) for _ in range(32)]
-        for _ in range(120):
+        agents = [stack.enter_context(proxy.connect(port, "127.0.0.7")) for port in (HTTP, TLS) * 16]
+        neighbour = stack.enter_context(proxy.connect(HTTP, "127.0.0.8"))
+        for _ in range(10):
             for agent in agents:
                 agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
+            neighbour.settimeout(bounds.WAIT_SECONDS / 2)
+            neighbour.sendall(b"GET / HTTP/1.1\r\nHost: near.test\r\n\r\n")
+            assert neighbour.recv(65536).startswith(b"HTTP/1.1 403 ")
             for agent in agents:
-                assert agent.recv(65536)
+                assert agent.recv(65536).startswith(b"HTTP/1.1 403 ")
     seconds = time.monotonic() - started
-    denied = proxy.statistic(DENIED) - before
-    assert 3840 - denied <= 2000 + 1000 * (seconds + 1)
-    until(lambda: _lines(proxy, "flood.test") == 3840 - denied)
+    assert RATE * (1 + seconds) + len(agents) * (1 + seconds / bounds.WAIT_SECONDS) >= 320
+    until(lambda: (_lines(proxy, "flood.test"), _lines(proxy, "near.test")) == (320, 10))
 
 
 def _begun(proxy: Sharing) -> socket.socket:

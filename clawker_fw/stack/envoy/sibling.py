@@ -21,7 +21,6 @@ from clawker_fw.stack.envoy import (
     http,
     listeners,
     lookups,
-    refusals,
     signing,
     telemetry,
     tls_interception,
@@ -75,7 +74,7 @@ TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S108 - inside the container
 """Further ones that the settings name, and the file in which `fwctl` puts them behind those of the image."""
 
-LOG_LEVELS = "misc:error,envoy_bug:off"
+LOG_LEVELS = "misc:error"
 """`misc`: ServerNameMatcher is work in progress to Envoy, which says so once for each filter chain."""
 
 DRAIN_SECONDS = 5
@@ -164,7 +163,6 @@ def boot(
     return {
         "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
         "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
-        refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
     }
@@ -174,7 +172,7 @@ def hot(
     policy: Policy,
     addressing: Addressing,
     slot: int,
-    idle: float,
+    limits: LimitSettings,
     telemetry: TelemetryTarget | None = None,
     *,
     authorities: Authorities = NO_AUTHORITIES,
@@ -182,8 +180,7 @@ def hot(
 ) -> Files:
     """Return the files re-read while running, in the order in which they go into place.
 
-    `idle` is for how many seconds an open connection need not send. `authorities` are those for connections whose
-    TLS is looked into, and `headers` those of secrets, by name.
+    `authorities` are those for connections whose TLS is looked into, and `headers` those of secrets, by name.
     """
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
@@ -192,13 +189,13 @@ def hot(
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
         **signing.hot(policy, authorities),
-        **configuration(Serving(policy, addressing.envoy_addresses(slot), idle, reporting), headers),
+        **configuration(Serving(policy, addressing.envoy_addresses(slot), limits, reporting), headers),
     }
 
 
 def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
     """Return the files of those that Envoy itself reads."""
-    policy, reporting = serving.policy, serving.reporting
+    policy, reporting, pace = serving.policy, serving.reporting, serving.limits.requests_per_second
     clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
     share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
     every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
@@ -206,8 +203,8 @@ def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyTyp
         # Also without a key: another mode or owner is the work of somebody else.
         CLUSTERS: secret(discovery_response(clusters)),
         container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
-        PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
-        ROUTES: public(discovery_response([http.table(policy)])),
+        PATHS: public(discovery_response([tls_interception.table(policy, pace, headers)])),
+        ROUTES: public(discovery_response([http.table(policy, pace)])),
         LISTENERS: public(discovery_response([tls_interception.holder(serving), *every])),
     }
 

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
@@ -125,11 +126,11 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What an Envoy serves, and where. `idle` is for how many seconds an open connection need not send."""
+    """What an Envoy serves, and where."""
 
     policy: Policy
     addresses: EnvoyAddresses
-    idle: float
+    limits: LimitSettings
     reporting: Reporting | None = None
 
 
