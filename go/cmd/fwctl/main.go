@@ -208,11 +208,11 @@ type usedNow struct {
 }
 
 func used(boot.Sibling, []string) (any, error) {
-	known, err := usage.Ask(usage.Socket)
+	open, err := serving.OpenConnections(serving.AdminSocket)
 	if err != nil {
 		return nil, err
 	}
-	open, err := serving.OpenConnections(serving.AdminSocket)
+	known, err := usage.Ask(usage.Socket)
 	return usedNow{known, open}, err
 }
 
