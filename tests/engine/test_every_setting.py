@@ -80,7 +80,7 @@ LOCAL: dict[str, Any] = {
         "idle": "10m",
     },
     "resources": {
-        "envoy": {"processors": 1, "memory": "1GiB", "connections": 1000},
+        "envoy": {"processors": 1, "memory": "1GiB", "connections": 700},
         "coredns": {"processors": 1, "memory": "256MiB", "connections": 1000},
     },
     "drain_timeout": "1s",
