@@ -11,6 +11,7 @@ import pytest
 from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
+from devkit.attacks.requests import PREFACE, block, frame, pseudo
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
 from devkit.programs import OWN_LOOPBACK, free_port
@@ -102,6 +103,22 @@ def test_requests_beyond_an_agent_s_rate_wait(proxy: Sharing) -> None:
     seconds = time.monotonic() - started
     assert RATE * (1 + seconds) + len(agents) * (1 + seconds / bounds.WAIT_SECONDS) >= 320
     until(lambda: (_lines(proxy, "flood.test"), _lines(proxy, "near.test")) == (320, 10))
+
+
+def test_a_connection_of_requests_that_are_reset_ends(proxy: Sharing) -> None:
+    """An agent that resets what would wait needs another connection soon, and the kernel counts these."""
+    with proxy.connect(HTTP, "127.0.0.9") as agent:
+        for _ in range(RATE):
+            agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
+            assert agent.recv(65536)
+    fields, reset = block(pseudo("flood.test")), (8).to_bytes(4, "big")
+    streams = range(1, 8 * bounds.RESETS, 2)
+    sent = (frame(1, 0x5, stream, fields) + frame(3, 0, stream, reset) for stream in streams)
+    with proxy.connect(HTTP, "127.0.0.9") as agent:
+        agent.sendall(PREFACE + frame(4, 0, 0, b"") + b"".join(sent))
+        with suppress(ConnectionError):
+            while agent.recv(65536):
+                pass
 
 
 def _begun(proxy: Sharing) -> socket.socket:

@@ -59,6 +59,12 @@ these. So an agent has no more requests a second than its rate and its connectio
 a quarter of a processor: a forwarded request costs 0.27 ms of one, a refused one 0.11 ms (measured).
 """
 
+RESETS = 20
+"""A connection ends if half of so many requests are reset within a second (HTTP/2 Rapid Reset, CVE-2023-44487).
+
+A request that is reset does not wait. The kernel counts new connections.
+"""
+
 PACED_AGENTS = 4096
 """Agents whose rates are known at once, more than most networks have. Beyond that, silent ones begin anew."""
 
