@@ -74,7 +74,7 @@ def measure(stage: Stage) -> Result:
     install({"/usr/lib/nginx/modules/ngx_stream_module.so": "libnginx-mod-stream"})
     install({"nginx": "nginx"})
     firewall = stage.firewall
-    firewall.write(*RULES, limits={"connections_per_second": 100_000})
+    firewall.write(*RULES, limits={"connections_per_second": 100_000, "requests_per_second": 100_000})
     firewall.run()
     egress = f"{firewall.project}-egress"
     origin = firewall.origin(stage.peers, NAMES)

@@ -52,10 +52,10 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """How many refusals a container has counted without logging them, and what its limits dropped.
+    """How many refusals were counted but not logged: `dropped` by limits, by the agent's address.
 
-    `dropped` is by the agent's address. `lines` counts logged lines since the recorder's start. Helpers of earlier
-    releases report neither.
+    `refusals` were only counted by an Envoy of an earlier release. `lines` counts logged lines since the recorder's
+    start, which helpers of earlier releases do not report.
     """
 
     refusals: int

@@ -24,8 +24,9 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.ruleset import RuleSet
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack import images, virtual
-from clawker_fw.stack.envoy import chains, lookups, refusals, tls_interception
+from clawker_fw.stack.envoy import chains, lookups, tls_interception
 from clawker_fw.stack.envoy import http as through
 from clawker_fw.stack.envoy.bootstrap import BootstrapValues
 from clawker_fw.stack.envoy.bootstrap import bootstrap as rendered
@@ -141,7 +142,7 @@ class Proxy(Running):
         {"name": cluster["name"], "type": "STATIC"} for cluster in shipped_clusters(*FORWARDING)
     )
 
-    idle: float = 3600
+    limits = LimitSettings()
 
     workers: int = 1
 
@@ -163,9 +164,6 @@ class Proxy(Running):
         self._answering = _answer_datagrams()
         for resource in RESOURCES:
             (folder / "hot" / resource.path).parent.mkdir(parents=True, exist_ok=True)
-        buckets = folder / refusals.BUCKETS_FILE
-        buckets.parent.mkdir(parents=True)
-        buckets.write_bytes(refusals.buckets())
         self.serve(self.first)
         bootstrap = self.bootstrap()
         if self.most:
@@ -198,7 +196,7 @@ class Proxy(Running):
         self._numbers = virtual.assigned(policy.opaque, self._numbers, self._block.num_addresses - 1)
         self.virtual = {name: self._block[1 + number] for name, number in self._numbers.names}
         addresses = EnvoyAddresses(HERE, HERE, HERE, HERE, self.virtual, (CHECKER,))
-        files = configuration(Serving(policy, addresses, self.idle, self.reporting), self.headers)
+        files = configuration(Serving(policy, addresses, self.limits, self.reporting), self.headers)
         self.put({path: file.content for path, file in files.items()})
 
     def obey(self, rules: RuleSet, seconds: float = 30) -> None:

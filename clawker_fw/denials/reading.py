@@ -120,10 +120,9 @@ class Reading:
 
 
 def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals since each container's start that its log lacks: Envoy's count, and drops by limits.
+    """Add the refusals since each container's start that only its limits counted, without a time.
 
-    They have no time, and Envoy's have no agent. The first refusals are always logged, so a container without
-    logged ones has none of these.
+    The first refusals are always logged, so a container without logged ones has none of these.
 
     Raises:
         EngineError: when a running container does not answer.

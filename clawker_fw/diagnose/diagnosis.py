@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from clawker_fw.diagnose.trial import UNCLEAR, attempt
+from clawker_fw.diagnose.trial import attempt
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
@@ -302,8 +302,6 @@ def ways(reader: EngineReader, seen: Comparison) -> Iterator[Check]:
         )
     elif tried.passed:
         yield _ok("way-out", f"An agent reaches {place} ({last.outcome}).")
-    elif tried.unclear:
-        yield _warning("way-out", f"{place} answered ({last.outcome}). {UNCLEAR}")
     else:
         yield _failure(
             "way-out",

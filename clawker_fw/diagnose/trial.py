@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.fwctl import NOT_TOLD, HelperReader
+from clawker_fw.fwctl import HelperReader
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.model.trials import Trial, TrialStep
@@ -24,27 +24,17 @@ _FIRST_ERROR = 400
 """The lowest status with which Envoy refuses."""
 
 
-UNCLEAR = (
-    "Envoy or the host may have answered: there are so many refusals now that Envoy only counts some of them."
-)
-"""The meaning of an unclear attempt."""
-
-
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An attempt from the agent network. `reason` comes from our own records, if any.
-
-    It is `unclear` who answered if Envoy's log was rate-limited.
-    """
+    """An attempt from the agent network. `reason` comes from our own records, if any."""
 
     trial: Trial
     reason: Reason | None
-    unclear: bool = False
 
     @property
     def passed(self) -> bool:
         """Whether the host answered, as far as is known."""
-        return self.reason is None and self.trial.steps[-1].ok and not self.unclear
+        return self.reason is None and self.trial.steps[-1].ok
 
 
 def attempt(reader: EngineReader, observed: Observed, target: Target, *request: str) -> Attempted:
@@ -54,7 +44,6 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
         EngineError: when the attempt could not be made.
     """
     resolver = observed.siblings[Sibling.COREDNS].container.id
-    counted = _counted(reader, observed)
     trial = HelperReader(reader, resolver).trial(target.name, target.protocol.transport, target.port, *request)
     last = trial.steps[-1]
     # A refused datagram gets no answer at all.
@@ -62,16 +51,7 @@ def attempt(reader: EngineReader, observed: Observed, target: Target, *request: 
         return Attempted(trial, None)
     recorder = observed.siblings.get(Sibling.COREDNS if last.name == "resolve" else Sibling.ENVOY)
     reason = _recorded(reader, recorder.container.id, last) if recorder else None
-    unclear = reason is None and last.ok and _counted(reader, observed) != counted
-    return Attempted(trial, reason, unclear)
-
-
-def _counted(reader: EngineReader, observed: Observed) -> int | None:
-    envoy = observed.siblings.get(Sibling.ENVOY)
-    with suppress(*NOT_TOLD):
-        if envoy and envoy.container.running:
-            return HelperReader(reader, envoy.container.id).suppressed().refusals
-    return None
+    return Attempted(trial, reason)
 
 
 def _recorded(reader: EngineReader, container: str, step: TrialStep) -> Reason | None:

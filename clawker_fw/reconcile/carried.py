@@ -18,7 +18,7 @@ from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
 UNKNOWN_AGENT = ""
-"""Replaces the agent's address: Envoy counts suppressed refusals, but not by agent."""
+"""Replaces the agent's address where it is unknown."""
 
 MOST_REFUSALS = 10_000
 _MOST_BYTES = 32 << 20

@@ -262,7 +262,7 @@ def desired(
                     rules,
                     addresses,
                     slots.envoy,
-                    limits.idle,
+                    limits,
                     told,
                     authorities=authorities,
                     headers=blueprint.headers,

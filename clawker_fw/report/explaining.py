@@ -11,7 +11,7 @@ from rich.text import Text
 from clawker_fw.diagnose.explaining import ConnectionAnswer
 from clawker_fw.diagnose.explanation import Difference, Explanation, Near
 from clawker_fw.diagnose.remedies import Remedy, remedy_of
-from clawker_fw.diagnose.trial import UNCLEAR, Attempted
+from clawker_fw.diagnose.trial import Attempted
 from clawker_fw.model.json_types import Moment
 from clawker_fw.model.trials import TrialStep
 from clawker_fw.report.documents import Document
@@ -79,15 +79,13 @@ class Live:
     """Whether the host answered."""
     reason: Reason | None
     """The reason in the siblings' record of this attempt, if there is one."""
-    unclear: bool
-    """Whether it can't be told who answered, because Envoy only counts some refusals at the moment."""
     contradicts: bool
     """Whether the stack did something else than the settings say."""
     steps: tuple[TrialStep, ...]
 
     @classmethod
     def of(cls, attempted: Attempted, *, contradicts: bool) -> "Live":
-        return cls(attempted.passed, attempted.reason, attempted.unclear, contradicts, attempted.trial.steps)
+        return cls(attempted.passed, attempted.reason, contradicts, attempted.trial.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,7 +213,7 @@ def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str
     if answer.unproven:
         yield "live", "It is not proven that the host answers: no request is known that the rule allows."
     else:
-        yield "live", f"There was an answer. {UNCLEAR}" if attempted.unclear else f"{words}{reason}."
+        yield "live", f"{words}{reason}."
     if answer.contradicted:
         yield "live", "This contradicts the rules: the stack does not do what the settings say."
 

@@ -164,6 +164,11 @@ class LimitSettings(_Section):
     connections_per_second: Limit = _setting(
         500, "New connections and UDP sessions of one agent per second, to Envoy and to CoreDNS."
     )
+    requests_per_second: Limit = _setting(
+        1000,
+        "HTTP requests of one agent per second, or as many at once: plain, and in TLS that is looked into. "
+        "Further ones wait for a second.",
+    )
     datagrams_per_second: Limit = _setting(
         10_000, "UDP datagrams of one agent to Envoy per second, or a tenth of them at once."
     )

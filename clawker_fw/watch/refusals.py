@@ -10,10 +10,8 @@ from clawker_fw.denials.reading import records, sources
 from clawker_fw.denials.tally import Tally, together
 from clawker_fw.engine.outputs import stamp
 from clawker_fw.engine.port import EngineReader
-from clawker_fw.errors import EngineError, FirewallError, NotFoundError
-from clawker_fw.fwctl import HelperReader
+from clawker_fw.errors import FirewallError, NotFoundError
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 from clawker_fw.rules.reasons import Reason
 
 COUNT_EVERY = 15.0
@@ -35,8 +33,6 @@ class RefusalCounter:
         self._project = project
         self._count = count
         self._read_to: dict[Sibling, bytes] = {}
-        self._counted: dict[str, int | None] = {}
-        """By Envoy's container, how many it had only counted at the last look; None if it could not tell yet."""
 
     def look(self, reader: EngineReader) -> None:
         """Count what has been refused since the last look, by the engine's clock. A failed look changes nothing.
@@ -47,33 +43,14 @@ class RefusalCounter:
         there, now = sources(reader, self._project), reader.clock()
         names = AgentNames(reader.facts().endpoint, self._project, there.own)
         names.look(there.agents, now)
-        first = not self._read_to
         read_to = self._read_to or dict.fromkeys(Sibling, stamp(now))
-        found: dict[Sibling, dict[str, Tally]] = {sibling: {} for sibling in Sibling}
+        found: dict[Sibling, list[Tally]] = {sibling: [] for sibling in Sibling}
         for sibling, container in there.containers:
             with suppress(NotFoundError):  # replaced meanwhile
-                found[sibling][container] = records(reader, sibling, container, read_to[sibling] + _AFTER)
+                found[sibling].append(records(reader, sibling, container, read_to[sibling] + _AFTER))
         self._read_to = read_to
-        envoys = found[Sibling.ENVOY]
-        if first:
-            self._counted = dict.fromkeys(envoys)
-        for container, tally in envoys.items():
-            tally.suppressed.pop(UNKNOWN_AGENT, None)  # what a predecessor has counted
-            # Envoy writes down the first ones, so without these there are no others.
-            if first or tally.latest:
-                tally.suppressed[UNKNOWN_AGENT] = self._counted_since(reader, container)
         for sibling, tallies in found.items():
-            self._take(sibling, list(tallies.values()), names)
-
-    def _counted_since(self, reader: EngineReader, container: str) -> int:
-        """Return how many more refusals Envoy has only counted since the last look, or since its start."""
-        before = self._counted.get(container, 0)
-        with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-            counted = self._counted[container] = HelperReader(reader, container).suppressed().refusals
-            if before is None:
-                return 0
-            return counted - before if counted >= before else counted
-        return 0
+            self._take(sibling, tallies, names)
 
     def _take(self, sibling: Sibling, tallies: list[Tally], names: AgentNames) -> None:
         refusals = together(tallies)

@@ -28,6 +28,7 @@ _ANY = "any-label-00"
 
 _OTHERS = f"{_ANY}.{_REFUSED}"
 _LARGE_FILE = "/bytes?size=1e9"
+_TO_ENVOY = ("--connect", "{envoy}:80")
 _SOON = ("--pause", "100ms")
 """For what attacks with names: connecting as fast as possible is an attack of its own."""
 
@@ -117,6 +118,10 @@ FLOODS = (
     ),
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(_OTHERS))),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(_OTHERS), "--brief")),
+    Flood(
+        "flood of refused requests on kept connections",
+        ("drive", f"http://{_REFUSED}/", *_TO_ENVOY, "--kept", "--clients", "64", "--seconds", "{seconds}"),
+    ),
     Flood("10,000 requests of one octet a second", _hold(10_000, 80, *_endless(0), "--drip", "1s")),
     Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _UNFINISHED)),
     Flood("18,000 TLS connections half closed", _hold(18_000, 443, *_hello(TARGET), "--half")),

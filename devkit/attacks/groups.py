@@ -121,7 +121,7 @@ GROUPS = (
         "Floods",
         "One agent takes all connections, queries, lookups, refusals and memory that it can get, for 30 s each. "
         "Meanwhile, another agent is measured.",
-        "The other agent is served, and Envoy and CoreDNS keep running.",
+        "The other agent is served, its refusals are on record, and Envoy and CoreDNS keep running.",
     ),
     Group(
         "Questions of `denials --ask`",

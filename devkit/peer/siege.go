@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"flag"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -43,6 +44,7 @@ type siege struct {
 	places              int
 	rise, pause, drip   time.Duration
 	unread, half, brief bool
+	first               int64
 	tls                 string
 	sent                []byte // with anyLabel where each connection has a label of its own
 
@@ -62,6 +64,7 @@ func declareSiege(flags *flag.FlagSet) action {
 	flags.StringVar(&siege.tls, "tls", "", "agree on TLS first, with this server `NAME`, whatever the certificate")
 	flags.DurationVar(&siege.drip, "drip", 0, "after that, send one octet in each interval")
 	flags.BoolVar(&siege.unread, "unread", false, "receive nothing")
+	flags.Int64Var(&siege.first, "first", 0, "with that, receive this many `OCTETS` before")
 	flags.BoolVar(&siege.half, "half", false, "then end each connection in this direction")
 	flags.BoolVar(&siege.brief, "brief", false, "end a connection as soon as something was received")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
@@ -181,8 +184,11 @@ func (s *siege) keep(ctx context.Context, conn net.Conn) (received int64, err er
 		}()
 	}
 	if s.unread {
-		<-ctx.Done()
-		return 0, nil
+		received, err := io.CopyN(io.Discard, conn, s.first)
+		if err == nil {
+			<-ctx.Done()
+		}
+		return received, err
 	}
 	for buffer := make([]byte, 512); ; { // io.Copy takes 8 KiB for each of thousands
 		count, err := conn.Read(buffer)

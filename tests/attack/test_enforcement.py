@@ -412,7 +412,7 @@ def test_nobody_else_administers_envoy(site: Site) -> None:
 
     def reaches(group: str) -> bool:
         user = "0" if group == root else str(1 << 30)  # an engine starts nothing as one of 2^31 and above
-        asking = docker.exec_create(container, [HELPER_PATH, "suppressed"], user=f"{user}:{group}")["Id"]
+        asking = docker.exec_create(container, [HELPER_PATH, "usage"], user=f"{user}:{group}")["Id"]
         docker.exec_start(asking)
         return bool(docker.exec_inspect(asking)["ExitCode"] == 0)
 

@@ -2,7 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from itertools import product
+from operator import add
+from typing import Any
 
 import pytest
 from docker import APIClient
@@ -126,9 +130,48 @@ def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) ->
     until(lambda: _told(firewall, agent, "long.test") >= refused, TOLD_WITHIN)
 
 
+def test_a_flood_on_kept_connections_hides_no_other_refusal(firewall: Firewall, peers: Peers) -> None:
+    """While two agents send all the refused requests that they can, those of others are on record one by one."""
+    agents, neighbours = ([firewall.agent(peers) for _ in range(count)] for count in (2, 5))
+    envoy = firewall.status()["siblings"][0]["address"]
+    kept = ("--connect", f"{envoy}:80", "--kept", "--clients", "16", "--seconds", "0")
+    before = [_told(firewall, agent, "kept.test") for agent in agents]
+    with ExitStack() as stack:
+        ends = [stack.enter_context(agent.asking("drive", "http://kept.test/", *kept)) for agent in agents]
+        until(lambda: all(_written(_denials(firewall, agent)).get("kept.test") for agent in agents))
+        for number, neighbour in product(range(20), neighbours):
+            assert neighbour.get(f"http://near-{number}.test/", "--connect", f"{envoy}:80").last["status"] == 403
+        sent = [end().last["sent"] for end in ends]
+    names = {f"near-{number}.test" for number in range(20)}
+    for neighbour in neighbours:
+        until(partial(_wrote, firewall, neighbour, names), TOLD_WITHIN)
+    for agent, count in zip(agents, map(add, before, sent), strict=True):
+        until(partial(_tells, firewall, agent, "kept.test", count), TOLD_WITHIN)
+    for each in (*agents, *neighbours):
+        each.remove()
+
+
 def _told(firewall: Firewall, agent: Peer, name: str) -> int:
     """Return how many refusals of an agent `denials` reports: those of a name, and those only counted."""
+    answer = _denials(firewall, agent)
+    counted: int = sum(each["times"] for each in answer["suppressed"])
+    return _written(answer).get(name, 0) + counted
+
+
+def _tells(firewall: Firewall, agent: Peer, name: str, count: int) -> bool:
+    return _told(firewall, agent, name) == count
+
+
+def _wrote(firewall: Firewall, agent: Peer, names: set[str]) -> bool:
+    return names <= _written(_denials(firewall, agent)).keys()
+
+
+def _written(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Return the refusals that `denials` has written down, by name."""
+    return {each["name"]: each["times"] for each in answer["denials"]}
+
+
+def _denials(firewall: Firewall, agent: Peer) -> dict[str, Any]:
     address = agent.address(f"{firewall.project}-net")
-    answer = firewall.call("denials", "--format", "json", "--agent", address).expect().json
-    written: int = sum(each["times"] for each in answer["denials"] if each["name"] == name)
-    return written + int(sum(each["times"] for each in answer["suppressed"]))
+    answer: dict[str, Any] = firewall.call("denials", "--format", "json", "--agent", address).expect().json
+    return answer

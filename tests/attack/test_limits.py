@@ -1,6 +1,8 @@
 """Resource limits of one agent, on a real engine: only the agent beyond its limit is refused."""
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,6 +13,9 @@ import pytest
 from docker import APIClient
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.stack import container
+from clawker_fw.stack.envoy import bounds
+from devkit.attacks.requests import head
 from devkit.firewall import Firewall, brought_up
 from devkit.floor import lock
 from devkit.peers import KEEPALIVE, Peer, Peers
@@ -112,6 +117,34 @@ def _refused(docker: APIClient, firewall: Firewall, agent: str, place: str) -> l
     records = [json.loads(line) for line in lines if line.startswith("{")]
     mine = [each for each in records if each["source"].startswith(f"{agent}:")]
     return [each for each in mine if (each.get("address"), each["reason"]) == (place, Reason.LIMIT)]
+
+
+def test_downloads_that_are_read_fast_and_then_no_longer(
+    docker: APIClient, firewall: Firewall, agent: Peer
+) -> None:
+    """The kernel has grown their buffers, and keeps no more of them than the number of connections allows for."""
+    envoy = firewall.status()["siblings"][0]["address"]
+    content = head("GET /bytes?size=1e9 HTTP/1.1", "Host: h.test").hex()
+    stopping = ("--unread", "--first", "50000000", "--seconds", "3600")
+    count = LIMITS["connections"]
+    with agent.asking("siege", f"{envoy}:80", "--count", str(count), "--hex", content, *stopping):
+        kept = [0]
+
+        def stuck() -> bool:
+            kept.append(_kept(docker, firewall))
+            return kept[-1] == kept[-2] > count * container.RECEIVED // 2
+
+        until(stuck, 60, every=0.5)
+        assert kept[-1] <= count * bounds.SOCKETS
+
+
+def _kept(docker: APIClient, firewall: Firewall) -> int:
+    """Return how many bytes the kernel keeps of connections in Envoy's container (ss(8))."""
+    process = next(processes(docker, firewall.container("envoy")))
+    listing = ["nsenter", f"--net={process}/ns/net", "ss", "--tcp", "--numeric", "--memory"]
+    listed = subprocess.run(listing, capture_output=True, check=True, text=True).stdout
+    kept = re.findall(r"skmem:\(r(\d+),rb\d+,t\d+,tb\d+,f(\d+),w(\d+)", listed)
+    return sum(int(number) for numbers in kept for number in numbers)
 
 
 def test_connections(docker: APIClient, firewall: Firewall, peers: Peers, agent: Peer, neighbour: Peer) -> None:

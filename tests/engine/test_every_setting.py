@@ -73,13 +73,14 @@ LOCAL: dict[str, Any] = {
     "limits": {
         "connections": 100,
         "connections_per_second": 50,
+        "requests_per_second": 200,
         "datagrams_per_second": 500,
         "queries_per_second": 50,
         "resolver_connections": 10,
         "idle": "10m",
     },
     "resources": {
-        "envoy": {"processors": 1, "memory": "1GiB", "connections": 1000},
+        "envoy": {"processors": 1, "memory": "1GiB", "connections": 700},
         "coredns": {"processors": 1, "memory": "256MiB", "connections": 1000},
     },
     "drain_timeout": "1s",

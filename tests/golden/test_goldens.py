@@ -33,6 +33,7 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.schema import RuleEntry
 from clawker_fw.rules.target import parse_target
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack import labels, virtual
 from clawker_fw.stack.envoy.listeners import listeners
 from clawker_fw.stack.envoy.telemetry import Serving
@@ -136,8 +137,8 @@ def test_inspected(golden: Check) -> None:
     rules = RuleSet.of(RuleEntry.model_validate(entry).rule() for entry in INSPECTED)
     policy, here = Policy(rules), IPv4Address("10.213.1.10")
     for name, made in (
-        ("routes", [table(policy)]),
-        ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 3600))),
+        ("routes", [table(policy, 1000)]),
+        ("listeners", listeners(Serving(policy, EnvoyAddresses(here, here, here, here), LimitSettings()))),
         ("clusters", shipped_clusters("https-rules", trusted_ca="/etc/ssl/certs/ca-certificates.crt")),
     ):
         golden(f"inspected/{name}.json", pretty(discovery_response(made)))

@@ -17,7 +17,6 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
-from clawker_fw.stack.envoy.refusals import BUCKETS
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
@@ -211,4 +210,4 @@ def test_a_thousand_ports(loading: Loading) -> None:
     assert loading.shows_its_files()
     descriptors = Path(f"/proc/{loading.process.pid}/fd")
     watched = [each for each in descriptors.iterdir() if "inotify" in str(each.readlink())]
-    assert len(watched) == len(PROVEN) + BUCKETS
+    assert len(watched) == len(PROVEN)

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from clawker_fw.rules.reasons import Reason
+from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.envoy.tls_interception import HEADERS_REMOVED, PREFIXES_REMOVED, SECOND_PATHS
 from clawker_fw.stack.release import Release
@@ -306,6 +308,24 @@ def test_headers_that_change_a_request_do_not_pass(proxy: Inspecting, host: Host
     host.reached.clear()
     assert _curl(proxy, "/v1/x", *headers[:40]) == _curl(proxy, "/v1/x", *headers[40:80]) == "2 200"
     assert {*host.reached[0].headers, *host.reached[1].headers} == {"host", "user-agent", "accept"}
+
+
+def test_requests_beyond_an_agent_s_rate_wait(
+    proxy: Inspecting, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They wait for a second, those of no other agent do, and they reach the host as they were sent."""
+    monkeypatch.setattr(proxy, "limits", LimitSettings(requests_per_second=1))
+    served(proxy, V1)
+    host.reached.clear()
+    took = []
+    for agent in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
+        with proxy.connected("a.test", source=agent) as connection:
+            began = time.monotonic()
+            connection.sendall(b"GET /v1/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+            took.append(time.monotonic() - began)
+    assert took[1] >= bounds.WAIT_SECONDS > max(took[0], took[2])
+    assert [{*asked.headers} for asked in host.reached] == [{"host"}] * 3
 
 
 GIT = {"dst": "a.test", "git": {"o/r": "read", "o/w": "write"}, "path_rules": [{"path": "/o"}]}

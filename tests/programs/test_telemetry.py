@@ -17,6 +17,7 @@ from clawker_fw.certificates.credentials import Credentials, Pair
 from clawker_fw.certificates.store import TelemetryStore
 from clawker_fw.model.files import Files
 from clawker_fw.rules.policy import Policy
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, RESOURCES, configuration
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.release import Release
@@ -159,7 +160,7 @@ def test_live_digests_tell_certificates_apart_without_their_keys(store: Telemetr
     def digest(found: Credentials) -> str:
         changed = replace(told, telemetry=replace(told.telemetry, credentials=found))
 
-        files = configuration(Serving(Policy(RULES), ADDRESSES, 60, changed))
+        files = configuration(Serving(Policy(RULES), ADDRESSES, LimitSettings(), changed))
         assert files[CLUSTERS].secret
         return live_digests([each for each in RESOURCES if each.envoy], files)["clusters"]
 
@@ -291,7 +292,7 @@ def test_forwarded_connections_and_sessions_have_one_record(
 ) -> None:
     """A forwarded TCP connection or UDP session has one record when it ends, although its protocol is unknown."""
     tcp, udp = origin
-    forwarding.idle = 1
+    forwarding.limits = LimitSettings(idle=1)
     forward(forwarding, reporting(store, free_port(), credentials=None), tcp, udp)
     with socket.create_connection((str(forwarding.virtual["t.test"]), tcp), timeout=5) as connection:
         assert connection.recv(5) == b"hello"

@@ -8,26 +8,29 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from clawker_fw.settings.values import LimitSettings
+from clawker_fw.stack.envoy import bounds
 from clawker_fw.stack.release import Release
+from devkit.attacks.requests import PREFACE, block, frame, pseudo
 from devkit.dns import NameServer
 from devkit.envoy import Resolving, program
-from devkit.programs import OWN_LOOPBACK
+from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.stacks import rule_set
 from devkit.waiting import until
 
 CONNECTIONS = 400
 HEAP = 512 << 20
-HTTP = 80
-DENIED = "^access_log[.]process_ratelimit[.]denied$"
-"""What `fwctl suppressed` reports."""
+TLS, HTTP = 8080, 80
+RATE = 50
 OPEN = "port-80.downstream_cx_active$"
-RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"})[1]
+RULES = rule_set({"dst": "a.there.test", "port": HTTP, "proto": "http"}, {"dst": "a.there.test", "port": TLS})[1]
 
 
 class Sharing(Resolving):
     """A proxy with several workers, and small bounds."""
 
     most = HEAP, CONNECTIONS
+    limits = LimitSettings(requests_per_second=RATE)
 
     def statistic(self, pattern: str) -> int:
         """Return the sum of the statistics whose names match."""
@@ -50,6 +53,7 @@ def proxy(
         NameServer(("a.there.test",), OWN_LOOPBACK) as names,
         kind(folder, program(release), names.port) as started,
     ):
+        started.ports |= {port: free_port() for port in (TLS, HTTP)}
         started.obey(RULES)
         yield started
 
@@ -82,21 +86,39 @@ def test_connections_are_bounded_for_all_workers_together(proxy: Sharing) -> Non
         assert agent.recv(4096).startswith(b"HTTP/1.1 403 ")
 
 
-def test_an_agent_s_refusals_have_one_share_of_the_log(proxy: Sharing) -> None:
-    """Workers share one count of an agent's recorded and unrecorded refusals."""
-    before = proxy.statistic(DENIED)
+def test_requests_beyond_an_agent_s_rate_wait(proxy: Sharing) -> None:
+    """All workers and ports count them together. They wait for a second, are on record, and delay nobody else."""
     started = time.monotonic()
     with ExitStack() as stack:
-        agents = [stack.enter_context(proxy.connect(HTTP, "127.0.0.7")) for _ in range(32)]
-        for _ in range(120):
+        agents = [stack.enter_context(proxy.connect(port, "127.0.0.7")) for port in (HTTP, TLS) * 16]
+        neighbour = stack.enter_context(proxy.connect(HTTP, "127.0.0.8"))
+        for _ in range(10):
             for agent in agents:
                 agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
+            neighbour.settimeout(bounds.WAIT_SECONDS / 2)
+            neighbour.sendall(b"GET / HTTP/1.1\r\nHost: near.test\r\n\r\n")
+            assert neighbour.recv(65536).startswith(b"HTTP/1.1 403 ")
             for agent in agents:
-                assert agent.recv(65536)
+                assert agent.recv(65536).startswith(b"HTTP/1.1 403 ")
     seconds = time.monotonic() - started
-    denied = proxy.statistic(DENIED) - before
-    assert 3840 - denied <= 2000 + 1000 * (seconds + 1)
-    until(lambda: _lines(proxy, "flood.test") == 3840 - denied)
+    assert RATE * (1 + seconds) + len(agents) * (1 + seconds / bounds.WAIT_SECONDS) >= 320
+    until(lambda: (_lines(proxy, "flood.test"), _lines(proxy, "near.test")) == (320, 10))
+
+
+def test_a_connection_of_requests_that_are_reset_ends(proxy: Sharing) -> None:
+    """An agent that resets what would wait needs another connection soon, and the kernel counts these."""
+    with proxy.connect(HTTP, "127.0.0.9") as agent:
+        for _ in range(RATE):
+            agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
+            assert agent.recv(65536)
+    fields, reset = block(pseudo("flood.test")), (8).to_bytes(4, "big")
+    streams = range(1, 8 * bounds.RESETS, 2)
+    sent = (frame(1, 0x5, stream, fields) + frame(3, 0, stream, reset) for stream in streams)
+    with proxy.connect(HTTP, "127.0.0.9") as agent:
+        agent.sendall(PREFACE + frame(4, 0, 0, b"") + b"".join(sent))
+        with suppress(ConnectionError):
+            while agent.recv(65536):
+                pass
 
 
 def _begun(proxy: Sharing) -> socket.socket:

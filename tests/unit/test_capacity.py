@@ -65,7 +65,8 @@ def test_all_bounds_follow_from_the_memory() -> None:
         before = None
         for processors in (1, 2, 4, 8):
             given = of_envoy(LARGE, memory=memory, processors=processors)
-            assert given.connections * bounds.A_CONNECTION < bounds.heap(memory) < memory
+            assert given.connections * bounds.A_CONNECTION < bounds.heap(memory)
+            assert given.connections * bounds.SOCKETS + bounds.heap(memory) < memory
             assert bounds.open_files(given.connections, processors) < 1 << 20
             assert before is None or given.connections < before
             before = given.connections

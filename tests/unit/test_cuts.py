@@ -13,6 +13,7 @@ from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile.desired import desired
 from clawker_fw.reconcile.summarize import ends_connections
 from clawker_fw.rules.policy import Policy
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack import virtual
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.listeners import listeners
@@ -113,7 +114,7 @@ def inspecting(*rules: Entry) -> Files:
     """Return the files of an Envoy that inspects TLS."""
     here = IPv4Address("10.213.1.10")
     policy = Policy(stacks.rule_set(*rules)[1])
-    made = listeners(Serving(policy, EnvoyAddresses(here, here, here, here), 60))
+    made = listeners(Serving(policy, EnvoyAddresses(here, here, here, here), LimitSettings()))
     return {LISTENERS: public(discovery_response(made)), CLUSTERS: public(discovery_response([]))}
 
 

@@ -77,7 +77,7 @@ def _proxy(serving: Serving, name: str, cluster: str) -> Json:
         f"{kind}.UdpProxyConfig",
         stat_prefix=_STATISTICS,
         matcher={"on_no_match": {"action": route}},
-        idle_timeout=messages.duration(min(serving.idle, bounds.SESSION_SECONDS)),
+        idle_timeout=messages.duration(min(serving.limits.idle, bounds.SESSION_SECONDS)),
         upstream_socket_config=_SOCKET,
         access_log=[*refusals.of_datagrams(name, serving.reporting), usage.of_datagrams(name)],
         access_log_options={"access_log_flush_interval": messages.duration(refusals.SESSION_TOLD_AFTER)},

@@ -32,6 +32,12 @@ _HEADERS_REMOVED = (
 )
 """Headers that a proxy adds and an agent could forge. Origins should not see them."""
 
+_RATE = "filters.http.local_ratelimit.v3.LocalRateLimit"
+WAITS = "x-clawker-fw-waits"
+"""The header that marks a request to be delayed. An agent that sends it waits as well."""
+
+_EVERYTHING: Json = {"numerator": 100}
+
 PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
 
 CHAIN = "http"
@@ -68,7 +74,7 @@ def listener(serving: Serving) -> list[Json]:
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
-    how = serving.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    how = serving.limits.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
     every = (chains.forwarding(chosen, f"http-{port}", *how) for port, chosen in used.items())
     log = refusals.to_nowhere(serving.reporting)
     return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
@@ -122,9 +128,10 @@ def connection_manager(serving: Serving) -> Json:
     """
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
-        **common(TABLE, PATH, serving.idle),
+        **common(TABLE, PATH, serving.limits.idle),
         stat_prefix=TABLE,
         http_filters=[
+            *pacing(),
             _host_names_only(),
             # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
             remembering("%CEL(request.headers[':authority'].lowerAscii())%", "%DOWNSTREAM_LOCAL_PORT%"),
@@ -184,6 +191,39 @@ def remembering(host: str, rule: str, *more: Json) -> Json:
     )
 
 
+def pacing() -> list[Json]:
+    """Return the filters by which the requests of an agent beyond its rate wait. They come before all others.
+
+    The first one counts requests by the configuration in the table (`paced`), which all listeners share: otherwise
+    each port would have its own rate. It marks those beyond the rate, and the second one delays what is marked.
+    """
+    return [
+        extension(_RATE, stat_prefix="unpaced"),
+        extension(
+            "filters.http.fault.v3.HTTPFault",
+            delay={"fixed_delay": f"{bounds.WAIT_SECONDS}s", "percentage": _EVERYTHING},
+            headers=[{"name": WAITS, "present_match": True}],
+        ),
+    ]
+
+
+def paced(requests_per_second: int) -> Json:
+    """Return what has the filters of `pacing` delay requests for a table of routes: a bucket for each address."""
+    fields = {"max_tokens": requests_per_second, "tokens_per_fill": requests_per_second, "fill_interval": "1s"}
+    rate = extension(
+        _RATE,
+        stat_prefix="paced",
+        filter_enabled={"default_value": _EVERYTHING},
+        rate_limits=[{"actions": [{"remote_address": {}}]}],
+        descriptors=[{"entries": [{"key": "remote_address"}], "token_bucket": fields}],
+        max_dynamic_descriptors=bounds.PACED_AGENTS,
+        token_bucket=fields,  # must be there, and counts for nobody
+        always_consume_default_token_bucket=False,
+        request_headers_to_add_when_not_enforced=[{"header": {"key": WAITS, "value": "1"}}],
+    )
+    return {rate["name"]: rate["typed_config"]}
+
+
 def router() -> Json:
     """Return the filter that forwards requests."""
     return extension("filters.http.router.v3.Router", dynamic_stats=False, suppress_envoy_headers=True)
@@ -198,7 +238,7 @@ def _host_names_only() -> Json:
     return judging("no-host-name", permissions=[{"or_rules": {"rules": other}}], deny=True)
 
 
-def table(policy: Policy) -> Json:
+def table(policy: Policy, requests_per_second: int) -> Json:
     """Return the route table. Names on which the same ports are allowed and denied share a virtual host.
 
     Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
@@ -225,7 +265,8 @@ def table(policy: Policy) -> Json:
             {"name": messages.TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
             {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
         ],
-        "request_headers_to_remove": list(_HEADERS_REMOVED),
+        "request_headers_to_remove": [*_HEADERS_REMOVED, WAITS],
+        "typed_per_filter_config": paced(requests_per_second),
     }
 
 

@@ -84,7 +84,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
-            *chains.forwarding(chosen, f"tls-{port}", serving.idle, SERVER_NAME),
+            *chains.forwarding(chosen, f"tls-{port}", serving.limits.idle, SERVER_NAME),
             *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
             *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
@@ -128,7 +128,7 @@ def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Js
             *([messages.state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
         ],
     )
-    forwarded = lookups.forwarding(rule, _OPAQUE, serving.idle, name, opaque=True)
+    forwarded = lookups.forwarding(rule, _OPAQUE, serving.limits.idle, name, opaque=True)
     return _from_agents(
         f"{_OPAQUE} {name}:{rule.written_port if len(ports) > 1 else ports[0]}",
         f"port-{_OPAQUE}",  # whose connections `fwctl drain` counts

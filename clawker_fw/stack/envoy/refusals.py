@@ -1,31 +1,23 @@
 """What Envoy writes down of every refusal: a line of JSON on standard output, within 100 ms.
 
+How many lines an agent may cause is decided by `fwctl record`, which reads them. What Envoy spends on lines is
+bounded by how many connections and requests it takes of an agent in a second.
+
 An agent chooses names and paths, so they are cut, and escaped as JSON strings: no line can be forged. What is
 forwarded is only counted (`usage`); with telemetry, a collector gets both (`telemetry`). Expressions are CEL over
 Envoy's attributes; Envoy writes `null` for what is absent.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
-from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, TYPES, Json, extension, passed_on, stdout
+from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
-
-BUCKETS_FILE = "boot/refusals/buckets.json"
-"""A folder of its own: Envoy reads all files of a folder again when one of them is renamed."""
-
-_LINES_A_SECOND, _LINES_AT_ONCE = 1000, 2000
-"""For the agents that share a bucket: what Envoy spends on lines. How many of them one agent may cause is decided
-by `fwctl record`, which reads them. Envoy counts the rest: `access_log.process_ratelimit.denied`."""
-
-BUCKETS = 5
-"""Two last digits of an address share one. Each is an inotify instance, of which a user has 128 (inotify(7))."""
 
 _FIELDS = {
     "time": "%START_TIME%",
@@ -252,9 +244,8 @@ def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
     any_of_them = _any(failed, cel(_CROWDED))
-    source = f"string(filter_state['{SOURCE}'])"
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
-    logs = _logs(any_of_them, None, fields, reporting, told, source=source, unanswered=cel(_UNANSWERED))
+    logs = _logs(any_of_them, None, fields, reporting, told, unanswered=cel(_UNANSWERED))
     return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
@@ -317,25 +308,6 @@ def _of_requests(ours: str) -> Json:
     return _any(_all({"status_code_filter": failed}, cel(ours)), _all(*violation))
 
 
-def buckets() -> bytes:
-    """Return the file with what a token bucket holds: one is made for two last digits of an address each.
-
-    Envoy takes no other form of it, and ends when it is taken away: it is written once and never changed. It makes
-    each bucket from the first entry, and takes the other name for a bug of its own, which `LOG_LEVELS` hides.
-    """
-    bucket = {"max_tokens": _LINES_AT_ONCE, "tokens_per_fill": _LINES_A_SECOND, "fill_interval": "1s"}
-    resource = {
-        "@type": f"{TYPES.removesuffix('/envoy')}/envoy.service.discovery.v3.Resource",
-        "name": _bucket(0),
-        "resource": {"@type": f"{TYPES}.type.v3.TokenBucket", **bucket},
-    }
-    return json.dumps({"version_info": "1", "resources": [resource]}, indent=1).encode()
-
-
-def _bucket(number: int) -> str:
-    return f"refusals-{number}"
-
-
 def _logs(
     refused: Json,
     allowed: Json | None,
@@ -343,7 +315,6 @@ def _logs(
     reporting: Reporting | None,
     told: Mapping[str, str] | None = None,
     *,
-    source: str = "source.address",
     unanswered: Json | None = None,
 ) -> list[Json]:
     """Return the log of what is refused, and those for a collector, whose records have what is `told` instead.
@@ -352,7 +323,7 @@ def _logs(
     """
     any_of_them = _any(refused, unanswered) if unanswered else refused
     written = stdout(json_format=dict(fields), formatters=[extension("formatter.cel.v3.Cel")])
-    logs = [{**written, "filter": _all(any_of_them, _not_too_many(source))}]
+    logs = [{**written, "filter": any_of_them}]
     if reporting is None:
         return logs
     fields = {**fields, **(told or {})}
@@ -387,17 +358,3 @@ def _first(*cases: tuple[str, Reason | str], otherwise: Reason | str) -> str:
         outcome = f"'{reason}'" if isinstance(reason, Reason) else f"({reason})"
         expression = f"({condition}) ? {outcome} : ({expression})"
     return f"%CEL({expression})%"
-
-
-def _not_too_many(source: str = "source.address") -> Json:
-    """Return the filter that bounds how many lines Envoy writes, by the last digits of the agents' addresses."""
-    kind = "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter"
-    name = "envoy.access_loggers.extension_filters.process_ratelimit"
-    path = {"path_config_source": {"path": f"{container.VOLUME}/{BUCKETS_FILE}"}}
-
-    def of_digits(number: int) -> Json:
-        config = {"resource_name": _bucket(number), "config_source": {"resource_api_version": "V3", **path}}
-        those = cel(f"{source}.matches('[{number}{number + BUCKETS}]:[0-9]+$')")
-        return _all(those, {"extension_filter": extension(kind, name, dynamic_config=config)})
-
-    return _any(*map(of_digits, range(BUCKETS)))

@@ -21,7 +21,6 @@ from clawker_fw.stack.envoy import (
     http,
     listeners,
     lookups,
-    refusals,
     signing,
     telemetry,
     tls_interception,
@@ -74,7 +73,7 @@ TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 AUTHORITIES, JOINED = "boot/authorities.pem", "/tmp/authorities.pem"  # noqa: S108 - inside the container
 """Further CAs from the settings, and the file in which `fwctl` appends them to the image's CAs."""
 
-LOG_LEVELS = "misc:error,envoy_bug:off"
+LOG_LEVELS = "misc:error"
 """`misc`: Envoy would warn for each filter chain that ServerNameMatcher is work in progress."""
 
 DRAIN_SECONDS = 5
@@ -162,7 +161,6 @@ def boot(
     return {
         "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
         "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
-        refusals.BUCKETS_FILE: public(refusals.buckets()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
     }
@@ -172,13 +170,13 @@ def hot(
     policy: Policy,
     addressing: Addressing,
     slot: int,
-    idle: float,
+    limits: LimitSettings,
     telemetry: TelemetryTarget | None = None,
     *,
     authorities: Authorities = NO_AUTHORITIES,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Files:
-    """Return the dynamic files in their order of use. `idle` is in seconds, `headers` maps secrets to headers."""
+    """Return the dynamic files in their order of use. `headers` maps secrets to headers."""
     senders = (addressing.coredns(0), addressing.coredns(1))
     addresses = (addressing.relay(slot), addressing.reporting(slot))
     reporting = Reporting(telemetry, *addresses, senders, slot) if telemetry else None
@@ -186,13 +184,13 @@ def hot(
         virtual.NUMBERS: public(virtual.content(addressing.numbers)),
         lookups.SUBTREES: public(lookups.subtrees(policy)),
         **signing.hot(policy, authorities),
-        **configuration(Serving(policy, addressing.envoy_addresses(slot), idle, reporting), headers),
+        **configuration(Serving(policy, addressing.envoy_addresses(slot), limits, reporting), headers),
     }
 
 
 def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyType({})) -> Files:
     """Return the files that Envoy itself reads."""
-    policy, reporting = serving.policy, serving.reporting
+    policy, reporting, pace = serving.policy, serving.reporting, serving.limits.requests_per_second
     clusters = [*datagrams.clusters(serving), *(reporting.clusters() if reporting else [])]
     share = reporting.telemetry.sample if reporting else telemetry.EVERYTHING
     every = [*listeners.listeners(serving), *listeners.virtual(serving), *datagrams.listeners(serving)]
@@ -200,8 +198,8 @@ def configuration(serving: Serving, headers: Mapping[str, str] = MappingProxyTyp
         # A secret even without a key, so that a changed mode or owner shows tampering.
         CLUSTERS: secret(discovery_response(clusters)),
         container.HOT + telemetry.SAMPLING.path: public(telemetry.sampling(share)),
-        PATHS: public(discovery_response([tls_interception.table(policy, headers)])),
-        ROUTES: public(discovery_response([http.table(policy)])),
+        PATHS: public(discovery_response([tls_interception.table(policy, pace, headers)])),
+        ROUTES: public(discovery_response([http.table(policy, pace)])),
         LISTENERS: public(discovery_response([tls_interception.holder(serving), *every])),
     }
 

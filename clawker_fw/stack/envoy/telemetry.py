@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from clawker_fw.certificates.credentials import address_of
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.rules.policy import Policy
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack.envoy import bounds, messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 from clawker_fw.stack.resources import EnvoyProof, Resource, discovery_response
@@ -121,11 +122,11 @@ class Reporting:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What an Envoy serves, and where. `idle` is how many seconds a connection may send nothing."""
+    """What an Envoy serves, and where."""
 
     policy: Policy
     addresses: EnvoyAddresses
-    idle: float
+    limits: LimitSettings
     reporting: Reporting | None = None
 
 

@@ -137,7 +137,7 @@ def listener(serving: Serving) -> list[Json]:
             by_port[str(port)] = {"matcher": chains.exactly(route, chosen)}
     if not by_port:
         return []
-    sent = NAME, serving.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    sent = NAME, serving.limits.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port)
     forwarding = [
         {"name": chain, "filters": lookups.forwarding(rule, *sent)} for chain, rule in sorted(rules.items())
@@ -174,7 +174,7 @@ def _named(rule: Rule, words: str) -> str:
 
 
 def _connection_manager(serving: Serving) -> Json:
-    common = http.common(NAME, PATH, serving.idle)
+    common = http.common(NAME, PATH, serving.limits.idle)
     common["common_http_protocol_options"]["headers_with_underscores_action"] = "DROP_HEADER"
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -185,6 +185,7 @@ def _connection_manager(serving: Serving) -> Json:
         merge_slashes=True,
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         http_filters=[
+            *http.pacing(),
             _denying(_BAD_PATH, _bad_path(ALWAYS_BAD)),
             _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
             _without_misread_headers(),
@@ -271,7 +272,7 @@ def _by_policy(name: str) -> Json:
     return refusals.of_details(f"rbac_access_denied_matched_policy[{name}]")
 
 
-def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
+def table(policy: Policy, requests_per_second: int, headers: Mapping[str, str] = MappingProxyType({})) -> Json:
     """Return the table of routes of inspected names. `headers` maps secrets to lower-case headers."""
     hosts = [
         _host(pattern, scope, headers)
@@ -283,7 +284,8 @@ def table(policy: Policy, headers: Mapping[str, str] = MappingProxyType({})) -> 
         "@type": f"{TYPES}.config.route.v3.RouteConfiguration",
         "name": NAME,
         "virtual_hosts": [*hosts, others],
-        "request_headers_to_remove": list(HEADERS_REMOVED),
+        "request_headers_to_remove": [*HEADERS_REMOVED, http.WAITS],
+        "typed_per_filter_config": http.paced(requests_per_second),
         "cluster_specifier_plugins": [_unless_upgrading(verify=each) for each in (True, False)],
     }
 

@@ -208,31 +208,25 @@ type usedNow struct {
 }
 
 func used(boot.Sibling, []string) (any, error) {
-	known, err := usage.Ask(usage.Socket)
+	open, err := serving.OpenConnections(serving.AdminSocket)
 	if err != nil {
 		return nil, err
 	}
-	open, err := serving.OpenConnections(serving.AdminSocket)
+	known, err := usage.Ask(usage.Socket)
 	return usedNow{known, open}, err
 }
 
-// untold counts the refusals since the program's start of which no line tells: those that it has counted, and by source the
-// queries and datagrams that the limits have dropped. (Of connections, the limits also count those that a line tells of.) It
-// has as well how many lines were written about others.
+// untold counts the refusals since the program's start of which no line tells: by source the queries and datagrams that the
+// limits have dropped. (Of connections, the limits also count those that a line tells of.) It has as well how many lines were
+// written about others.
 type untold struct {
-	Refusals uint64 `json:"refusals"`
+	Refusals uint64 `json:"refusals"` // 0: programs of earlier releases counted some
 	refusals.Written
 	Dropped map[string]uint64 `json:"dropped"`
 }
 
-func countUntold(sibling boot.Sibling, _ []string) (any, error) {
+func countUntold(boot.Sibling, []string) (any, error) {
 	found := untold{Dropped: map[string]uint64{}}
-	var err error
-	if sibling.Name == "envoy" { // the next line about a client of CoreDNS's tells of its refusals
-		if found.Refusals, err = serving.NewEnvoy(serving.AdminSocket, nil).Suppressed(); err != nil {
-			return nil, err
-		}
-	}
 	written, err := refusals.AskWritten(refusals.Socket)
 	if err == nil { // or the recorder is about to be started again
 		found.Written = written

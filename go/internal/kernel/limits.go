@@ -536,7 +536,7 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 const (
 	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
 	highAddress = 7 << 42
-	// watched is how many inotify instances, and watches, Envoy may need: it was measured with 10 to 16.
+	// watched is how many inotify instances, and watches, Envoy may need: it was measured with 5 to 11.
 	watched = 20
 	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
 	// first message of a transaction and never those that follow. It is silent as well while it loads modules.

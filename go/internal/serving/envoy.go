@@ -415,13 +415,6 @@ func (e envoy) Telemetry() (statussocket.Telemetry, error) {
 	return sum, err
 }
 
-// Suppressed counts the refusals that came too fast for the access log, and that no line tells of. Before the first listener,
-// there is no limit.
-func (e envoy) Suppressed() (uint64, error) {
-	values, err := e.numbers(counters, `^access_log\.process_ratelimit\.denied$`)
-	return uint64(values["access_log.process_ratelimit.denied"]), err
-}
-
 // The signer says which secrets for requests it has. Whether Envoy uses these is another question: it goes on using what it was
 // given before if its stream is broken, and a secret that was taken away. Envoy shows the version of each that it has loaded,
 // and never its value.
