@@ -54,8 +54,8 @@ class Committed:
 class Suppressed:
     """How many refusals were counted but not logged: `dropped` by limits, by the agent's address.
 
-    `refusals` were only counted by an Envoy of an earlier release. `lines` counts logged lines since the recorder's
-    start, which helpers of earlier releases do not report.
+    `refusals` were only counted by an Envoy of an earlier release. `lines` counts logged lines since the start of
+    the recorder, which helpers of earlier releases do not report.
     """
 
     refusals: int

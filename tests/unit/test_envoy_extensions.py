@@ -6,9 +6,18 @@ from devkit.stacks import CHECKOUT
 
 GOLDENS = CHECKOUT / "tests" / "golden" / "expected"
 STABLE = {
-    *("CaresDnsResolverConfig", "Composite", "DnsCluster", "DownstreamConnectionsConfig", "HttpConnectionManager"),
+    *("CaresDnsResolverConfig", "Composite", "DnsCluster", "DownstreamConnectionsConfig", "HTTPFault"),
     *("DownstreamTlsContext", "HttpProtocolOptions", "InternalListener", "InternalUpstreamTransport", "RBAC"),
-    *("RawBuffer", "Router", "StdoutAccessLog", "TcpProxy", "TlsInspector", "UdpProxyConfig", "UpstreamCodec"),
+    *(
+        "HttpConnectionManager",
+        "RawBuffer",
+        "Router",
+        "StdoutAccessLog",
+        "TcpProxy",
+        "TlsInspector",
+        "UdpProxyConfig",
+        "UpstreamCodec",
+    ),
     *("UpstreamTlsContext", "direct_response", "dynamic_forward_proxy", "local_ratelimit"),
     *("ServerNameInput", "TransportProtocolInput", "FilterStateInput"),
 }
