@@ -28,7 +28,6 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the project's own options."""
     parser.addoption(
         "--require-engine", action="store_true", help="fail where a test needs an engine and has none"
     )
@@ -101,7 +100,6 @@ class BothEnds(LoadGroupScheduling):  # type: ignore[misc]  # it has no types
 
 @pytest.hookimpl(optionalhook=True)  # known with xdist alone
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> BothEnds | None:
-    """Hand out groups from both ends."""
     return BothEnds(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
@@ -213,5 +211,4 @@ def clean_project(docker: APIClient) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def release() -> Release:
-    """The release under test: this checkout."""
     return installed_release()

@@ -125,21 +125,18 @@ class Agent:
 
 
 def tunnel(proxy: Resolving, host: str, own: str = "") -> Agent:
-    """Return an open tunnel."""
     agent = Agent(proxy, f"GET /tunnel HTTP/1.1\r\nHost: {host}\r\n{UPGRADE}\r\n".encode(), own)
     assert agent.socket.recv(4096).startswith(b"HTTP/1.1 101 ")
     return agent
 
 
 def download(proxy: Resolving, host: str) -> Agent:
-    """Return a download in progress."""
     agent = Agent(proxy, f"GET /down HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert agent.socket.recv(4096).startswith(b"HTTP/1.1 200 ")
     return agent
 
 
 def upload(proxy: Resolving, host: str) -> Agent:
-    """Return an upload in progress."""
     head = f"POST /up HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
     return Agent(proxy, head.encode())
 
@@ -154,14 +151,12 @@ def over_tls(proxy: Resolving, host: str) -> Agent:
 
 @pytest.fixture
 def origin() -> Iterator[Origin]:
-    """The origin of every name."""
     with Origin() as started:
         yield started
 
 
 @pytest.fixture
 def proxy(tmp_path: Path, release: Release) -> Iterator[Resolving]:
-    """A proxy with our drain time."""
     below = ("a.below.test", "b.below.test", "a.wide.test", "b.wide.test")
     names = ("gone.test", "also.test", "changed.test", "kept.test", "tls.test", *below)
     with NameServer(names, OWN_LOOPBACK) as server, Resolving(tmp_path, program(release), server.port) as started:

@@ -36,7 +36,6 @@ def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
-    """Agents, and an origin."""
     started = Peers(docker)
     firewall.origin(started, ["a.test", "h.test"])
     yield started
@@ -45,7 +44,6 @@ def peers(docker: APIClient, firewall: Firewall) -> Iterator[Peers]:
 
 @pytest.fixture
 def agent(firewall: Firewall, peers: Peers) -> Iterator[Peer]:
-    """The attacking agent."""
     made = firewall.agent(peers)
     yield made
     made.remove()

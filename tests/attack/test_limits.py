@@ -62,7 +62,6 @@ LONG_MESSAGE = ("--hex", "ffff00", "--unread")
 
 @pytest.fixture(scope="module")
 def firewall(host: str, docker: APIClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Firewall]:
-    """A stack with small limits."""
     with brought_up(host, docker, tmp_path_factory.mktemp("limits"), *RULES, limits=LIMITS) as firewall:
         yield firewall
 

@@ -50,7 +50,6 @@ def request(head: str, *headers: str) -> bytes:
 
 
 def get(host: str, *headers: str) -> bytes:
-    """Return a request for a host."""
     return request("GET / HTTP/1.1", f"Host: {host}", *headers)
 
 

@@ -57,7 +57,6 @@ ORIGINS: Mapping[str, Behaviour] = {
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Resolving]:
-    """A proxy whose log is checked."""
     folder = tmp_path_factory.mktemp("unanswered")
     with (
         NameServer(tuple(ORIGINS), OWN_LOOPBACK) as names,
@@ -70,7 +69,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 @pytest.fixture
 def origin() -> Iterator[RawOrigin]:
-    """An origin."""
     with RawOrigin(HTTP, _reset) as started:
         yield started
 

@@ -44,7 +44,6 @@ class Host:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Mapping[str, Host]]:
-    """The host of each name."""
     with ExitStack() as stack:
         made = {name: Host(name) for name in PLACES}
         for origin in (each for host in made.values() for each in host.origins):

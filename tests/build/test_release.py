@@ -38,7 +38,6 @@ def built(target: Path, **variables: str) -> Path:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release's folder."""
     return built(tmp_path_factory.mktemp("release") / "dist")
 
 

@@ -1,5 +1,6 @@
 """Style, the direction of data, and types, checked beside all other tests."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -17,3 +18,14 @@ def test_check(session: str) -> None:
     command = [sys.executable, "-m", "nox", "--session", session]
     done = subprocess.run(command, cwd=CHECKOUT, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_test_says_what_it_shows() -> None:
+    """Every test has a docstring."""
+    silent = []
+    for path in (CHECKOUT / "tests").rglob("test_*.py"):
+        for node in ast.parse(path.read_text()).body:
+            named = isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+            if named and not ast.get_docstring(node):
+                silent.append(f"{path.name}: {node.name}")
+    assert silent == []

@@ -116,7 +116,6 @@ def record(**fields: Any) -> str:  # noqa: ANN401 - JSON
 
 @pytest.fixture
 def memory() -> MemoryEngine:
-    """An empty engine."""
     return MemoryEngine()
 
 
@@ -179,7 +178,6 @@ if verb == "start":
 
 @pytest.fixture
 def docker(tmp_path: Path) -> Path:
-    """A folder with a docker CLI."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "docker").write_text(DOCKER)

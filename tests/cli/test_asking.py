@@ -20,7 +20,6 @@ FIRST = "first.test"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a settings file."""
     (tmp_path / "clawker-fw.yaml").write_text(SETTINGS)
     return tmp_path
 

@@ -17,7 +17,6 @@ from tests.cli.conftest import Command, Outcome, join
 
 
 def results(outcome: Outcome) -> dict[str, str]:
-    """Return the result of each check."""
     return {each["name"]: each["health"] for each in outcome.answer["checks"]}
 
 

@@ -29,13 +29,11 @@ rules:
 
 @pytest.fixture(autouse=True)
 def rules(settings_file: Path) -> None:
-    """Settings with an exception."""
     settings_file.write_text(RULES)
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock that only waiting advances."""
     moved = SimpleNamespace(now=0.0)
 
     def sleep(seconds: float) -> None:

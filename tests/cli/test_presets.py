@@ -106,7 +106,6 @@ def change(folder: Path, name: str, *replaced: tuple[str, str]) -> None:
 
 
 def causes(answer: Mapping[str, Any]) -> set[str]:
-    """Return the causes of all findings."""
     return {finding["cause"] for sibling in answer["siblings"] for finding in sibling["findings"]}
 
 

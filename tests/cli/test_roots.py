@@ -68,7 +68,6 @@ class Stack:
 
 @pytest.fixture
 def stack(command: Command, memory: MemoryEngine, settings_file: Path) -> Stack:
-    """A running stack that inspects nothing."""
     command("run")
     return Stack(command, memory, settings_file.parent / "state" / "clawker-fw" / "certs" / "clawker")
 

@@ -34,7 +34,6 @@ def edit(command: Command, *arguments: str, code: int = 0, stdin: str = "") -> A
 
 
 def outcomes(answer: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - JSON
-    """Return the outcome for each rule."""
     return [(each["outcome"], each["rule"]) for each in answer["rules"]]
 
 

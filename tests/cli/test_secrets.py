@@ -46,7 +46,6 @@ def looks(command: Command) -> list[Outcome]:
 
 
 def said(outcomes: list[Outcome]) -> list[str]:
-    """Return all output."""
     return [text for each in outcomes for text in (each.out, each.err)]
 
 

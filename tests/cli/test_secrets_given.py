@@ -81,7 +81,6 @@ class User:
 
 @pytest.fixture
 def user(command: Command, memory: MemoryEngine, settings_file: Path) -> User:
-    """A user without a running stack."""
     return User(command, memory, settings_file.parent)
 
 

@@ -14,12 +14,10 @@ from tests.cli.conftest import SETTINGS, Command, join
 
 @pytest.fixture(autouse=True)
 def no_users_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Search only the test's settings."""
     monkeypatch.setattr("platformdirs.user_config_path", lambda *_: tmp_path / "home")
 
 
 def names(memory: MemoryEngine) -> set[str]:
-    """Return all containers."""
     return {each.name for each in memory.listing()}
 
 

@@ -35,7 +35,6 @@ def command(up: Sequence[str], *arguments: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of the program."""
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "FORCE_COLOR"}}
     return {**kept, "PYTHONPATH": str(CHECKOUT), "TERM": "xterm", **variables}
 

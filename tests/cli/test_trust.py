@@ -19,7 +19,6 @@ PLAIN = "rules:\n  - dst: a.test\n"
 
 @pytest.fixture(autouse=True)
 def stack(command: Command, settings_file: Path) -> None:
-    """A stack that inspects a host."""
     settings_file.write_text(INSPECTED)
     assert command("run").code == 0
 

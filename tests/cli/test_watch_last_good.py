@@ -20,7 +20,6 @@ OTHER = "rules: [{dst: evil.test}]\n"
 
 @pytest.fixture(autouse=True)
 def at_once(steady_at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 - it is needed
-    """Wait for no pipe, either."""
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
 
 
@@ -54,14 +53,12 @@ class Watchers:
 
 @pytest.fixture
 def watchers(command: Command, memory: MemoryEngine, settings_file: Path, decisions_of: DecisionsOf) -> Watchers:
-    """A stack that runs."""
     found = Watchers(command, memory, settings_file, decisions_of)
     assert command("run").code == 0
     return found
 
 
 def linked(path: Path, target: Path | str) -> None:
-    """Replace a file by a link."""
     path.unlink()
     path.symlink_to(target)
 

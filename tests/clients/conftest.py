@@ -10,7 +10,6 @@ from devkit.clients.site import Surroundings, surroundings
 
 @pytest.fixture(scope="package")
 def registries(tmp_path_factory: pytest.TempPathFactory) -> Registries:
-    """Servers that stand in for registries."""
     return write(tmp_path_factory.mktemp("registries"))
 
 

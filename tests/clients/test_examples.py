@@ -33,7 +33,6 @@ PROGRAMS = ("sh", "getent", "cp", "mkdir", "chmod")
 
 @pytest.fixture(scope="module")
 def engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
-    """A separate, empty engine."""
     needs_engine()
     install_client()
     with private_engine() as started:
@@ -42,7 +41,6 @@ def engine(needs_engine: Callable[..., None]) -> Iterator[PrivateEngine]:
 
 @pytest.fixture(scope="module")
 def docker(engine: PrivateEngine) -> Iterator[APIClient]:
-    """A client of the engine."""
     with closing(client(engine.host)) as sdk:
         yield sdk
 
@@ -147,7 +145,6 @@ class Job:
 
 @pytest.fixture(scope="module")
 def fine(image: str, wheel: Path) -> dict[str, str]:
-    """Usable inputs."""
     defaults = {name: given["default"] for name, given in ACTION["inputs"].items() if "default" in given}
     given = {"package": str(wheel), "image": image, "rules": "- dst: allowed.test\n", "run": "exit 0"}
     assert {*defaults, *given} == set(ACTION["inputs"])
@@ -251,7 +248,6 @@ START = f'echo Container started\ntrap "exit 0" 15\n{DECLARED["entrypoint"]}\nex
 
 
 def docker_run(engine: PrivateEngine, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run a container to its end."""
     command = ["docker", "--host", engine.host, "run", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
@@ -264,7 +260,6 @@ def install(engine: PrivateEngine, image: str, *words: str) -> "subprocess.Compl
 
 @pytest.fixture(scope="module")
 def guarded(engine: PrivateEngine, docker: APIClient, image: str) -> str:
-    """An image with the Feature."""
     names = ["--env", "ALLOWED=allowed.test", "--env", "REFUSED=refused.test"]
     done = install(engine, image, "--name", "building", *names)
     assert done.returncode == 0, done.stderr

@@ -27,7 +27,6 @@ from devkit.waiting import until
 
 @pytest.fixture(params=["memory", "docker"])
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineWriter]:
-    """Each engine in turn."""
     if request.param == "memory":
         yield MemoryEngine()
         return
@@ -68,7 +67,6 @@ def stack(engine: EngineWriter, wanted: Blueprint) -> Desired:
 
 
 def created(engine: EngineWriter, stack: Desired, sibling: Sibling) -> str:
-    """Create a firewall container."""
     return engine.create_container(creation(stack.siblings[sibling], f"{stack.project}-{sibling}"))
 
 
@@ -87,7 +85,6 @@ def answering(engine: EngineWriter, container: str) -> Probe:
 
 @pytest.fixture
 def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]]:
-    """Both containers, started and answering."""
     containers = {sibling: created(engine, stack, sibling) for sibling in Sibling}
     for container in containers.values():
         engine.start(container)
@@ -99,7 +96,6 @@ def running(engine: EngineWriter, stack: Desired) -> Iterator[dict[Sibling, str]
 
 
 def view(engine: EngineWriter, name: str) -> ContainerView:
-    """Return the container with this name."""
     found = engine.container(name)
     assert found is not None
     return found

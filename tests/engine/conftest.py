@@ -37,7 +37,6 @@ def firewall(host: str, clean_project: str, tmp_path: Path) -> Firewall:
 
 @pytest.fixture
 def up(firewall: Firewall) -> Firewall:
-    """The stack, up and current."""
     firewall.run()
     return firewall
 

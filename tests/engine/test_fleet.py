@@ -35,7 +35,6 @@ def silent(tmp_path: Path) -> Iterator[dict[str, socket.socket]]:
 
 @pytest.fixture
 def firewall(tmp_path: Path) -> Firewall:
-    """The user's settings."""
     made = Firewall("", "fleet", tmp_path)
     made.write(*RULES)
     return made

@@ -14,7 +14,6 @@ from devkit.peers import Peers
 
 
 def parts(found: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return every proper subset of labels."""
     pairs = tuple(found.items())
     return [dict(part) for size in range(len(pairs)) for part in itertools.combinations(pairs, size)]
 
@@ -80,7 +79,6 @@ class Foreign:
 
 @pytest.fixture
 def foreign(docker: APIClient, peers: Peers, firewall: Firewall) -> Iterator[Foreign]:
-    """The foreign resources on the engine."""
     theirs = Foreign(docker, peers, firewall.project)
     yield theirs
     theirs.remove()

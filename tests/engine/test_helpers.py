@@ -26,7 +26,6 @@ def hand(docker: APIClient, firewall: Firewall, peers: Peers) -> Hand:
 
 @pytest.fixture
 def agent(hand: Hand) -> Peer:
-    """An agent that is served."""
     found = hand.firewall.agent(hand.peers)
     until(lambda: found.get(f"https://{NAMES[0]}/").ok)
     return found

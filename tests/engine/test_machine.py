@@ -22,7 +22,6 @@ from devkit.waiting import until
 
 @pytest.fixture
 def sdk(private: PrivateEngine) -> Iterator[APIClient]:
-    """A separate client of the engine."""
     with closing(client(private.host)) as made:
         yield made
 

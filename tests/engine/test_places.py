@@ -50,7 +50,6 @@ def secured(
 
 @pytest.fixture
 def firewall(tmp_path: Path) -> Firewall:
-    """A stack with one rule."""
     made = Firewall("", "clawker", tmp_path)
     made.write("a.test")
     return made

@@ -104,7 +104,6 @@ def web(site: Site) -> str:
 
 @pytest.fixture
 def nobody(site: Site) -> None:
-    """Remove all publishing agents and relays."""
     with suppress(errors.NotFound):
         site.docker.remove_container(WEB, force=True, v=True)
         site.firewall.run()

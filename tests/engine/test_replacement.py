@@ -22,7 +22,6 @@ def loading(firewall: Firewall, peers: Peers, rate: int) -> Peer:
 
 @pytest.fixture(scope="module")
 def origin(shared: Firewall, module_peers: Peers) -> Peer:
-    """An origin with the allowed names."""
     return shared.origin(module_peers, ["a.test", "h.test"])
 
 

@@ -23,7 +23,6 @@ def door(
     needs_engine: Callable[..., None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Door]:
-    """The engine over ssh."""
     needs_engine()
     with sshd(host, tmp_path_factory.mktemp("ssh")) as opened:
         yield opened

@@ -149,7 +149,6 @@ class Fleet:
 def fleet(
     needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Iterator[Fleet]:
-    """A swarm without a service yet."""
     needs_engine()
     with swarm(2 if pytestconfig.getoption("--thorough") == 1 else 3, disks={SMALL: "1500m"}) as made:
         found = Fleet(made, tmp_path_factory.mktemp("fleet"))

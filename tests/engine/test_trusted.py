@@ -44,7 +44,6 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One stack for all tests."""
     needs_engine()
     install_client()
     with private_engine() as engine, closing(client(engine.host)) as docker:

@@ -33,7 +33,6 @@ NOTICED_SECONDS = 3.0
 
 @pytest.fixture(scope="module")
 def watched(shared: Firewall) -> Iterator[Watching]:
-    """A watcher on the module's stack."""
     with watching(shared, *NEVER) as found:
         yield found
         assert found.stop() == 0

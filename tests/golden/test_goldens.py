@@ -151,7 +151,6 @@ def test_drift_labels(golden: Check) -> None:
 
 
 def shown(renderable: RenderableType, width: int = 120) -> bytes:
-    """Return the output without colours."""
     console = Console(width=width, no_color=True, highlight=False, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable, soft_wrap=True)

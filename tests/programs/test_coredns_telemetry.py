@@ -63,7 +63,6 @@ class Trust:
 
 @pytest.fixture(scope="module")
 def trust() -> Trust:
-    """The CA that both sides trust."""
     return Trust.fresh()
 
 
@@ -77,7 +76,6 @@ def program(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Itera
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """The collector's port."""
     return free_port()
 
 

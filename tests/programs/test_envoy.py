@@ -159,7 +159,6 @@ def test_refusals_say_why(proxy: Proxy) -> None:
 
 @pytest.fixture(scope="module")
 def loading(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
-    """The proxy that loads our files."""
     with Loading(tmp_path_factory.mktemp("loading"), program(release)) as started:
         yield started
 

@@ -164,7 +164,6 @@ class Agent:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitHost]:
-    """The code host."""
     with GitHost(tmp_path_factory.mktemp("host"), CREDENTIAL, NAME) as started:
         for name in ("o/read", "o/write", "o/other"):
             started.repository(name)
@@ -187,7 +186,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: GitH
 
 @pytest.fixture
 def agent(tmp_path: Path, proxy: Injecting, host: GitHost) -> Agent:
-    """An agent whose secret Envoy has."""
     proxy.give({"github#basic": CREDENTIAL})
     found = Agent(tmp_path, proxy, proxy.folder / "own" / "cert.pem")
     until(lambda: "main" in found.git("ls-remote", found.url("o/read"), fails=None))

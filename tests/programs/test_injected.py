@@ -43,7 +43,6 @@ REFS = "/o/r.git/info/refs?service=git-upload-pack"
 
 
 def rules(*entries: dict[str, Any]) -> RuleSet:
-    """Return rules for the host's port."""
     return rule_set(*({"port": PORT, **each} for each in entries))[1]
 
 

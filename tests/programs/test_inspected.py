@@ -54,7 +54,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release, host: Host
 
 
 def served(proxy: Inspecting, *entries: dict[str, Any]) -> None:
-    """Apply rules for the host's port."""
     proxy.apply(*({"port": PORT, **each} for each in entries))
 
 

@@ -35,7 +35,6 @@ def fresh() -> str:
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
-    """The signer, whose sockets survive it."""
     started = Signer(tmp_path_factory.mktemp("signer"))
     started.give(NAMES, SUBTREES, COVERED)
     started.start()

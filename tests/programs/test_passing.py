@@ -63,7 +63,6 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterato
 
 @pytest.fixture
 def agent(proxy: tuple[Inspecting, Path], tmp_path: Path) -> Agent:
-    """An agent that trusts Envoy."""
     found = Agent(*proxy, tmp_path)
     until(lambda: not subprocess.run(found.command("/"), capture_output=True, check=False).returncode)
     return found

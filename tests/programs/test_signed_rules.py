@@ -114,14 +114,12 @@ MakePlace = Callable[[Path], Place]
 
 @pytest.fixture(scope="module")
 def make_place(registry: tuple[str, Path], keys: Path, variables: Mapping[str, str]) -> MakePlace:
-    """Create an empty repository."""
     address, storage = registry
     return lambda folder: Place(f"{address}/{secrets.token_hex(4)}/rules", storage, keys, folder, variables)
 
 
 @pytest.fixture
 def place(make_place: MakePlace, tmp_path: Path) -> Place:
-    """The test's own repository."""
     return make_place(tmp_path)
 
 

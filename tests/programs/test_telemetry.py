@@ -36,7 +36,6 @@ ADDRESSES = EnvoyAddresses(HERE, HERE, HERE, HERE, dict.fromkeys(("t.test", "u.t
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> TelemetryStore:
-    """The certificates."""
     found = TelemetryStore(tmp_path_factory.mktemp("certs"), "demo", keeps=True)
     found.provide()
     return found
@@ -100,14 +99,12 @@ class Receiver:
 
 @pytest.fixture
 def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
-    """The collector."""
     with Receiver(*store.collector(HOST), tmp_path) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def envoy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
-    """Envoy with our files."""
     with Loading(tmp_path_factory.mktemp("envoy"), program(release)) as started:
         yield started
 
@@ -122,7 +119,6 @@ RULES = rule_set(
 
 
 def counted(envoy: Loading, name: str) -> int:
-    """Return the sum of a statistic."""
     lines = envoy.admin(f"/stats?filter={name}").decode().splitlines()
     return sum(int(line.rpartition(": ")[2]) for line in lines if line)
 

@@ -19,7 +19,6 @@ EXAMPLE = CHECKOUT / "examples" / "telemetry"
 
 
 def read(name: str) -> Any:  # noqa: ANN401 - YAML
-    """Return what is in a file."""
     return yaml.safe_load((EXAMPLE / name).read_text())
 
 

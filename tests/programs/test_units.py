@@ -15,7 +15,6 @@ MOST_EXPOSED = {ServiceScope.SYSTEM: 2.5, ServiceScope.USER: 7.0}
 
 @pytest.fixture(scope="module", autouse=True)
 def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
-    """Make systemd's tools available."""
     try:
         install_systemd()
     except EngineError as error:
@@ -25,7 +24,6 @@ def _systemd(require_engine: bool) -> None:  # noqa: FBT001 - a fixture
 
 
 def written(folder: Path, scope: ServiceScope, *arguments: str, user: int = 0, **variables: str) -> Path:
-    """Write a unit into a folder."""
     unit = Unit(scope, "clawker", arguments, 30, variables, Path("/run/other/watch.sock"), user=user)
     path = folder / "clawker-fw.service"
     path.write_text(unit.text())

@@ -49,7 +49,6 @@ def trust(engine: MemoryEngine) -> None:
 
 
 def judged(engine: MemoryEngine, *exposures: Exposure) -> tuple[Agent, ...]:
-    """Return the agents of the stack."""
     return judged_by(observe(engine, "clawker"), "unix:///x/my.sock", exposures)
 
 

@@ -110,7 +110,6 @@ def test_the_resolver_has_an_error_of_its_own() -> None:
 
 
 def drift(memory: MemoryEngine, blueprint: Blueprint) -> tuple[Finding, ...]:
-    """Return what differs."""
     return pipeline.compare(memory, blueprint).diff.findings
 
 

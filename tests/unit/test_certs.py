@@ -26,7 +26,6 @@ def store(tmp_path: Path) -> TelemetryStore:
 
 
 def at(folder: Path, now: float, *, keeps: bool = True, own: Path | None = None) -> TelemetryStore:
-    """Return a store at a time."""
     return TelemetryStore(folder, "demo", keeps, lambda: now, own)
 
 

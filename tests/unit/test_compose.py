@@ -28,7 +28,6 @@ def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
 
 
 def start(engine: MemoryEngine, service: str, network: str, project: str = "shop", files: str = "") -> None:
-    """Start a container as Compose does."""
     named = {SHOP: project, "com.docker.compose.service": service, f"{SHOP}.config_files": files}
     on = {} if network.startswith("container:") else {network: ""}
     shape = Shape((), (), on)

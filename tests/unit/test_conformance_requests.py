@@ -15,7 +15,6 @@ ENVOY = "192.0.2.1"
 
 
 def host_of(policy: Policy) -> InspectedHost:
-    """Return the host of an attempt."""
     found = inspected_host(policy)
     assert found
     return found

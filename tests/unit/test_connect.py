@@ -80,7 +80,6 @@ def answering(made: Engine) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serving(server: socketserver.BaseServer) -> Iterator[None]:
-    """Serve until the context ends."""
     thread = threading.Thread(target=server.serve_forever, args=[0.02])
     thread.start()
     try:
@@ -105,7 +104,6 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 
 @pytest.fixture
 def connected(engine: Engine) -> Iterator[DockerEngine]:
-    """A connection to that engine."""
     with closing(connect(engine.address, None, {})) as connected:
         yield connected
 

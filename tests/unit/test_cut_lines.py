@@ -49,7 +49,6 @@ class Log(MemoryEngine):
 
 
 def written(*cut: int, total: int = 40) -> list[bytes]:
-    """Return lines, some of them truncated."""
     return [CUT if at in cut else _line(at) for at in range(total)]
 
 

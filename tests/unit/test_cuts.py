@@ -62,7 +62,6 @@ _DENIED = {"path": "/v1/x", "action": "deny"}
 
 
 def rendered(*rules: Entry, **settings: Any) -> Files:  # noqa: ANN401 - any of the settings
-    """Return Envoy's hot files."""
     blueprint = stacks.blueprint(MemoryEngine().facts(), *rules, **settings)
     addresses = Addressing(IPv4Network("10.213.0.0/20"), IPv4Network("10.214.0.0/24"))
     before = stacks.blueprint(MemoryEngine().facts(), *RULES).policy.opaque  # its numbers are kept by a stack

@@ -17,7 +17,6 @@ BODY = b'{"name":"%s","port":443,"protocol":"tls","reason":"no-rule","source":"1
 
 
 def line(second: int, name: bytes, agent: int = 1, port: int = 1) -> bytes:
-    """Return a log line."""
     time = b"2026-01-01T00:00:%02d" % second
     return time + b".000000000Z " + BODY % (name, agent, port, time)
 

@@ -37,7 +37,6 @@ NOT_KNOWN = (
 
 
 def parsed(line: str) -> RunWords:
-    """Parse a command line."""
     return parse_run(line.split())
 
 

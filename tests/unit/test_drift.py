@@ -116,7 +116,6 @@ def lose_service_address(memory: MemoryEngine) -> None:
 
 
 def other_image(memory: MemoryEngine) -> None:
-    """Run CoreDNS from another image."""
     memory.inside("clawker-coredns").image = "sha256:" + "0" * 64
 
 

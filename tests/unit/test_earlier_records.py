@@ -48,7 +48,6 @@ def forget(memory: MemoryEngine, container: str, change: Callable[[dict[str, Any
 
 
 def shaped(engine: MemoryEngine, container: str, **changes: Any) -> None:  # noqa: ANN401 - any field
-    """Give a container another shape."""
     inside = engine.inside(container)
     inside.spec = replace(inside.spec, shape=replace(inside.spec.shape, **changes))
     inside.program = program_of(inside.spec.shape)
@@ -68,7 +67,6 @@ OTHERS: dict[type, Any] = {bool: True, int: 7, str: "other", tuple: ("other",)}
 
 
 def other(shape: Shape, field: str) -> Any:  # noqa: ANN401 - any field
-    """Return another value of a field."""
     value = getattr(shape, field)
     match field, value:
         case "mounts", _:

@@ -38,8 +38,6 @@ class Endless:
 
 
 def answering(made: Endless) -> type[socketserver.StreamRequestHandler]:
-    """Return a handler with endless answers."""
-
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             with suppress(ConnectionError):  # the client has closed the connection
@@ -115,7 +113,6 @@ QUESTIONS: dict[str, Callable[[DockerEngine], object]] = {
 
 
 def header(kind: bytes, size: int) -> bytes:
-    """Return a tar entry's header."""
     made = bytearray(512)
     made[:5], made[100:107], made[108:115], made[116:123] = b"fw/x\0", b"0000755", b"0000000", b"0000000"
     made[124:135], made[136:147], made[156:157] = b"%011o" % size, b"00000000000", kind

@@ -105,7 +105,6 @@ class Ending(MemoryEngine):
 
 
 def end_rules(inside: MemoryContainer, moment: int) -> None:
-    """Do what `fwctl end` does."""
     record, ends = json.loads(inside.files[COMMITTED].content), json.loads(inside.files[ENDS].content)["ends"]
     while ends and ends[0]["at"] <= moment:
         first, *ends = ends

@@ -26,7 +26,6 @@ ROOT, OWN = (authority.mint_root(name, 1_800_000_000.0).certificate for name in 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Wait without taking time."""
     clock = SimpleNamespace(now=0.0)
 
     def sleep(seconds: float) -> None:
@@ -38,13 +37,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
-    """An engine with a stack."""
     stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
     return memory
 
 
 def observed(engine: MemoryEngine) -> Observed:
-    """Observe the stack."""
     return observe(engine, "clawker")
 
 
@@ -58,7 +55,6 @@ def provided(engine: MemoryEngine) -> Trust:
 def container(
     engine: MemoryEngine, name: str, made: Mapping[str, str], *mounts: Mount, environment: tuple[str, ...] = ()
 ) -> str:
-    """Create a container."""
     whole = Shape(("x",), (), {}, mounts=mounts, environment=environment)
     return engine.create_container(ContainerSpec(name, engine.inside("clawker-envoy").image, made, whole))
 

@@ -24,7 +24,6 @@ OURS = labels.ownership_labels("clawker")
 
 @pytest.fixture
 def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
-    """An engine with a stack."""
     stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
     return memory
 

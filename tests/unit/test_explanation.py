@@ -38,7 +38,6 @@ def near(explained: Explanation) -> list[tuple[str, Difference]]:
 
 
 def remedy(explained: Explanation) -> str:
-    """Return the remedy."""
     found = remedy_of(explained)
     return found.text if found else ""
 
@@ -66,7 +65,6 @@ E = Difference
 
 
 def explain(rules: RuleSet, now: float, target: Target) -> Explanation:
-    """Explain what happens to a connection."""
     return Explainer(rules, now).explain(target)
 
 

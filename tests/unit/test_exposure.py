@@ -43,7 +43,6 @@ def file(tmp_path: Path) -> Path:
 
 
 def bind(source: Path, *, read_only: bool = False) -> Mount:
-    """Return a bind mount."""
     return Mount("bind", "/inside", str(source), read_only=read_only)
 
 

@@ -40,7 +40,6 @@ def wanted(memory: MemoryEngine, release: Release, tmp_path: Path) -> Wanted:
 
 
 def files(memory: MemoryEngine) -> dict[str, bytes]:
-    """Return Envoy's files."""
     seen = pipeline.compare(memory, stacks.blueprint(memory.facts(), "a.test")).observed
     return {path: file.content for path, file in seen.siblings[Sibling.ENVOY].files.items()}
 

@@ -26,7 +26,6 @@ NAMES = ("one.test", "w.test")
 
 
 def at(folder: Path, now: float = NOW, *, keeps: bool = True) -> InspectionStore:
-    """Return a store at a time."""
     return InspectionStore(folder, "demo", keeps, clock=lambda: now)
 
 
@@ -261,6 +260,5 @@ def test_a_rotation_overlaps(tmp_path: Path) -> None:
 
 
 def certificates(bundle: bytes) -> list[bytes]:
-    """Return each certificate of a bundle."""
     end = b"-----END CERTIFICATE-----\n"
     return [each + end for each in bundle.split(end)[:-1]]

@@ -35,14 +35,12 @@ from devkit.waiting import until
 
 @pytest.fixture
 def lock_image(memory: MemoryEngine) -> image_tar.BuiltImage:
-    """The lock's image, loaded."""
     image = images.lock_image(memory.facts())
     memory.load_image(image.archive(), 1, lambda _: None)
     return image
 
 
 def hold(engine: MemoryEngine, image: image_tar.BuiltImage, **changes: str) -> None:
-    """Let another process hold the lock."""
     held_by = dict(lock.holder()) | {f"{labels.PREFIX}lock.{name}": text for name, text in changes.items()}
     engine.create_container(
         stacks.never_started("clawker-lock", image.reference, labels.ownership_labels("clawker") | held_by)

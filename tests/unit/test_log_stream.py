@@ -26,7 +26,6 @@ def frame(line: bytes, stream: int = 1) -> bytes:
 
 
 def chunk(content: bytes) -> bytes:
-    """Return a chunk of a body."""
     return b"%x\r\n%s\r\n" % (len(content), content)
 
 

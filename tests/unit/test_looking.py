@@ -53,7 +53,6 @@ def engine(release: Release) -> Flapping:
 
 @pytest.fixture
 def wanted(engine: Flapping, release: Release) -> Blueprint:
-    """The desired state of that stack."""
     return stacks.blueprint(engine.facts(), "a.test", release=release)
 
 

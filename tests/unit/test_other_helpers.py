@@ -48,7 +48,6 @@ OTHERS = {
 
 @pytest.fixture
 def wanted(memory: MemoryEngine, release: Release) -> Blueprint:
-    """A current stack."""
     blueprint = stacks.blueprint(memory.facts(), "a.test", release=release)
     stacks.converged(memory, blueprint)
     return blueprint

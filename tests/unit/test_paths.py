@@ -23,19 +23,16 @@ def rule(**words: Any) -> Rule:  # noqa: ANN401 - as in the settings
 
 
 def paths(**words: Any) -> Paths:  # noqa: ANN401 - as in the settings
-    """Return a rule's paths."""
     found = rule(**words).paths
     assert found is not None
     return found
 
 
 def allow(path: str, *methods: str) -> dict[str, Any]:
-    """Return an entry that allows."""
     return {"path": path, **({"methods": [*methods]} if methods else {})}
 
 
 def deny(path: str, *methods: str) -> dict[str, Any]:
-    """Return an entry that denies."""
     return {**allow(path, *methods), "action": "deny"}
 
 

@@ -105,7 +105,6 @@ def test_both_are_replaced_side_by_side(memory: MemoryEngine, wanted: Blueprint)
 
 
 def silence(memory: MemoryEngine) -> None:
-    """Make CoreDNS silent."""
     memory.inside("clawker-coredns").silent = "timeout"
 
 
@@ -129,7 +128,6 @@ unlabel_envoy, unlabel_coredns = unlabel("clawker-envoy"), unlabel("clawker-core
 
 
 def strand_envoy(memory: MemoryEngine) -> None:
-    """Disconnect Envoy from the egress network."""
     memory.disconnect("clawker-egress", "clawker-envoy")
 
 

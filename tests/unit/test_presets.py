@@ -93,7 +93,6 @@ def test_a_preset(each: Preset) -> None:
 
 
 def write(folder: Path, text: str) -> Path:
-    """Write a settings file."""
     path = folder / "clawker-fw.yaml"
     path.write_text(text)
     return path
@@ -146,7 +145,6 @@ def test_a_rule_of_the_settings_replaces_that_of_a_preset(tmp_path: Path) -> Non
 
 
 def rule(dst: str, **fields: object) -> Addition:
-    """Return a rule to add."""
     made = RuleEntry.model_validate({"dst": dst, **fields}).rule("the command line")
     return Addition(made, chosen=frozenset(fields))
 

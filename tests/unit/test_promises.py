@@ -34,7 +34,6 @@ def always(**fields: object) -> Promise:
 
 
 def rules(*entries: Fields) -> RuleSet:
-    """Return rules."""
     return RuleSet.of(RuleEntry.model_validate(each).rule("the rule") for each in entries)
 
 

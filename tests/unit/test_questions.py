@@ -34,7 +34,6 @@ Entry = str | Mapping[str, Any]
 
 
 def refusal(name: str, reason: str = "no-rule", protocol: str = "tls", port: int = 443) -> Counted:
-    """Return a refusal."""
     refused = Refusal(Sibling.ENVOY, "10.213.0.2", protocol, name, port, reason)
     return Counted(refused, 1, "2027-01-01T00:00:00Z")
 

@@ -34,7 +34,6 @@ LABEL = "0 127.0.0.1::443 127.0.0.1:8080:80"
 
 @pytest.fixture
 def engine(memory: MemoryEngine, release: Release) -> MemoryEngine:
-    """An engine with a stack."""
     stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
     return memory
 
@@ -59,19 +58,16 @@ def published(
 
 
 def compared(engine: MemoryEngine, release: Release, **settings: Any) -> Comparison:  # noqa: ANN401 - any of the settings
-    """Compare the stack."""
     return pipeline.compare(engine, stacks.blueprint(engine.facts(), "a.test", release=release, **settings))
 
 
 def run(engine: MemoryEngine, release: Release, options: ConvergeOptions | None = None) -> Comparison:
-    """Bring the stack up to date."""
     return stacks.converged(
         engine, stacks.blueprint(engine.facts(), "a.test", release=release), *([options] if options else [])
     )
 
 
 def found(seen: Comparison) -> list[tuple[str, Cause, Action]]:
-    """Return the differences."""
     return [(each.field, each.cause, each.action) for each in seen.diff.findings]
 
 

@@ -28,7 +28,6 @@ def remarks(*entries: dict[str, object]) -> list[tuple[str, str]]:
 
 
 def denied(**fields: object) -> dict[str, object]:
-    """Return a deny rule."""
     return {"dst": "a.test", "action": "deny", **fields}
 
 

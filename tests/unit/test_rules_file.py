@@ -39,18 +39,15 @@ NOW = 1_800_000_000.0
 
 
 def addition(dst: str, *, note: str | None = None, **fields: object) -> Addition:
-    """Return a rule to add."""
     rule = RuleEntry.model_validate({"dst": dst, "note": note or "", **fields}).rule()
     return Addition(rule, note, frozenset(fields))
 
 
 def add(path: Path, *additions: Addition, write: bool = True) -> Edited:
-    """Add rules to a file."""
     return edit(path, {}, lambda there: edits.add(there, additions, NOW), write=write)
 
 
 def remove(path: Path, *removals: Removal) -> Edited:
-    """Remove rules from a file."""
     return edit(path, {}, lambda there: edits.remove(there, removals, NOW), write=True)
 
 
@@ -152,7 +149,6 @@ def test_rules_are_removed_by_what_is_given(path: Path) -> None:
 
 @pytest.fixture
 def team(path: Path) -> Path:
-    """An included file with one rule."""
     team = path.with_name("team.yaml")
     team.write_text("rules:\n  - dst: t.test\n")
     path.write_text("include: [team.yaml]\n")

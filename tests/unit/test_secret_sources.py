@@ -16,12 +16,10 @@ HIDDEN = "t0ken-hidden"
 
 
 def entry(**source: object) -> SecretEntry:
-    """Return a secret from a source."""
     return SecretEntry.model_validate({"from": source, "hosts": ["a.test"]})
 
 
 def shell(text: str) -> SecretEntry:
-    """Return a secret from a command."""
     return entry(command=["/bin/sh", "-c", text])
 
 

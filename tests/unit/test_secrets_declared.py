@@ -26,7 +26,6 @@ secrets:
 
 
 def written(folder: Path, text: str, mode: int = 0o600) -> Path:
-    """Write a file of secrets."""
     path = folder / "secrets.yaml"
     path.write_text(text)
     path.chmod(mode)

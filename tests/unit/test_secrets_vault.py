@@ -47,7 +47,6 @@ class Scene:
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    """A vault, and a clock."""
     return Scene(tmp_path)
 
 
@@ -127,13 +126,11 @@ class Programs:
 
 
 def raw(*names: str) -> list[WantedSecret]:
-    """Return the secrets that rules need."""
     return [WantedSecret(name, Form.RAW) for name in names]
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Programs:
-    """A folder with programs."""
     return Programs(tmp_path)
 
 

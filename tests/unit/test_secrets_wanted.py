@@ -23,7 +23,6 @@ DECLARED = SecretsFile.model_validate(
 
 
 def rule(dst: str, inject: object, **words: object) -> Rule:
-    """Return a rule with a secret."""
     words = words or {"path_rules": [{"path": "/v1"}]}
     return RuleEntry.model_validate({"dst": dst, "inject": inject, **words}).rule("rules.yaml, line 3")
 

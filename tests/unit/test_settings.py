@@ -34,7 +34,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def refused(path: Path | None, **environment: str) -> SettingsError:
-    """Return the error that loading raises."""
     with pytest.raises(SettingsError) as caught:
         load_settings(path, environment)
     return caught.value

@@ -13,7 +13,6 @@ from clawker_fw.settings.files import bounded, read_text
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """A named pipe."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     return path

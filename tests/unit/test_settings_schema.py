@@ -35,7 +35,6 @@ EditorLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|
 
 @cache
 def validator() -> Draft7Validator:
-    """Return the validator of an editor."""
     return Draft7Validator(settings_schema.schema())
 
 

@@ -33,7 +33,6 @@ foreign = st.one_of(st.text(), st.text(st.sampled_from([*HOSTILE, *'ab ="[/]']))
 
 
 def harmless(printed: str) -> bool:
-    """Whether lines contain only printable characters."""
     return all(line.isprintable() for line in printed.split("\n"))
 
 

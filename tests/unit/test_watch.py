@@ -41,7 +41,6 @@ from devkit.watched import COREDNS, ENVOY, INTERVAL, CountingEngine, Script, Wat
 
 
 def forget_envoy(engine: MemoryEngine) -> None:
-    """Remove Envoy's label without an event."""
     inside = engine.inside(ENVOY)
     kept = {key: text for key, text in inside.spec.labels.items() if key != labels.STACK_BUILD_SHA}
     inside.spec = replace(inside.spec, labels=kept)

@@ -19,7 +19,6 @@ from devkit.watched import Watched
 
 
 def join(watched: Watched, name: str, *, privileged: bool = False, mounts: tuple[Mount, ...] = ()) -> None:
-    """Start an agent."""
     bare = stacks.bare_container(name, watched.wanted, "clawker-net")
     shape = replace(
         bare.shape,
@@ -32,7 +31,6 @@ def join(watched: Watched, name: str, *, privileged: bool = False, mounts: tuple
 
 
 def actions(watched: Watched) -> list[str]:
-    """Return the reported actions as text."""
     return [f"{moment:g} {each.agent.name} {each.action}" for moment, each in watched.opened]
 
 
@@ -168,7 +166,6 @@ def task(watched: Watched, name: str, network: str = "services") -> None:
 
 
 def services(watched: Watched, *, internal: bool) -> None:
-    """Create the services' network."""
     subnet = IPv4Network("172.30.2.0/24")
     watched.engine.create_network(
         NetworkSpec("services", subnet, subnet[1], subnet, internal, {INHIBIT_IPV4: "true"}, {})

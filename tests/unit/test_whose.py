@@ -18,7 +18,6 @@ OWNERSHIP = labels.ownership_labels("clawker")
 
 
 def parts(found: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Yield every proper subset of labels."""
     for size in range(len(found)):
         yield from map(dict, itertools.combinations(found.items(), size))
 
@@ -63,5 +62,4 @@ def test_a_name_of_ours_without_our_labels_is_refused(
 
 
 def network(memory: MemoryEngine, name: str) -> NetworkView:
-    """Return the network with this name."""
     return next(each for each in memory.networks() if each.name == name)

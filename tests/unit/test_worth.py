@@ -18,7 +18,6 @@ EMPTY = Usage("one", NOW - 1000, NOW)
 
 
 def use(name: str, protocol: str = "https", port: int = 443, last: float = NOW) -> Use:
-    """Return a use."""
     return Use(protocol, name, port, last - 10, last, 1, 2, 3)
 
 
