@@ -25,7 +25,6 @@ def test_each_test_says_what_it_shows() -> None:
     silent = []
     for path in (CHECKOUT / "tests").rglob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
-            named = isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-            if named and not ast.get_docstring(node):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node):
                 silent.append(f"{path.name}: {node.name}")
     assert silent == []

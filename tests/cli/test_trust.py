@@ -1,6 +1,7 @@
 """Commands that attach agents give them the roots of a stack that inspects connections."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,10 +12,24 @@ from clawker_fw.reconcile.observe import observe
 from clawker_fw.stack import labels
 from devkit.memory.engine import MemoryEngine
 from tests.cli.conftest import Command
-from tests.unit.test_attachment import Compose
 
 INSPECTED = "rules:\n  - dst: a.test\n    inspect: true\n"
 PLAIN = "rules:\n  - dst: a.test\n"
+
+
+class Compose(yaml.SafeLoader):
+    """Reads the two tags of the Compose specification, `!override` and `!reset`."""
+
+
+def _replaced(loader: Compose, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.MappingNode):
+        return {node.tag: loader.construct_mapping(node, deep=True)}
+    assert isinstance(node, yaml.SequenceNode)
+    return {node.tag: loader.construct_sequence(node)}
+
+
+for tag in ("!override", "!reset"):
+    Compose.add_constructor(tag, _replaced)
 
 
 @pytest.fixture(autouse=True)
