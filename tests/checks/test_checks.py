@@ -22,9 +22,10 @@ def test_check(session: str) -> None:
 
 def test_each_test_says_what_it_shows() -> None:
     """Every test has a docstring."""
-    silent = []
-    for path in (CHECKOUT / "tests").rglob("test_*.py"):
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node):
-                silent.append(f"{path.name}: {node.name}")
+    silent = [
+        f"{path.name}: {node.name}"
+        for path in (CHECKOUT / "tests").rglob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
     assert silent == []
