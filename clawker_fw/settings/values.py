@@ -166,8 +166,8 @@ class LimitSettings(_Section):
     )
     requests_per_second: Limit = _setting(
         1000,
-        "HTTP requests of one agent per second, or as many at once: plain, and in TLS that is looked into. "
-        "Further ones wait for a second.",
+        "HTTP requests of one agent per second, or a quarter of them at once: plain, and in TLS that is looked "
+        "into. Further ones wait for a second.",
     )
     datagrams_per_second: Limit = _setting(
         10_000, "UDP datagrams of one agent to Envoy per second, or a tenth of them at once."

@@ -108,7 +108,7 @@ def test_requests_beyond_an_agent_s_rate_wait(proxy: Sharing) -> None:
 def test_a_connection_of_requests_that_are_reset_ends(proxy: Sharing) -> None:
     """An agent that resets what would wait needs another connection soon, and the kernel counts these."""
     with proxy.connect(HTTP, "127.0.0.9") as agent:
-        for _ in range(RATE):
+        for _ in range(RATE // bounds.BURSTS):
             agent.sendall(b"GET / HTTP/1.1\r\nHost: flood.test\r\n\r\n")
             assert agent.recv(65536)
     fields, reset = block(pseudo("flood.test")), (8).to_bytes(4, "big")

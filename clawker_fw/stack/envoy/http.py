@@ -209,7 +209,8 @@ def pacing() -> list[Json]:
 
 def paced(requests_per_second: int) -> Json:
     """Return what has the filters of `pacing` delay requests for a table of routes: a bucket for each address."""
-    fields = {"max_tokens": requests_per_second, "tokens_per_fill": requests_per_second, "fill_interval": "1s"}
+    at_once = max(1, requests_per_second // bounds.BURSTS)
+    fields = {"max_tokens": at_once, "tokens_per_fill": requests_per_second, "fill_interval": "1s"}
     rate = extension(
         _RATE,
         stat_prefix="paced",
