@@ -1,12 +1,13 @@
 """How names are looked up, so that one agent's lookups are not in the way of another's.
 
 Below a subtree rule, an agent can invent as many names as it likes, and their server may be slow or silent. So
-Envoy looks such a name up with one label more: the last digit of the agent's address. `fwctl forward`, whom it
-asks, takes the label for whose share the lookup is, has room for only so many lookups of each share, and below
-each rule, and asks for the name itself. `SUBTREES` are the names by which it tells rules apart.
+Envoy looks a name up with one label more: the last number of the agent's address, which no two agents of a /23
+share. `fwctl forward`, whom it asks, takes the label for whose share the lookup is, has room for only so many
+lookups and new names of each share, and asks for the name itself. A label of an exact name ends with an asterisk.
+`SUBTREES` are the names by which it tells other rules apart.
 
-These names have one cache, and those that rules name have another: a rule of an exact name takes one lookup. Envoy
-has a cluster for each cache, and each source address that it connects from.
+For each source address that it connects from, Envoy has a cluster with a cache for exact names, and another one for
+names below subtrees. Each new name makes it go through all names of its cluster, on the main thread.
 """
 
 import json
@@ -27,7 +28,7 @@ SUBTREES = container.HOT + RESOURCE.path
 NAMED, BELOW = "named", "below"
 """The caches of the names that rules name, and of all below them."""
 
-_FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
+_FORGOTTEN_AFTER = {NAMED: "20s", BELOW: "1s"}
 """Envoy answers 503 to a request of the very moment at which it forgets the name, so it keeps the names of rules
 over an agent's pauses. Of the names below a subtree, an agent can invent any number.
 """
@@ -36,12 +37,11 @@ _KINDS = ("guarded", "exempt")
 
 
 def share() -> Json:
-    """Return the filter state that says in whose share a connection's agent is, by the last digit of its address.
+    """Return the filter state that says in whose share a connection's agent is, by the last number of its address.
 
     It is written as the label that a name gets. No name has such a label: an asterisk is in no host name.
     """
-    address = "source.address.split(':')[0]"
-    last = f"*%CEL({address}.split('')[size({address}) - 1])%"
+    last = "*%CEL(source.address.split(':')[0].split('.')[3])%"
     return messages.passed_on(SHARE, last, messages.cel_formatter(), factory_key="envoy.string")
 
 
@@ -56,25 +56,28 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
     `name` is the format of the host's name, or the name itself of an `opaque` connection, which is told of while
     it is open as well. `idle` is in seconds: for so long nothing need be sent.
     """
-    cache = BELOW if rule.destination.subtree else NAMED
+    cache, exact = (BELOW, "") if rule.destination.subtree else (NAMED, "*")
+    cluster = f"{kind(rule)} {cache}"
     in_a_share = extension(
         "filters.network.set_filter_state.v3.Config",
-        on_new_connection=[messages.state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
+        on_new_connection=[messages.state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%{exact}")],
     )
     looked_up = extension(
-        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=_cache(cache)
+        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_cache(cluster, _FORGOTTEN_AFTER[cache]),
     )
     forwarded = extension(
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
-        cluster=f"{kind(rule)} {cache}",
+        cluster=cluster,
         idle_timeout=messages.duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [in_a_share, looked_up, forwarded] if rule.destination.subtree else [looked_up, forwarded]
+    # An address in place of a name is not looked up.
+    return [looked_up, forwarded] if rule.host else [in_a_share, looked_up, forwarded]
 
 
-def _cache(name: str) -> Json:
+def _cache(name: str, forgotten_after: str) -> Json:
     """Return the configuration of a cache, which is the same wherever it is used."""
     return {
         "name": name,
@@ -82,7 +85,7 @@ def _cache(name: str) -> Json:
         "max_hosts": bounds.CACHED_NAMES,
         "dns_cache_circuit_breaker": {"max_pending_requests": bounds.UNBOUNDED},
         # For so long after its last use, a name is looked up again whenever its TTL ends; then it is forgotten.
-        "host_ttl": _FORGOTTEN_AFTER[name],
+        "host_ttl": forgotten_after,
         # For answers without a TTL, as for a name that does not exist.
         "dns_refresh_rate": "1s",
         # A name that is in use leads where it led before until it is looked up again: after 5 s at least
