@@ -6,8 +6,8 @@ share. `fwctl forward`, whom it asks, takes the label for whose share the lookup
 lookups and new names of each share, and asks for the name itself. A label of an exact name ends with an asterisk.
 `SUBTREES` are the names by which it tells other rules apart.
 
-For each source address that it connects from, Envoy has a cluster with a cache for exact names, and another one for
-names below subtrees. Each new name makes it go through all names of its cluster, on the main thread.
+For each source address that it connects from, Envoy has a cluster with a cache for exact names, and another one
+for names below subtrees. Each new name makes it go through all names of its cluster, on the main thread.
 """
 
 import json
