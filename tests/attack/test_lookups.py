@@ -27,7 +27,10 @@ NEAR = b"a.near.test"
 
 SLOW_SECONDS = 2.5
 OF_A_RULE, QUERIES = 12, 3
-"""Lookups of one share of agents below one rule at once, and queries of each (`go/internal/lookups`)."""
+"""Lookups of one agent below one rule at once, and queries of each (`go/internal/lookups`)."""
+
+NEW_AT_ONCE, NEW_IN_A_SECOND = 200, 25
+"""New names of one agent."""
 
 STOPPED_SECONDS = 5.0
 """Within so many seconds after an attack, its last lookup begins."""
@@ -157,7 +160,7 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving, names:
 
 def test_names_of_exact_rules_within_a_subtree(proxy: Resolving, names: NameServer) -> None:
     """They are looked up at once, whatever is invented in the subtree around them."""
-    exact = [f"named{number}.silent.test" for number in range(2 * OF_A_RULE)]
+    exact = [f"named{number}.silent.test" for number in range(OF_A_RULE)]
     proxy.apply(*({"dst": dst, "port": 8080} for dst in (".silent.test", *exact)))
     with ExitStack() as stack:
         for number in range(3 * OF_A_RULE):
@@ -166,8 +169,40 @@ def test_names_of_exact_rules_within_a_subtree(proxy: Resolving, names: NameServ
         for name in exact:
             stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
         asked = {tuple(name.encode().split(b".")) for name in exact}
-        until(lambda: asked <= set(_silent(names)))
+        until(lambda: asked <= set(_silent(names)), 3)
         assert len(_silent(names)) == OF_A_RULE + len(exact)
+
+
+def test_silent_exact_names_delay_nobody_else(proxy: Resolving, names: NameServer) -> None:
+    """One agent's lookups of many silent exact names delay neither a neighbour's nor its own in another domain."""
+    exact = [f"x{number}.silent.test" for number in range(70)]
+    proxy.apply(*({"dst": dst, "port": 8080} for dst in (*exact, "named.test", "b.there.test")))
+    with ExitStack() as stack, socket.create_server((OWN_LOOPBACK, 8080)) as tls:
+        for name in exact:
+            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
+        until(lambda: len(_silent(names)) == OF_A_RULE)
+        assert _arrives(proxy, tls, "127.0.0.13", client_hello(b"named.test"), within=1)
+        assert _arrives(proxy, tls, "127.0.0.14", client_hello(b"b.there.test"), within=1)
+        with _waits(proxy, "127.0.0.13", client_hello(b"x69.silent.test")):
+            until(lambda: (b"x69", b"silent", b"test") in names.asked, 1)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_new_names_of_one_agent_are_bounded(proxy: Resolving, names: NameServer, *, exact: bool) -> None:
+    """One agent gets only so many new names. A neighbour gets its own at once, below the same rule too."""
+    many = [f"x{number}.there.test" for number in range(2 * NEW_AT_ONCE)]
+    for name in many:
+        names.move(name, OWN_LOOPBACK)
+    proxy.apply(*({"dst": dst, "port": 8080} for dst in ("named.test", *(many if exact else [".there.test"]))))
+    begun = time.monotonic()
+    with ExitStack() as stack:
+        for name in many[:-1]:
+            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
+        until(lambda: len(names.asked) > NEW_AT_ONCE)
+        bound = NEW_AT_ONCE + NEW_IN_A_SECOND * (time.monotonic() - begun) + 1
+        assert len(names.asked) <= bound
+        with _waits(proxy, "127.0.0.13", client_hello(many[-1].encode())):
+            until(lambda: tuple(many[-1].encode().split(b".")) in names.asked, 1)
 
 
 def test_a_slow_answer_is_waited_for(proxy: Resolving) -> None:

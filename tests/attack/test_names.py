@@ -87,7 +87,7 @@ def test_a_host_name_is_looked_up(proxy: Resolving, names: NameServer) -> None:
 
 @pytest.mark.parametrize("length", [251, 252, 253])
 def test_a_name_that_is_too_long_is_not_waited_for(proxy: Resolving, names: NameServer, length: int) -> None:
-    """A name below a subtree may have 250 characters (Envoy's query has three more); longer ones are not sent."""
+    """Envoy asks for a name with the agent's number: here, 250 characters are left, and nobody is asked."""
     name = (b"c." * 125)[: length - 11] + b"c.tree.test"
     assert len(name) == length
     names.asked.clear()

@@ -195,9 +195,9 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
             assert resolving.request(host, 80) == b"HTTP/1.1 503 Service Unavailable"
         for name in ("a.test", "A.TEST"):
             assert resolving.chain(name, 443) == ""
-        counted = resolving.admin("/stats?filter=dns_cache.named.host_added").decode().strip()
+        counted = resolving.admin("/stats?filter=dns_cache.guarded.named.host_added").decode().strip()
     assert set(names.asked) == {(b"a", b"test")}
-    assert counted == "dns_cache.named.host_added: 2"  # once for each port
+    assert counted == "dns_cache.guarded named.host_added: 2"  # once for each port
 
 
 def test_a_thousand_ports(loading: Loading) -> None:

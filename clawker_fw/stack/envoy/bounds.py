@@ -90,8 +90,8 @@ looked up at once. The kernel counts the sessions of UDP, of which Envoy would a
 CACHED_NAMES = 1 << 18
 """Addresses of names that are known at once; for the next ones a request fails.
 
-No agent reaches it. What `fwctl forward` answers below a subtree is good for a minute, or for 5 s once an agent
-has asked for a thousand names, and a name that has no address is forgotten within 2 s.
+No agent reaches it. `fwctl forward` lets Envoy have 500 names of an agent below subtrees and 500 exact ones, and
+tells apart 256 agents.
 """
 
 KEPT_HEAP = 48 * _MEBIBYTE

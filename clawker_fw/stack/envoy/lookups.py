@@ -1,11 +1,12 @@
 """Name lookups, with separate limits for each agent.
 
-Below a subtree rule, an agent can invent names, and their server may be slow or silent. So Envoy looks up such a
-name with an extra label: the last digit of the agent's address. `fwctl forward` limits the lookups of each such
-share and below each rule in `SUBTREES`, and resolves the name without the label.
+Below a subtree rule, an agent can invent names, and their server may be slow or silent. So Envoy looks up a name
+with an extra label: the last number of the agent's address, which no two agents of a /23 share. `fwctl forward`
+limits the lookups and new names of each such share, and resolves the name without the label. The label of an exact
+name ends with an asterisk. `SUBTREES` are the names of the other rules.
 
-Names in rules and the names below them have separate caches. Envoy has a cluster for each cache and source
-address.
+For each source address, Envoy has a cluster with a cache for exact names, and another one for names below subtrees.
+Each new name makes its main thread go through all names of the cluster.
 """
 
 import json
@@ -26,7 +27,7 @@ SUBTREES = container.HOT + RESOURCE.path
 NAMED, BELOW = "named", "below"
 """The caches of names in rules, and of all names below them."""
 
-_FORGOTTEN_AFTER = {NAMED: "60s", BELOW: "1s"}
+_FORGOTTEN_AFTER = {NAMED: "20s", BELOW: "1s"}
 """Envoy answers 503 to a request at the moment that it forgets the name. So it keeps names of rules during an
 agent's pauses, but not the names below a subtree, which agents can invent."""
 
@@ -35,8 +36,7 @@ _KINDS = ("guarded", "exempt")
 
 def share() -> Json:
     """Return the filter state with an agent's share, as a label that no host name has."""
-    address = "source.address.split(':')[0]"
-    last = f"*%CEL({address}.split('')[size({address}) - 1])%"
+    last = "*%CEL(source.address.split(':')[0].split('.')[3])%"
     return messages.passed_on(SHARE, last, messages.cel_formatter(), factory_key="envoy.string")
 
 
@@ -51,25 +51,28 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
     `name` is the host's name, or its format. An `opaque` connection is also logged while open. `idle` is in
     seconds.
     """
-    cache = BELOW if rule.destination.subtree else NAMED
+    cache, exact = (BELOW, "") if rule.destination.subtree else (NAMED, "*")
+    cluster = f"{kind(rule)} {cache}"
     in_a_share = extension(
         "filters.network.set_filter_state.v3.Config",
-        on_new_connection=[messages.state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%")],
+        on_new_connection=[messages.state(HOST, f"{name}.%FILTER_STATE({SHARE}:PLAIN)%{exact}")],
     )
     looked_up = extension(
-        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig", dns_cache_config=_cache(cache)
+        "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        dns_cache_config=_cache(cluster, _FORGOTTEN_AFTER[cache]),
     )
     forwarded = extension(
         "filters.network.tcp_proxy.v3.TcpProxy",
         stat_prefix=statistics,
-        cluster=f"{kind(rule)} {cache}",
+        cluster=cluster,
         idle_timeout=messages.duration(idle),
         **(usage.of_opaque(name) if opaque else {}),
     )
-    return [in_a_share, looked_up, forwarded] if rule.destination.subtree else [looked_up, forwarded]
+    # An address in place of a name is not looked up.
+    return [looked_up, forwarded] if rule.host else [in_a_share, looked_up, forwarded]
 
 
-def _cache(name: str) -> Json:
+def _cache(name: str, forgotten_after: str) -> Json:
     """Return the configuration of a cache, which must be the same in each use."""
     return {
         "name": name,
@@ -77,7 +80,7 @@ def _cache(name: str) -> Json:
         "max_hosts": bounds.CACHED_NAMES,
         "dns_cache_circuit_breaker": {"max_pending_requests": bounds.UNBOUNDED},
         # This long after its last use, a name is looked up again whenever its TTL expires; then it is forgotten.
-        "host_ttl": _FORGOTTEN_AFTER[name],
+        "host_ttl": forgotten_after,
         # For answers without a TTL, such as for a name that does not exist.
         "dns_refresh_rate": "1s",
         # A name in use keeps its address until the next lookup: after at least 5 s by default, whatever its TTL.

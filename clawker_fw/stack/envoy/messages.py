@@ -18,7 +18,7 @@ it sends can change, of the host that it names, in lower case."""
 
 SOURCE, ASKED, SHARE = "clawker_fw.source", "clawker_fw.asked", "clawker_fw.share"
 """The filter states with the agent's address and port and the host that its request names, for the record, and
-with the last digit of its address, by which lookups are kept apart (`lookups`)."""
+with the last number of its address, by which lookups are kept apart (`lookups`)."""
 
 REQUEST = "clawker_fw.request"
 """The filter state that no two requests have alike. A connection to an origin has that of the request for which it

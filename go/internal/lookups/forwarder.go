@@ -2,9 +2,9 @@
 // many lookups at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give
 // up. Envoy can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
 //
-// Agents can invent names below a subtree rule. Envoy asks for these with one label more, which says whose share the
-// lookup is: the last digit of the agent's address (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one
-// rule wait for each other, and for nobody else's.
+// Envoy asks for a name with one label more, which says whose share the lookup is: the last number of the agent's address
+// (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one rule wait for each other, and for nobody else's. Each
+// share gets only so many new names, because Envoy's main thread goes through all names that it has for each new one.
 package lookups
 
 import (
@@ -12,7 +12,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"maps"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -39,32 +40,46 @@ const (
 	queriesOfALookup = 3
 	resolverPatience = 4 * time.Second
 
-	// Lookups at once: of a share, of them those below one rule, and of names that rules name, whoever asks for them.
-	// Together they fit into the engine's resolver.
-	lookupsOfAShare = 24
+	// Lookups at once: of a share, and of them those below one rule, or of exact names of one domain. A share never takes more
+	// than it leaves to others, and together they fit into the engine's resolver.
+	lookupsOfAShare = 40
 	lookupsOfARule  = 12
-	lookupsOfNamed  = 64
 	mostLookups     = resolverQueries / queriesOfALookup
 
-	// mostWaiting is how many more lookups of a share below one rule wait for room, for waitTime. The next ones fail.
-	mostWaiting = 100
-	waitTime    = 2 * time.Second
+	// mostWaiting is how many more lookups of a share wait, for up to waitTime: as many as an agent has connections by default.
+	// The next ones fail at once.
+	mostWaiting = 1024
+	waitTime    = 4 * time.Second
+
+	// New names of a share, and how many names Envoy keeps of it at most. A name that Envoy knows is not new: it asks again
+	// when the name's TTL ends.
+	newNamesAtOnce = 200
+	newNameEvery   = 40 * time.Millisecond
+	mostNames      = 500
+
+	// Envoy needs about 0.4 us of its main thread for each name that it has when one comes, and when that goes (measured). New
+	// names of all shares together take about a seventh of it. A share with half of its new names left need not wait for that,
+	// until so much is owed.
+	timeOfAName = 3 * time.Microsecond
+	mostOwed    = time.Minute
 
 	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
 	lookupTime = 5 * time.Second
 
-	// A failure is remembered for a while (RFC 9520, section 3.2): the resolver's own, that there was no room, and that
-	// there was no answer. c-ares asks again at once, and also goes on when Envoy has given up, for at most 10 s more.
+	// A failure is remembered for its name and share (RFC 9520, section 3.2): the resolver's own, that there was no room, and
+	// that there was no answer. c-ares asks again at once, and also goes on when Envoy has given up, for at most 10 s more.
 	rememberFailure = time.Second
-	rememberCrowd   = lookupTime
 	rememberSilence = 10 * time.Second
 	mostRemembered  = 1 << 16
 
-	// How long an answer for a name below a subtree rule is good at most. Envoy has room for so many names, and keeps each
-	// for that long: with the answers' own times, one agent could fill it for days.
-	longestTTL       = time.Minute
-	longestTTLOfMany = 5 * time.Second // of a share with more names than manyNames in a longestTTL
-	manyNames        = 1000
+	// How long an answer is good at most, so that a name that has moved is soon found. After manyNames, those of a share are
+	// forgotten earlier: exact ones, which Envoy keeps for 20 s after their last use, just after that.
+	longestTTL            = time.Minute
+	longestTTLOfMany      = 5 * time.Second
+	longestTTLOfManyExact = 25 * time.Second
+	manyNames             = 200
+	// forgottenAfter is how much later than its TTL Envoy has forgotten a name, if it does not ask again.
+	forgottenAfter = 2 * time.Second
 
 	// The engine's own answers are good for ten minutes, also if the container has gone by then.
 	longestTTLOfContainers = 5 * time.Second
@@ -76,14 +91,12 @@ const (
 var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
 
 // shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
-// rules nor those that agents name.
+// rules nor those that agents name. It also ends the label of a name that a rule names exactly.
 const shareMark = "*"
 
-const longestName = 255
-
-// inquiry identifies a lookup: whose share it is, and the question. A name of no share has "".
+// inquiry identifies a lookup: whose share it is, and the question.
 type inquiry struct {
-	share    string
+	share    string // its label, or "" for a name of UDP, which Envoy looks up itself
 	stream   bool
 	question dns.Question // its name in lower case, without the share
 }
@@ -96,23 +109,19 @@ type asker struct {
 type pendingLookup struct {
 	inquiry
 	asked  *dns.Msg // as Envoy has asked it first
-	rule   string   // the subtree rule that decides the name, or "" if one names it exactly
+	rule   string   // the subtree rule that decides the name, or the domain of an exact name
 	askers []asker
 	since  time.Time
+	until  time.Time // for so long it waits for room
 }
 
-// share is whose lookups are counted together. Those of names that rules name are a share as well: namedShare.
+// share is whose lookups are counted together: an agent's below subtree rules, or its exact names.
 type share struct {
 	running int
 	below   map[string]int // of them, by rule
 	waiting []*pendingLookup
-}
-
-const namedShare = "named"
-
-type tally struct {
-	since time.Time
-	names int
+	names   map[string]time.Time // that Envoy has, and until when
+	next    time.Time            // when it gets the next new name; further back than now, as many more at once
 }
 
 type forwarder struct {
@@ -127,16 +136,15 @@ type forwarder struct {
 	lock    sync.Mutex
 	running int
 	pending map[inquiry]*pendingLookup
-	shares  map[string]*share
+	shares  map[string]*share     // one for each label, of which Envoy knows 512, and one for names without
 	failed  map[inquiry]time.Time // until when it is remembered
-	told    map[string]*tally     // by share
+	next    time.Time             // like that of a share, for all
 }
 
 func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(string) string) *forwarder {
 	return &forwarder{
 		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
 		pending: map[inquiry]*pendingLookup{}, shares: map[string]*share{}, failed: map[inquiry]time.Time{},
-		told: map[string]*tally{},
 	}
 }
 
@@ -157,14 +165,15 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	}
 	name, share := shareOf(strings.ToLower(question.Name))
 	wanted.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
-	if share != "" { // otherwise a rule names it exactly, also if another rule is for all around it
+	if wanted.rule = domain(name); !wanted.isExact() {
 		wanted.rule = f.rule(strings.TrimSuffix(name, "."))
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	wanted.since = f.now()
+	wanted.until = wanted.since.Add(waitTime - rand.N(waitTime/4)) // many that come at once don't fail at once
 	if until, failed := f.failed[wanted.inquiry]; failed && wanted.since.Before(until) {
-		wanted.answer(wanted.failure())
+		f.refuse(wanted)
 		return
 	}
 	if known := f.pending[wanted.inquiry]; known != nil {
@@ -173,9 +182,9 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 		}
 		return
 	}
-	shared := f.share(wanted)
-	if shared.isFull(wanted.rule) {
-		f.fail(wanted, rememberCrowd)
+	shared := f.share(share)
+	if len(shared.waiting) >= mostWaiting {
+		f.fail(wanted, rememberFailure)
 		return
 	}
 	f.pending[wanted.inquiry] = wanted
@@ -206,7 +215,7 @@ func response(asked *dns.Msg, code int) *dns.Msg {
 // answerTooLong answers that a name does not exist whose query can't be read: with the label of a share, one of over 250
 // characters is longer than names can be (RFC 1035, section 2.3.4). Envoy sends it all the same, and would wait.
 func answerTooLong(query []byte, reply func([]byte)) {
-	const response, operation = 1 << 7, 15 << 3
+	const longestName, response, operation = 255, 1 << 7, 15 << 3
 	if len(query) <= longestName || query[2]&(response|operation) != 0 {
 		return
 	}
@@ -225,37 +234,33 @@ func shareOf(name string) (string, string) {
 	return name, ""
 }
 
-func (f *forwarder) share(l *pendingLookup) *share {
-	name := l.share
-	if l.rule == "" {
-		name = namedShare
-	}
+// domain returns the last two labels of a name.
+func domain(name string) string {
+	labels := dns.SplitDomainName(name)
+	return strings.Join(labels[max(0, len(labels)-2):], ".")
+}
+
+func (l *pendingLookup) isExact() bool { return l.share == "" || strings.HasSuffix(l.share, shareMark) }
+
+func (f *forwarder) share(name string) *share {
 	found := f.shares[name]
 	if found == nil {
-		found = &share{below: map[string]int{}}
+		found = &share{below: map[string]int{}, names: map[string]time.Time{}}
 		f.shares[name] = found
 	}
 	return found
 }
 
-// isFull reports whether no more lookups below a rule can wait. There are no more of named ones than there are rules.
-func (s *share) isFull(rule string) bool {
-	count := 0
-	for _, each := range s.waiting {
-		if each.rule == rule {
-			count++
-		}
-	}
-	return rule != "" && count >= mostWaiting
-}
-
 func (f *forwarder) start(shared *share) {
-	oldest := f.now().Add(-waitTime)
+	now := f.now()
+	hasRoom := func(rule string) bool {
+		return shared.running < min(lookupsOfAShare, mostLookups-f.running) && shared.below[rule] < lookupsOfARule
+	}
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
 		switch {
-		case l.since.Before(oldest):
-			f.fail(l, rememberCrowd)
-		case f.running < mostLookups && shared.hasRoom(l.rule):
+		case now.After(l.until):
+			f.fail(l, rememberFailure)
+		case hasRoom(l.rule) && f.admits(shared, l, now):
 			f.running++
 			shared.running++
 			shared.below[l.rule]++
@@ -267,21 +272,36 @@ func (f *forwarder) start(shared *share) {
 	})
 }
 
-// startAll starts what there is room for, gives up what has waited for too long, and forgets shares without lookups.
+// startAll starts what there is room for and gives up what has waited for too long.
 func (f *forwarder) startAll() {
-	for name, each := range f.shares {
-		if f.start(each); each.running == 0 && len(each.waiting) == 0 {
-			delete(f.shares, name)
-		}
+	for _, shared := range f.shares {
+		f.start(shared)
 	}
 }
 
-func (s *share) hasRoom(rule string) bool {
-	if rule == "" {
-		return s.running < lookupsOfNamed
+// admits reports whether a name is not new, or may be new to Envoy now, and counts it. It leaves the names of UDP alone:
+// agents can't choose them.
+func (f *forwarder) admits(shared *share, l *pendingLookup, now time.Time) bool {
+	if _, known := shared.names[l.question.Name]; known || l.share == "" {
+		return true
 	}
-	return s.running < lookupsOfAShare && s.below[rule] < lookupsOfARule
+	due := now
+	if shared.next.Before(now.Add(-newNamesAtOnce / 2 * newNameEvery)) {
+		due = now.Add(mostOwed)
+	}
+	if len(shared.names) >= mostNames || now.Before(shared.next) || due.Before(f.next) {
+		return false
+	}
+	names := 0
+	for _, other := range f.shares {
+		names += len(other.names)
+	}
+	shared.next = latest(shared.next, now.Add(-(newNamesAtOnce-1)*newNameEvery)).Add(newNameEvery)
+	f.next = latest(f.next, now.Add(-giveUpEvery)).Add(time.Duration(names) * timeOfAName)
+	return true
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 func (f *forwarder) run(l *pendingLookup, shared *share) {
 	reply, err := f.exchange(l)
@@ -297,11 +317,19 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
-		ttl := f.ttlFor(l)
+		ttl := shared.ttlFor(l)
 		if has(reply, f.egress) {
 			ttl = min(ttl, longestTTLOfContainers)
 		}
-		l.answer(l.told(reply, ttl))
+		answer := l.told(reply, ttl)
+		_, known := shared.names[l.question.Name]
+		if len(answer.Answer) > 0 {
+			ttl = time.Duration(answer.Answer[0].Header().Ttl) * time.Second
+		}
+		if known || len(answer.Answer) > 0 {
+			shared.names[l.question.Name] = f.now().Add(ttl + forgottenAfter)
+		}
+		l.answer(answer)
 	}
 	if silent { // the engine's resolver waits longer
 		f.lock.Unlock()
@@ -310,45 +338,48 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	}
 	f.running--
 	shared.running--
-	if shared.below[l.rule]--; shared.below[l.rule] == 0 {
-		delete(shared.below, l.rule)
-	}
+	shared.below[l.rule]--
 	f.startAll()
 }
 
-func (f *forwarder) ttlFor(l *pendingLookup) time.Duration {
-	if l.rule == "" {
-		return math.MaxUint32 * time.Second
-	}
-	now, counted := f.now(), f.told[l.share]
-	if counted == nil || now.Sub(counted.since) > longestTTL {
-		counted = &tally{since: now}
-		f.told[l.share] = counted
-	}
-	if counted.names++; counted.names > manyNames {
+func (s *share) ttlFor(l *pendingLookup) time.Duration {
+	switch {
+	case len(s.names) < manyNames:
+		return longestTTL
+	case l.isExact():
+		return longestTTLOfManyExact
+	default:
 		return longestTTLOfMany
 	}
-	return longestTTL
 }
 
+// giveUp also forgets the names that Envoy has forgotten.
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
+	now := f.now()
+	for _, shared := range f.shares {
+		maps.DeleteFunc(shared.names, func(_ string, until time.Time) bool { return now.After(until) })
+	}
 	f.startAll()
 }
 
 func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 	delete(f.pending, l.inquiry)
-	f.remember(l.inquiry, during)
-	l.answer(l.failure())
+	if len(f.failed) >= mostRemembered {
+		clear(f.failed) // they only save queries
+	}
+	f.failed[l.inquiry] = f.now().Add(during)
+	f.refuse(l)
 }
 
-// remember keeps a failure. Beyond mostRemembered, all are forgotten: they only save queries.
-func (f *forwarder) remember(failed inquiry, during time.Duration) {
-	if len(f.failed) >= mostRemembered {
-		clear(f.failed)
+// refuse answers with a failure. Envoy keeps a name that it knows all the same, and asks again within 10 s.
+func (f *forwarder) refuse(l *pendingLookup) {
+	shared := f.share(l.share)
+	if _, known := shared.names[l.question.Name]; known {
+		shared.names[l.question.Name] = f.now().Add(rememberSilence + forgottenAfter)
 	}
-	f.failed[failed] = f.now().Add(during)
+	l.answer(l.failure())
 }
 
 // query returns what the engine's resolver is asked: the question, and nothing of what Envoy has added to it.
@@ -455,24 +486,23 @@ const (
 	leastReply = 1 << 10
 	writeTime  = time.Second
 
-	giveUpEvery = 250 * time.Millisecond
+	giveUpEvery = 100 * time.Millisecond
 )
 
 // Forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
 // subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
 // it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
 func Forward(arguments []string, given []*os.File) error {
-	var problems [4]error
-	listen, err := netip.ParseAddrPort(arguments[0])
-	problems[0] = err
-	upstream, err := netip.ParseAddrPort(arguments[1])
-	problems[1] = err
-	forwarder := newForwarder(exchangeWith(upstream), subtreesIn(arguments[2]))
-	forwarder.agents, problems[2] = netip.ParsePrefix(arguments[3])
-	forwarder.egress, problems[3] = netip.ParsePrefix(arguments[4])
-	if err := errors.Join(problems[:]...); err != nil {
+	listen, invalidListen := netip.ParseAddrPort(arguments[0])
+	upstream, invalidUpstream := netip.ParseAddrPort(arguments[1])
+	agents, invalidAgents := netip.ParsePrefix(arguments[3])
+	egress, invalidEgress := netip.ParsePrefix(arguments[4])
+	err := errors.Join(invalidListen, invalidUpstream, invalidAgents, invalidEgress)
+	if err != nil {
 		return err
 	}
+	forwarder := newForwarder(exchangeWith(upstream), subtreesIn(arguments[2]))
+	forwarder.agents, forwarder.egress = agents, egress
 	if len(given) == 0 {
 		if given, err = Listen(listen); err != nil {
 			return err
@@ -592,17 +622,11 @@ func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	return names, err
 }
 
-// unknownRule stands for the rule of every name while the file can't be read: there is room for few then.
-const unknownRule = "?"
-
 // subtreesIn returns what finds the nearest subtree rule in a file that a name is below or at, or "" if there is none.
 func subtreesIn(path string) func(name string) string {
 	file := hotfile.New(path, parseSubtrees)
 	return func(name string) string {
 		names, _ := file.Fresh()
-		if names == nil {
-			return unknownRule
-		}
 		for above := range hostname.Around(name) {
 			if _, known := names[above]; known {
 				return above

@@ -167,18 +167,129 @@ func (f *forwarderUnderTest) quiet() {
 	}
 }
 
-// A name that a rule names exactly is in no subtree's room, though a subtree rule is around it: neither in that of agents who
-// invent names there, nor in one that all names of such rules would share.
+// A name that a rule names exactly is in no subtree's room, though a subtree rule is around it.
 func TestForwarderNamesWithinASubtree(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2 * lookupsOfARule {
 		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
-		under.ask(fmt.Sprintf("named%d.silent.test.", number), "", 2)
 	}
-	must.Happen(t, "only what was invented waits", func() bool { return under.count(".silent.test.") == 3*lookupsOfARule })
-	if kept := under.ttlFor(asking(queryFor("named.silent.test."))); kept < 24*time.Hour {
-		t.Errorf("it is kept for %s", kept)
+	for number := range lookupsOfARule {
+		under.ask(fmt.Sprintf("named%d.silent.test.", number), "*0*.", 2)
 	}
+	must.Happen(t, "only what was invented waits", func() bool { return under.count(".silent.test.") == 2*lookupsOfARule })
+}
+
+// Exact names whose servers are silent delay neither another agent's lookups nor those of another domain, whoever asks. A
+// failure is remembered for the name that failed.
+func TestForwarderSilentExactNames(t *testing.T) {
+	for _, hostile := range []string{"*0*.", ""} {
+		under := newForwarderUnderTest(t)
+		for number := range 70 {
+			under.ask(fmt.Sprintf("x%d.silent.test.", number), hostile, 1)
+		}
+		under.pass(waitTime * 3 / 4)
+		for id, ask := range [][2]string{{"healthy.test.", hostile}, {"x69.silent.test.", "*1*."}} {
+			under.ask(ask[0], ask[1], uint16(7+id))
+			under.answer(ask[0], dns.RcodeSuccess)
+			under.expect(fmt.Sprintf("%d NOERROR", 7+id))
+		}
+		under.pass(waitTime/4 + time.Millisecond)
+		under.giveUp()
+		for range 70 - lookupsOfARule {
+			under.expect("1 SERVFAIL")
+		}
+		under.ask("other.test.", hostile, 9)
+		under.answer("other.test.", dns.RcodeSuccess)
+		under.expect("9 NOERROR")
+	}
+}
+
+// An agent gets only so many new names at once, and then one after the other. Others get theirs at once, and it gets again
+// those that Envoy knows.
+func TestForwarderBoundsNewNames(t *testing.T) {
+	for _, share := range []string{"*0.", "*0*."} {
+		under := newForwarderUnderTest(t)
+		learn := func(number int) string {
+			name := fmt.Sprintf("x%d.rule%d.test.", number, number)
+			under.of(name) <- resolvedTo(name, "10.1.2.3", 1)
+			under.ask(name, share, 1)
+			return name
+		}
+		for number := range newNamesAtOnce {
+			learn(number)
+			under.expect("1 NOERROR")
+		}
+		last := learn(newNamesAtOnce)
+		under.quiet()
+		under.answer("a.test.", dns.RcodeSuccess)
+		under.ask("a.test.", "*1"+share[2:], 7)
+		under.expect("7 NOERROR")
+		under.answer("x0.rule0.test.", dns.RcodeSuccess)
+		under.ask("x0.rule0.test.", share, 8)
+		under.expect("8 NOERROR")
+
+		under.pass(newNameEvery)
+		under.giveUp()
+		under.expect("1 NOERROR")
+		if count := under.count(last); count != 1 {
+			t.Errorf("%s was looked up %d times", last, count)
+		}
+	}
+}
+
+// Envoy has no more than so many names of an agent, also if it keeps one whose server has failed since: it asks again.
+func TestForwarderBoundsKnownNames(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	shared := under.share("*0*")
+	for number := range mostNames - 1 {
+		shared.names[fmt.Sprint(number)] = under.clock.Add(time.Hour)
+	}
+	for _, code := range []int{dns.RcodeSuccess, dns.RcodeServerFailure} {
+		under.of("a.test.") <- resolvedTo("a.test.", "10.1.2.3", 1)
+		if code != dns.RcodeSuccess {
+			<-under.of("a.test.")
+			under.answer("a.test.", code)
+		}
+		under.ask("a.test.", "*0*.", 1)
+		under.expect("1 " + dns.RcodeToString[code])
+	}
+	under.pass(rememberSilence)
+	under.giveUp()
+	under.ask("b.test.", "*0*.", 2)
+	under.answer("b.test.", dns.RcodeSuccess)
+	under.quiet()
+	under.pass(forgottenAfter + time.Millisecond)
+	under.giveUp()
+	under.expect("2 NOERROR")
+}
+
+// New names of all agents together come the slower, the more names Envoy has. An agent with few new ones need not wait.
+func TestForwarderBoundsNewNamesOfAll(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	const names = 10_000
+	for number := range names {
+		under.share("*9").names[fmt.Sprint(number)] = under.clock.Add(time.Hour)
+	}
+	ask := func(id int, share string) {
+		name := fmt.Sprintf("x%d.rule%d.test.", id, id)
+		under.answer(name, dns.RcodeSuccess)
+		under.ask(name, share, uint16(id))
+	}
+	for id := range newNamesAtOnce/2 - 1 {
+		ask(id, "*0.")
+		under.expect(fmt.Sprintf("%d NOERROR", id))
+	}
+	ask(500, "*0.")
+	under.quiet()
+	ask(501, "*1.")
+	under.expect("501 NOERROR")
+	under.pass((newNamesAtOnce/2 + 2) * names * timeOfAName)
+	under.giveUp()
+	under.expect("500 NOERROR")
+
+	under.next = under.clock.Add(mostOwed + time.Millisecond)
+	ask(502, "*2.")
+	under.quiet()
 }
 
 // Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
@@ -209,7 +320,7 @@ func TestForwarderSharesRoom(t *testing.T) {
 	for _, each := range []struct {
 		name  string
 		share string
-	}{{"a.other.test.", "*0."}, {"x.silent.test.", "*1."}, {"x.silent.test.", ""}, {"named.", "*2."}} {
+	}{{"a.other.test.", "*0."}, {"x.silent.test.", "*1."}, {"x.silent.test.", "*0*."}, {"named.", ""}} {
 		under.ask(each.name, each.share, 7)
 		under.answer(each.name, dns.RcodeSuccess)
 		under.expect("7 NOERROR")
@@ -246,46 +357,44 @@ func TestForwarderTellsAddresses(t *testing.T) {
 	}
 }
 
-// A share that was told many names keeps each only for a moment, and others theirs as long as before.
+// Envoy forgets the names of a share sooner if it has many of them, and others' not.
 func TestForwarderKeepsFewNames(t *testing.T) {
-	under := newForwarderUnderTest(t)
-	below := func(share string) *pendingLookup {
-		return &pendingLookup{inquiry: inquiry{share: share}, rule: "rule.test"}
-	}
-	for number := range manyNames {
-		if kept := under.ttlFor(below("*1")); kept != longestTTL {
-			t.Fatalf("the name number %d is kept for %s", number, kept)
+	for label, wanted := range map[string]time.Duration{"*1": longestTTLOfMany, "*1*": longestTTLOfManyExact} {
+		under := newForwarderUnderTest(t)
+		many, lookup := under.share(label), &pendingLookup{inquiry: inquiry{share: label}}
+		for number := range manyNames {
+			if kept := many.ttlFor(lookup); kept != longestTTL {
+				t.Fatalf("the name number %d is kept for %s", number, kept)
+			}
+			many.names[fmt.Sprint(number)] = under.clock.Add(time.Second)
 		}
-	}
-	if kept := under.ttlFor(below("*1")); kept != longestTTLOfMany {
-		t.Errorf("one name more is kept for %s", kept)
-	}
-	if kept := under.ttlFor(below("*2")); kept != longestTTL {
-		t.Errorf("another share's is kept for %s", kept)
-	}
-	if kept := under.ttlFor(&pendingLookup{inquiry: inquiry{share: "*1"}}); kept < 24*time.Hour {
-		t.Errorf("one that a rule names is kept for %s", kept)
-	}
-	under.pass(longestTTL + time.Second)
-	if kept := under.ttlFor(below("*1")); kept != longestTTL {
-		t.Errorf("later, one is kept for %s", kept)
+		if kept := many.ttlFor(lookup); kept != wanted {
+			t.Errorf("one name more is kept for %s", kept)
+		}
+		if kept := under.share("*2").ttlFor(lookup); kept != longestTTL {
+			t.Errorf("another share's is kept for %s", kept)
+		}
+		under.pass(2 * time.Second)
+		under.giveUp()
+		if kept := many.ttlFor(lookup); kept != longestTTL {
+			t.Errorf("later, one is kept for %s", kept)
+		}
 	}
 }
 
-// An answer is told for as long as it may be kept: a day is too long below a subtree rule, and not for a name of a rule.
+// A name is looked up again after a minute at most, however long its answer is good.
 func TestForwarderBoundsAnswers(t *testing.T) {
 	const day = 24 * 60 * 60
-	for name, wanted := range map[string]uint32{"a.rule.test.": uint32(longestTTL / time.Second), "named.": day} {
+	for _, share := range []string{"*3.", "*3*.", ""} {
 		under := newForwarderUnderTest(t)
-		under.of(name) <- resolvedTo(name, "10.1.2.3", day)
-		query := packed(t, queryFor(name+"*3."))
+		query := packed(t, queryFor("a.rule.test."+share))
 		for _, stream := range []bool{false, true} {
+			under.of("a.rule.test.") <- resolvedTo("a.rule.test.", "10.1.2.3", day)
 			said := make(chan []byte, 1)
 			under.take(query, stream, func(reply []byte) { said <- reply })
-			if told := unpacked(t, <-said); len(told.Answer) != 1 || told.Answer[0].Header().Ttl != wanted {
-				t.Errorf("%s is told %+v", name, told)
+			if told := unpacked(t, <-said); len(told.Answer) != 1 || told.Answer[0].Header().Ttl != 60 {
+				t.Errorf("in the share %q, it is told %+v", share, told)
 			}
-			under.of(name) <- resolvedTo(name, "10.1.2.3", day)
 		}
 	}
 }
@@ -323,15 +432,15 @@ func TestForwarderBoundsAll(t *testing.T) {
 		for number := range 3 * lookupsOfAShare {
 			under.ask(fmt.Sprintf("x%d.rule%d.test.", number, number%10), fmt.Sprintf("*%d.", share), 1)
 		}
+		if share == 3 {
+			must.Happen(t, "each has all that a share can have", func() bool { return under.count(".test.") == 4*lookupsOfAShare })
+		}
 	}
 	must.Happen(t, "room is taken", func() bool { return under.count(".test.") == mostLookups })
-	time.Sleep(20 * time.Millisecond)
+	under.quiet()
 
 	if count := under.count(".test."); count != mostLookups {
 		t.Errorf("%d lookups at once, of %d", count, mostLookups)
-	}
-	if of := 10*lookupsOfAShare + lookupsOfNamed; of > mostLookups {
-		t.Errorf("ten shares and the named ones are %d, of %d", of, mostLookups)
 	}
 }
 
@@ -343,9 +452,10 @@ func TestForwarderGivesUp(t *testing.T) {
 	}
 	last := lookupsOfARule + mostWaiting
 	under.expect(fmt.Sprintf("%d SERVFAIL", last))
-	under.pass(rememberCrowd - time.Millisecond)
+	under.pass(rememberFailure - time.Millisecond)
 	under.ask(fmt.Sprintf("x%d.silent.test.", last), "*0.", 8)
 	under.expect("8 SERVFAIL")
+	under.pass(waitTime)
 	under.giveUp()
 
 	for number := range mostWaiting {
@@ -410,7 +520,8 @@ func TestForwarderBeginsNothingLate(t *testing.T) {
 func TestForwarderForgets(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	for number := range 2*mostRemembered + 1 {
-		under.remember(inquiry{share: fmt.Sprint(number)}, time.Hour)
+		lookup := asking(queryFor(fmt.Sprintf("x%d.test.", number)))
+		under.fail(lookup, time.Hour)
 	}
 	if size := len(under.failed); size > mostRemembered {
 		t.Errorf("%d are remembered", size)
@@ -500,7 +611,7 @@ func TestSubtrees(t *testing.T) {
 			t.Errorf("%s is below %q, not %q", name, found, wanted)
 		}
 	}
-	expect("x.a.test", unknownRule)
+	expect("x.a.test", "")
 	put := func(text string) {
 		t.Helper()
 		must.Succeed(t, os.WriteFile(file+".new", []byte(text), 0o600))
@@ -522,10 +633,10 @@ func TestSubtrees(t *testing.T) {
 }
 
 // The engine answers the names of containers on our networks itself, for ten minutes. What is on the agents' network is no
-// answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for as long as it says.
+// answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for a minute.
 func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 	for address, wanted := range map[string]uint32{
-		"10.213.0.2": 0, "10.214.0.2": uint32(longestTTLOfContainers / time.Second), "10.215.0.2": 600,
+		"10.213.0.2": 0, "10.214.0.2": uint32(longestTTLOfContainers / time.Second), "10.215.0.2": 60,
 	} {
 		under := newForwarderUnderTest(t)
 		under.agents, under.egress = netip.MustParsePrefix("10.213.0.0/20"), netip.MustParsePrefix("10.214.0.0/24")

@@ -213,12 +213,7 @@ func (s *Store) largest() *agent {
 	return most
 }
 
-func latest(one, other time.Time) time.Time {
-	if one.After(other) {
-		return one
-	}
-	return other
-}
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // followsFrom reports whether a hardware address is the one that engines before release 28 give to an address.
 func followsFrom(source netip.Addr, hardware string) bool {

@@ -475,3 +475,19 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 		})
 	}
 }
+
+// An answer that is longer than any that Envoy gives is an error, and never cut.
+func TestEnvoyAnswersAreBounded(t *testing.T) {
+	most := mostRead
+	defer func() { mostRead = most }()
+	answer := `{"version": "1.40.0"}`
+	program := serveAdmin(t, map[string]http.HandlerFunc{"/server_info": says(answer)})
+	mostRead = int64(len(answer))
+	if version := must.Get[string](t)(program.Build()); version != "1.40.0" {
+		t.Errorf("its version is %q", version)
+	}
+	mostRead--
+	if version, err := program.Build(); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("its version is %q, with the error %v", version, err)
+	}
+}
