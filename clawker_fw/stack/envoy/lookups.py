@@ -5,8 +5,8 @@ with an extra label: the last number of the agent's address, which no two agents
 limits the lookups and new names of each such share, and resolves the name without the label. The label of an exact
 name ends with an asterisk. `SUBTREES` are the names of the other rules.
 
-For each source address, Envoy has a cluster with a cache for exact names, and another one for names below subtrees.
-Each new name makes its main thread go through all names of the cluster.
+For each source address, Envoy has a cluster with a cache for exact names, and another one for names below
+subtrees. Each new name makes its main thread go through all names of the cluster.
 """
 
 import json
