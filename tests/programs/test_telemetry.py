@@ -106,6 +106,7 @@ def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
 @pytest.fixture(scope="module")
 def envoy(tmp_path_factory: pytest.TempPathFactory, release: Release) -> Iterator[Loading]:
     with Loading(tmp_path_factory.mktemp("envoy"), program(release)) as started:
+        started.obey(RULES)  # which starts it
         yield started
 
 
