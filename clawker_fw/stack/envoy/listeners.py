@@ -125,6 +125,7 @@ def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Js
         on_new_connection=[
             messages.state(HOST, rule.leads_to(name, str(serving.addresses.machine))),
             messages.state(PORT, "%DOWNSTREAM_LOCAL_PORT%"),
+            lookups.share(),
             *([messages.state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
         ],
     )
