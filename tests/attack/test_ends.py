@@ -10,6 +10,7 @@ import pytest
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol
+from clawker_fw.settings.values import LimitSettings
 from clawker_fw.stack.envoy import chains
 from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
 from clawker_fw.stack.release import Release
@@ -286,7 +287,7 @@ def test_idle_connections_end(tmp_path: Path, release: Release, origin: Origin) 
     """Connections that send nothing for the idle timeout are closed; others are not."""
 
     class Impatient(Resolving):
-        idle = 2
+        limits = LimitSettings(idle=2)
 
     with (
         NameServer(("kept.test", "tls.test"), OWN_LOOPBACK) as server,
