@@ -226,7 +226,7 @@ def test_datagrams_to_a_closed_port(firewall: Firewall, agent: Peer, service: st
     address = agent.address(f"{firewall.project}-net")
     before = _times_refused(firewall, address)
     sent = agent.ask("inundate", "a.test", "--server", f"{service}:9", "--count", "400").last["sent"]
-    assert sent > 200
+    assert sent >= 100, "a refusal in between keeps the agent's kernel from sending"
     until(lambda: _times_refused(firewall, address) - before == sent)
 
 
