@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"strings"
@@ -40,13 +39,7 @@ type Handler struct {
 	source   *hotfile.File[*List]
 	refusals *Recorder
 	now      func() time.Time
-	told     func(resolver.Outcome)
-}
-
-// NewHandler returns a handler that answers from a source, writes refusals to out, and tells what it did, if somebody wants to
-// know.
-func NewHandler(source *hotfile.File[*List], out io.Writer, told func(resolver.Outcome)) Handler {
-	return Handler{source, NewRecorder(out), time.Now, told}
+	told     func(resolver.Outcome) // nil if nobody wants to know
 }
 
 // explanation returns the sentence for a reason, and the command if there is one. It has only host names, in which nothing
@@ -59,7 +52,6 @@ func explanation(because, name string) string {
 	return said
 }
 
-// Name returns the plugin's name in the Corefile.
 func (h Handler) Name() string { return "policy" }
 
 // ServeDNS answers one query (RFC 1034, section 3.7). An allowed name has one A record and no data of any other type.
@@ -79,7 +71,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 		reply.Rcode = dns.RcodeFormatError
 	case question.QClass() != dns.ClassINET, question.QType() == dns.TypeAXFR, question.QType() == dns.TypeIXFR:
 		reply.Rcode = dns.RcodeRefused
-	case !decision.Allowed():
+	case decision.Reason != "":
 		because = decision.Reason
 		reply.Rcode = dns.RcodeNameError
 		reply.Ns = authority(list.ttl)
@@ -108,7 +100,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 			})
 		}
 		if because != "" { // on record even if the client has not waited for the answer
-			err = errors.Join(err, h.refusals.Record(writer.RemoteAddr(), reply, because))
+			h.refusals.Record(writer.RemoteAddr(), reply, because)
 		}
 	}
 	if err != nil {
@@ -149,7 +141,7 @@ func setup(controller *caddy.Controller) error {
 		return statussocket.Plugin{Build: "CoreDNS-" + coremain.CoreVersion, Status: loaded}
 	})
 	config := resolver.ConfigOf(controller)
-	handler := NewHandler(source, os.Stdout, config.Told)
+	handler := Handler{source, NewRecorder(os.Stdout), time.Now, config.Told}
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	config.UDPDecorateWriterFunc = handler.watchUDP
 	config.WatchTCP = handler.watchTCP
@@ -185,9 +177,6 @@ type Decision struct {
 	Reason  string
 }
 
-// Allowed reports whether the name has an address.
-func (d Decision) Allowed() bool { return d.Reason == "" }
-
 type entry struct{ at, below answer }
 
 // List is a parsed, immutable policy.
@@ -196,7 +185,6 @@ type List struct {
 	names map[string]entry
 }
 
-// Parse parses a list.
 func Parse(content []byte) (*List, error) {
 	var read file
 	if err := hotfile.Unmarshal(content, &read); err != nil {

@@ -77,10 +77,10 @@ func TestDecide(t *testing.T) {
 	} {
 		decision := list.Decide(name, then)
 		text := ""
-		if decision.Allowed() {
+		if decision.Reason == "" {
 			text = decision.Address.String()
 		}
-		if text != wanted || decision.Allowed() != decision.Address.IsValid() {
+		if text != wanted || (decision.Reason == "") != decision.Address.IsValid() {
 			t.Errorf("%q: got %v, expected %q", name, decision, wanted)
 		}
 	}

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/coredns/coredns/core/dnsserver"
-	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/pkg/log"
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/reason"
@@ -52,7 +50,6 @@ type Recorder struct {
 	lost    atomic.Int64
 }
 
-// NewRecorder returns a recorder that writes lines to out, one after the other.
 func NewRecorder(out io.Writer) *Recorder {
 	recorder := &Recorder{out: out, now: time.Now, lines: make(chan []byte, mostWaiting)}
 	go recorder.write()
@@ -60,12 +57,12 @@ func NewRecorder(out io.Writer) *Recorder {
 }
 
 // Record has written down which client was refused what, and why. It never waits.
-func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error {
+func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) {
 	question := dns.Question{Name: "."}
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
 	}
-	line, err := json.Marshal(record{
+	line, _ := json.Marshal(record{ // nothing in it can't be encoded
 		Time:     r.time(),
 		Source:   source.String(),
 		Protocol: "dns",
@@ -74,9 +71,6 @@ func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error 
 		Type:     dns.Type(question.Qtype).String(),
 		Reason:   reason,
 	})
-	if err != nil {
-		return err
-	}
 	r.waiting.Add(1)
 	select {
 	case r.lines <- append(line, '\n'):
@@ -84,7 +78,6 @@ func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) error 
 		r.waiting.Done()
 		r.lost.Add(1)
 	}
-	return nil
 }
 
 func (r *Recorder) time() string { return r.now().UTC().Format("2006-01-02T15:04:05.000Z") }
@@ -103,11 +96,7 @@ func (r *Recorder) write() {
 }
 
 func (r *Recorder) tell(lost int64) {
-	line, err := json.Marshal(loss{Suppressed: lost, Time: r.time()})
-	if err == nil {
-		_, err = r.out.Write(append(line, '\n'))
-	}
-	if err != nil {
+	if err := json.NewEncoder(r.out).Encode(loss{Suppressed: lost, Time: r.time()}); err != nil {
 		r.lost.Add(lost)
 	}
 }
@@ -119,22 +108,17 @@ func cut(text string) string { return text[:min(len(text), longestText)] }
 
 // AddressOf returns the IP address of a client, or the zero address when there is none.
 func AddressOf(source net.Addr) netip.Addr {
-	from, err := netip.ParseAddrPort(source.String())
-	if err != nil {
-		return netip.Addr{}
-	}
+	from, _ := netip.ParseAddrPort(source.String())
 	return from.Addr().Unmap()
 }
 
-func isOwnCheck(source net.Addr, name string) bool { return name == askedByOurselves && isOwn(source) }
-
-// isOwn reports whether an address belongs to this container. An address that can't be checked does not.
-func isOwn(source net.Addr) bool {
-	own, err := net.InterfaceAddrs()
-	if err != nil {
+// isOwnCheck reports whether this container has asked itself. An address that can't be checked is not its own.
+func isOwnCheck(source net.Addr, name string) bool {
+	if name != askedByOurselves {
 		return false
 	}
 	from := AddressOf(source)
+	own, _ := net.InterfaceAddrs()
 	return from.IsValid() && slices.ContainsFunc(own, func(each net.Addr) bool {
 		prefix, err := netip.ParsePrefix(each.String())
 		return err == nil && prefix.Addr() == from
@@ -170,13 +154,7 @@ func (r *Recorder) watch(client net.Addr, answer []byte) {
 	if reply.Unpack(answer) != nil {
 		reply = new(dns.Msg) // without a question, as some of these messages
 	}
-	r.recordBadRequest(client, reply)
-}
-
-func (r *Recorder) recordBadRequest(client net.Addr, reply *dns.Msg) {
-	if err := r.Record(client, reply, reason.BadRequest); err != nil {
-		log.Error(plugin.Error("policy", err))
-	}
+	r.Record(client, reply, reason.BadRequest)
 }
 
 // headerOctets is the size of a message's header (RFC 1035, section 4.1.1).
@@ -209,7 +187,6 @@ func undecided(answer []byte) bool {
 // lengthOctets is the size of the length before each message over TCP (RFC 1035, section 4.2.2).
 const lengthOctets = 2
 
-// watchTCP returns a listener that sees every message and answer over TCP.
 func (h Handler) watchTCP(listener net.Listener) net.Listener { return streams{listener, h.refusals} }
 
 type streams struct {
@@ -248,7 +225,7 @@ func (s *stream) Read(into []byte) (int, error) {
 	for _, octet := range into[:size] {
 		if s.take(octet) && (s.length < headerOctets || s.answer) {
 			s.ignored = true
-			s.refusals.recordBadRequest(s.RemoteAddr(), new(dns.Msg))
+			s.refusals.Record(s.RemoteAddr(), new(dns.Msg), reason.BadRequest)
 		}
 	}
 	return size, err
@@ -281,7 +258,7 @@ func (s *stream) Write(answer []byte) (int, error) {
 // Close ends the connection, and has it on record if the last message has no end.
 func (s *stream) Close() error {
 	if s.read > 0 {
-		s.refusals.recordBadRequest(s.RemoteAddr(), new(dns.Msg))
+		s.refusals.Record(s.RemoteAddr(), new(dns.Msg), reason.BadRequest)
 	}
 	return s.Conn.Close()
 }
