@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
+	"fmt"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -20,8 +20,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"clawker-fw/internal/resolver"
 	"clawker-fw/internal/statussocket"
@@ -168,12 +168,12 @@ func (x *Exporter) send(batch []resolver.Outcome) {
 	count := uint64(len(batch))
 	ctx, cancel := context.WithTimeout(x.calls, x.patience)
 	defer cancel()
-	reply := new(emptypb.Empty)
+	reply := new(wrapperspb.BytesValue)
 	err := x.connection.Invoke(ctx, exportMethod, encode(x.current.resource, batch), reply)
 	x.failing = err != nil
 	refused := count
 	if err == nil {
-		refused = min(count, rejected(reply.ProtoReflect().GetUnknown()))
+		refused = min(count, rejected(reply))
 	}
 	x.sent.Add(count - refused)
 	x.lost.Add(refused)
@@ -212,10 +212,9 @@ func describe(shown *x509.Certificate) *statussocket.Certificate {
 	for _, address := range shown.IPAddresses {
 		names = append(names, address.String())
 	}
-	sum := sha256.Sum256(shown.Raw)
 	return &statussocket.Certificate{
 		Subject: shown.Subject.String(), Names: names, Begins: shown.NotBefore.Unix(), Ends: shown.NotAfter.Unix(),
-		Digest: hex.EncodeToString(sum[:]),
+		Digest: fmt.Sprintf("%x", sha256.Sum256(shown.Raw)),
 	}
 }
 
@@ -269,10 +268,7 @@ const longestName = 255
 // shortened returns the name without its final dot, cut if it is long. It shares no memory with a long one.
 func shortened(name string) string {
 	name = strings.TrimSuffix(name, ".")
-	if len(name) > longestName {
-		return strings.Clone(name[:longestName])
-	}
-	return name
+	return strings.Clone(name[:min(len(name), longestName)])
 }
 
 const (
@@ -319,33 +315,11 @@ func attribute(key, value string) *common.KeyValue {
 	return &common.KeyValue{Key: key, Value: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: value}}}
 }
 
-// Numbers of fields in an ExportLogsServiceResponse and in its ExportLogsPartialSuccess (collector/logs/v1). Its generated code
-// is not used: it brings a gateway from HTTP to gRPC.
-const (
-	replyPartialSuccess protowire.Number = 1
-	partialRejected     protowire.Number = 1
-)
-
-func rejected(reply []byte) uint64 {
-	partial, _ := protowire.ConsumeBytes(find(reply, replyPartialSuccess, protowire.BytesType))
-	count, _ := protowire.ConsumeVarint(find(partial, partialRejected, protowire.VarintType))
-	return count
-}
-
-func find(message []byte, wanted protowire.Number, kind protowire.Type) []byte {
-	for len(message) > 0 {
-		found, of, size := protowire.ConsumeTag(message)
-		if size < 0 {
-			return nil
-		}
-		message = message[size:]
-		if found == wanted && of == kind {
-			return message
-		}
-		if size = protowire.ConsumeFieldValue(found, of, message); size < 0 {
-			return nil
-		}
-		message = message[size:]
-	}
-	return nil
+// rejected returns how many records a collector has not taken. Its answer (ExportLogsServiceResponse) has the form of a BytesValue,
+// and the ExportLogsPartialSuccess in that begins like an Int64Value. Their generated code is not used: it brings a gateway from
+// HTTP to gRPC.
+func rejected(answer *wrapperspb.BytesValue) uint64 {
+	var partial wrapperspb.Int64Value
+	_ = proto.Unmarshal(answer.Value, &partial) // what can't be read has rejected nothing
+	return uint64(partial.Value)
 }

@@ -10,6 +10,8 @@ import (
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	logs "go.opentelemetry.io/proto/otlp/logs/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"clawker-fw/internal/resolver"
 )
@@ -68,9 +70,11 @@ func TestEncode(t *testing.T) {
 func TestRejected(t *testing.T) {
 	partial := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7)
 	answer := protowire.AppendString(protowire.AppendTag(nil, 9, protowire.BytesType), "more")
-	answer = protowire.AppendBytes(protowire.AppendTag(answer, replyPartialSuccess, protowire.BytesType), partial)
+	answer = protowire.AppendBytes(protowire.AppendTag(answer, 1, protowire.BytesType), partial)
 	for content, wanted := range map[string]uint64{"": 0, string(answer): 7, "\xff": 0, "\x0a\x05\x08": 0, "\x08\x01": 0} {
-		if found := rejected([]byte(content)); found != wanted {
+		var read wrapperspb.BytesValue
+		_ = proto.Unmarshal([]byte(content), &read)
+		if found := rejected(&read); found != wanted {
 			t.Errorf("%q: got %d, expected %d", content, found, wanted)
 		}
 	}

@@ -32,7 +32,7 @@ type file struct {
 	CA          string            `json:"ca"`          // PEM, like the next two
 	Certificate string            `json:"certificate"`
 	Key         string            `json:"key"`
-	Sample      *float64          `json:"sample"` // share of the allowed queries that have a record; 1 if missing
+	Sample      float64           `json:"sample"` // share of the allowed queries that have a record; 1 if missing
 	Resource    map[string]string `json:"resource"`
 }
 
@@ -46,7 +46,7 @@ type Settings struct {
 
 // Parse returns the settings in a file, or nil if it turns telemetry off. No error repeats what may be secret.
 func Parse(content []byte) (*Settings, error) {
-	var read file
+	read := file{Sample: 1}
 	if err := hotfile.Unmarshal(content, &read); err != nil {
 		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
 	}
@@ -57,19 +57,15 @@ func Parse(content []byte) (*Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	sample := 1.0
-	if read.Sample != nil {
-		sample = *read.Sample
-	}
 	switch {
 	case !read.Endpoint.IsValid():
 		return nil, errors.New("endpoint is missing")
 	case read.ServerName == "":
 		return nil, errors.New("server_name is missing")
-	case sample < 0 || sample > 1:
+	case read.Sample < 0 || read.Sample > 1:
 		return nil, errors.New("sample is not between 0 and 1")
 	}
-	return &Settings{read.Endpoint.String(), config, sample, encodeResource(read.Resource)}, nil
+	return &Settings{read.Endpoint.String(), config, read.Sample, encodeResource(read.Resource)}, nil
 }
 
 // syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
