@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -212,10 +213,8 @@ func MakeBells(resources []boot.Resource) error {
 		if each.Watched == "" {
 			continue
 		}
-		if err := os.MkdirAll(each.Watched, 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(each.Watched, bell[0]), nil, 0o644); err != nil {
+		first := filepath.Join(each.Watched, bell[0])
+		if err := errors.Join(os.MkdirAll(each.Watched, 0o755), os.WriteFile(first, nil, 0o644)); err != nil {
 			return err
 		}
 	}
@@ -308,14 +307,11 @@ func (e endsFile) first() (End, bool, error) {
 }
 
 func (e endsFile) text() []byte {
-	text := []byte(`{"ends":[`)
-	for number, each := range e.Ends {
-		if number > 0 {
-			text = append(text, ',')
-		}
-		text = append(text, each...)
+	texts := make([]string, len(e.Ends))
+	for number, text := range e.Ends {
+		texts[number] = string(text)
 	}
-	return append(text, `]}`...)
+	return []byte(`{"ends":[` + strings.Join(texts, ",") + `]}`)
 }
 
 func parseEnds(text []byte) (found endsFile, err error) {

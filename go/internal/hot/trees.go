@@ -4,12 +4,12 @@ import (
 	"archive/tar"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -221,20 +221,11 @@ func removeOthers(tree string, paths []string) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range present {
-		info, err := os.Lstat(filepath.Join(tree, path))
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(paths, path) || !info.Mode().IsRegular() {
-			if err := os.Remove(filepath.Join(tree, path)); err != nil {
-				return err
-			}
-		}
-	}
-	for _, path := range paths {
-		if info, err := os.Lstat(filepath.Join(tree, path)); err == nil && info.IsDir() {
-			if err := os.RemoveAll(filepath.Join(tree, path)); err != nil {
+	for _, path := range append(present, paths...) {
+		place := filepath.Join(tree, path)
+		info, missing := os.Lstat(place)
+		if missing == nil && (!slices.Contains(paths, path) || !info.Mode().IsRegular()) {
+			if err := os.RemoveAll(place); err != nil {
 				return err
 			}
 		}
@@ -464,40 +455,27 @@ var flush = func(path string) error {
 
 // flushTree has everything in a folder written to the disk, and the folder's own name as well. A link has no content.
 func flushTree(folder string) error {
-	var folders []string
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
+		if err != nil || !entry.IsDir() && !entry.Type().IsRegular() {
 			return err
-		case entry.IsDir():
-			folders = append(folders, path)
-		case entry.Type().IsRegular():
-			return flush(path)
 		}
-		return nil
+		return flush(path)
 	})
 	if err != nil {
 		return err
 	}
-	for _, path := range append(folders, filepath.Dir(folder)) {
-		if err := flush(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return flush(filepath.Dir(folder))
 }
 
 // fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
 // is not part of the file's meaning.
 var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
 
-// fileVersionLength is the length of a file's end in which its version is searched.
 const fileVersionLength = 64
 
 // Unversioned is the version of a file in no commit.
 const Unversioned = "0"
 
-// VersionOf returns the version in a file, or "" if it has none.
 func VersionOf(content []byte) string {
 	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
 	if found == nil {
@@ -506,7 +484,6 @@ func VersionOf(content []byte) string {
 	return string(found[1])
 }
 
-// WithVersion returns the file with its version replaced. A file without a version is returned unchanged.
 func WithVersion(content []byte, version string) []byte {
 	before := VersionOf(content)
 	if before == "" {
@@ -516,28 +493,24 @@ func WithVersion(content []byte, version string) []byte {
 	return slices.Concat(content[:end], []byte(version), []byte(`"}`))
 }
 
-// NewVersion returns a random version, never used before.
 func NewVersion() string {
 	var random [16]byte
 	rand.Read(random[:]) // never fails
-	return hex.EncodeToString(random[:])
+	return fmt.Sprintf("%x", random)
 }
 
 // DigestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
 func DigestOf(content []byte) string {
-	sum := sha256.Sum256(WithVersion(content, Unversioned))
-	return hex.EncodeToString(sum[:])
+	return fmt.Sprintf("%x", sha256.Sum256(WithVersion(content, Unversioned)))
 }
 
-// Differing returns the sorted names in wanted whose values in found differ or are missing.
 func Differing(wanted, found map[string]string) []string {
 	names := []string{}
-	for name, value := range wanted {
-		if found[name] != value {
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if found[name] != wanted[name] {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 
@@ -569,7 +542,6 @@ func (f HotFile) Read(folder string) ([]byte, error) {
 	return content, err
 }
 
-// Paths returns the paths of the files, in the order in which they are placed.
 func (c Commit) Paths() []string {
 	paths := make([]string, len(c.Files))
 	for index, file := range c.Files {
@@ -578,7 +550,6 @@ func (c Commit) Paths() []string {
 	return paths
 }
 
-// RecordPath returns the path of the record of what was committed last.
 func RecordPath(root string) string { return filepath.Join(root, "state", "committed.json") }
 
 // ReadRecord reads the record of a set, which has at least one file.
