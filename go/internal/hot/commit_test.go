@@ -593,7 +593,7 @@ func TestNotTaken(t *testing.T) {
 			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
 		}
 	}
-	if found, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || found == nil || len(found) > 0 {
+	if found, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || len(found) > 0 {
 		t.Errorf("got %#v, %v, expected an empty list", found, err)
 	}
 }

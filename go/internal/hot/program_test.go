@@ -185,8 +185,6 @@ func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
 
 func (r *Reader) Serves() error { return r.Broken }
 
-func (r *Reader) Connections() (int, error) { return len(r.seen), r.Broken }
-
 func readTree(t *testing.T, folder string) must.Tree {
 	t.Helper()
 	paths := must.Get[[]string](t)(volume.FilesBelow(folder))

@@ -26,31 +26,29 @@ import (
 // would misunderstand a helper.
 const Protocol = 1
 
-// Report is the output of probe: everything that can only be seen inside the container.
 type Report struct {
-	Protocol    int                    `json:"protocol"`
-	Sibling     string                 `json:"sibling"`
-	Build       string                 `json:"build"`
-	Live        map[string]string      `json:"live"` // resource -> digest of the loaded content
-	Evidence    serving.Evidence       `json:"evidence,omitempty"`
-	Connections int                    `json:"connections"`
-	Telemetry   statussocket.Telemetry `json:"telemetry"`
-	Addresses   []string               `json:"addresses"`
-	Claimed     bool                   `json:"claimed"`
-	Refused     []kernel.Refused       `json:"refused"`      // what the limits have refused
-	Others      []string               `json:"others"`       // other hosts that answer ARP for our addresses
-	Network     []string               `json:"network"`      // differences from the desired network
-	AgentsSee   map[string][]string    `json:"agents_see"`   // problems that agents see, by sibling
-	Dropped     []string               `json:"dropped"`      // siblings to whom agents' packets don't get
-	Files       []string               `json:"engine_files"` // differences in the files that the engine provides
-	Program     []string               `json:"program"`      // the command line of process 1
-	Processes   []string               `json:"processes"`    // processes that don't belong here, or are missing
-	Restarts    []start.Restart        `json:"restarts"`     // helpers that have ended since the container started
-	Signer      string                 `json:"signer"`       // why the signer beside the program does not answer, or ""
-	Secrets     int                    `json:"secrets"`      // how many secrets for requests the signer has
-	Unhealthy   string                 `json:"unhealthy"`    // why a health check would fail now, or ""
-	Error       string                 `json:"error"`        // why the program did not answer, or ""
-	Verbs       []string               `json:"verbs"`        // what fwctl can be told to do
+	Protocol  int                    `json:"protocol"`
+	Sibling   string                 `json:"sibling"`
+	Build     string                 `json:"build"`
+	Live      map[string]string      `json:"live"` // resource -> digest of the loaded content
+	Evidence  serving.Evidence       `json:"evidence,omitempty"`
+	Telemetry statussocket.Telemetry `json:"telemetry"`
+	Addresses []string               `json:"addresses"`
+	Claimed   bool                   `json:"claimed"`
+	Refused   []kernel.Refused       `json:"refused"`      // what the limits have refused
+	Others    []string               `json:"others"`       // other hosts that answer ARP for our addresses
+	Network   []string               `json:"network"`      // differences from the desired network
+	AgentsSee map[string][]string    `json:"agents_see"`   // problems that agents see, by sibling
+	Dropped   []string               `json:"dropped"`      // siblings to whom agents' packets don't get
+	Files     []string               `json:"engine_files"` // differences in the files that the engine provides
+	Program   []string               `json:"program"`      // the command line of process 1
+	Processes []string               `json:"processes"`    // processes that don't belong here, or are missing
+	Restarts  []start.Restart        `json:"restarts"`     // helpers that have ended since the container started
+	Signer    string                 `json:"signer"`       // why the signer beside the program does not answer, or ""
+	Secrets   int                    `json:"secrets"`      // how many secrets for requests the signer has
+	Unhealthy string                 `json:"unhealthy"`    // why a health check would fail now, or ""
+	Error     string                 `json:"error"`        // why the program did not answer, or ""
+	Verbs     []string               `json:"verbs"`        // what fwctl can be told to do
 }
 
 // Thoroughness says whether a probe reports what agents see of Envoy. It waits first for a program that is starting.
@@ -87,9 +85,6 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	if err == nil {
 		report.Live, report.Evidence = live, program.Evidence()
 		report.Build, err = program.Build()
-	}
-	if err == nil {
-		report.Connections, err = program.Connections()
 	}
 	if err == nil {
 		report.Telemetry, err = program.Telemetry()

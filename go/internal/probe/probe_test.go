@@ -51,7 +51,6 @@ func (p *program) Live(resources []boot.Resource) (map[string]string, error) {
 func (p *program) Serves() error              { return p.broken }
 func (p *program) Build() (string, error)     { return "reader", p.broken }
 func (p *program) Evidence() serving.Evidence { return nil }
-func (p *program) Connections() (int, error)  { return 2, p.broken }
 func (p *program) Telemetry() (statussocket.Telemetry, error) {
 	return statussocket.Telemetry{}, p.broken
 }
@@ -84,7 +83,7 @@ func TestProbe(t *testing.T) {
 
 	report := Run(root, newResolver(), &program{}, Thoroughness{Envoy: true})
 
-	if report.Sibling != "coredns" || report.Build != "reader" || report.Connections != 2 || report.Error != "" {
+	if report.Sibling != "coredns" || report.Build != "reader" || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
 	if committed, err := hot.ReadRecord(hot.RecordPath(root)); err != nil || !maps.Equal(report.Live, committed.Live) {

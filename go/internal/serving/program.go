@@ -18,7 +18,6 @@ import (
 
 // Program is the interface to the serving process.
 type Program interface {
-	// Build returns the version string that the program reports.
 	Build() (string, error)
 	// Live maps each loaded resource to the digest of its loaded content.
 	Live(resources []boot.Resource) (map[string]string, error)
@@ -32,8 +31,6 @@ type Program interface {
 	Reason() string
 	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
 	Serves() error
-	// Connections returns the number of open connections from agents.
-	Connections() (int, error)
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (statussocket.Telemetry, error)
 }
@@ -60,7 +57,6 @@ func Of(sibling boot.Sibling, known Evidence) Program {
 	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
 }
 
-// PollEvery is how long to wait before a program is asked again.
 const PollEvery = 10 * time.Millisecond
 
 // servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
@@ -81,14 +77,8 @@ func NotTaken(program Program, resources []boot.Resource, version string) ([]str
 	if err != nil {
 		return nil, err
 	}
-	older := []string{}
-	for name, other := range taken {
-		if other != version {
-			older = append(older, name)
-		}
-	}
-	slices.Sort(older)
-	return older, nil
+	maps.DeleteFunc(taken, func(_, other string) bool { return other == version })
+	return slices.Sorted(maps.Keys(taken)), nil
 }
 
 // statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
@@ -101,7 +91,6 @@ const (
 	telemetryResource = "telemetry"
 )
 
-// AnswerLimit is how long an answer may take.
 const AnswerLimit = time.Second
 
 // refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
@@ -200,8 +189,6 @@ func (c coredns) Telemetry() (statussocket.Telemetry, error) {
 	status, err := c.status(telemetryResource)
 	return status.Telemetry, err
 }
-
-func (c coredns) Connections() (int, error) { return 0, nil }
 
 // Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
 func Refuses(server, network string) error {
