@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -38,11 +37,12 @@ type intermediate struct {
 	id          string // of its certificate
 }
 
-type authority struct{ below map[string]*intermediate }
+// authority has the intermediate for each name, and for all names below it.
+type authority map[string]*intermediate
 
 // parseAuthority parses hot/signing/intermediates.json. All of it must be usable: one that is not constrained to names
 // would be another kind of authority than the one that agents were told of.
-func parseAuthority(content []byte) (*authority, error) {
+func parseAuthority(content []byte) (authority, error) {
 	var file struct {
 		Intermediates []struct {
 			Certificate string `json:"certificate"` // PEM, perhaps followed by those between it and its root
@@ -52,7 +52,7 @@ func parseAuthority(content []byte) (*authority, error) {
 	if err := hotfile.Unmarshal(content, &file); err != nil {
 		return nil, err
 	}
-	found := &authority{map[string]*intermediate{}}
+	found := authority{}
 	for number, each := range file.Intermediates {
 		one, err := newIntermediate([]byte(each.Certificate), []byte(each.Key))
 		if err != nil {
@@ -62,8 +62,8 @@ func parseAuthority(content []byte) (*authority, error) {
 			if !hostname.Is(name) {
 				return nil, fmt.Errorf("intermediate %d is for %q, which is no host name in lower case", number, name)
 			}
-			if other := found.below[name]; other == nil || one.certificate.NotAfter.After(other.certificate.NotAfter) {
-				found.below[name] = one
+			if other := found[name]; other == nil || one.certificate.NotAfter.After(other.certificate.NotAfter) {
+				found[name] = one
 			}
 		}
 	}
@@ -93,16 +93,12 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	case !certificate.PermittedDNSDomainsCritical || len(certificate.PermittedDNSDomains) == 0:
 		return nil, errors.New("it is not constrained to names")
 	}
-	sum := sha256.Sum256(certificate.Raw)
-	return &intermediate{certificate, signer, chain, hex.EncodeToString(sum[:])}, nil
+	return &intermediate{certificate, signer, chain, fmt.Sprintf("%x", sha256.Sum256(certificate.Raw))}, nil
 }
 
-func (a *authority) covering(name string) *intermediate {
-	if a == nil {
-		return nil
-	}
+func (a authority) covering(name string) *intermediate {
 	for above := range hostname.Around(name) {
-		if found := a.below[above]; found != nil {
+		if found := a[above]; found != nil {
 			return found
 		}
 	}
@@ -184,8 +180,8 @@ func (s sources) of(asked string) source {
 }
 
 type certificates struct {
-	names         *hotfile.File[*inspected]
-	intermediates *hotfile.File[*authority]
+	names         *hotfile.File[inspected]
+	intermediates *hotfile.File[authority]
 }
 
 var errUncovered = errors.New("no intermediate may sign for it")
@@ -224,26 +220,22 @@ func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool 
 // inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
 type inspected struct{ names, subtrees map[string]struct{} }
 
-func parseNames(content []byte) (*inspected, error) {
+func parseNames(content []byte) (found inspected, err error) {
 	var file struct {
 		Names    []string `json:"names"`
 		Subtrees []string `json:"subtrees"`
 	}
 	if err := hotfile.Unmarshal(content, &file); err != nil {
-		return nil, err
+		return found, err
 	}
-	names, err := setOf(file.Names)
-	if err != nil {
-		return nil, err
+	if found.names, err = setOf(file.Names); err != nil {
+		return found, err
 	}
-	subtrees, err := setOf(file.Subtrees)
-	return &inspected{names, subtrees}, err
+	found.subtrees, err = setOf(file.Subtrees)
+	return found, err
 }
 
-func (i *inspected) rule(name string) string {
-	if i == nil {
-		return ""
-	}
+func (i inspected) rule(name string) string {
 	if _, exactly := i.names[name]; exactly {
 		return name
 	}

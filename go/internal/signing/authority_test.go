@@ -93,7 +93,7 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 // A certificate is for its name alone, leads to the root, is valid from an hour ago for 7 days, and is due after two thirds.
 func TestMint(t *testing.T) {
 	root := newTestRoot(t)
-	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	authority := must.Get[authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
 	made := must.Get[issued](t)(authority.covering("x.w.test").mint("x.w.test", "x.w.test", testTime))
 	answer := parseAnswer(t, given("x.w.test", made.version, "1", made.secret))
 	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
@@ -115,7 +115,7 @@ func TestMint(t *testing.T) {
 // No certificate outlives its intermediate, and none is made beyond its life. It is not due then: another would end as soon.
 func TestMintWithinTheIntermediate(t *testing.T) {
 	root := newTestRoot(t)
-	authority := must.Get[*authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
+	authority := must.Get[authority](t)(parseAuthority(authorityFile(t, root.intermediate(t, []string{"w.test"}))))
 	issuer := authority.covering("w.test")
 	late := testTime.Add(testLife - time.Hour)
 	made := must.Get[issued](t)(issuer.mint("w.test", "w.test", late))
@@ -136,7 +136,7 @@ func TestCovering(t *testing.T) {
 	later := func(days int) func(*x509.Certificate) {
 		return func(template *x509.Certificate) { template.NotAfter = testTime.AddDate(0, 0, days) }
 	}
-	authority := must.Get[*authority](t)(parseAuthority(authorityFile(
+	authority := must.Get[authority](t)(parseAuthority(authorityFile(
 		t, root.intermediate(t, []string{"w.test", "one.test"}, later(10)), root.intermediate(t, []string{"sub.w.test"}, later(20)),
 		root.intermediate(t, []string{"one.test"}, later(30)),
 	)))

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"clawker-fw/internal/statussocket"
@@ -90,7 +91,7 @@ type secrets struct {
 	kept  Kept
 	mutex sync.Mutex
 	all   map[string]secret
-	turn  uint64 // how often they have changed
+	turn  atomic.Uint64 // how often they have changed
 }
 
 // Kept are the files in which secrets outlive the signer, each as JSON. Either may be nil.
@@ -118,13 +119,7 @@ func newSecrets(kept Kept, now func() time.Time) *secrets {
 }
 
 func leftIn(file *os.File) []byte {
-	if file == nil {
-		return nil
-	}
-	content, err := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2))
-	if err != nil {
-		return nil
-	}
+	content, _ := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2)) // there is nothing in no file
 	return content
 }
 
@@ -170,12 +165,6 @@ func (s *secrets) issue(asked string, _ time.Time) (issued, error) {
 func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
 	found, is := s.of(asked)
 	return is && found.version() == before.issuer
-}
-
-func (s *secrets) changes() uint64 {
-	s.mutex.Lock()
-	defer s.mutex.Unlock()
-	return s.turn
 }
 
 func (s *secrets) count() int {
@@ -250,7 +239,7 @@ func (s *secrets) replace(wanted Giving) error {
 		return nil
 	}
 	s.all = fresh
-	s.turn++
+	s.turn.Add(1)
 	// Both are written, whatever becomes of the other: neither may go on having what was taken away.
 	var failed []error
 	if err := leave(s.kept.Disk, resting); err != nil {

@@ -70,15 +70,15 @@ func TestSecrets(t *testing.T) {
 		t.Error("only what has changed is another version")
 	}
 	must.Get[Held](t)(s.take(Giving{Key: testKey, Give: map[string]string{"api#basic": "Basic c"}, Keep: []string{"github", "none"}}))
-	if value, _ := s.issuedValue(t, "github"); value != "Bearer a" || s.changes() != 2 {
-		t.Errorf("kept: %q, %d", value, s.changes())
+	if value, _ := s.issuedValue(t, "github"); value != "Bearer a" || s.turn.Load() != 2 {
+		t.Errorf("kept: %q, %d", value, s.turn.Load())
 	}
 	s.give(t, map[string]string{"api#basic": "Basic c"})
 	if value, _ := s.issuedValue(t, "github"); value != "" || s.isCurrent("secret:github", before, now) {
 		t.Errorf("taken away: %q", value)
 	}
-	if s.changes() != 3 {
-		t.Errorf("%d changes are counted", s.changes())
+	if s.turn.Load() != 3 {
+		t.Errorf("%d changes are counted", s.turn.Load())
 	}
 }
 
@@ -89,7 +89,7 @@ func TestHeld(t *testing.T) {
 	if len(first.Secrets) != 2 || first.Secrets["a"] == first.Secrets["b"] || !first.Secrets["a"].Given.Equal(testTime) {
 		t.Errorf("%+v", first)
 	}
-	if again := s.give(t, nil); again.Secrets["a"] != first.Secrets["a"] || s.changes() != 1 {
+	if again := s.give(t, nil); again.Secrets["a"] != first.Secrets["a"] || s.turn.Load() != 1 {
 		t.Errorf("asked: %+v", again)
 	}
 	other := must.Get[Held](t)(s.take(Giving{Key: bytes.Repeat([]byte{8}, 32)}))
@@ -120,8 +120,8 @@ func TestRefusedSecrets(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if value, _ := s.issuedValue(t, "a"); value != "kept" || s.changes() != 1 {
-		t.Errorf("%q, %d changes", value, s.changes())
+	if value, _ := s.issuedValue(t, "a"); value != "kept" || s.turn.Load() != 1 {
+		t.Errorf("%q, %d changes", value, s.turn.Load())
 	}
 }
 
@@ -146,7 +146,7 @@ func TestSecretsOutliveTheSigner(t *testing.T) {
 		t.Errorf("%q, %s", value, version)
 	}
 	second.give(t, map[string]string{"a": "short", "b": "other"})
-	if second.changes() != 0 {
+	if second.turn.Load() != 0 {
 		t.Error("the same secrets are a change")
 	}
 	size := must.Get[int64](t)(file.Seek(0, io.SeekEnd))

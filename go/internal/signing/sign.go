@@ -62,14 +62,8 @@ func Ask(folder string) (Status, error) {
 
 // Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
 // that are inspected, and that with the intermediates. Its keeper hands it the sockets and the files with the secrets, which
-// outlive it: what Envoy asks while it is started again waits in them. Without one, no secret outlives it.
+// outlive it: what Envoy asks while it is started again waits in them.
 func Sign(arguments []string, given []*os.File) error {
-	if len(given) == 0 {
-		var err error
-		if given, err = Listen(arguments[0], filepath.Join(arguments[0], "secrets.json")); err != nil {
-			return err
-		}
-	}
 	if len(given) != 5 {
 		return fmt.Errorf("the signer was given %d files, and not five", len(given))
 	}
@@ -104,10 +98,7 @@ func (s *server) status() Status {
 // be handed down. Whoever may connect to the first gets certificates with their keys, and secrets: that is the program alone,
 // by its group. The others are for root.
 func Listen(folder, disk string) ([]*os.File, error) {
-	if err := os.RemoveAll(folder); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(folder, 0o700); err != nil {
+	if err := errors.Join(os.RemoveAll(folder), os.Mkdir(folder, 0o700)); err != nil {
 		return nil, err
 	}
 	var opened []*os.File
@@ -204,7 +195,6 @@ func (s *server) overHTTP() *http.Server {
 	}
 }
 
-// ServeHTTP serves one stream.
 func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
 	code, reason := unimplemented, "there is no such method"
 	if called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc") {
@@ -233,10 +223,8 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	for {
 		// All answers first: so what waits here is never more than what one request has asked for.
 		for message := has.next(s.now()); message != nil; message = has.next(s.now()) {
-			if _, err := writer.Write(framed(message)); err != nil {
-				return ok, ""
-			}
-			if err := flusher.Flush(); err != nil {
+			_, err := writer.Write(framed(message))
+			if errors.Join(err, flusher.Flush()) != nil {
 				return ok, ""
 			}
 		}
@@ -262,7 +250,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 }
 
 func (s *server) loaded() [3]string {
-	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.changes())}
+	return [3]string{s.names.Status().Digest, s.intermediates.Status().Digest, fmt.Sprint(s.secrets.turn.Load())}
 }
 
 func readRequests(stream context.Context, body io.Reader) (<-chan request, <-chan error) {
