@@ -181,9 +181,7 @@ func (s *Store) Tell(listener net.Listener, askers []netip.Addr) error {
 }
 
 func (s *Store) answer(connection net.Conn) error {
-	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
-	}
+	_ = connection.SetDeadline(time.Now().Add(patience))
 	question, err := bufio.NewReader(io.LimitReader(connection, longestQuestion)).ReadString('\n')
 	if err != nil {
 		return err
@@ -216,9 +214,7 @@ func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (told
 		return told{}, err
 	}
 	defer connection.Close()
-	if err := connection.SetDeadline(time.Now().Add(patience)); err != nil {
-		return told{}, err
-	}
+	_ = connection.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(connection, question(source, hardware)); err != nil {
 		return told{}, err
 	}
@@ -373,18 +369,12 @@ func printable(text string) string {
 	return text
 }
 
-// readText returns the template of the page as text: templates/agents-page.txt.j2, as the client wrote it into the volume.
-func readText(root string) (*template.Template, error) {
-	content, err := os.ReadFile(filepath.Join(root, "boot", "agents-page.txt"))
-	if err != nil {
-		return nil, err
-	}
-	return template.New("page").Delims("[[", "]]").Parse(string(content))
-}
+// textPage is the page's template in the volume, as the client wrote it there (templates/agents-page.txt.j2).
+const textPage = "agents-page.txt"
 
 func (d document) text(root string) ([]byte, error) {
 	var page bytes.Buffer
-	layout, err := readText(root)
+	layout, err := template.New(textPage).Delims("[[", "]]").ParseFiles(filepath.Join(root, "boot", textPage))
 	if err == nil {
 		err = layout.Execute(&page, d)
 	}

@@ -8,8 +8,10 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -92,7 +94,6 @@ type Store struct {
 	octets int
 }
 
-// NewStore returns a store that knows nothing yet.
 func NewStore(holders *Holders) *Store {
 	return &Store{now: time.Now, wall: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
 }
@@ -137,7 +138,9 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	defer s.mutex.Unlock()
 	known := s.agents[source]
 	if known == nil || known.hardware != holder.hardware {
-		s.forget(source)
+		if known != nil {
+			s.octets -= known.octets
+		}
 		known = &agent{hardware: holder.hardware, since: latest(s.began, holder.since)}
 		s.agents[source] = known
 	}
@@ -196,21 +199,8 @@ func (s *Store) remove(known *agent, at int) {
 	known.refusals = slices.Delete(known.refusals, at, at+1)
 }
 
-func (s *Store) forget(source netip.Addr) {
-	if known := s.agents[source]; known != nil {
-		s.octets -= known.octets
-		delete(s.agents, source)
-	}
-}
-
 func (s *Store) largest() *agent {
-	var most *agent
-	for _, each := range s.agents {
-		if most == nil || each.octets > most.octets {
-			most = each
-		}
-	}
-	return most
+	return slices.MaxFunc(slices.Collect(maps.Values(s.agents)), func(one, other *agent) int { return cmp.Compare(one.octets, other.octets) })
 }
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
