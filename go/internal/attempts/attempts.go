@@ -51,7 +51,6 @@ type Attempt struct {
 	Roots   string `json:"roots"` // as PEM, under which the stack looks into TLS
 }
 
-// Outcome is what happened, in words.
 type Outcome struct {
 	ID      string `json:"id"`
 	Outcome string `json:"outcome"`
@@ -238,14 +237,10 @@ const arpWithin = 4 * time.Second
 
 func dial(network, address string, connecting, all time.Duration) (net.Conn, error) {
 	connection, err := net.DialTimeout(network, address, connecting)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		_ = connection.SetDeadline(time.Now().Add(all))
 	}
-	if err := connection.SetDeadline(time.Now().Add(all)); err != nil {
-		connection.Close()
-		return nil, err
-	}
-	return connection, nil
+	return connection, err
 }
 
 type heard struct {
@@ -383,17 +378,18 @@ var (
 )
 
 func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *speaker, request []string) Trial {
-	network, usual, made := "tcp", uint16(80), Trial{}
-	switch protocol {
-	case "udp":
+	network, made := "tcp", Trial{}
+	if protocol == "udp" {
 		network = protocol
-	case "https":
-		usual = 443
+	}
+	host := name
+	if usual := map[string]uint16{"http": 80, "https": 443}; port != usual[protocol] {
+		host = net.JoinHostPort(name, strconv.Itoa(int(port)))
 	}
 	attempt := Attempt{Name: name}
 	if speak.step == "request" {
 		attempt.Text = fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: clawker-fw\r\nConnection: close\r\n\r\n",
-			request[0], request[1], hostHeader(name, port, usual))
+			request[0], request[1], host)
 	}
 	var address netip.Addr
 	begun := time.Now()
@@ -443,13 +439,6 @@ func isRequestLine(words []string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool {
 		return word == "" || strings.ContainsFunc(word, func(each rune) bool { return each <= ' ' || each >= 0x7f })
 	})
-}
-
-func hostHeader(name string, port, usual uint16) string {
-	if port == usual {
-		return name
-	}
-	return net.JoinHostPort(name, strconv.Itoa(int(port)))
 }
 
 // attemptWait sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.

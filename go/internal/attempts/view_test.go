@@ -50,7 +50,10 @@ func TestViewOnARefusal(t *testing.T) {
 
 // Anything except the refusal is reported: no listener, silence, another server's response, or access.
 func TestViewOnAnythingElse(t *testing.T) {
-	gone := answering(t, func(net.Conn) {})
+	gone := answering(t, func(connection net.Conn) {
+		_ = connection.(*net.TCPConn).CloseWrite()
+		io.Copy(io.Discard, connection) // what is not read would make a reset of it, which may be a refusal
+	})
 	silent := answering(t, func(connection net.Conn) { io.Copy(io.Discard, connection) })
 	other := answering(t, likeEnvoy("forbidden by somebody else: go away and do not come back here"))
 	server := http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
