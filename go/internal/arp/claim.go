@@ -169,17 +169,13 @@ func broadcast(socket, link int, frame []byte) error {
 
 // arpRequest returns an Ethernet frame: a header (14 bytes) and an ARP packet for IPv4 (28 bytes; RFC 826).
 func arpRequest(hardware []byte, sender, target netip.Addr) []byte {
-	frame := make([]byte, 0, arpLength)
-	frame = append(frame, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	frame = append(frame, hardware...)
-	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
-	frame = binary.BigEndian.AppendUint16(frame, 1)             // hardware type: Ethernet
-	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_IP) // protocol type: IPv4
-	frame = append(frame, 6, 4, 0, 1)                           // lengths; operation 1: request
-	frame = append(frame, hardware...)
-	frame = append(frame, sender.AsSlice()...)
-	frame = append(frame, 0, 0, 0, 0, 0, 0)
-	return append(frame, target.AsSlice()...)
+	return slices.Concat(
+		bytes.Repeat([]byte{0xff}, 6), hardware, []byte{0x08, 0x06}, // EtherType: ARP
+		[]byte{0, 1, 0x08, 0, 6, 4}, // hardware type Ethernet, protocol type IPv4, and the lengths of both kinds of addresses
+		[]byte{0, 1},                // operation: request
+		hardware, sender.AsSlice(),
+		make([]byte, 6), target.AsSlice(),
+	)
 }
 
 func networkOrder(value uint16) uint16 { return value<<8 | value>>8 }
