@@ -11,7 +11,6 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// Succeed ends a test if there is an error.
 func Succeed(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -46,7 +45,6 @@ func BeRoot(t testing.TB, why string) {
 	}
 }
 
-// Happen waits until a condition is true.
 func Happen(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

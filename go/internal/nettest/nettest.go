@@ -18,21 +18,24 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/statussocket"
 )
 
-// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, and an agent.
+// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, agents, and the service address.
 var (
-	AgentNet  = netip.MustParsePrefix("10.213.0.0/20")
-	EgressNet = netip.MustParsePrefix("10.214.0.0/24")
-	OnAgents  = netip.MustParseAddr("10.213.8.10")
-	Primary   = netip.MustParseAddr("10.214.0.138")
-	Guarded   = netip.MustParseAddr("10.214.0.148")
-	Exempt    = netip.MustParseAddr("10.214.0.158")
-	Gateway   = netip.MustParseAddr("10.214.0.1")
-	Agent     = netip.MustParseAddr("10.213.0.7")
-	Private   = netip.MustParseAddr("192.168.7.7")
-	World     = netip.MustParseAddr("198.51.100.7")
-	Loopback  = netip.MustParseAddr("127.0.0.1")
+	AgentNet   = netip.MustParsePrefix("10.213.0.0/20")
+	EgressNet  = netip.MustParsePrefix("10.214.0.0/24")
+	OnAgents   = netip.MustParseAddr("10.213.8.10")
+	Primary    = netip.MustParseAddr("10.214.0.138")
+	Guarded    = netip.MustParseAddr("10.214.0.148")
+	Exempt     = netip.MustParseAddr("10.214.0.158")
+	Gateway    = netip.MustParseAddr("10.214.0.1")
+	Agent      = netip.MustParseAddr("10.213.0.7")
+	OtherAgent = netip.MustParseAddr("10.213.0.8")
+	Service    = netip.MustParseAddr("10.213.8.53")
+	Private    = netip.MustParseAddr("192.168.7.7")
+	World      = netip.MustParseAddr("198.51.100.7")
+	Loopback   = netip.MustParseAddr("127.0.0.1")
 )
 
 // NewSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
@@ -123,7 +126,6 @@ func MakeInterfaces() error {
 	return nil
 }
 
-// Link returns an interface by its name.
 func Link(t *testing.T, name string) netlink.Link {
 	t.Helper()
 	return must.Get[netlink.Link](t)(netlink.LinkByName(name))
@@ -138,9 +140,6 @@ func Settle(t *testing.T) {
 		})
 	})
 }
-
-// OtherAgent is the address of another agent.
-var OtherAgent = netip.MustParseAddr("10.213.0.8")
 
 // SmallLimits are limits that a test can reach quickly.
 func SmallLimits() boot.Limits {
@@ -200,23 +199,9 @@ func thisNetwork(t *testing.T) *os.File {
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
 	listener := must.Open[net.Listener](t)(net.Listen(network, address))
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer connection.Close()
-				serve(connection)
-			}()
-		}
-	}()
+	go statussocket.Serve(listener, 1000, serve)
 	return listener.Addr()
 }
-
-// Service is the service address.
-var Service = netip.MustParseAddr("10.213.8.53")
 
 // NewResolver returns a CoreDNS, as clawker-fw describes one.
 func NewResolver() boot.Sibling {
