@@ -88,7 +88,6 @@ type Table struct {
 	Unreachable []netip.Prefix `json:"unreachable"`
 }
 
-// Read reads the description of the sibling whose volume is at root.
 func Read(root string) (Sibling, error) {
 	var sibling Sibling
 	path := filepath.Join(root, "boot", "sibling.json")

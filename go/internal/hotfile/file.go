@@ -71,7 +71,7 @@ func (f *File[T]) Refresh() {
 	}
 	loaded := state[T]{Status: Status{Refused: before.Refused}}
 	content, err := os.ReadFile(f.path)
-	unread := err != nil && now.Exists()
+	unread := err != nil && now.problem == ""
 	if err == nil {
 		loaded.Digest = fmt.Sprintf("%x", sha256.Sum256(content))
 		if loaded.value, err = f.parse(content); err != nil {
@@ -131,5 +131,3 @@ func Identify(path string) Identity {
 	}
 	return Identity{uint64(status.Dev), status.Ino, status.Size, status.Ctim, ""}
 }
-
-func (i Identity) Exists() bool { return i.problem == "" }

@@ -222,21 +222,17 @@ type Settings struct {
 	Ports        []uint16
 }
 
-const noGateway = "-"
-
-const fewestWords = 5
-
 // Parse reads the words: ADDRESS/BITS on the agents' network, ADDRESS/BITS on the publishing network, GATEWAY or -, the AGENT's
 // address, and each PORT.
 func Parse(words []string) (Settings, error) {
 	var read Settings
-	if len(words) < fewestWords {
+	if len(words) < 5 {
 		return read, errors.New("a relay needs its address on two networks, a gateway or -, an agent, and ports")
 	}
 	var problems [4]error
 	read.OnAgents, problems[0] = netip.ParsePrefix(words[0])
 	read.OnPublishing, problems[1] = netip.ParsePrefix(words[1])
-	if words[2] != noGateway {
+	if words[2] != "-" {
 		gateway, err := netip.ParseAddr(words[2])
 		read.Gateway, problems[2] = &gateway, err
 	}

@@ -30,12 +30,10 @@ func init() {
 	})
 }
 
-// Register makes a plugin known that can be named in the Corefile.
 func Register(name string, setup caddy.SetupFunc) {
 	caddy.RegisterPlugin(name, caddy.Plugin{ServerType: ServerType, Action: setup})
 }
 
-// Config is what plugins set.
 type Config struct {
 	dnsserver.Config
 	WatchTCP func(net.Listener) net.Listener // nil if nobody watches
@@ -59,7 +57,6 @@ func ConfigOf(controller *caddy.Controller) *Config { return &controller.Context
 
 type zone struct{ config Config }
 
-// InspectServerBlocks reads the zone and its port.
 func (z *zone) InspectServerBlocks(path string, blocks []caddyfile.ServerBlock) ([]caddyfile.ServerBlock, error) {
 	if len(blocks) != 1 || len(blocks[0].Keys) != 1 {
 		return nil, fmt.Errorf("%s: expected exactly one zone", path)
@@ -75,7 +72,6 @@ func (z *zone) InspectServerBlocks(path string, blocks []caddyfile.ServerBlock) 
 	return blocks, nil
 }
 
-// MakeServers returns the server, for all addresses.
 func (z *zone) MakeServers() ([]caddy.Server, error) {
 	made, err := dnsserver.NewServer(transport.DNS+"://:"+z.config.Port, []*dnsserver.Config{&z.config.Config})
 	if err != nil {
@@ -89,7 +85,6 @@ type server struct {
 	watchTCP func(net.Listener) net.Listener
 }
 
-// Serve answers over TCP until the listener is closed.
 func (s server) Serve(listener net.Listener) error {
 	listener = vital{listener}
 	if s.watchTCP != nil {
@@ -98,7 +93,6 @@ func (s server) Serve(listener net.Listener) error {
 	return s.Server.Serve(listener)
 }
 
-// ServePacket answers over UDP until the socket is closed.
 func (s server) ServePacket(socket net.PacketConn) error {
 	err := s.Server.ServePacket(socket)
 	endWith(socket.LocalAddr(), err)

@@ -375,7 +375,6 @@ func Prepare(root, socket string) ([]*os.File, error) {
 	return given, nil
 }
 
-// Keeper takes lines, answers questions about them and writes what it knows.
 type Keeper struct {
 	*Table
 	kept kept
@@ -403,7 +402,6 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	return found, nil
 }
 
-// Ask returns what the recorder at a socket knows.
 func Ask(socket string) (known History, err error) {
 	if err := statussocket.Ask(socket, answersWithin, nil, &known); err != nil {
 		return History{}, fmt.Errorf("the recorder does not answer: %w", err)

@@ -2,10 +2,10 @@
 package volume
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,12 +25,7 @@ func ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer opened.Close()
-	var content bytes.Buffer
-	if info, err := opened.Stat(); err == nil {
-		content.Grow(int(info.Size()) + bytes.MinRead)
-	}
-	_, err = content.ReadFrom(opened)
-	return content.Bytes(), err
+	return io.ReadAll(opened)
 }
 
 // Open opens a file or a folder for reading, as its owner if nobody else may read it.
