@@ -54,13 +54,20 @@ class Committed:
 class Suppressed:
     """How many refusals were counted but not logged: `dropped` by limits, by the agent's address.
 
-    `refusals` were only counted by an Envoy of an earlier release. `lines` counts logged lines since the start of
-    the recorder, which helpers of earlier releases do not report.
+    `refusals` were only counted by an Envoy of an earlier release. `lines` is the number of the last logged line,
+    which helpers of earlier releases do not report. `counted` are records that wait for room in the log.
     """
 
     refusals: int
     lines: int | None = None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    counted: tuple[Mapping[str, Any], ...] = ()
+
+    def include(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record is among the waiting ones: it was logged after this count."""
+        number = record.get("line")
+        is_later = isinstance(number, int) and self.lines is not None and number > self.lines
+        return is_later and not record.keys().isdisjoint({"times", "suppressed"})
 
 
 def digest_of_secret(key: bytes, identity: str, value: str) -> str:

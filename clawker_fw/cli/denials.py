@@ -79,7 +79,7 @@ def denials(
         raise typer.BadParameter("--follow and --ask show what happens from now on: without --since and --top")
     if ask and (follow or format_ is Format.JSON):
         raise typer.BadParameter("--ask asks at the terminal: without --follow and --format json")
-    from clawker_fw.denials.reading import Reading, sources, with_counted
+    from clawker_fw.denials.reading import Reading, sources
 
     chosen: Options = context.obj
     if ask:
@@ -112,8 +112,7 @@ def denials(
     if begun is None:
         _follow(_told(engine, chosen, found, wanted, names), names, advising, format_)
         return
-    refusals = with_counted(engine, found, begun.refusals())
-    answered = answer(refusals, names, wanted, advising, stamp(now).decode())
+    answered = answer(begun.refusals(), names, wanted, advising, stamp(now).decode())
     if format_ is Format.JSON:
         print_json(report.DenialsDocument.of(answered))
     else:

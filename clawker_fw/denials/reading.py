@@ -7,11 +7,10 @@ The lines between them form a gap in the numbering.
 """
 
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from clawker_fw.agents.names import Attached, own_names
@@ -25,7 +24,7 @@ from clawker_fw.errors import EngineError, NotFoundError, RefusedError
 from clawker_fw.fwctl import NOT_TOLD, HelperReader, Suppressed
 from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.stacks import Role, Sibling
-from clawker_fw.reconcile.carried import UNKNOWN_AGENT, carried
+from clawker_fw.reconcile.carried import carried
 from clawker_fw.stack.labels import sibling_of
 from clawker_fw.stack.topology import network_names
 
@@ -119,36 +118,22 @@ class Reading:
         return together(tallies)
 
 
-def with_counted(reader: EngineReader, found: Sources, refusals: Refusals) -> Refusals:
-    """Add the refusals since each container's start that only its limits counted, without a time.
-
-    The first refusals are always logged, so a container without logged ones has none of these.
+def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
+    """Count a container's refusals, with a gap if the last lines are missing. Some wait for room in its log.
 
     Raises:
-        EngineError: when a running container does not answer.
+        EngineError: when its log is unreadable, or it runs and its helper does not answer.
     """
-    refusing = {each.refusal.sibling for each in refusals.counted}
-    suppressed = Counter(refusals.suppressed)
-    for sibling, container in found.containers:
-        if sibling in refusing and (untold := _suppressed(reader, container)):
-            suppressed[UNKNOWN_AGENT] += untold.refusals
-            suppressed.update(untold.dropped)
-    return replace(refusals, suppressed=+suppressed)
-
-
-def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
-    """Count a container's lines, with a gap if the last are missing. Raise EngineError if they are unreadable."""
     asking = in_background(_suppressed, reader, container)
-    tally = records(reader, sibling, container, since)
-    told = asking.result()
-    written = told.lines if told else None
+    tally = records(reader, sibling, container, since, asking)
     end = time.monotonic() + _ARRIVES_WITHIN
-    while gap := tally.numbering.missing_after(written):
+    while gap := tally.numbering.missing_after(tally.told.lines):
         if time.monotonic() > end:
             tally.gaps.append(gap)
             break
         time.sleep(_LOOK_EVERY)
-        tally = records(reader, sibling, container, since)
+        tally = records(reader, sibling, container, since, asking)
+    tally.add_waiting(since)
     return tally
 
 
@@ -169,13 +154,25 @@ def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
         return None  # replaced meanwhile
 
 
-def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
-    """Count a container's lines since an engine's time, or all. Raise EngineError if they are unreadable."""
+def records(
+    reader: EngineReader,
+    sibling: Sibling,
+    container: str,
+    since: bytes,
+    asking: Future[Suppressed | None] | None = None,
+) -> Tally:
+    """Count a container's lines since an engine's time, or all, except those that its helper's answer includes.
+
+    Raises:
+        EngineError: when they are unreadable.
+    """
     wanted = _FIRST_LINES if since else None
     earlier = in_background(carried, reader, container)
     while True:
-        tally, first, last, lines = Tally(sibling), b"", b"", 0
+        first, last, lines = b"", b"", 0
         with reader.log(container, wanted) as log:
+            told = asking.result() if asking else None
+            tally = Tally(sibling, told)
             tally.add(earlier.result(), since)
             for some in log:
                 first, last = first or some[0], some[-1]
@@ -188,7 +185,7 @@ def records(reader: EngineReader, sibling: Sibling, container: str, since: bytes
     newest = newest_lines(reader, container, complete_to)
     if newest and newest[0] <= complete_to:
         return tally
-    tally = Tally(sibling)
+    tally = Tally(sibling, told)
     tally.add(earlier.result(), since)
     with reader.log(container, None) as log:
         before = [line for some in log for line in some if not newest or line < newest[0]]

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from clawker_fw.engine.outputs import STAMP
@@ -101,7 +103,7 @@ def records_in(lines: Iterable[bytes]) -> Iterator[Record]:
 
 
 def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted]:
-    """Yield the refusals among records, one for each time."""
+    """Yield the refusals among records. One with `times` stands for equal refusals that were only counted."""
     for moment, record in records:
         if "reason" not in record:
             continue
@@ -119,7 +121,16 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
         )
         upstream = _text(record, "upstream").partition(":")[0]
         types = {kind} if (kind := _text(record, "type")) else set()
-        yield Counted(refusal, 1, moment, f"{method} {path}".strip(), upstream, types)
+        times = number_in(record, "times") or 1
+        yield Counted(refusal, times, _last(record, moment), f"{method} {path}".strip(), upstream, types)
+
+
+def _last(record: Mapping[str, Any], moment: str) -> str:
+    """Return when the last refusal of a record happened. Counted ones may be logged much later."""
+    with suppress(ValueError, OverflowError):
+        datetime.fromisoformat(last := _text(record, "last")).astimezone()
+        return last
+    return moment
 
 
 def agent_in(record: Mapping[str, Any]) -> str:

@@ -18,7 +18,9 @@ from clawker_fw.denials.refusal import (
     records_in,
     refusals_in,
 )
+from clawker_fw.fwctl import Suppressed
 from clawker_fw.model.stacks import Sibling
+from clawker_fw.reconcile.carried import UNKNOWN_AGENT
 
 MOST_DIFFERENT = 100_000
 """The number of different refusals that are stored; others are only counted."""
@@ -27,8 +29,8 @@ MOST_DIFFERENT = 100_000
 class Numbering:
     """Finds missing lines of a log by the lines' numbers.
 
-    Numbers begin with 1 when a recorder starts; earlier releases have none. An engine with a full disk loses lines
-    without a trace.
+    Numbers begin with 1 when a container starts, and leave a gap when only its recorder starts again. Earlier
+    releases have none. An engine with a full disk loses lines without a trace.
     """
 
     def __init__(self, sibling: Sibling) -> None:
@@ -54,10 +56,11 @@ class Numbering:
 
 
 class Tally:
-    """One container's refusals, with counts and times."""
+    """One container's refusals, with counts and times. `told` are those that its helper has only counted."""
 
-    def __init__(self, sibling: Sibling) -> None:
+    def __init__(self, sibling: Sibling, told: Suppressed | None = None) -> None:
         self.sibling = sibling
+        self.told = told or Suppressed(0)
         self.counted: dict[Refusal, Counted] = {}
         self.more = 0
         """Refusals beyond the limit on different ones."""
@@ -80,9 +83,18 @@ class Tally:
         if own:
             gaps = self.numbering.add(records)
             self.gaps += [gap for gap in gaps if (gap.until or "").encode() >= since and gap not in self.gaps]
+            records = [(moment, record) for moment, record in records if not self.told.include(record)]
         records = [(moment, record) for moment, record in records if moment.encode() >= since]
-        for moment, record in records:
-            self.latest = max(self.latest, moment.encode())
+        self.latest = max([self.latest, *(moment.encode() for moment, _ in records)])
+        self._count(records)
+
+    def add_waiting(self, since: bytes) -> None:
+        """Count the refusals since a time that wait for room in the log."""
+        waiting = [(str(record.get("last", "")), record) for record in self.told.counted]
+        self._count([(moment, record) for moment, record in waiting if moment.encode() >= since])
+
+    def _count(self, records: Sequence[Record]) -> None:
+        for _, record in records:
             if number := number_in(record, "suppressed"):
                 self.suppressed[agent_in(record)] += number
         for refused in refusals_in(self.sibling, records):
@@ -99,12 +111,16 @@ def together(tallies: Sequence[Tally]) -> Refusals:
     found: dict[Refusal, Counted] = {}
     suppressed: Counter[str] = Counter()
     for tally in tallies:
-        suppressed += tally.suppressed
+        suppressed.update(tally.suppressed)
         for refused in tally.counted.values():
             if known := found.get(refused.refusal):
                 known.add(refused)
             else:
                 found[refused.refusal] = refused
+    refusing = {refusal.sibling for refusal in found}
+    for tally in tallies:
+        if tally.sibling in refusing:  # the first refusals are always logged
+            suppressed.update({UNKNOWN_AGENT: tally.told.refusals, **tally.told.dropped})
     counted = tuple(sorted(found.values(), key=lambda each: each.last))
     gaps = tuple(gap for tally in tallies for gap in tally.gaps)
-    return Refusals(counted, sum(tally.more for tally in tallies), suppressed, gaps)
+    return Refusals(counted, sum(tally.more for tally in tallies), +suppressed, gaps)

@@ -8,12 +8,13 @@ import gzip
 import json
 import zlib
 from contextlib import suppress
+from typing import Any
 
 from clawker_fw.engine.newest import newest_lines
 from clawker_fw.engine.outputs import STAMP, stamp
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.errors import EngineError
-from clawker_fw.fwctl import HelperReader
+from clawker_fw.fwctl import HelperReader, Suppressed
 from clawker_fw.stack.container import CARRIED
 from clawker_fw.stack.files import public
 
@@ -34,18 +35,19 @@ def hand_over(engine: EngineWriter, predecessor: str, successor: str) -> None:
     Raises:
         EngineError: if either is gone, or the engine fails.
     """
-    untold: dict[str, int] = {}
+    told = Suppressed(0)
     with suppress(EngineError):  # it does not run, or its helper is of a release that can't tell
-        told_of = HelperReader(engine, predecessor).suppressed()
-        untold = {UNKNOWN_AGENT: told_of.refusals, **told_of.dropped}
+        told = HelperReader(engine, predecessor).suppressed()
     engine.stop(predecessor)  # from now on, nothing more is refused
     lines = carried(engine, predecessor)
-    lines += [line for line in _written(engine, predecessor) if line[STAMP + 1 : STAMP + 2] == b"{"]
+    written = [(line, _record(line)) for line in _written(engine, predecessor)]
+    lines += [line for line, record in written if record and not told.include(record)]
     if lines:
-        for agent, count in untold.items():
-            if count:
-                told_count = json.dumps({"source": agent, "suppressed": count}, separators=(",", ":"))
-                lines.append(stamp(engine.clock()) + b" " + told_count.encode() + b"\n")
+        dropped = {UNKNOWN_AGENT: told.refusals, **told.dropped}
+        counts = [{"source": agent, "suppressed": count} for agent, count in dropped.items() if count]
+        for record in (*told.counted, *counts):
+            text = json.dumps(record, separators=(",", ":"))
+            lines.append(stamp(engine.clock()) + b" " + text.encode() + b"\n")
         content = gzip.compress(b"".join(lines[-MOST_REFUSALS:]), _LEVEL, mtime=0)
         engine.put_files(successor, {CARRIED: public(content)})
 
@@ -56,6 +58,15 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
         lines = [line for some in log for line in some]
     last = max(lines, default=b"")
     return lines + [line for line in newest_lines(engine, container, last) if line > last]
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Return a line's record, which is empty if it has none."""
+    try:
+        record = json.loads(line[STAMP + 1 :])
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def carried(reader: EngineReader, container: str) -> list[bytes]:

@@ -107,14 +107,14 @@ class DenialsDocument(Document):
     more: NonNegativeInt
     """Refusals that were too different to be told apart."""
     suppressed: tuple[Suppressed, ...]
-    """Refusals that came too fast to be written down, by the address."""
+    """Refusals that came too fast to be told apart, by the address."""
     unattributed: NonNegativeInt
     """Refusals that Envoy has only counted, because they came too fast: since it started and by whatever agent. 0
     with `--agent`."""
     tried: NonNegativeInt
     """How often something was refused to `conformance` that is left out here; 0 with `--agent`."""
     gaps: tuple[Gap, ...]
-    """Where lines of a sibling's log are missing, because the engine could not write them, as on a full disk."""
+    """Where lines of a sibling's log are missing: the disk was full, or the recorder that writes them failed."""
 
     @classmethod
     def of(cls, answer: DenialsAnswer) -> "DenialsDocument":
@@ -206,5 +206,7 @@ def _gap(gap: Gap) -> str:
         for each in (gap.since, gap.until)
     )
     when = f"Between {since} and {until}" if until else f"Since {since}"
-    lost = f"refusals of {gap.sibling} may be missing: the engine could not write its whole log (a full disk?)."
+    lost = (
+        f"refusals of {gap.sibling} may be missing: its log lacks lines (a full disk, or a recorder that failed?)."
+    )
     return f"{when}, {lost}"

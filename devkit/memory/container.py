@@ -52,6 +52,9 @@ class MemoryContainer:
     log: list[str] = field(default_factory=list)
     logged_at: str = "2026-01-01T00:00:00.000000000Z"
     suppressed: int = 0
+    lines: int | None = None
+    counted: list[dict[str, object]] = field(default_factory=list)
+    """Refusals that the recorder has counted and not logged yet, as records."""
     limited: dict[str, int] = field(default_factory=dict)
     """Queries and datagrams that its limits have dropped, by the agent's address."""
     usage: Usage | None = None

@@ -135,7 +135,8 @@ class MemoryEngine:
                 return helper.trial_answer(helper.trial(self._ran(container, *arguments), name, protocol))
             case ["suppressed"]:
                 inside = self._running(container, "suppressed")
-                return {"refusals": self.suppressed(container), "dropped": inside.limited}
+                told = {"refusals": self.suppressed(container), "dropped": inside.limited}
+                return {**told, "lines": inside.lines, "counted": inside.counted}
             case ["secrets", _] | ["usage"]:
                 answers: list[object] = []
                 self.run_helper(container, arguments, answers.append, silence, sent=sent)

@@ -1,5 +1,6 @@
 """`denials`: refusals of agents, with reasons and remedies."""
 
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -144,6 +145,28 @@ def test_what_envoy_alone_has_counted(command: Command, up: MemoryEngine) -> Non
     assert command.json("denials", "--agent", "builder")["unattributed"] == 0
     envoy.log.clear()
     assert command.json("denials")["unattributed"] == 0
+
+
+def test_what_an_agent_hides_in_its_noise(command: Command, up: MemoryEngine) -> None:
+    """Counted refusals appear by name with the time of the last one, whether they are logged yet or not."""
+    counted = {"name": "p.test", "reason": "no-rule", "times": 40, "last": "2026-01-01T00:00:02.000Z"}
+    up.inside("clawker-coredns").log.clear()
+    envoy = up.inside("clawker-envoy")
+    envoy.lines, envoy.counted = 2, [json.loads(record(**counted))]
+    envoy.logged_at = "2026-01-01T00:40:00.000000000Z"
+    logged = [
+        record(name="p.test", reason="no-rule", line=1),
+        record(name="q.test", reason="no-rule", times=2, last="2026-01-01T00:00:01.000Z", line=2),
+    ]
+    for later in ([], [record(**counted, line=3)]):  # logged since they were counted
+        envoy.log[:] = [*logged, *later]
+        found = ask(command)
+        assert {name: (each["times"], each["last"][:19]) for name, each in found.items()} == {
+            "p.test": (41, "2026-01-01T00:40:00"),
+            "q.test": (2, "2026-01-01T00:00:01"),
+        }
+    envoy.log[:] = [record(**counted, line=3)]
+    assert ask(command)["p.test"]["times"] == 40
 
 
 PRIVATE = "clawker-fw rules allow https://db.test --private"

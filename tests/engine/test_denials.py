@@ -5,26 +5,23 @@ import select
 import threading
 from typing import Any
 
+from clawker_fw.model.stacks import Sibling
 from devkit.firewall import Firewall
+from devkit.hand import RECORDER, Hand
 from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 PRINTED_WITHIN = 2.0
 """Seconds until a request is refused again, because nothing is printed yet."""
+KEPT_LINES = 1_000
+"""More lines than an agent's share of the log has room for."""
 STUCK_AFTER = 30.0
 """Seconds until nothing more is expected; output stuck in a buffer would take longer."""
 
 
 def shown(firewall: Firewall, *arguments: str) -> dict[str, Any]:
     """Return the refusals by protocol and name."""
-    answer = firewall.call("denials", "--format", "json", *arguments).expect().json
-    return {f"{each['protocol']} {each['name']}": each for each in answer["denials"]}
-
-
-def only_counted(firewall: Firewall) -> int:
-    """Return how many refusals were only counted."""
-    answer = firewall.call("denials", "--format", "json").expect().json
-    return int(answer["unattributed"] + sum(each["times"] for each in answer["suppressed"]))
+    return {f"{each['protocol']} {each['name']}": each for each in _answer(firewall, *arguments)["denials"]}
 
 
 def refused(agent: Peer) -> None:
@@ -36,7 +33,7 @@ def refused(agent: Peer) -> None:
 
 
 def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> None:
-    """Each refusal is kept with the agent's name and a remedy; of a flood, some are recorded, the rest counted."""
+    """Each refusal is kept with the agent's name and a remedy; a flood is counted, and hides no other refusal."""
     shared.origin(module_peers, ["a.test", "h.test"])
     name = f"{shared.project}-agent"
     status = shared.status()["agent"]
@@ -56,16 +53,35 @@ def test_what_was_refused_and_to_whom(shared: Firewall, module_peers: Peers) -> 
         assert found[key]["remedy"]["command"].endswith(f" --host {shared.host} rules allow {url}")
     assert (found["tcp None"]["port"], found["tcp None"]["reason"]) == (8443, "no-rule")
     assert not {"tls a.test", "http h.test"} & set(found)
-    assert only_counted(shared) == 0
-    flood = ("drive", "http://flood.test/", "--connect", "a.test:80", "--kept", "--clients", "8", "--seconds", "1")
-    sent = 0
-    while not only_counted(shared):
-        sent += agent.ask(*flood).last["sent"]
-    until(lambda: _written(shared, name) + only_counted(shared) == sent)
-    found, counted = shown(shared, "--agent", name), only_counted(shared)
+    flood = ("drive", "http://flood.test/", "--connect", "a.test:80", "--kept", "--clients", "8", "--seconds", "0")
+    with agent.asking(*flood) as end:
+        until(lambda: _times(shared, name, "flood.test") > KEPT_LINES)
+        assert agent.get("http://hidden.test/", "--connect", "a.test:80").last["status"] == 403
+        sent = end().last["sent"]
+    until(lambda: _times(shared, name, "flood.test") == sent)
+    assert _times(shared, name, "hidden.test") == 1
+    assert _lines(shared, module_peers) < KEPT_LINES
+    answer = _answer(shared, "--agent", name)
+    assert (answer["suppressed"], answer["gaps"]) == ([], [])
     shared.run("--force-recreate")
-    assert (shown(shared, "--agent", name), only_counted(shared)) == (found, counted)
+    assert _answer(shared, "--agent", name)["denials"] == answer["denials"]
     assert shared.current()
+
+
+def test_what_a_recorder_has_lost(shared: Firewall, module_peers: Peers) -> None:
+    """A killed recorder leaves a gap, because what it had counted and not yet logged is lost."""
+    agent = shared.agent(module_peers)
+    assert agent.get("https://h.test/").kind == "denied"
+    until(lambda: "tls h.test" in shown(shared))
+    assert _answer(shared)["gaps"] == []
+    hand = Hand(module_peers.client, shared, module_peers)
+    until(lambda: hand.kill(Sibling.ENVOY, RECORDER))
+    (gap,) = until(lambda: _answer(shared)["gaps"])
+    assert (gap["sibling"], gap["until"]) == (Sibling.ENVOY, None)
+    assert agent.get("https://later.test/", "--connect", "a.test:443").kind == "denied"
+    until(lambda: "tls later.test" in shown(shared))
+    (gap,) = _answer(shared)["gaps"]
+    assert gap["until"] is not None
 
 
 def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers) -> None:
@@ -93,6 +109,16 @@ def test_following_goes_on_with_successors(shared: Firewall, module_peers: Peers
         following.communicate()
 
 
-def _written(firewall: Firewall, agent: str) -> int:
-    flood = shown(firewall, "--agent", agent).get("http flood.test")
-    return flood["times"] if flood else 0
+def _answer(firewall: Firewall, *arguments: str) -> dict[str, Any]:
+    answer: dict[str, Any] = firewall.call("denials", "--format", "json", *arguments).expect().json
+    return answer
+
+
+def _times(firewall: Firewall, agent: str, name: str) -> int:
+    refusal = shown(firewall, "--agent", agent).get(f"http {name}")
+    return refusal["times"] if refusal else 0
+
+
+def _lines(firewall: Firewall, peers: Peers) -> int:
+    """Return how many lines Envoy's log has."""
+    return len(peers.client.logs(f"{firewall.project}-envoy", stderr=False).splitlines())

@@ -108,7 +108,8 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     (described,) = VERBS["try"]["answers"][0]["steps"]
     assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
     assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
-    assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3})
+    counted = VERBS["suppressed"]["answers"][0]["counted"]
+    assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3}, tuple(counted))
     used = helper.usage()
     use = Use("https", "a.test", 443, 1, 2, 3, 4, 5)
     assert used == Usage("one", 1, 6, (use,), 7, {"443": 9})

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -30,12 +31,6 @@ type record struct {
 	Name     string `json:"name"`
 	Type     string `json:"type"`
 	Reason   string `json:"reason"`
-}
-
-type loss struct {
-	Source     string `json:"source"`
-	Suppressed int64  `json:"suppressed"`
-	Time       string `json:"time"`
 }
 
 // askedByOurselves is the name that the container asks itself for, to see that agents are refused.
@@ -89,15 +84,11 @@ func (r *Recorder) write() {
 			r.lost.Add(1)
 		}
 		if lost := r.lost.Swap(0); lost > 0 {
-			r.tell(lost)
+			if _, err := fmt.Fprintf(r.out, `{"source":"","suppressed":%d}`+"\n", lost); err != nil {
+				r.lost.Add(lost)
+			}
 		}
 		r.waiting.Done()
-	}
-}
-
-func (r *Recorder) tell(lost int64) {
-	if err := json.NewEncoder(r.out).Encode(loss{Suppressed: lost, Time: r.time()}); err != nil {
-		r.lost.Add(lost)
 	}
 }
 

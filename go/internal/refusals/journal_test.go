@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,17 +20,24 @@ import (
 	"clawker-fw/internal/usage"
 )
 
+// tellingLine is a line that may tell of refusals that were only counted.
+type tellingLine struct {
+	Source, Name, Path, Reason string
+	Times, Suppressed          int
+	Last                       time.Time
+}
+
 // journalAt returns a journal whose clock is now, and what it has written since the last time.
-func journalAt(t *testing.T, now *time.Time) (*journal, func() []suppressedLine) {
+func journalAt(t *testing.T, now *time.Time) (*journal, func() []tellingLine) {
 	t.Helper()
 	var out bytes.Buffer
 	found := newJournal(&out)
 	found.now = func() time.Time { return *now }
-	return found, func() (lines []suppressedLine) {
+	return found, func() (lines []tellingLine) {
 		t.Helper()
 		must.Succeed(t, found.flush())
 		for text := range strings.Lines(out.String()) {
-			var each suppressedLine
+			var each tellingLine
 			if err := json.Unmarshal([]byte(text), &each); err != nil {
 				t.Fatalf("%q: %v", text, err)
 			}
@@ -46,10 +54,20 @@ func lineOf(agent netip.Addr, octets int) []byte {
 }
 
 // suppressed returns how many refusals of an agent lines tell of that were only counted.
-func suppressed(lines []suppressedLine, agent string) (sum int) {
+func suppressed(lines []tellingLine, agent string) (sum int) {
 	for _, each := range lines {
 		if each.Source == agent {
 			sum += each.Suppressed
+		}
+	}
+	return sum
+}
+
+// suppressedOf returns how many refusals of an agent are only counted so far.
+func suppressedOf(journal *journal, agent netip.Addr) (sum int) {
+	if from := journal.agents[agent]; from != nil {
+		for _, each := range from.counted {
+			sum += each.times
 		}
 	}
 	return sum
@@ -84,32 +102,12 @@ func TestFloodOfRefusals(t *testing.T) {
 	}
 }
 
-// Long lines count for as many short ones as they have room for, so the record of one agent is bounded in octets.
-func TestLongLines(t *testing.T) {
-	now := time.Now()
-	journal, _ := journalAt(t, &now)
-	written := 0
-	for range 600 {
-		for range 1000 {
-			before := journal.octets
-			journal.add(nettest.Agent, lineOf(nettest.Agent, 2500), 1)
-			written += journal.octets - before
-		}
-		must.Succeed(t, journal.flush())
-		now = now.Add(time.Second)
-	}
-	if most := linesOctetsAtOnce + 600*linesOctetsInSecond; written > most || written < most/2 {
-		t.Errorf("%d octets in 600 s, at most %d", written, most)
-	}
-}
-
 // However many addresses an agent forges, those that are remembered are bounded. What was counted of nobody knows whom is told,
 // however many agents are forgotten meanwhile and whatever waits for the reader.
 func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
-	for journal.wait(lineOf(nettest.Agent, 0)) { // there is no room to tell
-	}
+	journal.octets = mostUnread // there is no room to tell
 	refused, source := 0, nettest.AgentNet.Addr()
 	for range linesAtOnce {
 		journal.add(netip.Addr{}, lineOf(netip.Addr{}, 0), 1)
@@ -125,11 +123,8 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	}
 	journal.lose(10)
 	refused += 10
-	waiting := len(journal.waiting)
 	told := 0
-	for _, each := range lines()[waiting:] {
-		told += max(each.Suppressed, 1)
-	}
+	journal.octets = 0
 	journal.count()
 	for _, each := range lines() {
 		told += each.Suppressed
@@ -160,10 +155,10 @@ func TestAReaderThatStalls(t *testing.T) {
 	}
 	journal.mutex.Unlock()
 	stop := time.Now().Add(10 * time.Second)
-	lines := make(chan suppressedLine)
+	lines := make(chan tellingLine)
 	go func() {
 		for decoder := json.NewDecoder(read); ; {
-			var each suppressedLine
+			var each tellingLine
 			if decoder.Decode(&each) != nil {
 				return
 			}
@@ -208,7 +203,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != wanted {
 		t.Errorf("got %q", out.String())
 	}
-	if lost := journal.unknown.suppressed; lost != 1 {
+	if lost := suppressedOf(journal, netip.Addr{}); lost != 1 {
 		t.Errorf("%d are counted", lost)
 	}
 }
@@ -318,7 +313,226 @@ func TestRecordsAreNumbered(t *testing.T) {
 	journal.add(nettest.Agent, []byte(`{"name":"\",\"line\":9}"}`+"\n"), 1)
 	must.Succeed(t, journal.flush())
 	wanted := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
-	if out.String() != wanted || journal.status() != (Written{2}) {
-		t.Errorf("got %s, %v", out.String(), journal.status())
+	if told := journal.status().(Written); out.String() != wanted || told.Lines != 2 || told.Counted != nil {
+		t.Errorf("got %s, %v", out.String(), told)
+	}
+}
+
+// refusalOf returns a line about a refusal as Envoy writes it.
+func refusalOf(agent netip.Addr, number int, name, path, because string) []byte {
+	return fmt.Appendf(nil, `{"name":"%s","path":"%s","port":443,"protocol":"https","reason":"%s","source":"%s:%d"}`+"\n",
+		name, path, because, agent, number%60_000)
+}
+
+// Refusals beyond an agent's share of lines are counted by what was refused and why, so it can't hide one behind others. Until there
+// is room in the log, whoever asks is told of them.
+func TestWhatIsHiddenInNoise(t *testing.T) {
+	now := time.Now()
+	journal, lines := journalAt(t, &now)
+	for number := range 1000 {
+		journal.add(nettest.Agent, refusalOf(nettest.Agent, number, "noise.test", fmt.Sprint("/", number), "no-rule"), 1)
+	}
+	journal.add(nettest.Agent, refusalOf(nettest.Agent, 1, "noise.test", "/1", "denied"), 1)
+	journal.add(nettest.Agent, refusalOf(nettest.Agent, 2, "hidden.test", "/1", "path"), 1)
+	journal.add(nettest.Agent, refusalOf(nettest.Agent, 3, "hidden.test", "/2", "path"), 2)
+	last := now
+	wanted := []tellingLine{
+		{Name: "noise.test", Path: "/200", Reason: "no-rule", Times: 1000 - linesAtOnce},
+		{Name: "noise.test", Path: "/1", Reason: "denied", Times: 1},
+		{Name: "hidden.test", Path: "/1", Reason: "path", Times: 1},
+		{Name: "hidden.test", Path: "/2", Reason: "path", Times: 2},
+	}
+	compare := func(found []tellingLine) {
+		t.Helper()
+		if len(found) != len(wanted) {
+			t.Fatalf("got %+v", found)
+		}
+		for at, each := range found {
+			if difference := last.Sub(each.Last); difference < 0 || difference >= time.Millisecond {
+				t.Errorf("it was refused %s before", difference)
+			}
+			if each.Source, each.Last = "", (time.Time{}); each != wanted[at] {
+				t.Errorf("got %+v", each)
+			}
+		}
+	}
+	var asked []tellingLine
+	for _, text := range journal.status().(Written).Counted {
+		var each tellingLine
+		must.Succeed(t, json.Unmarshal(text, &each))
+		asked = append(asked, each)
+	}
+	compare(asked)
+	_ = lines()
+	now = now.Add(time.Second)
+	journal.count()
+	compare(lines())
+	if told := journal.status().(Written).Counted; told != nil {
+		t.Errorf("%s is counted still", told)
+	}
+}
+
+// The lines that stand for what is counted have a bound. What is refused beyond it is counted as well.
+func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
+	now := time.Now()
+	journal, lines := journalAt(t, &now)
+	const refused = 10_000
+	for number := range refused {
+		journal.add(nettest.Agent, refusalOf(nettest.Agent, number, fmt.Sprint(number, ".test"), "/", "no-rule"), 1)
+	}
+	if octets := journal.agents[nettest.Agent].octetsCounted; octets > mostCounted+leastOfLine {
+		t.Errorf("%d octets stand for what is counted", octets)
+	}
+	written := len(lines())
+	journal.count()
+	kinds := lines()
+	for _, each := range kinds {
+		written += each.Times + each.Suppressed
+	}
+	if written != refused || len(kinds) < 24 {
+		t.Errorf("%d of %d are told of, in %d lines", written, refused, len(kinds))
+	}
+}
+
+// engineLog counts the octets that the engine keeps of what is written to it.
+type engineLog struct{ octets int }
+
+func (e *engineLog) Write(line []byte) (int, error) {
+	kept, err := json.Marshal(map[string]string{"log": string(line), "stream": "stdout", "time": "2026-12-02T19:41:46.123456789Z"})
+	e.octets += len(kept) + len("\n")
+	return len(line), err
+}
+
+// However long agents go on within their shares, and whatever they have in their lines, the refusals of a quiet agent stay in the
+// log: for hours beside the first lines of fifty, for most of a day beside those of one, or of fifty that go on.
+func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
+	for name, each := range map[string]struct {
+		agents       int
+		lines        int // of each, every ten minutes
+		before, kept time.Duration
+	}{
+		"one":              {1, 190, 0, 22 * time.Hour},
+		"fifty":            {50, 5, 0, 4 * time.Hour},
+		"fifty that go on": {50, 3, time.Hour, 22 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			log := &engineLog{}
+			journal := newJournal(log)
+			journal.now = func() time.Time { return now }
+			path := strings.Repeat(`\u0026<>\"`, 30) // of which the engine keeps more than is written
+			refused := 0
+			noise := func(lasting, step time.Duration, lines int) {
+				for end := now.Add(lasting); now.Before(end); now = now.Add(step) {
+					for agent := range each.agents {
+						source := netip.AddrFrom4([4]byte{10, 214, byte(agent >> 8), byte(agent)})
+						for range lines {
+							refused++
+							journal.add(source, refusalOf(source, refused, fmt.Sprint(refused%100, ".test"), path, "no-rule"), 1)
+						}
+					}
+					journal.count()
+					must.Succeed(t, journal.flush())
+				}
+			}
+			burst := func() { noise(10*time.Second, time.Second, linesPerSecond) }
+			if each.before > 0 {
+				burst()
+			}
+			noise(each.before, 10*time.Minute, each.lines)
+			quiet := nettest.Agent
+			before := journal.written
+			for number := range 40 {
+				journal.add(quiet, refusalOf(quiet, number, "quiet.test", "/", "no-rule"), 1)
+			}
+			must.Succeed(t, journal.flush())
+			if journal.written != before+40 {
+				t.Fatalf("%d of 40 lines of the quiet agent are written", journal.written-before)
+			}
+			before = int64(log.octets)
+			if each.before == 0 {
+				burst()
+			}
+			noise(each.kept, 10*time.Minute, each.lines)
+			written := int64(log.octets) - before
+			if t.Logf("%d octets in %s", written, each.kept); written > logKeeps || written < logKeeps/2 {
+				t.Errorf("%d octets are written until then, and the log keeps %d", written, logKeeps)
+			}
+		})
+	}
+}
+
+// Agents share what all may fill: one that is noisy has it alone, and two have half of it each.
+func TestTheRoomInTheLogIsShared(t *testing.T) {
+	now := time.Now()
+	journal, _ := journalAt(t, &now)
+	agents := []netip.Addr{nettest.Agent, nettest.OtherAgent}
+	for _, agent := range agents {
+		journal.agent(agent).room = 0
+	}
+	now = now.Add(keptFor / 1000)
+	journal.count()
+	for _, agent := range agents {
+		if room := journal.agents[agent].room; room < 0.49*logKeeps/1000 || room > 0.51*logKeeps/1000 {
+			t.Errorf("%s has %f octets", agent, room)
+		}
+	}
+	now = now.Add(keptFor)
+	journal.count()
+	if room := journal.agents[agents[0]].room; room != logShare {
+		t.Errorf("%f octets are its share", room)
+	}
+}
+
+// The first recorder of a container begins with line 1. One that follows it can't know how many were lost with that, so its numbers
+// leave a gap.
+func TestARecorderAfterAnother(t *testing.T) {
+	asked := filepath.Join(t.TempDir(), "lines.sock")
+	socket := must.Open[*os.File](t)(statussocket.Prepare(asked, 0o600))
+	var numbers []int64
+	for range 3 {
+		lines, program, err := os.Pipe()
+		must.Succeed(t, err)
+		silent, never, err := os.Pipe()
+		must.Succeed(t, err)
+		log := filepath.Join(t.TempDir(), "log")
+		out := must.Get[*os.File](t)(os.Create(log))
+		ended := make(chan error, 1)
+		go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, socket}, out) }()
+		must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
+		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if content, _ := os.ReadFile(log); len(content) > 0 {
+				var read struct{ Line int64 }
+				must.Succeed(t, json.Unmarshal(content, &read))
+				if told := must.Get[Written](t)(AskWritten(asked)); read.Line != told.Lines {
+					t.Errorf("line %d is told to be %d", read.Line, told.Lines)
+				}
+				numbers = append(numbers, read.Line)
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("the line is not written")
+			}
+		}
+		never.Close() // from which it reads what the kernel refuses
+		<-ended
+		program.Close()
+		out.Close()
+	}
+	if numbers[0] != 1 || numbers[1] < 1<<40 || numbers[2] < numbers[1]+2 {
+		t.Errorf("the lines are %v", numbers)
+	}
+}
+
+// What the log keeps is what the settings of the containers say: all files but the one that may just have been begun.
+func TestWhatTheLogKeeps(t *testing.T) {
+	content := must.Get[[]byte](t)(os.ReadFile("../../../clawker_fw/stack/container.py"))
+	found := regexp.MustCompile(`"max-file": "(\d+)", "max-size": "(\d+)m"`).FindSubmatch(content)
+	if found == nil {
+		t.Fatal("the settings are not there")
+	}
+	files, size := must.Get[int](t)(strconv.Atoi(string(found[1]))), must.Get[int](t)(strconv.Atoi(string(found[2])))
+	if (files-1)*size*1_000_000 != logKeeps {
+		t.Errorf("%d files of %d MB", files, size)
 	}
 }

@@ -44,11 +44,9 @@ const Socket = "/tmp/lines.sock"
 // AskWritten asks the recorder at a socket how many lines it has written.
 func AskWritten(socket string) (Written, error) {
 	var told Written
-	err := statussocket.Ask(socket, askWithin, nil, &told)
+	err := statussocket.Ask(socket, 2*time.Second, nil, &told)
 	return told, err
 }
-
-const askWithin = 2 * time.Second
 
 // Record writes a line for each refusal that it reads from the first file that it is given, and those of the program, which are in
 // the second one, until that fails. At the third one it tells how many there are. If this sibling has a page, it serves that at a
@@ -74,6 +72,9 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 		return fmt.Errorf("telling how many lines are written: %w", err)
 	}
 	defer telling.Close()
+	if err := os.Mkdir(telling.Addr().String()+".began", 0o700); err != nil { // only a container's first recorder can do that
+		journal.written = time.Now().UnixMicro()
+	}
 	go statussocket.Tell(telling, journal.status)
 	failed := make(chan error)
 	if sibling.Page != nil {
@@ -88,7 +89,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 			failed <- err
 		}
 	}()
-	for counting := time.Tick(countEvery); ; {
+	for counting := time.Tick(time.Second); ; {
 		select {
 		case err := <-failed:
 			return err
@@ -281,8 +282,8 @@ func (l *listening) on(address netip.Addr) bool { return l.hosts[address] }
 // the program writes to its standard output. So lines never mix, an agent has its share of the log whoever refuses it what,
 // and a reader that stalls delays nobody.
 
-// An agent may cause octetsPerSecond octets of lines for as long as it likes, and octetsAtOnce after it was quiet. A line
-// costs leastOfLine at least: that is what most have. Its other refusals are only counted.
+// An agent may cause linesOctetsInSecond octets of lines for as long as the log has room for them (below), and linesOctetsAtOnce
+// after it was quiet. A line costs leastOfLine at least: that is what most have. Its other refusals are only counted.
 const (
 	leastOfLine         = 256
 	linesPerSecond      = 50
@@ -290,16 +291,26 @@ const (
 	linesOctetsInSecond = linesPerSecond * leastOfLine
 	linesOctetsAtOnce   = linesAtOnce * leastOfLine
 
-	// mostAgents bounds the agents that are remembered.
-	mostAgents = 4096
+	// The engine removes its oldest file of the log when it begins another: two of three are whole (LOG in
+	// clawker_fw/stack/container.py).
+	logKeeps = 2 * 6_000_000
+	// logShare is what an agent that was quiet may fill of it. What is filled within keptFor, beside that, all agents share
+	// whose share is not whole: what is written about one that is quiet stays there for about as long.
+	logShare = logKeeps / 64
+	keptFor  = 24 * time.Hour
+	// besideLine is what the engine and the number add to a line.
+	besideLine = 100
+
+	// mostCounted bounds the octets of the lines that stand for what is counted of an agent: some dozens.
+	mostCounted = 64 * leastOfLine
+
+	// mostAgents bounds the agents that are remembered: a bridge has no more ports.
+	mostAgents = 1024
 
 	// mostUnread bounds the octets of lines that wait for the reader of the log. Further lines are only counted.
 	mostUnread = 1 << 20
 	// longestLine is how long a line of the program may be: more than any has.
 	longestLine = 1 << 14
-
-	// countEvery is when refusals are written that were only counted.
-	countEvery = time.Second
 )
 
 type journal struct {
@@ -310,7 +321,8 @@ type journal struct {
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
-	unknown *share // of nobody knows whom, which is never forgotten
+	unknown *share    // of nobody knows whom: one of them, which is never forgotten
+	filled  time.Time // until when agents have got more room in the log
 	waiting [][]byte
 	octets  int           // of all that is waiting
 	written int64         // lines with a number
@@ -318,10 +330,11 @@ type journal struct {
 }
 
 func newJournal(out io.Writer) *journal {
-	return &journal{
-		out: out, now: time.Now, agents: map[netip.Addr]*share{}, unknown: newShare(),
-		arrived: make(chan struct{}, 1),
+	made := &journal{
+		out: out, now: time.Now, agents: map[netip.Addr]*share{}, filled: time.Now(), arrived: make(chan struct{}, 1),
 	}
+	made.unknown = made.agent(netip.Addr{})
+	return made
 }
 
 func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
@@ -337,46 +350,20 @@ func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	defer j.mutex.Unlock()
 	from := j.agent(agent)
 	within := from.octets.AllowN(j.now(), max(len(line), leastOfLine))
-	if !within || !j.wait(line) {
-		from.suppressed += refusals
+	if !within || len(from.counted) > 0 || !j.fill(from, line) {
+		from.count(line, refusals, j.now())
 	}
 	return within
 }
 
-type suppressedLine struct {
-	Source     string `json:"source"` // an address, or nothing if it is not known
-	Suppressed int    `json:"suppressed"`
-	Time       string `json:"time"`
-}
-
-func (j *journal) count() {
-	j.mutex.Lock()
-	defer j.mutex.Unlock()
-	for agent, each := range j.agents {
-		j.tell(agent, each)
-	}
-	j.tell(netip.Addr{}, j.unknown)
-}
-
-func (j *journal) tell(agent netip.Addr, from *share) {
-	if from.suppressed == 0 {
-		return
-	}
-	line := suppressedLine{Suppressed: from.suppressed, Time: written(j.now())}
-	if agent.IsValid() {
-		line.Source = agent.String()
-	}
-	if text, err := json.Marshal(line); err == nil && j.wait(append(text, '\n')) {
-		from.suppressed = 0
-	}
-}
-
-func written(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z") }
-
-func (j *journal) wait(line []byte) bool {
-	if j.octets+len(line) > mostUnread {
+// fill has a line written if there is room for it in the agent's share of the log, and among those that wait.
+func (j *journal) fill(from *share, line []byte) bool {
+	kept, _ := json.Marshal(string(line)) // as the engine keeps it
+	octets := float64(len(kept) + besideLine)
+	if octets > from.room || j.octets+len(line) > mostUnread {
 		return false
 	}
+	from.room -= octets
 	j.waiting = append(j.waiting, bytes.Clone(line))
 	j.octets += len(line)
 	select {
@@ -385,6 +372,34 @@ func (j *journal) wait(line []byte) bool {
 	}
 	return true
 }
+
+func (j *journal) count() {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	filling := 0
+	for _, each := range j.agents {
+		if each.room < logShare {
+			filling++
+		}
+	}
+	now := j.now()
+	octets := logKeeps * now.Sub(j.filled).Seconds() / keptFor.Seconds()
+	j.filled = now
+	for _, each := range j.agents {
+		each.room = min(each.room+octets/float64(max(filling, 1)), logShare)
+		j.tell(each)
+	}
+}
+
+// tell writes what was counted, the oldest first, until there is no room.
+func (j *journal) tell(from *share) {
+	for len(from.counted) > 0 && j.fill(from, from.counted[0].line()) {
+		from.octetsCounted -= len(from.counted[0].begun)
+		from.counted = slices.Delete(from.counted, 0, 1)
+	}
+}
+
+func written(at time.Time) string { return at.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 func (j *journal) write() error {
 	for range j.arrived {
@@ -431,52 +446,108 @@ func numbered(line []byte, number int64) []byte {
 	return fmt.Appendf(bytes.Clone(record), `,"line":%d}%s`, number, "\n")
 }
 
-// Written is how many numbered lines have been written.
+// Written is the number of the last line that was written, and what has been counted and is not written yet: lines as they
+// would be.
 type Written struct {
-	Lines int64 `json:"lines,omitempty"`
+	Lines   int64             `json:"lines,omitempty"`
+	Counted []json.RawMessage `json:"counted,omitempty"`
 }
 
 func (j *journal) status() any {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	return Written{j.written}
+	told := Written{Lines: j.written}
+	for _, from := range j.agents {
+		for _, each := range from.counted {
+			told.Counted = append(told.Counted, each.line())
+		}
+	}
+	return told
 }
 
 // agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that
 // is forgotten is told before.
 func (j *journal) agent(source netip.Addr) *share {
-	if !source.IsValid() {
-		return j.unknown
-	}
 	known := j.agents[source]
 	if known == nil {
 		if len(j.agents) >= mostAgents {
 			j.forget()
 		}
-		known = newShare()
+		octets := rate.NewLimiter(linesOctetsInSecond, linesOctetsAtOnce)
+		known = &share{source: source, octets: octets, room: logShare}
 		j.agents[source] = known
 	}
 	return known
 }
 
 func (j *journal) forget() {
-	now := j.now()
 	for source, each := range j.agents {
-		if each.octets.TokensAt(now) >= linesOctetsAtOnce || len(j.agents) >= mostAgents {
-			j.tell(source, each)
-			j.unknown.suppressed += each.suppressed // if there was no room to tell
+		if source.IsValid() && (each.room >= logShare || len(j.agents) >= mostAgents) {
+			j.tell(each)
+			for _, untold := range each.counted {
+				j.unknown.count(nil, untold.times, untold.last)
+			}
 			delete(j.agents, source)
 		}
 	}
 }
 
 type share struct {
-	octets     *rate.Limiter
-	suppressed int
+	source        netip.Addr
+	octets        *rate.Limiter
+	room          float64    // octets of the log
+	counted       []*counted // the oldest first
+	octetsCounted int
 }
 
-func newShare() *share {
-	return &share{octets: rate.NewLimiter(linesOctetsInSecond, linesOctetsAtOnce)}
+// counted stands for refusals of an agent that are alike, or for all others: those for whose line there was no room.
+type counted struct {
+	alike
+	begun []byte // the first one's line, until its number
+	times int
+	last  time.Time
+}
+
+type alike struct {
+	Address, Method, Name, Path, Protocol, Reason string
+	Port                                          json.Number // Envoy writes some as text
+}
+
+func alikeIn(line []byte) alike {
+	var found alike
+	if !bytes.HasSuffix(line, endOfRecord) || json.Unmarshal(line, &found) != nil || found.Reason == "" {
+		return alike{}
+	}
+	if found.Reason != "path" && found.Reason != "no-websocket" { // no other reason depends on it
+		found.Path = ""
+	}
+	return found
+}
+
+func (s *share) count(line []byte, refusals int, now time.Time) {
+	found := alikeIn(line)
+	isLike := func(each *counted) bool { return each.alike == found }
+	at := slices.IndexFunc(s.counted, isLike)
+	if at < 0 && s.octetsCounted+len(line) > mostCounted {
+		found = alike{}
+		at = slices.IndexFunc(s.counted, isLike)
+	}
+	if at < 0 {
+		begun := fmt.Appendf(nil, `%s,"times":`, bytes.TrimSuffix(line, endOfRecord))
+		if found == (alike{}) {
+			source, _ := s.source.MarshalText() // nothing of nobody knows whom
+			begun = fmt.Appendf(nil, `{"source":"%s","suppressed":`, source)
+		}
+		at = len(s.counted)
+		s.counted = append(s.counted, &counted{alike: found, begun: begun})
+		s.octetsCounted += len(begun)
+	}
+	s.counted[at].times += refusals
+	s.counted[at].last = now
+}
+
+func (c *counted) line() []byte {
+	return fmt.Appendf(nil, `%s%d,"last":"%s"%s`, c.begun, c.times, written(c.last), endOfRecord)
 }
 
 // follow adds the lines that the program writes, until it ends. What is no line about an agent has a share of its own.
@@ -510,7 +581,9 @@ func (j *journal) follow(program io.Reader) error {
 func (j *journal) lose(refusals int) {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	j.agent(netip.Addr{}).suppressed += refusals
+	if refusals > 0 {
+		j.unknown.count(nil, refusals, j.now())
+	}
 }
 
 var (

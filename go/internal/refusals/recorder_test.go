@@ -237,10 +237,8 @@ func TestLostCopiesAreCounted(t *testing.T) {
 	written += len(recorder.lines(t))
 	refuse(1) // by which the number is known of those that were lost last
 	written += len(recorder.lines(t))
-	counted := recorder.journal.unknown.suppressed
-	if agent := recorder.journal.agents[nettest.Agent]; agent != nil {
-		written += agent.suppressed
-	}
+	counted := suppressedOf(recorder.journal, netip.Addr{})
+	written += suppressedOf(recorder.journal, nettest.Agent)
 	if counted == 0 || written+counted != refused+2 {
 		t.Errorf("%d are on record and %d counted, of %d", written, counted, refused+2)
 	}
@@ -332,7 +330,7 @@ func TestEachRefusedDatagramIsWrittenOrCounted(t *testing.T) {
 	for _, each := range recorder.lines(t) {
 		lines[netip.MustParseAddrPort(each.Source).Addr()]++
 	}
-	suppressed := recorder.journal.agents[nettest.Agent].suppressed
+	suppressed := suppressedOf(recorder.journal, nettest.Agent)
 	counted := must.Get[[]kernel.Refused](t)(kernel.RefusedSources())
 	if len(counted) != 1 || lines[nettest.Agent]+suppressed+int(counted[0].Datagrams) != flood {
 		t.Errorf("%d lines, %d more suppressed, %+v", lines[nettest.Agent], suppressed, counted)
