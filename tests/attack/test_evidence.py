@@ -18,7 +18,7 @@ from devkit.peers import Peer, Peers
 from devkit.waiting import until
 
 CONNECTIONS, REQUESTS = 200, 100
-REFUSALS, QUESTIONS = 300, 10_000
+QUESTIONS = 10_000
 ARRIVING = 0.9
 """The share of datagrams that arrive when all are sent at once (a few percent are lost)."""
 
@@ -101,14 +101,6 @@ def _served(agent: Peer) -> bool:
     return agent.get("https://a.test/").ok
 
 
-def test_every_refusal_is_told_of(firewall: Firewall, agent: Peer) -> None:
-    """All queries of a burst are on record or counted within seconds, without another query."""
-    resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "burst.test")
-    flood = agent.ask("inundate", "burst.test", "--server", resolver, "--count", str(REFUSALS), "--pause", "1ms")
-    assert flood.last["answers"] == REFUSALS
-    until(lambda: _told(firewall, agent, "burst.test") == before + REFUSALS, TOLD_WITHIN)
-
-
 def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> None:
     """Of ten thousand simultaneous queries, dropped ones are counted for the agent that sent them."""
     resolver, before = firewall.status()["agent"]["dns"], _told(firewall, agent, "flood.test")
@@ -116,16 +108,6 @@ def test_a_flood_of_questions_is_told_of(firewall: Firewall, agent: Peer) -> Non
     assert flood["answers"] < flood["sent"] == QUESTIONS
     until(lambda: _told(firewall, agent, "flood.test") >= before + QUESTIONS * ARRIVING, TOLD_WITHIN)
     assert _told(firewall, agent, "flood.test") <= before + QUESTIONS
-
-
-def test_a_flood_of_long_requests_is_told_of(firewall: Firewall, agent: Peer) -> None:
-    """Every refused request is on record or counted for the agent that sent it."""
-    envoy = firewall.status()["siblings"][0]["address"]
-    sent = head(f"GET /{'x' * 1000} HTTP/1.1", "Host: long.test").hex()
-    flood = ("siege", f"{envoy}:80", "--count", "10", "--seconds", "3", "--hex", sent, "--brief")
-    refused = agent.ask(*flood).last["replied"]
-    assert refused > 200
-    until(lambda: _told(firewall, agent, "long.test") >= refused, TOLD_WITHIN)
 
 
 def test_a_flood_on_kept_connections_hides_no_other_refusal(firewall: Firewall, peers: Peers) -> None:

@@ -1,6 +1,7 @@
 """Counting refusals."""
 
 import gzip
+import json
 
 import pytest
 
@@ -59,16 +60,6 @@ def test_lines_without_numbers_have_no_gap() -> None:
     assert gaps_in(one, line(1, b"x").replace(b"{", b"[INFO] {"), two) == []
 
 
-@pytest.mark.parametrize(("written", "gaps"), [(3, 0), (5, 1), (None, 0)])
-def test_lines_that_are_missing_at_the_end_are_a_gap(written: int | None, gaps: int) -> None:
-    """The recorder knows how many lines it wrote, so lines missing at the end are a gap."""
-    counted = Tally(Sibling.ENVOY)
-    counted.add(numbered(1, 2, 3), own=True)
-    missing = counted.numbering.missing_after(written)
-    assert (missing is not None) == bool(gaps)
-    assert missing is None or missing.until is None
-
-
 def test_too_many_different_ones_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that invents names uses bounded memory, and known refusals are still counted."""
     monkeypatch.setattr(tally, "MOST_DIFFERENT", 10)
@@ -105,8 +96,12 @@ def test_what_was_only_counted_is_handed_over() -> None:
     assert len(carried(engine, new)) == 1  # no refusal was only counted
     engine.inside(old).status, engine.inside(old).suppressed = "running", 7
     engine.inside(old).limited = {"10.213.0.2": 9}
+    counted_record = {"name": "b.test", "reason": "no-rule", "source": "10.213.0.3", "times": 4}
+    engine.inside(old).counted, engine.inside(old).lines = [counted_record], 1
+    engine.inside(old).log += [json.dumps({**counted_record, "line": 2})]  # since it was counted
     hand_over(engine, old, new)
     counted = Tally(Sibling.ENVOY)
     counted.add(carried(engine, new))
     found = together([counted])
-    assert (len(found.counted), found.suppressed) == (1, {UNKNOWN_AGENT: 7, "10.213.0.2": 9})
+    times = [(each.refusal.name, each.times) for each in found.counted]
+    assert (times, found.suppressed) == ([("a.test", 1), ("b.test", 4)], {UNKNOWN_AGENT: 7, "10.213.0.2": 9})
