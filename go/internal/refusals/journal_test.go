@@ -435,7 +435,7 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 					must.Succeed(t, journal.flush())
 				}
 			}
-			burst := func() { noise(10*time.Second, time.Second, linesPerSecond) }
+			burst := func() { noise(6*time.Second, time.Second, 75) }
 			if each.before > 0 {
 				burst()
 			}
