@@ -75,9 +75,12 @@ _SHARED_MEMORY = 64 << 20
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
 """For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
 
-RECEIVED, SENT = 256 << 10, 128 << 10
-"""Bytes that the kernel keeps of a socket at most, of what is received and of what is sent. They carry 10 MB/s and
-5 MB/s over 20 ms."""
+RECEIVED = {Sibling.ENVOY: 256 << 10, Sibling.COREDNS: 64 << 10}
+SENT = {Sibling.ENVOY: 128 << 10, Sibling.COREDNS: 64 << 10}
+"""Bytes that the kernel keeps of a socket at most, of what is received and of what is sent.
+
+Envoy's carry 10 MB/s and 5 MB/s over 20 ms. CoreDNS's clients are near.
+"""
 
 _SYSCTLS = {
     # The programs listen on ports 53 and 80 as an unprivileged user.
@@ -85,9 +88,6 @@ _SYSCTLS = {
     # Without bit 3, the kernel answers every datagram to a closed port, not about one a second (icmp(7)). These
     # answers are the record of refused datagrams.
     "net.ipv4.icmp_ratemask": "6160",
-    # At least, at first, at most. Hosts allow up to 32 MB, which an agent fills that reads fast and then stops.
-    "net.ipv4.tcp_rmem": f"4096 131072 {RECEIVED}",
-    "net.ipv4.tcp_wmem": f"4096 16384 {SENT}",
 }
 """Sent to the engine, and compared in the running container."""
 
@@ -176,6 +176,7 @@ LOG: Mapping[str, str] = {"driver": "json-file", "max-file": "3", "max-size": "6
 
 
 def shape(
+    sibling: Sibling,
     program: Sequence[str],
     networks: Mapping[str, str],
     *,
@@ -202,7 +203,7 @@ def shape(
         dns_search=(".",),
         dns_options=(_DNS_OPTION,),
         capabilities_added=_HELPER_CAPABILITIES,
-        sysctls={**_AT_FIRST, **_sysctls(settings)},
+        sysctls={**_AT_FIRST, **_sysctls(sibling, settings)},
         cpu_shares=_CPU_SHARES if machine.weights else 0,
         pids=_PROCESSES + capacity.processors,
         healthcheck=Healthcheck((HELPER_PATH, "health"), interval=5.0, timeout=4.0, retries=1, start_period=10.0),
@@ -284,15 +285,22 @@ def network(
         "interfaces": list(interfaces),
         "settings": {**_SETTINGS, **settings},
         "limits": limits,
-        "sysctls": _sysctls(settings),
+        "sysctls": _sysctls(sibling, settings),
         "resolver": RESOLVER,
         "resolv_conf": [f"nameserver {RESOLVER}", f"options {_DNS_OPTION}"],
     }
 
 
-def _sysctls(settings: Mapping[str, int]) -> dict[str, str]:
+def _sysctls(sibling: Sibling, settings: Mapping[str, int]) -> dict[str, str]:
+    received, sent = RECEIVED[sibling], SENT[sibling]
     of_all = {name: value for name, value in {**_SETTINGS, **settings}.items() if name not in _OF_INTERFACES}
-    return {**_SYSCTLS, **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()}}
+    return {
+        **_SYSCTLS,
+        # At least, at first, at most. Hosts allow 32 MB, which an agent fills that reads fast and then stops.
+        "net.ipv4.tcp_rmem": f"4096 {received // 2} {received}",
+        "net.ipv4.tcp_wmem": f"4096 16384 {sent}",
+        **{f"net.ipv4.conf.all.{name}": str(value) for name, value in of_all.items()},
+    }
 
 
 def program_of(shape: Shape) -> tuple[str, ...]:

@@ -24,8 +24,11 @@ which `fwctl` checks that Envoy refuses agents."""
 _MEMORY = 512 << 20
 """The container's memory limit in bytes, on a machine that has enough."""
 
-_A_CONNECTION = 128 << 10
-"""Bytes that one can cost: a buffer for its client's longest message, and as much again."""
+_BUFFERS = 128 << 10
+"""Bytes of a connection in CoreDNS: a buffer for its client's longest message, and as much again."""
+
+_A_CONNECTION = _BUFFERS + container.RECEIVED[Sibling.COREDNS] + container.SENT[Sibling.COREDNS]
+"""Bytes that one can cost, with what the kernel keeps if neither end reads."""
 
 _OWN_FILES = 1024
 
@@ -61,6 +64,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
     memory that Go does not count: the helpers, and the kernel's buffers.
     """
     return container.shape(
+        Sibling.COREDNS,
         ["/coredns", "-conf", f"{container.VOLUME}/boot/Corefile"],
         {network_names(project)[Role.AGENTS]: str(addressing.coredns(slot))},
         capacity=capacity,

@@ -71,7 +71,7 @@ def test_all_bounds_follow_from_the_memory() -> None:
             assert before is None or given.connections < before
             before = given.connections
     assert of_envoy(LARGE, memory=GIB).connections < of_envoy(LARGE, memory=2 * GIB).connections
-    assert of_coredns(LARGE, memory=64 * MIB).connections == 256
+    assert of_coredns(LARGE, memory=64 * MIB).connections == 128
 
 
 def test_a_small_memory_has_few_processors_by_default() -> None:
@@ -103,9 +103,9 @@ def test_too_little_memory(chosen: dict[str, int], words: str) -> None:
 
 def test_the_resolver_has_an_error_of_its_own() -> None:
     """Its connections may take half of its memory."""
-    assert of_coredns(LARGE, connections=2048).connections == 2048
+    assert of_coredns(LARGE, connections=1024).connections == 1024
     with pytest.raises(SettingsError) as caught:
-        of_coredns(LARGE, connections=2049)
+        of_coredns(LARGE, connections=1025)
     assert "`resources.coredns.memory`" in caught.value.hint
 
 

@@ -4,6 +4,7 @@ A connection costs at most what its buffers hold, so there may be as many as the
 uses beyond that, configuration and libraries, has its own share.
 """
 
+from clawker_fw.model.stacks import Sibling
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy.messages import Json
 
@@ -31,7 +32,7 @@ A_CONNECTION = _BUFFERS * BUFFER
 AGENT_SOCKET = 64 * _KIBIBYTE
 """What the kernel keeps at most for each direction of a connection from an agent, which is near."""
 
-SOCKETS = 2 * AGENT_SOCKET + container.RECEIVED + container.SENT
+SOCKETS = 2 * AGENT_SOCKET + container.RECEIVED[Sibling.ENVOY] + container.SENT[Sibling.ENVOY]
 """Bytes that the kernel keeps of a connection at most: from the agent and to the host, if neither end reads."""
 
 OWN_CONNECTIONS = 128
@@ -90,7 +91,7 @@ looked up at once. The kernel counts the sessions of UDP, of which Envoy would a
 CACHED_NAMES = 1 << 18
 """Addresses of names that are known at once; for the next ones a request fails.
 
-No agent reaches it. `fwctl forward` lets Envoy have 500 names of an agent below subtrees and 500 exact ones, and
+No agent reaches it. `fwctl forward` lets Envoy have 200 names of an agent below subtrees and 500 exact ones, and
 tells apart 256 agents.
 """
 

@@ -93,6 +93,7 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
     """Return the container's shape: on both networks, at reserved addresses."""
     names = network_names(project)
     return container.shape(
+        Sibling.ENVOY,
         [
             "/usr/local/bin/envoy",
             "--config-path",
