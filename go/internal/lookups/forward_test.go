@@ -14,6 +14,7 @@ import (
 	"github.com/miekg/dns"
 
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/statussocket"
 )
 
 // A forwarder that can be killed is another process: this test binary again, with this variable.
@@ -64,7 +65,7 @@ func TestForwarderKeepsItsSockets(t *testing.T) {
 		return new(dns.Msg).SetReply(l.asked), nil
 	}, func(string) string { return "" })
 	go func() { _ = forwardDatagrams(resolver, upstream) }()
-	go func() { _ = forwardStreams(resolver, streams) }()
+	go statussocket.Serve(streams, mostStreams, func(connection net.Conn) { forwardStream(resolver, connection) })
 	place := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.54"), upstream.LocalAddr().(*net.UDPAddr).AddrPort().Port())
 	sockets, err := Listen(place)
 	must.Succeed(t, err)

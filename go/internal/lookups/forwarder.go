@@ -51,17 +51,16 @@ const (
 	mostWaiting = 1024
 	waitTime    = 4 * time.Second
 
-	// New names of a share, and how many names Envoy keeps of it at most. A name that Envoy knows is not new: it asks again
-	// when the name's TTL ends.
+	// New names of a share. A name that Envoy knows is not new: it asks again when the name's TTL ends.
 	newNamesAtOnce = 200
 	newNameEvery   = 40 * time.Millisecond
-	mostNames      = 500
 
-	// Envoy needs about 0.4 us of its main thread for each name that it has when one comes, and when that goes (measured). New
-	// names of all shares together take about a seventh of it. A share with half of its new names left need not wait for that,
-	// until so much is owed.
+	// Envoy needs about 0.4 us of its main thread for each name of the same kind that it has when one comes, and when that
+	// goes (measured). New names of all shares together take about a quarter of it. An agent that has had less of it is served before
+	// one that has had more.
 	timeOfAName = 3 * time.Microsecond
-	mostOwed    = time.Minute
+	timeOfNew   = 500 * time.Microsecond
+	mostUnused  = 10 * time.Millisecond
 
 	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
 	lookupTime = 5 * time.Second
@@ -74,10 +73,8 @@ const (
 
 	// How long an answer is good at most, so that a name that has moved is soon found. After manyNames, those of a share are
 	// forgotten earlier: exact ones, which Envoy keeps for 20 s after their last use, just after that.
-	longestTTL            = time.Minute
-	longestTTLOfMany      = 5 * time.Second
-	longestTTLOfManyExact = 25 * time.Second
-	manyNames             = 200
+	longestTTL = time.Minute
+	manyNames  = 50
 	// forgottenAfter is how much later than its TTL Envoy has forgotten a name, if it does not ask again.
 	forgottenAfter = 2 * time.Second
 
@@ -86,6 +83,12 @@ const (
 
 	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
+)
+
+// What holds for names by whether they are exact: how many Envoy keeps of a share, and how long answers of many are good.
+var (
+	mostNames        = map[bool]int{true: 500, false: 200}
+	longestTTLOfMany = map[bool]time.Duration{true: 25 * time.Second, false: 2 * time.Second}
 )
 
 var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
@@ -117,6 +120,8 @@ type pendingLookup struct {
 
 // share is whose lookups are counted together: an agent's below subtree rules, or its exact names.
 type share struct {
+	agent   string
+	exact   bool
 	running int
 	below   map[string]int // of them, by rule
 	waiting []*pendingLookup
@@ -138,14 +143,22 @@ type forwarder struct {
 	pending map[inquiry]*pendingLookup
 	shares  map[string]*share     // one for each label, of which Envoy knows 512, and one for names without
 	failed  map[inquiry]time.Time // until when it is remembered
-	next    time.Time             // like that of a share, for all
+
+	next time.Time                // when Envoy's main thread has time for the next new name
+	wake *time.Timer              // for then
+	used map[string]time.Duration // of its time, by agent
+	cost func(names int) time.Duration
+	turn time.Duration // what the agent had used whose name was the last: others have not lost what they left
 }
 
 func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(string) string) *forwarder {
-	return &forwarder{
+	f := &forwarder{
 		exchange: exchange, rule: rule, now: time.Now, sleep: time.Sleep,
 		pending: map[inquiry]*pendingLookup{}, shares: map[string]*share{}, failed: map[inquiry]time.Time{},
+		used: map[string]time.Duration{}, cost: timeOfNewName,
 	}
+	f.wake = time.AfterFunc(time.Hour, f.giveUp)
+	return f
 }
 
 func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
@@ -165,7 +178,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	}
 	name, share := shareOf(strings.ToLower(question.Name))
 	wanted.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
-	if wanted.rule = domain(name); !wanted.isExact() {
+	if wanted.rule = domain(name); !isExact(share) {
 		wanted.rule = f.rule(strings.TrimSuffix(name, "."))
 	}
 	f.lock.Lock()
@@ -190,6 +203,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	f.pending[wanted.inquiry] = wanted
 	shared.waiting = append(shared.waiting, wanted)
 	f.start(shared)
+	f.startNew()
 }
 
 // lookedUpAgain is the name that Envoy looks up again and again, to show that it can (envoy.Serves). Nobody outside is
@@ -240,31 +254,27 @@ func domain(name string) string {
 	return strings.Join(labels[max(0, len(labels)-2):], ".")
 }
 
-func (l *pendingLookup) isExact() bool { return l.share == "" || strings.HasSuffix(l.share, shareMark) }
+func isExact(share string) bool { return share == "" || strings.HasSuffix(share, shareMark) }
 
 func (f *forwarder) share(name string) *share {
 	found := f.shares[name]
 	if found == nil {
-		found = &share{below: map[string]int{}, names: map[string]time.Time{}}
+		agent := strings.TrimSuffix(name, shareMark)
+		found = &share{agent: agent, exact: isExact(name), below: map[string]int{}, names: map[string]time.Time{}}
 		f.shares[name] = found
 	}
 	return found
 }
 
+// start starts what a share has room for, but for new names, and gives up what has waited for too long.
 func (f *forwarder) start(shared *share) {
 	now := f.now()
-	hasRoom := func(rule string) bool {
-		return shared.running < min(lookupsOfAShare, mostLookups-f.running) && shared.below[rule] < lookupsOfARule
-	}
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
 		switch {
 		case now.After(l.until):
 			f.fail(l, rememberFailure)
-		case hasRoom(l.rule) && f.admits(shared, l, now):
-			f.running++
-			shared.running++
-			shared.below[l.rule]++
-			go f.run(l, shared)
+		case f.hasRoom(shared, l) && !shared.isNew(l):
+			f.begin(shared, l)
 		default:
 			return false
 		}
@@ -272,34 +282,67 @@ func (f *forwarder) start(shared *share) {
 	})
 }
 
-// startAll starts what there is room for and gives up what has waited for too long.
-func (f *forwarder) startAll() {
-	for _, shared := range f.shares {
-		f.start(shared)
+func (f *forwarder) hasRoom(shared *share, l *pendingLookup) bool {
+	return shared.running < min(lookupsOfAShare, mostLookups-f.running) && shared.below[l.rule] < lookupsOfARule
+}
+
+func (f *forwarder) begin(shared *share, l *pendingLookup) {
+	f.running++
+	shared.running++
+	shared.below[l.rule]++
+	go f.run(l, shared)
+}
+
+// isNew reports whether a name may be new to Envoy. It leaves the names of UDP alone: agents can't choose them.
+func (s *share) isNew(l *pendingLookup) bool {
+	_, known := s.names[l.question.Name]
+	return !known && l.share != ""
+}
+
+// startNew starts new names while there is time for them, of the agent first whose names have taken the least of it.
+func (f *forwarder) startNew() {
+	for now := f.now(); ; {
+		next, at, least := (*share)(nil), 0, time.Duration(0)
+		for _, shared := range f.shares {
+			used := max(f.turn, f.used[shared.agent])
+			if next != nil && used >= least {
+				continue
+			}
+			if first := f.firstNew(shared, now); first >= 0 {
+				next, at, least = shared, first, used
+			}
+		}
+		if next == nil {
+			return
+		}
+		if now.Before(f.next) {
+			f.wake.Reset(f.next.Sub(now))
+			return
+		}
+		l := next.waiting[at]
+		next.waiting = slices.Delete(next.waiting, at, at+1)
+		next.next = latest(next.next, now.Add(-(newNamesAtOnce-1)*newNameEvery)).Add(newNameEvery)
+		names := 0
+		for _, other := range f.shares {
+			if other.exact == next.exact {
+				names += len(other.names)
+			}
+		}
+		takes := f.cost(names)
+		f.next = latest(f.next, now.Add(-mostUnused)).Add(takes)
+		f.turn, f.used[next.agent] = least, least+takes
+		f.begin(next, l)
 	}
 }
 
-// admits reports whether a name is not new, or may be new to Envoy now, and counts it. It leaves the names of UDP alone:
-// agents can't choose them.
-func (f *forwarder) admits(shared *share, l *pendingLookup, now time.Time) bool {
-	if _, known := shared.names[l.question.Name]; known || l.share == "" {
-		return true
-	}
-	due := now
-	if shared.next.Before(now.Add(-newNamesAtOnce / 2 * newNameEvery)) {
-		due = now.Add(mostOwed)
-	}
-	if len(shared.names) >= mostNames || now.Before(shared.next) || due.Before(f.next) {
-		return false
-	}
-	names := 0
-	for _, other := range f.shares {
-		names += len(other.names)
-	}
-	shared.next = latest(shared.next, now.Add(-(newNamesAtOnce-1)*newNameEvery)).Add(newNameEvery)
-	f.next = latest(f.next, now.Add(-giveUpEvery)).Add(time.Duration(names) * timeOfAName)
-	return true
+// firstNew returns the place of the first new name of a share that may start now, or a negative number.
+func (f *forwarder) firstNew(shared *share, now time.Time) int {
+	return slices.IndexFunc(shared.waiting, func(l *pendingLookup) bool {
+		return !now.Before(shared.next) && len(shared.names) < mostNames[shared.exact] && f.hasRoom(shared, l) && shared.isNew(l)
+	})
 }
+
+func timeOfNewName(names int) time.Duration { return timeOfNew + time.Duration(names)*timeOfAName }
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
@@ -317,7 +360,7 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
-		ttl := shared.ttlFor(l)
+		ttl := shared.longestTTL()
 		if has(reply, f.egress) {
 			ttl = min(ttl, longestTTLOfContainers)
 		}
@@ -339,29 +382,27 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	f.running--
 	shared.running--
 	shared.below[l.rule]--
-	f.startAll()
+	f.start(shared)
+	f.startNew()
 }
 
-func (s *share) ttlFor(l *pendingLookup) time.Duration {
-	switch {
-	case len(s.names) < manyNames:
+func (s *share) longestTTL() time.Duration {
+	if len(s.names) < manyNames {
 		return longestTTL
-	case l.isExact():
-		return longestTTLOfManyExact
-	default:
-		return longestTTLOfMany
 	}
+	return longestTTLOfMany[s.exact]
 }
 
-// giveUp also forgets the names that Envoy has forgotten.
+// giveUp starts and gives up what waits. It also forgets the names that Envoy has forgotten.
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	now := f.now()
 	for _, shared := range f.shares {
 		maps.DeleteFunc(shared.names, func(_ string, until time.Time) bool { return now.After(until) })
+		f.start(shared)
 	}
-	f.startAll()
+	f.startNew()
 }
 
 func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
@@ -521,7 +562,10 @@ func Forward(arguments []string, given []*os.File) error {
 	}
 	failed := make(chan error, 2)
 	go func() { failed <- forwardDatagrams(forwarder, datagrams) }()
-	go func() { failed <- forwardStreams(forwarder, streams) }()
+	go func() {
+		statussocket.Serve(streams, mostStreams, func(connection net.Conn) { forwardStream(forwarder, connection) })
+		failed <- net.ErrClosed
+	}()
 	for late := time.Tick(giveUpEvery); ; {
 		select {
 		case err := <-failed:
@@ -567,23 +611,7 @@ func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
 	}
 }
 
-func forwardStreams(forwarder *forwarder, listener net.Listener) error {
-	room := make(chan struct{}, mostStreams)
-	for {
-		room <- struct{}{}
-		connection, err := listener.Accept()
-		if err != nil {
-			return err
-		}
-		go func() {
-			defer func() { <-room }()
-			forwardStream(forwarder, connection)
-		}()
-	}
-}
-
 func forwardStream(forwarder *forwarder, connection net.Conn) {
-	defer connection.Close()
 	client, unread := &dns.Conn{Conn: connection}, atomic.Int64{}
 	message := make([]byte, longestQuery)
 	for connection.SetReadDeadline(time.Now().Add(2*lookupTime)) == nil {

@@ -3,6 +3,7 @@ package lookups
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -119,6 +120,7 @@ func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 		return ""
 	})
 	under.forwarder.now = func() time.Time { return under.clock }
+	under.forwarder.cost = func(int) time.Duration { return 0 }
 	under.forwarder.sleep = func(time.Duration) { <-under.patience }
 	return under
 }
@@ -211,7 +213,11 @@ func TestForwarderBoundsNewNames(t *testing.T) {
 		under := newForwarderUnderTest(t)
 		learn := func(number int) string {
 			name := fmt.Sprintf("x%d.rule%d.test.", number, number)
-			under.of(name) <- resolvedTo(name, "10.1.2.3", 1)
+			if number > 0 {
+				under.answer(name, dns.RcodeSuccess)
+			} else {
+				under.of(name) <- resolvedTo(name, "10.1.2.3", 1) // the others have no address, and are not kept
+			}
 			under.ask(name, share, 1)
 			return name
 		}
@@ -241,7 +247,7 @@ func TestForwarderBoundsNewNames(t *testing.T) {
 func TestForwarderBoundsKnownNames(t *testing.T) {
 	under := newForwarderUnderTest(t)
 	shared := under.share("*0*")
-	for number := range mostNames - 1 {
+	for number := range mostNames[true] - 1 {
 		shared.names[fmt.Sprint(number)] = under.clock.Add(time.Hour)
 	}
 	for _, code := range []int{dns.RcodeSuccess, dns.RcodeServerFailure} {
@@ -263,33 +269,99 @@ func TestForwarderBoundsKnownNames(t *testing.T) {
 	under.expect("2 NOERROR")
 }
 
-// New names of all agents together come the slower, the more names Envoy has. An agent with few new ones need not wait.
+// New names of all agents together come the slower, the more names of their kind Envoy has. The agent whose names have taken
+// the least of its time is served first, however many wait for others.
 func TestForwarderBoundsNewNamesOfAll(t *testing.T) {
-	under := newForwarderUnderTest(t)
 	const names = 10_000
-	for number := range names {
-		under.share("*9").names[fmt.Sprint(number)] = under.clock.Add(time.Hour)
+	for kind, slow := range map[string]bool{"*": true, "": false} {
+		under := newForwarderUnderTest(t)
+		under.cost = timeOfNewName
+		for number := range names {
+			under.share("*9" + kind).names[fmt.Sprint(number)] = under.clock.Add(time.Hour)
+		}
+		ask := func(id int, share string) {
+			name := fmt.Sprintf("x%d.rule%d.test.", id, id)
+			under.answer(name, dns.RcodeSuccess)
+			under.ask(name, share, uint16(id))
+		}
+		ask(1, "*0*.")
+		under.expect("1 NOERROR")
+		ask(2, "*0*.")
+		if !slow {
+			under.expect("2 NOERROR")
+			continue
+		}
+		for id := 3; id < 10; id++ {
+			ask(id, "*0*.")
+		}
+		ask(10, "*1*.")
+		under.quiet()
+		for _, wanted := range []string{"10 NOERROR", "2 NOERROR", "3 NOERROR"} {
+			under.pass(timeOfNewName(names))
+			under.giveUp()
+			under.expect(wanted)
+			under.quiet()
+		}
+		ask(11, "*1.") // its kind has few names, and its agent has had less of the time
+		under.pass(mostUnused)
+		under.giveUp()
+		under.quiet()
+		under.pass(timeOfNewName(names) - mostUnused)
+		under.giveUp()
+		must.Happen(t, "it is looked up", func() bool { return under.count("x11.rule11.test.") == 1 })
 	}
-	ask := func(id int, share string) {
-		name := fmt.Sprintf("x%d.rule%d.test.", id, id)
+}
+
+// While eight agents ask for all the names that they can, invented ones and those of rules, a neighbour that asks for 20 new
+// names a second waits for no more than a few of theirs.
+func TestForwarderServesANeighbour(t *testing.T) {
+	const step, steps = 2 * time.Millisecond, 8_000
+	under := newForwarderUnderTest(t)
+	under.cost = timeOfNewName
+	under.forwarder.exchange = func(l *pendingLookup) (*dns.Msg, error) { return resolvedTo(l.question.Name, "198.51.100.7", 60), nil }
+	var waits []time.Duration
+	ask := func(name, share string, told func()) {
+		under.take(packed(t, queryFor(name+share)), false, func([]byte) { told() })
+	}
+	for at := range steps {
+		for agent := range 8 {
+			for kind, names := range map[string]int{"": steps, "*": 1000} {
+				if at%5 == 0 {
+					ask(fmt.Sprintf("x%d.rule%d.test.", rand.IntN(names), agent), fmt.Sprintf("*%d%s.", agent, kind), func() {})
+				}
+			}
+		}
+		if at%25 == 0 {
+			asked := under.clock
+			ask(fmt.Sprintf("own%d.rule.test.", at), "*9.", func() { waits = append(waits, under.clock.Sub(asked)) })
+		}
+		must.Happen(t, "all answers", func() bool {
+			under.forwarder.lock.Lock()
+			defer under.forwarder.lock.Unlock()
+			return under.forwarder.running == 0
+		})
+		under.pass(step)
+		under.giveUp()
+	}
+	slices.Sort(waits)
+	if late := waits[len(waits)*99/100]; len(waits) < steps/25-1 || late > 25*time.Millisecond {
+		t.Errorf("of %d new names, the slowest hundredth waited for %s", len(waits), late)
+	}
+}
+
+// A new name that waits for time comes by itself, when there is time.
+func TestForwarderWakes(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	under.now = time.Now
+	under.cost = func(int) time.Duration { return 50 * time.Millisecond }
+	for id := range 3 {
+		name := fmt.Sprintf("x%d.test.", id)
 		under.answer(name, dns.RcodeSuccess)
-		under.ask(name, share, uint16(id))
+		under.ask(name, "*0*.", uint16(id))
 	}
-	for id := range newNamesAtOnce/2 - 1 {
-		ask(id, "*0.")
+	for id := range 3 {
 		under.expect(fmt.Sprintf("%d NOERROR", id))
 	}
-	ask(500, "*0.")
-	under.quiet()
-	ask(501, "*1.")
-	under.expect("501 NOERROR")
-	under.pass((newNamesAtOnce/2 + 2) * names * timeOfAName)
-	under.giveUp()
-	under.expect("500 NOERROR")
-
-	under.next = under.clock.Add(mostOwed + time.Millisecond)
-	ask(502, "*2.")
-	under.quiet()
 }
 
 // Everyone who asks the same gets the same answer, each with its own id, and it is looked up once.
@@ -359,24 +431,24 @@ func TestForwarderTellsAddresses(t *testing.T) {
 
 // Envoy forgets the names of a share sooner if it has many of them, and others' not.
 func TestForwarderKeepsFewNames(t *testing.T) {
-	for label, wanted := range map[string]time.Duration{"*1": longestTTLOfMany, "*1*": longestTTLOfManyExact} {
+	for label, exact := range map[string]bool{"*1": false, "*1*": true} {
 		under := newForwarderUnderTest(t)
-		many, lookup := under.share(label), &pendingLookup{inquiry: inquiry{share: label}}
+		many := under.share(label)
 		for number := range manyNames {
-			if kept := many.ttlFor(lookup); kept != longestTTL {
+			if kept := many.longestTTL(); kept != longestTTL {
 				t.Fatalf("the name number %d is kept for %s", number, kept)
 			}
 			many.names[fmt.Sprint(number)] = under.clock.Add(time.Second)
 		}
-		if kept := many.ttlFor(lookup); kept != wanted {
+		if kept := many.longestTTL(); kept != longestTTLOfMany[exact] {
 			t.Errorf("one name more is kept for %s", kept)
 		}
-		if kept := under.share("*2").ttlFor(lookup); kept != longestTTL {
+		if kept := under.share("*2").longestTTL(); kept != longestTTL {
 			t.Errorf("another share's is kept for %s", kept)
 		}
 		under.pass(2 * time.Second)
 		under.giveUp()
-		if kept := many.ttlFor(lookup); kept != longestTTL {
+		if kept := many.longestTTL(); kept != longestTTL {
 			t.Errorf("later, one is kept for %s", kept)
 		}
 	}

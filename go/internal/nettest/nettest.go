@@ -2,7 +2,7 @@
 package nettest
 
 import (
-	"fmt"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -95,35 +95,25 @@ func MakeInterfaces() error {
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetUp(own); err != nil {
-		return err
-	}
+	made := []error{netlink.LinkSetUp(own)}
 	for name, address := range map[string]netip.Prefix{
 		"agents": netip.PrefixFrom(OnAgents, 20), "egress": netip.PrefixFrom(Primary, 24),
 	} {
 		pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name + "-end"}
 		pair.Name = name
-		if err := netlink.LinkAdd(pair); err != nil {
-			return fmt.Errorf("adding %s: %w", name, err)
-		}
+		made = append(made, netlink.LinkAdd(pair))
 		// The peer first, so that our end can send as soon as it is up.
 		for _, name := range []string{pair.PeerName, pair.Name} {
 			link, err := netlink.LinkByName(name)
 			if err != nil {
-				return err
+				return errors.Join(append(made, err)...)
 			}
-			if err := netlink.LinkSetUp(link); err != nil {
-				return err
-			}
+			made = append(made, netlink.LinkSetUp(link))
 		}
-		if err := netlink.AddrAdd(pair, &netlink.Addr{IPNet: netOf(address)}); err != nil {
-			return fmt.Errorf("giving %s an address: %w", name, err)
-		}
+		made = append(made, netlink.AddrAdd(pair, &netlink.Addr{IPNet: netOf(address)}))
 	}
-	if err := netlink.RouteAdd(&netlink.Route{Gw: Gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("adding the default route: %w", err)
-	}
-	return nil
+	made = append(made, netlink.RouteAdd(&netlink.Route{Gw: Gateway.AsSlice()}))
+	return errors.Join(made...)
 }
 
 func Link(t *testing.T, name string) netlink.Link {
@@ -215,17 +205,14 @@ func netOf(prefix netip.Prefix) *net.IPNet {
 // ServeDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
 func ServeDNS(t *testing.T, network string, reply dns.HandlerFunc) string {
 	t.Helper()
-	server := &dns.Server{Net: network, Handler: reply}
-	address := ""
+	server := &dns.Server{Handler: reply}
+	defer func() { go server.ActivateAndServe() }()
 	if network == "tcp" {
 		server.Listener = must.Open[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-		address = server.Listener.Addr().String()
-	} else {
-		server.PacketConn = must.Open[net.PacketConn](t)(net.ListenPacket("udp", "127.0.0.1:0"))
-		address = server.PacketConn.LocalAddr().String()
+		return server.Listener.Addr().String()
 	}
-	go func() { _ = server.ActivateAndServe() }()
-	return address
+	server.PacketConn = must.Open[net.PacketConn](t)(net.ListenPacket("udp", "127.0.0.1:0"))
+	return server.PacketConn.LocalAddr().String()
 }
 
 // Answering answers every query with a code.

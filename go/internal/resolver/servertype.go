@@ -20,12 +20,10 @@ import (
 // ServerType is what Caddy knows this type of server by.
 const ServerType = "resolver"
 
-// directives are the plugins, in the order in which they are set up: the second one tells the first what it did.
-var directives = []string{"otel", "policy"}
-
 func init() {
 	caddy.RegisterServerType(ServerType, caddy.ServerType{
-		Directives: func() []string { return directives },
+		// The plugins, in the order in which they are set up: the second one tells the first what it did.
+		Directives: func() []string { return []string{"otel", "policy"} },
 		NewContext: func(*caddy.Instance) caddy.Context { return new(zone) },
 	})
 }
