@@ -1,7 +1,7 @@
-"""Fair under attack: what another agent notices while one does its worst, and whether the siblings bear it.
+"""Fair under attack: what another agent notices while one, or eight, do their worst; whether the siblings bear it.
 
 Around a private engine is a simulated internet. The neighbour's requests are an open loop to known names, and
-another to names below a subtree rule that nobody has asked for before.
+another to names below a subtree rule that nobody has asked for before. Some are refused, to be found on record.
 """
 
 import secrets
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,22 @@ from bench.figures import Bound, Result, Series, table
 from bench.quiet import quiet
 from bench.stage import Stage
 from bench.strain import Siblings, returned
-from devkit.attacks.floods import FLOODS, GONE, LARGE, SHARED, SILENT, SLOW, SLOW_SECONDS, TARGET, Flood
+from devkit.attacks.floods import (
+    CROWDS,
+    FLOODS,
+    GONE,
+    LARGE,
+    MUTE,
+    NAMED,
+    NAMES,
+    SHARED,
+    SILENT,
+    SLOW,
+    SLOW_SECONDS,
+    TARGET,
+    WILD,
+    Flood,
+)
 from devkit.engines import INSTALLED, EngineError, available, private_engine
 from devkit.firewall import SIBLINGS, Firewall, remove_project
 from devkit.host import client
@@ -44,24 +60,34 @@ RETURNED_SECONDS = 60.0
 RETURNED_MARGIN_MEGABYTES = 50.0
 """An allocator keeps pages that are used in part, once. What grows with each attack would exceed this soon."""
 
+COMMIT_SECONDS = 5.0
+"""For so long an attack goes on after the neighbour's requests, while a rule is replaced."""
+
 LATE_AFTER_SECONDS = 5.0
 LATE_UNTIL_SECONDS = 10.0
 _RECOVERED_SECONDS = 120.0
 
-_KNOWN, _NEW = "known.test", "new.test"
+_KNOWN, _NEW, _REFUSED = "known.test", "new.test", "neighbour.test"
+_EXACT = [f"label-{number:06}.{below}" for below, count in NAMES.items() for number in range(count)]
 _RULES: tuple[str | dict[str, Any], ...] = (
     *(rule for name in (_KNOWN, TARGET) for rule in (name, {"dst": name, "proto": "http"})),
     *(f".{name}" for name in (_NEW, GONE, SLOW, SILENT)),
-    {"dst": f".{_NEW}", "proto": "http"},
+    *({"dst": name, "proto": "http"} for name in (f".{_NEW}", f".{WILD}", *_EXACT)),
     {"dst": SHARED, "inspect": True, "insecure_skip_tls_verify": True},
 )
 _TARGET_ADDRESS = "203.0.113.20"
 _SHARED_ADDRESS, _SHARED_PORT = "203.0.113.21", 4444
-_ZONE = {_KNOWN: [WORLD], SHARED: [_SHARED_ADDRESS], f"*.{_NEW}": [WORLD], TARGET: [_TARGET_ADDRESS]}
+_ZONE = {
+    **{name: [WORLD] for name in (_KNOWN, f"*.{_NEW}")},
+    **{name: [_TARGET_ADDRESS] for name in (TARGET, f"*.{WILD}", f"*.{NAMED}")},
+    SHARED: [_SHARED_ADDRESS],
+}
 _REDIRECTED = {443: 4443, 80: 8081}
 """Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
 
-_NAMESERVER_OPTIONS = ("--slow", f"{SLOW}={SLOW_SECONDS}s", "--slow", f"{SILENT}=1h", "--verbose")
+_SLOW = {SLOW: f"{SLOW_SECONDS}s", SILENT: "1h", MUTE: "1h"}
+_SLOWLY = (word for name, late in _SLOW.items() for word in ("--slow", f"{name}={late}"))
+_NAMESERVER_OPTIONS = (*_SLOWLY, "--verbose", "--ttl", "60")
 
 LOADS = {
     "known": ("--rate", "50", f"https://{_KNOWN}/", f"http://{_KNOWN}/"),
@@ -88,8 +114,8 @@ def measure(place: Stage) -> Result:
     if (reason := available(place.kind or INSTALLED.name)) is not None:
         raise EngineError(reason)
     seconds = place.seconds or SECONDS
-    wanted = [each for each in (*FLOODS, *LARGE) if any(word in each.name for word in place.only)]
-    attacks = wanted if place.only else FLOODS
+    wanted = [each for each in (*FLOODS, *CROWDS, *LARGE) if any(word in each.name for word in place.only)]
+    attacks = wanted if place.only else (*FLOODS, *CROWDS)
     result = Result()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -157,23 +183,34 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
     baseline = _neighbour(ground, seconds)
     status = firewall.status()
     network, resolver = status["agent"]["network"], status["agent"]["dns"]
-    attacker = ground.peers.start(
-        "wait",
-        network=network,
-        dns=resolver,
-        capabilities=attack.capabilities,
-        dropped=["ALL"],
-        processor=PROCESSOR,
-    )
+    attackers = [
+        ground.peers.start(
+            "wait",
+            network=network,
+            dns=resolver,
+            capabilities=attack.capabilities,
+            dropped=["ALL"],
+            processor=PROCESSOR,
+            weight=1024 // attack.agents,
+        )
+        for _ in range(attack.agents)
+    ]
     (addresses,) = ground.peers.client.inspect_network(network)["IPAM"]["Config"]
     targets = {"envoy": status["siblings"][0]["address"], "resolver": resolver, "network": addresses["Subnet"]}
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
-    with siblings.observed() as strain, ThreadPoolExecutor() as pool:
-        attacking = pool.submit(attacker.ask, *attack.against(seconds, **targets))
+    recorded = _recorded(ground)
+    parts = list(product(attackers, (attack, *attack.also)))
+    with siblings.observed() as strain, ThreadPoolExecutor(len(parts)) as pool:
+        attacking = [
+            pool.submit(attacker.ask, *part.against(seconds + COMMIT_SECONDS, **targets))
+            for attacker, part in parts
+        ]
         under = _neighbour(ground, seconds)
-        answer = attacking.result()
+        committed = _replace_rule(ground)
+        answers = [each.result() for each in attacking]
         over = time.time()
-        attacker.remove()
+        for attacker in attackers:
+            attacker.remove()
     back = _until_returned(siblings, memory)
     until(lambda: time.time() > over + LATE_UNTIL_SECONDS, every=0.2)
     asked = [
@@ -189,10 +226,16 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
         "control": attack.control,
         "baseline": baseline,
         "under": under,
-        "attacker": answer.last if answer.lines else {"exit": answer.code},
+        "attackers": [answer.last if answer.lines else {"exit": answer.code} for answer in answers],
+        "refused": under["refused"]["errors"].get("http", 0),
+        "recorded": _recorded(ground) - recorded,
+        "longest_answer_ms": strain.longest_answer_ms,
+        "commit_s": committed,
         "died": sorted(name for name in lives if lives[name] != after.get(name)),
         "unhealthy": sorted(strain.unhealthy),
-        "healed": [each for each in ground.watched.decisions[decisions:] if each["decision"] == "heal"],
+        "healed": [
+            each for each in ground.watched.decisions[decisions:] if each.get("actions", ["commit"]) != ["commit"]
+        ],
         "current": firewall.current(),
         "megabytes_before": memory,
         "megabytes_peak": strain.peak_megabytes,
@@ -205,12 +248,33 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
 
 
 def _neighbour(ground: Ground, seconds: float) -> dict[str, Any]:
+    envoy = ground.firewall.status()["siblings"][0]["address"]
+    refused = ("drive", f"http://{_REFUSED}/", "--connect", f"{envoy}:80", "--interval", "500ms")
+    commands = {name: ("load", *options) for name, options in LOADS.items()} | {"refused": refused}
     with ThreadPoolExecutor() as pool:
         asking = {
-            name: pool.submit(ground.neighbour.ask, "load", "--seconds", str(seconds), *options)
-            for name, options in LOADS.items()
+            name: pool.submit(ground.neighbour.ask, *command, "--seconds", str(seconds))
+            for name, command in commands.items()
         }
         return {name: each.result().last for name, each in asking.items()}
+
+
+def _recorded(ground: Ground) -> int:
+    """Return how many of the neighbour's refused requests are on record, one by one."""
+    address = ground.neighbour.address(f"{ground.firewall.project}-net")
+    denials = ground.firewall.call("denials", "--format", "json", "--agent", address).expect().json["denials"]
+    return sum(denial["times"] for denial in denials if denial["name"] == _REFUSED)
+
+
+def _replace_rule(ground: Ground) -> float | None:
+    """Replace a rule, and return after how many seconds the watcher has committed it, or None if it has not."""
+    began, known = time.monotonic(), len(ground.watched.decisions)
+    ground.firewall.write(*_RULES, f"{secrets.token_hex(3)}.commit.test")
+    try:
+        ground.watched.healed(since=known)
+    except TimeoutError:
+        return None
+    return time.monotonic() - began
 
 
 def _until_returned(siblings: Siblings, before: Mapping[str, float]) -> float | None:
@@ -257,6 +321,9 @@ def _report(result: Result, met: Sequence[dict[str, Any]]) -> None:
             "CoreDNS MB",
             "back",
             "late, again",
+            "admin ms",
+            "commit",
+            "on record",
         ],
         *(_row(each) for each in met),
     ]
@@ -286,6 +353,9 @@ _PROMISES: tuple[tuple[str, float, Callable[[Mapping[str, Any]], float]], ...] =
     ("siblings that died", 0, lambda met: len(met["died"])),
     ("siblings that were unhealthy", 0, lambda met: len(met["unhealthy"])),
     ("heals by the watcher", 0, lambda met: len(met["healed"])),
+    ("commits that failed", 0, lambda met: int(met["commit_s"] is None)),
+    ("refusals of the neighbour not on record", 0, lambda met: met["refused"] - met["recorded"]),
+    ("longest answer of Envoy's admin interface, ms", 1000, lambda met: met["longest_answer_ms"]),
     ("not current afterwards", 0, lambda met: int(not met["current"])),
     (f"memory not returned within {RETURNED_SECONDS:g} s", 0, lambda met: int(met["returned_s"] is None)),
     (
@@ -309,13 +379,17 @@ def _row(met: Mapping[str, Any]) -> list[str]:
     megabytes = ["-".join(f"{each.get(sibling, 0):.0f}" for each in memory) for sibling in SIBLINGS]
     back = "no" if met["returned_s"] is None else f"{met['returned_s']:.0f} s"
     late = f"{met['late_lookups']}, {met['late_repeats']}"
-    return [*cells, ", ".join(met["died"]) or "-", *megabytes, back, late]
+    admin = f"{met['longest_answer_ms']:.0f}"
+    commit = "no" if met["commit_s"] is None else f"{met['commit_s']:.1f} s"
+    record = f"{met['recorded']} of {met['refused']}"
+    return [*cells, ", ".join(met["died"]) or "-", *megabytes, back, late, admin, commit, record]
 
 
 def _details(met: Mapping[str, Any]) -> Iterator[str]:
-    yield "attacker " + ", ".join(f"{name} {value}" for name, value in met["attacker"].items())
+    for answer in met["attackers"]:
+        yield "attacker " + ", ".join(f"{name} {value}" for name, value in answer.items())
     for load, summary in met["under"].items():
-        if summary["failed"]:
+        if summary["failed"] and load in LOADS:
             yield f"{load} names: {summary['errors']}"
     if met["unhealthy"] or met["healed"] or not met["current"]:
         yield f"unhealthy: {met['unhealthy']}, healed: {len(met['healed'])} times, current: {met['current']}"

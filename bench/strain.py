@@ -3,7 +3,9 @@
 Needs a private engine, whose processes are visible under its root.
 """
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from devkit.engines import PrivateEngine
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
 
-_EVERY_SECONDS = 0.5
+_EVERY_SECONDS = 0.2
+_LONGEST_SECONDS = 10
 _MEGABYTE = 1e6
 
 
@@ -25,6 +28,8 @@ class Strain:
 
     peak_megabytes: dict[str, float] = field(default_factory=dict)
     unhealthy: set[str] = field(default_factory=set)
+    longest_answer_ms: float = 0
+    """Of Envoy's admin interface, which its main thread serves."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Siblings:
     def _observe(self, strain: Strain, ended: threading.Event) -> None:
         with closing(client(self.firewall.host)) as docker:
             while True:
+                with _missing():
+                    strain.longest_answer_ms = max(strain.longest_answer_ms, self._asked_admin())
                 for sibling, megabytes in self.megabytes().items():
                     strain.peak_megabytes[sibling] = max(megabytes, strain.peak_megabytes.get(sibling, 0))
                 for sibling in SIBLINGS:
@@ -76,6 +83,17 @@ class Siblings:
                             strain.unhealthy.add(sibling)
                 if ended.wait(_EVERY_SECONDS):
                     return
+
+    def _asked_admin(self) -> float:
+        """Return how long Envoy's admin interface takes to answer, in milliseconds."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.settimeout(_LONGEST_SECONDS)
+            began = time.monotonic()
+            asking.connect(f"{self._processes()['envoy']}/root/tmp/envoy/admin.sock")
+            asking.sendall(b"GET /server_info HTTP/1.1\r\nHost: admin\r\n\r\n")
+            with suppress(TimeoutError):
+                asking.recv(1)
+            return (time.monotonic() - began) * 1000
 
     def _processes(self) -> dict[str, Path]:
         found = {}

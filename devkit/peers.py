@@ -183,10 +183,14 @@ class Peers:
         capabilities: Sequence[str] = (),
         dropped: Sequence[str] = (),
         processor: int | None = None,
+        weight: int | None = None,
         sysctls: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
-        """Start the program in a container of its own, which may use all processors or one, counted from 0."""
+        """Start the program in a container of its own, which may use all processors or one, counted from 0.
+
+        `weight` is its share of them while others want them too, of 1,024 by default.
+        """
         endpoint = self.client.create_endpoint_config(aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
             self.image,
@@ -199,6 +203,7 @@ class Peers:
                 cap_add=list(capabilities) or None,
                 cap_drop=list(dropped) or None,
                 cpuset_cpus=None if processor is None else str(processor),
+                cpu_shares=weight,
                 sysctls=dict(sysctls or {}),
                 log_config=LogConfig(type=LogConfig.types.JSON),  # it is read, whatever the engine's default
             ),

@@ -1,10 +1,10 @@
-"""What one hostile agent does to exhaust the siblings: a table of attacks, each a command of the peer program.
+"""What hostile agents do to exhaust the siblings: a table of attacks, each a command of the peer program.
 
 Each reaches its size within the first third of its time where nothing limits it, keeps it until the end, and takes
 again what it loses.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clawker_fw.rules.own_page import PAGE
 from devkit.attacks.attack import Command
@@ -21,6 +21,15 @@ GONE, SLOW, SILENT = "gone.test", "slow.test", "silent.test"
 """Subtrees with rules. Names below them do not exist, which is answered at once, late, or never."""
 
 SLOW_SECONDS = 3
+
+WILD = "wild.test"
+"""A subtree with rules, in which every name exists."""
+
+NAMED, MUTE = "named.test", "mute.test"
+"""What names are below that have a rule each: those of the first exist, and nobody answers for the second."""
+
+NAMES = {NAMED: 1_000, MUTE: 70}
+"""How many: `label-000000` and so on."""
 
 _REFUSED = "refused.test"
 _ANY = "any-label-00"
@@ -47,7 +56,9 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Flood:
-    """One such attack. `asks_below` is the subtree whose names it makes Envoy look up.
+    """One such attack, by so many agents. `asks_below` is the subtree whose names it makes Envoy look up.
+
+    Each agent performs the attacks in `also` at the same time.
 
     The command has placeholders: `{envoy}` and `{resolver}` for addresses, `{network}` for the agents' one, and
     `{seconds}`, of which `{third}` is a third.
@@ -58,6 +69,8 @@ class Flood:
     asks_below: str | None = None
     control: bool = False
     capabilities: tuple[str, ...] = ()
+    agents: int = 1
+    also: tuple["Flood", ...] = ()
 
     def against(self, seconds: float, *, envoy: str, resolver: str, network: str) -> Command:
         known = {"envoy": envoy, "resolver": resolver, "network": network, "third": f"{seconds / 3:.1f}s"}
@@ -93,6 +106,17 @@ def _endless(octets: int) -> Command:
     return ("--hex", begun.encode().hex(), "--padding", str(octets))
 
 
+def _names(below: str) -> Command:
+    """Request one name after the other, of those with rules or else invented ones."""
+    labels = ("--labels", str(NAMES[below])) if below in NAMES else ()
+    return _flood(100, 80, *_request(f"{_ANY}.{below}"), *labels, "--brief", *_SOON)
+
+
+def _kept(name: str, *options: str) -> Command:
+    """Make requests on kept connections, as many as there are answers."""
+    return ("drive", f"http://{name}/", *_TO_ENVOY, "--kept", "--seconds", "{seconds}", *options)
+
+
 _EXHAUST = ("exhaust", _NOBODY, "--for", "{seconds}s")
 """Takes, as the user that runs programs in many images, all that the kernel gives it."""
 
@@ -118,10 +142,7 @@ FLOODS = (
     ),
     Flood("flood of refused server names", _flood(_AT_ONCE, 443, *_hello(_OTHERS))),
     Flood("flood of refused requests", _flood(_AT_ONCE, 80, *_request(_OTHERS), "--brief")),
-    Flood(
-        "flood of refused requests on kept connections",
-        ("drive", f"http://{_REFUSED}/", *_TO_ENVOY, "--kept", "--clients", "64", "--seconds", "{seconds}"),
-    ),
+    Flood("flood of refused requests on kept connections", _kept(_REFUSED, "--clients", "64")),
     Flood("10,000 requests of one octet a second", _hold(10_000, 80, *_endless(0), "--drip", "1s")),
     Flood("1,000 connections with 100 unfinished requests each", _hold(1_000, 80, "--hex", _UNFINISHED)),
     Flood("18,000 TLS connections half closed", _hold(18_000, 443, *_hello(TARGET), "--half")),
@@ -135,6 +156,25 @@ FLOODS = (
     Flood("all inotify instances of another user", _EXHAUST, capabilities=("SETUID",)),
 )
 """The first is a control: what a busy container costs its neighbours, whatever the firewall does."""
+
+
+_READ_FIRST = ("--unread", "--first", "4000000")
+_SHARE = ("--clients", "5", "--interval", "100ms")
+_RULED = Flood("names of rules", _names(NAMED), NAMED)
+_CROWD = (
+    Flood("busy", _siege(_OWN_CLOSED_PORT, _AT_ONCE), control=True),
+    Flood("downloads read for a while", _hold(1_024, 80, *_request(TARGET, _LARGE_FILE), *_READ_FIRST)),
+    Flood("invented names", _names(WILD), WILD),
+    _RULED,
+    Flood("invented names, and names of rules", _names(WILD), also=(_RULED,)),
+    Flood("refused requests", _kept(_REFUSED, "--clients", "64")),
+    Flood("refused requests within their share", _kept(_REFUSED, *_SHARE)),
+    Flood("names of rules never answered", _names(MUTE), MUTE),
+    Flood("refused datagrams", ("inundate", _REFUSED, "--server", "{envoy}:9", "--seconds", "{seconds}")),
+    Flood("requests", _kept(TARGET, "--clients", "64")),
+)
+CROWDS = tuple(replace(flood, name=f"eight agents: {flood.name}", agents=8) for flood in _CROWD)
+"""What eight agents do at once, which use one processor together."""
 
 LARGE = (Flood("all epoll watches of another user", (*_EXHAUST, "--epoll"), capabilities=("SETUID",)),)
 """Those that take a gigabyte of the machine: only performed when they are asked for."""

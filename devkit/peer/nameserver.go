@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"flag"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -14,7 +15,7 @@ import (
 )
 
 // answerTTL is in seconds: what a test changes must be seen soon.
-const answerTTL = 1
+var answerTTL = uint32(1)
 
 // zone maps names, lower case and fully qualified, to their records. "*.x." stands for every name below x. that is
 // not in the map itself, at any depth; the longest wildcard wins.
@@ -148,6 +149,10 @@ func declareNameserver(flags *flag.FlagSet) action {
 	flags.Func("zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias", zone.add)
 	delays := delays{}
 	flags.Func("slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated", delays.add)
+	flags.Func("ttl", "`SECONDS` for which answers are good, instead of one", func(text string) error {
+		_, err := fmt.Sscan(text, &answerTTL)
+		return err
+	})
 	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"flag"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -45,6 +46,7 @@ type siege struct {
 	rise, pause, drip   time.Duration
 	unread, half, brief bool
 	first               int64
+	labels              int
 	tls                 string
 	sent                []byte // with anyLabel where each connection has a label of its own
 
@@ -65,6 +67,7 @@ func declareSiege(flags *flag.FlagSet) action {
 	flags.DurationVar(&siege.drip, "drip", 0, "after that, send one octet in each interval")
 	flags.BoolVar(&siege.unread, "unread", false, "receive nothing")
 	flags.Int64Var(&siege.first, "first", 0, "with that, receive this many `OCTETS` before")
+	flags.IntVar(&siege.labels, "labels", 0, "take labels from `label-000000` on, so many of them, and not random ones")
 	flags.BoolVar(&siege.half, "half", false, "then end each connection in this direction")
 	flags.BoolVar(&siege.brief, "brief", false, "end a connection as soon as something was received")
 	return func(ctx context.Context, arguments []string, out *printer) (bool, error) {
@@ -203,7 +206,11 @@ func (s *siege) message() []byte {
 	if !bytes.Contains(s.sent, []byte(anyLabel)) {
 		return s.sent
 	}
-	return bytes.Replace(s.sent, []byte(anyLabel), []byte(randomLabel()), 1)
+	label := randomLabel()
+	if s.labels > 0 {
+		label = fmt.Sprintf("label-%06d", rand.IntN(s.labels))
+	}
+	return bytes.Replace(s.sent, []byte(anyLabel), []byte(label), 1)
 }
 
 func randomLabel() string {
