@@ -87,7 +87,7 @@ const (
 
 // What holds for names by whether they are exact: how many Envoy keeps of a share, and how long answers of many are good.
 var (
-	mostNames        = map[bool]int{true: 500, false: 200}
+	mostNames        = map[bool]int{true: 500, false: 250}
 	longestTTLOfMany = map[bool]time.Duration{true: 25 * time.Second, false: 2 * time.Second}
 )
 
