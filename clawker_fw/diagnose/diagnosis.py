@@ -36,6 +36,10 @@ _CLOCKS_APART = 2.0
 
 _BRIDGED = "bridged-frames"
 
+_TRACKED = "tracked-connections"
+_REMEMBERED = 500
+"""Seconds' worth of an agent's new connections in the table: four times 120 s, after a burst of 5 s."""
+
 _LOOKED_UP = 3
 
 
@@ -194,6 +198,20 @@ def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) ->
         "Run `sysctl -w net.bridge.bridge-nf-call-iptables=0`, unless Kubernetes or a network with "
         "`enable_icc=false` needs it there."
         + (f" Else run `{untracked(bridge_of(network))}` after each start of the machine." if network else ""),
+    )
+
+
+def table(reader: EngineReader, seen: Comparison, *, most: int | None) -> Check:
+    """Whether the connections that agents may begin with hosts fit into the kernel's table, of `most` entries."""
+    if most is None or not reader.facts().shares_network:
+        return _skipped(_TRACKED, "Only known on the Docker host; in a container, only with `--network host`.")
+    needed = _REMEMBERED * seen.blueprint.settings.limits.connections_per_second
+    if needed < most:
+        return _ok(_TRACKED, f"Agents can take {needed:,} of {most:,} entries in the kernel's connection table.")
+    return _warning(
+        _TRACKED,
+        f"Agents can fill the kernel's connection table: it has {most:,} entries, and they can take {needed:,}.",
+        f"Run `sysctl -w net.netfilter.nf_conntrack_max={2 * needed}`, or lower `limits.connections_per_second`.",
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 _TABLE = Path("/proc/net/route")
 _SETTINGS = Path("/proc/sys/net/ipv4/conf")
 _BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 _UP = 0x1
 
 
@@ -40,6 +41,14 @@ def checks_sources(interface: str, settings: Path = _SETTINGS) -> bool | None:
     except (OSError, ValueError):
         return None
     return max(values) > 0
+
+
+def most_tracked(setting: Path = _TRACKED) -> int | None:
+    """Return how many connections this machine's kernel can track; None if unknown."""
+    try:
+        return int(setting.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def tracks_bridged(setting: Path = _BRIDGED) -> bool | None:

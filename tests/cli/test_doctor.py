@@ -24,6 +24,7 @@ def results(outcome: Outcome) -> dict[str, str]:
 def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the machine does not track bridged connections."""
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: False)
+    monkeypatch.setattr(host_network, "most_tracked", lambda: 65_536)
 
 
 @pytest.fixture
@@ -41,7 +42,17 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     outcome = well()
     assert results(outcome) == dict.fromkeys(
         [
-            *("settings", "permissions", "engine", "clocks", "stack", "kernel", "bridged-frames", "agents"),
+            *(
+                "settings",
+                "permissions",
+                "engine",
+                "clocks",
+                "stack",
+                "kernel",
+                "bridged-frames",
+                "tracked-connections",
+                "agents",
+            ),
             *("upstream-dns", "refusal", "way-out"),
         ],
         "ok",
@@ -57,8 +68,9 @@ def test_an_agent_that_can_fill_the_table_of_connections(
     """A kernel that tracks bridged frames causes a warning with advice."""
     command("run")
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: True)
+    monkeypatch.setattr(host_network, "most_tracked", lambda: 50_000)
     seen = command("doctor", "--format", "json")
-    assert results(seen)["bridged-frames"] == "warning"
+    assert results(seen)["bridged-frames"] == results(seen)["tracked-connections"] == "warning"
     assert "bridge-nf-call-iptables=0" in seen.out
     assert "-i br-" in seen.out
 

@@ -33,7 +33,9 @@ const (
 	refusedConnections, refusedQueries, refusedDatagrams = "refused-connections", "refused-queries", "refused-datagrams"
 
 	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
-	connectionBurst = 1
+	connectionBurst = 5
+	// leavingShare is how many times an agent's new connections leave for hosts. The Docker host remembers each for two minutes.
+	leavingShare = 4
 	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
 	// (208 KiB by default), from which one agent's must not crowd out those of others.
 	queriesInBurst, queriesPerSecond = 2, 5
@@ -95,6 +97,9 @@ func newFilter() limitFilter {
 // another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving",
 // before the kernel tracks them as connections, and dropped.
 //
+// New connections to hosts, and sessions of UDP, are limited in "connecting" for all agents together: agents must not fill the
+// Docker host's table. The kernel sends the first segment of a dropped one again a second later.
+//
 // Redirects are dropped: a neighbour must not change our routes. The kernel's setting against them can't be relied on,
 // because another one switches it on (inet_forward_change).
 //
@@ -128,6 +133,7 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	receiving := f.addHook("receiving", nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	few := f.addSet("few", size, 0)
+	connecting := f.addHook("connecting", nftables.ChainHookOutput, nftables.ChainPriorityFilter)
 	beginning, opening, sharing := f.addChain("beginning"), f.addChain("opening"), f.addChain("sharing")
 
 	from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, limits.Subnet))
@@ -139,7 +145,12 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	for _, address := range limits.Except {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
 	}
-	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(limits.ConnectionsPerSecond, connectionBurst*limits.ConnectionsPerSecond)), goTo(opening))
+	rate := limits.ConnectionsPerSecond
+	tooMany := perSecond(leavingShare*rate, leavingShare*connectionBurst*rate)
+	tooMany.Over = true
+	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(rate, connectionBurst*rate)), goTo(opening))
+	f.addRule(connecting, notLoopback(expr.MetaKeyOIFNAME), isNotIn(destination, limits.Subnet), isNewSession,
+		[]expr.Any{tooMany}, verdict(expr.VerdictDrop))
 	f.addRule(beginning, counted(refused))
 	f.addRule(beginning, verdict(expr.VerdictDrop))
 	for _, address := range limits.Private {
@@ -364,9 +375,7 @@ func isNot(number byte) []expr.Any { return []expr.Any{protocol, notEqual(number
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
 
-func isTo(address netip.Addr) []expr.Any {
-	return []expr.Any{destination, equal(address.AsSlice()...)}
-}
+func isTo(address netip.Addr) []expr.Any { return []expr.Any{destination, equal(address.AsSlice()...)} }
 
 func isToPort(port uint16) []expr.Any {
 	return []expr.Any{

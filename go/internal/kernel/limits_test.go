@@ -318,6 +318,35 @@ func TestNewConnectionsAreLimited(t *testing.T) {
 	})
 }
 
+// All agents together begin connections and sessions with hosts only so fast. What is dropped is not tracked, and agents are
+// still answered.
+func TestNewConnectionsToHostsAreLimited(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.ConnectionsPerSecond = 2
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	port := serveEcho(t, "0.0.0.0:0")
+	host := &net.UDPAddr{IP: nettest.Gateway.AsSlice(), Port: 9}
+	most, passed := leavingShare*connectionBurst*limits.ConnectionsPerSecond, 0
+	for range 3 * most {
+		connection := must.Get[*net.UDPConn](t)(net.DialUDP("udp4", nil, host))
+		if _, err := connection.Write([]byte("x")); err == nil {
+			passed++
+		}
+		connection.Close()
+	}
+	if tracked := trackedConnections(t); passed < most || passed > most+most/4 || tracked > passed {
+		t.Errorf("%d of %d passed, %d are tracked", passed, 3*most, tracked)
+	}
+	asAgent(func() {
+		if !canDial(nettest.Agent, port) {
+			t.Error("an agent is not answered")
+		}
+	})
+	if _, err := net.DialTimeout("tcp4", nettest.Gateway.String()+":9", 100*time.Millisecond); !os.IsTimeout(err) {
+		t.Errorf("another connection to a host: %v", err)
+	}
+}
+
 // An address of our own has no limits.
 func TestOurOwnAreNotLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
@@ -420,7 +449,7 @@ func TestSessionsAreLimited(t *testing.T) {
 func TestNewSessionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
-	limits.Connections, limits.ConnectionsPerSecond = 100, 5
+	limits.Connections, limits.ConnectionsPerSecond = 100, 1
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 
 	asAgent(func() {
