@@ -32,7 +32,7 @@ def agent(engine: PrivateEngine, tmp_path_factory: pytest.TempPathFactory) -> It
     """An agent without any capability, and its stack."""
     with closing(client(engine.host)) as docker:
         firewall = Firewall(engine.host, f"test{secrets.token_hex(3)}", tmp_path_factory.mktemp("tracked"))
-        firewall.write(*RULES)
+        firewall.write(*RULES, limits={"connections_per_second": 100_000})
         firewall.run()
         yield firewall.agent(Peers(docker)), firewall
 
