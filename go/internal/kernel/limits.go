@@ -34,8 +34,9 @@ const (
 
 	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
 	connectionBurst = 5
-	// leavingShare is how many times an agent's new connections leave for hosts. The Docker host remembers each for two minutes.
-	leavingShare = 4
+	// An agent begins a calmPart of its connections a second whatever others do. All agents share busyShare times its rate
+	// beyond that, and leavingShare times its rate for hosts, of which the Docker host remembers each for two minutes.
+	calmPart, busyShare, leavingShare = 4, 2, 4
 	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
 	// (208 KiB by default), from which one agent's must not crowd out those of others.
 	queriesInBurst, queriesPerSecond = 2, 5
@@ -124,7 +125,7 @@ func newFilter() limitFilter {
 func newLimitFilter(limits boot.Limits) limitFilter {
 	f := newFilter()
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
-	begun := f.addSet("begun", size, forgetAfter)
+	begun, busy := f.addSet("begun", size, forgetAfter), f.addSet("busy", size, forgetAfter)
 	open := f.addSet("open", size, 0)
 	refused := f.addSet(refusedConnections, size, tellFor)
 	refusedUDP := f.addSet(refusedDatagrams, size, tellFor)
@@ -146,9 +147,13 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 		f.addRule(beginning, isFrom(address), verdict(expr.VerdictAccept))
 	}
 	rate := limits.ConnectionsPerSecond
-	tooMany := perSecond(leavingShare*rate, leavingShare*connectionBurst*rate)
+	tooMany := burstsOf(leavingShare * rate)
 	tooMany.Over = true
-	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, perSecond(rate, connectionBurst*rate)), goTo(opening))
+	calm := (rate + calmPart - 1) / calmPart
+	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, burstsOf(calm)), goTo(opening))
+	if rate > calm {
+		f.addRule(beginning, within(busy, unix.NFT_DYNSET_OP_UPDATE, burstsOf(rate-calm)), []expr.Any{burstsOf(busyShare * rate)}, goTo(opening))
+	}
 	f.addRule(connecting, notLoopback(expr.MetaKeyOIFNAME), isNotIn(destination, limits.Subnet), isNewSession,
 		[]expr.Any{tooMany}, verdict(expr.VerdictDrop))
 	f.addRule(beginning, counted(refused))
@@ -375,7 +380,9 @@ func isNot(number byte) []expr.Any { return []expr.Any{protocol, notEqual(number
 
 func isFrom(address netip.Addr) []expr.Any { return []expr.Any{source, equal(address.AsSlice()...)} }
 
-func isTo(address netip.Addr) []expr.Any { return []expr.Any{destination, equal(address.AsSlice()...)} }
+func isTo(address netip.Addr) []expr.Any {
+	return []expr.Any{destination, equal(address.AsSlice()...)}
+}
 
 func isToPort(port uint16) []expr.Any {
 	return []expr.Any{
@@ -412,6 +419,10 @@ func updated(address *expr.Payload, set *nftables.Set, what expr.Any) []expr.Any
 
 func perSecond(rate, burst int) *expr.Limit {
 	return &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(rate), Unit: expr.LimitTimeSecond, Burst: uint32(burst)}
+}
+
+func burstsOf(connections int) *expr.Limit {
+	return perSecond(connections, connectionBurst*connections)
 }
 
 func queriesAtOnce(rate int) int { return max(1, rate*queriesInBurst/queriesPerSecond) }

@@ -347,6 +347,38 @@ func TestNewConnectionsToHostsAreLimited(t *testing.T) {
 	}
 }
 
+// While eight agents begin connections as fast as they can, a ninth begins some of its own at once.
+func TestACalmAgentBeginsConnectionsBesideBusyOnes(t *testing.T) {
+	limits := nettest.SmallLimits()
+	limits.Connections, limits.ConnectionsPerSecond, limits.QueriesPerSecond, limits.DatagramsPerSecond = 1000, 20, 0, 10_000
+	own, busy := len(limits.Except), netip.MustParseAddr("10.213.0.16")
+	for range 8 {
+		limits.Except, busy = append(limits.Except, busy), busy.Next() // for addresses there; they are agents like the others
+	}
+	asAgent := nettest.LimitedSibling(t, limits, Shape)
+	agents := limits.Except[own:]
+	limits.Except = limits.Except[:own]
+	must.Succeed(t, newLimitFilter(limits).installWithSix())
+	port := serveEcho(t, "0.0.0.0:0")
+
+	begun := time.Now()
+	asAgent(func() {
+		for range 200 {
+			for _, agent := range agents {
+				dialer := net.Dialer{LocalAddr: &net.UDPAddr{IP: agent.AsSlice()}}
+				connection := must.Get[net.Conn](t)(dialer.Dial("udp4", netip.AddrPortFrom(nettest.OnAgents, 9).String()))
+				_, _ = connection.Write([]byte("x"))
+				connection.Close()
+			}
+		}
+		dialMany(t, nettest.OtherAgent, port, 20) // fails if one has no answer
+	})
+	shares := (8*limits.ConnectionsPerSecond/calmPart + busyShare*limits.ConnectionsPerSecond)
+	if most := shares*(connectionBurst+int(time.Since(begun).Seconds()+1)) + 20; trackedConnections(t) > most {
+		t.Errorf("%d are tracked, and %d is the most", trackedConnections(t), most)
+	}
+}
+
 // An address of our own has no limits.
 func TestOurOwnAreNotLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
