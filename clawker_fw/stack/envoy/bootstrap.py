@@ -7,7 +7,7 @@ from clawker_fw.rendering import parsed
 from clawker_fw.rules.paths import LARGEST_PROGRAM
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, http, lookups, signing
-from clawker_fw.stack.envoy.messages import Json
+from clawker_fw.stack.envoy.messages import REPEATABLE, SENT_AGAIN, Json
 from clawker_fw.stack.resources import WATCHED
 
 TEMPLATE = "bootstrap.yaml.j2"
@@ -31,6 +31,8 @@ class BootstrapValues:
     signer_socket: str = f"{signing.FOLDER}/{signing.SOCKET}"
     page_socket: str = http.PAGE_SOCKET
     forwarder: str = lookups.FORWARDER
+    again: str = SENT_AGAIN
+    repeatable: str = "|".join(REPEATABLE)
     largest_program: int = LARGEST_PROGRAM
     hot: str = f"{container.VOLUME}/{container.HOT}"
     watched: str = f"{WATCHED}/"

@@ -32,6 +32,9 @@ _HEADERS_REMOVED = (
 )
 """Headers that a proxy adds and an agent could forge. Origins should not see them."""
 
+KEEPS_NO_CONTENT: Json = {"request_body_buffer_limit": "0"}
+"""A request with content is not sent again: Envoy would have to keep it until there is an answer."""
+
 _RATE = "filters.http.local_ratelimit.v3.LocalRateLimit"
 WAITS = "x-clawker-fw-waits"
 """The header that marks a request to be delayed. An agent that sends it waits as well."""
@@ -134,7 +137,11 @@ def connection_manager(serving: Serving) -> Json:
             *pacing(),
             _host_names_only(),
             # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
-            remembering("%CEL(request.headers[':authority'].lowerAscii())%", "%DOWNSTREAM_LOCAL_PORT%"),
+            remembering(
+                "%CEL(request.headers[':authority'].lowerAscii())%",
+                "%DOWNSTREAM_LOCAL_PORT%",
+                *refusals.passed("method"),
+            ),
             router(),
         ],
         local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers()]},
@@ -255,6 +262,7 @@ def table(policy: Policy, requests_per_second: int) -> Json:
             "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
             "domains": sorted(domains),
             "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
+            **KEEPS_NO_CONTENT,
         }
         for (allowed, denied), domains in sorted(hosts.items())
     ]

@@ -24,6 +24,18 @@ REQUEST = "clawker_fw.request"
 """The filter state that no two requests have alike. A connection to an origin has that of the request for which it
 was opened."""
 
+METHOD = "clawker_fw.method"
+"""The filter state with a request's method."""
+
+REPEATABLE = ("DELETE", "GET", "HEAD", "OPTIONS")
+"""The methods of requests that are sent again, without content. They are idempotent (RFC 9110, section 9.2.2).
+
+So is PUT, but its content is not kept.
+"""
+
+SENT_AGAIN = "again"
+"""The second endpoint of an internal listener: connections for requests that had no answer on the first one."""
+
 THROUGH_RULES = "http-rules"
 """The internal listener that HTTP requests go through, and the cluster that leads to it."""
 

@@ -14,7 +14,19 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
-from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, Json, extension, passed_on, stdout
+from clawker_fw.stack.envoy.messages import (
+    ASKED,
+    METHOD,
+    PORT,
+    REPEATABLE,
+    REQUEST,
+    SENT_AGAIN,
+    SOURCE,
+    Json,
+    extension,
+    passed_on,
+    stdout,
+)
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
@@ -39,14 +51,14 @@ _HTTP = {
 ROUTE = "clawker_fw.route"
 """The filter state with the route of a request in TLS that is looked into."""
 
-_PASSED = {"method": "clawker_fw.method", "path": "clawker_fw.path", "rule": ROUTE}
+_PASSED = {"method": METHOD, "path": "clawker_fw.path", "rule": ROUTE}
 """The filter states with what a line about a request has that only the internal listener can write."""
 
 
-def passed() -> list[Json]:
-    """Return these filter states."""
+def passed(*names: str) -> list[Json]:
+    """Return these filter states, or some of them."""
     said = {**_HTTP, "rule": "%ROUTE_NAME%"}
-    return [passed_on(key, said[name], factory_key="envoy.string") for name, key in _PASSED.items()]
+    return [passed_on(_PASSED[name], said[name], factory_key="envoy.string") for name in names or _PASSED]
 
 
 _SERVER_NAME = "connection.requested_server_name"
@@ -75,6 +87,14 @@ HOST_NOT_TRUSTED = f"has({_FAILURE}) && {_FAILURE}.contains('CERTIFICATE_VERIFY_
 
 _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 """Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
+
+_SENT_ONCE = f"request.method in {[*REPEATABLE]} && upstream.request_attempt_count < 2u"
+"""Of a request that could have been sent again, but was not, as its content is not kept."""
+
+_LAST_ATTEMPT = (
+    f"!(string(filter_state['{METHOD}']) in {[*REPEATABLE]}) || destination.address.endsWith('/{SENT_AGAIN}')"
+)
+"""Of a connection whose request is not sent again on another one, so that a request has one record."""
 
 _VIOLATION = "!has(response.code) || response.code == 0"
 """Of a request that violates HTTP/2: Envoy ends its connection without a response."""
@@ -243,9 +263,10 @@ def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[
         ),
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
-    any_of_them = _any(failed, cel(_CROWDED))
+    any_of_them = _all(_any(failed, cel(_CROWDED)), cel(_LAST_ATTEMPT))
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
-    logs = _logs(any_of_them, None, fields, reporting, told, unanswered=cel(_UNANSWERED))
+    unanswered = cel(f"{_UNANSWERED} && ({_LAST_ATTEMPT})")
+    logs = _logs(any_of_them, None, fields, reporting, told, unanswered=unanswered)
     return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
@@ -256,7 +277,7 @@ def of_http(serving: Serving) -> list[Json]:
     about refusals is neither refused nor traffic.
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
-    own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED})"
+    own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED} || {_SENT_ONCE})"
     not_ours = f"!(has(request.host) && {_is_own_check('request.host', serving.addresses.checkers)})"
     reason = _first(
         (DENIED_ROUTE, Reason.DENIED),
@@ -278,7 +299,7 @@ def of_inspected(reporting: Reporting | None) -> list[Json]:
 
     What the internal listener has written down already is not repeated.
     """
-    told = f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{_NOT_CONNECTED}') && !{_TLS_FAILED}"
+    told = f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{_NOT_CONNECTED}') && !{_TLS_FAILED} && !({_SENT_ONCE})"
     by_us = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && !({told})"
     by_host = f"response.code == {_UNAUTHORIZED} && '{injected.METADATA}' in xds.route_metadata.filter_metadata"
     bad = "response.code == 400 || response.code == 421"

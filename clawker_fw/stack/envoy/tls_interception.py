@@ -309,6 +309,7 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
         "name": pattern,
         "domains": [pattern],
         "routes": [*routes, _NO_RULE],
+        **http.KEEPS_NO_CONTENT,
         **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
         **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
     }
