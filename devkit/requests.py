@@ -89,8 +89,17 @@ def random_request(chosen: random.Random, words: Mapping[str, Any]) -> tuple[str
     path = start + "".join(f"/{each}" for each in _some(chosen, (*_SEGMENTS, *_ODD)))
     if _happens(chosen, 0.3):
         path = chosen.choice((start, f"{start}/", f"{start}x", f"{start}%2fx", start.swapcase())) or "/"
+    if _happens(chosen, 0.3):
+        path = _hidden(chosen, path)
     method = chosen.choice(METHODS)
     return method.lower() if _happens(chosen, 0.1) else method, (path or "/") + chosen.choice(_QUERIES)
+
+
+def _hidden(chosen: random.Random, path: str) -> str:
+    """Return a path that some servers read as this one."""
+    place = chosen.choice([at for at, each in enumerate(path) if each == "/"] or [0])
+    hidden = chosen.choice(("%2f", "%2F", "/%2F", ";x/", "/;x/", "%3By/", ";x%2fy/", "//"))
+    return f"/{path[:place]}{hidden}{path[place + 1 :]}{chosen.choice(('', '', ';x', '%3Bx', '%2F'))}"
 
 
 def _some(chosen: random.Random, among: Sequence[str] = _SEGMENTS) -> list[str]:

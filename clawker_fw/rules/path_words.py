@@ -49,7 +49,7 @@ def parse_path(text: str) -> str:
         raise ValueError(f"`path: {text}` can be written without `..;`, which leads to the path above it")
     if normal is None or paths.ALWAYS_BAD_PATTERN.search(normal):
         raise ValueError(f"`path: {text}` can never match: such a path is refused in every request")
-    return normal
+    return spellings.uppercase(normal)
 
 
 _OCTETS = {each: f"%{each:02X}" for each in range(0x80, 0x100)}
@@ -229,6 +229,7 @@ def require_decisive(made: Paths) -> None:
         raise ValueError(f"there are {len(rules):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
     for position, rule in enumerate(rules):
         _require_unambiguous(rule, strict=strict)
+        _require_unhidden(rule, made)
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
 
@@ -251,15 +252,9 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
 
 def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
     """Check that no other spelling bypasses a denied path, and that an allowed path can match."""
-    _require_spellable(rule)
+    _require_spellable(rule, strict=strict)
     if rule.expression:
         return
-    if rule.denies and rule.spelled:
-        other = next(each for each in rule.path if not spellings.ONE_SPELLING.fullmatch(each))
-        raise ValueError(
-            f"the path rule `{rule}` could be passed by: {other!r} can be written in another way; deny "
-            "the path above it, or an expression, or name what is allowed instead"
-        )
     if strict and paths.BAD_BELOW_A_DENY_PATTERN.search(rule.path):
         raise ValueError(
             f"the path rule `{rule}` can never match: next to a path that is denied, such a path is refused in "
@@ -267,14 +262,24 @@ def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
         )
 
 
-def _require_spellable(rule: PathRule) -> None:
+def _require_unhidden(rule: PathRule, made: Paths) -> None:
+    """Check that no server reads an allowed path as one that is refused."""
+    hiding = made.strict and not rule.expression and paths.HIDING_PATTERN.search(rule.path)
+    refusing = (each for each in made.rules if (each.denies or each.limits) and paths.opens(each, rule))
+    others: list[PathRule | Repository] = [*made.repositories, *refusing] if hiding else []
+    if over := next((each for each in others if each != rule and each.may_be(rule.path)), None):
+        raise ValueError(f"the path rule `{rule}` can never match: hosts may read it as a path of `{over}`")
+
+
+def _require_spellable(rule: PathRule, *, strict: bool) -> None:
     """Check that Envoy accepts the expressions for all spellings of a path."""
     if rule.expression and rule.denies and spellings.has_boundary(rule.path):
         raise ValueError(
             f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
             "it stands for; write what may be there instead"
         )
-    *counting, last = rule.expressions or (rule.spelled if rule.limits else "",)
+    spelled = rule.denies or (rule.limits and rule.is_spelled(strict=strict))
+    *counting, last = rule.expressions or (rule.readings if spelled else "",)
     taken = (*map(spellings.with_query, counting), last)
     if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
         raise ValueError(f"the path rule `{rule}` is too large for Envoy; write several, or less in it")

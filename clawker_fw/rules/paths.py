@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate, takewhile
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from clawker_fw.rules import spellings
 from clawker_fw.rules.reasons import Reason
@@ -42,11 +42,12 @@ _ODD = (
 ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?(;|%3[bB]|%2[fF]|/|$)"
 """Refused in every path: `_ODD`, and dot segments with escaped slashes or spaces, which hosts read differently."""
 
-BAD_BELOW_A_DENY = rf"{_ODD}|%2[fF]|;|%3[bB]|%23|%3[fF]|(\.|%20)(/|$)|(:|%3[aA]){{2}}(\$|%24)"
-"""Also refused on a host with a denied path: anything that could spell that path differently. The last alternative
-is a file's data stream on Windows (`x::$DATA`)."""
+BAD_BELOW_A_DENY = rf"{_ODD}|%23|%3[fF]|(\.|%20)(/|{spellings.HIDING}|$)|(:|%3[aA]){{2}}(\$|%24)"
+"""Also refused on a host with a denied path: what could spell it differently, except `spellings.HIDING`, which is
+refused only near it. The last alternative is a file's data stream on Windows (`x::$DATA`)."""
 
 ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
+HIDING_PATTERN = re.compile(spellings.HIDING)
 _SLASHES = re.compile("/+")
 _VISIBLE = re.compile(r"[!-~]*")
 _DOTS_WITH_PARAMETERS = re.compile(r"(?<=/)(\.{1,2});[^/]*")
@@ -163,6 +164,16 @@ class Repository:
         for place in self._places:
             yield from (f"{place}/{each}" for each in _OF_GIT)
 
+    def may_be(self, path: str) -> bool:
+        """Whether some server may read a path as one of these paths, or one below."""
+        return compiled(self.readings).fullmatch(path) is not None
+
+    @property
+    def readings(self) -> str:
+        """An expression for everything that some server reads as one of these paths, or one below."""
+        own = "|".join(map(spellings.readings, _OF_GIT))
+        return rf"(?i){spellings.readings(f'/{self.name}')}(?:\.git)?{spellings.SLASH}(?:{own}){spellings.BELOW}"
+
     def __str__(self) -> str:
         """Return `git read acme/widgets`."""
         return f"git {self.access} {self.name}"
@@ -179,14 +190,40 @@ class PathRule:
 
     def matches(self, method: str, path: str) -> bool:
         """Whether the rule matches a request. `path` is in Envoy's form, without the query."""
-        named = method.upper() if self.denies else method
-        return (not self.methods or named in self.methods) and self.covers(path)
+        return self._is_for(method) and self.covers(path)
+
+    def _is_for(self, method: str) -> bool:
+        return not self.methods or (method.upper() if self.denies else method) in self.methods
+
+    def may_hide(self, method: str, path: str) -> bool:
+        """Whether some server may read a request, as it is written, as one that an expression denies."""
+        if not self.denies or not self.expression or not self._is_for(method):
+            return False
+        return HIDING_PATTERN.search(path) is not None and self.may_be(path)
 
     def covers(self, path: str) -> bool:
         """Whether the rule matches a path, with any method."""
         if self.expression:
             return all(compiled(each).fullmatch(path) for each in self.expressions)
-        return self.path in {"/", path} or path.startswith(f"{self.path}/")
+        if self.denies:
+            return self.may_be(path)
+        return self.path == "/" or f"{spellings.uppercase(path)}/".startswith(f"{self.path}/")
+
+    def may_be(self, path: str) -> bool:
+        """Whether some server may read a path as one that the rule is for."""
+        return compiled(self.readings).fullmatch(path) is not None
+
+    @property
+    def readings(self) -> str:
+        """An expression for everything that some server reads as the path or a path below.
+
+        Of an expression, only the beginning of all matches is known.
+        """
+        if self.path == "/":
+            return ".*"
+        if self.expression:
+            return f"{spellings.readings(_begin(self))}.*"
+        return f"{spellings.readings(self.path)}{spellings.BELOW}"
 
     @property
     def expressions(self) -> tuple[str, ...]:
@@ -198,22 +235,24 @@ class PathRule:
         return spellings.narrowed(self.path)
 
     @property
+    def plain(self) -> str:
+        """The path without escapes."""
+        return unquote(self.path, "latin-1")
+
+    @property
     def limits(self) -> bool:
         """Whether the rule refuses the methods that it does not name, because the longest path decides."""
         return bool(self.methods) and not self.denies and not self.expression
 
-    def refused_by_limit(self, method: str, path: str) -> bool:
-        """Whether the rule refuses a request for its path, in any spelling, because of its method."""
+    def refused_by_limit(self, method: str, path: str, *, strict: bool) -> bool:
+        """Whether the rule refuses a request for its path because of its method."""
         if not self.limits or method in self.methods:
             return False
-        return self.covers(path) or (self.spelled != "" and compiled(self.spelled).fullmatch(path) is not None)
+        return self.may_be(path) if self.is_spelled(strict=strict) else self.covers(path)
 
-    @property
-    def spelled(self) -> str:
-        """An expression for every spelling of the path and the paths below; "" if there is only one spelling."""
-        if self.expression or spellings.ONE_SPELLING.fullmatch(self.path):
-            return ""
-        return f"{spellings.widened(spellings.literal(self.path))}(?:/.*)?"
+    def is_spelled(self, *, strict: bool) -> bool:
+        """Whether other spellings of a limited path must be refused too."""
+        return strict or not spellings.ONE_SPELLING.fullmatch(self.path)
 
     def words(self, method: str) -> str:
         """Return the rule for one method, or for all of them if that is empty: `GET /x`."""
@@ -322,9 +361,11 @@ class Paths:
 
     def _of_rules(self, method: str, path: str) -> PathDecision:
         for rule in self.rules:
+            if rule.expression and any(each.may_hide(method, path) for each in self.rules):
+                return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
-            if rule.refused_by_limit(method, path):
+            if rule.refused_by_limit(method, path, strict=self.strict):
                 return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 
@@ -334,7 +375,7 @@ class Paths:
                 if each.matches(method, target):
                     return PathDecision(None if each.allowed else Reason.PATH, repository)
         for repository in self.repositories:
-            if any(f"{path}/".lower().startswith(f"{reserved}/".lower()) for reserved in repository.reserved):
+            if repository.may_be(path):
                 return PathDecision(Reason.PATH, repository)
         return None
 
@@ -408,7 +449,7 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
         other = literal.get((rule.path, rule.denies), rule)
         methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
         literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
-    longest = sorted(literal.values(), key=lambda each: (-len(each.path), each.path, not each.denies))
+    longest = sorted(literal.values(), key=lambda each: (-len(each.plain), each.path, not each.denies))
     return (*longest, *dict.fromkeys(each for each in rules if each.expression))
 
 
@@ -424,12 +465,12 @@ def _strict(paths: Paths) -> bool:
     literal: dict[str, list[PathRule]] = {}  # by path in lower case: git's paths match in any case
     for rule in paths.rules:
         if not rule.expression:
-            literal.setdefault(rule.path.lower(), []).append(rule)
-    expressions = [(rule, _begin(rule).lower()) for rule in paths.rules if rule.expression]
+            literal.setdefault(rule.plain.lower(), []).append(rule)
+    expressions = [(rule, unquote_to_bytes(_begin(rule)).lower()) for rule in paths.rules if rule.expression]
     return any(
-        any(_opens(rule, above) for above in _above(rule.path.lower(), literal))
+        any(opens(rule, above) for above in _above(rule.plain.lower(), literal))
         or any(
-            _opens(rule, other) and _meet(begin, unquote_to_bytes(rule.path).lower())
+            opens(rule, other) and _meet(begin, unquote_to_bytes(rule.path).lower())
             for other, begin in expressions
         )
         for rule in limited
@@ -441,21 +482,22 @@ def _above(path: str, literal: Mapping[str, Sequence[PathRule]]) -> Iterator[Pat
         yield from literal.get(above, ())
 
 
-_CUT_ESCAPE = re.compile(rb"%[0-9a-fA-F]?$")
+_CUT_ESCAPE = re.compile("%[0-9a-fA-F]?$")
+_LONGEST_PREFIX = 200
 
 
-def _begin(rule: PathRule) -> bytes:
-    """Return the decoded prefix of everything that an expression matches."""
+def _begin(rule: PathRule) -> str:
+    """Return the prefix of everything that an expression matches, or the beginning of a long one."""
     ends = zip(*spellings.bounds(rule.path), strict=False)
     begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
-    return unquote_to_bytes(_CUT_ESCAPE.sub(b"", begin))
+    return _CUT_ESCAPE.sub("", begin[:_LONGEST_PREFIX].decode("latin-1"))
 
 
 def _meet(one: bytes, other: bytes) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def _opens(limited: PathRule, other: PathRule) -> bool:
+def opens(limited: PathRule, other: PathRule) -> bool:
     """Whether a rule for the same paths allows a method that `limited` refuses."""
     return limited.denies or not other.methods or not {*other.methods} <= {*limited.methods}
 

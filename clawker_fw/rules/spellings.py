@@ -2,7 +2,8 @@
 
 Servers may read `%3A` as `:` and `%2F` as `/`. So deny expressions are widened to match every escaped spelling of
 a match; allow expressions are narrowed so that an escape passes only where its character would. Both rewrite the
-atoms of an expression: characters and character classes.
+atoms of an expression: characters and character classes. The hexadecimal digits of an escape match in either case
+(RFC 3986, section 6.2.2.1).
 """
 
 import functools
@@ -20,11 +21,19 @@ ONE_SPELLING = re.compile(r"[A-Za-z0-9._~/-]*")
 
 UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
-_REFUSED_BELOW_A_DENY = frozenset("/\\;?#")
-"""Characters that no request may escape on a host with a denied path (`paths.BAD_BELOW_A_DENY`)."""
+_REFUSED_BELOW_A_DENY = frozenset("/\\?#")
+"""Characters that no request may escape near a denied path (`paths.BAD_BELOW_A_DENY`, `HIDING`)."""
 _ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
+
+_ESCAPE = "%[0-9a-fA-F]{2}"
+HIDING = "(?:%2[fF]|;|%3[bB])"
+"""Some servers read `%2F` as `/`, and ignore `;` with what follows it in a segment (RFC 3986, section 3.3)."""
+SLASH = "(?:(?:(?:;|%3[bB])[^/]*)?(?:/|%2[fF]))+"
+"""An expression for everything that some server reads as one slash."""
+BELOW = f"(?:(?:/|{HIDING}).*)?"
+"""An expression for what may follow a path."""
 
 _TOKEN = re.compile(
     r"""
@@ -84,14 +93,31 @@ def _tokens(expression: str) -> Iterator[_Token]:
     for found in _TOKEN.finditer(expression):
         kind = found.lastgroup or ""
         if kind == "quoted":
-            yield from (_Token("character", re.escape(each), repeated=False) for each in found["quoted"])
+            yield from _of_text(found["quoted"])
         else:
             yield _Token(kind, found[0], expression[found.end() : found.end() + 1] in {"*", "+"})
 
 
+def _of_text(text: str) -> Iterator[_Token]:
+    for part in re.findall(f"{_ESCAPE}|.", text):
+        escape = len(part) > 1
+        yield _Token("escape" if escape else "character", part if escape else re.escape(part), repeated=False)
+
+
 def literal(path: str) -> str:
     """Return an expression for a path, keeping its escapes."""
-    return "".join(each if each in "%/" else re.escape(each) for each in path)
+    return "".join(map(_in_either_case, _of_text(path)))
+
+
+def readings(path: str) -> str:
+    """Return an expression for everything that some server reads as a path."""
+    parts = re.split("(?:/|%2[fF])+", path)
+    return SLASH.join("".join(map(_widened, _of_text(part))) for part in parts)
+
+
+def uppercase(path: str) -> str:
+    """Return a path with the hexadecimal digits of its escapes in upper case."""
+    return re.sub(_ESCAPE, lambda found: found[0].upper(), path)
 
 
 def with_query(expression: str) -> str:
@@ -138,7 +164,13 @@ def narrowed(expression: str) -> tuple[str, ...]:
     tokens = list(_tokens(expression))
     found = "".join(map(_narrowed, tokens))
     counted = any(_takes_escapes(each) and not each.repeated for each in tokens)
-    return (expression, found) if counted else (found,)
+    return ("".join(map(_in_either_case, tokens)), found) if counted else (found,)
+
+
+def _in_either_case(token: _Token) -> str:
+    if token.kind != "escape":
+        return token.text
+    return re.sub("[a-fA-F]", lambda found: f"[{found[0].upper()}{found[0].lower()}]", token.text)
 
 
 def _takes_escapes(token: _Token) -> bool:
@@ -148,7 +180,7 @@ def _takes_escapes(token: _Token) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _narrowed(token: _Token) -> str:
     if not _takes_escapes(token):
-        return token.text
+        return _in_either_case(token)
     members = {each for each in _VISIBLE if compiled(token.text).fullmatch(each)}
     passing = (octet for octet in range(0x100) if chr(octet) in members or chr(octet) not in RAW_OR_ESCAPED)
     plain, pairs = _class(map(ord, members - {"%"})), _pairs(passing, members & _HEXADECIMAL)

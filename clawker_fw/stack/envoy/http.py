@@ -39,6 +39,9 @@ _RATE = "filters.http.local_ratelimit.v3.LocalRateLimit"
 WAITS = "x-clawker-fw-waits"
 """The header that marks a request to be delayed. An agent that sends it waits as well."""
 
+_NAMED = "%CEL(request.headers[':authority'].lowerAscii())%"
+"""In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart."""
+
 _EVERYTHING: Json = {"numerator": 100}
 
 PAGE_SOCKET = "/tmp/page.sock"  # noqa: S108 - inside the container; a socket, because no agent can reach one
@@ -136,12 +139,7 @@ def connection_manager(serving: Serving) -> Json:
         http_filters=[
             *pacing(),
             _host_names_only(),
-            # In lower case, as Envoy does it by itself in TLS: the cache of names tells the two apart.
-            remembering(
-                "%CEL(request.headers[':authority'].lowerAscii())%",
-                "%DOWNSTREAM_LOCAL_PORT%",
-                *refusals.passed("method"),
-            ),
+            remembering(_NAMED, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method")),
             router(),
         ],
         local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers()]},

@@ -14,19 +14,7 @@ from ipaddress import IPv4Address
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
 from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
-from clawker_fw.stack.envoy.messages import (
-    ASKED,
-    METHOD,
-    PORT,
-    REPEATABLE,
-    REQUEST,
-    SENT_AGAIN,
-    SOURCE,
-    Json,
-    extension,
-    passed_on,
-    stdout,
-)
+from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
 _LONGEST, _LONGEST_METHOD = 255, 32
@@ -51,7 +39,7 @@ _HTTP = {
 ROUTE = "clawker_fw.route"
 """The filter state with the route of a request in TLS that is looked into."""
 
-_PASSED = {"method": METHOD, "path": "clawker_fw.path", "rule": ROUTE}
+_PASSED = {"method": messages.METHOD, "path": "clawker_fw.path", "rule": ROUTE}
 """The filter states with what a line about a request has that only the internal listener can write."""
 
 
@@ -59,6 +47,9 @@ def passed(*names: str) -> list[Json]:
     """Return these filter states, or some of them."""
     said = {**_HTTP, "rule": "%ROUTE_NAME%"}
     return [passed_on(_PASSED[name], said[name], factory_key="envoy.string") for name in names or _PASSED]
+
+
+_REPEATABLE = [*messages.REPEATABLE]
 
 
 _SERVER_NAME = "connection.requested_server_name"
@@ -88,12 +79,11 @@ HOST_NOT_TRUSTED = f"has({_FAILURE}) && {_FAILURE}.contains('CERTIFICATE_VERIFY_
 _REUSED = f"upstream_filter_state['{REQUEST}'] != filter_state['{REQUEST}']"
 """Of a request for which a connection was used again: the internal listener can't tell which one had no answer."""
 
-_SENT_ONCE = f"request.method in {[*REPEATABLE]} && upstream.request_attempt_count < 2u"
+_SENT_ONCE = f"request.method in {_REPEATABLE} && upstream.request_attempt_count < 2u"
 """Of a request that could have been sent again, but was not, as its content is not kept."""
 
-_LAST_ATTEMPT = (
-    f"!(string(filter_state['{METHOD}']) in {[*REPEATABLE]}) || destination.address.endsWith('/{SENT_AGAIN}')"
-)
+_SENT_AGAIN = f"destination.address.endsWith('/{messages.SENT_AGAIN}')"
+_LAST_ATTEMPT = f"!(string(filter_state['{messages.METHOD}']) in {_REPEATABLE}) || {_SENT_AGAIN}"
 """Of a connection whose request is not sent again on another one, so that a request has one record."""
 
 _VIOLATION = "!has(response.code) || response.code == 0"

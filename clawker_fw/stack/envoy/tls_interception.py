@@ -28,7 +28,7 @@ from clawker_fw.rules.paths import (
 from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
-from clawker_fw.rules.spellings import with_query
+from clawker_fw.rules.spellings import HIDING, literal, with_query
 from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing
 from clawker_fw.stack.envoy.messages import ASKED, PORT, THROUGH_PATHS, TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving
@@ -104,6 +104,8 @@ _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ign
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
 _BAD_BELOW_A_DENY = "bad-below-a-deny"
+_HIDDEN = "another spelling of "
+"""Begins the names of routes for ambiguous paths near an expression that denies."""
 _NO_WEBSOCKET = "no WebSockets"
 """A missing cluster for WebSocket requests that are allowed only without upgrade: all other checks come first."""
 _NO_UPGRADE = "upgrade_failed"
@@ -257,6 +259,7 @@ def _answers() -> Iterator[Json]:
         (_by_policy("none"), 421, f"{bad}: it names another host than the TLS connection that it came in\n"),
         (_by_policy(_BAD_PATH), 400, odd_path),
         (_by_policy(_BAD_BELOW_A_DENY), 400, odd_path),
+        (refusals.of_route(_HIDDEN), 400, odd_path),
         (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
         (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
         (refusals.of_route(refusals.NO_RULE), 403, f"{Reason.NO_RULE.sentence} {where}\n{http.MORE}"),
@@ -326,11 +329,13 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
     for repository in paths.repositories:
         yield from _of_git(rule, repository, lfs=paths.lfs)
     for repository in paths.repositories:
-        for path in repository.reserved:
-            match = {"path_separated_prefix": path, "case_sensitive": False}
-            yield _refuse(str(repository), match, body=_told(repository))
-    for each in paths.rules:
-        yield from _of_path(rule, each)
+        yield _refuse(str(repository), _regex(repository.readings), body=_told(repository))
+    hiding = [path for path in paths.rules if path.expression and path.denies]
+    for path in paths.rules:
+        if path.expression:
+            while hiding:
+                yield from _hiding(hiding.pop())
+        yield from _of_path(rule, path, strict=paths.strict)
     yield from _forward(rule, "others", _ANY) if paths.others else (_refuse("others", _ANY),)
 
 
@@ -354,28 +359,49 @@ def _told(repository: Repository) -> str:
     return f"clawker-fw: {repository.name} may {may}\n"
 
 
-def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
-    exactly = [{"name": ":path", "string_match": _regex(with_query(each))} for each in path.expressions[:-1]]
+def _of_path(rule: Rule, path: PathRule, *, strict: bool) -> Iterator[Json]:
+    exactly = [_path(with_query(each)) for each in path.expressions[:-1]]
     match = _match(path)
-    for method in path.methods or ("",):
-        named = [_method(method, ignore_case=path.denies)] if method else []
-        each = {**match, **({"headers": [*named, *exactly]} if named or exactly else {})}
+    for method, each in _matches(path, match, *exactly):
         if path.denies:
             yield _refuse(str(path), each)
         else:
             yield from _forward(rule, path.words(method), each)
-    if path.limits:
-        yield _refuse("others", match)
-    if path.limits and path.spelled:
+    if path.limits and path.is_spelled(strict=strict):
         methods = "|".join(map(re.escape, path.methods))
         others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
-        yield _refuse("others", {**_regex(path.spelled), "headers": [others]})
+        yield _refuse("others", {**_regex(path.readings), "headers": [others]})
+    elif path.limits:
+        yield _refuse("others", match)
+
+
+def _hiding(path: PathRule) -> Iterator[Json]:
+    """Yield the routes for what a host may read as something that an expression denies."""
+    for _, match in _matches(path, _regex(path.readings), _path(f"[^?]*{HIDING}.*")):
+        yield {"name": f"{_HIDDEN}{path}", "match": match, "direct_response": {"status": 400}}
+
+
+def _matches(path: PathRule, match: Json, *headers: Json) -> Iterator[tuple[str, Json]]:
+    """Yield each method of a path rule ("" for all), and what matches its requests."""
+    for method in path.methods or ("",):
+        named = [_method(method, ignore_case=path.denies)] if method else []
+        yield method, {**match, **({"headers": [*named, *headers]} if named or headers else {})}
 
 
 def _match(path: PathRule) -> Json:
     if path.expression:
         return _regex(path.expressions[-1])
-    return _ANY if path.path == "/" else {"path_separated_prefix": path.path}
+    if path.path == "/":
+        return _ANY
+    if path.denies:
+        return _regex(path.readings)
+    if "%" in path.path:
+        return _regex(f"{literal(path.path)}(?:/.*)?")
+    return {"path_separated_prefix": path.path}
+
+
+def _path(expression: str) -> Json:
+    return {"name": ":path", "string_match": _regex(expression)}
 
 
 def _method(method: str, *, ignore_case: bool = False) -> Json:
