@@ -224,11 +224,11 @@ def paths_of(
 
 def require_decisive(made: Paths) -> None:
     """Check that every path rule decides exactly what it seems to. Raise ValueError if not, or if too many."""
-    rules, strict = made.rules, made.strict
+    rules = made.rules
     if len(rules) > MOST_PATHS:
         raise ValueError(f"there are {len(rules):,} `path_rules`; {MOST_PATHS:,} are the most of a rule")
     for position, rule in enumerate(rules):
-        _require_unambiguous(rule, strict=strict)
+        _require_spellable(rule)
         _require_unhidden(rule, made)
         if over := next((each for each in rules[:position] if overrides(each, rule)), None):
             raise ValueError(f"the path rule `{rule}` never decides: `{over}` comes first")
@@ -250,36 +250,26 @@ def _injection(entry: InjectEntry | None, *, others: bool, git: bool, verify: bo
     return Injection(entry.secret, entry.as_ or (Form.BASIC if git else None))
 
 
-def _require_unambiguous(rule: PathRule, *, strict: bool) -> None:
-    """Check that no other spelling bypasses a denied path, and that an allowed path can match."""
-    _require_spellable(rule, strict=strict)
-    if rule.expression:
-        return
-    if strict and paths.BAD_BELOW_A_DENY_PATTERN.search(rule.path):
-        raise ValueError(
-            f"the path rule `{rule}` can never match: next to a path that is denied, such a path is refused in "
-            "every request; name what is allowed instead"
-        )
-
-
 def _require_unhidden(rule: PathRule, made: Paths) -> None:
     """Check that no server reads an allowed path as one that is refused."""
-    hiding = made.strict and not rule.expression and paths.HIDING_PATTERN.search(rule.path)
-    refusing = (each for each in made.rules if (each.denies or each.limits) and paths.opens(each, rule))
-    others: list[PathRule | Repository] = [*made.repositories, *refusing] if hiding else []
-    if over := next((each for each in others if each != rule and each.may_be(rule.path)), None):
+    if rule.expression or rule.denies or not paths.HIDING_PATTERN.search(rule.path):
+        return
+    refusing: tuple[PathRule | Repository, ...] = (
+        *made.repositories,
+        *(each for each in made.rules if each.denies),
+    )
+    if over := next((each for each in refusing if each.may_be(rule.path)), None):
         raise ValueError(f"the path rule `{rule}` can never match: hosts may read it as a path of `{over}`")
 
 
-def _require_spellable(rule: PathRule, *, strict: bool) -> None:
+def _require_spellable(rule: PathRule) -> None:
     """Check that Envoy accepts the expressions for all spellings of a path."""
     if rule.expression and rule.denies and spellings.has_boundary(rule.path):
         raise ValueError(
             f"the path rule `{rule}` could be passed by: an escape has other boundaries (`\\b`, `\\B`) than what "
             "it stands for; write what may be there instead"
         )
-    spelled = rule.denies or (rule.limits and rule.is_spelled(strict=strict))
-    *counting, last = rule.expressions or (rule.readings if spelled else "",)
+    *counting, last = rule.expressions or (rule.readings if rule.denies or rule.limits else "",)
     taken = (*map(spellings.with_query, counting), last)
     if any(spellings.compiled(each).programsize > paths.LARGEST_PROGRAM for each in taken):
         raise ValueError(f"the path rule `{rule}` is too large for Envoy; write several, or less in it")

@@ -8,15 +8,13 @@ A deny covers every spelling of a path or method that some server accepts. An al
 Pure: `path_words` reads what users write.
 """
 
-import functools
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import accumulate, takewhile
+from itertools import takewhile
 from typing import NamedTuple
-from urllib.parse import unquote, unquote_to_bytes
 
 from clawker_fw.rules import spellings
 from clawker_fw.rules.reasons import Reason
@@ -42,12 +40,7 @@ _ODD = (
 ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?(;|%3[bB]|%2[fF]|/|$)"
 """Refused in every path: `_ODD`, and dot segments with escaped slashes or spaces, which hosts read differently."""
 
-BAD_BELOW_A_DENY = rf"{_ODD}|%23|%3[fF]|(\.|%20)(/|{spellings.HIDING}|$)|(:|%3[aA]){{2}}(\$|%24)"
-"""Also refused on a host with a denied path: what could spell it differently, except `spellings.HIDING`, which is
-refused only near it. The last alternative is a file's data stream on Windows (`x::$DATA`)."""
-
-ALWAYS_BAD_PATTERN, BAD_BELOW_A_DENY_PATTERN = re.compile(ALWAYS_BAD), re.compile(BAD_BELOW_A_DENY)
-HIDING_PATTERN = re.compile(spellings.HIDING)
+ALWAYS_BAD_PATTERN, HIDING_PATTERN = re.compile(ALWAYS_BAD), re.compile(spellings.HIDING)
 _SLASHES = re.compile("/+")
 _VISIBLE = re.compile(r"[!-~]*")
 _DOTS_WITH_PARAMETERS = re.compile(r"(?<=/)(\.{1,2});[^/]*")
@@ -235,24 +228,13 @@ class PathRule:
         return spellings.narrowed(self.path)
 
     @property
-    def plain(self) -> str:
-        """The path without escapes."""
-        return unquote(self.path, "latin-1")
-
-    @property
     def limits(self) -> bool:
         """Whether the rule refuses the methods that it does not name, because the longest path decides."""
         return bool(self.methods) and not self.denies and not self.expression
 
-    def refused_by_limit(self, method: str, path: str, *, strict: bool) -> bool:
-        """Whether the rule refuses a request for its path because of its method."""
-        if not self.limits or method in self.methods:
-            return False
-        return self.may_be(path) if self.is_spelled(strict=strict) else self.covers(path)
-
-    def is_spelled(self, *, strict: bool) -> bool:
-        """Whether other spellings of a limited path must be refused too."""
-        return strict or not spellings.ONE_SPELLING.fullmatch(self.path)
+    def refused_by_limit(self, method: str, path: str) -> bool:
+        """Whether the rule refuses a request for its path, in any reading, because of its method."""
+        return self.limits and method not in self.methods and self.may_be(path)
 
     def words(self, method: str) -> str:
         """Return the rule for one method, or for all of them if that is empty: `GET /x`."""
@@ -333,11 +315,6 @@ class Paths:
     injection: Injection | None = None
     websocket: bool = False
 
-    @property
-    def strict(self) -> bool:
-        """Whether other spellings must be refused, because something is refused below an allowed path."""
-        return _strict(self)
-
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
         """Decide on a request. `target` is its path with the query, as the agent sends it.
 
@@ -355,8 +332,6 @@ class Paths:
             return PathDecision(Reason.BAD_REQUEST)
         if method.upper() in REFUSED_METHODS:
             return PathDecision(Reason.PATH)
-        if self.strict and BAD_BELOW_A_DENY_PATTERN.search(path):
-            return PathDecision(Reason.BAD_REQUEST)
         return self._of_git(method, normal, path) or self._of_rules(method, path)
 
     def _of_rules(self, method: str, path: str) -> PathDecision:
@@ -365,7 +340,7 @@ class Paths:
                 return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
-            if rule.refused_by_limit(method, path, strict=self.strict):
+            if rule.refused_by_limit(method, path):
                 return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 
@@ -449,37 +424,13 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
         other = literal.get((rule.path, rule.denies), rule)
         methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
         literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
-    longest = sorted(literal.values(), key=lambda each: (-len(each.plain), each.path, not each.denies))
+    longest = sorted(literal.values(), key=lambda each: (*_length(each.path), each.path, not each.denies))
     return (*longest, *dict.fromkeys(each for each in rules if each.expression))
 
 
-@functools.lru_cache(maxsize=1024)
-def _strict(paths: Paths) -> bool:
-    if any(rule.denies for rule in paths.rules):
-        return True
-    fetched = (each for each in paths.repositories if each.access is Access.READ)
-    limited = [PathRule(path, denies=True) for repository in fetched for path in repository.reserved]
-    limited += [rule for rule in paths.rules if rule.limits]
-    if limited and paths.others:
-        return True
-    literal: dict[str, list[PathRule]] = {}  # by path in lower case: git's paths match in any case
-    for rule in paths.rules:
-        if not rule.expression:
-            literal.setdefault(rule.plain.lower(), []).append(rule)
-    expressions = [(rule, unquote_to_bytes(_begin(rule)).lower()) for rule in paths.rules if rule.expression]
-    return any(
-        any(opens(rule, above) for above in _above(rule.plain.lower(), literal))
-        or any(
-            opens(rule, other) and _meet(begin, unquote_to_bytes(rule.path).lower())
-            for other, begin in expressions
-        )
-        for rule in limited
-    )
-
-
-def _above(path: str, literal: Mapping[str, Sequence[PathRule]]) -> Iterator[PathRule]:
-    for above in ("/", *accumulate(path.split("/")[1:-1], lambda one, other: f"{one}/{other}", initial="")):
-        yield from literal.get(above, ())
+def _length(path: str) -> tuple[int, int]:
+    """Return the key of longest paths first, by the shortest reading: longer ones may be below it."""
+    return -len(spellings.shortest(path)), -len(path)
 
 
 _CUT_ESCAPE = re.compile("%[0-9a-fA-F]?$")
@@ -491,15 +442,6 @@ def _begin(rule: PathRule) -> str:
     ends = zip(*spellings.bounds(rule.path), strict=False)
     begin = bytes(one for one, _ in takewhile(lambda both: both[0] == both[1], ends))
     return _CUT_ESCAPE.sub("", begin[:_LONGEST_PREFIX].decode("latin-1"))
-
-
-def _meet(one: bytes, other: bytes) -> bool:
-    return one.startswith(other) or other.startswith(one)
-
-
-def opens(limited: PathRule, other: PathRule) -> bool:
-    """Whether a rule for the same paths allows a method that `limited` refuses."""
-    return limited.denies or not other.methods or not {*other.methods} <= {*limited.methods}
 
 
 ANY_METHOD = "-"

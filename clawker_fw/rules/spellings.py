@@ -10,29 +10,29 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import re2
 
 RAW_OR_ESCAPED = "!$&'()*+,/:;=@[]"
 """Characters that a path may contain as they are or escaped (RFC 3986, section 2.2)."""
 
-ONE_SPELLING = re.compile(r"[A-Za-z0-9._~/-]*")
-"""A path with only one spelling, if slashes can't be escaped."""
-
 UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _VISIBLE = tuple(map(chr, range(0x21, 0x7F)))
 _REFUSED_BELOW_A_DENY = frozenset("/\\?#")
-"""Characters that no request may escape near a denied path (`paths.BAD_BELOW_A_DENY`, `HIDING`)."""
+"""Characters that no request may escape below the beginning of an expression that denies (`HIDING`)."""
 _ESCAPABLE = tuple(each for each in map(chr, range(0x20, 0x7F)) if each not in UNRESERVED | _REFUSED_BELOW_A_DENY)
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
 
 _ESCAPE = "%[0-9a-fA-F]{2}"
-HIDING = "(?:%2[fF]|;|%3[bB])"
-"""Some servers read `%2F` as `/`, and ignore `;` with what follows it in a segment (RFC 3986, section 3.3)."""
-SLASH = "(?:(?:(?:;|%3[bB])[^/]*)?(?:/|%2[fF]))+"
+_ENDING, _CUT = "(?:[.]|%20)", r"(?:;|%3[bB]|(?::|%3[aA]){2}(?:\$|%24))"
+HIDING = f"(?:%2[fF]|%23|%3[fF]|{_CUT}|{_ENDING}(?:[/?]|$))"
+"""What lets a server read another path. Some read `%2F` as `/`, end a path at `%23` or `%3F`, or ignore the rest
+of a segment from `;` (RFC 3986, section 3.3). Windows ignores last dots and spaces, and `x::$DATA` is `x`."""
+SLASH = f"(?:{_ENDING}*(?:{_CUT}[^/]*)?(?:/|%2[fF]))+"
 """An expression for everything that some server reads as one slash."""
-BELOW = f"(?:(?:/|{HIDING}).*)?"
+BELOW = f"{_ENDING}*(?:(?:/|%2[fF]|%23|%3[fF]|{_CUT}).*)?"
 """An expression for what may follow a path."""
 
 _TOKEN = re.compile(
@@ -115,6 +115,12 @@ def readings(path: str) -> str:
     return SLASH.join("".join(map(_widened, _of_text(part))) for part in parts)
 
 
+def shortest(path: str) -> str:
+    """Return the shortest path that some server reads."""
+    plain = re.sub(f"(?:%23|%3[fF]).*|{_CUT}[^/]*", "", path)
+    return unquote(re.sub("(?:/|%2[fF])+", "/", re.sub(f"{_ENDING}+(?=/|%2[fF]|$)", "", plain)), "latin-1")
+
+
 def uppercase(path: str) -> str:
     """Return a path with the hexadecimal digits of its escapes in upper case."""
     return re.sub(_ESCAPE, lambda found: found[0].upper(), path)
@@ -133,7 +139,7 @@ def has_boundary(expression: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def widened(expression: str) -> str:
-    """Return an expression for all escaped spellings of a match, on hosts that refuse `paths.BAD_BELOW_A_DENY`."""
+    """Return an expression for all escaped spellings of a match, without `HIDING`."""
     return "".join(map(_widened, _tokens(expression)))
 
 

@@ -16,7 +16,6 @@ from types import MappingProxyType
 
 from clawker_fw.rules.paths import (
     ALWAYS_BAD,
-    BAD_BELOW_A_DENY,
     DEFAULT_HEADER,
     REFUSED_METHODS,
     WEBSOCKET,
@@ -103,7 +102,6 @@ _UPGRADE: Json = {"name": "upgrade", "string_match": {"exact": "websocket", "ign
 """Matches requests for a WebSocket. Envoy removes the header earlier if `Connection: Upgrade` is missing."""
 _CHOOSING = "router.cluster_specifiers.matcher.v3"
 _BAD_PATH, _TRACE, _NAMES_HOST = "bad-path", "trace", "sni-is-host"
-_BAD_BELOW_A_DENY = "bad-below-a-deny"
 _HIDDEN = "another spelling of "
 """Begins the names of routes for ambiguous paths near an expression that denies."""
 _NO_WEBSOCKET = "no WebSockets"
@@ -188,12 +186,10 @@ def _connection_manager(serving: Serving) -> Json:
         path_with_escaped_slashes_action="KEEP_UNCHANGED",
         http_filters=[
             *http.pacing(),
-            _denying(_BAD_PATH, _bad_path(ALWAYS_BAD)),
+            _denying(_BAD_PATH, {"url_path": {"path": _regex(f".*({ALWAYS_BAD}).*")}}),
             _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
-            # An expression takes Envoy 6 KB, so all hosts share one. The table enables it where needed.
-            {**_denying(_BAD_BELOW_A_DENY, _bad_path(BAD_BELOW_A_DENY)), "disabled": True},
             *injected.connection_filters(),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
@@ -201,10 +197,6 @@ def _connection_manager(serving: Serving) -> Json:
         local_reply_config={"mappers": list(_answers())},
         access_log=refusals.of_inspected(serving.reporting),
     )
-
-
-def _bad_path(expression: str) -> Json:
-    return {"url_path": {"path": _regex(f".*({expression}).*")}}
 
 
 def _denying(name: str, *what: Json) -> Json:
@@ -258,7 +250,6 @@ def _answers() -> Iterator[Json]:
     for filter_, status, text in (
         (_by_policy("none"), 421, f"{bad}: it names another host than the TLS connection that it came in\n"),
         (_by_policy(_BAD_PATH), 400, odd_path),
-        (_by_policy(_BAD_BELOW_A_DENY), 400, odd_path),
         (refusals.of_route(_HIDDEN), 400, odd_path),
         (refusals.of_details(_NO_UPGRADE), 403, f"{bad}: it can become a WebSocket, and nothing else\n"),
         (refusals.of_details(refusals.NO_WAY), 403, f"{Reason.NO_WEBSOCKET.sentence}\n{http.MORE}"),
@@ -295,7 +286,6 @@ def table(policy: Policy, requests_per_second: int, headers: Mapping[str, str] =
 
 def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
     inspected = [(port, rule, rule.paths) for (_, port), rule in sorted(scope.allowed.items()) if rule.paths]
-    strict = any(paths.strict for *_, paths in inspected)
     limited = any(paths.rules or paths.repositories for *_, paths in inspected)  # something is refused by its path
     routes: list[Json] = []
     for port, rule, paths in inspected:
@@ -305,8 +295,6 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
                 header = headers.get(paths.injection.secret, DEFAULT_HEADER)
                 by_git = route["name"].startswith(_named(rule, "git "))
                 route.update(injected.of_route(paths.injection, header, git=by_git))
-            if strict and not paths.strict:
-                route.setdefault("typed_per_filter_config", {}).update(_judging(strictly=False))
             routes.append(route)
     return {
         "name": pattern,
@@ -314,14 +302,7 @@ def _host(pattern: str, scope: RuleScope, headers: Mapping[str, str]) -> Json:
         "routes": [*routes, _NO_RULE],
         **http.KEEPS_NO_CONTENT,
         **({"request_headers_to_remove": list(SECOND_PATHS)} if limited else {}),
-        **({"typed_per_filter_config": _judging(strictly=True)} if strict else {}),
     }
-
-
-def _judging(*, strictly: bool) -> Json:
-    """Return the setting of a host or a route that turns the filter for ambiguous paths near a deny on or off."""
-    chosen: Json = {"config": {}} if strictly else {"disabled": True}
-    return {_filter(_BAD_BELOW_A_DENY): {"@type": f"{TYPES}.config.route.v3.FilterConfig", **chosen}}
 
 
 def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
@@ -335,7 +316,7 @@ def _of_rule(rule: Rule, paths: Paths) -> Iterator[Json]:
         if path.expression:
             while hiding:
                 yield from _hiding(hiding.pop())
-        yield from _of_path(rule, path, strict=paths.strict)
+        yield from _of_path(rule, path)
     yield from _forward(rule, "others", _ANY) if paths.others else (_refuse("others", _ANY),)
 
 
@@ -359,7 +340,7 @@ def _told(repository: Repository) -> str:
     return f"clawker-fw: {repository.name} may {may}\n"
 
 
-def _of_path(rule: Rule, path: PathRule, *, strict: bool) -> Iterator[Json]:
+def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
     exactly = [_path(with_query(each)) for each in path.expressions[:-1]]
     match = _match(path)
     for method, each in _matches(path, match, *exactly):
@@ -367,12 +348,10 @@ def _of_path(rule: Rule, path: PathRule, *, strict: bool) -> Iterator[Json]:
             yield _refuse(str(path), each)
         else:
             yield from _forward(rule, path.words(method), each)
-    if path.limits and path.is_spelled(strict=strict):
+    if path.limits:
         methods = "|".join(map(re.escape, path.methods))
         others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
         yield _refuse("others", {**_regex(path.readings), "headers": [others]})
-    elif path.limits:
-        yield _refuse("others", match)
 
 
 def _hiding(path: PathRule) -> Iterator[Json]:
