@@ -315,6 +315,11 @@ class Paths:
     injection: Injection | None = None
     websocket: bool = False
 
+    def may_open(self, limited: PathRule) -> bool:
+        """Whether anything allows a method that a limited path refuses."""
+        allowing = (rule.methods for rule in self.rules if not rule.denies)
+        return self.others or any(not each or not {*each} <= {*limited.methods} for each in allowing)
+
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
         """Decide on a request. `target` is its path with the query, as the agent sends it.
 

@@ -348,7 +348,7 @@ def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
             yield _refuse(str(path), each)
         else:
             yield from _forward(rule, path.words(method), each)
-    if path.limits:
+    if path.limits and rule.paths and rule.paths.may_open(path):  # an expression takes Envoy 16 KB
         methods = "|".join(map(re.escape, path.methods))
         others = {"name": ":method", "string_match": _regex(methods), "invert_match": True}
         yield _refuse("others", {**_regex(path.readings), "headers": [others]})
