@@ -98,8 +98,9 @@ def random_request(chosen: random.Random, words: Mapping[str, Any]) -> tuple[str
 def _hidden(chosen: random.Random, path: str) -> str:
     """Return a path that some servers read as this one."""
     place = chosen.choice([at for at, each in enumerate(path) if each == "/"] or [0])
-    hidden = chosen.choice(("%2f", "%2F", "/%2F", ";x/", "/;x/", "%3By/", ";x%2fy/", "//"))
-    return f"/{path[:place]}{hidden}{path[place + 1 :]}{chosen.choice(('', '', ';x', '%3Bx', '%2F'))}"
+    hidden = chosen.choice(("%2f", "%2F", "/%2F", ";x/", "/;x/", "%3By/", ";x%2fy/", "//", "./", "%20/", ".;x/"))
+    ending = chosen.choice(("", "", ";x", "%3Bx", "%2F", ".", "%3Fx", "%23", "::$DATA"))
+    return f"/{path[:place]}{hidden}{path[place + 1 :]}{ending}"
 
 
 def _some(chosen: random.Random, among: Sequence[str] = _SEGMENTS) -> list[str]:

@@ -37,8 +37,8 @@ _ODD = (
 )
 """Double escapes, incomplete escapes, backslashes, control characters and overlong UTF-8."""
 
-ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?(;|%3[bB]|%2[fF]|/|$)"
-"""Refused in every path: `_ODD`, and dot segments with escaped slashes or spaces, which hosts read differently."""
+ALWAYS_BAD = rf"{_ODD}|(/|%2[fF])(%20)*\.(%20)*(\.(%20)*)?({spellings.CUT}|%2[fF]|%23|%3[fF]|/|$)"
+"""Refused in every path: `_ODD`, and dot segments with something else in them, which hosts read differently."""
 
 ALWAYS_BAD_PATTERN, HIDING_PATTERN = re.compile(ALWAYS_BAD), re.compile(spellings.HIDING)
 _SLASHES = re.compile("/+")

@@ -26,13 +26,13 @@ _HEXADECIMAL = frozenset("0123456789abcdefABCDEF")
 _BEYOND_ASCII = "(?:%[89a-fA-F][0-9a-fA-F])+"
 
 _ESCAPE = "%[0-9a-fA-F]{2}"
-_ENDING, _CUT = "(?:[.]|%20)", r"(?:;|%3[bB]|(?::|%3[aA]){2}(?:\$|%24))"
-HIDING = f"(?:%2[fF]|%23|%3[fF]|{_CUT}|{_ENDING}(?:[/?]|$))"
+_ENDING, CUT = "(?:[.]|%20)", r"(?:;|%3[bB]|(?::|%3[aA]){2}(?:\$|%24))"
+HIDING = f"(?:%2[fF]|%23|%3[fF]|{CUT}|{_ENDING}(?:[/?]|$))"
 """What lets a server read another path. Some read `%2F` as `/`, end a path at `%23` or `%3F`, or ignore the rest
 of a segment from `;` (RFC 3986, section 3.3). Windows ignores last dots and spaces, and `x::$DATA` is `x`."""
-SLASH = f"(?:{_ENDING}*(?:{_CUT}[^/]*)?(?:/|%2[fF]))+"
+SLASH = f"(?:{_ENDING}*(?:{CUT}[^/]*)?(?:/|%2[fF]))+"
 """An expression for everything that some server reads as one slash."""
-BELOW = f"{_ENDING}*(?:(?:/|%2[fF]|%23|%3[fF]|{_CUT}).*)?"
+BELOW = f"{_ENDING}*(?:(?:/|%2[fF]|%23|%3[fF]|{CUT}).*)?"
 """An expression for what may follow a path."""
 
 _TOKEN = re.compile(
@@ -117,7 +117,7 @@ def readings(path: str) -> str:
 
 def shortest(path: str) -> str:
     """Return the shortest path that some server reads."""
-    plain = re.sub(f"(?:%23|%3[fF]).*|{_CUT}[^/]*", "", path)
+    plain = re.sub(f"(?:%23|%3[fF]).*|{CUT}[^/]*", "", path)
     return unquote(re.sub("(?:/|%2[fF])+", "/", re.sub(f"{_ENDING}+(?=/|%2[fF]|$)", "", plain)), "latin-1")
 
 

@@ -101,7 +101,7 @@ REFUSED = (
     *("/v1//private", "//v1/private", "/v1/%70rivate", "/v1/x/%2e%2e/private", "/v1/x/.%2e/private"),
     *("/v1/x%2f..%2fprivate", "/v1%2fprivate", "/v1/x/..%2fprivate", "/v1/x/%252e%252e/private"),
     *("/v1/%2570rivate", "/v1/x\\..\\private", "/v1/x%5c..%5cprivate", "/v1/private;x=1", "/v1;x/private"),
-    *("/v1/%2fprivate", "/v1/;x/private/y", "/v1/;%2Fprivate%2Fy"),
+    *("/v1/%2fprivate", "/v1/;x/private/y", "/v1/;%2Fprivate%2Fy", "/v1/x/..%3f", "/v1./private"),
     *("/v1/private%3bx", "/v1/private%00", "/v1/private\x00", "/v1/private\xe9", "/v1/private%20", "/v1/private."),
     *("/v1/private..", "/v1/private/.", "/v1/private/", "/v1/private#f", "/v1/private%23", "/v1/private?x"),
     *("/v1/private%3f", "/../v1/private", "/..", "/v4", "/", "*", "v1/x", "http://a.test/v1/private"),
