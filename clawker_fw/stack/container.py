@@ -51,7 +51,8 @@ SECRETS_AT_REST = "state/secrets.json"
 """The secrets for requests that outlive Envoy's container. The signer alone has it open."""
 
 KEPT = frozenset(
-    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, "state/restarts.json", SECRETS_AT_REST, *USED}
+    {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, SECRETS_AT_REST, *USED}
+    | {"state/restarts.json", "state/restarts.json.new"}
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 

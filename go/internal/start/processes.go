@@ -16,6 +16,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/users"
+	"clawker-fw/internal/volume"
 )
 
 // CommandOf returns the command line of a process. It fails if the process has ended.
@@ -201,8 +202,7 @@ func sinceStart() time.Duration {
 	return time.Duration(up.Nano())
 }
 
-// restarts is the record of the ends of helpers. It is written in place: a further file in the volume, even for a
-// moment, would be a difference.
+// restarts is the record of the ends of helpers. On a full disk, it stays as it was.
 type restarts struct {
 	path string
 	each []Restart
@@ -235,16 +235,13 @@ func (r *restarts) add(helper, reason string, now time.Time, up time.Duration) e
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(r.path, content, 0o644)
+	return volume.WriteFile(r.path, content)
 }
 
 // ReadRestarts returns the record, which is missing unless a helper has ended.
 func ReadRestarts(root string) ([]Restart, error) {
 	content, err := os.ReadFile(restartsRecord(root))
-	if errors.Is(err, fs.ErrNotExist) || err == nil && len(content) == 0 { // it is about to be written
+	if errors.Is(err, fs.ErrNotExist) {
 		return []Restart{}, nil
 	}
 	if err != nil {

@@ -1,11 +1,17 @@
 package start
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/volume"
 )
 
 // Each end is counted, the last ones with their times; a shorter record replaces a longer one.
@@ -44,6 +50,31 @@ func TestRestarts(t *testing.T) {
 	}
 	if found, err := ReadRestarts(volume); err != nil || len(found) != 0 {
 		t.Errorf("after a start: %v, %v", found, err)
+	}
+}
+
+// A disk that is full keeps the record as it was, and nothing beside it.
+func TestRestartsOnAFullDisk(t *testing.T) {
+	must.BeRoot(t, "to have a small disk")
+	disk := t.TempDir()
+	must.Succeed(t, unix.Mount("tmpfs", disk, "tmpfs", 0, "size=64k"))
+	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
+	record := must.Get[*restarts](t)(newRestarts(disk))
+	must.Succeed(t, record.add("recorder", "killed", time.Now(), time.Second))
+	filler := must.Open[*os.File](t)(os.Create(filepath.Join(disk, "filler")))
+	for err := error(nil); !errors.Is(err, unix.ENOSPC); {
+		_, err = filler.Write(make([]byte, 512))
+	}
+
+	if err := record.add("forwarder", "killed", time.Now(), time.Second); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("got %v", err)
+	}
+
+	if found, err := ReadRestarts(disk); err != nil || len(found) != 1 || found[0].Helper != "recorder" {
+		t.Errorf("%v, %v", found, err)
+	}
+	if files := must.Get[[]string](t)(volume.FilesBelow(filepath.Join(disk, "state"))); len(files) != 1 {
+		t.Errorf("%q", files)
 	}
 }
 
