@@ -17,12 +17,15 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/attempts"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/lookups"
+	"clawker-fw/internal/privileges"
 	"clawker-fw/internal/probe"
 	"clawker-fw/internal/refusals"
 	"clawker-fw/internal/relay"
@@ -35,13 +38,26 @@ import (
 // root is the sibling's volume. fwctl reads and writes files only below it.
 const root = "/fw"
 
-// verb is what fwctl can be told to do: how many arguments it needs at least, and what does it. What that returns is printed as
-// JSON, unless it is nothing. docs/how-it-works.md explains each.
+// verb is what fwctl can be told to do: how many arguments it needs at least, what privileges, and what does it. What that
+// returns is printed as JSON, unless it is nothing. docs/how-it-works.md explains each.
 type verb struct {
 	name, arguments string
 	least           int
+	capabilities    []uint
 	run             func(arguments []string) (any, error)
 }
+
+// What verbs need. Whatever asks the packet filter has to have CAP_NET_ADMIN, even to read it (nfnetlink_rcv() in
+// net/netfilter/nfnetlink.c). Who looks at another process's executable needs all that the other has (cap_ptrace_access_check()
+// in security/commoncap.c), and each fwctl has all for a moment.
+var (
+	none    = []uint{}
+	network = []uint{unix.CAP_NET_ADMIN}
+	claims  = []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
+	files   = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
+	kernels = []uint{unix.CAP_NET_ADMIN, unix.CAP_SETUID}
+	all     = []uint{unix.CAP_CHOWN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SETUID}
+)
 
 const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 
@@ -49,29 +65,29 @@ const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 var verbNames []string
 
 var verbs = []verb{
-	{"serve", "-- PROGRAM [ARG ...]", 2, inSibling(serve)},
-	{"keep", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
-	{"record", "", 0, inSibling(record)},
-	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, forward},
-	{"sign", "FOLDER NAMES INTERMEDIATES", 3, sign},
-	{"secrets", "SIZE", 1, with(octets, giveSecrets)},
-	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, inSibling(report)},
-	{"suppressed", "", 0, inSibling(countUntold)},
-	{"usage", "", 0, inSibling(used)},
-	{"lookup", "NAME", 1, inSibling(lookup)},
-	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, inSibling(try)},
-	{"attempts", "", 0, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
-	{"see", "EYE", 1, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
-	{"relay", relayed, 5, func(words []string) (any, error) { return nil, start.Relay(root, words) }},
-	{"carry", relayed, 5, func(words []string) (any, error) { return nil, relay.Carry(words) }},
-	{"relayed", relayed, 5, inspectRelay},
-	{"requirements", "", 0, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
-	{"health", "", 0, inSibling(health)},
-	{"commit-in-place", "SIZE", 1, with(octets, commit)},
-	{"end", "", 0, inSibling(end)},
-	{"claim", "SECONDS", 1, with(seconds, claim)},
-	{"release", "", 0, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
-	{"drain", "SECONDS", 1, drain},
+	{"serve", "-- PROGRAM [ARG ...]", 2, nil, inSibling(serve)},
+	{"keep", "", 0, nil, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
+	{"record", "", 0, none, inSibling(record)},
+	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, none, forward},
+	{"sign", "FOLDER NAMES INTERMEDIATES", 3, none, sign},
+	{"secrets", "SIZE", 1, none, with(octets, giveSecrets)},
+	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, all, inSibling(report)},
+	{"suppressed", "", 0, network, inSibling(countUntold)},
+	{"usage", "", 0, none, inSibling(used)},
+	{"lookup", "NAME", 1, none, inSibling(lookup)},
+	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, none, inSibling(try)},
+	{"attempts", "", 0, nil, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
+	{"see", "EYE", 1, network, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
+	{"relay", relayed, 5, nil, func(words []string) (any, error) { return nil, start.Relay(root, words) }},
+	{"carry", relayed, 5, none, func(words []string) (any, error) { return nil, relay.Carry(words) }},
+	{"relayed", relayed, 5, network, inspectRelay},
+	{"requirements", "", 0, kernels, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
+	{"health", "", 0, claims, inSibling(health)},
+	{"commit-in-place", "SIZE", 1, files, with(octets, commit)},
+	{"end", "", 0, files, inSibling(end)},
+	{"claim", "SECONDS", 1, claims, with(seconds, claim)},
+	{"release", "", 0, network, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
+	{"drain", "SECONDS", 1, network, drain},
 }
 
 func main() {
@@ -95,6 +111,12 @@ func run(arguments []string) error {
 	}
 	if len(words) < verbs[at].least {
 		return fmt.Errorf("%s needs %s", name, verbs[at].arguments)
+	}
+	// `attempts` does with an agent's privileges what agents do; `serve` and `relay` give up theirs when they execute a program.
+	if needed := verbs[at].capabilities; needed != nil {
+		if err := privileges.Keep(needed...); err != nil {
+			return err
+		}
 	}
 	answer, err := verbs[at].run(words)
 	if err != nil || answer == nil {

@@ -1,14 +1,74 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"clawker-fw/internal/must"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/start"
 )
+
+// statusVariable names the verb whose privileges a child of this test says, instead of doing what it is told.
+const statusVariable = "FWCTL_TEST_VERB"
+
+func TestMain(m *testing.M) {
+	name := os.Getenv(statusVariable)
+	if name == "" {
+		os.Exit(m.Run())
+	}
+	at := slices.IndexFunc(verbs, func(verb verb) bool { return verb.name == name })
+	verbs[at].run = func([]string) (any, error) {
+		threads, err := filepath.Glob("/proc/self/task/*/status")
+		for _, thread := range threads {
+			status, unreadable := os.ReadFile(thread)
+			err = errors.Join(err, unreadable)
+			os.Stdout.Write(status)
+		}
+		return nil, err
+	}
+	if err := run(append([]string{name}, make([]string, verbs[at].least)...)); err != nil {
+		panic(err)
+	}
+}
+
+// Each verb runs with the capabilities that it needs, on every thread, and no program gets back what it has given up. Only those
+// that drop privileges by themselves, and agents' attempts, begin with all that their container has.
+func TestPrivileges(t *testing.T) {
+	must.BeRoot(t, "to have capabilities that can be given up")
+	const chown, setGID, setUID, setPCAP, netAdmin, netRaw = 1 << 0, 1 << 6, 1 << 7, 1 << 8, 1 << 12, 1 << 13
+	whole := []string{"serve", "keep", "relay", "attempts"}
+	needed := map[string]int{
+		"probe": chown | setGID | setUID | setPCAP | netAdmin | netRaw, "health": netAdmin | netRaw, "claim": netAdmin | netRaw,
+		"suppressed": netAdmin, "see": netAdmin, "relayed": netAdmin, "release": netAdmin, "drain": netAdmin,
+		"requirements": netAdmin | setUID, "commit-in-place": chown | setUID, "end": chown | setUID,
+	}
+	for _, verb := range verbs {
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), statusVariable+"="+verb.name)
+		status := string(must.Get[[]byte](t)(child.Output()))
+		if slices.Contains(whole, verb.name) {
+			continue
+		}
+		threads, none := strings.Count(status, "Name:"), fmt.Sprintf("%016x", 0)
+		expected := fmt.Sprintf("%016x", needed[verb.name])
+		for field, value := range map[string]string{
+			"CapEff": expected, "CapPrm": expected, "CapInh": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1",
+		} {
+			if found := strings.Count(status, field+":\t"+value+"\n"); threads == 0 || found != threads {
+				t.Errorf("%s: %d of %d threads have %s %s:\n%s", verb.name, found, threads, field, value, status)
+			}
+		}
+	}
+}
 
 // Without a verb, and with one that there is not, the error lists all verbs. What fwctl starts by itself is among them.
 func TestVerbs(t *testing.T) {
