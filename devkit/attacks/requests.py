@@ -163,7 +163,7 @@ REQUESTS = (
         Reason.UNREACHABLE,
         ALLOWED,
         FETCHES_HTTP,
-        ("/nothing",),
+        ("/nothing", "/nothing"),  # sent once more
         port=80,
     ),
     *(

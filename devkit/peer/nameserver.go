@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"flag"
-	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -15,7 +14,7 @@ import (
 )
 
 // answerTTL is in seconds: what a test changes must be seen soon.
-var answerTTL = uint32(1)
+var answerTTL uint
 
 // zone maps names, lower case and fully qualified, to their records. "*.x." stands for every name below x. that is
 // not in the map itself, at any depth; the longest wildcard wins.
@@ -85,7 +84,7 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 	}
 	question := query.Question[0]
 	found := z.find(question.Name)
-	header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: answerTTL}
+	header := dns.RR_Header{Name: question.Name, Rrtype: question.Qtype, Class: dns.ClassINET, Ttl: uint32(answerTTL)}
 	if found != nil && found.alias != "" {
 		alias := header
 		alias.Rrtype, header.Name = dns.TypeCNAME, found.alias
@@ -107,8 +106,8 @@ func (z zone) answer(query *dns.Msg) *dns.Msg {
 	if len(reply.Answer) == 0 {
 		// How long a resolver may remember that there is nothing (RFC 2308).
 		reply.Ns = []dns.RR{&dns.SOA{
-			Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: answerTTL},
-			Ns:  "peer.", Mbox: "peer.", Serial: 1, Refresh: 60, Retry: 60, Expire: 60, Minttl: answerTTL,
+			Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: uint32(answerTTL)},
+			Ns:  "peer.", Mbox: "peer.", Serial: 1, Refresh: 60, Retry: 60, Expire: 60, Minttl: uint32(answerTTL),
 		}}
 	}
 	if query.IsEdns0() != nil {
@@ -149,10 +148,7 @@ func declareNameserver(flags *flag.FlagSet) action {
 	flags.Func("zone", "`NAME=ADDRESS[+ADDRESS...][/...],...`, may be repeated; *.NAME is everything below NAME, `NAME=NAME.` an alias", zone.add)
 	delays := delays{}
 	flags.Func("slow", "`NAME=DURATION`: answer for this name and everything below it after this time; may be repeated", delays.add)
-	flags.Func("ttl", "`SECONDS` for which answers are good, instead of one", func(text string) error {
-		_, err := fmt.Sscan(text, &answerTTL)
-		return err
-	})
+	flags.UintVar(&answerTTL, "ttl", 1, "`SECONDS` for which answers are good")
 	verbose := flags.Bool("verbose", false, "print every query when it arrives")
 
 	return func(ctx context.Context, _ []string, out *printer) (bool, error) {

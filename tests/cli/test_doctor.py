@@ -40,23 +40,11 @@ def well(command: Command, memory: MemoryEngine, settings_file: Path) -> Callabl
 def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None:
     """All checks pass, and the exit code is 0."""
     outcome = well()
-    assert results(outcome) == dict.fromkeys(
-        [
-            *(
-                "settings",
-                "permissions",
-                "engine",
-                "clocks",
-                "stack",
-                "kernel",
-                "bridged-frames",
-                "tracked-connections",
-                "agents",
-            ),
-            *("upstream-dns", "refusal", "way-out"),
-        ],
-        "ok",
+    checks = (
+        "settings permissions engine clocks stack kernel bridged-frames tracked-connections agents upstream-dns "
+        "refusal way-out"
     )
+    assert results(outcome) == dict.fromkeys(checks.split(), "ok")
     assert (outcome.code, outcome.json["healthy"]) == (0, True)
     assert "ok       clocks: " in command("doctor").out
     assert "clawker-fw.yaml has 2 rules.\n" in command("doctor").out
@@ -65,7 +53,7 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
 def test_an_agent_that_can_fill_the_table_of_connections(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel that tracks bridged frames causes a warning with advice."""
+    """Bridged frames that are tracked, and a small table, cause warnings with advice."""
     command("run")
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: True)
     monkeypatch.setattr(host_network, "most_tracked", lambda: 50_000)
