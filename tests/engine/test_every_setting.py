@@ -81,7 +81,7 @@ LOCAL: dict[str, Any] = {
     },
     "resources": {
         "envoy": {"processors": 1, "memory": "1GiB", "connections": 700},
-        "coredns": {"processors": 1, "memory": "256MiB", "connections": 1000},
+        "coredns": {"processors": 1, "memory": "256MiB", "connections": 500},
     },
     "drain_timeout": "1s",
     "acknowledged": ["host-hears-agents"],
