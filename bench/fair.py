@@ -61,7 +61,7 @@ RETURNED_MARGIN_MEGABYTES = 50.0
 """An allocator keeps pages that are used in part, once. What grows with each attack would exceed this soon."""
 
 COMMIT_SECONDS = 5.0
-"""For so long an attack goes on after the neighbour's requests, while a rule is replaced."""
+"""An attack goes on for this long after the neighbour's requests. Meanwhile a rule is replaced."""
 
 LATE_AFTER_SECONDS = 5.0
 LATE_UNTIL_SECONDS = 10.0
@@ -86,8 +86,7 @@ _REDIRECTED = {443: 4443, 80: 8081}
 """Ports of the attacker's host, and where its origin listens: the neighbour's has all addresses of these."""
 
 _SLOW = {SLOW: f"{SLOW_SECONDS}s", SILENT: "1h", MUTE: "1h"}
-_SLOWLY = (word for name, late in _SLOW.items() for word in ("--slow", f"{name}={late}"))
-_NAMESERVER_OPTIONS = (*_SLOWLY, "--verbose", "--ttl", "60")
+_NAMESERVER_OPTIONS = ("--verbose", "--ttl", "60", *(f"--slow={name}={late}" for name, late in _SLOW.items()))
 
 LOADS = {
     "known": ("--rate", "50", f"https://{_KNOWN}/", f"http://{_KNOWN}/"),

@@ -89,7 +89,7 @@ class Siblings:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.settimeout(_LONGEST_SECONDS)
             began = time.monotonic()
-            asking.connect(f"{self._processes()['envoy']}/root/tmp/envoy/admin.sock")
+            asking.connect(str(self._processes()["envoy"] / "root" / "tmp" / "envoy" / "admin.sock"))
             asking.sendall(b"GET /server_info HTTP/1.1\r\nHost: admin\r\n\r\n")
             with suppress(TimeoutError):
                 asking.recv(1)

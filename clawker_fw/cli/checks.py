@@ -76,7 +76,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
         return
     yield from diagnosis.guarded("kernel", lambda: diagnosis.kernel(engine, seen))
     yield diagnosis.tracking(engine, seen, bridged=host_network.tracks_bridged())
-    yield diagnosis.table(engine, seen, most=host_network.most_tracked())
+    yield diagnosis.connection_table(engine, seen, most=host_network.most_tracked())
     yield diagnosis.agents(seen)
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
     yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))

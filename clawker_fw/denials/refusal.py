@@ -127,8 +127,9 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
 
 def _last(record: Mapping[str, Any], moment: str) -> str:
     """Return when the last refusal of a record happened. Counted ones may be logged much later."""
+    last = _text(record, "last")
     with suppress(ValueError, OverflowError):
-        datetime.fromisoformat(last := _text(record, "last")).astimezone()
+        datetime.fromisoformat(last).astimezone()
         return last
     return moment
 

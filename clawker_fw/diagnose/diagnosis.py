@@ -37,8 +37,11 @@ _CLOCKS_APART = 2.0
 _BRIDGED = "bridged-frames"
 
 _TRACKED = "tracked-connections"
-_REMEMBERED = 500
-"""Seconds' worth of an agent's new connections in the table: four times 120 s, after a burst of 5 s."""
+_REMEMBERED = 4 * (120 + 5)
+"""Seconds' worth of one agent's new connections in the table.
+
+All agents together begin four times as many, with a burst of 5 s, and the kernel remembers each for 120 s.
+"""
 
 _LOOKED_UP = 3
 
@@ -201,10 +204,10 @@ def tracking(reader: EngineReader, seen: Comparison, *, bridged: bool | None) ->
     )
 
 
-def table(reader: EngineReader, seen: Comparison, *, most: int | None) -> Check:
+def connection_table(reader: EngineReader, seen: Comparison, *, most: int | None) -> Check:
     """Whether the connections that agents may begin with hosts fit into the kernel's table, of `most` entries."""
     if most is None or not reader.facts().shares_network:
-        return _skipped(_TRACKED, "Only known on the Docker host; in a container, only with `--network host`.")
+        return _skipped(_TRACKED, "Only known on the Docker host, if its kernel tracks connections.")
     needed = _REMEMBERED * seen.blueprint.settings.limits.connections_per_second
     if needed < most:
         return _ok(_TRACKED, f"Agents can take {needed:,} of {most:,} entries in the kernel's connection table.")

@@ -254,12 +254,13 @@ def _require_unhidden(rule: PathRule, made: Paths) -> None:
     """Check that no server reads an allowed path as one that is refused."""
     if rule.expression or rule.denies or not paths.HIDING_PATTERN.search(rule.path):
         return
-    refusing: tuple[PathRule | Repository, ...] = (
-        *made.repositories,
-        *(each for each in made.rules if each.denies),
-    )
-    if over := next((each for each in refusing if each.may_be(rule.path)), None):
-        raise ValueError(f"the path rule `{rule}` can never match: hosts may read it as a path of `{over}`")
+    denied = [denial for denial in made.rules if denial.denies]
+    refused: tuple[PathRule | Repository, ...] = (*made.repositories, *denied)
+    for refusing in refused:
+        if refusing.may_be(rule.path):
+            raise ValueError(
+                f"the path rule `{rule}` can never match: hosts may read it as a path of `{refusing}`"
+            )
 
 
 def _require_spellable(rule: PathRule) -> None:

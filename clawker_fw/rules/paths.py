@@ -317,8 +317,10 @@ class Paths:
 
     def may_open(self, limited: PathRule) -> bool:
         """Whether anything allows a method that a limited path refuses."""
-        allowing = (rule.methods for rule in self.rules if not rule.denies)
-        return self.others or any(not each or not {*each} <= {*limited.methods} for each in allowing)
+        allowing = [rule for rule in self.rules if not rule.denies]
+        return self.others or any(
+            not rule.methods or set(rule.methods) - set(limited.methods) for rule in allowing
+        )
 
     def decide(self, method: str, target: str, *, websocket: bool = False) -> PathDecision:
         """Decide on a request. `target` is its path with the query, as the agent sends it.
@@ -341,7 +343,7 @@ class Paths:
 
     def _of_rules(self, method: str, path: str) -> PathDecision:
         for rule in self.rules:
-            if rule.expression and any(each.may_hide(method, path) for each in self.rules):
+            if rule.expression and any(denial.may_hide(method, path) for denial in self.rules):
                 return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)

@@ -26,10 +26,10 @@ WILD = "wild.test"
 """A subtree with rules, in which every name exists."""
 
 NAMED, MUTE = "named.test", "mute.test"
-"""What names are below that have a rule each: those of the first exist, and nobody answers for the second."""
+"""Domains whose names have a rule each. Lookups below the first succeed; those below the second get no answer."""
 
 NAMES = {NAMED: 1_000, MUTE: 70}
-"""How many: `label-000000` and so on."""
+"""The number of names in each domain: `label-000000` and so on."""
 
 _REFUSED = "refused.test"
 _ANY = "any-label-00"

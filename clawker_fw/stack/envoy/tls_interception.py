@@ -341,7 +341,7 @@ def _told(repository: Repository) -> str:
 
 
 def _of_path(rule: Rule, path: PathRule) -> Iterator[Json]:
-    exactly = [_path(with_query(each)) for each in path.expressions[:-1]]
+    exactly = [_path(with_query(expression)) for expression in path.expressions[:-1]]
     match = _match(path)
     for method, each in _matches(path, match, *exactly):
         if path.denies:
