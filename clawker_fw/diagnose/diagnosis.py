@@ -37,10 +37,10 @@ _CLOCKS_APART = 2.0
 _BRIDGED = "bridged-frames"
 
 _TRACKED = "tracked-connections"
-_REMEMBERED = 4 * (120 + 5)
+_REMEMBERED = 2 * (120 + 2)
 """Seconds' worth of one agent's new connections in the table.
 
-All agents together begin four times as many, with a burst of 5 s, and the kernel remembers each for 120 s.
+All agents together begin twice as many, with a burst of 2 s, and the kernel remembers each for 120 s.
 """
 
 _LOOKED_UP = 3

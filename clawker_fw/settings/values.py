@@ -162,9 +162,9 @@ class LimitSettings(_Section):
 
     connections: Limit = _setting(1024, "Connections and UDP sessions of one agent to Envoy at the same time.")
     connections_per_second: Limit = _setting(
-        100,
-        "New connections and UDP sessions of one agent per second, or five times as many at once, to Envoy and to "
-        "CoreDNS. All agents together begin at most four times as many with hosts.",
+        250,
+        "New connections and UDP sessions of one agent per second, or twice as many at once, to Envoy and to "
+        "CoreDNS. All agents together begin at most twice as many with hosts.",
     )
     requests_per_second: Limit = _setting(
         1000,

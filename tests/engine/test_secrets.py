@@ -172,7 +172,7 @@ def test_a_secret_is_in_two_processes_and_on_no_disk(site: Site, peers: Peers) -
 def test_a_secret_outlives_the_signer_and_not_the_container(site: Site) -> None:
     """A lost secret disables only its rule; drift says so, and a run sends it again and changes nothing else."""
     assert site.get("https://api.test/v1/a").ok
-    assert site.hand.kill("envoy", SIGNER)
+    until(lambda: site.hand.kill("envoy", SIGNER))
     assert site.get("https://api.test/v1/b").ok
     until(lambda: not site.firewall.drift().findings)
 

@@ -18,7 +18,13 @@ STABLE = {
         "UdpProxyConfig",
         "UpstreamCodec",
     ),
-    *("UpstreamTlsContext", "direct_response", "dynamic_forward_proxy", "local_ratelimit"),
+    *(
+        "PreviousPrioritiesConfig",
+        "UpstreamTlsContext",
+        "direct_response",
+        "dynamic_forward_proxy",
+        "local_ratelimit",
+    ),
     *("ServerNameInput", "TransportProtocolInput", "FilterStateInput"),
 }
 """By `source/extensions/extensions_metadata.yaml` of Envoy 1.40."""

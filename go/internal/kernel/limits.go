@@ -33,10 +33,10 @@ const (
 	refusedConnections, refusedQueries, refusedDatagrams = "refused-connections", "refused-queries", "refused-datagrams"
 
 	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
-	connectionBurst = 5
-	// An agent begins a calmPart of its connections a second whatever others do. All agents share busyShare times its rate
-	// beyond that, and leavingShare times its rate for hosts, of which the Docker host remembers each for two minutes.
-	calmPart, busyShare, leavingShare = 4, 2, 4
+	connectionBurst = 2
+	// An agent begins a calmPart of its connections a second whatever others do. Beyond that, all agents share the rate of one,
+	// and leavingShare times that rate for hosts, of which the Docker host remembers each for two minutes.
+	calmPart, leavingShare = 10, 2
 	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
 	// (208 KiB by default), from which one agent's must not crowd out those of others.
 	queriesInBurst, queriesPerSecond = 2, 5
@@ -152,7 +152,7 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	calm := (rate + calmPart - 1) / calmPart
 	f.addRule(beginning, within(begun, unix.NFT_DYNSET_OP_UPDATE, burstsOf(calm)), goTo(opening))
 	if rate > calm {
-		f.addRule(beginning, within(busy, unix.NFT_DYNSET_OP_UPDATE, burstsOf(rate-calm)), []expr.Any{burstsOf(busyShare * rate)}, goTo(opening))
+		f.addRule(beginning, within(busy, unix.NFT_DYNSET_OP_UPDATE, burstsOf(rate-calm)), []expr.Any{burstsOf(rate)}, goTo(opening))
 	}
 	f.addRule(connecting, notLoopback(expr.MetaKeyOIFNAME), isNotIn(destination, limits.Subnet), isNewSession,
 		[]expr.Any{tooMany}, verdict(expr.VerdictDrop))

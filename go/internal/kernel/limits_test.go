@@ -350,7 +350,7 @@ func TestNewConnectionsToHostsAreLimited(t *testing.T) {
 // While eight agents begin connections as fast as they can, a ninth begins some of its own at once.
 func TestACalmAgentBeginsConnectionsBesideBusyOnes(t *testing.T) {
 	limits := nettest.SmallLimits()
-	limits.Connections, limits.ConnectionsPerSecond, limits.QueriesPerSecond, limits.DatagramsPerSecond = 1000, 20, 0, 10_000
+	limits.Connections, limits.ConnectionsPerSecond, limits.QueriesPerSecond, limits.DatagramsPerSecond = 1000, 100, 0, 10_000
 	own, busy := len(limits.Except), netip.MustParseAddr("10.213.0.16")
 	for range 8 {
 		limits.Except, busy = append(limits.Except, busy), busy.Next() // for addresses there; they are agents like the others
@@ -373,7 +373,7 @@ func TestACalmAgentBeginsConnectionsBesideBusyOnes(t *testing.T) {
 		}
 		dialMany(t, nettest.OtherAgent, port, 20) // fails if one has no answer
 	})
-	shares := (8*limits.ConnectionsPerSecond/calmPart + busyShare*limits.ConnectionsPerSecond)
+	shares := 8*limits.ConnectionsPerSecond/calmPart + limits.ConnectionsPerSecond
 	if most := shares*(connectionBurst+int(time.Since(begun).Seconds()+1)) + 20; trackedConnections(t) > most {
 		t.Errorf("%d are tracked, and %d is the most", trackedConnections(t), most)
 	}
@@ -481,7 +481,7 @@ func TestSessionsAreLimited(t *testing.T) {
 func TestNewSessionsAreLimited(t *testing.T) {
 	limits := nettest.SmallLimits()
 	limits.QueriesPerSecond, limits.DatagramsPerSecond = 0, 10_000
-	limits.Connections, limits.ConnectionsPerSecond = 100, 1
+	limits.Connections, limits.ConnectionsPerSecond = 100, 4
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 
 	asAgent(func() {
