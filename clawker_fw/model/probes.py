@@ -79,6 +79,7 @@ class Probe:
       differences of the network namespace, and `engine_files` those of files that the engine mounts.
     - `agents_see` maps a firewall container to the problems when CoreDNS used it like an agent; `dropped` are
       those that no packet of agents reaches. `refused` counts what the limits refused.
+    - `failed_checks` counts checks of its own code that the program failed; None if the helper can't tell.
     - `records` counts telemetry, and `collector` is the collector's last certificate, if the container sees it.
     - `signer`, `unhealthy` and `error` say why the signer does not answer, why a health check would fail, and why
       the program did not answer; empty if all is well. `secrets` is the number of secrets in the signer.
@@ -87,6 +88,7 @@ class Probe:
 
     build: str = ""
     live: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    failed_checks: int | None = None
     addresses: tuple[str, ...] = ()
     claimed: bool = False
     others: tuple[str, ...] = ()

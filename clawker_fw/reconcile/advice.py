@@ -40,6 +40,7 @@ def advice(
         *(Advice("telemetry-renewal", each) for each in provision.due),
         *_disputed_addresses(observed, desired),
         *_restarts(observed),
+        *_failed_checks(observed),
         *_of_authorities(provided),
         *_without_root(observed, provided),
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
@@ -181,6 +182,20 @@ def _disputed_addresses(observed: Observed, desired: Desired) -> Iterator[Advice
                     f"Another host answers ARP for {address}, {ours}, "
                     f"with the hardware address {hardware}{whose}.",
                 )
+
+
+def _failed_checks(observed: Observed) -> Iterator[Advice]:
+    """Warn if Envoy has detected a bug in its own code. It goes on, perhaps with a wrong result."""
+    for seen in observed.siblings.values():
+        if seen.probe and seen.probe.failed_checks:
+            name = seen.container.name
+            checks = f"{seen.probe.failed_checks:,} check{'s' if seen.probe.failed_checks > 1 else ''}"
+            yield Advice(
+                "failed-checks",
+                f"Envoy has failed {checks} of its own code since it started: it has a bug. Save what "
+                f"`docker logs {name} 2>&1 | grep envoy_bug` prints and report it, then install a newer "
+                "release.",
+            )
 
 
 def _restarts(observed: Observed) -> Iterator[Advice]:

@@ -73,6 +73,7 @@ class MemoryContainer:
     secrets_unloaded: set[str] = field(default_factory=set)
     """The ids of those of which the program goes on using what it had before."""
     others: tuple[str, ...] = ()
+    failed_checks: int | None = 0
     refused: tuple[Refused, ...] = ()
     records: Records = NO_RECORDS
     collector: Certificate | None = None

@@ -96,6 +96,7 @@ def probe(inside: MemoryContainer, *, envoy: bool = True) -> Probe:
     return Probe(
         build=inside.build,
         live={} if inside.silent else dict(inside.live),
+        failed_checks=inside.failed_checks,
         addresses=tuple(sorted(inside.addresses)),
         claimed=CLAIMED in inside.files,
         others=inside.others,

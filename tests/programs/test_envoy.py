@@ -1,6 +1,7 @@
 """The rendered listeners in the real Envoy on loopback, compared with the policy."""
 
 import http.client
+import json
 import random
 import re
 import secrets
@@ -17,11 +18,12 @@ from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.stack.envoy import chains
-from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS
+from clawker_fw.stack.envoy.messages import TYPES, extension, socket, stdout
+from clawker_fw.stack.envoy.sibling import DRAIN_SECONDS, LOG_LEVELS
 from clawker_fw.stack.release import Release
 from devkit.dns import NameServer
-from devkit.envoy import HERE, PROVEN, Loading, Proxy, Request, Resolving, program
-from devkit.programs import MANY_PORTS
+from devkit.envoy import HERE, PROVEN, Loading, Proxy, Request, Resolving, Running, program, shipped
+from devkit.programs import MANY_PORTS, free_port
 from devkit.stacks import rule_set
 from devkit.strategies import CONNECTIONS, names_near, random_rules, rule_sets
 from devkit.waiting import until
@@ -198,6 +200,31 @@ def test_the_case_of_a_name_makes_no_difference(proxy: Proxy, tmp_path: Path, re
         counted = resolving.admin("/stats?filter=dns_cache.guarded.named.host_added").decode().strip()
     assert set(names.asked) == {(b"a", b"test")}
     assert counted == "dns_cache.guarded named.host_added: 2"  # once for each port
+
+
+def test_envoy_counts_the_checks_that_it_fails(tmp_path: Path, release: Release) -> None:
+    """A real bug of this Envoy, which it logs and survives, is in the counter that `fwctl` reads."""
+    buckets, types = tmp_path / "buckets.json", TYPES.removesuffix("/envoy")
+    bucket = {"@type": f"{TYPES}.type.v3.TokenBucket", "max_tokens": 1, "fill_interval": "1s"}
+    named = {"@type": f"{types}/envoy.service.discovery.v3.Resource", "name": "one", "resource": bucket}
+    buckets.write_text(json.dumps({"version_info": "1", "resources": [named]}))
+    source = {"resource_api_version": "V3", "path_config_source": {"path": str(buckets)}}
+    kind = "access_loggers.filters.process_ratelimit.v3.ProcessRateLimitFilter"
+    limit = extension(kind, dynamic_config={"resource_name": "another", "config_source": source})
+    log = {**stdout(text_format_source={"inline_string": "a"}), "filter": {"extension_filter": limit}}
+    empty = {"address": socket(str(HERE), free_port()), "filter_chains": [{}], "access_log": [log]}
+    with Running() as envoy:
+        bootstrap = {
+            "admin": {"address": {"pipe": {"path": str(tmp_path / "admin")}}},
+            "static_resources": {"listeners": [empty]},
+            "stats_config": shipped()["stats_config"],
+        }
+        options = f"--service-node a --service-cluster a --component-log-level {LOG_LEVELS}"
+        envoy.start(tmp_path, [program(release)], bootstrap, options)
+        counted = partial(envoy.admin, r"/stats?type=Counters&filter=^server\.envoy_bug_failures$")
+        until((tmp_path / "admin").exists)
+        assert counted() == b"server.envoy_bug_failures: 1\n"
+        assert "[envoy_bug]" in envoy.log.read_text()
 
 
 def test_a_thousand_ports(loading: Loading) -> None:

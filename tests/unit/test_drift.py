@@ -363,6 +363,19 @@ def test_an_envoy_older_than_the_release_s_own_is_warned_of(memory: MemoryEngine
     assert warned("6f0b1e9a/1.9.0/Clean/RELEASE/BoringSSL") == []
 
 
+def test_a_bug_that_envoy_detects_in_itself_is_a_warning(memory: MemoryEngine, wanted: Blueprint) -> None:
+    """The verdict stays, and the warning says which lines to report. An earlier helper can't tell."""
+    stacks.converged(memory, wanted)
+    for failed, words in ((None, ()), (0, ()), (1, ("1 check ",)), (1234, ("1,234 checks ",))):
+        memory.inside("clawker-envoy").failed_checks = failed
+        seen = pipeline.compare(memory, wanted)
+        assert seen.diff.verdict is Verdict.CURRENT
+        assert [each.code for each in seen.advice] == ["failed-checks" for _ in words]
+        shown = " ".join(each.message for each in seen.advice)
+        assert all(text in shown for text in words)
+        assert ("docker logs clawker-envoy" in shown) is bool(words)
+
+
 def test_a_changed_subnet_waits_for_the_agents(memory: MemoryEngine, wanted: Blueprint) -> None:
     """A network is recreated only without agents on it."""
     agent = memory.create_container(stacks.bare_container("agent", wanted, "clawker-net"))

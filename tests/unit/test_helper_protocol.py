@@ -180,6 +180,7 @@ def test_fewer_fields_are_enough() -> None:
     probe = Helper(Described({**OLDEST, "others": None}), "a").probe()
     assert (probe.build, probe.addresses) == ("b", ("10.0.0.1",))
     assert (probe.records, probe.collector, probe.restarts) == (NO_RECORDS, None, ())
+    assert probe.failed_checks is None
     assert probe.unhealthy == "it can't tell"
 
 

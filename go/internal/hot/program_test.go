@@ -183,6 +183,8 @@ func (r *Reader) Telemetry() (statussocket.Telemetry, error) {
 	return statussocket.Telemetry{}, r.Broken
 }
 
+func (r *Reader) FailedChecks() (int, error) { return 0, r.Broken }
+
 func (r *Reader) Serves() error { return r.Broken }
 
 func readTree(t *testing.T, folder string) must.Tree {

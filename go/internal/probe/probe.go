@@ -33,6 +33,7 @@ type Report struct {
 	Live      map[string]string      `json:"live"` // resource -> digest of the loaded content
 	Evidence  serving.Evidence       `json:"evidence,omitempty"`
 	Telemetry statussocket.Telemetry `json:"telemetry"`
+	Failed    int                    `json:"failed_checks"` // of its own code, since the program's start
 	Addresses []string               `json:"addresses"`
 	Claimed   bool                   `json:"claimed"`
 	Refused   []kernel.Refused       `json:"refused"`      // what the limits have refused
@@ -88,6 +89,9 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	}
 	if err == nil {
 		report.Telemetry, err = program.Telemetry()
+	}
+	if err == nil {
+		report.Failed, err = program.FailedChecks()
 	}
 	if sibling.Signer != nil {
 		status, silent := signing.Ask(sibling.Signer.Folder)

@@ -51,6 +51,7 @@ func (p *program) Live(resources []boot.Resource) (map[string]string, error) {
 func (p *program) Serves() error              { return p.broken }
 func (p *program) Build() (string, error)     { return "reader", p.broken }
 func (p *program) Evidence() serving.Evidence { return nil }
+func (p *program) FailedChecks() (int, error) { return 7, p.broken }
 func (p *program) Telemetry() (statussocket.Telemetry, error) {
 	return statussocket.Telemetry{}, p.broken
 }
@@ -83,7 +84,7 @@ func TestProbe(t *testing.T) {
 
 	report := Run(root, newResolver(), &program{}, Thoroughness{Envoy: true})
 
-	if report.Sibling != "coredns" || report.Build != "reader" || report.Error != "" {
+	if report.Sibling != "coredns" || report.Build != "reader" || report.Failed != 7 || report.Error != "" {
 		t.Errorf("got %+v", report)
 	}
 	if committed, err := hot.ReadRecord(hot.RecordPath(root)); err != nil || !maps.Equal(report.Live, committed.Live) {

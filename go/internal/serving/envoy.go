@@ -409,6 +409,14 @@ func (e envoy) Telemetry() (statussocket.Telemetry, error) {
 	return sum, err
 }
 
+// failedChecks counts conditions that Envoy's authors took for impossible (ENVOY_BUG). Envoy logs them and goes on.
+const failedChecks = "server.envoy_bug_failures"
+
+func (e envoy) FailedChecks() (int, error) {
+	values, err := e.numbers(counters, "^"+regexp.QuoteMeta(failedChecks)+"$")
+	return values[failedChecks], err
+}
+
 // The signer says which secrets for requests it has. Whether Envoy uses these is another question: it goes on using what it was
 // given before if its stream is broken, and a secret that was taken away. Envoy shows the version of each that it has loaded,
 // and never its value.

@@ -48,6 +48,7 @@ listener.port-80.worker_1.downstream_cx_active: 4
 listener_manager.lds.update_failure: 0
 listener_manager.lds.update_rejected: 1
 listener_manager.lds.version_text: "9f86d081884c7d65"
+server.envoy_bug_failures: 3
 server.live: 1
 `
 
@@ -162,6 +163,9 @@ func TestEnvoyStatistics(t *testing.T) {
 	}
 	if telemetry, err := program.Telemetry(); err != nil || telemetry != (statussocket.Telemetry{Sent: 42, Lost: 4}) {
 		t.Errorf("telemetry %+v, %v", telemetry, err)
+	}
+	if checks, err := program.FailedChecks(); err != nil || checks != 3 {
+		t.Errorf("failed checks %d, %v", checks, err)
 	}
 	if connections, err := program.Connections(); err != nil || connections != 10 {
 		t.Errorf("connections %d, %v", connections, err)
@@ -310,6 +314,7 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": reports(
 		"listener_manager.lds.update_rejected: No recorded values\n" +
 			"access_logs.open_telemetry_access_log.tls.logs_written: No recorded values\n" +
+			"server.envoy_bug_failures: No recorded values\n" +
 			"listener.port-80.downstream_cx_active: No recorded values\n")})
 
 	if _, err := program.Rejections(envoyResources); err == nil || !strings.Contains(err.Error(), "lds.update_rejected") {
@@ -317,6 +322,9 @@ func TestEnvoyCountsMustBeNumbers(t *testing.T) {
 	}
 	if _, err := program.Telemetry(); err == nil || !strings.Contains(err.Error(), "logs_written") {
 		t.Errorf("telemetry: %v", err)
+	}
+	if _, err := program.FailedChecks(); err == nil || !strings.Contains(err.Error(), "envoy_bug_failures") {
+		t.Errorf("failed checks: %v", err)
 	}
 	if _, err := program.Connections(); err == nil || !strings.Contains(err.Error(), "downstream_cx_active") {
 		t.Errorf("connections: %v", err)

@@ -33,6 +33,8 @@ type Program interface {
 	Serves() error
 	// Telemetry counts what became of the records of what the program has decided.
 	Telemetry() (statussocket.Telemetry, error)
+	// FailedChecks counts the checks of its own code that have failed since the program's start.
+	FailedChecks() (int, error)
 }
 
 // Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
@@ -189,6 +191,9 @@ func (c coredns) Telemetry() (statussocket.Telemetry, error) {
 	status, err := c.status(telemetryResource)
 	return status.Telemetry, err
 }
+
+// FailedChecks is 0: a program in Go that finds itself at fault ends.
+func (c coredns) FailedChecks() (int, error) { return 0, nil }
 
 // Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
 func Refuses(server, network string) error {
