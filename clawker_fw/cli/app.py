@@ -18,7 +18,7 @@ from clawker_fw.cli import session, usage
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, OutputError, RefusedError, SettingsError, StoppedError
 from clawker_fw.report import commands, log, terminal
-from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
+from clawker_fw.settings.find import GROUP_FORM, GROUP_NAME, PROJECT_FORM, PROJECT_NAME
 
 PROGRAM = "clawker-fw"
 _INSTALL_COMPLETION = "--install-completion"
@@ -252,6 +252,12 @@ def _checked_project(name: str | None) -> str | None:
     return name
 
 
+def _checked_group(name: str | None) -> str | None:
+    if name is not None and not re.fullmatch(GROUP_NAME, name):
+        raise typer.BadParameter(GROUP_FORM)
+    return name
+
+
 def _given(context: typer.Context) -> dict[str, str]:
     found: dict[str, str] = {}
     for each in context.command.params:
@@ -282,6 +288,16 @@ def options(
             callback=_checked_project,
             help="The stack's name, part of every name on the engine. "
             "Without it: `project` in the settings file, then clawker.",
+        ),
+    ] = None,
+    group_: Annotated[
+        str | None,
+        typer.Option(
+            "--group",
+            envvar="CLAWKER_FW_GROUP",
+            metavar="NAME",
+            callback=_checked_group,
+            help="One group of agents in the settings file. Without it: the settings above the groups.",
         ),
     ] = None,
     host: Annotated[
@@ -332,7 +348,7 @@ def options(
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; use only one of them")
-    context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_))
+    context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_), group_)
     commands.use(context_.obj.naming)
     log.configure(log_format, debug=debug)
     if meant := context_.obj.overridden:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from clawker_fw import interrupts
 from clawker_fw.background import in_background
@@ -118,7 +119,7 @@ def require_editable(chosen: Options) -> None:
         SettingsError: if the file does not exist, or the rules come from elsewhere.
     """
     session.load(chosen)
-    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False)
+    rules_file.edit(chosen.config, os.environ, lambda _: (Edit(), ()), write=False, group=chosen.group)
 
 
 def ask_about(chosen: Options, told: Iterator[Told]) -> None:
@@ -181,11 +182,12 @@ class _Answers:
         """Edit the settings file by an answer, or only check the edit. Raises the settings' errors."""
         now = datetime.now(UTC)
         decide = ruling(asked, reply, _user(), now)
-        done = rules_file.edit(self._chosen.config, os.environ, decide, write=False)
+        edit = partial(rules_file.edit, self._chosen.config, os.environ, decide, group=self._chosen.group)
+        done = edit(write=False)
         require_kept(asked, reply, done.before.rules, done.after.rules, now.timestamp())
         if not write:
             return done
-        return rules_file.edit(self._chosen.config, os.environ, decide, write=True)
+        return edit(write=True)
 
     def apply(self, asked: Question, reply: Allow | Deny) -> None:
         began, saved = time.monotonic(), ""

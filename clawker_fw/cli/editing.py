@@ -198,7 +198,7 @@ def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
     from clawker_fw.rules.review import review
     from clawker_fw.settings.edit import rules_file
 
-    done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run)
+    done = rules_file.edit(chosen.config, os.environ, decide, write=not orders.dry_run, group=chosen.group)
     now = time.time()
     known = {each.rule for each in review(done.before.rules, now)}
     remarks = [each for each in review(done.after.rules, now) if each.rule not in known]

@@ -15,7 +15,7 @@ import typer
 from clawker_fw.errors import SettingsError
 from clawker_fw.report.log import LogFormat
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration, readable
-from clawker_fw.settings.find import project_of
+from clawker_fw.settings.find import project_of, stack_of
 
 
 class Format(StrEnum):
@@ -36,11 +36,17 @@ class Options:
     log_format: LogFormat = LogFormat.TEXT
     secrets: Path | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+
+    @cached_property
+    def base_project(self) -> str:
+        """The project, from the options, else from the settings file."""
+        return self.named_project or project_of(self.config)
 
     @cached_property
     def project(self) -> str:
-        """The stack's name: from the options, else from the settings file."""
-        return self.named_project or project_of(self.config)
+        """The stack's name: the project, and the group if one is chosen."""
+        return stack_of(self.base_project, self.group)
 
     @cached_property
     def overridden(self) -> str:
@@ -58,6 +64,7 @@ class Options:
         chosen = {
             "--config": self.config and str(self.config.absolute()),
             "--project": self.named_project,
+            "--group": self.group,
             "--host": self.host,
             "--context": self.context,
             "--secrets": self.secrets and str(self.secrets.absolute()),

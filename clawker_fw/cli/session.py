@@ -132,12 +132,12 @@ def load(chosen: Options) -> "Loaded":
     """
     from clawker_fw.settings.validation import load_settings
 
-    loaded = load_settings(chosen.config, os.environ)
+    loaded = load_settings(chosen.config, os.environ, chosen.group)
     meant = loaded.settings.project
-    if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.project:
+    if not chosen.named_project and (meant or DEFAULT_PROJECT) != chosen.base_project:
         raise SettingsError(
             "project-changed",
-            f"{loaded.source} is for project {meant or DEFAULT_PROJECT}, this command for {chosen.project}.",
+            f"{loaded.source} is for project {meant or DEFAULT_PROJECT}, this command for {chosen.base_project}.",
             hint="Write `project: NAME` on a line of its own, without indentation. "
             "After a change of the project, restart `clawker-fw watch`.",
         )
@@ -181,7 +181,7 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
     variable, editable = loaded.rules_variable, None
     if not variable:
         try:
-            editable = rules_file.editable(chosen.config, os.environ)
+            editable = rules_file.editable(chosen.config, os.environ, chosen.group)
         except SettingsError:  # there is no file
             variable = "the settings"
     return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable)

@@ -76,7 +76,7 @@ class WatchedSettings:
             texts = last_good.read(self.path)
             if texts is None:
                 return None
-            loaded = validated(texts.sources, texts.found, dict(texts.variables))
+            loaded = validated(texts.sources, texts.found, dict(texts.variables), self._chosen.group)
             made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True, texts=texts)
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")

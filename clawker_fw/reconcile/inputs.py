@@ -84,7 +84,14 @@ def blueprint(
         )
     own = deciding.beside(loaded, loaded.settings.inspection.ca_file)
     inspects = any(rule.paths for rule in loaded.rules.rules)
-    made_from = origin(loaded.source, loaded.settings.project, loaded.digest, loaded.presets, facts.inside)
+    made_from = origin(
+        loaded.source,
+        loaded.settings.project,
+        loaded.digest,
+        loaded.presets,
+        inside=facts.inside,
+        group=loaded.group,
+    )
     return Blueprint(
         selection.project,
         loaded.settings,

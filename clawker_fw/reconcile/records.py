@@ -35,13 +35,15 @@ def origin(
     project: str | None,
     digest: str,
     presets: Iterable[ShippedPreset] = (),
+    *,
     inside: Inside | None = None,
+    group: str | None = None,
 ) -> Origin:
     """Return the origin of settings that were read on this machine, or `inside` a container of the engine."""
     path = os.path.realpath(source) if source else ""
     if inside and path:
         path = inside.on_host(path) or path
-    return Origin(path, this_host(inside), project, digest, tuple(presets))
+    return Origin(path, this_host(inside), project, digest, tuple(presets), group)
 
 
 def this_host(inside: Inside | None) -> str:
@@ -61,7 +63,8 @@ def other_origins(observed: Observed, now: Origin | None) -> tuple[Origin, ...]:
 
 
 def _are_same(one: Origin, other: Origin) -> bool:
-    return one.digest == other.digest or (one.path, one.host) == (other.path, other.host)
+    same_file = (one.path, one.host, one.group) == (other.path, other.host, other.group)
+    return same_file or one.digest == other.digest
 
 
 def require_same_origin(observed: Observed, now: Origin | None) -> None:

@@ -15,6 +15,7 @@ from clawker_fw.report.terminal import visible
 from clawker_fw.report.text import Rows
 from clawker_fw.settings.environment import ENVIRONMENT_PREFIX
 from clawker_fw.settings.find import DEFAULT_PROJECT
+from clawker_fw.settings.groups import GROUPS
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.model import setting_keys
 
@@ -73,7 +74,11 @@ def values(loaded: Loaded, options: Mapping[str, tuple[Any, str]]) -> tuple[Valu
         "never": [each.as_written for each in settings.never],
         "always": [each.as_written for each in settings.always],
     }
-    return tuple(_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
+    groups = (
+        (Value(GROUPS, list(settings.groups), ValueSource.FILE, loaded.places[GROUPS]),) if settings.groups else ()
+    )
+    found = (_value(key, _at(document, key), loaded, options) for key in setting_keys() if key != "rules")
+    return (*found, *groups)
 
 
 def _at(document: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - any value of JSON

@@ -27,7 +27,7 @@ _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)?(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+
 """A number that YAML 1.1 reads as people do, unlike `0443` (octal, 291) and `1:30` (base 60, 90)."""
 
 _DEEPEST = 20
-_NEVER_BLANK = frozenset({"rules", "never", "always"})
+_NEVER_BLANK = frozenset({"rules", "never", "always", "groups"})
 """Settings whose entries can't have a blank value, because a field's default may allow more than intended."""
 _NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
 """PyYAML raises these for a scalar that does not fit its tag, like `!!int ""`, or a number that is too large."""
@@ -57,15 +57,16 @@ class SettingsDocument:
         for part in reversed(location):
             value = {part: value}
         kept = {other: at for other, at in self.places.items() if other[: len(location)] != location}
-        return replace(self, values=_merged(self.values, value), places={**kept, location: place})
+        return replace(self, values=merged(self.values, value), places={**kept, location: place})
 
 
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of both mappings, those of `over` in place of the others. Sections are merged."""
+    both = dict(under)
     for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+        below = both.get(key)
+        both[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return both
 
 
 def document_of(text: str, source: Path | str) -> SettingsDocument:

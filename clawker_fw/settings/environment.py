@@ -5,7 +5,9 @@ from collections.abc import Mapping
 ENVIRONMENT_PREFIX = "CLAWKER_FW_"
 RULES_VARIABLE = f"{ENVIRONMENT_PREFIX}RULES"
 
-OPTION_VARIABLES = frozenset({"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT"})
+OPTION_VARIABLES = frozenset(
+    {"CONFIG", "PROJECT", "HOST", "CONTEXT", "SECRETS", "LOG_FORMAT", "DEBUG", "FORMAT", "GROUP"}
+)
 """Variables with our prefix that belong to command line options."""
 
 IGNORED_VARIABLES = OPTION_VARIABLES | {"VERSION"}

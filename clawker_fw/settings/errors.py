@@ -12,8 +12,9 @@ from clawker_fw.rules.promise_words import NeverEntry
 from clawker_fw.rules.promises import BrokenPromise
 from clawker_fw.rules.ruleset import ConflictsError
 from clawker_fw.rules.schema import FIELDS
-from clawker_fw.settings.document import SettingsDocument
-from clawker_fw.settings.model import section_types
+from clawker_fw.settings.document import Location, SettingsDocument
+from clawker_fw.settings.groups import own_location
+from clawker_fw.settings.model import GroupSettings, section_types
 
 
 def invalid(error: ValidationError, document: SettingsDocument, model: type[BaseModel]) -> SettingsError:
@@ -39,6 +40,7 @@ def _problem(
     location = details["loc"]
     place = document.place(location)
     key = ".".join(str(part) for part in location if isinstance(part, str))
+    location, model = _in_stack(location, model)
     sentence, hint = f"`{key}`: {details['msg'][0].lower()}{details['msg'][1:]}, not {details['input']!r}", ""
     match details["type"]:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -71,6 +73,15 @@ def _problem(
         case "tuple_type":
             sentence = f"`{key}` must be a list"
     return place, sentence, hint
+
+
+def _in_stack(location: Location, model: type[BaseModel]) -> tuple[Location, type[BaseModel]]:
+    """Return the location inside the settings of its group, if it is in one, and the model of these settings."""
+    match location:
+        case ("groups", _, _, *_):
+            return location[len(own_location("any")) :], GroupSettings
+        case _:
+            return location, model
 
 
 def _siblings_of(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:

@@ -17,6 +17,8 @@ FILE_NAME = "clawker-fw.yaml"
 DEFAULT_PROJECT = "clawker"
 PROJECT_NAME = r"[a-z0-9][a-z0-9_-]{0,39}"
 PROJECT_FORM = "a project name has 1 to 40 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
+GROUP_NAME = r"[a-z0-9][a-z0-9_-]{0,19}"
+GROUP_FORM = "a group's name has 1 to 20 characters of a-z, 0-9, - and _, and starts with a-z or 0-9"
 
 
 def find(named: Path | None) -> tuple[Path | None, str]:
@@ -33,6 +35,22 @@ def find(named: Path | None) -> tuple[Path | None, str]:
 def users_file() -> Path:
     """Return the path of the user's own settings file."""
     return platformdirs.user_config_path("clawker-fw") / FILE_NAME
+
+
+def stack_of(project: str, group: str | None) -> str:
+    """Return the name of a group's stack, or the project without a group.
+
+    Raises:
+        SettingsError: if both names together are too long.
+    """
+    name = f"{project}-{group}" if group else project
+    if not re.fullmatch(PROJECT_NAME, name):
+        raise SettingsError(
+            "settings-invalid",
+            f"The stack of group {group} would be called {name}, which is too long: {PROJECT_FORM}.",
+            hint="Choose a shorter name for the group or the project.",
+        )
+    return name
 
 
 def project_of(named: Path | None, default: str = DEFAULT_PROJECT) -> str:

@@ -18,7 +18,7 @@ class Loaded:
 
     `settings` are as written. `rules` include those of presets and expired ones. `paths` are the settings file, if
     any, and its included files. `found` is where the file was found ("" if the user named it). `digest` covers the
-    settings in any spelling, except `drain_timeout`, which may differ from run to run.
+    stack's settings in any spelling, except `drain_timeout`, which may differ from run to run.
     """
 
     settings: Settings
@@ -37,6 +37,9 @@ class Loaded:
 
     read: tuple[Source, ...] = field(default=(), compare=False, repr=False)
     """The files that were read, with their texts."""
+
+    group: str | None = None
+    """The group whose settings these are, or None for those of the top level."""
 
     @property
     def source(self) -> Path | None:

@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 
 from clawker_fw.rules.path_words import long_form
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.schema import RuleEntry
+from clawker_fw.settings.groups import GROUPS
 from clawker_fw.settings.preset import PresetName
 from clawker_fw.settings.values import (
     Duration,
+    GroupName,
     ImageSettings,
     InspectionSettings,
     LimitSettings,
@@ -23,9 +25,56 @@ from clawker_fw.settings.values import (
 )
 
 MOST_PROMISES = 1_000
+MOST_GROUPS = 100
 
 Never = Annotated[NeverEntry, BeforeValidator(long_form("dst"))]
 Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
+
+_INCLUDE: Any = Field(
+    default=(),
+    description="Files with further rules, relative to this file. It has no environment variable.",
+)
+_PRESETS: Any = Field(
+    default=(),
+    description="Presets whose rules are added, as `[pip, npm]`. A rule in `rules` replaces a preset's rule "
+    "for the same name, protocol and port. `clawker-fw rules presets` shows them.",
+)
+_NEVER: Any = Field(
+    default=(),
+    max_length=MOST_PROMISES,
+    description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
+    "Rules that allow any of it are refused as a whole.",
+)
+_ALWAYS: Any = Field(
+    default=(),
+    max_length=MOST_PROMISES,
+    description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
+    "Rules that do not are refused as a whole.",
+)
+_ACKNOWLEDGED: Any = Field(
+    default=(),
+    description="Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows "
+    "them to people; answers in JSON have them all.",
+)
+
+
+class GroupSettings(BaseModel):
+    """What can be set for the stack of a group. Its values replace those above, and its lists add to them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    inherit: StrictBool = Field(
+        default=True, description="Whether the rules, presets and included files above the groups count as well."
+    )
+    rules: tuple[RuleEntry, ...] = Field(default=(), description="Further allowed destinations.")
+    include: tuple[StrictStr, ...] = _INCLUDE
+    presets: tuple[PresetName, ...] = _PRESETS
+    never: tuple[Never, ...] = _NEVER
+    always: tuple[Always, ...] = _ALWAYS
+    network: NetworkSettings = NetworkSettings()
+    limits: LimitSettings = LimitSettings()
+    resources: ResourceSettings = ResourceSettings()
+    acknowledged: tuple[NoticeCode, ...] = _ACKNOWLEDGED
 
 
 class Settings(BaseModel):
@@ -36,27 +85,10 @@ class Settings(BaseModel):
     rules: tuple[RuleEntry, ...] = Field(
         description="The allowed destinations. This setting is required; `[]` denies everything."
     )
-    include: tuple[StrictStr, ...] = Field(
-        default=(),
-        description="Files with further rules, relative to this file. It has no environment variable.",
-    )
-    presets: tuple[PresetName, ...] = Field(
-        default=(),
-        description="Presets whose rules are added, as `[pip, npm]`. A rule in `rules` replaces a preset's rule "
-        "for the same name, protocol and port. `clawker-fw rules presets` shows them.",
-    )
-    never: tuple[Never, ...] = Field(
-        default=(),
-        max_length=MOST_PROMISES,
-        description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
-        "Rules that allow any of it are refused as a whole.",
-    )
-    always: tuple[Always, ...] = Field(
-        default=(),
-        max_length=MOST_PROMISES,
-        description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
-        "Rules that do not are refused as a whole.",
-    )
+    include: tuple[StrictStr, ...] = _INCLUDE
+    presets: tuple[PresetName, ...] = _PRESETS
+    never: tuple[Never, ...] = _NEVER
+    always: tuple[Always, ...] = _ALWAYS
     project: Project | None = Field(
         default=None,
         description="The project of the stack, a part of every name. The default is `clawker`.",
@@ -71,16 +103,20 @@ class Settings(BaseModel):
         default=30.0,
         description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",
     )
-    acknowledged: tuple[NoticeCode, ...] = Field(
-        default=(),
-        description="Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows "
-        "them to people; answers in JSON have them all.",
+    acknowledged: tuple[NoticeCode, ...] = _ACKNOWLEDGED
+    groups: dict[GroupName, GroupSettings] = Field(
+        default_factory=dict,
+        max_length=MOST_GROUPS,
+        description="Groups of agents, each with a stack of its own called `PROJECT-GROUP`. They have no "
+        "environment variable.",
     )
 
 
 def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - a class
-    """Yield the dotted key of every setting."""
+    """Yield the dotted key of every setting of a stack."""
     for name, annotation in section_types(section).items():
+        if name == GROUPS:
+            continue
         if dataclasses.is_dataclass(annotation):
             yield from setting_keys(annotation, f"{prefix}{name}.")
         else:

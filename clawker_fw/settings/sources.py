@@ -1,7 +1,7 @@
 """Reads the settings file and the files that it includes, and joins them to one document.
 
-`include: [team.yaml]` adds the rules of another file, relative to the settings file. An included file is a regular
-file that has only rules.
+`include: [team.yaml]` adds the rules of another file, relative to the settings file: to all stacks, or to one
+group if it is written there. An included file is a regular file that has only rules.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import Location, SettingsDocument, document_of
 from clawker_fw.settings.files import read_text, resolved
+from clawker_fw.settings.groups import group_names, of_stack, own_location, own_values
 
 KEY = "include"
 _RULES = "rules"
@@ -19,22 +20,30 @@ _RULES = "rules"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A settings file and its text. `origins` are the places of its rules if the text is not written yet."""
+    """A settings file and its text.
+
+    `origins` are the places of a stack's own rules if the text is not written yet. `names` are those under which a
+    file is included; without any, as in records of earlier releases, it is included above the groups.
+    """
 
     path: Path
     text: str
     origins: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
 
 
 def sources(path: Path) -> tuple[Source, ...]:
     """Read a settings file, then its included files, each once. Raise SettingsError if one can't be read."""
     here, text = resolved(path), read_text(path)
+    document = document_of(text, path)
     found = {here: Source(path, text)}
-    for name, place in included(document_of(text, path)).items():
+    every = [included(document, group) for group in (None, *group_names(document))]
+    for name, place in {name: place for each in reversed(every) for name, place in each.items()}.items():
         try:
             beside = path.parent / name
-            if (here := resolved(beside)) not in found:
-                found[here] = Source(beside, read_text(beside, regular=True))
+            here = resolved(beside)
+            source = found.get(here) or Source(beside, read_text(beside, regular=True))
+            found[here] = replace(source, names=source.names | {name})
         except SettingsError as error:
             raise SettingsError(
                 "include-unreadable",
@@ -44,29 +53,37 @@ def sources(path: Path) -> tuple[Source, ...]:
     return tuple(found.values())
 
 
-def included(document: SettingsDocument) -> Mapping[str, str]:
-    """Return the included files as written, with their places. Raise SettingsError if `include` is invalid."""
-    names = document.values.get(KEY, [])
+def included(document: SettingsDocument, group: str | None = None) -> Mapping[str, str]:
+    """Return the files that the top level or a group itself includes, as written, with their places.
+
+    Raises:
+        SettingsError: if `include` is invalid.
+    """
+    at = own_location(group)
+    names = own_values(document.values, at).get(KEY, [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise SettingsError(
             "settings-invalid",
-            f"{document.place((KEY,))}: `{KEY}` must be a list of files.",
+            f"{document.place((*at, KEY))}: `{KEY}` must be a list of files.",
             hint=f"Write it as `{KEY}: [team.yaml]`.",
         )
-    return {name: document.place((KEY, position)) for position, name in enumerate(names)}
+    return {name: document.place((*at, KEY, position)) for position, name in enumerate(names)}
 
 
-def joined(read: Sequence[Source]) -> SettingsDocument:
-    """Return the first file's settings with the rules of all files, each with its own place.
+def joined(read: Sequence[Source], group: str | None = None) -> SettingsDocument:
+    """Return a stack's settings in the first file, with the rules of the files it includes, each with its place.
 
     Raises:
         SettingsError: when a file is not YAML, or an included file has other settings, or no rules.
     """
-    first, *others = documents = [_document(source) for source in read]
+    first = of_stack(_document(read[0], own_location(group)), group)
+    for source in read[1:]:
+        _require_rules_alone(document_of(source.text, source.path))
+    names = set(included(first))
+    others = [each for each in read[1:] if names & each.names or not (group or each.names)]
+    documents = [first, *(document_of(each.text, each.path) for each in others)]
     if not others:
         return first
-    for each in others:
-        _require_rules_alone(each)
     rules: list[Any] = []
     places = {location: place for location, place in first.places.items() if location[:1] != (_RULES,)}
     for each in documents:
@@ -80,13 +97,14 @@ def joined(read: Sequence[Source]) -> SettingsDocument:
     return replace(first, values={**first.values, _RULES: rules}, places=places)
 
 
-def _document(source: Source) -> SettingsDocument:
-    """Return the document of a file. Unwritten rules have their origins as places."""
+def _document(source: Source, own: Location) -> SettingsDocument:
+    """Return the document of a settings file. Unwritten rules at `own` have their origins as places."""
     document = document_of(source.text, source.path)
     if not source.origins:
         return document
-    places = {location: place for location, place in document.places.items() if location[:1] != (_RULES,)}
-    return replace(document, places=places | {(_RULES, at): place for at, place in enumerate(source.origins)})
+    rules = (*own, _RULES)
+    places = {location: place for location, place in document.places.items() if location[: len(rules)] != rules}
+    return replace(document, places=places | {(*rules, at): place for at, place in enumerate(source.origins)})
 
 
 def _moved(document: SettingsDocument, by: int) -> Iterator[tuple[Location, str]]:

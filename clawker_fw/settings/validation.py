@@ -28,8 +28,9 @@ from clawker_fw.settings.environment import (
     variables,
 )
 from clawker_fw.settings.find import FILE_NAME, find, users_file
+from clawker_fw.settings.groups import GROUPS, require_group
 from clawker_fw.settings.loaded import Loaded
-from clawker_fw.settings.model import Settings, setting_keys
+from clawker_fw.settings.model import MOST_GROUPS, Settings, setting_keys
 from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import KEY, Source, joined, sources
 
@@ -37,31 +38,39 @@ _MAY_STAND_ALONE = frozenset({KEY, "presets"})
 """Settings that bring rules, so that `rules` may be missing."""
 
 
-def load_settings(named: Path | None, environment: Mapping[str, str]) -> Loaded:
-    """Read the settings from the file named by option or `CLAWKER_FW_CONFIG`, or else from the search path.
+def load_settings(named: Path | None, environment: Mapping[str, str], group: str | None = None) -> Loaded:
+    """Read a stack's settings from the file named by option or `CLAWKER_FW_CONFIG`, or else from the search path.
 
     Raises:
-        SettingsError: when they are missing, unreadable or invalid.
+        SettingsError: when they are missing, unreadable or invalid, or the file has no such group.
     """
     source, found = find(named)
-    return validated(sources(source) if source else (), found, environment)
+    return validated(sources(source) if source else (), found, environment, group)
 
 
-def validated(read: tuple[Source, ...], found: str, environment: Mapping[str, str]) -> Loaded:
+def validated(
+    read: tuple[Source, ...], found: str, environment: Mapping[str, str], group: str | None = None
+) -> Loaded:
     """Validate settings from files and the environment. `found` is as in `Loaded`.
 
-    Unchanged settings return the same object as last time.
+    The settings above the groups must be valid, too. Unchanged settings return the same object as last time.
 
     Raises:
-        SettingsError: when they are invalid.
+        SettingsError: when they are invalid, or the file has no such group.
     """
-    return _validated(read, found, variables(environment))
+    given = variables(environment)
+    above = _validated(read, found, given, None)
+    if group is None:
+        return above
+    require_group(group, tuple(above.settings.groups), str(above.source or "the environment"))
+    return _validated(read, found, given, group)
 
 
-@functools.lru_cache(maxsize=1)
-def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded:
-    """Return the validated settings. The cache holds only the last ones."""
-    merged = _with_variables(joined(read) if read else SettingsDocument({}, {}, "the environment"), dict(given))
+@functools.lru_cache(maxsize=1 + MOST_GROUPS)  # the stacks of a file are compared side by side
+def _validated(read: tuple[Source, ...], found: str, given: Variables, group: str | None) -> Loaded:
+    """Return the validated settings of a stack. The cache holds only the last ones."""
+    nothing = SettingsDocument({}, {}, "the environment")
+    merged = _with_variables(joined(read, group) if read else nothing, dict(given))
     if not read and not merged.values:
         raise SettingsError(
             "settings-not-found",
@@ -93,17 +102,19 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables) -> Loaded
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
-    places = {key: place for key in setting_keys() if (place := merged.given_at(tuple(key.split("."))))}
+    keys = (*setting_keys(), GROUPS)
+    places = {key: place for key in keys if (place := merged.given_at(tuple(key.split("."))))}
     return Loaded(
         settings,
         rules,
         tuple(each.path for each in read),
         found,
-        hashlib.sha256(settings.model_dump_json(exclude={"drain_timeout"}).encode()).hexdigest(),
+        hashlib.sha256(settings.model_dump_json(exclude={"drain_timeout", GROUPS}).encode()).hexdigest(),
         places,
         promises,
         tuple(ShippedPreset(each.name, each.version, each.lines) for each in chosen),
         read,
+        group,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
-from clawker_fw.settings.find import PROJECT_FORM, PROJECT_NAME
+from clawker_fw.settings.find import GROUP_FORM, GROUP_NAME, PROJECT_FORM, PROJECT_NAME
 
 SHORTEST_SUBNET_PREFIX, LONGEST_SUBNET_PREFIX = 8, 25
 SHORTEST_IDLE = 10
@@ -68,7 +68,14 @@ def _project(name: str) -> str:
     raise ValueError(f"{name!r} is not a valid project name: {PROJECT_FORM}")
 
 
+def _group(name: str) -> str:
+    if re.fullmatch(GROUP_NAME, name):
+        return name
+    raise ValueError(f"{name!r} is not a valid name of a group: {GROUP_FORM}")
+
+
 Text = Annotated[str, Field(strict=True)]
+GroupName = Annotated[Text, AfterValidator(_group)]
 Project = Annotated[Text, AfterValidator(_project)]
 Image = Annotated[Text, AfterValidator(_image)]
 Duration = Annotated[float, Field(ge=0, le=LONGEST_DURATION), BeforeValidator(parse_duration)]

@@ -322,6 +322,6 @@ def _included(rule: Rule) -> RefusedError:
         )
     return RefusedError(
         "rule-included",
-        f"`{rule}` is written in an included file, and only the settings file itself is edited: {rule.place}.",
-        hint="Edit the included file.",
+        f"`{rule}` is not among the rules that this command edits. It is written in {rule.place}.",
+        hint="Change it there: it is in an included file, or above the groups, where it counts for all of them.",
     )

@@ -18,6 +18,7 @@ from clawker_fw.settings.edit.splice import KEY, Edit, spliced
 from clawker_fw.settings.environment import RULES_VARIABLE
 from clawker_fw.settings.files import read_bytes, resolved, text_of
 from clawker_fw.settings.find import find
+from clawker_fw.settings.groups import own_location, own_values
 from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.sources import Source, joined, sources
 from clawker_fw.settings.validation import validated
@@ -42,19 +43,29 @@ class Edited:
         return self.contents[0] != self.contents[1]
 
 
-def edit(named: Path | None, environment: Mapping[str, str], decide: Decide, *, write: bool) -> Edited:
-    """Edit the named settings file, or the one on the search path. Without `write`, the file stays unchanged.
+def edit(
+    named: Path | None,
+    environment: Mapping[str, str],
+    decide: Decide,
+    *,
+    write: bool,
+    group: str | None = None,
+) -> Edited:
+    """Edit the rules of the top level or of a group in the named settings file, or the one on the search path.
+
+    Without `write`, the file stays unchanged.
 
     Raises:
         SettingsError: when there is no file, or the settings are invalid before or after the edit.
-        RefusedError: when an included file would have to change, or the file was changed meanwhile.
+        RefusedError: when a rule in another place would have to change, or the file was changed meanwhile.
     """
     path, found = _editable(named, environment)
     target = resolved(path)
+    settings = _File(path, found, environment, group)
     if not write:
-        return _edited(path, found, environment, decide, read_bytes(target))
+        return _edited(settings, decide, read_bytes(target))
     with _locked(target) as content:
-        done = _edited(path, found, environment, decide, content)
+        done = _edited(settings, decide, content)
         if done.changed:
             _replace(target, content, done.contents[1])
     return done
@@ -67,6 +78,7 @@ class Editable:
     path: Path
     there: tuple[Written, ...]
     text: str
+    group: str | None = None
 
     def fits(self, change: Edit) -> bool:
         """Whether the file's form allows this edit in place: adding rules, or changing these ones."""
@@ -77,13 +89,13 @@ class Editable:
         note = {"note": "x"}
         change = Edit(changed=dict.fromkeys(changed, note), added=[{"dst": "a.test"}] if added else ())
         try:
-            spliced(self.text, change, str(self.path))
+            spliced(self.text, change, str(self.path), self.group)
         except SettingsError:
             return False
         return True
 
 
-def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
+def editable(named: Path | None, environment: Mapping[str, str], group: str | None = None) -> Editable:
     """Return what commands can edit. Raise SettingsError if there is no file, or the settings are invalid."""
     found: list[Written] = []
 
@@ -91,8 +103,8 @@ def editable(named: Path | None, environment: Mapping[str, str]) -> Editable:
         found.extend(rules)
         return Edit(), ()
 
-    done = edit(named, environment, see, write=False)
-    return Editable(done.path, tuple(found), text_of(done.contents[0], done.path))
+    done = edit(named, environment, see, write=False, group=group)
+    return Editable(done.path, tuple(found), text_of(done.contents[0], done.path), group)
 
 
 def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path, str]:
@@ -110,40 +122,53 @@ def _editable(named: Path | None, environment: Mapping[str, str]) -> tuple[Path,
     return path, found
 
 
-def _edited(path: Path, found: str, environment: Mapping[str, str], decide: Decide, content: bytes) -> Edited:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A settings file, where it was found, and the group whose rules are edited."""
+
+    path: Path
+    found: str
+    environment: Mapping[str, str]
+    group: str | None
+
+    def validated(self, read: tuple[Source, ...]) -> Loaded:
+        return validated(read, self.found, self.environment, self.group)
+
+
+def _edited(settings: _File, decide: Decide, content: bytes) -> Edited:
+    path, location = settings.path, own_location(settings.group)
     first, *others = sources(path)
     read = (replace(first, text=text_of(content, path)), *others)
-    before = validated(read, found, environment)
-    document = joined(read)
+    before = settings.validated(read)
+    document = joined(read, settings.group)
     places = [document.place((KEY, position)) for position in range(len(before.settings.rules))]
-    own = (document if not others else document_of(read[0].text, path)).values.get(KEY, [])
+    own = own_values(document_of(read[0].text, path).values, location).get(KEY, [])
     rules = enumerate(zip(before.settings.rules, places, strict=True))
     there = [Written(entry.rule(place), number if number < len(own) else None) for number, (entry, place) in rules]
     there += [Written(rule, None) for rule in before.rules.rules if rule.preset]
     change, results = decide(there)
     if change.empty:
         return Edited(path, results, before, before, (content, content))
-    new = spliced(content.decode(), change, str(path)).encode()
+    new = spliced(content.decode(), change, str(path), settings.group).encode()
     kept = (place for position, place in enumerate(places[: len(own)]) if position not in change.removed)
     added = (each.place for each in results if each.outcome is EditOutcome.ADDED)
     read = (replace(first, text=text_of(new, path)), *others)
-    after = _validated(read, (*kept, *added), found, environment)
+    after = _validated(settings, read, (*kept, *added))
     document = document_of(read[0].text, path)
-    places = [document.place((KEY, position)) for position in range(len(document.values[KEY]))]
+    own = own_values(document.values, location)[KEY]
+    places = [document.place((*location, KEY, position)) for position in range(len(own))]
     return Edited(path, placed(results, places), before, after, (content, new))
 
 
-def _validated(
-    read: tuple[Source, ...], origins: tuple[str, ...], found: str, environment: Mapping[str, str]
-) -> Loaded:
+def _validated(settings: _File, read: tuple[Source, ...], origins: tuple[str, ...]) -> Loaded:
     """Validate edited settings before they are written. Errors name where each rule comes from.
 
     All errors are listed, because no other command can show the rest.
     """
     with suppress(SettingsError):
-        return validated(read, found, environment)
+        return settings.validated(read)
     try:
-        return validated((replace(read[0], origins=origins), *read[1:]), found, environment)
+        return settings.validated((replace(read[0], origins=origins), *read[1:]))
     except MistakesError as error:
         raise error.in_full() from error
 

@@ -16,7 +16,8 @@ import yaml
 from clawker_fw.errors import SettingsError
 from clawker_fw.rules.until import rfc3339
 from clawker_fw.rules.yaml_text import yaml_text
-from clawker_fw.settings.document import LOADER, parse
+from clawker_fw.settings.document import LOADER, Location, merged, parse
+from clawker_fw.settings.groups import own_location, own_values
 
 KEY = "rules"
 
@@ -50,8 +51,10 @@ class Edit:
         return not (self.changed or self.removed or self.added)
 
 
-def spliced(text: str, edit: Edit, source: str) -> str:
-    """Return a settings file's text with its rules edited. `source` names it in errors.
+def spliced(text: str, edit: Edit, source: str, group: str | None = None) -> str:
+    """Return a settings file's text with the rules of the top level or of a group edited.
+
+    `source` names the file in errors.
 
     Raises:
         SettingsError: when the text is not YAML, or its form can't be edited without changing anything else.
@@ -61,11 +64,15 @@ def spliced(text: str, edit: Edit, source: str) -> str:
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
     values = parse(text, source)[0] or {}
-    rules = [_changed(rule, edit.changed.get(place, {})) for place, rule in enumerate(values.get(KEY) or [])]
+    own = own_values(values, own_location(group))
+    rules = [_changed(rule, edit.changed.get(place, {})) for place, rule in enumerate(own.get(KEY) or [])]
     kept = [rule for place, rule in enumerate(rules) if place not in edit.removed]
     meant = [*kept, *map(_read, edit.added)]
-    after = _replaced(text, _Page(text).cuts(edit, rules, meant))
-    if not _holds(after, {**values, KEY: meant}):
+    after = _replaced(text, _Page(text).cuts(edit, rules, meant, own_location(group)))
+    expected: dict[str, Any] = {KEY: meant}
+    for part in reversed(own_location(group)):
+        expected = {str(part): expected}
+    if not _holds(after, merged(values, expected)):
         raise SettingsError(
             "rules-not-editable",
             f"The form of {source} is one in which rules can't be edited in place; nothing has been changed.",
@@ -128,21 +135,31 @@ class _Page:
         self._text = text
         self._newline = "\r\n" if "\r\n" in text else "\n"
 
-    def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any]) -> Iterator[_Cut]:
-        """Yield the replacements, given the existing `rules` and the `meant` result."""
-        root = yaml.compose(self._text, Loader=LOADER)
-        if isinstance(root, yaml.MappingNode) and root.flow_style:  # JSON must stay JSON
+    def cuts(self, edit: Edit, rules: Sequence[Any], meant: Sequence[Any], within: Location) -> Iterator[_Cut]:
+        """Yield the replacements, given the existing `rules` and the `meant` result.
+
+        `within` is the location of the mapping that has the rules.
+        """
+        parent = yaml.compose(self._text, Loader=LOADER)
+        above, indent = None, ""
+        for part in within:
+            above, parent = _entry(parent, str(part))
+        if isinstance(parent, yaml.MappingNode) and parent.flow_style:  # JSON must stay JSON
             return
-        pairs = root.value if isinstance(root, yaml.MappingNode) else []
-        key, there = next(((key, value) for key, value in pairs if key.value == KEY), (None, None))
-        if key is None or there is None:
+        if isinstance(parent, yaml.MappingNode) and parent.value:
+            indent = " " * parent.value[0][0].start_mark.column
+        key, there = _entry(parent, KEY)
+        if above is not None and (key is None or there is None):
+            new = f"{self._newline}{indent}{KEY}:{self._block(f'{indent}  - ', edit.added)}"
+            yield self._below(above.end_mark.index, new)
+        elif key is None or there is None:
             end = len(self._text)
             start = self._newline if self._text and not self._text.endswith("\n") else ""
             yield end, end, f"{start}{KEY}:{self._block('  - ', edit.added)}{self._newline}"
         elif not rules:
             if isinstance(there, yaml.SequenceNode):  # and not a key without a value
                 yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(there, meant))
-            yield self._below(key.end_mark.index, self._block("  - ", edit.added))
+            yield self._below(key.end_mark.index, self._block(f"{indent}  - ", edit.added))
         elif there.flow_style:
             yield from _anew(there, meant)
         else:
@@ -227,6 +244,12 @@ class _Page:
             pairs = [_scalar(fields)] if in_flow else [pair(*each) for each in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
+
+
+def _entry(node: Any, name: str) -> tuple[Any, Any]:  # noqa: ANN401 - PyYAML's nodes have no common type
+    """Return the key and the value of this name in a mapping, or None for both."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next(((key, value) for key, value in pairs if key.value == name), (None, None))
 
 
 def _anew(node: yaml.CollectionNode, meant: object) -> Iterator[_Cut]:
