@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import ParamSpec, TypeVar
 
 _Given = ParamSpec("_Given")
@@ -14,7 +15,10 @@ _THREADS = 4
 
 
 def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named: _Given.kwargs) -> Future[_Result]:
-    """Run `work` in a daemon thread, which can't block the program's exit if an engine never answers."""
+    """Run `work` in a daemon thread, which can't block the program's exit if an engine never answers.
+
+    It has a copy of the caller's context, so that its messages are about the same stack.
+    """
     future: Future[_Result] = Future()
 
     def run() -> None:
@@ -23,7 +27,7 @@ def in_background(work: Callable[_Given, _Result], *given: _Given.args, **named:
         except BaseException as error:  # noqa: BLE001 - raised by the caller's `result()`
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
     return future
 
 

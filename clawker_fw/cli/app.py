@@ -164,12 +164,7 @@ class Program(Commands):
 
     def _tell(self, error: FirewallError, *, json: bool) -> None:
         """Print an error. With `json`, it is the answer if none has begun."""
-        if log.for_programs():
-            log.error(error, debug=log.debugging())
-        else:
-            from clawker_fw.report import text
-
-            text.print_error(error, text.console(stderr=True), debug=log.debugging())
+        session.print_error(error)
         if json and not terminal.answered():
             from clawker_fw.report import documents
 

@@ -16,7 +16,7 @@ from functools import partial
 from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import session, stack
-from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.cli.parameters import Options
 from clawker_fw.denials.question import Question, question
 from clawker_fw.denials.refusal import Counted, Gap
 from clawker_fw.denials.ruling import Allow, Deny, Leave, Reply, require_kept, ruling, typed
@@ -194,7 +194,7 @@ class _Answers:
         try:
             done = self._edit(asked, reply, write=True)
             saved = f" The rule is saved in {done.path}, and not applied."
-            stack.apply_settings(self._chosen, lock_wait=_LOCK_WAIT, format_=Format.JSON, silent=True, answer=None)
+            stack.apply_settings(self._chosen, stack.Order(_LOCK_WAIT, silent=True))
         except (OutputError, StoppedError):
             raise
         except FirewallError as error:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from clawker_fw.cli import session
+from clawker_fw.cli import session, stacks
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report, reading, writing
+from clawker_fw.cli.session import reading, writing
+from clawker_fw.cli.stacks import Answer
 from clawker_fw.errors import ExitCode, FirewallError
 
 if TYPE_CHECKING:
@@ -26,18 +27,23 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
 
     Example: clawker-fw doctor
     """
+    stacks.answer(context.obj, _diagnosed, format_)
+
+
+def _diagnosed(chosen: Options) -> Answer:
     from clawker_fw.diagnose.diagnosis import CheckHealth
 
-    checks = list(_checks(context.obj))
+    checks = list(_checks(chosen))
     from clawker_fw.report import checks as report
 
-    healthy = all(each.health is not CheckHealth.FAILED for each in checks)
-    if format_ is Format.JSON:
-        print_json(report.DoctorAnswer(healthy=healthy, checks=checks))
-    else:
-        print_report(report.doctor_report(checks))
-    if not healthy:
-        raise typer.Exit(ExitCode.DRIFT)
+    healthy = all(check.health is not CheckHealth.FAILED for check in checks)
+    return Answer(
+        lambda: report.DoctorAnswer(healthy=healthy, checks=checks),
+        lambda: [report.doctor_report(checks)],
+        lambda: f"{'healthy' if healthy else 'unhealthy'}  {chosen.project}",
+        ExitCode.CURRENT if healthy else ExitCode.DRIFT,
+        differs=any(check.health is CheckHealth.WARNING for check in checks),
+    )
 
 
 def _checks(chosen: Options) -> "Iterator[Check]":
@@ -94,7 +100,10 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
 
     Example: clawker-fw conformance --json | jq '.attempts[] | select(.held | not)'
     """
-    chosen: Options = context.obj
+    stacks.answer(context.obj, _attacked, format_)
+
+
+def _attacked(chosen: Options) -> Answer:
     from clawker_fw.agents.attachment import require_serving
     from clawker_fw.diagnose.conformance.run import perform
     from clawker_fw.report import checks as report
@@ -104,9 +113,9 @@ def conformance(context: typer.Context, *, format_: FormatOption = Format.TEXT) 
     tried = perform(engine, seen)
     held = all(each.held for each in tried)
     answer = report.ConformanceAnswer(project=seen.desired.project, held=held, attempts=tried)
-    if format_ is Format.JSON:
-        print_json(answer)
-    else:
-        print_report(report.conformance_report(answer))
-    if not held:
-        raise typer.Exit(ExitCode.DRIFT)
+    return Answer(
+        lambda: answer,
+        lambda: [report.conformance_report(answer)],
+        lambda: f"{'held' if held else 'broken'}  {chosen.project}",
+        ExitCode.CURRENT if held else ExitCode.DRIFT,
+    )

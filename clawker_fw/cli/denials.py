@@ -1,15 +1,17 @@
 """The command that shows what agents were refused."""
 
+import json
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import session
+from clawker_fw.cli import session, stacks
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options, age
-from clawker_fw.cli.session import print_json, print_report
+from clawker_fw.cli.stacks import Answer
+from clawker_fw.report import log
 from clawker_fw.rules.reasons import Reason
 
 if TYPE_CHECKING:
@@ -79,53 +81,83 @@ def denials(
         raise typer.BadParameter("--follow and --ask show what happens from now on: without --since and --top")
     if ask and (follow or format_ is Format.JSON):
         raise typer.BadParameter("--ask asks at the terminal: without --follow and --format json")
-    from clawker_fw.denials.reading import Reading, sources
-
     chosen: Options = context.obj
     if ask:
         _require_answers(chosen)
+    from clawker_fw.denials.answer import Selection
+
+    wanted = Selection(agent, frozenset(reason or ()), top)
+    if ask:
+        _ask(chosen, wanted)
+    elif follow:
+        stacks.side_by_side(chosen, lambda one: _follow_one(one, wanted, format_))
+    else:
+        stacks.answer(chosen, lambda one: _answer(one, wanted, since), format_)
+
+
+def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer:
+    """Return what agents of a stack were refused in the last `since` seconds."""
+    from clawker_fw.denials.reading import Reading, sources
+
     engine = session.connect_reader(chosen)
     found = sources(engine, chosen.project)
-    follow = follow or ask
     # These imports and reads run while the engine sends its logs, which takes longer.
-    begun = None if follow else Reading(engine, found, None if since is None else engine.clock() - since)
-    from clawker_fw.agents.names import AgentNames
-    from clawker_fw.denials.answer import Selection, answer
+    begun = Reading(engine, found, None if since is None else engine.clock() - since)
+    from clawker_fw.denials.answer import answer
     from clawker_fw.engine.outputs import stamp
     from clawker_fw.report import denials as report
 
-    wanted = Selection(agent, frozenset(reason or ()), top)
     now = engine.clock()  # the records have the engine's times
+    names = _names(engine, chosen, found, now)
+    if not log.stack():
+        _require_known(wanted.agent, names)
+    answered = answer(begun.refusals(), names, wanted, _adviser(chosen), stamp(now).decode())
+    return Answer(
+        lambda: report.DenialsDocument.of(answered),
+        lambda: [report.denials_report(answered, since)],
+        lambda: report.denials_line(chosen.project, answered, since),
+        differs=bool(answered.denials),
+    )
+
+
+def _ask(chosen: Options, wanted: "Selection") -> None:
+    from clawker_fw.cli.asking import ask_about
+    from clawker_fw.denials.reading import sources
+    from clawker_fw.denials.refusal import Gap
+
+    engine = session.connect_reader(chosen)
+    found = sources(engine, chosen.project)
+    names = _names(engine, chosen, found, engine.clock())
+    told = _told(engine, chosen, found, wanted, names)
+    # Our own test traffic needs no advice.
+    of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
+    ask_about(chosen, of_agents)
+
+
+def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
+    from clawker_fw.denials.reading import sources
+
+    engine = session.connect_reader(chosen)
+    found = sources(engine, chosen.project)
+    names = _names(engine, chosen, found, engine.clock())
+    _follow(_told(engine, chosen, found, wanted, names), names, _adviser(chosen), format_, chosen.group)
+
+
+def _names(engine: "EngineReader", chosen: Options, found: "Sources", now: float) -> "AgentNames":
+    from clawker_fw.agents.names import AgentNames
+
     names = AgentNames(engine.facts().endpoint, chosen.project, found.own)
     names.look(found.agents, now)
-    _require_known(agent, names, follow=follow)
-    if ask:
-        from clawker_fw.cli.asking import ask_about
-        from clawker_fw.denials.refusal import Gap
-
-        told = _told(engine, chosen, found, wanted, names)
-        # Our own test traffic needs no advice.
-        of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
-        ask_about(chosen, of_agents)
-        return
-    advising = _adviser(chosen)
-    if begun is None:
-        _follow(_told(engine, chosen, found, wanted, names), names, advising, format_)
-        return
-    answered = answer(begun.refusals(), names, wanted, advising, stamp(now).decode())
-    if format_ is Format.JSON:
-        print_json(report.DenialsDocument.of(answered))
-    else:
-        print_report(report.denials_report(answered, since))
+    return names
 
 
-def _require_known(agent: str, names: "AgentNames", *, follow: bool) -> None:
-    """Require that an agent of this name was seen. Addresses, and agents to follow later, are accepted."""
+def _require_known(agent: str, names: "AgentNames") -> None:
+    """Require that an agent of this name was seen. Addresses are accepted."""
     from ipaddress import AddressValueError, IPv4Address
 
     from clawker_fw.errors import RefusedError
 
-    if not agent or follow or agent in names.known:
+    if not agent or agent in names.known:
         return
     with suppress(AddressValueError):
         IPv4Address(agent)
@@ -165,6 +197,12 @@ def _require_answers(chosen: Options) -> None:
             hint="Run it in one, with neither input nor output redirected. A program reads "
             "`denials --follow --format json`, and answers with `rules allow` or `rules deny`.",
         )
+    if len(stacks.stacks_of(chosen)) > 1:
+        raise UsageError(
+            "group-needed",
+            "`--ask` asks about the agents of one stack, and the settings have groups.",
+            hint="Name the group with `--group`.",
+        )
     asking.require_editable(chosen)
 
 
@@ -198,6 +236,7 @@ def _follow(
     names: "AgentNames",
     advising: "Adviser",
     format_: Format,
+    group: str | None,
 ) -> None:
     from clawker_fw.denials.answer import denial
     from clawker_fw.denials.refusal import Gap
@@ -205,10 +244,13 @@ def _follow(
     from clawker_fw.report import documents, terminal, text
 
     console, write = text.console(), documents.writer(report.Line)
+    stack = log.stack()
     with suppress(KeyboardInterrupt):  # the usual end
         for counted, name in told:
             found = counted if isinstance(counted, Gap) else denial(counted, name, names, advising)
-            if format_ is Format.JSON:
+            if format_ is Format.JSON and stack:
+                terminal.answer(json.dumps({"group": group, **json.loads(write(report.line(found)))}))
+            elif format_ is Format.JSON:
                 terminal.answer(write(report.line(found)))
             else:
-                console.print(report.told_report(found))
+                console.print(report.told_report(found, stack))

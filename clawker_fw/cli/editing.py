@@ -13,7 +13,7 @@ import typer
 from clawker_fw.cli import session, stack
 from clawker_fw.cli.parameters import DryRunOption, Format, FormatOption, LockOption, Options, unparsed
 from clawker_fw.cli.rules import rules_app
-from clawker_fw.cli.session import print_json
+from clawker_fw.cli.session import print_json, print_report
 from clawker_fw.errors import EngineError, ExitCode, FirewallError, OutputError
 from clawker_fw.report import terminal
 
@@ -252,14 +252,16 @@ class _Applied:
     reload: "RunDocument | None" = None
     error: FirewallError | None = None
 
-    def answer(self, document: "RunDocument") -> None:
-        self.reload = document
-
 
 def _apply(chosen: Options, done: "Edited", orders: _Orders, applied: _Applied) -> None:
     """Apply the edited settings to a stack that is up. After a failure, the edit stays, and the error says so."""
     try:
-        stack.apply_settings(chosen, lock_wait=orders.lock_wait, format_=orders.format_, answer=applied.answer)
+        answer = stack.apply_settings(chosen, stack.Order(orders.lock_wait))
+        if orders.format_ is Format.JSON:
+            applied.reload = answer.document()
+        else:
+            for part in answer.text():
+                print_report(part)
     except OutputError:
         raise
     except FirewallError as error:

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import session
+from clawker_fw.cli import session, stacks
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
-from clawker_fw.cli.session import print_json, print_report
+from clawker_fw.cli.stacks import Answer
 from clawker_fw.errors import EngineError, ExitCode, RefusedError
 
 if TYPE_CHECKING:
     from clawker_fw.diagnose.explaining import ConnectionAnswer
     from clawker_fw.diagnose.explanation import Explanation
     from clawker_fw.model.desired import Rules
+    from clawker_fw.rules.target import Request, Target
 
 
 @app.command()
@@ -51,29 +52,33 @@ def explain(
 
     Example: clawker-fw explain https://api.example.com
     """
-    from clawker_fw.model.desired import Rules
     from clawker_fw.rules.target import parse_request, parse_target
 
     try:
         target = parse_target(what)
     except ValueError as error:
         raise typer.BadParameter(f"This can't be explained: {error}") from None
-    chosen: Options = context.obj
+    request = parse_request(what, method)
+    stacks.answer(context.obj, lambda chosen: _explained(chosen, target, request, live=live), format_)
+
+
+def _explained(chosen: Options, target: "Target", request: "Request | None", *, live: bool) -> Answer:
+    from clawker_fw.model.desired import Rules
+
     loaded = session.load(chosen)
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    request = parse_request(what, method)
     explained = session.explainer(chosen, loaded, now).explain(target, request)
     answer = _ask_stack(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 
-    if format_ is Format.JSON:
-        print_json(report.ExplainDocument.of(answer))
-    else:
-        print_report(report.explanation_report(answer))
-    if not answer.good:
-        raise typer.Exit(ExitCode.DRIFT)
+    return Answer(
+        lambda: report.ExplainDocument.of(answer),
+        lambda: [report.explanation_report(answer)],
+        lambda: report.explanation_line(chosen.project, answer),
+        ExitCode.CURRENT if answer.good else ExitCode.DRIFT,
+    )
 
 
 def _ask_stack(chosen: Options, explained: "Explanation", rules: "Rules", *, live: bool) -> "ConnectionAnswer":

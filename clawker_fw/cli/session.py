@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from clawker_fw import interrupts
 from clawker_fw.cli.parameters import Options
 from clawker_fw.errors import ExitCode, FirewallError, SettingsError
-from clawker_fw.report import terminal
+from clawker_fw.report import log, terminal
 from clawker_fw.settings.files import may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
@@ -115,6 +115,16 @@ def print_table(headings: "Sequence[str]", rows: "Sequence[Sequence[str]]") -> N
     from clawker_fw.report import text
 
     print_report(text.Rows(headings, rows))
+
+
+def print_error(error: FirewallError) -> None:
+    """Print an error on standard error, for people or as a record."""
+    if log.for_programs():
+        log.error(error, debug=log.debugging())
+    else:
+        from clawker_fw.report import text
+
+        text.print_error(error, text.console(stderr=True), debug=log.debugging())
 
 
 def print_json(document: object) -> None:

@@ -3,11 +3,12 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clawker_fw.cli import session
+from clawker_fw.cli import session, stacks
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import (
     AdoptOption,
@@ -22,9 +23,10 @@ from clawker_fw.cli.parameters import (
     WithoutSecretsOption,
     unparsed,
 )
-from clawker_fw.cli.session import print_json, print_report, reading, writing
+from clawker_fw.cli.session import reading, writing
+from clawker_fw.cli.stacks import Answer
 from clawker_fw.errors import ExitCode, RefusedError
-from clawker_fw.report import log, terminal
+from clawker_fw.report import log
 
 if TYPE_CHECKING:
     from clawker_fw.agents.judge import Agent
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.reconcile.steps import ConvergeOptions, Plan
     from clawker_fw.reconcile.summary import Summary
-    from clawker_fw.report.documents.run import RunDocument
     from clawker_fw.report.step_display import StepDisplay
     from clawker_fw.report.step_records import StepRecords
+    from clawker_fw.report.text import Renderable
     from clawker_fw.settings.loaded import Loaded
 
 _STOPPING = (
@@ -70,9 +72,9 @@ def run(
 
     options = ConvergeOptions(replace_all=force_recreate, adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
-        _answer_plan(context.obj, options, format_, files=diff, creates=True)
+        _answer_plans(context.obj, options, format_, files=diff, creates=True)
     else:
-        apply_settings(context.obj, options, lock_wait=lock_wait, format_=format_, files=diff, creates=True)
+        _apply_to_each(context.obj, options, lock_wait, format_, files=diff, creates=True)
 
 
 @app.command()
@@ -91,22 +93,29 @@ def drift(
 
     Example: clawker-fw drift --json | jq -r .verdict
     """
-    chosen: Options = context.obj
+    stacks.answer(context.obj, lambda chosen: _drift(chosen, agents, files=diff), format_)
+
+
+def _drift(chosen: Options, counted: Agents, *, files: bool) -> Answer:
     from clawker_fw.model.differences import Verdict
     from clawker_fw.reconcile import pipeline
 
     _, seen = reading(chosen)
-    said = pipeline.summary_of(seen) if seen.diff.findings else None
-    judged = None if agents is Agents.IGNORE else seen.agents
-    found = seen.diff.verdict if judged is None else seen.verdict
-    if format_ is Format.JSON:
+    summary = pipeline.summary_of(seen) if seen.diff.findings else None
+    agents = None if counted is Agents.IGNORE else seen.agents
+    verdict = seen.diff.verdict if agents is None else seen.verdict
+
+    def document() -> object:
         from clawker_fw.report.documents.run import DriftDocument
 
-        print_json(DriftDocument.of(seen, said, found, judged))
-    else:
-        _print_difference(seen, said, found, warnings=seen.notices, agents=judged or (), files=diff)
-    if found is not Verdict.CURRENT:
-        raise typer.Exit(ExitCode.DRIFT)
+        return DriftDocument.of(seen, summary, verdict, agents)
+
+    return Answer(
+        document,
+        lambda: _difference(seen, summary, verdict, warnings=seen.notices, agents=agents or (), files=files),
+        lambda: _verdict_line(seen, verdict),
+        ExitCode.CURRENT if verdict is Verdict.CURRENT else ExitCode.DRIFT,
+    )
 
 
 @app.command()
@@ -131,33 +140,53 @@ def reload(
 
     options = ConvergeOptions(adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
-        _answer_plan(context.obj, options, format_, files=diff)
+        _answer_plans(context.obj, options, format_, files=diff)
     else:
-        apply_settings(context.obj, options, lock_wait=lock_wait, format_=format_, files=diff)
+        _apply_to_each(context.obj, options, lock_wait, format_, files=diff)
 
 
-def apply_settings(
+def _apply_to_each(
     chosen: Options,
-    wanted: "ConvergeOptions | None" = None,
-    *,
+    options: "ConvergeOptions",
     lock_wait: float,
     format_: Format,
-    files: bool = False,
+    *,
+    files: bool,
     creates: bool = False,
-    silent: bool = False,
-    answer: "Callable[[RunDocument], None] | None" = print_json,
 ) -> None:
-    """Apply the settings to the stack: report the differences, close them, and print the result.
+    """Apply the settings to the chosen stack, or to each stack of the file, and print the result."""
+    with stacks.stopped_together(chosen, _STOPPING) as stopping:
 
-    `creates` also creates a stack that is not up. `silent` omits the steps and the warnings about rules. `answer`
-    prints the answer in JSON; without it, the slow comparison of files is left out.
+        def work(one: Options) -> Answer:
+            order = Order(lock_wait, files=files, creates=creates, stopping=stopping)
+            return apply_settings(one, order, options)
+
+        stacks.answer(chosen, work, format_)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How to apply settings. `creates` also creates a stack that is not up.
+
+    `silent` omits the steps and the warnings about rules. `stopping` tells whether to stop, if several stacks are
+    stopped together.
     """
+
+    lock_wait: float
+    files: bool = False
+    creates: bool = False
+    silent: bool = False
+    stopping: Callable[[], bool] | None = None
+
+
+def apply_settings(chosen: Options, order: Order, wanted: "ConvergeOptions | None" = None) -> Answer:
+    """Apply the settings to the stack: report the differences, close them, and return the answer."""
     from clawker_fw.reconcile import converge
     from clawker_fw.reconcile.steps import ConvergeOptions
 
-    engine, read, seen = writing(chosen, reviews=not silent)
+    engine, read, seen = writing(chosen, reviews=not order.silent)
     wanted = wanted or ConvergeOptions(secrets_needed=True)
-    _, said = _considered(seen, wanted, creates=creates)
+    _, said = _considered(seen, wanted, creates=order.creates)
     converge.require_secrets(seen, wanted)
     before = seen
     performed: list[Progress] = []
@@ -165,24 +194,25 @@ def apply_settings(
         converge.tidy(engine, seen, wanted)
     else:
         with (
-            _step_output(chosen, files=files, silent=silent) as output,
-            _run_context(output, lock_wait, performed) as run_context,
+            _step_output(chosen, files=order.files, silent=order.silent) as output,
+            _run_context(output, order.lock_wait, performed, order.stopping) as run_context,
         ):
             output.difference(before.diff, said)
             seen = converge.converge(engine, read, wanted, run_context, seen)
-    if answer is None:
-        return
-    if format_ is Format.JSON:
+
+    def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        answer(RunDocument.of(before, said, seen, performed=performed))
-    else:
-        words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
-        warnings = seen.first_notices if before.first_of_host else seen.notices
+        return RunDocument.of(before, said, seen, performed=performed)
+
+    def text() -> "Iterator[Renderable]":
         from clawker_fw.report import text
 
-        head = text.head(seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
-        print_report(head)
+        words = f"{seen.blueprint.project}: {'applied and proven' if performed else 'nothing to do'}"
+        warnings = seen.first_notices if before.first_of_host else seen.notices
+        yield text.head(seen.diff.verdict, words, warnings=warnings, agents=seen.agents)
+
+    return Answer(document, text, lambda: next(text()))
 
 
 def summary_with(chosen: Options, loaded: "Loaded") -> list[str]:
@@ -219,10 +249,6 @@ def down(
 
     Example: clawker-fw down
     """
-    from clawker_fw.agents import names
-    from clawker_fw.reconcile.converge import take_down
-    from clawker_fw.watch import last_good
-
     chosen: Options = context.obj
     if chosen.overridden:
         raise RefusedError(
@@ -230,26 +256,43 @@ def down(
             f"The settings file is for project {chosen.overridden}, and CLAWKER_FW_PROJECT for {chosen.project}.",
             hint="Nothing was removed. Name the stack with `--project`.",
         )
+    with stacks.stopped_together(chosen, _STOPPING) as stopping:
+
+        def work(one: Options) -> Answer:
+            return _down(one, Order(lock_wait, stopping=stopping), force=force, everything=everything)
+
+        stacks.answer(chosen, work, format_)
+
+
+def _down(chosen: Options, order: Order, *, force: bool, everything: bool) -> Answer:
+    from clawker_fw.agents import names
+    from clawker_fw.reconcile.converge import take_down
+    from clawker_fw.watch import last_good
+
     engine = session.connect_engine(chosen)
     performed: list[Progress] = []
     with (
         _step_output(chosen) as output,
-        _run_context(output, lock_wait, performed) as run_context,
+        _run_context(output, order.lock_wait, performed, order.stopping) as run_context,
     ):
         images = take_down(engine, chosen.project, run_context, detach=force, everything=everything)
     if everything:
         names.forget(engine.facts().endpoint, chosen.project)
         last_good.path_of(chosen.project).unlink(missing_ok=True)
-    if format_ is Format.JSON:
+    outcome = f"{chosen.project} is down." if performed else f"{chosen.project} was not up."
+
+    def document() -> object:
         from clawker_fw.report.documents.run import DownDocument, Left
 
-        print_json(DownDocument.of(chosen.project, performed, Left(images)))
-    else:
-        terminal.answer(f"{chosen.project} is down." if performed else f"{chosen.project} was not up.")
-        for name in images:
-            terminal.answer(f"Kept for the next run: image {name}")
+        return DownDocument.of(chosen.project, performed, Left(images))
+
+    def text() -> "Iterator[Renderable]":
+        yield outcome
+        yield from (f"Kept for the next run: image {name}" for name in images)
         if images:
-            terminal.answer("`clawker-fw down --all` removes these as well.")
+            yield "`clawker-fw down --all` removes these as well."
+
+    return Answer(document, text, lambda: outcome)
 
 
 @contextmanager
@@ -261,15 +304,20 @@ def _step_output(
     if chosen.log_format is not log.LogFormat.TEXT and not silent:
         yield step_records.StepRecords()
         return
-    display = step_display.StepDisplay(text.console(stderr=True, quiet=silent), files=files)
+    console = text.console(stderr=True, quiet=silent)
+    display = step_display.StepDisplay(console, files=files, stack=log.stack())
     with display.status or nullcontext():
         yield display
 
 
 @contextmanager
 def _run_context(
-    output: "StepDisplay | StepRecords", lock_wait: float, performed: "list[Progress]"
+    output: "StepDisplay | StepRecords",
+    lock_wait: float,
+    performed: "list[Progress]",
+    together: Callable[[], bool] | None = None,
 ) -> "Iterator[RunContext]":
+    """Yield how to change a stack. `together` tells whether to stop, if several are stopped together."""
     from clawker_fw.reconcile.apply import RunContext
 
     def on_progress(progress: "Progress") -> None:
@@ -277,6 +325,9 @@ def _run_context(
         if progress.share >= 1:
             performed.append(progress)
 
+    if together:
+        yield RunContext(on_progress, together, lock_wait)
+        return
     with session.stoppable(lambda: log.notice("stopping", _STOPPING), signal.SIGINT) as stopping:
         yield RunContext(on_progress, stopping, lock_wait)
 
@@ -293,31 +344,40 @@ def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool)
     return steps, None if steps.empty else pipeline.summary_of(seen, steps)
 
 
-def _answer_plan(
-    chosen: Options,
-    wanted: "ConvergeOptions",
-    format_: Format,
-    *,
-    files: bool,
-    creates: bool = False,
+def _answer_plans(
+    chosen: Options, wanted: "ConvergeOptions", format_: Format, *, files: bool, creates: bool = False
 ) -> None:
+    stacks.answer(chosen, lambda one: _planned(one, wanted, files=files, creates=creates), format_)
+
+
+def _planned(chosen: Options, wanted: "ConvergeOptions", *, files: bool, creates: bool) -> Answer:
     _, seen = reading(chosen)
     steps, said = _considered(seen, wanted, creates=creates)
-    if format_ is Format.JSON:
+    verdict = seen.diff.verdict
+
+    def document() -> object:
         from clawker_fw.report.documents.run import RunDocument
 
-        print_json(RunDocument.of(seen, said, seen, planned=steps.steps))
-    else:
-        _print_difference(seen, said, seen.diff.verdict, warnings=seen.notices, files=files)
+        return RunDocument.of(seen, said, seen, planned=steps.steps)
+
+    def text() -> "Iterator[Renderable]":
+        yield from _difference(seen, said, verdict, warnings=seen.notices, files=files)
         if not steps.empty:
             from clawker_fw.report.step_display import plan_report
 
-            print_report(plan_report(steps))
-    if not steps.empty or seen.diff.findings:
-        raise typer.Exit(ExitCode.DRIFT)
+            yield plan_report(steps)
+
+    code = ExitCode.DRIFT if not steps.empty or seen.diff.findings else ExitCode.CURRENT
+    return Answer(document, text, lambda: _verdict_line(seen, verdict), code)
 
 
-def _print_difference(
+def _verdict_line(seen: "Comparison", verdict: "Verdict") -> "Renderable":
+    from clawker_fw.report import text
+
+    return text.head(verdict, seen.desired.project, without_agents=seen.diff.verdict)
+
+
+def _difference(
     seen: "Comparison",
     said: "Summary | None",
     found: "Verdict",
@@ -325,12 +385,12 @@ def _print_difference(
     warnings: "Sequence[Advice]",
     agents: "Sequence[Agent]" = (),
     files: bool,
-) -> None:
+) -> "Iterator[Renderable]":
     from clawker_fw.reconcile.records import other_origins
     from clawker_fw.report import text
 
     made_from = other_origins(seen.observed, seen.blueprint.origin)
-    head = text.head(
+    yield text.head(
         found,
         seen.desired.project,
         at_work=seen.busy,
@@ -339,9 +399,8 @@ def _print_difference(
         without_agents=seen.diff.verdict,
         made_from=made_from,
     )
-    print_report(head)
     if said is None:
         return
-    print_report(text.drift_report(seen.diff, said, files=files))
+    yield text.drift_report(seen.diff, said, files=files)
     if seen.failed_attempt:
-        print_report(text.attempt_report(seen.failed_attempt))
+        yield text.attempt_report(seen.failed_attempt)

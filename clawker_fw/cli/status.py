@@ -1,7 +1,7 @@
 """The command that shows the state of a stack, or of all stacks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clawker_fw.background import in_background
-from clawker_fw.cli import session
+from clawker_fw.cli import session, stacks
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Format, FormatOption, Options
 from clawker_fw.cli.session import print_json, print_report, reading
+from clawker_fw.cli.stacks import Answer
 from clawker_fw.errors import EngineError, FirewallError, RefusedError, SettingsError
 from clawker_fw.report import terminal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from clawker_fw.reconcile.advice import Advice
     from clawker_fw.reconcile.pipeline import Comparison
     from clawker_fw.report.status import Stack, StatusDocument
+    from clawker_fw.report.text import Renderable
     from clawker_fw.stack.release import Release
 
 _RECENT_SECONDS = 3600.0
@@ -52,15 +54,26 @@ def status(
     if every:
         _list_stacks(chosen, format_)
         return
+    stacks.answer(chosen, _answer, format_)
+
+
+def _answer(chosen: Options) -> Answer:
+    from clawker_fw.model.differences import Verdict
+
     found, unread = _found(chosen)
-    if format_ is Format.JSON:
-        print_json(found)
-    else:
+
+    def text() -> "Iterator[Renderable]":
         from clawker_fw.report.status import status_report
 
-        print_report(status_report(found, time.time()))
-    if unread:
-        raise unread
+        yield status_report(found, time.time())
+
+    def line() -> "Renderable":
+        from clawker_fw.report.text import head
+
+        return head(found.verdict, found.project)
+
+    differs = found.verdict is not Verdict.CURRENT
+    return Answer(lambda: found, text, line, differs=differs, error=unread)
 
 
 def _found(chosen: Options) -> "tuple[StatusDocument, FirewallError | None]":

@@ -2,7 +2,10 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 
 NAMES = (
     *("agent", "certs", "config", "conformance", "denials", "doctor", "down", "drift", "explain", "fleet"),
@@ -23,15 +26,23 @@ _AS_TYPED = frozenset({"busy"})
 """Fields with another process's command, which stays as typed."""
 
 
-class _Invocation:
-    """The options before the command of this process, by name."""
-
-    options: Mapping[str, str] = {}
+_OPTIONS: ContextVar[Mapping[str, str]] = ContextVar("options", default=MappingProxyType({}))
+"""The options before the command, by name. Threads that answer about several stacks each have those of theirs."""
 
 
 def use(options: Mapping[str, str]) -> None:
-    """Give these options to all commands printed from now on."""
-    _Invocation.options = options
+    """Give these options to all commands printed from now on in this context."""
+    _OPTIONS.set(options)
+
+
+@contextmanager
+def using(options: Mapping[str, str]) -> Iterator[None]:
+    """Give these options to all commands printed until the context ends."""
+    before = _OPTIONS.set(options)
+    try:
+        yield
+    finally:
+        _OPTIONS.reset(before)
 
 
 def named(text: str, engine: tuple[str, str] | None = None) -> str:
@@ -41,7 +52,7 @@ def named(text: str, engine: tuple[str, str] | None = None) -> str:
     """
 
     def insert(match: re.Match[str]) -> str:
-        options = _Invocation.options.items()
+        options = _OPTIONS.get().items()
         if engine or match["name"] == "fleet":
             options = {option: value for option, value in options if option not in ENGINE}.items()
         words = [word for pair in (*options, *([engine] if engine else [])) for word in pair]

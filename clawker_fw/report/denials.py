@@ -162,11 +162,19 @@ def _notes(answer: DenialsAnswer) -> Iterator[str]:
         yield f"{left_out}; `clawker-fw denials --agent {answer.trial}` shows them."
 
 
-def told_report(told: Denial | Gap) -> RenderableType:
-    """Return the lines about a new refusal, or about missing lines."""
+def denials_line(project: str, answer: DenialsAnswer, since: float | None) -> RenderableType:
+    """Return the number of refusals in one of several stacks as a line."""
+    return Text(
+        visible(f"{project}: {_verdict(answer, '' if since is None else f' in the last {remaining(since)}')}")
+    )
+
+
+def told_report(told: Denial | Gap, stack: str = "") -> RenderableType:
+    """Return the lines about a new refusal, or about missing lines. `stack` names it if there are several."""
+    name = [Text(visible(stack), style="bold")] if stack else []
     if isinstance(told, Gap):
-        return Text(_gap(told), style="dim")
-    return Group(*denial_lines(told))
+        return Group(*name, Text(_gap(told), style="dim"))
+    return Group(*name, *denial_lines(told))
 
 
 def denial_lines(denial: Denial) -> Iterator[Text]:

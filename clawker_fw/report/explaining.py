@@ -170,6 +170,14 @@ def explanation_report(answer: ConnectionAnswer) -> RenderableType:
     return Group(head, *facts)
 
 
+def explanation_line(project: str, answer: ConnectionAnswer) -> RenderableType:
+    """Return the outcome for one of several stacks in a line, with the rule that decides."""
+    explained = answer.explanation
+    outcome = ("allowed", "bold green") if explained.allowed else ("refused", "bold red")
+    why = _written(explained.rule) if explained.rule else str(explained.reason)
+    return Text.assemble(outcome, visible(f"  {project}: {why}"))
+
+
 def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
     if explained.is_own_page:

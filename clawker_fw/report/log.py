@@ -7,6 +7,9 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from enum import StrEnum
 from traceback import format_exception
@@ -18,6 +21,8 @@ from clawker_fw.report.terminal import visible
 
 LOG = logging.getLogger("clawker_fw")
 _WARNINGS = logging.getLogger("py.warnings")
+_STACK: ContextVar[str] = ContextVar("stack", default="")
+"""The stack that records are about, if a command concerns several."""
 
 
 class LogFormat(StrEnum):
@@ -35,13 +40,15 @@ class _Formatter(logging.Formatter):
         self._as = style
 
     def format(self, record: logging.LogRecord) -> str:
-        words = named(getattr(record, "words", ""))
+        words, stack = named(getattr(record, "words", "")), _STACK.get()
         if self._as is LogFormat.TEXT:
-            return visible(words) if words else self._for_people(record)
+            about = f"{stack}: " if stack else ""
+            return visible(about + words) if words else self._for_people(record, about)
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **({"stack": stack} if stack else {}),
             **({"message": words} if words else {}),
             **self._fields(record),
         }
@@ -52,7 +59,7 @@ class _Formatter(logging.Formatter):
     def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
         return {key: named_in(value) for key, value in getattr(record, "fields", {}).items()}
 
-    def _for_people(self, record: logging.LogRecord) -> str:
+    def _for_people(self, record: logging.LogRecord, about: str) -> str:
         time_ = f"{datetime.fromtimestamp(record.created).astimezone():%H:%M:%S}"
         line = getattr(record, "line", "")
         if not line:
@@ -64,7 +71,7 @@ class _Formatter(logging.Formatter):
             else:
                 words = ", ".join(f"{key} {value}" for key, value in fields.items())
                 line = f"{level}{event}{f': {words}' if words else ''}"
-        line = f"{time_}  {visible(line)}"
+        line = f"{time_}  {visible(about + line)}"
         return f"{line}\n{traceback(record.exc_info[1])}" if record.exc_info and record.exc_info[1] else line
 
 
@@ -79,6 +86,21 @@ class _LineHandler(logging.StreamHandler[TextIO]):
     @property
     def stream(self) -> TextIO:  # type: ignore[override]  # like logging's own handler of last resort
         return sys.stderr
+
+
+@contextmanager
+def about(stack: str) -> Iterator[None]:
+    """Name this stack in all records until the context ends."""
+    before = _STACK.set(stack)
+    try:
+        yield
+    finally:
+        _STACK.reset(before)
+
+
+def stack() -> str:
+    """Return the stack that records are about, or "" if the command is about one alone."""
+    return _STACK.get()
 
 
 def traceback(error: BaseException) -> str:

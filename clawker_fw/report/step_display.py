@@ -35,20 +35,26 @@ def plan_report(steps: Plan) -> RenderableType:
 class StepDisplay:
     """Shows a plan being performed: a line for each completed step, and a spinner (`status`) for the others."""
 
-    def __init__(self, target: Console, *, files: bool = False) -> None:
+    def __init__(self, target: Console, *, files: bool = False, stack: str = "") -> None:
+        """Store how to show it. `stack` is named in each line if several are changed side by side."""
         self._console = target
         self._files = files
-        self.status = Status("", console=target) if target.is_interactive else None
+        self._stack = stack
+        self.status = Status("", console=target) if target.is_interactive and not stack else None
         self._running: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def difference(self, found: Diff, said: Summary) -> None:
         """Show what will happen, and why."""
-        self._console.print(drift_report(found, said, files=self._files, hints=False))
+        report = drift_report(found, said, files=self._files, hints=False)
+        name = [Text(visible(self._stack), style="bold")] if self._stack else []
+        self._console.print(Group(*name, report))
 
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a step. Parallel steps call this concurrently."""
         key, step, note = id(progress.step), describe(progress.step), progress.note
+        if self._stack:
+            step = f"{self._stack}: {step}"
         with self._lock:
             if progress.share >= 1:
                 self._running.pop(key, None)

@@ -4,9 +4,11 @@ Commands that need only the project work with any valid YAML, whatever else is w
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import platformdirs
+import yaml
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.settings.document import entries
@@ -59,28 +61,7 @@ def project_of(named: Path | None, default: str = DEFAULT_PROJECT) -> str:
     Raises:
         SettingsError: when the file can't be read, is not YAML, or its `project` is invalid.
     """
-    path, _ = find(named)
-    if path is None:
-        return default
-    try:
-        content = bounded(path)
-    except FileNotFoundError:
-        return default
-    except OSError as error:
-        raise SettingsError(
-            "settings-unreadable",
-            f"{path} can't be read, so its project is unknown: {error}.",
-            hint="Name the project with --project.",
-        ) from error
-    try:
-        values = [value for key, value in entries(text_of(content, path), str(path)) if key.value == "project"]
-    except SettingsError as error:
-        raise SettingsError(
-            error.code,
-            error.message,
-            context=["so the project of the stack is unknown"],
-            hint="Correct that line, or name the stack with --project.",
-        ) from error
+    path, values = _top_level(named, "project")
     if not values or values[0].value == "":
         return default
     if len(values) > 1 or not isinstance(values[0].value, str) or not re.fullmatch(PROJECT_NAME, values[0].value):
@@ -90,3 +71,40 @@ def project_of(named: Path | None, default: str = DEFAULT_PROJECT) -> str:
             hint=f"Write it as `project: {DEFAULT_PROJECT}`.",
         )
     return values[0].value
+
+
+def groups_of(named: Path | None) -> tuple[str, ...]:
+    """Return the groups in the settings file in their order. Their settings may be invalid.
+
+    Raises:
+        SettingsError: when the file can't be read or is not YAML.
+    """
+    _, values = _top_level(named, "groups")
+    groups = values[0].value if values and isinstance(values[0], yaml.MappingNode) else ()
+    return tuple(str(key.value) for key, _ in groups)
+
+
+def _top_level(named: Path | None, name: str) -> tuple[Path | None, Sequence[yaml.Node]]:
+    """Return the settings file, and the values of a top-level key in it: several if it is repeated."""
+    path, _ = find(named)
+    if path is None:
+        return None, ()
+    try:
+        content = bounded(path)
+    except FileNotFoundError:
+        return path, ()
+    except OSError as error:
+        raise SettingsError(
+            "settings-unreadable",
+            f"{path} can't be read, so its project is unknown: {error}.",
+            hint="Name the project with --project.",
+        ) from error
+    try:
+        return path, [value for key, value in entries(text_of(content, path), str(path)) if key.value == name]
+    except SettingsError as error:
+        raise SettingsError(
+            error.code,
+            error.message,
+            context=["so the project of the stack is unknown"],
+            hint="Correct that line, or name the stack with --project.",
+        ) from error

@@ -40,6 +40,13 @@ def text(document: object) -> str:
     return writer(type(document), indent=2)(document)
 
 
+def values(document: object) -> dict[str, Any]:
+    """Return the fields of an answer, with the options of this stack in their commands."""
+    adapter: TypeAdapter[Any] = TypeAdapter(type(document))
+    named_fields: Any = named_in(adapter.dump_python(document, mode="json", by_alias=True))
+    return {key: value for key, value in named_fields.items() if key != "schema"}
+
+
 def writer(kind: Any, *, indent: int | None = None) -> Callable[[object], str]:  # noqa: ANN401 - a class, or several
     """Return a writer for answers of a kind, or their parts; without an indent, in one line each."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
@@ -83,3 +90,12 @@ class ErrorDocument(Document):
     @classmethod
     def of(cls, error: FirewallError) -> "ErrorDocument":
         return cls(error=ErrorPart.of(error))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StacksDocument(Document):
+    """The answer of a command about every stack of a settings file with groups."""
+
+    stacks: list[dict[str, Any]]
+    """An object for each stack: its `group`, null above the groups, and the fields of the command's answer
+    about it, or those of `error`."""

@@ -16,7 +16,7 @@ from clawker_fw.report.certs import CertsDocument
 from clawker_fw.report.checks import ConformanceAnswer, DoctorAnswer
 from clawker_fw.report.config import ConfigAnswer
 from clawker_fw.report.denials import DenialsDocument
-from clawker_fw.report.documents import Document, ErrorDocument
+from clawker_fw.report.documents import Document, ErrorDocument, StacksDocument
 from clawker_fw.report.documents.rules import (
     RulesCheckDocument,
     RulesEditDocument,
@@ -50,6 +50,7 @@ ANSWERS: Mapping[str, type[Document]] = {
     **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),
     "status": StatusDocument,
     "status --all": StacksAnswer,
+    "groups": StacksDocument,
     "error": ErrorDocument,
 }
 """The answers by command. Any command that fails answers with `error`."""
@@ -81,6 +82,7 @@ def schema(command: str) -> dict[str, Any]:
     """Return the schema of a command's answer."""
     made = TypeAdapter(ANSWERS[command]).json_schema(mode="serialization", schema_generator=_Generator)
     who = "a command that fails before it has answered" if command == "error" else f"`clawker-fw {command}`"
+    who = "a command about all groups" if command == "groups" else who
     title = f"The answer of {who} with `--format json`"
     return {"$schema": _Generator.schema_dialect, **made, "title": title}
 

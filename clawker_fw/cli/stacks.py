@@ -1,0 +1,168 @@
+"""Commands about every stack of a settings file: the one above the groups, and that of each group.
+
+A command answers about one stack. If the file has groups and none is chosen, it does so for all of them side by
+side: one line for each, then whatever differs.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from clawker_fw.background import in_background
+from clawker_fw.cli import session
+from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.errors import ExitCode, FirewallError, SettingsError
+from clawker_fw.report import commands, log, terminal
+from clawker_fw.settings.find import groups_of
+
+if TYPE_CHECKING:
+    from clawker_fw.report.text import Renderable
+
+_AT_A_TIME = 8
+"""How many stacks are compared at the same time."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A command's answer about one stack.
+
+    `document` returns the answer in JSON, `text` what people read, and `line` the one line about this stack among
+    several. `error` is what prevented a part of the answer.
+    """
+
+    document: Callable[[], Any]
+    text: "Callable[[], Iterable[Renderable]]"
+    line: "Callable[[], Renderable]"
+    code: int = ExitCode.CURRENT
+    differs: bool = False
+    error: FirewallError | None = None
+
+
+Work = Callable[[Options], Answer]
+
+
+def stacks_of(chosen: Options) -> tuple[Options, ...]:
+    """Return the options for each stack that a command concerns: the chosen group's, or all of the file.
+
+    If the file can't be read, it is the chosen one, and the command reports why.
+    """
+    groups: Sequence[str] = ()
+    if not chosen.group:
+        with suppress(SettingsError):
+            groups = groups_of(chosen.config)
+    return (chosen, *(replace(chosen, group=group) for group in groups))
+
+
+def answer(chosen: Options, work: Work, format_: Format) -> None:
+    """Answer about the chosen stack, or about each stack of the file, and exit with the highest code."""
+    stacks = stacks_of(chosen)
+    if len(stacks) > 1:
+        _answer_about_each(stacks, work, format_)
+        return
+    found = work(chosen)
+    if format_ is Format.JSON:
+        session.print_json(found.document())
+    else:
+        for part in found.text():
+            session.print_report(part)
+    if found.error:
+        raise found.error
+    if found.code:
+        raise typer.Exit(found.code)
+
+
+def side_by_side(chosen: Options, work: Callable[[Options], None]) -> None:
+    """Do work without an end for the chosen stack, or for each stack of the file. Raises the first error."""
+    stacks = stacks_of(chosen)
+    if len(stacks) == 1:
+        work(chosen)
+        return
+
+    def about(one: Options) -> None:
+        with _speaking_of(one):
+            work(one)
+
+    with suppress(KeyboardInterrupt):  # the usual end
+        for ended in as_completed([in_background(about, one) for one in stacks]):
+            ended.result()
+
+
+@contextmanager
+def stopped_together(chosen: Options, words: str) -> "Iterator[Callable[[], bool] | None]":
+    """Let Ctrl-C stop the work on several stacks after their current steps, and say so in these words.
+
+    Yields a function that tells whether it has come, or None if the command is about one stack.
+    """
+    if len(stacks_of(chosen)) == 1:
+        yield None
+        return
+    with session.stoppable(lambda: log.notice("stopping", words), signal.SIGINT) as stopping:
+        yield stopping
+
+
+def _answer_about_each(stacks: Sequence[Options], work: Work, format_: Format) -> None:
+    turns = threading.Semaphore(_AT_A_TIME)
+
+    def about(chosen: Options) -> Answer | FirewallError:
+        with turns, _speaking_of(chosen):
+            try:
+                return work(chosen)
+            except FirewallError as error:
+                return error
+
+    pending = [in_background(about, chosen) for chosen in stacks]
+    found = [(chosen, each.result()) for chosen, each in zip(stacks, pending, strict=True)]
+    if format_ is Format.JSON:
+        _print_documents(found)
+    else:
+        _print_texts(found)
+    if code := max(_code(each) for _, each in found):
+        raise typer.Exit(code)
+
+
+def _print_documents(found: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
+    from clawker_fw.report.documents import ErrorDocument, StacksDocument, values
+
+    entries: list[dict[str, object]] = []
+    for chosen, each in found:
+        with _speaking_of(chosen):
+            document = ErrorDocument.of(each) if isinstance(each, FirewallError) else each.document()
+            entries.append({"group": chosen.group, **values(document)})
+    session.print_json(StacksDocument(stacks=entries))
+
+
+def _print_texts(found: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
+    """Print a line for each stack, then the whole answer about those that differ, then errors."""
+    for chosen, each in found:
+        with _speaking_of(chosen):
+            if isinstance(each, FirewallError):
+                terminal.answer(f"failed  {chosen.project}: {each.message}")
+            else:
+                session.print_report(each.line())
+    for chosen, each in found:
+        with _speaking_of(chosen):
+            if isinstance(each, FirewallError):
+                session.print_error(each)
+            elif each.differs or each.code:
+                terminal.answer("")
+                for part in each.text():
+                    session.print_report(part)
+
+
+def _code(found: Answer | FirewallError) -> int:
+    if isinstance(found, FirewallError):
+        return found.exit_code
+    return max(found.code, found.error.exit_code if found.error else 0)
+
+
+@contextmanager
+def _speaking_of(chosen: Options) -> Iterator[None]:
+    """Give messages the name of this stack, and the commands in them its options."""
+    with commands.using(chosen.naming), log.about(chosen.project):
+        yield
