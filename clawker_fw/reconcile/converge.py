@@ -41,7 +41,7 @@ _ROUNDS = 3
 _WITHOUT_ROOM = (Commit, RemoveImage, RemoveVolume)
 """Steps that need no room on the engine's disk."""
 
-_CHOICES = 10
+_CHOICES = 20
 """How often subnets are chosen. If several runs choose the same one, one of them gets it each time."""
 
 _SPECIFIED = frozenset({Layer.LABELS, Layer.IMAGE, Layer.SHAPE, Layer.BOOT})
@@ -116,7 +116,7 @@ def _performed(
                     replace(context, give=giving, on_progress=on_progress),
                 )
         except SubnetTakenError:
-            if choice + 1 == _CHOICES or seen.blueprint.settings.network.subnet:
+            if choice + 1 == _CHOICES:
                 raise
             seen = compare(engine, seen.blueprint, lock)
         else:
