@@ -52,13 +52,13 @@ def _unit(chosen: Options, *, system: bool, options: list[str], interval: float,
     from clawker_fw.watch.service import ServiceScope, Unit, service_variables
 
     loaded = session.load(chosen)
-    before = ["--project", chosen.project, "--log-format", LogFormat.JSON.value]
+    before = ["--project", chosen.base_project, "--log-format", LogFormat.JSON.value]
     if loaded.source:
         before += ["--config", str(loaded.source.absolute())]
     known, _ = inputs.secrets(chosen, loaded)
     if known:
         before += ["--secrets", str(known.path)]
-    for name, value in (("--host", chosen.host), ("--context", chosen.context)):
+    for name, value in (("--group", chosen.group), ("--host", chosen.host), ("--context", chosen.context)):
         before += [name, value] if value else []
     state = state_folder().parent
     try:

@@ -148,7 +148,8 @@ def _stack(engine: "EngineReader", chosen: Options, release: "Release", project:
         elsewhere = SettingsError("settings-elsewhere", "Its settings are not a file on this machine.")
         return Stack.of(StatusDocument.of(observed, project, time.time(), elsewhere), None)
     here = (inside.in_here(made_from.path) if inside else None) or made_from.path
-    own = replace(chosen, config=Path(here), named_project=project)
+    base = project.removesuffix(f"-{made_from.group}") if made_from.group else project
+    own = replace(chosen, config=Path(here), named_project=base, group=made_from.group)
     try:
         seen = pipeline.compare(engine, inputs.blueprint(own, session.load(own), release, engine.facts()))
         found = StatusDocument.of(seen.observed, project, time.time(), seen)

@@ -1,6 +1,5 @@
 """Groups of agents: a stack for each, from one settings file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +160,21 @@ def test_commands_concern_every_stack(command: Command, grouped: Path) -> None:
     assert command("reload").code == 0
     assert command("drift", "--group", "alone").out == "current  team-alone\n"
     assert [entry["verdict"] for entry in _stacks(command("status", "--json")).values()] == ["current"] * 4
+    listed = command.json("status", "--all")["stacks"]
+    assert [(stack["project"], stack["verdict"]) for stack in listed] == [
+        (name, "current") for name in sorted(names)
+    ]
     assert command("down").out.splitlines()[:4] == [f"{name} is down." for name in names]
-    assert json.loads(command("status", "--all", "--json").out)["stacks"] == []
+    assert command.json("status", "--all")["stacks"] == []
+
+
+@pytest.mark.usefixtures("grouped")
+def test_the_service_of_a_group(command: Command) -> None:
+    """Its watcher keeps the group's stack."""
+    unit = command("service", "--group", "web").out
+    assert '--project" "team"' in unit or "--project team " in unit
+    assert "--group" in unit
+    assert "team-web" in unit
 
 
 def test_an_error_of_one_stack_is_its_own(command: Command, grouped: Path) -> None:
