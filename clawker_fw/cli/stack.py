@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,6 +57,13 @@ def run(
     ] = False,
     adopt: AdoptOption = False,
     without_secrets: WithoutSecretsOption = False,
+    remove_orphans: Annotated[
+        bool,
+        typer.Option(
+            "--remove-orphans",
+            help="Remove the stacks of groups that the settings no longer have, unless agents use them.",
+        ),
+    ] = False,
     diff: DiffOption = False,
     lock_wait: LockOption = unparsed("0s"),
     format_: FormatOption = Format.TEXT,
@@ -73,8 +80,27 @@ def run(
     options = ConvergeOptions(replace_all=force_recreate, adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
         _answer_plans(context.obj, options, format_, files=diff, creates=True)
-    else:
-        _apply_to_each(context.obj, options, lock_wait, format_, files=diff, creates=True)
+        return
+    if remove_orphans:
+        _remove_orphans(context.obj, lock_wait)
+    _apply_to_each(context.obj, options, lock_wait, format_, files=diff, creates=True)
+
+
+def _remove_orphans(chosen: Options, lock_wait: float) -> None:
+    """Remove the stacks of groups that the settings no longer have.
+
+    Raises:
+        RefusedError: if agents are attached to one of them.
+    """
+    from clawker_fw.reconcile.advice import left_over_stacks
+    from clawker_fw.reconcile.converge import take_down
+
+    above = replace(chosen, group=None)
+    groups = session.load(above).settings.groups
+    engine = session.connect_engine(chosen)
+    for stack in left_over_stacks(engine.listing(), above.project, groups):
+        with log.about(stack), _step_output(chosen) as output, _run_context(output, lock_wait, []) as run_context:
+            take_down(engine, stack, run_context, detach=False)
 
 
 @app.command()

@@ -85,7 +85,7 @@ def side_by_side(chosen: Options, work: Callable[[Options], None]) -> None:
         return
 
     def about(one: Options) -> None:
-        with _speaking_of(one):
+        with speaking_of(one):
             work(one)
 
     with suppress(KeyboardInterrupt):  # the usual end
@@ -110,7 +110,7 @@ def _answer_about_each(stacks: Sequence[Options], work: Work, format_: Format) -
     turns = threading.Semaphore(_AT_A_TIME)
 
     def about(chosen: Options) -> Answer | FirewallError:
-        with turns, _speaking_of(chosen):
+        with turns, speaking_of(chosen):
             try:
                 return work(chosen)
             except FirewallError as error:
@@ -131,7 +131,7 @@ def _print_documents(found: Sequence[tuple[Options, Answer | FirewallError]]) ->
 
     entries: list[dict[str, object]] = []
     for chosen, each in found:
-        with _speaking_of(chosen):
+        with speaking_of(chosen):
             document = ErrorDocument.of(each) if isinstance(each, FirewallError) else each.document()
             entries.append({"group": chosen.group, **values(document)})
     session.print_json(StacksDocument(stacks=entries))
@@ -140,13 +140,13 @@ def _print_documents(found: Sequence[tuple[Options, Answer | FirewallError]]) ->
 def _print_texts(found: Sequence[tuple[Options, Answer | FirewallError]]) -> None:
     """Print a line for each stack, then the whole answer about those that differ, then errors."""
     for chosen, each in found:
-        with _speaking_of(chosen):
+        with speaking_of(chosen):
             if isinstance(each, FirewallError):
                 terminal.answer(f"failed  {chosen.project}: {each.message}")
             else:
                 session.print_report(each.line())
     for chosen, each in found:
-        with _speaking_of(chosen):
+        with speaking_of(chosen):
             if isinstance(each, FirewallError):
                 session.print_error(each)
             elif each.differs or each.code:
@@ -162,7 +162,7 @@ def _code(found: Answer | FirewallError) -> int:
 
 
 @contextmanager
-def _speaking_of(chosen: Options) -> Iterator[None]:
+def speaking_of(chosen: Options) -> Iterator[None]:
     """Give messages the name of this stack, and the commands in them its options."""
     with commands.using(chosen.naming), log.about(chosen.project):
         yield

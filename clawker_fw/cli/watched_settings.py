@@ -35,6 +35,8 @@ class WatchedSettings:
         self._steady = Steady(time.monotonic)
         self.path = last_good.path_of(chosen.project)
         """The file with the last good settings."""
+        self.groups: tuple[str, ...] = ()
+        """The groups in the settings that were used last, if they are those above the groups."""
         self._texts = Texts((), "", ())
         """The texts of the last blueprint."""
         self._files: tuple[Path, ...] = (chosen.config or Path(FILE_NAME), users_file())
@@ -51,6 +53,7 @@ class WatchedSettings:
         secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._files += (made.vault.path,) if made.vault else ()
         self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)
+        self.groups = tuple(loaded.settings.groups)
         return made
 
     def files(self) -> tuple[Path, ...]:
@@ -81,6 +84,7 @@ class WatchedSettings:
         except (FirewallError, OSError) as error:
             self._warn(f"The last good settings that were kept can't be used: {error}.")
             return None
+        self.groups = tuple(loaded.settings.groups)
         return made, texts.applied
 
     def _warn(self, message: str) -> None:

@@ -5,8 +5,8 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,11 +18,9 @@ from clawker_fw.report import log
 from clawker_fw.watch.reactions import Heal, OnOpen
 
 if TYPE_CHECKING:
-    from clawker_fw.cli.watched_settings import WatchedSettings
     from clawker_fw.stack.release import Release
-    from clawker_fw.watch.decision import Decision
     from clawker_fw.watch.metrics import Metrics
-    from clawker_fw.watch.page import Pages
+    from clawker_fw.watch.page import Pages, WatcherHealth
 
 
 _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -104,7 +102,7 @@ def watch(
         ),
     ] = None,
 ) -> None:
-    """Keep the stack current until stopped.
+    """Keep the stack, and that of each group, current until stopped.
 
     Compares the stack at every interval, and at once when the engine reports an event about it. Differences are
     closed as `run` would close them, and a stack that is down at the start is created. Each decision is logged as
@@ -112,53 +110,29 @@ def watch(
 
     Example: clawker-fw watch --heal all --listen 127.0.0.1:9464
     """
-    from clawker_fw.cli.watched_settings import WatchedSettings
+    from clawker_fw.cli.watched_stacks import Reports, WatchedStacks
     from clawker_fw.stack.release import Release
-    from clawker_fw.watch import record
-    from clawker_fw.watch.follow import Inbox, News
-    from clawker_fw.watch.installed import Installed
     from clawker_fw.watch.notify import Manager
-    from clawker_fw.watch.watcher import Orders, Watcher, WatcherContext
+    from clawker_fw.watch.watcher import Orders
 
     chosen: Options = context.obj
-    manager, inbox = Manager(os.environ), Inbox()
-    release = Release.installed()
-    installed = Installed(release)
+    manager, release, changed = Manager(os.environ), Release.installed(), threading.Event()
+    orders = Orders(chosen.project, heal, interval, on_open, attach or "")
     with ExitStack() as stack:
-        serving = stack.enter_context(_serving(chosen, listen, interval, release)) if listen else ()
-        stop = session.stoppable(lambda: inbox.put(News.STOP), signal.SIGINT, signal.SIGTERM)
-        stopping = stack.enter_context(stop)
-
-        def report(decision: "Decision") -> None:
-            for recipient in (record.write, *serving, manager.report):
-                recipient(decision)
-
-        settings = WatchedSettings(chosen, release)
-        place = WatcherContext(
-            connect=lambda: closing(session.connect_engine(chosen)),
-            blueprint=settings.blueprint,
-            report=report,
-            report_absent=lambda: log.notice("stack_absent", f"{chosen.project} is not up: it is being created."),
-            report_open=record.write_open,
-            report_presence=record.write_presence,
-            report_admitted=record.write_admitted,
-            inbox=inbox,
-            require_release=installed.require_same,
-            alive=manager.alive,
-            memory=settings,
-            stopping=stopping,
-            clock=time.monotonic,
-        )
-        stack.enter_context(_noticing(settings, lambda: inbox.put(News.EVENT)))
-        Watcher(Orders(chosen.project, heal, interval, on_open, attach or ""), place).watch()
+        pages = stack.enter_context(_serving(listen, interval, release)) if listen else None
+        stopping = stack.enter_context(session.stoppable(changed.set, signal.SIGINT, signal.SIGTERM))
+        watched = WatchedStacks(chosen, orders, Reports(manager, pages), release, changed.set)
+        with watched:
+            while not stopping():
+                watched.follow_groups()
+                changed.wait()
+                changed.clear()
     manager.stopping()
 
 
 @contextmanager
-def _serving(
-    chosen: Options, listen: str, interval: float, release: "Release"
-) -> "Iterator[tuple[Callable[[Decision], None], ...]]":
-    """Serve metrics and health at an address, and yield the functions that take decisions for them."""
+def _serving(listen: str, interval: float, release: "Release") -> "Iterator[tuple[Metrics, WatcherHealth]]":
+    """Serve metrics and health at an address, and yield both."""
     from clawker_fw.watch import page
     from clawker_fw.watch.address import HEALTH, HEALTH_OF_SIBLINGS, parse_address
     from clawker_fw.watch.metrics import CONTENT_TYPE, Metrics
@@ -170,39 +144,9 @@ def _serving(
         HEALTH: health.answer,
         HEALTH_OF_SIBLINGS: lambda: health.answer(agents=False),
     }
-    with page.served(parse_address(listen), pages) as address, _counting(chosen, metrics):
+    with page.served(parse_address(listen), pages) as address:
         log.notice("metrics_served", f"Metrics and health are served at {address}.")
-        yield metrics.report, health.report
-
-
-@contextmanager
-def _counting(chosen: Options, metrics: "Metrics") -> "Iterator[None]":
-    from clawker_fw.watch import record
-    from clawker_fw.watch.refusals import RefusalCounter, keep_counting
-
-    ended = threading.Event()
-    counter = RefusalCounter(chosen.project, metrics.refused)
-    work = (counter, lambda: closing(session.connect_engine(chosen)), record.write_uncounted, ended)
-    threading.Thread(target=keep_counting, args=work, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-@contextmanager
-def _noticing(settings: "WatchedSettings", on_change: Callable[[], None]) -> Iterator[None]:
-    """Call `on_change` when a file of the settings has been saved."""
-    from clawker_fw.watch.saved import SavedFiles, keep_looking
-    from clawker_fw.watch.trust import STEADY_SECONDS
-
-    ended = threading.Event()
-    saved = SavedFiles(settings.files, time.monotonic, STEADY_SECONDS)
-    threading.Thread(target=keep_looking, args=(saved, on_change, ended), daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
+        yield metrics, health
 
 
 _LOOK_SECONDS = 5.0

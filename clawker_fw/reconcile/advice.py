@@ -1,11 +1,12 @@
 """Warnings about a stack. They are not differences, and nothing is done about them. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from clawker_fw.agents import compose, trust
 from clawker_fw.certificates.credentials import Provided, Provision, fingerprints
 from clawker_fw.errors import FirewallError
+from clawker_fw.model.containers import ContainerSummary
 from clawker_fw.model.desired import Desired
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role, Sibling
@@ -45,6 +46,32 @@ def advice(
         *_without_root(observed, provided),
         *(Advice(each.code, f"{each.message} Requests that need it are refused.") for each in unavailable),
         *_unknown_ends(desired),
+    )
+
+
+def left_over_stacks(
+    containers: Iterable[ContainerSummary], project: str, groups: Container[str]
+) -> tuple[str, ...]:
+    """Return the stacks of a project's groups that the settings no longer have."""
+    stacks = {
+        container.project
+        for container in containers
+        if (group := container.labels.get(labels.GROUP))
+        and container.project == f"{project}-{group}"
+        and group not in groups
+    }
+    return tuple(sorted(stacks))
+
+
+def left_over(stacks: Iterable[str]) -> tuple[Advice, ...]:
+    """Warn of stacks whose groups are no longer in the settings."""
+    return tuple(
+        Advice(
+            "left-over",
+            f"Left over: {stack}, whose group is no longer in the settings. "
+            "`clawker-fw run --remove-orphans` removes it.",
+        )
+        for stack in stacks
     )
 
 

@@ -306,7 +306,7 @@ def _sibling(
     resources: tuple[Resource, ...],
     from_machine: Mapping[str, int | str],
 ) -> DesiredSibling:
-    image = blueprint.images[sibling]
+    image, origin = blueprint.images[sibling], blueprint.origin
     boot = {HELPER: blueprint.helper, **boot}
     now, later = hot(blueprint.policy), []
     for moment, left in blueprint.later.items():
@@ -319,6 +319,7 @@ def _sibling(
         labels={
             **labels.sibling_labels(blueprint.project, sibling, slot),
             **drift_labels,
+            **({labels.GROUP: origin.group} if origin and origin.group else {}),
             labels.APPLIED: labels.applied_label(image, shape, boot, whole, from_machine),
         },
         shape=shape,
@@ -327,6 +328,6 @@ def _sibling(
         live=live_digests(resources, whole),
         later=tuple(each.live for each in later),
         rules=_rules(blueprint.rules),
-        kept={ORIGIN: state_record(blueprint.origin)} if blueprint.origin else {},
+        kept={ORIGIN: state_record(origin)} if origin else {},
         from_machine=from_machine,
     )

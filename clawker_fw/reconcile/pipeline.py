@@ -29,7 +29,7 @@ from clawker_fw.model.observed import Attempt, Observed
 from clawker_fw.model.secrets import SecretDifference
 from clawker_fw.model.stacks import Sibling, Slots
 from clawker_fw.reconcile import records
-from clawker_fw.reconcile.advice import OF_HOST, Advice, advice
+from clawker_fw.reconcile.advice import OF_HOST, Advice, advice, left_over, left_over_stacks
 from clawker_fw.reconcile.compare.rules import RuleChanges, rule_changes
 from clawker_fw.reconcile.desired import Blueprint, addressing, prepare, slots
 from clawker_fw.reconcile.diff import diff
@@ -100,7 +100,14 @@ class Comparison:
         vault = self.blueprint.vault
         problems = tuple(vault.problems.values()) if vault else ()
         known = advice(self.observed, self.desired, self.provision, self.provided, problems)
-        return (*known, *possible_exposures(self.observed, vault))
+        return (*known, *possible_exposures(self.observed, vault), *self._left_over)
+
+    @property
+    def _left_over(self) -> tuple[Advice, ...]:
+        origin, project = self.blueprint.origin, self.desired.project
+        if origin is None or origin.group:
+            return ()
+        return left_over(left_over_stacks(self.observed.listing, project, self.blueprint.settings.groups))
 
     @property
     def notices(self) -> tuple[Advice, ...]:

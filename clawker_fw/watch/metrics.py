@@ -14,8 +14,12 @@ from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
+_GROUP = "group"
+"""The label of the group that a stack belongs to, "" for the stack above the groups."""
+
+
 class Metrics:
-    """The metrics of one watcher."""
+    """The metrics of one watcher, for all stacks that it keeps."""
 
     def __init__(self, version: str, build_sha: str) -> None:
         self._registry = CollectorRegistry()
@@ -40,49 +44,61 @@ class Metrics:
             "refusals", "Refusals since the watcher started, by container and reason", "sibling", "reason"
         )
         self._seconds = Summary(
-            "clawker_fw_look_seconds", "Duration of comparisons, including heals", registry=self._registry
+            "clawker_fw_look_seconds",
+            "Duration of comparisons, including heals",
+            (_GROUP,),
+            registry=self._registry,
         )
         self._agents = self._gauge("agents", "Agents, by how well they are confined", "confinement")
-        for sibling in Sibling:
-            self._set_verdict(sibling, None)
 
     def _gauge(self, name: str, help_: str, *labels: str) -> Gauge:
-        return Gauge(f"clawker_fw_{name}", help_, labels, registry=self._registry)
+        return Gauge(f"clawker_fw_{name}", help_, (*labels, _GROUP), registry=self._registry)
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(f"clawker_fw_{name}", help_, labels, registry=self._registry)
+        return Counter(f"clawker_fw_{name}", help_, (*labels, _GROUP), registry=self._registry)
 
-    def _set_verdict(self, sibling: Sibling, verdict: Verdict | None) -> None:
-        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
-            self._verdict.labels(sibling.value, each.value).set(each is (verdict or Verdict.UNKNOWN))
-
-    def report(self, decision: Decision) -> None:
-        """Count a decision."""
-        self._comparisons.labels(decision.trigger.value, decision.answer.value).inc()
-        self._seconds.observe(decision.seconds)
+    def watched(self, group: str) -> None:
+        """Add a group's stack, whose verdict is still unknown."""
         for sibling in Sibling:
-            self._set_verdict(sibling, (decision.verdicts or {}).get(sibling))
+            self._set_verdict(group, sibling, None)
+
+    def forget(self, group: str) -> None:
+        """Remove what describes a group's stack, which is no longer watched. Counters stay."""
+        stands = (self._verdict, self._findings, self._addresses, self._agents)
+        for gauge in (*stands, self._last_comparison, self._current, self._healed):
+            gauge.remove_by_labels({_GROUP: group})
+
+    def _set_verdict(self, group: str, sibling: Sibling, verdict: Verdict | None) -> None:
+        for each in set(Verdict) - {Verdict.OPEN}:  # which only a stack can be
+            self._verdict.labels(sibling.value, each.value, group).set(each is (verdict or Verdict.UNKNOWN))
+
+    def report(self, group: str, decision: Decision) -> None:
+        """Count a decision about a group's stack."""
+        self._comparisons.labels(decision.trigger.value, decision.answer.value, group).inc()
+        self._seconds.labels(group).observe(decision.seconds)
+        for sibling in Sibling:
+            self._set_verdict(group, sibling, (decision.verdicts or {}).get(sibling))
         if decision.answer is Reaction.HEAL and decision.outcome:
             for action in {each.action for each in decision.healed}:
-                self._heals.labels(action.value, decision.outcome.value).inc()
+                self._heals.labels(action.value, decision.outcome.value, group).inc()
         if decision.verdict is not None:
-            self._last_comparison.set_to_current_time()
+            self._last_comparison.labels(group).set_to_current_time()
             tally = Tally((each.sibling, each.layer, each.cause) for each in decision.left)
             for key in itertools.product(Sibling, Layer, Cause):
-                self._findings.labels(*(each.value for each in key)).set(tally[key])
+                self._findings.labels(*(each.value for each in key), group).set(tally[key])
             for each in Confinement:
-                self._agents.labels(each.value).set(sum(one.confinement is each for one in decision.agents))
-            self._addresses.clear()
+                self._agents.labels(each.value, group).set(sum(one.confinement is each for one in decision.agents))
+            self._addresses.remove_by_labels({_GROUP: group})
             for agent in decision.agents:
-                self._addresses.labels(agent.name, agent.address).set(1)
+                self._addresses.labels(agent.name, agent.address, group).set(1)
         if decision.verdict is Verdict.CURRENT:
-            self._current.set_to_current_time()
+            self._current.labels(group).set_to_current_time()
         if decision.outcome is RunOutcome.DONE:
-            self._healed.set_to_current_time()
+            self._healed.labels(group).set_to_current_time()
 
-    def refused(self, sibling: Sibling, reason: str, times: int) -> None:
-        """Count refusals."""
-        self._refusals.labels(sibling.value, reason).inc(times)
+    def refused(self, group: str, sibling: Sibling, reason: str, times: int) -> None:
+        """Count refusals of a group's stack."""
+        self._refusals.labels(sibling.value, reason, group).inc(times)
 
     def page(self) -> bytes:
         """Return all metrics in the text format."""

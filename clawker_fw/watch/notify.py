@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Mapping
 
 from clawker_fw.watch.decision import Decision
@@ -16,23 +17,42 @@ class Manager:
         for_us = environment.get("WATCHDOG_PID", "") in {"", str(os.getpid())}
         self._watchdog = for_us and bool(environment.get("WATCHDOG_USEC"))
         self._is_ready = False
+        self._silent: dict[str, bool] = {}
+        """By stack: whether it has not been heard of since the last ping."""
+        self._lock = threading.Lock()
 
-    def report(self, decision: Decision) -> None:
+    def watched(self, stack: str) -> None:
+        """Add a stack, without which nothing counts as alive."""
+        with self._lock:
+            self._silent[stack] = True
+
+    def forget(self, stack: str) -> None:
+        """Remove a stack that is no longer watched."""
+        with self._lock:
+            self._silent.pop(stack, None)
+
+    def report(self, stack: str, decision: Decision) -> None:
         """Report the decision as status, and ping the watchdog.
 
         A look that fails has ended as well. Another watcher would fail as this one does, with less in memory: the
         watchdog is for a watcher that hangs.
         """
         words = decision.error.message if decision.error else f"{decision.answer}, {decision.verdict}"
-        self.alive(f"STATUS={words}")
+        self.alive(stack, f"STATUS={stack}: {words}" if len(self._silent) > 1 else f"STATUS={words}")
 
-    def alive(self, *status: str) -> None:
+    def alive(self, stack: str, *status: str) -> None:
         """Ping the watchdog during a long operation, and after an attempt of which there is nothing new to say.
 
+        With several stacks, the ping follows when all have been heard of: the watchdog notices if one hangs.
         The first message reports readiness: the first heal may outlast the manager's start timeout.
         """
-        ready, self._is_ready = self._is_ready, True
-        watchdog = ["WATCHDOG=1"] if self._watchdog else []
+        with self._lock:
+            ready, self._is_ready = self._is_ready, True
+            self._silent[stack] = False
+            heard = not any(self._silent.values())
+            if heard:
+                self._silent = dict.fromkeys(self._silent, True)
+        watchdog = ["WATCHDOG=1"] if self._watchdog and heard else []
         self._say(*([] if ready else ["READY=1"]), *status, *watchdog)
 
     def stopping(self) -> None:

@@ -114,29 +114,44 @@ class _PageHandler(BaseHTTPRequestHandler):
 
 
 class WatcherHealth:
-    """The health page: whether the last comparison found the stack current, at most `fresh_seconds` ago."""
+    """The health page: whether the last comparisons found every stack current, at most `fresh_seconds` ago."""
 
     def __init__(self, fresh_seconds: float, clock: Callable[[], float]) -> None:
         self._fresh_seconds = fresh_seconds
         self._clock = clock
-        self._last: tuple[float, Decision] | None = None
+        self._last: dict[str, tuple[float, Decision] | None] = {}
+        """By group, "" for the stack above the groups: the time and the decision, or None before the first."""
 
-    def report(self, decision: Decision) -> None:
-        """Record a decision."""
-        self._last = (self._clock(), decision)
+    def watched(self, group: str) -> None:
+        """Add a group's stack, which counts as unhealthy until its first comparison."""
+        self._last.setdefault(group, None)
+
+    def forget(self, group: str) -> None:
+        """Remove a group's stack, which is no longer watched."""
+        self._last.pop(group, None)
+
+    def report(self, group: str, decision: Decision) -> None:
+        """Record a decision about a group's stack."""
+        self._last[group] = (self._clock(), decision)
 
     def answer(self, *, agents: bool = True) -> Reply:
-        """Return whether the stack is known to be current; without `agents`, ignoring agents that bypass it."""
-        last = self._last
+        """Return whether all stacks are known to be current. Without `agents`, those that bypass it are ignored."""
+        stacks = [(group, self._state(last, agents=agents)) for group, last in sorted(dict(self._last).items())]
+        none = self._state(None, agents=agents)
+        worst = min((state for _, state in stacks), key=lambda state: state["healthy"], default=none)
+        document = dict(worst)
+        if len(stacks) > 1:
+            document["stacks"] = [{"group": group or None, **state} for group, state in stacks]
+        status = HTTPStatus.OK if worst["healthy"] else HTTPStatus.SERVICE_UNAVAILABLE
+        return Reply(json.dumps(document).encode() + b"\n", "application/json", status)
+
+    def _state(self, last: tuple[float, Decision] | None, *, agents: bool) -> Mapping[str, Any]:
         moment, decision = last or (float("-inf"), None)
         verdict = decision and (decision.verdict if agents else decision.verdict_of_siblings)
         age = self._clock() - moment
-        healthy = verdict is Verdict.CURRENT and age <= self._fresh_seconds
-        document = {
-            "healthy": healthy,
+        return {
+            "healthy": verdict is Verdict.CURRENT and age <= self._fresh_seconds,
             "verdict": verdict.value if verdict else None,
             "code": decision.error.code if decision and decision.error else None,
             "age_seconds": round(age, 1) if last else None,
         }
-        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return Reply(json.dumps(document).encode() + b"\n", "application/json", status)

@@ -44,7 +44,7 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
 
     def count(sibling: Sibling, reason: str, times: int) -> None:
         counted[sibling, reason] += times
-        metrics.refused(sibling, reason, times)
+        metrics.refused("", sibling, reason, times)
 
     counter = RefusalCounter("p", count)
     envoy, coredns = engine.inside("p-envoy"), engine.inside("p-coredns")
@@ -63,7 +63,7 @@ def test_each_refusal_is_counted_once(engine: MemoryEngine) -> None:
         (Sibling.COREDNS, NOT_RECORDED): 7,
         (Sibling.ENVOY, NOT_RECORDED): 11,
     }
-    assert b'clawker_fw_refusals_total{reason="no-rule",sibling="envoy"} 3.0' in metrics.page()
+    assert b'clawker_fw_refusals_total{group="",reason="no-rule",sibling="envoy"} 3.0' in metrics.page()
 
 
 def test_what_conformance_tries_is_not_counted(

@@ -113,8 +113,9 @@ def test_a_decision_is_one_record(
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
-    """Return all non-zero values except those of the process."""
-    lines = [line for line in metrics.page().decode().splitlines() if line.startswith("clawker_fw_")]
+    """Return all non-zero values except those of the process, without the label of a stack above the groups."""
+    page = re.sub(r',group=""|\{group=""\}|group="",', "", metrics.page().decode())
+    lines = [line for line in page.splitlines() if line.startswith("clawker_fw_")]
     pairs = (line.rpartition(" ") for line in lines)
     return {name: float(value) for name, _, value in pairs if float(value)}
 
@@ -122,10 +123,11 @@ def samples(metrics: Metrics) -> dict[str, float]:
 def test_metrics_say_what_was_seen_and_done() -> None:
     """Metrics cover verdicts, comparisons, heals, findings and the last success; unknown is never current."""
     metrics = Metrics("1.2", "abc")
+    metrics.watched("")
     unknown = {f'clawker_fw_verdict{{sibling="{sibling}",verdict="unknown"}}' for sibling in Sibling}
     assert unknown <= samples(metrics).keys()
     for decision in (LEFT, HEALED, QUIET, BLIND, HEALED):
-        metrics.report(decision)
+        metrics.report("", decision)
         assert (unknown <= samples(metrics).keys()) is (decision is BLIND)
     found = samples(metrics)
     assert found['clawker_fw_build_info{stack_build_sha="abc",version="1.2"}'] == 1
@@ -150,7 +152,7 @@ def test_health_is_a_fresh_look_that_says_current() -> None:
     health = WatcherHealth(60, lambda: now[0])
     assert health.answer().status is HTTPStatus.SERVICE_UNAVAILABLE
     for decision, healthy in ((QUIET, True), (LEFT, False), (QUIET, True), (BLIND, False), (QUIET, True)):
-        health.report(decision)
+        health.report("", decision)
         assert (health.answer().status is HTTPStatus.OK) is healthy
     now[0] = 60
     assert health.answer().status is HTTPStatus.OK
@@ -170,12 +172,32 @@ def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
     assert health.answer(agents=False).status is HTTPStatus.SERVICE_UNAVAILABLE
     for decision, current in ((QUIET, True), (LEFT, False)):
         seen = dataclasses.replace(decision, agents=(around,))
-        health.report(seen)
-        metrics.report(seen)
+        health.report("", seen)
+        metrics.report("", seen)
         whole, siblings = (json.loads(health.answer(agents=agents).content) for agents in (True, False))
         assert (whole["healthy"], whole["verdict"], siblings["healthy"]) == (False, "open", current)
     assert samples(metrics)['clawker_fw_agents{confinement="open"}'] == 1
     assert 'verdict="open"' not in metrics.page().decode()
+
+
+def test_groups_are_on_one_page() -> None:
+    """One stack that is not current, or has not been compared, makes all unhealthy. A group that is gone is left out."""
+    health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
+    for group in ("", "web"):
+        health.watched(group)
+        metrics.watched(group)
+    health.report("", QUIET)
+    assert json.loads(health.answer().content)["verdict"] is None
+    for page in (health, metrics):
+        page.report("web", LEFT)
+    answer = json.loads(health.answer().content)
+    assert (answer["healthy"], answer["verdict"]) == (False, "drifted")
+    assert [(each["group"], each["healthy"]) for each in answer["stacks"]] == [(None, True), ("web", False)]
+    assert samples(metrics)['clawker_fw_verdict{group="web",sibling="coredns",verdict="drifted"}'] == 1
+    for page in (health, metrics):
+        page.forget("web")
+    assert json.loads(health.answer().content)["healthy"]
+    assert not any('clawker_fw_verdict{group="web"' in line for line in samples(metrics))
 
 
 # --- pages ----------------------------------------------------------------------------------------------------
@@ -260,10 +282,10 @@ def notifier(manager: socket.socket, **variables: str) -> Manager:
 def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: socket.socket) -> None:
     """READY is sent once, WATCHDOG after each comparison and during progress."""
     sender = notifier(manager, WATCHDOG_PID=str(os.getpid()))
-    sender.alive()
+    sender.alive("team")
     for decision in (BLIND, QUIET, BLIND):
-        sender.report(decision)
-    sender.alive()
+        sender.report("team", decision)
+    sender.alive("team")
     sender.stopping()
     assert messages(manager) == [
         ["READY=1", "WATCHDOG=1"],
@@ -275,12 +297,31 @@ def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: so
     ]
 
 
+def test_the_watchdog_is_fed_when_all_stacks_are_alive(manager: socket.socket) -> None:
+    """A watcher that hangs is noticed, whatever the others do. A stack that is no longer watched does not count."""
+    sender = notifier(manager)
+    for stack in ("team", "team-web"):
+        sender.watched(stack)
+    sender.report("team", QUIET)
+    sender.report("team", QUIET)
+    sender.alive("team-web")
+    sender.alive("team")
+    sender.forget("team-web")
+    sender.alive("team")
+    assert messages(manager) == [
+        ["READY=1", "STATUS=team: nothing, current"],
+        ["STATUS=team: nothing, current"],
+        ["WATCHDOG=1"],
+        ["WATCHDOG=1"],
+    ]
+
+
 def test_a_watchdog_of_another_process_is_not_fed(manager: socket.socket) -> None:
     """No watchdog message is sent for another process, or if none is requested."""
     for variables in ({"WATCHDOG_PID": "1"}, {"WATCHDOG_USEC": ""}):
         sender = notifier(manager, **variables)
-        sender.report(QUIET)
-        sender.alive()
+        sender.report("team", QUIET)
+        sender.alive("team")
         assert messages(manager) == [["READY=1", "STATUS=nothing, current"]]
 
 
