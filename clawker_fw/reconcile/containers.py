@@ -36,9 +36,10 @@ def create_from(engine: EngineWriter, spec: ContainerSpec, image: BuiltImage | N
         try:
             return engine.create_container(spec)
         except NotFoundError:
-            if image is None or engine.image(spec.image) is not None:
+            if image is None:
                 raise
-        engine.load_image(image.archive(), image.archive_size, lambda _: None)
+        if engine.image(spec.image) is None:  # else another run has loaded it meanwhile
+            engine.load_image(image.archive(), image.archive_size, lambda _: None)
     return engine.create_container(spec)
 
 

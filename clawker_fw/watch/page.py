@@ -135,7 +135,7 @@ class WatcherHealth:
         self._last[group] = (self._clock(), decision)
 
     def answer(self, *, agents: bool = True) -> Reply:
-        """Return whether all stacks are known to be current. Without `agents`, those that bypass it are ignored."""
+        """Return whether all stacks are known to be current. Without `agents`, those that bypass are ignored."""
         stacks = [(group, self._state(last, agents=agents)) for group, last in sorted(dict(self._last).items())]
         none = self._state(None, agents=agents)
         worst = min((state for _, state in stacks), key=lambda state: state["healthy"], default=none)

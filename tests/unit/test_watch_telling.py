@@ -181,7 +181,7 @@ def test_an_open_agent_is_in_metrics_and_on_the_health_page() -> None:
 
 
 def test_groups_are_on_one_page() -> None:
-    """One stack that is not current, or has not been compared, makes all unhealthy. A group that is gone is left out."""
+    """One stack that is not current, or not yet compared, makes all unhealthy. A removed group is left out."""
     health, metrics = WatcherHealth(60, lambda: 0.0), Metrics("1", "sha")
     for group in ("", "web"):
         health.watched(group)
@@ -298,7 +298,7 @@ def test_the_manager_is_told_of_the_first_look_and_of_each_that_ends(manager: so
 
 
 def test_the_watchdog_is_fed_when_all_stacks_are_alive(manager: socket.socket) -> None:
-    """A watcher that hangs is noticed, whatever the others do. A stack that is no longer watched does not count."""
+    """A watcher that hangs is noticed, whatever the others do. A stack that is gone does not count."""
     sender = notifier(manager)
     for stack in ("team", "team-web"):
         sender.watched(stack)
