@@ -18,15 +18,13 @@ class SavedFiles:
         self._files = files
         self._clock = clock
         self._steady = steady
-        self._known: _State | None = None
+        self._known: _State = self._states()
         self._pending: _State = {}
         self._since = 0.0
 
     def changed(self) -> bool:
         """Return whether a file has changed and is no longer being written, once for each change."""
-        now = {file: _state(file) for file in self._files()}
-        if self._known is None:
-            self._known = now
+        now = self._states()
         # A new file has just been read. Only a file that was known before can have been saved.
         same = all(self._known.get(file, state) == state for file, state in now.items())
         if same:
@@ -38,6 +36,9 @@ class SavedFiles:
             return False
         self._known = now
         return True
+
+    def _states(self) -> _State:
+        return {file: _state(file) for file in self._files()}
 
 
 def _state(file: Path) -> tuple[int, int, int] | None:

@@ -57,7 +57,7 @@ def test_an_agent_reaches_what_its_own_group_may(grouped: Firewall, peers: Peers
     """Each origin's log has the requests of its own group's agents to the hosts of its rules, and no others."""
     names, status = sorted(set().union(*REACHED.values())), answers(grouped, "status")
     for group, allowed in REACHED.items():
-        origin = peers.origin(f"{stack_of(grouped, group)}-egress", names, "--http", "80")
+        origin = peers.origin(f"{stack_of(grouped, group)}-egress", names, "--http", "80", "--tell")
         how = status[group]["agent"]
         agent = peers.agent(how["network"], how["dns"])
         assert {name for name in names if agent.get(f"http://{name}/").ok} == allowed
