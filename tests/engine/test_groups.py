@@ -81,9 +81,7 @@ def test_a_rule_of_one_group_touches_no_other(grouped: Firewall, docker: APIClie
     assert grouped.current()
 
 
-def test_one_watcher_keeps_all_groups(
-    grouped: Firewall, docker: APIClient, peers: Peers, tmp_path: Path
-) -> None:
+def test_one_watcher_keeps_all_groups(grouped: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
     """It heals a group's stack, creates that of a new group, and leaves that of a removed one, with a word."""
     page = f"unix:{tmp_path / 'watch.sock'}"
     with watching(grouped, "--interval", "1h", "--heal", "all", "--listen", page) as watched:
