@@ -144,10 +144,9 @@ def _attachment(engine: "EngineWriter", seen: "Comparison") -> "Attachment":
     from clawker_fw.agents.attachment import attachment, require_serving
     from clawker_fw.cli.running import entrusted
     from clawker_fw.engine.client_config import proxy_variables
-    from clawker_fw.model.differences import Verdict
 
     require_serving(seen.desired.project, seen.observed, seen.diff)
-    if seen.diff.verdict is not Verdict.CURRENT:
+    if not seen.diff.verdict.settled:
         log.notice(
             "agent_before_run",
             "The stack differs from the settings or this release; the agent gets the rules that are live. "

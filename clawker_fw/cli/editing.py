@@ -75,7 +75,7 @@ ForceOption = Annotated[
 ]
 NoReloadOption = Annotated[bool, typer.Option("--no-reload", help="Only edit the file; apply nothing.")]
 
-_LOCK_WAIT = "30s"
+LOCK_WAIT = "30s"
 
 
 @rules_app.command("allow")
@@ -94,7 +94,7 @@ def allow(
     force: ForceOption = False,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    lock_wait: LockOption = unparsed(LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Allow destinations.
@@ -111,7 +111,7 @@ def allow(
     with _translated():
         paths = words.path_rules(path, methods)
         additions = words.additions(names, protocol, port, {**fields, "path_rules": paths}, datetime.now(UTC))
-    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    orders = EditOrders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
 
@@ -126,7 +126,7 @@ def deny(
     note: NoteOption = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    lock_wait: LockOption = unparsed(LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Deny destinations that other rules allow.
@@ -141,7 +141,7 @@ def deny(
     fields = {"action": "deny", "until": until, "note": note}
     with _translated():
         additions = words.additions(names, protocol, port, fields, datetime.now(UTC))
-    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    orders = EditOrders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
     _add(context.obj, additions, orders)
 
 
@@ -159,7 +159,7 @@ def remove_rules(
     ] = None,
     no_reload: NoReloadOption = False,
     dry_run: DryRunOption = False,
-    lock_wait: LockOption = unparsed(_LOCK_WAIT),
+    lock_wait: LockOption = unparsed(LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
     """Remove rules from the settings file, and apply the rest.
@@ -175,25 +175,28 @@ def remove_rules(
 
     with _translated():
         removals = [_removal(words.named(name, protocol, port), action) for name in names]
-    orders = _Orders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
-    _edit(context.obj, lambda there: remove(there, removals, time.time()), orders)
+    orders = EditOrders(no_reload=no_reload, dry_run=dry_run, lock_wait=lock_wait, format_=format_)
+    edit_rules(context.obj, lambda there: remove(there, removals, time.time()), orders)
 
 
 @dataclass(frozen=True, slots=True)
-class _Orders:
+class EditOrders:
+    """What to do with an edit."""
+
     no_reload: bool
     dry_run: bool
     lock_wait: float
     format_: Format
 
 
-def _add(chosen: Options, additions: "Sequence[Addition]", orders: _Orders) -> None:
+def _add(chosen: Options, additions: "Sequence[Addition]", orders: EditOrders) -> None:
     from clawker_fw.settings.edit.edits import add
 
-    _edit(chosen, lambda there: add(there, additions, time.time()), orders)
+    edit_rules(chosen, lambda there: add(there, additions, time.time()), orders)
 
 
-def _edit(chosen: Options, decide: "Decide", orders: _Orders) -> None:
+def edit_rules(chosen: Options, decide: "Decide", orders: EditOrders) -> None:
+    """Edit the settings file, then apply it, and answer with both."""
     from clawker_fw.report import rules
     from clawker_fw.rules.review import review
     from clawker_fw.settings.edit import rules_file
@@ -253,7 +256,7 @@ class _Applied:
     error: FirewallError | None = None
 
 
-def _apply(chosen: Options, done: "Edited", orders: _Orders, applied: _Applied) -> None:
+def _apply(chosen: Options, done: "Edited", orders: EditOrders, applied: _Applied) -> None:
     """Apply the edited settings to a stack that is up. After a failure, the edit stays, and the error says so."""
     try:
         answer = stack.apply_settings(chosen, stack.Order(orders.lock_wait))

@@ -69,7 +69,7 @@ def _explained(chosen: Options, target: "Target", request: "Request | None", *, 
     now = time.time()
     current = loaded.rules.at(now)
     rules = Rules(len(current.rules), current.digest)
-    explained = session.explainer(chosen, loaded, now).explain(target, request)
+    explained = session.explainer(chosen, loaded, now, observing=True).explain(target, request)
     answer = _ask_stack(chosen, explained, rules, live=live)
     from clawker_fw.report import explaining as report
 

@@ -10,6 +10,7 @@ from clawker_fw.cli import (  # noqa: F401 - each adds its commands
     explain,
     fleet,
     init,
+    observing,
     rules,
     schema,
     secrets,

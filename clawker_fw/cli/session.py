@@ -183,8 +183,13 @@ def _settings_of_the_stack(chosen: Options) -> str:
     return ""
 
 
-def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
-    """Return an explainer of the rules, whose commands name this stack. `now` is in seconds since 1970."""
+def explainer(chosen: Options, loaded: "Loaded", now: float, *, observing: bool = False) -> "Explainer":
+    """Return an explainer of the rules, whose commands name this stack. `now` is in seconds since 1970.
+
+    It explains what passes only for now if it is to know of `observing`.
+    """
+    from dataclasses import replace
+
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.settings.edit import rules_file
 
@@ -194,7 +199,8 @@ def explainer(chosen: Options, loaded: "Loaded", now: float) -> "Explainer":
             editable = rules_file.editable(chosen.config, os.environ, chosen.group)
         except SettingsError:  # there is no file
             variable = "the settings"
-    return Explainer(loaded.rules, now, variable, loaded.promises, editable=editable)
+    rules = loaded.rules if observing else replace(loaded.rules, observing=None)
+    return Explainer(rules, now, variable, loaded.promises, editable=editable)
 
 
 def warn_of_rules(remarks: "Sequence[Remark]") -> None:

@@ -24,7 +24,7 @@ PROTOCOLS = {
 }
 """The protocol that the agent probably meant. A DNS query does not say what the name is for."""
 
-NOT_ALLOWED = {Reason.NO_RULE, Reason.WRONG_PORT, Reason.EXPIRED}
+NOT_ALLOWED = {Reason.NO_RULE, Reason.OBSERVED, Reason.WRONG_PORT, Reason.EXPIRED}
 """Reasons that no rule allows it. The rules distinguish them better than the container that refused it."""
 
 OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
@@ -108,7 +108,8 @@ class Adviser:
         place = explained.rule.located if explained.rule else ""
         remedy = Remedy(_CUT.format(place=place)) if cut else remedy_of(explained) or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
-            return RuleAdvice(explained.sentence, self._with_other(counted, explained, remedy), explained.rule)
+            sentence = reason.sentence if reason.passes else explained.sentence
+            return RuleAdvice(sentence, self._with_other(counted, explained, remedy), explained.rule)
         # The rules have changed since. The message is the reason at that time.
         now = f"{explained.sentence[:1].upper()}{explained.sentence[1:]} by now. "
         remedy = replace(remedy, text=f"{now}{remedy.text}".strip())

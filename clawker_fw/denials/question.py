@@ -14,16 +14,13 @@ from clawker_fw.diagnose.explanation import Difference, Explainer, Explanation, 
 from clawker_fw.diagnose.remedies import remedy_of
 from clawker_fw.diagnose.simulation import Opened
 from clawker_fw.rules.destination import Destination, objection, parse_destination
+from clawker_fw.rules.observing import PRIVATE_DOMAINS
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.suffixes import is_shared
 from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.words import AllowCommand
-
-_PRIVATE_DOMAINS = frozenset({"alt", "arpa", "internal", "invalid", "local", "localhost", "onion"})
-"""Top-level domains that never lead to the internet, as in `metadata.google.internal` (RFC 6761, RFC 6762,
-RFC 8375, RFC 7686, RFC 9476; ICANN reserves `internal`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +80,7 @@ def _unfit(name: str) -> bool:
     if destination != Destination(name, subtree=False) or objection(destination) or is_shared(name):
         return True
     labels = name.split(".")
-    return len(labels) == 1 or labels[-1] in _PRIVATE_DOMAINS or any(each.startswith("xn--") for each in labels)
+    return len(labels) == 1 or labels[-1] in PRIVATE_DOMAINS or any(each.startswith("xn--") for each in labels)
 
 
 def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:

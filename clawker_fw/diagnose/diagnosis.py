@@ -17,7 +17,6 @@ from clawker_fw.engine.translate import bridge_of
 from clawker_fw.errors import FirewallError
 from clawker_fw.fwctl import HelperReader
 from clawker_fw.model.desired import Desired
-from clawker_fw.model.differences import Verdict
 from clawker_fw.model.engines import EngineFacts
 from clawker_fw.model.observed import Observed, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling
@@ -157,7 +156,7 @@ def stack(seen: Comparison) -> Iterator[Check]:
     if seen.observed.absent:
         yield _failure("stack", f"{seen.desired.project} is not up.", "Start it with `clawker-fw run`.")
         return
-    if seen.diff.verdict is Verdict.CURRENT:
+    if seen.diff.verdict.settled:
         yield _ok("stack", f"{seen.desired.project} is current.")
     else:
         number = len(seen.diff.findings)

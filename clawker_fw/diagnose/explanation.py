@@ -44,6 +44,7 @@ class Difference(StrEnum):
 
 
 _ORDER = list(Difference)
+_UNNAMED = {Reason.NO_RULE, Reason.OBSERVED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,8 @@ class Explanation:
 
     @property
     def allowed(self) -> bool:
-        """Whether the connection is allowed."""
-        return self.reason is None
+        """Whether the connection passes: a rule allows it, or it is observed."""
+        return self.reason is None or self.reason.passes
 
     @property
     def is_own_page(self) -> bool:
@@ -99,7 +100,7 @@ class Explanation:
 
     @property
     def sentence(self) -> str:
-        """The reason of the refusal in words; "" if it is allowed."""
+        """The reason in words; "" if a rule allows it."""
         if self.reason and is_ours(self.target.name):
             return f"this name is kept for {_OWN_PAGE}"
         if self.reason is Reason.BAD_REQUEST:
@@ -176,7 +177,7 @@ class Explainer:
         if is_ours(target.name):
             return explained
         rules, ended, reason = self._rules, self._ended, explained.reason
-        related = _related(rules, ended, target) if reason is Reason.NO_RULE else _covering(rules, ended, target)
+        related = _related(rules, ended, target) if reason in _UNNAMED else _covering(rules, ended, target)
         near = [each for each in related if each.rule != explained.rule]
         if reason is None:
             near = [each for each in near if each.difference is Difference.OVERRULED]

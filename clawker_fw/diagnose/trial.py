@@ -34,7 +34,7 @@ class Attempted:
     @property
     def passed(self) -> bool:
         """Whether the host answered, as far as is known."""
-        return self.reason is None and self.trial.steps[-1].ok
+        return (self.reason is None or self.reason.passes) and self.trial.steps[-1].ok
 
 
 def attempt(reader: EngineReader, observed: Observed, target: Target, *request: str) -> Attempted:

@@ -22,6 +22,7 @@ class HostVerdict(StrEnum):
 
     CURRENT = "current"
     DRIFTED = "drifted"
+    OBSERVING = "observing"
     OPEN = "open"
     UNKNOWN = "unknown"
     NO_STACK = "no-stack"

@@ -66,6 +66,8 @@ class Desired:
     siblings: Mapping[Sibling, DesiredSibling]
     images: tuple[str, ...]
     unknown_ends: int = 0
+    observing_until: int | None = None
+    """Until when (seconds since 1970) requests pass for which there is no rule."""
     secrets: tuple[str, ...] = ()
 
     def is_reserved(self, role: Role, address: str) -> bool:

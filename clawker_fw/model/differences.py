@@ -42,13 +42,20 @@ class Cause(StrEnum):
 class Verdict(StrEnum):
     """The state of a sibling or a stack. `unknown` never counts as `current`.
 
+    `observing`: it is as the settings say, which let requests pass for which there is no rule.
     Only a stack can be `open`: an agent has a way around the firewall, whatever state the siblings are in.
     """
 
     CURRENT = "current"
     DRIFTED = "drifted"
     UNKNOWN = "unknown"
+    OBSERVING = "observing"
     OPEN = "open"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing differs from the settings."""
+        return self in {Verdict.CURRENT, Verdict.OBSERVING}
 
 
 class Action(StrEnum):
@@ -111,7 +118,8 @@ class Diff:
     def verdict(self) -> Verdict:
         """The worse verdict of Envoy and CoreDNS. `drifted` is worse than `unknown`."""
         found = set(self.verdicts.values())
-        return next(v for v in (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.CURRENT) if v in found)
+        worst_first = (Verdict.DRIFTED, Verdict.UNKNOWN, Verdict.OBSERVING, Verdict.CURRENT)
+        return next(verdict for verdict in worst_first if verdict in found)
 
     def of(self, sibling: Sibling) -> tuple[Finding, ...]:
         """Return the findings of one sibling."""

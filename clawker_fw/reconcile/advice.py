@@ -34,6 +34,7 @@ def advice(
 ) -> tuple[Advice, ...]:
     """Return all warnings. `unavailable` has the errors of secrets that can't be obtained."""
     return (
+        *_observing(desired),
         *_of_engine(observed),
         *_outside_of_compose(observed),
         *_outdated_envoy(observed, desired),
@@ -73,6 +74,17 @@ def left_over(stacks: Iterable[str]) -> tuple[Advice, ...]:
         )
         for stack in stacks
     )
+
+
+def _observing(desired: Desired) -> Iterator[Advice]:
+    """Warn while requests pass that no rule allows. Nobody can acknowledge that: the verdict says it too."""
+    if desired.observing_until is not None:
+        yield Advice(
+            "observing",
+            f"Until {rfc3339(desired.observing_until)}, agents reach any public host that no rule names, over "
+            "https and http. `clawker-fw rules suggest` shows the rules that they need, and `clawker-fw rules "
+            "observe --stop` ends it.",
+        )
 
 
 def _outside_of_compose(observed: Observed) -> Iterator[Advice]:

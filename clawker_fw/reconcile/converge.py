@@ -17,7 +17,7 @@ from clawker_fw.errors import (
     SubnetTakenError,
 )
 from clawker_fw.model.desired import Desired
-from clawker_fw.model.differences import Action, Diff, Layer, Verdict
+from clawker_fw.model.differences import Action, Diff, Layer
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile import records
@@ -91,7 +91,7 @@ def converge(
         with _attempted(engine, seen):
             _require_closed(seen, options)
             _require_healthy(engine, seen)
-        if seen.diff.verdict is Verdict.CURRENT and not lock.full:
+        if seen.diff.verdict.settled and not lock.full:
             records.forget_attempts(engine, seen.observed)
             records.keep_origin(engine, seen.observed, blueprint.origin)
         remove_abandoned(engine, seen.observed)
@@ -181,7 +181,7 @@ def tidy(engine: EngineWriter, seen: Comparison, options: ConvergeOptions) -> No
     _require_closed(seen, options)
     _require_healthy(engine, seen)
     remove_abandoned(engine, seen.observed)
-    if seen.diff.verdict is Verdict.CURRENT and seen.observed.lock is None:
+    if seen.diff.verdict.settled and seen.observed.lock is None:
         records.keep_origin(engine, seen.observed, seen.blueprint.origin)
 
 

@@ -97,9 +97,11 @@ class Blueprint:
 
     @cached_property
     def later(self) -> Mapping[int, Policy]:
-        """The rules after each of the next expiries, in seconds since 1970."""
-        known = ends.known_ends(len(self.rules.rules))
-        return {each: Policy(self.rules.at(each)) for each in self.rules.deadlines[:known]}
+        """The rules after each of the next expiries, in seconds since 1970. The end of observing is always one."""
+        known = self.rules.deadlines[: ends.known_ends(len(self.rules.rules))]
+        if self.rules.observing:
+            known = tuple(sorted({*known, self.rules.observing.until}))
+        return {each: Policy(self.rules.at(each)) for each in known}
 
     def authorities_for(self, live: Authorities) -> Provided:
         """Return the CAs for a stack that has the `live` ones."""
@@ -238,6 +240,7 @@ def desired(
     return Desired(
         project=project,
         unknown_ends=len(blueprint.rules.deadlines) - len(blueprint.later),
+        observing_until=blueprint.rules.observing.until if blueprint.rules.observing else None,
         secrets=tuple(each.identity for each in blueprint.wanted),
         service_address=addresses.service,
         reserved=addresses.reserved,

@@ -41,15 +41,18 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
     findings.sort(key=lambda finding: order[finding.layer])
     return Diff(
         tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
-        {sibling: _verdict([each for each in findings if each.sibling is sibling]) for sibling in Sibling},
+        {
+            sibling: _verdict([each for each in findings if each.sibling is sibling], desired)
+            for sibling in Sibling
+        },
     )
 
 
-def _verdict(findings: list[Finding]) -> Verdict:
+def _verdict(findings: list[Finding], desired: Desired) -> Verdict:
     """Return a sibling's verdict. Relays without an agent don't count as drift, because they reach nobody."""
     findings = [finding for finding in findings if finding.action is not Action.UNPUBLISH]
     if not findings:
-        return Verdict.CURRENT
+        return Verdict.CURRENT if desired.observing_until is None else Verdict.OBSERVING
     unread = all(finding.layer is Layer.LIVE and finding.field == ANSWER for finding in findings)
     return Verdict.UNKNOWN if unread else Verdict.DRIFTED
 

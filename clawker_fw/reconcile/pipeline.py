@@ -72,7 +72,7 @@ class Comparison:
     @property
     def failed_attempt(self) -> Attempt | None:
         """The last attempt to close the difference, if it failed and the difference remains."""
-        return None if self.diff.verdict is Verdict.CURRENT else records.last_attempt(self.observed)
+        return None if self.diff.verdict.settled else records.last_attempt(self.observed)
 
     @property
     def busy(self) -> Holder | None:

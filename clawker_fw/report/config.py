@@ -118,7 +118,7 @@ def _written(setting: Value) -> str:
     """Return a value as a person would write it. The stack chooses unset ones, except telemetry's."""
     value = setting.value
     if value is None:
-        return "not set" if setting.key.startswith("otel.") else "chosen by the stack"
+        return "not set" if setting.key.startswith(("otel.", "observe")) else "chosen by the stack"
     if isinstance(value, list):
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=_ANY_WIDTH)
         return text.strip()[1:-1] or "none"

@@ -93,9 +93,9 @@ class ExplainDocument(Document):
     """The answer of `explain`."""
 
     allowed: bool
-    """Whether the rules in the settings allow it, and may reach one of its addresses."""
+    """Whether the rules in the settings allow it, and may reach one of its addresses, or it is observed."""
     reason: Reason | None
-    """Why it is refused, as in the siblings' records; null if it is allowed."""
+    """Why it is refused or `observed`, as in the siblings' records; null if a rule allows it."""
     message: str | None
     """The reason in words."""
     name: str
@@ -115,7 +115,7 @@ class ExplainDocument(Document):
     near: list[NearRule]
     """The nearest rules that do not decide, at most five."""
     remedy: Remedy | None
-    """What to do to allow it; null if it is allowed or the rules are not the reason."""
+    """What to do to allow it; null if a rule allows it, or the rules are not the reason."""
     addresses: list[Address] | None
     """The IPv4 addresses of the name as Envoy sees them now; null if it was not asked."""
     lookup_error: str | None
@@ -159,7 +159,7 @@ def explanation_report(answer: ConnectionAnswer) -> RenderableType:
     """Return the outcome, the deciding rule, near misses, and the advice."""
     explained = answer.explanation
     head = Text.assemble(
-        ("allowed", "bold green") if explained.allowed else ("refused", "bold red"),
+        _outcome(explained),
         "  ",
         visible(str(explained.target)),
         visible(f": {explained.sentence} ({explained.reason})") if explained.reason else "",
@@ -173,9 +173,14 @@ def explanation_report(answer: ConnectionAnswer) -> RenderableType:
 def explanation_line(project: str, answer: ConnectionAnswer) -> RenderableType:
     """Return the outcome for one of several stacks in a line, with the rule that decides."""
     explained = answer.explanation
-    outcome = ("allowed", "bold green") if explained.allowed else ("refused", "bold red")
     why = _written(explained.rule) if explained.rule else str(explained.reason)
-    return Text.assemble(outcome, visible(f"  {project}: {why}"))
+    return Text.assemble(_outcome(explained), visible(f"  {project}: {why}"))
+
+
+def _outcome(explained: Explanation) -> tuple[str, str]:
+    if explained.reason is Reason.OBSERVED:
+        return "observed", "bold yellow"
+    return ("allowed", "bold green") if explained.allowed else ("refused", "bold red")
 
 
 def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:

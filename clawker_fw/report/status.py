@@ -395,7 +395,7 @@ def status_report(status: StatusDocument, now: float) -> RenderableType:
 
 
 def _todo(status: StatusDocument) -> Iterator[Text]:
-    differing = [each.verdict for each in status.siblings if each.verdict is not Verdict.CURRENT]
+    differing = [each.verdict for each in status.siblings if not each.verdict.settled]
     words = text.todo(status.verdict, differing[0] if differing and not status.unread else Verdict.CURRENT)
     if words:
         yield Text(f"{words[:1].upper()}{words[1:]}.")

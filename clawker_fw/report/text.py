@@ -34,6 +34,7 @@ _STYLES = {
     Verdict.CURRENT: "bold green",
     Verdict.DRIFTED: "bold yellow",
     Verdict.UNKNOWN: "bold red",
+    Verdict.OBSERVING: "bold yellow",
     Verdict.OPEN: "bold red",
 }
 _DIFF_STYLES = {"---": "bold", "+++": "bold", "@@": "cyan", "-": "red", "+": "green"}
@@ -260,7 +261,7 @@ def todo(whole: Verdict, siblings: Verdict, made_from: Sequence[Origin] = ()) ->
 
     If the stack was `made_from` other settings, `run` refuses these.
     """
-    close = ["close it with `clawker-fw run`"] if siblings is not Verdict.CURRENT else []
+    close = [] if siblings.settled else ["close it with `clawker-fw run`"]
     if made_from:
         file = shlex.quote(made_from[0].path) if made_from[0].path else "its settings file"
         close = [f"it was made from {made_from[0]}: use `--config {file}`, or `clawker-fw run --adopt` for these"]

@@ -33,6 +33,9 @@ class Destination(NamedTuple):
         return f".{self.name}" if self.subtree else self.name
 
 
+EVERY_NAME = Destination("", subtree=True)
+
+
 def parse_destination(text: str) -> Destination:
     """Parse a `dst`. Raise ValueError with one sentence: the error and, where possible, what to write instead."""
     name = text.lower()

@@ -7,11 +7,13 @@ list, Envoy's server names and its virtual hosts come from a walk over the same 
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.observing import PRIVATE_DOMAINS, may_be_public
 from clawker_fw.rules.own_page import PAGE
 from clawker_fw.rules.paths import PathRule, Repository
 from clawker_fw.rules.reasons import Reason
@@ -29,7 +31,8 @@ Allowed = Mapping[Key, Rule]
 class PolicyDecision:
     """The decision on a connection, with the rule that decides, if any, and the reason of a refusal.
 
-    For a request, `path` is the part of the rule that decides; None means the default for other paths.
+    With the reason `observed`, it passes without a rule. For a request, `path` is the part of the rule that
+    decides; None means the default for other paths.
     """
 
     rule: Rule | None
@@ -39,7 +42,7 @@ class PolicyDecision:
     @property
     def allowed(self) -> bool:
         """Whether the connection is allowed."""
-        return self.reason is None
+        return self.reason is None or self.reason.passes
 
 
 _NEVER = math.inf
@@ -136,7 +139,11 @@ class Policy:
     def _connected(self, name: str, protocol: Protocol, port: int) -> PolicyDecision:
         opaque = None if protocol is Protocol.UDP else self._decided(name, Protocol.TCP, port)
         decided = opaque if opaque and opaque.allowed else self._decided(name, protocol.transport, port)
-        return decided or PolicyDecision(None, Reason.WRONG_PORT if self.resolves(name) else Reason.NO_RULE)
+        if decided:
+            return decided
+        if (protocol, port) in self.observed and self.observes(name):
+            return PolicyDecision(None, Reason.OBSERVED)
+        return PolicyDecision(None, Reason.WRONG_PORT if self._allows(name) else Reason.NO_RULE)
 
     def _decided(self, name: str, transport: Protocol, port: int) -> PolicyDecision | None:
         for rules in self._nearest(name):
@@ -148,9 +155,42 @@ class Policy:
         return None
 
     def resolves(self, name: str) -> bool:
-        """Whether the resolver answers a name, because something is allowed there."""
+        """Whether the resolver answers a name, because something is allowed there, or it is observed."""
+        return self._allows(name) or self.observes(name)
+
+    def _allows(self, name: str) -> bool:
         allowing = (rule for rules in self._nearest(name) for rule in rules if not rule.denies)
         return any(self.decide(name, *key).allowed for rule in allowing for key in rule.keys)
+
+    @cached_property
+    def observed(self) -> Mapping[Key, Rule]:
+        """What passes for names that no rule covers, each with the rule that stands for it."""
+        return self.rules.observing.keys(self.rules.rules) if self.rules.observing else {}
+
+    def observes(self, name: str) -> bool:
+        """Whether a name is one that no rule covers, and that passes for now."""
+        if not self.observed or not may_be_public(name) or any(self._nearest(name)):
+            return False
+        exact, subtrees = self._closed
+        name = name.lower()
+        return name not in exact and subtrees.isdisjoint((name, *_above(name)))
+
+    @cached_property
+    def _closed(self) -> tuple[AbstractSet[str], AbstractSet[str]]:
+        """The names that observing leaves closed, besides those of rules: exact ones, and those with all below."""
+        observing = self.rules.observing
+        rules = list(observing.closed(self.observed, self.rules.ended)) if observing else []
+        exact = {rule.destination.name for rule in rules if not rule.destination.subtree}
+        return exact, PRIVATE_DOMAINS.union(rule.destination.name for rule in rules if rule.destination.subtree)
+
+    @cached_property
+    def unobserved(self) -> Sequence[str]:
+        """The patterns of the names that observing leaves as they are. Patterns below another one are left out."""
+        exact, subtrees = (
+            {*names, *closed} for names, closed in zip((self._exact, self._subtree), self._closed, strict=True)
+        )
+        names = [name for name in sorted({*exact, *subtrees}) if subtrees.isdisjoint(_above(name))]
+        return [*names, *(f"*.{name}" for name in names if name in subtrees)]
 
     def covering(self, name: str) -> tuple[Rule, ...]:
         """Return the rules that cover a name, exactly or by a subtree."""

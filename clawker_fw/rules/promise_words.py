@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr, model_validator
 
-from clawker_fw.rules.destination import parse_destination
-from clawker_fw.rules.promises import EVERY_NAME, Promise, PromiseKind
+from clawker_fw.rules.destination import EVERY_NAME, parse_destination
+from clawker_fw.rules.promises import Promise, PromiseKind
 from clawker_fw.rules.rule import HOST, HOST_NAME, Protocol, Rule, RuleAction
 from clawker_fw.rules.schema import WrittenPorts, WrittenProtocol
 

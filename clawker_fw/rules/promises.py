@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.destination import EVERY_NAME, Destination
 from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.rule import Protocol, Rule, RuleAction
 from clawker_fw.rules.ruleset import RuleSet
-
-EVERY_NAME = Destination("", subtree=True)
 
 _ANOTHER = "*"
 """Stands for a label that no rule names."""

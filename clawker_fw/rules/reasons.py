@@ -19,6 +19,8 @@ class Reason(StrEnum):
     # In Envoy's records: on this port, over this protocol.
     NO_RULE = "no-rule", "no rule allows this host"
     WRONG_PORT = "wrong-port", "rules allow this host only on another port or over another protocol"
+    # Allowed all the same: observing holds.
+    OBSERVED = "observed", "no rule allows this host, and it passes because this stack is observing"
     # The host, or this port or protocol of it.
     DENIED = "denied", "a rule denies this host"
     PATH = "path", "a rule allows this host, but not this path with this method"
@@ -44,6 +46,11 @@ class Reason(StrEnum):
     # The request was forwarded, and answered with 401.
     SECRET_REFUSED = "secret-refused", "the host did not accept the secret of this request"
     UNREACHABLE = "unreachable", "a rule allows this host, but the server did not answer"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the request passes although no rule allows it."""
+        return self is Reason.OBSERVED
 
     @property
     def failed(self) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.observing import Observing
 from clawker_fw.rules.paths import Injection
 from clawker_fw.rules.rule import Protocol, Rule
 
@@ -44,11 +45,13 @@ class ConflictsError(ValueError):
 class RuleSet:
     """Rules in canonical order. An empty set denies everything.
 
-    `ended` are expired rules. They decide nothing, but let a refusal say that its rule has expired.
+    `ended` are expired rules. They decide nothing, but let a refusal say that its rule has expired. `observing` is
+    set while what no rule names passes as well.
     """
 
     rules: tuple[Rule, ...] = ()
     ended: tuple[Rule, ...] = ()
+    observing: Observing | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
@@ -87,17 +90,19 @@ class RuleSet:
         return rules
 
     def at(self, now: float) -> "RuleSet":
-        """Return the set without the rules that have expired. `now` is in seconds since 1970."""
-        if all(ends(rule) > now for rule in self.rules):
+        """Return the set without what has expired. `now` is in seconds since 1970."""
+        observing = self.observing if self.observing and self.observing.until > now else None
+        if observing == self.observing and all(ends(rule) > now for rule in self.rules):
             return self
         rules = tuple(rule for rule in self.rules if ends(rule) > now)
         ended = [*self.ended, *(rule for rule in self.rules if ends(rule) <= now)]
-        return RuleSet(rules, tuple(sorted(ended, key=_order)))
+        return RuleSet(rules, tuple(sorted(ended, key=_order)), observing)
 
     @property
     def deadlines(self) -> tuple[int, ...]:
-        """The times at which rules expire, in seconds since 1970, the soonest first."""
-        return tuple(sorted({rule.until for rule in self.rules if rule.until is not None}))
+        """The times at which rules and observing expire, in seconds since 1970, the soonest first."""
+        observing = {self.observing.until} if self.observing else set()
+        return tuple(sorted(observing.union(rule.until for rule in self.rules if rule.until is not None)))
 
     def ending(self, now: float) -> tuple[tuple[str, float], ...]:
         """Return the expiring rules, soonest first: the text without the expiry, and the seconds left."""
@@ -128,8 +133,8 @@ class RuleSet:
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
-        """Each rule as a line of text."""
-        return tuple(map(str, self.rules))
+        """Each rule as a line of text, and observing."""
+        return (*map(str, self.rules), *([str(self.observing)] if self.observing else []))
 
 
 def injecting(rules: Iterable[Rule]) -> Iterator[tuple[Rule, Injection]]:

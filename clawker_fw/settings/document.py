@@ -27,8 +27,10 @@ _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)?(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+
 """A number that YAML 1.1 reads as people do, unlike `0443` (octal, 291) and `1:30` (base 60, 90)."""
 
 _DEEPEST = 20
-_NEVER_BLANK = frozenset({"rules", "never", "always", "groups"})
+_NEVER_BLANK = frozenset({"rules", "never", "always", "groups", "observe"})
 """Settings whose entries can't have a blank value, because a field's default may allow more than intended."""
+_NEVER_WITHOUT = frozenset({"observe"})
+"""Settings that can't be blank themselves."""
 _NOT_A_VALUE = (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError)
 """PyYAML raises these for a scalar that does not fit its tag, like `!!int ""`, or a number that is too large."""
 
@@ -195,7 +197,7 @@ class _Reader:
             value = self._value(value_node, at)
             if value is not None:
                 values[key] = value
-            elif location and (*self._base, *location)[0] in _NEVER_BLANK:
+            elif (*self._base, *at)[0] in (_NEVER_BLANK if location else _NEVER_WITHOUT):
                 raise SettingsError(
                     "settings-invalid",
                     f"{place}: `{key}` has no value.",

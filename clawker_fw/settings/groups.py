@@ -20,7 +20,7 @@ _INHERITED = ("rules", "presets", "include")
 """Lists that a group adds to those above, unless it does not inherit."""
 
 _LISTS = (*_INHERITED, "never", "always")
-_OF_TOP_LEVEL = frozenset({GROUPS, "network"})
+_OF_TOP_LEVEL = frozenset({GROUPS, "network", "observe"})
 
 
 def group_names(document: SettingsDocument) -> tuple[str, ...]:

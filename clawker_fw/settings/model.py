@@ -19,6 +19,7 @@ from clawker_fw.settings.values import (
     LimitSettings,
     NetworkSettings,
     NoticeCode,
+    ObserveSettings,
     OtelSettings,
     Project,
     ResourceSettings,
@@ -51,6 +52,11 @@ _ALWAYS: Any = Field(
     description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
     "Rules that do not are refused as a whole.",
 )
+_OBSERVE: Any = Field(
+    default=None,
+    description="`{until: TIME}`: until then, requests to public hosts that no rule names pass, and are on "
+    "record. `clawker-fw rules observe` writes it.",
+)
 _ACKNOWLEDGED: Any = Field(
     default=(),
     description="Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows "
@@ -74,6 +80,7 @@ class GroupSettings(BaseModel):
     network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
     resources: ResourceSettings = ResourceSettings()
+    observe: ObserveSettings | None = _OBSERVE
     acknowledged: tuple[NoticeCode, ...] = _ACKNOWLEDGED
 
 
@@ -89,6 +96,7 @@ class Settings(BaseModel):
     presets: tuple[PresetName, ...] = _PRESETS
     never: tuple[Never, ...] = _NEVER
     always: tuple[Always, ...] = _ALWAYS
+    observe: ObserveSettings | None = _OBSERVE
     project: Project | None = Field(
         default=None,
         description="The project of the stack, a part of every name. The default is `clawker`.",

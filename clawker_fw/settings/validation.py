@@ -8,14 +8,16 @@ import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from clawker_fw.errors import SettingsError
 from clawker_fw.model.origin import ShippedPreset
+from clawker_fw.rules.observing import Observing
 from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
-from clawker_fw.rules.promises import broken
+from clawker_fw.rules.promises import Promise, PromiseKind, broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
 from clawker_fw.settings import errors
@@ -101,6 +103,8 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
+    if settings.observe:
+        rules = replace(rules, observing=_observing(settings.observe.until, promises))
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
     keys = (*setting_keys(), GROUPS)
     places = {key: place for key in keys if (place := merged.given_at(tuple(key.split("."))))}
@@ -116,6 +120,11 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
         read,
         group,
     )
+
+
+def _observing(until: datetime, promises: Sequence[Promise]) -> Observing:
+    never = (promise.rule for promise in promises if promise.kind is PromiseKind.NEVER)
+    return Observing(int(until.timestamp()), tuple(never))
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:

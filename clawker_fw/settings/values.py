@@ -2,11 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from ipaddress import IPv4Network
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from clawker_fw.rules.until import parse_until
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import GROUP_FORM, GROUP_NAME, PROJECT_FORM, PROJECT_NAME
 
@@ -80,6 +82,7 @@ Project = Annotated[Text, AfterValidator(_project)]
 Image = Annotated[Text, AfterValidator(_image)]
 Duration = Annotated[float, Field(ge=0, le=LONGEST_DURATION), BeforeValidator(parse_duration)]
 Idle = Annotated[float, Field(ge=SHORTEST_IDLE, le=LONGEST_DURATION), BeforeValidator(parse_duration)]
+Time = Annotated[datetime, BeforeValidator(parse_until)]
 Port = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_PORT)]
 Host = Annotated[Text, AfterValidator(_host)]
 Endpoint = Annotated[Text, AfterValidator(_endpoint)]
@@ -150,6 +153,13 @@ class OtelSettings(_Section):
     infra_port: Port = _setting(
         4319, "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ObserveSettings(_Section):
+    """Observing: until a time, requests to public hosts that no rule names pass."""
+
+    until: Time = field(metadata={"description": "When it ends, as in `2027-01-31T18:00:00Z`."})
 
 
 @dataclass(frozen=True, slots=True)

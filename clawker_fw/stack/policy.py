@@ -33,7 +33,7 @@ RECORDED = Resource("rules", "rules/rules.json")
 
 RULES = container.HOT + RECORDED.path
 
-_ENVOY, _VIRTUAL, _DENY = "envoy", "virtual", "deny"
+_ENVOY, _VIRTUAL, _DENY, _NO_RULE = "envoy", "virtual", "deny", "no-rule"
 
 
 def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes:
@@ -52,8 +52,9 @@ def content(policy: "Policy", addresses: "Addressing", envoy_slot: int) -> bytes
         entry = names.setdefault(name, _decision("at", policy.at(name)))
         entry |= {"at": _VIRTUAL, "at_number": numbers[name]}
     _tell_ended(policy, names)
+    observed = _observed(policy, names)
     names[PAGE] = {**names.get(PAGE, {}), "at": _ENVOY}  # whatever the rules say
-    document = {"ttl": TTL, "addresses": bases, "names": names}
+    document = {"ttl": TTL, "addresses": bases, "names": names, **observed}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -64,6 +65,18 @@ def _tell_ended(policy: "Policy", names: dict[str, dict[str, str | int]]) -> Non
         for what in ("below", "at") if rule.destination.subtree else ("at",):
             if not _decided(names, name, what):
                 names.setdefault(name, {}).update({what: _ENVOY, f"{what}_until": rule.until or 0})
+
+
+def _observed(policy: "Policy", names: dict[str, dict[str, str | int]]) -> dict[str, int]:
+    """Return until when other names are answered too, if so, and add the names for which that does not hold."""
+    if policy.rules.observing is None or not policy.observed:
+        return {}
+    for pattern in sorted(policy.unobserved, key=len):
+        name = pattern.removeprefix("*.")
+        what = "at" if pattern == name else "below"
+        if not _decided(names, name, what):
+            names.setdefault(name, {})[what] = _NO_RULE
+    return {"observe_until": policy.rules.observing.until}
 
 
 def _decided(names: dict[str, dict[str, str | int]], name: str, what: str) -> bool:

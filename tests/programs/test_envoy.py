@@ -25,8 +25,9 @@ from devkit.dns import NameServer
 from devkit.envoy import HERE, PROVEN, Loading, Proxy, Request, Resolving, Running, program, shipped
 from devkit.programs import MANY_PORTS, free_port
 from devkit.stacks import rule_set
-from devkit.strategies import CONNECTIONS, names_near, random_rules, rule_sets
+from devkit.strategies import CONNECTIONS, names_near, rule_sets
 from devkit.waiting import until
+from tests.programs.observed import observed_rules
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_envoy_decides_as_the_policy_does(proxy: Proxy, number: int, pytestconfi
     wanted = REQUESTS * pytestconfig.getoption("--thorough")
     asked = allowed = 0
     while asked < wanted:
-        policy = Policy(random_rules(chosen, chosen.choice((2, 10, RULES, 4 * RULES))))
+        policy = Policy(observed_rules(chosen, chosen.choice((2, 10, RULES, 4 * RULES))))
         proxy.obey(policy.rules)
         requests = _sample(chosen, policy, proxy)
         wrong = _disagreeing(proxy, policy, requests)
@@ -104,6 +105,8 @@ def _sample(chosen: random.Random, policy: Policy, proxy: Proxy) -> list[Request
 
 def _outcomes(prefix: str, decision: PolicyDecision, refused: str) -> set[str]:
     """Return the possible outcomes: a rule's chain, or a refusal, marked as denied only if a rule denies it."""
+    if decision.reason is Reason.OBSERVED:
+        return {f"{prefix} {chains.OBSERVED}"}
     if decision.rule is None or decision.allowed:
         return {_chain(prefix, decision.rule) if decision.rule else refused}
     return {refused, chains.DENIED}

@@ -215,6 +215,16 @@ def remove(there: Sequence[Written], removals: Iterable[Removal], now: float) ->
     return Edit(removed=frozenset(removed)), results
 
 
+def observing(before: datetime | None, until: datetime | None) -> tuple[Edit, list[EditResult]]:
+    """Return the edit that has observing end at a time, or removes it."""
+    outcome = (EditOutcome.CHANGED if before else EditOutcome.ADDED) if until else EditOutcome.REMOVED
+    if before == until:
+        outcome = EditOutcome.UNCHANGED if until else EditOutcome.NOT_FOUND
+    ends = until or before
+    line = f"observe until {rfc3339(ends.timestamp())}" if ends else "observe"
+    return Edit(sections={"observe": {"until": until} if until else None}), [EditResult(outcome, line)]
+
+
 def _within(after: Policy, removed: Rule) -> Iterator[str]:
     """Yield sample names of a removed rule, one for each part that the other rules may decide differently.
 

@@ -155,7 +155,7 @@ def _edited(settings: _File, decide: Decide, content: bytes) -> Edited:
     read = (replace(first, text=text_of(new, path)), *others)
     after = _validated(settings, read, (*kept, *added))
     document = document_of(read[0].text, path)
-    own = own_values(document.values, location)[KEY]
+    own = own_values(document.values, location).get(KEY, ())
     places = [document.place((*location, KEY, position)) for position in range(len(own))]
     return Edited(path, placed(results, places), before, after, (content, new))
 

@@ -39,16 +39,25 @@ class Appended:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The changes to rules by their index in the list, and the rules to append."""
+    """The changes to rules by their index in the list, and the rules to append.
+
+    `sections` are other settings with their new fields; None removes one.
+    """
 
     changed: Mapping[int, Fields] = field(default_factory=dict)
     removed: frozenset[int] = frozenset()
     added: Sequence[Fields] = ()
+    sections: Mapping[str, Fields | None] = field(default_factory=dict)
+
+    @property
+    def of_rules(self) -> bool:
+        """Whether it changes rules."""
+        return bool(self.changed or self.removed or self.added)
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.changed or self.removed or self.added)
+        return not (self.of_rules or self.sections)
 
 
 def spliced(text: str, edit: Edit, source: str, group: str | None = None) -> str:
@@ -68,11 +77,16 @@ def spliced(text: str, edit: Edit, source: str, group: str | None = None) -> str
     rules = [_changed(rule, edit.changed.get(place, {})) for place, rule in enumerate(own.get(KEY) or [])]
     kept = [rule for place, rule in enumerate(rules) if place not in edit.removed]
     meant = [*kept, *map(_read, edit.added)]
-    after = _replaced(text, _Page(text).cuts(edit, rules, meant, own_location(group)))
-    expected: dict[str, Any] = {KEY: meant}
-    for part in reversed(own_location(group)):
-        expected = {str(part): expected}
-    if not _holds(after, merged(values, expected)):
+    page, cuts, location = _Page(text), list[_Cut](), own_location(group)
+    expected = {name: value for name, value in own.items() if edit.sections.get(name, {}) is not None}
+    expected |= _read({name: fields for name, fields in edit.sections.items() if fields})
+    for name, fields in edit.sections.items():
+        cuts += page.section(name, fields, location)
+    if edit.of_rules:
+        expected[KEY] = meant
+        cuts += page.cuts(edit, rules, meant, location)
+    after = _replaced(text, cuts)
+    if not _holds(after, _at(location, values, expected)):
         raise SettingsError(
             "rules-not-editable",
             f"The form of {source} is one in which rules can't be edited in place; nothing has been changed.",
@@ -99,6 +113,14 @@ def _changed(rule: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 def _read(fields: Fields) -> dict[str, Any]:
     return {name: parse(_scalar(value), "")[0] for name, value in fields.items() if value is not None}
+
+
+def _at(location: Location, values: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with these of its own at a location."""
+    if not location:
+        return own
+    first, rest = str(location[0]), location[1:]
+    return {**values, first: _at(rest, values.get(first) or {}, own)}
 
 
 def _holds(text: str, values: dict[str, Any]) -> bool:
@@ -140,14 +162,9 @@ class _Page:
 
         `within` is the location of the mapping that has the rules.
         """
-        parent = yaml.compose(self._text, Loader=LOADER)
-        above, indent = None, ""
-        for part in within:
-            above, parent = _entry(parent, str(part))
+        above, parent, indent = self._parent(within)
         if isinstance(parent, yaml.MappingNode) and parent.flow_style:  # JSON must stay JSON
             return
-        if isinstance(parent, yaml.MappingNode) and parent.value:
-            indent = " " * parent.value[0][0].start_mark.column
         key, there = _entry(parent, KEY)
         if above is not None and (key is None or there is None):
             new = f"{self._newline}{indent}{KEY}:{self._block(f'{indent}  - ', edit.added)}"
@@ -164,6 +181,31 @@ class _Page:
             yield from _anew(there, meant)
         else:
             yield from self._in_lines(key, there, edit, rules)
+
+    def section(self, name: str, fields: Fields | None, within: Location) -> Iterator[_Cut]:
+        """Yield the replacement that sets a setting at a location in one line, or removes it."""
+        above, parent, indent = self._parent(within)
+        if isinstance(parent, yaml.MappingNode) and parent.flow_style:
+            return
+        key, value = _entry(parent, name)
+        line = "" if fields is None else pair(name, fields)
+        if key is not None:
+            span = key.start_mark.index, self._end(value)
+            yield (*span, line) if line else self._lines(*span)
+        elif line and above is not None:
+            yield self._below(above.end_mark.index, f"{self._newline}{indent}{line}")
+        elif line:
+            end = len(self._text)
+            start = self._newline if self._text and not self._text.endswith("\n") else ""
+            yield end, end, f"{start}{line}{self._newline}"
+
+    def _parent(self, within: Location) -> tuple[Any, Any, str]:
+        """Return the key and the mapping at a location, and the indentation of what is in it."""
+        above, parent = None, yaml.compose(self._text, Loader=LOADER)
+        for part in within:
+            above, parent = _entry(parent, str(part))
+        pairs = parent.value if isinstance(parent, yaml.MappingNode) else []
+        return above, parent, " " * pairs[0][0].start_mark.column if pairs else ""
 
     def _in_lines(
         self, key: yaml.Node, there: yaml.SequenceNode, edit: Edit, rules: Sequence[Any]

@@ -9,11 +9,12 @@ import json
 import operator
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from clawker_fw.rules.destination import Destination
+from clawker_fw.rules.observing import PUBLIC_NAME
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.stack.envoy import lookups
@@ -31,6 +32,9 @@ DENIED = "denied"
 REFUSED = "refused"
 """The chain for all other names without a rule, and for TLS without a server name."""
 
+OBSERVED = "*"
+"""Stands for a rule in the names of the chains for names without one, while they pass."""
+
 INSPECTED = "inspected"
 """The chain for inspected TLS."""
 
@@ -43,17 +47,29 @@ class Chains:
     """The chains of a protocol and port: the deciding rule of each pattern, and each rule's chain.
 
     A rule is identified by its destination. `rules` has one for each forwarding chain, as those that share it are
-    alike.
+    alike. `observed` is the chain of names without a rule, if they pass, except the `unobserved` patterns.
     """
 
     patterns: Mapping[str, Rule]
     names: Mapping[Destination, str]
     rules: Mapping[str, Rule]
+    observed: str = ""
+    unobserved: Sequence[str] = ()
 
 
 def chains(prefix: str, policy: Policy, protocol: Protocol, port: int) -> Chains:
-    """Return the chains for a protocol and port."""
-    return of_rules(prefix, policy.patterns(protocol, port), policy.exceptions(protocol, port))
+    """Return the chains for a protocol and port.
+
+    The chain of names without a rule is another one whenever a name is denied that may have passed through it.
+    """
+    found = of_rules(prefix, policy.patterns(protocol, port), policy.exceptions(protocol, port))
+    rule, observing = policy.observed.get((protocol, port)), policy.rules.observing
+    if rule is None or observing is None:
+        return found
+    denied = [str(each) for each in (*policy.rules.rules, *observing.never) if each.denies]
+    name = f"{prefix} {OBSERVED}{without(denied)}"
+    unobserved = [pattern for pattern in policy.unobserved if pattern not in found.patterns]
+    return replace(found, rules={**found.rules, name: rule}, observed=name, unobserved=unobserved)
 
 
 def of_rules(
@@ -126,12 +142,26 @@ def select(chosen: Chains, name: Json) -> Json:
     for pattern, rule in chosen.patterns.items():
         chain = DENIED if rule.denies else chosen.names[rule.destination]
         domains.setdefault(chain, []).append(pattern)
+    if chosen.unobserved:
+        domains[REFUSED] = [*chosen.unobserved]
     matchers = [
         {"domains": sorted(domains[chain]), "on_match": {"action": action(chain)}} for chain in sorted(domains)
     ]
     kind = "type.googleapis.com/xds.type.matcher.v3.ServerNameMatcher"
     matcher = typed("names", kind, domain_matchers=matchers)
-    return {"matcher": {"matcher_tree": {"input": name, "custom_match": matcher}}}
+    tree: Json = {"matcher_tree": {"input": name, "custom_match": matcher}}
+    if chosen.observed:
+        passing = matching(name, [PUBLIC_NAME], {"action": action(chosen.observed)})
+        tree["on_no_match"] = {"matcher": {**passing, "on_no_match": {"action": action(REFUSED)}}}
+    return {"matcher": tree}
+
+
+def matching(compared: Json, expressions: Sequence[str], chosen: Json) -> Json:
+    """Return the matcher that selects by regular expressions, all of which must match."""
+    matches = ({"safe_regex": {"regex": regex, "google_re2": {}}} for regex in expressions)
+    is_each = [{"single_predicate": {"input": compared, "value_match": each}} for each in matches]
+    predicate = {"and_matcher": {"predicate": is_each}} if len(is_each) > 1 else is_each[0]
+    return {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": chosen}]}}
 
 
 def action(chain: str) -> Json:
@@ -149,14 +179,18 @@ def exactly(compared: Json, chosen: Json) -> Json:
     return {"matcher_tree": {"input": compared, "exact_match_map": {"map": chosen}}}
 
 
-def forwarding(chosen: Chains, statistics: str, idle: float, name: str) -> list[Json]:
-    """Return the filter chains. Each forwards to the host in the format `name`. `idle` is in seconds."""
+def forwarding(chosen: Chains, statistics: str, idle: float, name: str, log: Json | None = None) -> list[Json]:
+    """Return the filter chains. Each forwards to the host in the format `name`. `idle` is in seconds.
+
+    `log` are the fields with which the chain of names without a rule logs connections.
+    """
     alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
     filters = {kind: lookups.forwarding(rule, statistics, idle, name) for kind, rule in alike.items()}
-    return [
-        {"name": chain, "filters": filters[shared_kind(rule)]}
-        for chain, rule in sorted(chosen.rules.items(), key=operator.itemgetter(0))
-    ]
+    found = {chain: filters[shared_kind(rule)] for chain, rule in chosen.rules.items()}
+    if chosen.observed:
+        rule = chosen.rules[chosen.observed]
+        found[chosen.observed] = lookups.forwarding(rule, statistics, idle, name, log=log)
+    return [{"name": chain, "filters": each} for chain, each in sorted(found.items(), key=operator.itemgetter(0))]
 
 
 def ending(name: str) -> Json:

@@ -11,6 +11,7 @@ which it was opened. It is used again only for requests of the same agent with t
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+from clawker_fw.rules.observing import PUBLIC_NAME
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT
 from clawker_fw.rules.policy import Key, Policy
 from clawker_fw.rules.reasons import Reason
@@ -74,13 +75,14 @@ def listener(serving: Serving) -> list[Json]:
     """Return the internal listener, or nothing if no rule is for HTTP."""
     policy = serving.policy
     by_port = {port: chains.chains(f"http {port}", policy, Protocol.HTTP, port) for port in policy.rules.ports}
-    used = {port: chosen for port, chosen in by_port.items() if chosen.names}
+    used = {port: chosen for port, chosen in by_port.items() if chosen.rules}
     if not used:
         return []
     host = chains.matching_input("FilterStateInput", key=HOST)
     by_name = {str(port): chains.select(chosen, host) for port, chosen in used.items()}
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
     how = serving.limits.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
+    # Requests without a rule are on record where they arrive.
     every = (chains.forwarding(chosen, f"http-{port}", *how) for port, chosen in used.items())
     log = refusals.to_nowhere(serving.reporting)
     return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
@@ -264,13 +266,22 @@ def table(policy: Policy, requests_per_second: int) -> Json:
         }
         for (allowed, denied), domains in sorted(hosts.items())
     ]
+    observed = [_observe(port) for port in _ports(policy.observed)]
+    named = {pattern for domains in hosts.values() for pattern in domains}
+    unobserved = [pattern for pattern in policy.unobserved if observed and pattern not in {*named, PAGE}]
     return {
         "@type": f"{messages.TYPES}.config.route.v3.RouteConfiguration",
         "name": TABLE,
         "virtual_hosts": [
             *known,
             {"name": messages.TO_PAGE, "domains": [PAGE], "routes": [_page(), _refuse()]},
-            {"name": "refused", "domains": ["*"], "routes": [_refuse()]},
+            *([{"name": "unobserved", "domains": unobserved, "routes": [_refuse()]}] if unobserved else []),
+            {
+                "name": "refused",
+                "domains": ["*"],
+                "routes": [*observed, _refuse()],
+                **(KEEPS_NO_CONTENT if observed else {}),
+            },
         ],
         "request_headers_to_remove": [*_HEADERS_REMOVED, WAITS],
         "typed_per_filter_config": paced(requests_per_second),
@@ -289,6 +300,13 @@ def _forward(port: int) -> Json:
     # Matching has stripped the port from the Host header. It is added again for the origin.
     host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
     return {"match": _on(port), "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host}}
+
+
+def _observe(port: int) -> Json:
+    """Return the route for names without a rule, while they pass."""
+    match = _on(port)
+    public = {"name": ":authority", "string_match": {"safe_regex": {"regex": PUBLIC_NAME}}}
+    return {**_forward(port), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
 
 
 def _deny(port: int) -> Json:

@@ -84,7 +84,7 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
-            *chains.forwarding(chosen, f"tls-{port}", serving.limits.idle, SERVER_NAME),
+            *chains.forwarding(chosen, f"tls-{port}", serving.limits.idle, SERVER_NAME, refusals.of_observed()),
             *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
             *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
@@ -109,13 +109,10 @@ def _by_protocol(tls_chains: chains.Chains) -> Json:
     """Return the matcher: TLS by its server name (RFC 6066), everything else is HTTP."""
     refused: Json = {"action": chains.action(chains.REFUSED)}
     by_protocol: Json = {"raw_buffer": {"action": chains.action(http.CHAIN)}, "tls": refused}
-    if tls_chains.names:
+    if tls_chains.rules or tls_chains.names:
         server_name = chains.matching_input("ServerNameInput")
-        expressions = ({"safe_regex": {"regex": regex, "google_re2": {}}} for regex in HOST_NAME)
-        is_host_name = [{"single_predicate": {"input": server_name, "value_match": each}} for each in expressions]
-        by_name = chains.select(tls_chains, server_name)
-        matchers = [{"predicate": {"and_matcher": {"predicate": is_host_name}}, "on_match": by_name}]
-        by_protocol["tls"] = {"matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": refused}}
+        by_name = chains.matching(server_name, HOST_NAME, chains.select(tls_chains, server_name))
+        by_protocol["tls"] = {"matcher": {**by_name, "on_no_match": refused}}
     return chains.exactly(chains.matching_input("TransportProtocolInput"), by_protocol)
 
 

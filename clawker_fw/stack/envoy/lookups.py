@@ -45,11 +45,13 @@ def kind(rule: Rule) -> str:
     return _KINDS[rule.allow_private]
 
 
-def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False) -> list[Json]:
+def forwarding(
+    rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False, log: Json | None = None
+) -> list[Json]:
     """Return the filters that resolve a connection's host and forward the connection.
 
     `name` is the host's name, or its format. An `opaque` connection is also logged while open. `idle` is in
-    seconds.
+    seconds. `log` are fields of the TCP proxy for its own log.
     """
     cache, exact = (BELOW, "") if rule.destination.subtree else (NAMED, "*")
     cluster = f"{kind(rule)} {cache}"
@@ -66,7 +68,7 @@ def forwarding(rule: Rule, statistics: str, idle: float, name: str, *, opaque: b
         stat_prefix=statistics,
         cluster=cluster,
         idle_timeout=messages.duration(idle),
-        **(usage.of_opaque(name) if opaque else {}),
+        **(usage.of_opaque(name) if opaque else log or {}),
     )
     # An address in place of a name is not looked up.
     return [looked_up, forwarded] if rule.host else [in_a_share, looked_up, forwarded]
@@ -90,7 +92,8 @@ def _cache(name: str, forgotten_after: str) -> Json:
 
 
 def subtrees(policy: Policy) -> bytes:
-    """Return the file with the names of subtree rules, for the forwarder."""
-    rules = policy.rules.rules
+    """Return the file with the names of subtree rules for the forwarder, and the end of observing for the page."""
+    rules, observing = policy.rules.rules, policy.rules.observing
     names = {rule.destination.name for rule in rules if rule.destination.subtree and not rule.denies}
-    return json.dumps({"names": sorted(names)}, separators=(",", ":")).encode()
+    until = {"observe_until": observing.until} if observing else {}
+    return json.dumps({"names": sorted(names), **until}, separators=(",", ":")).encode()

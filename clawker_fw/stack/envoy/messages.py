@@ -42,6 +42,9 @@ THROUGH_RULES = "http-rules"
 DENIED_HTTP = "denied"
 """The route for what a rule denies within what another one allows."""
 
+OBSERVED_HTTP = "observed"
+"""The route for names without a rule, while they pass."""
+
 TO_PAGE = "page"
 """The route of the page on which an agent reads what was refused to it, and the cluster that leads there.
 

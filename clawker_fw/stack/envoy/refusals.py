@@ -170,6 +170,16 @@ def of_listener(serving: Serving) -> list[Json]:
     return [*logs, usage.of_listener(forwarded)]
 
 
+def of_observed() -> Json:
+    """Return the fields with which a TCP proxy logs each connection without a rule, once its host is reached."""
+    connected = {"log_type_filter": {"types": ["TcpUpstreamConnected"]}}
+    fields = {**_FIELDS, **_UPSTREAM, **_TLS, "reason": Reason.OBSERVED.value}
+    return {
+        "access_log": [{**stdout(json_format=fields), "filter": connected}],
+        "access_log_options": {"flush_access_log_on_connected": True},
+    }
+
+
 def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
     failed = of_flags("UF", "UH", "URX", "DF", "UO")
@@ -281,7 +291,10 @@ def of_http(serving: Serving) -> list[Json]:
     any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
-    return _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})
+    observed = {**_FIELDS, **_HTTP, "reason": Reason.OBSERVED.value}
+    passed = cel(f"{_FORWARDED_REQUEST} && has(xds.route_name) && xds.route_name == '{messages.OBSERVED_HTTP}'")
+    logs = _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})
+    return [*logs, {**stdout(json_format=observed), "filter": passed}]
 
 
 def of_inspected(reporting: Reporting | None) -> list[Json]:

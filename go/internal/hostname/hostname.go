@@ -28,6 +28,13 @@ func Is(name string) bool {
 	return true
 }
 
+// MayBePublic reports whether a host name in lower case has a dot, and a last label that is no number: all public ones do.
+func MayBePublic(name string) bool {
+	dot := strings.LastIndexByte(name, '.')
+	top := name[dot+1:]
+	return dot > 0 && len(top) > 1 && 'a' <= top[0] && top[0] <= 'z'
+}
+
 // Lower returns a host name in lower case, or false if it is none. Letters of other alphabets are never taken for ASCII:
 // to Unicode, the sign for kelvin is a large k.
 func Lower(name string) (string, bool) {

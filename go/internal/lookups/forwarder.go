@@ -8,6 +8,7 @@
 package lookups
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -112,7 +113,7 @@ type asker struct {
 type pendingLookup struct {
 	inquiry
 	asked  *dns.Msg // as Envoy has asked it first
-	rule   string   // the subtree rule that decides the name, or the domain of an exact name
+	rule   string   // the subtree rule that decides the name, or the domain of an exact name, or of one without a rule
 	askers []asker
 	since  time.Time
 	until  time.Time // for so long it waits for room
@@ -179,7 +180,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	name, share := shareOf(strings.ToLower(question.Name))
 	wanted.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
 	if wanted.rule = domain(name); !isExact(share) {
-		wanted.rule = f.rule(strings.TrimSuffix(name, "."))
+		wanted.rule = cmp.Or(f.rule(strings.TrimSuffix(name, ".")), wanted.rule)
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()

@@ -27,6 +27,7 @@ import (
 
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hostname"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/reason"
 	"clawker-fw/internal/statussocket"
 )
@@ -50,13 +51,24 @@ type server struct {
 	store *Store
 	other func(netip.Addr, string) (told, error)
 	now   func() time.Time
+	until *hotfile.File[int64] // of observing, in seconds since 1970
 
 	mutex   sync.Mutex
 	readers map[netip.Addr]*rate.Limiter
 }
 
 func newServer(root string, store *Store, other func(netip.Addr, string) (told, error)) *server {
-	return &server{root: root, store: store, other: other, now: time.Now, readers: map[netip.Addr]*rate.Limiter{}}
+	until := hotfile.New(filepath.Join(root, "hot", "subtrees", "subtrees.json"), parseUntil)
+	return &server{root: root, store: store, other: other, now: time.Now, until: until, readers: map[netip.Addr]*rate.Limiter{}}
+}
+
+// parseUntil reads until when names without a rule pass, in the file that also has the names of the subtree rules.
+func parseUntil(content []byte) (int64, error) {
+	var file struct {
+		Until int64 `json:"observe_until"`
+	}
+	err := json.Unmarshal(content, &file)
+	return file.Until, err
 }
 
 // Serve serves the page, or answers the one that does, on the socket that a recorder was given for it.
@@ -144,6 +156,9 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 		resolver.told, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
+	if until, _ := s.until.Fresh(); s.now().Unix() < until {
+		made.Observing = time.Unix(until, 0).UTC().Format(time.RFC3339)
+	}
 	content := append(encode(made), '\n')
 	if asJSON {
 		writer.Header().Set("Content-Type", "application/json")
@@ -256,9 +271,10 @@ type shown struct {
 
 type document struct {
 	Agent      string               `json:"agent"`
-	Refusals   []shown              `json:"refusals"` // the latest first
-	More       int                  `json:"more"`     // further ones that are not on the page
-	Since      map[string]time.Time `json:"since"`    // by sibling: what was before is not known
+	Observing  string               `json:"observing_until,omitempty"` // until then, names without a rule pass
+	Refusals   []shown              `json:"refusals"`                  // the latest first
+	More       int                  `json:"more"`                      // further ones that are not on the page
+	Since      map[string]time.Time `json:"since"`                     // by sibling: what was before is not known
 	Unreadable []string             `json:"unreadable"`
 	Ask        string               `json:"ask"`
 }

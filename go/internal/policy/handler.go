@@ -78,6 +78,9 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	case question.QType() == dns.TypeA:
 		header := dns.RR_Header{Name: question.QName(), Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: list.ttl}
 		because = ""
+		if decision.Observed {
+			because = reason.Observed
+		}
 		reply.Answer = []dns.RR{&dns.A{Hdr: header, A: decision.Address.AsSlice()}}
 	default:
 		because = ""
@@ -148,15 +151,22 @@ func setup(controller *caddy.Controller) error {
 	return nil
 }
 
-const deny = "deny"
+// What a name has instead of an address: a rule denies it, or observing does not concern it, and no rule is for it.
+const (
+	deny   = "deny"
+	noRule = "no-rule"
+	envoy  = "envoy"
+)
 
 // file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of
-// `addresses` or `deny`; if it is missing, the nearest name above decides. An address with a time, in seconds since
-// 1970, is refused from then on. With a number, it is so many addresses after the one that is named.
+// `addresses`, `deny` or `no-rule`; if it is missing, the nearest name above decides. An address with a time, in seconds
+// since 1970, is refused from then on. With a number, it is so many addresses after the one that is named. Until
+// `observe_until`, what nothing decides has Envoy's address if it can be the name of a public host.
 type file struct {
-	TTL       uint32                `json:"ttl"`
-	Addresses map[string]netip.Addr `json:"addresses"`
-	Names     map[string]struct {
+	TTL          uint32                `json:"ttl"`
+	Addresses    map[string]netip.Addr `json:"addresses"`
+	ObserveUntil int64                 `json:"observe_until"`
+	Names        map[string]struct {
 		At         string `json:"at"`
 		AtUntil    int64  `json:"at_until"`
 		AtNumber   uint32 `json:"at_number"`
@@ -169,20 +179,24 @@ type answer struct {
 	decided bool
 	address netip.Addr
 	until   int64
+	unnamed bool // no rule is for it
 }
 
-// Decision is what happens to a name: it has an address, or is refused for a reason.
+// Decision is what happens to a name: it has an address, or is refused for a reason. One that is observed has an address
+// without a rule.
 type Decision struct {
-	Address netip.Addr
-	Reason  string
+	Address  netip.Addr
+	Reason   string
+	Observed bool
 }
 
 type entry struct{ at, below answer }
 
 // List is a parsed, immutable policy.
 type List struct {
-	ttl   uint32
-	names map[string]entry
+	ttl      uint32
+	names    map[string]entry
+	observed answer // what is not in the list
 }
 
 func Parse(content []byte) (*List, error) {
@@ -193,7 +207,13 @@ func Parse(content []byte) (*List, error) {
 	if read.Names == nil {
 		return nil, errors.New("names is missing; write {} for an empty list")
 	}
-	list := &List{read.TTL, make(map[string]entry, len(read.Names))}
+	list := &List{ttl: read.TTL, names: make(map[string]entry, len(read.Names))}
+	if read.ObserveUntil != 0 {
+		var err error
+		if list.observed, err = read.answer(envoy, read.ObserveUntil, 0); err != nil {
+			return nil, fmt.Errorf("observing: %w", err)
+		}
+	}
 	for name, said := range read.Names {
 		if !hostname.Is(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)
@@ -222,12 +242,14 @@ func (f file) answer(text string, until int64, number uint32) (answer, error) {
 		return answer{}, nil
 	case text == deny:
 		return answer{decided: true}, nil
+	case text == noRule:
+		return answer{decided: true, unnamed: true}, nil
 	case !known || !address.Is4():
 		return answer{}, fmt.Errorf("addresses has no IPv4 address %q", text)
 	}
 	first := address.As4()
 	binary.BigEndian.PutUint32(first[:], binary.BigEndian.Uint32(first[:])+number)
-	return answer{true, netip.AddrFrom4(first), until}, nil
+	return answer{decided: true, address: netip.AddrFrom4(first), until: until}, nil
 }
 
 // Decide returns what happens to a name at a time. The name's own `at` decides first, then the nearest `below`, starting
@@ -245,11 +267,16 @@ func (l *List) Decide(name string, now time.Time) Decision {
 			return said.decision(now)
 		}
 	}
+	if now.Unix() < l.observed.until && hostname.MayBePublic(name) {
+		return Decision{Address: l.observed.address, Observed: true}
+	}
 	return Decision{Reason: reason.NoRule}
 }
 
 func (a answer) decision(now time.Time) Decision {
 	switch {
+	case a.unnamed:
+		return Decision{Reason: reason.NoRule}
 	case !a.address.IsValid():
 		return Decision{Reason: reason.Denied}
 	case a.until > 0 && now.Unix() >= a.until:

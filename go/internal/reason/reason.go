@@ -11,6 +11,7 @@ import (
 // The reasons that are decided here. Envoy's configuration knows the others.
 const (
 	NoRule     = "no-rule"
+	Observed   = "observed"
 	WrongPort  = "wrong-port"
 	Denied     = "denied"
 	Expired    = "expired"
@@ -22,6 +23,7 @@ const (
 // Sentences are what agents are told of each reason.
 var Sentences = map[string]string{
 	NoRule:             "no rule allows this host",
+	Observed:           "no rule allows this host, and it passes because this stack is observing",
 	WrongPort:          "rules allow this host only on another port or over another protocol",
 	Denied:             "a rule denies this host",
 	"path":             "a rule allows this host, but not this path with this method",
@@ -43,7 +45,7 @@ var Sentences = map[string]string{
 
 // byRules are the reasons of which rules are the cause.
 var byRules = map[string]bool{
-	NoRule: true, WrongPort: true, Denied: true, "path": true, "no-websocket": true, Expired: true, "private-address": true,
+	NoRule: true, Observed: true, WrongPort: true, Denied: true, "path": true, "no-websocket": true, Expired: true, "private-address": true,
 }
 
 // Command returns what a person can do about a refusal of a host name in lower case, or "". The URL is for that name, and

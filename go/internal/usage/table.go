@@ -194,9 +194,11 @@ func (t *Table) Restore(left History) {
 var Mark = []byte("used ")
 
 var (
-	periodic  = []byte("Periodic") // the end of what Envoy calls a line about a connection that is open
-	unplaced  = []byte("-")        // in place of an address: Envoy has connected to nobody
-	protocols = map[string]bool{"https": true, "http": true, "tcp": true, "udp": true}
+	periodic = []byte("Periodic") // the end of what Envoy calls a line about a connection that is open
+	unplaced = []byte("-")        // in place of an address: Envoy has connected to nobody
+	// withoutRule is in the names of the chains for names that no rule is for, and that pass for a time: these are no use of a rule.
+	withoutRule = []byte("*")
+	protocols   = map[string]bool{"https": true, "http": true, "tcp": true, "udp": true}
 )
 
 // observed is what a line says: `used PROTOCOL NAME PORT SOURCE RECEIVED SENT MOMENT FROM CHAIN`.
@@ -217,7 +219,8 @@ func read(line []byte) (observed, bool) {
 	if len(word) != words {
 		return observed{}, false
 	}
-	found := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2], led: !bytes.Equal(word[7], unplaced)}
+	found := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2]}
+	found.led = !bytes.Equal(word[7], unplaced) && !bytes.Contains(word[8], withoutRule)
 	if subtree := subtreeOf(word[8]); subtree != nil {
 		found.key = bytes.Join([][]byte{word[0], subtree, word[2]}, []byte(" "))
 	}
