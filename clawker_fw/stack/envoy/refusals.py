@@ -292,7 +292,8 @@ def of_http(serving: Serving) -> list[Json]:
     fields = {**_FIELDS, **_HTTP, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
     observed = {**_FIELDS, **_HTTP, "reason": Reason.OBSERVED.value}
-    passed = cel(f"{_FORWARDED_REQUEST} && has(xds.route_name) && xds.route_name == '{messages.OBSERVED_HTTP}'")
+    route = f"has(xds.route_name) && xds.route_name == '{messages.OBSERVED_HTTP}'"
+    passed = cel(f"{route} && {_FORWARDED_REQUEST}")
     logs = _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})
     return [*logs, {**stdout(json_format=observed), "filter": passed}]
 
