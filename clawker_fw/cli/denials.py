@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from clawker_fw.agents.names import AgentNames
     from clawker_fw.denials.advice import Adviser
-    from clawker_fw.denials.answer import Selection
+    from clawker_fw.denials.answer import DenialsAnswer, Selection
     from clawker_fw.denials.reading import Sources
     from clawker_fw.denials.refusal import Counted, Gap
     from clawker_fw.engine.port import EngineReader
@@ -97,6 +97,19 @@ def denials(
 
 def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer:
     """Return what agents of a stack were refused in the last `since` seconds."""
+    from clawker_fw.report import denials as report
+
+    found = answered(chosen, since, wanted)
+    return Answer(
+        lambda: report.DenialsDocument.of(found),
+        lambda: [report.denials_report(found, since)],
+        lambda: report.denials_line(chosen.project, found, since),
+        differs=bool(found.denials),
+    )
+
+
+def answered(chosen: Options, since: float | None, wanted: "Selection") -> "DenialsAnswer":
+    """Return what was refused in the last `since` seconds, or all that is known, with advice."""
     from clawker_fw.denials.reading import Reading, sources
 
     engine = session.connect_reader(chosen)
@@ -105,19 +118,12 @@ def _answer(chosen: Options, wanted: "Selection", since: float | None) -> Answer
     begun = Reading(engine, found, None if since is None else engine.clock() - since)
     from clawker_fw.denials.answer import answer
     from clawker_fw.engine.outputs import stamp
-    from clawker_fw.report import denials as report
 
     now = engine.clock()  # the records have the engine's times
     names = _names(engine, chosen, found, now)
     if not log.stack():
         _require_known(wanted.agent, names)
-    answered = answer(begun.refusals(), names, wanted, _adviser(chosen), stamp(now).decode())
-    return Answer(
-        lambda: report.DenialsDocument.of(answered),
-        lambda: [report.denials_report(answered, since)],
-        lambda: report.denials_line(chosen.project, answered, since),
-        differs=bool(answered.denials),
-    )
+    return answer(begun.refusals(), names, wanted, _adviser(chosen), stamp(now).decode())
 
 
 def _ask(chosen: Options, wanted: "Selection") -> None:

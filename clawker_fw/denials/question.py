@@ -65,22 +65,25 @@ def host_of(counted: Counted) -> str:
     """
     refusal = counted.refusal
     name = refusal.name.removesuffix(".")
-    return name if refusal.reason in NOT_ALLOWED and not _unfit(name) else ""
+    return name if refusal.reason in NOT_ALLOWED and not unfit(name) else ""
 
 
-def _unfit(name: str) -> bool:
-    """Whether a name is unfit for a question: invalid, private, a shared suffix, or international.
-
-    An international name may look like another one.
-    """
+def unfit(name: str) -> str:
+    """Return why a name is unfit for a question, as a sentence; "" if it is fit."""
     try:
         destination = parse_destination(name)
     except ValueError:
-        return True
-    if destination != Destination(name, subtree=False) or objection(destination) or is_shared(name):
-        return True
+        return "It is not a host name."
     labels = name.split(".")
-    return len(labels) == 1 or labels[-1] in PRIVATE_DOMAINS or any(each.startswith("xn--") for each in labels)
+    reasons = {
+        "It is not a host name.": destination != Destination(name, subtree=False),
+        "It is a public suffix, below which anybody can register.": objection(destination) or is_shared(name),
+        "It is a private name.": len(labels) == 1 or labels[-1] in PRIVATE_DOMAINS,
+        "It is an international name, which may look like another one.": any(
+            label.startswith("xn--") for label in labels
+        ),
+    }
+    return next((sentence for sentence, applies in reasons.items() if applies), "")
 
 
 def question(explainer: Explainer, rules: RuleSet, counted: Counted, agents: tuple[str, ...]) -> Question | None:

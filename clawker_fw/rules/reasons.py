@@ -34,18 +34,18 @@ class Reason(StrEnum):
     BAD_REQUEST = "bad-request", "this is not TLS, nor a request that can be forwarded"
     TIMEOUT = "timeout", "no TLS hello or complete request headers arrived in time"
     LIMIT = "limit", "this is over the limit of this agent, or of all agents"
-    PRIVATE_ADDRESS = "private-address", "a rule allows this host, but none of its addresses"
+    PRIVATE_ADDRESS = "private-address", "this host may be reached, but none of its addresses"
     NOT_TRUSTED = (
         "not-trusted",
         "a rule looks into TLS of this host, and the agent refused the certificate for that",
     )
     # TLS is inspected, and the host's certificate is untrusted or names another host.
     HOST_NOT_TRUSTED = "host-not-trusted", "a rule allows this host, but Envoy does not trust its certificate"
-    NO_ADDRESS = "no-address", "a rule allows this host, but it has no address"
+    NO_ADDRESS = "no-address", "this host may be reached, but it has no address"
     NO_SECRET = "no-secret", "a rule allows this request, but the secret for it is not there"
     # The request was forwarded, and answered with 401.
     SECRET_REFUSED = "secret-refused", "the host did not accept the secret of this request"
-    UNREACHABLE = "unreachable", "a rule allows this host, but the server did not answer"
+    UNREACHABLE = "unreachable", "this host may be reached, but the server did not answer"
 
     @property
     def passes(self) -> bool:

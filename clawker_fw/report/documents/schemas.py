@@ -29,6 +29,7 @@ from clawker_fw.report.fleet import FleetStatusDocument
 from clawker_fw.report.presets import PresetsAnswer
 from clawker_fw.report.secrets import SecretsAnswer
 from clawker_fw.report.status import StacksAnswer, StatusDocument
+from clawker_fw.report.suggesting import SuggestDocument
 
 ANSWERS: Mapping[str, type[Document]] = {
     "agent flags": FlagsDocument,
@@ -41,10 +42,13 @@ ANSWERS: Mapping[str, type[Document]] = {
     "drift": DriftDocument,
     "explain": ExplainDocument,
     "fleet status": FleetStatusDocument,
-    **dict.fromkeys(("rules allow", "rules deny", "rules remove"), RulesEditDocument),
+    **dict.fromkeys(
+        ("rules allow", "rules deny", "rules observe", "rules remove", "rules suggest --write"), RulesEditDocument
+    ),
     "rules check": RulesCheckDocument,
     "rules list": RulesListDocument,
     "rules presets": PresetsAnswer,
+    "rules suggest": SuggestDocument,
     "rules unused": RulesUnusedDocument,
     **dict.fromkeys(("run", "reload"), RunDocument),
     **dict.fromkeys(("secrets list", "secrets check"), SecretsAnswer),

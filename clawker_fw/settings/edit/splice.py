@@ -32,22 +32,22 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """A value that is appended to a rule's list, or becomes a new list."""
+    """Values that are appended to a list, or become a new one."""
 
-    items: tuple[Fields, ...]
+    items: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
     """The changes to rules by their index in the list, and the rules to append.
 
-    `sections` are other settings with their new fields; None removes one.
+    `sections` are other settings with their new value; None removes one.
     """
 
     changed: Mapping[int, Fields] = field(default_factory=dict)
     removed: frozenset[int] = frozenset()
     added: Sequence[Fields] = ()
-    sections: Mapping[str, Fields | None] = field(default_factory=dict)
+    sections: Mapping[str, Fields | Appended | None] = field(default_factory=dict)
 
     @property
     def of_rules(self) -> bool:
@@ -78,10 +78,9 @@ def spliced(text: str, edit: Edit, source: str, group: str | None = None) -> str
     kept = [rule for place, rule in enumerate(rules) if place not in edit.removed]
     meant = [*kept, *map(_read, edit.added)]
     page, cuts, location = _Page(text), list[_Cut](), own_location(group)
-    expected = {name: value for name, value in own.items() if edit.sections.get(name, {}) is not None}
-    expected |= _read({name: fields for name, fields in edit.sections.items() if fields})
-    for name, fields in edit.sections.items():
-        cuts += page.section(name, fields, location)
+    expected = _changed(dict(own), edit.sections)
+    for name, value in edit.sections.items():
+        cuts += page.section(name, value, expected.get(name), location)
     if edit.of_rules:
         expected[KEY] = meant
         cuts += page.cuts(edit, rules, meant, location)
@@ -112,7 +111,7 @@ def _changed(rule: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def _read(fields: Fields) -> dict[str, Any]:
-    return {name: parse(_scalar(value), "")[0] for name, value in fields.items() if value is not None}
+    return {name: parse(scalar(value), "")[0] for name, value in fields.items() if value is not None}
 
 
 def _at(location: Location, values: Mapping[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -130,14 +129,14 @@ def _holds(text: str, values: dict[str, Any]) -> bool:
         return False
 
 
-def _scalar(value: object) -> str:
+def scalar(value: object) -> str:
     """Return a value as YAML that reads back as the same value."""
     if isinstance(value, Appended):
-        return _scalar(value.items)
+        return scalar(value.items)
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{yaml_text(key)}: {_scalar(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{yaml_text(key)}: {scalar(each)}' for key, each in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_scalar, value))}]"
+        return f"[{', '.join(map(scalar, value))}]"
     if isinstance(value, bool | int):
         return json.dumps(value)
     if isinstance(value, datetime):
@@ -147,7 +146,7 @@ def _scalar(value: object) -> str:
 
 def pair(name: str, value: object) -> str:
     """Return a field of a rule as a line of YAML."""
-    return f"{name}: {_scalar(value)}"
+    return f"{name}: {scalar(value)}"
 
 
 class _Page:
@@ -166,13 +165,8 @@ class _Page:
         if isinstance(parent, yaml.MappingNode) and parent.flow_style:  # JSON must stay JSON
             return
         key, there = _entry(parent, KEY)
-        if above is not None and (key is None or there is None):
-            new = f"{self._newline}{indent}{KEY}:{self._block(f'{indent}  - ', edit.added)}"
-            yield self._below(above.end_mark.index, new)
-        elif key is None or there is None:
-            end = len(self._text)
-            start = self._newline if self._text and not self._text.endswith("\n") else ""
-            yield end, end, f"{start}{KEY}:{self._block('  - ', edit.added)}{self._newline}"
+        if key is None or there is None:
+            yield self._new(above, indent, f"{KEY}:{self._block(f'{indent}  - ', edit.added)}")
         elif not rules:
             if isinstance(there, yaml.SequenceNode):  # and not a key without a value
                 yield from ((key.end_mark.index + 1, end, "") for _, end, _ in _anew(there, meant))
@@ -182,22 +176,31 @@ class _Page:
         else:
             yield from self._in_lines(key, there, edit, rules)
 
-    def section(self, name: str, fields: Fields | None, within: Location) -> Iterator[_Cut]:
-        """Yield the replacement that sets a setting at a location in one line, or removes it."""
+    def section(
+        self, name: str, value: Fields | Appended | None, meant: object, within: Location
+    ) -> Iterator[_Cut]:
+        """Yield the replacement that sets a setting at a location, appends to it, or removes it."""
         above, parent, indent = self._parent(within)
         if isinstance(parent, yaml.MappingNode) and parent.flow_style:
             return
-        key, value = _entry(parent, name)
-        line = "" if fields is None else pair(name, fields)
-        if key is not None:
-            span = key.start_mark.index, self._end(value)
-            yield (*span, line) if line else self._lines(*span)
-        elif line and above is not None:
-            yield self._below(above.end_mark.index, f"{self._newline}{indent}{line}")
-        elif line:
-            end = len(self._text)
-            start = self._newline if self._text and not self._text.endswith("\n") else ""
-            yield end, end, f"{start}{line}{self._newline}"
+        key, there = _entry(parent, name)
+        if key is None or there is None:
+            if value is not None:
+                yield self._new(above, indent, pair(name, meant))
+        elif value is None:
+            yield self._lines(key.start_mark.index, self._end(there))
+        elif isinstance(value, Appended) and isinstance(there, yaml.SequenceNode) and not there.flow_style:
+            yield self._add(there, value.items)
+        else:
+            yield key.start_mark.index, self._end(there), pair(name, meant)
+
+    def _new(self, above: yaml.Node | None, indent: str, lines: str) -> _Cut:
+        """Add a setting below the key of its group, or at the end of the text."""
+        if above is not None:
+            return self._below(above.end_mark.index, f"{self._newline}{indent}{lines}")
+        end = len(self._text)
+        start = self._newline if self._text and not self._text.endswith("\n") else ""
+        return end, end, f"{start}{lines}{self._newline}"
 
     def _parent(self, within: Location) -> tuple[Any, Any, str]:
         """Return the key and the mapping at a location, and the indentation of what is in it."""
@@ -273,17 +276,18 @@ class _Page:
 
     # --- adding ----------------------------------------------------------------------------------------------
 
-    def _add(self, rules: yaml.SequenceNode, added: Sequence[Fields]) -> _Cut:
+    def _add(self, rules: yaml.SequenceNode, added: Sequence[Any]) -> _Cut:
         last = rules.value[-1]
         start = last.start_mark.index
         before = self._text[self._line_start(start) : start]
-        return self._below(self._end(last), self._block(before, added, in_flow=bool(last.flow_style)))
+        return self._below(self._end(last), self._block(before, added, in_flow=getattr(last, "flow_style", False)))
 
-    def _block(self, before: str, added: Sequence[Fields], *, in_flow: bool = False) -> str:
+    def _block(self, before: str, added: Sequence[Any], *, in_flow: bool = False) -> str:
         """Return rules as lines that each start with a line break. `before` is the indentation with the dash."""
         lines: list[str] = []
         for fields in added:
-            pairs = [_scalar(fields)] if in_flow else [pair(*each) for each in fields.items()]
+            in_one = in_flow or isinstance(fields, str)
+            pairs = [scalar(fields)] if in_one else [pair(*each) for each in fields.items()]
             lines += [f"{' ' * len(before) if place else before}{pair}" for place, pair in enumerate(pairs)]
         return "".join(self._newline + line for line in lines)
 
@@ -297,7 +301,7 @@ def _entry(node: Any, name: str) -> tuple[Any, Any]:  # noqa: ANN401 - PyYAML's 
 def _anew(node: yaml.CollectionNode, meant: object) -> Iterator[_Cut]:
     """Rewrite a list or mapping in brackets or braces, if it can't contain a comment."""
     if _on_one_line(node):
-        yield node.start_mark.index, node.end_mark.index, _scalar(meant)
+        yield node.start_mark.index, node.end_mark.index, scalar(meant)
 
 
 def _on_one_line(node: yaml.CollectionNode) -> bool:

@@ -34,13 +34,13 @@ var Sentences = map[string]string{
 	BadRequest:         "this is not TLS, nor a request that can be forwarded",
 	"timeout":          "no TLS hello or complete request headers arrived in time",
 	Limit:              "this is over the limit of this agent, or of all agents",
-	"private-address":  "a rule allows this host, but none of its addresses",
+	"private-address":  "this host may be reached, but none of its addresses",
 	"not-trusted":      "a rule looks into TLS of this host, and the agent refused the certificate for that",
 	"host-not-trusted": "a rule allows this host, but Envoy does not trust its certificate",
-	"no-address":       "a rule allows this host, but it has no address",
+	"no-address":       "this host may be reached, but it has no address",
 	"no-secret":        "a rule allows this request, but the secret for it is not there",
 	"secret-refused":   "the host did not accept the secret of this request",
-	"unreachable":      "a rule allows this host, but the server did not answer",
+	"unreachable":      "this host may be reached, but the server did not answer",
 }
 
 // byRules are the reasons of which rules are the cause.
