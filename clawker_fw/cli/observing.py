@@ -34,9 +34,9 @@ def observe(
     lock_wait: LockOption = unparsed(editing.LOCK_WAIT),
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Let requests to public hosts pass that no rule names, until TIME, to find out which rules are needed.
+    """Let requests without a rule pass for a time.
 
-    At most 24 hours. Every such request is on record as `observed`. The verdict is `observing` meanwhile, and
+    Until TIME, at most 24 hours, https and http to public hosts pass that no rule names. Every such request is on record as `observed`. The verdict is `observing` meanwhile, and
     `drift` exits with 1. Envoy and CoreDNS end it by themselves.
 
     Denied hosts, `never`, private addresses and everything that is not https or http stay refused. A host that a
@@ -90,9 +90,9 @@ def suggest_rules(
     ] = False,
     format_: FormatOption = Format.TEXT,
 ) -> None:
-    """Suggest presets and rules for what agents were refused, and for what passed while the stack was observed.
+    """Suggest rules for what agents wanted.
 
-    Together they allow just that. A preset is suggested if agents wanted all of its hosts. Rules that would allow
+    They are for what was refused, and for what passed while the stack was observed. Together they allow just that. A preset is suggested if agents wanted all of its hosts. Rules that would allow
     more are shown and not suggested, and so are private names, public suffixes, and names in `never`.
 
     Read the names before you add them: agents choose what they ask for.

@@ -256,7 +256,7 @@ def test_every_answer_in_json_has_a_schema(command: Command) -> None:
         if "--format" in option.opts
     }
     listed = command("schema").out.splitlines()
-    assert {*listed} == {*formats, "status --all", "groups", "error"}
+    assert {*listed} == {*formats, "status --all", "rules suggest --write", "groups", "error"}
     for verb in formats | {"status --all"}:
         shown = command("--config", "none.yaml", "schema", *verb.split()).json
         assert shown["title"] == f"The answer of `clawker-fw {verb}` with `--format json`"

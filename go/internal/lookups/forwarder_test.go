@@ -181,6 +181,17 @@ func TestForwarderNamesWithinASubtree(t *testing.T) {
 	must.Happen(t, "only what was invented waits", func() bool { return under.count(".silent.test.") == 2*lookupsOfARule })
 }
 
+// Names without a rule are in the room of their domain, so that a silent domain is not in the way of others.
+func TestForwarderNamesWithoutARule(t *testing.T) {
+	under := newForwarderUnderTest(t)
+	under.forwarder.rule = func(string) string { return "" }
+	for number := range 2 * lookupsOfARule {
+		under.ask(fmt.Sprintf("x%d.silent.test.", number), "*0.", 1)
+	}
+	under.ask("x.there.example.", "*0.", 2)
+	must.Happen(t, "another domain is asked", func() bool { return under.count(".there.example.") == 1 })
+}
+
 // Exact names whose servers are silent delay neither another agent's lookups nor those of another domain, whoever asks. A
 // failure is remembered for the name that failed.
 func TestForwarderSilentExactNames(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/hotfile"
 	"clawker-fw/internal/must"
 )
 
@@ -112,6 +113,25 @@ A person allows it, where the containers are started and not in here: ` + "`claw
 		"envoy b.test clawker-fw explain https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
 		len(read.Unreadable) != 0 || read.Ask != askCommand {
 		t.Errorf("%+v", read)
+	}
+}
+
+// Until the end of observing, the page begins with it.
+func TestObserving(t *testing.T) {
+	s := newScene()
+	serving := serverOf(s, nothing)
+	serving.root, serving.now = volume(), func() time.Time { return then }
+	file := filepath.Join(t.TempDir(), "subtrees.json")
+	serving.until = hotfile.New(file, parseUntil)
+	for until, wanted := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
+		must.Put(t, file, fmt.Sprintf(`{"names":["a.test"],"observe_until":%d}`, until))
+		found := asksOf(serving, "GET", "/").Body.String()
+		if strings.HasPrefix(found, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != wanted {
+			t.Errorf("%d: %s", until, found)
+		}
+		if found := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(found, `"observing_until":"2026-11-29T12:01:00Z"`) != wanted {
+			t.Errorf("%d: %s", until, found)
+		}
 	}
 }
 

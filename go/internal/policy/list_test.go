@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"clawker-fw/internal/must"
+	"clawker-fw/internal/reason"
 )
 
 // example has every kind of decision, at several depths.
@@ -175,5 +176,39 @@ func TestParseErrors(t *testing.T) {
 		if list, err := Parse([]byte(content)); err == nil || list != nil || !strings.Contains(err.Error(), wanted) {
 			t.Errorf("%s: got %v, %v, expected %q", content, list, err, wanted)
 		}
+	}
+}
+
+// Until the end of observing, what no entry decides has Envoy's address, if it can be the name of a public host.
+func TestObserving(t *testing.T) {
+	observed := strings.Replace(example, `{"ttl":1,`, `{"ttl":1,"observe_until":1800000060,`, 1)
+	observed = strings.Replace(observed, `"names":{`, `"names":{"local":{"below":"no-rule"},"exact.test":{"at":"no-rule"},`, 1)
+	list := parse(t, observed)
+	for name, wanted := range map[string]Decision{
+		"b.test":        {Address: list.observed.address, Observed: true},
+		"x.a.test.":     {Address: list.observed.address, Observed: true},
+		"y.exact.test":  {Address: list.observed.address, Observed: true},
+		"exact.test":    {Reason: reason.NoRule},
+		"x.local":       {Reason: reason.NoRule},
+		"local":         {Reason: reason.NoRule},
+		"no.w.test":     {Reason: reason.Denied},
+		"x.deep.w.test": {Reason: reason.Denied},
+		"other":         {Reason: reason.NoRule},
+		"10.0.0.1":      {Reason: reason.NoRule},
+		"x.t":           {Reason: reason.NoRule},
+		"x y.test":      {Reason: reason.BadName},
+	} {
+		if found := list.Decide(name, then); found != wanted {
+			t.Errorf("%s: %+v and not %+v", name, found, wanted)
+		}
+		if found := list.Decide(name, time.Unix(1_800_000_060, 0)); found.Observed {
+			t.Errorf("%s after the end: %+v", name, found)
+		}
+	}
+	if found := list.Decide("a.test", then); found.Observed || !found.Address.IsValid() {
+		t.Errorf("a name with a rule: %+v", found)
+	}
+	if _, err := Parse([]byte(`{"ttl":1,"observe_until":1800000060,"addresses":{},"names":{}}`)); err == nil {
+		t.Error("a list without Envoy's address is observed")
 	}
 }

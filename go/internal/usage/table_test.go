@@ -83,12 +83,13 @@ func TestAnOpenConnectionIsAUse(t *testing.T) {
 }
 
 // What leads nowhere is no use, and neither is what we try ourselves. One of our own connections to a host that stays open is
-// shared with agents.
+// shared with agents. What passes without a rule is no use of one.
 func TestWhatIsNoUse(t *testing.T) {
 	table, _ := newTable()
 	nowhere := strings.Replace(ending("https a.test 443", "tls", 1, 2), "10.1.0.20:999", "-", 1)
 	own := strings.Replace(ending("https a.test 443", "tls", 1, 2), "10.0.0.7", ours.String(), 1)
-	take(table, nowhere, own)
+	withoutRule := ending("https b.test 443", "tls * without 0123456789abcdef", 1, 2) + ending("http b.test 80", "http 80 *", 1, 2)
+	take(table, append(strings.SplitAfter(withoutRule, "\n")[:2], nowhere, own)...)
 	if known := table.History(); len(known.Uses) != 0 || known.Lost != 0 {
 		t.Fatalf("%+v", known)
 	}
