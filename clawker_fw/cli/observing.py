@@ -36,8 +36,8 @@ def observe(
 ) -> None:
     """Let requests without a rule pass for a time.
 
-    Until TIME, at most 24 hours, https and http to public hosts pass that no rule names. Every such request is on record as `observed`. The verdict is `observing` meanwhile, and
-    `drift` exits with 1. Envoy and CoreDNS end it by themselves.
+    Until TIME, at most 24 hours, https and http to public hosts pass that no rule names. Every such request is on
+    record as `observed`. The verdict is `observing` meanwhile, and `drift` exits with 1. Envoy and CoreDNS end it.
 
     Denied hosts, `never`, private addresses and everything that is not https or http stay refused. A host that a
     rule names gets only what the rules allow.
@@ -92,8 +92,9 @@ def suggest_rules(
 ) -> None:
     """Suggest rules for what agents wanted.
 
-    They are for what was refused, and for what passed while the stack was observed. Together they allow just that. A preset is suggested if agents wanted all of its hosts. Rules that would allow
-    more are shown and not suggested, and so are private names, public suffixes, and names in `never`.
+    They are for what was refused, and for what passed while the stack was observed. Together they allow that.
+    A preset is suggested if agents wanted all of its hosts. Rules that would allow more are only shown, and so are
+    private names, public suffixes, and names in `never`.
 
     Read the names before you add them: agents choose what they ask for.
 

@@ -4,7 +4,7 @@ Agents choose names. So what nobody should be asked about (`question`) is shown,
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field, PositiveInt
@@ -18,8 +18,6 @@ from clawker_fw.diagnose.simulation import Opened, Wanted
 from clawker_fw.model.json_types import Moment
 from clawker_fw.rules.destination import Destination, objection
 from clawker_fw.rules.reasons import Reason
-from clawker_fw.rules.rule import Rule
-from clawker_fw.rules.ruleset import about_ports
 from clawker_fw.rules.target import Target
 from clawker_fw.settings.edit.edits import Addition, EditOutcome, EditResult, Written, add
 from clawker_fw.settings.edit.splice import Appended, Edit
@@ -66,13 +64,11 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class PresetUse:
-    """A preset of which agents wanted some hosts, or all. One with all of them is suggested."""
+    """A preset of which agents wanted all hosts."""
 
     name: str
     wanted: tuple[str, ...]
-    """The URLs of the hosts that agents wanted."""
-    others: tuple[str, ...]
-    """Its rules for other hosts."""
+    """The URLs of its hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,6 @@ class SubtreeOffer:
     """A rule that would replace those for several names."""
 
     dst: str
-    command: Annotated[AllowCommand, Field(exclude=True)]
     replaces: tuple[str, ...]
     """The URLs of these names."""
     text: str
@@ -93,10 +88,8 @@ class Suggestions:
 
     presets: tuple[PresetUse, ...] = ()
     rules: tuple[Need, ...] = ()
-    others: tuple[PresetUse, ...] = ()
-    """Presets that would allow more than what agents wanted."""
     subtrees: tuple[SubtreeOffer, ...] = ()
-    left_out: tuple[Need, ...] = field(default=())
+    left_out: tuple[Need, ...] = ()
     """What agents wanted, and is not suggested."""
 
     def added_to(self, there: Sequence[Written], now: float) -> tuple[Edit, Sequence[EditResult]]:
@@ -121,13 +114,11 @@ def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[P
         need = _need(denial, explained.target)
         into = found if need.allow else left_out
         into[need.target] = into[need.target].and_(need) if need.target in into else need
-    chosen = list(_compatible(found.values(), left_out))
-    uses = [use for preset in presets if (use := _use(preset, chosen))]
-    whole = [use for use in uses if not use.others]
-    covered = {url for use in whole for url in use.wanted}
+    chosen = sorted(found.values(), key=lambda need: (need.target.protocol.opaque, need.target.name))
+    uses = tuple(use for preset in presets if (use := _use(preset, chosen)))
+    covered = {url for use in uses for url in use.wanted}
     rules = tuple(need for need in chosen if need.url not in covered)
-    others = tuple(use for use in uses if use.others and not covered.issuperset(use.wanted))
-    return Suggestions(tuple(whole), rules, others, tuple(_subtrees(rules, explainer)), tuple(left_out.values()))
+    return Suggestions(uses, rules, tuple(_subtrees(rules, explainer)), tuple(left_out.values()))
 
 
 def _need(denial: Denial, target: Target) -> Need:
@@ -142,25 +133,13 @@ def _need(denial: Denial, target: Target) -> Need:
     return Need(target.url, counted.times, (who,), counted.last, text, target, allow)
 
 
-def _compatible(needs: Iterable[Need], left_out: dict[Target, Need]) -> Iterator[Need]:
-    """Yield the needs whose rules don't contradict each other, those for plain protocols first, by name."""
-    taken: dict[str, list[Rule]] = {}
-    for need in sorted(needs, key=lambda need: (need.target.protocol.opaque, need.target.name, need.target.port)):
-        target = need.target
-        rule = Rule(Destination(target.name, subtree=False), target.protocol, target.port)
-        beside = taken.setdefault(target.name, [])
-        if any(about_ports([*beside, rule])):
-            left_out[target] = replace(need, text="Another rule above is for the same port.", allow=None)
-            continue
-        beside.append(rule)
-        yield need
-
-
 def _use(preset: Preset, needs: Sequence[Need]) -> PresetUse | None:
+    """Return the use of a preset if agents wanted all that it allows."""
     wanted = {need.addition(0).rule: need.url for need in needs}
-    urls = [wanted[same] for rule in preset.rules if (same := replace(rule, preset="")) in wanted]
-    others = [str(rule) for rule in preset.rules if replace(rule, preset="") not in wanted]
-    return PresetUse(preset.name, tuple(urls), tuple(others)) if urls else None
+    rules = [replace(rule, preset="") for rule in preset.rules]
+    if not all(rule in wanted for rule in rules):
+        return None
+    return PresetUse(preset.name, tuple(wanted[rule] for rule in rules))
 
 
 def _subtrees(needs: Sequence[Need], explainer: Explainer) -> Iterator[SubtreeOffer]:
@@ -174,4 +153,4 @@ def _subtrees(needs: Sequence[Need], explainer: Explainer) -> Iterator[SubtreeOf
         outcome = explainer.simulator.outcome(command, Wanted(those[0].target))
         opened = Remedy("", allow=command, opens=outcome.opens)
         if len(those) >= _MANY and outcome.allows:
-            yield SubtreeOffer(f".{parent}", command, tuple(each.url for each in those), also(opened))
+            yield SubtreeOffer(f".{parent}", tuple(each.url for each in those), also(opened))

@@ -26,8 +26,6 @@ class SuggestDocument(Document):
     """Presets of which agents wanted all hosts. Their hosts need no rules."""
     rules: list[SuggestedRule]
     """The narrowest rules for everything else."""
-    other_presets: tuple[PresetUse, ...]
-    """Presets that would allow more."""
     subtrees: tuple[SubtreeOffer, ...]
     """Rules that would replace several of `rules`, and allow more."""
     left_out: tuple[Need, ...]
@@ -39,7 +37,6 @@ class SuggestDocument(Document):
         return cls(
             presets=found.presets,
             rules=[SuggestedRule(need, dict(need.addition(now).fields)) for need in found.rules],
-            other_presets=found.others,
             subtrees=found.subtrees,
             left_out=found.left_out,
         )
@@ -52,20 +49,13 @@ def lines(found: Suggestions, since: float, now: float) -> Iterator[str]:
     if found.presets:
         yield "presets:"
     for use in found.presets:
-        yield f"  - {use.name}  # {_of_hosts(use)}"
+        yield f"  - {use.name}  # {len(use.wanted)} of {counted(len(use.wanted), 'host')}"
     if found.rules:
         yield "rules:"
     for need in found.rules:
         yield f"  - {scalar(need.addition(now).fields)}" + (f"  # {need.text}" if need.text else "")
-    for use in found.others:
-        yield f"The preset {use.name} covers {_of_hosts(use)}, and would also allow {', '.join(use.others)}."
     for offer in found.subtrees:
         dst = scalar({"dst": offer.dst})
         yield f"`{dst}` would replace {counted(len(offer.replaces), 'rule')}. {offer.text}"
     for need in found.left_out:
         yield f"not suggested: {need.url}, {need.note}: {need.text}"
-
-
-def _of_hosts(use: PresetUse) -> str:
-    total = len(use.wanted) + len(use.others)
-    return f"{len(use.wanted)} of {counted(total, 'host')}"

@@ -36,6 +36,9 @@ from clawker_fw.settings.model import MOST_GROUPS, Settings, setting_keys
 from clawker_fw.settings.preset import preset
 from clawker_fw.settings.sources import KEY, Source, joined, sources
 
+_MOST_OBSERVED = 300_000
+"""The most rules times ports with which a stack can be observed, by Envoy's memory."""
+
 _MAY_STAND_ALONE = frozenset({KEY, "presets"})
 """Settings that bring rules, so that `rules` may be missing."""
 
@@ -104,7 +107,7 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
     if settings.observe:
-        rules = replace(rules, observing=_observing(settings.observe.until, promises))
+        rules = _observed(rules, settings.observe.until, promises)
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
     keys = (*setting_keys(), GROUPS)
     places = {key: place for key in keys if (place := merged.given_at(tuple(key.split("."))))}
@@ -122,9 +125,17 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     )
 
 
-def _observing(until: datetime, promises: Sequence[Promise]) -> Observing:
+def _observed(rules: RuleSet, until: datetime, promises: Sequence[Promise]) -> RuleSet:
+    """Return the rules with observing. Each observed port has all names of rules in Envoy."""
     never = (promise.rule for promise in promises if promise.kind is PromiseKind.NEVER)
-    return Observing(int(until.timestamp()), tuple(never))
+    observing = Observing(int(until.timestamp()), tuple(never))
+    if len(rules.rules) * len(observing.keys(rules.rules)) > _MOST_OBSERVED:
+        raise SettingsError(
+            "observe-too-much",
+            "There are too many rules and ports to observe.",
+            hint="Remove `observe`, or use subtrees (`.example.com`) and fewer ports in the rules.",
+        )
+    return replace(rules, observing=observing)
 
 
 def _rules(settings: Settings, document: SettingsDocument) -> Iterator[Rule]:
