@@ -176,7 +176,7 @@ def test_invented_names_are_bounded(begun: Observed) -> None:
         end()
     took = time.monotonic() - before
     asked = {each["name"] for each in begun.names.said() if each["event"] == "query" and ".flood." in each["name"]}
-    assert NEW_AT_ONCE < len(asked) <= NEW_AT_ONCE + NEW_IN_A_SECOND * (took + 1)
+    assert NEW_AT_ONCE // 4 < len(asked) <= NEW_AT_ONCE + NEW_IN_A_SECOND * (took + 1)
     other.remove()
 
 

@@ -203,3 +203,15 @@ def test_explain_answers_for_each_group(command: Command) -> None:
         ["refused", "team-bare:"],
     ]
     assert command("explain", "https://b.test", "--group", "web").code == 0
+
+
+@pytest.mark.usefixtures("grouped")
+def test_one_group_is_observed_alone(command: Command, grouped: Path) -> None:
+    """It is written below that group, and neither those above nor other groups are observed."""
+    assert command("run").code == 0
+    assert command("rules", "observe", "30m", "--group", "web").code == 0
+    assert "  web:\n    observe: {until: " in grouped.read_text()
+    verdicts = {group: entry["verdict"] for group, entry in _stacks(command("drift", "--json")).items()}
+    assert verdicts == {None: "current", "web": "observing", "alone": "current", "bare": "current"}
+    assert command("rules", "observe", "--stop", "--group", "web").code == 0
+    assert grouped.read_text() == SETTINGS

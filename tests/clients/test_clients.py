@@ -274,3 +274,29 @@ def test_presets_are_sufficient_and_each_of_their_names_is_used(place: Site, reg
     assert {name: run.out + run.err for name, run in runs.items() if run.out.splitlines()[-1:] != [HELLO]} == {}
     asked = {rule.destination.name for each in presets for rule in each.rules}
     until(lambda: all(map(place.requests, asked)))
+
+
+def test_what_clients_wanted_is_suggested_and_enough(
+    around: Surroundings, registries: Registries, tmp_path: Path
+) -> None:
+    """pip, npm and git do their job while all is observed, and again with what was suggested, without observing."""
+
+    def work(there: Site) -> list[str]:
+        clone = "git clone -q https://$HOST/git/www.git /tmp/work; cat /tmp/work/greeting"
+        done = [there.do(registries.jobs[name]) for name in ("pip", "npm")]
+        return [run.out.splitlines()[-1] for run in (*done, there.agent(clone, f"clone.{WORKS}")) if run.out]
+
+    with site(around, tmp_path, ()) as observed:
+        assert work(observed) == []
+        observed.firewall.call("rules", "observe", "30m").expect()
+        assert work(observed) == [HELLO, HELLO, "hello from www"]
+        observed.firewall.call("rules", "observe", "--stop").expect()
+        assert work(observed) == []
+        suggested = observed.firewall.call("rules", "suggest", "--format", "json").expect().json
+        assert sorted(each["name"] for each in suggested["presets"]) == ["npm", "pip"]
+        assert [each["fields"]["dst"] for each in suggested["rules"]] == [f"clone.{WORKS}"]
+        observed.firewall.call("rules", "suggest", "--write").expect()
+        assert work(observed) == [HELLO, HELLO, "hello from www"]
+        before = observed.packets(REFUSED)
+        assert observed.agent("curl -sS https://$HOST/hello", f"curl.{REFUSED}").code != 0
+        assert observed.packets(REFUSED) == before
