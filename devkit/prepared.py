@@ -103,12 +103,9 @@ def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
 class _Forked(subprocess.Popen[str]):
     """A process that a prepared interpreter has forked. It differs from others in how it is started."""
 
-    def __init__(
-        self, interpreter: Interpreter, command: Sequence[str], folder: Path, variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, interpreter: Interpreter, command: Sequence[str], **given: Any) -> None:  # noqa: ANN401
         self._interpreter = interpreter
-        pipe = subprocess.PIPE
-        super().__init__(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
+        super().__init__(command, **given)
 
     def _execute_child(self, *positional: object) -> None:
         base = cast("Any", super())
@@ -147,13 +144,16 @@ def in_use() -> Iterator[None]:
             _in_use.remove(interpreter)
 
 
-def start(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Start a command line with pipes for its output: in a fork if one is in use and makes no difference."""
+def start(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], **streams: int
+) -> "subprocess.Popen[str]":
+    """Start a command line, usually with pipes for its output: in a fork if one is in use and makes no difference."""
+    pipe = subprocess.PIPE
+    given: dict[str, Any] = {"stdout": pipe, "stderr": pipe, **streams, "cwd": folder, "env": variables}
     for interpreter in _in_use[-1:]:
         if interpreter.serves(command, variables):
-            return _Forked(interpreter, list(command), folder, variables)
-    pipe = subprocess.PIPE
-    return subprocess.Popen(list(command), stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
+            return _Forked(interpreter, list(command), text=True, **given)
+    return subprocess.Popen(list(command), text=True, **given)
 
 
 def _prepare() -> None:
