@@ -147,7 +147,7 @@ def in_use() -> Iterator[None]:
 def start(
     command: Sequence[str], folder: Path, variables: Mapping[str, str], **streams: int
 ) -> "subprocess.Popen[str]":
-    """Start a command line, usually with pipes for its output: in a fork if one is in use and makes no difference."""
+    """Start a command line, usually with pipes for output: in a fork if one is in use and makes no difference."""
     pipe = subprocess.PIPE
     given: dict[str, Any] = {"stdout": pipe, "stderr": pipe, **streams, "cwd": folder, "env": variables}
     for interpreter in _in_use[-1:]:
