@@ -64,8 +64,9 @@ class Release:
     package: Path
 
     @classmethod
+    @functools.cache
     def installed(cls) -> "Release":
-        """Return the release that this code belongs to."""
+        """Return the release that this code belongs to. It is hashed once in a process."""
         return cls(_PACKAGE)
 
     @cached_property
