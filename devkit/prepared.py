@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import clawker_fw
-from devkit.stacks import environment, installed_release
+from devkit.memory.engine import MemoryEngine
+from devkit.stacks import blueprint, converged, environment
 from devkit.waiting import until
 
 _SET_CHILD_SUBREAPER = 36
@@ -157,11 +158,12 @@ def start(
 
 
 def _prepare() -> None:
-    """Import all of the program's modules, and hash its images, so that no fork does so again."""
+    """Import all of the program's modules and bring up a stack in memory, so that no fork does so again."""
     for module in pkgutil.walk_packages(clawker_fw.__path__, "clawker_fw."):
         if module.name != "clawker_fw.__main__":  # the program itself
             importlib.import_module(module.name)
-    installed_release()
+    engine = MemoryEngine()
+    converged(engine, blueprint(engine.facts(), "a.test"))  # hashes images, and compiles templates
     gc.collect()
     gc.freeze()
 

@@ -53,9 +53,8 @@ def blueprint(
 def installed_release() -> Release:
     """Return this checkout's own release. It is hashed already, so forks of this process need not."""
     release = Release.installed()
-    _ = release.build_sha, release.helper(machine()).digest
     for sibling in Sibling:
-        _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids
+        _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha
     return release
 
 
