@@ -1,7 +1,6 @@
-"""Hosts as people have them: settings of the kernel, of the engine, packet filters.
+"""Hosts as people have them, each a private engine with changed settings of the kernel, engine or packet filter.
 
-Each is a private engine with something changed that an administrator, a distribution or a hardening guide changes.
-The main job must work on every one of them (`tests/hosts`); without a way out, the program has to say so.
+The main job must work on each (`tests/hosts`); without a way out, the program has to say so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,10 @@ from dataclasses import dataclass, field
 class Host:
     """One host: the kind of its engine, additions to daemon.json, and sysctls of its network.
 
-    `before` are commands in the host's network before the engine starts, `after` are those after it. `programs`
-    are what the engine calls by other names. `routed` is a host whose networks the world can answer without
-    masquerading. Where nothing gets out, `keeps_in` is in the warning of `run` and in the advice of `doctor`.
-    `agents_need` is an option without which `agent run` refuses, in words that name it.
-    A `thorough` host is tried only with `--thorough`.
+    Commands in `before` and `after` run in its network around the engine's start. `programs` are what the engine
+    calls by other names. A `routed` host's networks need no masquerading. Without a way out, `keeps_in` is in the
+    warning of `run` and the advice of `doctor`. `agent run` refuses without `agents_need`, and names it. A
+    `thorough` host is tried only with `--thorough`.
     """
 
     name: str

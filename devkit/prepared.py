@@ -1,12 +1,8 @@
-"""A Python interpreter that has imported the program already, and runs each command in a fork of itself.
+"""A Python interpreter that has imported the program, and runs each command in a fork, which saves the imports.
 
-Tests run some thousand commands, and most of the processor time of each went into importing the same modules. A
-fork has them. In everything else it is what `subprocess.Popen` would have started: a child of the process that
-asked for it, in its group, with its own arguments, environment, folder, umask and streams. It ends as an
-interpreter ends that has run `__main__`. All forks share only what an interpreter reads as it starts, above all
-the seed of hashes; a command that is given anything of this kind is started for real.
-
-Benchmarks and the demo always start the program for real.
+A fork is otherwise like a process of `subprocess.Popen`: a child of the caller, with its own arguments,
+environment, folder, umask and streams. Only what an interpreter reads at its start is shared, above all the seed
+of hashes; a command with its own is started for real, and so are all commands of the benchmarks and the demo.
 """
 
 import atexit
