@@ -270,9 +270,9 @@ def private_engine(
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
-    `settings` are for daemon.json, `hosts` are further listening addresses, `sysctls` are those of its network, and
-    `commands` run there before the engine starts. `data` is the data folder of a stopped engine, at the same path,
-    as after an upgrade. `disk` is the size of its data's file system, in memory; without a `folder` there is a
+    `settings` are for daemon.json, `hosts` are further listening addresses, `sysctls` are of its network, and
+    `commands` run there before the engine starts. `data` is a stopped engine's data folder, at the same path, as
+    after an upgrade. `disk` is the size of its data's file system, in memory; without a `folder` there is a
     large one, if this machine has the memory. `name` is its host's. `programs` are what it calls by other names.
     """
     disk = disk or ("" if folder or data else _room_in_memory())

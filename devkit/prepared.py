@@ -44,27 +44,34 @@ _ERRORS = 2
 class Interpreter:
     """The process that forks. It ends with the process that has started it."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        """Prepare one with the environment of the commands to come. It is started when it is needed first."""
+    def __init__(self, variables: Mapping[str, str], within: Sequence[str]) -> None:
+        """Prepare one with the environment of the commands to come. It is started when it is needed first.
+
+        `within` is what runs a program where these commands run, such as in another network.
+        """
         self._variables = dict(variables)
+        self._within = list(within)
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
 
     def serves(self, command: Sequence[str], variables: Mapping[str, str]) -> bool:
         """Whether a fork would be what the command line starts."""
         same = _read_at_start(variables) == _read_at_start(self._variables)
-        return same and sys.platform == "linux" and list(command[:2]) == [sys.executable, "-m"]
+        start = [*self._within, sys.executable, "-m"]
+        return same and sys.platform == "linux" and list(command[: len(start)]) == start
 
     def _connected(self) -> socket.socket:
         if self._control is None:
             self._control, theirs = socket.socketpair()
             with closing(theirs):
-                command = [sys.executable, "-m", "devkit.prepared", str(theirs.fileno())]
+                command = [*self._within, sys.executable, "-m", "devkit.prepared", str(theirs.fileno())]
                 self._process = subprocess.Popen(command, env=self._variables, pass_fds=[theirs.fileno()])
         return self._control
 
-    def fork(self, request: Mapping[str, object], streams: Sequence[int]) -> int:
-        """Run a module in a fork that becomes a child of this process, and return its process id."""
+    def fork(self, command: Sequence[str], request: Mapping[str, object], streams: Sequence[int]) -> int:
+        """Run a command in a fork that becomes a child of this process, and return its process id."""
+        module, *arguments = command[len(self._within) + 2 :]
+        request = {**request, "module": module, "arguments": arguments}
         with self._lock, tempfile.TemporaryFile() as sent, _adopting():
             sent.write(json.dumps(request).encode())
             sent.flush()
@@ -108,15 +115,13 @@ class _Forked(subprocess.Popen[str]):
         base = cast("Any", super())
         given = inspect.signature(base._execute_child).bind(*positional).arguments  # noqa: SLF001 - the one step to replace
         request = {
-            "module": given["args"][2],
-            "arguments": given["args"][3:],
             "folder": os.fspath(given["cwd"] or Path.cwd()),
             "environment": dict(given["env"]),
             "umask": _umask(),
         }
         ends = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if end == -1 else end for number, end in enumerate(ends)]
-        self.pid = self._interpreter.fork(request, streams)
+        self.pid = self._interpreter.fork(given["args"], request, streams)
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         base._close_pipe_fds(*(given[name] for name in pipes))  # noqa: SLF001 - as the replaced step does
@@ -131,9 +136,9 @@ _in_use: list[Interpreter] = []
 
 
 @contextmanager
-def in_use() -> Iterator[None]:
-    """Let `start` use a prepared interpreter."""
-    with closing(Interpreter(environment())) as interpreter:
+def in_use(within: Sequence[str] = ()) -> Iterator[None]:
+    """Let `start` use a prepared interpreter for commands that run within something, such as another network."""
+    with closing(Interpreter(environment(), within)) as interpreter:
         _in_use.append(interpreter)
         try:
             yield
@@ -147,7 +152,7 @@ def start(
     """Start a command line, usually with pipes for output: in a fork if one is in use and makes no difference."""
     pipe = subprocess.PIPE
     given: dict[str, Any] = {"stdout": pipe, "stderr": pipe, **streams, "cwd": folder, "env": variables}
-    for interpreter in _in_use[-1:]:
+    for interpreter in _in_use:
         if interpreter.serves(command, variables):
             return _Forked(interpreter, list(command), text=True, **given)
     return subprocess.Popen(list(command), text=True, **given)
