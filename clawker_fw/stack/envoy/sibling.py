@@ -1,6 +1,5 @@
 """The proxy sibling's container: its bootstrap, its network, its dynamic files, and its confinement."""
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -8,7 +7,7 @@ from types import MappingProxyType
 from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
 from clawker_fw.model.containers import Shape
 from clawker_fw.model.engines import Machine
-from clawker_fw.model.files import File, Files
+from clawker_fw.model.files import Files
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
@@ -123,11 +122,6 @@ def shape(project: str, addressing: Addressing, slot: int, capacity: Capacity, m
     )
 
 
-@functools.lru_cache(maxsize=2)  # for both slots
-def _bootstrap_file(values: BootstrapValues) -> File:
-    return public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode())
-
-
 def boot(
     project: str,
     addressing: Addressing,
@@ -166,7 +160,7 @@ def boot(
         "usage": {"except": [str(each) for each in addressing.trying]},
     }
     return {
-        "boot/bootstrap.json": _bootstrap_file(values),
+        "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),
         "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
