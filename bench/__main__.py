@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import dataplane, fair, noop, replace, replace_time, scale
+from bench import dataplane, fair, groups, noop, replace, replace_time, scale
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -21,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "scale": scale.measure,
     "dataplane": dataplane.measure,
     "fair": fair.measure,
+    "groups": groups.measure,
 }
 
 

@@ -1,8 +1,4 @@
-"""`denials --ask` at a real terminal: the program in a pseudo-terminal, what it shows, and a person who types.
-
-The program is that of this module, over an in-memory engine, with the settings file of the current folder. Agents
-called `builder` and `tests` are on the stack's network.
-"""
+"""`denials --ask` in a pseudo-terminal, over an in-memory engine with the agents `builder` and `tests`."""
 
 import fcntl
 import json

@@ -17,10 +17,7 @@ _CLIENT = ("extendedKeyUsage=clientAuth", *_UNIDENTIFIED)
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """Make a CA and its certificates for an engine on 127.0.0.1 and for a client.
-
-    Return the engine's folder and the client's, each with `ca.pem`, `cert.pem` and `key.pem`.
-    """
+    """Make a CA and certificates; return the engine's and the client's folder (`ca.pem cert.pem key.pem`)."""
     install({"openssl": "openssl"})
     authority, engine, client = (folder / name for name in ("authority", "engine", "client"))
     make(authority, _AUTHORITY)

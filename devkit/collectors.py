@@ -1,7 +1,4 @@
-"""A real OpenTelemetry Collector on this machine: it takes records, and writes them into a file.
-
-The program is built from its Go modules in `devkit/collector`, once on a machine: that takes minutes.
-"""
+"""A real OpenTelemetry Collector, which writes records into a file. It is built once on a machine."""
 
 import json
 import subprocess

@@ -1,8 +1,4 @@
-"""The demonstration of the main job with the real program on a real engine: `./dev demo`.
-
-A stack is brought up, and an agent reaches allowed destinations and no others. An upgrade makes the stack stale,
-and one ordinary `run` makes it current again while the agent sends requests. Everything is removed at the end.
-"""
+"""The demonstration of the main job with the real program on a real engine: `./dev demo`."""
 
 import argparse
 import json

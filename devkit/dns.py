@@ -82,10 +82,7 @@ class Resolver:
 
 
 class NameServer:
-    """A name server on loopback: it has some names, every other one does not exist.
-
-    It is the judge of who was looked up: a question is kept as its labels, octet for octet.
-    """
+    """A name server on loopback that knows some names. It keeps every question as its labels, byte for byte."""
 
     def __init__(
         self,
@@ -95,11 +92,9 @@ class NameServer:
         slow: Mapping[bytes, float] = MappingProxyType({}),
         ttl: int = 5,
     ) -> None:
-        """Listen on a free port. `names` may say where each name is, which is `address` otherwise.
+        """Listen on a free port. `names` says where each name is; the default is `address`.
 
-        What is below the name `silent` is never answered.
-
-        `slow` says for some names, in lower case, after how many seconds they are answered. `ttl` is in seconds.
+        Names below `silent` get no answer. `slow` has delays by name in lower case. Times are in seconds.
         """
         self.ttl = ttl
         self._slow = slow

@@ -1,12 +1,8 @@
 """Private Docker engines for tests, the demo and the benchmarks. Nothing here depends on the firewall.
 
-An engine has its own network, mount, process and UTS namespaces. The machine therefore never sees its iptables
-rules, mounts and containers, and killing process 1 of its process namespace ends everything at once, in whatever
-state it is. A small shell outside, the keeper, waits for that end and then removes what is left: the name of the
-network namespace, the control groups, the folder.
-
-Its containers nevertheless start as on an ordinary host, where a new network namespace inherits what the engine
-has set for its own, forwarding above all. See `engine.sh`.
+An engine has its own network, mount, process and UTS namespaces, so killing process 1 ends everything at once. A
+small shell outside, the keeper, waits for that end and removes the rest: the name of the network namespace, the
+control groups, the folder. New network namespaces inherit the engine's settings, as on a host (`engine.sh`).
 """
 
 import contextlib
@@ -48,10 +44,7 @@ class EngineError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of engine: its version, the Debian suite that contains it, its additions to daemon.json.
-
-    A built one is compiled (`moby_engine`), and has only the programs around it from the suite.
-    """
+    """A kind of engine: version, Debian suite, additions to daemon.json. `moby_engine` compiles a built one."""
 
     name: str
     version: str = ""
@@ -277,14 +270,10 @@ def private_engine(
 ) -> Iterator[PrivateEngine]:
     """Yield a started engine and destroy it afterwards, even if this process is killed.
 
-    `settings` are further settings for daemon.json. `hosts` are addresses on which it listens in addition to its
-    socket. `sysctls` are those of its host's network, which containers inherit, and `commands` are run there
-    before the engine starts.
-
-    With `data`, the data folder of a stopped engine, it starts with that data, as after an upgrade. Its folder
-    must be the same one, because engines store paths. `disk` is the size of a file system for its data alone, in
-    memory; without a `folder` there is a large one, if this machine has the memory. `name` is that of its host.
-    `programs` are what the engine calls by other names.
+    `settings` are for daemon.json, `hosts` are further listening addresses, `sysctls` are of its network, and
+    `commands` run there before the engine starts. `data` is a stopped engine's data folder, at the same path, as
+    after an upgrade. `disk` is the size of its data's file system, in memory; without a `folder` there is a
+    large one, if this machine has the memory. `name` is its host's. `programs` are what it calls by other names.
     """
     disk = disk or ("" if folder or data else _room_in_memory())
     of_kind = _OF_NAME[kind]
@@ -310,10 +299,9 @@ def private_engine(
 
 
 def _room_in_memory() -> str:
-    """Return how much memory an engine's data may take, or "" where it had better be on the disk.
+    """Return how much memory an engine's data may take, or "" for the disk.
 
-    The files of images are many, are written for each engine and removed with it. On a disk, both take longer than
-    most tests: ext4 looks at each inode that was removed lately before it makes a new file.
+    On a disk, writing and removing the many files of images takes longer than most tests.
     """
     return _ROOM if os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >= _MEMORY_FOR_DATA else ""
 

@@ -65,11 +65,7 @@ _STARTED = itertools.count()
 
 
 def _own_block() -> IPv4Network:
-    """Return where the addresses of names are that need one of their own.
-
-    Each of a process's proxies has others than the last few, and each process has others: tests run side by side,
-    and the kernel lets two listen on the same port of an address.
-    """
+    """Return addresses for names that need their own. Processes and recent proxies never share one."""
     number = os.getpid() % 2**8 * 2**3 + next(_STARTED) % 2**3
     return IPv4Network((int(IPv4Address("127.128.0.0")) + number * 2**12, 20))
 
@@ -221,10 +217,7 @@ class Proxy(Running):
             fresh.replace(place)
 
     def _decide_only(self, resource: dict[str, Any]) -> None:
-        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`.
-
-        What no rule allows gets no response. What only holds the table of paths stays as it is.
-        """
+        """Replace forwarding by a response with the chain's name, and datagrams' hosts by one that says `udp`."""
         if resource.get("name") == tls_interception.NAME:
             return
         self._free_port(resource)
@@ -389,10 +382,9 @@ _GIVEN_UP = ("RemoteReset", "-")
 
 
 class Resolving(Loading):
-    """One that goes on after the decision: it looks names up at a name server on loopback.
+    """A proxy that looks names up at a name server on loopback, through a forwarder that ends with this object.
 
-    It asks through the forwarder, which ends with this object. With `refreshing=False` it never looks a name up
-    again by itself, so the name server is asked only for what a client has asked for.
+    With `refreshing=False`, it looks up a name only when a client asks for it.
     """
 
     read = 0

@@ -57,10 +57,9 @@ class Outcome:
 
 @dataclass
 class Firewall:
-    """One stack on one engine: the one at `host`, or by default the one that the program locates.
+    """One stack on the engine at `host`, by default the one that the program locates.
 
-    `package` is the folder of another release of the program. `within` is what runs the program somewhere else
-    than in this machine's network.
+    `package` is the folder of another release. `within` runs the program in another network.
     """
 
     host: str

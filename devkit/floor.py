@@ -1,8 +1,4 @@
-"""A lock with which tests run concurrently or one of them alone, across workers and test runs.
-
-A test that measures times must not run next to others. It waits until running tests have ended, and no other test
-starts until it has ended. The locks are the kernel's, so they end with their holder's process.
-"""
+"""A lock that keeps other tests from running beside one that measures times, across workers and test runs."""
 
 import fcntl
 from collections.abc import Iterator

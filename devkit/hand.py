@@ -102,9 +102,9 @@ class Hand:
         self.docker.update_container(self.name(sibling), **limits)
 
     def take_away(self, sibling: str) -> None:
-        """Remove a container by force. An engine that is busy with its files is asked again.
+        """Remove a container by force, by its id: a watcher makes another with its name.
 
-        It is told by its id, because a watcher makes another one with its name.
+        An engine that is busy with its files is asked again.
         """
         container = self.docker.inspect_container(self.name(sibling))["Id"]
 

@@ -1,7 +1,6 @@
-"""Hosts as people have them: settings of the kernel, of the engine, packet filters.
+"""Hosts as people have them, each a private engine with changed settings of the kernel, engine or packet filter.
 
-Each is a private engine with something changed that an administrator, a distribution or a hardening guide changes.
-The main job must work on every one of them (`tests/hosts`); without a way out, the program has to say so.
+The main job must work on each (`tests/hosts`); without a way out, the program has to say so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,10 @@ from dataclasses import dataclass, field
 class Host:
     """One host: the kind of its engine, additions to daemon.json, and sysctls of its network.
 
-    `before` are commands in the host's network before the engine starts, `after` are those after it. `programs`
-    are what the engine calls by other names. `routed` is a host whose networks the world can answer without
-    masquerading. Where nothing gets out, `keeps_in` is in the warning of `run` and in the advice of `doctor`.
-    `agents_need` is an option without which `agent run` refuses, in words that name it.
-    A `thorough` host is tried only with `--thorough`.
+    Commands in `before` run in its network before the engine's start. `programs` are what the engine calls by
+    other names. A `routed` host's networks need no masquerading. Without a way out, `keeps_in` is in the advice of
+    `doctor`, in case of `closing` only after this command. `agent run` refuses without `agents_need`, and names
+    it. A `thorough` host is tried only with `--thorough`.
     """
 
     name: str
@@ -24,8 +22,8 @@ class Host:
     settings: Mapping[str, object] = field(default_factory=dict)
     sysctls: Mapping[str, str] = field(default_factory=dict)
     before: Sequence[str] = ()
-    after: Sequence[str] = ()
     programs: Mapping[str, str] = field(default_factory=dict)
+    closing: str = ""
     keeps_in: str = ""
     routed: bool = False
     agents_need: str = ""
@@ -113,22 +111,24 @@ HOSTILE_NETWORKS = {
 """With every option that engines from 24 on add to the networks that others create."""
 
 HOSTS = (
-    Host("hostile", settings=HOSTILE, sysctls=_CIS),
-    Host("hostile-on-29", "29-nftables", settings=HOSTILE_NETWORKS, sysctls=_OPPOSITE),
     Host(
-        "older",
+        "hostile",
+        settings={**HOSTILE, "ip-forward": False},
+        sysctls=_CIS,
         programs={"iptables": "iptables-legacy", "ip6tables": "ip6tables-legacy"},
+        closing="sysctl -w net.ipv4.ip_forward=0",
+        keeps_in="net.ipv4.ip_forward=1",
+    ),
+    Host(
+        "hostile-on-29",
+        "29-nftables",
         settings={
+            **HOSTILE_NETWORKS,
             "log-driver": "syslog",
             "log-opts": {"syslog-address": "udp://192.0.2.1:514", "cache-disabled": "true"},
         },
+        sysctls=_OPPOSITE,
         agents_need="--log-driver local",
-    ),
-    Host(
-        "forwarding-off",
-        settings={"ip-forward": False},
-        sysctls={"net.ipv4.ip_forward": "0"},
-        keeps_in="net.ipv4.ip_forward=1",
     ),
     Host("no-masquerading", settings={"ip-masq": False}, routed=True, thorough=True),
     Host(
@@ -147,11 +147,11 @@ HOSTS = (
         thorough=True,
     ),
     Host("live-restore", settings={"live-restore": True}, thorough=True),
-    # no way out
+    # without a way out
     Host("no-iptables", settings={"iptables": False}, keeps_in="iptables: false", thorough=True),
     Host(
         "closed-docker-user",
-        after=("iptables -I DOCKER-USER -o uplink -j DROP",),
+        closing="iptables -I DOCKER-USER -o uplink -j DROP",
         keeps_in="iptables -S DOCKER-USER",
         thorough=True,
     ),
@@ -163,19 +163,19 @@ DOCUMENTED: Mapping[str, Sequence[str]] = {
     "options for all containers, such as `init` and `default-ulimits`": ("hostile", "hostile-on-29"),
     "`default-network-opts`": ("hostile-on-29",),
     "sysctls of the CIS benchmarks": ("hostile",),
-    "`iptables-legacy`": ("older",),
+    "`iptables-legacy`": ("hostile",),
     "`ip-masq: false`": ("no-masquerading",),
     "`ipv6: true`, `ip6tables: true`": ("ipv6",),
     "a host that accepts nothing from its containers (`INPUT DROP`)": ("closed-input",),
     "`userns-remap`": ("tests/matrix/test_userns.py::test_remapped_users",),
-    "`ip-forward: false`": ("forwarding-off",),
+    "`ip-forward: false`": ("hostile",),
     "`iptables: false`": ("no-iptables",),
     "a rule in `DOCKER-USER` that drops": ("closed-docker-user",),
     "`br_netfilter`, and a FORWARD chain that drops": (
         f"{_MACHINE}filtered_frames_are_not_mended_by_a_replacement",
     ),
     "`live-restore: true`": ("live-restore",),
-    "a log driver that sends lines elsewhere, such as `syslog`": ("older",),
+    "a log driver that sends lines elsewhere, such as `syslog`": ("hostile-on-29",),
     "a full disk": (
         f"{_FULL}what_needs_room_on_a_full_disk_is_an_error",
         f"{_FULL}a_rule_is_taken_away_while_the_disk_is_full",

@@ -1,8 +1,7 @@
-"""What an engine says of a container that is not compared, each with the reason.
+"""Fields of a container that are not compared, each with the reason.
 
-A test compares this with what real engines say: every field of `Config` and `HostConfig` is read in
-`clawker_fw/engine/shapes.py` and beside it, or is in here. Another test creates a sibling on an engine whose
-daemon.json has every option that containers inherit: it may differ from a plain engine's in these fields alone.
+Tests check that `clawker_fw/engine/shapes.py` reads every other field of `Config` and `HostConfig`, and that a
+daemon.json with every option that containers inherit changes only these.
 """
 
 from collections.abc import Mapping

@@ -169,10 +169,7 @@ def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
 
 @dataclass
 class Signer:
-    """The signer, with its files in a folder. It can be killed and started again.
-
-    Its sockets and the files of its secrets are ours, as they are its keeper's, and are handed down at each start.
-    """
+    """The signer, with its files in a folder. It can be killed and restarted with the same sockets."""
 
     folder: Path
     given: list[int] = field(default_factory=list)
@@ -277,10 +274,7 @@ class Inspecting(Resolving):
                 each["transport_socket"] = socket_
 
     def given_and_loaded(self, place: str, kind: str, *at: str) -> bool:
-        """Whether Envoy shows the resources of a file below `hot/` as they are written, and no less than one.
-
-        `kind` is what it calls them in its dump, and `at` where they are in that.
-        """
+        """Whether Envoy's dump has a file's resources, at least one. `kind` and `at` find them there."""
         found = _read(self.admin(f"/config_dump?resource={kind}"))["configs"]
         for key in at:
             found = [each[key] for each in found if key in each]  # a listener that drains is not active

@@ -1,7 +1,4 @@
-"""Where is kept what takes minutes to make: once for a user of a machine, whatever checkout it is for.
-
-Each has a name that says what it is made from.
-"""
+"""A cache for slow builds, shared by all checkouts of a user. Names say what each is made from."""
 
 import sys
 import tempfile

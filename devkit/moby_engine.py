@@ -1,7 +1,4 @@
-"""Docker Engine 29, built from its Go module: no Debian suite has it.
-
-containerd, runc and the tools that the engine calls are those of the Debian root into which its programs are put.
-"""
+"""Docker Engine 29, built from its Go module, with containerd, runc and other tools of a Debian root."""
 
 import hashlib
 from pathlib import Path

@@ -1,8 +1,6 @@
-"""The file NOTICE: third-party software in the wheel, and its licences.
+"""The file NOTICE: third-party software in the wheel, and its licences. `--check` checks that it is current.
 
-`python -m devkit.notice` writes it, and `python -m devkit.notice --check` checks that it is current. The Go
-toolchain lists what is compiled into the two programs. Software without a licence, or with an unknown one, is an
-error.
+The Go toolchain lists what is compiled into the programs. Software without a known licence is an error.
 """
 
 import argparse
@@ -50,8 +48,7 @@ _MODULE = "{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}\t{{.Dir}}{{end
 def components() -> dict[str, tuple[Path, set[str]]]:
     """Return what is in the programs: title, folder and the programs of the standard library, and of each module.
 
-    The licence of the standard library may be missing from the toolchain's package: then it is that of the modules
-    that Go vendors, which have the same authors and text.
+    If the toolchain's package lacks the standard library's licence, the same text of a vendored module counts.
     """
     root = toolchain().parent.parent
     vendored = sorted((root / "src" / "vendor" / "golang.org" / "x").iterdir())
@@ -73,10 +70,7 @@ def components() -> dict[str, tuple[Path, set[str]]]:
 
 
 def _texts(title: str, folder: Path) -> list[tuple[str, str]]:
-    """Return the texts of a module, licences first: each with its SPDX identifier or the name of its file.
-
-    They are in its folder, and beside source files, also of packages that are not compiled.
-    """
+    """Return a module's texts with SPDX identifiers or file names, licences first, also from subfolders."""
     texts = []
     beside = {folder}
     if not title.startswith(STANDARD_LIBRARY):

@@ -1,7 +1,4 @@
-"""The containers around a firewall: origins, which simulate the internet, and agents, which try to reach them.
-
-Both run the static program in `devkit/peer`, in an image that is built like the firewall's own.
-"""
+"""The containers around a firewall: origins, the simulated internet, and agents. Both run `devkit/peer`."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -187,10 +184,7 @@ class Peers:
         sysctls: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Peer:
-        """Start the program in a container of its own, which may use all processors or one, counted from 0.
-
-        `weight` is its share of them while others want them too, of 1,024 by default.
-        """
+        """Start the program in a container, on all processors or one (from 0), with a CPU `weight`."""
         endpoint = self.client.create_endpoint_config(aliases=list(aliases) or None, ipv4_address=address)
         created = self.client.create_container(
             self.image,

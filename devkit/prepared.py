@@ -1,12 +1,8 @@
-"""A Python interpreter that has imported the program already, and runs each command in a fork of itself.
+"""A Python interpreter that has imported the program, and runs each command in a fork, which saves the imports.
 
-Tests run some thousand commands, and most of the processor time of each went into importing the same modules. A
-fork has them. In everything else it is what `subprocess.Popen` would have started: a child of the process that
-asked for it, in its group, with its own arguments, environment, folder, umask and streams. It ends as an
-interpreter ends that has run `__main__`. All forks share only what an interpreter reads as it starts, above all
-the seed of hashes; a command that is given anything of this kind is started for real.
-
-Benchmarks and the demo always start the program for real.
+A fork is otherwise like a process of `subprocess.Popen`: a child of the caller, with its own arguments,
+environment, folder, umask and streams. Only what an interpreter reads at its start is shared, above all the seed
+of hashes; a command with its own is started for real, and so are all commands of the benchmarks and the demo.
 """
 
 import atexit
@@ -31,7 +27,8 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import clawker_fw
-from devkit.stacks import environment, installed_release
+from devkit.memory.engine import MemoryEngine
+from devkit.stacks import blueprint, converged, environment
 from devkit.waiting import until
 
 _SET_CHILD_SUBREAPER = 36
@@ -47,27 +44,34 @@ _ERRORS = 2
 class Interpreter:
     """The process that forks. It ends with the process that has started it."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        """Prepare one with the environment of the commands to come. It is started when it is needed first."""
+    def __init__(self, variables: Mapping[str, str], within: Sequence[str]) -> None:
+        """Prepare one with the environment of the commands to come. It is started when it is needed first.
+
+        `within` is what runs a program where these commands run, such as in another network.
+        """
         self._variables = dict(variables)
+        self._within = list(within)
         self._control: socket.socket | None = None
         self._lock = threading.Lock()
 
     def serves(self, command: Sequence[str], variables: Mapping[str, str]) -> bool:
         """Whether a fork would be what the command line starts."""
         same = _read_at_start(variables) == _read_at_start(self._variables)
-        return same and sys.platform == "linux" and list(command[:2]) == [sys.executable, "-m"]
+        start = [*self._within, sys.executable, "-m"]
+        return same and sys.platform == "linux" and list(command[: len(start)]) == start
 
     def _connected(self) -> socket.socket:
         if self._control is None:
             self._control, theirs = socket.socketpair()
             with closing(theirs):
-                command = [sys.executable, "-m", "devkit.prepared", str(theirs.fileno())]
+                command = [*self._within, sys.executable, "-m", "devkit.prepared", str(theirs.fileno())]
                 self._process = subprocess.Popen(command, env=self._variables, pass_fds=[theirs.fileno()])
         return self._control
 
-    def fork(self, request: Mapping[str, object], streams: Sequence[int]) -> int:
-        """Run a module in a fork that becomes a child of this process, and return its process id."""
+    def fork(self, command: Sequence[str], request: Mapping[str, object], streams: Sequence[int]) -> int:
+        """Run a command in a fork that becomes a child of this process, and return its process id."""
+        module, *arguments = command[len(self._within) + 2 :]
+        request = {**request, "module": module, "arguments": arguments}
         with self._lock, tempfile.TemporaryFile() as sent, _adopting():
             sent.write(json.dumps(request).encode())
             sent.flush()
@@ -103,26 +107,21 @@ def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
 class _Forked(subprocess.Popen[str]):
     """A process that a prepared interpreter has forked. It differs from others in how it is started."""
 
-    def __init__(
-        self, interpreter: Interpreter, command: Sequence[str], folder: Path, variables: Mapping[str, str]
-    ) -> None:
+    def __init__(self, interpreter: Interpreter, command: Sequence[str], **given: Any) -> None:  # noqa: ANN401
         self._interpreter = interpreter
-        pipe = subprocess.PIPE
-        super().__init__(command, stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
+        super().__init__(command, **given)
 
     def _execute_child(self, *positional: object) -> None:
         base = cast("Any", super())
         given = inspect.signature(base._execute_child).bind(*positional).arguments  # noqa: SLF001 - the one step to replace
         request = {
-            "module": given["args"][2],
-            "arguments": given["args"][3:],
             "folder": os.fspath(given["cwd"] or Path.cwd()),
             "environment": dict(given["env"]),
             "umask": _umask(),
         }
         ends = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         streams = [number if end == -1 else end for number, end in enumerate(ends)]
-        self.pid = self._interpreter.fork(request, streams)
+        self.pid = self._interpreter.fork(given["args"], request, streams)
         self._child_created = True
         pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         base._close_pipe_fds(*(given[name] for name in pipes))  # noqa: SLF001 - as the replaced step does
@@ -137,9 +136,9 @@ _in_use: list[Interpreter] = []
 
 
 @contextmanager
-def in_use() -> Iterator[None]:
-    """Let `start` use a prepared interpreter."""
-    with closing(Interpreter(environment())) as interpreter:
+def in_use(within: Sequence[str] = ()) -> Iterator[None]:
+    """Let `start` use a prepared interpreter for commands that run within something, such as another network."""
+    with closing(Interpreter(environment(), within)) as interpreter:
         _in_use.append(interpreter)
         try:
             yield
@@ -147,21 +146,25 @@ def in_use() -> Iterator[None]:
             _in_use.remove(interpreter)
 
 
-def start(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
-    """Start a command line with pipes for its output: in a fork if one is in use and makes no difference."""
-    for interpreter in _in_use[-1:]:
-        if interpreter.serves(command, variables):
-            return _Forked(interpreter, list(command), folder, variables)
+def start(
+    command: Sequence[str], folder: Path, variables: Mapping[str, str], **streams: int
+) -> "subprocess.Popen[str]":
+    """Start a command line, usually with pipes for output: in a fork if one is in use and makes no difference."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(list(command), stdout=pipe, stderr=pipe, text=True, cwd=folder, env=variables)
+    given: dict[str, Any] = {"stdout": pipe, "stderr": pipe, **streams, "cwd": folder, "env": variables}
+    for interpreter in _in_use:
+        if interpreter.serves(command, variables):
+            return _Forked(interpreter, list(command), text=True, **given)
+    return subprocess.Popen(list(command), text=True, **given)
 
 
 def _prepare() -> None:
-    """Import all of the program's modules, and hash its images, so that no fork does so again."""
+    """Import all of the program's modules and bring up a stack in memory, so that no fork does so again."""
     for module in pkgutil.walk_packages(clawker_fw.__path__, "clawker_fw."):
         if module.name != "clawker_fw.__main__":  # the program itself
             importlib.import_module(module.name)
-    installed_release()
+    engine = MemoryEngine()
+    converged(engine, blueprint(engine.facts(), "a.test"))  # hashes images, and compiles templates
     gc.collect()
     gc.freeze()
 

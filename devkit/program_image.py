@@ -1,8 +1,4 @@
-"""The image of `examples/image`, built without a registry: on this machine's Python, with this checkout's wheel.
-
-What the wheel requires is in the base image already, in the versions that are installed here. So the build needs
-no network, and a container of it makes the same images of siblings as this machine.
-"""
+"""The image of `examples/image`, built without a registry, on this machine's Python and installed packages."""
 
 import shutil
 import subprocess

@@ -1,8 +1,4 @@
-"""Builds a release into `dist`: `./dev release`. Two builds of one commit give the same bytes.
-
-The wheels are built from the source distribution. The bill of materials names the packages in the versions of
-`requirements.lock`, with which the release has been tested, and the Go modules in the wheel's programs.
-"""
+"""Builds a release into `dist`: `./dev release`. Two builds of one commit give the same bytes."""
 
 import argparse
 import hashlib

@@ -147,10 +147,7 @@ _RAW = (
 
 @dataclass(frozen=True, slots=True)
 class AskedRequest:
-    """A request that an agent makes of a host on a port: `target` is its path with the query.
-
-    `over` is HTTP/2 or HTTP/1.1, as ALPN calls them. With `websocket`, it asks to become one, over HTTP/1.1.
-    """
+    """A request of an agent. `target` has path and query, and `over` is HTTP's version by ALPN."""
 
     name: str
     port: int

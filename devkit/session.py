@@ -1,8 +1,4 @@
-"""A peer's commands in one running container, without asking the engine to start each of them.
-
-For each program that it starts in a container, an engine runs half a dozen processes of its own, which take longer
-than most commands of a peer.
-"""
+"""A peer's commands in one running container, without the slow start of a program in it by the engine."""
 
 import json
 import select

@@ -1,9 +1,7 @@
-"""The JSON Schema of the settings file, with which editors complete settings and mark mistakes while one types.
+"""The JSON Schema of the settings file, with which editors complete settings and mark mistakes.
 
-pydantic knows the keys, limits and descriptions. What is added here is how values may be written. The schema
-accepts what the program understands. It refuses mistakes in single values: only the program knows what the fields
-of a rule require of each other. An editor reads YAML 1.2, where `yes` is a word: it marks what the program takes
-for a boolean.
+pydantic knows the keys, limits and descriptions; here is how values may be written. Only the program knows what
+the fields of a rule require of each other. An editor reads YAML 1.2, where `yes` is a word.
 """
 
 import json
@@ -50,10 +48,7 @@ _KEPT = ("type", "enum", "const", "minimum", "maximum", "minLength", "maxLength"
 
 
 def address() -> str:
-    """Return the address at which the schema is published.
-
-    It is that of the newest one, since settings are only ever added: it knows those of every release.
-    """
+    """Return the address of the newest schema, which knows the settings of every release."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
     return f"{project['urls']['Repository']}/raw/main/docs/reference/settings.schema.json"
 

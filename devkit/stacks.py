@@ -51,7 +51,7 @@ def blueprint(
 
 @functools.cache
 def installed_release() -> Release:
-    """Return this checkout's own release. Its images are hashed already, so forks of this process need not."""
+    """Return this checkout's own release. It is hashed already, so forks of this process need not."""
     release = Release.installed()
     for sibling in Sibling:
         _ = images.bundled(sibling, release, MemoryEngine(machine()).facts()).ids, release.build_sha

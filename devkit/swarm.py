@@ -1,7 +1,6 @@
-"""Private engines that are joined in one swarm, each with a name and a network of its own.
+"""Private engines joined in one swarm by a bridge in its own namespace, each with a name and a network.
 
-A bridge in a namespace of its own is the wire between them. On it, each engine has the ports of a swarm (2377,
-7946 and 4789). All have their socket at the same path of their own file system: a service names one for all.
+All have their socket at the same path of their own file system: a service names one for all.
 """
 
 import os

@@ -10,11 +10,7 @@ Found = TypeVar("Found")
 def until(look: Callable[[], Found | None], seconds: float = 30, every: float = 0.02) -> Found:
     """Call a function until its result is true, and return the result.
 
-    Between two calls it waits `every` seconds, or as long as a call takes, and longer the more time has passed, up
-    to a second: asking with a whole command leaves others most of the time.
-
-    Raises:
-        TimeoutError: when that takes too long.
+    The pause is `every` seconds or the duration of a call, and grows up to a second. Raises TimeoutError.
     """
     start = time.monotonic()
     while True:

@@ -1,8 +1,4 @@
-"""Where the octets of a secret are: in everything that a stack shows, keeps or sends, and in its processes.
-
-The engine is on this machine, whose administrator looks: in memory, in the engine's own files, and in packets on
-bridges.
-"""
+"""Where the bytes of a secret are: in memory, in the engine's files and in packets on bridges of this machine."""
 
 import base64
 import json
@@ -60,11 +56,7 @@ class Administrator:
     ) -> set[tuple[str, str]]:
         """Return needles with their places: memory of containers' processes, and files changed since a time.
 
-        The files are those that the processes see, with all that is mounted there, and those of the engine if
-        asked.
-
-        Raises:
-            OSError: when something can't be read.
+        Files are those that the processes see, and the engine's if asked. Raises OSError for unreadable ones.
         """
         contents = self._contents(containers, since, engine=engine)
         return {(needle, place) for place, text in contents for needle in needles if needle.encode() in text}

@@ -1,9 +1,7 @@
 """Evidence of refusals from the logs of origins, which should not have been reached.
 
-A failed request proves little. It may fail because there is no server, because a name is mistyped, or because a
-program has died. Therefore every attempt is followed by a positive control: an allowed request, sent in the same
-way, which must arrive. When an origin has logged the control, it has also logged every effect of the attempt. What
-it logs late of something that happened before is told apart by its time.
+A failed request proves little: the server may be missing, or a name mistyped. So each attempt is followed by an
+allowed request in the same way, which must arrive. Then the origin has logged every effect of the attempt.
 """
 
 import secrets
@@ -44,10 +42,7 @@ class Witnesses:
         """Make an attempt, then an allowed request, and return the effects of the attempt.
 
         `control` is the URL of the allowed request, without a path, and `options` are those of `get`. `settle`
-        waits for further evidence, before the effects are read.
-
-        Raises:
-            AssertionError: when the control does not arrive, because a failed attempt would then prove nothing.
+        waits for further evidence. Raises AssertionError if the control does not arrive.
         """
         began = int(time.time() * 1000)
         answer = attempt()

@@ -1,7 +1,4 @@
-"""A simulated internet for a private engine: an origin with public addresses, and DNS for it.
-
-It is in the engine's own network, where nothing has to be forwarded, or beyond the engine's host.
-"""
+"""A simulated internet for a private engine: an origin with public addresses, and DNS for it."""
 
 import json
 import subprocess

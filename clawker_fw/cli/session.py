@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from clawker_fw import interrupts
@@ -18,6 +19,8 @@ from clawker_fw.settings.files import may_exist
 from clawker_fw.settings.find import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from clawker_fw.diagnose.explanation import Explainer
     from clawker_fw.engine.locate import EngineLocation
     from clawker_fw.engine.port import EngineReader, EngineWriter
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from clawker_fw.settings.loaded import Loaded
 
 _MOST_WARNINGS = 10
+_CONNECTION: "ContextVar[Future[EngineWriter] | None]" = ContextVar("connection", default=None)
+"""The connection that several stacks share."""
+
 _HINT_SECONDS = 2.0
 """How long an engine may take to name the settings."""
 
@@ -85,10 +91,23 @@ def _comparing(
 
 
 def connect_engine(chosen: Options) -> "EngineWriter":
-    """Connect to the chosen engine, to change something."""
+    """Connect to the chosen engine, to change something, or return the connection that several stacks share."""
     from clawker_fw.engine.docker import connect
 
-    return connect(chosen.host, chosen.context, os.environ)
+    shared = _CONNECTION.get()
+    return shared.result() if shared else connect(chosen.host, chosen.context, os.environ)
+
+
+@contextmanager
+def one_connection(chosen: Options) -> Iterator[None]:
+    """Let the work on several stacks share a connection, which reads the form of each container only once."""
+    from clawker_fw.background import in_background
+
+    before = _CONNECTION.set(in_background(connect_engine, chosen))
+    try:
+        yield
+    finally:
+        _CONNECTION.reset(before)
 
 
 def connect_reader(chosen: Options) -> "EngineReader":

@@ -1,6 +1,7 @@
 """The commands that compare or change one stack: run, drift, reload and down."""
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -180,19 +181,28 @@ def _apply_to_each(
     files: bool,
     creates: bool = False,
 ) -> None:
-    """Apply the settings to the chosen stack, or to each stack of the file, and print the result."""
+    """Apply the settings to the chosen stack, or to each stack of the file, and print the result.
+
+    The others are created after the chosen one, which provides the images.
+    """
+    first_done = threading.Event()
     with stacks.stopped_together(chosen, _STOPPING) as stopping:
 
         def work(one: Options) -> Answer:
             order = Order(lock_wait, files=files, creates=creates, stopping=stopping)
-            return apply_settings(one, order, options)
+            if one is not chosen:
+                return apply_settings(one, replace(order, before_creating=first_done.wait), options)
+            try:
+                return apply_settings(one, order, options)
+            finally:
+                first_done.set()
 
         stacks.answer(chosen, work, format_)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How to apply settings. `creates` also creates a stack that is not up.
+    """How to apply settings. `creates` also creates a stack that is not up, after `before_creating`.
 
     `silent` omits the steps and the warnings about rules. `stopping` tells whether to stop, if several stacks are
     stopped together.
@@ -203,6 +213,7 @@ class Order:
     creates: bool = False
     silent: bool = False
     stopping: Callable[[], bool] | None = None
+    before_creating: Callable[[], object] | None = None
 
 
 def apply_settings(chosen: Options, order: Order, wanted: "ConvergeOptions | None" = None) -> Answer:
@@ -211,6 +222,9 @@ def apply_settings(chosen: Options, order: Order, wanted: "ConvergeOptions | Non
     from clawker_fw.reconcile.steps import ConvergeOptions
 
     engine, read, seen = writing(chosen, reviews=not order.silent)
+    if order.before_creating and seen.observed.absent:
+        order.before_creating()
+        engine, read, seen = writing(chosen, reviews=False)
     wanted = wanted or ConvergeOptions(secrets_needed=True)
     _, said = _considered(seen, wanted, creates=order.creates)
     converge.require_secrets(seen, wanted)

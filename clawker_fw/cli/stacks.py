@@ -116,7 +116,8 @@ def _answer_about_each(stacks: Sequence[Options], work: Work, format_: Format) -
             except FirewallError as error:
                 return error
 
-    pending = [in_background(about, chosen) for chosen in stacks]
+    with session.one_connection(stacks[0]):
+        pending = [in_background(about, chosen) for chosen in stacks]
     found = [(chosen, each.result()) for chosen, each in zip(stacks, pending, strict=True)]
     if format_ is Format.JSON:
         _print_documents(found)

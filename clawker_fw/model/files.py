@@ -1,11 +1,13 @@
 """Files in a container's volume."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class File:
     """A file. `owner` is its user and group as seen in the container.
 
@@ -23,6 +25,11 @@ class File:
         """Return text without the content."""
         kind = "secret" if self.secret else f"{len(self.content)} bytes"
         return f"File({kind}, mode {self.mode:04o}, owner {self.owner})"
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the content in the engine's form. A program has 12 MB, so it is computed once."""
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     def saying(self, content: bytes) -> "File":
         """Return the same file with other content."""

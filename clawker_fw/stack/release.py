@@ -52,6 +52,11 @@ def _digest(path: Path, _: Identity) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@functools.lru_cache(maxsize=1)
+def _program(path: Path, _: Identity) -> File:
+    return executable(path.read_bytes())
+
+
 @dataclass(frozen=True)
 class Release:
     """A release. The modules that define the containers, `bin/` and `templates/` are its firewall subset."""
@@ -59,8 +64,9 @@ class Release:
     package: Path
 
     @classmethod
+    @functools.cache
     def installed(cls) -> "Release":
-        """Return the release that this code belongs to."""
+        """Return the release that this code belongs to. It is hashed once in a process."""
         return cls(_PACKAGE)
 
     @cached_property
@@ -90,7 +96,8 @@ class Release:
         Raises:
             SettingsError: if the package has no programs for that architecture.
         """
-        return executable(self.binary("fwctl", architecture).read_bytes())
+        path = self.binary("fwctl", architecture)
+        return _program(path, identity(path))
 
     @cached_property
     def build_sha(self) -> str:

@@ -215,10 +215,15 @@ def free_subnet(
         SettingsError: if none is free.
     """
     others, routes = tuple(taken), tuple(routed)
-    free = [each for each in _candidates(role, names) if not any(map(each.overlaps, others))]
-    unrouted = (each for each in free if not any(map(each.overlaps, routes)))
-    if found := next(unrouted, None) or next(iter(free), None):
-        return found
+    routed_elsewhere = None
+    for subnet in _candidates(role, names):
+        if any(map(subnet.overlaps, others)):
+            continue
+        if not any(map(subnet.overlaps, routes)):
+            return subnet
+        routed_elsewhere = routed_elsewhere or subnet
+    if routed_elsewhere:
+        return routed_elsewhere
     raise SettingsError(
         "no-free-subnet",
         f"No subnet is free for the {role} network: other networks of this engine overlap all of them.",

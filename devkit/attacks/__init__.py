@@ -1,8 +1,4 @@
-"""Everything that a hostile agent is tested to try: what it sends, what it gets, and what must be on record.
-
-The tests perform each of them on a real engine. `docs/reference/attacks.md`, and a table in
-`docs/enforcement.md`, are generated from the same data.
-"""
+"""Everything that a hostile agent is tested to try: what it sends, what it gets, and what must be on record."""
 
 from collections.abc import Sequence
 

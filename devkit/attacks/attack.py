@@ -66,11 +66,7 @@ class Who(StrEnum):
 
 @dataclass(frozen=True)
 class Attack:
-    """An attempt of an agent.
-
-    Arguments of commands may contain placeholders in braces, for addresses that differ between stacks: those of
-    `devkit.attacks.site.Site.places`.
-    """
+    """An attempt of an agent. Commands may contain the placeholders of `devkit.attacks.site.Site.places`."""
 
     what: str
 

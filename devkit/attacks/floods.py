@@ -1,7 +1,6 @@
-"""What hostile agents do to exhaust the siblings: a table of attacks, each a command of the peer program.
+"""Attacks that exhaust Envoy or CoreDNS, each a command of the peer program.
 
-Each reaches its size within the first third of its time where nothing limits it, keeps it until the end, and takes
-again what it loses.
+Without limits, each reaches its size within the first third of its time and keeps it until the end.
 """
 
 from dataclasses import dataclass, replace
@@ -58,10 +57,8 @@ _AT_ONCE = 64
 class Flood:
     """One such attack, by so many agents. `asks_below` is the subtree whose names it makes Envoy look up.
 
-    Each agent performs the attacks in `also` at the same time.
-
-    The command has placeholders: `{envoy}` and `{resolver}` for addresses, `{network}` for the agents' one, and
-    `{seconds}`, of which `{third}` is a third.
+    Each agent performs the attacks in `also` at the same time. Placeholders of the command are `{envoy}`,
+    `{resolver}`, `{network}` (the agents'), `{seconds}` and `{third}` (of the seconds).
     """
 
     name: str

@@ -203,8 +203,7 @@ class Site:
     def _records(self, attack: Attack, began: float) -> list[Event]:
         """Return what both siblings have on record of the attacker since a time, in seconds since 1970.
 
-        Records are complete when those of two more refusals are there, one by each sibling, and with them the one
-        of the attack. A connection is on record when the sibling knows its end, and that may be after the mark.
+        It waits until the records of two more refusals, one by each sibling, and that of the attack are there.
         """
         by = attack.by
         mark = f"{_MARK}{secrets.token_hex(4)}.test"

@@ -1,8 +1,4 @@
-"""The image with real clients and servers. There is no registry in tests, so packages are the source.
-
-They are Debian's, and PyPI's where Debian has none. What is made of them is made once and kept (`devkit.kept`): a
-tar with Debian's packages, a folder with PyPI's, and the image.
-"""
+"""The image with real clients and servers, from packages of Debian, and of PyPI where Debian has none."""
 
 import hashlib
 import os

@@ -1,7 +1,4 @@
-"""What stands in for the registries that presets are for: a host with the real name of each, for the web server.
-
-Each has a package `hello`. A job is what a real client does: it has it at the end, and then prints `hello`.
-"""
+"""Web hosts with the names of presets' registries. Each has a package `hello`, which prints that."""
 
 import base64
 import gzip
@@ -157,10 +154,7 @@ def _h1(files: Mapping[str, str]) -> str:
 
 
 def _checksum_database(host: Path, module: str, record: str) -> str:
-    """Write a checksum database of one record, and return its key, as GOSUMDB has it.
-
-    See golang.org/design/25530-sumdb, golang.org/x/mod/sumdb/tlog (hashes of the tree) and note (signatures).
-    """
+    """Write a checksum database of one record, and return its key for GOSUMDB (golang.org/design/25530-sumdb)."""
     leaf = hashlib.sha256(b"\0" + record.encode()).digest()  # which is also the root of the tree
     text = f"go.sum database tree\n1\n{base64.b64encode(leaf).decode()}\n"
     signing = Ed25519PrivateKey.generate()

@@ -116,7 +116,7 @@ def site(
 ) -> Iterator[Site]:
     """Yield a site with a stack of its own that has these rules, or without a stack.
 
-    The user's secret `token` is for the `keyed` hosts. Hosts prove their names to Envoy by the image's authority.
+    The user's secret `token` is for the `keyed` hosts, whose certificates are signed by the image's CA.
     """
     settings = folder / "settings"
     settings.mkdir()

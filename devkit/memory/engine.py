@@ -1,7 +1,6 @@
 """An engine in memory, which makes tests fast.
 
-It holds containers, networks and images, and simulates the two programs and `fwctl` as far as `EngineWriter` shows
-them. It can be trusted because it passes the same contract suite as a real engine.
+It simulates containers, networks, images, the two programs and `fwctl`, and passes the contract suite.
 """
 
 import hashlib

@@ -267,10 +267,7 @@ def _intact(files: Files, folder: str, record: str) -> bool:
 
 
 def restore_good(inside: MemoryContainer) -> bool:
-    """Restore the last proven set if the hot files differ from it, as `fwctl serve` does at start.
-
-    Returns whether the hot files are now a proven set.
-    """
+    """Restore the last proven set if the hot files differ from it; return whether they now are a proven set."""
     if not _intact(inside.files, HOT, COMMITTED):
         if not _intact(inside.files, f"{GOOD}{HOT}", COMMITTED):
             return False

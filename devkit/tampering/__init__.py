@@ -1,7 +1,4 @@
-"""Every kind of tampering with a stack that is tested: how it is done, what `drift` reports, and what repairs it.
-
-The tests perform each of them on a real engine. `docs/reference/tampering.md` is generated from the same tables.
-"""
+"""Every kind of tampering that is tested: how it is done, what `drift` reports, and what repairs it."""
 
 from collections.abc import Mapping, Sequence
 

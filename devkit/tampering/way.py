@@ -17,11 +17,9 @@ LOADED, SIGNED, TAGS = "loaded", "signed", "tags"
 
 @dataclass(frozen=True)
 class Sign:
-    """A finding that must be reported.
+    """A finding that must be reported. `says` is a part of the running value, where findings are otherwise equal.
 
-    `field` may contain `{project}`, `{service}` and `{envoy}`: the stack's name, its service address, and the
-    address that Envoy had before the tampering. `says` is a part of the value that runs, by which kinds of
-    tampering with the same finding are told apart.
+    `field` may contain `{project}`, `{service}` and `{envoy}`, the address that Envoy had before the tampering.
     """
 
     sibling: str
@@ -71,8 +69,7 @@ class Inside:
 class Tampering:
     """One kind of tampering: its description, what does it, and all findings that `drift` reports.
 
-    Those with the same group in `beside` can be done to a stack at the same time: none makes another impossible,
-    and each causes its own findings and no others. Many groups have one kind for each sibling.
+    Those with the same group in `beside` can be done to a stack at the same time, without affecting each other.
     """
 
     what: str

@@ -42,7 +42,7 @@ HELD = ("--seconds", "3600", "--pause", "1h")
 NOBODY = "65532"
 """The user id that programs have in many images."""
 
-MOST_WATCHES, WATCHES = Path("/proc/sys/fs/epoll/max_user_watches"), 200_000
+MOST_WATCHES, WATCHES = Path("/proc/sys/fs/epoll/max_user_watches"), 50_000
 """The kernel's epoll watches for each user, and a number that only this test needs."""
 
 UNSERVED = {

@@ -158,35 +158,6 @@ def test_one_agent_s_lookups_are_in_nobody_else_s_way(crowded: Resolving, names:
         until(lambda: _arrives(crowded, tls, "127.0.0.14", client_hello(b"d.there.test")), 10)
 
 
-def test_names_of_exact_rules_within_a_subtree(proxy: Resolving, names: NameServer) -> None:
-    """They are looked up at once, whatever is invented in the subtree around them."""
-    exact = [f"named{number}.silent.test" for number in range(OF_A_RULE)]
-    proxy.apply(*({"dst": dst, "port": 8080} for dst in (".silent.test", *exact)))
-    with ExitStack() as stack:
-        for number in range(3 * OF_A_RULE):
-            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(b"x%d.silent.test" % number)))
-        until(lambda: len(_silent(names)) == OF_A_RULE)
-        for name in exact:
-            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
-        asked = {tuple(name.encode().split(b".")) for name in exact}
-        until(lambda: asked <= set(_silent(names)), 3)
-        assert len(_silent(names)) == OF_A_RULE + len(exact)
-
-
-def test_silent_exact_names_delay_nobody_else(proxy: Resolving, names: NameServer) -> None:
-    """One agent's lookups of many silent exact names delay neither a neighbour's nor its own in another domain."""
-    exact = [f"x{number}.silent.test" for number in range(70)]
-    proxy.apply(*({"dst": dst, "port": 8080} for dst in (*exact, "named.test", "b.there.test")))
-    with ExitStack() as stack, socket.create_server((OWN_LOOPBACK, 8080)) as tls:
-        for name in exact:
-            stack.enter_context(_waits(proxy, "127.0.0.14", client_hello(name.encode())))
-        until(lambda: len(_silent(names)) == OF_A_RULE)
-        assert _arrives(proxy, tls, "127.0.0.13", client_hello(b"named.test"), within=1)
-        assert _arrives(proxy, tls, "127.0.0.14", client_hello(b"b.there.test"), within=1)
-        with _waits(proxy, "127.0.0.13", client_hello(b"x69.silent.test")):
-            until(lambda: (b"x69", b"silent", b"test") in names.asked, 1)
-
-
 @pytest.mark.parametrize("exact", [False, True])
 def test_new_names_of_one_agent_are_bounded(proxy: Resolving, names: NameServer, *, exact: bool) -> None:
     """One agent gets only so many new names. A neighbour gets its own at once, below the same rule too."""

@@ -23,7 +23,7 @@ from devkit.programs import OWN_LOOPBACK, free_port
 from devkit.waiting import until
 
 TLS, HTTP = 8080, 80
-CONNECTIONS = 100
+CONNECTIONS = 40
 _KIBIBYTE = 1024
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
 TUNNEL = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"

@@ -13,6 +13,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from typer import testing
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from clawker_fw.agents import names as agents
@@ -68,6 +70,10 @@ class Outcome:
         """Return the JSON output after checking it against a command's schema."""
         _validator(name).validate(self.json)
         return self.json
+
+
+_built = cache(get_command)
+"""Builds the tree of commands once, instead of for every command."""
 
 
 @cache
@@ -143,6 +149,7 @@ def command(memory: MemoryEngine, settings_file: Path, tmp_path: Path, monkeypat
     """Run a command in the folder of the settings file, without waits for real programs."""
     state = str(settings_file.parent / "state")
     monkeypatch.setattr(session, "connect_engine", lambda _: memory)
+    monkeypatch.setattr(testing, "_get_command", _built)
     monkeypatch.setattr(agents, "remembered_at", lambda: tmp_path / "agents.json")
     clock = count()  # several threads may read it at once
     timeless = SimpleNamespace(sleep=lambda _: None, monotonic=lambda: next(clock) / 20)

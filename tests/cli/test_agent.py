@@ -14,12 +14,12 @@ import pytest
 from clawker_fw.agents.attachment import REFUSAL
 from clawker_fw.cli import session
 from clawker_fw.stack import labels
+from devkit import prepared
 from devkit.memory.engine import MemoryEngine
-from devkit.stacks import CHECKOUT
+from devkit.stacks import CHECKOUT, environment
 from tests.cli.conftest import Command, calls
 
 FLAGS = "--network clawker-net --dns 10.213.1.53 --dns-search . --cap-drop NET_RAW"
-PROGRAM = Path(__file__).with_name("program.py")
 
 Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -28,26 +28,16 @@ Start = Callable[..., "subprocess.CompletedProcess[str]"]
 def agent_run(docker: Path, settings_file: Path) -> Start:
     """Run `agent run` as a process with only this docker CLI, on an engine with some rules."""
     settings_file.write_text("rules:\n  - dst: a.test\n")
-    usual = {
-        **os.environ,
-        "PYTHONPATH": str(CHECKOUT),
-        "PATH": str(docker),
-        "DOCKER_CONFIG": str(docker / "config"),
-    }
+    usual = environment(PATH=str(docker), DOCKER_CONFIG=str(docker / "config"))
 
     def started(
         *words: str, before: Sequence[str] = (), rules: Sequence[str] = ("a.test",), **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         arguments = ["--config", str(settings_file), *before, "agent", "run", *words]
-        return subprocess.run(
-            [sys.executable, str(PROGRAM), *rules, "--", *arguments],
-            env={**usual, **variables},
-            input="typed",
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
+        command = [sys.executable, "-m", "tests.cli.program", *rules, "--", *arguments]
+        process = prepared.start(command, docker, {**usual, **variables}, stdin=subprocess.PIPE)
+        out, err = process.communicate("typed", timeout=600)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return started
 
@@ -343,7 +333,7 @@ def test_a_signal_before_the_start_leaves_nothing(number: str, docker: Path, age
     """If a signal ends the program between creation and start, the container is removed."""
     former = signal.signal(signal.Signals[number], signal.default_int_handler)  # programs inherit what is ignored
     try:
-        done = agent_run("debian", STOPPED_BY=number)
+        done = agent_run("debian", STOPPED_BY=number, PYTHONPATH=str(CHECKOUT))  # not in a fork
     finally:
         signal.signal(signal.Signals[number], former)
     assert done.returncode == 130

@@ -29,8 +29,6 @@ main()
 MODULES = (
     "clawker_fw.cli",
     "typer",
-    "clawker_fw.report.log",
-    "clawker_fw.errors",
     "clawker_fw.cli.parameters",
     "OWN",
 )

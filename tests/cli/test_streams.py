@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from devkit.stacks import CHECKOUT
+from devkit import prepared
 
-PROGRAM = Path(__file__).with_name("program.py")
 UP = ("a.test",)
 
 
@@ -31,12 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(up: Sequence[str], *arguments: str) -> list[str]:
     """Return the command line of the program."""
-    return [sys.executable, str(PROGRAM), *up, "--", *arguments]
+    return [sys.executable, "-m", "tests.cli.program", *up, "--", *arguments]
 
 
 def environment(**variables: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "FORCE_COLOR"}}
-    return {**kept, "PYTHONPATH": str(CHECKOUT), "TERM": "xterm", **variables}
+    return {**kept, "TERM": "xterm", **variables}
 
 
 def on_terminal(
@@ -45,12 +44,9 @@ def on_terminal(
     """Run the program on a terminal with some typed input, and return its exit code and output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    process = subprocess.Popen(
-        command(up, *arguments),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(**{"COLUMNS": str(columns), **variables}),
+    whole = environment(**{"COLUMNS": str(columns), **variables})
+    process = prepared.start(
+        command(up, *arguments), Path.cwd(), whole, stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     os.write(ours, typed.encode())

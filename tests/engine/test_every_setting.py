@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker import APIClient
 from pydantic import BaseModel
 
 from clawker_fw.certificates.store import TelemetryStore
@@ -14,7 +15,9 @@ from clawker_fw.settings.model import Settings
 from clawker_fw.settings.secrets.declared import SecretsFile
 from devkit.firewall import Firewall
 from devkit.inspecting import certificate
+from devkit.processes import processes
 
+GIB = 1 << 30
 LATER = "2099-01-31T18:00:00Z"
 
 RULES: list[dict[str, Any]] = [
@@ -80,7 +83,7 @@ LOCAL: dict[str, Any] = {
         "idle": "10m",
     },
     "resources": {
-        "envoy": {"processors": 1, "memory": "1GiB", "connections": 700},
+        "envoy": {"processors": 3, "memory": "1GiB", "connections": 700},
         "coredns": {"processors": 1, "memory": "256MiB", "connections": 500},
     },
     "drain_timeout": "1s",
@@ -133,8 +136,14 @@ def stack(host: str, clean_project: str, tmp_path: Path) -> Firewall:
     return Firewall(host, clean_project, tmp_path, variables=variables)
 
 
-def test_every_setting_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
-    """With all keys at once, `run` brings up a stack in which nothing differs."""
+def workers(docker: APIClient, container: str) -> int:
+    """Return the number of Envoy's worker threads, as counted on the Docker host."""
+    threads = (thread for each in processes(docker, container) for thread in (each / "task").iterdir())
+    return sum((each / "comm").read_text().startswith("wrk:worker") for each in threads)
+
+
+def test_every_setting_can_be_applied(stack: Firewall, docker: APIClient, tmp_path: Path) -> None:
+    """With all keys at once, `run` brings up a stack in which nothing differs, with these resources."""
     (tmp_path / "team.yaml").write_text("rules: [{dst: team.test}]\n")
     certificate(tmp_path / "company", "company.test")[0].rename(tmp_path / "company.pem")
     own = TelemetryStore(tmp_path / "certs", stack.project, keeps=True, clock=time.time)
@@ -142,3 +151,10 @@ def test_every_setting_can_be_applied(stack: Firewall, tmp_path: Path) -> None:
     stack.write(*RULES, **LOCAL, project=stack.project)
     stack.run()
     assert stack.current(), stack.drift().out
+    proxy, resolver = (each["resources"] for each in stack.status()["siblings"])
+    assert proxy == {"processors": 3, "memory": GIB, "connections": 700}
+    assert resolver == {"processors": 1, "memory": GIB // 4, "connections": 500}
+    envoy = stack.container("envoy")
+    assert workers(docker, envoy) == 3
+    limits = docker.inspect_container(envoy)["HostConfig"]
+    assert (limits["Memory"], limits["MemorySwap"]) == (GIB, GIB)  # no swap: a secret could get onto the disk

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +10,22 @@ import pytest
 
 from devkit.engines import private_engine
 from devkit.firewall import Firewall
+from devkit.host import client
+from devkit.peers import peers
 from devkit.programs import machine
 from devkit.waiting import until
 from devkit.world import NAMESERVER, WORLD, World, world_around
 
 PRIVATE = "10.9.9.9"
+SILENT = "silent.test"
+"""The collector of telemetry, whose name the name server does not answer."""
 
 ZONE = {
     **{name: [WORLD] for name in ("a.test", "x.wild.test", "no.wild.test", "other.test", "voice.test")},
     **{name: [PRIVATE] for name in ("office.test", "home.test", "hidden.test")},
     "mixed.test": [PRIVATE, WORLD],
     "loop.test": ["127.0.0.1"],
+    SILENT: ["203.0.113.99"],
 }
 CONTROL_PORT = 8080
 CONTROL = f"http://a.test:{CONTROL_PORT}"
@@ -81,11 +87,21 @@ def place(needs_engine: Callable[..., None], tmp_path_factory: pytest.TempPathFa
         world_around(engine, tmp_path_factory.mktemp("said"), machine()) as world,
     ):
         world.add(PRIVATE)
-        world.resolve(ZONE)
-        firewall = Firewall(engine.host, "clawker", tmp_path_factory.mktemp("place"))
-        firewall.write(*RULES)
-        firewall.run()
+        world.resolve(ZONE, "--slow", f"{SILENT}=1h")
+        folder = tmp_path_factory.mktemp("place")
+        firewall = Firewall(engine.host, "clawker", folder, variables={"XDG_STATE_HOME": str(folder)})
+        firewall.write(*RULES, otel={"endpoint": f"{SILENT}:4317"})
+        assert firewall.run().seconds < 60
         yield Place(firewall, world)
+
+
+def test_no_collector_is_waited_for(place: Place) -> None:
+    """If the collector's name does not resolve, neither the start nor an agent is delayed."""
+    with closing(client(place.firewall.host)) as docker, peers(docker) as around:
+        agent = place.firewall.agent(around)
+        for _ in range(20):
+            assert agent.get("https://a.test/").ok
+    assert place.firewall.current()
 
 
 EXPLAINED: Mapping[str, tuple[str | None, Mapping[str, bool]]] = {

@@ -1,7 +1,9 @@
-"""Verdicts on a real engine never come from incomplete observations, and forged answers have no effect."""
+"""Verdicts on a real engine never come from incomplete observations, forged answers or the client's machine."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from docker import APIClient
@@ -11,11 +13,34 @@ from devkit.hand import Hand
 from devkit.peers import Peers
 from devkit.waiting import until
 
+ELSEWHERE = {
+    "LANG": "tr_TR.UTF-8",
+    "LC_ALL": "POSIX",
+    "LANGUAGE": "tr",
+    "TZ": "Pacific/Kiritimati",
+    "PYTHONHASHSEED": "4711",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+    "XDG_CACHE_HOME": "/nonexistent",
+}
 
-def _warned(firewall: Firewall) -> dict[str, Any] | None:
-    """Return the answer of `drift`, which must be `current`, if it has a warning; a busy host may miss one."""
+
+def test_another_client(shared: Firewall) -> None:
+    """The desired state depends neither on the client's machine nor on its user's umask."""
+    other = replace(shared, variables={**ELSEWHERE, "CLAWKER_FW_DRAIN_TIMEOUT": "0"})
+    before = os.umask(0o077)
+    try:
+        other.run("--force-recreate")
+        os.umask(0o000)
+        assert shared.drift().expect().findings == set()
+    finally:
+        os.umask(before)
+
+
+def _warned(firewall: Firewall, count: int) -> dict[str, Any] | None:
+    """Return the answer of `drift`, which must be `current`, if it has its warnings; a busy host may miss one."""
     drift: dict[str, Any] = firewall.drift().expect().json
-    return drift if drift["warnings"] else None
+    return drift if len(drift["warnings"]) == count else None
 
 
 def test_a_spoofer_can_accuse_nobody(kept: Firewall, peers: Peers, docker: APIClient) -> None:
@@ -26,15 +51,17 @@ def test_a_spoofer_can_accuse_nobody(kept: Firewall, peers: Peers, docker: APICl
     hardware = docker.inspect_container(victim.container)["NetworkSettings"]["Networks"][network]["MacAddress"]
     hand = Hand(docker, kept, peers)
     before = {name: docker.inspect_container(kept.container(name))["Id"] for name in ("envoy", "coredns")}
-    for address in (hand.service(), hand.address("coredns"), hand.address("envoy")):
-        spoofer = kept.agent(peers, "spoof", address, hardware)
-        until(lambda: any(line["event"] == "ready" for line in spoofer.said()))  # noqa: B023 - called at once
-        drift = until(lambda: _warned(kept))
-        assert any(line["event"] == "answered" for line in spoofer.said())
-        assert (drift["verdict"], len(drift["warnings"])) == ("current", 1)
-        assert address in drift["warnings"][0]["message"]
-        assert hardware in drift["warnings"][0]["message"]
-        assert kept.run().json["steps"] == []
+    addresses = (hand.service(), hand.address("coredns"), hand.address("envoy"))
+    spoofers = [kept.agent(peers, "spoof", address, hardware) for address in addresses]
+    until(lambda: all(any(line["event"] == "ready" for line in each.said()) for each in spoofers))
+    drift = until(lambda: _warned(kept, len(addresses)))
+    assert all(any(line["event"] == "answered" for line in each.said()) for each in spoofers)
+    assert drift["verdict"] == "current"
+    messages = sorted(each["message"] for each in drift["warnings"])
+    assert all(hardware in message for message in messages)
+    assert all(any(address in message for message in messages) for address in addresses)
+    assert kept.run().json["steps"] == []
+    for spoofer in spoofers:
         spoofer.remove()
     assert {name: docker.inspect_container(kept.container(name))["Id"] for name in before} == before
     assert victim.get("https://a.test/").ok

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from docker import APIClient
 
+from devkit import prepared
 from devkit.engines import FORWARDING, PrivateEngine, install_client, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
@@ -54,6 +55,7 @@ class MainJob:
         self.agent_run(agents_need)
         self.replacement()
         self.restart()
+        self.withdrawal()
         self.down()
 
     def perform_without_way_out(self, cause: str) -> None:
@@ -69,11 +71,9 @@ class MainJob:
         self.down()
 
     def run(self) -> None:
-        """From nothing to current, also according to `drift`, `status` and `doctor`."""
+        """From nothing to current, also according to `status` and `doctor`."""
         warned = {each["code"] for each in self.firewall.run().json["warnings"]}
         assert "no-forwarding" not in warned
-        found = self.firewall.drift().expect()
-        assert (found.json["verdict"], found.findings) == ("current", set()), found.out
         assert self.firewall.run().json["changed"] is False
         status = self.firewall.status()
         assert status["verdict"] == "current", status
@@ -84,7 +84,7 @@ class MainJob:
         """An agent reaches what the rules allow, by each protocol, and nothing else."""
         agent = self.firewall.agent(self.peers)
         assert until(lambda: self.serves(agent)), "agents are not served"
-        envoy = self.firewall.status()["siblings"][0]["address"]
+        envoy = self.envoy()
         witnesses = Witnesses([self.world.origin, self.world.names])
 
         def refused(*command: str) -> None:
@@ -96,6 +96,9 @@ class MainJob:
         refused("get", f"http://stream.test:{TCP_PORT + 1}/", "--timeout", "2s")
         refused("probe-tcp", f"{WORLD}:443", "--timeout", "500ms")
         refused("resolve", "refused.test", "--server", f"{envoy}:{UDP_PORT}", "--timeout", "500ms")
+
+    def envoy(self) -> str:
+        return str(self.firewall.status()["siblings"][0]["address"])
 
     def serves(self, agent: Peer) -> bool:
         """Whether an agent reaches everything allowed."""
@@ -122,7 +125,6 @@ class MainJob:
         self.firewall.run("--force-recreate")
         summary = load.stop().last
         assert (summary["failed"], summary["sent"] > 0) == (0, True), summary
-        self.firewall.drift().expect()
 
     def restart(self) -> None:
         """After a restart of the engine, agents are served, and nothing has drifted."""
@@ -131,6 +133,15 @@ class MainJob:
         self.engine.restart()
         assert until(lambda: self.serves(agent), BACK_SECONDS), "agents are not served after a restart"
         assert until(self.firewall.current, BACK_SECONDS), "the stack has drifted after a restart"
+
+    def withdrawal(self) -> None:
+        """A removed rule no longer allows its host, and no container is replaced."""
+        agent, before = self.firewall.agent(self.peers), self.docker.containers()
+        self.firewall.call("rules", "remove", "plain.test").expect()
+        Witnesses([self.world.origin]).refused(
+            lambda: agent.get("http://plain.test/", "--connect", self.envoy()), agent, "https://pub.test"
+        )
+        assert {each["Id"] for each in before} <= {each["Id"] for each in self.docker.containers()}
 
     def down(self) -> None:
         """Nothing of the stack is left."""
@@ -175,8 +186,7 @@ def main_job(host: Host, folder: Path) -> Iterator[MainJob]:
         firewall.write(*RULES)
         peers = Peers(docker)
         stack.callback(peers.remove_all)
-        for command in host.after:
-            engine.run_in_network(shlex.split(command))
+        stack.enter_context(prepared.in_use(firewall.within))
         yield MainJob(engine, docker, world, firewall, peers)
 
 
@@ -188,7 +198,8 @@ def test_main_job(host_: Host, needs_engine: Callable[..., None], tmp_path: Path
     """Everything works, from `run` to `down`; without internet access, the program says so."""
     needs_engine(host_.kind)
     with main_job(host_, tmp_path) as job:
+        if host_.closing or not host_.keeps_in:
+            job.perform(host_.agents_need)
+        job.engine.run_in_network(shlex.split(host_.closing or "true"))
         if host_.keeps_in:
             job.perform_without_way_out(host_.keeps_in)
-        else:
-            job.perform(host_.agents_need)

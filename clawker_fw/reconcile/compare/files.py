@@ -65,7 +65,7 @@ def _made_file(
         return pair.by_another_release  # its `fwctl` keeps a record that this release does not know
     if recorded == labels.SECRET:
         return pair.by_another_release
-    return labels.digest(running.content) == recorded
+    return running.digest == recorded
 
 
 def _made_attributes(pair: SiblingPair, path: str, file: File) -> bool:
@@ -79,7 +79,7 @@ def _value_pair(running: File | None, desired: File | None) -> tuple[str | None,
         return _named(running), _named(desired)
     words = _attribute_pairs(running, desired)
     if running.content != desired.content:
-        digests = labels.digest(running.content), labels.digest(desired.content)
+        digests = running.digest, desired.digest
         words = [HIDDEN if running.secret or desired.secret else digests, *words]
     return ", ".join(one for one, _ in words), ", ".join(other for _, other in words)
 
@@ -101,4 +101,4 @@ def _contents(running: File | None, desired: File | None) -> tuple[bytes, bytes]
 def _named(file: File | None) -> str | None:
     if file is None:
         return None
-    return "a secret" if file.secret else labels.digest(file.content)
+    return "a secret" if file.secret else file.digest

@@ -38,7 +38,7 @@ def findings(pair: SiblingPair) -> Iterator[Finding]:
     hot = file_findings(pair, Layer.HOT, running, pair.wanted.hot, made=commit.files, action=Action.COMMIT)
     differing = list(hot)
     yield from differing
-    digests = {path: labels.digest(file.content) for path, file in pair.wanted.hot.items()}
+    digests = {path: file.digest for path, file in pair.wanted.hot.items()}
     desired = CommitDigests(digests, pair.wanted.live)
     if not differing and commit != desired:
         # Another release may have recorded fewer resources, or other digests of what it made live.

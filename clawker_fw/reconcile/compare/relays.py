@@ -159,9 +159,9 @@ class RelayComparison:
             yield _differs(spec, field, running, desired, cause)
         helper, wanted = relay.files.get(HELPER), spec.files[HELPER]
         if helper != wanted:
-            now = labels.digest(helper.content) if helper else "missing"
+            now = helper.digest if helper else "missing"
             made = applied is not None and applied.boot.get(HELPER) == now
-            yield _differs(spec, HELPER, now, labels.digest(wanted.content), _cause(made=made))
+            yield _differs(spec, HELPER, now, wanted.digest, _cause(made=made))
         if relay.differences:
             yield _differs(spec, "inside", relay.differences, (), Cause.TAMPER)
 

@@ -6,7 +6,6 @@ from contextlib import suppress
 from clawker_fw.model.differences import Action, Cause, Finding, Layer
 from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.compare.pair import SiblingPair
-from clawker_fw.stack import labels
 from clawker_fw.stack.container import container_names
 from clawker_fw.stack.files import read_record
 from clawker_fw.stack.resources import SIBLING
@@ -95,7 +94,7 @@ def _service_address(pair: SiblingPair) -> Iterator[Finding]:
 def _made_service_address(pair: SiblingPair) -> str | None:
     """Return the service address from the container's creation, or None if its file has changed."""
     file, made = pair.files.get(SIBLING), pair.applied.boot if pair.applied else {}
-    if file is None or labels.digest(file.content) != made.get(SIBLING):
+    if file is None or file.digest != made.get(SIBLING):
         return None
     with suppress(KeyError, TypeError, ValueError):
         return str(read_record(file.content)["service"]["address"])
