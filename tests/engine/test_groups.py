@@ -83,7 +83,7 @@ def test_a_rule_of_one_group_touches_no_other(grouped: Firewall, docker: APIClie
 
 def test_one_watcher_keeps_all_groups(grouped: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
     """It heals a group's stack, creates that of a new group, and leaves that of a removed one, with a word."""
-    page = f"unix:{tmp_path / 'watch.sock'}"
+    page, above = f"unix:{tmp_path / 'watch.sock'}", started(docker, grouped.project)
     with watching(grouped, "--interval", "1h", "--heal", "all", "--listen", page) as watched:
         until(lambda: _health(page)["healthy"])
         docker.remove_container(f"{stack_of(grouped, 'web')}-coredns", force=True, v=True)
@@ -96,6 +96,7 @@ def test_one_watcher_keeps_all_groups(grouped: Firewall, docker: APIClient, peer
         until(lambda: [each["group"] for each in _health(page)["stacks"]] == [None, "web", "work"])
         left = stack_of(grouped, "new")
         until(lambda: any(left in word for each in watched.decisions for word in each.get("warnings", ())))
+        assert started(docker, grouped.project) == above
         assert watched.stop() == 0
     agent = peers.agent(f"{left}-net", "127.0.0.1")
     refused = grouped.call("run", "--remove-orphans")

@@ -59,7 +59,7 @@ def earlier_release(commit: str, architecture: str) -> Path:
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """All differences are upgrades: a watcher ignores them, agents may start, and `run` fails no request.
 
-    The host passes bridged frames to its packet filter. Kept connections fail only if the earlier Envoy can be
+    Groups may be added at the same time. The host passes bridged frames to its packet filter. Kept connections fail only if the earlier Envoy can be
     drained by nothing but its own helper.
     """
     needs_engine(INSTALLED.name)
@@ -88,6 +88,8 @@ def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., 
             assert left["decision"] == "leave", left
         assert containers() == before
 
+        groups = {} if EARLIER[commit] else {"web": {}, "work": {}}
+        firewall.write(*RULES, groups=groups)
         firewall.draining("8").run()
         assert firewall.current()
         assert set(containers()).isdisjoint(before)
