@@ -64,6 +64,20 @@ def test_an_agent_reaches_what_its_own_group_may(grouped: Firewall, peers: Peers
         assert {line["host"] for line in origin.said() if line["event"] == "request"} == allowed
 
 
+def test_groups_do_not_meet(grouped: Firewall, peers: Peers) -> None:
+    """No agent reaches another group's Envoy or agents, whose own agents reach both."""
+    peers.origin(f"{stack_of(grouped, 'work')}-egress", ["r.test"], "--http", "80")
+    status = answers(grouped, "status")
+    here, there = (
+        peers.agent(how["network"], how["dns"], "origin", "--http", "80")
+        for how in (status[group]["agent"] for group in ("web", "work"))
+    )
+    envoy, agent = status["work"]["siblings"][0]["address"], there.address(f"{stack_of(grouped, 'work')}-net")
+    for place in (envoy, agent):
+        assert there.get("http://r.test/", "--connect", place).ok
+        assert not here.get("http://r.test/", "--connect", place, "--timeout", "1s").ok
+
+
 def test_a_rule_of_one_group_touches_no_other(grouped: Firewall, docker: APIClient) -> None:
     """The containers of the others stay as they are, and what they have applied as well."""
     others = [stack_of(grouped, group) for group in ("", "work")]
