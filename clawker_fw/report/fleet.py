@@ -234,7 +234,7 @@ def nonsense(error: Exception) -> EngineError:
     """Return the error of a host that does not answer like an engine."""
     return EngineError(
         "host-unintelligible",
-        "What this host answers can't be understood.",
+        "The host did not answer like a Docker engine.",
         context=[f"{type(error).__name__}: {error}"],
         hint="Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
     )

@@ -519,7 +519,7 @@ class _NothingGoodError(Exception):
 def _unusable(error: Exception) -> FirewallError:
     return FirewallError(
         "settings-unusable",
-        "Reading what the stack should be has failed.",
+        "Can't determine the desired state.",
         context=[f"{type(error).__name__}: {error}"],
         hint="The last good settings stay in force. `clawker-fw --debug drift` may show more.",
     )
