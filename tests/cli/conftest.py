@@ -1,6 +1,7 @@
 """The command line with an in-memory engine."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
