@@ -88,8 +88,7 @@ def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., 
             assert left["decision"] == "leave", left
         assert containers() == before
 
-        groups = {} if EARLIER[commit] else {"web": {}, "work": {}}
-        firewall.write(*RULES, groups=groups)
+        firewall.write(*RULES, groups={} if EARLIER[commit] else {"web": {}, "work": {}})
         firewall.draining("8").run()
         assert firewall.current()
         assert set(containers()).isdisjoint(before)
