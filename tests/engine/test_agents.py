@@ -310,7 +310,6 @@ def test_docker_refuses_while_the_stack_does_not_serve(site: Site, tmp_path: Pat
     for script in (
         "docker run -d $(fw agent flags) $IMAGE /peer wait",
         "docker run -d $(fw agent flgs) $IMAGE /peer wait",
-        "docker create $(fw agent flags) $IMAGE",
     ):
         done = site.shell(script)
         assert (done.code, done.out) == (REFUSED_BY_THE_CLI, "")
