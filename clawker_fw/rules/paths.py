@@ -232,10 +232,6 @@ class PathRule:
         """Whether the rule refuses the methods that it does not name, because the longest path decides."""
         return bool(self.methods) and not self.denies and not self.expression
 
-    def refused_by_limit(self, method: str, path: str) -> bool:
-        """Whether the rule refuses a request for its path, in any reading, because of its method."""
-        return self.limits and method not in self.methods and self.may_be(path)
-
     def words(self, method: str) -> str:
         """Return the rule for one method, or for all of them if that is empty: `GET /x`."""
         return f"{method} {self.written}".lstrip()
@@ -347,7 +343,7 @@ class Paths:
                 return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
-            if rule.refused_by_limit(method, path):
+            if rule.limits and method not in rule.methods and rule.may_be(path):
                 return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 
