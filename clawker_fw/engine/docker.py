@@ -132,8 +132,6 @@ class DockerEngine:
     def close(self) -> None:
         self._client.close()
 
-    # --- reading ----------------------------------------------------------------------------------------------
-
     def facts(self) -> EngineFacts:
         return replace(self._facts, routes=host_network.routes() if self._facts.shares_network else ())
 
@@ -309,8 +307,6 @@ class DockerEngine:
         finally:
             with suppress(*FAILURES):  # a stream over SSH can't be closed; it ends with the process
                 stream.close()
-
-    # --- writing ----------------------------------------------------------------------------------------------
 
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         def counted() -> Iterator[bytes]:
