@@ -61,7 +61,6 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """Return a line's record, which is empty if it has none."""
     try:
         record = json.loads(line[STAMP + 1 :])
     except (ValueError, RecursionError):

@@ -33,9 +33,9 @@ from clawker_fw.stack.container import (
     container_names,
     examination,
     trial_name,
+    trust_name,
 )
 from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
-from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
 from clawker_fw.stack.topology import lower_half
 
@@ -470,7 +470,6 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
 
 
 def _stopped(old: ObservedSibling) -> ObservedSibling:
-    """Return a sibling as it is once it is stopped and its networks are removed."""
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
@@ -542,7 +541,8 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
             hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
     networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
-    fillers = [each for each in observed.listing if is_filler(each, project)]
+    ours = (each for each in observed.listing if each.project == project)
+    fillers = [each for each in ours if each.name.startswith(trust_name(project))]
     volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),

@@ -189,7 +189,6 @@ def _subtrees(name: str) -> Sequence[Destination]:
 
 
 def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
-    """Yield each pair of conflicting rules at a name once."""
     claimed: dict[int, Rule] = {}
     found: dict[tuple[Rule, Rule], int] = {}
     for rule in sorted(rules, key=lambda rule: not rule.opaque):

@@ -102,7 +102,7 @@ class Guard:
     def _act_on(self, engine: EngineWriter, observed: Observed, agent: Agent) -> OpenAgent:
         attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
         if (
-            not agent.certainly_open
+            not any(each.certain for each in agent.openings)
             or self._on_open is OnOpen.WARN
             or (self._on_open is OnOpen.DETACH and not attached)
         ):

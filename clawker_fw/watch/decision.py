@@ -84,7 +84,6 @@ class Decision:
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
 """Actions that restore a stack without knowing the current settings."""
 
-
 _READING = {
     (HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets", "relayed")
 }
