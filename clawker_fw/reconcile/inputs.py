@@ -92,7 +92,7 @@ def blueprint(
         loaded.rules.at(time.time()),
         release,
         facts,
-        certificates=certificates(selection, loaded, keeps=keeps),
+        certificates=telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None,
         provider=inspection_store(selection, keeps=keeps) if inspects else None,
         authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
@@ -136,11 +136,6 @@ def vault(selection: Selection) -> "Vault":
     from clawker_fw.settings.secrets.vault import opened
 
     return opened((selection.secrets or default_path()).absolute())
-
-
-def certificates(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore | None":
-    """Return the telemetry certificates, or None if the settings name no collector."""
-    return telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
 
 
 def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore":

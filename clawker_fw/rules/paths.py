@@ -427,13 +427,10 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
         other = literal.get((rule.path, rule.denies), rule)
         methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
         literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
-    longest = sorted(literal.values(), key=lambda each: (*_length(each.path), each.path, not each.denies))
+    # The shortest reading counts first: a longer one may be below it.
+    lengths = {each: (-len(spellings.shortest(each.path)), -len(each.path)) for each in literal.values()}
+    longest = sorted(lengths, key=lambda each: (*lengths[each], each.path, not each.denies))
     return (*longest, *dict.fromkeys(each for each in rules if each.expression))
-
-
-def _length(path: str) -> tuple[int, int]:
-    """Return the key of longest paths first, by the shortest reading: longer ones may be below it."""
-    return -len(spellings.shortest(path)), -len(path)
 
 
 _CUT_ESCAPE = re.compile("%[0-9a-fA-F]?$")

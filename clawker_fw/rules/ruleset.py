@@ -35,7 +35,6 @@ class ConflictsError(ValueError):
     """Some rules contradict each other: `conflicts` has all pairs."""
 
     def __init__(self, conflicts: Iterable[Conflict]) -> None:
-        """Keep the conflicts."""
         self.conflicts = tuple(conflicts)
         super().__init__("; ".join(each.sentence for each in self.conflicts))
 
