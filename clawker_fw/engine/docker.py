@@ -350,7 +350,11 @@ class DockerEngine:
                     headers={"X-Registry-Auth": login} if login else {},
                 )
         except TimeoutError as error:
-            raise pulling.stalled(reference) from error
+            raise EngineError(
+                "pull-stalled",
+                f"Nothing more of {reference} has arrived for {pulling.STALLED_SECONDS} s.",
+                hint=f"{pulling.registry_of(reference)} does not answer the engine. Run again when it does.",
+            ) from error
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
             raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error

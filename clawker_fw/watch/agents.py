@@ -38,21 +38,6 @@ class Presence:
     before: str = ""
 
 
-def fields(seen: Presence) -> dict[str, str]:
-    """Return the fields of a change's record, without empty ones."""
-    agent = seen.agent
-    found = {
-        "change": seen.change.value,
-        "agent": agent.name,
-        "id": agent.id,
-        "image": agent.image,
-        "address": agent.address,
-        "address_before": seen.before,
-        "since": agent.since,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
 class Register:
     """The agents whose presence has been reported."""
 
