@@ -30,7 +30,6 @@ _SHORT = {
     "w": "workdir",
 }
 
-
 _LARGEST = 65535
 
 _HINT = "Write [ADDRESS:][PORT:]CONTAINER_PORT. Without an address, this machine alone reaches it (127.0.0.1)."

@@ -97,11 +97,6 @@ class Agent:
             return Confinement.OPEN
         return Confinement.WEAK if self.weaknesses else Confinement.FENCED
 
-    @property
-    def certainly_open(self) -> bool:
-        """Whether it is open for a reason that no other agent can cause."""
-        return any(each.certain for each in self.openings)
-
 
 def running_resolver(observed: Observed) -> str:
     """Return the address of the resolver for agents of the running stack, or ""."""

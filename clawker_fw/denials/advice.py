@@ -104,7 +104,8 @@ class Adviser:
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or (resolves and not private):
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
-        cut = explained.reason in OF_REQUESTS and _is_cut(counted)
+        path = counted.request.partition(" ")[2]
+        cut = explained.reason in OF_REQUESTS and len(path) >= _LONGEST_PATH
         place = explained.rule.located if explained.rule else ""
         remedy = Remedy(_CUT.format(place=place)) if cut else remedy_of(explained) or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
@@ -180,10 +181,6 @@ def _nameless(refusal: Refusal) -> str:
     usual, *others = _spoken(refusal) or (Protocol.TCP,)
     protocols = " ".join([f"over {usual}", *(f"or {other} if it does not speak {usual}" for other in others)])
     return _NAMELESS.format(port=refusal.port, protocols=protocols)
-
-
-def _is_cut(counted: Counted) -> bool:
-    return len(counted.request.partition(" ")[2]) >= _LONGEST_PATH
 
 
 def _looked_up(upstream: str) -> Lookup:
