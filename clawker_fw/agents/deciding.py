@@ -82,12 +82,8 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
 def _of_project(project: str) -> Iterator[Path]:
     """Yield the folder with the project's keys and last good settings, and systemd's unit folders."""
     yield state_folder() / project
-    yield from unit_folders()
-
-
-def unit_folders() -> tuple[Path, Path]:
-    """Return systemd's unit folders: the machine's and this user's."""
-    return Path("/etc/systemd/system"), platformdirs.user_config_path() / "systemd" / "user"
+    yield Path("/etc/systemd/system")
+    yield platformdirs.user_config_path() / "systemd" / "user"
 
 
 def _of_docker() -> Iterator[Path]:
