@@ -269,7 +269,7 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
             _shown_release(each),
             _shown_rules(each),
             _agents(each),
-            _proven(each),
+            "now" if each.proven else "-",
         ]
         for each in fleet.hosts
     ]
@@ -330,7 +330,3 @@ def _agents(row: Row) -> str:
     if row.agents is None:
         return "-"
     return f"{row.agents:,}" + (f", {len(row.open_agents):,} open" if row.open_agents else "")
-
-
-def _proven(row: Row) -> str:
-    return "now" if row.proven else "-"
