@@ -51,7 +51,6 @@ class FirewallError(Exception):
     exit_code = ExitCode.BUG
 
     def __init__(self, code: str, message: str, *, context: Sequence[str] = (), hint: str = "") -> None:
-        """Store the parts. `report` renders them."""
         super().__init__(message)
         self.code = code
         self.message = message
@@ -80,7 +79,6 @@ class MistakesError(SettingsError):
     """The settings have several mistakes. `context` has the first few of them."""
 
     def __init__(self, code: str, message: str, *, mistakes: Sequence[str], hint: str = "") -> None:
-        """Store the parts. Each mistake is a line."""
         more = len(mistakes) - _MOST_SHOWN
         rest = [f"and {more:,} more; `clawker-fw rules check` shows all"] if more > 0 else []
         super().__init__(code, message, context=[*mistakes[:_MOST_SHOWN], *rest], hint=hint)

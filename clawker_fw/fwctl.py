@@ -110,11 +110,6 @@ def read_probe(answer: Mapping[str, Any]) -> Probe:
     return _read(_PROBE, told, "A probe answered", "build", "addresses", "claimed", "network", "error")
 
 
-def read_usage(answer: Mapping[str, Any]) -> Usage:
-    """Read the output of `fwctl usage`."""
-    return _read(TypeAdapter(Usage), answer, "What agents have used was told", "uses", "lost")
-
-
 def read_committed(answer: Mapping[str, Any]) -> Committed:
     """Read the last line of a commit. Missing fields count as a refusal."""
     refused = answer.get("rejected") or answer.get("missing") or ()
@@ -166,7 +161,7 @@ class HelperReader:
 
     def usage(self) -> Usage:
         """Return what agents have used of the rules, from Envoy's recorder."""
-        return read_usage(self._ask("usage"))
+        return _read(TypeAdapter(Usage), self._ask("usage"), "What agents have used was told", "uses", "lost")
 
     def agents_see(self, place: str) -> tuple[str, ...]:
         """Return the problems that agents would have at a place (an address and ports, as JSON)."""

@@ -54,26 +54,32 @@ def compiled(name: str) -> "jinja2.Template":
     return environment.from_string((TEMPLATES / name).read_text("utf-8"))
 
 
-_PLAIN = re.compile(r"[a-z][a-z0-9-]*")
-_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
-_NOT_TEXT = {"true", "false", "yes", "no", "on", "off", "y", "n", "null"}
-"""Plain words that YAML 1.1 or 1.2 does not read as text."""
+_PLAIN = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]*( [A-Za-z0-9_.-]+)*")
+
+
+def yaml_text(text: str) -> str:
+    """Return the YAML of a text, without quotes only if YAML reads that as the same text."""
+    if _PLAIN.fullmatch(text) and _is_text(text):
+        return text
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False)
+    return '"' + "".join(each if each.isalnum() else f"\\U{ord(each):08x}" for each in text) + '"'
+
+
+def _is_text(plain: str) -> bool:
+    """Whether YAML reads a text without quotes as itself, by its resolver of implicit tags."""
+    resolver = yaml.resolver.Resolver()
+    tag = resolver.resolve(yaml.ScalarNode, plain, (True, False))  # type: ignore[no-untyped-call]  # the stub has no types
+    return bool(tag == "tag:yaml.org,2002:str")
 
 
 def _yaml(value: object) -> str:
-    """Write a YAML scalar: plainly if YAML reads that as text, otherwise quoted (YAML 1.1, section 5.7)."""
     if not isinstance(value, str | int | float):
         raise TypeError(f"{value!r} is not a scalar")
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if _PLAIN.fullmatch(value) and value not in _NOT_TEXT:
-        return value
-    escaped = _ESCAPED.sub(lambda match: f"\\U{ord(match.group()):08x}", value)
-    return f'"{escaped}"'
+    return yaml_text(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _line(value: object) -> str:
-    """Write a part of a line."""
     text = str(value)
     if not text.isprintable():
         raise ValueError(f"{text!r} can't be in a line: it has a control character")
@@ -81,7 +87,6 @@ def _line(value: object) -> str:
 
 
 def _word(value: object) -> str:
-    """Write a word of a Corefile."""
     text = str(value)
     if not re.fullmatch(r"[^\s{}\"#]+", text):
         raise ValueError(f"{text!r} can't be a word")

@@ -43,7 +43,9 @@ def files(
         *loaded.files,
         *_named_by_settings(loaded),
         *(_of_secrets(vault, {each.name for each in wanted}) if vault else ()),
-        *_of_project(project),
+        state_folder() / project,  # keys, and the last good settings
+        Path("/etc/systemd/system"),
+        platformdirs.user_config_path() / "systemd" / "user",
         *_of_docker(),
         release.package,
         release.templates,
@@ -77,17 +79,6 @@ def _of_secrets(vault: "Vault", names: Iterable[str]) -> Iterator[Path]:
             if program := shutil.which(word, path=vault.environment.get("PATH")):
                 yield Path(program)
             yield folder / word
-
-
-def _of_project(project: str) -> Iterator[Path]:
-    """Yield the folder with the project's keys and last good settings, and systemd's unit folders."""
-    yield state_folder() / project
-    yield from unit_folders()
-
-
-def unit_folders() -> tuple[Path, Path]:
-    """Return systemd's unit folders: the machine's and this user's."""
-    return Path("/etc/systemd/system"), platformdirs.user_config_path() / "systemd" / "user"
 
 
 def _of_docker() -> Iterator[Path]:

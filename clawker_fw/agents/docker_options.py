@@ -30,7 +30,6 @@ _SHORT = {
     "w": "workdir",
 }
 
-
 _LARGEST = 65535
 
 _HINT = "Write [ADDRESS:][PORT:]CONTAINER_PORT. Without an address, this machine alone reaches it (127.0.0.1)."
@@ -96,7 +95,7 @@ def parse_run(words: Sequence[str]) -> RunWords:
             raise RefusedError(
                 "agent-unconfined",
                 f"An agent can't be started with --{name}: {reason}.",
-                hint="Leave it out. A container that needs it is no agent: start it with docker itself.",
+                hint="Leave it out. A container that needs it can't run as an agent; use plain `docker run`.",
             )
     ports = parse_ports(value for name, value in given if name == _PUBLISH)
     if ports and "ip" in last:

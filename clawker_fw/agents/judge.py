@@ -97,11 +97,6 @@ class Agent:
             return Confinement.OPEN
         return Confinement.WEAK if self.weaknesses else Confinement.FENCED
 
-    @property
-    def certainly_open(self) -> bool:
-        """Whether it is open for a reason that no other agent can cause."""
-        return any(each.certain for each in self.openings)
-
 
 def running_resolver(observed: Observed) -> str:
     """Return the address of the resolver for agents of the running stack, or ""."""
@@ -243,7 +238,7 @@ def _network(joining: ContainerView, place: _Place) -> Iterator[Opening]:
             leave = shlex.join(["docker", "network", "disconnect", name, view.name])
             yield Opening("network", f"the network {name} has a way out (`{leave}`)")
     if not view.shape.dns:
-        yield Opening("dns", "without a DNS server of its own, Docker queries the host's")
+        yield Opening("dns", "it sets no DNS server, so Docker asks the host's")
     elif servers := sorted(set(view.shape.dns) - {place.resolver}):
         yield Opening("dns", f"it uses another DNS server, {', '.join(servers)}")
     if any(_is_about_ipv6(name) and value.strip() == "0" for name, value in view.shape.sysctls.items()):
@@ -355,7 +350,7 @@ def _granted(view: ContainerView) -> Iterator[Opening]:
     """Yield a warning for unusual grants that are not a bypass."""
     shape = view.shape
     if unusual := sorted(set(shape.capabilities_added) - _ORDINARY - _ESCAPES - {_RAW}):
-        yield Opening("capability", f"it has {', '.join(unusual)}, which docker grants to no container by itself")
+        yield Opening("capability", f"it has {', '.join(unusual)}, which Docker does not grant by default")
     changed = sorted(name for name in shape.sysctls if name.startswith("net.") and not _is_about_ipv6(name))
     if changed:
         yield Opening("sysctl", f"its network has other settings, {', '.join(changed)}")

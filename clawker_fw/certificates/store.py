@@ -186,31 +186,22 @@ class TelemetryStore(_Store):
                 (self.folder / f"{name}.crt").unlink(missing_ok=True)
             self._renewed(founded, now)
 
-    def collector(self, host: str) -> tuple[bytes, Pair]:
-        """Return what the collector at a host needs: the authorities that it trusts, and a new pair of its own.
-
-        Raises:
-            OSError, ValueError: when it can't be made here.
-        """
-        now = self.clock()
-        with locked(self.folder, writing=self.keeps):
-            authority = self._authority(now, may_found=False)
-            minted = x509.mint_server(authority, host, now)
-            self._keep(COLLECTOR, minted)
-            return authority.certificate, minted
-
     def export(self, host: str, folder: Path) -> tuple[bytes, Pair]:
-        """Write what the collector at a host needs into a folder.
+        """Write what the collector at a host needs into a folder: the authorities that it trusts, and a new pair.
 
         Raises:
             OSError, ValueError: when it can't be made here, or not be written.
         """
-        trust, pair = self.collector(host)
+        now = self.clock()
+        with locked(self.folder, writing=self.keeps):
+            authority = self._authority(now, may_found=False)
+            pair = x509.mint_server(authority, host, now)
+            self._keep(COLLECTOR, pair)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(folder / f"{AUTHORITY}.crt", trust)
+        write_private(folder / f"{AUTHORITY}.crt", authority.certificate)
         write_private(folder / f"{COLLECTOR}.key", pair.key)
         write_private(folder / f"{COLLECTOR}.crt", pair.certificate)
-        return trust, pair
+        return authority.certificate, pair
 
     def kept(self) -> dict[str, tuple[Path, bytes]]:
         """Return the certificates that are kept here, without keys: by name, the path and the content."""

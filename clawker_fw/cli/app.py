@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -43,13 +43,13 @@ class Command(TyperCommand):
         formatter: Any,  # noqa: ANN401 - typer's own, which is private
     ) -> None:
         """Write the arguments and the options."""
-        arguments = [each for each in self.params if isinstance(each, TyperArgument)]
-        options = [each.get_help_record(ctx) for each in self.get_params(ctx) if isinstance(each, TyperOption)]
+        arguments = [parameter for parameter in self.params if isinstance(parameter, TyperArgument)]
         if arguments:
             with formatter.section("Arguments"):
-                formatter.write_dl([(str(each.metavar), each.help or "") for each in arguments])
+                formatter.write_dl([(str(argument.metavar), argument.help or "") for argument in arguments])
+        options = [parameter for parameter in self.get_params(ctx) if isinstance(parameter, TyperOption)]
         with formatter.section("Options"):
-            formatter.write_dl(list(filter(None, options)))
+            formatter.write_dl(list(filter(None, [option.get_help_record(ctx) for option in options])))
 
 
 class CommandLine(typer.Typer):
@@ -65,11 +65,6 @@ class CommandLine(typer.Typer):
 class Commands(TyperGroup):
     """A group of commands. Without a command, it prints its help."""
 
-    @property
-    def panels(self) -> Mapping[str, Iterable[str]]:
-        """The commands by purpose, in the order of the help."""
-        return {"Commands": self.commands}
-
     def format_commands(  # type: ignore[override]  # typer's own
         self,
         ctx: typer.Context,  # noqa: ARG002 - typer passes it
@@ -77,72 +72,50 @@ class Commands(TyperGroup):
     ) -> None:
         """Write the commands by panel, each with the whole first sentence of its help."""
         width = max(map(len, self.commands))
-        for panel, names in self.panels.items():
+        panels = PANELS if self.name == PROGRAM else {"Commands": self.commands}
+        for panel, names in panels.items():
+            helps = [self.commands[name].get_short_help_str(sys.maxsize) for name in names]
             with formatter.section(panel):
-                formatter.write_dl(
-                    [(name.ljust(width), _first_sentence(self.commands[name].help or "")) for name in names]
-                )
-
-    def resolve_command(  # type: ignore[override]  # typer's own
-        self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, Any, list[str]]:
-        """Find a command, and expand its short options."""
-        name, command, words = super().resolve_command(ctx, args)
-        return name, command, usage.in_full(command, words)
+                formatter.write_dl([(name.ljust(width), text) for name, text in zip(names, helps, strict=True)])
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # typer's own
         """Parse the options before the command."""
-        if isinstance(self, Program) and not ctx.resilient_parsing:
-            args = usage.reordered(self, args)
         if not args and not ctx.resilient_parsing and not log.for_programs():
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(ExitCode.USAGE)
         return super().parse_args(ctx, args)
 
 
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=\.)\s", text.strip(), maxsplit=1)[0].replace("\n", " ")
-
-
 class Program(Commands):
     """The program. Every error is caught here, once, and printed in the chosen format."""
 
-    @property
-    def panels(self) -> Mapping[str, Iterable[str]]:
-        """The commands by purpose, in the order of the help."""
-        return PANELS
-
     def main(self, args: Sequence[str] | None = None, *_: object, **__: object) -> NoReturn:
         """Run a command line and exit."""
-        arguments = sys.argv[1:] if args is None else list(args)
+        line = usage.read(self, sys.argv[1:] if args is None else args)
         code: int = ExitCode.BUG
         terminal.expect_answer()
         try:
-            log.configure(_log_format(arguments), debug=False)
+            log.configure(_log_format(line), debug=False)
             # After a request to terminate, output makes docker fail, too.
-            ends = (signal.SIGTERM, signal.SIGHUP) if usage.answers_docker(self, arguments) else ()
+            ends = (signal.SIGTERM, signal.SIGHUP) if line.answers_docker() else ()
             with interrupts.handled(signal.default_int_handler, *ends):
-                code = self._exit_code(arguments)
+                code = self._exit_code(line)
         finally:
-            self._refuse_to_docker(arguments, code)
+            # After a failure, print an option that docker refuses. It also refuses any JSON.
+            json = line.wants_json and terminal.answered()
+            if code != ExitCode.CURRENT and not json and line.answers_docker(invalid=code == ExitCode.USAGE):
+                from clawker_fw.agents.attachment import REFUSAL
+
+                terminal.answer(REFUSAL)
             commands.use({})
         sys.exit(code)
 
-    def _refuse_to_docker(self, arguments: list[str], code: int) -> None:
-        """After a failure, print an option that docker refuses. It also refuses any JSON."""
-        json = usage.wants_json(self, arguments) and terminal.answered()
-        invalid = code == ExitCode.USAGE
-        if code != ExitCode.CURRENT and not json and usage.answers_docker(self, arguments, invalid=invalid):
-            from clawker_fw.agents.attachment import REFUSAL
-
-            terminal.answer(REFUSAL)
-
-    def _exit_code(self, arguments: list[str]) -> int:
+    def _exit_code(self, line: usage.UnparsedLine) -> int:
         try:
-            failure = self._failure(arguments)
+            failure = self._failure([*line.options, *line.rest])
             if isinstance(failure, int):
                 return failure
-            self._tell(failure, json=usage.wants_json(self, arguments))
+            self._tell(failure, json=line.wants_json)
         except KeyboardInterrupt:  # while an error was being printed
             return ExitCode.INTERRUPTED
         return failure.exit_code
@@ -184,10 +157,10 @@ class Program(Commands):
             raise
 
 
-def _log_format(arguments: Sequence[str]) -> log.LogFormat:
+def _log_format(line: usage.UnparsedLine) -> log.LogFormat:
     """Return the chosen format. The command line is not parsed yet and may be invalid."""
-    said = usage.last_value(arguments, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
-    return log.LogFormat(said) if said in set(log.LogFormat) else log.LogFormat.TEXT
+    chosen = usage.last_value(line.options, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
+    return log.LogFormat(chosen) if chosen in set(log.LogFormat) else log.LogFormat.TEXT
 
 
 def _interrupted() -> FirewallError:
@@ -254,13 +227,13 @@ def _checked_group(name: str | None) -> str | None:
 
 
 def _given(context: typer.Context) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for each in context.command.params:
-        source = context.get_parameter_source(each.name or "")
+    given: dict[str, str] = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
         if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
-            variable = isinstance(each, TyperOption) and source.name == "ENVIRONMENT" and each.envvar
-            found[each.name or ""] = str(variable or each.opts[0])
-    return found
+            variable = isinstance(option, TyperOption) and source.name == "ENVIRONMENT" and option.envvar
+            given[option.name or ""] = str(variable or option.opts[0])
+    return given
 
 
 @app.callback()

@@ -131,7 +131,7 @@ def ask_about(chosen: Options, told: Iterator[Told]) -> None:
     """
     with _ended_by_signals():
         arriving = Arriving(told)
-        terminal.answer("Asking about what is refused from now on. No agent waits for that. Ctrl-C ends it.")
+        terminal.answer("Waiting for refusals. Agents are not blocked. Ctrl-C ends it.")
         answers = _Answers(chosen)
         while found := arriving.next():
             asked = answers.question(found)

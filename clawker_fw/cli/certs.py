@@ -176,7 +176,7 @@ def export(
     chosen: Options = context.obj
     if what is Exported.ROOTS:
         if folder:
-            raise typer.BadParameter("The roots go to standard output: without DIR")
+            raise typer.BadParameter("`certs export roots` takes no DIR")
         _answer_roots(chosen, format_)
         return
     if folder is None:

@@ -78,7 +78,7 @@ def denials(
     Example: clawker-fw denials --since 10m
     """
     if (follow or ask) and (since is not None or top is not None):
-        raise typer.BadParameter("--follow and --ask show what happens from now on: without --since and --top")
+        raise typer.BadParameter("--follow and --ask can't be combined with --since or --top")
     if ask and (follow or format_ is Format.JSON):
         raise typer.BadParameter("--ask asks at the terminal: without --follow and --format json")
     chosen: Options = context.obj

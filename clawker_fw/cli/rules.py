@@ -107,7 +107,7 @@ def unused_rules(
     """Show rules that no agent has used, and how to remove each.
 
     A rule counts as unused only as far back as is known, and the answer says since when that is. A connection over
-    https or http counts when it ends; how many are open is shown. What we try ourselves does not count.
+    https or http counts when it ends; how many are open is shown. clawker-fw's own probes are not counted.
 
     Example: clawker-fw rules unused --since 30d
     """

@@ -177,7 +177,7 @@ def require_confined(engine: EngineReader, seen: Comparison, container: str) -> 
     if reasons := (*agent.openings, *agent.weaknesses):
         codes = {each.code for each in reasons}
         hints = (
-            "A container that needs this is no agent: start it with docker itself.",
+            "A container that needs this can't run as an agent; use plain `docker run`.",
             HINT if "settings" in codes else "",
             "If the engine sends logs by default, `--log-driver local` keeps them." if "log" in codes else "",
         )

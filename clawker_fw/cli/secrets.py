@@ -93,7 +93,7 @@ def forget(
     )
     if name is not None and not gone:
         _require_known(chosen, name)
-    terminal.answer(f"{chosen.project}: {', '.join(gone) or 'nothing'} taken away")
+    terminal.answer(f"{chosen.project}: removed from Envoy: {', '.join(gone) or 'nothing'}")
 
 
 def _require_known(chosen: Options, name: str) -> None:

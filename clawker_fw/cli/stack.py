@@ -71,7 +71,7 @@ def run(
 ) -> None:
     """Bring the stack up, or up to date with settings and release.
 
-    The settings, the rules and this release describe what it has to be. Shows what will happen and why, closes the
+    The settings, the rules and this release define the desired state. Shows what will happen and why, closes the
     differences without dropping a request, and proves the result. A current stack is left unchanged.
 
     Example: clawker-fw run --dry-run

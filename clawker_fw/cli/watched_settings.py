@@ -15,7 +15,7 @@ from clawker_fw.settings.environment import variables
 from clawker_fw.settings.find import FILE_NAME, users_file
 from clawker_fw.settings.validation import validated
 from clawker_fw.watch import last_good
-from clawker_fw.watch.last_good import SecretsText, Texts
+from clawker_fw.watch.last_good import Texts
 from clawker_fw.watch.trust import Steady
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class WatchedSettings:
         """The file with the last good settings."""
         self.groups: tuple[str, ...] = ()
         """The groups in the settings that were used last, if they are those above the groups."""
-        self._texts = Texts((), "", ())
+        self._texts = Texts(sources=(), found="", variables=())
         """The texts of the last blueprint."""
         self._files: tuple[Path, ...] = (chosen.config or Path(FILE_NAME), users_file())
         """The files that were read last, or would be if they existed."""
@@ -50,9 +50,11 @@ class WatchedSettings:
         self._files = self._files[:2] + loaded.files
         self._steady.require(loaded.files)
         made = inputs.blueprint(self._chosen, loaded, self._release, facts, keeps=True)
-        secrets = SecretsText(made.vault.path, made.vault.content) if made.vault else None
+        secrets = inputs.SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._files += (made.vault.path,) if made.vault else ()
-        self._texts = Texts(loaded.read, loaded.found, variables(os.environ), secrets, made.authorities)
+        self._texts = Texts(
+            secrets, made.authorities, sources=loaded.read, found=loaded.found, variables=variables(os.environ)
+        )
         self.groups = tuple(loaded.settings.groups)
         return made
 

@@ -33,17 +33,17 @@ OF_REQUESTS = {Reason.PATH, Reason.NO_WEBSOCKET}
 _BY_RULES = NOT_ALLOWED | OF_REQUESTS | {Reason.DENIED, Reason.PRIVATE_ADDRESS}
 
 _NO_RULE_WOULD = {
-    Reason.NO_SERVER_NAME: "No https rule can: nothing says which name is meant. A tcp rule for the name and port "
-    "{port} forwards everything.",
+    Reason.NO_SERVER_NAME: "No https rule can: the client sent no server name (SNI). A tcp rule for the name and "
+    "port {port} forwards everything.",
     Reason.BAD_NAME: "No rule can: rules are for host names.",
     Reason.BAD_REQUEST: "No https or http rule can. A tcp rule for the name and port {port} forwards everything.",
     Reason.TIMEOUT: "No rule would: the agent has to say sooner what it wants.",
     Reason.LIMIT: "No rule would: see `limits` and `resources` in the settings.",
     Reason.NOT_TRUSTED: "Create the agent again with `clawker-fw agent run`, or the flags of `agent flags`, so "
-    "that it trusts the root. A client that expects a key of the host's own needs a rule with `inspect: false`.",
+    "that it trusts the root. A client that pins the host's key needs a rule with `inspect: false`.",
     Reason.HOST_NOT_TRUSTED: "No rule would: the host's certificate is for another name, has ended, or comes from "
     "an authority that Envoy does not know. Name one of your own in `inspection.ca_file`.",
-    Reason.NO_ADDRESS: "No rule would: its name servers know no such name, or did not answer.",
+    Reason.NO_ADDRESS: "No rule would: the name does not exist, or its name servers did not answer.",
     Reason.NO_SECRET: "No rule would: `clawker-fw secrets check` says why the secret can't be obtained, and "
     "`clawker-fw reload` sends it to Envoy.",
     Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then send it with "
@@ -104,7 +104,8 @@ class Adviser:
         resolves = refusal.protocol == "dns" and self._explainer.resolves(explained.target.name)
         if explained.allowed or (resolves and not private):
             return RuleAdvice(reason.sentence, Remedy("The rules allow it by now."), explained.rule, allowed=True)
-        cut = explained.reason in OF_REQUESTS and _is_cut(counted)
+        path = counted.request.partition(" ")[2]
+        cut = explained.reason in OF_REQUESTS and len(path) >= _LONGEST_PATH
         place = explained.rule.located if explained.rule else ""
         remedy = Remedy(_CUT.format(place=place)) if cut else remedy_of(explained) or Remedy("")
         if explained.reason is reason or {explained.reason, reason} <= NOT_ALLOWED:
@@ -181,10 +182,6 @@ def _nameless(refusal: Refusal) -> str:
     usual, *others = _spoken(refusal) or (Protocol.TCP,)
     protocols = " ".join([f"over {usual}", *(f"or {other} if it does not speak {usual}" for other in others)])
     return _NAMELESS.format(port=refusal.port, protocols=protocols)
-
-
-def _is_cut(counted: Counted) -> bool:
-    return len(counted.request.partition(" ")[2]) >= _LONGEST_PATH
 
 
 def _looked_up(upstream: str) -> Lookup:

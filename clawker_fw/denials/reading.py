@@ -119,11 +119,7 @@ class Reading:
 
 
 def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: bytes) -> Tally:
-    """Count a container's refusals, with a gap if the last lines are missing. Some wait for room in its log.
-
-    Raises:
-        EngineError: when its log is unreadable, or it runs and its helper does not answer.
-    """
+    """Count a container's refusals, with a gap if the last lines are missing. Some wait for room in its log."""
     asking = in_background(_suppressed, reader, container)
     tally = records(reader, sibling, container, since, asking)
     end = time.monotonic() + _ARRIVES_WITHIN
@@ -138,11 +134,7 @@ def _to_the_end(reader: EngineReader, sibling: Sibling, container: str, since: b
 
 
 def _suppressed(reader: EngineReader, container: str) -> Suppressed | None:
-    """Return a helper's counts of refusals, or None if it has none to report.
-
-    Raises:
-        EngineError: when the helper of a running container does not answer.
-    """
+    """Return a helper's counts of refusals, or None if it has none to report."""
     try:
         return HelperReader(reader, container).suppressed()
     except NOT_TOLD:

@@ -107,6 +107,6 @@ def require_kept(question: Question, reply: Allow | Deny, before: RuleSet, after
     if not meant or lost:
         raise RefusedError(
             "answer-without-effect",
-            f"The answer would not do for {target} what it says, because other rules decide.",
+            f"Your answer would have no effect on {target}, because other rules decide.",
             hint="Nothing has been changed. Edit the rules by hand.",
         )

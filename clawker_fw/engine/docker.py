@@ -132,8 +132,6 @@ class DockerEngine:
     def close(self) -> None:
         self._client.close()
 
-    # --- reading ----------------------------------------------------------------------------------------------
-
     def facts(self) -> EngineFacts:
         return replace(self._facts, routes=host_network.routes() if self._facts.shares_network else ())
 
@@ -310,8 +308,6 @@ class DockerEngine:
             with suppress(*FAILURES):  # a stream over SSH can't be closed; it ends with the process
                 stream.close()
 
-    # --- writing ----------------------------------------------------------------------------------------------
-
     def load_image(self, archive_: Iterator[bytes], size: int, on_progress: ProgressCallback) -> None:
         def counted() -> Iterator[bytes]:
             sent = 0
@@ -354,7 +350,11 @@ class DockerEngine:
                     headers={"X-Registry-Auth": login} if login else {},
                 )
         except TimeoutError as error:
-            raise pulling.stalled(reference) from error
+            raise EngineError(
+                "pull-stalled",
+                f"Nothing more of {reference} has arrived for {pulling.STALLED_SECONDS} s.",
+                hint=f"{pulling.registry_of(reference)} does not answer the engine. Run again when it does.",
+            ) from error
         except errors.DockerException as error:
             words = str(getattr(error, "explanation", None) or error)
             raise pulling.failure(reference, f"linux/{self._facts.architecture}", words) from error

@@ -87,10 +87,11 @@ def locate(host: str | None, context: str | None, environment: Mapping[str, str]
     name = (
         context
         or (client_config.DEFAULT_CONTEXT if address else environment.get("DOCKER_CONTEXT"))
-        or _current_context(environment)
+        or client_config.main_file(environment).get("currentContext")
+        or client_config.DEFAULT_CONTEXT
     )
     if name != client_config.DEFAULT_CONTEXT:
-        return _from_context(name, environment)
+        return _from_context(str(name), environment)
     return (
         _named(address, "DOCKER_HOST", environment) if address else EngineLocation(DEFAULT_ADDRESS, DEFAULT_SOURCE)
     )
@@ -128,10 +129,6 @@ def _from_context(name: str, environment: Mapping[str, str]) -> EngineLocation:
     folder, skip = store / "tls" / identity / "docker", bool(endpoint.get("SkipTLSVerify"))
     tls = Tls(folder, verify=not skip) if skip or client_config.is_there(folder) else None
     return _place(str(endpoint.get("Host") or DEFAULT_ADDRESS), f"docker context {name}", tls)
-
-
-def _current_context(environment: Mapping[str, str]) -> str:
-    return str(client_config.main_file(environment).get("currentContext") or client_config.DEFAULT_CONTEXT)
 
 
 def _place(text: str, source: str, tls: Tls | None) -> EngineLocation:

@@ -22,7 +22,6 @@ EXIT_SECONDS = 10.0
 """How long an engine may take to report the exit code after a program's output has ended."""
 _ASK_EVERY = 0.02
 
-
 HEAD = struct.Struct(">BxxxL")
 """The stream, and the number of bytes that follow (ContainerAttach in the engine's API)."""
 

@@ -23,7 +23,6 @@ NOTHING: Files = MappingProxyType({})
 ProgressCallback = Callable[[float], None]
 """A callback that receives the completed share of a long operation, from 0 to 1."""
 
-
 STOP_SECONDS = 5
 """Seconds for a container to stop before it is killed."""
 

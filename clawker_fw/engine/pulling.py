@@ -111,15 +111,6 @@ def registry_of(reference: str) -> str:
     return first if slash and (any(mark in first for mark in ".:") or first == "localhost") else "docker.io"
 
 
-def stalled(reference: str) -> EngineError:
-    """Return the error for a stalled pull."""
-    return EngineError(
-        "pull-stalled",
-        f"Nothing more of {reference} has arrived for {STALLED_SECONDS} s.",
-        hint=f"{registry_of(reference)} does not answer the engine. Run again when it does.",
-    )
-
-
 def failure(reference: str, platform: str, words: str) -> EngineError:
     """Return the error for a pull that ended with this message of the engine."""
     said = re.sub(_NAMES, "", words).lower()

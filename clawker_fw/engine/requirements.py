@@ -11,6 +11,7 @@ from typing import Any
 from clawker_fw.engine import shapes
 from clawker_fw.errors import EngineError
 from clawker_fw.model.engines import EngineFacts, Machine
+from clawker_fw.stack.versions import is_older
 
 OLDEST_API = "1.41"
 """The API of engine 20.10, the oldest tested engine."""
@@ -48,14 +49,14 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
             f"The engine at {place} runs {version['Os']} containers, and the firewall needs Linux containers.",
             hint="Switch it to Linux containers, or name another one with --host or --context.",
         )
-    if _number(api) < _number(OLDEST_API):
+    if is_older(api, OLDEST_API):
         raise EngineError(
             "engine-too-old",
             f"The engine at {place} is version {number} (API {api}).",
             hint=f"Engine 20.10 (API {OLDEST_API}) or later is needed.",
         )
     least = str(version.get("MinAPIVersion") or OLDEST_API)
-    if _number(least) > _number(NEWEST_API):
+    if is_older(NEWEST_API, least):
         raise EngineError(
             "engine-too-new",
             f"The engine at {place} is version {number}, and takes API {least} and later.",
@@ -70,7 +71,7 @@ def facts(place: str, version: Mapping[str, Any]) -> EngineFacts:
             hint=f"Supported are linux/{' and linux/'.join(ARCHITECTURES)}.",
         )
     kernel = str(version.get("KernelVersion") or "")
-    return EngineFacts(number, min(api, NEWEST_API, key=_number), architecture, kernel=kernel)
+    return EngineFacts(number, api if is_older(api, NEWEST_API) else NEWEST_API, architecture, kernel=kernel)
 
 
 def require_abilities(place: str, info: Mapping[str, Any]) -> None:
@@ -130,10 +131,5 @@ def _lacking(info: Mapping[str, Any]) -> Iterator[str]:
     if networks is not None and "bridge" not in networks:
         yield f"bridge networks: it has {', '.join(sorted(networks)) or 'none at all'}"
     kernel = str(info.get("KernelVersion") or "")
-    if kernel and _number(kernel) < _number(OLDEST_KERNEL):
+    if kernel and is_older(kernel, OLDEST_KERNEL):
         yield f"limits of connections in nftables: its kernel is {kernel}, older than {OLDEST_KERNEL}"
-
-
-def _number(version: str) -> tuple[int, ...]:
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -153,11 +153,9 @@ class _Trusting(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - requests' own
-        """Create the connections."""
         super().init_poolmanager(*arguments, **options, ssl_context=self._context)
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - requests' own
-        """Create the connections through a proxy."""
         return super().proxy_manager_for(*arguments, **options, ssl_context=self._context)
 
     def cert_verify(self, conn: HTTPSConnectionPool, *_: object) -> None:
@@ -165,5 +163,4 @@ class _Trusting(HTTPAdapter):
         conn.cert_reqs = self._context.verify_mode
 
     def send(self, request: Any, **options: Any) -> Any:  # type: ignore[override]  # noqa: ANN401 - requests' own
-        """Send a request."""
         return super().send(request, **{**options, "verify": self._tls.verify, "cert": None})

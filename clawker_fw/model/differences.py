@@ -83,7 +83,6 @@ class Action(StrEnum):
 CLOSING = frozenset(Action) - {Action.NONE}
 """The actions that a run can perform."""
 
-
 RELAYING = frozenset({Action.PUBLISH, Action.UNPUBLISH})
 """The actions that only concern one agent's ports."""
 

@@ -61,7 +61,6 @@ def _written(engine: EngineWriter, container: str) -> list[bytes]:
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """Return a line's record, which is empty if it has none."""
     try:
         record = json.loads(line[STAMP + 1 :])
     except (ValueError, RecursionError):
@@ -72,11 +71,8 @@ def _record(line: bytes) -> dict[str, Any]:
 def carried(reader: EngineReader, container: str) -> list[bytes]:
     """Return the refusals that a container got from its predecessor, oldest first. An unreadable file has none."""
     file = reader.file(container, CARRIED)
-    return _decompressed(file.content).splitlines(keepends=True) if file else []
-
-
-def _decompressed(content: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(content, _MOST_BYTES)
-    except zlib.error:
-        return b""
+    with suppress(zlib.error):
+        if file:
+            content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(file.content, _MOST_BYTES)
+            return content.splitlines(keepends=True)
+    return []

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from clawker_fw.engine.port import EngineWriter
 from clawker_fw.errors import ConflictError, EngineError, RefusedError, after
-from clawker_fw.model.containers import ContainerSpec, ContainerView
+from clawker_fw.model.containers import ContainerSpec
 from clawker_fw.reconcile.containers import create_from
 from clawker_fw.reconcile.lock import abandoned, holder, in_use, is_here
 from clawker_fw.stack import labels
@@ -106,19 +106,16 @@ def _created(
             engine.remove(other.id)
         elif time.monotonic() > turns.setdefault(other.id, time.monotonic()) + seconds:
             if is_here(other):
-                raise _busy(other)
+                process = other.labels.get(labels.LOCK_PROCESS, "?").partition(" ")[0]
+                raise RefusedError(
+                    "lock-held",
+                    f"Another command uses the container {other.name}, and does not end.",
+                    context=[f"process {process} on this machine"],
+                    hint="Wait for it or end it, then run this again.",
+                )
             engine.remove(other.id)
         else:
             time.sleep(_LOOK_EVERY)
-
-
-def _busy(other: ContainerView) -> RefusedError:
-    return RefusedError(
-        "lock-held",
-        f"Another command uses the container {other.name}, and does not end.",
-        context=[f"process {other.labels.get(labels.LOCK_PROCESS, '?').partition(' ')[0]} on this machine"],
-        hint="Wait for it or end it, then run this again.",
-    )
 
 
 def lacking(

@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from pydantic import Base64Bytes
 
 from clawker_fw.agents import deciding
 from clawker_fw.errors import RefusedError, SettingsError, unreadable_settings
@@ -39,28 +41,20 @@ class Selection(Protocol):
         """The given options, each with its origin: an option or an environment variable."""
 
 
-class SecretsText(Protocol):
-    """The text of the file that declares secrets."""
+@dataclass(frozen=True, slots=True)
+class SecretsText:
+    """The text of the file that declares secrets. It has no secret's value."""
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-
-    @property
-    def content(self) -> bytes:
-        """Its content, without any secret's value."""
+    path: Path
+    content: Base64Bytes = field(repr=False)
 
 
-class EarlierTexts(Protocol):
-    """Saved texts that replace the files."""
+@dataclass(frozen=True, slots=True)
+class EarlierTexts:
+    """Saved texts that replace the files: the one that declares secrets, if rules needed any, and further CAs."""
 
-    @property
-    def secrets(self) -> SecretsText | None:
-        """The file that declares secrets, if rules needed any."""
-
-    @property
-    def authorities(self) -> bytes:
-        """Further CAs, as PEM."""
+    secrets: SecretsText | None = None
+    authorities: Base64Bytes = b""
 
 
 def blueprint(
@@ -98,7 +92,7 @@ def blueprint(
         loaded.rules.at(time.time()),
         release,
         facts,
-        certificates=certificates(selection, loaded, keeps=keeps),
+        certificates=telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None,
         provider=inspection_store(selection, keeps=keeps) if inspects else None,
         authorities=texts.authorities if texts else _authorities(own) if own else b"",
         wanted=needed,
@@ -142,11 +136,6 @@ def vault(selection: Selection) -> "Vault":
     from clawker_fw.settings.secrets.vault import opened
 
     return opened((selection.secrets or default_path()).absolute())
-
-
-def certificates(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore | None":
-    """Return the telemetry certificates, or None if the settings name no collector."""
-    return telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None
 
 
 def telemetry_store(selection: Selection, loaded: Loaded, *, keeps: bool) -> "TelemetryStore":

@@ -21,7 +21,7 @@ from clawker_fw.model.secrets import HeldSecrets
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.stack import labels, policy
 from clawker_fw.stack.container import container_names
-from clawker_fw.stack.labels import is_lock, is_made_as_sibling, is_trial, sibling_of
+from clawker_fw.stack.labels import is_lock, is_trial, sibling_of
 from clawker_fw.stack.relay import is_relay
 from clawker_fw.stack.topology import network_names, project_of_network, publishing_name
 
@@ -323,7 +323,7 @@ def _our_containers(listing: tuple[ContainerSummary, ...], project: str) -> dict
             _require_ours(
                 "container", each.name, each.labels, project, labels.SIBLING, form=each.project == project
             )
-        elif not is_made_as_sibling(each, project):
+        elif each.project != project or not each.labels.keys() >= {*labels.MADE_WITH}:
             continue
         if kind := sibling_of(each, project):
             ours[each] = kind

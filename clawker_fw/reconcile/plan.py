@@ -16,7 +16,7 @@ from clawker_fw.model.desired import Desired, DesiredSibling
 from clawker_fw.model.differences import Action, Cause, Diff, Finding, Layer
 from clawker_fw.model.files import Files
 from clawker_fw.model.networks import NetworkSpec, NetworkView
-from clawker_fw.model.observed import Observed, ObservedSibling
+from clawker_fw.model.observed import Observed, ObservedRelay, ObservedSibling
 from clawker_fw.model.stacks import Role, Sibling, Slots
 from clawker_fw.reconcile import steps
 from clawker_fw.reconcile.compare.relays import RelayChanges, RelayComparison
@@ -33,9 +33,9 @@ from clawker_fw.stack.container import (
     container_names,
     examination,
     trial_name,
+    trust_name,
 )
 from clawker_fw.stack.envoy.sibling import ADMIN_SOCKET
-from clawker_fw.stack.labels import is_filler
 from clawker_fw.stack.resources import declared
 from clawker_fw.stack.topology import lower_half
 
@@ -391,7 +391,7 @@ class _Planner:
         changes = self._relay_changes
         old, new = changes.network_removed, changes.network_made
         return [
-            [steps.Remove(each.container.id, each.container.name) for each in changes.removed],
+            [_remove(each) for each in changes.removed],
             [steps.RemoveNetwork(old.id, old.name)] if old else [],
             [steps.CreateNetwork(new)] if new else [],
             [steps.Publish(spec) for spec in changes.made],
@@ -420,7 +420,7 @@ def _in_turn(lane: list[Step]) -> Step | InTurn:
     return lane[0] if len(lane) == 1 else InTurn(tuple(lane))
 
 
-def _remove(old: ObservedSibling, heir: str = "") -> steps.Remove:
+def _remove(old: ObservedSibling | ObservedRelay, heir: str = "") -> steps.Remove:
     return steps.Remove(old.container.id, old.container.name, heir=heir)
 
 
@@ -446,8 +446,8 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
     room: tuple[Stage, ...] = (
         (
             *(_remove(each) for each in observed.leftovers),
-            *trial_removed(observed),
-            *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
+            *_trial_removed(observed),
+            *(_remove(each) for each in observed.relays),
         ),
         tuple(
             steps.Stop(each.sibling, each.container.id, each.container.name) for each in observed.siblings.values()
@@ -470,7 +470,6 @@ def _rebuild(observed: Observed, slots: Slots, desired: Callable[[Slots], Desire
 
 
 def _stopped(old: ObservedSibling) -> ObservedSibling:
-    """Return a sibling as it is once it is stopped and its networks are removed."""
     return replace(old, container=replace(old.container, status="exited", connected={}), probe=None)
 
 
@@ -542,16 +541,16 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
             hint="Stop them, or disconnect them with `clawker-fw down --force`.",
         )
     networks = [*observed.networks.values(), *((observed.publishing,) if observed.publishing else ())]
-    fillers = [each for each in observed.listing if is_filler(each, project)]
+    ours = (each for each in observed.listing if each.project == project)
+    fillers = [each for each in ours if each.name.startswith(trust_name(project))]
     volumes = (*observed.orphans, *(each.name for each in observed.spare_trust), *(each.name for each in fillers))
     stages: tuple[tuple[Step, ...], ...] = (
         tuple(attached),
         (
-            *(steps.Remove(each.container.id, each.container.name) for each in observed.siblings.values()),
-            *(steps.Remove(each.container.id, each.container.name) for each in observed.leftovers),
-            *trial_removed(observed),
+            *(_remove(each) for each in (*observed.siblings.values(), *observed.leftovers)),
+            *_trial_removed(observed),
             *(steps.Remove(each.id, each.name) for each in fillers),
-            *(steps.Remove(each.container.id, each.container.name) for each in observed.relays),
+            *(_remove(each) for each in observed.relays),
         ),
         tuple(steps.RemoveNetwork(network.id, network.name) for network in networks),
         tuple(steps.RemoveVolume(volume) for volume in volumes),
@@ -559,6 +558,5 @@ def teardown(observed: Observed, project: str, *, detach: bool) -> Plan:
     return Plan(tuple(stage for stage in stages if stage))
 
 
-def trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
-    """Return the step that removes the test container of `conformance`, if it exists."""
+def _trial_removed(observed: Observed) -> tuple[steps.Remove, ...]:
     return (steps.Remove(observed.trial.id, observed.trial.name),) if observed.trial else ()

@@ -2,7 +2,7 @@
 
 import hmac
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from clawker_fw.agents.exposure import Exposure, exposures
@@ -27,12 +27,27 @@ PLACES = {False: "in memory alone", True: "at rest, too"}
 def secret_differences(
     held: HeldSecrets | None, wanted: "tuple[WantedSecret, ...]", vault: "Vault | None"
 ) -> tuple[SecretDifference, ...]:
-    """Return the differences of Envoy's secrets, except those that can't be obtained."""
+    """Return the differences of Envoy's secrets by their ids, except those that can't be obtained."""
     if held is None:
         return ()
+    by_id = held.by_id
     values = vault.values(wanted) if vault else {}
     resting = {secret.identity: secret.at_rest for secret in _still_wanted(wanted, vault)}
-    return differences(held, values, resting)
+    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
+    for identity, each in by_id.items():
+        if identity not in resting:
+            found.append(SecretDifference(identity, running=_GIVEN, desired=None))
+        elif identity in values and not hmac.compare_digest(
+            each.digest, digest_of_secret(held.key, identity, values[identity])
+        ):
+            found.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
+        elif each.at_rest != resting[identity]:
+            running, desired = PLACES[each.at_rest], PLACES[resting[identity]]
+            found.append(SecretDifference(identity, running, desired, same_value=True))
+    for identity in held.unloaded - {each.identity for each in found}:
+        meant = _GIVEN if identity in by_id else None
+        found.append(SecretDifference(identity, running=UNLOADED, desired=meant, loaded=False))
+    return tuple(sorted(found))
 
 
 def require_unreachable(observed: Observed, vault: "Vault") -> None:
@@ -60,28 +75,6 @@ def _exposed(exposure: Exposure) -> RefusedError:
         f"{exposure}, so it could have secrets sent anywhere.",
         hint="Make the mount read-only, or move the file out of it and name it with --secrets.",
     )
-
-
-def differences(
-    held: HeldSecrets, values: Mapping[str, str], wanted: Mapping[str, bool]
-) -> tuple[SecretDifference, ...]:
-    """Return the differences in the order of the ids. `wanted` is whether a permitted secret is at rest."""
-    by_id = held.by_id
-    found = [SecretDifference(identity, running=None, desired=_GIVEN) for identity in values.keys() - by_id.keys()]
-    for identity, each in by_id.items():
-        if identity not in wanted:
-            found.append(SecretDifference(identity, running=_GIVEN, desired=None))
-        elif identity in values and not hmac.compare_digest(
-            each.digest, digest_of_secret(held.key, identity, values[identity])
-        ):
-            found.append(SecretDifference(identity, running=ANOTHER, desired=_THIS))
-        elif each.at_rest != wanted[identity]:
-            running, desired = PLACES[each.at_rest], PLACES[wanted[identity]]
-            found.append(SecretDifference(identity, running, desired, same_value=True))
-    for identity in held.unloaded - {each.identity for each in found}:
-        meant = _GIVEN if identity in by_id else None
-        found.append(SecretDifference(identity, running=UNLOADED, desired=meant, loaded=False))
-    return tuple(sorted(found))
 
 
 def give(

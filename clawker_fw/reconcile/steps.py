@@ -236,7 +236,6 @@ Step = (
 )
 """A step of a plan. A `match` over steps ends with `assert_never`, so that mypy finds a missing one."""
 
-
 Undo = Remove | RemoveNetwork | CreateNetwork | Reattach
 """A step of a rollback, performed only if it undoes something."""
 

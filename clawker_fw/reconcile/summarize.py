@@ -29,7 +29,6 @@ _EFFECTS: Mapping[type[Step], Effect] = {
     steps.ProvideImage: Effect.PROVIDED,
 }
 
-
 _SELECTING = frozenset({"filter_chains", "filter_chain_matcher"})
 """The listener fields that Envoy changes in place: new connections then match other chains."""
 
@@ -65,7 +64,6 @@ def summarize(
 
 
 def _effects(observed: Observed, plan: Plan) -> Mapping[Effect, tuple[Sibling, ...]]:
-    """Return the strongest effect on each sibling."""
     moved = any(isinstance(step, steps.RemoveNetwork) for step in plan.steps)
     found: dict[Sibling, list[Effect]] = {each: [] for each in Sibling}
     for step in plan.steps:

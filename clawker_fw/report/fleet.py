@@ -234,7 +234,7 @@ def nonsense(error: Exception) -> EngineError:
     """Return the error of a host that does not answer like an engine."""
     return EngineError(
         "host-unintelligible",
-        "What this host answers can't be understood.",
+        "The host did not answer like a Docker engine.",
         context=[f"{type(error).__name__}: {error}"],
         hint="Ask it alone, with `clawker-fw --debug drift`. If it is a Docker engine, this is a bug.",
     )
@@ -269,7 +269,7 @@ def status_report(fleet: FleetStatusDocument) -> RenderableType:
             _shown_release(each),
             _shown_rules(each),
             _agents(each),
-            _proven(each),
+            "now" if each.proven else "-",
         ]
         for each in fleet.hosts
     ]
@@ -330,7 +330,3 @@ def _agents(row: Row) -> str:
     if row.agents is None:
         return "-"
     return f"{row.agents:,}" + (f", {len(row.open_agents):,} open" if row.open_agents else "")
-
-
-def _proven(row: Row) -> str:
-    return "now" if row.proven else "-"

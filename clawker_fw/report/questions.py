@@ -40,7 +40,7 @@ def show(question: Question, more: int) -> None:
 
 def show_misunderstood() -> None:
     """Say that the input is not an answer."""
-    text.console().print("This is none of the answers.\n> ", end="")
+    text.console().print("Type y, a, n, s, or a time such as 2h.\n> ", end="")
 
 
 def question_report(question: Question) -> RenderableType:

@@ -23,7 +23,7 @@ class State(StrEnum):
 _WORDS = {
     State.GIVEN: "in Envoy",
     State.ABSENT: "not in Envoy yet",
-    State.ANOTHER: "another one is in use",
+    State.ANOTHER: "Envoy has a different value",
     State.UNUSED: "no rule needs it",
     State.OBTAINED: "can be obtained",
     State.UNAVAILABLE: "can't be obtained",

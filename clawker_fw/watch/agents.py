@@ -38,21 +38,6 @@ class Presence:
     before: str = ""
 
 
-def fields(seen: Presence) -> dict[str, str]:
-    """Return the fields of a change's record, without empty ones."""
-    agent = seen.agent
-    found = {
-        "change": seen.change.value,
-        "agent": agent.name,
-        "id": agent.id,
-        "image": agent.image,
-        "address": agent.address,
-        "address_before": seen.before,
-        "since": agent.since,
-    }
-    return {name: value for name, value in found.items() if value}
-
-
 class Register:
     """The agents whose presence has been reported."""
 
@@ -102,7 +87,7 @@ class Guard:
     def _act_on(self, engine: EngineWriter, observed: Observed, agent: Agent) -> OpenAgent:
         attached = bool(agent.address)  # else it uses the network of another one, and can't be taken off
         if (
-            not agent.certainly_open
+            not any(each.certain for each in agent.openings)
             or self._on_open is OnOpen.WARN
             or (self._on_open is OnOpen.DETACH and not attached)
         ):

@@ -84,9 +84,6 @@ class Decision:
 WITHOUT_SETTINGS = frozenset({Action.START, Action.UNPAUSE, Action.REATTACH, Action.CLAIM, Action.DETACH})
 """Actions that restore a stack without knowing the current settings."""
 
-
-# --- which events matter --------------------------------------------------------------------------------------
-
 _READING = {
     (HELPER_PATH, verb) for verb in ("probe", "health", "suppressed", "lookup", "try", "secrets", "relayed")
 }
@@ -181,9 +178,6 @@ def is_arrival(event: Event, own: Ours) -> bool:
 def is_lock_free(event: Event, own: Ours) -> bool:
     """Whether another run has just released the lock."""
     return event.kind == "container" and event.action == "destroy" and own.lock in event.names
-
-
-# --- what may disappear by itself, and what is unhealthy ------------------------------------------------------
 
 
 _UNWELL = {

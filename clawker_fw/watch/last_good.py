@@ -7,36 +7,27 @@ whether an agent can write it.
 import json
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Base64Bytes, TypeAdapter
+from pydantic import TypeAdapter
 
 from clawker_fw.private_files import locked, state_folder, write_private
+from clawker_fw.reconcile.inputs import EarlierTexts
 from clawker_fw.settings.environment import Variables
 from clawker_fw.settings.sources import Source
 
 _MOST_OCTETS = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsText:
-    """The text of the file that declares secrets. It has no secret's value."""
-
-    path: Path
-    content: Base64Bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts(EarlierTexts):
     """All texts that decide the desired state. `applied` are the digests of the settings recorded in the stack."""
 
     sources: tuple[Source, ...]
     found: str
     variables: Variables
-    secrets: SecretsText | None = None
-    authorities: Base64Bytes = b""
     applied: frozenset[str] = frozenset()
     form: Literal[1] = 1
     """The format of the file. Other formats are not read."""

@@ -13,7 +13,6 @@ from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
-
 _GROUP = "group"
 """The label of the group that a stack belongs to, "" for the stack above the groups."""
 

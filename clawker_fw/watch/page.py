@@ -100,7 +100,6 @@ class _PageHandler(BaseHTTPRequestHandler):
     served: Pages
 
     def do_GET(self) -> None:
-        """Respond with a page, or 404."""
         page = self.served.get(self.path.partition("?")[0])
         reply = page() if page else Reply(b"not found\n", "text/plain", HTTPStatus.NOT_FOUND)
         self.send_response(reply.status)

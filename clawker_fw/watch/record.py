@@ -5,7 +5,6 @@ from typing import assert_never
 
 from clawker_fw.errors import FirewallError
 from clawker_fw.model.differences import Finding, Verdict
-from clawker_fw.watch import agents
 from clawker_fw.watch.agents import Admitted, OpenAgent, Presence
 from clawker_fw.watch.decision import Decision, Reaction, RunOutcome
 from clawker_fw.watch.reactions import OnOpen
@@ -83,10 +82,20 @@ def write_admitted(found: Admitted) -> None:
 
 def write_presence(seen: Presence) -> None:
     """Log that an agent has come, moved or left."""
-    found = agents.fields(seen)
+    agent = seen.agent
+    found = {
+        "change": seen.change.value,
+        "agent": agent.name,
+        "id": agent.id,
+        "image": agent.image,
+        "address": agent.address,
+        "address_before": seen.before,
+        "since": agent.since,
+    }
+    fields = {name: value for name, value in found.items() if value}
     moved = f"from {seen.before} to " if seen.before else ""
-    line = f"agent  {seen.agent.name} {seen.change}  {moved}{seen.agent.address}".rstrip()
-    LOG.info("agent_presence", extra={"fields": found, "line": line})
+    line = f"agent  {agent.name} {seen.change}  {moved}{agent.address}".rstrip()
+    LOG.info("agent_presence", extra={"fields": fields, "line": line})
 
 
 def write_uncounted(error: FirewallError) -> None:

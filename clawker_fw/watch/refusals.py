@@ -82,17 +82,14 @@ def keep_counting(
                 counter.look(reader)
             told = ""
         except Exception as failure:  # noqa: BLE001 - see above
-            error = failure if isinstance(failure, FirewallError) else _uncounted(failure)
+            error = FirewallError(
+                "counting-failed",
+                f"Refusals can't be counted: {type(failure).__name__}: {failure}.",
+                hint="The watcher tries again every 15 s. Please report this.",
+            )
+            error = failure if isinstance(failure, FirewallError) else error
             if error.message != told and error.code != "not-up":  # then there is no log
                 report(error)
             told = error.message
         if ended.wait(COUNT_EVERY):
             return
-
-
-def _uncounted(failure: Exception) -> FirewallError:
-    return FirewallError(
-        "counting-failed",
-        f"Refusals can't be counted: {type(failure).__name__}: {failure}.",
-        hint="The watcher tries again every 15 s. Please report this.",
-    )

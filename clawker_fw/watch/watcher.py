@@ -151,7 +151,6 @@ class Watcher:
                 self._stay_away(error, began)
 
     def _take(self, seconds: float) -> set[News]:
-        """Return new arrivals, or wait up to `seconds` for some."""
         arrived = self._place.inbox.take(seconds)
         found = (self._news_of(item) if isinstance(item, Event) else item for item in arrived)
         return {news for news in found if news}
@@ -280,11 +279,7 @@ class Watcher:
         return Decision(self._next, Reaction.RETRY, 0, error=error, wait=wait)
 
     def _blueprint(self, facts: EngineFacts) -> Blueprint:
-        """Read the settings and the other inputs of the desired state.
-
-        Raises:
-            FirewallError: after any failure. Otherwise a bad file could end the watcher through a bug of ours.
-        """
+        """Read the settings. Any failure is a FirewallError: a bug of ours must not end the watcher."""
         try:
             return self._place.blueprint(facts)
         except FirewallError:
@@ -296,10 +291,6 @@ class Watcher:
         """Read the settings and compare. If they are unusable, compare with the last good ones.
 
         Settings are also unusable if the engine lacks room for them or the stack was made from others.
-
-        Raises:
-            _NothingGoodError: if no settings are usable.
-            FirewallError: if the engine can't be read.
         """
         facts = engine.facts()
         try:
@@ -323,9 +314,6 @@ class Watcher:
 
         While a person writes new settings, the earlier ones create nothing. But an agent that breaks the settings
         must not reduce healing.
-
-        Raises:
-            _NothingGoodError: if there are none.
         """
         good = self._trust.good(facts)
         if good is None:
@@ -404,11 +392,7 @@ class Watcher:
         return (Reaction.HOLD, wait) if wait else (Reaction.HEAL, None)
 
     def _settings_of(self, engine: EngineWriter, work: "_Work") -> Blueprint:
-        """Return the blueprint to apply under the lock: the current settings, or else the last good ones.
-
-        Raises:
-            FirewallError: if a person may be writing others.
-        """
+        """Return the blueprint to apply under the lock. Raise FirewallError if a person may be writing another."""
         if work.unused:
             return work.seen.blueprint
         facts = engine.facts()
@@ -519,7 +503,7 @@ class _NothingGoodError(Exception):
 def _unusable(error: Exception) -> FirewallError:
     return FirewallError(
         "settings-unusable",
-        "Reading what the stack should be has failed.",
+        "Can't determine the desired state.",
         context=[f"{type(error).__name__}: {error}"],
         hint="The last good settings stay in force. `clawker-fw --debug drift` may show more.",
     )

@@ -30,12 +30,8 @@ WRITTEN = {
     "in letters of full width": "２０３.０.１１３.６６",  # noqa: RUF001 - that is the attack
     "with dots of another script": "203。0。113。66",
     "of loopback": "127.0.0.1",
-    "of loopback, in one part": "2130706433",
-    "of loopback, in two parts": "127.1",
     "of all interfaces": "0.0.0.0",  # noqa: S104 - nobody listens there
-    "of all interfaces, in one part": "0",
     "of the cloud's services": "169.254.169.254",
-    "of the cloud's services, as one number": "2852039166",
 }
 
 

@@ -226,7 +226,7 @@ class Site:
     def _records_of(self, sibling: str, by: Who, began: float) -> Iterator[Event]:
         container = self.firewall.container(sibling)
         # asked for a time alone, an engine reads from the beginning
-        for line in self.peers.client.logs(container, since=began, tail=1000).splitlines():
+        for line in self.peers.client.logs(container, since=began, tail=200).splitlines():
             if line.startswith(b"{"):
                 record = json.loads(line)
                 if record["source"].partition(":")[0] == self.places[by]:

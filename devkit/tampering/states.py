@@ -72,8 +72,10 @@ STATES = (
         Tampering(
             f"{sibling} is {what}", done(sibling), (Sign(sibling, "state", "status", action),), beside="status"
         )
-        for sibling in (ENVOY, COREDNS)
-        for what, done, action in (("stopped", _stop, "start"), ("paused", _pause, "unpause"))
+        for sibling, what, done, action in (
+            (ENVOY, "stopped", _stop, "start"),
+            (COREDNS, "paused", _pause, "unpause"),
+        )
     ),
     *(
         Tampering(

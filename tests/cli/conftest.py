@@ -1,6 +1,7 @@
 """The command line with an in-memory engine."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -217,9 +218,10 @@ def decisions_of(monkeypatch: pytest.MonkeyPatch) -> DecisionsOf:
 
         def stopping(decision: Decision) -> None:
             write(decision)
-            decisions.append(decision)
-            if len(decisions) == number:
-                signal.raise_signal(signal.SIGTERM)
+            if len(decisions) < number:  # it ends soon after the signal
+                decisions.append(decision)
+                if len(decisions) == number:
+                    os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(watching, "write", stopping)
         return decisions

@@ -53,7 +53,7 @@ def test_the_answers(folder: Path) -> None:
         shown.refuse("tests", "always.test", port=8443)
         shown.shows("always.test  https, port 8443")
         shown.type("what?\n")
-        shown.shows("This is none of the answers.")
+        shown.shows("Type y, a, n, s, or a time such as 2h.")
         shown.type("a\n")
         shown.shows("allowed, and live after ")
         shown.refuse("tests", "never.test", "coredns", protocol="dns", port=53, type="A")

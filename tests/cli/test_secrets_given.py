@@ -136,14 +136,14 @@ def test_forgetting(user: User) -> None:
     assert user("secrets", "forget").code == 6, "there is no stack"
     user("run")
     assert user("secrets", "forget", "none").code == 6
-    assert user("secrets", "forget", "other").out == "clawker: nothing taken away\n"
-    assert user("secrets", "forget", "api").out == "clawker: api#bearer taken away\n"
+    assert user("secrets", "forget", "other").out == "clawker: removed from Envoy: nothing\n"
+    assert user("secrets", "forget", "api").out == "clawker: removed from Envoy: api#bearer\n"
     assert user.held == {}
     user("run")
-    assert user("secrets", "forget").out == "clawker: api#bearer taken away\n"
+    assert user("secrets", "forget").out == "clawker: removed from Envoy: api#bearer\n"
     (user.folder / "clawker-fw.yaml").write_text("rules: [{dst: plain.test}]\n")
     user("run")
-    assert user("secrets", "forget").out == "clawker: nothing taken away\n"
+    assert user("secrets", "forget").out == "clawker: removed from Envoy: nothing\n"
 
 
 @pytest.mark.parametrize("name", ["api", ""])
@@ -169,7 +169,7 @@ def test_forgetting_needs_only_the_container(name: str, lost: str, user: User) -
             settings.rename(user.folder / "moved.yaml")
             settings.write_text("rules: [{dst: other.test}]\n")
     done = user("secrets", "forget", *filter(None, [name]))
-    assert (done.code, done.out) == (0, "clawker: api#bearer taken away\n")
+    assert (done.code, done.out) == (0, "clawker: removed from Envoy: api#bearer\n")
     assert user.held == {}
     if name and lost == "undeclared":
         again = user("secrets", "forget", name)

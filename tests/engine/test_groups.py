@@ -64,6 +64,20 @@ def test_an_agent_reaches_what_its_own_group_may(grouped: Firewall, peers: Peers
         assert {line["host"] for line in origin.said() if line["event"] == "request"} == allowed
 
 
+def test_groups_do_not_meet(grouped: Firewall, peers: Peers) -> None:
+    """No agent reaches another group's Envoy or agents, whose own agents reach both."""
+    peers.origin(f"{stack_of(grouped, 'work')}-egress", ["r.test"], "--http", "80")
+    status = answers(grouped, "status")
+    here, there = (
+        peers.agent(how["network"], how["dns"], "origin", "--http", "80")
+        for how in (status[group]["agent"] for group in ("web", "work"))
+    )
+    envoy, agent = status["work"]["siblings"][0]["address"], there.address(f"{stack_of(grouped, 'work')}-net")
+    for place in (envoy, agent):
+        assert there.get("http://r.test/", "--connect", place).ok
+        assert not here.get("http://r.test/", "--connect", place, "--timeout", "1s").ok
+
+
 def test_a_rule_of_one_group_touches_no_other(grouped: Firewall, docker: APIClient) -> None:
     """The containers of the others stay as they are, and what they have applied as well."""
     others = [stack_of(grouped, group) for group in ("", "work")]
@@ -83,7 +97,7 @@ def test_a_rule_of_one_group_touches_no_other(grouped: Firewall, docker: APIClie
 
 def test_one_watcher_keeps_all_groups(grouped: Firewall, docker: APIClient, peers: Peers, tmp_path: Path) -> None:
     """It heals a group's stack, creates that of a new group, and leaves that of a removed one, with a word."""
-    page = f"unix:{tmp_path / 'watch.sock'}"
+    page, above = f"unix:{tmp_path / 'watch.sock'}", started(docker, grouped.project)
     with watching(grouped, "--interval", "1h", "--heal", "all", "--listen", page) as watched:
         until(lambda: _health(page)["healthy"])
         docker.remove_container(f"{stack_of(grouped, 'web')}-coredns", force=True, v=True)
@@ -96,6 +110,7 @@ def test_one_watcher_keeps_all_groups(grouped: Firewall, docker: APIClient, peer
         until(lambda: [each["group"] for each in _health(page)["stacks"]] == [None, "web", "work"])
         left = stack_of(grouped, "new")
         until(lambda: any(left in word for each in watched.decisions for word in each.get("warnings", ())))
+        assert started(docker, grouped.project) == above
         assert watched.stop() == 0
     agent = peers.agent(f"{left}-net", "127.0.0.1")
     refused = grouped.call("run", "--remove-orphans")

@@ -59,8 +59,8 @@ def earlier_release(commit: str, architecture: str) -> Path:
 def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., None], tmp_path: Path) -> None:
     """All differences are upgrades: a watcher ignores them, agents may start, and `run` fails no request.
 
-    The host passes bridged frames to its packet filter. Kept connections fail only if the earlier Envoy can be
-    drained by nothing but its own helper.
+    Groups may be added at the same time. The host passes bridged frames to its packet filter. Kept connections
+    fail only if the earlier Envoy can be drained by nothing but its own helper.
     """
     needs_engine(INSTALLED.name)
     with private_engine(INSTALLED.name) as engine, closing(client(engine.host)) as docker:
@@ -88,6 +88,7 @@ def test_a_stack_of_an_earlier_release(commit: str, needs_engine: Callable[..., 
             assert left["decision"] == "leave", left
         assert containers() == before
 
+        firewall.write(*RULES, groups={} if EARLIER[commit] else {"web": {}, "work": {}})
         firewall.draining("8").run()
         assert firewall.current()
         assert set(containers()).isdisjoint(before)

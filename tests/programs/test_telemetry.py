@@ -99,7 +99,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver(store: TelemetryStore, tmp_path: Path) -> Iterator[Receiver]:
-    with Receiver(*store.collector(HOST), tmp_path) as started:
+    with Receiver(*store.export(HOST, tmp_path / "tls"), tmp_path) as started:
         yield started
 
 

@@ -162,8 +162,7 @@ def test_a_link_to_the_engine_is_followed_on_its_machine(engine: MemoryEngine, t
     link.symlink_to("/var/run")
     started(engine, mounts=(Mount("bind", "/r", str(link)),))
     (agent,) = judged(engine)
-    assert [each.code for each in agent.openings] == ["engine"]
-    assert not agent.certainly_open
+    assert [(each.code, each.certain) for each in agent.openings] == [("engine", False)]
     (agent,) = judged_by(observe(engine, "clawker"), "ssh://gate")
     assert agent.confinement is Confinement.FENCED
 
@@ -205,7 +204,7 @@ def test_how_an_agent_is_confined(
     reasons, others = (agent.openings, agent.weaknesses) if is_open else (agent.weaknesses, agent.openings)
     assert (agent.confinement, [each.code for each in reasons]) == (confinement, codes)
     assert is_open or not others
-    assert agent.certainly_open is is_open
+    assert any(each.certain for each in agent.openings) is is_open
     assert verdict(Verdict.CURRENT, [agent]) is (Verdict.OPEN if is_open else Verdict.CURRENT)
 
 
@@ -398,7 +397,6 @@ def test_settings_that_may_be_another_agent_s_work_are_not_certain(engine: Memor
     started(engine)
     found = Exposure("agent", str(tmp_path), "/work", str(tmp_path / "clawker-fw.yaml"), certain=False)
     (agent,) = judged(engine, found)
-    assert [each.code for each in agent.openings] == ["settings"]
-    assert not agent.certainly_open
+    assert [(each.code, each.certain) for each in agent.openings] == [("settings", False)]
     (agent,) = judged(engine, replace(found, certain=True))
-    assert agent.certainly_open
+    assert [each.certain for each in agent.openings] == [True]

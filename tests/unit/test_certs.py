@@ -41,7 +41,7 @@ def live(found: Credentials) -> Running:
     return Running(found, any=True)
 
 
-def test_what_is_minted(store: TelemetryStore) -> None:
+def test_what_is_minted(store: TelemetryStore, tmp_path: Path) -> None:
     """The CA, a client certificate per firewall container and a server certificate have their uses and names."""
     found = credentials(store)
     authority = certificate(found.trust)
@@ -51,7 +51,7 @@ def test_what_is_minted(store: TelemetryStore) -> None:
         assert (client.use, client.names) == (CertificateUse.CLIENT, (f"spiffe://clawker-fw/demo/{sibling}",))
         assert (NOW - client.begins, client.ends - NOW) == (3600, 90 * DAY)
     for host in ("collector.test", "192.0.2.7"):
-        trust, pair = store.collector(host)
+        trust, pair = store.export(host, tmp_path / "tls")
         assert (trust, certificate(pair.certificate).names) == (found.trust, (host,))
         assert certificate(pair.certificate).use is CertificateUse.SERVER
     assert judge(found).unusable(NOW, 3600) == ""
@@ -60,7 +60,7 @@ def test_what_is_minted(store: TelemetryStore) -> None:
 def test_only_the_user_can_read_what_is_kept(store: TelemetryStore, tmp_path: Path) -> None:
     """Folders have mode 0700, files 0600."""
     store.provide()
-    store.collector("collector.test")
+    store.export("collector.test", tmp_path / "tls")
     folder = tmp_path / "here"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
@@ -110,7 +110,7 @@ def test_the_certificate_that_the_collector_shows_is_asked_for_in_time(tmp_path:
 def test_what_cant_be_used(spoilt: dict[str, str | bytes], reason: str, tmp_path: Path) -> None:
     """Each defect of the user's own certificates is given as the reason."""
     at(tmp_path, NOW).provide()
-    at(tmp_path, NOW).collector("a.test")
+    at(tmp_path, NOW).export("a.test", tmp_path / "tls")
     for name, content in spoilt.items():
         other = content if isinstance(content, bytes) else (tmp_path / content).read_bytes()
         (tmp_path / name).write_bytes(other)

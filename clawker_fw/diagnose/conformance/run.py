@@ -1,12 +1,10 @@
 """Performs the attempts as an agent, in a temporary container of ours."""
 
 import json
-import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from clawker_fw.agents.attachment import attachment
-from clawker_fw.agents.judge import resolving
 from clawker_fw.agents.trust import roots_of
 from clawker_fw.diagnose.conformance.requests import attempts_in_tls, inspected_host
 from clawker_fw.diagnose.conformance.table import Case, attempts
@@ -17,7 +15,6 @@ from clawker_fw.model.stacks import Sibling
 from clawker_fw.reconcile.desired import addressing
 from clawker_fw.reconcile.errand import errand
 from clawker_fw.reconcile.pipeline import Comparison
-from clawker_fw.rules.own_page import PAGE
 from clawker_fw.stack import labels
 from clawker_fw.stack.container import ATTEMPTS, HELPER, HELPER_PATH, trial_name
 from clawker_fw.stack.files import public
@@ -54,10 +51,9 @@ def perform(engine: EngineWriter, seen: Comparison) -> list[CaseResult]:
         EngineError: when the attempts could not be made.
     """
     where, policy = addressing(seen.blueprint, seen.observed), seen.blueprint.policy
-    page = resolving(seen.observed, time.time())(PAGE)  # stacks of earlier releases have no page
     inspected, envoy = inspected_host(policy), str(where.envoy(seen.slots.envoy))
     tried = (
-        *attempts(where, seen.slots, policy, page=page),
+        *attempts(where, seen.slots, policy),
         *(attempts_in_tls(envoy, inspected, roots_of(seen.observed).decode()) if inspected else ()),
     )
     outcomes = _outcomes(engine, seen, tried)

@@ -66,11 +66,8 @@ _ENGINES_RESOLVER = "127.0.0.11:53"
 _PUBLIC_NAME = "example.com"
 
 
-def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -> tuple[Case, ...]:
-    """Return the attempts against a stack, except those in inspected TLS.
-
-    `page` is whether the stack has the page about refusals.
-    """
+def attempts(where: Addressing, running: Slots, policy: Policy) -> tuple[Case, ...]:
+    """Return the attempts against a stack, except those in inspected TLS."""
     envoy, coredns = str(where.envoy(running.envoy)), str(where.coredns(running.coredns))
     exact = (
         rule.destination.name for rule in policy.rules.rules if not rule.denies and not rule.destination.subtree
@@ -81,7 +78,7 @@ def attempts(where: Addressing, running: Slots, policy: Policy, *, page: bool) -
         *_addresses(where, running.envoy),
         *_siblings(envoy, coredns, frozenset(policy.rules.ports)),
         *_connections(envoy, allowed),
-        *(_page(f"{where.service}:53", envoy, coredns) if page else ()),
+        *_page(f"{where.service}:53", envoy, coredns),
         Case("forge-ethernet", "Packets with another sender (Ethernet)", _NOT_PERMITTED, "socket", "packet"),
         Case("forge-ip", "Packets with another sender (IP)", _NOT_PERMITTED, "socket", "raw"),
     )

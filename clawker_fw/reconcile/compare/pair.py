@@ -35,7 +35,6 @@ class SiblingPair:
 
     @cached_property
     def _cause(self) -> Cause:
-        """Why a value that we made differs."""
         by_upgrade = not self._same_release or rules_only_by_upgrade(self.observed, self.desired)
         return Cause.UPGRADE if by_upgrade else Cause.SETTINGS
 

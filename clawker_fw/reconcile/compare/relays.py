@@ -79,7 +79,6 @@ class RelayComparison:
 
     @cached_property
     def _blocked(self) -> set[str]:
-        """The relay names that foreign containers have."""
         project = self.desired.project
         return {
             each.name for each in self.observed.listing if each.name in self.wanted and not is_relay(each, project)

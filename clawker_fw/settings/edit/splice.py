@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from clawker_fw.errors import SettingsError
+from clawker_fw.rendering import yaml_text
 from clawker_fw.rules.until import rfc3339
-from clawker_fw.rules.yaml_text import yaml_text
 from clawker_fw.settings.document import LOADER, Location, parse
 from clawker_fw.settings.groups import own_location, own_values
 

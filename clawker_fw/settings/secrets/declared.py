@@ -132,10 +132,6 @@ class SecretEntry(BaseModel):
         "of the engine's machine as well, in Envoy's volume, until it is forgotten. Default: in memory alone.",
     )
 
-    def may_go_to(self, host: str, port: int) -> bool:
-        """Whether it may be sent to a host, named in lower case."""
-        return f"{host}:{port}" in self.hosts
-
 
 class SecretsFile(BaseModel):
     """The whole file."""

@@ -34,7 +34,7 @@ def wanted(rules: Iterable[Rule], declared: SecretsFile, path: Path) -> tuple[Wa
     found = set()
     for rule, injection in injecting(rules):
         entry = declared.secrets.get(injection.secret)
-        if entry is None or not entry.may_go_to(rule.destination.name, rule.port or 0):
+        if entry is None or f"{rule.destination.name}:{rule.port or 0}" not in entry.hosts:
             raise _refused(rule, injection.secret, path, known=entry is not None)
         found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     return tuple(sorted(found))

@@ -10,7 +10,7 @@ from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 PREFIX = "secret:"
 """The prefix of secrets' names, for Envoy and the signer. No server name has a colon."""
 
-FILTER, _TOLD = "inject", "told"
+FILTER, TOLD = "inject", "told"
 METADATA = "fw.secret"
 """The metadata of a route that injects: the secret's name, under `name`."""
 
@@ -21,11 +21,6 @@ NOT_ACCEPTED = "secret_not_accepted"
 
 _WAIT = "0.050s"
 """How long a table of routes waits for a secret. Without a limit, one would delay every rule change."""
-
-
-def connection_filters() -> list[Json]:
-    """Return the connection manager's filters before the router."""
-    return [extension("filters.http.custom_response.v3.CustomResponse", _TOLD)]
 
 
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
@@ -47,7 +42,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     }
     return {
         "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {FILTER: per_route, **({_TOLD: _told(injection.secret)} if git else {})},
+        "typed_per_filter_config": {FILTER: per_route, **({TOLD: _told(injection.secret)} if git else {})},
         # The router removes the agent's header before the cluster adds ours.
         "request_headers_to_remove": [header],
     }
@@ -60,7 +55,7 @@ def _told(secret: str) -> Json:
     }
     answer = extension(
         "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-        _TOLD,
+        TOLD,
         status_code=502,
         response_code_details=NOT_ACCEPTED,
         body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},

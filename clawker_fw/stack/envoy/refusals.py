@@ -51,7 +51,6 @@ def passed(*names: str) -> list[Json]:
 
 _REPEATABLE = [*messages.REPEATABLE]
 
-
 _SERVER_NAME = "connection.requested_server_name"
 _LIKE_A_HOST = "^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$"
 """Only for the record: CEL takes no expression as large as the one by which names are refused."""
@@ -124,7 +123,6 @@ _UPSTREAM_REASON = (
     f" : (response.flags == 0 || response.flags / 128 % 2 == 1 ? '{Reason.LIMIT}'"  # bit 7: upstream overflow
     f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}'))"
 )
-
 
 _FORWARDED = "has(upstream.local_address)"
 """Of a connection that leads somewhere: Envoy has connected, and failed neither before nor at that."""

@@ -146,6 +146,7 @@ def boot(
         trusted_ca=JOINED if authorities else TRUSTED,
         admin_socket=ADMIN_SOCKET,
     )
+    trying = (addressing.coredns(0), addressing.coredns(1), addressing.service, addressing.trial)
     further: Json = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     further |= {"secrets": [*secrets]} if secrets else {}
     sibling = {
@@ -157,7 +158,7 @@ def boot(
             "other": f"{addressing.service}:{container.PAGE_PORT}",
         },
         "resources": declaration(RESOURCES),
-        "usage": {"except": [str(each) for each in addressing.trying]},
+        "usage": {"except": list(map(str, trying))},
     }
     return {
         "boot/bootstrap.json": public(json.dumps(bootstrap(values), indent=1, sort_keys=True).encode()),

@@ -190,7 +190,7 @@ def _connection_manager(serving: Serving) -> Json:
             _denying(_TRACE, *({"header": _method(each, ignore_case=True)} for each in REFUSED_METHODS)),
             _without_misread_headers(),
             _names_its_host(),
-            *injected.connection_filters(),
+            extension("filters.http.custom_response.v3.CustomResponse", injected.TOLD),
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
