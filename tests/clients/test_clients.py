@@ -279,7 +279,7 @@ def test_presets_are_sufficient_and_each_of_their_names_is_used(place: Site, reg
 def test_what_clients_wanted_is_suggested_and_enough(
     around: Surroundings, registries: Registries, tmp_path: Path
 ) -> None:
-    """pip, npm and git do their job while all is observed, and again with what was suggested, without observing."""
+    """pip, npm and git work while all is observed, and afterwards with what was suggested."""
 
     def work(there: Site) -> list[str]:
         clone = "git clone -q https://$HOST/git/www.git /tmp/work; cat /tmp/work/greeting"
