@@ -13,15 +13,19 @@ from rich.console import Console
 from rich.text import Text
 
 from devkit import stacks
+from devkit.engines import private_engine
 from devkit.firewall import Firewall, Outcome, remove_project, upgraded
 from devkit.host import client, some_engine
 from devkit.peers import Peer, Peers
+from devkit.programs import machine
 from devkit.waiting import until
+from devkit.world import NAMESERVER, WORLD, world_around
 
 PROJECT = "clawker-demo"
 EXAMPLE = stacks.CHECKOUT / "examples" / "demo.yaml"
 WIDTH = 104
 REQUESTS_PER_SECOND = 200
+_WANTED = ("pypi.org", "files.pythonhosted.org", "api.example.com")
 
 
 class Show:
@@ -44,7 +48,8 @@ class Show:
         options = f" --config {firewall.settings} --project {firewall.project} --host {firewall.host}"
         for text in (outcome.err, outcome.out):
             if text.strip():
-                shown = Text.from_ansi(text.replace(options, "").rstrip("\n"))
+                plain = text.replace(options, "").replace(str(firewall.settings), firewall.settings.name)
+                shown = Text.from_ansi(plain.rstrip("\n"))
                 self.console.print(shown, no_wrap=True, overflow="ellipsis")
         return outcome
 
@@ -111,14 +116,43 @@ def demonstrate(host: str, folder: Path, show: Show, python: str = sys.executabl
             raise RuntimeError(f"{failed} requests failed: {json.dumps(summary['failures'])}")
 
 
+def observe(folder: Path, show: Show) -> None:
+    """Show how to find out what an agent needs, on an engine in a simulated internet."""
+    with private_engine(dns=[NAMESERVER]) as engine, world_around(engine, folder, machine()) as world:
+        variables = {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
+        firewall = Firewall(engine.host, PROJECT, folder, variables=variables)
+        firewall.settings.write_text("rules: []\n")
+        firewall.run()
+        world.resolve({name: [WORLD] for name in (*_WANTED, "example.net")})
+        sdk = client(engine.host)
+        agent = firewall.agent(Peers(sdk))
+        sdk.rename(agent.container, "builder")
+        show.step("Nothing is allowed yet. Let the agent reach public hosts for ten minutes, and observe.")
+        show.program(firewall, "rules observe 10m")
+        for name in _WANTED:
+            show.agent(agent, f"https://{name}/", allowed=True)
+        show.step("End it, and ask which rules would have been needed.")
+        show.program(firewall, "rules observe --stop")
+        show.program(firewall, "rules suggest")
+        show.program(firewall, "rules suggest --write")
+        show.step("The agent has what it needs, and nothing else.")
+        show.agent(agent, f"https://{_WANTED[0]}/", allowed=True)
+        show.agent(agent, "https://example.net/", allowed=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--svg", type=Path, help="keep the output as a picture")
+    parser.add_argument("--observe", action="store_true", help="show observing instead")
     arguments = parser.parse_args()
     show = Show()
-    with some_engine() as host, tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         began = time.monotonic()
-        demonstrate(host, Path(folder), show)
+        if arguments.observe:
+            observe(folder, show)
+        else:
+            demonstrate(stack.enter_context(some_engine()), folder, show)
         print(f"\nDone in {time.monotonic() - began:.0f} s, and everything is taken away again.", file=sys.stderr)
     if arguments.svg:
         arguments.svg.parent.mkdir(parents=True, exist_ok=True)
