@@ -171,7 +171,7 @@ def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
 class Signer:
     """The signer, with its files in a folder. It can be killed and started again.
 
-    Its sockets and the files of its secrets are ours, as they are its keeper's, and are handed down at each start.
+    Its sockets and files of secrets are ours, as they are the supervisor's, and are handed down at each start.
     """
 
     folder: Path
