@@ -18,9 +18,9 @@ from bench.quiet import quiet
 from bench.stage import REPLACE, Stage
 from clawker_fw.engine.docker import connect
 from clawker_fw.fwctl import HelperReader
-from devkit.engines import machine_root
 from devkit.firewall import RULES, Firewall
 from devkit.peers import Peer
+from devkit.processes import program
 
 SIZES = (10, 1_000, 10_000, 50_000)
 FEW, MANY, MOST = 10, 10_000, 50_000
@@ -187,6 +187,5 @@ def _live(firewall: Firewall, waiting: Peer) -> tuple[float, float, dict[str, fl
 def _mebibytes(stage: Stage, sibling: str) -> float:
     """Return the resident memory of a sibling once it is stable."""
     time.sleep(_SETTLED_AFTER)
-    state = stage.docker.inspect_container(stage.firewall.container(sibling))["State"]
-    status = (machine_root(stage.firewall.host) / "proc" / str(state["Pid"]) / "status").read_text()
+    status = (program(stage.docker, stage.firewall.container(sibling)) / "status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024

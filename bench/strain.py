@@ -16,6 +16,7 @@ from docker import APIClient, errors
 from devkit.engines import PrivateEngine
 from devkit.firewall import SIBLINGS, Firewall
 from devkit.host import client
+from devkit.processes import program
 
 _EVERY_SECONDS = 0.2
 _LONGEST_SECONDS = 10
@@ -99,15 +100,13 @@ class Siblings:
         found = {}
         for sibling in SIBLINGS:
             with _missing():
-                process = self.docker.inspect_container(self.firewall.container(sibling))["State"]["Pid"]
-                if process:
-                    found[sibling] = self.engine.root / "proc" / str(process)
+                found[sibling] = program(self.docker, self.firewall.container(sibling))
         return found
 
 
 @contextmanager
 def _missing() -> Iterator[None]:
-    with suppress(errors.DockerException, OSError):
+    with suppress(errors.DockerException, OSError, ValueError):  # none, or just started
         yield
 
 

@@ -363,7 +363,7 @@ _NEVER = {
 
 
 def _forwarder(listen: int, name_server: int, subtrees: Path) -> subprocess.Popen[bytes]:
-    """Start the forwarder of lookups as its keeper does, but without sockets: it opens its own."""
+    """Start the forwarder of lookups as the supervisor does, but without sockets: it opens its own."""
     places = (f"{HERE}:{port}" for port in (listen, name_server))
     networks = map(str, (ADDRESSING.agents, ADDRESSING.egress))
     program = str(installed_release().binary("fwctl", machine()))

@@ -28,7 +28,7 @@ Body = dict[str, Any]
 """A container's configuration, in the form of `POST /containers/create`."""
 
 
-FORWARDER, SIGNER, RECORDER, KEEPER = 65530, 65531, 65533, 0
+FORWARDER, SIGNER, RECORDER = 65530, 65531, 65533
 """The groups whose processes are beside a sibling's program."""
 
 _KILL = """

@@ -169,7 +169,7 @@ def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
 
 @dataclass
 class Signer:
-    """The signer, with its files in a folder. It can be killed and restarted with the same sockets."""
+    """The signer, with its files in a folder. Its sockets are handed down at each start, as by the supervisor."""
 
     folder: Path
     given: list[int] = field(default_factory=list)

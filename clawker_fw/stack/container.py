@@ -52,7 +52,7 @@ SECRETS_AT_REST = "state/secrets.json"
 
 KEPT = frozenset(
     {COMMITTED, ORIGIN, "state/claimed", ATTEMPT, CARRIED, SECRETS_AT_REST, *USED}
-    | {"state/restarts.json", "state/restarts.json.new"}
+    | {"state/restarts.json", "state/restarts.json.new"}  # of earlier releases
 )
 """Files that `fwctl` and a run keep in a volume, in addition to those that a sibling is created with."""
 
@@ -74,7 +74,7 @@ _SHARED_MEMORY = 64 << 20
 """Bytes of /dev/shm: what engines have by default, unless daemon.json has another `default-shm-size`."""
 
 _HELPER_CAPABILITIES = ("CHOWN", "NET_ADMIN", "NET_RAW", "SETGID", "SETPCAP", "SETUID")
-"""For `fwctl serve`, which configures the network. It drops all of them before the program starts."""
+"""For `fwctl serve`, which configures the network. The program has none of them."""
 
 RECEIVED = {Sibling.ENVOY: 256 << 10, Sibling.COREDNS: 64 << 10}
 SENT = {Sibling.ENVOY: 128 << 10, Sibling.COREDNS: 64 << 10}
@@ -235,7 +235,7 @@ def confined(
         command=tuple(command),
         networks=networks,
         working_directory="/",
-        init=False,  # the helper reaps; under another process, the program would not be process 1
+        init=False,  # the helper supervises the program, as process 1
         stop_signal="SIGTERM",
         runtime=machine.runtime,
         ipc_mode="private",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from clawker_fw.stack.container import VOLUME
 from clawker_fw.stack.envoy.sibling import CLUSTERS, LISTENERS, PATHS, ROUTES
 from clawker_fw.stack.envoy.signing import INTERMEDIATES, NAMES
-from devkit.hand import KEEPER, RECORDER, SIGNER, Hand
+from devkit.hand import RECORDER, SIGNER, Hand
 from devkit.peers import peer_program
 from devkit.stacks import installed_release
 from devkit.tampering.way import COREDNS, ENVOY, LOADED, SIGNED, Sign, Tampering
@@ -27,8 +27,9 @@ def _lead_around_the_guard(hand: Hand) -> None:
     before = hand.read(ENVOY)["boot/sibling.json"]
     sibling = json.loads(before)
     sibling["tables"].append({**sibling["tables"][1], "from": sibling["tables"][0]["from"], "table": 103})
+    sibling["signer"] = {"trusted": "/nonexistent", "further": "any"}  # it fails once the network is configured
     hand.write(ENVOY, "boot/sibling.json", json.dumps(sibling).encode())
-    hand.fwctl(ENVOY, "serve", "--", "/nonexistent")
+    hand.fwctl(ENVOY, "serve", "--", "/any")
     hand.write(ENVOY, "boot/sibling.json", before)
 
 
@@ -79,9 +80,6 @@ _RECORDER, _SIGNER = (ENVOY, "processes", "recorder"), (ENVOY, "signer", "signer
 RUNNING = (
     _live("a route around the guard is added in envoy", _lead_around_the_guard, ENVOY, "network"),
     _live("another process is started in coredns", start_a_process, COREDNS, "processes"),
-    _live(
-        "the keeper of the helpers in envoy is killed", lambda hand: hand.kill(ENVOY, KEEPER), ENVOY, "processes"
-    ),
     _live("the recorder of refusals in envoy is killed again and again", _end_the_recorder, *_RECORDER),
     _live(
         "the signer of certificates in envoy is stopped", lambda hand: hand.kill(ENVOY, SIGNER, "STOP"), *_SIGNER

@@ -25,7 +25,7 @@ from devkit.engines import inherited, private_engine
 from devkit.firewall import Firewall
 from devkit.host import client
 from devkit.peers import Answer, Peer, Peers
-from devkit.processes import processes
+from devkit.processes import processes, program
 from devkit.programs import machine
 from devkit.waiting import until
 from devkit.witness import Seen
@@ -393,7 +393,7 @@ def test_nothing_else_listens(sibling: str, site: Site) -> None:
 @pytest.mark.parametrize("sibling", ["envoy", "coredns"])
 def test_privileges_are_gone(sibling: str, site: Site) -> None:
     """The programs run without privileges and capabilities in a read-only container."""
-    status = (site.world.engine.root / "proc" / str(site.pid(sibling)) / "status").read_text()
+    status = (program(site.peers.client, site.firewall.container(sibling)) / "status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
     assert fields["Gid"].split() == ["65532"] * 4
     assert len(users := set(fields["Uid"].split())) == 1

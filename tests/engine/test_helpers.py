@@ -1,11 +1,15 @@
 """Helper processes beside Envoy and CoreDNS are restarted when they die, without other effects."""
 
+import os
+import signal
+
 import pytest
 from docker import APIClient
 
 from devkit.firewall import Firewall
 from devkit.hand import FORWARDER, RECORDER, Hand
 from devkit.peers import Peer, Peers
+from devkit.processes import program
 from devkit.waiting import until
 from tests.engine.test_denials import shown
 
@@ -64,3 +68,27 @@ def test_an_envoy_that_looks_up_no_name_is_replaced(hand: Hand, agent: Peer) -> 
     hand.firewall.draining("1").run()
     hand.firewall.drift().expect()
     until(lambda: agent.get(f"https://{NAMES[1]}/").ok)
+
+
+def test_a_container_ends_with_its_supervisor(hand: Hand, agent: Peer) -> None:
+    """A stop reaches Envoy. Docker restarts a container whose supervisor is killed. A hung one is replaced."""
+    hand.docker.stop(hand.name("envoy"), timeout=60)
+    assert hand.inspect("envoy")["State"]["ExitCode"] == 0  # Docker did not kill it
+    hand.docker.start(hand.name("envoy"))
+    until(hand.firewall.current)
+    before = hand.inspect("envoy")["State"]["StartedAt"]
+    _signal_supervisor(hand, signal.SIGKILL)
+    until(lambda: hand.inspect("envoy")["State"]["StartedAt"] > before)
+    until(lambda: agent.get(f"https://{NAMES[0]}/").ok)
+    until(hand.firewall.current)
+    _signal_supervisor(hand, signal.SIGSTOP)
+    until(lambda: hand.inspect("envoy")["State"]["Health"]["Status"] == "unhealthy", 60)
+    found = hand.firewall.drift().expect(1)
+    assert {field for _, _, field, *_ in found.findings} == {"processes", "program"}
+    hand.firewall.draining("1").run()
+    hand.firewall.drift().expect()
+
+
+def _signal_supervisor(hand: Hand, number: int) -> None:
+    status = (program(hand.docker, hand.name("envoy")) / "status").read_text()
+    os.kill(int(status.partition("PPid:")[2].split()[0]), number)

@@ -25,10 +25,12 @@ SIDE_BY_SIDE = (
     "policy",
     "refusals",
     "signing",
-    "start",
     "statussocket",
 )
-"""Packages with concurrent goroutines. `hot` is left out, because its tests take a minute."""
+"""Packages with concurrent goroutines, except `hot`, whose tests take a minute, and `start`.
+
+The race detector needs cgo, with which Go can't change the capabilities of all threads, as `start` does.
+"""
 
 
 def test_go() -> None:

@@ -15,7 +15,7 @@ from clawker_fw.stack.envoy.messages import Json, extension
 from clawker_fw.stack.files import public, read_record, signers
 from clawker_fw.stack.resources import Resource
 
-FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the keeper makes it, and only Envoy's group can enter
+FOLDER = "/tmp/signer"  # noqa: S108 - inside the container; the supervisor makes it, and only Envoy's group can enter
 SOCKET = "ads"
 """The socket for Envoy's requests, in the socket folder."""
 

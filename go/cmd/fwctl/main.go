@@ -49,14 +49,14 @@ type verb struct {
 
 // What verbs need. Whatever asks the packet filter has to have CAP_NET_ADMIN, even to read it (nfnetlink_rcv() in
 // net/netfilter/nfnetlink.c). Who looks at another process's executable needs all that the other has (cap_ptrace_access_check()
-// in security/commoncap.c), and each fwctl has all for a moment.
+// in security/commoncap.c): a probe needs what other verbs keep. It gives that up before it asks the program.
 var (
 	none    = []uint{}
 	network = []uint{unix.CAP_NET_ADMIN}
 	claims  = []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}
 	files   = []uint{unix.CAP_CHOWN, unix.CAP_SETUID}
 	kernels = []uint{unix.CAP_NET_ADMIN, unix.CAP_SETUID}
-	all     = []uint{unix.CAP_CHOWN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SETGID, unix.CAP_SETPCAP, unix.CAP_SETUID}
+	probing = []uint{unix.CAP_CHOWN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_SETUID}
 )
 
 const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
@@ -66,12 +66,11 @@ var verbNames []string
 
 var verbs = []verb{
 	{"serve", "-- PROGRAM [ARG ...]", 2, nil, inSibling(serve)},
-	{"keep", "", 0, nil, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, start.Keep(root, sibling) })},
 	{"record", "", 0, none, inSibling(record)},
 	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, none, forward},
 	{"sign", "FOLDER NAMES INTERMEDIATES", 3, none, sign},
 	{"secrets", "SIZE", 1, none, with(octets, giveSecrets)},
-	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, all, inSibling(report)},
+	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, probing, inSibling(report)},
 	{"suppressed", "", 0, network, inSibling(countUntold)},
 	{"usage", "", 0, none, inSibling(used)},
 	{"lookup", "NAME", 1, none, inSibling(lookup)},
@@ -82,7 +81,7 @@ var verbs = []verb{
 	{"carry", relayed, 5, none, func(words []string) (any, error) { return nil, relay.Carry(words) }},
 	{"relayed", relayed, 5, network, inspectRelay},
 	{"requirements", "", 0, kernels, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
-	{"health", "", 0, claims, inSibling(health)},
+	{"health", "", 0, none, inSibling(health)},
 	{"commit-in-place", "SIZE", 1, files, with(octets, commit)},
 	{"end", "", 0, files, inSibling(end)},
 	{"claim", "SECONDS", 1, claims, with(seconds, claim)},
@@ -112,7 +111,7 @@ func run(arguments []string) error {
 	if len(words) < verbs[at].least {
 		return fmt.Errorf("%s needs %s", name, verbs[at].arguments)
 	}
-	// `attempts` does with an agent's privileges what agents do; `serve` and `relay` give up theirs when they execute a program.
+	// `attempts` does with an agent's privileges what agents do; `serve` and `relay` give up theirs before they execute a program.
 	if needed := verbs[at].capabilities; needed != nil {
 		if err := privileges.Keep(needed...); err != nil {
 			return err
@@ -170,7 +169,7 @@ func report(sibling boot.Sibling, words []string) (any, error) {
 	}
 	found := probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
 		Envoy: !slices.Contains(words, "without-envoy"), Starting: slices.Contains(words, "starting"),
-	})
+	}, func() error { return privileges.Keep(network...) })
 	found.Verbs = verbNames
 	return found, nil
 }
@@ -186,7 +185,7 @@ func lookup(sibling boot.Sibling, words []string) (any, error) {
 func try(sibling boot.Sibling, words []string) (any, error) { return attempts.Try(sibling, words) }
 
 func health(sibling boot.Sibling, _ []string) (any, error) {
-	return nil, probe.Health(root, sibling, serving.Of(sibling, nil))
+	return nil, probe.Health(root, sibling, serving.Of(sibling, nil), start.Supervised)
 }
 
 func volumeOf(sibling boot.Sibling) hot.Volume {

@@ -44,10 +44,10 @@ func TestMain(m *testing.M) {
 // that drop privileges by themselves, and agents' attempts, begin with all that their container has.
 func TestPrivileges(t *testing.T) {
 	must.BeRoot(t, "to have capabilities that can be given up")
-	const chown, setGID, setUID, setPCAP, netAdmin, netRaw = 1 << 0, 1 << 6, 1 << 7, 1 << 8, 1 << 12, 1 << 13
-	whole := []string{"serve", "keep", "relay", "attempts"}
+	const chown, setUID, netAdmin, netRaw = 1 << 0, 1 << 7, 1 << 12, 1 << 13
+	whole := []string{"serve", "relay", "attempts"}
 	needed := map[string]int{
-		"probe": chown | setGID | setUID | setPCAP | netAdmin | netRaw, "health": netAdmin | netRaw, "claim": netAdmin | netRaw,
+		"probe": chown | setUID | netAdmin | netRaw, "claim": netAdmin | netRaw,
 		"suppressed": netAdmin, "see": netAdmin, "relayed": netAdmin, "release": netAdmin, "drain": netAdmin,
 		"requirements": netAdmin | setUID, "commit-in-place": chown | setUID, "end": chown | setUID,
 	}
@@ -83,7 +83,7 @@ func TestVerbs(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		start.KeepVerb, start.RecordVerb, start.ForwardVerb, start.SignVerb, start.EndVerb, start.CarryVerb,
+		start.RecordVerb, start.ForwardVerb, start.SignVerb, start.EndVerb, start.CarryVerb,
 	} {
 		if !strings.Contains(help(), "\n  "+name+" ") {
 			t.Errorf("%s is no verb", name)

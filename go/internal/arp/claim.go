@@ -47,8 +47,12 @@ func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	if err := kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
 		return err
 	}
+	announcer, err := NewAnnouncer()
+	if err != nil {
+		return err
+	}
 	for end := time.Now().Add(announce); ; time.Sleep(announceEvery) {
-		if err := announceAddress(link, *sibling.Service, askedBeside(sibling, *sibling.Service)); err != nil {
+		if err := announcer.announce(link, *sibling.Service, askedBeside(sibling, *sibling.Service)); err != nil {
 			return err
 		}
 		if time.Now().After(end) {
@@ -57,11 +61,34 @@ func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	}
 }
 
-// AnnounceOwn takes the service address again if it was claimed, and announces every address of ours. Since release 28
+// TakeClaimed takes the service address again if it was claimed.
+func TakeClaimed(root string, sibling boot.Sibling) error {
+	if !Claimed(root) {
+		return nil
+	}
+	link, err := serviceLink(sibling)
+	if err != nil {
+		return err
+	}
+	return kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE)
+}
+
+// Announcer is a socket that announces addresses. Only opening it takes CAP_NET_RAW.
+type Announcer int
+
+func NewAnnouncer() (Announcer, error) {
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // it only sends
+	if err != nil {
+		err = fmt.Errorf("opening a socket for announcements: %w", err)
+	}
+	return Announcer(socket), err
+}
+
+// AnnounceOwn announces every address of ours, and the service address if it is claimed. Since release 28
 // the engine gives a container a new hardware address at each start, but announces only the addresses that it assigned
 // itself, and only with gratuitous requests, which a neighbour may ignore. Neighbours would use the hardware address of a
 // former container for half a minute.
-func AnnounceOwn(root string, sibling boot.Sibling) error {
+func (a Announcer) AnnounceOwn(root string, sibling boot.Sibling) error {
 	own := slices.Clone(sibling.Addresses)
 	for _, each := range sibling.Interfaces {
 		if _, err := kernel.LinkHolding(each.Address); err == nil { // whether it is there is compared elsewhere
@@ -69,13 +96,6 @@ func AnnounceOwn(root string, sibling boot.Sibling) error {
 		}
 	}
 	if Claimed(root) {
-		link, err := serviceLink(sibling)
-		if err != nil {
-			return err
-		}
-		if err := kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE); err != nil {
-			return err
-		}
 		own = append(own, *sibling.Service)
 	}
 	for _, address := range own {
@@ -83,7 +103,7 @@ func AnnounceOwn(root string, sibling boot.Sibling) error {
 		if err != nil {
 			return err
 		}
-		if err := announceAddress(link, address, askedBeside(sibling, address)); err != nil {
+		if err := a.announce(link, address, askedBeside(sibling, address)); err != nil {
 			return err
 		}
 	}
@@ -124,19 +144,14 @@ func Release(root string, sibling boot.Sibling) error {
 	return netlink.AddrDel(link, &netlink.Addr{IPNet: kernel.IPNet(netip.PrefixFrom(sibling.Service.Address, 32))})
 }
 
-// announceAddress broadcasts two ARP requests with the address as their sender. The first is gratuitous: the address is
+// announce broadcasts two ARP requests with the address as their sender. The first is gratuitous: the address is
 // its target as well (RFC 5944, section 4.6), and a neighbour takes it at once. A host with `drop_gratuitous_arp`, whose
 // containers inherit that, ignores it, and can't ignore the second, which asks for another address: whoever uses the
 // sender's address reads there where it is, and whoever has the address that is asked for learns it (RFC 826).
-func announceAddress(link netlink.Link, address boot.Address, asked netip.Addr) error {
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) // it only sends
-	if err != nil {
-		return fmt.Errorf("announcing %s: %w", address.Address, err)
-	}
-	defer unix.Close(socket)
+func (a Announcer) announce(link netlink.Link, address boot.Address, asked netip.Addr) error {
 	for _, target := range []netip.Addr{address.Address, asked} {
 		frame := arpRequest(link.Attrs().HardwareAddr, address.Address, target)
-		if err := broadcast(socket, link.Attrs().Index, frame); err != nil {
+		if err := broadcast(int(a), link.Attrs().Index, frame); err != nil {
 			return fmt.Errorf("announcing %s: %w", address.Address, err)
 		}
 	}

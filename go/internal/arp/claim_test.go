@@ -74,7 +74,7 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 
 		root := t.TempDir()
 		must.Succeed(t, Claim(root, sibling, 1250*time.Millisecond))
-		must.Succeed(t, AnnounceOwn(root, sibling))
+		must.Succeed(t, must.Get[Announcer](t)(NewAnnouncer()).AnnounceOwn(root, sibling))
 
 		expect := func(name string, address netip.Addr) {
 			t.Helper()

@@ -241,13 +241,13 @@ func ring(resources []boot.Resource) error {
 }
 
 // Rules end at their times although nobody runs anything: hot/ends/ends.json says what the hot files become then.
-// clawker-fw has rendered these files, so what is live afterwards is what it wants at that time. The keeper knows the
+// clawker-fw has rendered these files, so what is live afterwards is what it wants at that time. The supervisor knows the
 // next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
 // so that no restart brings back a rule that has ended.
 
 const endsPath = "ends/ends.json"
 
-// endsRead is how often the keeper looks whether the ends are others, and EndAgain how long it waits after a failure.
+// endsRead is how often the supervisor looks whether the ends are others, and EndAgain how long it waits after a failure.
 const (
 	endsRead = time.Second
 	EndAgain = 2 * time.Second

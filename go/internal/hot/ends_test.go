@@ -145,7 +145,7 @@ func TestEndsThatFitNothing(t *testing.T) {
 	}
 }
 
-// The keeper knows the next end, and that it is another one by now.
+// The supervisor knows the next end, and that it is another one by now.
 func TestTheNextEnd(t *testing.T) {
 	root, sets := newEnding(t)
 	clock := NewDeadline(root)

@@ -79,7 +79,7 @@ func TestAnEndMeetsAFullDisk(t *testing.T) {
 	}
 }
 
-// Wherever an end of rules dies, the next one or the next start ends them, and the keeper knows that it has to.
+// Wherever an end of rules dies, the next one or the next start ends them, and the supervisor knows that it has to.
 func TestAnEndDies(t *testing.T) {
 	var sets []must.Tree
 	ending := func(t *testing.T) string {
@@ -102,7 +102,7 @@ func TestAnEndDies(t *testing.T) {
 	})
 }
 
-// A commit that has died is undone by the keeper: the program serves the last proven set again, without a start.
+// A commit that has died is undone by the supervisor: the program serves the last proven set again, without a start.
 func TestACommitThatDiedIsUndone(t *testing.T) {
 	dead(t, "taken", staged, func(t *testing.T, root string) {
 		files := proven(t, root)

@@ -532,7 +532,7 @@ const (
 )
 
 // Forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
-// subtrees that rules name, and the networks of agents and of the way out. Its keeper hands it the sockets, which outlive
+// subtrees that rules name, and the networks of agents and of the way out. The supervisor hands it the sockets, which outlive
 // it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
 func Forward(arguments []string, given []*os.File) error {
 	listen, invalidListen := netip.ParseAddrPort(arguments[0])

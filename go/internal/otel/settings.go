@@ -113,7 +113,7 @@ func setup(controller *caddy.Controller) error {
 	}
 	settings := hotfile.New(arguments[0], Parse)
 	settings.Refresh() // the status reports an error
-	listener, err := statussocket.Listen(arguments[1])
+	listener, err := statussocket.Listen(arguments[1], 0o666)
 	if err != nil {
 		return plugin.Error("otel", err)
 	}

@@ -134,7 +134,7 @@ func setup(controller *caddy.Controller) error {
 	if _, loaded := source.Fresh(); loaded.Reason != "" {
 		return plugin.Error("policy", errors.New(loaded.Reason))
 	}
-	listener, err := statussocket.Listen(arguments[1])
+	listener, err := statussocket.Listen(arguments[1], 0o666)
 	if err != nil {
 		return plugin.Error("policy", err)
 	}

@@ -11,17 +11,31 @@ import (
 
 const lastCapability = 63 // that the sets have room for
 
+var version = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+
+type sets [2]unix.CapUserData
+
 // Keep gives up all capabilities except those wanted, on every thread, and for good: no executed program gets any back.
-func Keep(wanted ...uint) error {
-	version := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets, kept [2]unix.CapUserData
-	if err := unix.Capget(&version, &sets[0]); err != nil {
+func Keep(wanted ...uint) error { return KeepAndHandDown(nil, wanted...) }
+
+// KeepAndHandDown keeps capabilities, and hands some down to programs that are executed as root, except by threads that
+// HandDownNothing.
+func KeepAndHandDown(handed []uint, wanted ...uint) error {
+	var now, kept sets
+	if err := unix.Capget(&version, &now[0]); err != nil {
 		return fmt.Errorf("reading the capabilities: %w", err)
 	}
 	for _, capability := range wanted {
-		bit := sets[capability/32].Permitted & (1 << (capability % 32))
+		bit := now[capability/32].Permitted & (1 << (capability % 32))
 		kept[capability/32].Permitted |= bit
 		kept[capability/32].Effective |= bit
+	}
+	for _, capability := range handed {
+		now[capability/32].Inheritable |= 1 << (capability % 32)
+		kept[capability/32].Inheritable |= 1 << (capability % 32)
+	}
+	if err := now.set(); err != nil { // without the bounding set, nothing could be added
+		return err
 	}
 	for capability := range uintptr(lastCapability + 1) {
 		// It fails without CAP_SETPCAP, and past the kernel's last one. Whatever stays bounds nothing: there are no new privileges.
@@ -32,11 +46,23 @@ func Keep(wanted ...uint) error {
 	if _, _, failure := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); failure != 0 {
 		return fmt.Errorf("refusing new privileges: %w", failure)
 	}
-	// Without an inheritable set, there is no ambient set either.
-	_, _, failure := syscall.AllThreadsSyscall(
-		unix.SYS_CAPSET, uintptr(unsafe.Pointer(&version)), uintptr(unsafe.Pointer(&kept)), 0)
+	return kept.set() // without what is handed down, there is no ambient set either
+}
+
+func (s *sets) set() error {
+	_, _, failure := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&version)), uintptr(unsafe.Pointer(s)), 0)
 	if failure != 0 {
-		return fmt.Errorf("dropping capabilities: %w", failure)
+		return fmt.Errorf("setting the capabilities: %w", failure)
 	}
 	return nil
+}
+
+// HandDownNothing has the calling thread, which must be locked, execute programs without capabilities.
+func HandDownNothing() error {
+	var now sets
+	if err := unix.Capget(&version, &now[0]); err != nil {
+		return fmt.Errorf("reading the capabilities: %w", err)
+	}
+	now[0].Inheritable, now[1].Inheritable = 0, 0
+	return unix.Capset(&version, &now[0])
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ type Report struct {
 	AgentsSee map[string][]string    `json:"agents_see"`   // problems that agents see, by sibling
 	Dropped   []string               `json:"dropped"`      // siblings to whom agents' packets don't get
 	Files     []string               `json:"engine_files"` // differences in the files that the engine provides
-	Program   []string               `json:"program"`      // the command line of process 1
+	Program   []string               `json:"program"`      // its command line
 	Processes []string               `json:"processes"`    // processes that don't belong here, or are missing
 	Restarts  []start.Restart        `json:"restarts"`     // helpers that have ended since the container started
 	Signer    string                 `json:"signer"`       // why the signer beside the program does not answer, or ""
@@ -61,27 +62,42 @@ const (
 	startingLongest = 3 * time.Second
 )
 
+// await waits until what is starting is ready.
+func (t Thoroughness) await(ready func() error) {
+	for end := time.Now().Add(startingLongest); t.Starting && ready() != nil && time.Now().Before(end); {
+		time.Sleep(startingEvery)
+	}
+}
+
 // Run collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
 // Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
 // and waiting for it takes as long as everything else together.
-func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroughness) Report {
-	if how.Starting {
-		for end := time.Now().Add(startingLongest); hot.Check(root, sibling.Resources, program) != nil && time.Now().Before(end); {
-			time.Sleep(startingEvery)
-		}
-	}
+//
+// What only the kernel and the supervisor tell comes first. Then `restrict` gives up the privileges which that takes, before
+// anybody else is asked.
+func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroughness, restrict func() error) Report {
+	how.await(start.Supervised)
 	report := Report{Protocol: Protocol, Sibling: sibling.Name, Claimed: arp.Claimed(root), Live: map[string]string{}}
 	report.Addresses = kernel.Addresses()
 	others, othersError := arp.AskForOthers()
 	report.Network = kernel.Differences(sibling)
 	refused, refusedError := kernel.RefusedSources()
 	report.Refused = refused
-	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
 	hostname, _ := os.Hostname() // without one, each line with it is a difference
 	report.Files = orUnreadable(engineFileDifferences(engineFolder, hostname, sibling))
-	report.Program = orUnreadable(start.CommandOf(users.Processes, "1"))
-	report.Restarts, _ = start.ReadRestarts(root) // that it can't be read is among the processes
-	report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling))
+	if status, err := start.AskSupervisor(); err != nil {
+		report.Program, report.Processes = orUnreadable(nil, err), orUnreadable(nil, err)
+	} else {
+		report.Restarts = status.Restarts
+		report.Program = orUnreadable(start.CommandOf(users.Processes, strconv.Itoa(status.Program)))
+		report.Processes = orUnreadable(start.ProcessDifferences(users.Processes, root, sibling, status))
+	}
+	if err := restrict(); err != nil {
+		report.Error = err.Error()
+		return report
+	}
+	how.await(func() error { return hot.Check(root, sibling.Resources, program) })
+	report.AgentsSee, report.Dropped = attempts.AgentsSee(root, sibling, how.Envoy)
 	live, err := program.Live(sibling.Resources)
 	if err == nil {
 		report.Live, report.Evidence = live, program.Evidence()
@@ -125,21 +141,20 @@ const healthAgain = 500 * time.Millisecond
 
 // Health is the container's HEALTHCHECK. What fails is tried twice: for the engine, each check is a process to start in the
 // container, which costs more than what it checks, so one that fails has to be enough.
-func Health(root string, sibling boot.Sibling, program serving.Program) error {
-	if healthy(root, sibling, program) == nil {
+func Health(root string, sibling boot.Sibling, program serving.Program, supervised func() error) error {
+	if healthy(root, sibling, program, supervised) == nil {
 		return nil
 	}
 	time.Sleep(healthAgain)
-	return healthy(root, sibling, program)
+	return healthy(root, sibling, program, supervised)
 }
 
-// healthy is one check. In CoreDNS's container it also checks that agents can reach Envoy. Each check announces our own
-// addresses again, so that a neighbour with a stale ARP entry recovers within one interval.
-func healthy(root string, sibling boot.Sibling, program serving.Program) error {
+// healthy is one check. In CoreDNS's container it also checks that agents can reach Envoy.
+func healthy(root string, sibling boot.Sibling, program serving.Program, supervised func() error) error {
 	if err := hot.Check(root, sibling.Resources, program); err != nil {
 		return err
 	}
-	if err := arp.AnnounceOwn(root, sibling); err != nil {
+	if err := supervised(); err != nil {
 		return err
 	}
 	return attempts.AgentsAreServed(root, sibling)

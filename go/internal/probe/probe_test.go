@@ -12,7 +12,6 @@ import (
 	"clawker-fw/internal/arp"
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
-	"clawker-fw/internal/kernel"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/serving"
@@ -67,6 +66,8 @@ func newVolume(t *testing.T) string {
 	return root
 }
 
+func nothing() error { return nil }
+
 func newResolver() boot.Sibling {
 	found := nettest.NewResolver()
 	found.Resources = resources
@@ -82,7 +83,7 @@ func TestProbe(t *testing.T) {
 	root := newVolume(t)
 	must.Succeed(t, arp.Claim(root, nettest.NewResolver(), 0))
 
-	report := Run(root, newResolver(), &program{}, Thoroughness{Envoy: true})
+	report := Run(root, newResolver(), &program{}, Thoroughness{Envoy: true}, nothing)
 
 	if report.Sibling != "coredns" || report.Build != "reader" || report.Failed != 7 || report.Error != "" {
 		t.Errorf("got %+v", report)
@@ -114,7 +115,7 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	root := newVolume(t)
 	program := &program{broken: errors.New("no answer")}
 
-	report := Run(root, newResolver(), program, Thoroughness{Envoy: true})
+	report := Run(root, newResolver(), program, Thoroughness{Envoy: true}, nothing)
 
 	if report.Live == nil || len(report.Live) > 0 {
 		t.Errorf("live %#v", report.Live)
@@ -127,16 +128,15 @@ func TestProbeOfASilentProgram(t *testing.T) {
 	}
 }
 
-// A record of the ends of helpers that can't be read is a difference of the processes, and a part of the network one of the
+// A supervisor that does not answer is a difference of the processes, and a part of the network one of the
 // network, never none. The program answers all the same.
 func TestProbeOfWhatIsUnreadable(t *testing.T) {
 	nettest.InNetwork(t)
 	root := newVolume(t)
-	must.Write(t, root, must.Tree{"state/restarts.json": "["})
 	resolver := newResolver()
 	resolver.Sysctls = map[string]string{"net.ipv4.nonexistent": "0"}
 
-	report := Run(root, resolver, &program{}, Thoroughness{Envoy: true})
+	report := Run(root, resolver, &program{}, Thoroughness{Envoy: true}, nothing)
 
 	unreadable := func(text string) bool { return strings.HasPrefix(text, "unreadable: ") }
 	if report.Error != "" || len(report.Restarts) > 0 || !slices.ContainsFunc(report.Processes, unreadable) {
@@ -153,7 +153,7 @@ func TestProbeOfWhatIsUnreadable(t *testing.T) {
 func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 	program := &program{}
 
-	must.Succeed(t, Health(newVolume(t), newResolver(), program))
+	must.Succeed(t, Health(newVolume(t), newResolver(), program, nothing))
 
 	if !slices.Equal(program.names, []string{"names"}) {
 		t.Errorf("asked for %v", program.names)
@@ -163,11 +163,11 @@ func TestHealthAsksForDigestsOfWhatHasNoVersion(t *testing.T) {
 // Without a commit record or without an answer, the sibling is unhealthy.
 func TestHealthNeedsProof(t *testing.T) {
 	program := &program{}
-	if err := Health(t.TempDir(), newResolver(), program); err == nil {
+	if err := Health(t.TempDir(), newResolver(), program, nothing); err == nil {
 		t.Error("healthy without a record")
 	}
 	program.broken = errors.New("no answer")
-	if err := Health(newVolume(t), newResolver(), program); !errors.Is(err, program.broken) {
+	if err := Health(newVolume(t), newResolver(), program, nothing); !errors.Is(err, program.broken) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -175,7 +175,7 @@ func TestHealthNeedsProof(t *testing.T) {
 // What fails once is tried again, and is unhealthy if it fails again.
 func TestHealthIsTriedTwice(t *testing.T) {
 	for failures, healthy := range []bool{true, true, false} {
-		if err := Health(newVolume(t), newResolver(), &program{deaf: failures}); (err == nil) != healthy {
+		if err := Health(newVolume(t), newResolver(), &program{deaf: failures}, nothing); (err == nil) != healthy {
 			t.Errorf("after %d failures: %v", failures, err)
 		}
 	}
@@ -185,7 +185,7 @@ func TestHealthIsTriedTwice(t *testing.T) {
 func TestProbeOfAStartingProgram(t *testing.T) {
 	nettest.InNetwork(t)
 	for _, starting := range []bool{true, false} {
-		report := Run(newVolume(t), newResolver(), &program{deaf: 10}, Thoroughness{Starting: starting})
+		report := Run(newVolume(t), newResolver(), &program{deaf: 10}, Thoroughness{Starting: starting}, nothing)
 
 		if (report.Unhealthy == "") != starting {
 			t.Errorf("starting %t: unhealthy %q", starting, report.Unhealthy)
@@ -193,17 +193,26 @@ func TestProbeOfAStartingProgram(t *testing.T) {
 	}
 }
 
-// A health check takes a claimed address again that was lost. Without a claim, it leaves the address alone.
-func TestHealthKeepsTheClaim(t *testing.T) {
+// A container is not healthy whose supervisor is not.
+func TestHealthOfTheSupervisor(t *testing.T) {
 	nettest.InNetwork(t)
-	root, program := newVolume(t), &program{}
-	for _, claimed := range []bool{false, true} {
-		if claimed {
-			must.Write(t, root, must.Tree{"state/claimed": ""})
-		}
-		must.Succeed(t, Health(root, newResolver(), program))
-		if slices.Contains(kernel.Addresses(), nettest.Service.String()) != claimed {
-			t.Errorf("claimed %t: it has %q", claimed, kernel.Addresses())
-		}
+	hung := errors.New("it hangs")
+
+	err := Health(newVolume(t), newResolver(), &program{}, func() error { return hung })
+
+	if !errors.Is(err, hung) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Whoever can't give up the privileges that it no longer needs asks nobody.
+func TestProbeWithTooManyPrivileges(t *testing.T) {
+	nettest.InNetwork(t)
+	program := &program{}
+
+	report := Run(newVolume(t), newResolver(), program, Thoroughness{}, func() error { return errors.New("not permitted") })
+
+	if report.Error != "not permitted" || len(program.names) > 0 || len(report.Addresses) == 0 {
+		t.Errorf("%+v, asked for %q", report, program.names)
 	}
 }

@@ -57,7 +57,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 		sockets++
 	}
 	if len(given) < sockets {
-		return errors.New("record needs the sockets that its keeper gives it")
+		return errors.New("record needs the sockets that the supervisor gives it")
 	}
 	journal := newJournal(out)
 	if sibling.Usage != nil {

@@ -26,8 +26,8 @@ import (
 
 // The secrets that Envoy puts into requests are on its one stream, too, as resources of their own (`secret:ID`). The client
 // gives them, all at once, over a socket that only root can open. They are in the memory of the signer, and in a file of the
-// keeper's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container. Those that the
-// user wants to outlive it are also in a file on the disk, which the keeper hands down.
+// supervisor's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container. Those that the
+// user wants to outlive it are also in a file on the disk, which the supervisor hands down.
 //
 // Envoy goes on using a secret that it is told is removed. So one that nobody has given, or that is taken away, is empty:
 // then Envoy refuses the request.

@@ -61,7 +61,7 @@ func Ask(folder string) (Status, error) {
 }
 
 // Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
-// that are inspected, and that with the intermediates. Its keeper hands it the sockets and the files with the secrets, which
+// that are inspected, and that with the intermediates. The supervisor hands it the sockets and the files with the secrets, which
 // outlive it: what Envoy asks while it is started again waits in them.
 func Sign(arguments []string, given []*os.File) error {
 	if len(given) != 5 {

@@ -1,7 +1,6 @@
 package start
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"clawker-fw/internal/boot"
+	"clawker-fw/internal/serving"
 	"clawker-fw/internal/users"
-	"clawker-fw/internal/volume"
 )
 
 // CommandOf returns the command line of a process. It fails if the process has ended.
@@ -28,56 +27,32 @@ func CommandOf(proc, process string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// ProcessDifferences lists unknown processes, the companions that are missing, and those that keep ending.
-func ProcessDifferences(proc, root string, sibling boot.Sibling) ([]string, error) {
-	found, err := unknownProcesses(proc, root, companionsOf(root, sibling))
+// ProcessDifferences lists unknown processes, and the helpers that keep ending. A helper that is missing is started again: the
+// supervisor never gives up, and counts each end.
+func ProcessDifferences(proc, root string, sibling boot.Sibling, status Status) ([]string, error) {
+	program := strconv.Itoa(status.Program)
+	found, err := unknownProcesses(proc, program, helpersOf(root, sibling))
 	if err != nil {
 		return found, err
 	}
-	shared, err := users.Shared(proc)
-	if err != nil {
-		return found, err
-	}
-	failing, err := failingCompanions(proc, root, sibling)
-	return slices.Concat(found, shared, failing), err
-}
-
-// failingCompanions lists the companions that are missing, unless the keeper starts them again, and those that keep ending.
-// While there is a keeper that runs, a companion that is missing has just ended, or waits for its next start: the keeper
-// never gives up, and writes down each end.
-func failingCompanions(proc, root string, sibling boot.Sibling) ([]string, error) {
-	running, err := allProcesses(proc)
-	if err != nil {
-		return nil, err
-	}
-	restarts, err := ReadRestarts(root)
-	if err != nil {
-		return nil, err
-	}
-	exists := func(wanted companion) bool {
-		return slices.ContainsFunc(running, func(each process) bool { return wanted.is(proc, each.id) && each.isAtWork() })
-	}
-	var found []string
-	kept, up := exists(keeperOf(root)), sinceStart()
-	for _, each := range companionsOf(root, sibling) {
-		restart := restartOf(restarts, each)
-		switch command := strings.Join(each.command, " "); {
-		case restart.keepsEnding(up):
-			found = append(found, fmt.Sprintf("keeps ending: %s: %s", command, restart.Reason))
-		case !kept && !exists(each):
-			found = append(found, "missing: "+command)
+	shared, err := users.Shared(proc, program)
+	found = append(found, shared...)
+	for _, restart := range status.Restarts {
+		if restart.keepsEnding(sinceStart()) {
+			found = append(found, fmt.Sprintf("keeps ending: %s: %s", restart.Helper, restart.Reason))
 		}
 	}
-	return found, nil
+	return found, err
 }
 
-// unknownProcesses lists the processes in this container other than the program, its companions and this helper, by id
-// and command line. A process whose executable can't be read is unknown, because the helper can always read its own.
+// unknownProcesses lists the processes in this container other than the supervisor, the program, its companions and this
+// helper, by id and command line. A process whose executable can't be read is unknown, because the helper can always read its own.
 //
 // A process that somebody is about to execute a program with is neither, however long it takes: the engine's, for a
-// health check or for this helper, and the keeper's, for a companion. The kernel knows both: such a process was forked by
-// one that we trust, and has executed nothing yet.
-func unknownProcesses(proc, root string, companions []companion) ([]string, error) {
+// health check or for this helper, and the supervisor's, for a companion. The kernel knows both: such a process was forked by
+// one that we trust, and has executed nothing yet. (The supervisor also gets what the program forks and leaves behind, which
+// has the program's group.)
+func unknownProcesses(proc, program string, companions []companion) ([]string, error) {
 	running, err := allProcesses(proc)
 	if err != nil {
 		return nil, err
@@ -88,13 +63,13 @@ func unknownProcesses(proc, root string, companions []companion) ([]string, erro
 	}
 	found := []string{}
 	for _, each := range running {
-		starts := each.parent == outside || keeperOf(root).is(proc, each.parent)
-		if each.id == "1" || each.forkedOnly && starts {
+		starts := each.parent == outside || each.parent == "1" && !(companion{group: users.Readers}).owns(proc, each.id)
+		if each.id == "1" || each.id == program || each.forkedOnly && starts {
 			continue
 		}
 		awaitExecution(proc, each.id)
-		program, err := os.Stat(filepath.Join(proc, each.id, "exe"))
-		if hasEnded(err) || err == nil && os.SameFile(program, helper) ||
+		executable, err := executableOf(proc, each.id)
+		if hasEnded(err) || err == nil && os.SameFile(executable, helper) ||
 			slices.ContainsFunc(companions, func(wanted companion) bool { return wanted.is(proc, each.id) }) {
 			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
 		}
@@ -120,6 +95,20 @@ func awaitExecution(proc, process string) {
 	}
 }
 
+// executableOf returns the file that a process executes. The kernel shows it only to who has all the privileges of the process.
+// Another helper has more than this one, until it has given up those that it does not need.
+func executableOf(proc, process string) (os.FileInfo, error) {
+	for end := time.Now().Add(privilegedAtMost); ; time.Sleep(serving.PollEvery) {
+		executable, err := os.Stat(filepath.Join(proc, process, "exe"))
+		if !errors.Is(err, fs.ErrPermission) || !(companion{}).owns(proc, process) || time.Now().After(end) {
+			return executable, err
+		}
+	}
+}
+
+// privilegedAtMost is how long a helper may take to give up privileges, on a busy machine.
+const privilegedAtMost = 500 * time.Millisecond
+
 func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
 // outside is the parent of a process that was put into this container from outside (proc(5), field 4 of stat). Nobody
@@ -134,8 +123,6 @@ type process struct {
 	id, state, parent string
 	forkedOnly        bool
 }
-
-func (p process) isAtWork() bool { return !strings.Contains("ZXTt", p.state) }
 
 func allProcesses(proc string) ([]process, error) {
 	entries, err := os.ReadDir(proc)
@@ -202,63 +189,22 @@ func sinceStart() time.Duration {
 	return time.Duration(up.Nano())
 }
 
-// restarts is the record of the ends of helpers. On a full disk, it stays as it was.
-type restarts struct {
-	path string
-	each []Restart
-}
-
-func restartsRecord(root string) string { return filepath.Join(root, "state", "restarts.json") }
-
-func newRestarts(root string) (*restarts, error) {
-	path := restartsRecord(root)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	return &restarts{path: path}, nil
-}
-
-func (r *restarts) add(helper, reason string, now time.Time, up time.Duration) error {
-	at := slices.IndexFunc(r.each, func(each Restart) bool { return each.Helper == helper })
+// count counts the end of a helper.
+func (s *Status) count(helper, reason string, now time.Time, up time.Duration) {
+	at := slices.IndexFunc(s.Restarts, func(each Restart) bool { return each.Helper == helper })
 	if at < 0 {
-		at = len(r.each)
-		r.each = append(r.each, Restart{Helper: helper})
+		at = len(s.Restarts)
+		s.Restarts = append(s.Restarts, Restart{Helper: helper})
 	}
-	counted := &r.each[at]
+	counted := &s.Restarts[at]
 	counted.Count++
 	counted.Last, counted.Reason = now.UTC().Truncate(time.Second), reason
 	counted.Recent = append(counted.Recent, up)
 	if more := len(counted.Recent) - restartsTolerated; more > 0 {
 		counted.Recent = slices.Delete(counted.Recent, 0, more)
 	}
-	content, err := json.Marshal(r.each)
-	if err != nil {
-		return err
-	}
-	return volume.WriteFile(r.path, content)
-}
-
-// ReadRestarts returns the record, which is missing unless a helper has ended.
-func ReadRestarts(root string) ([]Restart, error) {
-	content, err := os.ReadFile(restartsRecord(root))
-	if errors.Is(err, fs.ErrNotExist) {
-		return []Restart{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var found []Restart
-	err = json.Unmarshal(content, &found)
-	return found, err
 }
 
 func (r Restart) keepsEnding(up time.Duration) bool {
 	return len(r.Recent) >= restartsTolerated && up-r.Recent[len(r.Recent)-restartsTolerated] < restartsWithin
-}
-
-func restartOf(all []Restart, wanted companion) Restart {
-	if at := slices.IndexFunc(all, func(each Restart) bool { return each.Helper == wanted.name() }); at >= 0 {
-		return all[at]
-	}
-	return Restart{}
 }

@@ -31,7 +31,7 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found := must.Get[[]string](t)(unknownProcesses(users.Processes, mounted, nil))
+	found := must.Get[[]string](t)(unknownProcesses(users.Processes, "1", nil))
 	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
 		t.Errorf("%q is not among %q", wanted, found)
 	}
@@ -43,7 +43,7 @@ func TestUnknownProcesses(t *testing.T) {
 
 // A list of processes that can't be read is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
-	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), mounted, nil); err == nil {
+	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), "1", nil); err == nil {
 		t.Errorf("got %q", found)
 	}
 }
@@ -66,114 +66,91 @@ func stat(process, parent string, flags int) string {
 	return fmt.Sprintf("%s (x) S %s 0 0 0 -1 %d 0 0 0 0", process, parent, flags)
 }
 
-// A process that has executed nothing yet is told by who has forked it: the engine and the keeper are about to execute
-// something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of.
+// A process that has executed nothing yet is told by who has forked it: the engine and the supervisor are about to execute
+// something, and nobody else does so here. One that has executed another program is reported at once, whoever it is of. The
+// supervisor also gets what the program leaves behind.
 func TestAboutToExecute(t *testing.T) {
-	must.BeRoot(t, "who the keeper belongs to")
+	must.BeRoot(t, "to have a process of another user")
 	const exec = 0x400000
 	for what, each := range map[string]struct {
 		stat  string
+		group int
 		known bool
 	}{
-		"the engine's, before it executes":         {stat("7", outside, exec|forkedOnly), true},
-		"the engine's, once it has":                {stat("7", outside, exec), false},
-		"the keeper's, before it executes":         {stat("7", "8", forkedOnly), true},
-		"the keeper's, once it has":                {stat("7", "8", 0), false},
-		"the program's, without executing":         {stat("7", "1", forkedOnly), false},
-		"that of a stranger, without executing it": {stat("7", "9", forkedOnly), false},
+		"the engine's, before it executes":     {stat("7", outside, exec|forkedOnly), 0, true},
+		"the engine's, once it has":            {stat("7", outside, exec), 0, false},
+		"the supervisor's, before it executes": {stat("7", "1", forkedOnly), recording, true},
+		"the supervisor's, once it has":        {stat("7", "1", 0), recording, false},
+		"the program's, without executing it":  {stat("7", "8", forkedOnly), users.Readers, false},
+		"the program's, left behind":           {stat("7", "1", forkedOnly), users.Readers, false},
 	} {
-		volume, proc := t.TempDir(), t.TempDir()
+		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{
-			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "program", "1/cmdline": "/envoy\x00",
+			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "another", "1/cmdline": "fwctl\x00serve\x00",
 			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
-			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": strings.Join(keeperOf(volume).command, "\x00") + "\x00",
-			"9/cmdline": "",
+			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": "/envoy\x00",
 		})
-		found, err := unknownProcesses(proc, volume, []companion{keeperOf(volume)})
-		if err != nil || slices.Contains(found, "7: runc init") == each.known {
+		must.Succeed(t, os.Chown(filepath.Join(proc, "7"), users.FewestUsers, each.group))
+		found, err := unknownProcesses(proc, "8", nil)
+		if err != nil || len(found) > 0 == each.known {
 			t.Errorf("%s: %q, %v", what, found, err)
 		}
 	}
 }
 
-// A helper is known by its user, its group and its command line. It is missing where agents are limited and nobody is it.
+// A helper is known by its user, its group and its command line.
 func TestRecorderIsKnown(t *testing.T) {
 	proc := t.TempDir()
 	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
 	must.WriteUsers(t, proc)
 	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
-	const noKeeper = "missing: /fw/bin/fwctl keep"
 	expect := func(when string, sibling boot.Sibling, wanted ...string) {
 		t.Helper()
-		found, err := ProcessDifferences(proc, mounted, sibling)
+		found, err := ProcessDifferences(proc, mounted, sibling, Status{Program: 1})
 		if err != nil || !slices.Equal(found, wanted) {
 			t.Errorf("%s: %q, %v", when, found, err)
 		}
 	}
-	expect("without one", limited, "missing: /fw/bin/fwctl record", noKeeper)
-	expect("without limits", boot.Sibling{})
+	expect("without one", limited)
 	must.Write(t, proc, must.Tree{"9/cmdline": command, "9/exe": "another", "9/stat": stat("9", "1", 0)})
-	expect("with root's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+	expect("with root's", limited, "9: /fw/bin/fwctl record")
 	must.BeRoot(t, "to have a process of another user")
 	for _, another := range []struct{ user, group int }{{users.FewestUsers, users.Readers}, {0, recording}} {
 		must.Succeed(t, os.Chown(filepath.Join(proc, "9"), another.user, another.group))
-		expect("with another's", limited, "9: /fw/bin/fwctl record", "missing: /fw/bin/fwctl record", noKeeper)
+		expect("with another's", limited, "9: /fw/bin/fwctl record")
 	}
 	must.Succeed(t, os.Chown(filepath.Join(proc, "9"), users.FewestUsers, recording))
-	expect("with one", limited, noKeeper)
-	must.Write(t, proc, must.Tree{"8/cmdline": "/fw/bin/fwctl\x00keep\x00", "8/exe": "another", "8/stat": stat("8", "1", 0)})
-	expect("with both", limited)
+	expect("with one", limited)
+	expect("without limits", boot.Sibling{}, "9: /fw/bin/fwctl record")
 	must.Write(t, proc, must.Tree{"9/cmdline": "/tmp/shell\x00"})
 	expect("with another command", limited, "9: /tmp/shell")
 }
 
-// A helper that has ended is no difference while its keeper starts it again. It is one when it keeps ending, or when
-// nobody is there to start it.
+// A helper that has ended is no difference while the supervisor starts it again. It is one when it keeps ending.
 func TestHelpersThatEnd(t *testing.T) {
-	must.BeRoot(t, "who the keeper belongs to")
 	volume, proc := t.TempDir(), t.TempDir()
-	sibling := boot.Sibling{Limits: &boot.Limits{}}
-	command := func(each companion) string { return strings.Join(each.command, "\x00") + "\x00" }
-	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0), "8/cmdline": command(keeperOf(volume)), "8/exe": "another", "8/stat": stat("8", "1", 0)})
+	sibling, status := boot.Sibling{Limits: &boot.Limits{}}, Status{Program: 1}
+	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
 	must.WriteUsers(t, proc)
 	expect := func(when string, wanted ...string) {
 		t.Helper()
-		found, err := ProcessDifferences(proc, volume, sibling)
+		found, err := ProcessDifferences(proc, volume, sibling, status)
 		if err != nil || !slices.Equal(found, wanted) {
 			t.Errorf("%s: %q, %v", when, found, err)
 		}
 	}
 	recorder := helpersOf(volume, sibling)[0]
-	name := strings.Join(recorder.command, " ")
-	record, err := newRestarts(volume)
-	must.Succeed(t, err)
-	now := time.Now()
-	ends := func(ago time.Duration) {
-		t.Helper()
-		must.Succeed(t, record.add(recorder.name(), "signal: killed", now.Add(-ago), sinceStart()-ago))
-	}
-	expect("the keeper has not noticed it yet")
-	ends(0)
+	ends := func() { status.count(recorder.name(), "signal: killed", time.Now(), sinceStart()) }
+	ends()
 	expect("it is started again")
 	for range restartsTolerated {
-		ends(0)
+		ends()
 	}
-	expect("it keeps ending", "keeps ending: "+name+": signal: killed")
-	if record, err = newRestarts(volume); err != nil {
-		t.Fatal(err)
-	}
-	must.Write(t, proc, must.Tree{"8/stat": strings.Replace(stat("8", "1", 0), "S", "T", 1)})
-	expect("its keeper was stopped", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
-	must.Succeed(t, os.RemoveAll(filepath.Join(proc, "8")))
-	if record, err = newRestarts(volume); err != nil {
-		t.Fatal(err)
-	}
-	ends(0)
-	expect("without its keeper", "missing: "+name, "missing: "+strings.Join(keeperOf(volume).command, " "))
+	expect("it keeps ending", "keeps ending: recorder of refusals: signal: killed")
 }
 
-// Each companion is known by its user and its command line, and is missing where nobody is it.
-func TestCompanionsAreMissed(t *testing.T) {
+// Each helper is started with what the sibling's settings say.
+func TestHelpers(t *testing.T) {
 	place := netip.MustParseAddrPort("127.0.0.53:53")
 	for command, sibling := range map[string]boot.Sibling{
 		"forward 127.0.0.53:53 127.0.0.11:53 /fw/hot/subtrees/subtrees.json 10.213.0.0/20 10.214.0.0/24": {Forwarder: &boot.ForwarderSettings{
@@ -182,14 +159,9 @@ func TestCompanionsAreMissed(t *testing.T) {
 		}},
 		"sign /tmp/signer /fw/hot/inspected/names.json /fw/hot/signing/intermediates.json": {Signer: &boot.SignerSettings{Folder: "/tmp/signer"}},
 	} {
-		proc := t.TempDir()
-		must.Write(t, proc, must.Tree{"self/exe": "helper", "1/cmdline": "/envoy\x00"})
-		must.WriteUsers(t, proc)
-
-		found, err := ProcessDifferences(proc, mounted, sibling)
-
-		if err != nil || !slices.Equal(found, []string{"missing: /fw/bin/fwctl " + command, "missing: /fw/bin/fwctl keep"}) {
-			t.Errorf("%q, %v", found, err)
+		helpers := helpersOf(mounted, sibling)
+		if len(helpers) != 1 || strings.Join(helpers[0].words, " ") != "/fw/bin/fwctl "+command {
+			t.Errorf("%v", helpers)
 		}
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +18,7 @@ import (
 	"clawker-fw/internal/boot"
 	"clawker-fw/internal/hot"
 	"clawker-fw/internal/kernel"
+	"clawker-fw/internal/privileges"
 	"clawker-fw/internal/relay"
 	"clawker-fw/internal/serving"
 	"clawker-fw/internal/users"
@@ -28,11 +29,9 @@ import (
 // cached the old one.
 const announcementsAtStart = 3
 
-var capabilities = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-
 // Serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,
-// starts the program's helpers and their keeper, drops all privileges and executes the program. If any step fails, the
-// program does not start: it never serves with an unguarded network, with unproven files or without a record.
+// drops privileges, and starts the program's helpers and the program. If any step fails, the program does not start: it never
+// serves with an unguarded network, with unproven files or without a record.
 func Serve(root string, sibling boot.Sibling, program []string) error {
 	user, err := users.New(users.Readers)
 	if err != nil {
@@ -60,34 +59,29 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	if err := joinTrusted(root, sibling); err != nil {
 		return fmt.Errorf("joining the authorities of hosts: %w", err)
 	}
-	if err := announce(root, sibling); err != nil {
+	announcer, err := announce(root, sibling)
+	if err != nil {
 		return err
 	}
 	if err := openAllFiles(); err != nil {
 		return err
 	}
-	// Capability sets belong to a thread: the one that drops them must be the one that executes.
-	runtime.LockOSThread()
-	if err := dropBounds(keeping...); err != nil {
-		return err
-	}
-	if err := startKeeper(root, sibling); err != nil {
-		return err
-	}
-	if err := dropPrivileges(user); err != nil {
-		return err
-	}
-	return fmt.Errorf("executing %s: %w", program[0], unix.Exec(program[0], program, os.Environ()))
+	return supervise(root, sibling, announcer, user, program)
 }
 
-func announce(root string, sibling boot.Sibling) error {
-	for range announcementsAtStart {
-		if err := arp.AnnounceOwn(root, sibling); err != nil {
-			return err
-		}
-		time.Sleep(10 * time.Millisecond)
+// announce takes the service address if it is claimed, and announces our addresses.
+func announce(root string, sibling boot.Sibling) (arp.Announcer, error) {
+	if err := arp.TakeClaimed(root, sibling); err != nil {
+		return 0, err
 	}
-	return nil
+	announcer, err := arp.NewAnnouncer()
+	for range announcementsAtStart {
+		if err == nil {
+			err = announcer.AnnounceOwn(root, sibling)
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return announcer, err
 }
 
 // openAdminFolder makes the folder of Envoy's admin socket. It is Envoy's user's and of root's group, which a socket in it
@@ -133,42 +127,21 @@ func openAllFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// dropBounds gives up every privilege that could be gained by executing a program, except those `kept`: what root hands down to
-// the keeper.
-func dropBounds(kept ...uint) error {
-	if err := inherit(kept...); err != nil {
+// become gives up all privileges, for good, and the user.
+func become(user uint32) error {
+	if err := privileges.Keep(unix.CAP_SETGID, unix.CAP_SETUID); err != nil {
 		return err
 	}
-	for capability := uintptr(0); ; capability++ {
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) {
-			break // past the kernel's last capability
-		}
-		if err != nil {
-			return fmt.Errorf("dropping capability %d from the bounding set: %w", capability, err)
-		}
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("clearing the ambient set: %w", err)
-	}
-	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-}
-
-func dropPrivileges(user uint32) error {
-	if err := unix.Setgroups(nil); err != nil {
+	if err := syscall.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
-	if err := unix.Setresgid(users.Readers, users.Readers, users.Readers); err != nil {
+	if err := syscall.Setresgid(users.Readers, users.Readers, users.Readers); err != nil {
 		return fmt.Errorf("dropping the group: %w", err)
 	}
-	if err := unix.Setresuid(int(user), int(user), int(user)); err != nil {
+	if err := syscall.Setresuid(int(user), int(user), int(user)); err != nil {
 		return fmt.Errorf("dropping the user: %w", err)
 	}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&capabilities, &none[0]); err != nil {
-		return fmt.Errorf("dropping capabilities: %w", err)
-	}
-	return nil
+	return privileges.Keep()
 }
 
 // CarryVerb is the verb with which fwctl is executed as a relay's program.
@@ -193,18 +166,14 @@ func Relay(root string, words []string) error {
 	if err != nil {
 		return err
 	}
-	if err := announce(root, network); err != nil {
+	if _, err := announce(root, network); err != nil {
 		return err
 	}
 	numbers := make([]string, len(sockets))
 	for at, each := range sockets {
 		numbers[at] = strconv.Itoa(each)
 	}
-	runtime.LockOSThread() // capability sets belong to a thread
-	if err := dropBounds(); err != nil {
-		return err
-	}
-	if err := dropPrivileges(user); err != nil {
+	if err := become(user); err != nil {
 		return err
 	}
 	program := append([]string{filepath.Join(root, "bin", "fwctl"), CarryVerb}, words...)

@@ -50,12 +50,6 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if scene == KeepVerb {
-		scene, _ := os.ReadFile(keptScene)
-		_, sibling := sceneOf(string(scene))
-		fmt.Fprintln(os.Stderr, Keep(sceneRoot, sibling))
-		os.Exit(1)
-	}
 	fmt.Fprintln(os.Stderr, play(scene))
 	os.Exit(1)
 }
@@ -65,9 +59,6 @@ const (
 	sceneRoot    = "/tmp/volume"
 	signerFolder = "/tmp/signer"
 )
-
-// keptScene says to the keeper which scene it is in, unless that makes no difference to it.
-const keptScene = "/tmp/kept-scene"
 
 // sceneOf returns who owns the volume in a scene, and the sibling.
 func sceneOf(scene string) (owner int, sibling boot.Sibling) {
@@ -110,19 +101,11 @@ func play(scene string) error {
 	}
 	switch scene {
 	case "without helpers":
-		if err := os.Remove(keeperOf(root).command[0]); err != nil {
-			return err
-		}
-	case "without a keeper that stays":
-		if err := os.Remove(keeperUnderTest); err != nil {
+		if err := os.Remove(filepath.Join(root, "bin", "fwctl")); err != nil {
 			return err
 		}
 	case "with a recorder that ends":
 		if err := volume.WriteFile("/tmp/ends", nil); err != nil {
-			return err
-		}
-	case "with a signer":
-		if err := volume.WriteFile(keptScene, []byte(scene)); err != nil {
 			return err
 		}
 	}
@@ -144,6 +127,15 @@ func play(scene string) error {
 	if err := unix.Setresuid(owner, owner, owner); err != nil {
 		return err
 	}
+	if scene == "to be stopped" {
+		go func() {
+			for os.Remove("/tmp/ready") != nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			_ = unix.Kill(os.Getpid(), unix.SIGTERM) // as the engine does
+		}()
+		return Serve(root, sibling, []string{shell, "-c", "trap 'exit 7' TERM; touch /tmp/ready; while :; do sleep 0.01; done"})
+	}
 	return Serve(root, sibling, []string{shell, "-c", look})
 }
 
@@ -153,23 +145,20 @@ until [ -e /tmp/recorder ]; do sleep 0.01; done
 cat /tmp/recorder
 until [ ! -e ` + signerFolder + ` ] || [ -e /tmp/signing ]; do sleep 0.01; done
 [ ! -e /tmp/signing ] || { cat /tmp/signing; stat -c 'SignerFolder: %A %u:%g' ` + signerFolder + `; }
-cat /proc/$(pgrep -o -u 0)/status | sed 's/^/Keeper/'
+sed 's/^/Supervisor/' /proc/1/status
+stat -c 'Asked: %a %u' /tmp/supervisor.sock
 cat /proc/$$/status /proc/$$/net/fib_trie
 stat -c 'Tmp: %a' /tmp
 echo Writes: $(readlink /proc/$$/fd/1)
 echo Files: $(ulimit -Sn) $(ulimit -Hn)
 echo Hot: $(cat /tmp/volume/hot/*/*)
-echo Restarts: $(cat /tmp/volume/state/restarts.json)
+echo Ended: $(ls -d /tmp/once)
 echo END
 until [ -e /tmp/copied ]; do sleep 0.01; done
 `
 
-// keeperUnderTest is a copy of this test binary, as the keeper.
-const keeperUnderTest = sceneRoot + "/bin/keeper-under-test"
-
-// playHelper is the keeper, or it says who the recorder is, and what it has, in lines that begin with its name.
+// playHelper says who the recorder is, and what it has, in lines that begin with its name.
 const playHelper = `#!/bin/sh
-if [ "$1" = keep ]; then ` + sceneVariable + `=keep exec ` + keeperUnderTest + `; fi
 if [ "$1" = sign ]; then
 	{ cat /proc/$$/status; echo "Verb: $*"; echo "Socket: $(readlink /proc/$$/fd/3)"; echo "Status: $(readlink /proc/$$/fd/4)"; echo "Secrets: $(readlink /proc/$$/fd/5)"; echo "Kept: $(readlink /proc/$$/fd/6)"; echo "Rests: $(readlink /proc/$$/fd/7)"; echo "More: $(readlink /proc/$$/fd/8 /proc/$$/fd/9)"; } | sed 's/^/Signer/' >/tmp/signing.new
 	mv /tmp/signing.new /tmp/signing
@@ -205,17 +194,9 @@ func makeVolume(root string, owner int, changed bool) error {
 	if err := hot.StartGood(root); err != nil {
 		return err
 	}
-	binary, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
+	helper := filepath.Join(root, "bin", "fwctl")
+	if err := errors.Join(volume.WriteFile(helper, []byte(playHelper)), os.Chmod(helper, 0o755)); err != nil {
 		return err
-	}
-	for path, content := range map[string][]byte{keeperOf(root).command[0]: []byte(playHelper), keeperUnderTest: binary} {
-		if err := volume.WriteFile(path, content); err != nil {
-			return err
-		}
-		if err := os.Chmod(path, 0o755); err != nil {
-			return err
-		}
 	}
 	if changed {
 		if err := volume.WriteFile(filepath.Join(root, "hot", "rds", "routes.json"), []byte("changed")); err != nil {
@@ -286,8 +267,8 @@ func servedTo(t *testing.T, scene string, stderr io.Writer) (status map[string]s
 // The program starts as an unprivileged user of its own, another one each time, without further groups or capabilities, and
 // can't gain any. By then, the network is configured, a claimed address is held again, everybody may write into /tmp, whatever
 // mode the engine gave it, and as many files may be open as the container's hard limit allows, even if fwctl was started with a
-// lower soft limit, which Go's runtime would otherwise restore. The keeper belongs to root, and has only what it takes to start
-// a process of another user, and to copy the files of one.
+// lower soft limit, which Go's runtime would otherwise restore. The supervisor belongs to root, and has only what it takes to
+// start a process of another user, and to copy the files of one. Only root can ask it.
 func TestServe(t *testing.T) {
 	status, text := served(t, "as a sibling")
 	expectUnprivileged(t, status, "", "65532")
@@ -295,9 +276,9 @@ func TestServe(t *testing.T) {
 		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
 	}
 	for name, wanted := range map[string]string{
-		"KeeperUid": "0 0 0 0", "KeeperGroups": "", "KeeperCapInh": "0000000000000000", "KeeperCapPrm": "00000000000000c1",
-		"KeeperCapEff": "00000000000000c1", "KeeperCapBnd": "0000000000000000", "KeeperCapAmb": "0000000000000000",
-		"KeeperNoNewPrivs": "1", "Tmp": "1777", "Files": "4096 4096",
+		"SupervisorUid": "0 0 0 0", "SupervisorGroups": "", "SupervisorCapInh": "0000000000000000",
+		"SupervisorCapPrm": "00000000000000c1", "SupervisorCapEff": "00000000000000c1", "SupervisorCapBnd": "0000000000000000",
+		"SupervisorCapAmb": "0000000000000000", "SupervisorNoNewPrivs": "1", "Asked": "600 0", "Tmp": "1777", "Files": "4096 4096",
 	} {
 		if found := status[name]; found != wanted {
 			t.Errorf("%s is %q, expected %q", name, found, wanted)
@@ -336,10 +317,7 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 // The recorder is a process of a user of its own, without any privilege, and with nothing but its two sockets and what the
 // program writes: also when it was started again.
 func TestServeStartsTheRecorder(t *testing.T) {
-	for scene, restarts := range map[string]string{
-		"as a sibling":              "",
-		"with a recorder that ends": `"helper":"recorder of refusals","count":1`,
-	} {
+	for scene, ended := range map[string]string{"as a sibling": "", "with a recorder that ends": "/tmp/once"} {
 		status, _ := served(t, scene)
 		expectUnprivileged(t, status, "Recorder", "65533")
 		if verb, socket := status["RecorderVerb"], status["RecorderSocket"]; verb != "record" || !strings.HasPrefix(socket, "socket:") {
@@ -354,8 +332,8 @@ func TestServeStartsTheRecorder(t *testing.T) {
 		if more := status["RecorderMore"]; more != "" {
 			t.Errorf("%s: it also has %q", scene, more)
 		}
-		if told := status["Restarts"]; !strings.Contains(told, restarts) || restarts == "" && told != "" {
-			t.Errorf("%s: told is %q", scene, told)
+		if status["Ended"] != ended {
+			t.Errorf("%s: it has ended: %q", scene, status["Ended"])
 		}
 	}
 }
@@ -391,17 +369,26 @@ func TestServePutsBackWhatWasProven(t *testing.T) {
 	}
 }
 
+// A stop reaches the program, which belongs to another user, though the supervisor has no capability to send it a signal. The
+// container ends as the program does.
+func TestServeStopsTheProgram(t *testing.T) {
+	_, stderr, err := start(t, "to be stopped")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 {
+		t.Errorf("got %v, %s", err, stderr)
+	}
+}
+
 // If any step of serve fails, the program does not start.
 func TestServeFailsClosed(t *testing.T) {
 	for scene, wanted := range map[string]string{
-		"as nobody":                   "setting what is inherited: operation not permitted",
-		"on nothing proven":           "the hot files are not what was committed", // before its network, which can't be shaped
-		"without its network":         "no interface has an address in 10.215.0.0/24",
-		"with impossible limits":      "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ",
-		"without helpers":             "starting the keeper of the helpers",
-		"without a keeper that stays": "the keeper of the helpers has ended",
-		"claiming in vain":            "no interface has an address in 10.215.0.0/24",
-		"with a missing program":      "executing /nowhere/program: no such file or directory",
+		"as nobody":              "operation not permitted",
+		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
+		"without its network":    "no interface has an address in 10.215.0.0/24",
+		"with impossible limits": "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ",
+		"without helpers":        "starting the recorder of refusals",
+		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
+		"with a missing program": "exec /nowhere/program: no such file or directory",
 	} {
 		t.Run(scene, func(t *testing.T) {
 			stdout, stderr, err := start(t, scene)

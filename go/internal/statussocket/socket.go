@@ -14,10 +14,10 @@ import (
 
 const acceptAgain = 50 * time.Millisecond
 
-// Listen creates the socket, replacing one left by an ended process. Everybody may open it, because fwctl connects as
-// root without capabilities. Only processes in this container can see it.
-func Listen(path string) (net.Listener, error) {
-	file, err := Prepare(path, 0o666)
+// Listen creates the socket, replacing one left by an ended process. Its mode says who may open it: root without
+// capabilities needs it as anybody does. Only processes in this container can see it.
+func Listen(path string, mode os.FileMode) (net.Listener, error) {
+	file, err := Prepare(path, mode)
 	if err != nil {
 		return nil, err
 	}

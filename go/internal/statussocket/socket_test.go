@@ -16,7 +16,7 @@ import (
 // Each client of the socket receives the current status once.
 func TestTell(t *testing.T) {
 	path := must.SocketPath(t)
-	listener, err := Listen(path)
+	listener, err := Listen(path, 0o666)
 	must.Succeed(t, err)
 	told := atomic.Int64{}
 	ended := make(chan struct{})
@@ -57,7 +57,7 @@ func (f *failing) Accept() (net.Conn, error) {
 // A failed accept does not end the status server, since a process without a status would count as dead.
 func TestTellGoesOn(t *testing.T) {
 	path := must.SocketPath(t)
-	listener, err := Listen(path)
+	listener, err := Listen(path, 0o666)
 	must.Succeed(t, err)
 	ended := make(chan struct{})
 	go func() {
@@ -77,13 +77,13 @@ func TestTellGoesOn(t *testing.T) {
 func TestListen(t *testing.T) {
 	path := must.SocketPath(t)
 	must.Put(t, path, "left behind")
-	listener, err := Listen(path)
+	listener, err := Listen(path, 0o666)
 	must.Succeed(t, err)
 	defer listener.Close()
 	if info, err := os.Stat(path); err != nil || info.Mode() != os.ModeSocket|0o666 {
 		t.Errorf("got %v, %v", info.Mode(), err)
 	}
-	if _, err := Listen(filepath.Join(path, "below")); err == nil {
+	if _, err := Listen(filepath.Join(path, "below"), 0o666); err == nil {
 		t.Error("a socket below a socket")
 	}
 }

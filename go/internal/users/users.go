@@ -89,13 +89,13 @@ func New(group uint32) (uint32, error) {
 	return here.another(group), nil
 }
 
-// Shared describes a process 1 whose user id is none that serve has chosen, or says nothing.
-func Shared(proc string) ([]string, error) {
+// Shared describes a program whose user id is none that serve has chosen, or says nothing.
+func Shared(proc, program string) ([]string, error) {
 	here, err := Here(proc)
 	if err != nil {
 		return nil, err
 	}
-	status, err := os.ReadFile(filepath.Join(proc, "1", "status"))
+	status, err := os.ReadFile(filepath.Join(proc, program, "status"))
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func Shared(proc string) ([]string, error) {
 		for _, each := range slices.Compact(strings.Fields(ids)) {
 			var user uint32
 			if _, err := fmt.Sscan(each, &user); err != nil || !here.has(user) {
-				found = append(found, fmt.Sprintf("1: its user id %s is not one of its own", each))
+				found = append(found, fmt.Sprintf("%s: its user id %s is not one of its own", program, each))
 			}
 		}
 	}

@@ -61,12 +61,12 @@ func TestSharedUser(t *testing.T) {
 	} {
 		must.WriteUsers(t, proc)
 		must.Write(t, proc, must.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
-		found, err := Shared(proc)
+		found, err := Shared(proc, "1")
 		if err != nil || len(found) != len(wanted) || len(wanted) > 0 && !strings.Contains(found[0], wanted[0]) {
 			t.Errorf("%s: %q, %v", ids, found, err)
 		}
 	}
-	if found, err := Shared(filepath.Join(proc, "nothing")); err == nil {
+	if found, err := Shared(filepath.Join(proc, "nothing"), "1"); err == nil {
 		t.Errorf("without a process: %q", found)
 	}
 }
