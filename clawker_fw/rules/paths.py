@@ -343,7 +343,7 @@ class Paths:
                 return PathDecision(Reason.BAD_REQUEST)
             if rule.matches(method, path):
                 return PathDecision(Reason.PATH if rule.denies else None, rule)
-            if rule.limits and method not in rule.methods and rule.may_be(path):
+            if rule.limits and method not in rule.methods and self.may_open(rule) and rule.may_be(path):
                 return PathDecision(Reason.PATH)
         return PathDecision(None if self.others else Reason.PATH)
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from clawker_fw.rules.path_words import MOST_PATHS, MOST_REPOSITORIES
 from clawker_fw.rules.paths import HIDING_PATTERN, PathRule, Paths, also, seen
+from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import MOST_INSPECTED, ConflictsError, RuleSet, TooManyError
 from clawker_fw.rules.schema import RuleEntry, mistake
@@ -155,6 +156,12 @@ def test_a_mistake_is_one_sentence_with_what_to_write(words: dict[str, Any], sen
     with pytest.raises(ValidationError) as caught:
         rule(**words)
     assert sentence in "; ".join(map(mistake, caught.value.errors()))
+
+
+def test_an_odd_path_is_a_bad_request_wherever_its_method_is_not_allowed() -> None:
+    """The reason is that of Envoy, which has no route for the methods that nothing allows."""
+    limited = paths(path_rules=[allow("/a", "GET"), deny("~/(?:a|b)+", "DELETE")], path_default="deny")
+    assert limited.decide("DELETE", "/a/%2fb;b").reason is Reason.BAD_REQUEST
 
 
 def test_two_rules_for_the_same_must_say_the_same_of_paths() -> None:
