@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import dataplane, fair, groups, noop, replace, replace_time, scale
+from bench import dataplane, fair, groups, machine, noop, replace, replace_time, scale
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -30,6 +30,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], "all", *BENCHMARKS])
     parser.add_argument("--kind", choices=("installed", *KINDS), help="on a private engine of this kind")
     parser.add_argument("--runs", type=int, help="how often each thing is measured, instead of the usual")
+    parser.add_argument(
+        machine.OPTION, action="store_true", help="in a virtual machine with version 2 of control groups"
+    )
     attacks = parser.add_argument_group("fair, and some others")
     attacks.add_argument("--seconds", type=float, help="the duration of each attack, instead of 30")
     attacks.add_argument(
@@ -44,6 +47,8 @@ def main() -> int:
         for name in BENCHMARKS:
             print(f"{name:16} {_summary(name)}")
         return 0
+    if chosen.cgroup2:
+        return machine.run([argument for argument in sys.argv[1:] if argument != machine.OPTION], chosen.kind)
     # Installed programs have compiled bytecode, so the measured ones must have it too.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     kept = True

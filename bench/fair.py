@@ -197,6 +197,7 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
     (addresses,) = ground.peers.client.inspect_network(network)["IPAM"]["Config"]
     targets = {"envoy": status["siblings"][0]["address"], "resolver": resolver, "network": addresses["Subnet"]}
     memory, lives, decisions = siblings.megabytes(), siblings.lives(), len(ground.watched.decisions)
+    charged = siblings.charged()
     recorded = _recorded(ground)
     parts = list(product(attackers, (attack, *attack.also)))
     with siblings.observed() as strain, ThreadPoolExecutor(len(parts)) as pool:
@@ -239,6 +240,7 @@ def _attacked(ground: Ground, attack: Flood, seconds: float) -> dict[str, Any]:
         "megabytes_before": memory,
         "megabytes_peak": strain.peak_megabytes,
         "megabytes_after": siblings.megabytes(),
+        "charged": [charged, strain.charged, siblings.charged()],
         "returned_s": back,
         "lookups": len(first),
         "late_lookups": len({name for at, name in late if first[name] == at}),
@@ -390,6 +392,12 @@ def _details(met: Mapping[str, Any]) -> Iterator[str]:
     for load, summary in met["under"].items():
         if summary["failed"] and load in LOADS:
             yield f"{load} names: {summary['errors']}"
+    if all(met["charged"]):
+        current, sockets = (
+            "-".join(f"{each[name]:.0f}" for each in met["charged"]) for name in ("current", "sockets")
+        )
+        last = met["charged"][-1]
+        yield f"Envoy's container: {current} MB of {last['max']:.0f}, sockets {sockets}, killed {last['killed']:g}"
     if met["unhealthy"] or met["healed"] or not met["current"]:
         yield f"unhealthy: {met['unhealthy']}, healed: {len(met['healed'])} times, current: {met['current']}"
 

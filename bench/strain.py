@@ -28,6 +28,9 @@ class Strain:
     """What was seen of the siblings during an attack."""
 
     peak_megabytes: dict[str, float] = field(default_factory=dict)
+    charged: dict[str, float] = field(default_factory=dict)
+    """What was charged to Envoy's container when that was most. See `Siblings.charged`."""
+
     unhealthy: set[str] = field(default_factory=set)
     longest_answer_ms: float = 0
     """Of Envoy's admin interface, which its main thread serves."""
@@ -59,6 +62,25 @@ class Siblings:
                     found[sibling] = int(resident[0]) * 1024 / _MEGABYTE
         return found
 
+    def charged(self) -> dict[str, float]:
+        """Return what the kernel charges to Envoy's container, in megabytes: with version 2, sockets as well.
+
+        It kills the container's processes at the limit, and counts them.
+        """
+        charged: dict[str, float] = {}
+        with _missing():
+            _, _, path = (self._processes()["envoy"] / "cgroup").read_text().strip().rpartition("0::/")
+            group = Path("/sys/fs/cgroup", path)
+            stat = dict(line.split() for line in (group / "memory.stat").open())
+            events = dict(line.split() for line in (group / "memory.events").open())
+            charged |= {
+                "current": int((group / "memory.current").read_text()) / _MEGABYTE,
+                "max": int((group / "memory.max").read_text()) / _MEGABYTE,
+                "sockets": int(stat["sock"]) / _MEGABYTE,
+                "killed": int(events["oom_kill"]),
+            }
+        return charged
+
     @contextmanager
     def observed(self) -> Iterator[Strain]:
         strain, ended = Strain(), threading.Event()
@@ -77,6 +99,9 @@ class Siblings:
                     strain.longest_answer_ms = max(strain.longest_answer_ms, self._asked_admin())
                 for sibling, megabytes in self.megabytes().items():
                     strain.peak_megabytes[sibling] = max(megabytes, strain.peak_megabytes.get(sibling, 0))
+                charged = self.charged()
+                if charged.get("current", 0) > strain.charged.get("current", 0):
+                    strain.charged = charged
                 for sibling in SIBLINGS:
                     with _missing():
                         state = docker.inspect_container(self.firewall.container(sibling))["State"]

@@ -277,7 +277,7 @@ def private_engine(
     """
     disk = disk or ("" if folder or data else _room_in_memory())
     of_kind = _OF_NAME[kind]
-    root = _prepare(of_kind)
+    root = prepare(kind)
     # not the default folder for temporary files, whose path may be long and which may be in memory
     engine = PrivateEngine(folder or Path(tempfile.mkdtemp(prefix="engine-", dir="/var/tmp")))
     engine.configure({**of_kind.settings, "dns": list(dns), **(settings or {})}, hosts)
@@ -325,7 +325,9 @@ def available(kind: str = USUAL) -> str | None:
     return None
 
 
-def _prepare(kind: Kind) -> Path:
+def prepare(name: str) -> Path:
+    """Make a kind of engine ready to be started without a network. Return the root folder of its programs."""
+    kind = _OF_NAME[name]
     root = _root(kind)
     if root is None:
         install({"dockerd": "docker.io", **_AROUND})
