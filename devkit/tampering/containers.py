@@ -97,7 +97,7 @@ def _limited(name: str, limit: int) -> Callable[[Body], None]:
 
 _FEW_FILES = {"Name": "nofile", "Soft": 4096, "Hard": 4096}
 _SYSCTL = "net.ipv4.ip_unprivileged_port_start"
-_OTHER_PROCESSES = ("live/processes", "live/program")
+_OTHER_PROCESSES = "live/processes"
 _DEVICE = {"PathOnHost": "/dev/zero", "PathInContainer": "/dev/extra", "CgroupPermissions": "r"}
 
 CONTAINERS = (
@@ -137,7 +137,7 @@ CONTAINERS = (
     _in_a_namespace("in the host's IPC namespace", host_fields(IpcMode="host"), "ipc_mode", "security_options"),
     _in_a_namespace("in the host's UTS namespace", host_fields(UTSMode="host"), "uts_mode", "live/engine_files"),
     _recreated(COREDNS, "in the host's control groups", host_fields(CgroupnsMode="host"), "cgroup_mode"),
-    _in_a_namespace("below an init process of the engine", host_fields(Init=True), "init", *_OTHER_PROCESSES),
+    _in_a_namespace("below an init process of the engine", host_fields(Init=True), "init", _OTHER_PROCESSES),
     _recreated(COREDNS, "with another host name", fields(Hostname="resolver"), "hostname"),
     _recreated(COREDNS, "with a terminal", fields(Tty=True), "terminal"),
     _recreated(COREDNS, "to be stopped with another signal", fields(StopSignal="SIGKILL"), "stop_signal"),
@@ -161,7 +161,9 @@ CONTAINERS = (
     _in_a_namespace(  # an engine that shares this namespace labels no processes
         "in the host's PID namespace",
         host_fields(PidMode="host"),
-        *("pid_mode", "security_options", *_OTHER_PROCESSES),
+        "pid_mode",
+        "security_options",
+        _OTHER_PROCESSES,
     ),
     _recreated(COREDNS, WITH_ANOTHER_RUNTIME, host_fields(Runtime=OTHER_RUNTIME), "runtime"),
     _recreated(COREDNS, "with another name on its network", _alias, "aliases"),

@@ -246,9 +246,12 @@ def test_neighbours(docker: APIClient, firewall: Firewall, peers: Peers, agent: 
     assert 400 < swept["neighbours"] <= 510  # it filled the table as far as it could
 
 
+ENVOY = b"/usr/local/bin/envoy"
+
+
 def _user(docker: APIClient, envoy: str) -> str:
     found = processes(docker, envoy)
-    running = next(each for each in found if b"/envoy" in (each / "cmdline").read_bytes())
+    running = next(each for each in found if (each / "cmdline").read_bytes().startswith(ENVOY))
     return (running / "status").read_text().partition("Uid:")[2].split()[0]
 
 

@@ -161,5 +161,5 @@ def test_what_prometheus_gets(place: Place) -> None:
         watcher.healed()
         until(lambda: counts | {sample.name for sample in place.scraped()} >= shown_metrics())
         (known,) = [sample.labels for sample in place.scraped() if sample.name == "clawker_fw_agent_info"]
-        assert known == {"agent": "coder", "client_address": address}
+        assert known == {"agent": "coder", "client_address": address, "group": ""}
     assert len(shown_metrics() - counts) > 5
