@@ -1,8 +1,7 @@
 """Ten groups of agents: what they cost, and what one notices of a change, a flood or a crash of another."""
 
 import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from bench.stage import Stage
 from devkit.firewall import SIBLINGS, Firewall, remove_project
 from devkit.hellos import client_hello
 from devkit.peers import Peer, Peers
+from devkit.waiting import until
 
 GROUPS = 10
 RUN_AT_MOST_SECONDS, IDLE_AT_MOST_TIMES = 20.0, 2.5
@@ -39,7 +39,7 @@ def measure(stage: Stage) -> Result:
         commands = {"run, one stack": one, "run, ten groups": firewall}
         idle = interleaved(
             stage.runs or RUNS,
-            {name: lambda stack=stack: stack.run().seconds for name, stack in commands.items()},  # type: ignore[misc]
+            {name: partial(_seconds, stack) for name, stack in commands.items()},
         )
         one.call("down").expect()
         return _result(stage, began, idle, seconds)
@@ -79,6 +79,10 @@ def _result(stage: Stage, began: float, idle: Mapping[str, Series], seconds: flo
         ],
         raw={"quiet": quiet, **under},
     )
+
+
+def _seconds(stack: Firewall) -> float:
+    return stack.run().seconds
 
 
 def _folder(firewall: Firewall, name: str) -> Path:
@@ -121,7 +125,7 @@ def _load(peers: Peers, how: Mapping[str, str], seconds: float) -> Peer:
     return peers.agent(how["network"], how["dns"], "load", "--rate", "50", "--seconds", f"{seconds:g}", *urls)
 
 
-def _beside(load: Any, work: Any) -> dict[str, Any]:  # noqa: ANN401 - functions of this module
+def _beside(load: Callable[[], Peer], work: Callable[[], object]) -> dict[str, Any]:
     neighbour = load()
     work()
     return dict(neighbour.finish().last)
@@ -134,6 +138,7 @@ def _flood(attacker: Peer, envoy: str, seconds: float) -> None:
 
 
 def _crash(stage: Stage, firewall: Firewall) -> None:
-    stage.docker.kill(f"{firewall.project}-{ATTACKER}-envoy")
-    time.sleep(1)
+    envoy = f"{firewall.project}-{ATTACKER}-envoy"
+    stage.docker.kill(envoy)
+    until(lambda: not stage.docker.inspect_container(envoy)["State"]["Running"])
     firewall.run()

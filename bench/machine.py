@@ -40,7 +40,7 @@ cp boot/vmlinuz-* kernel
 _INITRAMFS = """
 cd "$1"/lib/modules/*
 inside="$2$(pwd | sed 's#.*/lib/#/lib/#')"
-mkdir -p "$inside" "$2/bin" "$2/dev" "$2/proc" "$2/lower" "$2/disk" "$2/root"
+mkdir -p "$inside" "$2/bin" "$2/dev" "$2/proc" "$2/lower" "$2/disk" "$2/system"
 cp "$1/bin/busybox" "$2/bin"
 cp modules.dep "$inside"
 for module in virtio_pci virtio_blk crc32c_generic ext4 9pnet_virtio 9p overlay; do
@@ -60,26 +60,26 @@ modprobe -a virtio_pci virtio_blk crc32c_generic ext4 9pnet_virtio 9p overlay
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose machine /lower
 mount /dev/vda /disk
 mkdir /disk/upper /disk/work /disk/tmp
-mount -t overlay -o lowerdir=/lower,upperdir=/disk/upper,workdir=/disk/work overlay /root
-mount --bind /disk/tmp /root/var/tmp  # layers of Docker can't be on an overlay
-mkdir -p /root/lib/modules /root/shared
-mount --bind "/lower$KEPT/lib/modules" /root/lib/modules
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 shared /root/shared
-mount -t proc proc /root/proc
-mount -t sysfs sysfs /root/sys
-mount -t devtmpfs dev /root/dev
-mount -t tmpfs tmpfs /root/run
-mkdir -p /root/dev/pts /root/dev/shm
-mount -t devpts devpts /root/dev/pts
-mount -t tmpfs tmpfs /root/dev/shm
-mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
-echo +cpuset +cpu +io +memory +pids >/root/sys/fs/cgroup/cgroup.subtree_control
-echo "$KEPT/bin/modprobe" >/root/proc/sys/kernel/modprobe
+mount -t overlay -o lowerdir=/lower,upperdir=/disk/upper,workdir=/disk/work overlay /system
+mount --bind /disk/tmp /system/var/tmp  # layers of Docker can't be on an overlay
+mkdir -p /system/lib/modules /system/shared
+mount --bind "/lower$KEPT/lib/modules" /system/lib/modules
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 shared /system/shared
+mount -t proc proc /system/proc
+mount -t sysfs sysfs /system/sys
+mount -t devtmpfs dev /system/dev
+mount -t tmpfs tmpfs /system/run
+mkdir -p /system/dev/pts /system/dev/shm
+mount -t devpts devpts /system/dev/pts
+mount -t tmpfs tmpfs /system/dev/shm
+mount -t cgroup2 cgroup2 /system/sys/fs/cgroup
+echo +cpuset +cpu +io +memory +pids >/system/sys/fs/cgroup/cgroup.subtree_control
+echo "$KEPT/bin/modprobe" >/system/proc/sys/kernel/modprobe
 ip link set lo up
 hostname cgroup2
 stty -opost </dev/console
 umount /proc
-exec switch_root /root /bin/sh /shared/run
+exec switch_root /system /bin/sh /shared/run
 """
 
 _RUN = """

@@ -107,7 +107,7 @@ def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
 class _Forked(subprocess.Popen[str]):
     """A process that a prepared interpreter has forked. It differs from others in how it is started."""
 
-    def __init__(self, interpreter: Interpreter, command: Sequence[str], **given: Any) -> None:  # noqa: ANN401
+    def __init__(self, interpreter: Interpreter, command: Sequence[str], **given: Any) -> None:  # noqa: ANN401 - as of Popen
         self._interpreter = interpreter
         super().__init__(command, **given)
 

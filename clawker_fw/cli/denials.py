@@ -135,9 +135,12 @@ def _ask(chosen: Options, wanted: "Selection") -> None:
     found = sources(engine, chosen.project)
     names = _names(engine, chosen, found, engine.clock())
     told = _told(engine, chosen, found, wanted, names)
-    # Our own test traffic needs no advice.
-    of_agents = (each for each in told if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
-    ask_about(chosen, of_agents)
+
+    def is_of_an_agent(refused: "Counted | Gap") -> bool:
+        """Whether it is not test traffic of clawker-fw, which needs no advice."""
+        return isinstance(refused, Gap) or not names.is_own(refused.refusal.agent)
+
+    ask_about(chosen, (line for line in told if is_of_an_agent(line[0])))
 
 
 def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:

@@ -1,14 +1,14 @@
-"""Commands about every stack of a settings file: the one above the groups, and that of each group.
+"""Commands about every stack of a settings file: the top-level stack, and a stack for each group.
 
-A command answers about one stack. If the file has groups and none is chosen, it does so for all of them side by
-side: one line for each, then whatever differs.
+A command answers about one stack. If the file has groups and none is chosen, it answers about all of them in
+parallel: one line for each, then the details of those that differ.
 """
 
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,16 +65,16 @@ def answer(chosen: Options, work: Work, format_: Format) -> None:
     if len(stacks) > 1:
         _answer_about_each(stacks, work, format_)
         return
-    found = work(chosen)
+    answered = work(chosen)
     if format_ is Format.JSON:
-        session.print_json(found.document())
+        session.print_json(answered.document())
     else:
-        for part in found.text():
+        for part in answered.text():
             session.print_report(part)
-    if found.error:
-        raise found.error
-    if found.code:
-        raise typer.Exit(found.code)
+    if answered.error:
+        raise answered.error
+    if answered.code:
+        raise typer.Exit(answered.code)
 
 
 def side_by_side(chosen: Options, work: Callable[[Options], None]) -> None:
@@ -110,7 +110,8 @@ def _answer_about_each(stacks: Sequence[Options], work: Work, format_: Format) -
     turns = threading.Semaphore(_AT_A_TIME)
 
     def about(chosen: Options) -> Answer | FirewallError:
-        with turns, speaking_of(chosen):
+        turn = nullcontext() if chosen is stacks[0] else turns  # all others may wait for the first
+        with turn, speaking_of(chosen):
             try:
                 return work(chosen)
             except FirewallError as error:

@@ -1,6 +1,6 @@
-"""The watchers of a settings file: one for the stack above the groups, and one for that of each group.
+"""The watchers of a settings file: one for the top-level stack, and one for the stack of each group.
 
-Each has a thread of its own, and they share the metrics, the health page and the service manager.
+Each runs in its own thread. They share the metrics, the health page and the service manager.
 """
 
 import threading
@@ -101,7 +101,7 @@ class WatchedStacks:
         wait([watched.ended for watched in (*self._watched.values(), *self._ending)])
 
     def follow_groups(self) -> None:
-        """Start watchers for new groups in the settings, and stop those of groups that are gone.
+        """Start a watcher for each new group in the settings, and stop the watchers of removed groups.
 
         Raises:
             RefusedError: if another release has been installed.

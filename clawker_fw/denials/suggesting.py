@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt
 from clawker_fw.denials.advice import NOT_ALLOWED, Adviser
 from clawker_fw.denials.answer import Denial
 from clawker_fw.denials.question import unfit
+from clawker_fw.denials.refusal import Refusal
 from clawker_fw.diagnose.explanation import Explainer
 from clawker_fw.diagnose.remedies import Remedy, also
 from clawker_fw.diagnose.simulation import Opened, Wanted
@@ -103,22 +104,31 @@ class Suggestions:
 
 def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[Preset]) -> Suggestions:
     """Return suggestions for denials by the rules, which must not be observed."""
-    adviser, found, left_out = Adviser(explainer), dict[Target, Need](), dict[Target, Need]()
-    shown = [each for each in denials if each.counted.refusal.reason in _SHOWN and not each.advice.allowed]
-    said = {each.counted.refusal.name for each in shown if each.counted.refusal.protocol != "dns"}
-    for denial in shown:
-        refusal = denial.counted.refusal
+    adviser, needs, left_out = Adviser(explainer), dict[Target, Need](), dict[Target, Need]()
+    unmet = [denial for denial in denials if _is_unmet(denial)]
+    requested = {refusal.name for refusal in map(_refusal, unmet) if refusal.protocol != "dns"}
+    for denial in unmet:
+        refusal = _refusal(denial)
         explained = adviser.explained(denial.counted)
-        if explained is None or (refusal.protocol == "dns" and refusal.name in said):
+        if explained is None or (refusal.protocol == "dns" and refusal.name in requested):
             continue
         need = _need(denial, explained.target)
-        into = found if need.allow else left_out
+        into = needs if need.allow else left_out
         into[need.target] = into[need.target].and_(need) if need.target in into else need
-    chosen = sorted(found.values(), key=lambda need: (need.target.protocol.opaque, need.target.name))
-    uses = tuple(use for preset in presets if (use := _use(preset, chosen)))
+    chosen = sorted(needs.values(), key=lambda need: (need.target.protocol.opaque, need.target.name))
+    uses = tuple(filter(None, (_use(preset, chosen) for preset in presets)))
     covered = {url for use in uses for url in use.wanted}
     rules = tuple(need for need in chosen if need.url not in covered)
     return Suggestions(uses, rules, tuple(_subtrees(rules, explainer)), tuple(left_out.values()))
+
+
+def _refusal(denial: Denial) -> Refusal:
+    return denial.counted.refusal
+
+
+def _is_unmet(denial: Denial) -> bool:
+    """Whether no rule allows what was wanted, and one could."""
+    return _refusal(denial).reason in _SHOWN and not denial.advice.allowed
 
 
 def _need(denial: Denial, target: Target) -> Need:
@@ -148,9 +158,9 @@ def _subtrees(needs: Sequence[Need], explainer: Explainer) -> Iterator[SubtreeOf
         parent = need.target.name.partition(".")[2]
         if "." in parent and not objection(Destination(parent, subtree=True)) and not need.target.protocol.opaque:
             below.setdefault((need.target.protocol, parent, need.target.port), []).append(need)
-    for (_, parent, _), those in below.items():
-        command = AllowCommand(replace(those[0].target, name=f".{parent}").url)
-        outcome = explainer.simulator.outcome(command, Wanted(those[0].target))
+    for (_, parent, _), siblings in below.items():
+        command = AllowCommand(replace(siblings[0].target, name=f".{parent}").url)
+        outcome = explainer.simulator.outcome(command, Wanted(siblings[0].target))
         opened = Remedy("", allow=command, opens=outcome.opens)
-        if len(those) >= _MANY and outcome.allows:
-            yield SubtreeOffer(f".{parent}", tuple(each.url for each in those), also(opened))
+        if len(siblings) >= _MANY and outcome.allows:
+            yield SubtreeOffer(f".{parent}", tuple(need.url for need in siblings), also(opened))

@@ -54,13 +54,11 @@ def left_over_stacks(
     containers: Iterable[ContainerSummary], project: str, groups: Container[str]
 ) -> tuple[str, ...]:
     """Return the stacks of a project's groups that the settings no longer have."""
-    stacks = {
-        container.project
-        for container in containers
-        if (group := container.labels.get(labels.GROUP))
-        and container.project == f"{project}-{group}"
-        and group not in groups
-    }
+    stacks = set[str]()
+    for container in containers:
+        group = container.labels.get(labels.GROUP, "")
+        if group and group not in groups and container.project == f"{project}-{group}":
+            stacks.add(container.project)
     return tuple(sorted(stacks))
 
 

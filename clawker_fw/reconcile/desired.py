@@ -98,10 +98,10 @@ class Blueprint:
     @cached_property
     def later(self) -> Mapping[int, Policy]:
         """The rules after each of the next expiries, in seconds since 1970. The end of observing is always one."""
-        known = self.rules.deadlines[: ends.known_ends(len(self.rules.rules))]
+        moments = self.rules.deadlines[: ends.known_ends(len(self.rules.rules))]
         if self.rules.observing:
-            known = tuple(sorted({*known, self.rules.observing.until}))
-        return {each: Policy(self.rules.at(each)) for each in known}
+            moments = tuple(sorted({*moments, self.rules.observing.until}))
+        return {moment: Policy(self.rules.at(moment)) for moment in moments}
 
     def authorities_for(self, live: Authorities) -> Provided:
         """Return the CAs for a stack that has the `live` ones."""

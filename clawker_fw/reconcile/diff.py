@@ -42,7 +42,7 @@ def diff(observed: Observed, desired: Desired, secrets: tuple[SecretDifference, 
     return Diff(
         tuple(finding for sibling in Sibling for finding in findings if finding.sibling is sibling),
         {
-            sibling: _verdict([each for each in findings if each.sibling is sibling], desired)
+            sibling: _verdict([finding for finding in findings if finding.sibling is sibling], desired)
             for sibling in Sibling
         },
     )

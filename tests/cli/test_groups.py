@@ -1,10 +1,20 @@
 """Groups of agents: a stack for each, from one settings file."""
 
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clawker_fw.background import in_background
+from clawker_fw.cli import session, stacks
+from clawker_fw.cli.parameters import Format, Options
+from clawker_fw.cli.stacks import Answer
+from clawker_fw.errors import EngineError
 from tests.cli.conftest import Command, Outcome
 
 SETTINGS = """\
@@ -215,3 +225,27 @@ def test_one_group_is_observed_alone(command: Command, grouped: Path) -> None:
     assert verdicts == {None: "current", "web": "observing", "alone": "current", "bare": "current"}
     assert command("rules", "observe", "--stop", "--group", "web").code == 0
     assert grouped.read_text() == SETTINGS
+
+
+def test_the_first_stack_needs_no_turn(grouped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait until it is created, so they must not keep it from being created."""
+    created = threading.Event()
+
+    def late(work: Callable[[Options], object], chosen: Options) -> "Future[object]":
+        def begin() -> object:
+            time.sleep(0 if chosen.group else 0.5)
+            return work(chosen)
+
+        return in_background(begin)
+
+    def create(chosen: Options) -> Answer:
+        if chosen.group is None:
+            created.set()
+        elif not created.wait(10):
+            raise EngineError("late", "The first one was kept from being created.")
+        return Answer(dict, list, lambda: chosen.project)
+
+    monkeypatch.setattr(stacks, "_AT_A_TIME", 1)
+    monkeypatch.setattr(stacks, "in_background", late)
+    monkeypatch.setattr(session, "one_connection", nullcontext)
+    stacks.answer(Options(config=grouped), create, Format.TEXT)

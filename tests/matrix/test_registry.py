@@ -197,8 +197,8 @@ def test_an_image_that_does_not_work_changes_nothing(firewall: Firewall, site: S
     assert "error[image-not-found]" in outcome.err
     assert absent in outcome.err.replace("\n", "")
     firewall.write("a.test", images={"coredns": site.references["foreign"]})
-    refused = firewall.call("run").expect(5).err
-    assert "exec format error" in refused, refused
+    outcome = firewall.call("run").expect(5)
+    assert "exec format error" in outcome.err, outcome.err
     assert [site.docker.inspect_container(f"clawker-{each}")["Id"] for each in SIBLINGS] == before
     firewall.settings.write_text(settings)
     assert firewall.current()
