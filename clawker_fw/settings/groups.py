@@ -1,8 +1,10 @@
-"""The settings of a group of agents: its own, and those above it.
+"""The settings of a group of agents: its own, and the inherited ones of the top level.
 
-Each group is a stack, called `PROJECT-GROUP`. A value that a group sets replaces the one above. Rules and presets
-are added to those above unless the group has `inherit: false`; promises are always added. The agent network is not
-inherited, because two stacks can't share a subnet.
+Each group is a stack, called `PROJECT-GROUP`. A group's value replaces the inherited one. Rules and presets are
+added to the inherited ones unless the group has `inherit: false`; promises are always added.
+
+Two settings are never inherited: `network`, because two stacks can't share a subnet, and `observe`, which opens
+only the stack that it is written for.
 """
 
 import difflib
