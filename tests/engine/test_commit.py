@@ -44,7 +44,7 @@ def test_a_file_that_ends_the_proxy_is_no_outage(up: Firewall, peers: Peers, doc
     up.write("a.test", "b.test")
     outcome = up.call_raw([sys.executable, "-c", TOO_MANY_TABLES, *up.command("reload")[3:]])
     assert outcome.code == 5, outcome
-    assert "error[commit-ended-program]" in outcome.err
+    assert "error[commit-ended-program]" in outcome.err, outcome.err
     after = docker.inspect_container(envoy)
     assert after["Id"] == before["Id"]
     assert after["State"]["StartedAt"] != before["State"]["StartedAt"]
