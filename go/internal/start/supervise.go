@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -145,6 +146,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	if err := program.Start(); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // that it took to configure the network: the supervisor needs little
 	go stopAt(stopped, program.Process.Pid, user)
 	go endWith(program)
 	go endRulesInTime(root)
