@@ -19,7 +19,7 @@ from clawker_fw.errors import ConflictError, EngineError, NotFoundError
 from clawker_fw.model.files import Files
 from clawker_fw.model.probes import Probe
 from clawker_fw.model.secrets import HeldSecrets
-from clawker_fw.model.trials import Lookup, Trial
+from clawker_fw.model.trials import Lookup, ProxyAnswer, Trial
 from clawker_fw.model.usage import Usage
 
 KEY_BYTES = 32
@@ -154,6 +154,15 @@ class HelperReader:
         """
         answer = self._ask("try", name, protocol, str(port), *request, seconds=_TRYING_SECONDS)
         return _read(TypeAdapter(Trial), answer, "An attempt was answered")
+
+    def try_proxy(self, question: Mapping[str, Any]) -> tuple[ProxyAnswer, ...]:
+        """Ask the upstream proxy to connect to targets, from Envoy's container. It takes up to 25 s.
+
+        `question` has the fields of `ProxyQuestion` (go/internal/attempts/proxy.go).
+        """
+        sent = json.dumps(question).encode()
+        answer = self._ask("proxy", str(len(sent)), seconds=_TRYING_SECONDS, sent=sent)
+        return _read(TypeAdapter(tuple[ProxyAnswer, ...]), answer, "A proxy was tried", of="answers")
 
     def suppressed(self) -> Suppressed:
         """Return the counts of refusals that were not logged."""

@@ -61,8 +61,8 @@ def beside(loaded: "Loaded", name: str | None) -> Path | None:
 
 
 def _named_by_settings(loaded: "Loaded") -> Iterator[Path]:
-    otel = loaded.settings.otel
-    for name in (loaded.settings.inspection.ca_file, otel.certs_dir if otel.endpoint else None):
+    otel, upstream = loaded.settings.otel, loaded.settings.upstream
+    for name in (loaded.settings.inspection.ca_file, upstream.ca_file, otel.certs_dir if otel.endpoint else None):
         if path := beside(loaded, name):
             yield path
 

@@ -1,5 +1,6 @@
 """The commands that try a stack: `doctor` finds out what is wrong, and `conformance` attacks it."""
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,8 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     Looks at the settings and who can write them, the engine and its kernel, the clocks, the stack, the agents,
     the name servers that Envoy uses, and an agent's way from inside: one allowed name of your rules is used, and
     one that no rule allows. If the stack is not up, a container that is removed at once checks the engine's
-    kernel. With telemetry, looks at what has arrived. Exit 0 when nothing has failed, else 1.
+    kernel. An upstream proxy is asked for some of your hosts. With telemetry, looks at what has arrived. Exit 0
+    when nothing has failed, else 1.
 
     Example: clawker-fw doctor
     """
@@ -47,7 +49,7 @@ def _diagnosed(chosen: Options) -> Answer:
 
 
 def _checks(chosen: Options) -> "Iterator[Check]":
-    from clawker_fw.diagnose import diagnosis
+    from clawker_fw.diagnose import diagnosis, upstream
     from clawker_fw.diagnose.diagnosis import Check, CheckHealth
     from clawker_fw.engine import host_network
     from clawker_fw.private_files import state_folder
@@ -85,6 +87,7 @@ def _checks(chosen: Options) -> "Iterator[Check]":
     yield diagnosis.connection_table(engine, seen, most=host_network.most_tracked())
     yield diagnosis.agents(seen)
     yield from diagnosis.guarded("upstream-dns", lambda: diagnosis.upstream(engine, seen))
+    yield from diagnosis.guarded("upstream-proxy", lambda: upstream.checks(engine, seen, os.environ))
     yield from diagnosis.guarded("way-out", lambda: diagnosis.ways(engine, seen))
     yield from diagnosis.arrivals(seen)
 

@@ -1,5 +1,6 @@
 """The command that writes a settings file."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,7 @@ def init(
     Example: clawker-fw init --preset claude-code --preset pip
     """
     from clawker_fw.settings.example import write_example
+    from clawker_fw.settings.shell_proxy import offer
 
     chosen: Options = context.obj
     path = chosen.config or Path(FILE_NAME)
@@ -53,6 +55,8 @@ def init(
     named = write_example(path, _asked if asks else lambda: presets or (), overwrite=force)
     what = f"{path} with {'preset' if len(named) == 1 else 'presets'} {', '.join(named)}" if named else str(path)
     terminal.answer(f"Wrote {what}. Add rules for what agents may reach, then run `clawker-fw run`.")
+    if sentence := offer(os.environ):
+        terminal.answer(sentence)
 
 
 def _asked() -> list[str]:

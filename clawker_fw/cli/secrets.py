@@ -57,7 +57,7 @@ def check(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> Non
     chosen: Options = context.obj
     loaded = session.load(chosen)
     vault = inputs.vault(chosen)
-    wanted(loaded.rules.rules, vault.declared, vault.path)
+    wanted(loaded.rules.rules, vault.declared, vault.path, loaded.rules.proxy)
     outcomes = obtain_all(vault.declared.secrets, vault.path.parent, os.environ)
     problems = {name: found.message for name, found in outcomes.items() if isinstance(found, SettingsError)}
     states = {name: State.UNAVAILABLE if name in problems else State.OBTAINED for name in outcomes}
@@ -144,6 +144,8 @@ def _listed(
     uses: dict[str, list[str]] = {}
     for rule, injection in injecting(rules.rules):
         uses.setdefault(injection.secret, []).append(str(rule))
+    if rules.proxy and rules.proxy.auth:
+        uses.setdefault(rules.proxy.auth, []).append("upstream.auth")
     rows = [
         SecretRow(
             name=name,

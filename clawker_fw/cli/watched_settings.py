@@ -53,7 +53,12 @@ class WatchedSettings:
         secrets = inputs.SecretsText(made.vault.path, made.vault.content) if made.vault else None
         self._files += (made.vault.path,) if made.vault else ()
         self._texts = Texts(
-            secrets, made.authorities, sources=loaded.read, found=loaded.found, variables=variables(os.environ)
+            secrets,
+            made.authorities,
+            made.proxy_authorities,
+            sources=loaded.read,
+            found=loaded.found,
+            variables=variables(os.environ),
         )
         self.groups = tuple(loaded.settings.groups)
         return made

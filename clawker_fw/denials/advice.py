@@ -49,6 +49,13 @@ _NO_RULE_WOULD = {
     Reason.SECRET_REFUSED: "No rule would: renew the secret where it comes from, then send it with "
     "`clawker-fw reload`.",
     Reason.UNREACHABLE: "No rule would: its host did not answer, or ended the connection.",
+    Reason.PROXY_REFUSED: "No rule would: ask the proxy's administrator to allow it, or name the host in "
+    "`upstream.no_proxy` if it is reached directly.",
+    Reason.PROXY_AUTH: "No rule would: renew the secret of `upstream.auth`, then run `clawker-fw reload`.",
+    Reason.PROXY_FAILED: "No rule would: the proxy could not look the name up, or not connect to it.",
+    Reason.PROXY_UNREACHABLE: "No rule would: `clawker-fw doctor` tries the proxy.",
+    Reason.PROXY_NO_ADDRESS: "No rule would: check the host in `upstream.proxy`, and the name servers of the "
+    "engine's machine.",
 }
 _OF_RESOLVER = "No rule would: the resolver only answers questions for addresses."
 _NAMELESS = "Nothing names a host here. A rule for its name on port {port} would allow it: {protocols}."

@@ -15,6 +15,9 @@ from clawker_fw.rules.reasons import Reason
 _BY_PATH = {Reason.PATH, Reason.NO_WEBSOCKET}
 """Reasons that depend on a request's path, so that each path counts separately."""
 
+_PROXY_HEADERS = {"x-squid-error", "proxy-authenticate"}
+_LONGEST_ANSWER = 200
+
 Record = tuple[str, Mapping[str, Any]]
 """The engine's time of a line (RFC 3339), and its JSON."""
 
@@ -43,7 +46,7 @@ class Counted:
     """How often something was refused, when last (RFC 3339), and details.
 
     `request` is the last method and path, `types` are the queried record types, and `upstream` is the address to
-    which Envoy would have connected.
+    which Envoy would have connected. `proxy` is what the upstream proxy said.
     """
 
     refusal: Refusal
@@ -52,6 +55,7 @@ class Counted:
     request: str = ""
     upstream: str = ""
     types: set[str] = field(default_factory=set)
+    proxy: str = ""
 
     def add(self, other: "Counted") -> None:
         """Add the same refusal from another time."""
@@ -59,6 +63,7 @@ class Counted:
         self.types |= other.types
         if other.last >= self.last:
             self.last, self.request, self.upstream = other.last, other.request, other.upstream
+            self.proxy = other.proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,18 @@ def refusals_in(sibling: Sibling, records: Iterable[Record]) -> Iterator[Counted
         upstream = _text(record, "upstream").partition(":")[0]
         types = {kind} if (kind := _text(record, "type")) else set()
         times = number_in(record, "times") or 1
-        yield Counted(refusal, times, _last(record, moment), f"{method} {path}".strip(), upstream, types)
+        last, request = _last(record, moment), f"{method} {path}".strip()
+        yield Counted(refusal, times, last, request, upstream, types, _proxy_answer(record))
+
+
+def _proxy_answer(record: Mapping[str, Any]) -> str:
+    """Return Squid's error, and the demanded credentials, from the headers of the upstream proxy's answer."""
+    headers = record.get("proxy")
+    listed = headers.get("headers") if isinstance(headers, Mapping) else None
+    pairs = [
+        (_text(header, "key"), _text(header, "value")) for header in listed or () if isinstance(header, Mapping)
+    ]
+    return "; ".join(value[:_LONGEST_ANSWER] for key, value in pairs if key in _PROXY_HEADERS)
 
 
 def _last(record: Mapping[str, Any], moment: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from clawker_fw.certificates.credentials import address_of
 from clawker_fw.diagnose.trial import attempt
 from clawker_fw.engine.port import EngineReader, EngineWriter
 from clawker_fw.engine.translate import bridge_of
@@ -23,7 +24,7 @@ from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.reconcile.errand import lacking
 from clawker_fw.reconcile.pipeline import Comparison
 from clawker_fw.reconcile.plan import examiner
-from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.rule import HOST, Protocol, Rule
 from clawker_fw.rules.ruleset import RuleSet
 from clawker_fw.rules.target import Target
 from clawker_fw.stack.container import REFUSED_NAME
@@ -266,7 +267,10 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
     """Whether Envoy can resolve the rules' names with its container's resolvers."""
-    names = list(dict.fromkeys(rule.host or rule.destination.name for rule in _plain(seen.blueprint.rules)))
+    direct = [rule for rule in _plain(seen.blueprint.rules) if not rule.proxied]
+    proxy = seen.blueprint.rules.proxy
+    of_proxy = [proxy.host] if proxy and proxy.host != HOST and address_of(proxy.host) is None else []
+    names = list(dict.fromkeys([*of_proxy, *(rule.host or rule.destination.name for rule in direct)]))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."

@@ -99,10 +99,10 @@ def ask(
     unasked = ""
     if Sibling.ENVOY in idle:
         unasked = "the stack is not up" if observed.absent else "envoy does not run"
-    elif not explained.is_own_page:
+    elif explained.looks_up and not explained.is_own_page:
         try:
             envoy = observed.siblings[Sibling.ENVOY].container.id
-            leads_to = explained.leads_to(_machine(observed))
+            leads_to = explained.leads_to(address_of_host(observed))
             explained = explained.with_addresses(HelperReader(reader, envoy).lookup(leads_to))
         except EngineError as error:  # the helper of an earlier release can't look up names
             unasked = " ".join((error.message, *"\n".join(error.context).splitlines()[:1]))
@@ -127,6 +127,7 @@ def _sent(explained: Explanation, *, same_rules: bool) -> tuple[str, ...]:
     return ()
 
 
-def _machine(observed: Observed) -> str:
+def address_of_host(observed: Observed) -> str:
+    """Return the Docker host's address on the egress network, or "" without that network."""
     egress = observed.networks.get(Role.EGRESS)
     return str(gateway(egress.subnets[0])) if egress and egress.subnets else ""

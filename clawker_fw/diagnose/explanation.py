@@ -14,7 +14,7 @@ from clawker_fw.model.trials import Lookup
 from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT, is_ours
 from clawker_fw.rules.paths import Injection, PathRule, Repository
-from clawker_fw.rules.policy import Policy
+from clawker_fw.rules.policy import Policy, PolicyDecision
 from clawker_fw.rules.promises import Promise
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
@@ -63,7 +63,8 @@ class Explanation:
     exactly this connection, which commands change, and `own_ended` whether it has expired. `variable` names the
     environment variable with the rules, which no command can edit. `forbidden` is a promise against the
     connection. `request` is set if the request matters, and `path` is the deciding part of the rule. `simulator`
-    tries commands.
+    tries commands. `way` says how an allowed host is reached if there is an upstream proxy; Envoy looks up its
+    name only with `looks_up`.
     """
 
     target: Target
@@ -78,6 +79,8 @@ class Explanation:
     request: Request | None = None
     path: PathRule | Repository | None = None
     forbidden: Promise | None = None
+    way: str = ""
+    looks_up: bool = True
     simulator: Simulator | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -219,8 +222,24 @@ class Explainer:
             forbidden=next(
                 (each for each in self._promises if each.forbids(target.name, target.protocol, target.port)), None
             ),
+            way=self._way(target, decision) if decision.allowed else "",
+            looks_up=self._rules.proxy is None or bool(rule and not (rule.proxied or rule.denies)),
             simulator=self.simulator,
         )
+
+    def _way(self, target: Target, decision: PolicyDecision) -> str:
+        """Return how an allowed host is reached; "" without an upstream proxy."""
+        rule, proxy = decision.rule, self._rules.proxy
+        if proxy is None:
+            return ""
+        if rule and not rule.proxied:
+            return (
+                f"direct: no_proxy {proxy.exemption(rule)}" if proxy.exemption(rule) else "direct: the Docker host"
+            )
+        place = f"{rule.leads_to(target.name, '') if rule else target.name}:{target.port}"
+        transport = rule.transport if rule else target.protocol
+        form = f"http://{place}" if transport is Protocol.HTTP else f"CONNECT {place}"
+        return f"through {proxy} as {form}; the proxy looks the name up and may refuse it"
 
     def resolves(self, name: str) -> bool:
         """Whether the resolver answers a name by these rules."""

@@ -11,6 +11,7 @@ from clawker_fw.model.desired import Desired
 from clawker_fw.model.observed import Observed
 from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rules.until import rfc3339
+from clawker_fw.rules.upstream import Proxy
 from clawker_fw.stack import labels, versions
 
 OF_HOST = frozenset({"host-hears-agents"})
@@ -31,9 +32,12 @@ def advice(
     provision: Provision,
     provided: Provided,
     unavailable: Iterable[FirewallError],
+    *,
+    proxy: Proxy | None = None,
 ) -> tuple[Advice, ...]:
     """Return all warnings. `unavailable` has the errors of secrets that can't be obtained."""
     return (
+        *_in_clear(proxy),
         *_observing(desired),
         *_of_engine(observed),
         *_outside_of_compose(observed),
@@ -93,6 +97,15 @@ def _outside_of_compose(observed: Observed) -> Iterator[Advice]:
             "compose-service",
             f"Compose project {project.project}: {names} bypass{'es' if len(project.services) == 1 else ''} the "
             f"firewall that other services are behind. Run `{project.command}`.",
+        )
+
+
+def _in_clear(proxy: Proxy | None) -> Iterator[Advice]:
+    if proxy and proxy.auth and not proxy.tls:
+        yield Advice(
+            "proxy-password-in-clear",
+            f"The password for the proxy {proxy} is not encrypted on the way to it. Use `https://` in "
+            "`upstream.proxy` if the proxy can, or write `acknowledged: [proxy-password-in-clear]`.",
         )
 
 

@@ -64,6 +64,8 @@ class Blueprint:
     """The settings' source, recorded in the stack unless it is None."""
     authorities: bytes = dataclasses.field(default=b"", repr=False)
     """Further CAs (PEM) that may certify the hosts of inspected connections."""
+    proxy_authorities: bytes = dataclasses.field(default=b"", repr=False)
+    """The CAs (PEM) that may certify the upstream proxy; public ones if empty."""
     wanted: "tuple[WantedSecret, ...]" = ()
     """The secrets that rules put into requests."""
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -260,6 +262,8 @@ def desired(
                     capacity=of_envoy,
                     authorities=blueprint.authorities,
                     secrets=[each.identity for each in blueprint.wanted],
+                    proxy=blueprint.rules.proxy,
+                    proxy_authorities=blueprint.proxy_authorities,
                 ),
                 hot=lambda rules: envoy.hot(
                     rules,

@@ -51,10 +51,11 @@ class SecretsText:
 
 @dataclass(frozen=True, slots=True)
 class EarlierTexts:
-    """Saved texts that replace the files: the one that declares secrets, if rules needed any, and further CAs."""
+    """Saved texts that replace the files: the one that declares secrets, if any was needed, and further CAs."""
 
     secrets: SecretsText | None = None
     authorities: Base64Bytes = b""
+    proxy_authorities: Base64Bytes = b""
 
 
 def blueprint(
@@ -76,7 +77,7 @@ def blueprint(
             context=[f"named by {facts.named_by}"],
             hint="Reach the engine over ssh (`ssh://USER@HOST`), or by TLS (DOCKER_TLS_VERIFY=1).",
         )
-    own = deciding.beside(loaded, loaded.settings.inspection.ca_file)
+    own, of_proxy = loaded.settings.inspection.ca_file, loaded.settings.upstream.ca_file
     inspects = any(rule.paths for rule in loaded.rules.rules)
     made_from = origin(
         loaded.source,
@@ -94,7 +95,8 @@ def blueprint(
         facts,
         certificates=telemetry_store(selection, loaded, keeps=keeps) if loaded.settings.otel.endpoint else None,
         provider=inspection_store(selection, keeps=keeps) if inspects else None,
-        authorities=texts.authorities if texts else _authorities(own) if own else b"",
+        authorities=texts.authorities if texts else _authorities(loaded, own, "inspection"),
+        proxy_authorities=texts.proxy_authorities if texts else _authorities(loaded, of_proxy, "upstream"),
         wanted=needed,
         headers=known.declared.headers if known else {},
         vault=known,
@@ -115,14 +117,15 @@ def secrets(
         RefusedError: if the user's file forbids the destination that a rule sends a secret to.
         SettingsError: if the file can't be read.
     """
-    if not any(injecting(loaded.rules.rules)):
+    rules = loaded.rules
+    if not any(injecting(rules.rules)) and not (rules.proxy and rules.proxy.auth):
         return None, ()
     from clawker_fw.settings.secrets.vault import known
     from clawker_fw.settings.secrets.wanted import wanted
 
     earlier = texts.secrets if texts else None
     found = known(earlier.path, earlier.content) if earlier else vault(selection)
-    return found, wanted(loaded.rules.rules, found.declared, found.path)
+    return found, wanted(rules.rules, found.declared, found.path, rules.proxy)
 
 
 def vault(selection: Selection) -> "Vault":
@@ -157,7 +160,11 @@ def _folder(selection: Selection) -> Path:
     return state_folder() / selection.project
 
 
-def _authorities(path: Path) -> bytes:
+def _authorities(loaded: Loaded, name: str | None, section: str) -> bytes:
+    """Return the CAs in the file that a section's `ca_file` names, as PEM; nothing without one."""
+    path = deciding.beside(loaded, name)
+    if path is None:
+        return b""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -170,7 +177,7 @@ def _authorities(path: Path) -> bytes:
         raise SettingsError(
             "ca-file-invalid",
             f"{path} has no certificates that can be read: {error}.",
-            hint="`inspection.ca_file` names a file with certificates of authorities, as PEM.",
+            hint=f"`{section}.ca_file` names a file with certificates of authorities, as PEM.",
         ) from error
     # A private key in the same file is left out.
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates_in_file)

@@ -99,7 +99,8 @@ class Comparison:
         """All warnings."""
         vault = self.blueprint.vault
         problems = tuple(vault.problems.values()) if vault else ()
-        known = advice(self.observed, self.desired, self.provision, self.provided, problems)
+        proxy = self.blueprint.rules.proxy
+        known = advice(self.observed, self.desired, self.provision, self.provided, problems, proxy=proxy)
         return (*known, *possible_exposures(self.observed, vault), *self._left_over)
 
     @property

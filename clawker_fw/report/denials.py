@@ -56,6 +56,8 @@ class DenialDocument(RefusalDocument):
     """The path of the last request, without its query."""
     upstream: str | None
     """The address to which Envoy was about to connect."""
+    proxy: str | None
+    """What the upstream proxy said: Squid's error, and the credentials that it demands."""
     rule: DecidingRule | None
     """The rule that decides, if one does."""
     remedy: Remedy
@@ -76,6 +78,7 @@ class DenialDocument(RefusalDocument):
             method=method or None,
             path=path or None,
             upstream=counted.upstream or None,
+            proxy=counted.proxy or None,
             rule=DecidingRule(str(advice.rule), advice.rule.place) if advice.rule else None,
             remedy=advice.remedy,
         )
@@ -189,7 +192,8 @@ def denial_lines(denial: Denial) -> Iterator[Text]:
     )
     rule = denial.advice.rule if refusal.reason == Reason.DENIED else None
     decided = f" by `{rule}`{rule.located}" if rule else ""
-    why = f"{refusal.sibling}: {denial.advice.message}{decided} ({refusal.reason})"
+    answer = f", it says {refused.proxy}" if refused.proxy else ""
+    why = f"{refusal.sibling}: {denial.advice.message}{decided}{answer} ({refusal.reason})"
     yield Text.assemble(_INDENT, (visible(why), "yellow" if is_failure(refusal) else "red"))
     if denial.advice.remedy.text:
         yield Text.assemble(_INDENT, visible(denial.advice.remedy.text))

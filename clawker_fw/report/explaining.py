@@ -108,6 +108,8 @@ class ExplainDocument(Document):
     """The path of the request as Envoy sees it, without the query."""
     path_rule: str | None
     """The path or the repository of the rule that decides it; null if none is for it."""
+    way: str | None
+    """With an upstream proxy, how an allowed host is reached: through it, or directly."""
     secret: str | None
     """The name of the secret that Envoy puts into the request; null if there is none."""
     rule: ExplainedRule | None
@@ -141,6 +143,7 @@ class ExplainDocument(Document):
             method=explained.request.method if explained.request else None,
             path=explained.request.path if explained.request else None,
             path_rule=str(explained.path) if explained.path else None,
+            way=explained.way or None,
             secret=explained.secret.secret if explained.secret else None,
             rule=ExplainedRule.of(explained.rule) if explained.rule else None,
             near=[NearRule(each.difference, ExplainedRule.of(each.rule)) for each in explained.near],
@@ -187,8 +190,7 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
     explained = answer.explanation
     if explained.is_own_page:
         yield "page", "There agents read what was refused to them, and why. It needs no rule."
-    if explained.rule:
-        yield "rule", _written(explained.rule)
+    yield from _decided(explained)
     if explained.request:
         socket = " as a WebSocket" if explained.request.websocket else ""
         yield "request", f"{explained.request}{socket}: {decided_by(explained)}"
@@ -210,6 +212,13 @@ def _facts(answer: ConnectionAnswer) -> Iterator[tuple[str, str]]:
         yield "stack", "It serves other rules than the settings have. Apply them with `clawker-fw reload`."
     if answer.attempted:
         yield from _tried(answer, answer.attempted)
+
+
+def _decided(explained: Explanation) -> Iterator[tuple[str, str]]:
+    if explained.rule:
+        yield "rule", _written(explained.rule)
+    if explained.way:
+        yield "way", explained.way
 
 
 def _tried(answer: ConnectionAnswer, attempted: Attempted) -> Iterator[tuple[str, str]]:

@@ -48,7 +48,7 @@ class SecretRow:
     at_rest: bool
     """Whether it is kept on the disk of the engine's machine as well, and outlives a restart."""
     rules: Sequence[str]
-    """The rules that put it into requests."""
+    """The rules that put it into requests, and `upstream.auth`."""
     state: State
     """`given`: Envoy has it. `absent`: it has not. `another`: it has one with another value. `unused`: no rule
     needs it. `obtained`, `unavailable`: whether its source gives it, after `secrets check`. `unknown`: the stack

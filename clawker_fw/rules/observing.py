@@ -25,10 +25,14 @@ _USUAL = ((Protocol.HTTPS, 443), (Protocol.HTTP, 80))
 
 @dataclass(frozen=True, slots=True)
 class Observing:
-    """Until when (seconds since 1970) observing holds, and what no rule may ever allow, as deny rules."""
+    """Until when (seconds since 1970) observing holds, and what stays closed, as deny rules.
+
+    `proxied` is whether it passes through the upstream proxy.
+    """
 
     until: int
     never: tuple[Rule, ...] = ()
+    proxied: bool = False
 
     def keys(self, rules: Iterable[Rule]) -> Mapping[tuple[Protocol, int], Rule]:
         """Return what may pass: https on 443, http on 80, and both on the ports that rules name for them.
@@ -38,7 +42,7 @@ class Observing:
         named = {key for rule in rules if not (rule.denies or rule.opaque) for key in rule.keys}
         never = [rule for rule in self.never if rule.destination == EVERY_NAME]
         return {
-            key: Rule(EVERY_NAME, *key, until=self.until)
+            key: Rule(EVERY_NAME, *key, until=self.until, proxied=self.proxied)
             for key in sorted(named.union(_USUAL))
             if not any(rule.matches(*key) for rule in never)
         }

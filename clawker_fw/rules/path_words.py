@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
@@ -171,7 +171,7 @@ class InjectEntry(BaseModel):
         description="The name of a secret in the user's own `secrets.yaml`, which says where it comes from and to "
         "which hosts it may go."
     )
-    as_: Form | None = Field(
+    as_: Literal[Form.BEARER, Form.BASIC, Form.RAW] | None = Field(
         default=None,
         alias="as",
         description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "

@@ -267,6 +267,7 @@ class Form(StrEnum):
     BEARER = "bearer"
     BASIC = "basic"
     RAW = "raw"
+    PROXY = "proxy"  # user and password for a proxy; no rule can choose it
 
 
 @dataclass(frozen=True, slots=True)

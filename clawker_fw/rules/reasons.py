@@ -46,6 +46,12 @@ class Reason(StrEnum):
     # The request was forwarded, and answered with 401.
     SECRET_REFUSED = "secret-refused", "the host did not accept the secret of this request"
     UNREACHABLE = "unreachable", "this host may be reached, but the server did not answer"
+    # Of rules whose hosts are reached through the upstream proxy.
+    PROXY_REFUSED = "proxy-refused", "a rule allows this host, but the upstream proxy refuses it"
+    PROXY_AUTH = "proxy-auth", "a rule allows this host, but the upstream proxy wants other credentials"
+    PROXY_FAILED = "proxy-failed", "a rule allows this host, but the upstream proxy did not get there"
+    PROXY_UNREACHABLE = "proxy-unreachable", "a rule allows this host, but the upstream proxy does not answer"
+    PROXY_NO_ADDRESS = "proxy-no-address", "a rule allows this host, but the upstream proxy has no address"
 
     @property
     def passes(self) -> bool:
@@ -56,4 +62,9 @@ class Reason(StrEnum):
     def failed(self) -> bool:
         """Whether a rule allows the request and it failed elsewhere, which is not a denial."""
         elsewhere = {Reason.NOT_TRUSTED, Reason.HOST_NOT_TRUSTED, Reason.NO_ADDRESS, Reason.UNREACHABLE}
-        return self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}
+        return self.of_proxy or self in elsewhere | {Reason.NO_SECRET, Reason.SECRET_REFUSED}
+
+    @property
+    def of_proxy(self) -> bool:
+        """Whether the upstream proxy is the cause."""
+        return self.value.startswith("proxy-")

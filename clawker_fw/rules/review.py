@@ -21,6 +21,7 @@ class RemarkCode(StrEnum):
     RULE_OVERRIDDEN = "rule-overridden"
     PATH_OPEN = "path-open"
     SECRET_UNCHECKED = "secret-unchecked"  # noqa: S105 - a code
+    CONNECT_PORT = "connect-port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Remark:
 
 
 def review(rules: RuleSet, now: float) -> tuple[Remark, ...]:
-    """Return a remark for each rule that has expired, is overridden, or denies less than it seems to.
+    """Return a remark for each rule that has expired, is overridden, or does less than it seems to.
 
     `now` is in seconds since 1970. Only permanent rules override others here.
     """
@@ -53,6 +54,10 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
         elif not rule.preset and rule.destination.name in denied and (over := _overriding(lasting, rule)):
             yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
+        elif rules.proxy and (ports := rules.proxy.refused_ports(rule)):
+            listed = ", ".join(map(str, ports[:_MOST_SHOWN])) + ("…" if len(ports) > _MOST_SHOWN else "")
+            reason = f"needs port {listed}, which `upstream.connect_ports` lacks: the proxy may refuse it"
+            yield Remark(RemarkCode.CONNECT_PORT, rule, reason)
         elif rule.paths and (open_ := next(_without_slash(rule.paths), None)):
             reason = f"allows `{open_.written[1:]}/`: `{open_}` is for whole paths; add `/?` or `(?:/.*)?` to it"
             yield Remark(RemarkCode.PATH_OPEN, rule, reason)

@@ -59,8 +59,9 @@ class Rule:
 
     An allow rule has a protocol and a port, or ports up to `last_port`. A deny rule without a protocol covers all
     protocols, and without a port all ports. `until` is the expiry in seconds since 1970. `host` is the fixed
-    address of the name, or `HOST`. `paths` is set with TLS inspection. `note`, `place` (where the rule is written)
-    and `preset` don't count when rules are compared.
+    address of the name, or `HOST`. `paths` is set with TLS inspection. `proxied` (its hosts are reached through
+    the upstream proxy), `note`, `place` (where the rule is written) and `preset` don't count when rules are
+    compared.
     """
 
     destination: Destination
@@ -72,6 +73,7 @@ class Rule:
     last_port: int | None = None
     host: str = ""
     paths: Paths | None = None
+    proxied: bool = field(default=False, compare=False)
     note: str = field(default="", compare=False)
     place: str = field(default="", compare=False)
     preset: str = field(default="", compare=False)

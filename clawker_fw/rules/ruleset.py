@@ -9,6 +9,7 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.observing import Observing
 from clawker_fw.rules.paths import Injection
 from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.upstream import Proxy
 
 USUAL_PORTS = (80, 443)
 MOST_RULES = 100_000
@@ -45,12 +46,13 @@ class RuleSet:
     """Rules in canonical order. An empty set denies everything.
 
     `ended` are expired rules. They decide nothing, but let a refusal say that its rule has expired. `observing` is
-    set while what no rule names passes as well.
+    set while what no rule names passes as well. `proxy` is the upstream proxy of `proxied` rules.
     """
 
     rules: tuple[Rule, ...] = ()
     ended: tuple[Rule, ...] = ()
     observing: Observing | None = None
+    proxy: Proxy | None = None
 
     @classmethod
     def of(cls, entries: Iterable[Rule]) -> "RuleSet":
@@ -95,7 +97,12 @@ class RuleSet:
             return self
         rules = tuple(rule for rule in self.rules if ends(rule) > now)
         ended = [*self.ended, *(rule for rule in self.rules if ends(rule) <= now)]
-        return RuleSet(rules, tuple(sorted(ended, key=_order)), observing)
+        return replace(self, rules=rules, ended=tuple(sorted(ended, key=_order)), observing=observing)
+
+    def through(self, proxy: Proxy) -> "RuleSet":
+        """Return the set with the rules that a proxy carries marked."""
+        rules = tuple(replace(rule, proxied=True) if proxy.carries(rule) else rule for rule in self.rules)
+        return replace(self, rules=rules, proxy=proxy)
 
     @property
     def deadlines(self) -> tuple[int, ...]:

@@ -120,6 +120,15 @@ def contradicting(error: ConflictsError) -> SettingsError:
     )
 
 
+def not_through_proxy(sentences: Sequence[str]) -> SettingsError:
+    """Return the error that lists the rules that the upstream proxy can't carry."""
+    change = "Change the rule, or name the host in `upstream.no_proxy` if it is reached directly."
+    if len(sentences) == 1:
+        return SettingsError("rule-not-through-proxy", f"{sentences[0]}.", hint=change)
+    message = f"The proxy of `upstream` can't carry {len(sentences)} rules."
+    return MistakesError("rule-not-through-proxy", message, mistakes=sentences, hint=change)
+
+
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each broken promise and the rule that breaks it, with both places."""
     change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."

@@ -23,6 +23,7 @@ from clawker_fw.settings.values import (
     OtelSettings,
     Project,
     ResourceSettings,
+    UpstreamSettings,
 )
 
 MOST_PROMISES = 1_000
@@ -103,6 +104,7 @@ class Settings(BaseModel):
     )
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     otel: OtelSettings = OtelSettings()
     inspection: InspectionSettings = InspectionSettings()
     limits: LimitSettings = LimitSettings()

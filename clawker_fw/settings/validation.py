@@ -20,6 +20,7 @@ from clawker_fw.rules.promise_words import AlwaysEntry, NeverEntry
 from clawker_fw.rules.promises import Promise, PromiseKind, broken
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import ConflictsError, RuleSet, TooManyError
+from clawker_fw.rules.upstream import objections
 from clawker_fw.settings import errors
 from clawker_fw.settings.document import SettingsDocument
 from clawker_fw.settings.environment import (
@@ -106,6 +107,10 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
     )
     if found_broken := broken(promises, rules):
         raise errors.promises_broken(found_broken)
+    if proxy := settings.upstream.through():
+        rules = rules.through(proxy)
+        if sentences := tuple(objections(proxy, rules.rules)):
+            raise errors.not_through_proxy(sentences)
     if settings.observe:
         rules = _observed(rules, settings.observe.until, promises)
     chosen = [preset(name) for name in dict.fromkeys(settings.presets)]
@@ -128,7 +133,8 @@ def _validated(read: tuple[Source, ...], found: str, given: Variables, group: st
 def _observed(rules: RuleSet, until: datetime, promises: Sequence[Promise]) -> RuleSet:
     """Return the rules with observing. Each observed port has all names of rules in Envoy."""
     never = (promise.rule for promise in promises if promise.kind is PromiseKind.NEVER)
-    observing = Observing(int(until.timestamp()), tuple(never))
+    direct = rules.proxy.closed() if rules.proxy else ()
+    observing = Observing(int(until.timestamp()), (*never, *direct), proxied=rules.proxy is not None)
     if len(rules.rules) * len(observing.keys(rules.rules)) > _MOST_OBSERVED:
         raise SettingsError(
             "observe-too-much",

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.path_words import parse_secret_name
+from clawker_fw.rules.rule import HOST, HOST_NAME
 from clawker_fw.rules.until import parse_until
+from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.durations import LONGEST_DURATION, parse_duration
 from clawker_fw.settings.find import GROUP_FORM, GROUP_NAME, PROJECT_FORM, PROJECT_NAME
 
@@ -55,6 +59,27 @@ def _endpoint(text: str) -> str:
     return f"{_host(host)}:{int(port)}"
 
 
+def _proxy(text: str) -> str:
+    match = re.fullmatch(r"(https?)://(?:([^/@]*)@)?([^/@:]+)(?::(\d{1,5}))?/?", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a proxy; write `http://HOST:PORT` or `https://HOST:PORT`")
+    scheme, user, host, port = match.groups()
+    if user is not None:
+        raise ValueError("the proxy's password would be in this file; declare a secret, and name it in `auth`")
+    if port is None or not 1 <= int(port) <= HIGHEST_PORT:
+        raise ValueError(f"{text!r} needs a port, as in `{scheme}://{host}:3128`")
+    return f"{scheme}://{HOST if host.lower() == HOST_NAME else _host(host)}:{int(port)}"
+
+
+def _auth(text: str) -> str:
+    if text.lower() in {"ntlm", "negotiate", "kerberos"}:
+        raise ValueError(
+            f"Envoy can't do {text}; run a helper that can, such as cntlm or px, on the Docker host, and write "
+            "`proxy: http://host:PORT`"
+        )
+    return parse_secret_name(text)
+
+
 def _subnet(value: object) -> IPv4Network:
     network = IPv4Network(str(value))
     if not SHORTEST_SUBNET_PREFIX <= network.prefixlen <= LONGEST_SUBNET_PREFIX:
@@ -86,6 +111,9 @@ Time = Annotated[datetime, BeforeValidator(parse_until)]
 Port = Annotated[int, Field(strict=True, ge=1, le=HIGHEST_PORT)]
 Host = Annotated[Text, AfterValidator(_host)]
 Endpoint = Annotated[Text, AfterValidator(_endpoint)]
+ProxyAddress = Annotated[Text, AfterValidator(_proxy)]
+Auth = Annotated[Text, AfterValidator(_auth)]
+Exemption = Annotated[Text, AfterValidator(lambda text: str(parse_destination(text)))]
 NamedPath = Annotated[Text, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Processors = Annotated[int, Field(strict=True, ge=1, le=MOST_PROCESSORS)]
@@ -153,6 +181,50 @@ class OtelSettings(_Section):
     infra_port: Port = _setting(
         4319, "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings(_Section):
+    """The HTTP proxy of a network without another way out. Except for the two lists, a change replaces Envoy."""
+
+    proxy: ProxyAddress | None = _setting(
+        None,
+        "The proxy, `http://HOST:PORT` or `https://HOST:PORT`; the host `host` is the Docker host. By default, "
+        "hosts are reached directly.",
+    )
+    auth: Auth | None = _setting(
+        None,
+        "A secret of your own `secrets.yaml` with the proxy's user and password, `user:password`. Its `hosts` "
+        "must include the proxy's `HOST:PORT`.",
+    )
+    ca_file: NamedPath | None = _setting(
+        None,
+        "A file with the CAs (PEM) that may certify an `https://` proxy, relative to this file. By default, "
+        "public ones.",
+    )
+    no_proxy: tuple[Exemption, ...] = _setting(
+        (), "Names that are reached directly: a name, or `.corp.example` with every name below it."
+    )
+    connect_ports: tuple[Port, ...] = _setting(
+        (443,), "The ports that the proxy lets CONNECT reach. A rule that needs another one is a warning."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would have no effect."""
+        others = {"auth": self.auth, "ca_file": self.ca_file, "no_proxy": self.no_proxy}
+        if self.proxy is None and (word := next((name for name, value in others.items() if value), "")):
+            raise ValueError(f"`upstream.{word}` has no effect without `upstream.proxy`")
+        if self.ca_file and not (self.proxy or "").startswith("https:"):
+            raise ValueError("`upstream.ca_file` is for a proxy with `https://`")
+
+    def through(self) -> Proxy | None:
+        """Return the proxy, or None if hosts are reached directly."""
+        if self.proxy is None:
+            return None
+        scheme, _, place = self.proxy.partition("://")
+        host, _, port = place.rpartition(":")
+        exemptions = tuple(map(parse_destination, self.no_proxy))
+        return Proxy(host, int(port), scheme == "https", self.auth or "", exemptions, self.connect_ports)
 
 
 @dataclass(frozen=True, slots=True)

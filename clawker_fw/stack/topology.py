@@ -162,6 +162,10 @@ class Addressing:
         """The source address of connections to the collector."""
         return _upper_half(self.egress)[40 + slot]
 
+    def proxied(self, slot: int) -> IPv4Address:
+        """The source address of connections to the upstream proxy."""
+        return _upper_half(self.egress)[50 + slot]
+
     @property
     def egress_gateway(self) -> IPv4Address:
         """The host's address on the egress network."""
@@ -170,7 +174,7 @@ class Addressing:
     @property
     def own_egress_addresses(self) -> tuple[IPv4Address, ...]:
         """Envoy's addresses on the egress network, in both slots."""
-        kinds = (self.egress_primary, self.guarded, self.exempt, self.reporting)
+        kinds = (self.egress_primary, self.guarded, self.exempt, self.reporting, self.proxied)
         return tuple(sorted(address(slot) for slot in (0, 1) for address in kinds))
 
     @property

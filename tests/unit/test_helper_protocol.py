@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,8 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.agents_see("{}")
     helper.relayed(["10.0.0.2/24", "10.0.1.2/24", "-", "10.0.0.3", "80"])
     helper.trial("a.test", "https", 443, "GET", "/v1")
+    helper.try_proxy({"targets": ["a.test:443"]})
+    assert json.loads(engine.sent) == {"targets": ["a.test:443"]}
     helper.commit({}, lambda: None)
     helper.secrets(bytes(32))
     assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": [], "rest": []}
@@ -108,6 +110,8 @@ def test_each_value_of_the_other_answers_is_read() -> None:
     (described,) = VERBS["try"]["answers"][0]["steps"]
     assert (step.name, step.source, step.seconds) == (described["step"], described["source"], described["seconds"])
     assert (step.ok, step.status, step.outcome) == (described["ok"], described["status"], described["outcome"])
+    (proxied,) = helper.try_proxy({})
+    assert [asdict(proxied)] == VERBS["proxy"]["answers"][0]["answers"]
     counted = VERBS["suppressed"]["answers"][0]["counted"]
     assert helper.suppressed() == Suppressed(7, 12, {"10.213.0.2": 3}, tuple(counted))
     used = helper.usage()

@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from clawker_fw.errors import RefusedError, unreadable_settings
-from clawker_fw.rules.destination import parse_destination
+from clawker_fw.rules.destination import is_address, parse_destination
 from clawker_fw.rules.path_words import parse_secret_name
 from clawker_fw.rules.paths import DEFAULT_HEADER
 from clawker_fw.settings.document import document_of
@@ -63,6 +63,8 @@ def _place(text: str) -> str:
         host, port = text, str(HTTPS_PORT)
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= HIGHEST_PORT:
         raise ValueError(f"{text!r} is not a host; write `api.example.com`, or `api.example.com:8443`")
+    if is_address(host):
+        return f"{host}:{int(port)}"  # of an upstream proxy
     destination = parse_destination(host)
     if destination.subtree:
         raise ValueError(f"{text!r} is for names that an agent chooses; name each host that may have the secret")

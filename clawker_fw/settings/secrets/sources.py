@@ -38,6 +38,8 @@ def header_value(secret: str, form: Form) -> str:
             return f"Bearer {secret}"
         case Form.BASIC:
             return f"Basic {b64encode(f'{GIT_USER}:{secret}'.encode()).decode()}"
+        case Form.PROXY:
+            return f"Basic {b64encode(secret.encode()).decode()}"
         case Form.RAW:
             return secret
 

@@ -14,6 +14,19 @@ TEMPLATE = "bootstrap.yaml.j2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyValues:
+    """The upstream proxy: its name (`looked_up`) or address, its CAs, our source, and its secret's name."""
+
+    address: str
+    port: int
+    looked_up: bool
+    tls: bool
+    trusted_ca: str
+    source: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapValues:
     """The values of the template.
 
@@ -28,6 +41,7 @@ class BootstrapValues:
     connections: int
     trusted_ca: str
     admin_socket: str
+    proxy: ProxyValues | None = None
     signer_socket: str = f"{signing.FOLDER}/{signing.SOCKET}"
     page_socket: str = http.PAGE_SOCKET
     forwarder: str = lookups.FORWARDER

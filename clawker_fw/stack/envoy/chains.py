@@ -4,6 +4,7 @@ Envoy drains the connections of a filter chain only if it is removed or renamed 
 The matcher that selects a chain may change freely.
 """
 
+import functools
 import hashlib
 import json
 import operator
@@ -17,6 +18,7 @@ from clawker_fw.rules.destination import Destination
 from clawker_fw.rules.observing import PUBLIC_NAME
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Protocol, Rule
+from clawker_fw.rules.upstream import Proxy
 from clawker_fw.stack.envoy import lookups
 from clawker_fw.stack.envoy.messages import Json, extension, typed
 
@@ -179,17 +181,28 @@ def exactly(compared: Json, chosen: Json) -> Json:
     return {"matcher_tree": {"input": compared, "exact_match_map": {"map": chosen}}}
 
 
-def forwarding(chosen: Chains, statistics: str, idle: float, name: str, log: Json | None = None) -> list[Json]:
+def forwarding(
+    chosen: Chains,
+    statistics: str,
+    idle: float,
+    name: str,
+    log: Json | None = None,
+    *,
+    proxy: Proxy | None = None,
+    absolute: bool = False,
+) -> list[Json]:
     """Return the filter chains. Each forwards to the host in the format `name`. `idle` is in seconds.
 
-    `log` are the fields with which the chain of names without a rule logs connections.
+    `log` are the fields with which the chain of names without a rule logs connections. `proxy` and `absolute` are
+    as in `lookups.forwarding`.
     """
+    way = functools.partial(lookups.forwarding, proxy=proxy, absolute=absolute)
     alike = {shared_kind(rule): rule for rule in chosen.rules.values()}
-    filters = {kind: lookups.forwarding(rule, statistics, idle, name) for kind, rule in alike.items()}
+    filters = {kind: way(rule, statistics, idle, name) for kind, rule in alike.items()}
     found = {chain: filters[shared_kind(rule)] for chain, rule in chosen.rules.items()}
     if chosen.observed:
         rule = chosen.rules[chosen.observed]
-        found[chosen.observed] = lookups.forwarding(rule, statistics, idle, name, log=log)
+        found[chosen.observed] = way(rule, statistics, idle, name, log=log)
     return [{"name": chain, "filters": each} for chain, each in sorted(found.items(), key=operator.itemgetter(0))]
 
 

@@ -10,13 +10,15 @@ which it was opened. It is used again only for requests of the same agent with t
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from clawker_fw.rules.observing import PUBLIC_NAME
 from clawker_fw.rules.own_page import PAGE, PAGE_PORT
-from clawker_fw.rules.policy import Key, Policy
+from clawker_fw.rules.policy import Allowed, Key, Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
-from clawker_fw.stack.envoy import bounds, chains, messages, refusals
+from clawker_fw.rules.upstream import Proxy
+from clawker_fw.stack.envoy import bounds, chains, messages, refusals, upstream
 from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUEST, THROUGH_RULES, Json, extension
 from clawker_fw.stack.envoy.telemetry import Serving
 
@@ -25,6 +27,8 @@ TABLE, PATH = "http", "rds/routes.json"
 128 of them (inotify(7))."""
 
 _HEADERS_REMOVED = (
+    "proxy-authorization",
+    "proxy-connection",
     "x-envoy-external-address",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -83,8 +87,9 @@ def listener(serving: Serving) -> list[Json]:
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_name)
     how = serving.limits.idle + LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
     # Requests without a rule are on record where they arrive.
-    every = (chains.forwarding(chosen, f"http-{port}", *how) for port, chosen in used.items())
-    log = refusals.to_nowhere(serving.reporting)
+    way: Json = {"proxy": policy.rules.proxy, "absolute": True}
+    every = (chains.forwarding(chosen, f"http-{port}", *how, **way) for port, chosen in used.items())
+    log = refusals.to_nowhere(serving)
     return [internal_listener(THROUGH_RULES, matcher, [*itertools.chain.from_iterable(every)], log)]
 
 
@@ -134,6 +139,8 @@ def connection_manager(serving: Serving) -> Json:
 
     The upstream port is the listener's own: `Host: allowed.test:2222` never reaches port 2222.
     """
+    proxy = serving.policy.rules.proxy
+    path = ["path"] if proxy else []
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **common(TABLE, PATH, serving.limits.idle),
@@ -141,15 +148,16 @@ def connection_manager(serving: Serving) -> Json:
         http_filters=[
             *pacing(),
             _host_names_only(),
-            remembering(_NAMED, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method")),
+            *upstream.replacing(proxy),
+            remembering(_NAMED, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method", *path)),
             router(),
         ],
-        local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers()]},
+        local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers(proxy)]},
         access_log=refusals.of_http(serving),
     )
 
 
-def _answers() -> Iterator[tuple[Json, str]]:
+def _answers(proxy: Proxy | None) -> Iterator[tuple[Json, str]]:
     yield refusals.cel(refusals.PAGE_ROUTE), "this page can't be read just now: try again\n"
     yield refusals.cel(refusals.DENIED_ROUTE), f"{Reason.DENIED.sentence} {_WHERE}\n{MORE}"
     yield refusals.cel(refusals.BAD_NAME), f"{Reason.BAD_NAME.sentence}, so no rule can allow it {_WHERE}\n"
@@ -158,6 +166,7 @@ def _answers() -> Iterator[tuple[Json, str]]:
     why = (
         "its name has no address, or one that the rule may not reach, or the host refused or ended the connection"
     )
+    why += upstream.NO_ANSWER if proxy else ""
     yield refusals.of_flags("UC", "UF"), f"no answer from this host {_WHERE}: {why}\n{MORE}"
 
 
@@ -252,21 +261,21 @@ def table(policy: Policy, requests_per_second: int) -> Json:
     Envoy only uses the virtual host with the most specific pattern. It must therefore include what rules for
     parent domains allow on further ports.
     """
-    hosts: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+    hosts: dict[tuple[tuple[_Way, ...], tuple[int, ...]], list[str]] = {}
     for pattern, scope in policy.scopes.items():
         if pattern != PAGE and any(protocol is Protocol.HTTP for protocol, _ in scope.own):
             denied = {key: rule for key, rule in scope.own.items() if rule.denies}
-            hosts.setdefault((_ports(scope.allowed), _ports(denied)), []).append(pattern)
+            hosts.setdefault((_ways(scope.allowed), _ports(denied)), []).append(pattern)
     known = [
         {
             "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
             "domains": sorted(domains),
-            "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
+            "routes": [*(_forward(*way) for way in allowed), *map(_deny, denied), _refuse()],
             **KEEPS_NO_CONTENT,
         }
         for (allowed, denied), domains in sorted(hosts.items())
     ]
-    observed = [_observe(port) for port in _ports(policy.observed)]
+    observed = [_observe(*way) for way in _ways(policy.observed)]
     named = {pattern for domains in hosts.values() for pattern in domains}
     unobserved = [pattern for pattern in policy.unobserved if observed and pattern not in {*named, PAGE}]
     return {
@@ -284,29 +293,45 @@ def table(policy: Policy, requests_per_second: int) -> Json:
             },
         ],
         "request_headers_to_remove": [*_HEADERS_REMOVED, WAITS],
-        "typed_per_filter_config": paced(requests_per_second),
+        "typed_per_filter_config": {**paced(requests_per_second), **upstream.for_every_route(policy.rules.proxy)},
     }
+
+
+class _Way(NamedTuple):
+    """An allowed port, and whether requests to it go through the upstream proxy."""
+
+    port: int
+    proxied: bool
+
+    def __str__(self) -> str:
+        return f"{self.port} proxied" if self.proxied else str(self.port)
 
 
 def _ports(keys: Iterable[Key]) -> tuple[int, ...]:
     return tuple(sorted(port for protocol, port in keys if protocol is Protocol.HTTP))
 
 
+def _ways(allowed: Allowed) -> tuple[_Way, ...]:
+    return tuple(_Way(port, allowed[Protocol.HTTP, port].proxied) for port in _ports(allowed))
+
+
 def _on(port: int) -> Json:
     return {"prefix": "/", "filter_state": [{"key": PORT, "string_match": {"exact": str(port)}}]}
 
 
-def _forward(port: int) -> Json:
+def _forward(port: int, proxied: bool) -> Json:  # noqa: FBT001 - a way's two fields
     # Matching has stripped the port from the Host header. It is added again for the origin.
     host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
-    return {"match": _on(port), "route": {"cluster": THROUGH_RULES, "timeout": "0s", **host}}
+    way = upstream.absolute_form(port) if proxied else {"route": {"cluster": THROUGH_RULES}}
+    way["route"] |= {"timeout": "0s", **host}
+    return {"match": _on(port), **way}
 
 
-def _observe(port: int) -> Json:
+def _observe(port: int, proxied: bool) -> Json:  # noqa: FBT001 - a way's two fields
     """Return the route for names without a rule, while they pass."""
     match = _on(port)
     public = {"name": ":authority", "string_match": {"safe_regex": {"regex": PUBLIC_NAME}}}
-    return {**_forward(port), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
+    return {**_forward(port, proxied), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
 
 
 def _deny(port: int) -> Json:

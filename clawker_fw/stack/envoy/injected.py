@@ -25,10 +25,24 @@ _WAIT = "0.050s"
 
 def of_route(injection: Injection, header: str, *, git: bool) -> Json:
     """Return a route's fields that put a secret into requests. git gets an explanation in place of a 401."""
-    credential = {
-        "name": f"{PREFIX}{injection.secret}#{injection.form_in(header)}",
-        "sds_config": {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT},
+    per_route = filter_of(f"{PREFIX}{injection.secret}#{injection.form_in(header)}", header)
+    return {
+        "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
+        "typed_per_filter_config": {**per_route, **({TOLD: _told(injection.secret)} if git else {})},
+        # The router removes the agent's header before the cluster adds ours.
+        "request_headers_to_remove": [header],
     }
+
+
+def source_of(secret: str) -> Json:
+    """Return where Envoy gets a secret with this name from."""
+    sds = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": _WAIT}
+    return {"name": secret, "sds_config": sds}
+
+
+def filter_of(secret: str, header: str) -> Json:
+    """Return the configuration by which the filter of a cluster puts a secret into a header, for some routes."""
+    credential = source_of(secret)
     kind = "http.injected_credentials.generic.v3.Generic"
     generic = extension(kind, "generic", header=header, credential=credential)
     injector = extension(
@@ -40,12 +54,7 @@ def of_route(injection: Injection, header: str, *, git: bool) -> Json:
         "@type": f"{TYPES}.extensions.filters.http.composite.v3.CompositePerRoute",
         "matcher": {"on_no_match": {"action": action}},
     }
-    return {
-        "metadata": {"filter_metadata": {METADATA: {"name": injection.secret}}},
-        "typed_per_filter_config": {FILTER: per_route, **({TOLD: _told(injection.secret)} if git else {})},
-        # The router removes the agent's header before the cluster adds ours.
-        "request_headers_to_remove": [header],
-    }
+    return {FILTER: per_route}
 
 
 def _told(secret: str) -> Json:

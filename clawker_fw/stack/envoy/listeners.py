@@ -84,7 +84,14 @@ def _named(serving: Serving, name: str, address: IPv4Address, port: int, chosen:
         filter_chain_matcher=_by_protocol(chosen),
         filter_chains=[
             {"name": http.CHAIN, "filters": [http.connection_manager(serving)]},
-            *chains.forwarding(chosen, f"tls-{port}", serving.limits.idle, SERVER_NAME, refusals.of_observed()),
+            *chains.forwarding(
+                chosen,
+                f"tls-{port}",
+                serving.limits.idle,
+                SERVER_NAME,
+                refusals.of_observed(),
+                proxy=serving.policy.rules.proxy,
+            ),
             *([tls_interception.chain(serving)] if chains.INSPECTED in chosen.names.values() else []),
             *([chains.ending(chains.DENIED)] if any(each.denies for each in chosen.patterns.values()) else []),
             chains.ending(chains.REFUSED),
@@ -126,12 +133,13 @@ def _forwarding(serving: Serving, name: str, rule: Rule, ports: list[int]) -> Js
             *([messages.state(NAME, name, factory_key="envoy.string")] if serving.reporting else []),
         ],
     )
-    forwarded = lookups.forwarding(rule, _OPAQUE, serving.limits.idle, name, opaque=True)
+    proxy = serving.policy.rules.proxy
+    forwarded = lookups.forwarding(rule, _OPAQUE, serving.limits.idle, name, opaque=True, proxy=proxy)
     return _from_agents(
         f"{_OPAQUE} {name}:{rule.written_port if len(ports) > 1 else ports[0]}",
         f"port-{_OPAQUE}",  # whose connections `fwctl drain` counts
         serving.addresses.virtual[name],
         sorted(ports),
-        access_log=refusals.of_opaque(name, serving.reporting),
+        access_log=refusals.of_opaque(name, serving),
         filter_chains=[{"name": _OPAQUE, "filters": [noted, *forwarded]}],
     )

@@ -13,8 +13,9 @@ import json
 
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.rule import Rule
+from clawker_fw.rules.upstream import Proxy
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, messages, usage
+from clawker_fw.stack.envoy import bounds, messages, upstream, usage
 from clawker_fw.stack.envoy.messages import HOST, SHARE, Json, extension
 from clawker_fw.stack.resources import Resource
 
@@ -32,6 +33,7 @@ _FORGOTTEN_AFTER = {NAMED: "20s", BELOW: "1s"}
 agent's pauses, but not the names below a subtree, which agents can invent."""
 
 _KINDS = ("guarded", "exempt")
+_PROXIED = "proxied"
 
 
 def share() -> Json:
@@ -42,17 +44,30 @@ def share() -> Json:
 
 def kind(rule: Rule) -> str:
     """Return the kind of source address that Envoy uses for a rule."""
-    return _KINDS[rule.allow_private]
+    return _PROXIED if rule.proxied else _KINDS[rule.allow_private]
 
 
 def forwarding(
-    rule: Rule, statistics: str, idle: float, name: str, *, opaque: bool = False, log: Json | None = None
+    rule: Rule,
+    statistics: str,
+    idle: float,
+    name: str,
+    *,
+    opaque: bool = False,
+    log: Json | None = None,
+    proxy: Proxy | None = None,
+    absolute: bool = False,
 ) -> list[Json]:
     """Return the filters that resolve a connection's host and forward the connection.
 
     `name` is the host's name, or its format. An `opaque` connection is also logged while open. `idle` is in
-    seconds. `log` are fields of the TCP proxy for its own log.
+    seconds. `log` are fields of the TCP proxy for its own log. Through the upstream `proxy`, nothing is resolved;
+    plain HTTP is `absolute`, everything else a tunnel.
     """
+    fields: Json = {"stat_prefix": statistics, "idle_timeout": messages.duration(idle)}
+    fields |= usage.of_opaque(name) if opaque else log or {}
+    if rule.proxied and proxy:
+        return [upstream.forwarding(proxy, rule.host or name, fields, absolute=absolute)]
     cache, exact = (BELOW, "") if rule.destination.subtree else (NAMED, "*")
     cluster = f"{kind(rule)} {cache}"
     in_a_share = extension(
@@ -63,13 +78,7 @@ def forwarding(
         "filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
         dns_cache_config=_cache(cluster, _FORGOTTEN_AFTER[cache]),
     )
-    forwarded = extension(
-        "filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix=statistics,
-        cluster=cluster,
-        idle_timeout=messages.duration(idle),
-        **(usage.of_opaque(name) if opaque else log or {}),
-    )
+    forwarded = extension("filters.network.tcp_proxy.v3.TcpProxy", cluster=cluster, **fields)
     # An address in place of a name is not looked up.
     return [looked_up, forwarded] if rule.host else [in_a_share, looked_up, forwarded]
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address
 
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.stack import container
-from clawker_fw.stack.envoy import bounds, chains, injected, messages, usage
+from clawker_fw.stack.envoy import bounds, chains, injected, messages, upstream, usage
 from clawker_fw.stack.envoy.messages import ASKED, PORT, REQUEST, SOURCE, Json, extension, passed_on, stdout
 from clawker_fw.stack.envoy.telemetry import CLIENT, NAME, Reporting, Serving
 
@@ -41,6 +41,10 @@ ROUTE = "clawker_fw.route"
 
 _PASSED = {"method": messages.METHOD, "path": "clawker_fw.path", "rule": ROUTE}
 """The filter states with what a line about a request has that only the internal listener can write."""
+
+
+_OF_ABSOLUTE = {"path": f"%FILTER_STATE({_PASSED['path']}:PLAIN)%"}
+"""The path as the agent wrote it, because the upstream proxy gets a URL."""
 
 
 def passed(*names: str) -> list[Json]:
@@ -124,6 +128,14 @@ _UPSTREAM_REASON = (
     f" : (has(upstream.address) ? '{Reason.UNREACHABLE}' : '{Reason.NO_ADDRESS}'))"
 )
 
+_TUNNEL = f"has({_FAILURE}) && {_FAILURE}.contains('tunnel_response"
+_PROXY_REASON = (
+    f"({_TUNNEL}:403')) ? '{Reason.PROXY_REFUSED}' : ({_TUNNEL}:407')) ? '{Reason.PROXY_AUTH}'"
+    f" : ({_TUNNEL}')) ? '{Reason.PROXY_FAILED}'"
+    f" : (has(upstream.address) ? '{Reason.PROXY_UNREACHABLE}' : '{Reason.PROXY_NO_ADDRESS}')"
+)
+"""Decided first: otherwise, a proxy that can't be reached would read as the host's private address."""
+
 _FORWARDED = "has(upstream.local_address)"
 """Of a connection that leads somewhere: Envoy has connected, and failed neither before nor at that."""
 
@@ -132,6 +144,26 @@ _UNANSWERED = f"{_FORWARDED} && response.size == 0"
 `fwctl record` leaves out those that the agent has given up (`ended`)."""
 
 _FORWARDED_REQUEST = f"has({_DETAILS}) && {_DETAILS} == 'via_upstream'"
+
+
+def _upstream(serving: Serving) -> Mapping[str, str]:
+    """Return the fields about where a connection leads, with the headers of the upstream proxy's answer."""
+    headers = {"proxy": f"%FILTER_STATE({upstream.ANSWER}:TYPED)%"}
+    return {**_UPSTREAM, **(headers if serving.policy.rules.proxy else {})}
+
+
+def _leads_to(cluster: str) -> str:
+    return f"has(xds.cluster_name) && xds.cluster_name == '{cluster}'"
+
+
+def _of_proxy(serving: Serving, *, absolute: bool = False) -> Sequence[tuple[str, str]]:
+    """Return the case of a connection that failed at the upstream proxy, or before it.
+
+    Requests in `absolute` form get all their answers from the proxy.
+    """
+    # Bit 5: upstream connection failure.
+    failed = "" if absolute else " && (response.flags / 32 % 2 == 1 || !has(upstream.address))"
+    return [(f"{_leads_to(upstream.CLUSTER)}{failed}", _PROXY_REASON)] if serving.policy.rules.proxy else []
 
 
 def _is_own_check(name: str, checkers: Sequence[IPv4Address]) -> str:
@@ -152,6 +184,7 @@ def of_listener(serving: Serving) -> list[Json]:
         (denied, Reason.DENIED),
         (_chain(chains.INSPECTED), Reason.NOT_TRUSTED),
         (f"{_chain('')} && !has({_DETAILS})", Reason.TIMEOUT),
+        *_of_proxy(serving),
         (f"xds.filter_chain_name != '' && xds.filter_chain_name != '{chains.REFUSED}'", _UPSTREAM_REASON),
         (f"!has({_SERVER_NAME}) || {_SERVER_NAME} == ''", Reason.NO_SERVER_NAME),
         (f"!{_SERVER_NAME}.matches('{_LIKE_A_HOST}') || size({_SERVER_NAME}) > 253", Reason.BAD_NAME),
@@ -164,7 +197,8 @@ def of_listener(serving: Serving) -> list[Json]:
     nowhere = cel(f"!has(upstream.address) && ({denied} || ({refused}) || ({crowded}) || ({_NOT_TRUSTED}))")
     any_of_them = _any(nowhere, failed, never_said)
     forwarded = cel(f"{_FORWARDED} && {_SERVER_NAME} != ''")
-    logs = _logs(any_of_them, forwarded, {**_FIELDS, **_UPSTREAM, **_TLS, "reason": reason}, serving.reporting)
+    fields = {**_FIELDS, **_upstream(serving), **_TLS, "reason": reason}
+    logs = _logs(any_of_them, forwarded, fields, serving.reporting)
     return [*logs, usage.of_listener(forwarded)]
 
 
@@ -178,15 +212,15 @@ def of_observed() -> Json:
     }
 
 
-def of_opaque(name: str, reporting: Reporting | None) -> list[Json]:
+def of_opaque(name: str, serving: Serving) -> list[Json]:
     """Return the access log of a listener that stands for one name: connections that lead nowhere."""
     failed = of_flags("UF", "UH", "URX", "DF", "UO")
-    reason = _first(otherwise=_UPSTREAM_REASON)
-    fields = {**_FIELDS, **_UPSTREAM, "protocol": "tcp", "name": name, "reason": reason}
+    reason = _first(*_of_proxy(serving), otherwise=_UPSTREAM_REASON)
+    fields = {**_FIELDS, **_upstream(serving), "protocol": "tcp", "name": name, "reason": reason}
     any_of_them = _any(failed, cel("response.flags == 0 && !has(upstream.address)"))
     # Records of all names come from one log: Envoy has a buffer and a timer for each that differs.
     told = {"name": f"%FILTER_STATE({NAME}:PLAIN)%"}
-    return _logs(any_of_them, cel(_FORWARDED), fields, reporting, told)
+    return _logs(any_of_them, cel(_FORWARDED), fields, serving.reporting, told)
 
 
 SESSION_TOLD_AFTER = 0.5
@@ -241,7 +275,7 @@ def of_route(beginning: str) -> Json:
     return cel(f"{by_route} && has(xds.route_name) && xds.route_name.startsWith('{beginning}')")
 
 
-def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[Json]:
+def to_nowhere(serving: Serving, *, inspected: bool = False) -> list[Json]:
     """Return the access log of an internal listener: requests that their rule forwards, but lead nowhere.
 
     They are those of HTTP, or those in TLS that is `inspected`.
@@ -251,20 +285,23 @@ def to_nowhere(reporting: Reporting | None, *, inspected: bool = False) -> list[
     failed = of_flags("NR", "UF", "UH", "URX", "DF", "UO")
     fields = {
         **_FIELDS,
-        **_UPSTREAM,
+        **_upstream(serving),
         **said,
         "source": f"%FILTER_STATE({SOURCE}:PLAIN)%",
         "port": f"%FILTER_STATE({PORT}:TYPED)%",
         "name": f"%FILTER_STATE({ASKED}:PLAIN)%",
         "reason": _first(
-            (_chain(""), Reason.NO_RULE), (_FORWARDED, Reason.UNREACHABLE), otherwise=_UPSTREAM_REASON
+            (_chain(""), Reason.NO_RULE),
+            *_of_proxy(serving, absolute=not inspected),
+            (_FORWARDED, Reason.UNREACHABLE),
+            otherwise=_UPSTREAM_REASON,
         ),
         "ended": "%DOWNSTREAM_DETECTED_CLOSE_TYPE%",
     }
     any_of_them = _all(_any(failed, cel(_CROWDED)), cel(_LAST_ATTEMPT))
     told = {"client": f"%FILTER_STATE({CLIENT}:PLAIN)%"}
     unanswered = cel(f"{_UNANSWERED} && ({_LAST_ATTEMPT})")
-    logs = _logs(any_of_them, None, fields, reporting, told, unanswered=unanswered)
+    logs = _logs(any_of_them, None, fields, serving.reporting, told, unanswered=unanswered)
     return [*logs, usage.of_requests(said["protocol"], cel(_FORWARDED))]
 
 
@@ -276,9 +313,12 @@ def of_http(serving: Serving) -> list[Json]:
     """
     told = " || ".join(f"{_DETAILS}.startsWith('{_BEFORE_RESPONSE}{why}')" for why in _ENDED)
     own = f"has({_DETAILS}) && {_DETAILS} != 'via_upstream' && (!({told}) || {_REUSED} || {_SENT_ONCE})"
+    proxy, broken = serving.policy.rules.proxy, f"{_DETAILS}.matches('protocol_error|stream_idle_timeout')"
     not_ours = f"!(has(request.host) && {_is_own_check('request.host', serving.addresses.checkers)})"
     reason = _first(
         (DENIED_ROUTE, Reason.DENIED),
+        *((f"{_DETAILS} == '{reason}'", reason) for reason in upstream.page_reasons(proxy)),
+        *([(f"{_leads_to(upstream.ABSOLUTE)} && {broken}", Reason.PROXY_UNREACHABLE)] if proxy else []),
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
@@ -287,9 +327,10 @@ def of_http(serving: Serving) -> list[Json]:
         otherwise=Reason.UNREACHABLE,
     )
     any_of_them = _of_requests(f"{own} && {not_ours} && !({PAGE_ROUTE})")
-    fields = {**_FIELDS, **_HTTP, "reason": reason}
+    http = {**_HTTP, **(_OF_ABSOLUTE if proxy else {})}
+    fields = {**_FIELDS, **http, "reason": reason}
     forwarded = cel(f"{_FORWARDED_REQUEST} && !({PAGE_ROUTE})")
-    observed = {**_FIELDS, **_HTTP, "reason": Reason.OBSERVED.value}
+    observed = {**_FIELDS, **http, "reason": Reason.OBSERVED.value}
     route = f"has(xds.route_name) && xds.route_name == '{messages.OBSERVED_HTTP}'"
     passed = cel(f"{route} && {_FORWARDED_REQUEST}")
     logs = _logs(any_of_them, forwarded, fields, serving.reporting, {"rule": "%ROUTE_NAME%"})

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
 from types import MappingProxyType
 
-from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities
+from clawker_fw.certificates.credentials import NO_AUTHORITIES, Authorities, address_of
 from clawker_fw.model.containers import Shape
 from clawker_fw.model.engines import Machine
 from clawker_fw.model.files import Files
@@ -12,6 +13,8 @@ from clawker_fw.model.stacks import Role, Sibling
 from clawker_fw.rendering import render
 from clawker_fw.rules.policy import Policy
 from clawker_fw.rules.ranges import PRIVATE_RANGES, SPECIAL_RANGES
+from clawker_fw.rules.rule import HOST
+from clawker_fw.rules.upstream import Proxy
 from clawker_fw.settings.values import LimitSettings, ResourceSettings
 from clawker_fw.stack import container, ends, virtual
 from clawker_fw.stack.capacity import Capacity, allot
@@ -24,8 +27,9 @@ from clawker_fw.stack.envoy import (
     signing,
     telemetry,
     tls_interception,
+    upstream,
 )
-from clawker_fw.stack.envoy.bootstrap import BootstrapValues, bootstrap
+from clawker_fw.stack.envoy.bootstrap import BootstrapValues, ProxyValues, bootstrap
 from clawker_fw.stack.envoy.messages import Json
 from clawker_fw.stack.envoy.telemetry import Reporting, Serving
 from clawker_fw.stack.files import public, secret
@@ -131,8 +135,12 @@ def boot(
     capacity: Capacity,
     authorities: bytes = b"",
     secrets: Sequence[str] = (),
+    proxy: Proxy | None = None,
+    proxy_authorities: bytes = b"",
 ) -> Files:
     """Return the startup files. `authorities` are further CAs (PEM) for inspected hosts.
+
+    `proxy_authorities` are those that may certify the upstream proxy, in place of public ones.
 
     A running Envoy never requests a secret that its table lacked at start (1.40). So `secrets` lists the ids, and
     a new one needs another Envoy.
@@ -145,12 +153,13 @@ def boot(
         connections=capacity.connections + bounds.OWN_CONNECTIONS,
         trusted_ca=JOINED if authorities else TRUSTED,
         admin_socket=ADMIN_SOCKET,
+        proxy=_proxy(proxy, addressing, slot, own_authorities=bool(proxy_authorities)) if proxy else None,
     )
     trying = (addressing.coredns(0), addressing.coredns(1), addressing.service, addressing.trial)
     further: Json = {"further": AUTHORITIES, "joined": JOINED} if authorities else {}
     further |= {"secrets": [*secrets]} if secrets else {}
     sibling = {
-        **_network(addressing, slot, limits, capacity),
+        **_network(addressing, slot, limits, capacity, proxy),
         "signer": {"folder": signing.FOLDER, "trusted": TRUSTED, **further},
         "page": {
             "socket": http.PAGE_SOCKET,
@@ -165,7 +174,21 @@ def boot(
         "boot/agents-page.txt": public(render("agents-page.txt.j2").encode()),
         SIBLING: public(json.dumps(sibling, indent=1, sort_keys=True).encode()),
         **({AUTHORITIES: public(authorities)} if authorities else {}),
+        **({upstream.AUTHORITIES: public(proxy_authorities)} if proxy_authorities else {}),
     }
+
+
+def _proxy(proxy: Proxy, addressing: Addressing, slot: int, *, own_authorities: bool) -> ProxyValues:
+    address = str(addressing.egress_gateway) if proxy.host == HOST else proxy.host
+    return ProxyValues(
+        address=address,
+        port=proxy.port,
+        looked_up=address_of(address) is None,
+        tls=proxy.tls,
+        trusted_ca=f"{container.VOLUME}/{upstream.AUTHORITIES}" if own_authorities else TRUSTED,
+        source=str(addressing.proxied(slot)),
+        secret=upstream.secret_name(proxy),
+    )
 
 
 def hot(
@@ -220,12 +243,15 @@ def _limits(addressing: Addressing, limits: LimitSettings, capacity: Capacity) -
     }
 
 
-def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity) -> dict[str, object]:
-    """Return the network for `fwctl serve`: three further source addresses, each with its own routing table.
+def _network(
+    addressing: Addressing, slot: int, limits: LimitSettings, capacity: Capacity, proxy: Proxy | None
+) -> dict[str, object]:
+    """Return the network for `fwctl serve`: further source addresses, each with its own routing table.
 
     A table with only the default route refuses every other destination when Envoy connects, for each address it
     tries. The exempt source may reach private ranges and the egress network, but no agent and no address of ours.
-    The same holds for telemetry, whose collector the user chooses.
+    The same holds for telemetry, whose collector the user chooses, and for an upstream proxy with a name. One with
+    an address is all that its source reaches.
     """
     agents, egress = addressing.agents, addressing.egress
     refused_to_guarded = {str(network) for network in (*SPECIAL_RANGES, *PRIVATE_RANGES, agents, egress)}
@@ -233,7 +259,9 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
     refused_to_exempt = {str(network) for network in (*SPECIAL_RANGES, agents)} | own
     common = {"gateway": str(addressing.egress_gateway), "subnet": str(egress)}
     guarded, exempt = str(addressing.guarded(slot)), str(addressing.exempt(slot))
-    reporting = str(addressing.reporting(slot))
+    reporting, proxied = str(addressing.reporting(slot)), str(addressing.proxied(slot))
+    fixed = _fixed(proxy, addressing) if proxy else None
+    beyond_proxy = set(map(str, IPv4Network("0.0.0.0/0").address_exclude(fixed))) if fixed else refused_to_exempt
     interfaces = [
         {"address": str(addressing.envoy(slot)), "subnet": str(agents)},
         {"address": str(addressing.egress_primary(slot)), **common},
@@ -248,7 +276,10 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
         },
         "blocks": [str(block) for block in addressing.blocks(slot)],
         "addresses": [
-            *({"address": address, "subnet": str(egress)} for address in (guarded, exempt, reporting)),
+            *(
+                {"address": address, "subnet": str(egress)}
+                for address in (guarded, exempt, reporting, *([proxied] if proxy else []))
+            ),
             {"address": str(addressing.relay(slot)), "subnet": str(agents)},
         ],
         "tables": [
@@ -257,13 +288,24 @@ def _network(addressing: Addressing, slot: int, limits: LimitSettings, capacity:
                 "name": name,
                 "from": source,
                 "table": table,
-                "connected": name != "guarded",
+                "connected": connected,
                 "unreachable": sorted(unreachable),
             }
-            for name, source, table, unreachable in (
-                ("guarded", guarded, 101, refused_to_guarded),
-                ("exempt", exempt, 102, refused_to_exempt),
-                ("telemetry", reporting, 103, refused_to_exempt),
+            for name, source, table, connected, unreachable in (
+                ("guarded", guarded, 101, False, refused_to_guarded),
+                ("exempt", exempt, 102, True, refused_to_exempt),
+                ("telemetry", reporting, 103, True, refused_to_exempt),
+                *(
+                    [("proxied", proxied, 104, fixed is None or fixed.subnet_of(egress), beyond_proxy)]
+                    if proxy
+                    else []
+                ),
             )
         ],
     }
+
+
+def _fixed(proxy: Proxy, addressing: Addressing) -> IPv4Network | None:
+    """Return the proxy's address as a network, or None if it has a name."""
+    address = addressing.egress_gateway if proxy.host == HOST else address_of(proxy.host)
+    return IPv4Network(str(address)) if address else None

@@ -28,7 +28,8 @@ from clawker_fw.rules.policy import Policy, RuleScope
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol, Rule
 from clawker_fw.rules.spellings import HIDING, literal, with_query
-from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing
+from clawker_fw.rules.upstream import Proxy
+from clawker_fw.stack.envoy import chains, http, injected, lookups, messages, refusals, signing, upstream
 from clawker_fw.stack.envoy.messages import ASKED, PORT, THROUGH_PATHS, TYPES, Json, extension, typed
 from clawker_fw.stack.envoy.telemetry import Serving
 
@@ -48,6 +49,8 @@ HEADERS_REMOVED = (
     "forwarded",
     "method-override",
     "proxy",
+    "proxy-authorization",
+    "proxy-connection",
     "proxy-host",
     "request-uri",
     "x-accel-mapping",
@@ -140,13 +143,11 @@ def listener(serving: Serving) -> list[Json]:
     sent = NAME, serving.limits.idle + http.LATER, f"%FILTER_STATE({ASKED}:PLAIN)%"
     matcher = chains.exactly(chains.matching_input("FilterStateInput", key=PORT), by_port)
     forwarding = [
-        {"name": chain, "filters": lookups.forwarding(rule, *sent)} for chain, rule in sorted(rules.items())
+        {"name": chain, "filters": lookups.forwarding(rule, *sent, proxy=serving.policy.rules.proxy)}
+        for chain, rule in sorted(rules.items())
     ]
-    return [
-        http.internal_listener(
-            THROUGH_PATHS, matcher, forwarding, refusals.to_nowhere(serving.reporting, inspected=True)
-        )
-    ]
+    log = refusals.to_nowhere(serving, inspected=True)
+    return [http.internal_listener(THROUGH_PATHS, matcher, forwarding, log)]
 
 
 def _allowed(policy: Policy, port: int) -> dict[str, tuple[str, Rule]]:
@@ -194,7 +195,7 @@ def _connection_manager(serving: Serving) -> Json:
             http.remembering(SERVER_NAME, "%DOWNSTREAM_LOCAL_PORT% %ROUTE_NAME%", *refusals.passed()),
             http.router(),
         ],
-        local_reply_config={"mappers": list(_answers())},
+        local_reply_config={"mappers": list(_answers(serving.policy.rules.proxy))},
         access_log=refusals.of_inspected(serving.reporting),
     )
 
@@ -238,14 +239,15 @@ def _filter(name: str) -> str:
     return f"envoy.filters.http.rbac.{name}"
 
 
-def _answers() -> Iterator[Json]:
+def _answers(proxy: Proxy | None) -> Iterator[Json]:
     """Yield the answers to refused requests; the first match counts. Explanations for git are in its routes."""
     yield {"filter": refusals.of_route("git ")}
     bad, where = Reason.BAD_REQUEST.sentence, "over https on port %DOWNSTREAM_LOCAL_PORT%"
     odd_path = f"{bad}: hosts disagree about what such a path means, so no rule can allow it\n"
     no_answer = (
         f"no answer from this host {where}: its name has no address, or one that the rule may not reach, or the "
-        f"host refused or ended the connection, or does not speak TLS\n{http.MORE}"
+        f"host refused or ended the connection, or does not speak TLS{upstream.NO_ANSWER if proxy else ''}\n"
+        f"{http.MORE}"
     )
     for filter_, status, text in (
         (_by_policy("none"), 421, f"{bad}: it names another host than the TLS connection that it came in\n"),

@@ -34,7 +34,7 @@ func TestProtocol(t *testing.T) {
 	printed := map[string][]any{
 		"probe": {&probe.Report{}}, "suppressed": {&untold{}}, "usage": {&usedNow{}}, "lookup": {&attempts.Lookup{}}, "relayed": {&relay.Report{}}, "see": {&attempts.Seen{}}, "try": {&attempts.Trial{}},
 		"commit-in-place": {&hot.Taken{}, &hot.Result{}}, "claim": nil, "release": nil, "drain": {&serving.Draining{}},
-		"secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
+		"proxy": {&attempts.ProxyAnswers{}}, "secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}
 	for verb, answers := range printed {
 		said, there := described.Verbs[verb]

@@ -41,6 +41,12 @@ var Sentences = map[string]string{
 	"no-secret":        "a rule allows this request, but the secret for it is not there",
 	"secret-refused":   "the host did not accept the secret of this request",
 	"unreachable":      "this host may be reached, but the server did not answer",
+
+	"proxy-refused":     "a rule allows this host, but the upstream proxy refuses it",
+	"proxy-auth":        "a rule allows this host, but the upstream proxy wants other credentials",
+	"proxy-failed":      "a rule allows this host, but the upstream proxy did not get there",
+	"proxy-unreachable": "a rule allows this host, but the upstream proxy does not answer",
+	"proxy-no-address":  "a rule allows this host, but the upstream proxy has no address",
 }
 
 // byRules are the reasons of which rules are the cause.

@@ -1,0 +1,120 @@
+"""The way through the company's HTTP proxy, for rules whose hosts are reached through it.
+
+TLS, inspected or not, and opaque traffic pass in a tunnel (CONNECT, RFC 9110, section 9.3.6). Plain HTTP is sent
+in absolute form (RFC 9112, section 3.2.2), because proxies rarely allow CONNECT to port 80. The proxy looks the
+names up. Nothing else leads to such a host, so a proxy that is down fails closed.
+"""
+
+from collections.abc import Sequence
+
+from clawker_fw.rules.paths import Form
+from clawker_fw.rules.reasons import Reason
+from clawker_fw.rules.rule import Protocol
+from clawker_fw.rules.upstream import Proxy
+from clawker_fw.stack.envoy import injected
+from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, typed
+
+CLUSTER, ABSOLUTE = "proxy", "http-proxied"
+"""The cluster that leads to the proxy, and the one for requests in absolute form, by the internal listener."""
+
+ANSWER = "envoy.tcp_proxy.propagate_response_headers"
+"""The filter state with the headers of the proxy's answer to CONNECT."""
+
+NO_ANSWER = ", or the upstream proxy did not lead there"
+"""What agents are told in addition of a host without an answer."""
+
+AUTHORITIES = "boot/proxy.pem"
+"""The CAs that may certify the proxy."""
+
+
+_HEADER = "proxy-authorization"
+_REPLACE = "proxy-pages"
+_SQUID = "x-squid-error"
+_PAGE_REASONS = (Reason.PROXY_AUTH, Reason.PROXY_REFUSED, Reason.PROXY_FAILED)
+
+
+def secret_name(proxy: Proxy) -> str:
+    """Return the name of the proxy's credentials in Envoy; "" without any."""
+    return f"{injected.PREFIX}{proxy.auth}#{Form.PROXY}" if proxy.auth else ""
+
+
+def forwarding(proxy: Proxy, host: str, fields: Json, *, absolute: bool) -> Json:
+    """Return the filter that forwards a connection to a host, or to what its format says.
+
+    `fields` are further ones of the filter.
+    """
+    tunnel: Json = {
+        "hostname": f"{host}:%FILTER_STATE({PORT}:PLAIN)%",
+        "propagate_response_headers": True,
+    }
+    if secret := secret_name(proxy):
+        tunnel |= _credentials(secret)
+    kind = "filters.network.tcp_proxy.v3.TcpProxy"
+    return extension(kind, cluster=CLUSTER, **fields | ({} if absolute else {"tunneling_config": tunnel}))
+
+
+def _credentials(secret: str) -> Json:
+    header = {"key": _HEADER, "value": "%SECRET(proxy)%"}
+    source = {"proxy": injected.source_of(secret)}
+    formatter = extension("formatter.generic_secret.v3.GenericSecret", secret_configs=source)
+    return {
+        "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "formatters": [formatter],
+    }
+
+
+def replacing(proxy: Proxy | None) -> list[Json]:
+    """Return the filter that replaces the proxy's own pages, which an agent would take for the host's answer."""
+    return [extension("filters.http.custom_response.v3.CustomResponse", _REPLACE)] if proxy else []
+
+
+def page_reasons(proxy: Proxy | None) -> Sequence[Reason]:
+    """Return the reasons of replaced pages. They are the response code details of the answer."""
+    return _PAGE_REASONS if proxy else ()
+
+
+def _page(kind: str, matched: Json, reason: Reason, **field: str) -> Json:
+    compared = typed("compared", f"{TYPES}.type.matcher.v3.{kind}", **field)
+    answer = extension(
+        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        reason,
+        status_code=502,
+        response_code_details=reason,
+        body={"inline_string": f"clawker-fw: {reason.sentence}\n"},
+    )
+    predicate = {"single_predicate": {"input": compared, "value_match": matched}}
+    return {"predicate": predicate, "on_match": {"action": answer}}
+
+
+_PAGES: Json = {
+    "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
+    "custom_response_matcher": {
+        "matcher_list": {
+            "matchers": [
+                _page("HttpResponseStatusCodeMatchInput", {"exact": "407"}, Reason.PROXY_AUTH),
+                *(
+                    _page("HttpResponseHeaderMatchInput", {"prefix": beginning}, reason, header_name=_SQUID)
+                    for beginning, reason in (("ERR_ACCESS", Reason.PROXY_REFUSED), ("ERR_", Reason.PROXY_FAILED))
+                ),
+            ]
+        }
+    },
+}
+"""The pages of Squid, and demands for other credentials (407), which no host makes. Other proxies' pages can't be
+told from the host's."""
+
+
+def absolute_form(port: int) -> Json:
+    """Return a route's fields that send a request in absolute form. Without `NQ`, the query would be doubled."""
+    place = "" if port == Protocol.HTTP.default_port else f":{port}"
+    target = f"http://%FILTER_STATE({HOST}:PLAIN)%{place}%PATH(NQ:PATH)%"
+    return {"route": {"cluster": ABSOLUTE, "path_rewrite": target}, "typed_per_filter_config": {_REPLACE: _PAGES}}
+
+
+def for_every_route(proxy: Proxy | None) -> Json:
+    """Return what the table of routes has for requests in absolute form: the proxy's credentials.
+
+    Envoy asks only for secrets that a table names at its start, so this one names them without such a rule too.
+    """
+    secret = secret_name(proxy) if proxy else ""
+    return injected.filter_of(secret, _HEADER) if secret else {}
