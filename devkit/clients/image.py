@@ -50,6 +50,7 @@ _PACKAGES = (
         "python3-webargs",
     ),
     "python3-yaml",
+    "squid-openssl",
     "docker-compose",
     *("cargo", "maven"),
 )
