@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+LONGEST_WAIT = 1.0
+"""Seconds that the main thread may wait at a time. A signal that arrives just before a wait, or in another thread,
+does not end the wait, and Python handles it only afterwards."""
+
 _held: list[int] = []
 
 

@@ -338,6 +338,8 @@ def _attacks_tables() -> str:
         if rows:
             headings = ["an agent tries", "gets", "reached", "reason in the log", "name in the log"]
             parts.append(_table(headings, rows))
+        if floods := [flood.name for flood in group.floods if not flood.control]:
+            parts.append("".join(f"- {name}\n" for name in floods))
     return "\n".join(parts)
 
 

@@ -7,13 +7,14 @@ parallel: one line for each, then the details of those that differ.
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.cli import session
 from clawker_fw.cli.parameters import Format, Options
@@ -88,9 +89,12 @@ def side_by_side(chosen: Options, work: Callable[[Options], None]) -> None:
         with speaking_of(one):
             work(one)
 
+    pending = {in_background(about, one) for one in stacks}
     with suppress(KeyboardInterrupt):  # the usual end
-        for ended in as_completed([in_background(about, one) for one in stacks]):
-            ended.result()
+        while pending:
+            ended, pending = wait(pending, interrupts.LONGEST_WAIT, FIRST_COMPLETED)
+            for one in ended:
+                one.result()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clawker_fw import interrupts
 from clawker_fw.cli import session
 from clawker_fw.cli.app import app
 from clawker_fw.cli.parameters import Options, duration, unparsed
@@ -123,10 +124,11 @@ def watch(
         stopping = stack.enter_context(session.stoppable(changed.set, signal.SIGINT, signal.SIGTERM))
         watched = WatchedStacks(chosen, orders, Reports(manager, pages), release, changed.set)
         with watched:
+            changed.set()
             while not stopping():
-                watched.follow_groups()
-                changed.wait()
-                changed.clear()
+                if changed.wait(interrupts.LONGEST_WAIT):
+                    changed.clear()
+                    watched.follow_groups()
     manager.stopping()
 
 

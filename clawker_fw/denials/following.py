@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from clawker_fw import interrupts
 from clawker_fw.background import in_background
 from clawker_fw.denials.reading import Sources, sources
 from clawker_fw.denials.refusal import Counted, Gap, records_in, refusals_in
@@ -45,7 +46,11 @@ class Following:
     def __iter__(self) -> Iterator[Counted | Gap]:
         """Yield refusals and gaps until the stack is gone. Raise EngineError if a log can't be read."""
         while True:
-            match self._arrived.get():
+            try:
+                arrived = self._arrived.get(timeout=interrupts.LONGEST_WAIT)
+            except queue.Empty:
+                continue
+            match arrived:
                 case _Ended(container):
                     self._followed.discard(container)
                     try:

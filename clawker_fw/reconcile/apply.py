@@ -354,26 +354,28 @@ class _Performer:
             )
         if result.committed:
             return
+        context = [result.reason or "no reason", *last_words(self._engine, step.container)]
+        if result.hung:
+            self._restart(step, _ended_program(step.sibling, context))
         refused = ", ".join(result.refused or ["everything"])
-        rejection = NotProvenError(
+        raise NotProvenError(
             "commit-rejected",
             f"{step.sibling} rejected the new files ({refused}); the old ones have been restored.",
-            context=[result.reason or "no reason", *last_words(self._engine, step.container)],
+            context=context,
             hint=f"{step.sibling} serves with its previous files. `clawker-fw drift` shows the state.",
         )
-        if result.hung:
-            self._restart(step, rejection)
-        raise rejection
 
-    def _restart(self, step: steps.Commit, rejection: NotProvenError) -> None:
-        """Kill a hung program from outside. It restarts with the restored files."""
-        told = rejection.context
-        with after(rejection, "its restart failed as well"):
+    def _restart(self, step: steps.Commit, error: NotProvenError) -> NoReturn:
+        """Kill a hung program from outside, so that it restarts with the restored files, and raise the error."""
+        context = error.context
+        with after(error, "its restart failed as well"):
             self._engine.stop(step.container, 0)
             self._engine.start(step.container)
             self._await_answer(step.container)
-        if rejection.context != told:
-            rejection.hint = f"{step.sibling} does not serve: run `clawker-fw run --force-recreate`."
+        if error.context != context:
+            error.message = f"The new files made {step.sibling} exit or hang; the old ones have been restored."
+            error.hint = f"{step.sibling} does not serve: run `clawker-fw run --force-recreate`."
+        raise error
 
     def _require_new_start(self, step: steps.Commit, before: ContainerView | None, error: EngineError) -> NoReturn:
         """Raise the error that explains why a commit's helper did not answer.
@@ -388,12 +390,7 @@ class _Performer:
             time.sleep(_ASK_EVERY)
         words = last_words(self._engine, step.container)
         self._await_answer(step.container, restarting=True)
-        raise NotProvenError(
-            "commit-ended-program",
-            f"The new files made {step.sibling} exit; it has restarted with the old ones.",
-            context=words,
-            hint=f"{step.sibling} serves with its previous files again. `clawker-fw drift` shows the state.",
-        ) from error
+        raise _ended_program(step.sibling, words) from error
 
     def _has_ended(self, before: ContainerView | None) -> bool:
         if before is None or (now := self._engine.container(before.id)) is None:
@@ -436,6 +433,15 @@ class _Performer:
             context=last_words(self._engine, container),
             hint="Replace it with `clawker-fw run --force-recreate`.",
         )
+
+
+def _ended_program(sibling: Sibling, context: Sequence[str]) -> NotProvenError:
+    return NotProvenError(
+        "commit-ended-program",
+        f"The new files made {sibling} exit or hang; it has restarted with the old ones.",
+        context=context,
+        hint=f"{sibling} serves with its previous files again. `clawker-fw drift` shows the state.",
+    )
 
 
 def _as_one(failures: list[BaseException]) -> BaseException:

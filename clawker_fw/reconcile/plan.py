@@ -194,9 +194,20 @@ class _Planner:
         return found
 
     def _examination(self) -> list[Step]:
-        if self._observed.siblings:
+        if self._observed.siblings or self._has_neighbour():
             return []
         return [steps.Examine(self._desired.project, examiner(self._desired))]
+
+    def _has_neighbour(self) -> bool:
+        """Whether another Envoy of this release runs on the engine, so that its kernel has what one needs."""
+        build = self._wanted(Sibling.ENVOY).labels[labels.STACK_BUILD_SHA]
+        return any(
+            container.project
+            and container.status == "running"
+            and container.labels.get(labels.SIBLING) == Sibling.ENVOY.value
+            and container.labels.get(labels.STACK_BUILD_SHA) == build
+            for container in self._observed.listing
+        )
 
     def _detaches(self) -> list[Step]:
         found: dict[tuple[Role, str], Step] = {}

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from clawker_fw.rules.reasons import Reason
 from devkit.peers import Answer
 from devkit.world import WORLD
+
+if TYPE_CHECKING:
+    from devkit.attacks.floods import Flood
 
 ALLOWED, EVIL = "pub.test", "evil.test"
 """A name that rules allow, and one that no rule allows. Envoy's resolver knows both, at different addresses."""
@@ -118,6 +122,9 @@ class Group:
     """What holds against all of it."""
 
     attacks: Sequence[Attack] = ()
+
+    floods: "Sequence[Flood]" = ()
+    """Attacks on what all agents share."""
 
     unstopped: Mapping[str, str] = field(default_factory=dict)
     """What gets through in further tests, and why it can't be stopped."""

@@ -3,6 +3,7 @@
 from devkit.attacks.addresses import ADDRESSES, BEHIND_NAMES
 from devkit.attacks.attack import Group
 from devkit.attacks.datagrams import DATAGRAMS
+from devkit.attacks.floods import CROWDS, FLOODS
 from devkit.attacks.inspected import REQUESTS_IN_TLS
 from devkit.attacks.literals import LITERALS
 from devkit.attacks.names import QUESTIONS, SERVER_NAMES
@@ -112,16 +113,30 @@ GROUPS = (
         "Envoy and CoreDNS decide as for any other agent, and ignore packets from addresses outside the agent "
         "network. `drift` warns if another host answers for an address of Envoy or CoreDNS.",
         OTHERWISE,
-        {
+        unstopped={
             "With `NET_RAW`, taking over the address of Envoy or CoreDNS from a neighbour": "Agents share an "
             "Ethernet network, and anyone on it can forge ARP. Without `NET_RAW`, an agent can't.",
         },
     ),
     Group(
         "Floods",
-        "One agent takes all connections, queries, lookups, refusals and memory that it can get, for 30 s each. "
-        "Meanwhile, another agent is measured.",
+        "One agent, or eight at once, take all connections, queries, lookups, refusals and memory that they can "
+        "get, for 30 s each. Meanwhile, another agent is measured.",
         "The other agent is served, its refusals are on record, and Envoy and CoreDNS keep running.",
+        floods=(*FLOODS, *CROWDS),
+    ),
+    Group(
+        "Other groups",
+        "An agent connects to the Envoy and the agents of another group, asks for the hosts of its rules, floods "
+        "its own Envoy, or makes it crash.",
+        "Groups share no network, no container and no rules. The agents of other groups are served meanwhile.",
+    ),
+    Group(
+        "Observing",
+        "While a stack is observed, and after the end: denied, private and plain addresses, other protocols and "
+        "ports; a flood of invented names; connections that are still open at the end.",
+        "Only what no rule names passes, over HTTP and TLS to public hosts, and all of it is on record. An agent "
+        "makes no more lookups than its share. Within a second of the end, no host is reached.",
     ),
     Group(
         "Questions of `denials --ask`",

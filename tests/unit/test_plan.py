@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -252,3 +253,16 @@ def test_the_old_envoy_serves_until_nobody_sends_agents_to_it(memory: MemoryEngi
         ENVOY_RELIEVED,
         "name envoy envoy | name coredns coredns",
     ]
+
+
+def test_the_kernel_is_asked_once_for_all_stacks_of_a_release(
+    memory: MemoryEngine, release: Release, tmp_path: Path
+) -> None:
+    """A running Envoy of another stack shows that the kernel has what one needs, if it is of this release."""
+    question = "check that the Docker host's kernel has what the firewall needs"
+    stacks.converged(memory, stacks.blueprint(memory.facts(), "a.test", release=release))
+    beside = stacks.blueprint(memory.facts(), "a.test", release=release, project="other")
+    assert question not in planned(memory, beside)
+    later = stacks.copied_release(tmp_path)
+    stacks.change_corefile(later)
+    assert question in planned(memory, replace(beside, release=later))
