@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace as with_options
 
-from bench import dataplane, fair, groups, machine, noop, replace, replace_time, scale
+from bench import dataplane, fair, groups, machine, noop, replace, replace_time, scale, upstream
 from bench.figures import Result
 from bench.stage import Stage, engine, stage
 from devkit.engines import KINDS, EngineError
@@ -22,6 +22,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Result]] = {
     "dataplane": dataplane.measure,
     "fair": fair.measure,
     "groups": groups.measure,
+    "upstream": upstream.measure,
 }
 
 

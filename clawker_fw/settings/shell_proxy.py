@@ -16,7 +16,8 @@ def offer(environment: Mapping[str, str]) -> str:
     variable = next((name for name in _VARIABLES[:2] if variables[name]), "")
     try:
         proxy = urlsplit(variables.get(variable, ""))
-        port = proxy.port or _PORTS[proxy.scheme]
+        usual = _PORTS[proxy.scheme]
+        port = proxy.port or usual
     except (KeyError, ValueError):
         return ""
     settings = {"proxy": f"{proxy.scheme}://{proxy.hostname}:{port}"}

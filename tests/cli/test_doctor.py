@@ -25,6 +25,8 @@ def _usual_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that the machine does not track bridged connections."""
     monkeypatch.setattr(host_network, "tracks_bridged", lambda: False)
     monkeypatch.setattr(host_network, "most_tracked", lambda: 65_536)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -48,6 +50,19 @@ def test_nothing_is_wrong(well: Callable[[], Outcome], command: Command) -> None
     assert (outcome.code, outcome.json["healthy"]) == (0, True)
     assert "ok       clocks: " in command("doctor").out
     assert "clawker-fw.yaml has 2 rules.\n" in command("doctor").out
+
+
+def test_the_proxy_of_the_shell_is_offered(
+    well: Callable[[], Outcome], command: Command, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` and `init` show the settings that equal the shell's variables, and take nothing over."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.corp.example:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost,10.0.0.0/8,.corp.example")
+    offered = 'upstream: {"proxy": "http://proxy.corp.example:3128", "no_proxy": [".corp.example"]}'
+    (check,) = (check for check in well().answer["checks"] if check["name"] == "upstream-proxy")
+    assert (check["health"], offered in check["seen"]) == ("warning", True)
+    assert offered in command("init", "--force").out
+    assert "#proxy:" in settings_file.read_text()
 
 
 def test_an_agent_that_can_fill_the_table_of_connections(

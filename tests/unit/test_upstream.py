@@ -25,6 +25,7 @@ from clawker_fw.settings.loaded import Loaded
 from clawker_fw.settings.secrets.declared import SecretsFile
 from clawker_fw.settings.secrets.sources import header_value
 from clawker_fw.settings.secrets.wanted import WantedSecret, wanted
+from clawker_fw.settings.shell_proxy import offer
 from clawker_fw.settings.sources import Source
 from clawker_fw.settings.validation import validated
 from clawker_fw.settings.values import LimitSettings
@@ -49,6 +50,7 @@ DIRECT = (
     {"dst": "dns.corp.example", "proto": "udp", "port": 53, "allow_private": True},
     {"dst": "host", "proto": "tcp", "port": 5432},
 )
+OBSERVE = {"until": "2099-01-01T00:00:00Z"}
 EXEMPT = {"no_proxy": [".corp.example"], "connect_ports": [443, 22]}
 
 
@@ -124,7 +126,7 @@ def test_everything_else_goes_through_the_proxy() -> None:
 
 def test_observing_goes_through_the_proxy_and_leaves_exempt_names_closed() -> None:
     """What no rule names passes through the proxy, but never directly."""
-    loaded = load(observe={"until": "2099-01-01T00:00:00Z"}).rules
+    loaded = load(observe=OBSERVE).rules
     policy = Policy(loaded)
     assert all(rule.proxied for rule in policy.observed.values())
     assert policy.decide("any.example.com", Protocol.HTTPS, 443).reason is Reason.OBSERVED
@@ -177,7 +179,8 @@ def hot(loaded: Loaded) -> Mapping[str, Any]:
 def test_nothing_leads_directly_to_a_proxied_host() -> None:
     """Chains of proxied rules know no other cluster, so a proxy that is down fails closed."""
     listeners = {
-        listener["name"]: listener for listener in hot(load(*RULES, *DIRECT))[envoy.LISTENERS]["resources"]
+        listener["name"]: listener
+        for listener in hot(load(*RULES, *DIRECT, observe=OBSERVE))[envoy.LISTENERS]["resources"]
     }
     ways: dict[bool, set[str]] = {True: set(), False: set()}
     for listener in listeners.values():
@@ -240,6 +243,29 @@ def test_a_refusal_of_the_proxy_is_told_with_its_words() -> None:
         advice = adviser.advise(counted)
         assert (advice.remedy.command, reason.failed) == ("", True)
         assert advice.remedy.text.startswith("No rule would")
+
+
+@pytest.mark.parametrize(
+    ("variables", "settings"),
+    [
+        ({}, ""),
+        ({"HTTPS_PROXY": "socks5://p.test:1080"}, ""),
+        ({"HTTPS_PROXY": "http://p.test:port"}, ""),
+        ({"https_proxy": "http://P.test:3128/"}, '{"proxy": "http://p.test:3128"}'),
+        ({"HTTP_PROXY": "http://me:word@p.test"}, '{"proxy": "http://p.test:80"}`. Its password'),
+        (
+            {"HTTPS_PROXY": "https://p.test", "NO_PROXY": "*.a.test 10.0.0.1,b.test"},
+            '"no_proxy": [".a.test", ".b.test"]',
+        ),
+    ],
+)
+def test_the_shells_proxy_is_offered_as_settings(variables: Mapping[str, str], settings: str) -> None:
+    """What is offered is valid, and has no password."""
+    sentence = offer(variables)
+    assert (settings in sentence) if settings else sentence == ""
+    assert "word@" not in sentence
+    if settings:
+        load(upstream=json.loads(sentence.partition("`upstream: ")[2].partition("`")[0]))
 
 
 def test_who_can_change_the_proxys_ca_controls_the_firewall() -> None:
