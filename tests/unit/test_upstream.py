@@ -194,6 +194,21 @@ def test_nothing_leads_directly_to_a_proxied_host() -> None:
     assert ways == {False: {"proxy"}, True: {"exempt named"}}
 
 
+def test_only_rules_that_go_another_way_lose_their_connections() -> None:
+    """A name added to `no_proxy` gets another chain; other rules keep theirs. `connect_ports` changes nothing."""
+    names = []
+    for exempt, ports in (
+        ([".corp.example"], [443]),
+        ([".corp.example"], [443, 22]),
+        ([".corp.example", "a.test"], [443]),
+    ):
+        upstream = {"proxy": PROXY, "no_proxy": exempt, "connect_ports": ports}
+        listeners = hot(load(*RULES, upstream=upstream))[envoy.LISTENERS]["resources"]
+        names.append({chain["name"] for listener in listeners for chain in listener.get("filter_chains", ())})
+    assert names[0] == names[1]
+    assert names[0] ^ names[2] == {"tls a.test proxied", "tls a.test guarded"}
+
+
 def boot(proxy: str) -> Mapping[str, Any]:
     """Return the source address's routing table for a proxy."""
     upstream = load(upstream={"proxy": proxy}).rules.proxy
