@@ -73,6 +73,13 @@ LOCAL: dict[str, Any] = {
         "infra_port": 4444,
     },
     "inspection": {"ca_file": "company.pem"},
+    "upstream": {
+        "proxy": "https://proxy.test:3130",
+        "auth": "four",
+        "ca_file": "company.pem",
+        "no_proxy": ["a.test"],
+        "connect_ports": [443, 5432],
+    },
     "limits": {
         "connections": 100,
         "connections_per_second": 50,
@@ -98,6 +105,7 @@ SECRETS: dict[str, Any] = {
         "from": {"command": ["echo", "hidden"]},
         "hosts": ["any.test"],
     },
+    "four": {"from": {"env": "TOKEN"}, "hosts": ["proxy.test:3130"]},
 }
 
 
