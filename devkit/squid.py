@@ -33,7 +33,7 @@ cache deny all
 pinger_enable off
 dns_nameservers {NAMESERVER}
 strip_query_terms off
-logformat told {{"user":"%un","method":"%rm","target":"%ru","sent":"%{{Proxy-Authorization}}>h"}}
+logformat told {{"source":"%>a","user":"%un","method":"%rm","target":"%ru","sent":"%{{Proxy-Authorization}}>h"}}
 access_log stdio:/tmp/access.log told
 auth_param basic program /usr/lib/squid/basic_ncsa_auth /tmp/users
 auth_param basic credentialsttl 1 second
@@ -84,7 +84,7 @@ class Squid:
     container: str
 
     def requests(self) -> Sequence[Mapping[str, Any]]:
-        """Return what has reached it: the user, the method, the target and the credentials."""
+        """Return what has reached it: from which address, the user, the method, the target and the credentials."""
         lines = self.docker.logs(self.container, stderr=False).splitlines()
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 

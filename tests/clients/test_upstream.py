@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from devkit.clients.image import KEYED, TOKEN, WORKS
-from devkit.clients.site import WEB, Site, Surroundings, site
+from devkit.clients.site import GIT, WEB, Site, Surroundings, site
 from devkit.peers import KEPT_LOADS, peers
 from devkit.squid import BASIC, DENIED, NAME, OPEN, PASSWORD, RUBBISH, SILENT, TLS, Squid, squid
 from devkit.waiting import until
@@ -75,6 +76,12 @@ class Behind:
             denial for denial in reversed(listed) if (denial["name"], denial["protocol"]) == (host, protocol)
         )
 
+    def in_envoys_network(self, *command: str) -> int:
+        """Run a program of this machine in the network of Envoy's container, and return its exit code."""
+        process = self.site.docker.inspect_container(self.site.firewall.container("envoy"))["State"]["Pid"]
+        network = f"--net={self.site.engine.root}/proc/{process}/ns/net"
+        return subprocess.run(["nsenter", network, *command], check=False, capture_output=True).returncode
+
     def reached(self, since: int) -> list[tuple[str, str, str]]:
         """Return what has reached Squid: user, method and target."""
         asked = self.squid.requests()[since:]
@@ -91,7 +98,7 @@ def stack(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Ite
     ):
         declared = folder / "secrets.yaml"
         document = json.loads(declared.read_text())
-        hosts = [f"{NAME}:{port}" for port in (BASIC, TLS)]
+        hosts = [f"{NAME}:{TLS}", f"{WEB}:{BASIC}"]
         document["secrets"]["corp"] = {"from": {"file": "corp"}, "hosts": hosts}
         declared.write_text(json.dumps(document))
         yield Behind(made, proxy, folder, around.authority)
@@ -223,9 +230,12 @@ def test_each_failure_of_the_proxy_has_its_reason(behind: Behind) -> None:
     assert "ERR_ACCESS_DENIED" in behind.reason(DENIED, "tls")["proxy"]
     assert reasons(behind, GONE) == {"proxy-failed"}
     behind.write("corp:wrong", **SECURED, ca_file=str(behind.authority))
-    behind.site.firewall.call("reload").expect()
+    assert "no request is cut" in behind.site.firewall.call("reload").expect().err
     assert reasons(behind, OTHER) == {"proxy-auth"}
     assert "Basic" in behind.reason(OTHER, "tls")["proxy"]
+    behind.site.firewall.call("secrets", "forget", "corp").expect()
+    assert reasons(behind, OTHER) == {"proxy-auth", "no-secret"}
+    behind.secure()
     behind.squid.stop()
     try:
         before = len(behind.site.requests(OTHER))
@@ -257,19 +267,29 @@ def test_broken_proxies_fail_closed(stack: Behind, upstream: Mapping[str, Any], 
     assert len(stack.site.requests(OTHER)) == before
 
 
-def test_passwords_over_http_are_sent_and_warned_about(stack: Behind) -> None:
-    """Basic works with `http://` too, with a warning; `--dry-run` shows that another proxy replaces Envoy."""
+def test_an_address_is_all_that_the_source_reaches(stack: Behind) -> None:
+    """The kernel lets Envoy's source reach only a proxy with an address; `drift` compares that."""
     stack.secure()
-    stack.write(proxy=f"http://{NAME}:{BASIC}", auth="corp")
-    planned = stack.site.firewall.call("run", "--dry-run").expect(1)
+    stack.write(proxy=f"http://{WEB}:{BASIC}", auth="corp")
+    firewall = stack.site.firewall
+    planned = firewall.call("run", "--dry-run").expect(1)
     assert "Envoy will be replaced" in planned.err + planned.out
-    stack.site.firewall.draining("0").run()
-    assert stack.site.firewall.current()
-    advice = stack.site.firewall.call("status", "--format", "json").expect().out
-    assert "proxy-password-in-clear" in advice
+    firewall.draining("0").run()
+    assert firewall.current()
+    assert "proxy-password-in-clear" in firewall.call("status", "--format", "json").expect().out
     since = len(stack.squid.requests())
     assert stack.site.agent("curl -sS https://$HOST/hello", OTHER).expect().out == "hello\n"
     until(lambda: stack.reached(since) == [("corp", "CONNECT", f"{OTHER}:443")])
+
+    source = stack.squid.requests()[-1]["source"]
+    reached = [
+        address
+        for address in (WEB, *GIT.values(), "10.1.2.3", "192.0.2.1")
+        if not stack.in_envoys_network("ip", "route", "get", address, "from", source)
+    ]
+    assert reached == [WEB]
+    assert stack.in_envoys_network("ip", "route", "flush", "table", "104") == 0
+    assert "table 104" in firewall.drift().expect(1).out
 
 
 @pytest.mark.alone  # while others keep the machine busy, requests may fail

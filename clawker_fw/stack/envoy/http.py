@@ -18,7 +18,7 @@ from clawker_fw.rules.policy import Allowed, Key, Policy
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.upstream import Proxy
-from clawker_fw.stack.envoy import bounds, chains, messages, refusals, upstream
+from clawker_fw.stack.envoy import bounds, chains, injected, messages, refusals, upstream
 from clawker_fw.stack.envoy.messages import ASKED, HOST, HOST_NAME, PORT, REQUEST, THROUGH_RULES, Json, extension
 from clawker_fw.stack.envoy.telemetry import Serving
 
@@ -141,6 +141,8 @@ def connection_manager(serving: Serving) -> Json:
     """
     proxy = serving.policy.rules.proxy
     path = ["path"] if proxy else []
+    without = refusals.of_details(injected.MISSING)
+    no_secret = [answering(without, f"{Reason.NO_SECRET.sentence}\n", status_code=503)] if proxy else []
     return extension(
         "filters.network.http_connection_manager.v3.HttpConnectionManager",
         **common(TABLE, PATH, serving.limits.idle),
@@ -152,7 +154,9 @@ def connection_manager(serving: Serving) -> Json:
             remembering(_NAMED, "%DOWNSTREAM_LOCAL_PORT%", *refusals.passed("method", *path)),
             router(),
         ],
-        local_reply_config={"mappers": [answering(filter_, text) for filter_, text in _answers(proxy)]},
+        local_reply_config={
+            "mappers": [*no_secret, *(answering(filter_, text) for filter_, text in _answers(proxy))]
+        },
         access_log=refusals.of_http(serving),
     )
 

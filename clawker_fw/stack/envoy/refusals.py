@@ -319,6 +319,7 @@ def of_http(serving: Serving) -> list[Json]:
         (DENIED_ROUTE, Reason.DENIED),
         *((f"{_DETAILS} == '{reason}'", reason) for reason in upstream.page_reasons(proxy)),
         *([(f"{_leads_to(upstream.ABSOLUTE)} && {broken}", Reason.PROXY_UNREACHABLE)] if proxy else []),
+        *([(f"{_DETAILS} == '{injected.MISSING}'", Reason.NO_SECRET)] if proxy else []),
         (f"{_DETAILS} == '{BY_ROUTE}'", Reason.NO_RULE),
         (f"{_DETAILS}.startsWith('rbac') || {_DETAILS}.contains('invalid_authority')", Reason.BAD_NAME),
         (f"{_DETAILS}.contains('timeout')", Reason.TIMEOUT),
