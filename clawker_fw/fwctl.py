@@ -156,7 +156,7 @@ class HelperReader:
         return _read(TypeAdapter(Trial), answer, "An attempt was answered")
 
     def try_proxy(self, question: Mapping[str, Any]) -> tuple[ProxyAnswer, ...]:
-        """Ask the upstream proxy to connect to targets, from Envoy's container. It takes up to 25 s.
+        """Send requests to the upstream proxy from Envoy's container. It takes up to 25 s.
 
         `question` has the fields of `ProxyQuestion` (go/internal/attempts/proxy.go).
         """

@@ -1,6 +1,6 @@
 """The checks of `doctor` that ask the upstream proxy, from the source address that leads to it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from clawker_fw.diagnose.diagnosis import Check, CheckHealth
 from clawker_fw.diagnose.explaining import address_of_host
@@ -35,24 +35,28 @@ def checks(reader: EngineReader, seen: Comparison, environment: Mapping[str, str
         yield Check(_NAME, CheckHealth.SKIPPED, "Envoy does not run.")
         return
     targets = _targets(seen.blueprint.rules)
-    question = {**_question(seen, proxy), "targets": [*targets, *_CLOSED]}
-    answers = HelperReader(reader, envoy.container.id).try_proxy(question)
-    allowed, closed = answers[: len(targets)], answers[len(targets) :]
+    asked = (*targets, *_CLOSED)
+    answers = HelperReader(reader, envoy.container.id).try_proxy(_question(seen, proxy, asked))
+    by_target = dict(zip(asked, answers, strict=True))
+    closed = {target: by_target[target] for target in _CLOSED}
+    allowed = {target: by_target[target] for target in targets}
     yield _of_rules(proxy, allowed or closed, named=bool(allowed))
-    if opened := [answer.target for answer in closed if answer.status == _CONNECTED]:
+    if opened := [target for target, answer in closed.items() if answer.status == _CONNECTED]:
         sentence = f"The proxy {proxy} connects to {' and '.join(opened)}, so it guards nothing."
         yield Check(_GUARDS, CheckHealth.WARNING, sentence, "Agents reach any address that an allowed name has.")
 
 
-def _question(seen: Comparison, proxy: Proxy) -> dict[str, object]:
+def _question(seen: Comparison, proxy: Proxy, targets: Iterable[str]) -> dict[str, object]:
     vault, wanted = seen.blueprint.vault, seen.blueprint.wanted
     values = vault.values(wanted) if vault and proxy.auth else {}
+    secret = values.get(f"{proxy.auth}#{Form.PROXY}")
+    credentials = f"Proxy-Authorization: {secret}\r\n" if secret else ""
     host = address_of_host(seen.observed) if proxy.host == HOST else proxy.host
     return {
         "proxy": f"{host}:{proxy.port}",
         "tls": proxy.tls,
         "roots": seen.blueprint.proxy_authorities.decode(),
-        "authorization": values.get(f"{proxy.auth}#{Form.PROXY}", ""),
+        "requests": [f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{credentials}\r\n" for target in targets],
     }
 
 
@@ -65,12 +69,12 @@ def _targets(rules: RuleSet) -> list[str]:
     return list(by_port.values())[:_MOST_TARGETS]
 
 
-def _of_rules(proxy: Proxy, answers: tuple[ProxyAnswer, ...], *, named: bool) -> Check:
+def _of_rules(proxy: Proxy, by_target: Mapping[str, ProxyAnswer], *, named: bool) -> Check:
     """Return the check of the answers. Without a `named` host of a rule, any answer shows that the proxy works."""
-    first = answers[0]
+    answers = tuple(by_target.values())
     if all(not answer.status for answer in answers):
         advice = "Check `upstream.proxy` and `upstream.ca_file`, and the way of the engine's machine to the proxy."
-        return Check(_NAME, CheckHealth.FAILED, f"The proxy {proxy} gives no answer: {first.error}.", advice)
+        return Check(_NAME, CheckHealth.FAILED, f"The proxy {proxy} gives no answer: {answers[0].error}.", advice)
     if any(answer.status == _WANTS_CREDENTIALS for answer in answers):
         demanded = next(answer.challenges for answer in answers if answer.status == _WANTS_CREDENTIALS)
         advice = "Renew the secret of `upstream.auth`, then run `clawker-fw reload`."
@@ -81,13 +85,12 @@ def _of_rules(proxy: Proxy, answers: tuple[ProxyAnswer, ...], *, named: bool) ->
             )
         sentence = f"The proxy {proxy} demands other credentials: {demanded or 'it does not say which'}."
         return Check(_NAME, CheckHealth.FAILED, sentence, advice)
-    shown = ", ".join(map(_shown, answers))
+    shown = ", ".join(_shown(target, answer) for target, answer in by_target.items())
     if named and any(answer.status != _CONNECTED for answer in answers):
         advice = "Ask the proxy's administrator to allow these hosts and ports."
         return Check(_NAME, CheckHealth.WARNING, f"The proxy {proxy} does not connect to all: {shown}.", advice)
     return Check(_NAME, CheckHealth.OK, f"The proxy {proxy} answers: {shown}.")
 
 
-def _shown(answer: ProxyAnswer) -> str:
-    status = answer.status or answer.error
-    return f"{answer.target} {status} in {answer.seconds:.2f} s"
+def _shown(target: str, answer: ProxyAnswer) -> str:
+    return f"{target} {answer.status or answer.error} in {answer.seconds:.2f} s"

@@ -28,13 +28,12 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class ProxyAnswer:
-    """What came of asking the upstream proxy to connect to a target (`HOST:PORT`).
+    """The upstream proxy's answer to a request.
 
     `status` is 0 without an answer. `error` is the reason, or Squid's own error. `challenges` are the schemes of
     credentials that the proxy demands.
     """
 
-    target: str
     status: int
     seconds: float
     error: str = ""

@@ -68,8 +68,8 @@ def test_every_verb_is_asked_as_it_is_described() -> None:
     helper.agents_see("{}")
     helper.relayed(["10.0.0.2/24", "10.0.1.2/24", "-", "10.0.0.3", "80"])
     helper.trial("a.test", "https", 443, "GET", "/v1")
-    helper.try_proxy({"targets": ["a.test:443"]})
-    assert json.loads(engine.sent) == {"targets": ["a.test:443"]}
+    helper.try_proxy({"requests": ["CONNECT"]})
+    assert json.loads(engine.sent) == {"requests": ["CONNECT"]}
     helper.commit({}, lambda: None)
     helper.secrets(bytes(32))
     assert json.loads(engine.sent) == {"key": "A" * 43 + "=", "give": None, "keep": [], "rest": []}

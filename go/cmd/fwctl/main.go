@@ -74,7 +74,7 @@ var verbs = []verb{
 	{"suppressed", "", 0, network, inSibling(countUntold)},
 	{"usage", "", 0, none, inSibling(used)},
 	{"lookup", "NAME", 1, none, inSibling(lookup)},
-	{"proxy", "SIZE", 1, none, with(octets, tryProxy)},
+	{"proxy", "SIZE", 1, none, with(octets, func(s boot.Sibling, size int64) (any, error) { return attempts.TryProxy(s.Tables, size, os.Stdin) })},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, none, inSibling(try)},
 	{"attempts", "", 0, nil, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
 	{"see", "EYE", 1, network, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
@@ -181,10 +181,6 @@ func sign(words []string) (any, error) { return nil, signing.Sign(words, start.G
 
 func lookup(sibling boot.Sibling, words []string) (any, error) {
 	return attempts.Resolve(sibling.Tables, &net.Resolver{PreferGo: true}, words[0])
-}
-
-func tryProxy(sibling boot.Sibling, size int64) (any, error) {
-	return attempts.TryProxy(sibling.Tables, size, os.Stdin)
 }
 
 func try(sibling boot.Sibling, words []string) (any, error) { return attempts.Try(sibling, words) }

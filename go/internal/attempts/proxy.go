@@ -5,11 +5,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,30 +14,28 @@ import (
 	"clawker-fw/internal/boot"
 )
 
-// ProxyQuestion is what `proxy` reads: the upstream proxy, and where to ask it to connect.
+// ProxyQuestion is what `proxy` reads: the upstream proxy, and requests for it, which may have a secret in them.
 type ProxyQuestion struct {
-	Proxy         string   `json:"proxy"` // host and port
-	TLS           bool     `json:"tls"`
-	Roots         string   `json:"roots"`         // as PEM; the image's if empty
-	Authorization string   `json:"authorization"` // the header's value, or ""
-	Targets       []string `json:"targets"`       // hosts and ports
+	Proxy    string   `json:"proxy"` // host and port
+	TLS      bool     `json:"tls"`
+	Roots    string   `json:"roots"` // as PEM; the image's if empty
+	Requests []string `json:"requests"`
 }
 
-// ProxyAnswers has an answer for each target, in their order.
+// ProxyAnswers has an answer to each request, in their order.
 type ProxyAnswers struct {
 	Answers []ProxyAnswer `json:"answers"`
 }
 
-// ProxyAnswer is what came of CONNECT: its status, or 0 with the reason.
+// ProxyAnswer has a status, or 0 and the reason.
 type ProxyAnswer struct {
-	Target     string  `json:"target"`
 	Status     int     `json:"status"`
 	Seconds    float64 `json:"seconds"`
 	Error      string  `json:"error"`      // why there is no status, or Squid's error
 	Challenges string  `json:"challenges"` // the schemes of credentials that it demands
 }
 
-// TryProxy asks the proxy for all targets at the same time, from the source address whose routing table leads to it.
+// TryProxy sends all requests at the same time, from the source address whose routing table leads to the proxy.
 func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, error) {
 	var question ProxyQuestion
 	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&question); err != nil {
@@ -50,16 +45,17 @@ func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, er
 	if index < 0 {
 		return ProxyAnswers{}, errors.New("this Envoy has no upstream proxy")
 	}
-	made := ProxyAnswers{make([]ProxyAnswer, len(question.Targets))}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: tables[index].From.AsSlice()}, Timeout: attemptWithin}
+	made := ProxyAnswers{make([]ProxyAnswer, len(question.Requests))}
 	var all sync.WaitGroup
-	for place, target := range question.Targets {
+	for place, request := range question.Requests {
 		all.Go(func() {
 			begun := time.Now()
-			answer, err := question.connect(tables[index].From, target)
+			answer, err := question.send(dialer, request)
 			if err != nil {
 				answer.Error = reason(err)
 			}
-			answer.Target, answer.Seconds = target, time.Since(begun).Seconds()
+			answer.Seconds = time.Since(begun).Seconds()
 			made.Answers[place] = answer
 		})
 	}
@@ -67,8 +63,7 @@ func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, er
 	return made, nil
 }
 
-func (q ProxyQuestion) connect(source netip.Addr, target string) (ProxyAnswer, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: source.AsSlice()}, Timeout: attemptWithin}
+func (q ProxyQuestion) send(dialer net.Dialer, request string) (ProxyAnswer, error) {
 	connection, err := dialer.Dial("tcp4", q.Proxy)
 	if err != nil {
 		return ProxyAnswer{}, err
@@ -84,15 +79,11 @@ func (q ProxyQuestion) connect(source netip.Addr, target string) (ProxyAnswer, e
 		}
 		connection = tls.Client(connection, config)
 	}
-	credentials := ""
-	if q.Authorization != "" {
-		credentials = "Proxy-Authorization: " + q.Authorization + "\r\n"
-	}
-	response, err := exchange(connection, fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", http.MethodConnect, target, target, credentials))
+	response, err := exchange(connection, request)
 	if err != nil {
 		return ProxyAnswer{}, err
 	}
 	response.Body.Close()
-	header := response.Header
-	return ProxyAnswer{Status: response.StatusCode, Error: header.Get("X-Squid-Error"), Challenges: header.Get("Proxy-Authenticate")}, nil
+	squid, challenges := response.Header.Get("X-Squid-Error"), response.Header.Get("Proxy-Authenticate")
+	return ProxyAnswer{Status: response.StatusCode, Error: squid, Challenges: challenges}, nil
 }
