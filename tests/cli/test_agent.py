@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from clawker_fw import interrupts
 from clawker_fw.agents.attachment import REFUSAL
 from clawker_fw.cli import session
 from clawker_fw.stack import labels
@@ -176,7 +177,8 @@ def test_whatever_ends_it_is_refused_by_docker(
 ) -> None:
     """After a bug, an interrupt or SIGTERM, docker can't start an agent either."""
     monkeypatch.setattr(session, "connect_engine", lambda _: happens())
-    found = command(*arguments)
+    with interrupts.handled(signal.default_int_handler, signal.SIGINT):  # which a shell's background jobs ignore
+        found = command(*arguments)
     if "--json" in arguments:
         assert (found.code, found.valid("error")["error"]["code"]) == (
             code,
