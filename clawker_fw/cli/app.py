@@ -1,6 +1,5 @@
 """The program: the options before a command, and the one place that catches and prints errors."""
 
-import os
 import re
 import signal
 import sys
@@ -21,7 +20,6 @@ from clawker_fw.report import commands, log, terminal
 from clawker_fw.settings.find import GROUP_FORM, GROUP_NAME, PROJECT_FORM, PROJECT_NAME
 
 PROGRAM = "clawker-fw"
-_INSTALL_COMPLETION = "--install-completion"
 
 PANELS: Mapping[str, Sequence[str]] = {
     "Every day": ("init", "run", "drift", "reload", "status", "watch", "down"),
@@ -95,7 +93,8 @@ class Program(Commands):
         code: int = ExitCode.BUG
         terminal.expect_answer()
         try:
-            log.configure(_log_format(line), debug=False)
+            log_format = line.value("--log-format", "CLAWKER_FW_LOG_FORMAT")
+            log.configure(log.LogFormat.JSON if log_format == "json" else log.LogFormat.TEXT, debug=False)
             # After a request to terminate, output makes docker fail, too.
             ends = (signal.SIGTERM, signal.SIGHUP) if line.answers_docker() else ()
             with interrupts.handled(signal.default_int_handler, *ends):
@@ -111,39 +110,28 @@ class Program(Commands):
         sys.exit(code)
 
     def _exit_code(self, line: usage.UnparsedLine) -> int:
-        try:
-            failure = self._failure([*line.options, *line.rest])
-            if isinstance(failure, int):
-                return failure
-            self._tell(failure, json=line.wants_json)
-        except KeyboardInterrupt:  # while an error was being printed
-            return ExitCode.INTERRUPTED
-        return failure.exit_code
-
-    def _failure(self, arguments: list[str]) -> FirewallError | int:
+        error: FirewallError
         try:
             interrupts.deliver()
-            return int(super().main(arguments, PROGRAM, standalone_mode=False) or 0)
-        except FirewallError as error:
-            return error
+            return int(super().main([*line.options, *line.rest], PROGRAM, standalone_mode=False) or 0)
+        except FirewallError as failure:
+            error = failure
         except (typer.Abort, KeyboardInterrupt):
-            return _interrupted()
-        except typer.TyperException as error:
-            return usage.mistake(self, error)
-        except (OSError, UnicodeError) as error:
-            return _unwritable(error) if _INSTALL_COMPLETION in arguments else _bug(error)
-        except Exception as error:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
-            return _bug(error)
+            error = _interrupted()
+        except typer.TyperException as mistake:
+            error = usage.mistake(self, mistake)
+        except Exception as unexpected:  # noqa: BLE001 - the last line of defence: anything unexpected is a bug
+            error = _unexpected(unexpected, line)
+        with suppress(KeyboardInterrupt):  # while the error is printed
+            session.print_error(error)
+            if line.wants_json and not terminal.answered():
+                from clawker_fw.report import documents
 
-    def _tell(self, error: FirewallError, *, json: bool) -> None:
-        """Print an error. With `json`, it is the answer if none has begun."""
-        session.print_error(error)
-        if json and not terminal.answered():
-            from clawker_fw.report import documents
-
-            # In one line, for programs that read lines.
-            with suppress(OutputError):  # the error itself has been told
-                terminal.answer(documents.writer(documents.ErrorDocument)(documents.ErrorDocument.of(error)))
+                # The error is the answer, in one line for programs that read lines.
+                with suppress(OutputError):  # the error itself has been told
+                    terminal.answer(documents.writer(documents.ErrorDocument)(documents.ErrorDocument.of(error)))
+            return error.exit_code
+        return ExitCode.INTERRUPTED
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - typer's own context
         """Run a command."""
@@ -157,32 +145,24 @@ class Program(Commands):
             raise
 
 
-def _log_format(line: usage.UnparsedLine) -> log.LogFormat:
-    """Return the chosen format. The command line is not parsed yet and may be invalid."""
-    chosen = usage.last_value(line.options, "--log-format") or os.environ.get("CLAWKER_FW_LOG_FORMAT", "")
-    return log.LogFormat(chosen) if chosen in set(log.LogFormat) else log.LogFormat.TEXT
-
-
 def _interrupted() -> FirewallError:
     return StoppedError("interrupted", "Interrupted.", hint="The next run completes what this one has begun.")
 
 
-def _unwritable(error: Exception) -> FirewallError:
-    return RefusedError(
-        "completion-unwritable",
-        f"The completion script can't be installed: {error}.",
-        hint="Print it with `clawker-fw --show-completion`, and put it where your shell looks.",
-    )
-
-
-def _bug(error: Exception) -> FirewallError:
-    failure = FirewallError(
+def _unexpected(error: Exception, line: usage.UnparsedLine) -> FirewallError:
+    if isinstance(error, OSError | UnicodeError) and "--install-completion" in line.words:
+        return RefusedError(
+            "completion-unwritable",
+            f"The completion script can't be installed: {error}.",
+            hint="Print it with `clawker-fw --show-completion`, and put it where your shell looks.",
+        )
+    bug = FirewallError(
         "bug",
         f"This is a bug in clawker-fw: {type(error).__name__}: {error}.",
         hint="Run the command again with --debug, and report its output.",
     )
-    failure.__cause__ = error
-    return failure
+    bug.__cause__ = error
+    return bug
 
 
 app = CommandLine(
@@ -214,26 +194,26 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - click's callback sig
         raise typer.Exit
 
 
-def _checked_project(name: str | None) -> str | None:
-    if name is not None and not re.fullmatch(PROJECT_NAME, name):
-        raise typer.BadParameter(PROJECT_FORM)
-    return name
+def _checked(pattern: str, form: str) -> Callable[[str | None], str | None]:
+    """Return a callback that requires an option's value to match a pattern; `form` describes that."""
+
+    def check(name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(pattern, name):
+            raise typer.BadParameter(form)
+        return name
+
+    return check
 
 
-def _checked_group(name: str | None) -> str | None:
-    if name is not None and not re.fullmatch(GROUP_NAME, name):
-        raise typer.BadParameter(GROUP_FORM)
-    return name
-
-
-def _given(context: typer.Context) -> dict[str, str]:
-    given: dict[str, str] = {}
+def _origins(context: typer.Context) -> dict[str, str]:
+    """Return the option or the environment variable that has set each of the program's options."""
+    origins: dict[str, str] = {}
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
         if source is not None and source.name in {"COMMANDLINE", "ENVIRONMENT"}:
             variable = isinstance(option, TyperOption) and source.name == "ENVIRONMENT" and option.envvar
-            given[option.name or ""] = str(variable or option.opts[0])
-    return given
+            origins[option.name or ""] = str(variable or option.opts[0])
+    return origins
 
 
 @app.callback()
@@ -253,7 +233,7 @@ def options(
         typer.Option(
             envvar="CLAWKER_FW_PROJECT",
             metavar="NAME",
-            callback=_checked_project,
+            callback=_checked(PROJECT_NAME, PROJECT_FORM),
             help="The stack's name, part of every name on the engine. "
             "Without it: `project` in the settings file, then clawker.",
         ),
@@ -264,7 +244,7 @@ def options(
             "--group",
             envvar="CLAWKER_FW_GROUP",
             metavar="NAME",
-            callback=_checked_group,
+            callback=_checked(GROUP_NAME, GROUP_FORM),
             help="One group of agents in the settings file. Without it: the settings above the groups.",
         ),
     ] = None,
@@ -316,7 +296,7 @@ def options(
     """Put an egress firewall around containers on a Docker host, and keep it provably current."""
     if host and context:
         raise typer.BadParameter("--host and --context both choose the engine; use only one of them")
-    context_.obj = Options(config, project, host, context, log_format, secrets, _given(context_), group_)
+    context_.obj = Options(config, project, host, context, log_format, secrets, _origins(context_), group_)
     commands.use(context_.obj.naming)
     log.configure(log_format, debug=debug)
     if meant := context_.obj.overridden:

@@ -1,7 +1,6 @@
 """The command line before it is parsed, when it may be invalid, and errors of the parser."""
 
 import difflib
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,15 @@ _ALIKE = 0.7
 
 @dataclass
 class UnparsedLine:
-    """A command line that may be invalid: the program's options, and the rest with `--json` as `--format=json`."""
+    """A command line that may be invalid: the program's options, and the rest with `--json` as `--format=json`.
+
+    `values` has the last value of each option, also of unknown ones.
+    """
 
     words: Sequence[str]
     command: object
     path: tuple[str, ...] = ()
+    values: dict[str, str] = field(default_factory=dict)
     options: list[str] = field(default_factory=list)
     rest: list[str] = field(default_factory=list)
 
@@ -32,8 +35,11 @@ class UnparsedLine:
         """Whether it asks for JSON."""
         if isinstance(self.command, TyperCommand) and _FORMAT not in _options(self.command):
             return False
-        chosen = last_value(self.rest, _FORMAT) or os.environ.get("CLAWKER_FW_FORMAT", "")
-        return chosen == "json" or "--json" in self.rest
+        return self.value(_FORMAT, "CLAWKER_FW_FORMAT") == "json" or "--json" in self.rest
+
+    def value(self, option: str, variable: str) -> str:
+        """Return the value of an option, or else of an environment variable, or ""."""
+        return self.values.get(option) or os.environ.get(variable, "")
 
     def answers_docker(self, *, invalid: bool = False) -> bool:
         """Return whether docker gets the answer, so that a failure must not let it start a container.
@@ -58,7 +64,8 @@ def read(program: TyperGroup, words: Sequence[str]) -> UnparsedLine:
     left = list(words)
     while left and not _is_verbatim(line.command, left[0]):
         word = left.pop(0)
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
+        line.values[name] = value if equals else next(iter(left), "")
         own = {} if line.command is program else _options(line.command)
         option = own.get(name) or _options(program).get(name)
         moved = option and name not in own and not option.is_eager
@@ -81,16 +88,6 @@ def _is_verbatim(command: object, word: str) -> bool:
     return isinstance(command, TyperCommand) and (
         word == "--" or not command.context_settings.get("allow_interspersed_args", True)
     )
-
-
-def last_value(words: Sequence[str], option: str) -> str:
-    """Return an option's last value in unparsed words, or ""."""
-    last = ""
-    for word, following in itertools.pairwise([*words, ""]):
-        name, equals, value = word.partition("=")
-        if name == option:
-            last = value if equals else following
-    return last
 
 
 def mistake(program: TyperGroup, error: typer.TyperException) -> UsageError:
