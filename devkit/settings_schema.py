@@ -1,7 +1,7 @@
 """The JSON Schema of the settings file, with which editors complete settings and mark mistakes.
 
-pydantic knows the keys, limits and descriptions; here is how values may be written. Only the program knows what
-the fields of a rule require of each other. An editor reads YAML 1.2, where `yes` is a word.
+pydantic knows the keys and limits, and fields have docstrings; here is how values may be written. Only the program
+knows what the fields of a rule require of each other. An editor reads YAML 1.2, where `yes` is a word.
 """
 
 import json
@@ -9,11 +9,15 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+from clawker_fw.report.documents.schemas import describe
 from clawker_fw.rules.rule import HIGHEST_PORT, Protocol
 from clawker_fw.rules.schema import ALIASES
 from clawker_fw.settings import preset as presets
 from clawker_fw.settings.find import FILE_NAME, PROJECT_NAME
-from clawker_fw.settings.model import Settings
+from clawker_fw.settings.model import GroupSettings, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -53,9 +57,25 @@ def address() -> str:
     return f"{project['urls']['Repository']}/raw/main/docs/reference/settings.schema.json"
 
 
+class _Generator(GenerateJsonSchema):
+    """Describes each setting with the docstring of its field, for a group otherwise with that of the settings."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        made = super().model_schema(schema)
+        if schema["cls"] is GroupSettings:
+            describe(Settings, made["properties"])
+        describe(schema["cls"], made["properties"])
+        return made
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> Schema:
+        made = super().dataclass_schema(schema)
+        describe(schema["cls"], made["properties"])
+        return made
+
+
 def schema() -> Schema:
     """Return the schema of a settings file, which is also right for files that are included."""
-    described = Settings.model_json_schema()
+    described = Settings.model_json_schema(schema_generator=_Generator)
     del described["required"]  # rules may be in another one
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

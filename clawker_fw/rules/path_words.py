@@ -131,13 +131,14 @@ class PathEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    path: Annotated[StrictStr, AfterValidator(parse_path)] = Field(
-        description="A path with everything below it, or `~` and an expression (RE2) for whole paths."
-    )
+    path: Annotated[StrictStr, AfterValidator(parse_path)]
+    """A path with everything below it, or `~` and an expression (RE2) for whole paths."""
     methods: Annotated[
         tuple[Annotated[StrictStr, AfterValidator(parse_method)], ...], BeforeValidator(not_empty("methods"))
-    ] = Field(default=(), description="The methods that it is for. Default: all.")
-    action: PathAction = Field(default=PathAction.ALLOW, description="`allow` or `deny`.")
+    ] = ()
+    """The methods that it is for. Default: all."""
+    action: PathAction = PathAction.ALLOW
+    """`allow` or `deny`."""
 
     @property
     def rule(self) -> PathRule:
@@ -167,16 +168,12 @@ class InjectEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    secret: Annotated[StrictStr, AfterValidator(parse_secret_name)] = Field(
-        description="The name of a secret in the user's own `secrets.yaml`, which says where it comes from and to "
-        "which hosts it may go."
-    )
-    as_: Literal[Form.BEARER, Form.BASIC, Form.RAW] | None = Field(
-        default=None,
-        alias="as",
-        description="`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header "
-        "`authorization`, else `raw`.",
-    )
+    secret: Annotated[StrictStr, AfterValidator(parse_secret_name)]
+    """The name of a secret in the user's own `secrets.yaml`, which says where it comes from and to which hosts it
+    may go."""
+    as_: Literal[Form.BEARER, Form.BASIC, Form.RAW] | None = Field(default=None, alias="as")
+    """`bearer`, `basic` or `raw`. Default: `basic` with `git`, `bearer` in the header `authorization`, else
+    `raw`."""
 
 
 def long_form(field: str) -> Callable[[object], object]:

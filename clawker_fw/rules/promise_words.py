@@ -22,16 +22,14 @@ class PromiseEntry(BaseModel):
     # Built only as part of the settings, because building each model delays every command.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    dst: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
-        default=None,
-        description="A host name, exactly; with a leading dot, that name and everything below it. "
-        "Default: every name.",
-    )
-    proto: WrittenProtocol | None = Field(default=None, description="The protocol. Default: every protocol.")
-    port: WrittenPorts | None = Field(
-        default=None, description="The port, or several as `1-1023`. Default: every port."
-    )
-    note: StrictStr = Field(default="", max_length=200, description="Why, for people.")
+    dst: Annotated[StrictStr, AfterValidator(_name)] | None = None
+    """A host name, exactly; with a leading dot, that name and everything below it. Default: every name."""
+    proto: WrittenProtocol | None = None
+    """The protocol. Default: every protocol."""
+    port: WrittenPorts | None = None
+    """The port, or several as `1-1023`. Default: every port."""
+    note: StrictStr = Field(default="", max_length=200)
+    """Why, for people."""
 
     @property
     def as_written(self) -> str | dict[str, Any]:
@@ -63,14 +61,12 @@ class NeverEntry(PromiseEntry):
 class AlwaysEntry(PromiseEntry):
     """An entry of `always`, as a user writes it."""
 
-    dst: Annotated[StrictStr, AfterValidator(_name)] = Field(
-        description="A host name, exactly; with a leading dot, that name and everything below it."
-    )
-    proto: WrittenProtocol | None = Field(default=None, description="The protocol. Default: https.")
-    port: WrittenPorts | None = Field(
-        default=None,
-        description="The port, or several as `8000-8010`. Default: 443 for https, 80 for http, 22 for ssh.",
-    )
+    dst: Annotated[StrictStr, AfterValidator(_name)]
+    """A host name, exactly; with a leading dot, that name and everything below it."""
+    proto: WrittenProtocol | None = None
+    """The protocol. Default: https."""
+    port: WrittenPorts | None = None
+    """The port, or several as `8000-8010`. Default: 443 for https, 80 for http, 22 for ssh."""
 
     @model_validator(mode="after")
     def _has_a_port(self) -> Self:

@@ -91,83 +91,51 @@ class RuleEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    dst: Annotated[StrictStr, AfterValidator(_checked)] = Field(
-        description="A host name, exactly; with a leading dot, that name and everything below it. "
-        "With `as`, an IPv4 address. "
-        f"`{HOST}` is the engine's own machine.",
-    )
-    as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(
-        default=None,
-        alias="as",
-        description="The name that stands for an address: agents use names alone. "
-        f"Default for `dst: {HOST}`: `{HOST_NAME}`.",
-    )
-    proto: WrittenProtocol | None = Field(
-        default=None,
-        description="`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows "
-        "WebSockets in TLS that is looked into), `http` (`ws` means the same), "
-        "or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact name). "
-        "Default: https; of a rule that denies, every protocol.",
-    )
-    port: WrittenPorts | None = Field(
-        default=None,
-        description="The port; for tcp, ssh and udp also several, as `8000-8010`. "
-        "Default: 443 for https, 80 for http, 22 for ssh; of a rule that denies, every port.",
-    )
-    action: RuleAction = Field(
-        default=RuleAction.ALLOW,
-        description="`allow` or `deny`. The most specific name decides, and `deny` before `allow`.",
-    )
-    allow_private: StrictBool = Field(
-        default=False,
-        description="Whether the name may resolve to private addresses.",
-    )
-    until: Annotated[datetime, BeforeValidator(parse_until)] | None = Field(
-        default=None,
-        description="When the rule ends, as a time with its zone (`2027-01-31T18:00:00Z`). Default: never.",
-    )
-    force: StrictBool = Field(
-        default=False,
-        description="Accept a `dst` that is `localhost`, a public suffix, or everything below one.",
-    )
-    note: StrictStr = Field(default="", max_length=200, description="What it is for, for people.")
-    inspect: StrictBool | None = Field(
-        default=None,
-        description="Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any.",
-    )
-    path_rules: Annotated[tuple[PathEntry, ...], BeforeValidator(not_empty("path_rules"))] = Field(
-        default=(),
-        description="What is allowed or denied by path and method. The longest path decides, for all methods, "
-        "then the first expression that matches.",
-    )
-    path_default: PathAction | None = Field(
-        default=None,
-        description="What happens to all other paths. Default: `deny` if any path or repository is allowed.",
-    )
-    git: Annotated[Mapping[StrictStr, Access], BeforeValidator(not_empty("git"))] = Field(
-        default={},
-        description="Git repositories of the host, as `{acme/widgets: read}`; `write` includes reading.",
-    )
-    lfs: StrictBool = Field(
-        default=False,
-        description="Whether large files of these repositories (Git LFS) may be transferred, in both directions.",
-    )
+    dst: Annotated[StrictStr, AfterValidator(_checked)]
+    """A host name, exactly; with a leading dot, that name and everything below it. With `as`, an IPv4 address.
+    `host` is the engine's own machine."""
+    as_: Annotated[StrictStr, AfterValidator(_name)] | None = Field(default=None, alias="as")
+    """The name that stands for an address: agents use names alone. Default for `dst: host`:
+    `host.docker.internal`."""
+    proto: WrittenProtocol | None = None
+    """`https` (forwarded by SNI; `tls` means the same, and so does `wss`, which also allows WebSockets in TLS that
+    is looked into), `http` (`ws` means the same), or `tcp`, `ssh` or `udp` (forwarded as they are, for an exact
+    name). Default: https; of a rule that denies, every protocol."""
+    port: WrittenPorts | None = None
+    """The port; for tcp, ssh and udp also several, as `8000-8010`. Default: 443 for https, 80 for http, 22 for
+    ssh; of a rule that denies, every port."""
+    action: RuleAction = RuleAction.ALLOW
+    """`allow` or `deny`. The most specific name decides, and `deny` before `allow`."""
+    allow_private: StrictBool = False
+    """Whether the name may resolve to private addresses."""
+    until: Annotated[datetime, BeforeValidator(parse_until)] | None = None
+    """When the rule ends, as a time with its zone (`2027-01-31T18:00:00Z`). Default: never."""
+    force: StrictBool = False
+    """Accept a `dst` that is `localhost`, a public suffix, or everything below one."""
+    note: StrictStr = Field(default="", max_length=200)
+    """What it is for, for people."""
+    inspect: StrictBool | None = None
+    """Whether TLS is looked into, which `path_rules` and `git` need. Default: if there are any."""
+    path_rules: Annotated[tuple[PathEntry, ...], BeforeValidator(not_empty("path_rules"))] = ()
+    """What is allowed or denied by path and method. The longest path decides, for all methods, then the first
+    expression that matches."""
+    path_default: PathAction | None = None
+    """What happens to all other paths. Default: `deny` if any path or repository is allowed."""
+    git: Annotated[Mapping[StrictStr, Access], BeforeValidator(not_empty("git"))] = {}
+    """Git repositories of the host, as `{acme/widgets: read}`; `write` includes reading."""
+    lfs: StrictBool = False
+    """Whether large files of these repositories (Git LFS) may be transferred, in both directions."""
     inject: (
         Annotated[InjectEntry, BeforeValidator(long_form("secret"), json_schema_input_type=str | InjectEntry)]
         | None
-    ) = Field(
-        default=None,
-        description="A secret that is put into the requests which `path_rules` and `git` allow: its name in the "
-        "user's own `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it.",
-    )
-    websocket: StrictBool = Field(
-        default=False,
-        description="Whether requests that are allowed may become WebSockets, where TLS is looked into. "
-        "Default: with `proto: wss`.",
-    )
-    insecure_skip_tls_verify: StrictBool = Field(
-        default=False, description="Whether the host need not prove its name. Anybody on the way can read along."
-    )
+    ) = None
+    """A secret that is put into the requests which `path_rules` and `git` allow: its name in the user's own
+    `secrets.yaml`, or `{secret: NAME, as: bearer|basic|raw}`. Agents never have it."""
+    websocket: StrictBool = False
+    """Whether requests that are allowed may become WebSockets, where TLS is looked into. Default: with `proto:
+    wss`."""
+    insecure_skip_tls_verify: StrictBool = False
+    """Whether the host need not prove its name. Anybody on the way can read along."""
 
     @model_validator(mode="before")
     @classmethod

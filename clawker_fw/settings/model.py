@@ -30,59 +30,31 @@ MOST_PROMISES = 1_000
 MOST_GROUPS = 100
 
 Never = Annotated[NeverEntry, BeforeValidator(long_form("dst"))]
+NeverPromises = Annotated[tuple[Never, ...], Field(max_length=MOST_PROMISES)]
 Always = Annotated[AlwaysEntry, BeforeValidator(long_form("dst"))]
-
-_INCLUDE: Any = Field(
-    default=(),
-    description="Files with further rules, relative to this file. It has no environment variable.",
-)
-_PRESETS: Any = Field(
-    default=(),
-    description="Presets whose rules are added, as `[pip, npm]`. A rule in `rules` replaces a preset's rule "
-    "for the same name, protocol and port. `clawker-fw rules presets` shows them.",
-)
-_NEVER: Any = Field(
-    default=(),
-    max_length=MOST_PROMISES,
-    description="What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. "
-    "Rules that allow any of it are refused as a whole.",
-)
-_ALWAYS: Any = Field(
-    default=(),
-    max_length=MOST_PROMISES,
-    description="What the rules must allow at all times: names, or `{dst, proto, port}`. "
-    "Rules that do not are refused as a whole.",
-)
-_OBSERVE: Any = Field(
-    default=None,
-    description="`{until: TIME}`: until then, requests to public hosts that no rule names pass, and are on "
-    "record. `clawker-fw rules observe` writes it.",
-)
-_ACKNOWLEDGED: Any = Field(
-    default=(),
-    description="Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows "
-    "them to people; answers in JSON have them all.",
-)
+AlwaysPromises = Annotated[tuple[Always, ...], Field(max_length=MOST_PROMISES)]
 
 
 class GroupSettings(BaseModel):
     """What can be set for the stack of a group. Its values replace those above, and its lists add to them."""
 
+    # A field without a docstring means the same as in `Settings`.
+
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    inherit: StrictBool = Field(
-        default=True, description="Whether the rules, presets and included files above the groups count as well."
-    )
-    rules: tuple[RuleEntry, ...] = Field(default=(), description="Further allowed destinations.")
-    include: tuple[StrictStr, ...] = _INCLUDE
-    presets: tuple[PresetName, ...] = _PRESETS
-    never: tuple[Never, ...] = _NEVER
-    always: tuple[Always, ...] = _ALWAYS
+    inherit: StrictBool = True
+    """Whether the rules, presets and included files above the groups count as well."""
+    rules: tuple[RuleEntry, ...] = ()
+    """Further allowed destinations."""
+    include: tuple[StrictStr, ...] = ()
+    presets: tuple[PresetName, ...] = ()
+    never: NeverPromises = ()
+    always: AlwaysPromises = ()
     network: NetworkSettings = NetworkSettings()
     limits: LimitSettings = LimitSettings()
     resources: ResourceSettings = ResourceSettings()
-    observe: ObserveSettings | None = _OBSERVE
-    acknowledged: tuple[NoticeCode, ...] = _ACKNOWLEDGED
+    observe: ObserveSettings | None = None
+    acknowledged: tuple[NoticeCode, ...] = ()
 
 
 class Settings(BaseModel):
@@ -90,18 +62,24 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
-    rules: tuple[RuleEntry, ...] = Field(
-        description="The allowed destinations. This setting is required; `[]` denies everything."
-    )
-    include: tuple[StrictStr, ...] = _INCLUDE
-    presets: tuple[PresetName, ...] = _PRESETS
-    never: tuple[Never, ...] = _NEVER
-    always: tuple[Always, ...] = _ALWAYS
-    observe: ObserveSettings | None = _OBSERVE
-    project: Project | None = Field(
-        default=None,
-        description="The project of the stack, a part of every name. The default is `clawker`.",
-    )
+    rules: tuple[RuleEntry, ...]
+    """The allowed destinations. This setting is required; `[]` denies everything."""
+    include: tuple[StrictStr, ...] = ()
+    """Files with further rules, relative to this file. It has no environment variable."""
+    presets: tuple[PresetName, ...] = ()
+    """Presets whose rules are added, as `[pip, npm]`. A rule in `rules` replaces a preset's rule for the same
+    name, protocol and port. `clawker-fw rules presets` shows them."""
+    never: NeverPromises = ()
+    """What no rule may allow, whoever writes it: names (`.corp.example`), or `{dst, proto, port}`. Rules that
+    allow any of it are refused as a whole."""
+    always: AlwaysPromises = ()
+    """What the rules must allow at all times: names, or `{dst, proto, port}`. Rules that do not are refused as a
+    whole."""
+    observe: ObserveSettings | None = None
+    """`{until: TIME}`: until then, requests to public hosts that no rule names pass, and are on record.
+    `clawker-fw rules observe` writes it."""
+    project: Project | None = None
+    """The project of the stack, a part of every name. The default is `clawker`."""
     network: NetworkSettings = NetworkSettings()
     images: ImageSettings = ImageSettings()
     upstream: UpstreamSettings = UpstreamSettings()
@@ -109,17 +87,13 @@ class Settings(BaseModel):
     inspection: InspectionSettings = InspectionSettings()
     limits: LimitSettings = LimitSettings()
     resources: ResourceSettings = ResourceSettings()
-    drain_timeout: Duration = Field(
-        default=30.0,
-        description="How long open connections may continue after Envoy has been replaced, e.g. `30s`.",
-    )
-    acknowledged: tuple[NoticeCode, ...] = _ACKNOWLEDGED
-    groups: dict[GroupName, GroupSettings] = Field(
-        default_factory=dict,
-        max_length=MOST_GROUPS,
-        description="Groups of agents, each with a stack of its own called `PROJECT-GROUP`. They have no "
-        "environment variable.",
-    )
+    drain_timeout: Duration = 30.0
+    """How long open connections may continue after Envoy has been replaced, e.g. `30s`."""
+    acknowledged: tuple[NoticeCode, ...] = ()
+    """Codes of notices that you know of, as `[host-hears-agents]`. Only `doctor` shows them to people; answers in
+    JSON have them all."""
+    groups: dict[GroupName, GroupSettings] = Field(default_factory=dict, max_length=MOST_GROUPS)
+    """Groups of agents, each with a stack of its own called `PROJECT-GROUP`. They have no environment variable."""
 
 
 def setting_keys(section: Any = Settings, prefix: str = "") -> Iterator[str]:  # noqa: ANN401 - a class

@@ -1,10 +1,10 @@
 """The settings of a stack, with types, bounds and defaults. pydantic validates them as parts of `model.py`."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv4Network
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -124,11 +124,6 @@ NoticeCode = Annotated[str, Field(strict=True, pattern="^[a-z0-9]+(-[a-z0-9]+)*$
 Subnet = Annotated[IPv4Network, BeforeValidator(_subnet)]
 
 
-def _setting(default: Any, means: str) -> Any:  # noqa: ANN401 - a field of any type
-    """Return a field with its default and its description for users."""
-    return field(default=default, metadata={"description": means})
-
-
 class _Section:
     """Forbids unknown keys."""
 
@@ -140,74 +135,57 @@ class _Section:
 class NetworkSettings(_Section):
     """The agent network."""
 
-    subnet: Subnet | None = _setting(
-        None, "The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept."
-    )
+    subnet: Subnet | None = None
+    """The agent network's subnet, /8 to /25. By default, a free /23 is chosen once and kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings(_Section):
     """The images of the siblings."""
 
-    envoy: Image = _setting(
-        "bundled", "`bundled`, or a registry reference pinned by digest (`name:tag@sha256:…`)."
-    )
-    coredns: Image = _setting("bundled", "The same for the resolver.")
+    envoy: Image = "bundled"
+    """`bundled`, or a registry reference pinned by digest (`name:tag@sha256:…`)."""
+    coredns: Image = "bundled"
+    """The same for the resolver."""
 
 
 @dataclass(frozen=True, slots=True)
 class OtelSettings(_Section):
     """Telemetry: what the siblings tell an OpenTelemetry collector, over mutual TLS."""
 
-    endpoint: Endpoint | None = _setting(
-        None,
-        "The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for "
-        "the first time, or removing it, replaces Envoy and CoreDNS.",
-    )
-    server_name: Host | None = _setting(
-        None, "The name in the collector's certificate, if it is not the endpoint's host."
-    )
-    certs_dir: NamedPath | None = _setting(
-        None,
-        "A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, "
-        "`envoy.key`, `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an "
-        "authority of this project's own is made.",
-    )
-    sample: Share = _setting(
-        1.0,
-        "The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused "
-        "is always sent.",
-    )
-    infra_port: Port = _setting(
-        4319, "The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."
-    )
+    endpoint: Endpoint | None = None
+    """The collector's OTLP/gRPC receiver, `HOST:PORT`. By default, nothing is sent. Setting it for the first time,
+    or removing it, replaces Envoy and CoreDNS."""
+    server_name: Host | None = None
+    """The name in the collector's certificate, if it is not the endpoint's host."""
+    certs_dir: NamedPath | None = None
+    """A folder with certificates of your own, relative to this file: `ca.crt`, and `envoy.crt`, `envoy.key`,
+    `coredns.crt` and `coredns.key`, or `ca.key` to sign them with. By default, an authority of this project's own
+    is made."""
+    sample: Share = 1.0
+    """The share of allowed connections, requests and queries that is sent, 0 to 1. What is refused is always
+    sent."""
+    infra_port: Port = 4319
+    """The port at which Envoy passes on what CoreDNS sends. A change replaces Envoy and CoreDNS."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings(_Section):
     """The HTTP proxy of a network without another way out. Except for the two lists, a change replaces Envoy."""
 
-    proxy: ProxyAddress | None = _setting(
-        None,
-        "The proxy, `http://HOST:PORT` or `https://HOST:PORT`; the host `host` is the Docker host. By default, "
-        "hosts are reached directly.",
-    )
-    auth: Auth | None = _setting(
-        None,
-        "A secret of your own `secrets.yaml` with the proxy's user and password, `user:password`. Its `hosts` "
-        "must include the proxy's `HOST:PORT`.",
-    )
-    ca_file: NamedPath | None = _setting(
-        None,
-        "A file with the CAs (PEM) that may certify an `https://` proxy, relative to this file. By default, "
-        "public ones.",
-    )
-    no_proxy: tuple[Exemption, ...] = _setting(
-        (), "Names that are reached directly: a name, or `.corp.example` with every name below it."
-    )
-    connect_ports: tuple[Port, ...] = _setting(
-        (443,), "The ports that the proxy lets CONNECT reach. A rule that needs another one is a warning."
-    )
+    proxy: ProxyAddress | None = None
+    """The proxy, `http://HOST:PORT` or `https://HOST:PORT`; the host `host` is the Docker host. By default, hosts
+    are reached directly."""
+    auth: Auth | None = None
+    """A secret of your own `secrets.yaml` with the proxy's user and password, `user:password`. Its `hosts` must
+    include the proxy's `HOST:PORT`."""
+    ca_file: NamedPath | None = None
+    """A file with the CAs (PEM) that may certify an `https://` proxy, relative to this file. By default, public
+    ones."""
+    no_proxy: tuple[Exemption, ...] = ()
+    """Names that are reached directly: a name, or `.corp.example` with every name below it."""
+    connect_ports: tuple[Port, ...] = (443,)
+    """The ports that the proxy lets CONNECT reach. A rule that needs another one is a warning."""
 
     def __post_init__(self) -> None:
         """Refuse settings that would have no effect."""
@@ -231,68 +209,55 @@ class UpstreamSettings(_Section):
 class ObserveSettings(_Section):
     """Observing: until a time, requests to public hosts that no rule names pass."""
 
-    until: Time = field(metadata={"description": "When it ends, as in `2027-01-31T18:00:00Z`."})
+    until: Time
+    """When it ends, as in `2027-01-31T18:00:00Z`."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectionSettings(_Section):
     """TLS that is looked into, for rules with `inspect`, `path_rules` or `git`."""
 
-    ca_file: NamedPath | None = _setting(
-        None,
-        "A file with further authorities (PEM) that hosts may prove their names by, relative to this "
-        "file. Public ones always count. A change replaces Envoy.",
-    )
+    ca_file: NamedPath | None = None
+    """A file with further authorities (PEM) that hosts may prove their names by, relative to this file. Public
+    ones always count. A change replaces Envoy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings(_Section):
     """What one agent, identified by its address, can use of the siblings."""
 
-    connections: Limit = _setting(1024, "Connections and UDP sessions of one agent to Envoy at the same time.")
-    connections_per_second: Limit = _setting(
-        250,
-        "New connections and UDP sessions of one agent per second, or twice as many at once, to Envoy and to "
-        "CoreDNS. All agents together begin at most twice as many with hosts.",
-    )
-    requests_per_second: Limit = _setting(
-        1000,
-        "HTTP requests of one agent per second, or a quarter of them at once: plain, and in TLS that is looked "
-        "into. Further ones wait for a second.",
-    )
-    datagrams_per_second: Limit = _setting(
-        10_000, "UDP datagrams of one agent to Envoy per second, or a tenth of them at once."
-    )
-    queries_per_second: Limit = _setting(1000, "DNS queries of one agent per second.")
-    resolver_connections: Limit = _setting(
-        32, "Connections of one agent to CoreDNS at the same time, for DNS over TCP."
-    )
-    idle: Idle = _setting(
-        3600.0,
-        "How long an open connection, request or tunnel may send nothing in either direction, "
-        "10 seconds to one day. A change ends all open connections, after 5 s.",
-    )
+    connections: Limit = 1024
+    """Connections and UDP sessions of one agent to Envoy at the same time."""
+    connections_per_second: Limit = 250
+    """New connections and UDP sessions of one agent per second, or twice as many at once, to Envoy and to CoreDNS.
+    All agents together begin at most twice as many with hosts."""
+    requests_per_second: Limit = 1000
+    """HTTP requests of one agent per second, or a quarter of them at once: plain, and in TLS that is looked into.
+    Further ones wait for a second."""
+    datagrams_per_second: Limit = 10_000
+    """UDP datagrams of one agent to Envoy per second, or a tenth of them at once."""
+    queries_per_second: Limit = 1000
+    """DNS queries of one agent per second."""
+    resolver_connections: Limit = 32
+    """Connections of one agent to CoreDNS at the same time, for DNS over TCP."""
+    idle: Idle = 3600.0
+    """How long an open connection, request or tunnel may send nothing in either direction, 10 seconds to one day.
+    A change ends all open connections, after 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
 class SiblingResources(_Section):
     """What Envoy or CoreDNS may use of the engine's machine. Every change replaces it."""
 
-    processors: Processors | None = _setting(
-        None,
-        "Threads that forward, or that answer queries, each of which can use one processor. "
-        "By default as many as the engine's machine has, at most 8.",
-    )
-    memory: Memory | None = _setting(
-        None,
-        "The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB` for Envoy and `512MiB` for "
-        "CoreDNS; half of it on a machine with less than 3 GiB, and a quarter on one with less than 1.5 GiB.",
-    )
-    connections: Connections | None = _setting(
-        None,
-        "Connections of all agents together, for CoreDNS those over TCP. By default as many as the memory of "
-        "Envoy, or half of CoreDNS's, has room for.",
-    )
+    processors: Processors | None = None
+    """Threads that forward, or that answer queries, each of which can use one processor. By default as many as the
+    engine's machine has, at most 8."""
+    memory: Memory | None = None
+    """The container's memory limit, as `2GiB`, `512MiB` or bytes. By default `2GiB` for Envoy and `512MiB` for
+    CoreDNS; half of it on a machine with less than 3 GiB, and a quarter on one with less than 1.5 GiB."""
+    connections: Connections | None = None
+    """Connections of all agents together, for CoreDNS those over TCP. By default as many as the memory of Envoy,
+    or half of CoreDNS's, has room for."""
 
 
 @dataclass(frozen=True, slots=True)

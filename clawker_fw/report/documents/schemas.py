@@ -65,12 +65,18 @@ class _Generator(GenerateJsonSchema):
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> JsonSchemaValue:
         made = super().dataclass_schema(schema)
-        meanings = {name: words for kind in schema["cls"].__mro__[:-1] for name, words in _meanings(kind)}
-        for name, field in made["properties"].items():
+        for field in made["properties"].values():
             field.pop("title", None)
-            if name in meanings:
-                field["description"] = meanings[name]
+        describe(schema["cls"], made["properties"])
         return {**made, "additionalProperties": False, "required": list(made["properties"])}
+
+
+def describe(kind: type, properties: dict[str, Any]) -> None:
+    """Describe the properties of a class's schema with the docstrings of its fields, and of those of its bases."""
+    for base in reversed(kind.__mro__[:-1]):
+        for name, words in _meanings(base):
+            if name in properties:
+                properties[name]["description"] = words
 
 
 def _meanings(kind: type) -> Iterator[tuple[str, str]]:

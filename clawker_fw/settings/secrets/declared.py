@@ -92,13 +92,12 @@ class SourceEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    env: Words | None = Field(default=None, description="An environment variable of whoever runs clawker-fw.")
-    file: Words | None = Field(default=None, description="A file, relative to this one.")
-    command: tuple[Words, ...] | None = Field(
-        default=None,
-        min_length=1,
-        description="A program with its arguments, whose output it is. No shell is used.",
-    )
+    env: Words | None = None
+    """An environment variable of whoever runs clawker-fw."""
+    file: Words | None = None
+    """A file, relative to this one."""
+    command: tuple[Words, ...] | None = Field(default=None, min_length=1)
+    """A program with its arguments, whose output it is. No shell is used."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
@@ -117,22 +116,17 @@ class SecretEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: SourceEntry = Field(alias="from", description="Where it comes from.")
-    hosts: Annotated[tuple[Annotated[StrictStr, AfterValidator(_place)], ...], AfterValidator(_some)] = Field(
-        description="The hosts that may have it, exactly; port 443 unless written. No rule adds one."
-    )
-    header: Annotated[StrictStr, AfterValidator(_header)] = Field(
-        default=DEFAULT_HEADER, description="The header that it is put into."
-    )
-    refresh: Refresh | None = Field(
-        default=None,
-        description="After which time `watch` obtains it again, from 10 s to a day. Default: never.",
-    )
-    at_rest: StrictBool = Field(
-        default=False,
-        description="Whether it outlives a restart of Envoy's container without `watch`: it is then on the disk "
-        "of the engine's machine as well, in Envoy's volume, until it is forgotten. Default: in memory alone.",
-    )
+    source: SourceEntry = Field(alias="from")
+    """Where it comes from."""
+    hosts: Annotated[tuple[Annotated[StrictStr, AfterValidator(_place)], ...], AfterValidator(_some)]
+    """The hosts that may have it, exactly; port 443 unless written. No rule adds one."""
+    header: Annotated[StrictStr, AfterValidator(_header)] = DEFAULT_HEADER
+    """The header that it is put into."""
+    refresh: Refresh | None = None
+    """After which time `watch` obtains it again, from 10 s to a day. Default: never."""
+    at_rest: StrictBool = False
+    """Whether it outlives a restart of Envoy's container without `watch`: it is then on the disk of the engine's
+    machine as well, in Envoy's volume, until it is forgotten. Default: in memory alone."""
 
 
 class SecretsFile(BaseModel):
@@ -140,9 +134,8 @@ class SecretsFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    secrets: Mapping[Annotated[StrictStr, AfterValidator(parse_secret_name)], SecretEntry] = Field(
-        default={}, description="Each secret by its name."
-    )
+    secrets: Mapping[Annotated[StrictStr, AfterValidator(parse_secret_name)], SecretEntry] = {}
+    """Each secret by its name."""
 
     @property
     def headers(self) -> Mapping[str, str]:
