@@ -62,6 +62,11 @@ class FirewallError(Exception):
         """The message and its context in one line."""
         return " ".join(filter(None, (self.message, "; ".join(self.context))))
 
+    @property
+    def fields(self) -> dict[str, object]:
+        """The fields of a log record about it, without the hint."""
+        return {"code": self.code, "message": self.message, "context": list(self.context)}
+
 
 class UsageError(FirewallError):
     """The command line is invalid; nothing has been done."""

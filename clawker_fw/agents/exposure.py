@@ -127,7 +127,7 @@ def bound_folder(volume: VolumeView) -> str:
 def names_host(source: str, *, read_only: bool) -> bool:
     """Whether a mount leads to the host: its path, a folder above it, or a path below it is listed."""
     places = _HOST if read_only else (*_HOST, *_HOST_PROGRAMS)
-    for spelling in (source, _below_shared(source)):
+    for spelling in _named_here(source):
         path = Path("/", os.path.normpath(spelling).lstrip("/"))
         if path not in _HARMLESS and any(
             path.is_relative_to(place) or Path(place).is_relative_to(path) for place in places
@@ -139,10 +139,6 @@ def names_host(source: str, *, read_only: bool) -> bool:
 def links_to_host(source: str, *, read_only: bool) -> bool:
     """Whether a mount's path is a link on this machine that leads to the host."""
     return any(names_host(_real(named), read_only=read_only) for named in _named_here(source))
-
-
-def _below_shared(source: str) -> str:
-    return source.removeprefix(_SHARED) if Path(source).is_relative_to(_SHARED) else source
 
 
 def opens_device(volume: VolumeView) -> bool:

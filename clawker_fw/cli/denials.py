@@ -128,28 +128,45 @@ def answered(chosen: Options, since: float | None, wanted: "Selection") -> "Deni
 
 def _ask(chosen: Options, wanted: "Selection") -> None:
     from clawker_fw.cli.asking import ask_about
-    from clawker_fw.denials.reading import sources
     from clawker_fw.denials.refusal import Gap
 
-    engine = session.connect_reader(chosen)
-    found = sources(engine, chosen.project)
-    names = _names(engine, chosen, found, engine.clock())
-    told = _told(engine, chosen, found, wanted, names)
-
-    def is_of_an_agent(refused: "Counted | Gap") -> bool:
-        """Whether it is not test traffic of clawker-fw, which needs no advice."""
-        return isinstance(refused, Gap) or not names.is_own(refused.refusal.agent)
-
-    ask_about(chosen, (line for line in told if is_of_an_agent(line[0])))
+    refusals, names = _arriving(chosen, wanted)
+    # clawker-fw's own attempts need no advice.
+    others = (each for each in refusals if isinstance(each[0], Gap) or not names.is_own(each[0].refusal.agent))
+    ask_about(chosen, others)
 
 
 def _follow_one(chosen: Options, wanted: "Selection", format_: Format) -> None:
+    from clawker_fw.denials.answer import denial
+    from clawker_fw.denials.refusal import Gap
+    from clawker_fw.report import denials as report
+    from clawker_fw.report import documents, terminal, text
+
+    refusals, names = _arriving(chosen, wanted)
+    console, write = text.console(), documents.writer(report.Line)
+    adviser, stack = _adviser(chosen), log.stack()
+    with suppress(KeyboardInterrupt):  # the usual end
+        for counted, name in refusals:
+            found = counted if isinstance(counted, Gap) else denial(counted, name, names, adviser)
+            if format_ is Format.JSON and stack:
+                line = json.loads(write(report.line(found)))
+                terminal.answer(json.dumps({"group": chosen.group, **line}))
+            elif format_ is Format.JSON:
+                terminal.answer(write(report.line(found)))
+            else:
+                console.print(report.told_report(found, stack))
+
+
+def _arriving(
+    chosen: Options, wanted: "Selection"
+) -> "tuple[Iterator[tuple[Counted, str] | tuple[Gap, str]], AgentNames]":
+    """Return the selected refusals as they happen, each with the agent's name, and the names."""
     from clawker_fw.denials.reading import sources
 
     engine = session.connect_reader(chosen)
     found = sources(engine, chosen.project)
     names = _names(engine, chosen, found, engine.clock())
-    _follow(_told(engine, chosen, found, wanted, names), names, _adviser(chosen), format_, chosen.group)
+    return _told(engine, chosen, found, wanted, names), names
 
 
 def _names(engine: "EngineReader", chosen: Options, found: "Sources", now: float) -> "AgentNames":
@@ -238,28 +255,3 @@ def _told(
         name = names.of(address, counted.last)
         if not wanted.leaves_out(address, names) and wanted.takes(counted, name):
             yield counted, name
-
-
-def _follow(
-    told: "Iterator[tuple[Counted, str] | tuple[Gap, str]]",
-    names: "AgentNames",
-    advising: "Adviser",
-    format_: Format,
-    group: str | None,
-) -> None:
-    from clawker_fw.denials.answer import denial
-    from clawker_fw.denials.refusal import Gap
-    from clawker_fw.report import denials as report
-    from clawker_fw.report import documents, terminal, text
-
-    console, write = text.console(), documents.writer(report.Line)
-    stack = log.stack()
-    with suppress(KeyboardInterrupt):  # the usual end
-        for counted, name in told:
-            found = counted if isinstance(counted, Gap) else denial(counted, name, names, advising)
-            if format_ is Format.JSON and stack:
-                terminal.answer(json.dumps({"group": group, **json.loads(write(report.line(found)))}))
-            elif format_ is Format.JSON:
-                terminal.answer(write(report.line(found)))
-            else:
-                console.print(report.told_report(found, stack))

@@ -80,7 +80,7 @@ def run(
 
     options = ConvergeOptions(replace_all=force_recreate, adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
-        _answer_plans(context.obj, options, format_, files=diff, creates=True)
+        stacks.answer(context.obj, lambda one: _planned(one, options, files=diff, creates=True), format_)
         return
     if remove_orphans:
         _remove_orphans(context.obj, lock_wait)
@@ -167,7 +167,7 @@ def reload(
 
     options = ConvergeOptions(adopt=adopt, secrets_needed=not without_secrets)
     if dry_run:
-        _answer_plans(context.obj, options, format_, files=diff)
+        stacks.answer(context.obj, lambda one: _planned(one, options, files=diff), format_)
     else:
         _apply_to_each(context.obj, options, lock_wait, format_, files=diff)
 
@@ -384,13 +384,7 @@ def _considered(seen: "Comparison", wanted: "ConvergeOptions", *, creates: bool)
     return steps, None if steps.empty else pipeline.summary_of(seen, steps)
 
 
-def _answer_plans(
-    chosen: Options, wanted: "ConvergeOptions", format_: Format, *, files: bool, creates: bool = False
-) -> None:
-    stacks.answer(chosen, lambda one: _planned(one, wanted, files=files, creates=creates), format_)
-
-
-def _planned(chosen: Options, wanted: "ConvergeOptions", *, files: bool, creates: bool) -> Answer:
+def _planned(chosen: Options, wanted: "ConvergeOptions", *, files: bool, creates: bool = False) -> Answer:
     _, seen = reading(chosen)
     steps, said = _considered(seen, wanted, creates=creates)
     verdict = seen.diff.verdict

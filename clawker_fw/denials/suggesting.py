@@ -105,7 +105,7 @@ class Suggestions:
 def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[Preset]) -> Suggestions:
     """Return suggestions for denials by the rules, which must not be observed."""
     adviser, needs, left_out = Adviser(explainer), dict[Target, Need](), dict[Target, Need]()
-    unmet = [denial for denial in denials if _is_unmet(denial)]
+    unmet = [each for each in denials if _refusal(each).reason in _SHOWN and not each.advice.allowed]
     requested = {refusal.name for refusal in map(_refusal, unmet) if refusal.protocol != "dns"}
     for denial in unmet:
         refusal = _refusal(denial)
@@ -124,11 +124,6 @@ def suggest(denials: Iterable[Denial], explainer: Explainer, presets: Iterable[P
 
 def _refusal(denial: Denial) -> Refusal:
     return denial.counted.refusal
-
-
-def _is_unmet(denial: Denial) -> bool:
-    """Whether no rule allows what was wanted, and one could."""
-    return _refusal(denial).reason in _SHOWN and not denial.advice.allowed
 
 
 def _need(denial: Denial, target: Target) -> Need:

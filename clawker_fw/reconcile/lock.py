@@ -222,9 +222,8 @@ class Lock:
         except EngineError as error:  # the next one may arrive; `require_held` is what counts
             failing, self._failing = self._failing, True
             if not (failing or self._ended.is_set()):
-                fields = {"code": error.code, "message": error.message, "context": list(error.context)}
                 line = f"the lock could not be renewed: {error.in_one_line}"
-                LOG.warning("lock_not_renewed", extra={"fields": fields, "line": line})
+                LOG.warning("lock_not_renewed", extra={"fields": error.fields, "line": line})
         else:
             self._failing = False
         self._seconds_to_renew = time.monotonic() - begun

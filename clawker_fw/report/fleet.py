@@ -65,10 +65,6 @@ class SiblingFinding:
     sibling: Sibling
     finding: FindingDocument | ImageFinding | FileFinding
 
-    @classmethod
-    def of(cls, found: Finding) -> "SiblingFinding":
-        return cls(found.sibling, finding(found))
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -163,7 +159,9 @@ def _majority(rows: Sequence[Row]) -> str | None:
 def _shown(row: Row, usual: str | None, *, findings: bool) -> Row:
     if usual and row.rules and row.rules.digest != usual:
         row = replace(row, rules=replace(row.rules, others_than_most=True))
-    return replace(row, findings=list(map(SiblingFinding.of, row.differences))) if findings else row
+    if findings:
+        row = replace(row, findings=[SiblingFinding(each.sibling, finding(each)) for each in row.differences])
+    return row
 
 
 def _summary(counts: Counter[HostVerdict]) -> str:

@@ -144,17 +144,8 @@ def _thread_failed(failed: threading.ExceptHookArgs) -> None:
 
 def error(failure: FirewallError, *, debug: bool) -> None:
     """Write an error as a record."""
-    fields = {
-        "code": failure.code,
-        "message": failure.message,
-        "context": list(failure.context),
-        "hint": failure.hint,
-    }
-    LOG.error(
-        "error",
-        extra={"fields": fields, "line": f"error: {failure.in_one_line}"},
-        exc_info=failure if debug else None,
-    )
+    extra = {"fields": {**failure.fields, "hint": failure.hint}, "line": f"error: {failure.in_one_line}"}
+    LOG.error("error", extra=extra, exc_info=failure if debug else None)
 
 
 def notice(event: str, words: str) -> None:

@@ -30,20 +30,13 @@ def write(decision: Decision) -> None:
         fields["actions"] = sorted({each.action.value for each in decision.healed})
         fields["outcome"] = decision.outcome.value if decision.outcome else None
     if decision.error:
-        fields["code"] = decision.error.code
-        fields["message"] = decision.error.message
-        fields["context"] = list(decision.error.context)
+        fields |= decision.error.fields
     if open_agents := [each.name for each in decision.agents if each.openings]:
         fields["open_agents"] = open_agents
     if decision.warnings:
         fields["warnings"] = list(decision.warnings)
     if decision.unused:
-        fields["settings_unused"] = {
-            "code": decision.unused.code,
-            "message": decision.unused.message,
-            "context": list(decision.unused.context),
-            "hint": decision.unused.hint,
-        }
+        fields["settings_unused"] = {**decision.unused.fields, "hint": decision.unused.hint}
     fields["seconds"] = round(decision.seconds, 3)
     if decision.wait is not None:
         fields["wait"] = round(decision.wait, 3)
@@ -100,9 +93,8 @@ def write_presence(seen: Presence) -> None:
 
 def write_uncounted(error: FirewallError) -> None:
     """Log that refusals can't be counted at the moment."""
-    fields = {"code": error.code, "message": error.message, "context": list(error.context)}
     line = f"refusals are not counted  {error.message}"
-    LOG.warning("refusals_uncounted", extra={"fields": fields, "line": line})
+    LOG.warning("refusals_uncounted", extra={"fields": error.fields, "line": line})
 
 
 _ACTED = {OnOpen.WARN: "", OnOpen.DETACH: "taken off the network", OnOpen.STOP: "stopped"}
@@ -121,16 +113,8 @@ def _level(decision: Decision) -> int:
 
 def _named(name: str, findings: tuple[Finding, ...]) -> dict[str, object]:
     more = len(findings) - _MOST_NAMED
-    named = [
-        {
-            "sibling": each.sibling.value,
-            "layer": each.layer.value,
-            "field": each.field,
-            "cause": each.cause.value,
-            "action": each.action.value,
-        }
-        for each in findings[:_MOST_NAMED]
-    ]
+    fields = ("sibling", "layer", "field", "cause", "action")
+    named = [{field: getattr(finding, field) for field in fields} for finding in findings[:_MOST_NAMED]]
     return {name: named, **({f"{name}_more": more} if more > 0 else {})}
 
 

@@ -299,11 +299,6 @@ def _entry(node: Any, name: str) -> tuple[Any, Any]:  # noqa: ANN401 - PyYAML's 
 
 
 def _anew(node: yaml.CollectionNode, meant: object) -> Iterator[_Cut]:
-    """Rewrite a list or mapping in brackets or braces, if it can't contain a comment."""
-    if _on_one_line(node):
+    """Rewrite a list or mapping in brackets or braces, if it is on one line and so can't contain a comment."""
+    if node.flow_style and node.start_mark.line == node.end_mark.line:
         yield node.start_mark.index, node.end_mark.index, scalar(meant)
-
-
-def _on_one_line(node: yaml.CollectionNode) -> bool:
-    """Whether a list or mapping in brackets or braces is on one line, and so has no comments."""
-    return bool(node.flow_style) and node.start_mark.line == node.end_mark.line
