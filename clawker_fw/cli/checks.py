@@ -24,8 +24,8 @@ def doctor(context: typer.Context, *, format_: FormatOption = Format.TEXT) -> No
     Looks at the settings and who can write them, the engine and its kernel, the clocks, the stack, the agents,
     the name servers that Envoy uses, and an agent's way from inside: one allowed name of your rules is used, and
     one that no rule allows. If the stack is not up, a container that is removed at once checks the engine's
-    kernel. An upstream proxy is asked for some of your hosts. With telemetry, looks at what has arrived. Exit 0
-    when nothing has failed, else 1.
+    kernel. With an upstream proxy, tries to reach some of your rules' hosts through it. With telemetry, looks at
+    what has arrived. Exit 0 when nothing has failed, else 1.
 
     Example: clawker-fw doctor
     """

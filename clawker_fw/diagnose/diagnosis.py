@@ -267,10 +267,11 @@ def arrivals(seen: Comparison) -> Iterator[Check]:
 
 def upstream(reader: EngineReader, seen: Comparison) -> Check:
     """Whether Envoy can resolve the rules' names with its container's resolvers."""
-    direct = [rule for rule in _plain(seen.blueprint.rules) if not rule.proxied]
-    proxy = seen.blueprint.rules.proxy
-    of_proxy = [proxy.host] if proxy and proxy.host != HOST and address_of(proxy.host) is None else []
-    names = list(dict.fromkeys([*of_proxy, *(rule.host or rule.destination.name for rule in direct)]))
+    rules, proxy = seen.blueprint.rules, seen.blueprint.rules.proxy
+    names = [rule.host or rule.destination.name for rule in _plain(rules) if not rule.proxied]
+    if proxy and proxy.host != HOST and address_of(proxy.host) is None:
+        names.insert(0, proxy.host)
+    names = list(dict.fromkeys(names))
     envoy = _running(seen, Sibling.ENVOY)
     if not envoy or not names:
         why = "Envoy does not run." if not envoy else "No rule is for a single name, so there is none to look up."

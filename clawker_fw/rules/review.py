@@ -54,7 +54,7 @@ def _remarks(rules: RuleSet, now: float) -> Iterator[Remark]:
             yield Remark(RemarkCode.RULE_ENDED, rule, "has ended")
         elif not rule.preset and rule.destination.name in denied and (over := _overriding(lasting, rule)):
             yield Remark(RemarkCode.RULE_OVERRIDDEN, rule, f"never applies: {_instead(rule, over)}")
-        elif rules.proxy and (ports := rules.proxy.refused_ports(rule)):
+        elif ports := rules.proxy.refused_ports(rule) if rules.proxy else ():
             listed = ", ".join(map(str, ports[:_MOST_SHOWN])) + ("…" if len(ports) > _MOST_SHOWN else "")
             reason = f"needs port {listed}, which `upstream.connect_ports` lacks: the proxy may refuse it"
             yield Remark(RemarkCode.CONNECT_PORT, rule, reason)

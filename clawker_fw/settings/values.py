@@ -189,9 +189,9 @@ class UpstreamSettings(_Section):
 
     def __post_init__(self) -> None:
         """Refuse settings that would have no effect."""
-        others = {"auth": self.auth, "ca_file": self.ca_file, "no_proxy": self.no_proxy}
-        if self.proxy is None and (word := next((name for name, value in others.items() if value), "")):
-            raise ValueError(f"`upstream.{word}` has no effect without `upstream.proxy`")
+        for name in ("auth", "ca_file", "no_proxy"):
+            if self.proxy is None and getattr(self, name):
+                raise ValueError(f"`upstream.{name}` has no effect without `upstream.proxy`")
         if self.ca_file and not (self.proxy or "").startswith("https:"):
             raise ValueError("`upstream.ca_file` is for a proxy with `https://`")
 

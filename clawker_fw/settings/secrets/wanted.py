@@ -9,7 +9,7 @@ from clawker_fw.rules.paths import Form
 from clawker_fw.rules.rule import Rule
 from clawker_fw.rules.ruleset import injecting
 from clawker_fw.rules.upstream import Proxy
-from clawker_fw.settings.secrets.declared import SecretsFile
+from clawker_fw.settings.secrets.declared import SecretEntry, SecretsFile
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,34 +34,36 @@ def wanted(
     Raises:
         RefusedError: when a secret is not declared, or may not go to the rule's host or the proxy.
     """
-    found = set()
+
+    def entry_for(secret: str, host: str, user: str) -> SecretEntry:
+        entry = declared.secrets.get(secret)
+        if entry is None or host not in entry.hosts:
+            raise _refused(host, user, secret, path, known=entry is not None)
+        return entry
+
+    secrets = set()
     for rule, injection in injecting(rules):
-        entry = declared.secrets.get(injection.secret)
         host = f"{rule.destination.name}:{rule.port or 0}"
-        if entry is None or host not in entry.hosts:
-            raise _refused(host, f"a rule{rule.located}", injection.secret, path, known=entry is not None)
-        found.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
+        entry = entry_for(injection.secret, host, f"a rule{rule.located}")
+        secrets.add(WantedSecret(injection.secret, injection.form_in(entry.header), entry.at_rest))
     if proxy and proxy.auth:
-        name, host = proxy.auth, str(proxy)
-        entry = declared.secrets.get(name)
-        if entry is None or host not in entry.hosts:
-            raise _refused(host, "`upstream.auth`", name, path, known=entry is not None)
-        found.add(WantedSecret(name, Form.PROXY, entry.at_rest))
-    return tuple(sorted(found))
+        entry = entry_for(proxy.auth, str(proxy), "`upstream.auth`")
+        secrets.add(WantedSecret(proxy.auth, Form.PROXY, entry.at_rest))
+    return tuple(sorted(secrets))
 
 
-def _refused(host: str, where: str, name: str, path: Path, *, known: bool) -> RefusedError:
+def _refused(host: str, user: str, name: str, path: Path, *, known: bool) -> RefusedError:
     place = host.removesuffix(":443")
     if known:
         return RefusedError(
             "secret-not-for-host",
-            f"The secret {name} may not go to {host}, where {where} would send it.",
+            f"The secret {name} may not go to {host}, where {user} would send it.",
             context=[f"{path} says to which hosts it may go"],
             hint=f"If it should, add {place} to the `hosts` of `{name}` there.",
         )
     return RefusedError(
         "secret-unknown",
-        f"The secret {name}, which {where} sends to {place}, is not declared.",
+        f"The secret {name}, which {user} sends to {place}, is not declared.",
         context=[f"{path} has the secrets of this user"],
         hint=f"Declare it there: `{name}: {{from: {{env: NAME}}, hosts: [{place}]}}` below `secrets:`.",
     )

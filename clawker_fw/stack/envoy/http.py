@@ -274,12 +274,12 @@ def table(policy: Policy, requests_per_second: int) -> Json:
         {
             "name": " ".join([*map(str, allowed), *(f"{messages.DENIED_HTTP}-{port}" for port in denied)]),
             "domains": sorted(domains),
-            "routes": [*(_forward(*way) for way in allowed), *map(_deny, denied), _refuse()],
+            "routes": [*map(_forward, allowed), *map(_deny, denied), _refuse()],
             **KEEPS_NO_CONTENT,
         }
         for (allowed, denied), domains in sorted(hosts.items())
     ]
-    observed = [_observe(*way) for way in _ways(policy.observed)]
+    observed = [*map(_observe, _ways(policy.observed))]
     named = {pattern for domains in hosts.values() for pattern in domains}
     unobserved = [pattern for pattern in policy.unobserved if observed and pattern not in {*named, PAGE}]
     return {
@@ -323,19 +323,20 @@ def _on(port: int) -> Json:
     return {"prefix": "/", "filter_state": [{"key": PORT, "string_match": {"exact": str(port)}}]}
 
 
-def _forward(port: int, proxied: bool) -> Json:  # noqa: FBT001 - a way's two fields
+def _forward(allowed: _Way) -> Json:
     # Matching has stripped the port from the Host header. It is added again for the origin.
+    port = allowed.port
     host = {} if port == Protocol.HTTP.default_port else {"host_rewrite": f"%REQ(:AUTHORITY)%:{port}"}
-    way = upstream.absolute_form(port) if proxied else {"route": {"cluster": THROUGH_RULES}}
+    way = upstream.absolute_form(port) if allowed.proxied else {"route": {"cluster": THROUGH_RULES}}
     way["route"] |= {"timeout": "0s", **host}
     return {"match": _on(port), **way}
 
 
-def _observe(port: int, proxied: bool) -> Json:  # noqa: FBT001 - a way's two fields
+def _observe(allowed: _Way) -> Json:
     """Return the route for names without a rule, while they pass."""
-    match = _on(port)
+    match = _on(allowed.port)
     public = {"name": ":authority", "string_match": {"safe_regex": {"regex": PUBLIC_NAME}}}
-    return {**_forward(port, proxied), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
+    return {**_forward(allowed), "name": messages.OBSERVED_HTTP, "match": {**match, "headers": [public]}}
 
 
 def _deny(port: int) -> Json:

@@ -5,6 +5,7 @@ secret, and the signer sends it (`secret:ID`, over ADS). Without it, Envoy refus
 """
 
 from clawker_fw.rules.paths import Injection
+from clawker_fw.stack.envoy import messages
 from clawker_fw.stack.envoy.messages import TYPES, Json, extension
 
 PREFIX = "secret:"
@@ -58,22 +59,5 @@ def filter_of(secret: str, header: str) -> Json:
 
 
 def _told(secret: str) -> Json:
-    status = {
-        "name": "status",
-        "typed_config": {"@type": f"{TYPES}.type.matcher.v3.HttpResponseStatusCodeMatchInput"},
-    }
-    answer = extension(
-        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-        TOLD,
-        status_code=502,
-        response_code_details=NOT_ACCEPTED,
-        body={"inline_string": f"clawker-fw: the host does not accept the secret {secret}\n"},
-    )
-    matcher = {
-        "predicate": {"single_predicate": {"input": status, "value_match": {"exact": "401"}}},
-        "on_match": {"action": answer},
-    }
-    return {
-        "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
-        "custom_response_matcher": {"matcher_list": {"matchers": [matcher]}},
-    }
+    text = f"the host does not accept the secret {secret}"
+    return messages.replacing(messages.page(TOLD, messages.STATUS, {"exact": "401"}, NOT_ACCEPTED, text))

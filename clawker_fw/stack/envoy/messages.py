@@ -62,6 +62,10 @@ escapes: a name with a backslash would be matched as it stands, and looked up as
 """
 
 
+STATUS = "HttpResponseStatusCodeMatchInput"
+"""The input of a matcher that compares an answer's status."""
+
+
 def duration(seconds: float) -> str:
     """Return a duration as Envoy prints it, to the millisecond."""
     return f"{seconds:.3f}".removesuffix(".000") + "s"
@@ -137,6 +141,31 @@ def config_source(path: str) -> Json:
 def cel_formatter() -> Json:
     """Return what makes `%CEL(...)%` available in a text, with functions for strings."""
     return extension("formatter.cel.v3.Cel", cel_config={"enable_string_functions": True})
+
+
+def replacing(*pages: Json) -> Json:
+    """Return what has Envoy answer some answers of a route's host itself. Each is one of `page`."""
+    return {
+        "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
+        "custom_response_matcher": {"matcher_list": {"matchers": list(pages)}},
+    }
+
+
+def page(name: str, compared: str, matched: Json, details: str, text: str, **of_input: str) -> Json:
+    """Return how an answer with a matching status or header is replaced by a text, with the status 502.
+
+    `compared` is the type of the input that `matched` is for, and `details` the response code details.
+    """
+    answer = extension(
+        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
+        name,
+        status_code=502,
+        response_code_details=details,
+        body={"inline_string": f"clawker-fw: {text}\n"},
+    )
+    read = typed("status", f"{TYPES}.type.matcher.v3.{compared}", **of_input)
+    predicate = {"single_predicate": {"input": read, "value_match": matched}}
+    return {"predicate": predicate, "on_match": {"action": answer}}
 
 
 def typed(name: str, type_: str, **config: Any) -> Json:  # noqa: ANN401 - JSON

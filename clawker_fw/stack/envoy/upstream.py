@@ -11,8 +11,8 @@ from clawker_fw.rules.paths import Form
 from clawker_fw.rules.reasons import Reason
 from clawker_fw.rules.rule import Protocol
 from clawker_fw.rules.upstream import Proxy
-from clawker_fw.stack.envoy import injected
-from clawker_fw.stack.envoy.messages import HOST, PORT, TYPES, Json, extension, typed
+from clawker_fw.stack.envoy import injected, messages
+from clawker_fw.stack.envoy.messages import HOST, PORT, Json, extension
 
 CLUSTER, ABSOLUTE = "proxy", "http-proxied"
 """The cluster that leads to the proxy, and the one for requests in absolute form, by the internal listener."""
@@ -73,33 +73,17 @@ def page_reasons(proxy: Proxy | None) -> Sequence[Reason]:
     return _PAGE_REASONS if proxy else ()
 
 
-def _page(kind: str, matched: Json, reason: Reason, **field: str) -> Json:
-    compared = typed("compared", f"{TYPES}.type.matcher.v3.{kind}", **field)
-    answer = extension(
-        "http.custom_response.local_response_policy.v3.LocalResponsePolicy",
-        reason,
-        status_code=502,
-        response_code_details=reason,
-        body={"inline_string": f"clawker-fw: {reason.sentence}\n"},
-    )
-    predicate = {"single_predicate": {"input": compared, "value_match": matched}}
-    return {"predicate": predicate, "on_match": {"action": answer}}
+def _page(kind: str, matched: Json, reason: Reason, **of_input: str) -> Json:
+    return messages.page(reason, kind, matched, reason, reason.sentence, **of_input)
 
 
-_PAGES: Json = {
-    "@type": f"{TYPES}.extensions.filters.http.custom_response.v3.CustomResponse",
-    "custom_response_matcher": {
-        "matcher_list": {
-            "matchers": [
-                _page("HttpResponseStatusCodeMatchInput", {"exact": "407"}, Reason.PROXY_AUTH),
-                *(
-                    _page("HttpResponseHeaderMatchInput", {"prefix": beginning}, reason, header_name=_SQUID)
-                    for beginning, reason in (("ERR_ACCESS", Reason.PROXY_REFUSED), ("ERR_", Reason.PROXY_FAILED))
-                ),
-            ]
-        }
-    },
-}
+_PAGES = messages.replacing(
+    _page(messages.STATUS, {"exact": "407"}, Reason.PROXY_AUTH),
+    *(
+        _page("HttpResponseHeaderMatchInput", {"prefix": beginning}, reason, header_name=_SQUID)
+        for beginning, reason in (("ERR_ACCESS", Reason.PROXY_REFUSED), ("ERR_", Reason.PROXY_FAILED))
+    ),
+)
 """The pages of Squid, and demands for other credentials (407), which no host makes. Other proxies' pages can't be
 told from the host's."""
 
