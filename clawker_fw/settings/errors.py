@@ -25,16 +25,11 @@ def invalid(error: ValidationError, document: SettingsDocument, model: type[Base
     problems = [_problem(details, document, model) for details in others or found]
     sentences = [f"{place}: {sentence}" for place, sentence, _ in problems]
     hint = next((hint for _, _, hint in problems if hint), "")
-    return _mistakes("settings-invalid", sentences, f"{document.source} has {len(sentences)} mistakes.", hint)
-
-
-def _mistakes(
-    code: str, sentences: Sequence[str], of_several: str, hint: str, context: Sequence[str] = ()
-) -> SettingsError:
-    """Return the error about one mistake, with its context, or about several, whose message is `of_several`."""
     if len(sentences) == 1:
-        return SettingsError(code, f"{sentences[0]}.", context=context, hint=hint)
-    return MistakesError(code, of_several, mistakes=sentences, hint=hint)
+        return SettingsError("settings-invalid", f"{sentences[0]}.", hint=hint)
+    return MistakesError(
+        "settings-invalid", f"{document.source} has {len(sentences)} mistakes.", mistakes=sentences, hint=hint
+    )
 
 
 def _problem(
@@ -128,12 +123,20 @@ def contradicting(error: ConflictsError) -> SettingsError:
 def not_through_proxy(sentences: Sequence[str]) -> SettingsError:
     """Return the error that lists the rules that the upstream proxy can't carry."""
     change = "Change the rule, or name the host in `upstream.no_proxy` if it is reached directly."
-    several = f"The proxy of `upstream` can't carry {len(sentences)} rules."
-    return _mistakes("rule-not-through-proxy", sentences, several, change)
+    if len(sentences) == 1:
+        return SettingsError("rule-not-through-proxy", f"{sentences[0]}.", hint=change)
+    message = f"The proxy of `upstream` can't carry {len(sentences)} rules."
+    return MistakesError("rule-not-through-proxy", message, mistakes=sentences, hint=change)
 
 
 def promises_broken(found: Sequence[BrokenPromise]) -> SettingsError:
     """Return the error that names each broken promise and the rule that breaks it, with both places."""
     change = "Change the rule, or take the promise back. A rule with `action: deny` denies a name of a preset."
-    several = f"The rules break what is promised of them, {len(found)} times."
-    return _mistakes("promise-broken", [*map(str, found)], several, change, found[0].places)
+    if len(found) == 1:
+        return SettingsError("promise-broken", f"{found[0]}.", context=found[0].places, hint=change)
+    return MistakesError(
+        "promise-broken",
+        f"The rules break what is promised of them, {len(found)} times.",
+        mistakes=[str(each) for each in found],
+        hint=change,
+    )
