@@ -64,13 +64,15 @@ def read(program: TyperGroup, words: Sequence[str]) -> UnparsedLine:
     left = list(words)
     while left and not _is_verbatim(line.command, left[0]):
         word = left.pop(0)
+        own = {} if line.command is program else _options(line.command)
+        if word == "--json" and _FORMAT in own:
+            word = f"{_FORMAT}=json"
         name, equals, value = word.partition("=")
         line.values[name] = value if equals else next(iter(left), "")
-        own = {} if line.command is program else _options(line.command)
         option = own.get(name) or _options(program).get(name)
         moved = option and name not in own and not option.is_eager
         part = line.options if moved else line.rest
-        part.append(f"{_FORMAT}=json" if word == "--json" and _FORMAT in own else word)
+        part.append(word)
         if option and not (option.is_flag or equals):
             if moved and not left:
                 line.rest.clear()
