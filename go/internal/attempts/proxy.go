@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,30 +47,34 @@ func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, er
 		return ProxyAnswers{}, errors.New("this Envoy has no upstream proxy")
 	}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: tables[index].From.AsSlice()}, Timeout: attemptWithin}
-	made := ProxyAnswers{make([]ProxyAnswer, len(question.Requests))}
+	return ProxyAnswers{question.sendAll(dialer, speakWithin)}, nil
+}
+
+func (q ProxyQuestion) sendAll(dialer net.Dialer, within time.Duration) []ProxyAnswer {
+	answers := make([]ProxyAnswer, len(q.Requests))
 	var all sync.WaitGroup
-	for place, request := range question.Requests {
+	for index, request := range q.Requests {
 		all.Go(func() {
 			begun := time.Now()
-			answer, err := question.send(dialer, request)
+			answer, err := q.send(dialer, request, within)
 			if err != nil {
 				answer.Error = reason(err)
 			}
 			answer.Seconds = time.Since(begun).Seconds()
-			made.Answers[place] = answer
+			answers[index] = answer
 		})
 	}
 	all.Wait()
-	return made, nil
+	return answers
 }
 
-func (q ProxyQuestion) send(dialer net.Dialer, request string) (ProxyAnswer, error) {
+func (q ProxyQuestion) send(dialer net.Dialer, request string, within time.Duration) (ProxyAnswer, error) {
 	connection, err := dialer.Dial("tcp4", q.Proxy)
 	if err != nil {
 		return ProxyAnswer{}, err
 	}
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(speakWithin))
+	_ = connection.SetDeadline(time.Now().Add(within))
 	if q.TLS {
 		host, _, _ := net.SplitHostPort(q.Proxy)
 		config := &tls.Config{ServerName: host}
@@ -84,6 +89,6 @@ func (q ProxyQuestion) send(dialer net.Dialer, request string) (ProxyAnswer, err
 		return ProxyAnswer{}, err
 	}
 	response.Body.Close()
-	squid, challenges := response.Header.Get("X-Squid-Error"), response.Header.Get("Proxy-Authenticate")
-	return ProxyAnswer{Status: response.StatusCode, Error: squid, Challenges: challenges}, nil
+	challenges := strings.Join(response.Header.Values("Proxy-Authenticate"), ", ") // one header for each scheme
+	return ProxyAnswer{Status: response.StatusCode, Error: response.Header.Get("X-Squid-Error"), Challenges: challenges}, nil
 }
