@@ -168,11 +168,11 @@ func report(sibling boot.Sibling, words []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
+	answer := probe.Run(root, sibling, serving.Of(sibling, known), probe.Thoroughness{
 		Envoy: !slices.Contains(words, "without-envoy"), Starting: slices.Contains(words, "starting"),
 	}, func() error { return privileges.Keep(network...) })
-	found.Verbs = verbNames
-	return found, nil
+	answer.Verbs = verbNames
+	return answer, nil
 }
 
 func forward(words []string) (any, error) { return nil, lookups.Forward(words, start.GivenSockets()) }
@@ -248,18 +248,18 @@ type untold struct {
 }
 
 func countUntold(boot.Sibling, []string) (any, error) {
-	found := untold{Dropped: map[string]uint64{}}
+	answer := untold{Dropped: map[string]uint64{}}
 	written, err := refusals.AskWritten(refusals.Socket)
 	if err == nil { // or the recorder is about to be started again
-		found.Written = written
+		answer.Written = written
 	}
 	limited, err := kernel.RefusedSources()
-	for _, each := range limited {
-		if dropped := each.Queries + each.Datagrams; dropped > 0 {
-			found.Dropped[each.Source.String()] = dropped
+	for _, refused := range limited {
+		if dropped := refused.Queries + refused.Datagrams; dropped > 0 {
+			answer.Dropped[refused.Source.String()] = dropped
 		}
 	}
-	return found, err
+	return answer, err
 }
 
 func record(sibling boot.Sibling, _ []string) (any, error) {
@@ -271,14 +271,14 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	if sibling.Signer == nil {
 		return nil, errors.New("this sibling has no signer")
 	}
-	said, err := signing.ReadGiving(size, os.Stdin)
+	giving, err := signing.ReadGiving(size, os.Stdin)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := signing.GiveSecrets(sibling.Signer.Folder, said); err != nil {
+	if _, err := signing.GiveSecrets(sibling.Signer.Folder, giving); err != nil {
 		return nil, err
 	}
-	only := signing.Giving{Key: said.Key}
+	only := signing.Giving{Key: giving.Key}
 	return serving.UsedSecrets(serving.AdminSocket, sibling.Signer.Secrets, func() (signing.Held, error) {
 		return signing.GiveSecrets(sibling.Signer.Folder, only)
 	})
@@ -290,8 +290,8 @@ const evidencePrefix = "known="
 
 func readEvidence(arguments []string) (serving.Evidence, error) {
 	var known serving.Evidence
-	for _, each := range arguments {
-		if text, found := strings.CutPrefix(each, evidencePrefix); found {
+	for _, argument := range arguments {
+		if text, ok := strings.CutPrefix(argument, evidencePrefix); ok {
 			if err := json.Unmarshal([]byte(text), &known); err != nil {
 				return nil, fmt.Errorf("evidence: %w", err)
 			}

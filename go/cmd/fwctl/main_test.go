@@ -63,8 +63,8 @@ func TestPrivileges(t *testing.T) {
 		for field, value := range map[string]string{
 			"CapEff": expected, "CapPrm": expected, "CapInh": none, "CapBnd": none, "CapAmb": none, "NoNewPrivs": "1",
 		} {
-			if found := strings.Count(status, field+":\t"+value+"\n"); threads == 0 || found != threads {
-				t.Errorf("%s: %d of %d threads have %s %s:\n%s", verb.name, found, threads, field, value, status)
+			if got := strings.Count(status, field+":\t"+value+"\n"); threads == 0 || got != threads {
+				t.Errorf("%s: %d of %d threads have %s %s:\n%s", verb.name, got, threads, field, value, status)
 			}
 		}
 	}
@@ -96,17 +96,17 @@ func TestReadEvidence(t *testing.T) {
 	wanted := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
 	given := `known={"listeners":{"state":"s","digest":"d"}}`
 	for _, arguments := range [][]string{{given}, {"without-envoy", given}} {
-		if found, err := readEvidence(arguments); err != nil || !maps.Equal(found, wanted) {
-			t.Errorf("%q: got %v, %v", arguments, found, err)
+		if got, err := readEvidence(arguments); err != nil || !maps.Equal(got, wanted) {
+			t.Errorf("%q: got %v, %v", arguments, got, err)
 		}
 	}
 	for _, arguments := range [][]string{nil, {"without-envoy"}} {
-		if found, err := readEvidence(arguments); err != nil || found != nil {
-			t.Errorf("%q: got %v, %v", arguments, found, err)
+		if got, err := readEvidence(arguments); err != nil || got != nil {
+			t.Errorf("%q: got %v, %v", arguments, got, err)
 		}
 	}
-	if found, err := readEvidence([]string{"known=nonsense"}); err == nil {
-		t.Errorf("got %v", found)
+	if got, err := readEvidence([]string{"known=nonsense"}); err == nil {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -115,13 +115,13 @@ func TestSeconds(t *testing.T) {
 	for text, wanted := range map[string]time.Duration{
 		"0": 0, "30": 30 * time.Second, "1.5": 1500 * time.Millisecond,
 	} {
-		if found, err := seconds(text); err != nil || found != wanted {
-			t.Errorf("%s: got %v, %v", text, found, err)
+		if got, err := seconds(text); err != nil || got != wanted {
+			t.Errorf("%s: got %v, %v", text, got, err)
 		}
 	}
 	for _, word := range []string{"", "-1", "soon", "5s"} {
-		if found, err := seconds(word); err == nil {
-			t.Errorf("%q: got %v", word, found)
+		if got, err := seconds(word); err == nil {
+			t.Errorf("%q: got %v", word, got)
 		}
 	}
 }

@@ -37,13 +37,13 @@ func TestProtocol(t *testing.T) {
 		"proxy": {&attempts.ProxyAnswers{}}, "secrets": {&serving.Used{}}, "requirements": {&kernel.Requirements{}}, "attempts": {&attempts.Outcome{}},
 	}
 	for verb, answers := range printed {
-		said, there := described.Verbs[verb]
-		if !there || len(said.Answers) != len(answers) {
-			t.Errorf("%s has %d answers and %d are described", verb, len(answers), len(said.Answers))
+		verbAnswers, ok := described.Verbs[verb]
+		if !ok || len(verbAnswers.Answers) != len(answers) {
+			t.Errorf("%s has %d answers and %d are described", verb, len(answers), len(verbAnswers.Answers))
 			continue
 		}
 		for number, answer := range answers {
-			decoder := json.NewDecoder(bytes.NewReader(said.Answers[number]))
+			decoder := json.NewDecoder(bytes.NewReader(verbAnswers.Answers[number]))
 			decoder.DisallowUnknownFields()
 			if err := decoder.Decode(answer); err != nil {
 				t.Errorf("%s: %v", verb, err)
@@ -51,9 +51,9 @@ func TestProtocol(t *testing.T) {
 			}
 			again := must.Get[[]byte](t)(json.Marshal(answer))
 			var shown, wanted any
-			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(said.Answers[number], &wanted)))
+			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(verbAnswers.Answers[number], &wanted)))
 			if !reflect.DeepEqual(shown, wanted) {
-				t.Errorf("%s prints %s, and %s is described", verb, again, said.Answers[number])
+				t.Errorf("%s prints %s, and %s is described", verb, again, verbAnswers.Answers[number])
 			}
 		}
 	}

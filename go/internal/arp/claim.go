@@ -90,9 +90,9 @@ func NewAnnouncer() (Announcer, error) {
 // former container for half a minute.
 func (a Announcer) AnnounceOwn(root string, sibling boot.Sibling) error {
 	own := slices.Clone(sibling.Addresses)
-	for _, each := range sibling.Interfaces {
-		if _, err := kernel.LinkHolding(each.Address); err == nil { // whether it is there is compared elsewhere
-			own = append(own, boot.Address{Address: each.Address, Subnet: each.Subnet})
+	for _, iface := range sibling.Interfaces {
+		if _, err := kernel.LinkHolding(iface.Address); err == nil { // whether it is there is compared elsewhere
+			own = append(own, boot.Address{Address: iface.Address, Subnet: iface.Subnet})
 		}
 	}
 	if Claimed(root) {
@@ -161,12 +161,12 @@ func (a Announcer) announce(link netlink.Link, address boot.Address, asked netip
 // askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
 // know our sources on the way out, or else another of the subnet, where nobody in particular has to.
 func askedBeside(sibling boot.Sibling, address boot.Address) netip.Addr {
-	for _, each := range sibling.Interfaces {
-		if each.Subnet == address.Subnet && each.Gateway != nil {
-			return *each.Gateway
+	for _, iface := range sibling.Interfaces {
+		if iface.Subnet == address.Subnet && iface.Gateway != nil {
+			return *iface.Gateway
 		}
-		if each.Subnet == address.Subnet && each.Address != address.Address {
-			return each.Address
+		if iface.Subnet == address.Subnet && iface.Address != address.Address {
+			return iface.Address
 		}
 	}
 	if first := address.Subnet.Masked().Addr().Next(); first != address.Address {
@@ -207,9 +207,9 @@ const (
 
 // Others collects ARP replies of other hosts for our addresses.
 type Others struct {
-	socket int
-	own    map[netip.Addr]net.HardwareAddr
-	found  chan []string
+	socket  int
+	own     map[netip.Addr]net.HardwareAddr
+	answers chan []string
 }
 
 // AskForOthers sends an ARP probe for each of our addresses, as a host does before it takes an address (RFC 5227,
@@ -223,13 +223,13 @@ func AskForOthers() (*Others, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening an ARP socket: %w", err)
 	}
-	asked := &Others{socket: socket, own: map[netip.Addr]net.HardwareAddr{}, found: make(chan []string, 1)}
+	asked := &Others{socket: socket, own: map[netip.Addr]net.HardwareAddr{}, answers: make(chan []string, 1)}
 	if err := asked.ask(); err != nil {
 		unix.Close(socket)
 		return nil, err
 	}
 	go func() {
-		asked.found <- asked.collect()
+		asked.answers <- asked.collect()
 		unix.Close(socket)
 	}()
 	return asked, nil
@@ -263,10 +263,10 @@ func (o *Others) ask() error {
 }
 
 // Answers waits for the replies. It returns the other holders of our addresses as `address hardware-address`, sorted.
-func (o *Others) Answers() []string { return <-o.found }
+func (o *Others) Answers() []string { return <-o.answers }
 
 func (o *Others) collect() []string {
-	found := []string{}
+	others := []string{}
 	frame := make([]byte, 128)
 	for sent := time.Now(); time.Since(sent) < 10*answerWithin; {
 		over := time.Since(sent) > answerWithin // seen before reading: this program may not have run for a while
@@ -279,14 +279,14 @@ func (o *Others) collect() []string {
 			continue
 		}
 		if err != nil {
-			return append(found, "unreadable: "+err.Error())
+			return append(others, "unreadable: "+err.Error())
 		}
-		if text := o.stranger(frame[:size]); text != "" && !slices.Contains(found, text) {
-			found = append(found, text)
+		if text := o.stranger(frame[:size]); text != "" && !slices.Contains(others, text) {
+			others = append(others, text)
 		}
 	}
-	slices.Sort(found)
-	return found
+	slices.Sort(others)
+	return others
 }
 
 func (o *Others) stranger(frame []byte) string {

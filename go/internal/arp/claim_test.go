@@ -78,11 +78,11 @@ func TestAnnouncementsReachWhoDropsGratuitousOnes(t *testing.T) {
 
 		expect := func(name string, address netip.Addr) {
 			t.Helper()
-			found, err := netlink.NeighList(nettest.Link(t, name+"-end").Attrs().Index, unix.AF_INET)
-			if err != nil || !slices.ContainsFunc(found, func(each netlink.Neigh) bool {
-				return each.IP.Equal(address.AsSlice()) && bytes.Equal(each.HardwareAddr, own[name])
+			neighbours, err := netlink.NeighList(nettest.Link(t, name+"-end").Attrs().Index, unix.AF_INET)
+			if err != nil || !slices.ContainsFunc(neighbours, func(neighbour netlink.Neigh) bool {
+				return neighbour.IP.Equal(address.AsSlice()) && bytes.Equal(neighbour.HardwareAddr, own[name])
 			}) {
-				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], found, err)
+				t.Errorf("with drop_gratuitous_arp=%s, %s is not at %s, but %v (%v)", drops, address, own[name], neighbours, err)
 			}
 		}
 		asAgent(func() { expect("agents", nettest.Service); expect("agents", nettest.OnAgents) })
@@ -128,8 +128,8 @@ func TestRelease(t *testing.T) {
 		if Claimed(root) || slices.Contains(kernel.Addresses(), nettest.Service.String()) {
 			t.Errorf("it is recorded: %t, others can find %v", Claimed(root), kernel.Addresses())
 		}
-		if found, err := kernel.LinkHolding(nettest.Service); !errors.Is(err, kernel.ErrNoInterface) {
-			t.Errorf("got %v, %v", found, err)
+		if got, err := kernel.LinkHolding(nettest.Service); !errors.Is(err, kernel.ErrNoInterface) {
+			t.Errorf("got %v, %v", got, err)
 		}
 	}
 }
@@ -156,7 +156,7 @@ func TestReleaseOfNothing(t *testing.T) {
 func holders(t *testing.T) []string {
 	t.Helper()
 	addresses := must.Get[[]netlink.Addr](t)(netlink.AddrList(nil, unix.AF_INET))
-	var found []string
+	var texts []string
 	for _, address := range addresses {
 		if !address.IP.Equal(nettest.Service.AsSlice()) {
 			continue
@@ -166,17 +166,17 @@ func holders(t *testing.T) []string {
 		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
 			name += " " + scope.String()
 		}
-		found = append(found, name)
+		texts = append(texts, name)
 	}
-	slices.Sort(found)
-	return found
+	slices.Sort(texts)
+	return texts
 }
 
 // expectHolders fails unless exactly these interfaces hold the service address.
 func expectHolders(t *testing.T, wanted ...string) {
 	t.Helper()
-	if found := holders(t); !slices.Equal(found, wanted) {
-		t.Errorf("held by %q, expected %q", found, wanted)
+	if got := holders(t); !slices.Equal(got, wanted) {
+		t.Errorf("held by %q, expected %q", got, wanted)
 	}
 }
 

@@ -38,16 +38,16 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
 	silence(t, "agents-end", "egress-end")
 	wanted := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
-	found := []string{}
+	others := []string{}
 	// On a busy machine the answer may be too late for one probe.
-	for try := 0; try < 20 && len(found) == 0; try++ {
+	for try := 0; try < 20 && len(others) == 0; try++ {
 		answerARP(t, "agents-end")
 		asked := must.Get[*Others](t)(AskForOthers())
-		found = asked.Answers()
+		others = asked.Answers()
 	}
 
-	if !slices.Equal(found, []string{wanted}) {
-		t.Errorf("found %q, expected %q", found, wanted)
+	if !slices.Equal(others, []string{wanted}) {
+		t.Errorf("found %q, expected %q", others, wanted)
 	}
 }
 
@@ -59,8 +59,8 @@ func TestNobodyElseHasOurAddress(t *testing.T) {
 
 	asked := must.Get[*Others](t)(AskForOthers())
 
-	if found := asked.Answers(); found == nil || len(found) > 0 {
-		t.Errorf("found %#v", found)
+	if got := asked.Answers(); got == nil || len(got) > 0 {
+		t.Errorf("found %#v", got)
 	}
 	if frame := hear(); !slices.Equal(frame[arpSender+6:arpSender+10], []byte{0, 0, 0, 0}) {
 		t.Errorf("the question claims the address: % x", frame)

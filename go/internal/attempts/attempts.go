@@ -64,7 +64,7 @@ var kinds = map[string]func(Attempt) string{
 
 // said is what comes of an attempt on a connection: whether there is a way to a host, or to an answer of Envoy's; the status of an
 // HTTP response, or 0; and that in words.
-type said struct {
+type result struct {
 	ok     bool
 	status int
 	words  string
@@ -72,7 +72,7 @@ type said struct {
 
 const hostAnswered = "a host answered"
 
-func failed(err error) said { return said{words: ended(err)} }
+func failed(err error) result { return result{words: ended(err)} }
 
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
@@ -82,24 +82,24 @@ func Do(root string, output io.Writer) error {
 	}
 	outcomes := make([]Outcome, len(wanted))
 	var all sync.WaitGroup
-	for place, each := range wanted {
-		perform := kinds[each.Kind]
+	for place, attempt := range wanted {
+		perform := kinds[attempt.Kind]
 		if perform == nil {
-			return fmt.Errorf("unknown kind of attempt %q", each.Kind)
+			return fmt.Errorf("unknown kind of attempt %q", attempt.Kind)
 		}
-		all.Go(func() { outcomes[place] = Outcome{each.ID, perform(each)} })
+		all.Go(func() { outcomes[place] = Outcome{attempt.ID, perform(attempt)} })
 	}
 	all.Wait()
 	encoder := json.NewEncoder(output)
-	for _, each := range outcomes {
-		if err := encoder.Encode(each); err != nil {
+	for _, outcome := range outcomes {
+		if err := encoder.Encode(outcome); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func connecting(perform func(Attempt, net.Conn) said) func(Attempt) string {
+func connecting(perform func(Attempt, net.Conn) result) func(Attempt) string {
 	return func(attempt Attempt) string {
 		connection, err := dial(attempt.Network, attempt.Address, attemptWithin, attemptWithin)
 		if err != nil {
@@ -110,13 +110,13 @@ func connecting(perform func(Attempt, net.Conn) said) func(Attempt) string {
 	}
 }
 
-func attemptAsk(attempt Attempt, connection net.Conn) said {
-	_, found := ask(connection, dns.Question{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class})
-	return found
+func attemptAsk(attempt Attempt, connection net.Conn) result {
+	_, outcome := ask(connection, dns.Question{Name: attempt.Name, Qtype: attempt.Type, Qclass: attempt.Class})
+	return outcome
 }
 
 // ask returns the first answer as well, if there is one.
-func ask(connection net.Conn, question dns.Question) (dns.RR, said) {
+func ask(connection net.Conn, question dns.Question) (dns.RR, result) {
 	query := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
 	client := dns.Client{Timeout: serving.AnswerLimit}
 	reply, _, err := client.ExchangeWithConn(query, &dns.Conn{Conn: connection})
@@ -124,43 +124,43 @@ func ask(connection net.Conn, question dns.Question) (dns.RR, said) {
 	case err != nil:
 		return nil, failed(err)
 	case reply.Rcode == dns.RcodeNameError:
-		return nil, said{words: "no such name"}
+		return nil, result{words: "no such name"}
 	case reply.Rcode == dns.RcodeRefused:
-		return nil, said{words: "refused"}
+		return nil, result{words: "refused"}
 	case reply.Rcode != dns.RcodeSuccess:
-		return nil, said{words: dns.RcodeToString[reply.Rcode]}
+		return nil, result{words: dns.RcodeToString[reply.Rcode]}
 	case len(reply.Answer) > 0:
-		return reply.Answer[0], said{ok: true, words: "an answer"}
+		return reply.Answer[0], result{ok: true, words: "an answer"}
 	}
-	return nil, said{words: "no record"}
+	return nil, result{words: "no record"}
 }
 
-func attemptConnect(Attempt, net.Conn) said { return said{words: "connected"} }
+func attemptConnect(Attempt, net.Conn) result { return result{words: "connected"} }
 
 // attemptTLS begins TLS with the server name, and sends nothing afterwards.
-func attemptTLS(attempt Attempt, connection net.Conn) said {
+func attemptTLS(attempt Attempt, connection net.Conn) result {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
 		return failed(err)
 	}
-	return said{ok: true, words: hostAnswered}
+	return result{ok: true, words: hostAnswered}
 }
 
-func attemptCertificate(attempt Attempt, connection net.Conn) said {
+func attemptCertificate(attempt Attempt, connection net.Conn) result {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(attempt.Roots))
 	_, _, err := shakeHands(connection, &tls.Config{ServerName: attempt.Name, RootCAs: roots})
 	if err == nil {
-		return said{words: "a certificate of the stack"}
+		return result{words: "a certificate of the stack"}
 	}
 	if _, other := errors.AsType[*tls.CertificateVerificationError](err); other {
-		return said{words: "another certificate"}
+		return result{words: "another certificate"}
 	}
 	return failed(err)
 }
 
 // attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
 // as well. Whatever Envoy answers by itself begins with our name.
-func attemptRequest(attempt Attempt, connection net.Conn) said {
+func attemptRequest(attempt Attempt, connection net.Conn) result {
 	agent, _, err := shakeHands(connection, unverified(attempt.Name))
 	if err != nil {
 		return failed(err)
@@ -174,33 +174,33 @@ func attemptRequest(attempt Attempt, connection net.Conn) said {
 	if response.StatusCode >= http.StatusBadRequest && begins(response, "clawker-fw: ") {
 		whose = "Envoy"
 	}
-	return said{true, response.StatusCode, fmt.Sprintf("HTTP %d of %s", response.StatusCode, whose)}
+	return result{true, response.StatusCode, fmt.Sprintf("HTTP %d of %s", response.StatusCode, whose)}
 }
 
-func attemptSend(attempt Attempt, connection net.Conn) said {
+func attemptSend(attempt Attempt, connection net.Conn) result {
 	hearing := &heard{Conn: connection}
 	response, err := exchange(hearing, attempt.Text)
 	switch {
 	case err == nil:
 		response.Body.Close()
-		return said{true, response.StatusCode, fmt.Sprintf("HTTP %d", response.StatusCode)}
+		return result{true, response.StatusCode, fmt.Sprintf("HTTP %d", response.StatusCode)}
 	case hearing.anything:
-		return said{words: hostAnswered}
+		return result{words: hostAnswered}
 	}
 	return failed(err)
 }
 
 // attemptDatagram sends a text. Nobody answers for a host, so an answer is from it, and few answer one without content. An error
 // is the kernel's of Envoy's container: no rule's listener is there.
-func attemptDatagram(attempt Attempt, connection net.Conn) said {
+func attemptDatagram(attempt Attempt, connection net.Conn) result {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {
 		_, err = connection.Read(make([]byte, 1))
 	}
 	if err != nil {
-		return said{ok: errors.Is(err, os.ErrDeadlineExceeded), words: reason(err)}
+		return result{ok: errors.Is(err, os.ErrDeadlineExceeded), words: reason(err)}
 	}
-	return said{ok: true, words: hostAnswered}
+	return result{ok: true, words: hostAnswered}
 }
 
 // attemptSocket opens a socket with which packets can be forged: of Ethernet, or of IP.
@@ -365,7 +365,7 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 // answers at all.
 type speaker struct {
 	step    string
-	perform func(Attempt, net.Conn) said
+	perform func(Attempt, net.Conn) result
 	within  time.Duration
 }
 
@@ -394,14 +394,14 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *s
 	var address netip.Addr
 	begun := time.Now()
 	asking, err := dial("udp", resolver.String(), serving.AnswerLimit, serving.AnswerLimit)
-	if !made.add("resolve", begun, asking, err, func() said {
-		answer, found := ask(asking, dns.Question{Name: name + ".", Qtype: dns.TypeA, Qclass: dns.ClassINET})
+	if !made.add("resolve", begun, asking, err, func() result {
+		answer, outcome := ask(asking, dns.Question{Name: name + ".", Qtype: dns.TypeA, Qclass: dns.ClassINET})
 		if record, is := answer.(*dns.A); is {
 			address, _ = netip.AddrFromSlice(record.A.To4())
-			found.words = address.String()
+			outcome.words = address.String()
 		}
-		found.ok = address.IsValid()
-		return found
+		outcome.ok = address.IsValid()
+		return outcome
 	}) {
 		return made
 	}
@@ -412,22 +412,22 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *s
 	if err != nil {
 		err = fmt.Errorf("%s: %s", place, reason(err))
 	}
-	if !made.add("connect", begun, connection, err, func() said { return said{ok: true, words: place} }) {
+	if !made.add("connect", begun, connection, err, func() result { return result{ok: true, words: place} }) {
 		return made
 	}
 	defer connection.Close()
-	made.add(speak.step, time.Now(), connection, nil, func() said { return speak.perform(attempt, connection) })
+	made.add(speak.step, time.Now(), connection, nil, func() result { return speak.perform(attempt, connection) })
 	return made
 }
 
 // add performs a step on a connection, if there is one, and reports whether it has succeeded.
-func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error, perform func() said) bool {
+func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error, perform func() result) bool {
 	step := Step{Name: name}
 	if err != nil {
 		step.Outcome = reason(err)
 	} else {
-		found := perform()
-		step.Source, step.OK, step.Status, step.Outcome = connection.LocalAddr().String(), found.ok, found.status, found.words
+		outcome := perform()
+		step.Source, step.OK, step.Status, step.Outcome = connection.LocalAddr().String(), outcome.ok, outcome.status, outcome.words
 	}
 	step.Seconds = time.Since(begun).Seconds()
 	t.Steps = append(t.Steps, step)
@@ -437,18 +437,18 @@ func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error
 // isRequestLine reports whether a method and a path can stand in a request without becoming anything else.
 func isRequestLine(words []string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool {
-		return word == "" || strings.ContainsFunc(word, func(each rune) bool { return each <= ' ' || each >= 0x7f })
+		return word == "" || strings.ContainsFunc(word, func(character rune) bool { return character <= ' ' || character >= 0x7f })
 	})
 }
 
 // attemptWait sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
-func attemptWait(_ Attempt, connection net.Conn) said {
+func attemptWait(_ Attempt, connection net.Conn) result {
 	size, err := connection.Read(make([]byte, 1))
 	switch {
 	case size > 0:
-		return said{ok: true, words: hostAnswered}
+		return result{ok: true, words: hostAnswered}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return said{ok: true, words: "still open"}
+		return result{ok: true, words: "still open"}
 	}
 	return failed(err)
 }
@@ -471,23 +471,23 @@ type Looked struct {
 // Resolve resolves a name like Envoy, which uses IPv4 alone and no search domains, and asks the kernel from which of the
 // sources each address can be reached.
 func Resolve(tables []boot.Table, resolver *net.Resolver, name string) (Lookup, error) {
-	found := Lookup{Addresses: []Looked{}}
+	lookup := Lookup{Addresses: []Looked{}}
 	limited, cancel := context.WithTimeout(context.Background(), lookupLimit)
 	defer cancel()
 	addresses, err := addressesOf(limited, resolver, name)
 	if err != nil {
-		found.Error = whyUnknown(err)
-		return found, nil
+		lookup.Error = whyUnknown(err)
+		return lookup, nil
 	}
 	slices.SortFunc(addresses, netip.Addr.Compare)
 	for _, address := range slices.Compact(addresses) {
 		closed, err := closedTo(tables, address.Unmap())
 		if err != nil {
-			return found, err
+			return lookup, err
 		}
-		found.Addresses = append(found.Addresses, Looked{address.Unmap(), closed})
+		lookup.Addresses = append(lookup.Addresses, Looked{address.Unmap(), closed})
 	}
-	return found, nil
+	return lookup, nil
 }
 
 func addressesOf(limited context.Context, resolver *net.Resolver, name string) ([]netip.Addr, error) {

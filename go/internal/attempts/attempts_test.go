@@ -26,38 +26,38 @@ func perform(t *testing.T, wanted []Attempt) map[string]string {
 	must.Succeed(t, os.WriteFile(filepath.Join(root, "boot", "attempts.json"), content, 0o644))
 	var output bytes.Buffer
 	must.Succeed(t, Do(root, &output))
-	found := map[string]string{}
+	outcomes := map[string]string{}
 	for decoder := json.NewDecoder(&output); decoder.More(); {
-		var each Outcome
-		must.Succeed(t, decoder.Decode(&each))
-		found[each.ID] = each.Outcome
+		var outcome Outcome
+		must.Succeed(t, decoder.Decode(&outcome))
+		outcomes[outcome.ID] = outcome.Outcome
 	}
-	return found
+	return outcomes
 }
 
 func TestAttempts(t *testing.T) {
-	there := answering(t, func(connection net.Conn) {
+	listening := answering(t, func(connection net.Conn) {
 		buffer := make([]byte, 64)
 		size, _ := connection.Read(buffer)
 		if bytes.HasPrefix(buffer[:size], []byte("GET")) {
 			connection.Write([]byte("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"))
 		}
 	}).String()
-	found := perform(t, []Attempt{
-		{ID: "open", Kind: "connect", Network: "tcp", Address: there},
+	got := perform(t, []Attempt{
+		{ID: "open", Kind: "connect", Network: "tcp", Address: listening},
 		{ID: "shut", Kind: "connect", Network: "tcp", Address: "127.0.0.1:1"},
-		{ID: "http", Kind: "send", Network: "tcp", Address: there, Text: "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
-		{ID: "other", Kind: "send", Network: "tcp", Address: there, Text: "SSH-2.0-x\r\n"},
-		{ID: "tls", Kind: "tls", Network: "tcp", Address: there, Name: "a.test"},
-		{ID: "ask", Kind: "ask", Network: "tcp", Address: there, Name: "a.test.", Type: 1, Class: 1},
+		{ID: "http", Kind: "send", Network: "tcp", Address: listening, Text: "GET / HTTP/1.1\r\nHost: a\r\n\r\n"},
+		{ID: "other", Kind: "send", Network: "tcp", Address: listening, Text: "SSH-2.0-x\r\n"},
+		{ID: "tls", Kind: "tls", Network: "tcp", Address: listening, Name: "a.test"},
+		{ID: "ask", Kind: "ask", Network: "tcp", Address: listening, Name: "a.test.", Type: 1, Class: 1},
 		{ID: "datagram", Kind: "datagram", Network: "udp", Address: "127.0.0.1:1", Text: "x"},
 	})
 	for id, want := range map[string]string{
 		"open": "connected", "shut": "connection refused", "http": "HTTP 403", "other": "closed without an answer",
 		"tls": "closed without an answer", "ask": "closed without an answer", "datagram": "connection refused",
 	} {
-		if found[id] != want {
-			t.Errorf("%s: %q, not %q", id, found[id], want)
+		if got[id] != want {
+			t.Errorf("%s: %q, not %q", id, got[id], want)
 		}
 	}
 }
@@ -73,8 +73,8 @@ func TestAttemptsAtTLS(t *testing.T) {
 			connection.Write(answer)
 		})
 		attempt := Attempt{ID: "tls", Kind: "tls", Network: "tcp", Address: place.String(), Name: "a.test"}
-		if found := perform(t, []Attempt{attempt})["tls"]; found != want {
-			t.Errorf("%q, not %q", found, want)
+		if got := perform(t, []Attempt{attempt})["tls"]; got != want {
+			t.Errorf("%q, not %q", got, want)
 		}
 	}
 }
@@ -102,8 +102,8 @@ func TestAttemptsInTLS(t *testing.T) {
 			ID: "it", Kind: "request", Network: "tcp", Address: server.Listener.Addr().String(), Name: "a.test",
 			Text: "GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n",
 		}
-		if found := perform(t, []Attempt{attempt})["it"]; found != want {
-			t.Errorf("%q, not %q", found, want)
+		if got := perform(t, []Attempt{attempt})["it"]; got != want {
+			t.Errorf("%q, not %q", got, want)
 		}
 	}
 }
@@ -118,12 +118,12 @@ func TestAttemptsAtCertificates(t *testing.T) {
 	known.ID, known.Name, known.Roots = "known", "example.com", own
 	other.ID, other.Name, other.Roots = "other", "a.test", own
 	unknown.ID, unknown.Name = "unknown", "example.com"
-	found := perform(t, []Attempt{known, other, unknown})
+	got := perform(t, []Attempt{known, other, unknown})
 	for id, want := range map[string]string{
 		"known": "a certificate of the stack", "other": "another certificate", "unknown": "another certificate",
 	} {
-		if found[id] != want {
-			t.Errorf("%s: %q, not %q", id, found[id], want)
+		if got[id] != want {
+			t.Errorf("%s: %q, not %q", id, got[id], want)
 		}
 	}
 }
@@ -146,8 +146,8 @@ func TestGateways(t *testing.T) {
 			nettest.InNetwork(t)
 			nettest.Moved(t, "egress-end", nettest.EgressNet, neighbour)
 			nettest.Settle(t)
-			if found := attemptGateway(Attempt{}); found != wanted {
-				t.Error(found)
+			if got := attemptGateway(Attempt{}); got != wanted {
+				t.Error(got)
 			}
 		})
 	}

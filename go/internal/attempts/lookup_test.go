@@ -45,25 +45,25 @@ func saying(name string, addresses ...string) dns.HandlerFunc {
 func TestLookup(t *testing.T) {
 	server := resolverAt(nettest.ServeDNS(t, "udp", saying("a.test.", "198.51.100.9", "198.51.100.7", "198.51.100.9")))
 
-	found, err := Resolve(nil, server, "a.test")
+	got, err := Resolve(nil, server, "a.test")
 
-	if err != nil || found.Error != "" || len(found.Addresses) != 2 {
-		t.Fatalf("got %+v, %v", found, err)
+	if err != nil || got.Error != "" || len(got.Addresses) != 2 {
+		t.Fatalf("got %+v, %v", got, err)
 	}
-	if first, second := found.Addresses[0], found.Addresses[1]; first.Address != nettest.World ||
+	if first, second := got.Addresses[0], got.Addresses[1]; first.Address != nettest.World ||
 		second.Address != netip.MustParseAddr("198.51.100.9") || first.Closed == nil {
-		t.Errorf("got %+v", found)
+		t.Errorf("got %+v", got)
 	}
-	if found, err = Resolve(nil, server, "a"); err != nil || len(found.Addresses) > 0 {
-		t.Errorf("got %+v, %v", found, err)
+	if got, err = Resolve(nil, server, "a"); err != nil || len(got.Addresses) > 0 {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
 // An address is taken as it is: nobody is asked.
 func TestLookupOfAnAddress(t *testing.T) {
-	found, err := Resolve(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
-	if err != nil || found.Error != "" || len(found.Addresses) != 1 || found.Addresses[0].Address != nettest.World {
-		t.Errorf("got %+v, %v", found, err)
+	got, err := Resolve(nil, resolverAt("127.0.0.1:9"), "198.51.100.7")
+	if err != nil || got.Error != "" || len(got.Addresses) != 1 || got.Addresses[0].Address != nettest.World {
+		t.Errorf("got %+v, %v", got, err)
 	}
 }
 
@@ -75,9 +75,9 @@ func TestLookupOfNothing(t *testing.T) {
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
 	} {
 		for _, name := range []string{"a.test", "b.test"} {
-			found, err := Resolve(nil, resolverAt(server), name)
-			if err != nil || found.Addresses == nil || len(found.Addresses) > 0 || found.Error != wanted {
-				t.Errorf("%s: got %+v, %v", name, found, err)
+			got, err := Resolve(nil, resolverAt(server), name)
+			if err != nil || got.Addresses == nil || len(got.Addresses) > 0 || got.Error != wanted {
+				t.Errorf("%s: got %+v, %v", name, got, err)
 			}
 		}
 	}
@@ -88,7 +88,7 @@ func TestLookupOfNothing(t *testing.T) {
 func TestClosedTo(t *testing.T) {
 	nettest.InNetwork(t)
 	must.Succeed(t, kernel.Shape(nettest.NewSibling()))
-	for _, each := range []struct {
+	for _, test := range []struct {
 		address netip.Addr
 		closed  string
 	}{
@@ -102,9 +102,9 @@ func TestClosedTo(t *testing.T) {
 		{nettest.Exempt, "guarded exempt"},
 		{netip.MustParseAddr("0.0.0.0"), "guarded exempt"},
 	} {
-		closed, err := closedTo(nettest.NewSibling().Tables, each.address)
-		if err != nil || !slices.Equal(closed, strings.Fields(each.closed)) {
-			t.Errorf("%s: got %q, %v", each.address, closed, err)
+		closed, err := closedTo(nettest.NewSibling().Tables, test.address)
+		if err != nil || !slices.Equal(closed, strings.Fields(test.closed)) {
+			t.Errorf("%s: got %q, %v", test.address, closed, err)
 		}
 	}
 }

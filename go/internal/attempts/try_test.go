@@ -35,8 +35,8 @@ func speaking(t *testing.T, protocol string, place netip.AddrPort, speak *speake
 // steps returns the steps in one line: each name, `+` or `-`, and the words of the last one.
 func (t Trial) String() string {
 	var names []string
-	for _, each := range t.Steps {
-		names = append(names, each.Name+map[bool]string{true: "+", false: "-"}[each.OK])
+	for _, step := range t.Steps {
+		names = append(names, step.Name+map[bool]string{true: "+", false: "-"}[step.OK])
 	}
 	return strings.Join(names, " ") + ": " + t.Steps[len(t.Steps)-1].Outcome
 }
@@ -70,9 +70,9 @@ func TestTryUDP(t *testing.T) {
 			}
 		}()
 		outcome := map[bool]string{true: "a host answered", false: "no answer"}[answer]
-		found := speaking(t, "udp", netip.MustParseAddrPort(host.LocalAddr().String()), &speaker{"datagram", attemptDatagram, 50 * time.Millisecond})
-		if found.String() != "resolve+ connect+ datagram+: "+outcome || <-sizes != 0 {
-			t.Errorf("got %s", found)
+		got := speaking(t, "udp", netip.MustParseAddrPort(host.LocalAddr().String()), &speaker{"datagram", attemptDatagram, 50 * time.Millisecond})
+		if got.String() != "resolve+ connect+ datagram+: "+outcome || <-sizes != 0 {
+			t.Errorf("got %s", got)
 		}
 		host.Close()
 	}
@@ -126,8 +126,8 @@ func TestTryOfAHostThatRefuses(t *testing.T) {
 	refusing.StartTLS()
 	defer refusing.Close()
 
-	if found := trying(t, "https", placeOf(refusing)).String(); found != "resolve+ connect+ handshake+: a host answered" {
-		t.Errorf("got %s", found)
+	if got := trying(t, "https", placeOf(refusing)).String(); got != "resolve+ connect+ handshake+: a host answered" {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -138,8 +138,8 @@ func TestTryThatEnvoyRefuses(t *testing.T) {
 		connection.Write([]byte{0x15, 3, 3, 0, 2, 2, 49})
 	})
 
-	if found := trying(t, "https", place).String(); found != "resolve+ connect+ handshake-: access denied" {
-		t.Errorf("got %s", found)
+	if got := trying(t, "https", place).String(); got != "resolve+ connect+ handshake-: access denied" {
+		t.Errorf("got %s", got)
 	}
 	connection := must.Open[net.Conn](t)(net.Dial("tcp", place.String()))
 	if err := refusedOverTLS(connection); err != nil {
@@ -151,7 +151,7 @@ func TestTryThatEnvoyRefuses(t *testing.T) {
 func TestTryThatFails(t *testing.T) {
 	gone := answering(t, func(connection net.Conn) { connection.Read(make([]byte, 4096)) })
 	nobody := netip.MustParseAddrPort("127.0.0.1:1")
-	for _, each := range []struct {
+	for _, test := range []struct {
 		protocol string
 		place    netip.AddrPort
 		wanted   string
@@ -161,24 +161,24 @@ func TestTryThatFails(t *testing.T) {
 		{"https", nobody, "resolve+ connect-: 127.0.0.1:1: connection refused"},
 		{"udp", nobody, "resolve+ connect+ datagram-: connection refused"},
 	} {
-		if found := trying(t, each.protocol, each.place).String(); found != each.wanted {
-			t.Errorf("%s: got %s", each.protocol, found)
+		if got := trying(t, test.protocol, test.place).String(); got != test.wanted {
+			t.Errorf("%s: got %s", test.protocol, got)
 		}
 	}
 	for code, wanted := range map[int]string{
 		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no record", dns.RcodeRefused: "refused", dns.RcodeServerFailure: "SERVFAIL",
 	} {
 		server := nettest.ServeDNS(t, "udp", nettest.Answering(code))
-		found := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"], nil).String()
-		if found != "resolve-: "+wanted {
-			t.Errorf("%d: got %s", code, found)
+		got := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"], nil).String()
+		if got != "resolve-: "+wanted {
+			t.Errorf("%d: got %s", code, got)
 		}
 	}
-	if found := tryAt(nobody, "a.test", "https", 443, speakers["https"], nil).String(); found != "resolve-: connection refused" {
-		t.Errorf("got %s", found)
+	if got := tryAt(nobody, "a.test", "https", 443, speakers["https"], nil).String(); got != "resolve-: connection refused" {
+		t.Errorf("got %s", got)
 	}
-	if found := tryAt(nobody, strings.Repeat("a.", 200), "https", 443, speakers["https"], nil); found.Steps[0].OK {
-		t.Errorf("got %s", found)
+	if got := tryAt(nobody, strings.Repeat("a.", 200), "https", 443, speakers["https"], nil); got.Steps[0].OK {
+		t.Errorf("got %s", got)
 	}
 }
 
@@ -205,15 +205,15 @@ func TestTryARequest(t *testing.T) {
 	}))
 	defer server.Close()
 
-	found := speaking(t, "https", placeOf(server), requesting, "OPTIONS", "/v1/%2Fa?b")
+	got := speaking(t, "https", placeOf(server), requesting, "OPTIONS", "/v1/%2Fa?b")
 
-	if last := found.Steps[len(found.Steps)-1]; found.String() != "resolve+ connect+ request+: HTTP 403 of a host" || last.Status != http.StatusForbidden {
-		t.Errorf("got %s, %d", found, last.Status)
+	if last := got.Steps[len(got.Steps)-1]; got.String() != "resolve+ connect+ request+: HTTP 403 of a host" || last.Status != http.StatusForbidden {
+		t.Errorf("got %s, %d", got, last.Status)
 	}
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it was made without TLS") }))
 	defer plain.Close()
-	if found := speaking(t, "https", placeOf(plain), requesting, "GET", "/"); !strings.HasPrefix(found.String(), "resolve+ connect+ request-: ") {
-		t.Errorf("got %s", found)
+	if got := speaking(t, "https", placeOf(plain), requesting, "GET", "/"); !strings.HasPrefix(got.String(), "resolve+ connect+ request-: ") {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -71,8 +71,8 @@ func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]stri
 		seen["envoy"] = []string{"unreadable: " + err.Error()}
 		return seen, nil
 	}
-	found, dropped := seenForAWhile(entrance)
-	seen["envoy"] = found
+	problems, dropped := seenForAWhile(entrance)
+	seen["envoy"] = problems
 	if dropped {
 		return seen, []string{"envoy"}
 	}
@@ -90,9 +90,9 @@ func See(text string) (Seen, error) {
 	if err := json.Unmarshal([]byte(text), &entrance); err != nil {
 		return Seen{}, err
 	}
-	found, reasons := seenOfEnvoy(entrance)
-	found, _ = onTheWay(entrance, found, reasons)
-	return Seen{found}, nil
+	problems, reasons := seenOfEnvoy(entrance)
+	problems, _ = onTheWay(entrance, problems, reasons)
+	return Seen{problems}, nil
 }
 
 // filteredFrames is there where the kernel may hand frames between containers to the packet filter of the engine's machine.
@@ -102,22 +102,22 @@ const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 // port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
 // is compared elsewhere, so that of the engine's machine is left. It looks again in between, because the first look may
 // have used an outdated hardware address, as after a replacement.
-func onTheWay(entrance Entrance, found []string, reasons []error) ([]string, bool) {
+func onTheWay(entrance Entrance, problems []string, reasons []error) ([]string, bool) {
 	if !unreached(reasons) || !isThere(entrance.Address, patience) {
-		return found, false
+		return problems, false
 	}
-	if found, reasons = seenOfEnvoy(entrance); !unreached(reasons) {
-		return found, false
+	if problems, reasons = seenOfEnvoy(entrance); !unreached(reasons) {
+		return problems, false
 	}
 	because := ""
 	if _, err := os.Stat(filteredFrames); err == nil {
 		because = ", whose kernel has br_netfilter,"
 	}
-	told := []string{}
-	for _, each := range found {
-		told = append(told, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", each, because))
+	explained := []string{}
+	for _, problem := range problems {
+		explained = append(explained, fmt.Sprintf("%s (the packet filter of the engine's machine%s drops what passes between containers)", problem, because))
 	}
-	return told, true
+	return explained, true
 }
 
 // unreached reports whether all that failed are connections that nobody has answered, and at least one.
@@ -132,13 +132,13 @@ func unreached(reasons []error) bool {
 func isThere(address netip.Addr, within time.Duration) bool {
 	known := func() (netlink.Neigh, bool) {
 		entries, _ := netlink.NeighList(0, unix.AF_INET)
-		at := slices.IndexFunc(entries, func(each netlink.Neigh) bool { return each.IP.Equal(address.AsSlice()) })
+		at := slices.IndexFunc(entries, func(entry netlink.Neigh) bool { return entry.IP.Equal(address.AsSlice()) })
 		if at < 0 {
 			return netlink.Neigh{}, false
 		}
 		return entries[at], entries[at].State&(unix.NUD_REACHABLE|unix.NUD_PERMANENT) != 0
 	}
-	if entry, there := known(); there || entry.IP != nil {
+	if entry, reachable := known(); reachable || entry.IP != nil {
 		_ = netlink.NeighDel(&entry) // what is known may be outdated
 	}
 	connection, err := net.Dial("udp", netip.AddrPortFrom(address, discard).String())
@@ -150,7 +150,7 @@ func isThere(address netip.Addr, within time.Duration) bool {
 		return false
 	}
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(serving.PollEvery) {
-		if _, there := known(); there {
+		if _, reachable := known(); reachable {
 			return true
 		}
 	}
@@ -168,20 +168,20 @@ func AgentsAreServed(root string, sibling boot.Sibling) error {
 	}
 	rand.Shuffle(len(entrance.Ports), func(i, j int) { entrance.Ports[i], entrance.Ports[j] = entrance.Ports[j], entrance.Ports[i] })
 	entrance.Ports = entrance.Ports[:min(len(entrance.Ports), portsEachCheck)]
-	if found, _ := seenForAWhile(entrance); len(found) > 0 {
-		return fmt.Errorf("agents can't use envoy: %s", strings.Join(found, "; "))
+	if problems, _ := seenForAWhile(entrance); len(problems) > 0 {
+		return fmt.Errorf("agents can't use envoy: %s", strings.Join(problems, "; "))
 	}
 	return nil
 }
 
 func seenOfResolver(server netip.AddrPort) []string {
-	found := []string{}
+	problems := []string{}
 	for _, transport := range []string{"udp", "tcp"} {
 		if err := serving.Refuses(server.String(), transport); err != nil {
-			found = append(found, fmt.Sprintf("%s over %s: %s", server, transport, reason(err)))
+			problems = append(problems, fmt.Sprintf("%s over %s: %s", server, transport, reason(err)))
 		}
 	}
-	return found
+	return problems
 }
 
 // seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
@@ -189,9 +189,9 @@ func seenOfResolver(server netip.AddrPort) []string {
 // are dropped on the way.
 func seenForAWhile(entrance Entrance) ([]string, bool) {
 	for end := time.Now().Add(patience); ; time.Sleep(serving.PollEvery) {
-		found, reasons := seenOfEnvoy(entrance)
-		if len(found) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
-			return onTheWay(entrance, found, reasons)
+		problems, reasons := seenOfEnvoy(entrance)
+		if len(problems) == 0 || time.Now().After(end) || errors.Is(errors.Join(reasons...), syscall.ENETUNREACH) {
+			return onTheWay(entrance, problems, reasons)
 		}
 	}
 }
@@ -201,7 +201,7 @@ func seenForAWhile(entrance Entrance) ([]string, bool) {
 func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	var group sync.WaitGroup
 	var lock sync.Mutex
-	found, reasons := []string{}, []error{}
+	problems, reasons := []string{}, []error{}
 	room := make(chan struct{}, viewsAtOnce)
 	for _, port := range entrance.Ports {
 		place := netip.AddrPortFrom(entrance.Address, uint16(port)).String()
@@ -217,15 +217,15 @@ func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 				if err != nil {
 					lock.Lock()
 					defer lock.Unlock()
-					found = append(found, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
+					problems = append(problems, fmt.Sprintf("%s over %s: %s", place, protocol, reason(err)))
 					reasons = append(reasons, err)
 				}
 			})
 		}
 	}
 	group.Wait()
-	slices.Sort(found)
-	return found, reasons
+	slices.Sort(problems)
+	return problems, reasons
 }
 
 func refusedOverHTTP(connection net.Conn) error {

@@ -43,8 +43,8 @@ func entranceAt(place netip.AddrPort) Entrance {
 func TestViewOnARefusal(t *testing.T) {
 	place := answering(t, likeEnvoy(refusalWords+" over http on port 80\n"))
 
-	if found, _ := seenOfEnvoy(entranceAt(place)); len(found) > 0 {
-		t.Errorf("got %q", found)
+	if got, _ := seenOfEnvoy(entranceAt(place)); len(got) > 0 {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestViewOnAnythingElse(t *testing.T) {
 	t.Cleanup(func() { server.Close() })
 	go server.Serve(listener)
 
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		place netip.AddrPort
 		words []string
 	}{
@@ -78,13 +78,13 @@ func TestViewOnAnythingElse(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			found, _ := seenOfEnvoy(entranceAt(each.place))
-			if len(found) != len(each.words) {
-				t.Fatalf("got %q", found)
+			got, _ := seenOfEnvoy(entranceAt(test.place))
+			if len(got) != len(test.words) {
+				t.Fatalf("got %q", got)
 			}
-			for index, words := range each.words {
-				if !strings.Contains(found[index], words) {
-					t.Errorf("got %q, expected %q", found[index], words)
+			for index, words := range test.words {
+				if !strings.Contains(got[index], words) {
+					t.Errorf("got %q, expected %q", got[index], words)
 				}
 			}
 		})
@@ -95,15 +95,15 @@ func TestViewOnAnythingElse(t *testing.T) {
 func TestViewOnAResolver(t *testing.T) {
 	server := nettest.ServeDNS(t, "udp", nettest.Refusing)
 
-	found := seenOfResolver(netip.MustParseAddrPort(server))
+	got := seenOfResolver(netip.MustParseAddrPort(server))
 
-	if !slices.Equal(found, []string{server + " over tcp: connection refused"}) {
-		t.Errorf("got %q", found)
+	if !slices.Equal(got, []string{server + " over tcp: connection refused"}) {
+		t.Errorf("got %q", got)
 	}
 	knowing := nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeSuccess))
-	found = seenOfResolver(netip.MustParseAddrPort(knowing))
-	if len(found) != 2 || !strings.Contains(found[0], "was answered with NOERROR") {
-		t.Errorf("got %q", found)
+	got = seenOfResolver(netip.MustParseAddrPort(knowing))
+	if len(got) != 2 || !strings.Contains(got[0], "was answered with NOERROR") {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -125,12 +125,12 @@ func TestViewThatIsUnreadable(t *testing.T) {
 // Without a way to Envoy's network there is nothing to wait for. Linux has none to this address for TCP.
 func TestViewThatNeedNotWait(t *testing.T) {
 	begin := time.Now()
-	found, dropped := seenForAWhile(entranceAt(netip.MustParseAddrPort("255.255.255.255:80")))
-	if len(found) != 2 || dropped || time.Since(begin) > patience/2 {
-		t.Errorf("got %q after %s", found, time.Since(begin))
+	got, dropped := seenForAWhile(entranceAt(netip.MustParseAddrPort("255.255.255.255:80")))
+	if len(got) != 2 || dropped || time.Since(begin) > patience/2 {
+		t.Errorf("got %q after %s", got, time.Since(begin))
 	}
-	if !strings.HasSuffix(found[0], "over http: network is unreachable") {
-		t.Errorf("got %q", found)
+	if !strings.HasSuffix(got[0], "over http: network is unreachable") {
+		t.Errorf("got %q", got)
 	}
 }
 

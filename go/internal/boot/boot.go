@@ -32,9 +32,9 @@ type Sibling struct {
 
 // Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
 func (s Sibling) Around(block netip.Prefix) netip.Prefix {
-	for _, each := range s.Interfaces {
-		if each.Subnet.Contains(block.Addr()) {
-			return each.Subnet
+	for _, iface := range s.Interfaces {
+		if iface.Subnet.Contains(block.Addr()) {
+			return iface.Subnet
 		}
 	}
 	return block

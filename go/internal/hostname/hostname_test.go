@@ -14,8 +14,8 @@ func TestLower(t *testing.T) {
 		"\u212a.test": "", "secret:ID": "", "[::1]": "", long + "a.test": "", strings.Repeat(long+".", 4): "",
 		strings.Repeat("a.", 126) + "b": strings.Repeat("a.", 126) + "b", strings.Repeat("a.", 127) + "b": "",
 	} {
-		if found, is := Lower(name); is != (wanted != "") || is && found != wanted {
-			t.Errorf("%q: got %q, %t", name, found, is)
+		if got, is := Lower(name); is != (wanted != "") || is && got != wanted {
+			t.Errorf("%q: got %q, %t", name, got, is)
 		}
 	}
 }

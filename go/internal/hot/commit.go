@@ -188,14 +188,14 @@ func Check(root string, resources []boot.Resource, program serving.Program) erro
 	if err := program.Serves(); err != nil {
 		return err
 	}
-	digests := slices.DeleteFunc(slices.Clone(resources), func(each boot.Resource) bool { return !each.Hashed })
+	digests := slices.DeleteFunc(slices.Clone(resources), func(resource boot.Resource) bool { return !resource.Hashed })
 	live, err := program.Live(digests)
 	if err != nil {
 		return err
 	}
-	for _, each := range digests {
-		if live[each.Name] != committed.Live[each.Name] {
-			return fmt.Errorf("live content differs from the committed one: %s", each.Name)
+	for _, resource := range digests {
+		if live[resource.Name] != committed.Live[resource.Name] {
+			return fmt.Errorf("live content differs from the committed one: %s", resource.Name)
 		}
 	}
 	return nil
@@ -209,12 +209,12 @@ var bell = [...]string{"0", "1"}
 
 // MakeBells makes the folders that the program watches, before it starts.
 func MakeBells(resources []boot.Resource) error {
-	for _, each := range resources {
-		if each.Watched == "" {
+	for _, resource := range resources {
+		if resource.Watched == "" {
 			continue
 		}
-		first := filepath.Join(each.Watched, bell[0])
-		if err := errors.Join(os.MkdirAll(each.Watched, 0o755), os.WriteFile(first, nil, 0o644)); err != nil {
+		first := filepath.Join(resource.Watched, bell[0])
+		if err := errors.Join(os.MkdirAll(resource.Watched, 0o755), os.WriteFile(first, nil, 0o644)); err != nil {
 			return err
 		}
 	}
@@ -224,11 +224,11 @@ func MakeBells(resources []boot.Resource) error {
 // ring has the program read its files again, in the order of its resources, so that a file comes before those that refer
 // to it.
 func ring(resources []boot.Resource) error {
-	for _, each := range resources {
-		if each.Watched == "" {
+	for _, resource := range resources {
+		if resource.Watched == "" {
 			continue
 		}
-		one, other := filepath.Join(each.Watched, bell[0]), filepath.Join(each.Watched, bell[1])
+		one, other := filepath.Join(resource.Watched, bell[0]), filepath.Join(resource.Watched, bell[1])
 		err := os.Rename(one, other)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = os.Rename(other, one)
@@ -314,9 +314,9 @@ func (e endsFile) text() []byte {
 	return []byte(`{"ends":[` + strings.Join(texts, ",") + `]}`)
 }
 
-func parseEnds(text []byte) (found endsFile, err error) {
-	err = json.Unmarshal(text, &found)
-	return found, err
+func parseEnds(text []byte) (ends endsFile, err error) {
+	err = json.Unmarshal(text, &ends)
+	return ends, err
 }
 
 // endedSet returns what the hot files are to be by now, if rules have ended since they were committed. It reports whether
@@ -334,8 +334,8 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	if err != nil {
 		return set{}, false, err
 	}
-	first, there, err := left.first()
-	if err != nil || !there || first.At > now.Unix() {
+	first, pending, err := left.first()
+	if err != nil || !pending || first.At > now.Unix() {
 		return set{}, false, err
 	}
 	committed, err := ReadRecord(RecordPath(root))
@@ -346,7 +346,7 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 	if err != nil {
 		return set{}, false, err
 	}
-	for there && first.At <= now.Unix() {
+	for pending && first.At <= now.Unix() {
 		for path, change := range first.Files {
 			if err := ended.rewrite(path, change.of); err != nil {
 				return set{}, false, err
@@ -354,7 +354,7 @@ func endedSet(root string, now time.Time) (set, bool, error) {
 		}
 		ended.record.Live, ended.record.Rules = first.Live, first.Rules
 		left.Ends = left.Ends[1:]
-		if first, there, err = left.first(); err != nil {
+		if first, pending, err = left.first(); err != nil {
 			return set{}, false, err
 		}
 	}
@@ -438,12 +438,12 @@ type Deadline struct {
 
 func NewDeadline(root string) Deadline {
 	return Deadline{root, hotfile.New(filepath.Join(hotFolder(root), endsPath), func(text []byte) (next time.Time, err error) {
-		found, err := parseEnds(text)
+		ends, err := parseEnds(text)
 		if err != nil {
 			return next, err
 		}
-		first, there, err := found.first()
-		if there {
+		first, pending, err := ends.first()
+		if pending {
 			next = time.Unix(first.At, 0)
 		}
 		return next, err

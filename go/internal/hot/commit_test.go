@@ -73,7 +73,7 @@ func mustCommit(t *testing.T, root string) {
 }
 
 // said returns files without their versions.
-func said(files must.Tree) must.Tree {
+func unversioned(files must.Tree) must.Tree {
 	plain := must.Tree{}
 	for path, text := range files {
 		plain[path] = string(WithVersion([]byte(text), Unversioned))
@@ -84,9 +84,9 @@ func said(files must.Tree) must.Tree {
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
 func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 	t.Helper()
-	found := readTree(t, filepath.Join(root, "hot"))
-	if !maps.Equal(said(found), wanted) {
-		t.Errorf("hot has %v, expected %v", found, wanted)
+	got := readTree(t, filepath.Join(root, "hot"))
+	if !maps.Equal(unversioned(got), wanted) {
+		t.Errorf("hot has %v, expected %v", got, wanted)
 	}
 	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
@@ -95,7 +95,7 @@ func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 	if slices.Contains(older, committed.Version) {
 		t.Errorf("version %s was used before", committed.Version)
 	}
-	for path, text := range found {
+	for path, text := range got {
 		if version := VersionOf([]byte(text)); version != "" && version != committed.Version {
 			t.Errorf("%s is of version %s, the record of %s", path, version, committed.Version)
 		}
@@ -108,8 +108,8 @@ func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 // expectGood fails unless the good set has exactly these files, as the record says.
 func expectGood(t *testing.T, root string, wanted must.Tree) {
 	t.Helper()
-	if found := said(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(found, wanted) {
-		t.Errorf("good has %v, expected %v", found, wanted)
+	if got := unversioned(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(got, wanted) {
+		t.Errorf("good has %v, expected %v", got, wanted)
 	}
 	if err := intact(goodTree(root), RecordPath(root)); err != nil {
 		t.Errorf("the record does not fit it: %v", err)
@@ -168,17 +168,17 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 	program := StartReader(root)
 	program.Slow = 5
 	program.Deaf = func(asked int) bool { return asked == 7 } // the first proof
-	told := 0
+	calls := 0
 
 	result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {
-		told++
-		if said(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
+		calls++
+		if unversioned(program.Taken)["listeners"] != files[Listeners] || program.Asked != 6 {
 			t.Errorf("told after %d answers, when %v was taken", program.Asked, program.Taken)
 		}
 	})
 
-	if err != nil || !result.Committed || told != 1 {
-		t.Errorf("got %+v, %v; told %d times", result, err, told)
+	if err != nil || !result.Committed || calls != 1 {
+		t.Errorf("got %+v, %v; told %d times", result, err, calls)
 	}
 	if !maps.Equal(result.Evidence, program.Evidence()) {
 		t.Errorf("the evidence is %v", result.Evidence)
@@ -198,14 +198,14 @@ func withBells(t *testing.T, order ...string) ([]boot.Resource, func() []string)
 	top := t.TempDir()
 	var resources []boot.Resource
 	for _, path := range order {
-		resource := Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })]
+		resource := Resources[slices.IndexFunc(Resources, func(resource boot.Resource) bool { return resource.Path == path })]
 		resource.Watched = filepath.Join(top, resource.Name)
 		resources = append(resources, resource)
 	}
 	must.Succeed(t, MakeBells(resources))
 	var names []string
-	for _, each := range resources {
-		names = append(names, each.Name)
+	for _, resource := range resources {
+		names = append(names, resource.Name)
 	}
 	return resources, watch(t, top, names...)
 }
@@ -215,8 +215,8 @@ func TestCommitRingsInOrder(t *testing.T) {
 	for _, order := range [][]string{{Routes, Added, Listeners}, {Listeners, Added, Routes}} {
 		resources, rung := withBells(t, order...)
 		names := []string{}
-		for _, each := range resources {
-			names = append(names, each.Name)
+		for _, resource := range resources {
+			names = append(names, resource.Name)
 		}
 		root, before := NewVolume(t)
 		program := StartReader(root)
@@ -225,15 +225,15 @@ func TestCommitRingsInOrder(t *testing.T) {
 			if result, err := (Volume{root, resources, program, time.Now}.commitSent(func() {})); err != nil || !result.Committed {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			if found := rung(); !slices.Equal(found, names) {
-				t.Errorf("rung %v, expected %v", found, names)
+			if got := rung(); !slices.Equal(got, names) {
+				t.Errorf("rung %v, expected %v", got, names)
 			}
 		}
 		_, before = Set("2", order...)
 		program.Refuses = []string{sendSet(t, root, "3", order...)[Listeners]}
 		must.Get[Result](t)(Volume{root, resources, program, time.Now}.commitSent(func() {}))
-		if found := rung(); !slices.Equal(found, append(slices.Clone(names), names...)) {
-			t.Errorf("rung %v, expected %v twice", found, names)
+		if got := rung(); !slices.Equal(got, append(slices.Clone(names), names...)) {
+			t.Errorf("rung %v, expected %v twice", got, names)
 		}
 		expectSet(t, root, before)
 	}
@@ -280,7 +280,7 @@ func TestCommitRemovesForeignFiles(t *testing.T) {
 
 // resourceAt returns the resource of a file.
 func resourceAt(path string) string {
-	return Resources[slices.IndexFunc(Resources, func(each boot.Resource) bool { return each.Path == path })].Name
+	return Resources[slices.IndexFunc(Resources, func(resource boot.Resource) bool { return resource.Path == path })].Name
 }
 
 // If any resource is rejected, or is not live in time, the whole set is rolled back: old contents and their record are restored,
@@ -461,13 +461,13 @@ func TestCommitVerifiesFirst(t *testing.T) {
 		"a path out of the folder": {func(c *Commit, files must.Tree) { rename(c, files, "../outside") }, "leaves the folder"},
 		"an absolute path":         {func(c *Commit, files must.Tree) { rename(c, files, "/outside") }, "leaves the folder"},
 	}
-	for name, each := range cases {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			root, _ := NewVolume(t)
 			wanted, files := Set("2", Routes, Listeners)
-			each.spoil(&wanted, files)
+			test.spoil(&wanted, files)
 			send(t, root, wanted, files)
-			expectUntouched(t, root, each.wanted)
+			expectUntouched(t, root, test.wanted)
 		})
 	}
 	root, files := NewVolume(t)
@@ -549,8 +549,8 @@ func TestCommitWithoutAGoodSet(t *testing.T) {
 			if err != nil || result.Committed || result.Hung {
 				t.Fatalf("got %+v, %v", result, err)
 			}
-			if found := said(readTree(t, filepath.Join(root, "hot"))); !maps.Equal(found, before) {
-				t.Errorf("hot has %v, expected %v", found, before)
+			if got := unversioned(readTree(t, filepath.Join(root, "hot"))); !maps.Equal(got, before) {
+				t.Errorf("hot has %v, expected %v", got, before)
 			}
 			if err := StartGood(root); err == nil {
 				t.Error("it would be started")
@@ -589,19 +589,19 @@ func TestNotTaken(t *testing.T) {
 	for version, wanted := range map[string][]string{
 		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
 	} {
-		if found, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(found, wanted) {
-			t.Errorf("%s: got %v, %v, expected %v", version, found, err, wanted)
+		if got, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(got, wanted) {
+			t.Errorf("%s: got %v, %v, expected %v", version, got, err, wanted)
 		}
 	}
-	if found, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || len(found) > 0 {
-		t.Errorf("got %#v, %v, expected an empty list", found, err)
+	if got, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || len(got) > 0 {
+		t.Errorf("got %#v, %v, expected an empty list", got, err)
 	}
 }
 
 // What has not loaded the commit, by version or by digest, is unhealthy with the reason.
 func TestCheckOfSomethingElse(t *testing.T) {
 	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		files  must.Tree
 		wanted string
 	}{
@@ -612,8 +612,8 @@ func TestCheckOfSomethingElse(t *testing.T) {
 		root, _ := NewVolume(t)
 		sendSet(t, root, "2", Routes, Added, Listeners)
 		mustCommit(t, root)
-		must.Write(t, filepath.Join(root, "hot"), each.files)
-		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != each.wanted {
+		must.Write(t, filepath.Join(root, "hot"), test.files)
+		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != test.wanted {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -32,9 +32,9 @@ type disk struct {
 
 func inodeOf(t *testing.T, path string) inode {
 	t.Helper()
-	var found unix.Statx_t
-	must.Succeed(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &found))
-	return inode{found.Ino, found.Btime}
+	var got unix.Statx_t
+	must.Succeed(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &got))
+	return inode{got.Ino, got.Btime}
 }
 
 // flush takes over what a file or folder has now.
@@ -50,8 +50,8 @@ func (d *disk) flush(path string) error {
 	}
 	names, err := os.ReadDir(path)
 	entries := map[string]inode{}
-	for _, each := range names {
-		entries[each.Name()] = inodeOf(d.t, filepath.Join(path, each.Name()))
+	for _, entry := range names {
+		entries[entry.Name()] = inodeOf(d.t, filepath.Join(path, entry.Name()))
 	}
 	d.entries[inodeOf(d.t, path)] = entries
 	return err
@@ -69,11 +69,11 @@ func (d *disk) write(folder inode, to string) {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		d.t.Fatal(err)
 	}
-	for name, each := range d.entries[folder] {
+	for name, node := range d.entries[folder] {
 		path := filepath.Join(to, name)
-		if _, is := d.entries[each]; is {
-			d.write(each, path)
-		} else if err := os.WriteFile(path, []byte(d.contents[each]), 0o644); err != nil {
+		if _, is := d.entries[node]; is {
+			d.write(node, path)
+		} else if err := os.WriteFile(path, []byte(d.contents[node]), 0o644); err != nil {
 			d.t.Fatal(err)
 		}
 	}

@@ -70,8 +70,8 @@ func TestRulesEnd(t *testing.T) {
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)
 			}
-			if found, err := program.Live(Resources); err != nil || !maps.Equal(found, committed.Live) {
-				t.Errorf("live is %v, on record %v (%v)", found, committed.Live, err)
+			if got, err := program.Live(Resources); err != nil || !maps.Equal(got, committed.Live) {
+				t.Errorf("live is %v, on record %v (%v)", got, committed.Live, err)
 			}
 		}
 		expectAbsent(t, root, "ended", "good.new", "restore", "restore.new")
@@ -152,8 +152,8 @@ func TestTheNextEnd(t *testing.T) {
 	look := func(second float64, due bool, wait time.Duration) {
 		t.Helper()
 		at := time.UnixMilli(int64(second * 1000))
-		if found, left := clock.Due(at); found != due || left != wait {
-			t.Errorf("at %v, due is %v and the next look after %v", second, found, left)
+		if isDue, left := clock.Due(at); isDue != due || left != wait {
+			t.Errorf("at %v, due is %v and the next look after %v", second, isDue, left)
 		}
 	}
 	look(50, false, endsRead)

@@ -53,8 +53,8 @@ func expectSecret(t *testing.T, path, set string) {
 		t.Errorf("%s can be read by others: %v", path, err)
 	}
 	text, err := volume.ReadFile(path)
-	if said := string(WithVersion(text, Unversioned)); err != nil || said != Content(set, secret) {
-		t.Errorf("%s is %q, %v", path, said, err)
+	if withoutVersion := string(WithVersion(text, Unversioned)); err != nil || withoutVersion != Content(set, secret) {
+		t.Errorf("%s is %q, %v", path, withoutVersion, err)
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || volume.UserOf(info) != 0 {
 		t.Errorf("its folder is not root's: %v", err)

@@ -105,8 +105,8 @@ func TestCommitSentTakesBack(t *testing.T) {
 			wanted, files := Set("2", Routes, Listeners)
 			program := StartReader(root)
 			change(files, program)
-			for at, each := range wanted.Files {
-				wanted.Files[at].Digest = DigestOf([]byte(files[each.Path]))
+			for at, recorded := range wanted.Files {
+				wanted.Files[at].Digest = DigestOf([]byte(files[recorded.Path]))
 			}
 
 			send(t, root, wanted, files)
@@ -182,9 +182,9 @@ func TestReadSentChecksDigests(t *testing.T) {
 }
 
 func sentOf(files must.Tree) map[string]file {
-	found := map[string]file{}
+	copied := map[string]file{}
 	for path, text := range files {
-		found[path] = file{content: []byte(text)}
+		copied[path] = file{content: []byte(text)}
 	}
-	return found
+	return copied
 }

@@ -148,7 +148,7 @@ func (r *Reader) Live(resources []boot.Resource) (map[string]string, error) {
 	}
 	live := map[string]string{}
 	for _, resource := range resources {
-		if text, there := r.Taken[resource.Name]; there {
+		if text, ok := r.Taken[resource.Name]; ok {
 			live[resource.Name] = DigestOf([]byte(text))
 		}
 	}
@@ -201,8 +201,8 @@ func readTree(t *testing.T, folder string) must.Tree {
 // expectTree fails unless a folder has exactly these files.
 func expectTree(t *testing.T, folder string, wanted must.Tree) {
 	t.Helper()
-	if found := readTree(t, folder); !maps.Equal(found, wanted) {
-		t.Errorf("%s has %v, expected %v", filepath.Base(folder), found, wanted)
+	if got := readTree(t, folder); !maps.Equal(got, wanted) {
+		t.Errorf("%s has %v, expected %v", filepath.Base(folder), got, wanted)
 	}
 }
 

@@ -29,8 +29,8 @@ func TestVersionOf(t *testing.T) {
 		"{\"resources\":[],\"version_info\":\"1\"}\n":    "",
 		`{"resources":[],"version_info":"` + long + `"}`: "", // longer than any of ours
 	} {
-		if found := VersionOf([]byte(content)); found != wanted {
-			t.Errorf("%s: got %q, expected %q", content, found, wanted)
+		if got := VersionOf([]byte(content)); got != wanted {
+			t.Errorf("%s: got %q, expected %q", content, got, wanted)
 		}
 	}
 }
@@ -46,8 +46,8 @@ func TestWithVersion(t *testing.T) {
 		``:                                                       ``,
 	} {
 		before := []byte(content)
-		if found := WithVersion(before, "abc"); string(found) != wanted {
-			t.Errorf("%s: got %s, expected %s", content, found, wanted)
+		if got := WithVersion(before, "abc"); string(got) != wanted {
+			t.Errorf("%s: got %s, expected %s", content, got, wanted)
 		}
 		if string(before) != content {
 			t.Errorf("%s was changed in place into %s", content, before)
@@ -58,12 +58,12 @@ func TestWithVersion(t *testing.T) {
 // differing returns names without the wanted value, in order, and ignores names that are not wanted.
 func TestDiffering(t *testing.T) {
 	wanted := map[string]string{"d": "1", "a": "1", "b": "1", "c": "1"}
-	found := map[string]string{"a": "1", "b": "2", "c": "", "x": "1"}
+	live := map[string]string{"a": "1", "b": "2", "c": "", "x": "1"}
 
-	if names := Differing(wanted, found); !slices.Equal(names, []string{"b", "c", "d"}) {
+	if names := Differing(wanted, live); !slices.Equal(names, []string{"b", "c", "d"}) {
 		t.Errorf("got %v", names)
 	}
-	if names := Differing(map[string]string{"a": "1"}, found); names == nil || len(names) > 0 {
+	if names := Differing(map[string]string{"a": "1"}, live); names == nil || len(names) > 0 {
 		t.Errorf("got %#v, expected an empty list", names)
 	}
 }

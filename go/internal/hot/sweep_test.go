@@ -94,10 +94,10 @@ func TestAnEndDies(t *testing.T) {
 		must.Succeed(t, Volume{root, Resources, StartReader(root), moment(100)}.EndRules())
 		must.Succeed(t, StartGood(again))
 		must.Succeed(t, EndAtStart(again, time.Unix(100, 0)))
-		for _, each := range []string{root, again} {
-			expectSet(t, each, sets[1])
-			expectGood(t, each, sets[1])
-			expectFinished(t, each)
+		for _, folder := range []string{root, again} {
+			expectSet(t, folder, sets[1])
+			expectGood(t, folder, sets[1])
+			expectFinished(t, folder)
 		}
 	})
 }

@@ -119,8 +119,8 @@ func completeMove(root string) error {
 // prepare makes good/hot/ a set that is to be proven, completely and on the disk. Before it changes anything, it makes sure
 // that there is room for its copy as well.
 func (s set) prepare(root string) error {
-	for path, each := range s.files {
-		if err := makeRoom(filepath.Join(hotFolder(root), path), len(each.content)); noRoom(err) {
+	for path, file := range s.files {
+		if err := makeRoom(filepath.Join(hotFolder(root), path), len(file.content)); noRoom(err) {
 			return err
 		}
 	}
@@ -340,13 +340,13 @@ func fits(folder string, committed Commit) error {
 			return errors.Join(fmt.Errorf("%s is not a regular file", path), err)
 		}
 	}
-	for _, each := range committed.Files {
-		content, err := each.Read(folder)
+	for _, recorded := range committed.Files {
+		content, err := recorded.Read(folder)
 		if err != nil {
 			return err
 		}
 		if version := VersionOf(content); version != "" && version != committed.Version {
-			return fmt.Errorf("%s has version %s, expected %s", each.Path, version, committed.Version)
+			return fmt.Errorf("%s has version %s, expected %s", recorded.Path, version, committed.Version)
 		}
 	}
 	return nil
@@ -368,25 +368,25 @@ type file struct {
 
 func loadSet(folder string, wanted Commit) (set, error) {
 	files := map[string]file{}
-	for _, each := range wanted.Files {
-		content, err := each.Read(folder)
+	for _, recorded := range wanted.Files {
+		content, err := recorded.Read(folder)
 		if err != nil {
 			return set{}, err
 		}
-		info, err := os.Lstat(filepath.Join(folder, each.Path))
+		info, err := os.Lstat(filepath.Join(folder, recorded.Path))
 		if err != nil {
 			return set{}, err
 		}
-		files[each.Path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
+		files[recorded.Path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
 	}
 	return set{wanted, files}, nil
 }
 
 func (s set) withVersion(version string) set {
 	files := map[string]file{}
-	for path, each := range s.files {
-		each.content = WithVersion(each.content, version)
-		files[path] = each
+	for path, file := range s.files {
+		file.content = WithVersion(file.content, version)
+		files[path] = file
 	}
 	s.record.Version = version
 	return set{s.record, files}
@@ -430,12 +430,12 @@ func (s set) verify() error {
 	if len(s.record.Files) == 0 {
 		return errors.New("nothing is to be committed")
 	}
-	for _, each := range s.record.Files {
-		if !filepath.IsLocal(each.Path) {
-			return fmt.Errorf("path %q leaves the folder", each.Path)
+	for _, recorded := range s.record.Files {
+		if !filepath.IsLocal(recorded.Path) {
+			return fmt.Errorf("path %q leaves the folder", recorded.Path)
 		}
-		if file, sent := s.files[each.Path]; !sent || DigestOf(file.content) != each.Digest {
-			return fmt.Errorf("%s has another digest", each.Path)
+		if file, sent := s.files[recorded.Path]; !sent || DigestOf(file.content) != recorded.Digest {
+			return fmt.Errorf("%s has another digest", recorded.Path)
 		}
 	}
 	return nil
@@ -477,11 +477,11 @@ const fileVersionLength = 64
 const Unversioned = "0"
 
 func VersionOf(content []byte) string {
-	found := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
-	if found == nil {
+	match := fileVersion.FindSubmatch(content[max(0, len(content)-fileVersionLength):])
+	if match == nil {
 		return ""
 	}
-	return string(found[1])
+	return string(match[1])
 }
 
 func WithVersion(content []byte, version string) []byte {
@@ -504,10 +504,10 @@ func DigestOf(content []byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(WithVersion(content, Unversioned)))
 }
 
-func Differing(wanted, found map[string]string) []string {
+func Differing(wanted, live map[string]string) []string {
 	names := []string{}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		if found[name] != wanted[name] {
+		if live[name] != wanted[name] {
 			names = append(names, name)
 		}
 	}
@@ -554,10 +554,10 @@ func RecordPath(root string) string { return filepath.Join(root, "state", "commi
 
 // ReadRecord reads the record of a set, which has at least one file.
 func ReadRecord(path string) (Commit, error) {
-	var found Commit
-	err := volume.ReadJSON(path, &found)
-	if err == nil && len(found.Files) == 0 {
+	var record Commit
+	err := volume.ReadJSON(path, &record)
+	if err == nil && len(record.Files) == 0 {
 		err = fmt.Errorf("%s has no files", path)
 	}
-	return found, err
+	return record, err
 }

@@ -15,8 +15,8 @@ import (
 
 // parse takes what begins with "value ".
 func parse(content []byte) (string, error) {
-	value, found := strings.CutPrefix(string(content), "value ")
-	if !found {
+	value, ok := strings.CutPrefix(string(content), "value ")
+	if !ok {
 		return "", fmt.Errorf("%q is no value", content)
 	}
 	return value, nil
@@ -105,7 +105,7 @@ func withTimeOf(t *testing.T, path string, do func()) {
 // An unusable file leaves the loaded value in force, is counted, and its reason is reported. The next good file is
 // loaded, even if it equals the loaded one.
 func TestFileKeepsItsValue(t *testing.T) {
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		spoil  func(t *testing.T, path string)
 		wanted string
 	}{
@@ -123,7 +123,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 				t.Parallel()
 				file, path := follow(t)
 				before := file.Status()
-				each.spoil(t, path)
+				test.spoil(t, path)
 
 				must.Happen(t, "a reason", func() bool { return file.Status().Reason != "" })
 
@@ -131,7 +131,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 				if now.Refused < 1 || now.Digest != before.Digest || file.Value() != "a" {
 					t.Errorf("got %+v after %+v", now, before)
 				}
-				must.Happen(t, each.wanted, func() bool { return strings.Contains(file.Status().Reason, each.wanted) })
+				must.Happen(t, test.wanted, func() bool { return strings.Contains(file.Status().Reason, test.wanted) })
 				if reason := file.Status().Reason; !strings.Contains(reason, path) {
 					t.Errorf("the reason names no file: %s", reason)
 				}
@@ -172,8 +172,8 @@ func TestRefreshReadsAgainWhatCouldNotBeRead(t *testing.T) {
 func TestFileCountsRejections(t *testing.T) {
 	file, path := opened(t)
 	for count := range 3 {
-		if found := file.Status().Refused; found != count {
-			t.Errorf("counted %d after %d", found, count)
+		if got := file.Status().Refused; got != count {
+			t.Errorf("counted %d after %d", got, count)
 		}
 		replace(t, path, strings.Repeat("{", count+1))
 		file.Refresh()

@@ -46,14 +46,14 @@ func Differences(sibling boot.Sibling) []string {
 		{"timeouts", timeoutDifferences},
 		{"IPsec policies", policyDifferences},
 	} {
-		found, err := part.compare(sibling, seen)
+		partDifferences, err := part.compare(sibling, seen)
 		for range changesTolerated {
 			if !errors.Is(err, netlink.ErrDumpInterrupted) {
 				break
 			}
-			found, err = part.compare(sibling, seen)
+			partDifferences, err = part.compare(sibling, seen)
 		}
-		differences = append(differences, found...)
+		differences = append(differences, partDifferences...)
 		if err != nil {
 			text := strings.ReplaceAll(err.Error(), "\n", "; ")
 			differences = append(differences, fmt.Sprintf("unreadable: %s: %s", part.name, text))
@@ -124,10 +124,10 @@ func (n *namespace) nameIn(subnet netip.Prefix) string {
 func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	ours := map[int]bool{}
-	for _, each := range sibling.Interfaces {
-		link := seen.withAddress(each.Address)
+	for _, iface := range sibling.Interfaces {
+		link := seen.withAddress(iface.Address)
 		if link == nil {
-			differences = append(differences, fmt.Sprintf("the interface with %s is missing", each.Address))
+			differences = append(differences, fmt.Sprintf("the interface with %s is missing", iface.Address))
 			continue
 		}
 		ours[link.Attrs().Index] = true
@@ -147,23 +147,23 @@ func interfaceDifferences(sibling boot.Sibling, seen *namespace) ([]string, erro
 
 func problems(link netlink.Link) []string {
 	attributes := link.Attrs()
-	var found []string
+	var differences []string
 	switch {
 	case attributes.Flags&net.FlagUp == 0:
-		found = append(found, attributes.Name+" is down")
+		differences = append(differences, attributes.Name+" is down")
 	case attributes.RawFlags&unix.IFF_LOWER_UP == 0:
-		found = append(found, attributes.Name+" has no carrier")
+		differences = append(differences, attributes.Name+" has no carrier")
 	}
 	if attributes.RawFlags&unix.IFF_NOARP != 0 {
-		found = append(found, attributes.Name+" has ARP switched off")
+		differences = append(differences, attributes.Name+" has ARP switched off")
 	}
 	if attributes.MasterIndex != 0 {
-		found = append(found, attributes.Name+" is enslaved to another interface")
+		differences = append(differences, attributes.Name+" is enslaved to another interface")
 	}
 	if attributes.Xdp != nil && attributes.Xdp.Attached {
-		found = append(found, attributes.Name+" has an XDP program attached")
+		differences = append(differences, attributes.Name+" has an XDP program attached")
 	}
-	return found
+	return differences
 }
 
 // queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Virtual interfaces have none
@@ -189,12 +189,12 @@ func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	expected := Expect("address 127.0.0.1/8 on lo of scope host")
 	expected.Allow("address ::1/128 on lo of scope host")
-	for _, each := range sibling.Interfaces {
-		name := seen.nameIn(each.Subnet)
-		expected.Add(fmt.Sprintf("address %s/%d on %s", each.Address, each.Subnet.Bits(), name))
+	for _, iface := range sibling.Interfaces {
+		name := seen.nameIn(iface.Subnet)
+		expected.Add(fmt.Sprintf("address %s/%d on %s", iface.Address, iface.Subnet.Bits(), name))
 	}
-	for _, each := range sibling.Addresses {
-		expected.Add(fmt.Sprintf("address %s/32 on %s", each.Address, seen.nameIn(each.Subnet)))
+	for _, address := range sibling.Addresses {
+		expected.Add(fmt.Sprintf("address %s/32 on %s", address.Address, seen.nameIn(address.Subnet)))
 	}
 	if sibling.Service != nil { // the report has Claimed for it; after a release it stays on lo
 		service := sibling.Service
@@ -203,7 +203,7 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 			fmt.Sprintf("address %s/32 on lo of scope host", service.Address),
 		)
 	}
-	var found []string
+	var texts []string
 	for _, address := range seen.addresses {
 		text := fmt.Sprintf("address %s on %s", address.IPNet, seen.name(address.LinkIndex))
 		if scope := netlink.Scope(address.Scope); scope != netlink.SCOPE_UNIVERSE {
@@ -212,9 +212,9 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 		if address.Peer != nil && address.Peer.String() != address.IPNet.String() {
 			text += " towards " + address.Peer.String()
 		}
-		found = append(found, text)
+		texts = append(texts, text)
 	}
-	return expected.Differences(found), nil
+	return expected.Differences(texts), nil
 }
 
 func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
@@ -224,14 +224,14 @@ func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 			expected.Add(seen.describeRoute(route))
 		}
 	}
-	for _, each := range sibling.Interfaces {
+	for _, iface := range sibling.Interfaces {
 		add(netlink.Route{
-			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: IPNet(each.Subnet.Masked()),
-			LinkIndex: indexOf(seen.in(each.Subnet)), Src: each.Address.AsSlice(),
+			Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Dst: IPNet(iface.Subnet.Masked()),
+			LinkIndex: indexOf(seen.in(iface.Subnet)), Src: iface.Address.AsSlice(),
 		})
-		if each.Gateway != nil {
+		if iface.Gateway != nil {
 			add(netlink.Route{
-				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Gw: each.Gateway.AsSlice(), LinkIndex: indexOf(seen.in(each.Subnet)),
+				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Gw: iface.Gateway.AsSlice(), LinkIndex: indexOf(seen.in(iface.Subnet)),
 			})
 		}
 	}
@@ -244,13 +244,13 @@ func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	for _, address := range seen.addresses {
 		expectLocal(expected, seen, address)
 	}
-	found, err := netlink.RouteListFiltered(
+	routes, err := netlink.RouteListFiltered(
 		unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, err
 	}
 	var texts []string
-	for _, route := range found {
+	for _, route := range routes {
 		texts = append(texts, seen.describeRoute(route))
 	}
 	six, err := seen.sixRoutes()
@@ -264,16 +264,16 @@ func (n *namespace) sixRoutes() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var differences []string
 	for _, route := range routes {
 		link := n.link(route.LinkIndex)
 		own := link != nil && link.Attrs().Flags&net.FlagLoopback != 0 &&
 			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
 		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
-			found = append(found, inSix+n.describeRoute(route)+" is not ours")
+			differences = append(differences, inSix+n.describeRoute(route)+" is not ours")
 		}
 	}
-	return found, nil
+	return differences, nil
 }
 
 // expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
@@ -369,9 +369,9 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var texts []string
 	for _, rule := range rules {
-		found = append(found, describeRule(rule))
+		texts = append(texts, describeRule(rule))
 	}
 	if hasSix() {
 		rules, err = netlink.RuleList(unix.AF_INET6)
@@ -379,10 +379,10 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 			return nil, err
 		}
 		for _, rule := range rules {
-			found = append(found, inSix+describeRule(rule))
+			texts = append(texts, inSix+describeRule(rule))
 		}
 	}
-	return expected.Differences(found), nil
+	return expected.Differences(texts), nil
 }
 
 func kernelRule(priority, table int) netlink.Rule {
@@ -426,13 +426,13 @@ func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 			if err != nil {
 				return differences, err
 			}
-			for _, each := range neighbours {
-				proxy := each.Flags&netlink.NTF_PROXY != 0
-				if !proxy && (each.State&netlink.NUD_PERMANENT == 0) {
+			for _, neighbour := range neighbours {
+				proxy := neighbour.Flags&netlink.NTF_PROXY != 0
+				if !proxy && (neighbour.State&netlink.NUD_PERMANENT == 0) {
 					continue
 				}
 				differences = append(differences,
-					fmt.Sprintf("neighbour %s on %s is not ours", each.IP, seen.name(each.LinkIndex)))
+					fmt.Sprintf("neighbour %s on %s is not ours", neighbour.IP, seen.name(neighbour.LinkIndex)))
 			}
 		}
 	}
@@ -476,15 +476,15 @@ func (e Expectation) Allow(texts ...string) {
 }
 
 // Differences returns a sentence for each text that was found and not expected, and for each that is missing.
-func (e Expectation) Differences(found []string) []string {
+func (e Expectation) Differences(texts []string) []string {
 	var differences []string
-	for _, text := range found {
+	for _, text := range texts {
 		if _, expected := e[text]; !expected {
 			differences = append(differences, text+" is not ours")
 		}
 	}
 	for text, required := range e {
-		if required && !slices.Contains(found, text) {
+		if required && !slices.Contains(texts, text) {
 			differences = append(differences, text+" is missing")
 		}
 	}

@@ -51,15 +51,15 @@ func (p filterPart) digest() [digestSize]byte {
 // readFilter returns all parts of the packet filter, without the ports of the engine's resolver: an engine that is restarted
 // beneath its containers listens at others.
 func readFilter(resolver *netip.Addr) ([]filterPart, error) {
-	found, err := nftParts()
+	parts, err := nftParts()
 	if err != nil {
 		return nil, err
 	}
 	older, err := legacyParts()
 	if err != nil || resolver == nil {
-		return append(found, older...), err
+		return append(parts, older...), err
 	}
-	found = append(found, older...)
+	parts = append(parts, older...)
 	for _, transport := range []string{"tcp", "udp"} {
 		places, err := Listening(SocketLists, transport)
 		if err != nil {
@@ -67,11 +67,11 @@ func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 		}
 		for _, place := range places {
 			if place.Addr() == *resolver {
-				leaveOut(found, place.Port())
+				leaveOut(parts, place.Port())
 			}
 		}
 	}
-	return found, nil
+	return parts, nil
 }
 
 // leaveOut replaces a port, in both of the orders of octets in which rules have one.
@@ -113,16 +113,16 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := map[[digestSize]byte]string{}
+	names := map[[digestSize]byte]string{}
 	for _, element := range elements {
 		key, err := keyOf(element)
 		if err != nil || len(key) != digestSize {
 			return nil, errors.Join(errors.New("a digest can't be read"), err)
 		}
 		digest := [digestSize]byte(key)
-		found[digest], _ = userdata.GetString(element.value(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
+		names[digest], _ = userdata.GetString(element.value(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
 	}
-	return found, nil
+	return names, nil
 }
 
 // filterDifferences compares the packet filter with what it was when our tables were installed. Where none are, it must be
@@ -144,7 +144,7 @@ func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	}
 	var differences []string
 	for _, part := range parts {
-		if _, found := installed[part.digest()]; !found {
+		if _, ok := installed[part.digest()]; !ok {
 			differences = append(differences, part.name+" is not ours")
 		}
 		delete(installed, part.digest())
@@ -200,7 +200,7 @@ type nftObject struct {
 // nftParts lists the objects of all kinds and families. The place of a rule in its chain is part of its name, because the
 // order of rules decides. What rules have counted is left out.
 func nftParts() ([]filterPart, error) {
-	var found []filterPart
+	var parts []filterPart
 	for _, kind := range nftKinds {
 		objects, err := askNftables(unix.NFPROTO_UNSPEC, kind.question, kind.answer)
 		if err != nil {
@@ -226,24 +226,24 @@ func nftParts() ([]filterPart, error) {
 				}
 				part.content = append(fmt.Appendf(part.content, "%d:%d:", attribute, len(content)), content...)
 			}
-			found = append(found, part)
+			parts = append(parts, part)
 		}
 	}
-	return found, nil
+	return parts, nil
 }
 
-func withoutCounters(expressions []byte) (found []byte, err error) {
+func withoutCounters(expressions []byte) (remaining []byte, err error) {
 	list, err := readAttributes(expressions)
-	for _, each := range list {
-		expression, malformed := readAttributes(each.Value)
+	for _, attribute := range list {
+		expression, malformed := readAttributes(attribute.Value)
 		if malformed != nil {
 			return nil, malformed
 		}
 		if expression.text(unix.NFTA_EXPR_NAME) != "counter" {
-			found = append(fmt.Appendf(found, "%d:", len(each.Value)), each.Value...)
+			remaining = append(fmt.Appendf(remaining, "%d:", len(attribute.Value)), attribute.Value...)
 		}
 	}
-	return found, err
+	return remaining, err
 }
 
 // elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
@@ -258,8 +258,8 @@ func elementDifferences() (differences []string, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, each := range expressions {
-			expression, err := readAttributes(each.Value)
+		for _, attribute := range expressions {
+			expression, err := readAttributes(attribute.Value)
 			if err != nil {
 				return nil, err
 			}
@@ -292,7 +292,7 @@ func elementDifferences() (differences []string, err error) {
 	return differences, err
 }
 
-func elementsOf(set string) (found []attributes, err error) {
+func elementsOf(set string) (parsed []attributes, err error) {
 	lists, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETSETELEM, unix.NFT_MSG_NEWSETELEM,
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_TABLE, nl.ZeroTerminated(limitTable)),
 		nl.NewRtAttr(unix.NFTA_SET_ELEM_LIST_SET, nl.ZeroTerminated(set)))
@@ -301,15 +301,15 @@ func elementsOf(set string) (found []attributes, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, each := range elements {
-			element, err := readAttributes(each.Value)
+		for _, attribute := range elements {
+			element, err := readAttributes(attribute.Value)
 			if err != nil {
 				return nil, err
 			}
-			found = append(found, element)
+			parsed = append(parsed, element)
 		}
 	}
-	return found, err
+	return parsed, err
 }
 
 func keyOf(element attributes) ([]byte, error) {
@@ -330,11 +330,11 @@ func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects [
 		return nil, nil
 	}
 	for _, message := range messages {
-		said, err := readMessage(message)
+		content, err := readMessage(message)
 		if err != nil {
 			return nil, err
 		}
-		objects = append(objects, nftObject{message[0], said})
+		objects = append(objects, nftObject{message[0], content})
 	}
 	return objects, err
 }
@@ -343,11 +343,11 @@ func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects [
 type attributes []syscall.NetlinkRouteAttr
 
 func readAttributes(data []byte) (attributes, error) {
-	found, err := nl.ParseRouteAttr(data)
+	parsed, err := nl.ParseRouteAttr(data)
 	if err != nil {
 		return nil, fmt.Errorf("the kernel's attributes can't be read: %w", err)
 	}
-	return found, nil
+	return parsed, nil
 }
 
 func readMessage(message []byte) (attributes, error) {
@@ -358,9 +358,9 @@ func readMessage(message []byte) (attributes, error) {
 }
 
 func (a attributes) value(number int) []byte {
-	for _, each := range a {
-		if each.Attr.Type&nl.NLA_TYPE_MASK == uint16(number) {
-			return each.Value
+	for _, attribute := range a {
+		if attribute.Attr.Type&nl.NLA_TYPE_MASK == uint16(number) {
+			return attribute.Value
 		}
 	}
 	return nil
@@ -400,24 +400,24 @@ const (
 
 // legacyParts lists the tables of the older packet filters. What their rules have counted is left out.
 func legacyParts() ([]filterPart, error) {
-	var found []filterPart
+	var parts []filterPart
 	for _, filter := range legacyFilters {
 		names, err := os.ReadFile(filepath.Join(kernelTables, filter.family+"_tables_names"))
 		if errors.Is(err, os.ErrNotExist) {
 			continue // a kernel without this filter
 		}
 		if err != nil {
-			return found, err
+			return parts, err
 		}
 		for _, table := range strings.Fields(string(names)) {
 			content, err := filter.read(table)
 			if err != nil {
-				return found, fmt.Errorf("table %s of %s: %w", table, filter.family, err)
+				return parts, fmt.Errorf("table %s of %s: %w", table, filter.family, err)
 			}
-			found = append(found, filterPart{fmt.Sprintf("iptables table %s %s", filter.family, table), content})
+			parts = append(parts, filterPart{fmt.Sprintf("iptables table %s %s", filter.family, table), content})
 		}
 	}
-	return found, nil
+	return parts, nil
 }
 
 func (f legacyFilter) read(table string) ([]byte, error) {

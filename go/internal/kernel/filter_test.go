@@ -118,9 +118,9 @@ func TestRedirect(t *testing.T) {
 	limits := nettest.SmallLimits()
 	for backend, names := range backends {
 		part := func(kind, name string) string { return fmt.Sprintf("nftables %s ip %s%s", kind, names.table, name) }
-		for name, each := range map[string]struct {
-			change func(*testing.T, *nftables.Conn, engineRedirect)
-			found  string // what some difference is
+		for name, test := range map[string]struct {
+			change     func(*testing.T, *nftables.Conn, engineRedirect)
+			difference string // what some difference is
 		}{
 			"as the engine adds it": {},
 			"the engine started again": {change: func(t *testing.T, c *nftables.Conn, r engineRedirect) {
@@ -150,13 +150,13 @@ func TestRedirect(t *testing.T) {
 				sibling := nettest.NewSibling()
 				sibling.Limits, sibling.Resolver = &limits, &embedded
 				must.Succeed(t, Shape(sibling))
-				if each.change != nil {
-					each.change(t, connection, made)
+				if test.change != nil {
+					test.change(t, connection, made)
 					must.Succeed(t, connection.Flush())
 				}
-				found, err := filterDifferences(sibling, nil)
-				if err != nil || each.found != "" && !slices.Contains(found, each.found) || each.found == "" && len(found) > 0 {
-					t.Errorf("got %q, %v, expected %q", found, err, each.found)
+				got, err := filterDifferences(sibling, nil)
+				if err != nil || test.difference != "" && !slices.Contains(got, test.difference) || test.difference == "" && len(got) > 0 {
+					t.Errorf("got %q, %v, expected %q", got, err, test.difference)
 				}
 			})
 		}
@@ -169,9 +169,9 @@ func TestRedirectOfNobody(t *testing.T) {
 	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	redirectAs(connection, "nftables", resolverPorts(t), 0)
 	must.Succeed(t, connection.Flush())
-	found, err := filterDifferences(nettest.NewSibling(), nil)
-	if err != nil || !slices.Contains(found, "nftables rule ip docker-dns dns-dnat 1 is not ours") {
-		t.Errorf("got %q, %v", found, err)
+	got, err := filterDifferences(nettest.NewSibling(), nil)
+	if err != nil || !slices.Contains(got, "nftables rule ip docker-dns dns-dnat 1 is not ours") {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
 
@@ -193,7 +193,7 @@ func TestMalformedAttributes(t *testing.T) {
 			t.Errorf("%s was read", name)
 		}
 	}
-	if found, err := nested.in(unix.NFTA_SET_ELEM_EXPR); err != nil || len(found) > 0 {
-		t.Errorf("what is not there is %v, %v", found, err)
+	if got, err := nested.in(unix.NFTA_SET_ELEM_EXPR); err != nil || len(got) > 0 {
+		t.Errorf("what is not there is %v, %v", got, err)
 	}
 }

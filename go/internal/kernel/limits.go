@@ -197,8 +197,8 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
 	answering := f.addChain("answering")
 	f.addRule(leaving, to, isProtocol(unix.IPPROTO_ICMP), isRefusedDatagram, jumpTo(answering))
-	told := f.addSet("told", size, forgetAfter)
-	f.addRule(answering, updated(destination, told, perSecond(answersTold, answersTold)), goTo(telling))
+	copied := f.addSet("told", size, forgetAfter)
+	f.addRule(answering, updated(destination, copied, perSecond(answersTold, answersTold)), goTo(telling))
 	f.addRule(answering, updated(destination, refusedUDP, &expr.Counter{}))
 	untracked := isNot(unix.IPPROTO_TCP)
 	if limits.DatagramsPerSecond > 0 {
@@ -237,10 +237,10 @@ func newApartFilter(apart boot.Apart) limitFilter {
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	leaving := f.addHook("leaving", nftables.ChainHookOutput, nftables.ChainPriorityRaw)
 	drop := verdict(expr.VerdictDrop)
-	for _, each := range []boot.Pair{apart.Agent, apart.Engine} {
-		from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, each.Subnet))
-		to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, each.Subnet))
-		only := prefixOf(each.Only)
+	for _, pair := range []boot.Pair{apart.Agent, apart.Engine} {
+		from := slices.Concat(notLoopback(expr.MetaKeyIIFNAME), isIn(source, pair.Subnet))
+		to := slices.Concat(notLoopback(expr.MetaKeyOIFNAME), isIn(destination, pair.Subnet))
+		only := prefixOf(pair.Only)
 		f.addRule(arriving, from, isNotIn(source, only), drop)
 		f.addRule(leaving, to, isNotIn(destination, only), drop)
 	}
@@ -512,22 +512,22 @@ type Refused struct {
 
 // RefusedSources returns what the limits have refused, sorted by source address.
 func RefusedSources() ([]Refused, error) {
-	found := map[netip.Addr]Refused{}
+	bySource := map[netip.Addr]Refused{}
 	for _, set := range []string{refusedConnections, refusedQueries, refusedDatagrams} {
 		counted, err := counts(set)
 		if err != nil {
 			return nil, err
 		}
 		for address, count := range counted {
-			refused := found[address]
+			refused := bySource[address]
 			refused.Source = address
 			*map[string]*uint64{
 				refusedConnections: &refused.Connections, refusedQueries: &refused.Queries, refusedDatagrams: &refused.Datagrams,
 			}[set] = count
-			found[address] = refused
+			bySource[address] = refused
 		}
 	}
-	return slices.SortedFunc(maps.Values(found), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
+	return slices.SortedFunc(maps.Values(bySource), func(a, b Refused) int { return a.Source.Compare(b.Source) }), nil
 }
 
 func counts(set string) (map[netip.Addr]uint64, error) {
@@ -535,7 +535,7 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	found := map[netip.Addr]uint64{}
+	bySource := map[netip.Addr]uint64{}
 	for _, element := range elements {
 		key, malformed := keyOf(element)
 		expression, unreadable := element.in(unix.NFTA_SET_ELEM_EXPR)
@@ -545,9 +545,9 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 		if !is || len(packets) != 8 {
 			return nil, errors.Join(fmt.Errorf("an element of %s can't be read", set), malformed, unreadable, broken)
 		}
-		found[address] = binary.BigEndian.Uint64(packets)
+		bySource[address] = binary.BigEndian.Uint64(packets)
 	}
-	return found, err
+	return bySource, err
 }
 
 // What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
@@ -575,7 +575,7 @@ func CheckRequirements() Requirements {
 		Subnet: all, Except: []netip.Addr{all.Addr()}, Private: []netip.Addr{all.Addr()}, Connections: 1, AllConnections: 4,
 		ConnectionsPerSecond: 1, QueriesPerSecond: 1, DatagramsPerSecond: 1,
 	}
-	found := Requirements{Lacking: []string{}}
+	requirements := Requirements{Lacking: []string{}}
 	filter := newLimitFilter(limits)
 	filter.loadModules()
 	socket, silent := ListenForRefusals()
@@ -588,10 +588,10 @@ func CheckRequirements() Requirements {
 	}
 	for _, err := range []error{filter.installWithSix(), silent, unrouted, askForAddresses(), askForWatches()} {
 		if err != nil {
-			found.Lacking = append(found.Lacking, err.Error())
+			requirements.Lacking = append(requirements.Lacking, err.Error())
 		}
 	}
-	return found
+	return requirements
 }
 
 // askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for

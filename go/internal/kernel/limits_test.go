@@ -102,8 +102,8 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 		port := listener.Addr().(*net.TCPAddr).Port
 		asAgent(func() {
 			opened, _ := dialMany(t, nettest.Agent, port, 5)
-			for _, each := range opened {
-				must.Succeed(t, each.(*net.TCPConn).CloseWrite())
+			for _, connection := range opened {
+				must.Succeed(t, connection.(*net.TCPConn).CloseWrite())
 			}
 			further := 0
 			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -115,9 +115,9 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 			if further != wanted {
 				t.Errorf("%d further ones, expected %d", further, wanted)
 			}
-			for _, each := range opened {
-				each.(*net.TCPConn).SetLinger(0)
-				each.Close()
+			for _, connection := range opened {
+				connection.(*net.TCPConn).SetLinger(0)
+				connection.Close()
 			}
 		})
 		listener.Close()
@@ -138,8 +138,8 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 	further := func(from netip.Addr) (count int) {
 		asAgent(func() {
 			opened, _ := dialMany(t, from, port, 5)
-			for _, each := range opened {
-				must.Succeed(t, each.(*net.TCPConn).CloseWrite())
+			for _, connection := range opened {
+				must.Succeed(t, connection.(*net.TCPConn).CloseWrite())
 			}
 			for end := time.Now().Add(4 * time.Second); count < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				if more, err := dialFrom(from, port); err == nil {
@@ -150,8 +150,8 @@ func TestHalfClosedConnectionsThatAreNotReadCount(t *testing.T) {
 		})
 		return count
 	}
-	if found, err := readSetting(closeWait); err != nil || found != "150" {
-		t.Fatalf("%s is %q, %v", closeWait, found, err)
+	if got, err := readSetting(closeWait); err != nil || got != "150" {
+		t.Fatalf("%s is %q, %v", closeWait, got, err)
 	}
 	if count := further(nettest.Agent); count != 0 {
 		t.Errorf("%d further ones", count)
@@ -174,9 +174,9 @@ func TestEndedConnectionsAreForgotten(t *testing.T) {
 		if tracked := trackedConnections(t); len(opened) != 50 || tracked < 50 {
 			t.Fatalf("%d are open, %d tracked", len(opened), tracked)
 		}
-		for _, each := range opened {
-			_ = each.(*net.TCPConn).SetLinger(linger)
-			each.Close()
+		for _, connection := range opened {
+			_ = connection.(*net.TCPConn).SetLinger(linger)
+			connection.Close()
 		}
 		// A listing leaves out what has expired, and removes it. Else the kernel does so when it next looks there.
 		must.Happen(t, "an empty table", func() bool {
@@ -250,10 +250,10 @@ func TestConnectionsOfAllAgentsAreLimited(t *testing.T) {
 		if len(heavy) != 4*fewShare-kept || refused != 200-len(heavy) {
 			t.Fatalf("the heaviest: %d opened, %d refused", len(heavy), refused)
 		}
-		for _, each := range []netip.Addr{nettest.OtherAgent, third} {
-			light, refused := dialMany(t, each, port, few+1)
+		for _, address := range []netip.Addr{nettest.OtherAgent, third} {
+			light, refused := dialMany(t, address, port, few+1)
 			if len(light) != few || refused != 1 {
-				t.Errorf("%s: %d opened, %d refused", each, len(light), refused)
+				t.Errorf("%s: %d opened, %d refused", address, len(light), refused)
 			}
 		}
 		if opened, _ := dialMany(t, nettest.Agent, port, 3); len(opened) != 0 {
@@ -684,8 +684,8 @@ func TestSixIsDropped(t *testing.T) {
 func giveSix(t *testing.T, name string, address netip.Addr) {
 	t.Helper()
 	setting := filepath.Join(SystemSettings, "net/ipv6/conf", name, "disable_ipv6")
-	there := netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
-	must.Succeed(t, errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(nettest.Link(t, name), &there)))
+	linkLocal := netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+	must.Succeed(t, errors.Join(os.WriteFile(setting, []byte("0"), 0), netlink.AddrAdd(nettest.Link(t, name), &linkLocal)))
 	must.Succeed(t, waitForLocalSix(address.String()+"/128"))
 }
 
@@ -713,22 +713,22 @@ func TestRefusalsAreCounted(t *testing.T) {
 	asAgent := nettest.LimitedSibling(t, limits, Shape)
 	port := serveEcho(t, "0.0.0.0:0")
 	answerQueries(t)
-	if found, err := RefusedSources(); err != nil || len(found) != 0 {
-		t.Errorf("before: %v, %v", found, err)
+	if got, err := RefusedSources(); err != nil || len(got) != 0 {
+		t.Errorf("before: %v, %v", got, err)
 	}
 	asAgent(func() {
 		dialMany(t, nettest.Agent, port, 8)
 		queryMany(t, nettest.OtherAgent, 100, 0)
 	})
-	found, err := RefusedSources()
-	if err != nil || len(found) != 2 {
-		t.Fatalf("%v, %v", found, err)
+	got, err := RefusedSources()
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
 	}
-	if found[0] != (Refused{Source: nettest.Agent, Connections: 3}) {
-		t.Errorf("connections: %v", found[0])
+	if got[0] != (Refused{Source: nettest.Agent, Connections: 3}) {
+		t.Errorf("connections: %v", got[0])
 	}
 	expectFilter(t, limits)
-	if other := found[1]; other.Source != nettest.OtherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
+	if other := got[1]; other.Source != nettest.OtherAgent || other.Connections != 0 || other.Queries < 40 || other.Queries > 80 {
 		t.Errorf("queries: %v", other)
 	}
 }
@@ -755,10 +755,10 @@ func TestLimitDifferences(t *testing.T) {
 	limits := nettest.SmallLimits()
 	filter := newLimitFilter(limits)
 	set := func(name string) *nftables.Set {
-		return filter.sets[slices.IndexFunc(filter.sets, func(each *nftables.Set) bool { return each.Name == name })]
+		return filter.sets[slices.IndexFunc(filter.sets, func(set *nftables.Set) bool { return set.Name == name })]
 	}
 	chain := func(name string) *nftables.Chain {
-		return filter.chains[slices.IndexFunc(filter.chains, func(each *nftables.Chain) bool { return each.Name == name })]
+		return filter.chains[slices.IndexFunc(filter.chains, func(chain *nftables.Chain) bool { return chain.Name == name })]
 	}
 	// firstRule returns the first rule of a chain, as the kernel has it.
 	firstRule := func(connection *nftables.Conn, name string) *nftables.Rule {
@@ -766,9 +766,9 @@ func TestLimitDifferences(t *testing.T) {
 		return rules[0]
 	}
 	drop := nftables.ChainPolicyDrop
-	for name, each := range map[string]struct {
-		change func(*nftables.Conn) error
-		found  []string // what some difference begins with, and all differences begin with
+	for name, test := range map[string]struct {
+		change      func(*nftables.Conn) error
+		differences []string // what some difference begins with, and all differences begin with
 	}{
 		"what was installed forgotten": {
 			func(c *nftables.Conn) error { c.FlushSet(set(installedSet)); return nil },
@@ -832,16 +832,16 @@ func TestLimitDifferences(t *testing.T) {
 			sibling.Limits = &limits
 			must.Succeed(t, Shape(sibling))
 			connection := must.Get[*nftables.Conn](t)(nftables.New())
-			must.Succeed(t, errors.Join(each.change(connection), connection.Flush()))
-			found := must.Get[[]string](t)(filterDifferences(sibling, nil))
-			for _, text := range found {
-				if !slices.ContainsFunc(each.found, func(start string) bool { return strings.HasPrefix(text, start) }) {
+			must.Succeed(t, errors.Join(test.change(connection), connection.Flush()))
+			got := must.Get[[]string](t)(filterDifferences(sibling, nil))
+			for _, text := range got {
+				if !slices.ContainsFunc(test.differences, func(start string) bool { return strings.HasPrefix(text, start) }) {
 					t.Errorf("unexpected: %q", text)
 				}
 			}
-			for _, start := range each.found {
-				if !slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, start) }) {
-					t.Errorf("%q is not in %q", start, found)
+			for _, start := range test.differences {
+				if !slices.ContainsFunc(got, func(text string) bool { return strings.HasPrefix(text, start) }) {
+					t.Errorf("%q is not in %q", start, got)
 				}
 			}
 			must.Succeed(t, Shape(sibling)) // a restart repairs it
@@ -860,8 +860,8 @@ func makeDormant(table string) error {
 	message := func(kind, flags int, header nl.Nfgenmsg, attributes ...*nl.RtAttr) []byte {
 		request := nl.NewNetlinkRequest(kind, flags)
 		request.AddData(&header)
-		for _, each := range attributes {
-			request.AddData(each)
+		for _, attribute := range attributes {
+			request.AddData(attribute)
 		}
 		return request.Serialize()
 	}
@@ -889,8 +889,8 @@ func TestLimitsWithoutInterface(t *testing.T) {
 // expectFilter fails unless the packet filter has exactly these differences.
 func expectFilter(t *testing.T, limits boot.Limits, wanted ...string) {
 	t.Helper()
-	if found, err := filterDifferences(boot.Sibling{Limits: &limits}, nil); err != nil || !slices.Equal(found, wanted) {
-		t.Errorf("got %q, %v, expected %q", found, err, wanted)
+	if got, err := filterDifferences(boot.Sibling{Limits: &limits}, nil); err != nil || !slices.Equal(got, wanted) {
+		t.Errorf("got %q, %v, expected %q", got, err, wanted)
 	}
 }
 

@@ -117,11 +117,11 @@ func closeOtherWays(interfaces []boot.Interface) error {
 	if err != nil {
 		return fmt.Errorf("reading the routes: %w", err)
 	}
-	for _, each := range interfaces {
-		if each.Gateway != nil {
+	for _, iface := range interfaces {
+		if iface.Gateway != nil {
 			continue
 		}
-		link, err := LinkIn(each.Subnet)
+		link, err := LinkIn(iface.Subnet)
 		if errors.Is(err, ErrNoInterface) {
 			continue // no interface, so no route
 		}
@@ -242,18 +242,18 @@ func IPNet(prefix netip.Prefix) *net.IPNet {
 
 // Addresses returns this container's IPv4 addresses, sorted, without those of host scope.
 func Addresses() []string {
-	found := []string{}
+	addresses := []string{}
 	list, err := netlink.AddrList(nil, unix.AF_INET)
 	if err != nil {
-		return found
+		return addresses
 	}
 	for _, address := range list {
 		if ip, ok := netip.AddrFromSlice(address.IP.To4()); ok && netlink.Scope(address.Scope) != netlink.SCOPE_HOST {
-			found = append(found, ip.String())
+			addresses = append(addresses, ip.String())
 		}
 	}
-	slices.Sort(found)
-	return found
+	slices.Sort(addresses)
+	return addresses
 }
 
 // SystemSettings is the folder with the sysctls of this network namespace (sysctl(8)).
@@ -325,11 +325,11 @@ func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 	var differences []string
 	var failures []error
 	for name, value := range wanted {
-		found, err := readSetting(name)
+		current, err := readSetting(name)
 		if err != nil {
 			failures = append(failures, err)
-		} else if found != value {
-			differences = append(differences, fmt.Sprintf("%s is %s, not %s", name, found, value))
+		} else if current != value {
+			differences = append(differences, fmt.Sprintf("%s is %s, not %s", name, current, value))
 		}
 	}
 	return differences, errors.Join(failures...)
@@ -377,8 +377,8 @@ var remembered = []struct {
 // CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
 func setTimeouts() error {
 	data := nl.NewRtAttr(timeoutData|unix.NLA_F_NESTED, nil)
-	for _, each := range remembered {
-		data.AddRtAttr(each.state, nl.BEUint32Attr(uint32(each.within.Seconds())))
+	for _, timeout := range remembered {
+		data.AddRtAttr(timeout.state, nl.BEUint32Attr(uint32(timeout.within.Seconds())))
 	}
 	_, err := askTimeouts(timeoutDefaultSet, data)
 	return err
@@ -397,13 +397,13 @@ func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 		return nil, err
 	}
 	var differences []string
-	for _, each := range remembered {
-		value := timeouts.value(each.state)
+	for _, timeout := range remembered {
+		value := timeouts.value(timeout.state)
 		if len(value) != 4 {
-			return nil, fmt.Errorf("the timeout %d of connections can't be read", each.state)
+			return nil, fmt.Errorf("the timeout %d of connections can't be read", timeout.state)
 		}
-		if found := binary.BigEndian.Uint32(value); found != uint32(each.within.Seconds()) {
-			differences = append(differences, fmt.Sprintf(each.what, found, each.within.Seconds()))
+		if seconds := binary.BigEndian.Uint32(value); seconds != uint32(timeout.within.Seconds()) {
+			differences = append(differences, fmt.Sprintf(timeout.what, seconds, timeout.within.Seconds()))
 		}
 	}
 	return differences, nil
@@ -416,8 +416,8 @@ func askTimeouts(question int, about ...nl.NetlinkRequestData) (attributes, erro
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: unix.NFNETLINK_V0})
 	request.AddData(nl.NewRtAttr(timeoutNetwork, nl.BEUint16Attr(unix.AF_INET)))
 	request.AddData(nl.NewRtAttr(timeoutTransport, nl.Uint8Attr(unix.IPPROTO_TCP)))
-	for _, each := range about {
-		request.AddData(each)
+	for _, attribute := range about {
+		request.AddData(attribute)
 	}
 	messages, err := request.Execute(unix.NETLINK_NETFILTER, 0)
 	if errors.Is(err, unix.EINVAL) { // no such subsystem

@@ -166,14 +166,14 @@ func TestGatewayFindsSources(t *testing.T) {
 
 func expectRoute(t *testing.T, from, to netip.Addr, words string) {
 	t.Helper()
-	found, err := route(from, to)
-	found.Src, found.MTU = nil, 0 // what the kernel adds to an answer
+	taken, err := route(from, to)
+	taken.Src, taken.MTU = nil, 0 // what the kernel adds to an answer
 	seen, failure := readNamespace()
 	if failure != nil {
 		t.Fatal(failure)
 	}
 	text := fmt.Sprintf("route %s/32 %s egress", to, words)
-	got, _, _ := strings.Cut(seen.describeRoute(found), " in table")
+	got, _, _ := strings.Cut(seen.describeRoute(taken), " in table")
 	if got = strings.TrimSuffix(got, " with further attributes"); err != nil || got != text {
 		t.Errorf("from %s: got %s, %v, expected %s", from, got, err, text)
 	}
@@ -188,7 +188,7 @@ func TestShapeIsIdempotent(t *testing.T) {
 		expectDifferences(t, sibling)
 	}
 	for _, address := range sibling.Addresses {
-		if found, err := LinkHolding(address.Address); err != nil || found.Attrs().Name != "egress" {
+		if got, err := LinkHolding(address.Address); err != nil || got.Attrs().Name != "egress" {
 			t.Errorf("%s: %v", address.Address, err)
 		}
 	}
@@ -200,8 +200,8 @@ func expectDifferences(t *testing.T, sibling boot.Sibling, wanted ...string) {
 	// The peers of our interfaces, which a container never has in its own namespace.
 	wanted = append(wanted, "interface agents-end is not ours", "interface egress-end is not ours")
 	slices.Sort(wanted)
-	if found := Differences(sibling); !slices.Equal(found, wanted) {
-		t.Errorf("got %q, expected %q", found, wanted)
+	if got := Differences(sibling); !slices.Equal(got, wanted) {
+		t.Errorf("got %q, expected %q", got, wanted)
 	}
 }
 
@@ -239,8 +239,8 @@ func TestDifferences(t *testing.T) {
 	}
 	ruleMissing := "rule 100: from 10.214.0.148/32 lookup 101 is missing"
 	cases := map[string]struct {
-		change func() error
-		found  []string
+		change      func() error
+		differences []string
 	}{
 		"a rule deleted": {
 			func() error { return netlink.RuleDel(ruleOf()) },
@@ -356,12 +356,12 @@ func TestDifferences(t *testing.T) {
 			[]string{"address 10.214.0.148/32 on egress is missing"},
 		},
 	}
-	for name, each := range cases {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			nettest.InNetwork(t)
 			must.Succeed(t, Shape(sibling))
-			must.Succeed(t, each.change())
-			expectDifferences(t, sibling, each.found...)
+			must.Succeed(t, test.change())
+			expectDifferences(t, sibling, test.differences...)
 		})
 	}
 }
@@ -401,7 +401,7 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 	must.Succeed(t, Shape(nettest.NewSibling()))
 	must.Succeed(t, netlink.LinkDel(nettest.Link(t, "egress")))
 
-	found := Differences(nettest.NewSibling())
+	got := Differences(nettest.NewSibling())
 
 	for _, text := range []string{
 		"the interface with 10.214.0.138 is missing",
@@ -409,8 +409,8 @@ func TestDifferencesWithoutInterface(t *testing.T) {
 		"route default via 10.214.0.1 in table 101 is missing",
 		"route default via 10.214.0.1 in table 254 is missing",
 	} {
-		if !slices.Contains(found, text) {
-			t.Errorf("%q is not in %q", text, found)
+		if !slices.Contains(got, text) {
+			t.Errorf("%q is not in %q", text, got)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []Refusal
+	var refusals []Refusal
 	for _, message := range messages {
 		if message.Header.Type != logPacket {
 			continue
@@ -109,10 +109,10 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 			if number := attributes.value(logNumber); len(number) == 4 {
 				refused.Number = binary.BigEndian.Uint32(number)
 			}
-			found = append(found, refused)
+			refusals = append(refusals, refused)
 		}
 	}
-	return found, nil
+	return refusals, nil
 }
 
 // ReadRefusal reads one answer of the kernel: a reset, or an ICMP message with the beginning of the datagram (RFC 792).
@@ -157,7 +157,7 @@ var waitingStates = map[string]string{"tcp": "0A", "udp": "07"}
 // Listening returns the places at which sockets of a transport, `tcp` or `udp`, wait for connections or datagrams. A socket
 // for every interface is at 0.0.0.0, of both families. Other addresses of IPv6 are left out.
 func Listening(folder, transport string) ([]netip.AddrPort, error) {
-	var found []netip.AddrPort
+	var listening []netip.AddrPort
 	for _, family := range []string{"", "6"} {
 		file, err := os.Open(filepath.Join(folder, transport+family))
 		if errors.Is(err, fs.ErrNotExist) && family == "6" {
@@ -171,15 +171,15 @@ func Listening(folder, transport string) ([]netip.AddrPort, error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, places...)
+		listening = append(listening, places...)
 	}
-	return found, nil
+	return listening, nil
 }
 
 // readSockets returns the places of sockets in a state. Those of TCP that listen come before all others.
 func readSockets(list io.Reader, wanted string) ([]netip.AddrPort, error) {
 	const place, state = 1, 3
-	var found []netip.AddrPort
+	var places []netip.AddrPort
 	lines := bufio.NewScanner(list)
 	lines.Scan() // the names of the columns
 	for lines.Scan() {
@@ -191,10 +191,10 @@ func readSockets(list io.Reader, wanted string) ([]netip.AddrPort, error) {
 			continue
 		}
 		if at, ok := readPlace(columns[place]); ok {
-			found = append(found, at)
+			places = append(places, at)
 		}
 	}
-	return found, lines.Err()
+	return places, lines.Err()
 }
 
 func readPlace(text string) (netip.AddrPort, bool) {

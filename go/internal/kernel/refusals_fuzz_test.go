@@ -10,9 +10,9 @@ func FuzzReadRefusal(f *testing.F) {
 	f.Add(append(longest, make([]byte, 48)...))
 	f.Add([]byte{0x45})
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		found, is := ReadRefusal(packet)
-		if is && !(found.Source.Addr().Is4() && found.Place.Addr().Is4()) {
-			t.Errorf("%v is read of %x", found, packet)
+		refusal, is := ReadRefusal(packet)
+		if is && !(refusal.Source.Addr().Is4() && refusal.Place.Addr().Is4()) {
+			t.Errorf("%v is read of %x", refusal, packet)
 		}
 		_, _ = ReadRefusals(packet)
 	})

@@ -17,8 +17,8 @@ import (
 func TestRequirements(t *testing.T) {
 	nettest.InNetwork(t)
 
-	if found := CheckRequirements(); len(found.Lacking) > 0 {
-		t.Errorf("got %q", found.Lacking)
+	if got := CheckRequirements(); len(got.Lacking) > 0 {
+		t.Errorf("got %q", got.Lacking)
 	}
 }
 

@@ -24,9 +24,9 @@ func TestListening(t *testing.T) {
 			"   1: 0B00007F:9DBD 00000000:0000 07 0\n",
 	})
 	for transport, wanted := range map[string][]string{"tcp": {"10.213.8.10:443", "0.0.0.0:53"}, "udp": {"127.0.0.11:40381"}} {
-		found, err := Listening(folder, transport)
+		got, err := Listening(folder, transport)
 		var texts []string
-		for _, place := range found {
+		for _, place := range got {
 			texts = append(texts, place.String())
 		}
 		if err != nil || !slices.Equal(texts, wanted) {
@@ -38,11 +38,11 @@ func TestListening(t *testing.T) {
 // A list of sockets that can't be read is an error, never an empty one.
 func TestUnreadableSockets(t *testing.T) {
 	folder := t.TempDir()
-	if found, err := Listening(folder, "tcp"); err == nil {
-		t.Errorf("without a list: %v", found)
+	if got, err := Listening(folder, "tcp"); err == nil {
+		t.Errorf("without a list: %v", got)
 	}
 	must.Succeed(t, os.Mkdir(filepath.Join(folder, "tcp"), 0o755))
-	if found, err := Listening(folder, "tcp"); err == nil {
-		t.Errorf("a folder: %v", found)
+	if got, err := Listening(folder, "tcp"); err == nil {
+		t.Errorf("a folder: %v", got)
 	}
 }

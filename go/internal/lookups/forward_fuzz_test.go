@@ -74,16 +74,16 @@ func FuzzToldOfReply(f *testing.F) {
 		}
 		_ = has(read, netip.MustParsePrefix("192.0.2.0/24"))
 		lookup.askers = []asker{{7, func(answer []byte) {
-			told, question := unpacked(t, answer), lookup.asked.Question[0]
-			if len(told.Question) != 1 || told.Question[0] != question {
-				t.Errorf("the question is %v", told.Question)
+			reply, question := unpacked(t, answer), lookup.asked.Question[0]
+			if len(reply.Question) != 1 || reply.Question[0] != question {
+				t.Errorf("the question is %v", reply.Question)
 			}
-			for _, each := range told.Answer {
-				if header := each.Header(); header.Name != question.Name || header.Rrtype != question.Qtype || header.Class != question.Qclass || header.Ttl > keep {
+			for _, record := range reply.Answer {
+				if header := record.Header(); header.Name != question.Name || header.Rrtype != question.Qtype || header.Class != question.Qclass || header.Ttl > keep {
 					t.Errorf("%v is told", header)
 				}
 			}
 		}}}
-		lookup.answer(lookup.told(read, keep*time.Second))
+		lookup.answer(lookup.answerFrom(read, keep*time.Second))
 	})
 }

@@ -258,13 +258,13 @@ func domain(name string) string {
 func isExact(share string) bool { return share == "" || strings.HasSuffix(share, shareMark) }
 
 func (f *forwarder) share(name string) *share {
-	found := f.shares[name]
-	if found == nil {
+	shared := f.shares[name]
+	if shared == nil {
 		agent := strings.TrimSuffix(name, shareMark)
-		found = &share{agent: agent, exact: isExact(name), below: map[string]int{}, names: map[string]time.Time{}}
-		f.shares[name] = found
+		shared = &share{agent: agent, exact: isExact(name), below: map[string]int{}, names: map[string]time.Time{}}
+		f.shares[name] = shared
 	}
-	return found
+	return shared
 }
 
 // start starts what a share has room for, but for new names, and gives up what has waited for too long.
@@ -365,7 +365,7 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 		if has(reply, f.egress) {
 			ttl = min(ttl, longestTTLOfContainers)
 		}
-		answer := l.told(reply, ttl)
+		answer := l.answerFrom(reply, ttl)
 		_, known := shared.names[l.question.Name]
 		if len(answer.Answer) > 0 {
 			ttl = time.Duration(answer.Answer[0].Header().Ttl) * time.Second
@@ -435,20 +435,20 @@ func (l *pendingLookup) query() *dns.Msg {
 
 // told returns what Envoy is told of the resolver's reply: the records of the type that it has asked for, under the name
 // that it has asked for. It need not know of aliases. It may keep them for so long.
-func (l *pendingLookup) told(reply *dns.Msg, ttl time.Duration) *dns.Msg {
-	found := &dns.Msg{MsgHdr: reply.MsgHdr, Question: l.asked.Question}
+func (l *pendingLookup) answerFrom(reply *dns.Msg, ttl time.Duration) *dns.Msg {
+	answer := &dns.Msg{MsgHdr: reply.MsgHdr, Question: l.asked.Question}
 	for _, record := range reply.Answer {
 		header := record.Header()
 		ttl = min(ttl, time.Duration(header.Ttl)*time.Second)
 		if header.Rrtype == l.question.Qtype && header.Class == l.question.Qclass {
 			header.Name = l.asked.Question[0].Name
-			found.Answer = append(found.Answer, record)
+			answer.Answer = append(answer.Answer, record)
 		}
 	}
-	for _, record := range found.Answer {
+	for _, record := range answer.Answer {
 		record.Header().Ttl = uint32(ttl / time.Second)
 	}
-	return found
+	return answer
 }
 
 func (l *pendingLookup) failure() *dns.Msg { return response(l.asked, dns.RcodeServerFailure) }
@@ -459,22 +459,22 @@ func (l *pendingLookup) answer(reply *dns.Msg) {
 	if err != nil {
 		packed, err = l.failure().Pack()
 	}
-	for _, each := range l.askers {
+	for _, asker := range l.askers {
 		if err == nil {
 			own := slices.Clone(packed)
-			binary.BigEndian.PutUint16(own, each.id)
-			each.reply(own)
+			binary.BigEndian.PutUint16(own, asker.id)
+			asker.reply(own)
 		}
 	}
 }
 
 func has(reply *dns.Msg, network netip.Prefix) bool {
 	return slices.ContainsFunc(reply.Answer, func(record dns.RR) bool {
-		found, is := record.(*dns.A)
+		ipv4, is := record.(*dns.A)
 		if !is {
 			return false
 		}
-		address, _ := netip.AddrFromSlice(found.A.To4())
+		address, _ := netip.AddrFromSlice(ipv4.A.To4())
 		return network.Contains(address)
 	})
 }
@@ -645,8 +645,8 @@ func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	}
 	names := map[string]struct{}{}
 	err := json.Unmarshal(content, &file)
-	for _, each := range file.Names {
-		names[each] = struct{}{}
+	for _, name := range file.Names {
+		names[name] = struct{}{}
 	}
 	return names, err
 }

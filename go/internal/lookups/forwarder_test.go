@@ -60,13 +60,13 @@ func (r *resolverStub) silence(name string) {
 func (r *resolverStub) count(suffix string) int {
 	r.lock.Lock()
 	defer r.lock.Unlock()
-	found := 0
+	names := 0
 	for _, name := range r.asked {
 		if strings.HasSuffix(name, suffix) {
-			found++
+			names++
 		}
 	}
-	return found
+	return names
 }
 
 func queryFor(name string) *dns.Msg { return new(dns.Msg).SetQuestion(name, dns.TypeA) }
@@ -80,9 +80,9 @@ func packed(t testing.TB, message *dns.Msg) []byte {
 // unpacked reads a message.
 func unpacked(t testing.TB, message []byte) *dns.Msg {
 	t.Helper()
-	found := new(dns.Msg)
-	must.Succeed(t, found.Unpack(message))
-	return found
+	parsed := new(dns.Msg)
+	must.Succeed(t, parsed.Unpack(message))
+	return parsed
 }
 
 // resolvedTo returns the resolver's reply with an address of a name, and for how many seconds it is good.
@@ -102,9 +102,9 @@ func asking(query *dns.Msg) *pendingLookup {
 type forwarderUnderTest struct {
 	*forwarder
 	*resolverStub
-	t     *testing.T
-	clock time.Time
-	said  chan string
+	t       *testing.T
+	clock   time.Time
+	answers chan string
 
 	patience chan struct{} // of the engine's resolver: each receives when it is over
 }
@@ -112,7 +112,7 @@ type forwarderUnderTest struct {
 func newForwarderUnderTest(t *testing.T) *forwarderUnderTest {
 	t.Helper()
 	stub := &resolverStub{ready: map[string]chan *dns.Msg{}}
-	under := &forwarderUnderTest{resolverStub: stub, t: t, clock: time.Now(), said: make(chan string, 10_000), patience: make(chan struct{})}
+	under := &forwarderUnderTest{resolverStub: stub, t: t, clock: time.Now(), answers: make(chan string, 10_000), patience: make(chan struct{})}
 	under.forwarder = newForwarder(stub.exchange, func(name string) string {
 		if _, rule, below := strings.Cut(name, "."); below {
 			return rule
@@ -134,19 +134,19 @@ func (f *forwarderUnderTest) ask(name, share string, id uint16) {
 	f.take(packed(f.t, message), false, func(reply []byte) {
 		answer := new(dns.Msg)
 		if err := answer.Unpack(reply); err != nil || !answer.Response || answer.Question[0].Name != name {
-			f.said <- fmt.Sprintf("not an answer: %x", reply)
+			f.answers <- fmt.Sprintf("not an answer: %x", reply)
 			return
 		}
-		f.said <- fmt.Sprintf("%d %s", answer.Id, dns.RcodeToString[answer.Rcode])
+		f.answers <- fmt.Sprintf("%d %s", answer.Id, dns.RcodeToString[answer.Rcode])
 	})
 }
 
 func (f *forwarderUnderTest) expect(wanted string) {
 	f.t.Helper()
 	select {
-	case said := <-f.said:
-		if said != wanted {
-			f.t.Errorf("%q was said, not %q", said, wanted)
+	case answer := <-f.answers:
+		if answer != wanted {
+			f.t.Errorf("%q was said, not %q", answer, wanted)
 		}
 	case <-time.After(5 * time.Second):
 		f.t.Errorf("%q was not said", wanted)
@@ -163,8 +163,8 @@ func (f *forwarderUnderTest) pass(during time.Duration) {
 func (f *forwarderUnderTest) quiet() {
 	f.t.Helper()
 	select {
-	case said := <-f.said:
-		f.t.Errorf("%q was said", said)
+	case answer := <-f.answers:
+		f.t.Errorf("%q was said", answer)
 	case <-time.After(20 * time.Millisecond):
 	}
 }
@@ -331,8 +331,8 @@ func TestForwarderServesANeighbour(t *testing.T) {
 	under.cost = timeOfNewName
 	under.forwarder.exchange = func(l *pendingLookup) (*dns.Msg, error) { return resolvedTo(l.question.Name, "198.51.100.7", 60), nil }
 	var waits []time.Duration
-	ask := func(name, share string, told func()) {
-		under.take(packed(t, queryFor(name+share)), false, func([]byte) { told() })
+	ask := func(name, share string, answered func()) {
+		under.take(packed(t, queryFor(name+share)), false, func([]byte) { answered() })
 	}
 	for at := range steps {
 		for agent := range 8 {
@@ -400,12 +400,12 @@ func TestForwarderSharesRoom(t *testing.T) {
 	}
 	must.Happen(t, "room is taken", func() bool { return under.count(".silent.test.") == lookupsOfARule })
 
-	for _, each := range []struct {
+	for _, test := range []struct {
 		name  string
 		share string
 	}{{"a.other.test.", "*0."}, {"x.silent.test.", "*1."}, {"x.silent.test.", "*0*."}, {"named.", ""}} {
-		under.ask(each.name, each.share, 7)
-		under.answer(each.name, dns.RcodeSuccess)
+		under.ask(test.name, test.share, 7)
+		under.answer(test.name, dns.RcodeSuccess)
 		under.expect("7 NOERROR")
 	}
 	if count := under.count(".silent.test."); count != lookupsOfARule+2 {
@@ -430,11 +430,11 @@ func TestForwarderTellsAddresses(t *testing.T) {
 	resolved.Answer = slices.Insert(resolved.Answer, 0, dns.RR(&dns.CNAME{Hdr: header, Target: alias}))
 	l := asking(queryFor(asked))
 	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
-		told := l.told(resolved.Copy(), keep)
-		if !told.Response || !told.Truncated || len(told.Question) != 1 || told.Question[0].Name != asked || len(told.Answer) != 1 {
-			t.Fatalf("it is told %+v", told)
+		rewritten := l.answerFrom(resolved.Copy(), keep)
+		if !rewritten.Response || !rewritten.Truncated || len(rewritten.Question) != 1 || rewritten.Question[0].Name != asked || len(rewritten.Answer) != 1 {
+			t.Fatalf("it is told %+v", rewritten)
 		}
-		if answer := told.Answer[0].(*dns.A); answer.Hdr.Name != asked || answer.Hdr.Ttl != wanted || answer.A.String() != "10.1.2.3" {
+		if answer := rewritten.Answer[0].(*dns.A); answer.Hdr.Name != asked || answer.Hdr.Ttl != wanted || answer.A.String() != "10.1.2.3" {
 			t.Errorf("it is told %+v, not for %d s", answer, wanted)
 		}
 	}
@@ -473,10 +473,10 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 		query := packed(t, queryFor("a.rule.test."+share))
 		for _, stream := range []bool{false, true} {
 			under.of("a.rule.test.") <- resolvedTo("a.rule.test.", "10.1.2.3", day)
-			said := make(chan []byte, 1)
-			under.take(query, stream, func(reply []byte) { said <- reply })
-			if told := unpacked(t, <-said); len(told.Answer) != 1 || told.Answer[0].Header().Ttl != 60 {
-				t.Errorf("in the share %q, it is told %+v", share, told)
+			replies := make(chan []byte, 1)
+			under.take(query, stream, func(reply []byte) { replies <- reply })
+			if reply := unpacked(t, <-replies); len(reply.Answer) != 1 || reply.Answer[0].Header().Ttl != 60 {
+				t.Errorf("in the share %q, it is told %+v", share, reply)
 			}
 		}
 	}
@@ -501,10 +501,10 @@ func TestForwarderRefusesLongNames(t *testing.T) {
 		query = append(query, 1, 'c')
 	}
 	query = append(query, 2, '*', '1', 0, 0, 1, 0, 1)
-	var said []byte
-	under.take(query, false, func(reply []byte) { said = reply })
-	if len(said) != len(query) || said[2]>>7 != 1 || said[3]&15 != dns.RcodeNameError || !slices.Equal(said[4:], query[4:]) {
-		t.Errorf("it is answered with %x", said)
+	var lastReply []byte
+	under.take(query, false, func(reply []byte) { lastReply = reply })
+	if len(lastReply) != len(query) || lastReply[2]>>7 != 1 || lastReply[3]&15 != dns.RcodeNameError || !slices.Equal(lastReply[4:], query[4:]) {
+		t.Errorf("it is answered with %x", lastReply)
 	}
 }
 
@@ -664,8 +664,8 @@ func TestExchangeOverUDP(t *testing.T) {
 			}
 			right, wrong := new(dns.Msg).SetReply(query), new(dns.Msg).SetReply(query)
 			wrong.Id++
-			for _, each := range []*dns.Msg{wrong, right} {
-				_, _ = server.WriteToUDPAddrPort(packed(t, each), from)
+			for _, message := range []*dns.Msg{wrong, right} {
+				_, _ = server.WriteToUDPAddrPort(packed(t, message), from)
 			}
 		}
 	}()
@@ -690,8 +690,8 @@ func TestSubtrees(t *testing.T) {
 	around := subtreesIn(file)
 	expect := func(name, wanted string) {
 		t.Helper()
-		if found := around(name); found != wanted {
-			t.Errorf("%s is below %q, not %q", name, found, wanted)
+		if got := around(name); got != wanted {
+			t.Errorf("%s is below %q, not %q", name, got, wanted)
 		}
 	}
 	expect("x.a.test", "")
@@ -725,23 +725,23 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 		under.agents, under.egress = netip.MustParsePrefix("10.213.0.0/20"), netip.MustParsePrefix("10.214.0.0/24")
 		under.of("named.") <- resolvedTo("named.", address, 600)
 		query := packed(t, queryFor("named."))
-		said := make(chan []byte, 1)
-		under.take(query, false, func(reply []byte) { said <- reply })
-		told := unpacked(t, <-said)
+		replies := make(chan []byte, 1)
+		under.take(query, false, func(reply []byte) { replies <- reply })
+		reply := unpacked(t, <-replies)
 		if wanted == 0 {
-			if told.Rcode != dns.RcodeServerFailure || len(told.Answer) != 0 {
-				t.Errorf("%v: it is told %+v", address, told)
+			if reply.Rcode != dns.RcodeServerFailure || len(reply.Answer) != 0 {
+				t.Errorf("%v: it is told %+v", address, reply)
 			}
 			under.pass(rememberFailure + time.Millisecond)
 			under.answer("named.", dns.RcodeNameError) // the container has gone
-			under.take(query, false, func(reply []byte) { said <- reply })
-			if unpacked(t, <-said).Rcode != dns.RcodeNameError {
+			under.take(query, false, func(reply []byte) { replies <- reply })
+			if unpacked(t, <-replies).Rcode != dns.RcodeNameError {
 				t.Errorf("%v: its name outlives the container", address)
 			}
 			continue
 		}
-		if len(told.Answer) != 1 || told.Answer[0].Header().Ttl != wanted {
-			t.Errorf("%v: it is told %+v, not for %d s", address, told.Answer, wanted)
+		if len(reply.Answer) != 1 || reply.Answer[0].Header().Ttl != wanted {
+			t.Errorf("%v: it is told %+v, not for %d s", address, reply.Answer, wanted)
 		}
 	}
 }

@@ -20,20 +20,20 @@ func Succeed(t testing.TB, err error) {
 
 // Get returns the result of a call, and ends a test if it has failed.
 func Get[T any](t testing.TB) func(T, error) T {
-	return func(found T, err error) T {
+	return func(result T, err error) T {
 		t.Helper()
 		Succeed(t, err)
-		return found
+		return result
 	}
 }
 
 // Open returns what a call has opened, which is closed when the test ends.
 func Open[T io.Closer](t testing.TB) func(T, error) T {
-	return func(found T, err error) T {
+	return func(opened T, err error) T {
 		t.Helper()
 		Succeed(t, err)
-		t.Cleanup(func() { found.Close() })
-		return found
+		t.Cleanup(func() { opened.Close() })
+		return opened
 	}
 }
 

@@ -159,13 +159,13 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 	t.Helper()
 	here := thisNetwork(t)
 	must.Succeed(t, unix.Unshare(unix.CLONE_NEWNET))
-	there := thisNetwork(t)
+	peerNetwork := thisNetwork(t)
 	enter := func(place *os.File) {
 		must.Succeed(t, unix.Setns(int(place.Fd()), unix.CLONE_NEWNET))
 	}
 	enter(here)
-	must.Succeed(t, netlink.LinkSetNsFd(Link(t, name), int(there.Fd())))
-	enter(there)
+	must.Succeed(t, netlink.LinkSetNsFd(Link(t, name), int(peerNetwork.Fd())))
+	enter(peerNetwork)
 	end := Link(t, name)
 	for _, address := range addresses {
 		must.Succeed(t, netlink.AddrAdd(end, &netlink.Addr{IPNet: netOf(netip.PrefixFrom(address, 32))}))
@@ -174,7 +174,7 @@ func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Ad
 	must.Succeed(t, netlink.RouteAdd(&netlink.Route{LinkIndex: end.Attrs().Index, Dst: netOf(subnet.Masked())}))
 	enter(here)
 	return func(work func()) {
-		enter(there)
+		enter(peerNetwork)
 		defer enter(here)
 		work()
 	}

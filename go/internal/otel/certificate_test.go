@@ -37,7 +37,7 @@ func (a authority) shows(t *testing.T, key *ecdsa.PrivateKey) net.Conn {
 // A certificate is noted once its owner has proven to have the key, and only if the authority has signed it.
 func TestNoting(t *testing.T) {
 	signer := newAuthority(t)
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		server net.Conn
 		wanted bool
 	}{
@@ -49,9 +49,9 @@ func TestNoting(t *testing.T) {
 		note := func(shown *statussocket.Certificate) { noted = append(noted, shown) }
 		taken := noting{credentials.NewTLS(signer.settings(t, "127.0.0.1:1").tls), note}.Clone()
 
-		_, _, err := taken.ClientHandshake(context.Background(), collectorName, each.server)
+		_, _, err := taken.ClientHandshake(context.Background(), collectorName, test.server)
 
-		if (err == nil) != each.wanted || (len(noted) == 1) != each.wanted {
+		if (err == nil) != test.wanted || (len(noted) == 1) != test.wanted {
 			t.Errorf("%s: %v, noted %+v", what, err, noted)
 		}
 	}

@@ -126,7 +126,7 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 			if method, _ := grpc.MethodFromServerStream(stream); method != exportMethod {
 				t.Errorf("called %s", method)
 			}
-			request, told := new(logs.LogsData), new(emptypb.Empty)
+			request, response := new(logs.LogsData), new(emptypb.Empty)
 			if err := stream.RecvMsg(request); err != nil {
 				return err
 			}
@@ -137,8 +137,8 @@ func (a authority) collects(t *testing.T, address string, reply func(ctx context
 			made.mutex.Lock()
 			made.requests = append(made.requests, request)
 			made.mutex.Unlock()
-			told.ProtoReflect().SetUnknown(answer)
-			return stream.SendMsg(told)
+			response.ProtoReflect().SetUnknown(answer)
+			return stream.SendMsg(response)
 		}),
 	)
 	go made.server.Serve(listener)
@@ -154,8 +154,8 @@ func (c *collector) names() []string {
 	defer c.mutex.Unlock()
 	var names []string
 	for _, request := range c.requests {
-		for _, each := range request.ResourceLogs[0].ScopeLogs[0].LogRecords {
-			names = append(names, attributesOf(each.Attributes)["dns.question.name"].(string))
+		for _, record := range request.ResourceLogs[0].ScopeLogs[0].LogRecords {
+			names = append(names, attributesOf(record.Attributes)["dns.question.name"].(string))
 		}
 	}
 	return names

@@ -80,9 +80,9 @@ func NewExporter(settings func() *Settings) *Exporter {
 }
 
 // Add lets a record wait for its batch. If there is no room, it is lost.
-func (x *Exporter) Add(each resolver.Outcome) {
+func (x *Exporter) Add(outcome resolver.Outcome) {
 	select {
-	case x.records <- each:
+	case x.records <- outcome:
 	default:
 		x.lost.Add(1)
 	}
@@ -130,8 +130,8 @@ func (x *Exporter) Close() {
 func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (collected []resolver.Outcome, more bool) {
 	for len(batch) < longestBatch {
 		select {
-		case each := <-x.records:
-			batch = append(batch, each)
+		case outcome := <-x.records:
+			batch = append(batch, outcome)
 		case <-ticks:
 			return batch, true
 		case <-x.stop:
@@ -225,11 +225,11 @@ type noting struct {
 
 // ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.
 func (n noting) ClientHandshake(ctx context.Context, authority string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	secured, found, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
-	if told, is := found.(credentials.TLSInfo); err == nil && is {
-		n.note(describe(told.State.PeerCertificates[0])) // there is one: it has been verified
+	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
+	if tlsInfo, is := info.(credentials.TLSInfo); err == nil && is {
+		n.note(describe(tlsInfo.State.PeerCertificates[0])) // there is one: it has been verified
 	}
-	return secured, found, err
+	return secured, info, err
 }
 
 // Clone returns a copy, which notes as well.
@@ -280,8 +280,8 @@ const (
 func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData {
 	now := time.Now()
 	ours := &logs.ScopeLogs{Scope: &common.InstrumentationScope{Name: scope}}
-	for _, each := range records {
-		ours.LogRecords = append(ours.LogRecords, encodeRecord(each, now))
+	for _, outcome := range records {
+		ours.LogRecords = append(ours.LogRecords, encodeRecord(outcome, now))
 	}
 	return &logs.LogsData{ResourceLogs: []*logs.ResourceLogs{{Resource: about, ScopeLogs: []*logs.ScopeLogs{ours}}}}
 }
@@ -289,7 +289,7 @@ func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData
 // encodeRecord returns a query and what became of it as a LogRecord. Its attributes are listed in docs/telemetry.md.
 func encodeRecord(r resolver.Outcome, now time.Time) *logs.LogRecord {
 	took := &common.AnyValue_DoubleValue{DoubleValue: r.Took.Seconds() * 1000}
-	found := &logs.LogRecord{
+	record := &logs.LogRecord{
 		TimeUnixNano: uint64(r.Began.UnixNano()), ObservedTimeUnixNano: uint64(now.UnixNano()), EventName: eventName,
 		Attributes: []*common.KeyValue{
 			{Key: "clawker_fw.duration_ms", Value: &common.AnyValue{Value: took}},
@@ -301,14 +301,14 @@ func encodeRecord(r resolver.Outcome, now time.Time) *logs.LogRecord {
 		},
 	}
 	if r.Reason == "" {
-		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_INFO
-		found.Attributes = append(found.Attributes, attribute("clawker_fw.action", "allowed"))
+		record.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_INFO
+		record.Attributes = append(record.Attributes, attribute("clawker_fw.action", "allowed"))
 	} else {
-		found.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_WARN
-		found.Attributes = append(found.Attributes,
+		record.SeverityNumber = logs.SeverityNumber_SEVERITY_NUMBER_WARN
+		record.Attributes = append(record.Attributes,
 			attribute("clawker_fw.action", "refused"), attribute("clawker_fw.reason", r.Reason))
 	}
-	return found
+	return record
 }
 
 func attribute(key, value string) *common.KeyValue {

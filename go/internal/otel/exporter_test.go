@@ -137,7 +137,7 @@ func TestExportWithoutCollector(t *testing.T) {
 	stopped := signer.collects(t, "127.0.0.1:0", accepts)
 	stopped.server.Stop()
 	foreign := newAuthority(t).collects(t, "127.0.0.1:0", accepts)
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		endpoint string
 		lost     uint64
 	}{
@@ -149,7 +149,7 @@ func TestExportWithoutCollector(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			settings := signer.settings(t, each.endpoint)
+			settings := signer.settings(t, test.endpoint)
 			exporter := NewExporter(func() *Settings { return settings })
 			exporter.patience = time.Second
 			go exporter.Run()
@@ -160,7 +160,7 @@ func TestExportWithoutCollector(t *testing.T) {
 				t.Errorf("it took %v", passed)
 			}
 			must.Happen(t, "an end", func() bool { return exporter.lost.Load()+exporter.sent.Load() == 10 })
-			if exporter.lost.Load() != each.lost {
+			if exporter.lost.Load() != test.lost {
 				t.Errorf("lost %d", exporter.lost.Load())
 			}
 		})

@@ -18,18 +18,18 @@ import (
 
 // attributesOf returns attributes by their keys.
 func attributesOf(all []*common.KeyValue) map[string]any {
-	found := map[string]any{}
-	for _, each := range all {
-		switch value := each.Value.Value.(type) {
+	values := map[string]any{}
+	for _, attribute := range all {
+		switch value := attribute.Value.Value.(type) {
 		case *common.AnyValue_StringValue:
-			found[each.Key] = value.StringValue
+			values[attribute.Key] = value.StringValue
 		case *common.AnyValue_IntValue:
-			found[each.Key] = int(value.IntValue)
+			values[attribute.Key] = int(value.IntValue)
 		case *common.AnyValue_DoubleValue:
-			found[each.Key] = value.DoubleValue
+			values[attribute.Key] = value.DoubleValue
 		}
 	}
-	return found
+	return values
 }
 
 // A request holds the resource and each record with what was asked, what was decided and why.
@@ -38,14 +38,14 @@ func TestEncode(t *testing.T) {
 	client := netip.MustParseAddr("10.213.0.7")
 	before := uint64(time.Now().UnixNano())
 
-	found := encode(encodeResource(map[string]string{"b": "2", "a": "1"}), []resolver.Outcome{
+	got := encode(encodeResource(map[string]string{"b": "2", "a": "1"}), []resolver.Outcome{
 		{Client: client, Name: "a.test", Type: 1, Began: at, Took: 250 * time.Microsecond, Answers: 1},
 		{Client: client, Name: "b.test", Type: 65280, Began: at, Reason: "no-rule", Code: 3},
 	}).ResourceLogs[0]
 
-	about := attributesOf(found.Resource.Attributes)
-	if found.ScopeLogs[0].Scope.Name != "clawker-fw" || !maps.Equal(about, map[string]any{"a": "1", "b": "2"}) {
-		t.Errorf("got %q, %v", found.ScopeLogs[0].Scope.Name, about)
+	about := attributesOf(got.Resource.Attributes)
+	if got.ScopeLogs[0].Scope.Name != "clawker-fw" || !maps.Equal(about, map[string]any{"a": "1", "b": "2"}) {
+		t.Errorf("got %q, %v", got.ScopeLogs[0].Scope.Name, about)
 	}
 	wanted := []map[string]any{
 		{
@@ -58,10 +58,10 @@ func TestEncode(t *testing.T) {
 			"dns.question.type": "TYPE65280", "dns.response.code": "NXDOMAIN",
 		},
 	}
-	for index, each := range found.ScopeLogs[0].LogRecords {
-		if each.TimeUnixNano != uint64(at.UnixNano()) || each.ObservedTimeUnixNano < before || each.EventName != "dns.query" ||
-			each.SeverityNumber != logs.SeverityNumber(9+4*index) || !maps.Equal(attributesOf(each.Attributes), wanted[index]) {
-			t.Errorf("got %v", each)
+	for index, record := range got.ScopeLogs[0].LogRecords {
+		if record.TimeUnixNano != uint64(at.UnixNano()) || record.ObservedTimeUnixNano < before || record.EventName != "dns.query" ||
+			record.SeverityNumber != logs.SeverityNumber(9+4*index) || !maps.Equal(attributesOf(record.Attributes), wanted[index]) {
+			t.Errorf("got %v", record)
 		}
 	}
 }
@@ -74,8 +74,8 @@ func TestRejected(t *testing.T) {
 	for content, wanted := range map[string]uint64{"": 0, string(answer): 7, "\xff": 0, "\x0a\x05\x08": 0, "\x08\x01": 0} {
 		var read wrapperspb.BytesValue
 		_ = proto.Unmarshal([]byte(content), &read)
-		if found := rejected(&read); found != wanted {
-			t.Errorf("%q: got %d, expected %d", content, found, wanted)
+		if got := rejected(&read); got != wanted {
+			t.Errorf("%q: got %d, expected %d", content, got, wanted)
 		}
 	}
 }
@@ -86,8 +86,8 @@ func TestShortened(t *testing.T) {
 		".": "", "a.test.": "a.test", strings.Repeat("x", 255) + ".": strings.Repeat("x", 255),
 		strings.Repeat(`\255`, 250): strings.Repeat(`\255`, 63) + `\25`,
 	} {
-		if found := shortened(name); found != wanted {
-			t.Errorf("%s: got %s", name, found)
+		if got := shortened(name); got != wanted {
+			t.Errorf("%s: got %s", name, got)
 		}
 	}
 }

@@ -16,14 +16,14 @@ var agent = netip.MustParseAddr("10.213.0.7")
 func TestRecording(t *testing.T) {
 	outcome := resolver.Outcome{Client: agent, Name: "B.test.", Type: dns.TypeA, Took: 1, Reason: "no-rule", Code: 3}
 	for _, settings := range []*Settings{nil, {sample: 0}} {
-		var found, wanted []resolver.Outcome
-		recording(func() *Settings { return settings }, func(o resolver.Outcome) { found = append(found, o) })(outcome)
+		var got, wanted []resolver.Outcome
+		recording(func() *Settings { return settings }, func(o resolver.Outcome) { got = append(got, o) })(outcome)
 		if settings != nil {
 			wanted = []resolver.Outcome{outcome}
 			wanted[0].Name = "B.test"
 		}
-		if !slices.Equal(found, wanted) {
-			t.Errorf("got %+v", found)
+		if !slices.Equal(got, wanted) {
+			t.Errorf("got %+v", got)
 		}
 	}
 }
@@ -31,10 +31,10 @@ func TestRecording(t *testing.T) {
 // A share of the allowed queries has a record, and every refused one.
 func TestRecordingSamples(t *testing.T) {
 	counts := map[string]int{}
-	told := recording(func() *Settings { return &Settings{sample: 0.5} }, func(o resolver.Outcome) { counts[o.Reason]++ })
+	report := recording(func() *Settings { return &Settings{sample: 0.5} }, func(o resolver.Outcome) { counts[o.Reason]++ })
 	for range 1000 {
 		for _, reason := range []string{"", "no-rule"} {
-			told(resolver.Outcome{Client: agent, Reason: reason})
+			report(resolver.Outcome{Client: agent, Reason: reason})
 		}
 	}
 	if counts["no-rule"] != 1000 || counts[""] < 350 || counts[""] > 650 {

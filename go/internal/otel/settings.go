@@ -94,11 +94,11 @@ func (f file) tlsConfig() (*tls.Config, error) {
 }
 
 func encodeResource(attributes map[string]string) *resource.Resource {
-	found := &resource.Resource{}
+	encoded := &resource.Resource{}
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
-		found.Attributes = append(found.Attributes, attribute(name, attributes[name]))
+		encoded.Attributes = append(encoded.Attributes, attribute(name, attributes[name]))
 	}
-	return found
+	return encoded
 }
 
 func init() { resolver.Register("otel", setup) }

@@ -14,12 +14,12 @@ func TestParse(t *testing.T) {
 		t.Errorf("off: got %v, %v", settings, err)
 	}
 	signer := newAuthority(t)
-	for _, each := range []struct {
-		said   any
+	for _, test := range []struct {
+		value  any
 		wanted float64
 	}{{nil, 1}, {0.25, 0.25}, {0, 0}} {
-		settings, err := Parse(signer.settingsFor(t, "10.0.0.1:4317", map[string]any{"sample": each.said}))
-		if err != nil || settings.sample != each.wanted || settings.endpoint != "10.0.0.1:4317" {
+		settings, err := Parse(signer.settingsFor(t, "10.0.0.1:4317", map[string]any{"sample": test.value}))
+		if err != nil || settings.sample != test.wanted || settings.endpoint != "10.0.0.1:4317" {
 			t.Errorf("got %+v, %v", settings, err)
 		}
 	}

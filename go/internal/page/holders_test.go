@@ -17,8 +17,8 @@ func TestHoldersAreThoseOfTheKernel(t *testing.T) {
 	link, at := nettest.Link(t, "agents"), time.Now()
 	holders := NewHolders(nettest.AgentNet)
 	holders.now = func() time.Time { return at }
-	if found, err := holders.hardwareOf(nettest.Agent); err == nil {
-		t.Errorf("nobody has %s", found)
+	if got, err := holders.hardwareOf(nettest.Agent); err == nil {
+		t.Errorf("nobody has %s", got)
 	}
 	for number, hardware := range []string{first, first, second, first} {
 		parsed := must.Get[net.HardwareAddr](t)(net.ParseMAC(hardware))
@@ -26,12 +26,12 @@ func TestHoldersAreThoseOfTheKernel(t *testing.T) {
 			LinkIndex: link.Attrs().Index, State: netlink.NUD_REACHABLE, IP: nettest.Agent.AsSlice(), HardwareAddr: parsed,
 		}))
 		at = at.Add(time.Minute)
-		if found, err := holders.hardwareOf(nettest.Agent); err != nil || found != hardware {
-			t.Errorf("%s, %v", found, err)
+		if got, err := holders.hardwareOf(nettest.Agent); err != nil || got != hardware {
+			t.Errorf("%s, %v", got, err)
 		}
-		found, known := holders.of(nettest.Agent)
-		if !known || found.hardware != hardware || found.since.IsZero() != (number < 2) || number >= 2 && !found.since.Equal(at) {
-			t.Errorf("%d: %+v, %t", number, found, known)
+		got, known := holders.of(nettest.Agent)
+		if !known || got.hardware != hardware || got.since.IsZero() != (number < 2) || number >= 2 && !got.since.Equal(at) {
+			t.Errorf("%d: %+v, %t", number, got, known)
 		}
 	}
 	if _, known := holders.of(nettest.Gateway); known {

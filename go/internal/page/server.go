@@ -49,7 +49,7 @@ const (
 type server struct {
 	root  string
 	store *Store
-	other func(netip.Addr, string) (told, error)
+	other func(netip.Addr, string) (agentHistory, error)
 	now   func() time.Time
 	until *hotfile.File[int64] // of observing, in seconds since 1970
 
@@ -57,7 +57,7 @@ type server struct {
 	readers map[netip.Addr]*rate.Limiter
 }
 
-func newServer(root string, store *Store, other func(netip.Addr, string) (told, error)) *server {
+func newServer(root string, store *Store, other func(netip.Addr, string) (agentHistory, error)) *server {
 	until := hotfile.New(filepath.Join(root, "hot", "subtrees", "subtrees.json"), parseUntil)
 	return &server{root: root, store: store, other: other, now: time.Now, until: until, readers: map[netip.Addr]*rate.Limiter{}}
 }
@@ -80,18 +80,20 @@ func (s *Store) Serve(root string, socket *os.File, settings boot.PageSettings) 
 	if settings.Socket == "" {
 		return s.Tell(listener, settings.Askers)
 	}
-	other := func(source netip.Addr, hardware string) (told, error) { return askAt(settings, source, hardware) }
+	other := func(source netip.Addr, hardware string) (agentHistory, error) {
+		return askAt(settings, source, hardware)
+	}
 	return overHTTP(newServer(root, s, other)).Serve(listener)
 }
 
 // overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
 // would wait for the rest of a request's body before it answers, and no page has to do with one.
 func overHTTP(pages http.Handler) *http.Server {
-	found := &http.Server{
+	httpServer := &http.Server{
 		Handler: pages, ReadTimeout: requestTime, WriteTimeout: requestTime, ErrorLog: log.New(os.Stderr, "fwctl: ", 0),
 	}
-	found.SetKeepAlivesEnabled(false)
-	return found
+	httpServer.SetKeepAlivesEnabled(false)
+	return httpServer
 }
 
 // Listen opens the socket for the page. It outlives the recorder, so that requests wait in it while that is started again.
@@ -137,23 +139,23 @@ func refuse(writer http.ResponseWriter, status int, sentence string) {
 func (s *server) reader(source netip.Addr) *rate.Limiter {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	found := s.readers[source]
-	if found == nil {
+	limiter := s.readers[source]
+	if limiter == nil {
 		if len(s.readers) >= mostReaders {
 			clear(s.readers)
 		}
-		found = rate.NewLimiter(pagesPerSecond, pagesAtOnce)
-		s.readers[source] = found
+		limiter = rate.NewLimiter(pagesPerSecond, pagesAtOnce)
+		s.readers[source] = limiter
 	}
-	return found
+	return limiter
 }
 
 func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bool) {
 	hardware, err := s.store.holders.hardwareOf(source)
 	own, resolver := half{by: byProxy, err: err}, half{by: byResolver, err: err}
 	if err == nil {
-		own.told = s.store.Told(source, hardware)
-		resolver.told, resolver.err = s.other(source, hardware)
+		own.agentHistory = s.store.Told(source, hardware)
+		resolver.agentHistory, resolver.err = s.other(source, hardware)
 	}
 	made := newDocument(source, resolver, own)
 	if until, _ := s.until.Fresh(); s.now().Unix() < until {
@@ -222,23 +224,23 @@ func readQuestion(text string) (netip.Addr, string, error) {
 	return source, read.String(), err
 }
 
-func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (told, error) {
+func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (agentHistory, error) {
 	dialer := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(settings.Own, 0))}
 	connection, err := dialer.Dial("tcp4", settings.Other.String())
 	if err != nil {
-		return told{}, err
+		return agentHistory{}, err
 	}
 	defer connection.Close()
 	_ = connection.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(connection, question(source, hardware)); err != nil {
-		return told{}, err
+		return agentHistory{}, err
 	}
-	var answer told
+	var answer agentHistory
 	if err := json.NewDecoder(io.LimitReader(connection, longestTold)).Decode(&answer); err != nil {
-		return told{}, err
+		return agentHistory{}, err
 	}
 	if answer.Since.IsZero() {
-		return told{}, errors.New("the answer does not say since when")
+		return agentHistory{}, errors.New("the answer does not say since when")
 	}
 	return answer, nil
 }
@@ -258,7 +260,7 @@ const (
 
 type half struct {
 	by string
-	told
+	agentHistory
 	err error
 }
 
@@ -284,26 +286,26 @@ func newDocument(source netip.Addr, halves ...half) document {
 		Agent: source.String(), Refusals: []shown{}, Since: map[string]time.Time{}, Unreadable: []string{}, Ask: askCommand,
 	}
 	var all []shown
-	for _, each := range halves {
-		if each.err != nil {
-			made.Unreadable = append(made.Unreadable, each.by)
+	for _, half := range halves {
+		if half.err != nil {
+			made.Unreadable = append(made.Unreadable, half.by)
 			continue
 		}
-		made.Since[each.by] = each.Since.UTC().Truncate(time.Second)
-		made.More += each.More
-		for _, known := range each.Refusals {
-			all = append(all, show(each.by, known))
+		made.Since[half.by] = half.Since.UTC().Truncate(time.Second)
+		made.More += half.More
+		for _, known := range half.Refusals {
+			all = append(all, show(half.by, known))
 		}
 	}
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
 	octets := 0
-	for number, each := range all {
-		octets += len(encode(each)) // its lines of text are shorter
+	for number, refusal := range all {
+		octets += len(encode(refusal)) // its lines of text are shorter
 		if number >= mostRefusals || octets > longestDocument {
 			made.More += len(all) - number
 			break
 		}
-		made.Refusals = append(made.Refusals, each)
+		made.Refusals = append(made.Refusals, refusal)
 	}
 	return made
 }
@@ -379,7 +381,7 @@ func (s shown) Destination() string {
 // printable returns a text that an agent has chosen without anything that a terminal could obey, or that looks like a line of
 // ours. Text of this kind is the same in JSON.
 func printable(text string) string {
-	if strings.ContainsFunc(text, func(each rune) bool { return each <= ' ' || each >= 0x7f || each == '"' }) {
+	if strings.ContainsFunc(text, func(character rune) bool { return character <= ' ' || character >= 0x7f || character == '"' }) {
 		return strconv.QuoteToASCII(text)
 	}
 	return text

@@ -26,7 +26,7 @@ import (
 var errAway = errors.New("away")
 
 // asks answers one request of an agent on a page whose other half knows what it is given.
-func asks(s *scene, other func(netip.Addr, string) (told, error), method, target string, headers ...string) *httptest.ResponseRecorder {
+func asks(s *scene, other func(netip.Addr, string) (agentHistory, error), method, target string, headers ...string) *httptest.ResponseRecorder {
 	serving := serverOf(s, other)
 	return asksOf(serving, method, target, headers...)
 }
@@ -44,7 +44,7 @@ var volume = sync.OnceValue(func() string {
 	return root
 })
 
-func serverOf(s *scene, other func(netip.Addr, string) (told, error)) *server {
+func serverOf(s *scene, other func(netip.Addr, string) (agentHistory, error)) *server {
 	return newServer(volume(), s.Store, other)
 }
 
@@ -54,12 +54,12 @@ func asksOf(serving *server, method, target string, headers ...string) *httptest
 	for at := 0; at < len(headers); at += 2 {
 		asked.Header.Add(headers[at], headers[at+1])
 	}
-	found := httptest.NewRecorder()
-	serving.ServeHTTP(found, asked)
-	return found
+	response := httptest.NewRecorder()
+	serving.ServeHTTP(response, asked)
+	return response
 }
 
-func nothing(netip.Addr, string) (told, error) { return told{Since: then}, nil }
+func nothing(netip.Addr, string) (agentHistory, error) { return agentHistory{Since: then}, nil }
 
 // The page says what both siblings have refused to the agent that asks, the latest first, why, and what a person can do.
 func TestPage(t *testing.T) {
@@ -73,9 +73,11 @@ func TestPage(t *testing.T) {
 	for range 2 {
 		resolver.refuseAt(someone, "a.test", then.Add(2*time.Second))
 	}
-	other := func(source netip.Addr, hardware string) (told, error) { return resolver.Told(source, hardware), nil }
+	other := func(source netip.Addr, hardware string) (agentHistory, error) {
+		return resolver.Told(source, hardware), nil
+	}
 
-	found := asks(s, other, "GET", "/")
+	got := asks(s, other, "GET", "/")
 	wanted := `What was refused to this agent (10.213.0.7), the latest first:
 
 12:00:03Z http B.test:80 GET /x
@@ -92,22 +94,22 @@ What the resolver has refused is known since 12:00:00Z.
 What the proxy has refused is known since 12:00:00Z.
 A person allows it, where the containers are started and not in here: ` + "`clawker-fw denials --ask`" + ` asks about each host that is refused from then on. After the answer, try again.
 `
-	if found.Code != http.StatusOK || found.Body.String() != wanted {
-		t.Errorf("%d\n%s", found.Code, found.Body)
+	if got.Code != http.StatusOK || got.Body.String() != wanted {
+		t.Errorf("%d\n%s", got.Code, got.Body)
 	}
 	for name, value := range map[string]string{"Cache-Control": "no-store", "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"} {
-		if found.Header().Get(name) != value {
-			t.Errorf("%s is %q", name, found.Header().Get(name))
+		if got.Header().Get(name) != value {
+			t.Errorf("%s is %q", name, got.Header().Get(name))
 		}
 	}
-	found = asks(s, other, "GET", "/?format=json")
+	got = asks(s, other, "GET", "/?format=json")
 	var read document
-	if err := json.Unmarshal(found.Body.Bytes(), &read); err != nil || found.Header().Get("Content-Type") != "application/json" {
-		t.Fatalf("%v, %s", err, found.Header().Get("Content-Type"))
+	if err := json.Unmarshal(got.Body.Bytes(), &read); err != nil || got.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("%v, %s", err, got.Header().Get("Content-Type"))
 	}
 	var by []string
-	for _, each := range read.Refusals {
-		by = append(by, each.By+" "+each.Name+" "+each.Command)
+	for _, refusal := range read.Refusals {
+		by = append(by, refusal.By+" "+refusal.Name+" "+refusal.Command)
 	}
 	if strings.Join(by, "\n") != "envoy B.test:80 clawker-fw explain http://b.test/x --method GET\ncoredns a.test clawker-fw explain https://a.test\n"+
 		"envoy b.test clawker-fw explain https://b.test:8443" || read.Agent != someone.String() || len(read.Since) != 2 ||
@@ -125,23 +127,23 @@ func TestObserving(t *testing.T) {
 	serving.until = hotfile.New(file, parseUntil)
 	for until, wanted := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
 		must.Put(t, file, fmt.Sprintf(`{"names":["a.test"],"observe_until":%d}`, until))
-		found := asksOf(serving, "GET", "/").Body.String()
-		if strings.HasPrefix(found, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != wanted {
-			t.Errorf("%d: %s", until, found)
+		got := asksOf(serving, "GET", "/").Body.String()
+		if strings.HasPrefix(got, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != wanted {
+			t.Errorf("%d: %s", until, got)
 		}
-		if found := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(found, `"observing_until":"2026-11-29T12:01:00Z"`) != wanted {
-			t.Errorf("%d: %s", until, found)
+		if got := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(got, `"observing_until":"2026-11-29T12:01:00Z"`) != wanted {
+			t.Errorf("%d: %s", until, got)
 		}
 	}
 }
 
 // A half that can't be read is told, and is not taken for one in which nothing is.
 func TestUnreadableIsNotEmpty(t *testing.T) {
-	away := func(netip.Addr, string) (told, error) { return told{}, errAway }
+	away := func(netip.Addr, string) (agentHistory, error) { return agentHistory{}, errAway }
 	s := newScene()
-	found := asks(s, away, "GET", "/").Body.String()
-	if strings.Contains(found, "Nothing") || !strings.HasPrefix(found, "\nWhat the resolver has refused can't be read just now: try again.\nWhat the proxy") {
-		t.Error(found)
+	got := asks(s, away, "GET", "/").Body.String()
+	if strings.Contains(got, "Nothing") || !strings.HasPrefix(got, "\nWhat the resolver has refused can't be read just now: try again.\nWhat the proxy") {
+		t.Error(got)
 	}
 	var read document
 	if err := json.Unmarshal(asks(s, away, "GET", "/?format=json").Body.Bytes(), &read); err != nil || fmt.Sprint(read.Unreadable) != "[coredns]" ||
@@ -152,15 +154,15 @@ func TestUnreadableIsNotEmpty(t *testing.T) {
 	if err := json.Unmarshal(asks(s, nothing, "GET", "/?format=json").Body.Bytes(), &read); err != nil || len(read.Unreadable) != 2 {
 		t.Errorf("without a neighbour: %v, %+v", err, read)
 	}
-	if found := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(found, "Nothing was refused to this agent (10.213.0.7).\n\nWhat the resolver") {
-		t.Error(found)
+	if got := asks(newScene(), nothing, "GET", "/").Body.String(); !strings.HasPrefix(got, "Nothing was refused to this agent (10.213.0.7).\n\nWhat the resolver") {
+		t.Error(got)
 	}
 }
 
 // Nothing else is there: other paths, queries and methods are refused, as are requests of nobody knows whom, and too many.
 func TestNothingElse(t *testing.T) {
 	s := newScene()
-	for _, each := range []struct {
+	for _, test := range []struct {
 		method, target string
 		status         int
 		headers        []string
@@ -182,12 +184,12 @@ func TestNothingElse(t *testing.T) {
 		{"get", "/", 405, nil},
 		{"GET", "/", 500, []string{agentHeader, "10.213.0.8"}},
 	} {
-		found := asks(s, nothing, each.method, each.target, each.headers...)
-		if found.Code != each.status || found.Header().Get("Cache-Control") != "no-store" {
-			t.Errorf("%s %.40s: %d, %v", each.method, each.target, found.Code, found.Header())
+		got := asks(s, nothing, test.method, test.target, test.headers...)
+		if got.Code != test.status || got.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%s %.40s: %d, %v", test.method, test.target, got.Code, got.Header())
 		}
-		if allow := found.Header().Get("Allow"); (each.status == 405) != (allow == "GET, HEAD") {
-			t.Errorf("%s %.40s: allowed is %q", each.method, each.target, allow)
+		if allow := got.Header().Get("Allow"); (test.status == 405) != (allow == "GET, HEAD") {
+			t.Errorf("%s %.40s: allowed is %q", test.method, test.target, allow)
 		}
 	}
 	nobody := httptest.NewRecorder()
@@ -198,15 +200,15 @@ func TestNothingElse(t *testing.T) {
 	serving := serverOf(s, nothing)
 	serving.now = func() time.Time { return then }
 	for number := range pagesAtOnce + 1 {
-		if found := asksOf(serving, "GET", "/").Code; (found == 429) != (number == pagesAtOnce) {
-			t.Errorf("page %d: %d", number, found)
+		if got := asksOf(serving, "GET", "/").Code; (got == 429) != (number == pagesAtOnce) {
+			t.Errorf("page %d: %d", number, got)
 		}
 	}
 	asked := httptest.NewRequest("GET", "/", nil)
 	asked.Header.Set(agentHeader, another.String())
-	found := httptest.NewRecorder()
-	if serving.ServeHTTP(found, asked); found.Code != 200 {
-		t.Errorf("another agent gets %d", found.Code)
+	response := httptest.NewRecorder()
+	if serving.ServeHTTP(response, asked); response.Code != 200 {
+		t.Errorf("another agent gets %d", response.Code)
 	}
 }
 
@@ -228,17 +230,17 @@ func TestHostileNames(t *testing.T) {
 	s := newScene()
 	s.Add(someone, hostileLine(hostile, hostile))
 	checkHarmless(t, s)
-	if found := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(found, "\n12:00:00Z dns forged.test") || strings.Contains(found, "clawker-fw explain") {
-		t.Error(found)
+	if got := asks(s, nothing, "GET", "/").Body.String(); strings.Contains(got, "\n12:00:00Z dns forged.test") || strings.Contains(got, "clawker-fw explain") {
+		t.Error(got)
 	}
 }
 
 func checkHarmless(t *testing.T, s *scene) {
 	t.Helper()
 	text, asJSON := asks(s, nothing, "GET", "/").Body.String(), asks(s, nothing, "GET", "/?format=json").Body.Bytes()
-	for at, each := range []byte(text + string(asJSON)) {
-		if each >= 0x7f || each < ' ' && each != '\n' {
-			t.Fatalf("octet %#x at %d of %q", each, at, text)
+	for at, octet := range []byte(text + string(asJSON)) {
+		if octet >= 0x7f || octet < ' ' && octet != '\n' {
+			t.Fatalf("octet %#x at %d of %q", octet, at, text)
 		}
 	}
 	var read document
@@ -276,15 +278,15 @@ func TestTheOtherSiblingIsAsked(t *testing.T) {
 	go s.Serve(volume(), socket, boot.PageSettings{Listen: place, Askers: []netip.Addr{own}})
 
 	for range 2 * mostAnswered {
-		if found, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, first); err != nil || names(found) != "a.test:1" || !found.Since.Equal(then) {
-			t.Fatalf("%+v, %v", found, err)
+		if got, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, first); err != nil || names(got) != "a.test:1" || !got.Since.Equal(then) {
+			t.Fatalf("%+v, %v", got, err)
 		}
 	}
-	if found, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, second); err != nil || len(found.Refusals) != 0 {
-		t.Errorf("another one with the address: %+v, %v", found, err)
+	if got, err := askAt(boot.PageSettings{Own: own, Other: place}, someone, second); err != nil || len(got.Refusals) != 0 {
+		t.Errorf("another one with the address: %+v, %v", got, err)
 	}
-	if found, err := askAt(boot.PageSettings{Own: stranger, Other: place}, someone, first); err == nil {
-		t.Errorf("a stranger is told %+v", found)
+	if got, err := askAt(boot.PageSettings{Own: stranger, Other: place}, someone, first); err == nil {
+		t.Errorf("a stranger is told %+v", got)
 	}
 	silent := must.Open[net.Listener](t)(net.Listen("tcp4", "127.0.0.1:0"))
 	begun := time.Now()

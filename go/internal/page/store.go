@@ -68,7 +68,7 @@ func (r refused) octets() int {
 }
 
 // told is what one sibling knows about an agent, the latest last. More counts what it has forgotten for want of room.
-type told struct {
+type agentHistory struct {
 	Since    time.Time `json:"since"`
 	Refusals []refused `json:"refusals"`
 	More     int       `json:"more"`
@@ -109,13 +109,13 @@ func readLine(text []byte) (refused, bool) {
 	if json.Unmarshal(text, &read) != nil || read.Reason == "" || read.Suppressed != 0 {
 		return refused{}, false
 	}
-	found := read.refused
+	refusal := read.refused
 	port, _ := strconv.ParseUint(string(bytes.Trim(read.Port, `"`)), 10, 16)
-	found.Port, found.Count, found.First, found.Last = int(port), 1, read.Time, read.Time
-	for _, each := range []*string{&found.Protocol, &found.Name, &found.Address, &found.Method, &found.Path, &found.Reason} {
-		*each = cut(*each)
+	refusal.Port, refusal.Count, refusal.First, refusal.Last = int(port), 1, read.Time, read.Time
+	for _, field := range []*string{&refusal.Protocol, &refusal.Name, &refusal.Address, &refusal.Method, &refusal.Path, &refusal.Reason} {
+		*field = cut(*field)
 	}
-	return found, true
+	return refusal, true
 }
 
 func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), longestText)], "") }
@@ -123,15 +123,15 @@ func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), l
 // Add remembers what a line tells about an agent. A line that was begun before the agent had its address is about another
 // one, and of an agent whose hardware address the kernel does not know, nothing is remembered.
 func (s *Store) Add(source netip.Addr, text []byte) {
-	found, is := readLine(text)
+	refusal, is := readLine(text)
 	if !is {
 		return
 	}
 	holder, is := s.holders.of(source)
-	found.seen = s.now()
-	age := s.wall().Sub(found.First)
+	refusal.seen = s.now()
+	age := s.wall().Sub(refusal.First)
 	// A line from the future was begun before the clock was set back, nobody knows when.
-	if !is || age < -justBefore || found.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
+	if !is || age < -justBefore || refusal.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
 		return
 	}
 	s.mutex.Lock()
@@ -145,14 +145,14 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		s.agents[source] = known
 	}
 	s.expire(source, known)
-	if at := slices.IndexFunc(known.refusals, found.isLike); at >= 0 {
+	if at := slices.IndexFunc(known.refusals, refusal.isLike); at >= 0 {
 		before := known.refusals[at]
-		found.Count, found.First = before.Count+1, before.First
+		refusal.Count, refusal.First = before.Count+1, before.First
 		s.remove(known, at)
 	}
-	known.refusals = append(known.refusals, found)
-	known.octets += found.octets()
-	s.octets += found.octets()
+	known.refusals = append(known.refusals, refusal)
+	known.octets += refusal.octets()
+	s.octets += refusal.octets()
 	if len(known.refusals) > mostRefusals {
 		s.remove(known, 0)
 		known.more++
@@ -166,15 +166,15 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 
 // Told returns what is known about the agent that has both addresses. About another one that had the address, nothing is
 // said, and it is forgotten.
-func (s *Store) Told(source netip.Addr, hardware string) told {
+func (s *Store) Told(source netip.Addr, hardware string) agentHistory {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
 	known := s.agents[source]
 	if known == nil || known.hardware != hardware {
-		return told{Since: s.began, Refusals: []refused{}}
+		return agentHistory{Since: s.began, Refusals: []refused{}}
 	}
 	s.expire(source, known)
-	return told{Since: known.since, Refusals: append([]refused{}, known.refusals...), More: known.more}
+	return agentHistory{Since: known.since, Refusals: append([]refused{}, known.refusals...), More: known.more}
 }
 
 func (s *Store) expire(source netip.Addr, known *agent) {
@@ -237,9 +237,9 @@ func NewHolders(subnet netip.Prefix) *Holders {
 func (h *Holders) of(source netip.Addr) (holder, bool) {
 	h.mutex.Lock()
 	defer h.mutex.Unlock()
-	found, known := h.known[source]
+	current, known := h.known[source]
 	if known && h.now().Before(h.fresh) || !h.subnet.Contains(source) {
-		return found, known
+		return current, known
 	}
 	listed, err := h.list()
 	if err != nil {
@@ -253,8 +253,8 @@ func (h *Holders) of(source netip.Addr) (holder, bool) {
 			h.known[address] = holder{hardware, h.now()}
 		}
 	}
-	found, known = h.known[source]
-	return found, known
+	current, known = h.known[source]
+	return current, known
 }
 
 func (h *Holders) hardwareOf(source netip.Addr) (string, error) {
@@ -267,11 +267,11 @@ func (h *Holders) hardwareOf(source netip.Addr) (string, error) {
 
 func neighbours() (map[netip.Addr]string, error) {
 	listed, err := netlink.NeighList(0, netlink.FAMILY_V4)
-	found := map[netip.Addr]string{}
-	for _, each := range listed {
-		if address, is := netip.AddrFromSlice(each.IP); is && len(each.HardwareAddr) > 0 {
-			found[address.Unmap()] = each.HardwareAddr.String()
+	byAddress := map[netip.Addr]string{}
+	for _, neighbour := range listed {
+		if address, is := netip.AddrFromSlice(neighbour.IP); is && len(neighbour.HardwareAddr) > 0 {
+			byAddress[address.Unmap()] = neighbour.HardwareAddr.String()
 		}
 	}
-	return found, err
+	return byAddress, err
 }

@@ -53,10 +53,10 @@ func (s *scene) refuseAt(source netip.Addr, name string, at time.Time) {
 	s.Add(source, text)
 }
 
-func names(found told) string {
+func names(history agentHistory) string {
 	var all []string
-	for _, each := range found.Refusals {
-		all = append(all, fmt.Sprintf("%s:%d", each.Name, each.Count))
+	for _, refusal := range history.Refusals {
+		all = append(all, fmt.Sprintf("%s:%d", refusal.Name, refusal.Count))
 	}
 	return strings.Join(all, " ")
 }
@@ -69,14 +69,14 @@ func TestToldIsOnesOwn(t *testing.T) {
 		s.refuse(someone, name)
 	}
 	s.refuse(another, "c.test")
-	if found := s.Told(someone, first); names(found) != "b.test:1 a.test:2" || !found.Since.Equal(then) || found.More != 0 {
-		t.Errorf("%+v", found)
+	if got := s.Told(someone, first); names(got) != "b.test:1 a.test:2" || !got.Since.Equal(then) || got.More != 0 {
+		t.Errorf("%+v", got)
 	}
-	if found := s.Told(another, second); names(found) != "c.test:1" {
-		t.Errorf("%+v", found)
+	if got := s.Told(another, second); names(got) != "c.test:1" {
+		t.Errorf("%+v", got)
 	}
-	if found := s.Told(netip.MustParseAddr("10.213.0.9"), first); len(found.Refusals) != 0 {
-		t.Errorf("somebody else is told %+v", found)
+	if got := s.Told(netip.MustParseAddr("10.213.0.9"), first); len(got.Refusals) != 0 {
+		t.Errorf("somebody else is told %+v", got)
 	}
 }
 
@@ -85,22 +85,22 @@ func TestToldIsOnesOwn(t *testing.T) {
 func TestAddressesAreReused(t *testing.T) {
 	s := newScene()
 	s.refuse(someone, "former.test")
-	if found := s.Told(someone, second); len(found.Refusals) != 0 {
-		t.Errorf("before the kernel has told of it: %+v", found)
+	if got := s.Told(someone, second); len(got.Refusals) != 0 {
+		t.Errorf("before the kernel has told of it: %+v", got)
 	}
 	s.at = then.Add(time.Minute)
 	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "late.test", then.Add(59*time.Second))
-	if found := s.Told(someone, second); len(found.Refusals) != 0 {
-		t.Errorf("%+v", found)
+	if got := s.Told(someone, second); len(got.Refusals) != 0 {
+		t.Errorf("%+v", got)
 	}
 	s.refuse(someone, "own.test")
-	found := s.Told(someone, second)
-	if names(found) != "own.test:1" || !found.Since.Equal(s.at) {
-		t.Errorf("%+v", found)
+	got := s.Told(someone, second)
+	if names(got) != "own.test:1" || !got.Since.Equal(s.at) {
+		t.Errorf("%+v", got)
 	}
-	if found := s.Told(someone, first); len(found.Refusals) != 0 {
-		t.Errorf("the former one, who has gone, is told %+v", found)
+	if got := s.Told(someone, first); len(got.Refusals) != 0 {
+		t.Errorf("the former one, who has gone, is told %+v", got)
 	}
 }
 
@@ -113,12 +113,12 @@ func TestOfTheUnsureLessIsTold(t *testing.T) {
 		s.at = then.Add(rememberedUnsure)
 		s.refuse(someone, "new.test")
 		s.at = s.at.Add(time.Second)
-		if found := s.Told(someone, hardware); names(found) != wanted {
-			t.Errorf("%s: %+v", hardware, found)
+		if got := s.Told(someone, hardware); names(got) != wanted {
+			t.Errorf("%s: %+v", hardware, got)
 		}
 		s.at = s.at.Add(remembered)
-		if found := s.Told(someone, hardware); len(found.Refusals) != 0 || !found.Since.After(then) {
-			t.Errorf("%s: after an hour %+v", hardware, found)
+		if got := s.Told(someone, hardware); len(got.Refusals) != 0 || !got.Since.After(then) {
+			t.Errorf("%s: after an hour %+v", hardware, got)
 		}
 	}
 }
@@ -130,23 +130,23 @@ func TestBounds(t *testing.T) {
 	for number := range 10_000 {
 		s.refuse(someone, fmt.Sprintf("%d.%s.test", number, strings.Repeat("a", 300)))
 	}
-	found := s.Told(someone, first)
-	if len(found.Refusals) != mostRefusals || found.More != 10_000-mostRefusals || !strings.HasPrefix(found.Refusals[mostRefusals-1].Name, "9999.") {
-		t.Errorf("%d, %d more", len(found.Refusals), found.More)
+	got := s.Told(someone, first)
+	if len(got.Refusals) != mostRefusals || got.More != 10_000-mostRefusals || !strings.HasPrefix(got.Refusals[mostRefusals-1].Name, "9999.") {
+		t.Errorf("%d, %d more", len(got.Refusals), got.More)
 	}
 	for number := range 512 {
-		each := netip.AddrFrom4([4]byte{10, 213, byte(number >> 8), byte(number)})
-		s.hardware[each] = first
+		address := netip.AddrFrom4([4]byte{10, 213, byte(number >> 8), byte(number)})
+		s.hardware[address] = first
 		for number := range mostRefusals {
-			s.refuse(each, fmt.Sprintf("%d.%s.test", number, strings.Repeat("b", 300)))
+			s.refuse(address, fmt.Sprintf("%d.%s.test", number, strings.Repeat("b", 300)))
 		}
 	}
 	if s.octets > mostOctets || s.octets < mostOctets/2 {
 		t.Errorf("%d octets", s.octets)
 	}
 	counted := 0
-	for _, each := range s.agents {
-		for _, refusal := range each.refusals {
+	for _, agent := range s.agents {
+		for _, refusal := range agent.refusals {
 			counted += refusal.octets()
 		}
 	}
@@ -170,12 +170,12 @@ func TestLinesOfEachKind(t *testing.T) {
 	} {
 		s := newScene()
 		s.Add(someone, []byte(text))
-		var found string
-		for _, each := range s.Told(someone, first).Refusals {
-			found = strings.TrimSpace(fmt.Sprintf("%s %s %d %s %s %s", each.Protocol, each.Name, each.Port, each.Reason, each.Method, each.Path))
+		var names string
+		for _, refusal := range s.Told(someone, first).Refusals {
+			names = strings.TrimSpace(fmt.Sprintf("%s %s %d %s %s %s", refusal.Protocol, refusal.Name, refusal.Port, refusal.Reason, refusal.Method, refusal.Path))
 		}
-		if found != wanted {
-			t.Errorf("%s: %q", text, found)
+		if names != wanted {
+			t.Errorf("%s: %q", text, names)
 		}
 	}
 	s := newScene()
@@ -195,16 +195,16 @@ func TestTheClockIsSet(t *testing.T) {
 		s.ahead = ahead
 		s.at = s.at.Add(time.Minute)
 		s.refuse(someone, "after.test")
-		if found := names(s.Told(someone, first)); found != "before.test:1 after.test:1" {
-			t.Errorf("%s: %q", ahead, found)
+		if got := names(s.Told(someone, first)); got != "before.test:1 after.test:1" {
+			t.Errorf("%s: %q", ahead, got)
 		}
 		s.at = s.at.Add(remembered - 30*time.Second)
-		if found := names(s.Told(someone, first)); found != "after.test:1" {
-			t.Errorf("%s, later: %q", ahead, found)
+		if got := names(s.Told(someone, first)); got != "after.test:1" {
+			t.Errorf("%s, later: %q", ahead, got)
 		}
 		s.at = s.at.Add(remembered)
-		if found := names(s.Told(someone, first)); found != "" {
-			t.Errorf("%s, much later: %q", ahead, found)
+		if got := names(s.Told(someone, first)); got != "" {
+			t.Errorf("%s, much later: %q", ahead, got)
 		}
 	}
 	s := newScene()
@@ -214,7 +214,7 @@ func TestTheClockIsSet(t *testing.T) {
 	s.refuseAt(someone, "of nobody knows whom", begun.Add(-24*time.Hour))
 	s.at, s.hardware[someone] = s.at.Add(time.Second), second
 	s.refuseAt(someone, "of the one before", begun)
-	if found := names(s.Told(someone, second)); found != "" {
-		t.Errorf("another one's: %q", found)
+	if got := names(s.Told(someone, second)); got != "" {
+		t.Errorf("another one's: %q", got)
 	}
 }

@@ -39,17 +39,17 @@ type Handler struct {
 	source   *hotfile.File[*List]
 	refusals *Recorder
 	now      func() time.Time
-	told     func(resolver.Outcome) // nil if nobody wants to know
+	report   func(resolver.Outcome) // nil if nobody wants to know
 }
 
 // explanation returns the sentence for a reason, and the command if there is one. It has only host names, in which nothing
 // means anything to a shell.
 func explanation(because, name string) string {
-	said, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
+	sentence, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
 	if command := reason.Command(because, host, "https://"+host); command != "" {
-		return said + ": " + command
+		return sentence + ": " + command
 	}
-	return said
+	return sentence
 }
 
 func (h Handler) Name() string { return "policy" }
@@ -96,8 +96,8 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	err := writer.WriteMsg(reply)
 	forPage := because == "" && question.Name() == ownPage
 	if !forPage && !isOwnCheck(writer.RemoteAddr(), question.QName()) {
-		if h.told != nil {
-			h.told(resolver.Outcome{
+		if h.report != nil {
+			h.report(resolver.Outcome{
 				Client: AddressOf(writer.RemoteAddr()), Name: question.QName(), Type: question.QType(), Began: began, Took: time.Since(began),
 				Reason: because, Code: reply.Rcode, Answers: len(reply.Answer),
 			})
@@ -214,15 +214,15 @@ func Parse(content []byte) (*List, error) {
 			return nil, fmt.Errorf("observing: %w", err)
 		}
 	}
-	for name, said := range read.Names {
+	for name, decisions := range read.Names {
 		if !hostname.Is(name) {
 			return nil, fmt.Errorf("%q is not a host name in lower case", name)
 		}
-		at, err := read.answer(said.At, said.AtUntil, said.AtNumber)
+		at, err := read.answer(decisions.At, decisions.AtUntil, decisions.AtNumber)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		below, err := read.answer(said.Below, said.BelowUntil, 0)
+		below, err := read.answer(decisions.Below, decisions.BelowUntil, 0)
 		if err != nil {
 			return nil, fmt.Errorf("below %s: %w", name, err)
 		}
@@ -259,12 +259,12 @@ func (l *List) Decide(name string, now time.Time) Decision {
 	if !hostname.Is(name) {
 		return Decision{Reason: reason.BadName}
 	}
-	if said := l.names[name].at; said.decided {
-		return said.decision(now)
+	if answer := l.names[name].at; answer.decided {
+		return answer.decision(now)
 	}
 	for above := range hostname.Around(name) {
-		if said := l.names[above].below; said.decided {
-			return said.decision(now)
+		if answer := l.names[above].below; answer.decided {
+			return answer.decision(now)
 		}
 	}
 	if now.Unix() < l.observed.until && hostname.MayBePublic(name) {

@@ -75,7 +75,7 @@ func ask(t *testing.T, from net.Addr, query *dns.Msg) (*dns.Msg, string) {
 // and queries of another class are refused.
 func TestServeDNS(t *testing.T) {
 	const address, none = "10.213.8.10", ""
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		name    string
 		kind    uint16
 		class   uint16
@@ -105,22 +105,22 @@ func TestServeDNS(t *testing.T) {
 		"the build":            {"version.bind.", dns.TypeTXT, dns.ClassCHAOS, dns.RcodeRefused, none, false},
 	} {
 		query := new(dns.Msg)
-		query.SetQuestion(each.name, each.kind)
-		query.Question[0].Qclass = each.class
+		query.SetQuestion(test.name, test.kind)
+		query.Question[0].Qclass = test.class
 
 		reply, _ := ask(t, stranger, query)
 
-		if reply.Rcode != each.code || len(reply.Question) != 1 || reply.Question[0] != query.Question[0] {
+		if reply.Rcode != test.code || len(reply.Question) != 1 || reply.Question[0] != query.Question[0] {
 			t.Errorf("%s: got %v", what, reply)
 		}
-		found := ""
+		explanation := ""
 		for _, answer := range reply.Answer {
-			if header := answer.Header(); header.Name != each.name || header.Ttl != 1 {
+			if header := answer.Header(); header.Name != test.name || header.Ttl != 1 {
 				t.Errorf("%s: the answer is %v", what, answer)
 			}
-			found += answer.(*dns.A).A.String()
+			explanation += answer.(*dns.A).A.String()
 		}
-		if found != each.address || len(reply.Ns) > 1 || (len(reply.Ns) == 1) != each.soa || len(reply.Extra) > 0 {
+		if explanation != test.address || len(reply.Ns) > 1 || (len(reply.Ns) == 1) != test.soa || len(reply.Extra) > 0 {
 			t.Errorf("%s: got %v", what, reply)
 		}
 		for _, authority := range reply.Ns {
@@ -177,8 +177,8 @@ func TestServeDNSExtensions(t *testing.T) {
 			if option.UDPSize() != 1232 || option.Version() != 0 || (len(option.Option) == 1) != (explanation != "") {
 				t.Errorf("%s: got %v", name, option)
 			}
-			for _, each := range option.Option {
-				if why := each.(*dns.EDNS0_EDE); why.InfoCode != 15 || why.ExtraText != explanation {
+			for _, extra := range option.Option {
+				if why := extra.(*dns.EDNS0_EDE); why.InfoCode != 15 || why.ExtraText != explanation {
 					t.Errorf("%s: got %v", name, why)
 				}
 			}
@@ -188,7 +188,7 @@ func TestServeDNSExtensions(t *testing.T) {
 
 // Each refusal is logged as one line of JSON, with special octets in names escaped. Nothing else is logged.
 func TestServeDNSRecordsRefusals(t *testing.T) {
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		from   net.Addr
 		name   string
 		kind   uint16
@@ -209,25 +209,25 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 		"another from us":    {ourself, "b.test.", dns.TypeA, dns.OpcodeQuery, "no-rule"},
 	} {
 		query := new(dns.Msg)
-		query.SetQuestion(each.name, each.kind)
-		query.Opcode = each.opcode
+		query.SetQuestion(test.name, test.kind)
+		query.Opcode = test.opcode
 
-		_, line := ask(t, each.from, query)
+		_, line := ask(t, test.from, query)
 
-		if each.reason == "" {
+		if test.reason == "" {
 			if line != "" {
 				t.Errorf("%s: got %s", what, line)
 			}
 			continue
 		}
-		var found record
-		if err := json.Unmarshal([]byte(line), &found); err != nil || strings.Count(line, "\n") != 1 {
+		var got record
+		if err := json.Unmarshal([]byte(line), &got); err != nil || strings.Count(line, "\n") != 1 {
 			t.Fatalf("%s: got %q, %v", what, line, err)
 		}
-		name := strings.TrimSuffix(each.name, ".")
-		wanted := record{found.Time, each.from.String(), "dns", 53, name, dns.TypeToString[each.kind], each.reason}
-		if found != wanted || len(found.Time) != len("2026-01-02T03:04:05.678Z") {
-			t.Errorf("%s: got %+v, expected %+v", what, found, wanted)
+		name := strings.TrimSuffix(test.name, ".")
+		wanted := record{got.Time, test.from.String(), "dns", 53, name, dns.TypeToString[test.kind], test.reason}
+		if got != wanted || len(got.Time) != len("2026-01-02T03:04:05.678Z") {
+			t.Errorf("%s: got %+v, expected %+v", what, got, wanted)
 		}
 	}
 }
@@ -238,7 +238,7 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		reason        string
 		code, answers int
 	}
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		from   net.Addr
 		name   string
 		kind   uint16
@@ -255,15 +255,15 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		"what fwctl asks":  {ourself, askedByOurselves, dns.TypeA, nil},
 	} {
 		asked, _ := handler(t)
-		var found *outcome
-		asked.told = func(o resolver.Outcome) { found = &outcome{o.Reason, o.Code, o.Answers} }
+		var got *outcome
+		asked.report = func(o resolver.Outcome) { got = &outcome{o.Reason, o.Code, o.Answers} }
 		query := new(dns.Msg)
-		query.SetQuestion(each.name, each.kind)
+		query.SetQuestion(test.name, test.kind)
 
-		must.Get[int](t)(asked.ServeDNS(context.Background(), &writer{from: each.from}, query))
+		must.Get[int](t)(asked.ServeDNS(context.Background(), &writer{from: test.from}, query))
 
-		if !reflect.DeepEqual(found, each.wanted) {
-			t.Errorf("%s: got %+v, expected %+v", what, found, each.wanted)
+		if !reflect.DeepEqual(got, test.wanted) {
+			t.Errorf("%s: got %+v, expected %+v", what, got, test.wanted)
 		}
 	}
 }
@@ -282,7 +282,7 @@ func TestServeDNSErrors(t *testing.T) {
 		t.Errorf("got %d, %v, and in the log %q", code, err, &logged)
 	}
 	asked.refusals.waiting.Wait()
-	if found := lines(t, refusals); len(found) != 1 || found[0].Name != "b.test" {
-		t.Errorf("got %+v", found)
+	if got := lines(t, refusals); len(got) != 1 || got[0].Name != "b.test" {
+		t.Errorf("got %+v", got)
 	}
 }

@@ -93,7 +93,7 @@ func TestDecideReasons(t *testing.T) {
 "w.test":{"at":"envoy","below":"envoy"},
 "no.w.test":{"at":"deny","below":"deny"},
 "ends.w.test":{"at":"envoy","at_until":1800000000,"below":"envoy","below_until":1800000010}}}`)
-	for _, each := range []struct {
+	for _, test := range []struct {
 		name   string
 		after  time.Duration
 		reason string
@@ -108,8 +108,8 @@ func TestDecideReasons(t *testing.T) {
 		{"x.ends.w.test", 9 * time.Second, ""},
 		{"x.ends.w.test", 10 * time.Second, "expired"},
 	} {
-		if decision := list.Decide(each.name, then.Add(each.after)); decision.Reason != each.reason {
-			t.Errorf("%s after %s: got %q, expected %q", each.name, each.after, decision.Reason, each.reason)
+		if decision := list.Decide(test.name, then.Add(test.after)); decision.Reason != test.reason {
+			t.Errorf("%s after %s: got %q, expected %q", test.name, test.after, decision.Reason, test.reason)
 		}
 	}
 }
@@ -198,15 +198,15 @@ func TestObserving(t *testing.T) {
 		"x.t":           {Reason: reason.NoRule},
 		"x y.test":      {Reason: reason.BadName},
 	} {
-		if found := list.Decide(name, then); found != wanted {
-			t.Errorf("%s: %+v and not %+v", name, found, wanted)
+		if got := list.Decide(name, then); got != wanted {
+			t.Errorf("%s: %+v and not %+v", name, got, wanted)
 		}
-		if found := list.Decide(name, time.Unix(1_800_000_060, 0)); found.Observed {
-			t.Errorf("%s after the end: %+v", name, found)
+		if got := list.Decide(name, time.Unix(1_800_000_060, 0)); got.Observed {
+			t.Errorf("%s after the end: %+v", name, got)
 		}
 	}
-	if found := list.Decide("a.test", then); found.Observed || !found.Address.IsValid() {
-		t.Errorf("a name with a rule: %+v", found)
+	if got := list.Decide("a.test", then); got.Observed || !got.Address.IsValid() {
+		t.Errorf("a name with a rule: %+v", got)
 	}
 	if _, err := Parse([]byte(`{"ttl":1,"observe_until":1800000060,"addresses":{},"names":{}}`)); err == nil {
 		t.Error("a list without Envoy's address is observed")

@@ -110,8 +110,8 @@ func isOwnCheck(source net.Addr, name string) bool {
 	}
 	from := AddressOf(source)
 	own, _ := net.InterfaceAddrs()
-	return from.IsValid() && slices.ContainsFunc(own, func(each net.Addr) bool {
-		prefix, err := netip.ParsePrefix(each.String())
+	return from.IsValid() && slices.ContainsFunc(own, func(address net.Addr) bool {
+		prefix, err := netip.ParsePrefix(address.String())
 		return err == nil && prefix.Addr() == from
 	})
 }

@@ -21,13 +21,13 @@ func refused(name string) *dns.Msg {
 
 func lines(t *testing.T, out *bytes.Buffer) []record {
 	t.Helper()
-	var found []record
+	var records []record
 	for decoder := json.NewDecoder(out); decoder.More(); {
-		var each record
-		must.Succeed(t, decoder.Decode(&each))
-		found = append(found, each)
+		var entry record
+		must.Succeed(t, decoder.Decode(&entry))
+		records = append(records, entry)
 	}
-	return found
+	return records
 }
 
 // A reader that stalls delays no query: what waits is bounded, and the rest is counted and told when it reads again.
@@ -38,20 +38,20 @@ func TestAReaderThatStalls(t *testing.T) {
 	for range refusals {
 		recorder.Record(stranger, refused("flood.test."), reason.NoRule)
 	}
-	told := 0
-	for decoder := json.NewDecoder(read); told < refusals; {
-		var each struct {
+	lines := 0
+	for decoder := json.NewDecoder(read); lines < refusals; {
+		var entry struct {
 			Reason     string
 			Suppressed int
 		}
-		must.Succeed(t, decoder.Decode(&each))
-		if each.Reason != "" {
-			told++
+		must.Succeed(t, decoder.Decode(&entry))
+		if entry.Reason != "" {
+			lines++
 		}
-		told += each.Suppressed
+		lines += entry.Suppressed
 	}
-	if told != refusals {
-		t.Errorf("%d of %d are told of", told, refusals)
+	if lines != refusals {
+		t.Errorf("%d of %d are told of", lines, refusals)
 	}
 	recorder.waiting.Wait()
 }

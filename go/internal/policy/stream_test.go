@@ -22,8 +22,8 @@ import (
 // framed returns messages as they are sent over TCP, one after the other (RFC 1035, section 4.2.2).
 func framed(messages ...[]byte) []byte {
 	var octets []byte
-	for _, each := range messages {
-		octets = append(binary.BigEndian.AppendUint16(octets, uint16(len(each))), each...)
+	for _, message := range messages {
+		octets = append(binary.BigEndian.AppendUint16(octets, uint16(len(message))), message...)
 	}
 	return octets
 }
@@ -67,7 +67,7 @@ func TestMessagesOverTCP(t *testing.T) {
 	version := query(func(m *dns.Msg) { m.SetEdns0(payload, false).IsEdns0().SetVersion(1) })
 	answer := query(func(m *dns.Msg) { m.Response = true })
 	chaos := query(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS })
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		octets []byte
 		names  []string // of the lines
 	}{
@@ -91,9 +91,9 @@ func TestMessagesOverTCP(t *testing.T) {
 		"what is ignored":      {framed(nil, nil, chaos), []string{""}},
 		"a long, whole answer": {framed(append(slices.Clone(answer), make([]byte, 60000)...), chaos), []string{""}},
 	} {
-		found, source := overTCP(t, each.octets)
+		got, source := overTCP(t, test.octets)
 		var names []string
-		for _, line := range found {
+		for _, line := range got {
 			names = append(names, line.Name)
 			wanted := reason.BadRequest
 			if line.Name == "b.test" {
@@ -103,8 +103,8 @@ func TestMessagesOverTCP(t *testing.T) {
 				t.Errorf("%s: got %+v, from %s", what, line, source)
 			}
 		}
-		if !slices.Equal(names, each.names) {
-			t.Errorf("%s: got %q, expected %q", what, strings.Join(names, ", "), each.names)
+		if !slices.Equal(names, test.names) {
+			t.Errorf("%s: got %q, expected %q", what, strings.Join(names, ", "), test.names)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func TestClientThatIsGone(t *testing.T) {
 		t.Error("it was written")
 	}
 	client.refusals.waiting.Wait()
-	if found := lines(t, &refusals); len(found) != 1 || found[0].Reason != reason.BadRequest {
-		t.Errorf("got %+v", found)
+	if got := lines(t, &refusals); len(got) != 1 || got[0].Reason != reason.BadRequest {
+		t.Errorf("got %+v", got)
 	}
 }

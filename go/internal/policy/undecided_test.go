@@ -48,14 +48,14 @@ func TestAnswersBeforeThePolicy(t *testing.T) {
 		"another version": version, "an update": update, "another class": chaos,
 		"a failure": new(dns.Msg).SetRcode(query, dns.RcodeServerFailure),
 	} {
-		found := watchedAnswer(t, packed(t, answer))
-		if len(found) != 1 || found[0].Name != "a.test" || found[0].Type != "TXT" || found[0].Reason != reason.BadRequest || found[0].Source != stranger.String() {
-			t.Errorf("%s: got %+v", what, found)
+		got := watchedAnswer(t, packed(t, answer))
+		if len(got) != 1 || got[0].Name != "a.test" || got[0].Type != "TXT" || got[0].Reason != reason.BadRequest || got[0].Source != stranger.String() {
+			t.Errorf("%s: got %+v", what, got)
 		}
 	}
-	found := watchedAnswer(t, packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}}))
-	if len(found) != 1 || found[0].Name != "" || found[0].Reason != reason.BadRequest {
-		t.Errorf("without a question: got %+v", found)
+	got := watchedAnswer(t, packed(t, &dns.Msg{MsgHdr: dns.MsgHdr{Response: true, Rcode: dns.RcodeFormatError}}))
+	if len(got) != 1 || got[0].Name != "" || got[0].Reason != reason.BadRequest {
+		t.Errorf("without a question: got %+v", got)
 	}
 }
 
@@ -75,8 +75,8 @@ func TestAnswersOfThePolicy(t *testing.T) {
 		"a notification": question(dns.TypeSOA, dns.OpcodeNotify),
 	} {
 		reply, _ := ask(t, stranger, query)
-		if found := watchedAnswer(t, packed(t, reply)); len(found) > 0 {
-			t.Errorf("%s: got %+v", what, found)
+		if got := watchedAnswer(t, packed(t, reply)); len(got) > 0 {
+			t.Errorf("%s: got %+v", what, got)
 		}
 	}
 	if undecided([]byte("short")) {

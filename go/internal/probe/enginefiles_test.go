@@ -43,8 +43,8 @@ func TestGivenFiles(t *testing.T) {
 	for _, files := range []must.Tree{olderGiven, newerGiven, further} {
 		folder := t.TempDir()
 		must.Write(t, folder, files)
-		if found, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles()); err != nil || len(found) > 0 {
-			t.Errorf("got %q, %v", found, err)
+		if got, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles()); err != nil || len(got) > 0 {
+			t.Errorf("got %q, %v", got, err)
 		}
 	}
 }
@@ -53,7 +53,7 @@ func TestGivenFiles(t *testing.T) {
 func TestGivenFilesThatWereChanged(t *testing.T) {
 	cases := map[string]struct {
 		file, before, after string
-		found               []string
+		differences         []string
 	}{
 		"a name of somebody else's": {
 			"hosts", "", "192.0.2.1 a.test\n", []string{"/etc/hosts: 192.0.2.1 a.test is not ours"},
@@ -86,18 +86,18 @@ func TestGivenFilesThatWereChanged(t *testing.T) {
 			[]string{"/etc/hostname: a.test is not ours", "/etc/hostname: c8f672d63824 is missing"},
 		},
 	}
-	for name, each := range cases {
+	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			folder, files := t.TempDir(), maps.Clone(newerGiven)
-			if each.before == "" {
-				files[each.file] += each.after
+			if test.before == "" {
+				files[test.file] += test.after
 			} else {
-				files[each.file] = strings.ReplaceAll(files[each.file], each.before, each.after)
+				files[test.file] = strings.ReplaceAll(files[test.file], test.before, test.after)
 			}
 			must.Write(t, folder, files)
-			found, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles())
-			if err != nil || !slices.Equal(found, each.found) {
-				t.Errorf("got %q, %v, expected %q", found, err, each.found)
+			got, err := engineFileDifferences(folder, "c8f672d63824", siblingWithFiles())
+			if err != nil || !slices.Equal(got, test.differences) {
+				t.Errorf("got %q, %v, expected %q", got, err, test.differences)
 			}
 		})
 	}
@@ -105,7 +105,7 @@ func TestGivenFilesThatWereChanged(t *testing.T) {
 
 // A missing file is an error.
 func TestGivenFilesThatAreMissing(t *testing.T) {
-	if found, err := engineFileDifferences(t.TempDir(), "c8f672d63824", siblingWithFiles()); err == nil {
-		t.Errorf("got %q", found)
+	if got, err := engineFileDifferences(t.TempDir(), "c8f672d63824", siblingWithFiles()); err == nil {
+		t.Errorf("got %q", got)
 	}
 }

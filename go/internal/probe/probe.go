@@ -130,11 +130,11 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	return report
 }
 
-func orUnreadable(found []string, err error) []string {
+func orUnreadable(lines []string, err error) []string {
 	if err != nil {
 		return []string{"unreadable: " + err.Error()}
 	}
-	return found
+	return lines
 }
 
 const healthAgain = 500 * time.Millisecond
@@ -184,10 +184,10 @@ func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]str
 	for _, line := range commonHosts {
 		expected.Allow("/etc/hosts: " + line)
 	}
-	for _, each := range sibling.Interfaces {
-		expected.Allow(fmt.Sprintf("/etc/hosts: %s %s", each.Address, hostname))
+	for _, iface := range sibling.Interfaces {
+		expected.Allow(fmt.Sprintf("/etc/hosts: %s %s", iface.Address, hostname))
 	}
-	var found []string
+	var lines []string
 	for _, name := range []string{"hostname", "hosts", "resolv.conf"} {
 		text, err := os.ReadFile(filepath.Join(folder, name))
 		if err != nil {
@@ -197,11 +197,11 @@ func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]str
 			meaning, _, _ := strings.Cut(line, "#")
 			words := strings.Fields(meaning)
 			if len(words) > 0 && (name != "resolv.conf" || slices.Contains(decisive, words[0])) {
-				found = append(found, fmt.Sprintf("/etc/%s: %s", name, strings.Join(words, " ")))
+				lines = append(lines, fmt.Sprintf("/etc/%s: %s", name, strings.Join(words, " ")))
 			}
 		}
 	}
-	differences := expected.Differences(found)
+	differences := expected.Differences(lines)
 	slices.Sort(differences)
 	return slices.Compact(differences), nil
 }

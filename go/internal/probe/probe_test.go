@@ -40,9 +40,9 @@ func (p *program) Versions([]boot.Resource) (map[string]string, error) {
 
 func (p *program) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
-	for _, each := range resources {
-		live[each.Name] = "digest of " + each.Name
-		p.names = append(p.names, each.Name)
+	for _, resource := range resources {
+		live[resource.Name] = "digest of " + resource.Name
+		p.names = append(p.names, resource.Name)
 	}
 	return live, p.broken
 }
@@ -69,9 +69,9 @@ func newVolume(t *testing.T) string {
 func nothing() error { return nil }
 
 func newResolver() boot.Sibling {
-	found := nettest.NewResolver()
-	found.Resources = resources
-	return found
+	sibling := nettest.NewResolver()
+	sibling.Resources = resources
+	return sibling
 }
 
 // A probe reports both the program's answers and the state of the network.

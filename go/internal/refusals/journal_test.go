@@ -31,17 +31,17 @@ type tellingLine struct {
 func journalAt(t *testing.T, now *time.Time) (*journal, func() []tellingLine) {
 	t.Helper()
 	var out bytes.Buffer
-	found := newJournal(&out)
-	found.now = func() time.Time { return *now }
-	return found, func() (lines []tellingLine) {
+	journal := newJournal(&out)
+	journal.now = func() time.Time { return *now }
+	return journal, func() (lines []tellingLine) {
 		t.Helper()
-		must.Succeed(t, found.flush())
+		must.Succeed(t, journal.flush())
 		for text := range strings.Lines(out.String()) {
-			var each tellingLine
-			if err := json.Unmarshal([]byte(text), &each); err != nil {
+			var line tellingLine
+			if err := json.Unmarshal([]byte(text), &line); err != nil {
 				t.Fatalf("%q: %v", text, err)
 			}
-			lines = append(lines, each)
+			lines = append(lines, line)
 		}
 		out.Reset()
 		return lines
@@ -55,9 +55,9 @@ func lineOf(agent netip.Addr, octets int) []byte {
 
 // suppressed returns how many refusals of an agent lines tell of that were only counted.
 func suppressed(lines []tellingLine, agent string) (sum int) {
-	for _, each := range lines {
-		if each.Source == agent {
-			sum += each.Suppressed
+	for _, line := range lines {
+		if line.Source == agent {
+			sum += line.Suppressed
 		}
 	}
 	return sum
@@ -66,8 +66,8 @@ func suppressed(lines []tellingLine, agent string) (sum int) {
 // suppressedOf returns how many refusals of an agent are only counted so far.
 func suppressedOf(journal *journal, agent netip.Addr) (sum int) {
 	if from := journal.agents[agent]; from != nil {
-		for _, each := range from.counted {
-			sum += each.times
+		for _, group := range from.counted {
+			sum += group.times
 		}
 	}
 	return sum
@@ -82,23 +82,23 @@ func TestFloodOfRefusals(t *testing.T) {
 		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
 	}
 	journal.add(nettest.OtherAgent, lineOf(nettest.OtherAgent, 0), 1)
-	if found := lines(); len(found) != linesAtOnce+1 {
-		t.Errorf("%d lines", len(found))
+	if got := lines(); len(got) != linesAtOnce+1 {
+		t.Errorf("%d lines", len(got))
 	}
 	journal.count()
-	if found := lines(); len(found) != 1 || suppressed(found, nettest.Agent.String()) != 1000-linesAtOnce {
-		t.Errorf("got %+v", found)
+	if got := lines(); len(got) != 1 || suppressed(got, nettest.Agent.String()) != 1000-linesAtOnce {
+		t.Errorf("got %+v", got)
 	}
 	journal.count()
-	if found := lines(); len(found) != 0 {
-		t.Errorf("told twice: %+v", found)
+	if got := lines(); len(got) != 0 {
+		t.Errorf("told twice: %+v", got)
 	}
 	now = now.Add(time.Second)
 	for range 1000 {
 		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 1)
 	}
-	if found := lines(); len(found) != linesPerSecond {
-		t.Errorf("%d lines after a second", len(found))
+	if got := lines(); len(got) != linesPerSecond {
+		t.Errorf("%d lines after a second", len(got))
 	}
 }
 
@@ -117,20 +117,20 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 		source = source.Next()
 		journal.add(source, lineOf(source, 0), 1)
 		refused++
-		if found := len(journal.agents); found > mostAgents {
-			t.Fatalf("%d are remembered", found)
+		if got := len(journal.agents); got > mostAgents {
+			t.Fatalf("%d are remembered", got)
 		}
 	}
 	journal.lose(10)
 	refused += 10
-	told := 0
+	suppressed := 0
 	journal.octets = 0
 	journal.count()
-	for _, each := range lines() {
-		told += each.Suppressed
+	for _, line := range lines() {
+		suppressed += line.Suppressed
 	}
-	if told != refused {
-		t.Errorf("%d of %d are told of", told, refused)
+	if suppressed != refused {
+		t.Errorf("%d of %d are told of", suppressed, refused)
 	}
 }
 
@@ -158,22 +158,22 @@ func TestAReaderThatStalls(t *testing.T) {
 	lines := make(chan tellingLine)
 	go func() {
 		for decoder := json.NewDecoder(read); ; {
-			var each tellingLine
-			if decoder.Decode(&each) != nil {
+			var line tellingLine
+			if decoder.Decode(&line) != nil {
 				return
 			}
-			lines <- each
+			lines <- line
 		}
 	}()
-	for told := 0; told < refused; {
+	for counted := 0; counted < refused; {
 		select {
-		case each := <-lines:
-			told += max(each.Suppressed, 1)
+		case line := <-lines:
+			counted += max(line.Suppressed, 1)
 		case <-time.After(50 * time.Millisecond):
 			journal.count()
 		}
 		if time.Now().After(stop) {
-			t.Fatalf("%d of %d are told of", told, refused)
+			t.Fatalf("%d of %d are told of", counted, refused)
 		}
 	}
 	write.Close()
@@ -236,16 +236,16 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	out := must.Get[*os.File](t)(os.Create(log))
 	asked := filepath.Join(t.TempDir(), "lines.sock")
-	told, err := statussocket.Prepare(asked, 0o600)
+	socket, err := statussocket.Prepare(asked, 0o600)
 	must.Succeed(t, err)
-	defer told.Close()
+	defer socket.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, told}, out) }()
+	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, socket}, out) }()
 	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
-			if told, err := AskWritten(asked); err != nil || told.Lines != 1 {
-				t.Errorf("%d lines are written, %v", told.Lines, err)
+			if written, err := AskWritten(asked); err != nil || written.Lines != 1 {
+				t.Errorf("%d lines are written, %v", written.Lines, err)
 			}
 			break
 		}
@@ -313,8 +313,8 @@ func TestRecordsAreNumbered(t *testing.T) {
 	journal.add(nettest.Agent, []byte(`{"name":"\",\"line\":9}"}`+"\n"), 1)
 	must.Succeed(t, journal.flush())
 	wanted := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
-	if told := journal.status().(Written); out.String() != wanted || told.Lines != 2 || told.Counted != nil {
-		t.Errorf("got %s, %v", out.String(), told)
+	if status := journal.status().(Written); out.String() != wanted || status.Lines != 2 || status.Counted != nil {
+		t.Errorf("got %s, %v", out.String(), status)
 	}
 }
 
@@ -342,33 +342,33 @@ func TestWhatIsHiddenInNoise(t *testing.T) {
 		{Name: "hidden.test", Path: "/1", Reason: "path", Times: 1},
 		{Name: "hidden.test", Path: "/2", Reason: "path", Times: 2},
 	}
-	compare := func(found []tellingLine) {
+	compare := func(lines []tellingLine) {
 		t.Helper()
-		if len(found) != len(wanted) {
-			t.Fatalf("got %+v", found)
+		if len(lines) != len(wanted) {
+			t.Fatalf("got %+v", lines)
 		}
-		for at, each := range found {
-			if difference := last.Sub(each.Last); difference < 0 || difference >= time.Millisecond {
+		for at, line := range lines {
+			if difference := last.Sub(line.Last); difference < 0 || difference >= time.Millisecond {
 				t.Errorf("it was refused %s before", difference)
 			}
-			if each.Source, each.Last = "", (time.Time{}); each != wanted[at] {
-				t.Errorf("got %+v", each)
+			if line.Source, line.Last = "", (time.Time{}); line != wanted[at] {
+				t.Errorf("got %+v", line)
 			}
 		}
 	}
 	var asked []tellingLine
 	for _, text := range journal.status().(Written).Counted {
-		var each tellingLine
-		must.Succeed(t, json.Unmarshal(text, &each))
-		asked = append(asked, each)
+		var line tellingLine
+		must.Succeed(t, json.Unmarshal(text, &line))
+		asked = append(asked, line)
 	}
 	compare(asked)
 	_ = lines()
 	now = now.Add(time.Second)
 	journal.count()
 	compare(lines())
-	if told := journal.status().(Written).Counted; told != nil {
-		t.Errorf("%s is counted still", told)
+	if counted := journal.status().(Written).Counted; counted != nil {
+		t.Errorf("%s is counted still", counted)
 	}
 }
 
@@ -386,8 +386,8 @@ func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
 	written := len(lines())
 	journal.count()
 	kinds := lines()
-	for _, each := range kinds {
-		written += each.Times + each.Suppressed
+	for _, line := range kinds {
+		written += line.Times + line.Suppressed
 	}
 	if written != refused || len(kinds) < 24 {
 		t.Errorf("%d of %d are told of, in %d lines", written, refused, len(kinds))
@@ -406,7 +406,7 @@ func (e *engineLog) Write(line []byte) (int, error) {
 // However long agents go on within their shares, and whatever they have in their lines, the refusals of a quiet agent stay in the
 // log: for hours beside the first lines of fifty, for most of a day beside those of one, or of fifty that go on.
 func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		agents       int
 		lines        int // of each, every ten minutes
 		before, kept time.Duration
@@ -424,7 +424,7 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 			refused := 0
 			noise := func(lasting, step time.Duration, lines int) {
 				for end := now.Add(lasting); now.Before(end); now = now.Add(step) {
-					for agent := range each.agents {
+					for agent := range test.agents {
 						source := netip.AddrFrom4([4]byte{10, 214, byte(agent >> 8), byte(agent)})
 						for range lines {
 							refused++
@@ -436,10 +436,10 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 				}
 			}
 			burst := func() { noise(6*time.Second, time.Second, 75) }
-			if each.before > 0 {
+			if test.before > 0 {
 				burst()
 			}
-			noise(each.before, 10*time.Minute, each.lines)
+			noise(test.before, 10*time.Minute, test.lines)
 			quiet := nettest.Agent
 			before := journal.written
 			for number := range 40 {
@@ -450,12 +450,12 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 				t.Fatalf("%d of 40 lines of the quiet agent are written", journal.written-before)
 			}
 			before = int64(log.octets)
-			if each.before == 0 {
+			if test.before == 0 {
 				burst()
 			}
-			noise(each.kept, 10*time.Minute, each.lines)
+			noise(test.kept, 10*time.Minute, test.lines)
 			written := int64(log.octets) - before
-			if t.Logf("%d octets in %s", written, each.kept); written > logKeeps || written < logKeeps/2 {
+			if t.Logf("%d octets in %s", written, test.kept); written > logKeeps || written < logKeeps/2 {
 				t.Errorf("%d octets are written until then, and the log keeps %d", written, logKeeps)
 			}
 		})
@@ -504,8 +504,8 @@ func TestARecorderAfterAnother(t *testing.T) {
 			if content, _ := os.ReadFile(log); len(content) > 0 {
 				var read struct{ Line int64 }
 				must.Succeed(t, json.Unmarshal(content, &read))
-				if told := must.Get[Written](t)(AskWritten(asked)); read.Line != told.Lines {
-					t.Errorf("line %d is told to be %d", read.Line, told.Lines)
+				if written := must.Get[Written](t)(AskWritten(asked)); read.Line != written.Lines {
+					t.Errorf("line %d is told to be %d", read.Line, written.Lines)
 				}
 				numbers = append(numbers, read.Line)
 				break
@@ -527,11 +527,11 @@ func TestARecorderAfterAnother(t *testing.T) {
 // What the log keeps is what the settings of the containers say: all files but the one that may just have been begun.
 func TestWhatTheLogKeeps(t *testing.T) {
 	content := must.Get[[]byte](t)(os.ReadFile("../../../clawker_fw/stack/container.py"))
-	found := regexp.MustCompile(`"max-file": "(\d+)", "max-size": "(\d+)m"`).FindSubmatch(content)
-	if found == nil {
+	match := regexp.MustCompile(`"max-file": "(\d+)", "max-size": "(\d+)m"`).FindSubmatch(content)
+	if match == nil {
 		t.Fatal("the settings are not there")
 	}
-	files, size := must.Get[int](t)(strconv.Atoi(string(found[1]))), must.Get[int](t)(strconv.Atoi(string(found[2])))
+	files, size := must.Get[int](t)(strconv.Atoi(string(match[1]))), must.Get[int](t)(strconv.Atoi(string(match[2])))
 	if (files-1)*size*1_000_000 != logKeeps {
 		t.Errorf("%d files of %d MB", files, size)
 	}

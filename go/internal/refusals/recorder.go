@@ -43,9 +43,9 @@ const Socket = "/tmp/lines.sock"
 
 // AskWritten asks the recorder at a socket how many lines it has written.
 func AskWritten(socket string) (Written, error) {
-	var told Written
-	err := statussocket.Ask(socket, 2*time.Second, nil, &told)
-	return told, err
+	var answer Written
+	err := statussocket.Ask(socket, 2*time.Second, nil, &answer)
+	return answer, err
 }
 
 // Record writes a line for each refusal that it reads from the first file that it is given, and those of the program, which are in
@@ -157,17 +157,17 @@ func (r *recorder) record(refusals []kernel.Refusal) error {
 		return err
 	}
 	r.journal.lose(lost)
-	for _, each := range refusals {
-		name := r.names.at(each.Place.Addr())
+	for _, refusal := range refusals {
+		name := r.names.at(refusal.Place.Addr())
 		text, err := json.Marshal(line{
-			Address: each.Place.Addr(), Port: each.Place.Port(), Source: each.Source.String(),
-			Name: name, Protocol: map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[each.Protocol],
-			Reason: r.reason(each, name), Time: written(r.journal.now()),
+			Address: refusal.Place.Addr(), Port: refusal.Place.Port(), Source: refusal.Source.String(),
+			Name: name, Protocol: map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[refusal.Protocol],
+			Reason: r.reason(refusal, name), Time: written(r.journal.now()),
 		})
 		if err != nil {
 			return err
 		}
-		r.journal.add(each.Source.Addr(), append(text, '\n'), 1)
+		r.journal.add(refusal.Source.Addr(), append(text, '\n'), 1)
 	}
 	return nil
 }
@@ -175,11 +175,11 @@ func (r *recorder) record(refusals []kernel.Refusal) error {
 // lost returns how many copies are missing before and between some that were read: the kernel had no room for them, or they
 // could not be read. Nobody knows whose they were.
 func (r *recorder) lost(read []kernel.Refusal) (lost int) {
-	for _, each := range read {
-		if r.next != nil && each.Number > *r.next { // the number may begin anew after 2^32
-			lost += int(each.Number - *r.next)
+	for _, refusal := range read {
+		if r.next != nil && refusal.Number > *r.next { // the number may begin anew after 2^32
+			lost += int(refusal.Number - *r.next)
 		}
-		r.next = new(each.Number + 1)
+		r.next = new(refusal.Number + 1)
 	}
 	return lost
 }
@@ -377,17 +377,17 @@ func (j *journal) count() {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	filling := 0
-	for _, each := range j.agents {
-		if each.room < logShare {
+	for _, agentShare := range j.agents {
+		if agentShare.room < logShare {
 			filling++
 		}
 	}
 	now := j.now()
 	octets := logKeeps * now.Sub(j.filled).Seconds() / keptFor.Seconds()
 	j.filled = now
-	for _, each := range j.agents {
-		each.room = min(each.room+octets/float64(max(filling, 1)), logShare)
-		j.tell(each)
+	for _, agentShare := range j.agents {
+		agentShare.room = min(agentShare.room+octets/float64(max(filling, 1)), logShare)
+		j.tell(agentShare)
 	}
 }
 
@@ -456,13 +456,13 @@ type Written struct {
 func (j *journal) status() any {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
-	told := Written{Lines: j.written}
+	status := Written{Lines: j.written}
 	for _, from := range j.agents {
-		for _, each := range from.counted {
-			told.Counted = append(told.Counted, each.line())
+		for _, group := range from.counted {
+			status.Counted = append(status.Counted, group.line())
 		}
 	}
-	return told
+	return status
 }
 
 // agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that
@@ -481,10 +481,10 @@ func (j *journal) agent(source netip.Addr) *share {
 }
 
 func (j *journal) forget() {
-	for source, each := range j.agents {
-		if source.IsValid() && (each.room >= logShare || len(j.agents) >= mostAgents) {
-			j.tell(each)
-			for _, untold := range each.counted {
+	for source, agentShare := range j.agents {
+		if source.IsValid() && (agentShare.room >= logShare || len(j.agents) >= mostAgents) {
+			j.tell(agentShare)
+			for _, untold := range agentShare.counted {
 				j.unknown.count(nil, untold.times, untold.last)
 			}
 			delete(j.agents, source)
@@ -514,32 +514,32 @@ type alike struct {
 }
 
 func alikeIn(line []byte) alike {
-	var found alike
-	if !bytes.HasSuffix(line, endOfRecord) || json.Unmarshal(line, &found) != nil || found.Reason == "" {
+	var fields alike
+	if !bytes.HasSuffix(line, endOfRecord) || json.Unmarshal(line, &fields) != nil || fields.Reason == "" {
 		return alike{}
 	}
-	if found.Reason != "path" && found.Reason != "no-websocket" { // no other reason depends on it
-		found.Path = ""
+	if fields.Reason != "path" && fields.Reason != "no-websocket" { // no other reason depends on it
+		fields.Path = ""
 	}
-	return found
+	return fields
 }
 
 func (s *share) count(line []byte, refusals int, now time.Time) {
-	found := alikeIn(line)
-	isLike := func(each *counted) bool { return each.alike == found }
+	kind := alikeIn(line)
+	isLike := func(group *counted) bool { return group.alike == kind }
 	at := slices.IndexFunc(s.counted, isLike)
 	if at < 0 && s.octetsCounted+len(line) > mostCounted {
-		found = alike{}
+		kind = alike{}
 		at = slices.IndexFunc(s.counted, isLike)
 	}
 	if at < 0 {
 		begun := fmt.Appendf(nil, `%s,"times":`, bytes.TrimSuffix(line, endOfRecord))
-		if found == (alike{}) {
+		if kind == (alike{}) {
 			source, _ := s.source.MarshalText() // nothing of nobody knows whom
 			begun = fmt.Appendf(nil, `{"source":"%s","suppressed":`, source)
 		}
 		at = len(s.counted)
-		s.counted = append(s.counted, &counted{alike: found, begun: begun})
+		s.counted = append(s.counted, &counted{alike: kind, begun: begun})
 		s.octetsCounted += len(begun)
 	}
 	s.counted[at].times += refusals
@@ -601,8 +601,8 @@ var (
 // readLine returns whom a line of the program is about, and of how many refusals it tells. Within the text of a JSON
 // document every quotation mark is escaped, so neither key can be in what an agent has chosen.
 func readLine(line []byte) (agent netip.Addr, refusals int) {
-	_, rest, found := bytes.Cut(line, sourceKey)
-	if !found {
+	_, rest, ok := bytes.Cut(line, sourceKey)
+	if !ok {
 		return netip.Addr{}, 1
 	}
 	source, _, _ := bytes.Cut(rest, []byte(`"`))
@@ -610,7 +610,7 @@ func readLine(line []byte) (agent netip.Addr, refusals int) {
 		agent = place.Addr().Unmap()
 	}
 	refusals = 1
-	if _, rest, found := bytes.Cut(line, suppressedKey); found {
+	if _, rest, ok := bytes.Cut(line, suppressedKey); ok {
 		digits := len(rest) - len(bytes.TrimLeft(rest, "0123456789"))
 		if number, err := strconv.ParseUint(string(rest[:digits]), 10, 31); err == nil { // more than these nobody counts
 			refusals += int(number)

@@ -41,13 +41,13 @@ type recordingSibling struct {
 
 func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	t.Helper()
-	found := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, kernel.Shape)}
+	sibling := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, kernel.Shape)}
 	root := t.TempDir()
 	must.Write(t, root, must.Tree{"hot/numbers/numbers.json": numbersFile})
-	found.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&found.written))
+	sibling.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&sibling.written))
 	socket := must.Open[*os.File](t)(kernel.ListenForRefusals())
-	found.socket = socket
-	return found
+	sibling.socket = socket
+	return sibling
 }
 
 // lines returns what is written down of all refusals until now.
@@ -66,13 +66,13 @@ func (r *recordingSibling) lines(t *testing.T) []line {
 		must.Succeed(t, r.record(refusals))
 	}
 	must.Succeed(t, r.journal.flush())
-	var found []line
+	var lines []line
 	for text := range strings.Lines(r.written.String()) {
-		var each line
-		must.Succeed(t, json.Unmarshal([]byte(text), &each))
-		found = append(found, each)
+		var entry line
+		must.Succeed(t, json.Unmarshal([]byte(text), &entry))
+		lines = append(lines, entry)
 	}
-	return found
+	return lines
 }
 
 func listenAt(t *testing.T, place netip.AddrPort) {
@@ -109,20 +109,20 @@ func TestRefusalsAreRecorded(t *testing.T) {
 				t.Errorf("%s: refused after %s", wanted.place, took)
 			}
 		})
-		found := recorder.lines(t)
-		if len(found) != 1 {
-			t.Fatalf("%s %s: %v", wanted.protocol, wanted.place, found)
+		got := recorder.lines(t)
+		if len(got) != 1 {
+			t.Fatalf("%s %s: %v", wanted.protocol, wanted.place, got)
 		}
-		each := found[0]
+		entry := got[0]
 		name := ""
-		if each.Name != nil {
-			name = *each.Name
+		if entry.Name != nil {
+			name = *entry.Name
 		}
-		if each.Address != wanted.place.Addr() || each.Port != wanted.place.Port() || each.Protocol != wanted.protocol ||
-			each.Source != source || each.Reason != wanted.reason || name != wanted.name {
-			t.Errorf("%v: got %+v of %q", wanted, each, name)
+		if entry.Address != wanted.place.Addr() || entry.Port != wanted.place.Port() || entry.Protocol != wanted.protocol ||
+			entry.Source != source || entry.Reason != wanted.reason || name != wanted.name {
+			t.Errorf("%v: got %+v of %q", wanted, entry, name)
 		}
-		if _, err := time.Parse(time.RFC3339, each.Time); err != nil {
+		if _, err := time.Parse(time.RFC3339, entry.Time); err != nil {
 			t.Error(err)
 		}
 	}
@@ -134,8 +134,8 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		connection := must.Get[net.Conn](t)(net.DialTimeout("tcp4", netip.AddrPortFrom(nettest.OnAgents, 443).String(), time.Second))
 		connection.Close()
 	})
-	if found := recorder.lines(t); len(found) != 0 {
-		t.Errorf("got %+v", found)
+	if got := recorder.lines(t); len(got) != 0 {
+		t.Errorf("got %+v", got)
 	}
 }
 
@@ -181,9 +181,9 @@ func TestRefusedDatagramsAreRecorded(t *testing.T) {
 			must.Succeed(t, unix.SetsockoptString(int(socket.Fd()), unix.IPPROTO_IP, unix.IP_OPTIONS, options))
 			must.Get[int](t)(connection.Write([]byte("x")))
 		})
-		found := recorder.lines(t)
-		if len(found) != 1 || found[0].Protocol != "udp" || found[0].Address != place.Addr() || found[0].Reason != reason.NoRule {
-			t.Errorf("%d octets of options: got %+v", len(options), found)
+		got := recorder.lines(t)
+		if len(got) != 1 || got[0].Protocol != "udp" || got[0].Address != place.Addr() || got[0].Reason != reason.NoRule {
+			t.Errorf("%d octets of options: got %+v", len(options), got)
 		}
 	}
 }
@@ -202,13 +202,13 @@ func TestRefusalsByLimitsAreRecorded(t *testing.T) {
 			}
 		}
 	})
-	found := recorder.lines(t)
-	if len(found) != 2 {
-		t.Fatalf("got %+v", found)
+	got := recorder.lines(t)
+	if len(got) != 2 {
+		t.Fatalf("got %+v", got)
 	}
-	for _, each := range found {
-		if each.Reason != reason.Limit || netip.AddrPortFrom(each.Address, each.Port) != place {
-			t.Errorf("got %+v", each)
+	for _, entry := range got {
+		if entry.Reason != reason.Limit || netip.AddrPortFrom(entry.Address, entry.Port) != place {
+			t.Errorf("got %+v", entry)
 		}
 	}
 }
@@ -249,7 +249,7 @@ func TestLostCopiesAreCounted(t *testing.T) {
 func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	place := netip.AddrPortFrom(nettest.OnAgents, 443)
 	const program = "   1: 0A08D50A:0035 00000000:0000 0A 0\n"
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		limits  boot.Limits
 		listens string
 		wanted  string
@@ -260,13 +260,13 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 		"a private port, with a program": {boot.Limits{PrivatePort: place.Port()}, program, reason.NoRule},
 	} {
 		sibling := nettest.NewSibling()
-		sibling.Limits = &each.limits
+		sibling.Limits = &test.limits
 		var written bytes.Buffer
 		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
-		recorder.listening.folder = listeningFolder(t, each.listens)
+		recorder.listening.folder = listeningFolder(t, test.listens)
 		refused := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
 		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{refused}), recorder.journal.flush()))
-		if text := written.String(); (text != "") != (each.wanted != "") || !strings.Contains(text, each.wanted) {
+		if text := written.String(); (text != "") != (test.wanted != "") || !strings.Contains(text, test.wanted) {
 			t.Errorf("%s: %q", name, text)
 		}
 	}
@@ -295,16 +295,16 @@ func TestVirtualNames(t *testing.T) {
 				os.Rename(filepath.Join(root, "fresh"), path),
 			))
 		}
-		found, wanted := names.at(virtualOpen), map[int]string{1: "open.test", 3: "other.test"}[index]
-		if (found == nil) != (wanted == "") || found != nil && *found != wanted {
-			t.Errorf("%q: %v", content, found)
+		got, wanted := names.at(virtualOpen), map[int]string{1: "open.test", 3: "other.test"}[index]
+		if (got == nil) != (wanted == "") || got != nil && *got != wanted {
+			t.Errorf("%q: %v", content, got)
 		}
-		if found := names.at(nettest.OnAgents); found != nil {
-			t.Errorf("%q: the shared address is %s", content, *found)
+		if got := names.at(nettest.OnAgents); got != nil {
+			t.Errorf("%q: the shared address is %s", content, *got)
 		}
 	}
-	if found := (&virtualNames{file: hotfile.New(path, parseNumbers)}).at(virtualOpen); found != nil {
-		t.Errorf("without blocks it is %s", *found)
+	if got := (&virtualNames{file: hotfile.New(path, parseNumbers)}).at(virtualOpen); got != nil {
+		t.Errorf("without blocks it is %s", *got)
 	}
 }
 
@@ -327,8 +327,8 @@ func TestEachRefusedDatagramIsWrittenOrCounted(t *testing.T) {
 		}
 	})
 	lines := map[netip.Addr]int{}
-	for _, each := range recorder.lines(t) {
-		lines[netip.MustParseAddrPort(each.Source).Addr()]++
+	for _, entry := range recorder.lines(t) {
+		lines[netip.MustParseAddrPort(entry.Source).Addr()]++
 	}
 	suppressed := suppressedOf(recorder.journal, nettest.Agent)
 	counted := must.Get[[]kernel.Refused](t)(kernel.RefusedSources())

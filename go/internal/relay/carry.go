@@ -169,11 +169,11 @@ func listenOn(device string, place netip.AddrPort) (int, error) {
 }
 
 func listeners(numbers []string) ([]net.Listener, error) {
-	var found []net.Listener
-	for _, each := range numbers {
-		number, err := strconv.Atoi(each)
+	var opened []net.Listener
+	for _, text := range numbers {
+		number, err := strconv.Atoi(text)
 		if err != nil {
-			return nil, fmt.Errorf("not a socket: %q", each)
+			return nil, fmt.Errorf("not a socket: %q", text)
 		}
 		socket := os.NewFile(uintptr(number), "socket")
 		listener, err := net.FileListener(socket)
@@ -181,9 +181,9 @@ func listeners(numbers []string) ([]net.Listener, error) {
 			return nil, fmt.Errorf("socket %d: %w", number, err)
 		}
 		_ = socket.Close() // the listener has one of its own
-		found = append(found, listener)
+		opened = append(opened, listener)
 	}
-	return found, nil
+	return opened, nil
 }
 
 // Report is what can only be seen inside of a relay's container: what differs in its network, a program that does not answer,

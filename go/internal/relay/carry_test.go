@@ -107,8 +107,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 		return err
 	}
 	first, second := dial(t, place), dial(t, place)
-	for _, each := range []*net.TCPConn{first, second} {
-		must.Succeed(t, echoes(each))
+	for _, connection := range []*net.TCPConn{first, second} {
+		must.Succeed(t, echoes(connection))
 	}
 	another := func() error {
 		client, err := net.DialTimeout("tcp4", place, 3*time.Second) // it may be reset before this returns

@@ -138,20 +138,20 @@ func TestARelayIsKeptApart(t *testing.T) {
 		must.Succeed(t, err)
 	}
 	attempts := func() []bool {
-		var found []bool
+		var reached []bool
 		asAgents(func() {
-			found = append(found, begins(anotherAgent, nettest.OnAgents), begins(nettest.Agent, nettest.OnAgents))
+			reached = append(reached, begins(anotherAgent, nettest.OnAgents), begins(nettest.Agent, nettest.OnAgents))
 			sends(nettest.Agent)
 		})
-		asPublishing(func() { found = append(found, begins(anotherRelay, nettest.Primary)) })
+		asPublishing(func() { reached = append(reached, begins(anotherRelay, nettest.Primary)) })
 		for _, place := range served {
-			found = append(found, try(place, notSoon) == nil)
+			reached = append(reached, try(place, notSoon) == nil)
 		}
 		select {
 		case <-heard:
-			return append(found, true)
+			return append(reached, true)
 		case <-time.After(notSoon):
-			return append(found, false)
+			return append(reached, false)
 		}
 	}
 	network := settings.Network()
@@ -162,8 +162,8 @@ func TestARelayIsKeptApart(t *testing.T) {
 		<-heard
 	}
 	must.Succeed(t, kernel.Shape(settings.Network()))
-	if found := attempts(); slices.Contains(found, true) {
-		t.Errorf("this gets through: %v", found)
+	if got := attempts(); slices.Contains(got, true) {
+		t.Errorf("this gets through: %v", got)
 	}
 	asPublishing(func() {
 		if !begins(nettest.Gateway, nettest.Primary) {
@@ -187,9 +187,9 @@ func TestTheTableIsCompared(t *testing.T) {
 	connection := must.Get[*nftables.Conn](t)(nftables.New())
 	connection.DelTable(&nftables.Table{Name: "clawker-fw", Family: nftables.TableFamilyIPv4})
 	must.Succeed(t, connection.Flush())
-	found := kernel.Differences(settings.Network())
-	if slices.ContainsFunc(before, func(text string) bool { return strings.Contains(text, "nftables") }) || len(found) <= len(before) {
-		t.Errorf("%q, then %q", before, found)
+	got := kernel.Differences(settings.Network())
+	if slices.ContainsFunc(before, func(text string) bool { return strings.Contains(text, "nftables") }) || len(got) <= len(before) {
+		t.Errorf("%q, then %q", before, got)
 	}
 }
 

@@ -22,9 +22,9 @@ func TestCanonical(t *testing.T) {
 		"escaped keys":  {`[{"name": "a", "b\u0021": 1, "b ": 2, "b\"": 3}]`, `[{"b ":2,"b!":1,"b\"":3,"name":"a"}]`},
 		"HTML and more": {`[{"name": "<&>", "t": "\u003cé\u0026\n"}]`, `[{"name":"<&>","t":"<é&\n"}]`},
 	}
-	for name, each := range cases {
-		if found := digestAs(t, each.shown); found != hash(each.form) {
-			t.Errorf("%s: got %s, expected that of %s", name, found, each.form)
+	for name, test := range cases {
+		if got := digestAs(t, test.shown); got != hash(test.form) {
+			t.Errorf("%s: got %s, expected that of %s", name, got, test.form)
 		}
 	}
 }
@@ -35,8 +35,8 @@ func TestCanonicalIsWhatTheFileSays(t *testing.T) {
 	between := strings.TrimSuffix(strings.TrimPrefix(file, `{"resources":`), `,"version_info":"0"}`)
 	const shown = `[{"name": "port-80", "ports": [80], "@type": "t"}, {"@type": "t", "name": "port-443"}]`
 
-	if found := digestAs(t, shown); found != hash(between) {
-		t.Errorf("got %s, expected that of %s", found, between)
+	if got := digestAs(t, shown); got != hash(between) {
+		t.Errorf("got %s, expected that of %s", got, between)
 	}
 	if other := digestAs(t, strings.Replace(shown, "[80]", "[81]", 1)); other == hash(between) {
 		t.Errorf("another port has the same digest %s", other)

@@ -106,7 +106,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 // Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
 	resolver := nettest.ServeDNS(t, "udp", nettest.Refusing)
-	for name, each := range map[string]struct{ socket, wanted string }{
+	for name, test := range map[string]struct{ socket, wanted string }{
 		"absent":     {socketPath(t), "no such file"},
 		"silent":     {silentSocket(t), "i/o timeout"},
 		"nothing":    {tells(t, ""), "EOF"},
@@ -116,21 +116,21 @@ func TestCorednsWithoutStatus(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			program := asked(each.socket, resolver)
+			program := asked(test.socket, resolver)
 
 			live, notLive := program.Live(policyResources)
 			counts, notCounted := program.Rejections(policyResources)
 			_, notBuilt := program.Build()
 
 			for _, err := range []error{notLive, notCounted, notBuilt} {
-				if err == nil || !strings.Contains(err.Error(), each.wanted) {
-					t.Errorf("got %v, expected %q in it", err, each.wanted)
+				if err == nil || !strings.Contains(err.Error(), test.wanted) {
+					t.Errorf("got %v, expected %q in it", err, test.wanted)
 				}
 			}
 			if live != nil || counts != nil {
 				t.Errorf("got %v and %v beside the error", live, counts)
 			}
-			if reason := program.Reason(); !strings.Contains(reason, each.wanted) {
+			if reason := program.Reason(); !strings.Contains(reason, test.wanted) {
 				t.Errorf("the reason is %q", reason)
 			}
 		})
@@ -169,7 +169,7 @@ func TestRefusesNothingElse(t *testing.T) {
 		query.Id++
 		nettest.Refusing(writer, query)
 	}
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		reply    dns.HandlerFunc
 		networks string
 		wanted   string
@@ -183,16 +183,16 @@ func TestRefusesNothingElse(t *testing.T) {
 		"silence":              {nothing, "udp", "i/o timeout"},
 		"an end":               {nothing, "tcp", "EOF"},
 	} {
-		for network := range strings.FieldsSeq(each.networks) {
+		for network := range strings.FieldsSeq(test.networks) {
 			t.Run(name+" over "+network, func(t *testing.T) {
 				t.Parallel()
-				server := nettest.ServeDNS(t, network, each.reply)
+				server := nettest.ServeDNS(t, network, test.reply)
 
 				err := Refuses(server, network)
 
-				if err == nil || !strings.Contains(err.Error(), each.wanted) ||
+				if err == nil || !strings.Contains(err.Error(), test.wanted) ||
 					!strings.HasPrefix(err.Error(), "querying "+server+" over "+network+": ") {
-					t.Errorf("got %v, expected %q in it", err, each.wanted)
+					t.Errorf("got %v, expected %q in it", err, test.wanted)
 				}
 			})
 		}

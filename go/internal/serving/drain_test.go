@@ -18,7 +18,7 @@ func answered(requests uint64, rest time.Duration) kernel.Connection {
 func TestPauses(t *testing.T) {
 	waiting := kernel.Connection{Sent: 2, Received: 1}
 	continued := kernel.Connection{Sent: 1, Received: 2}
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		before []kernel.Connection
 		now    kernel.Connection
 		left   time.Duration
@@ -40,12 +40,12 @@ func TestPauses(t *testing.T) {
 		},
 		"a stream has paused for longer": {[]kernel.Connection{answered(1, 600*ms), continued}, kernel.Connection{Sent: 1, Received: 2, Rest: 1100 * ms}, time.Second, false},
 	} {
-		first := append(each.before, each.now)[0]
+		first := append(test.before, test.now)[0]
 		known := &pause{sent: first.Sent, received: first.Received}
-		for _, connection := range each.before {
+		for _, connection := range test.before {
 			known.ends(connection, time.Hour)
 		}
-		if ends := known.ends(each.now, each.left); ends != each.ends {
+		if ends := known.ends(test.now, test.left); ends != test.ends {
 			t.Errorf("%s: it ends: %v", name, ends)
 		}
 	}

@@ -47,17 +47,17 @@ func NewEnvoy(socket string, known Evidence) envoy {
 // signs returns what the signer says of its files, by resource. One that says nothing has loaded nothing, but Envoy serves
 // on with what it was given: so that is no failure of Envoy's.
 func (e envoy) signs(resources []boot.Resource) map[string]hotfile.Status {
-	found := map[string]hotfile.Status{}
-	signers := slices.DeleteFunc(slices.Clone(resources), func(each boot.Resource) bool { return !each.Signer })
+	statuses := map[string]hotfile.Status{}
+	signers := slices.DeleteFunc(slices.Clone(resources), func(resource boot.Resource) bool { return !resource.Signer })
 	if e.signer == "" || len(signers) == 0 {
-		return found
+		return statuses
 	}
 	if status, err := signing.Ask(e.signer); err == nil {
-		for _, each := range signers {
-			found[each.Name] = status.Loaded(each.Name)
+		for _, resource := range signers {
+			statuses[resource.Name] = status.Loaded(resource.Name)
 		}
 	}
-	return found
+	return statuses
 }
 
 // Time limits of requests. While Envoy loads a large set it does not answer, and dumping one takes a while as well.
@@ -134,7 +134,7 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 	}
 	values := map[string]string{}
 	for line := range strings.Lines(string(body)) {
-		if name, value, found := strings.Cut(strings.TrimSpace(line), ": "); found {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), ": "); ok {
 			values[name] = strings.Trim(value, `"`)
 		}
 	}
@@ -142,9 +142,9 @@ func (e envoy) stats(kind, pattern string) (map[string]string, error) {
 }
 
 func (e envoy) numbers(kind, pattern string) (map[string]int, error) {
-	found, err := e.stats(kind, pattern)
+	byName, err := e.stats(kind, pattern)
 	values := map[string]int{}
-	for name, text := range found {
+	for name, text := range byName {
 		if values[name], err = strconv.Atoi(text); err != nil {
 			return nil, fmt.Errorf("envoy admin: %s: %w", name, err)
 		}
@@ -279,16 +279,16 @@ func (e envoy) loaded(proof boot.EnvoyProof) ([]map[string]any, error) {
 	if err := e.read("/config_dump?resource="+proof.Dump+named(proof), &dump); err != nil {
 		return nil, err
 	}
-	var found []map[string]any
+	var configs []map[string]any
 	for _, config := range dump.Configs {
 		for _, key := range proof.At {
 			config, _ = config[key].(map[string]any)
 		}
 		if config != nil {
-			found = append(found, config)
+			configs = append(configs, config)
 		}
 	}
-	return found, nil
+	return configs, nil
 }
 
 // Versions returns version_text of each xDS subscription, which changes only when an update is accepted. version_info
@@ -450,8 +450,8 @@ func usedSecrets(versions func() (map[string]string, error), subscribed []string
 		}
 		loaded, err := versions()
 		unloaded := slices.DeleteFunc(slices.Clone(subscribed), func(id string) bool {
-			version, there := loaded[id]
-			return err == nil && (version == held.Version(id) || !there && held.Version(id) == signing.NoVersion)
+			version, isLoaded := loaded[id]
+			return err == nil && (version == held.Version(id) || !isLoaded && held.Version(id) == signing.NoVersion)
 		})
 		if len(unloaded) == 0 || time.Now().After(until) {
 			return Used{held, unloaded}, nil
@@ -470,11 +470,11 @@ func (e envoy) secretVersions() (map[string]string, error) {
 	if err := e.read("/config_dump?resource=dynamic_active_secrets&name_regex="+pattern, &dump); err != nil {
 		return nil, err
 	}
-	found := map[string]string{}
-	for _, each := range dump.Configs {
-		if id, is := strings.CutPrefix(each.Name, signing.SecretPrefix); is {
-			found[id] = each.Version
+	versions := map[string]string{}
+	for _, config := range dump.Configs {
+		if id, is := strings.CutPrefix(config.Name, signing.SecretPrefix); is {
+			versions[id] = config.Version
 		}
 	}
-	return found, nil
+	return versions, nil
 }

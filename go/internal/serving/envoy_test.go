@@ -139,8 +139,8 @@ func typeOf(name, text string) string {
 // dumps returns a handler that answers /config_dump with the given resources of each kind.
 func dumps(kinds map[string]string) http.HandlerFunc {
 	return func(w http.ResponseWriter, request *http.Request) {
-		dump, there := kinds[request.URL.Query().Get("resource")]
-		if !there {
+		dump, ok := kinds[request.URL.Query().Get("resource")]
+		if !ok {
 			dump = "{}"
 		}
 		w.Write([]byte(dump))
@@ -222,14 +222,14 @@ func TestEnvoyEvidence(t *testing.T) {
 		}
 	}
 	program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": admin})
-	for _, each := range []struct {
+	for _, test := range []struct {
 		updated string
 		dumped  int
 	}{
 		{updated, 1}, {updated, 1}, {`"last_updated":"2026-01-02T03:04:05.679Z"`, 2}, {updated, 3},
 		{`"version_info":"1"`, 4}, {`"version_info":"1"`, 5},
 	} {
-		updated = each.updated
+		updated = test.updated
 		again := envoy{program.client, maps.Clone(program.Evidence()), ""}
 		live, err := again.Live(envoyResources[1:2])
 		program = again
@@ -237,8 +237,8 @@ func TestEnvoyEvidence(t *testing.T) {
 		if err != nil || live["listeners"] != hash(`[{"@type":"t","name":"port-443"},{"@type":"t","n":1.50,"name":"port-80"}]`) {
 			t.Errorf("%s: got %v, %v", updated, live, err)
 		}
-		if dumped != each.dumped {
-			t.Errorf("%s: read %d times, expected %d", updated, dumped, each.dumped)
+		if dumped != test.dumped {
+			t.Errorf("%s: read %d times, expected %d", updated, dumped, test.dumped)
 		}
 	}
 }
@@ -351,8 +351,8 @@ func TestEnvoyBuild(t *testing.T) {
 		"GET /server_info": says(`{"version": "` + build + `", "state": "LIVE", "hot_restart_version": "disabled"}`),
 	})
 
-	if found, err := program.Build(); err != nil || found != build {
-		t.Errorf("got %q, %v", found, err)
+	if got, err := program.Build(); err != nil || got != build {
+		t.Errorf("got %q, %v", got, err)
 	}
 }
 
@@ -419,13 +419,13 @@ func TestDrainUntilNoConnectionIsLeft(t *testing.T) {
 		},
 	})
 
-	told, err := draining(program, time.Minute)
+	lines, err := draining(program, time.Minute)
 
 	if !slices.Equal(asked, []string{"graceful&inboundonly"}) {
 		t.Errorf("asked %q", asked)
 	}
-	if err != nil || !slices.Equal(told, []Draining{{2}, {0}}) {
-		t.Errorf("told %v, %v", told, err)
+	if err != nil || !slices.Equal(lines, []Draining{{2}, {0}}) {
+		t.Errorf("told %v, %v", lines, err)
 	}
 }
 
@@ -435,20 +435,20 @@ func TestDrainEnds(t *testing.T) {
 		"POST /drain_listeners": says("OK\n"), "GET /stats": reports(statistics),
 	})
 
-	told, err := draining(program, 0)
+	lines, err := draining(program, 0)
 
-	if err != nil || len(told) == 0 || len(told) > 2 || slices.ContainsFunc(told, func(each Draining) bool { return each != Draining{10} }) {
-		t.Errorf("told %v, %v", told, err)
+	if err != nil || len(lines) == 0 || len(lines) > 2 || slices.ContainsFunc(lines, func(report Draining) bool { return report != Draining{10} }) {
+		t.Errorf("told %v, %v", lines, err)
 	}
 }
 
 // draining drains, and returns what is told meanwhile.
-func draining(program envoy, limit time.Duration) (told []Draining, err error) {
+func draining(program envoy, limit time.Duration) (reports []Draining, err error) {
 	err = Drain(program, limit, func(now Draining) error {
-		told = append(told, now)
+		reports = append(reports, now)
 		return nil
 	})
-	return told, err
+	return reports, err
 }
 
 // Envoy serves while its lookups end, also if earlier ones have failed; one under way may take a while.
@@ -456,7 +456,7 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 	statistics := func(begun, done string) string {
 		return "cluster.looking_up.update_attempt: " + begun + "\ncluster.looking_up.update_failure: 1\ncluster.looking_up.update_success: " + done + "\n"
 	}
-	for name, each := range map[string]struct {
+	for name, test := range map[string]struct {
 		shown  []string // one after the other, the last one again and again
 		wanted string
 	}{
@@ -473,11 +473,11 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 			t.Parallel()
 			var asked atomic.Int32
 			program := serveAdmin(t, map[string]http.HandlerFunc{"GET /stats": func(w http.ResponseWriter, request *http.Request) {
-				now := min(int(asked.Add(1)), len(each.shown)) - 1
-				reports(each.shown[now])(w, request)
+				now := min(int(asked.Add(1)), len(test.shown)) - 1
+				reports(test.shown[now])(w, request)
 			}})
 			err := program.Serves()
-			if each.wanted == "" && err != nil || each.wanted != "" && (err == nil || !strings.Contains(err.Error(), each.wanted)) {
+			if test.wanted == "" && err != nil || test.wanted != "" && (err == nil || !strings.Contains(err.Error(), test.wanted)) {
 				t.Errorf("got %v", err)
 			}
 		})

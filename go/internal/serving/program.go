@@ -50,11 +50,11 @@ type Loaded struct {
 // Of returns the program of a sibling, of which this much is known.
 func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
-		found := NewEnvoy(AdminSocket, known)
+		program := NewEnvoy(AdminSocket, known)
 		if sibling.Signer != nil {
-			found.signer = sibling.Signer.Folder
+			program.signer = sibling.Signer.Folder
 		}
-		return found
+		return program
 	}
 	return coredns{folder: statusFolder, server: "127.0.0.1:53", resources: sibling.Resources}
 }
@@ -113,15 +113,15 @@ func (c coredns) status(resource string) (statussocket.Plugin, error) {
 
 func (c coredns) statuses(resources []boot.Resource) (map[string]statussocket.Plugin, error) {
 	statuses := map[string]statussocket.Plugin{}
-	for _, each := range resources {
-		if !each.Hashed {
+	for _, resource := range resources {
+		if !resource.Hashed {
 			continue
 		}
-		status, err := c.status(each.Name)
+		status, err := c.status(resource.Name)
 		if err != nil {
 			return nil, err
 		}
-		statuses[each.Name] = status
+		statuses[resource.Name] = status
 	}
 	return statuses, nil
 }
@@ -185,7 +185,7 @@ func (c coredns) Reason() string {
 }
 
 func (c coredns) Telemetry() (statussocket.Telemetry, error) {
-	if !slices.ContainsFunc(c.resources, func(each boot.Resource) bool { return each.Name == telemetryResource }) {
+	if !slices.ContainsFunc(c.resources, func(resource boot.Resource) bool { return resource.Name == telemetryResource }) {
 		return statussocket.Telemetry{}, nil
 	}
 	status, err := c.status(telemetryResource)

@@ -15,11 +15,11 @@ import (
 var givenAt = time.Date(2030, 1, 2, 3, 4, 5, 600, time.UTC)
 
 func heldSince(given time.Time, ids ...string) signing.Held {
-	found := signing.Held{Secrets: map[string]signing.HeldSecret{}}
+	held := signing.Held{Secrets: map[string]signing.HeldSecret{}}
 	for _, id := range ids {
-		found.Secrets[id] = signing.HeldSecret{Given: given}
+		held.Secrets[id] = signing.HeldSecret{Given: given}
 	}
-	return found
+	return held
 }
 
 // What Envoy shows is read by id. Certificates have no such names, and are not asked for.
@@ -30,9 +30,9 @@ func TestSecretVersions(t *testing.T) {
 		}
 		fmt.Fprint(w, `{"configs":[{"name":"secret:a#raw","version_info":"1"},{"name":"secret:b","version_info":"none"},{"name":"x.test","version_info":"2"}]}`)
 	}})
-	found, err := program.secretVersions()
-	if err != nil || len(found) != 2 || found["a#raw"] != "1" || found["b"] != "none" {
-		t.Errorf("%v, %v", found, err)
+	got, err := program.secretVersions()
+	if err != nil || len(got) != 2 || got["a#raw"] != "1" || got["b"] != "none" {
+		t.Errorf("%v, %v", got, err)
 	}
 	if _, err := NewEnvoy(filepath.Join(t.TempDir(), "none"), nil).secretVersions(); err == nil {
 		t.Error("nobody answers")
@@ -43,7 +43,7 @@ func TestSecretVersions(t *testing.T) {
 func TestUsedSecrets(t *testing.T) {
 	version := givenAt.Format(time.RFC3339Nano)
 	ask := func() (signing.Held, error) { return heldSince(givenAt, "a", "b", "other"), nil }
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		loaded   map[string]string
 		unloaded []string
 	}{
@@ -54,14 +54,14 @@ func TestUsedSecrets(t *testing.T) {
 		"it does not tell": {nil, []string{"a", "b", "gone"}},
 	} {
 		versions := func() (map[string]string, error) {
-			if each.loaded == nil {
+			if test.loaded == nil {
 				return map[string]string{"a": version}, errors.New("silent")
 			}
-			return each.loaded, nil
+			return test.loaded, nil
 		}
-		found, err := usedSecrets(versions, []string{"a", "b", "gone"}, ask, 0)
-		if err != nil || !slices.Equal(found.Unloaded, each.unloaded) || len(found.Secrets) != 3 {
-			t.Errorf("%s: %v, %v", what, found, err)
+		got, err := usedSecrets(versions, []string{"a", "b", "gone"}, ask, 0)
+		if err != nil || !slices.Equal(got.Unloaded, test.unloaded) || len(got.Secrets) != 3 {
+			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
 }
@@ -84,9 +84,9 @@ func TestUsedSecretsWhileOneIsGiven(t *testing.T) {
 		}
 		return map[string]string{"a": now.Format(time.RFC3339Nano)}, nil
 	}
-	found, err := usedSecrets(versions, []string{"a"}, ask, time.Minute)
-	if err != nil || len(found.Unloaded) != 0 || !found.Secrets["a"].Given.Equal(later) || asked != 3 {
-		t.Errorf("%+v after %d questions, %v", found, asked, err)
+	got, err := usedSecrets(versions, []string{"a"}, ask, time.Minute)
+	if err != nil || len(got.Unloaded) != 0 || !got.Secrets["a"].Given.Equal(later) || asked != 3 {
+		t.Errorf("%+v after %d questions, %v", got, asked, err)
 	}
 	if _, err := usedSecrets(versions, nil, func() (signing.Held, error) { return signing.Held{}, errors.New("gone") }, 0); err == nil {
 		t.Error("a signer that does not answer has what it should")

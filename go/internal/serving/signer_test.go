@@ -62,7 +62,7 @@ func TestEnvoyWithASilentSigner(t *testing.T) {
 	live, err := program.Live(signersResources)
 	rejections, failed := program.Rejections(signersResources)
 
-	if _, there := live["names"]; err != nil || there || live["routes"] != hash(`[]`) {
+	if _, hasNames := live["names"]; err != nil || hasNames || live["routes"] != hash(`[]`) {
 		t.Errorf("got %v, %v", live, err)
 	}
 	if failed != nil || len(rejections) != 0 {

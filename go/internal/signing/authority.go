@@ -52,9 +52,9 @@ func parseAuthority(content []byte) (authority, error) {
 	if err := hotfile.Unmarshal(content, &file); err != nil {
 		return nil, err
 	}
-	found := authority{}
-	for number, each := range file.Intermediates {
-		one, err := newIntermediate([]byte(each.Certificate), []byte(each.Key))
+	intermediates := authority{}
+	for number, pair := range file.Intermediates {
+		one, err := newIntermediate([]byte(pair.Certificate), []byte(pair.Key))
 		if err != nil {
 			return nil, fmt.Errorf("intermediate %d: %w", number, err)
 		}
@@ -62,12 +62,12 @@ func parseAuthority(content []byte) (authority, error) {
 			if !hostname.Is(name) {
 				return nil, fmt.Errorf("intermediate %d is for %q, which is no host name in lower case", number, name)
 			}
-			if other := found[name]; other == nil || one.certificate.NotAfter.After(other.certificate.NotAfter) {
-				found[name] = one
+			if other := intermediates[name]; other == nil || one.certificate.NotAfter.After(other.certificate.NotAfter) {
+				intermediates[name] = one
 			}
 		}
 	}
-	return found, nil
+	return intermediates, nil
 }
 
 func newIntermediate(chain, key []byte) (*intermediate, error) {
@@ -98,8 +98,8 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 
 func (a authority) covering(name string) *intermediate {
 	for above := range hostname.Around(name) {
-		if found := a[above]; found != nil {
-			return found
+		if covering := a[above]; covering != nil {
+			return covering
 		}
 	}
 	return nil
@@ -186,7 +186,7 @@ type certificates struct {
 
 var errUncovered = errors.New("no intermediate may sign for it")
 
-func (c certificates) issuer(asked string) (found *intermediate, name, rule string, err error) {
+func (c certificates) issuer(asked string) (signer *intermediate, name, rule string, err error) {
 	name, is := certified(asked)
 	if is {
 		rule = c.names.Value().rule(name)
@@ -194,10 +194,10 @@ func (c certificates) issuer(asked string) (found *intermediate, name, rule stri
 	if rule == "" {
 		return nil, "", "", errRefused
 	}
-	if found = c.intermediates.Value().covering(name); found == nil {
+	if signer = c.intermediates.Value().covering(name); signer == nil {
 		return nil, "", "", errUncovered
 	}
-	return found, name, rule, nil
+	return signer, name, rule, nil
 }
 
 func (c certificates) issue(asked string, now time.Time) (issued, error) {
@@ -220,19 +220,19 @@ func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool 
 // inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
 type inspected struct{ names, subtrees map[string]struct{} }
 
-func parseNames(content []byte) (found inspected, err error) {
+func parseNames(content []byte) (parsed inspected, err error) {
 	var file struct {
 		Names    []string `json:"names"`
 		Subtrees []string `json:"subtrees"`
 	}
 	if err := hotfile.Unmarshal(content, &file); err != nil {
-		return found, err
+		return parsed, err
 	}
-	if found.names, err = setOf(file.Names); err != nil {
-		return found, err
+	if parsed.names, err = setOf(file.Names); err != nil {
+		return parsed, err
 	}
-	found.subtrees, err = setOf(file.Subtrees)
-	return found, err
+	parsed.subtrees, err = setOf(file.Subtrees)
+	return parsed, err
 }
 
 func (i inspected) rule(name string) string {
@@ -248,14 +248,14 @@ func (i inspected) rule(name string) string {
 }
 
 func setOf(names []string) (map[string]struct{}, error) {
-	found := make(map[string]struct{}, len(names))
-	for _, each := range names {
-		if !hostname.Is(each) {
-			return nil, fmt.Errorf("%q is not a host name in lower case", each)
+	set := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		if !hostname.Is(name) {
+			return nil, fmt.Errorf("%q is not a host name in lower case", name)
 		}
-		found[each] = struct{}{}
+		set[name] = struct{}{}
 	}
-	return found, nil
+	return set, nil
 }
 
 // certified returns the name for which a certificate is asked for, in lower case, or false if none can be for it: what

@@ -57,8 +57,8 @@ func (r testRoot) intermediate(t testing.TB, names []string, change ...func(*x50
 		NotBefore: testTime.Add(-time.Hour), NotAfter: testTime.Add(testLife), KeyUsage: x509.KeyUsageCertSign,
 		PermittedDNSDomains: names, PermittedDNSDomainsCritical: true,
 	}
-	for _, each := range change {
-		each(template)
+	for _, apply := range change {
+		apply(template)
 	}
 	der := must.Get[[]byte](t)(x509.CreateCertificate(rand.Reader, template, r.certificate, key.Public(), r.key))
 	private := must.Get[[]byte](t)(x509.MarshalPKCS8PrivateKey(key))
@@ -80,14 +80,14 @@ func (r testRoot) verify(t testing.TB, chain []byte, name string, now time.Time)
 	if first == nil {
 		t.Fatal("the chain is no PEM")
 	}
-	found := must.Get[*x509.Certificate](t)(x509.ParseCertificate(first.Bytes))
+	got := must.Get[*x509.Certificate](t)(x509.ParseCertificate(first.Bytes))
 	options := x509.VerifyOptions{DNSName: name, Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now}
 	options.Roots.AddCert(r.certificate)
 	options.Intermediates.AppendCertsFromPEM(rest)
-	if _, err := found.Verify(options); err != nil {
+	if _, err := got.Verify(options); err != nil {
 		t.Fatalf("%s at %s: %v", name, now, err)
 	}
-	return found
+	return got
 }
 
 // A certificate is for its name alone, leads to the root, is valid from an hour ago for 7 days, and is due after two thirds.
@@ -97,13 +97,13 @@ func TestMint(t *testing.T) {
 	made := must.Get[issued](t)(authority.covering("x.w.test").mint("x.w.test", "x.w.test", testTime))
 	answer := parseAnswer(t, given("x.w.test", made.version, "1", made.secret))
 	for _, now := range []time.Time{testTime.Add(-time.Hour), testTime, testTime.Add(leafLife - time.Second)} {
-		found := root.verify(t, answer.chain, "x.w.test", now)
-		if len(found.DNSNames) != 1 || found.IsCA || len(found.ExtKeyUsage) != 1 || found.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
-			t.Errorf("it says %q, %t, %v", found.DNSNames, found.IsCA, found.ExtKeyUsage)
+		got := root.verify(t, answer.chain, "x.w.test", now)
+		if len(got.DNSNames) != 1 || got.IsCA || len(got.ExtKeyUsage) != 1 || got.ExtKeyUsage[0] != x509.ExtKeyUsageServerAuth {
+			t.Errorf("it says %q, %t, %v", got.DNSNames, got.IsCA, got.ExtKeyUsage)
 		}
 		key, _ := pem.Decode(answer.key)
 		private := must.Get[any](t)(x509.ParsePKCS8PrivateKey(key.Bytes))
-		if !private.(*ecdsa.PrivateKey).PublicKey.Equal(found.PublicKey) {
+		if !private.(*ecdsa.PrivateKey).PublicKey.Equal(got.PublicKey) {
 			t.Error("its key is another one")
 		}
 	}
@@ -120,8 +120,8 @@ func TestMintWithinTheIntermediate(t *testing.T) {
 	late := testTime.Add(testLife - time.Hour)
 	made := must.Get[issued](t)(issuer.mint("w.test", "w.test", late))
 	answer := parseAnswer(t, given("w.test", made.version, "1", made.secret))
-	if found := root.verify(t, answer.chain, "w.test", late); !found.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
-		t.Errorf("it ends at %s, and is due at %s", found.NotAfter, made.due)
+	if got := root.verify(t, answer.chain, "w.test", late); !got.NotAfter.Equal(issuer.certificate.NotAfter) || !made.due.IsZero() {
+		t.Errorf("it ends at %s, and is due at %s", got.NotAfter, made.due)
 	}
 	for _, now := range []time.Time{testTime.Add(-2 * time.Hour), testTime.Add(testLife)} {
 		if _, err := issuer.mint("w.test", "w.test", now); err == nil {
@@ -141,9 +141,9 @@ func TestCovering(t *testing.T) {
 		root.intermediate(t, []string{"one.test"}, later(30)),
 	)))
 	for name, wanted := range map[string]int{"w.test": 10, "a.w.test": 10, "sub.w.test": 20, "a.b.sub.w.test": 20, "one.test": 30, "xw.test": 0, "test": 0} {
-		found := authority.covering(name)
-		if (found == nil) != (wanted == 0) || found != nil && !found.certificate.NotAfter.Equal(testTime.AddDate(0, 0, wanted)) {
-			t.Errorf("%s: %v", name, found)
+		got := authority.covering(name)
+		if (got == nil) != (wanted == 0) || got != nil && !got.certificate.NotAfter.Equal(testTime.AddDate(0, 0, wanted)) {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
@@ -173,7 +173,7 @@ func TestParseAuthorityRefuses(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if found, err := parseAuthority([]byte(`{"intermediates":[]}`)); err != nil || found.covering("w.test") != nil {
-		t.Errorf("none: %v, %v", found, err)
+	if got, err := parseAuthority([]byte(`{"intermediates":[]}`)); err != nil || got.covering("w.test") != nil {
+		t.Errorf("none: %v, %v", got, err)
 	}
 }

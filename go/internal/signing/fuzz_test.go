@@ -31,19 +31,19 @@ func FuzzStream(f *testing.F) {
 			if err != nil {
 				break
 			}
-			said, err := parseRequest(message)
+			parsed, err := parseRequest(message)
 			if err != nil {
 				break
 			}
-			s.take(said)
+			s.take(parsed)
 			wanted := len(s.awaiting)
 			answered := map[string]bool{}
 			for message := s.next(testTime); message != nil; message = s.next(testTime) {
 				answered[parseAnswer(t, message).name] = true
 			}
-			for _, each := range said.subscribe {
-				if !answered[each] {
-					t.Errorf("%q was not answered", each)
+			for _, name := range parsed.subscribe {
+				if !answered[name] {
+					t.Errorf("%q was not answered", name)
 				}
 			}
 			if len(answered) < wanted || s.certificates > s.most || len(s.subscription.held) != s.order.Len() || len(s.awaiting) > 0 {
@@ -63,14 +63,14 @@ func FuzzName(f *testing.F) {
 	source := certificates{hotfile.New(folder+"/names", parseNames), hotfile.New(folder+"/intermediates", parseAuthority)}
 	source.names.Refresh()
 	source.intermediates.Refresh()
-	for _, each := range []string{
+	for _, text := range []string{
 		"a.w.test", "A.W.TEST", "one.test", "x.one.test", "*.w.test", "a..w.test", ".w.test", "w.test.", "127.0.0.1", "a\x00.w.test", "\u212a.w.test",
 		"a/../../b.w.test", "xw.test", "w.test", "N0.W.TeSt", "::1", "secret:w.test", "secret:w", strings.Repeat("a", 64) + ".w.test", strings.Repeat("a.", 124) + "w.test", "",
 	} {
-		f.Add(each)
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, asked string) {
-		found, err := sources{source, newSecrets(Kept{}, time.Now)}.of(asked).issue(asked, testTime)
+		got, err := sources{source, newSecrets(Kept{}, time.Now)}.of(asked).issue(asked, testTime)
 		lower, is := hostname.Lower(asked)
 		covered := is && (lower == "one.test" || lower == "w.test" || strings.HasSuffix(lower, ".w.test"))
 		if isSecret := strings.HasPrefix(asked, SecretPrefix) && err == nil; isSecret && !strings.Contains(asked, ".") {
@@ -82,7 +82,7 @@ func FuzzName(f *testing.F) {
 		if !covered {
 			return
 		}
-		answer := parseAnswer(t, given(asked, found.version, "1", found.secret))
+		answer := parseAnswer(t, given(asked, got.version, "1", got.secret))
 		if certificate := root.verify(t, answer.chain, lower, testTime); len(certificate.DNSNames) != 1 || certificate.DNSNames[0] != lower {
 			t.Errorf("%q has a certificate for %q", asked, certificate.DNSNames)
 		}

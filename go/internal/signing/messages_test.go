@@ -10,24 +10,24 @@ import (
 )
 
 // encoded returns a request as Envoy sends it, with its node, which is not read.
-func encoded(said request) []byte {
+func encoded(asked request) []byte {
 	message := field(nil, 1, []byte("a node of many kilobytes"))
-	if said.kind != "" {
-		message = field(message, requestType, []byte(said.kind))
+	if asked.kind != "" {
+		message = field(message, requestType, []byte(asked.kind))
 	}
-	for _, each := range said.subscribe {
-		message = field(message, requestSubscribe, []byte(each))
+	for _, name := range asked.subscribe {
+		message = field(message, requestSubscribe, []byte(name))
 	}
-	for _, each := range said.unsubscribe {
-		message = field(message, requestUnsubscribe, []byte(each))
+	for _, name := range asked.unsubscribe {
+		message = field(message, requestUnsubscribe, []byte(name))
 	}
 	message = field(message, 5, field(field(nil, 1, []byte("a.test")), 2, []byte("version"))) // initial_resource_versions
-	if said.nonce != "" {
-		message = field(message, requestNonce, []byte(said.nonce))
+	if asked.nonce != "" {
+		message = field(message, requestNonce, []byte(asked.nonce))
 	}
-	if said.rejected {
+	if asked.rejected {
 		status := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 3)
-		message = field(message, requestError, field(status, 2, []byte(said.reason)))
+		message = field(message, requestError, field(status, 2, []byte(asked.reason)))
 	}
 	return message
 }
@@ -41,9 +41,9 @@ type answer struct {
 
 func (a answer) isRemoval() bool { return a.removed }
 
-func parseAnswer(t testing.TB, message []byte) (found answer) {
+func parseAnswer(t testing.TB, message []byte) (parsed answer) {
 	t.Helper()
-	each := func(message []byte, number protowire.Number) (content []byte) {
+	consume := func(message []byte, number protowire.Number) (content []byte) {
 		if err := fields(message, func(its protowire.Number, value []byte) error {
 			if its == number {
 				content = value
@@ -54,42 +54,42 @@ func parseAnswer(t testing.TB, message []byte) (found answer) {
 		}
 		return content
 	}
-	if kind := string(each(message, responseType)); kind != secretType {
+	if kind := string(consume(message, responseType)); kind != secretType {
 		t.Fatalf("the response is of type %q", kind)
 	}
-	found.nonce = string(each(message, responseNonce))
-	resource := each(message, responseResources)
+	parsed.nonce = string(consume(message, responseNonce))
+	resource := consume(message, responseResources)
 	if resource == nil {
-		found.name, found.removed = string(each(message, responseRemoved)), true
-		return found
+		parsed.name, parsed.removed = string(consume(message, responseRemoved)), true
+		return parsed
 	}
-	found.name, found.version = string(each(resource, resourceName)), string(each(resource, resourceVersion))
-	content := each(resource, resourceContent)
-	secret := each(content, 2)
-	if string(each(content, 1)) != secretType || string(each(secret, 1)) != found.name {
+	parsed.name, parsed.version = string(consume(resource, resourceName)), string(consume(resource, resourceVersion))
+	content := consume(resource, resourceContent)
+	secret := consume(content, 2)
+	if string(consume(content, 1)) != secretType || string(consume(secret, 1)) != parsed.name {
 		t.Fatal("the resource is no secret, or has another name")
 	}
-	certificate := each(secret, 2)
-	found.chain, found.key = each(each(certificate, 1), 2), each(each(certificate, 2), 2)
-	return found
+	certificate := consume(secret, 2)
+	parsed.chain, parsed.key = consume(consume(certificate, 1), 2), consume(consume(certificate, 2), 2)
+	return parsed
 }
 
 // A request is read in full, whatever else is in it.
 func TestParseRequest(t *testing.T) {
-	for what, said := range map[string]request{
+	for what, message := range map[string]request{
 		"nothing":     {},
 		"the first":   {kind: secretType, subscribe: []string{"a.test", "b.test"}},
 		"an answer":   {kind: secretType, nonce: "7"},
 		"a rejection": {kind: secretType, nonce: "7", rejected: true, reason: "no certificate"},
 		"everything":  {secretType, []string{""}, []string{"c.test"}, "8", true, ""},
 	} {
-		if found, err := parseRequest(encoded(said)); err != nil || !reflect.DeepEqual(found, said) {
-			t.Errorf("%s: %v, %v", what, found, err)
+		if got, err := parseRequest(encoded(message)); err != nil || !reflect.DeepEqual(got, message) {
+			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
 	for _, message := range []string{"\x1a", "\x1a\x05abc", "\x3a\x01\xff", "\x0f", strings.Repeat("\xff", 12)} {
-		if found, err := parseRequest([]byte(message)); !errors.Is(err, errMalformed) {
-			t.Errorf("%x: %v, %v", message, found, err)
+		if got, err := parseRequest([]byte(message)); !errors.Is(err, errMalformed) {
+			t.Errorf("%x: %v, %v", message, got, err)
 		}
 	}
 }

@@ -106,16 +106,16 @@ func Resting(root string) string { return filepath.Join(root, "state", "secrets.
 // newSecrets returns those that a former signer has left. In a container that has just started it has left nothing in
 // memory: then those on the disk are all.
 func newSecrets(kept Kept, now func() time.Time) *secrets {
-	found := &secrets{now: now, kept: kept, all: map[string]secret{}}
+	restored := &secrets{now: now, kept: kept, all: map[string]secret{}}
 	left := leftIn(kept.Memory)
 	if len(left) == 0 {
 		left = leftIn(kept.Disk)
 	}
 	var all map[string]secret
 	if json.Unmarshal(left, &all) == nil && all != nil { // half of one is none
-		found.all = all
+		restored.all = all
 	}
-	return found
+	return restored
 }
 
 func leftIn(file *os.File) []byte {
@@ -155,16 +155,16 @@ func (s *secrets) of(asked string) (secret, bool) {
 }
 
 func (s *secrets) issue(asked string, _ time.Time) (issued, error) {
-	found, is := s.of(asked)
+	current, is := s.of(asked)
 	if !is {
 		return issued{}, errRefused
 	}
-	return issued{genericSecret(asked, found.Value), found.version(), stamp{issuer: found.version()}}, nil
+	return issued{genericSecret(asked, current.Value), current.version(), stamp{issuer: current.version()}}, nil
 }
 
 func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
-	found, is := s.of(asked)
-	return is && found.version() == before.issuer
+	current, is := s.of(asked)
+	return is && current.version() == before.issuer
 }
 
 func (s *secrets) count() int {
@@ -187,13 +187,13 @@ func (s *secrets) take(given Giving) (Held, error) {
 			return Held{}, err
 		}
 	}
-	found := Held{Secrets: map[string]HeldSecret{}}
-	for id, each := range s.all {
+	held := Held{Secrets: map[string]HeldSecret{}}
+	for id, entry := range s.all {
 		sum := hmac.New(sha256.New, given.Key)
-		fmt.Fprintf(sum, "%s\x00%s", id, each.Value)
-		found.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), each.Given, each.Rests}
+		fmt.Fprintf(sum, "%s\x00%s", id, entry.Value)
+		held.Secrets[id] = HeldSecret{hex.EncodeToString(sum.Sum(nil)), entry.Given, entry.Rests}
 	}
-	return found, nil
+	return held, nil
 }
 
 func verifyGiven(all map[string]string) error {
@@ -218,21 +218,21 @@ func isNoHeader(character rune) bool { return character < ' ' || character > '~'
 func (s *secrets) replace(wanted Giving) error {
 	fresh := map[string]secret{}
 	for _, id := range wanted.Keep {
-		if before, there := s.all[id]; there {
+		if before, ok := s.all[id]; ok {
 			fresh[id] = before
 		}
 	}
 	for id, value := range wanted.Give {
 		fresh[id] = secret{Value: value, Given: s.now().UTC()}
-		if before, there := s.all[id]; there && before.Value == value {
+		if before, ok := s.all[id]; ok && before.Value == value {
 			fresh[id] = before
 		}
 	}
 	resting := map[string]secret{}
-	for id, each := range fresh {
-		each.Rests = slices.Contains(wanted.Rest, id)
-		if fresh[id] = each; each.Rests {
-			resting[id] = each
+	for id, entry := range fresh {
+		entry.Rests = slices.Contains(wanted.Rest, id)
+		if fresh[id] = entry; entry.Rests {
+			resting[id] = entry
 		}
 	}
 	if maps.Equal(fresh, s.all) {
@@ -266,20 +266,20 @@ func (s *secrets) converse(connection net.Conn) {
 
 // ReadGiving reads what the client sends, of so many octets. What it is is in no error.
 func ReadGiving(size int64, from io.Reader) (Giving, error) {
-	var said Giving
+	var giving Giving
 	if size <= 0 || size > mostGiven {
-		return said, fmt.Errorf("%d octets are no secrets", size)
+		return giving, fmt.Errorf("%d octets are no secrets", size)
 	}
-	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&said); err != nil {
+	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&giving); err != nil {
 		return Giving{}, errors.New("what was sent is not what gives secrets")
 	}
-	return said, nil
+	return giving, nil
 }
 
 // GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
-func GiveSecrets(folder string, said Giving) (Held, error) {
+func GiveSecrets(folder string, giving Giving) (Held, error) {
 	var answer Held
-	if err := statussocket.Ask(filepath.Join(folder, secretsSocket), 2*givingTime, said, &answer); err != nil {
+	if err := statussocket.Ask(filepath.Join(folder, secretsSocket), 2*givingTime, giving, &answer); err != nil {
 		return Held{}, fmt.Errorf("the signer does not answer: %w", err)
 	}
 	if answer.Error != "" {

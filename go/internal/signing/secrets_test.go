@@ -30,16 +30,16 @@ func (s *secrets) give(t testing.TB, all map[string]string) Held {
 func valueOf(t testing.TB, message []byte) string {
 	t.Helper()
 	for _, number := range []protowire.Number{responseResources, resourceContent, 2, 5, 1, 2} {
-		var found []byte
+		var secretValue []byte
 		if err := fields(message, func(its protowire.Number, value []byte) error {
 			if its == number {
-				found = value
+				secretValue = value
 			}
 			return nil
 		}); err != nil {
 			t.Fatal(err)
 		}
-		message = found
+		message = secretValue
 	}
 	return string(message)
 }
@@ -47,8 +47,8 @@ func valueOf(t testing.TB, message []byte) string {
 // issuedValue returns what Envoy gets, and its version.
 func (s *secrets) issuedValue(t *testing.T, id string) (value, version string) {
 	t.Helper()
-	found := must.Get[issued](t)(s.issue(SecretPrefix+id, testTime))
-	return valueOf(t, given(SecretPrefix+id, found.version, "1", found.secret)), found.version
+	got := must.Get[issued](t)(s.issue(SecretPrefix+id, testTime))
+	return valueOf(t, given(SecretPrefix+id, got.version, "1", got.secret)), got.version
 }
 
 // A secret is what was given last, and empty if there is none: never gone. One that stays as it is keeps its version.
@@ -109,14 +109,14 @@ func TestRefusedSecrets(t *testing.T) {
 	for number := range mostSecrets + 1 {
 		many[fmt.Sprint("n", number)] = "x"
 	}
-	for what, each := range map[string]Giving{
+	for what, giving := range map[string]Giving{
 		"a short key": {Key: testKey[1:]}, "too many": {Key: testKey, Give: many},
 		"empty": {Key: testKey, Give: map[string]string{"a": ""}}, "long": {Key: testKey, Give: map[string]string{"a": strings.Repeat("hidden", longestSecret/6+1)}},
 		"a line break": {Key: testKey, Give: map[string]string{"a": "hidden\nhidden"}}, "a blank": {Key: testKey, Give: map[string]string{"a": "hidden "}},
 		"not ASCII": {Key: testKey, Give: map[string]string{"a": "hiddén"}}, "NUL": {Key: testKey, Give: map[string]string{"a": "hid\x00den"}},
 		"a dot": {Key: testKey, Give: map[string]string{"a.test": "hidden"}}, "upper case": {Key: testKey, Give: map[string]string{"A": "hidden"}}, "no id": {Key: testKey, Give: map[string]string{"": "hidden"}},
 	} {
-		if _, err := s.take(each); err == nil || strings.Contains(err.Error(), "hid") {
+		if _, err := s.take(giving); err == nil || strings.Contains(err.Error(), "hid") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -173,16 +173,16 @@ func TestSecretsAtRest(t *testing.T) {
 	onDisk := func() string { return string(must.Get[[]byte](t)(os.ReadFile(filepath.Join(folder, "disk")))) }
 	first := newSecrets(kept, time.Now)
 	first.give(t, map[string]string{"a": "lasting", "b": "passing"})
-	if found := onDisk(); found != "" {
-		t.Errorf("without a word: %s", found)
+	if got := onDisk(); got != "" {
+		t.Errorf("without a word: %s", got)
 	}
 	give := func(giving Giving) Held {
 		giving.Key = testKey
 		return must.Get[Held](t)(first.take(giving))
 	}
 	held := give(Giving{Give: map[string]string{"a": "lasting", "b": "passing"}, Rest: []string{"a", "none"}})
-	if found := onDisk(); !held.Secrets["a"].Rests || held.Secrets["b"].Rests || !strings.Contains(found, "lasting") || strings.Contains(found, "passing") {
-		t.Errorf("%+v: %s", held, found)
+	if got := onDisk(); !held.Secrets["a"].Rests || held.Secrets["b"].Rests || !strings.Contains(got, "lasting") || strings.Contains(got, "passing") {
+		t.Errorf("%+v: %s", held, got)
 	}
 
 	again := newSecrets(Kept{open("new memory"), kept.Disk}, time.Now)
@@ -203,8 +203,8 @@ func TestSecretsAtRest(t *testing.T) {
 	give(Giving{Give: map[string]string{"a": "lasting"}, Rest: []string{"a"}})
 	give(Giving{Give: map[string]string{}})
 	for _, memory := range []*os.File{kept.Memory, open("another memory")} {
-		if found := newSecrets(Kept{memory, kept.Disk}, time.Now); found.count() != 0 || strings.Contains(onDisk(), "lasting") {
-			t.Errorf("taken away: %d: %s", found.count(), onDisk())
+		if got := newSecrets(Kept{memory, kept.Disk}, time.Now); got.count() != 0 || strings.Contains(onDisk(), "lasting") {
+			t.Errorf("taken away: %d: %s", got.count(), onDisk())
 		}
 	}
 	kept.Disk.Close()
@@ -221,7 +221,7 @@ func TestSecretsOnTheStream(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
 	stream.say(request{subscribe: []string{"secret:github"}})
-	if found := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != "" || parseAnswer(t, found).isRemoval() {
+	if got := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, got) != "" || parseAnswer(t, got).isRemoval() {
 		t.Error("what nobody has given is not empty")
 	}
 	for _, wanted := range []string{"Bearer a", "Bearer b", ""} {
@@ -230,8 +230,8 @@ func TestSecretsOnTheStream(t *testing.T) {
 			all["github"] = wanted
 		}
 		s.secrets.give(t, all)
-		if found := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, found) != wanted {
-			t.Errorf("%q instead of %q", valueOf(t, found), wanted)
+		if got := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, got) != wanted {
+			t.Errorf("%q instead of %q", valueOf(t, got), wanted)
 		}
 	}
 }
@@ -240,18 +240,18 @@ func TestSecretsAreNotEvicted(t *testing.T) {
 	s := newScene(t, "a", "b", "c")
 	s.most = 2
 	s.take(request{subscribe: []string{"secret:x", "a", "b", "secret:y", "c"}})
-	if found := s.answers(); found != "secret:x=none a=1 b=1 secret:y=none c=1 -a" {
-		t.Error(found)
+	if got := s.answers(); got != "secret:x=none a=1 b=1 secret:y=none c=1 -a" {
+		t.Error(got)
 	}
 	s.take(request{nonce: "1", rejected: true})
-	if found := s.answers(); found != "" || s.rejected.Load() != 1 {
-		t.Errorf("a rejected secret: %q", found)
+	if got := s.answers(); got != "" || s.rejected.Load() != 1 {
+		t.Errorf("a rejected secret: %q", got)
 	}
 	s.take(request{unsubscribe: []string{"secret:x"}})
 	s.sources.secrets.(*secrets).give(t, map[string]string{"x": "1", "y": "2"})
 	s.review(testTime)
-	if found := s.answers(); !strings.HasPrefix(found, "secret:y=2") || strings.Contains(found, "secret:x") {
-		t.Error(found)
+	if got := s.answers(); !strings.HasPrefix(got, "secret:y=2") || strings.Contains(got, "secret:x") {
+		t.Error(got)
 	}
 }
 
@@ -286,13 +286,13 @@ func TestGiveSecrets(t *testing.T) {
 // What the client sends has a size, and nothing of it is in an error.
 func TestReadGiving(t *testing.T) {
 	content := must.Get[[]byte](t)(json.Marshal(Giving{Key: testKey, Give: map[string]string{"a": "x"}, Rest: []string{"a"}}))
-	found := must.Get[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))
-	if found.Give["a"] != "x" || len(found.Rest) != 1 {
-		t.Errorf("%+v", found)
+	got := must.Get[Giving](t)(ReadGiving(int64(len(content)), io.MultiReader(bytes.NewReader(content), strings.NewReader("more"))))
+	if got.Give["a"] != "x" || len(got.Rest) != 1 {
+		t.Errorf("%+v", got)
 	}
-	for _, each := range []string{"hidden", `{"key": "hidden!"}`, `{"give": {"a": "hid`} {
-		if _, err := ReadGiving(int64(len(each)), strings.NewReader(each)); err == nil || strings.Contains(err.Error(), "hid") {
-			t.Errorf("%s: %v", each, err)
+	for _, content := range []string{"hidden", `{"key": "hidden!"}`, `{"give": {"a": "hid`} {
+		if _, err := ReadGiving(int64(len(content)), strings.NewReader(content)); err == nil || strings.Contains(err.Error(), "hid") {
+			t.Errorf("%s: %v", content, err)
 		}
 	}
 	for _, size := range []int64{0, -1, mostGiven + 1, 10} {

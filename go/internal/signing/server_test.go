@@ -32,27 +32,27 @@ type signer struct {
 func newSigner(t *testing.T) *signer {
 	t.Helper()
 	folder := filepath.Dir(must.SocketPath(t))
-	found := &signer{testRoot: newTestRoot(t), folder: folder}
-	found.sign(t, "w.test")
-	found.inspect(t, "w.test")
-	found.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), Kept{})
-	found.server.now = func() time.Time { return testTime.Add(time.Duration(found.offset.Load())) }
-	found.follow()
+	started := &signer{testRoot: newTestRoot(t), folder: folder}
+	started.sign(t, "w.test")
+	started.inspect(t, "w.test")
+	started.server = newServer(filepath.Join(folder, "names"), filepath.Join(folder, "intermediates"), Kept{})
+	started.server.now = func() time.Time { return testTime.Add(time.Duration(started.offset.Load())) }
+	started.follow()
 	listener := must.Get[net.Listener](t)(net.Listen("unix", filepath.Join(folder, "s")))
-	serving := found.overHTTP()
+	serving := started.overHTTP()
 	done := make(chan error)
 	go func() { done <- serving.Serve(listener) }()
 	t.Cleanup(func() {
-		found.client.CloseIdleConnections()
+		started.client.CloseIdleConnections()
 		_ = serving.Close()
 		<-done
 	})
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	found.client.Transport = &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
+	started.client.Transport = &http.Transport{Protocols: &protocols, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", filepath.Join(folder, "s"))
 	}}
-	return found
+	return started
 }
 
 // put replaces a file in one step, like a commit.
@@ -85,9 +85,9 @@ func (s *signer) call(t *testing.T, path, kind string) *caller {
 	asked := must.Get[*http.Request](t)(http.NewRequest(http.MethodPost, "http://signer"+path, read))
 	asked.Header.Set("Content-Type", kind)
 	response := must.Get[*http.Response](t)(s.client.Do(asked))
-	found := &caller{t, write, response}
-	t.Cleanup(found.hangUp)
-	return found
+	stream := &caller{t, write, response}
+	t.Cleanup(stream.hangUp)
+	return stream
 }
 
 func (s *signer) stream(t *testing.T) *caller {
@@ -100,10 +100,10 @@ func (c *caller) hangUp() {
 	c.response.Body.Close()
 }
 
-func (c *caller) say(said request) {
+func (c *caller) say(message request) {
 	c.t.Helper()
-	said.kind = secretType
-	must.Get[int](c.t)(c.body.Write(framed(encoded(said))))
+	message.kind = secretType
+	must.Get[int](c.t)(c.body.Write(framed(encoded(message))))
 }
 
 func (c *caller) next() answer {
@@ -116,11 +116,11 @@ func (c *caller) next() answer {
 func (c *caller) ask(name string) answer {
 	c.t.Helper()
 	c.say(request{subscribe: []string{name}})
-	found := c.next()
-	if found.name != name {
-		c.t.Fatalf("%q was answered instead of %q", found.name, name)
+	got := c.next()
+	if got.name != name {
+		c.t.Fatalf("%q was answered instead of %q", got.name, name)
 	}
-	return found
+	return got
 }
 
 // status returns the code of gRPC with which a stream ends.
@@ -137,8 +137,8 @@ func TestStream(t *testing.T) {
 	s := newSigner(t)
 	stream := s.stream(t)
 	for asked, name := range map[string]string{"a.w.test": "a.w.test", "B.W.TeSt": "b.w.test", "w.test": "w.test"} {
-		found := stream.ask(asked)
-		s.verify(t, found.chain, name, testTime)
+		got := stream.ask(asked)
+		s.verify(t, got.chain, name, testTime)
 	}
 	for _, asked := range []string{"w.test2", "one.test", "*.w.test", "secret:key.w.test", "", "1.2.3.4", "a/../b.w.test", strings.Repeat("a", 70) + ".w.test"} {
 		if !stream.ask(asked).isRemoval() {
@@ -187,17 +187,17 @@ func TestFilesChange(t *testing.T) {
 	first := map[string]answer{"a.w.test": stream.ask("a.w.test"), "one.test": stream.ask("one.test")}
 	s.sign(t, "w.test", "one.test")
 	for range first {
-		found := stream.next()
-		s.verify(t, found.chain, found.name, testTime)
-		if before, known := first[found.name]; !known || string(before.chain) == string(found.chain) {
-			t.Errorf("%q was not made anew", found.name)
+		got := stream.next()
+		s.verify(t, got.chain, got.name, testTime)
+		if before, known := first[got.name]; !known || string(before.chain) == string(got.chain) {
+			t.Errorf("%q was not made anew", got.name)
 		}
 	}
 	s.put(t, "intermediates", []byte("{"))
 	must.Happen(t, "it is refused", func() bool { return s.status().Intermediates.Refused == 1 })
 	s.inspect(t, "w.test")
-	if found := stream.next(); !found.isRemoval() || found.name != "one.test" {
-		t.Errorf("%q was answered", found.name)
+	if got := stream.next(); !got.isRemoval() || got.name != "one.test" {
+		t.Errorf("%q was answered", got.name)
 	}
 	if !stream.ask("one.test").isRemoval() || stream.ask("a.w.test").isRemoval() {
 		t.Error("the wrong name has a certificate")
@@ -211,8 +211,8 @@ func TestRenewal(t *testing.T) {
 	stream.ask("a.w.test")
 	for _, at := range []time.Duration{leafLife*2/3 + time.Minute, 0} {
 		s.offset.Store(int64(at))
-		found := stream.next()
-		s.verify(t, found.chain, "a.w.test", testTime.Add(at))
+		got := stream.next()
+		s.verify(t, got.chain, "a.w.test", testTime.Add(at))
 	}
 	if status := s.status(); status.Held != 1 {
 		t.Errorf("%+v", status)
@@ -232,8 +232,8 @@ func TestStreamsAreIndependent(t *testing.T) {
 // What is not understood ends its stream, with a reason that the status tells.
 func TestStreamsEnd(t *testing.T) {
 	s := newSigner(t)
-	for what, each := range map[string]struct {
-		path, kind, said string
+	for what, test := range map[string]struct {
+		path, kind, text string
 		wanted           int
 	}{
 		"another method":   {"/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets", "application/grpc", "", unimplemented},
@@ -244,15 +244,15 @@ func TestStreamsEnd(t *testing.T) {
 		"another resource": {method, "application/grpc", string(framed(encoded(request{kind: "type.googleapis.com/x", subscribe: []string{"a"}}))), invalidArgument},
 		"a part of one":    {method, "application/grpc", "\x00\x00\x00", ok},
 	} {
-		stream := s.call(t, each.path, each.kind)
+		stream := s.call(t, test.path, test.kind)
 		go func() {
-			_, _ = stream.body.Write([]byte(each.said))
+			_, _ = stream.body.Write([]byte(test.text))
 			stream.body.Close()
 		}()
-		if status := stream.status(); status != fmt.Sprint(each.wanted) {
+		if status := stream.status(); status != fmt.Sprint(test.wanted) {
 			t.Errorf("%s: it ended with %q", what, status)
 		}
-		if failure := s.status().Failure; each.wanted != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", each.wanted)) {
+		if failure := s.status().Failure; test.wanted != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", test.wanted)) {
 			t.Errorf("%s: told is %q", what, failure)
 		}
 	}
@@ -277,12 +277,12 @@ func TestListen(t *testing.T) {
 				t.Errorf("%s: %s %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
 			}
 		}
-		if found := must.Get[string](t)(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", sockets[4].Fd()))); found != disk {
-			t.Errorf("the last file is %s", found)
+		if got := must.Get[string](t)(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", sockets[4].Fd()))); got != disk {
+			t.Errorf("the last file is %s", got)
 		}
 		must.Get[int](t)(sockets[4].WriteString("x"))
-		for _, each := range sockets {
-			each.Close()
+		for _, file := range sockets {
+			file.Close()
 		}
 	}
 	if content := must.Get[[]byte](t)(os.ReadFile(disk)); string(content) != "x" {

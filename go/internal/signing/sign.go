@@ -84,14 +84,14 @@ func Sign(arguments []string, given []*os.File) error {
 func (s *server) status() Status {
 	_, intermediates := s.intermediates.Fresh()
 	_, names := s.names.Fresh()
-	found := Status{
+	status := Status{
 		Names: names, Intermediates: intermediates, Secrets: s.secrets.count(),
 		Held: s.counts.held.Load(), Rejected: s.counts.rejected.Load(),
 	}
 	if failure := s.counts.lastFailure.Load(); failure != nil {
-		found.Failure = *failure
+		status.Failure = *failure
 	}
-	return found
+	return status
 }
 
 // Listen makes the signer's folder anew and opens its sockets, and the files for secrets in memory and at a path of the disk, to
@@ -233,16 +233,16 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 			looking = looks.C
 		}
 		select {
-		case said := <-requests:
-			if said.kind != secretType {
+		case request := <-requests:
+			if request.kind != secretType {
 				return invalidArgument, "there are no resources of this type"
 			}
-			has.take(said)
+			has.take(request)
 		case err := <-ended:
 			return endOf(err)
 		case <-looking:
-			if now, found := s.now(), s.loaded(); found != known || now.Sub(reviewed).Abs() >= reviewEvery {
-				known, reviewed = found, now
+			if now, loaded := s.now(), s.loaded(); loaded != known || now.Sub(reviewed).Abs() >= reviewEvery {
+				known, reviewed = loaded, now
 				has.review(now)
 			}
 		}
@@ -262,13 +262,13 @@ func readRequests(stream context.Context, body io.Reader) (<-chan request, <-cha
 				ended <- err
 				return
 			}
-			said, err := parseRequest(message)
+			parsed, err := parseRequest(message)
 			if err != nil {
 				ended <- err
 				return
 			}
 			select {
-			case requests <- said:
+			case requests <- parsed:
 			case <-stream.Done():
 				return
 			}
@@ -362,22 +362,22 @@ func framed(message []byte) []byte {
 }
 
 func parseRequest(message []byte) (request, error) {
-	var found request
+	var parsed request
 	err := fields(message, func(number protowire.Number, content []byte) error {
 		switch number {
 		case requestType:
-			found.kind = string(content)
+			parsed.kind = string(content)
 		case requestSubscribe:
-			found.subscribe = append(found.subscribe, string(content))
+			parsed.subscribe = append(parsed.subscribe, string(content))
 		case requestUnsubscribe:
-			found.unsubscribe = append(found.unsubscribe, string(content))
+			parsed.unsubscribe = append(parsed.unsubscribe, string(content))
 		case requestNonce:
-			found.nonce = string(content)
+			parsed.nonce = string(content)
 		case requestError:
-			found.rejected = true
+			parsed.rejected = true
 			return fields(content, func(number protowire.Number, content []byte) error {
 				if number == 2 { // google.rpc.Status.message
-					found.reason = string(content)
+					parsed.reason = string(content)
 				}
 				return nil
 			})
@@ -387,10 +387,10 @@ func parseRequest(message []byte) (request, error) {
 	if err != nil {
 		return request{}, fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	return found, nil
+	return parsed, nil
 }
 
-func fields(message []byte, each func(protowire.Number, []byte) error) error {
+func fields(message []byte, visit func(protowire.Number, []byte) error) error {
 	for len(message) > 0 {
 		number, kind, size := protowire.ConsumeTag(message)
 		if size < 0 {
@@ -402,7 +402,7 @@ func fields(message []byte, each func(protowire.Number, []byte) error) error {
 		}
 		if kind == protowire.BytesType {
 			content, _ := protowire.ConsumeBytes(message)
-			if err := each(number, content); err != nil {
+			if err := visit(number, content); err != nil {
 				return err
 			}
 		}

@@ -53,26 +53,26 @@ func newSubscription(from sources, counts *counters) *subscription {
 }
 
 // take takes note of a request. Whatever is subscribed to gets an answer, also if it was answered before.
-func (s *subscription) take(said request) {
-	if said.rejected {
-		s.reject(said)
+func (s *subscription) take(message request) {
+	if message.rejected {
+		s.reject(message)
 	}
-	for _, each := range said.unsubscribe {
-		delete(s.awaiting, each)
-		s.forget(each)
+	for _, name := range message.unsubscribe {
+		delete(s.awaiting, name)
+		s.forget(name)
 	}
-	for _, each := range said.subscribe {
-		s.await(each, false)
+	for _, name := range message.subscribe {
+		s.await(name, false)
 	}
 }
 
 // reject forgets a certificate that Envoy has not accepted. Envoy would wait for a better one and never ask again, so it is
 // told that there is none. A secret was judged before it was given.
-func (s *subscription) reject(said request) {
+func (s *subscription) reject(message request) {
 	s.counts.rejected.Add(1)
-	s.counts.fail("Envoy has rejected a certificate or a secret: " + said.reason)
-	for name, each := range s.held {
-		if each.nonce == said.nonce && !isSecret(name) {
+	s.counts.fail("Envoy has rejected a certificate or a secret: " + message.reason)
+	for name, holding := range s.held {
+		if holding.nonce == message.nonce && !isSecret(name) {
 			s.forget(name)
 			s.await(name, true)
 			return
@@ -99,10 +99,10 @@ func (s *subscription) await(name string, nothing bool) {
 }
 
 func (s *subscription) forget(name string) {
-	if found := s.held[name]; found != nil {
-		s.order.Remove(found.place)
+	if holding := s.held[name]; holding != nil {
+		s.order.Remove(holding.place)
 		delete(s.held, name)
-		s.count(name, found.rule, -1)
+		s.count(name, holding.rule, -1)
 		s.counts.held.Add(-1)
 	}
 }
@@ -129,9 +129,9 @@ func (s *subscription) next(now time.Time) []byte {
 		s.nonce++
 		nonce := strconv.FormatUint(s.nonce, 10)
 		if !nothing {
-			if found, is := s.issue(name, now); is {
-				s.hold(name, found.stamp, nonce)
-				return given(name, found.version, nonce, found.secret)
+			if resource, is := s.issue(name, now); is {
+				s.hold(name, resource.stamp, nonce)
+				return given(name, resource.version, nonce, resource.secret)
 			}
 		}
 		s.forget(name)
@@ -142,11 +142,11 @@ func (s *subscription) next(now time.Time) []byte {
 }
 
 func (s *subscription) issue(name string, now time.Time) (issued, bool) {
-	found, err := s.sources.of(name).issue(name, now)
+	resource, err := s.sources.of(name).issue(name, now)
 	if err != nil && !errors.Is(err, errRefused) {
 		s.counts.fail(strconv.Quote(name) + ": " + err.Error())
 	}
-	return found, err == nil
+	return resource, err == nil
 }
 
 // hold remembers what Envoy has been given. What is too much is taken back; Envoy asks again for what is still used.

@@ -37,32 +37,32 @@ type scene struct {
 }
 
 func newScene(t testing.TB, names ...string) *scene {
-	found := &scene{t: t, listed: listed{}}
-	for _, each := range names {
-		found.listed[each] = "1"
+	made := &scene{t: t, listed: listed{}}
+	for _, name := range names {
+		made.listed[name] = "1"
 	}
-	found.subscription = newSubscription(sources{found.listed, newSecrets(Kept{}, time.Now)}, &found.counters)
-	return found
+	made.subscription = newSubscription(sources{made.listed, newSecrets(Kept{}, time.Now)}, &made.counters)
+	return made
 }
 
 // answers returns all responses: names with their version, or with a minus.
 func (s *scene) answers() string {
 	s.t.Helper()
-	var found []string
+	var answers []string
 	for message := s.next(testTime); message != nil; message = s.next(testTime) {
 		if answer := parseAnswer(s.t, message); answer.isRemoval() {
-			found = append(found, "-"+answer.name)
+			answers = append(answers, "-"+answer.name)
 		} else {
-			found = append(found, answer.name+"="+answer.version)
+			answers = append(answers, answer.name+"="+answer.version)
 		}
 	}
-	return strings.Join(found, " ")
+	return strings.Join(answers, " ")
 }
 
 func (s *scene) expect(when, wanted string, held ...string) {
 	s.t.Helper()
-	if found := s.answers(); found != wanted {
-		s.t.Errorf("%s: the answers are %q instead of %q", when, found, wanted)
+	if got := s.answers(); got != wanted {
+		s.t.Errorf("%s: the answers are %q instead of %q", when, got, wanted)
 	}
 	var names []string
 	for element := s.order.Front(); element != nil; element = element.Next() {

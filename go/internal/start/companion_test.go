@@ -30,9 +30,9 @@ func TestCompanionsFindTheirSockets(t *testing.T) {
 		process, err := companion{0, []string{script}}.start(sockets...)
 		must.Succeed(t, err)
 		write.Close()
-		found, err := io.ReadAll(read)
-		if err != nil || string(found) != strings.Repeat("x", count) {
-			t.Errorf("%d sockets: %q, %v", count, found, err)
+		got, err := io.ReadAll(read)
+		if err != nil || string(got) != strings.Repeat("x", count) {
+			t.Errorf("%d sockets: %q, %v", count, got, err)
 		}
 		if err := process.Wait(); err != nil {
 			t.Error(err)

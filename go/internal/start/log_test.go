@@ -44,13 +44,13 @@ func TestALogThatIsNotRead(t *testing.T) {
 		t.Fatal("it waits for the reader")
 	}
 	must.Succeed(t, log.Close())
-	for found := []byte{}; !bytes.Contains(found, []byte("first\nmore\n")); {
+	for text := []byte{}; !bytes.Contains(text, []byte("first\nmore\n")); {
 		buffer := make([]byte, 1<<12)
 		size, err := reader.Read(buffer)
 		if err != nil {
 			t.Fatalf("%v: it was not told", err)
 		}
-		found = append(found, buffer[:size]...)
+		text = append(text, buffer[:size]...)
 	}
 }
 

@@ -31,18 +31,18 @@ func CommandOf(proc, process string) ([]string, error) {
 // supervisor never gives up, and counts each end.
 func ProcessDifferences(proc, root string, sibling boot.Sibling, status Status) ([]string, error) {
 	program := strconv.Itoa(status.Program)
-	found, err := unknownProcesses(proc, program, helpersOf(root, sibling))
+	differences, err := unknownProcesses(proc, program, helpersOf(root, sibling))
 	if err != nil {
-		return found, err
+		return differences, err
 	}
 	shared, err := users.Shared(proc, program)
-	found = append(found, shared...)
+	differences = append(differences, shared...)
 	for _, restart := range status.Restarts {
 		if restart.keepsEnding(sinceStart()) {
-			found = append(found, fmt.Sprintf("keeps ending: %s: %s", restart.Helper, restart.Reason))
+			differences = append(differences, fmt.Sprintf("keeps ending: %s: %s", restart.Helper, restart.Reason))
 		}
 	}
-	return found, err
+	return differences, err
 }
 
 // unknownProcesses lists the processes in this container other than the supervisor, the program, its companions and this
@@ -61,29 +61,29 @@ func unknownProcesses(proc, program string, companions []companion) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	found := []string{}
-	for _, each := range running {
-		starts := each.parent == outside || each.parent == "1" && !(companion{group: users.Readers}).owns(proc, each.id)
-		if each.id == "1" || each.id == program || each.forkedOnly && starts {
+	unknown := []string{}
+	for _, process := range running {
+		starts := process.parent == outside || process.parent == "1" && !(companion{group: users.Readers}).owns(proc, process.id)
+		if process.id == "1" || process.id == program || process.forkedOnly && starts {
 			continue
 		}
-		awaitExecution(proc, each.id)
-		executable, err := executableOf(proc, each.id)
+		awaitExecution(proc, process.id)
+		executable, err := executableOf(proc, process.id)
 		if hasEnded(err) || err == nil && os.SameFile(executable, helper) ||
-			slices.ContainsFunc(companions, func(wanted companion) bool { return wanted.is(proc, each.id) }) {
+			slices.ContainsFunc(companions, func(wanted companion) bool { return wanted.is(proc, process.id) }) {
 			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
 		}
-		command, err := CommandOf(proc, each.id)
+		command, err := CommandOf(proc, process.id)
 		if hasEnded(err) {
 			continue
 		}
 		if err != nil {
 			command = []string{err.Error()}
 		}
-		found = append(found, fmt.Sprintf("%s: %s", each.id, strings.Join(command, " ")))
+		unknown = append(unknown, fmt.Sprintf("%s: %s", process.id, strings.Join(command, " ")))
 	}
-	slices.Sort(found)
-	return found, nil
+	slices.Sort(unknown)
+	return unknown, nil
 }
 
 // awaitExecution returns when a process does not execute a program just now. In the middle of that, it has its new
@@ -129,21 +129,21 @@ func allProcesses(proc string) ([]process, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []process
+	var processes []process
 	for _, entry := range entries {
 		if _, err := strconv.Atoi(entry.Name()); err != nil {
 			continue
 		}
-		each, err := readProcess(proc, entry.Name())
+		process, err := readProcess(proc, entry.Name())
 		if hasEnded(err) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, each)
+		processes = append(processes, process)
 	}
-	return found, nil
+	return processes, nil
 }
 
 func readProcess(proc, id string) (process, error) {
@@ -191,7 +191,7 @@ func sinceStart() time.Duration {
 
 // count counts the end of a helper.
 func (s *Status) count(helper, reason string, now time.Time, up time.Duration) {
-	at := slices.IndexFunc(s.Restarts, func(each Restart) bool { return each.Helper == helper })
+	at := slices.IndexFunc(s.Restarts, func(restart Restart) bool { return restart.Helper == helper })
 	if at < 0 {
 		at = len(s.Restarts)
 		s.Restarts = append(s.Restarts, Restart{Helper: helper})

@@ -31,20 +31,20 @@ func TestUnknownProcesses(t *testing.T) {
 		_ = other.Wait()
 	}()
 
-	found := must.Get[[]string](t)(unknownProcesses(users.Processes, "1", nil))
-	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(found, wanted) {
-		t.Errorf("%q is not among %q", wanted, found)
+	unknown := must.Get[[]string](t)(unknownProcesses(users.Processes, "1", nil))
+	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(unknown, wanted) {
+		t.Errorf("%q is not among %q", wanted, unknown)
 	}
 	own := strconv.Itoa(os.Getpid()) + ":"
-	if slices.ContainsFunc(found, func(text string) bool { return strings.HasPrefix(text, own) }) {
-		t.Errorf("this process is a stranger to itself: %q", found)
+	if slices.ContainsFunc(unknown, func(text string) bool { return strings.HasPrefix(text, own) }) {
+		t.Errorf("this process is a stranger to itself: %q", unknown)
 	}
 }
 
 // A list of processes that can't be read is an error, never an empty one.
 func TestUnknownProcessesUnreadable(t *testing.T) {
-	if found, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), "1", nil); err == nil {
-		t.Errorf("got %q", found)
+	if got, err := unknownProcesses(filepath.Join(t.TempDir(), "none"), "1", nil); err == nil {
+		t.Errorf("got %q", got)
 	}
 }
 
@@ -53,11 +53,11 @@ func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
 	must.Write(t, proc, must.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
 
-	if found, err := readProcess(proc, "7"); err != nil || found != (process{"7", "T", "12", true}) {
-		t.Errorf("got %v, %v", found, err)
+	if got, err := readProcess(proc, "7"); err != nil || got != (process{"7", "T", "12", true}) {
+		t.Errorf("got %v, %v", got, err)
 	}
-	if found, err := readProcess(proc, "8"); err == nil {
-		t.Errorf("got %v", found)
+	if got, err := readProcess(proc, "8"); err == nil {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -72,7 +72,7 @@ func stat(process, parent string, flags int) string {
 func TestAboutToExecute(t *testing.T) {
 	must.BeRoot(t, "to have a process of another user")
 	const exec = 0x400000
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		stat  string
 		group int
 		known bool
@@ -87,13 +87,13 @@ func TestAboutToExecute(t *testing.T) {
 		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{
 			"self/exe": "helper", "1/stat": stat("1", outside, 0), "1/exe": "another", "1/cmdline": "fwctl\x00serve\x00",
-			"7/stat": each.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
+			"7/stat": test.stat, "7/exe": "another", "7/cmdline": "runc\x00init\x00",
 			"8/stat": stat("8", "1", 0), "8/exe": "another", "8/cmdline": "/envoy\x00",
 		})
-		must.Succeed(t, os.Chown(filepath.Join(proc, "7"), users.FewestUsers, each.group))
-		found, err := unknownProcesses(proc, "8", nil)
-		if err != nil || len(found) > 0 == each.known {
-			t.Errorf("%s: %q, %v", what, found, err)
+		must.Succeed(t, os.Chown(filepath.Join(proc, "7"), users.FewestUsers, test.group))
+		got, err := unknownProcesses(proc, "8", nil)
+		if err != nil || len(got) > 0 == test.known {
+			t.Errorf("%s: %q, %v", what, got, err)
 		}
 	}
 }
@@ -106,9 +106,9 @@ func TestRecorderIsKnown(t *testing.T) {
 	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
 	expect := func(when string, sibling boot.Sibling, wanted ...string) {
 		t.Helper()
-		found, err := ProcessDifferences(proc, mounted, sibling, Status{Program: 1})
-		if err != nil || !slices.Equal(found, wanted) {
-			t.Errorf("%s: %q, %v", when, found, err)
+		got, err := ProcessDifferences(proc, mounted, sibling, Status{Program: 1})
+		if err != nil || !slices.Equal(got, wanted) {
+			t.Errorf("%s: %q, %v", when, got, err)
 		}
 	}
 	expect("without one", limited)
@@ -134,9 +134,9 @@ func TestHelpersThatEnd(t *testing.T) {
 	must.WriteUsers(t, proc)
 	expect := func(when string, wanted ...string) {
 		t.Helper()
-		found, err := ProcessDifferences(proc, volume, sibling, status)
-		if err != nil || !slices.Equal(found, wanted) {
-			t.Errorf("%s: %q, %v", when, found, err)
+		got, err := ProcessDifferences(proc, volume, sibling, status)
+		if err != nil || !slices.Equal(got, wanted) {
+			t.Errorf("%s: %q, %v", when, got, err)
 		}
 	}
 	recorder := helpersOf(volume, sibling)[0]

@@ -18,17 +18,17 @@ func TestRestarts(t *testing.T) {
 	}
 	add("forwarder", "exit status 1", 0)
 
-	found := status.Restarts
+	restarts := status.Restarts
 
-	if len(found) != 2 {
-		t.Fatalf("%v", found)
+	if len(restarts) != 2 {
+		t.Fatalf("%v", restarts)
 	}
 	last := now.Add(9 * time.Second) // for people, without the fraction
-	if one := found[0]; one.Count != 10 || one.Reason != "killed" || !one.Last.Equal(last) || len(one.Recent) != restartsTolerated {
+	if one := restarts[0]; one.Count != 10 || one.Reason != "killed" || !one.Last.Equal(last) || len(one.Recent) != restartsTolerated {
 		t.Errorf("%+v", one)
 	}
 	up := 9 * time.Second
-	if !found[0].keepsEnding(up) || found[0].keepsEnding(up+restartsWithin) || found[1].keepsEnding(up) {
+	if !restarts[0].keepsEnding(up) || restarts[0].keepsEnding(up+restartsWithin) || restarts[1].keepsEnding(up) {
 		t.Error("who keeps ending?")
 	}
 }
@@ -36,7 +36,7 @@ func TestRestarts(t *testing.T) {
 // Whoever sets the clock changes nothing of how often a helper has ended lately.
 func TestRestartsWhileTheClockIsSet(t *testing.T) {
 	began := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for what, each := range map[string]struct {
+	for what, test := range map[string]struct {
 		apart time.Duration // two ends, by the machine
 		clock time.Duration // and by the clock
 		often bool
@@ -46,9 +46,9 @@ func TestRestartsWhileTheClockIsSet(t *testing.T) {
 	} {
 		var status Status
 		for number := range time.Duration(restartsTolerated) {
-			status.count("recorder", "killed", began.Add(number*each.clock), number*each.apart)
+			status.count("recorder", "killed", began.Add(number*test.clock), number*test.apart)
 		}
-		if often := status.Restarts[0].keepsEnding(restartsTolerated * each.apart); often != each.often {
+		if often := status.Restarts[0].keepsEnding(restartsTolerated * test.apart); often != test.often {
 			t.Errorf("%s: %t", what, often)
 		}
 	}
@@ -65,7 +65,7 @@ func TestPauses(t *testing.T) {
 	if pauses[0] != restartSoonest || pauses[1] != 2*restartSoonest || pauses[9] != restartLatest {
 		t.Errorf("%v", pauses)
 	}
-	if found := kept.pause(began.Add(restartForgotten)); found != restartSoonest {
-		t.Errorf("%v", found)
+	if got := kept.pause(began.Add(restartForgotten)); got != restartSoonest {
+		t.Errorf("%v", got)
 	}
 }

@@ -170,8 +170,8 @@ func Relay(root string, words []string) error {
 		return err
 	}
 	numbers := make([]string, len(sockets))
-	for at, each := range sockets {
-		numbers[at] = strconv.Itoa(each)
+	for at, socket := range sockets {
+		numbers[at] = strconv.Itoa(socket)
 	}
 	if err := become(user); err != nil {
 		return err

@@ -43,9 +43,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if scene == givenScene {
-		for _, each := range GivenSockets() {
-			if err := each.SetDeadline(time.Time{}); err == nil { // it fails for what would block
-				fmt.Fprint(each, "x")
+		for _, file := range GivenSockets() {
+			if err := file.SetDeadline(time.Time{}); err == nil { // it fails for what would block
+				fmt.Fprint(file, "x")
 			}
 		}
 		os.Exit(0)
@@ -257,7 +257,7 @@ func servedTo(t *testing.T, scene string, stderr io.Writer) (status map[string]s
 	}
 	status = map[string]string{}
 	for line := range strings.Lines(stdout) {
-		if name, value, found := strings.Cut(line, ":"); found {
+		if name, value, ok := strings.Cut(line, ":"); ok {
 			status[name] = strings.Join(strings.Fields(value), " ")
 		}
 	}
@@ -280,8 +280,8 @@ func TestServe(t *testing.T) {
 		"SupervisorCapPrm": "00000000000000c1", "SupervisorCapEff": "00000000000000c1", "SupervisorCapBnd": "0000000000000000",
 		"SupervisorCapAmb": "0000000000000000", "SupervisorNoNewPrivs": "1", "Asked": "600 0", "Tmp": "1777", "Files": "4096 4096",
 	} {
-		if found := status[name]; found != wanted {
-			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		if got := status[name]; got != wanted {
+			t.Errorf("%s is %q, expected %q", name, got, wanted)
 		}
 	}
 	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
@@ -308,8 +308,8 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 		"CapAmb":     "0000000000000000",
 		"NoNewPrivs": "1",
 	} {
-		if found, there := status[who+name]; !there || found != wanted {
-			t.Errorf("%s is %q (%t), expected %q", who+name, found, there, wanted)
+		if got, ok := status[who+name]; !ok || got != wanted {
+			t.Errorf("%s is %q (%t), expected %q", who+name, got, ok, wanted)
 		}
 	}
 }
@@ -347,8 +347,8 @@ func TestServeStartsTheSigner(t *testing.T) {
 		"SignerVerb": "sign /tmp/signer /tmp/volume/hot/inspected/names.json /tmp/volume/hot/signing/intermediates.json",
 		"SignerMore": "", "SignerKept": "/memfd:secrets (deleted)", "SignerRests": "/tmp/volume/state/secrets.json", "SignerFolder": "drwx--x--- 0:65532",
 	} {
-		if found := status[name]; found != wanted {
-			t.Errorf("%s is %q, expected %q", name, found, wanted)
+		if got := status[name]; got != wanted {
+			t.Errorf("%s is %q, expected %q", name, got, wanted)
 		}
 	}
 	if ads, tells := status["SignerSocket"], status["SignerStatus"]; !strings.HasPrefix(ads, "socket:") || !strings.HasPrefix(tells, "socket:") || ads == tells {

@@ -133,12 +133,12 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 		return err
 	}
 	ends, again := make(chan ending), make(chan *helper)
-	for _, each := range helpersOf(root, sibling) {
-		sockets, err := socketsFor(each.verb(), root, sibling, recorded)
+	for _, companion := range helpersOf(root, sibling) {
+		sockets, err := socketsFor(companion.verb(), root, sibling, recorded)
 		if err != nil {
 			return err
 		}
-		helper := &helper{companion: each, sockets: sockets}
+		helper := &helper{companion: companion, sockets: sockets}
 		if err := helper.begin(ends); err != nil {
 			return fmt.Errorf("starting the %s: %w", helper.name(), err)
 		}
@@ -157,12 +157,12 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 		defer lock.Unlock()
 		change()
 	}
-	go statussocket.Tell(listener, func() (told any) {
+	go statussocket.Tell(listener, func() (answer any) {
 		change(func() {
 			text, _ := json.Marshal(status) // of values that JSON has
-			told = json.RawMessage(text)
+			answer = json.RawMessage(text)
 		})
-		return told
+		return answer
 	})
 	go announceOwn(announcer, root, sibling, func(failure string) { change(func() { status.Unannounced = failure }) })
 	for {
@@ -246,19 +246,19 @@ func socketsFor(verb, root string, sibling boot.Sibling, recorded []*os.File) ([
 	case SignVerb:
 		return signing.Listen(sibling.Signer.Folder, signing.Resting(root))
 	}
-	told, err := statussocket.Prepare(refusals.Socket, 0o600)
-	found := append(recorded, told)
+	linesSocket, err := statussocket.Prepare(refusals.Socket, 0o600)
+	sockets := append(recorded, linesSocket)
 	if err == nil && sibling.Page != nil {
 		var socket *os.File
 		socket, err = page.Listen(*sibling.Page)
-		found = append(found, socket)
+		sockets = append(sockets, socket)
 	}
 	if err == nil && sibling.Usage != nil {
 		var files []*os.File
 		files, err = usage.Prepare(root, usage.Socket)
-		found = append(found, files...)
+		sockets = append(sockets, files...)
 	}
-	return found, err
+	return sockets, err
 }
 
 func (h *helper) begin(ends chan<- ending) error {
@@ -357,12 +357,12 @@ var companionNames = map[string]string{
 // nothing else: on a companion's only processor, what it has read would wait until Go's scheduler sees that it blocks.
 func GivenSockets() []*os.File {
 	count, _ := strconv.Atoi(os.Getenv(socketsVariable))
-	var found []*os.File
+	var sockets []*os.File
 	for number := range count {
 		_ = unix.SetNonblock(companionSocket+number, true) // if that fails, it only takes longer
-		found = append(found, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
+		sockets = append(sockets, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
 	}
-	return found
+	return sockets
 }
 
 func newCompanion(root string, group uint32, arguments ...string) companion {
@@ -375,20 +375,20 @@ func (c companion) name() string { return companionNames[c.verb()] }
 
 func helpersOf(root string, sibling boot.Sibling) []companion {
 	hot := filepath.Join(root, "hot")
-	var found []companion
+	var helpers []companion
 	if sibling.Limits != nil {
-		found = append(found, newCompanion(root, recording, RecordVerb))
+		helpers = append(helpers, newCompanion(root, recording, RecordVerb))
 	}
 	if settings := sibling.Forwarder; settings != nil {
-		found = append(found, newCompanion(root, forwarding, ForwardVerb,
+		helpers = append(helpers, newCompanion(root, forwarding, ForwardVerb,
 			settings.Listen.String(), settings.Upstream.String(), filepath.Join(hot, "subtrees", "subtrees.json"),
 			settings.Agents.String(), settings.Egress.String()))
 	}
 	if settings := sibling.Signer; settings != nil {
-		found = append(found, newCompanion(root, users.Signers, SignVerb,
+		helpers = append(helpers, newCompanion(root, users.Signers, SignVerb,
 			settings.Folder, filepath.Join(hot, "inspected", "names.json"), filepath.Join(hot, "signing", "intermediates.json")))
 	}
-	return found
+	return helpers
 }
 
 func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {

@@ -18,10 +18,10 @@ func TestTell(t *testing.T) {
 	path := must.SocketPath(t)
 	listener, err := Listen(path, 0o666)
 	must.Succeed(t, err)
-	told := atomic.Int64{}
+	answered := atomic.Int64{}
 	ended := make(chan struct{})
 	go func() {
-		Tell(listener, func() any { return hotfile.Status{Refused: int(told.Add(1))} })
+		Tell(listener, func() any { return hotfile.Status{Refused: int(answered.Add(1))} })
 		close(ended)
 	}()
 	gone := must.Get[net.Conn](t)(net.Dial("unix", path))

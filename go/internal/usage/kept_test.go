@@ -19,8 +19,8 @@ func opened(t *testing.T, root string) *kept {
 	t.Helper()
 	files := must.Get[[]*os.File](t)(Prepare(root, filepath.Join(root, "socket")))
 	t.Cleanup(func() {
-		for _, each := range files {
-			each.Close()
+		for _, file := range files {
+			file.Close()
 		}
 	})
 	return &kept{files: files[1:]}
@@ -44,9 +44,9 @@ func TestWhatIsWrittenOutlivesTheRecorder(t *testing.T) {
 		t.Error("the same was written again")
 	}
 	again := opened(t, root)
-	left, there := again.left()
-	if !there || !reflect.DeepEqual(left, table.History()) {
-		t.Fatalf("%v: %+v", there, left)
+	left, ok := again.left()
+	if !ok || !reflect.DeepEqual(left, table.History()) {
+		t.Fatalf("%v: %+v", ok, left)
 	}
 	next := New(nil, now.now)
 	next.Restore(left)
@@ -58,7 +58,7 @@ func TestWhatIsWrittenOutlivesTheRecorder(t *testing.T) {
 // If the latest file was cut off while it was written, the one before it counts. An empty volume has nothing.
 func TestACutFile(t *testing.T) {
 	root := t.TempDir()
-	if _, there := opened(t, root).left(); there {
+	if _, ok := opened(t, root).left(); ok {
 		t.Fatal("something was left in an empty volume")
 	}
 	table, now := newTable()
@@ -72,9 +72,9 @@ func TestACutFile(t *testing.T) {
 	content := must.Get[[]byte](t)(os.ReadFile(latest))
 	for size := range len(content) {
 		must.Succeed(t, os.WriteFile(latest, content[:size], 0o600))
-		left, there := opened(t, root).left()
-		if found := names(left); !there || !slices.Equal(found, []string{"a.test", "b.test"}) {
-			t.Fatalf("cut at %d: %v %v", size, there, found)
+		left, ok := opened(t, root).left()
+		if got := names(left); !ok || !slices.Equal(got, []string{"a.test", "b.test"}) {
+			t.Fatalf("cut at %d: %v %v", size, ok, got)
 		}
 	}
 }
@@ -89,8 +89,8 @@ func TestALongerContentBefore(t *testing.T) {
 	file := must.Get[*os.File](t)(os.OpenFile(files.files[0].Name(), os.O_WRONLY|os.O_APPEND, 0))
 	must.Get[int](t)(file.Write(bytes.Repeat([]byte{0xff}, 100)))
 	file.Close()
-	if left, there := opened(t, root).left(); !there || len(left.Uses) != 1 {
-		t.Errorf("%v: %+v", there, left)
+	if left, ok := opened(t, root).left(); !ok || len(left.Uses) != 1 {
+		t.Errorf("%v: %+v", ok, left)
 	}
 }
 

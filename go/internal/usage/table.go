@@ -83,9 +83,9 @@ type Table struct {
 
 // New returns a table that knows nothing before now. What comes from one of our own addresses is no use.
 func New(own []netip.Addr, now func() time.Time) *Table {
-	found := &Table{now: now, own: own, most: mostUses, id: rand.Text(), since: now().Unix()}
-	found.fill(nil)
-	return found
+	table := &Table{now: now, own: own, most: mostUses, id: rand.Text(), since: now().Unix()}
+	table.fill(nil)
+	return table
 }
 
 // moment returns the time of something that happens now. A clock that was set back does not make it earlier than what is
@@ -95,20 +95,20 @@ func (t *Table) moment() int64 { return max(t.now().Unix(), t.since) }
 // Take takes a line of Envoy's that begins with Mark. A connection that leads nowhere is no use, and neither is what we have
 // tried ourselves; one of these that is kept open is used by others as well, so it is.
 func (t *Table) Take(line []byte) {
-	found, is := read(line)
+	use, is := read(line)
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	if !is {
 		t.lose()
 		return
 	}
-	if !found.led || found.over && slices.Contains(t.own, found.source) {
+	if !use.led || use.over && slices.Contains(t.own, use.source) {
 		return
 	}
 	now := t.moment()
-	element := t.uses[string(found.key)]
+	element := t.uses[string(use.key)]
 	if element == nil {
-		fresh, is := parse(found.key)
+		fresh, is := parse(use.key)
 		if !is {
 			t.lose()
 			return
@@ -119,8 +119,8 @@ func (t *Table) Take(line []byte) {
 	t.changes++
 	known := element.Value.(*Use)
 	known.Last = max(known.Last, now) // the clock may be set back
-	if found.over {
-		known.and(Use{First: known.First, Connections: 1, Received: found.received, Sent: found.sent})
+	if use.over {
+		known.and(Use{First: known.First, Connections: 1, Received: use.received, Sent: use.sent})
 	}
 	t.latest.MoveToFront(element)
 }
@@ -144,8 +144,8 @@ func (t *Table) insert(latest Use) *list.Element {
 func (t *Table) fill(uses []Use) {
 	t.uses, t.latest = map[string]*list.Element{}, list.New()
 	slices.SortStableFunc(uses, func(one, other Use) int { return cmp.Compare(one.Last, other.Last) })
-	for _, each := range uses {
-		t.insert(each)
+	for _, use := range uses {
+		t.insert(use)
 	}
 }
 
@@ -158,19 +158,19 @@ func (t *Table) History() History {
 
 // history returns what was used since a time. What is older stays in the table: the clock may be set back.
 func (t *Table) history(since int64) History {
-	found := History{
+	history := History{
 		ID: t.id, Since: max(since, t.since), Now: t.moment(), Lost: t.lost,
 		Uses: make([]Use, 0, len(t.uses)),
 	}
-	for each := t.latest.Front(); each != nil; each = each.Next() {
-		if known := each.Value.(*Use); known.Last >= since {
-			found.Uses = append(found.Uses, *known)
+	for element := t.latest.Front(); element != nil; element = element.Next() {
+		if known := element.Value.(*Use); known.Last >= since {
+			history.Uses = append(history.Uses, *known)
 		}
 	}
-	slices.SortFunc(found.Uses, func(one, other Use) int {
+	slices.SortFunc(history.Uses, func(one, other Use) int {
 		return cmp.Or(cmp.Compare(one.Name, other.Name), cmp.Compare(one.Protocol, other.Protocol), cmp.Compare(one.Port, other.Port))
 	})
-	return found
+	return history
 }
 
 // Restore begins with what was left on the disk. A line of it that nothing of ours has written is ignored.
@@ -178,8 +178,8 @@ func (t *Table) Restore(left History) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	t.id, t.since, t.lost = left.ID, left.Since, left.Lost
-	uses := slices.DeleteFunc(slices.Clone(left.Uses), func(each Use) bool {
-		_, is := parse([]byte(each.key()))
+	uses := slices.DeleteFunc(slices.Clone(left.Uses), func(use Use) bool {
+		_, is := parse([]byte(use.key()))
 		return !is
 	})
 	for at := range uses {
@@ -219,21 +219,21 @@ func read(line []byte) (observed, bool) {
 	if len(word) != words {
 		return observed{}, false
 	}
-	found := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2]}
-	found.led = !bytes.Equal(word[7], unplaced) && !bytes.Contains(word[8], withoutRule)
+	use := observed{key: rest[:len(word[0])+len(word[1])+len(word[2])+2]}
+	use.led = !bytes.Equal(word[7], unplaced) && !bytes.Contains(word[8], withoutRule)
 	if subtree := subtreeOf(word[8]); subtree != nil {
-		found.key = bytes.Join([][]byte{word[0], subtree, word[2]}, []byte(" "))
+		use.key = bytes.Join([][]byte{word[0], subtree, word[2]}, []byte(" "))
 	}
 	source, err := netip.ParseAddrPort(string(word[3]))
 	if err != nil {
 		return observed{}, false
 	}
-	found.source = source.Addr().Unmap()
+	use.source = source.Addr().Unmap()
 	var failed [2]error
-	found.received, failed[0] = strconv.ParseUint(string(word[4]), 10, 63)
-	found.sent, failed[1] = strconv.ParseUint(string(word[5]), 10, 63)
-	found.over = !bytes.HasSuffix(word[6], periodic)
-	return found, failed[0] == nil && failed[1] == nil
+	use.received, failed[0] = strconv.ParseUint(string(word[4]), 10, 63)
+	use.sent, failed[1] = strconv.ParseUint(string(word[5]), 10, 63)
+	use.over = !bytes.HasSuffix(word[6], periodic)
+	return use, failed[0] == nil && failed[1] == nil
 }
 
 // subtreeOf returns what the rule of a filter chain is for, with the dot before it, if that is a subtree: `tls .NAME …`,
@@ -284,33 +284,33 @@ type slot struct {
 }
 
 func (k *kept) left() (History, bool) {
-	var found slot
-	there := false
+	var latest slot
+	ok := false
 	for at, file := range k.files {
-		each, err := readFrom(io.NewSectionReader(file, 0, mostWritten))
-		if err == nil && (!there || cmp.Or(cmp.Compare(each.Turn, found.Turn), cmp.Compare(each.Now, found.Now)) > 0) {
-			found, there = each, true
-			k.turn = max(each.Turn, uint64(at)+1) // the other one is written next
+		candidate, err := readFrom(io.NewSectionReader(file, 0, mostWritten))
+		if err == nil && (!ok || cmp.Or(cmp.Compare(candidate.Turn, latest.Turn), cmp.Compare(candidate.Now, latest.Now)) > 0) {
+			latest, ok = candidate, true
+			k.turn = max(candidate.Turn, uint64(at)+1) // the other one is written next
 		}
 	}
-	return found.History, there
+	return latest.History, ok
 }
 
 func readFrom(file io.Reader) (slot, error) {
-	var found slot
+	var parsed slot
 	unzipped, err := gzip.NewReader(file)
 	if err != nil {
-		return found, err
+		return parsed, err
 	}
 	unzipped.Multistream(false) // what follows is of a longer one before
 	content, err := io.ReadAll(io.LimitReader(unzipped, mostWritten))
 	if err != nil {
-		return found, err
+		return parsed, err
 	}
-	if err := json.Unmarshal(content, &found); err != nil {
-		return found, err
+	if err := json.Unmarshal(content, &parsed); err != nil {
+		return parsed, err
 	}
-	return found, found.verify()
+	return parsed, parsed.verify()
 }
 
 func (h History) verify() error {
@@ -348,8 +348,8 @@ func (t *Table) changed(written uint64) (*History, uint64) {
 	if t.changes == written {
 		return nil, written
 	}
-	found := t.history(0)
-	return &found, t.changes
+	history := t.history(0)
+	return &history, t.changes
 }
 
 // Socket is where fwctl asks the recorder what it knows. Only root may open it.
@@ -392,17 +392,17 @@ func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := &Keeper{Table: New(own, time.Now), kept: kept{files: given[1:]}}
-	if left, there := found.kept.left(); there {
-		found.Restore(left)
+	keeper := &Keeper{Table: New(own, time.Now), kept: kept{files: given[1:]}}
+	if left, ok := keeper.kept.left(); ok {
+		keeper.Restore(left)
 	}
-	go statussocket.Tell(listener, func() any { return found.History() })
+	go statussocket.Tell(listener, func() any { return keeper.History() })
 	go func() {
 		for range time.Tick(writeEvery) {
-			_ = found.kept.write(found.Table)
+			_ = keeper.kept.write(keeper.Table)
 		}
 	}()
-	return found, nil
+	return keeper, nil
 }
 
 func Ask(socket string) (known History, err error) {

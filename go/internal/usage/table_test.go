@@ -31,17 +31,17 @@ func ending(key, chain string, received, sent uint64) string {
 }
 
 func take(table *Table, lines ...string) {
-	for _, each := range lines {
-		table.Take([]byte(each))
+	for _, line := range lines {
+		table.Take([]byte(line))
 	}
 }
 
 func names(known History) []string {
-	var found []string
-	for _, each := range known.Uses {
-		found = append(found, each.Name)
+	var uses []string
+	for _, use := range known.Uses {
+		uses = append(uses, use.Name)
 	}
-	return found
+	return uses
 }
 
 // What is known of a name, protocol and port is when it was used first and last, and how much. A port or a protocol more is
@@ -156,8 +156,8 @@ func TestWhatIsUsedAgainStays(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "a", "d"} {
 		take(table, ending("https "+name+".test 443", "tls "+name+".test", 1, 1))
 	}
-	if found := names(table.History()); !slices.Equal(found, []string{"a.test", "c.test", "d.test"}) {
-		t.Error(found)
+	if got := names(table.History()); !slices.Equal(got, []string{"a.test", "c.test", "d.test"}) {
+		t.Error(got)
 	}
 }
 
@@ -184,9 +184,9 @@ func FuzzTake(f *testing.F) {
 		if uint64(len(known.Uses))+known.Lost > 1 {
 			t.Errorf("%+v", known)
 		}
-		for _, each := range known.Uses {
-			if _, is := parse([]byte(each.key())); !is {
-				t.Errorf("%+v", each)
+		for _, use := range known.Uses {
+			if _, is := parse([]byte(use.key())); !is {
+				t.Errorf("%+v", use)
 			}
 		}
 	})
@@ -219,9 +219,9 @@ func TestTheClockIsSetBack(t *testing.T) {
 	take(table, ending("https later.test 443", "tls later.test", 1, 1))
 	now.advance(-24 * time.Hour)
 	written(t, files, table)
-	left, there := (&kept{files: files.files}).left()
-	if !there || !slices.Contains(names(left), "later.test") {
-		t.Errorf("%v: %v", there, names(left))
+	left, ok := (&kept{files: files.files}).left()
+	if !ok || !slices.Contains(names(left), "later.test") {
+		t.Errorf("%v: %v", ok, names(left))
 	}
 	next := New(nil, now.now)
 	next.Restore(left)

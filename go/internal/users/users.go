@@ -99,20 +99,20 @@ func Shared(proc, program string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string
+	var differences []string
 	for line := range strings.Lines(string(status)) {
 		ids, isUser := strings.CutPrefix(line, "Uid:")
 		if !isUser {
 			continue
 		}
-		for _, each := range slices.Compact(strings.Fields(ids)) {
+		for _, id := range slices.Compact(strings.Fields(ids)) {
 			var user uint32
-			if _, err := fmt.Sscan(each, &user); err != nil || !here.has(user) {
-				found = append(found, fmt.Sprintf("%s: its user id %s is not one of its own", program, each))
+			if _, err := fmt.Sscan(id, &user); err != nil || !here.has(user) {
+				differences = append(differences, fmt.Sprintf("%s: its user id %s is not one of its own", program, id))
 			}
 		}
 	}
-	return found, nil
+	return differences, nil
 }
 
 // Processes is the folder with the processes of this container (proc(5)).

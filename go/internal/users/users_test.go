@@ -21,15 +21,15 @@ func TestUsersHere(t *testing.T) {
 	} {
 		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
-		if found, err := Here(proc); err != nil || found != wanted {
-			t.Errorf("%q: %v, %v", mapped, found, err)
+		if got, err := Here(proc); err != nil || got != wanted {
+			t.Errorf("%q: %v, %v", mapped, got, err)
 		}
 	}
 	for _, mapped := range []string{"", "0 0 1", "0 0 6", "nothing"} {
 		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
-		if found, err := Here(proc); err == nil {
-			t.Errorf("%q: %v", mapped, found)
+		if got, err := Here(proc); err == nil {
+			t.Errorf("%q: %v", mapped, got)
 		}
 	}
 }
@@ -61,12 +61,12 @@ func TestSharedUser(t *testing.T) {
 	} {
 		must.WriteUsers(t, proc)
 		must.Write(t, proc, must.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
-		found, err := Shared(proc, "1")
-		if err != nil || len(found) != len(wanted) || len(wanted) > 0 && !strings.Contains(found[0], wanted[0]) {
-			t.Errorf("%s: %q, %v", ids, found, err)
+		got, err := Shared(proc, "1")
+		if err != nil || len(got) != len(wanted) || len(wanted) > 0 && !strings.Contains(got[0], wanted[0]) {
+			t.Errorf("%s: %q, %v", ids, got, err)
 		}
 	}
-	if found, err := Shared(filepath.Join(proc, "nothing"), "1"); err == nil {
-		t.Errorf("without a process: %q", found)
+	if got, err := Shared(filepath.Join(proc, "nothing"), "1"); err == nil {
+		t.Errorf("without a process: %q", got)
 	}
 }
