@@ -93,10 +93,10 @@ func TestVerbs(t *testing.T) {
 
 // Evidence is given to probe as JSON, before or after its other arguments.
 func TestReadEvidence(t *testing.T) {
-	wanted := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
+	want := serving.Evidence{"listeners": {State: "s", Digest: "d"}}
 	given := `known={"listeners":{"state":"s","digest":"d"}}`
 	for _, arguments := range [][]string{{given}, {"without-envoy", given}} {
-		if got, err := readEvidence(arguments); err != nil || !maps.Equal(got, wanted) {
+		if got, err := readEvidence(arguments); err != nil || !maps.Equal(got, want) {
 			t.Errorf("%q: got %v, %v", arguments, got, err)
 		}
 	}
@@ -112,10 +112,10 @@ func TestReadEvidence(t *testing.T) {
 
 // A duration is one number of seconds, with or without a fraction, and not negative.
 func TestSeconds(t *testing.T) {
-	for text, wanted := range map[string]time.Duration{
+	for text, want := range map[string]time.Duration{
 		"0": 0, "30": 30 * time.Second, "1.5": 1500 * time.Millisecond,
 	} {
-		if got, err := seconds(text); err != nil || got != wanted {
+		if got, err := seconds(text); err != nil || got != want {
 			t.Errorf("%s: got %v, %v", text, got, err)
 		}
 	}

@@ -50,9 +50,9 @@ func TestProtocol(t *testing.T) {
 				continue
 			}
 			again := must.Get[[]byte](t)(json.Marshal(answer))
-			var shown, wanted any
-			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(verbAnswers.Answers[number], &wanted)))
-			if !reflect.DeepEqual(shown, wanted) {
+			var shown, want any
+			must.Succeed(t, errors.Join(json.Unmarshal(again, &shown), json.Unmarshal(verbAnswers.Answers[number], &want)))
+			if !reflect.DeepEqual(shown, want) {
 				t.Errorf("%s prints %s, and %s is described", verb, again, verbAnswers.Answers[number])
 			}
 		}

@@ -30,7 +30,7 @@ func TestClaim(t *testing.T) {
 
 	expectHolders(t, "agents")
 	for _, target := range []netip.Addr{nettest.Service, nettest.OnAgents} {
-		if wanted := arpRequest(nettest.Link(t, "agents").Attrs().HardwareAddr, nettest.Service, target); !bytes.Equal(hear(), wanted) {
+		if want := arpRequest(nettest.Link(t, "agents").Attrs().HardwareAddr, nettest.Service, target); !bytes.Equal(hear(), want) {
 			t.Errorf("what was announced is not the address, with a request for %s", target)
 		}
 	}
@@ -173,10 +173,10 @@ func holders(t *testing.T) []string {
 }
 
 // expectHolders fails unless exactly these interfaces hold the service address.
-func expectHolders(t *testing.T, wanted ...string) {
+func expectHolders(t *testing.T, want ...string) {
 	t.Helper()
-	if got := holders(t); !slices.Equal(got, wanted) {
-		t.Errorf("held by %q, expected %q", got, wanted)
+	if got := holders(t); !slices.Equal(got, want) {
+		t.Errorf("held by %q, expected %q", got, want)
 	}
 }
 

@@ -37,7 +37,7 @@ func answerARP(t *testing.T, name string) {
 func TestOthersWhoHaveOurAddress(t *testing.T) {
 	nettest.InNetwork(t)
 	silence(t, "agents-end", "egress-end")
-	wanted := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
+	want := nettest.OnAgents.String() + " " + nettest.Link(t, "agents-end").Attrs().HardwareAddr.String()
 	others := []string{}
 	// On a busy machine the answer may be too late for one probe.
 	for try := 0; try < 20 && len(others) == 0; try++ {
@@ -46,8 +46,8 @@ func TestOthersWhoHaveOurAddress(t *testing.T) {
 		others = asked.Answers()
 	}
 
-	if !slices.Equal(others, []string{wanted}) {
-		t.Errorf("found %q, expected %q", others, wanted)
+	if !slices.Equal(others, []string{want}) {
+		t.Errorf("found %q, expected %q", others, want)
 	}
 }
 

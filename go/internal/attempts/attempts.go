@@ -76,13 +76,13 @@ func failed(err error) result { return result{words: ended(err)} }
 
 // Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
 func Do(root string, output io.Writer) error {
-	var wanted []Attempt
-	if err := volume.ReadJSON(filepath.Join(root, "boot", "attempts.json"), &wanted); err != nil {
+	var attempts []Attempt
+	if err := volume.ReadJSON(filepath.Join(root, "boot", "attempts.json"), &attempts); err != nil {
 		return err
 	}
-	outcomes := make([]Outcome, len(wanted))
+	outcomes := make([]Outcome, len(attempts))
 	var all sync.WaitGroup
-	for place, attempt := range wanted {
+	for place, attempt := range attempts {
 		perform := kinds[attempt.Kind]
 		if perform == nil {
 			return fmt.Errorf("unknown kind of attempt %q", attempt.Kind)
@@ -287,18 +287,18 @@ const accessDenied = tls.AlertError(49)
 
 // deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
 func deniedAccess(err error) bool {
-	remote, is := errors.AsType[*net.OpError](err)
-	return is && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
+	remote, ok := errors.AsType[*net.OpError](err)
+	return ok && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
 }
 
 const unanswered = "no answer"
 
 // reason returns an error's text without our own address and port, which differ each time.
 func reason(err error) string {
-	if timeout, is := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || is && timeout.Timeout() {
+	if timeout, ok := errors.AsType[net.Error](err); errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout() {
 		return unanswered
 	}
-	if failure, is := errors.AsType[syscall.Errno](err); is {
+	if failure, ok := errors.AsType[syscall.Errno](err); ok {
 		return failure.Error()
 	}
 	return err.Error()
@@ -396,7 +396,7 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *s
 	asking, err := dial("udp", resolver.String(), serving.AnswerLimit, serving.AnswerLimit)
 	if !made.add("resolve", begun, asking, err, func() result {
 		answer, outcome := ask(asking, dns.Question{Name: name + ".", Qtype: dns.TypeA, Qclass: dns.ClassINET})
-		if record, is := answer.(*dns.A); is {
+		if record, ok := answer.(*dns.A); ok {
 			address, _ = netip.AddrFromSlice(record.A.To4())
 			outcome.words = address.String()
 		}
@@ -499,8 +499,8 @@ func addressesOf(limited context.Context, resolver *net.Resolver, name string) (
 
 // whyUnknown returns the reason without the resolver's address, which says nothing to anybody outside.
 func whyUnknown(err error) string {
-	failure, is := errors.AsType[*net.DNSError](err)
-	if !is || failure.IsTimeout {
+	failure, ok := errors.AsType[*net.DNSError](err)
+	if !ok || failure.IsTimeout {
 		return reason(err)
 	}
 	if failure.IsNotFound {

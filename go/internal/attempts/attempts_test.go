@@ -18,10 +18,10 @@ import (
 	"clawker-fw/internal/nettest"
 )
 
-func perform(t *testing.T, wanted []Attempt) map[string]string {
+func perform(t *testing.T, want []Attempt) map[string]string {
 	t.Helper()
 	root := t.TempDir()
-	content, _ := json.Marshal(wanted)
+	content, _ := json.Marshal(want)
 	must.Succeed(t, os.MkdirAll(filepath.Join(root, "boot"), 0o755))
 	must.Succeed(t, os.WriteFile(filepath.Join(root, "boot", "attempts.json"), content, 0o644))
 	var output bytes.Buffer
@@ -139,14 +139,14 @@ func TestAnUnknownKindOfAttemptIsAnError(t *testing.T) {
 
 // A gateway is there if it says where it is.
 func TestGateways(t *testing.T) {
-	for wanted, neighbour := range map[string]netip.Addr{
+	for want, neighbour := range map[string]netip.Addr{
 		"no gateway answers": netip.MustParseAddr("10.214.0.9"), "a gateway answers: 10.214.0.1": nettest.Gateway,
 	} {
-		t.Run(wanted, func(t *testing.T) {
+		t.Run(want, func(t *testing.T) {
 			nettest.InNetwork(t)
 			nettest.Moved(t, "egress-end", nettest.EgressNet, neighbour)
 			nettest.Settle(t)
-			if got := attemptGateway(Attempt{}); got != wanted {
+			if got := attemptGateway(Attempt{}); got != want {
 				t.Error(got)
 			}
 		})

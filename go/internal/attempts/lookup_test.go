@@ -71,12 +71,12 @@ func TestLookupOfAnAddress(t *testing.T) {
 func TestLookupOfNothing(t *testing.T) {
 	nobody := nettest.ServeDNS(t, "udp", saying("a.test."))
 	broken := nettest.ServeDNS(t, "udp", nettest.Answering(dns.RcodeServerFailure))
-	for server, wanted := range map[string]string{
+	for server, want := range map[string]string{
 		nobody: "no such name, or none with an IPv4 address", broken: "server misbehaving",
 	} {
 		for _, name := range []string{"a.test", "b.test"} {
 			got, err := Resolve(nil, resolverAt(server), name)
-			if err != nil || got.Addresses == nil || len(got.Addresses) > 0 || got.Error != wanted {
+			if err != nil || got.Addresses == nil || len(got.Addresses) > 0 || got.Error != want {
 				t.Errorf("%s: got %+v, %v", name, got, err)
 			}
 		}

@@ -111,7 +111,7 @@ func TestTry(t *testing.T) {
 	if overHTTP.String() != "resolve+ connect+ request+: HTTP 418" || overHTTP.Steps[2].Status != http.StatusTeapot {
 		t.Errorf("got %s", overHTTP)
 	}
-	if got, wanted := <-asked, fmt.Sprintf("HEAD a.test:%d/", placeOf(plain).Port()); got != wanted {
+	if got, want := <-asked, fmt.Sprintf("HEAD a.test:%d/", placeOf(plain).Port()); got != want {
 		t.Errorf("got %q", got)
 	}
 }
@@ -154,23 +154,23 @@ func TestTryThatFails(t *testing.T) {
 	for _, test := range []struct {
 		protocol string
 		place    netip.AddrPort
-		wanted   string
+		want     string
 	}{
 		{"https", gone, "resolve+ connect+ handshake-: closed without an answer"},
 		{"http", gone, "resolve+ connect+ request-: closed without an answer"},
 		{"https", nobody, "resolve+ connect-: 127.0.0.1:1: connection refused"},
 		{"udp", nobody, "resolve+ connect+ datagram-: connection refused"},
 	} {
-		if got := trying(t, test.protocol, test.place).String(); got != test.wanted {
+		if got := trying(t, test.protocol, test.place).String(); got != test.want {
 			t.Errorf("%s: got %s", test.protocol, got)
 		}
 	}
-	for code, wanted := range map[int]string{
+	for code, want := range map[int]string{
 		dns.RcodeNameError: "no such name", dns.RcodeSuccess: "no record", dns.RcodeRefused: "refused", dns.RcodeServerFailure: "SERVFAIL",
 	} {
 		server := nettest.ServeDNS(t, "udp", nettest.Answering(code))
 		got := tryAt(netip.MustParseAddrPort(server), "a.test", "https", 443, speakers["https"], nil).String()
-		if got != "resolve-: "+wanted {
+		if got != "resolve-: "+want {
 			t.Errorf("%d: got %s", code, got)
 		}
 	}

@@ -123,8 +123,8 @@ func onTheWay(entrance Entrance, problems []string, reasons []error) ([]string, 
 // unreached reports whether all that failed are connections that nobody has answered, and at least one.
 func unreached(reasons []error) bool {
 	return len(reasons) > 0 && !slices.ContainsFunc(reasons, func(err error) bool {
-		failure, is := errors.AsType[*net.OpError](err)
-		return !is || failure.Op != "dial" || !failure.Timeout()
+		failure, ok := errors.AsType[*net.OpError](err)
+		return !ok || failure.Op != "dial" || !failure.Timeout()
 	})
 }
 

@@ -35,7 +35,7 @@ func TestReadSibling(t *testing.T) {
 	must.Succeed(t, err)
 	subnet, from := netip.MustParsePrefix("10.214.0.0/24"), netip.MustParseAddr("10.214.0.148")
 	service := Address{netip.MustParseAddr("10.213.8.53"), netip.MustParsePrefix("10.213.0.0/20")}
-	wanted := Sibling{
+	want := Sibling{
 		Name: "envoy", Addresses: []Address{{from, subnet}}, Service: &service,
 		Tables: []Table{{
 			From: from, ID: 101, Gateway: netip.MustParseAddr("10.214.0.1"), Subnet: subnet, Connected: true,
@@ -48,14 +48,14 @@ func TestReadSibling(t *testing.T) {
 			{"notes", "notes.json", false, false, nil, ""},
 		},
 	}
-	if !reflect.DeepEqual(sibling, wanted) {
+	if !reflect.DeepEqual(sibling, want) {
 		t.Errorf("got %+v", sibling)
 	}
 }
 
 // An invalid file is an error that names the file and the mistake.
 func TestReadSiblingErrors(t *testing.T) {
-	for text, wanted := range map[string]string{
+	for text, want := range map[string]string{
 		``:                     "unexpected end of JSON input",
 		`[]`:                   "cannot unmarshal array",
 		`{}`:                   `unknown sibling ""`,
@@ -69,8 +69,8 @@ func TestReadSiblingErrors(t *testing.T) {
 		_, err := Read(root)
 
 		path := filepath.Join(root, "boot", "sibling.json")
-		if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.Contains(err.Error(), wanted) {
-			t.Errorf("%s: got %v, expected %q in it", text, err, wanted)
+		if err == nil || !strings.HasPrefix(err.Error(), path+": ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, expected %q in it", text, err, want)
 		}
 	}
 }

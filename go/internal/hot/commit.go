@@ -127,18 +127,18 @@ func (v Volume) giveBack(result Result) (Result, error) {
 
 // prove polls until every resource is live, from the files of a commit, an update is rejected beyond those before, the program is
 // silent for too long, or the time is up.
-func (v Volume) prove(wanted Commit, before map[string]int, within time.Duration, taken func()) Result {
-	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(wanted.Live))}
+func (v Volume) prove(next Commit, before map[string]int, within time.Duration, taken func()) Result {
+	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(next.Live))}
 	answered := v.Now()
 	limit := answered.Add(within)
 	tell := sync.OnceFunc(taken)
 	for ; ; time.Sleep(serving.PollEvery) {
-		missing, err := serving.NotTaken(v.Program, v.Resources, wanted.Version)
+		missing, err := serving.NotTaken(v.Program, v.Resources, next.Version)
 		if err == nil && len(missing) == 0 {
 			tell()
 			var live map[string]string
 			live, err = v.Program.Live(v.Resources)
-			missing = Differing(wanted.Live, live)
+			missing = Differing(next.Live, live)
 		}
 		if err == nil {
 			result.Missing = missing

@@ -29,7 +29,7 @@ func sentTo(root string) string {
 }
 
 // send makes what a commit is sent.
-func send(t *testing.T, root string, wanted Commit, files must.Tree) {
+func send(t *testing.T, root string, want Commit, files must.Tree) {
 	t.Helper()
 	var content bytes.Buffer
 	archive := tar.NewWriter(&content)
@@ -41,7 +41,7 @@ func send(t *testing.T, root string, wanted Commit, files must.Tree) {
 		must.Succeed(t, archive.WriteHeader(&header))
 		must.Get[int](t)(archive.Write([]byte(text)))
 	}
-	add("commit.json", string(must.Get[[]byte](t)(json.Marshal(wanted))))
+	add("commit.json", string(must.Get[[]byte](t)(json.Marshal(want))))
 	for path, text := range files {
 		add("hot/"+path, text)
 	}
@@ -82,11 +82,11 @@ func unversioned(files must.Tree) must.Tree {
 }
 
 // expectSet fails unless hot/ has exactly these files, under a new version that the record has as well.
-func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
+func expectSet(t *testing.T, root string, want must.Tree, older ...string) {
 	t.Helper()
 	got := readTree(t, filepath.Join(root, "hot"))
-	if !maps.Equal(unversioned(got), wanted) {
-		t.Errorf("hot has %v, expected %v", got, wanted)
+	if !maps.Equal(unversioned(got), want) {
+		t.Errorf("hot has %v, expected %v", got, want)
 	}
 	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
@@ -106,10 +106,10 @@ func expectSet(t *testing.T, root string, wanted must.Tree, older ...string) {
 }
 
 // expectGood fails unless the good set has exactly these files, as the record says.
-func expectGood(t *testing.T, root string, wanted must.Tree) {
+func expectGood(t *testing.T, root string, want must.Tree) {
 	t.Helper()
-	if got := unversioned(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(got, wanted) {
-		t.Errorf("good has %v, expected %v", got, wanted)
+	if got := unversioned(readTree(t, filepath.Join(goodFolder(root), "hot"))); !maps.Equal(got, want) {
+		t.Errorf("good has %v, expected %v", got, want)
 	}
 	if err := intact(goodTree(root), RecordPath(root)); err != nil {
 		t.Errorf("the record does not fit it: %v", err)
@@ -140,9 +140,9 @@ func TestCommitSucceeds(t *testing.T) {
 	root, _ := NewVolume(t)
 	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "3"} {
-		wanted, files := Set(name, Routes, Added, Listeners)
-		wanted.Rules = json.RawMessage(`{"count":3}`)
-		send(t, root, wanted, files)
+		want, files := Set(name, Routes, Added, Listeners)
+		want.Rules = json.RawMessage(`{"count":3}`)
+		send(t, root, want, files)
 
 		mustCommit(t, root)
 
@@ -150,7 +150,7 @@ func TestCommitSucceeds(t *testing.T) {
 		expectGood(t, root, files)
 		expectFinished(t, root)
 		committed, err := ReadRecord(RecordPath(root))
-		if err != nil || !slices.Equal(committed.Files, wanted.Files) || !maps.Equal(committed.Live, wanted.Live) {
+		if err != nil || !slices.Equal(committed.Files, want.Files) || !maps.Equal(committed.Live, want.Live) {
 			t.Errorf("the record is %+v, %v", committed, err)
 		}
 		if string(committed.Rules) != `{"count":3}` {
@@ -187,8 +187,8 @@ func TestCommitTellsThatTheFilesAreTaken(t *testing.T) {
 
 func sendSet(t *testing.T, root, version string, paths ...string) must.Tree {
 	t.Helper()
-	wanted, files := Set(version, paths...)
-	send(t, root, wanted, files)
+	want, files := Set(version, paths...)
+	send(t, root, want, files)
 	return files
 }
 
@@ -330,9 +330,9 @@ func TestCommitNamesEveryRejection(t *testing.T) {
 
 		result, err := commit(root, program)
 
-		wanted := []string{"listeners", "names", "routes"}
-		if err != nil || !slices.Equal(result.Rejected, wanted) {
-			t.Errorf("rejected %v, %v, expected %v", result.Rejected, err, wanted)
+		want := []string{"listeners", "names", "routes"}
+		if err != nil || !slices.Equal(result.Rejected, want) {
+			t.Errorf("rejected %v, %v, expected %v", result.Rejected, err, want)
 		}
 	}
 }
@@ -368,9 +368,9 @@ func TestCommitNeedsTheVersion(t *testing.T) {
 func TestCommitNeedsTheContent(t *testing.T) {
 	for _, name := range []string{"routes", "names", "listeners"} {
 		root, before := NewVolume(t)
-		wanted, files := Set("2", Routes, Added, Listeners)
-		wanted.Live[name] = DigestOf([]byte("another"))
-		send(t, root, wanted, files)
+		want, files := Set("2", Routes, Added, Listeners)
+		want.Live[name] = DigestOf([]byte("another"))
+		send(t, root, want, files)
 		program := StartReader(root)
 
 		result, err := commit(root, program)
@@ -452,8 +452,8 @@ func TestCommitHangsWhenItIsTakenBack(t *testing.T) {
 // secret's.
 func TestCommitVerifiesFirst(t *testing.T) {
 	cases := map[string]struct {
-		spoil  func(*Commit, must.Tree)
-		wanted string
+		spoil func(*Commit, must.Tree)
+		want  string
 	}{
 		"another content":          {func(_ *Commit, files must.Tree) { files[Listeners] += "!" }, Listeners + " has another digest"},
 		"no content":               {func(_ *Commit, files must.Tree) { delete(files, Listeners) }, Listeners + " has another digest"},
@@ -464,10 +464,10 @@ func TestCommitVerifiesFirst(t *testing.T) {
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			root, _ := NewVolume(t)
-			wanted, files := Set("2", Routes, Listeners)
-			test.spoil(&wanted, files)
-			send(t, root, wanted, files)
-			expectUntouched(t, root, test.wanted)
+			want, files := Set("2", Routes, Listeners)
+			test.spoil(&want, files)
+			send(t, root, want, files)
+			expectUntouched(t, root, test.want)
 		})
 	}
 	root, files := NewVolume(t)
@@ -480,12 +480,12 @@ func TestCommitVerifiesFirst(t *testing.T) {
 }
 
 // expectUntouched fails unless a commit ends with an error and changes nothing.
-func expectUntouched(t *testing.T, root, wanted string) {
+func expectUntouched(t *testing.T, root, want string) {
 	t.Helper()
 	before := readTree(t, root)
 	result, err := commit(root, StartReader(root))
-	if err == nil || result.Committed || !strings.Contains(err.Error(), wanted) {
-		t.Errorf("got %+v, %v, expected %q", result, err, wanted)
+	if err == nil || result.Committed || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %+v, %v, expected %q", result, err, want)
 	}
 	expectTree(t, root, before)
 }
@@ -586,11 +586,11 @@ func TestNotTaken(t *testing.T) {
 		"names":     Content("1", Added),
 	}
 	program.Slow = 9
-	for version, wanted := range map[string][]string{
+	for version, want := range map[string][]string{
 		"a1": {"listeners"}, "a2": {"routes"}, "a": {"listeners", "routes"}, "": {"listeners", "routes"},
 	} {
-		if got, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(got, wanted) {
-			t.Errorf("%s: got %v, %v, expected %v", version, got, err, wanted)
+		if got, err := serving.NotTaken(program, Resources, version); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %v, %v, expected %v", version, got, err, want)
 		}
 	}
 	if got, err := serving.NotTaken(program, Resources[:2], "a1"); err != nil || len(got) > 0 {
@@ -602,8 +602,8 @@ func TestNotTaken(t *testing.T) {
 func TestCheckOfSomethingElse(t *testing.T) {
 	beef := string(WithVersion([]byte(Content("1", Routes)), "beef"))
 	for name, test := range map[string]struct {
-		files  must.Tree
-		wanted string
+		files must.Tree
+		want  string
 	}{
 		"another version":          {must.Tree{Routes: beef}, "not loaded from the committed files: [routes]"},
 		"another digest":           {must.Tree{Added: Content("3", Added)}, "live content differs from the committed one: names"},
@@ -613,7 +613,7 @@ func TestCheckOfSomethingElse(t *testing.T) {
 		sendSet(t, root, "2", Routes, Added, Listeners)
 		mustCommit(t, root)
 		must.Write(t, filepath.Join(root, "hot"), test.files)
-		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != test.wanted {
+		if err := Check(root, Resources, StartReader(root)); err == nil || err.Error() != test.want {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}

@@ -71,7 +71,7 @@ func (d *disk) write(folder inode, to string) {
 	}
 	for name, node := range d.entries[folder] {
 		path := filepath.Join(to, name)
-		if _, is := d.entries[node]; is {
+		if _, ok := d.entries[node]; ok {
 			d.write(node, path)
 		} else if err := os.WriteFile(path, []byte(d.contents[node]), 0o644); err != nil {
 			d.t.Fatal(err)

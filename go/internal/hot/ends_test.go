@@ -22,12 +22,12 @@ func newEnding(t *testing.T) (string, []must.Tree) {
 	root := t.TempDir()
 	sets, lives, names := []must.Tree{}, []map[string]string{}, []string{"1", "2", "3"}
 	for _, name := range names {
-		wanted, files := Set(name, Routes, Listeners)
+		want, files := Set(name, Routes, Listeners)
 		if name == "2" {
 			files[Routes] = Content("1", Routes)
-			wanted.Live["routes"] = DigestOf([]byte(files[Routes]))
+			want.Live["routes"] = DigestOf([]byte(files[Routes]))
 		}
-		sets, lives = append(sets, files), append(lives, wanted.Live)
+		sets, lives = append(sets, files), append(lives, want.Live)
 	}
 	texts := []string{}
 	for number := 1; number < len(sets); number++ {
@@ -62,10 +62,10 @@ func TestRulesEnd(t *testing.T) {
 	program := StartReader(root)
 	for number, second := range []int64{99, 100, 150, 200, 1000} {
 		must.Succeed(t, Volume{root, Resources, program, moment(second)}.EndRules())
-		wanted := sets[[]int{0, 1, 1, 2, 2}[number]]
-		expectSet(t, root, wanted)
+		want := sets[[]int{0, 1, 1, 2, 2}[number]]
+		expectSet(t, root, want)
 		if second >= 100 {
-			expectGood(t, root, wanted)
+			expectGood(t, root, want)
 			committed, err := ReadRecord(RecordPath(root))
 			if rules := fmt.Sprintf(`{"count":%d}`, min(second/100, 2)); err != nil || string(committed.Rules) != rules {
 				t.Errorf("the record has the rules %s (%v)", committed.Rules, err)

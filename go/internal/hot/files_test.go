@@ -68,10 +68,10 @@ func TestSecretsStayTheProgramsOwn(t *testing.T) {
 	if err := os.Chmod(filepath.Dir(root), 0o755); err != nil { // as everything above a volume is in a sibling
 		t.Fatal(err)
 	}
-	wanted, files := Set("1", Routes, secret, Listeners)
+	want, files := Set("1", Routes, secret, Listeners)
 	must.Write(t, filepath.Join(root, "hot"), files)
 	own(t, filepath.Join(root, "hot", secret))
-	WriteRecord(t, RecordPath(root), wanted)
+	WriteRecord(t, RecordPath(root), want)
 	expectBoth := func(set string) {
 		t.Helper()
 		for _, folder := range []string{root, goodFolder(root)} {

@@ -24,9 +24,9 @@ func newSmallVolume(t *testing.T, paths ...string) (string, string) {
 	}
 	t.Cleanup(func() { _ = unix.Unmount(disk, unix.MNT_DETACH) })
 	root := filepath.Join(disk, "fw")
-	wanted, files := Set("1", append(paths, Routes, Listeners)...)
+	want, files := Set("1", append(paths, Routes, Listeners)...)
 	must.Write(t, filepath.Join(root, "hot"), files)
-	WriteRecord(t, RecordPath(root), wanted)
+	WriteRecord(t, RecordPath(root), want)
 	must.Succeed(t, StartGood(root))
 	return root, disk
 }
@@ -54,9 +54,9 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 	versions := []string{Unversioned}
 	for _, name := range []string{"2", "3", "4"} {
 		fill(t, disk)
-		wanted, files := Set(name, Routes, Listeners)
+		want, files := Set(name, Routes, Listeners)
 
-		send(t, root, wanted, files)
+		send(t, root, want, files)
 		result, err := Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})
 
 		if err != nil || !result.Committed {
@@ -78,8 +78,8 @@ func TestCommitSentOnAFullDisk(t *testing.T) {
 func TestCommitSentRemovesFiles(t *testing.T) {
 	root, disk := newSmallVolume(t, Added)
 	fill(t, disk)
-	wanted, files := Set("2", Routes, Listeners)
-	send(t, root, wanted, files)
+	want, files := Set("2", Routes, Listeners)
+	send(t, root, want, files)
 	result, err := Volume{root, Resources, StartReader(root), time.Now}.commitSent(func() {})
 	if err != nil || !result.Committed {
 		t.Fatalf("got %+v, %v", result, err)
@@ -102,14 +102,14 @@ func TestCommitSentTakesBack(t *testing.T) {
 			root, disk := newSmallVolume(t)
 			_, before := Set("1", Routes, Listeners)
 			fill(t, disk)
-			wanted, files := Set("2", Routes, Listeners)
+			want, files := Set("2", Routes, Listeners)
 			program := StartReader(root)
 			change(files, program)
-			for at, recorded := range wanted.Files {
-				wanted.Files[at].Digest = DigestOf([]byte(files[recorded.Path]))
+			for at, recorded := range want.Files {
+				want.Files[at].Digest = DigestOf([]byte(files[recorded.Path]))
 			}
 
-			send(t, root, wanted, files)
+			send(t, root, want, files)
 			result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {})
 
 			if result.Committed || (name == "too large") != errors.Is(err, unix.ENOSPC) {
@@ -128,14 +128,14 @@ func TestCommitSentKeepsTheProvenSet(t *testing.T) {
 			root, disk := newSmallVolume(t)
 			_, before := Set("1", Routes, Listeners)
 			must.Succeed(t, os.Remove(filepath.Join(root, "hot", gone)))
-			wanted, files := Set("2", Routes, Listeners)
+			want, files := Set("2", Routes, Listeners)
 			program := StartReader(root)
 			if refuses {
 				program.Refuses = []string{files[Listeners]}
 			}
 			fill(t, disk)
 
-			send(t, root, wanted, files)
+			send(t, root, want, files)
 			result, err := Volume{root, Resources, program, time.Now}.commitSent(func() {})
 
 			if err == nil && result.Committed {
@@ -162,18 +162,18 @@ func newSmallEnding(t *testing.T) (string, string, []must.Tree) {
 
 // What is sent is refused unless every file is there as its digest says.
 func TestReadSentChecksDigests(t *testing.T) {
-	wanted, files := Set("2", Routes, Listeners)
+	want, files := Set("2", Routes, Listeners)
 	for name, change := range map[string]func(must.Tree){
 		"missing": func(files must.Tree) { delete(files, Routes) },
 		"another": func(files must.Tree) { files[Routes] += " " },
 	} {
 		changed := maps.Clone(files)
 		change(changed)
-		if err := (set{wanted, sentOf(changed)}).verify(); err == nil {
+		if err := (set{want, sentOf(changed)}).verify(); err == nil {
 			t.Errorf("%s: it was taken", name)
 		}
 	}
-	if err := (set{wanted, sentOf(files)}).verify(); err != nil {
+	if err := (set{want, sentOf(files)}).verify(); err != nil {
 		t.Error(err)
 	}
 	if err := (set{}).verify(); err == nil {

@@ -42,17 +42,17 @@ func Content(set, path string) string {
 
 // Set returns a commit of files in the given order, with the live digest of each resource.
 func Set(name string, paths ...string) (Commit, must.Tree) {
-	wanted, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, must.Tree{}
+	want, files := Commit{Version: Unversioned, Live: map[string]string{}, Seconds: 5}, must.Tree{}
 	for _, path := range paths {
 		files[path] = Content(name, path)
-		wanted.Files = append(wanted.Files, HotFile{Path: path, Digest: DigestOf([]byte(files[path]))})
+		want.Files = append(want.Files, HotFile{Path: path, Digest: DigestOf([]byte(files[path]))})
 		for _, resource := range Resources {
 			if resource.Path == path {
-				wanted.Live[resource.Name] = DigestOf([]byte(files[path]))
+				want.Live[resource.Name] = DigestOf([]byte(files[path]))
 			}
 		}
 	}
-	return wanted, files
+	return want, files
 }
 
 func WriteRecord(t *testing.T, path string, commit Commit) {
@@ -65,9 +65,9 @@ func WriteRecord(t *testing.T, path string, commit Commit) {
 func NewVolume(t *testing.T) (string, must.Tree) {
 	t.Helper()
 	root := t.TempDir()
-	wanted, files := Set("1", Routes, Listeners)
+	want, files := Set("1", Routes, Listeners)
 	must.Write(t, filepath.Join(root, "hot"), files)
-	WriteRecord(t, RecordPath(root), wanted)
+	WriteRecord(t, RecordPath(root), want)
 	return root, files
 }
 
@@ -199,10 +199,10 @@ func readTree(t *testing.T, folder string) must.Tree {
 }
 
 // expectTree fails unless a folder has exactly these files.
-func expectTree(t *testing.T, folder string, wanted must.Tree) {
+func expectTree(t *testing.T, folder string, want must.Tree) {
 	t.Helper()
-	if got := readTree(t, folder); !maps.Equal(got, wanted) {
-		t.Errorf("%s has %v, expected %v", filepath.Base(folder), got, wanted)
+	if got := readTree(t, folder); !maps.Equal(got, want) {
+		t.Errorf("%s has %v, expected %v", filepath.Base(folder), got, want)
 	}
 }
 

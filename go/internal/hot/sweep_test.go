@@ -125,8 +125,8 @@ func TestACommitThatDiedIsUndone(t *testing.T) {
 func TestAnExchangeInThreeSteps(t *testing.T) {
 	for steps := range 4 {
 		root, before := running(t)
-		wanted, files := Set("2", Routes, Listeners)
-		next := set{wanted, sentOf(files)}
+		want, files := Set("2", Routes, Listeners)
+		next := set{want, sentOf(files)}
 		must.Succeed(t, next.prepare(root))
 		good, hot := goodTree(root), hotFolder(root)
 		for _, step := range [][2]string{{hot, good + moving}, {good, hot}, {good + moving, good}}[:steps] {

@@ -366,9 +366,9 @@ type file struct {
 	group   int
 }
 
-func loadSet(folder string, wanted Commit) (set, error) {
+func loadSet(folder string, record Commit) (set, error) {
 	files := map[string]file{}
-	for _, recorded := range wanted.Files {
+	for _, recorded := range record.Files {
 		content, err := recorded.Read(folder)
 		if err != nil {
 			return set{}, err
@@ -379,7 +379,7 @@ func loadSet(folder string, wanted Commit) (set, error) {
 		}
 		files[recorded.Path] = file{content, info.Mode().Perm(), volume.UserOf(info), volume.GroupOf(info)}
 	}
-	return set{wanted, files}, nil
+	return set{record, files}, nil
 }
 
 func (s set) withVersion(version string) set {
@@ -504,10 +504,10 @@ func DigestOf(content []byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(WithVersion(content, Unversioned)))
 }
 
-func Differing(wanted, live map[string]string) []string {
+func Differing(expected, live map[string]string) []string {
 	names := []string{}
-	for _, name := range slices.Sorted(maps.Keys(wanted)) {
-		if live[name] != wanted[name] {
+	for _, name := range slices.Sorted(maps.Keys(expected)) {
+		if live[name] != expected[name] {
 			names = append(names, name)
 		}
 	}

@@ -106,8 +106,8 @@ func withTimeOf(t *testing.T, path string, do func()) {
 // loaded, even if it equals the loaded one.
 func TestFileKeepsItsValue(t *testing.T) {
 	for name, test := range map[string]struct {
-		spoil  func(t *testing.T, path string)
-		wanted string
+		spoil func(t *testing.T, path string)
+		want  string
 	}{
 		"no value": {func(t *testing.T, path string) { replace(t, path, "{") }, "is no value"},
 		"empty":    {func(t *testing.T, path string) { replace(t, path, "") }, "is no value"},
@@ -131,7 +131,7 @@ func TestFileKeepsItsValue(t *testing.T) {
 				if now.Refused < 1 || now.Digest != before.Digest || file.Value() != "a" {
 					t.Errorf("got %+v after %+v", now, before)
 				}
-				must.Happen(t, test.wanted, func() bool { return strings.Contains(file.Status().Reason, test.wanted) })
+				must.Happen(t, test.want, func() bool { return strings.Contains(file.Status().Reason, test.want) })
 				if reason := file.Status().Reason; !strings.Contains(reason, path) {
 					t.Errorf("the reason names no file: %s", reason)
 				}

@@ -540,9 +540,9 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 		key, malformed := keyOf(element)
 		expression, unreadable := element.in(unix.NFTA_SET_ELEM_EXPR)
 		counter, broken := expression.in(unix.NFTA_EXPR_DATA)
-		address, is := netip.AddrFromSlice(key)
+		address, ok := netip.AddrFromSlice(key)
 		packets := counter.value(unix.NFTA_COUNTER_PACKETS)
-		if !is || len(packets) != 8 {
+		if !ok || len(packets) != 8 {
 			return nil, errors.Join(fmt.Errorf("an element of %s can't be read", set), malformed, unreadable, broken)
 		}
 		bySource[address] = binary.BigEndian.Uint64(packets)

@@ -87,7 +87,7 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 	rememberFor(t, 2)
 	asked := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second}}
 	never := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
-	for listening, wanted := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
+	for listening, want := range map[*net.ListenConfig]int{&asked: 0, &never: 5} {
 		listener := must.Get[net.Listener](t)(listening.Listen(t.Context(), "tcp4", "0.0.0.0:0"))
 		held := make(chan net.Conn, 100)
 		go func() {
@@ -106,14 +106,14 @@ func TestHalfClosedConnectionsCount(t *testing.T) {
 				must.Succeed(t, connection.(*net.TCPConn).CloseWrite())
 			}
 			further := 0
-			for end := time.Now().Add(time.Duration(5+3*wanted) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			for end := time.Now().Add(time.Duration(5+3*want) * time.Second); further < 5 && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				if more, err := dialFrom(nettest.Agent, port); err == nil {
 					t.Cleanup(func() { more.Close() })
 					further++
 				}
 			}
-			if further != wanted {
-				t.Errorf("%d further ones, expected %d", further, wanted)
+			if further != want {
+				t.Errorf("%d further ones, expected %d", further, want)
 			}
 			for _, connection := range opened {
 				connection.(*net.TCPConn).SetLinger(0)
@@ -786,7 +786,7 @@ func TestLimitDifferences(t *testing.T) {
 			func(c *nftables.Conn) error {
 				rule := firstRule(c, "opening")
 				for _, part := range rule.Exprs {
-					if filled, is := part.(*expr.Dynset); is {
+					if filled, ok := part.(*expr.Dynset); ok {
 						filled.Exprs = []expr.Any{&expr.Connlimit{Count: 6}}
 					}
 				}
@@ -887,10 +887,10 @@ func TestLimitsWithoutInterface(t *testing.T) {
 }
 
 // expectFilter fails unless the packet filter has exactly these differences.
-func expectFilter(t *testing.T, limits boot.Limits, wanted ...string) {
+func expectFilter(t *testing.T, limits boot.Limits, want ...string) {
 	t.Helper()
-	if got, err := filterDifferences(boot.Sibling{Limits: &limits}, nil); err != nil || !slices.Equal(got, wanted) {
-		t.Errorf("got %q, %v, expected %q", got, err, wanted)
+	if got, err := filterDifferences(boot.Sibling{Limits: &limits}, nil); err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, expected %q", got, err, want)
 	}
 }
 

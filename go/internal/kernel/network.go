@@ -308,9 +308,9 @@ func setInterfaces(settings map[string]int) error {
 }
 
 func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
-	wanted := maps.Clone(sibling.Sysctls)
-	if wanted == nil {
-		wanted = map[string]string{}
+	expected := maps.Clone(sibling.Sysctls)
+	if expected == nil {
+		expected = map[string]string{}
 	}
 	for _, link := range seen.links {
 		if link.Attrs().Flags&unix.IFF_UP == 0 {
@@ -319,12 +319,12 @@ func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 		for name, value := range sibling.Settings {
 			// In a sysctl's name, a dot in an interface's name is written as a slash.
 			place := strings.ReplaceAll(link.Attrs().Name, ".", "/")
-			wanted["net.ipv4.conf."+place+"."+name] = strconv.Itoa(value)
+			expected["net.ipv4.conf."+place+"."+name] = strconv.Itoa(value)
 		}
 	}
 	var differences []string
 	var failures []error
-	for name, value := range wanted {
+	for name, value := range expected {
 		current, err := readSetting(name)
 		if err != nil {
 			failures = append(failures, err)

@@ -194,14 +194,14 @@ func TestShapeIsIdempotent(t *testing.T) {
 	}
 }
 
-func expectDifferences(t *testing.T, sibling boot.Sibling, wanted ...string) {
+func expectDifferences(t *testing.T, sibling boot.Sibling, want ...string) {
 	t.Helper()
 	nettest.Settle(t)
 	// The peers of our interfaces, which a container never has in its own namespace.
-	wanted = append(wanted, "interface agents-end is not ours", "interface egress-end is not ours")
-	slices.Sort(wanted)
-	if got := Differences(sibling); !slices.Equal(got, wanted) {
-		t.Errorf("got %q, expected %q", got, wanted)
+	want = append(want, "interface agents-end is not ours", "interface egress-end is not ours")
+	slices.Sort(want)
+	if got := Differences(sibling); !slices.Equal(got, want) {
+		t.Errorf("got %q, expected %q", got, want)
 	}
 }
 

@@ -105,7 +105,7 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 		if err != nil {
 			return nil, err
 		}
-		if refused, is := ReadRefusal(attributes.value(logPayload)); is {
+		if refused, ok := ReadRefusal(attributes.value(logPayload)); ok {
 			if number := attributes.value(logNumber); len(number) == 4 {
 				refused.Number = binary.BigEndian.Uint32(number)
 			}
@@ -177,15 +177,15 @@ func Listening(folder, transport string) ([]netip.AddrPort, error) {
 }
 
 // readSockets returns the places of sockets in a state. Those of TCP that listen come before all others.
-func readSockets(list io.Reader, wanted string) ([]netip.AddrPort, error) {
+func readSockets(list io.Reader, inState string) ([]netip.AddrPort, error) {
 	const place, state = 1, 3
 	var places []netip.AddrPort
 	lines := bufio.NewScanner(list)
 	lines.Scan() // the names of the columns
 	for lines.Scan() {
 		columns := strings.Fields(lines.Text())
-		if len(columns) <= state || columns[state] != wanted {
-			if wanted == waitingStates["tcp"] {
+		if len(columns) <= state || columns[state] != inState {
+			if inState == waitingStates["tcp"] {
 				break
 			}
 			continue

@@ -10,8 +10,8 @@ func FuzzReadRefusal(f *testing.F) {
 	f.Add(append(longest, make([]byte, 48)...))
 	f.Add([]byte{0x45})
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		refusal, is := ReadRefusal(packet)
-		if is && !(refusal.Source.Addr().Is4() && refusal.Place.Addr().Is4()) {
+		refusal, ok := ReadRefusal(packet)
+		if ok && !(refusal.Source.Addr().Is4() && refusal.Place.Addr().Is4()) {
 			t.Errorf("%v is read of %x", refusal, packet)
 		}
 		_, _ = ReadRefusals(packet)

@@ -23,13 +23,13 @@ func TestListening(t *testing.T) {
 			"   0: 0B08D50A:0050 0708D50A:8000 01 0\n" +
 			"   1: 0B00007F:9DBD 00000000:0000 07 0\n",
 	})
-	for transport, wanted := range map[string][]string{"tcp": {"10.213.8.10:443", "0.0.0.0:53"}, "udp": {"127.0.0.11:40381"}} {
+	for transport, want := range map[string][]string{"tcp": {"10.213.8.10:443", "0.0.0.0:53"}, "udp": {"127.0.0.11:40381"}} {
 		got, err := Listening(folder, transport)
 		var texts []string
 		for _, place := range got {
 			texts = append(texts, place.String())
 		}
-		if err != nil || !slices.Equal(texts, wanted) {
+		if err != nil || !slices.Equal(texts, want) {
 			t.Errorf("%s: %q, %v", transport, texts, err)
 		}
 	}

@@ -172,37 +172,37 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 		return
 	}
 	question := asked.Question[0]
-	wanted := &pendingLookup{asked: asked, askers: []asker{{asked.Id, reply}}}
+	lookup := &pendingLookup{asked: asked, askers: []asker{{asked.Id, reply}}}
 	if strings.EqualFold(question.Name, lookedUpAgain) {
-		wanted.answer(known(asked))
+		lookup.answer(known(asked))
 		return
 	}
 	name, share := shareOf(strings.ToLower(question.Name))
-	wanted.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
-	if wanted.rule = domain(name); !isExact(share) {
-		wanted.rule = cmp.Or(f.rule(strings.TrimSuffix(name, ".")), wanted.rule)
+	lookup.inquiry = inquiry{share, stream, dns.Question{Name: name, Qtype: question.Qtype, Qclass: question.Qclass}}
+	if lookup.rule = domain(name); !isExact(share) {
+		lookup.rule = cmp.Or(f.rule(strings.TrimSuffix(name, ".")), lookup.rule)
 	}
 	f.lock.Lock()
 	defer f.lock.Unlock()
-	wanted.since = f.now()
-	wanted.until = wanted.since.Add(waitTime - rand.N(waitTime/4)) // many that come at once don't fail at once
-	if until, failed := f.failed[wanted.inquiry]; failed && wanted.since.Before(until) {
-		f.refuse(wanted)
+	lookup.since = f.now()
+	lookup.until = lookup.since.Add(waitTime - rand.N(waitTime/4)) // many that come at once don't fail at once
+	if until, failed := f.failed[lookup.inquiry]; failed && lookup.since.Before(until) {
+		f.refuse(lookup)
 		return
 	}
-	if known := f.pending[wanted.inquiry]; known != nil {
+	if known := f.pending[lookup.inquiry]; known != nil {
 		if len(known.askers) < mostAskers && !slices.ContainsFunc(known.askers, func(a asker) bool { return a.id == asked.Id }) {
-			known.askers = append(known.askers, wanted.askers...)
+			known.askers = append(known.askers, lookup.askers...)
 		}
 		return
 	}
 	shared := f.share(share)
 	if len(shared.waiting) >= mostWaiting {
-		f.fail(wanted, rememberFailure)
+		f.fail(lookup, rememberFailure)
 		return
 	}
-	f.pending[wanted.inquiry] = wanted
-	shared.waiting = append(shared.waiting, wanted)
+	f.pending[lookup.inquiry] = lookup
+	shared.waiting = append(shared.waiting, lookup)
 	f.start(shared)
 	f.startNew()
 }
@@ -470,8 +470,8 @@ func (l *pendingLookup) answer(reply *dns.Msg) {
 
 func has(reply *dns.Msg, network netip.Prefix) bool {
 	return slices.ContainsFunc(reply.Answer, func(record dns.RR) bool {
-		ipv4, is := record.(*dns.A)
-		if !is {
+		ipv4, ok := record.(*dns.A)
+		if !ok {
 			return false
 		}
 		address, _ := netip.AddrFromSlice(ipv4.A.To4())

@@ -141,15 +141,15 @@ func (f *forwarderUnderTest) ask(name, share string, id uint16) {
 	})
 }
 
-func (f *forwarderUnderTest) expect(wanted string) {
+func (f *forwarderUnderTest) expect(want string) {
 	f.t.Helper()
 	select {
 	case answer := <-f.answers:
-		if answer != wanted {
-			f.t.Errorf("%q was said, not %q", answer, wanted)
+		if answer != want {
+			f.t.Errorf("%q was said, not %q", answer, want)
 		}
 	case <-time.After(5 * time.Second):
-		f.t.Errorf("%q was not said", wanted)
+		f.t.Errorf("%q was not said", want)
 	}
 }
 
@@ -307,10 +307,10 @@ func TestForwarderBoundsNewNamesOfAll(t *testing.T) {
 		}
 		ask(10, "*1*.")
 		under.quiet()
-		for _, wanted := range []string{"10 NOERROR", "2 NOERROR", "3 NOERROR"} {
+		for _, want := range []string{"10 NOERROR", "2 NOERROR", "3 NOERROR"} {
 			under.pass(timeOfNewName(names))
 			under.giveUp()
-			under.expect(wanted)
+			under.expect(want)
 			under.quiet()
 		}
 		ask(11, "*1.") // its kind has few names, and its agent has had less of the time
@@ -429,13 +429,13 @@ func TestForwarderTellsAddresses(t *testing.T) {
 	header := dns.RR_Header{Name: "a.rule.test.", Rrtype: dns.TypeCNAME, Class: dns.ClassINET, Ttl: 30}
 	resolved.Answer = slices.Insert(resolved.Answer, 0, dns.RR(&dns.CNAME{Hdr: header, Target: alias}))
 	l := asking(queryFor(asked))
-	for keep, wanted := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
+	for keep, want := range map[time.Duration]uint32{time.Hour: 30, 5 * time.Second: 5} {
 		rewritten := l.answerFrom(resolved.Copy(), keep)
 		if !rewritten.Response || !rewritten.Truncated || len(rewritten.Question) != 1 || rewritten.Question[0].Name != asked || len(rewritten.Answer) != 1 {
 			t.Fatalf("it is told %+v", rewritten)
 		}
-		if answer := rewritten.Answer[0].(*dns.A); answer.Hdr.Name != asked || answer.Hdr.Ttl != wanted || answer.A.String() != "10.1.2.3" {
-			t.Errorf("it is told %+v, not for %d s", answer, wanted)
+		if answer := rewritten.Answer[0].(*dns.A); answer.Hdr.Name != asked || answer.Hdr.Ttl != want || answer.A.String() != "10.1.2.3" {
+			t.Errorf("it is told %+v, not for %d s", answer, want)
 		}
 	}
 }
@@ -484,10 +484,10 @@ func TestForwarderBoundsAnswers(t *testing.T) {
 
 // Nobody but Envoy can say whose share a lookup is: no label of a name begins like that.
 func TestShareOf(t *testing.T) {
-	for asked, wanted := range map[string][2]string{
+	for asked, want := range map[string][2]string{
 		"a.test.*4.": {"a.test.", "*4"}, "a.test.": {"a.test.", ""}, "*4.": {"*4.", ""}, ".": {".", ""}, "a.*4.test.": {"a.*4.test.", ""},
 	} {
-		if name, share := shareOf(asked); name != wanted[0] || share != wanted[1] {
+		if name, share := shareOf(asked); name != want[0] || share != want[1] {
 			t.Errorf("%s is %q of %q", asked, name, share)
 		}
 	}
@@ -688,10 +688,10 @@ func TestExchangeOverUDP(t *testing.T) {
 func TestSubtrees(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "subtrees.json")
 	around := subtreesIn(file)
-	expect := func(name, wanted string) {
+	expect := func(name, want string) {
 		t.Helper()
-		if got := around(name); got != wanted {
-			t.Errorf("%s is below %q, not %q", name, got, wanted)
+		if got := around(name); got != want {
+			t.Errorf("%s is below %q, not %q", name, got, want)
 		}
 	}
 	expect("x.a.test", "")
@@ -701,10 +701,10 @@ func TestSubtrees(t *testing.T) {
 		must.Succeed(t, os.Rename(file+".new", file))
 	}
 	put(`{"names":["a.test","b.a.test"]}`)
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"a.test": "a.test", "x.a.test": "a.test", "b.a.test": "b.a.test", "x.y.b.a.test": "b.a.test", "xa.test": "", "test": "",
 	} {
-		expect(name, wanted)
+		expect(name, want)
 	}
 	put(`{"names":["c.test"]}`)
 	expect("x.a.test", "")
@@ -718,7 +718,7 @@ func TestSubtrees(t *testing.T) {
 // The engine answers the names of containers on our networks itself, for ten minutes. What is on the agents' network is no
 // answer: it is forgotten within a second. What is on the way out is kept for a moment, and all else for a minute.
 func TestForwarderTakesNoContainerForAHost(t *testing.T) {
-	for address, wanted := range map[string]uint32{
+	for address, want := range map[string]uint32{
 		"10.213.0.2": 0, "10.214.0.2": uint32(longestTTLOfContainers / time.Second), "10.215.0.2": 60,
 	} {
 		under := newForwarderUnderTest(t)
@@ -728,7 +728,7 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 		replies := make(chan []byte, 1)
 		under.take(query, false, func(reply []byte) { replies <- reply })
 		reply := unpacked(t, <-replies)
-		if wanted == 0 {
+		if want == 0 {
 			if reply.Rcode != dns.RcodeServerFailure || len(reply.Answer) != 0 {
 				t.Errorf("%v: it is told %+v", address, reply)
 			}
@@ -740,8 +740,8 @@ func TestForwarderTakesNoContainerForAHost(t *testing.T) {
 			}
 			continue
 		}
-		if len(reply.Answer) != 1 || reply.Answer[0].Header().Ttl != wanted {
-			t.Errorf("%v: it is told %+v, not for %d s", address, reply.Answer, wanted)
+		if len(reply.Answer) != 1 || reply.Answer[0].Header().Ttl != want {
+			t.Errorf("%v: it is told %+v, not for %d s", address, reply.Answer, want)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func TestNoting(t *testing.T) {
 	signer := newAuthority(t)
 	for what, test := range map[string]struct {
 		server net.Conn
-		wanted bool
+		want   bool
 	}{
 		"its own":             {signer.shows(t, nil), true},
 		"shown without a key": {signer.shows(t, newKey(t)), false},
@@ -51,7 +51,7 @@ func TestNoting(t *testing.T) {
 
 		_, _, err := taken.ClientHandshake(context.Background(), collectorName, test.server)
 
-		if (err == nil) != test.wanted || (len(noted) == 1) != test.wanted {
+		if (err == nil) != test.want || (len(noted) == 1) != test.want {
 			t.Errorf("%s: %v, noted %+v", what, err, noted)
 		}
 	}

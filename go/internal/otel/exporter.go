@@ -96,12 +96,12 @@ func (x *Exporter) Run() {
 	batch := make([]resolver.Outcome, 0, longestBatch)
 	for more := true; more; {
 		batch, more = x.collect(batch[:0], ticks.C)
-		wanted := x.settings()
-		if wanted != x.current {
+		settings := x.settings()
+		if settings != x.current {
 			x.shown.Store(nil) // it may be another collector
 		}
-		if wanted != nil && (wanted != x.current || time.Since(x.since) > x.longest) {
-			x.connect(wanted)
+		if settings != nil && (settings != x.current || time.Since(x.since) > x.longest) {
+			x.connect(settings)
 		}
 		switch {
 		case len(batch) == 0:
@@ -110,7 +110,7 @@ func (x *Exporter) Run() {
 		default:
 			x.send(batch)
 		}
-		if wanted == nil || !more {
+		if settings == nil || !more {
 			x.disconnect()
 		}
 	}
@@ -146,15 +146,15 @@ func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (co
 
 // connect replaces the connection, even if there is nothing to send: the warning about an old certificate ends only when
 // the collector has shown a new one.
-func (x *Exporter) connect(wanted *Settings) {
-	fresh, err := wanted.dial(x.shown.Store)
+func (x *Exporter) connect(settings *Settings) {
+	fresh, err := settings.dial(x.shown.Store)
 	if err != nil {
 		x.say("the collector can't be dialled: " + err.Error())
 		return
 	}
 	fresh.Connect()
 	x.disconnect()
-	x.current, x.connection, x.since = wanted, fresh, time.Now()
+	x.current, x.connection, x.since = settings, fresh, time.Now()
 }
 
 func (x *Exporter) disconnect() {
@@ -226,7 +226,7 @@ type noting struct {
 // ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.
 func (n noting) ClientHandshake(ctx context.Context, authority string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
-	if tlsInfo, is := info.(credentials.TLSInfo); err == nil && is {
+	if tlsInfo, ok := info.(credentials.TLSInfo); err == nil && ok {
 		n.note(describe(tlsInfo.State.PeerCertificates[0])) // there is one: it has been verified
 	}
 	return secured, info, err

@@ -51,10 +51,10 @@ func TestExport(t *testing.T) {
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, _ := exporting(t, signer.settings(t, collector.address))
 
-	wanted := adds(exporter, "a", 1200)
+	want := adds(exporter, "a", 1200)
 
 	must.Happen(t, "all records", func() bool { return exporter.sent.Load() == 1200 })
-	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
+	if !slices.Equal(collector.names(), want) || exporter.lost.Load() != 0 || len(collector.requests) < 3 {
 		t.Errorf("got %d in %d requests, lost %d", len(collector.names()), len(collector.requests), exporter.lost.Load())
 	}
 }
@@ -65,14 +65,14 @@ func TestExportFollowsSettings(t *testing.T) {
 	signer := newAuthority(t)
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, current := exporting(t, signer.settings(t, collector.address))
-	wanted := adds(exporter, "a", 100)
+	want := adds(exporter, "a", 100)
 	must.Happen(t, "the first", func() bool { return exporter.sent.Load() == 100 })
 
 	current.Store(signer.settings(t, collector.address))
-	wanted = append(wanted, adds(exporter, "b", 100)...)
+	want = append(want, adds(exporter, "b", 100)...)
 	must.Happen(t, "more", func() bool { return exporter.sent.Load() == 200 })
 
-	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
+	if !slices.Equal(collector.names(), want) || exporter.lost.Load() != 0 || collector.clientCount() != 2 {
 		t.Errorf("got %d, lost %d, of %d clients", len(collector.names()), exporter.lost.Load(), collector.clientCount())
 	}
 	adds(exporter, "c", 10)
@@ -113,12 +113,12 @@ func TestExportConnectsAgain(t *testing.T) {
 	go exporter.Run()
 	defer exporter.Close()
 
-	wanted := adds(exporter, "a", 1)
+	want := adds(exporter, "a", 1)
 	must.Happen(t, "the first", func() bool { return exporter.sent.Load() == 1 })
-	wanted = append(wanted, adds(exporter, "b", 1)...)
+	want = append(want, adds(exporter, "b", 1)...)
 	must.Happen(t, "more", func() bool { return exporter.sent.Load() == 2 })
 
-	if !slices.Equal(collector.names(), wanted) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
+	if !slices.Equal(collector.names(), want) || exporter.lost.Load() != 0 || collector.handshakes() < 2 {
 		t.Errorf("lost %d, %d handshakes", exporter.lost.Load(), collector.handshakes())
 	}
 }
@@ -204,11 +204,11 @@ func TestClose(t *testing.T) {
 	signer := newAuthority(t)
 	collector := signer.collects(t, "127.0.0.1:0", accepts)
 	exporter, _ := exporting(t, signer.settings(t, collector.address))
-	wanted := adds(exporter, "a", 600)
+	want := adds(exporter, "a", 600)
 
 	exporter.Close()
 
-	if !slices.Equal(collector.names(), wanted) {
+	if !slices.Equal(collector.names(), want) {
 		t.Errorf("got %d", len(collector.names()))
 	}
 	collector.server.Stop()

@@ -47,7 +47,7 @@ func TestEncode(t *testing.T) {
 	if got.ScopeLogs[0].Scope.Name != "clawker-fw" || !maps.Equal(about, map[string]any{"a": "1", "b": "2"}) {
 		t.Errorf("got %q, %v", got.ScopeLogs[0].Scope.Name, about)
 	}
-	wanted := []map[string]any{
+	want := []map[string]any{
 		{
 			"clawker_fw.action": "allowed", "clawker_fw.duration_ms": 0.25, "client.address": "10.213.0.7",
 			"dns.answer.count": 1, "dns.question.name": "a.test", "dns.question.type": "A", "dns.response.code": "NOERROR",
@@ -60,7 +60,7 @@ func TestEncode(t *testing.T) {
 	}
 	for index, record := range got.ScopeLogs[0].LogRecords {
 		if record.TimeUnixNano != uint64(at.UnixNano()) || record.ObservedTimeUnixNano < before || record.EventName != "dns.query" ||
-			record.SeverityNumber != logs.SeverityNumber(9+4*index) || !maps.Equal(attributesOf(record.Attributes), wanted[index]) {
+			record.SeverityNumber != logs.SeverityNumber(9+4*index) || !maps.Equal(attributesOf(record.Attributes), want[index]) {
 			t.Errorf("got %v", record)
 		}
 	}
@@ -71,22 +71,22 @@ func TestRejected(t *testing.T) {
 	partial := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), 7)
 	answer := protowire.AppendString(protowire.AppendTag(nil, 9, protowire.BytesType), "more")
 	answer = protowire.AppendBytes(protowire.AppendTag(answer, 1, protowire.BytesType), partial)
-	for content, wanted := range map[string]uint64{"": 0, string(answer): 7, "\xff": 0, "\x0a\x05\x08": 0, "\x08\x01": 0} {
+	for content, want := range map[string]uint64{"": 0, string(answer): 7, "\xff": 0, "\x0a\x05\x08": 0, "\x08\x01": 0} {
 		var read wrapperspb.BytesValue
 		_ = proto.Unmarshal([]byte(content), &read)
-		if got := rejected(&read); got != wanted {
-			t.Errorf("%q: got %d, expected %d", content, got, wanted)
+		if got := rejected(&read); got != want {
+			t.Errorf("%q: got %d, expected %d", content, got, want)
 		}
 	}
 }
 
 // A waiting record keeps no more of a name than its first octets.
 func TestShortened(t *testing.T) {
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		".": "", "a.test.": "a.test", strings.Repeat("x", 255) + ".": strings.Repeat("x", 255),
 		strings.Repeat(`\255`, 250): strings.Repeat(`\255`, 63) + `\25`,
 	} {
-		if got := shortened(name); got != wanted {
+		if got := shortened(name); got != want {
 			t.Errorf("%s: got %s", name, got)
 		}
 	}

@@ -16,13 +16,13 @@ var agent = netip.MustParseAddr("10.213.0.7")
 func TestRecording(t *testing.T) {
 	outcome := resolver.Outcome{Client: agent, Name: "B.test.", Type: dns.TypeA, Took: 1, Reason: "no-rule", Code: 3}
 	for _, settings := range []*Settings{nil, {sample: 0}} {
-		var got, wanted []resolver.Outcome
+		var got, want []resolver.Outcome
 		recording(func() *Settings { return settings }, func(o resolver.Outcome) { got = append(got, o) })(outcome)
 		if settings != nil {
-			wanted = []resolver.Outcome{outcome}
-			wanted[0].Name = "B.test"
+			want = []resolver.Outcome{outcome}
+			want[0].Name = "B.test"
 		}
-		if !slices.Equal(got, wanted) {
+		if !slices.Equal(got, want) {
 			t.Errorf("got %+v", got)
 		}
 	}

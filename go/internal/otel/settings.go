@@ -70,7 +70,7 @@ func Parse(content []byte) (*Settings, error) {
 
 // syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
 func syntaxOnly(err error) error {
-	if kind, is := errors.AsType[*json.UnmarshalTypeError](err); is {
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%s has a value of another type", kind.Field)
 	}
 	return err
@@ -129,7 +129,7 @@ func setup(controller *caddy.Controller) error {
 		exporter.Close()
 		return nil
 	})
-	resolver.ConfigOf(controller).Told = recording(settings.Value, exporter.Add)
+	resolver.ConfigOf(controller).Report = recording(settings.Value, exporter.Add)
 	return nil
 }
 

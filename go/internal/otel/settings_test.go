@@ -15,11 +15,11 @@ func TestParse(t *testing.T) {
 	}
 	signer := newAuthority(t)
 	for _, test := range []struct {
-		value  any
-		wanted float64
+		value any
+		want  float64
 	}{{nil, 1}, {0.25, 0.25}, {0, 0}} {
 		settings, err := Parse(signer.settingsFor(t, "10.0.0.1:4317", map[string]any{"sample": test.value}))
-		if err != nil || settings.sample != test.wanted || settings.endpoint != "10.0.0.1:4317" {
+		if err != nil || settings.sample != test.want || settings.endpoint != "10.0.0.1:4317" {
 			t.Errorf("got %+v, %v", settings, err)
 		}
 	}
@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 func TestParseErrors(t *testing.T) {
 	signer := newAuthority(t)
 	_, foreign := newAuthority(t).leaf(t, "other.test", 2)
-	for wanted, change := range map[string]map[string]any{
+	for want, change := range map[string]map[string]any{
 		"endpoint is missing":             {"endpoint": nil},
 		"ParseAddr":                       {"endpoint": "collector.test:4317"},
 		"server_name is missing":          {"server_name": ""},
@@ -43,8 +43,8 @@ func TestParseErrors(t *testing.T) {
 	} {
 		content := signer.settingsFor(t, "10.0.0.1:4317", change)
 		settings, err := Parse(content)
-		if settings != nil || err == nil || !strings.Contains(err.Error(), wanted) {
-			t.Errorf("got %v, %v, expected %q in it", settings, err, wanted)
+		if settings != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, %v, expected %q in it", settings, err, want)
 			continue
 		}
 		var document struct{ Key any }
@@ -58,11 +58,11 @@ func TestParseErrors(t *testing.T) {
 			}
 		}
 	}
-	for content, wanted := range map[string]string{
+	for content, want := range map[string]string{
 		"": "EOF", "{": "unexpected EOF", "[]": "another type", "{} x": "data after",
 	} {
-		if settings, err := Parse([]byte(content)); settings != nil || err == nil || !strings.Contains(err.Error(), wanted) {
-			t.Errorf("%q: got %v, %v, expected %q in it", content, settings, err, wanted)
+		if settings, err := Parse([]byte(content)); settings != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, %v, expected %q in it", content, settings, err, want)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func TestSetup(t *testing.T) {
 
 	must.Succeed(t, setup(controller))
 
-	if resolver.ConfigOf(controller).Told == nil {
+	if resolver.ConfigOf(controller).Report == nil {
 		t.Error("nobody is told of queries")
 	}
 	read := func() (status statussocket.Plugin) {
@@ -37,7 +37,7 @@ func TestSetup(t *testing.T) {
 // Without one path and one usable socket, setup fails.
 func TestSetupErrors(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "telemetry.json"), must.SocketPath(t)
-	for corefile, wanted := range map[string]string{
+	for corefile, want := range map[string]string{
 		"otel":                                  "Wrong argument count",
 		"otel " + path:                          "Wrong argument count",
 		"otel " + path + " " + socket + " more": "Wrong argument count",
@@ -45,8 +45,8 @@ func TestSetupErrors(t *testing.T) {
 		"otel " + path + " " + socket + "/absent/s":    "no such file",
 	} {
 		err := setup(caddy.NewTestController(resolver.ServerType, corefile))
-		if err == nil || !strings.Contains(err.Error(), wanted) || !strings.HasPrefix(err.Error(), "plugin/otel: ") {
-			t.Errorf("%s: got %v, expected %q in it", corefile, err, wanted)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "plugin/otel: ") {
+			t.Errorf("%s: got %v, expected %q in it", corefile, err, want)
 		}
 	}
 }

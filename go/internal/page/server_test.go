@@ -78,7 +78,7 @@ func TestPage(t *testing.T) {
 	}
 
 	got := asks(s, other, "GET", "/")
-	wanted := `What was refused to this agent (10.213.0.7), the latest first:
+	want := `What was refused to this agent (10.213.0.7), the latest first:
 
 12:00:03Z http B.test:80 GET /x
   a rule denies this host (denied)
@@ -94,7 +94,7 @@ What the resolver has refused is known since 12:00:00Z.
 What the proxy has refused is known since 12:00:00Z.
 A person allows it, where the containers are started and not in here: ` + "`clawker-fw denials --ask`" + ` asks about each host that is refused from then on. After the answer, try again.
 `
-	if got.Code != http.StatusOK || got.Body.String() != wanted {
+	if got.Code != http.StatusOK || got.Body.String() != want {
 		t.Errorf("%d\n%s", got.Code, got.Body)
 	}
 	for name, value := range map[string]string{"Cache-Control": "no-store", "Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"} {
@@ -125,13 +125,13 @@ func TestObserving(t *testing.T) {
 	serving.root, serving.now = volume(), func() time.Time { return then }
 	file := filepath.Join(t.TempDir(), "subtrees.json")
 	serving.until = hotfile.New(file, parseUntil)
-	for until, wanted := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
+	for until, want := range map[int64]bool{then.Unix() + 60: true, then.Unix(): false} {
 		must.Put(t, file, fmt.Sprintf(`{"names":["a.test"],"observe_until":%d}`, until))
 		got := asksOf(serving, "GET", "/").Body.String()
-		if strings.HasPrefix(got, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != wanted {
+		if strings.HasPrefix(got, "Until 2026-11-29T12:01:00Z, requests to public hosts that no rule names pass") != want {
 			t.Errorf("%d: %s", until, got)
 		}
-		if got := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(got, `"observing_until":"2026-11-29T12:01:00Z"`) != wanted {
+		if got := asksOf(serving, "GET", "/?format=json").Body.String(); strings.Contains(got, `"observing_until":"2026-11-29T12:01:00Z"`) != want {
 			t.Errorf("%d: %s", until, got)
 		}
 	}

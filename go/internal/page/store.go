@@ -123,15 +123,15 @@ func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), l
 // Add remembers what a line tells about an agent. A line that was begun before the agent had its address is about another
 // one, and of an agent whose hardware address the kernel does not know, nothing is remembered.
 func (s *Store) Add(source netip.Addr, text []byte) {
-	refusal, is := readLine(text)
-	if !is {
+	refusal, ok := readLine(text)
+	if !ok {
 		return
 	}
-	holder, is := s.holders.of(source)
+	holder, ok := s.holders.of(source)
 	refusal.seen = s.now()
 	age := s.wall().Sub(refusal.First)
 	// A line from the future was begun before the clock was set back, nobody knows when.
-	if !is || age < -justBefore || refusal.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
+	if !ok || age < -justBefore || refusal.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
 		return
 	}
 	s.mutex.Lock()
@@ -269,7 +269,7 @@ func neighbours() (map[netip.Addr]string, error) {
 	listed, err := netlink.NeighList(0, netlink.FAMILY_V4)
 	byAddress := map[netip.Addr]string{}
 	for _, neighbour := range listed {
-		if address, is := netip.AddrFromSlice(neighbour.IP); is && len(neighbour.HardwareAddr) > 0 {
+		if address, ok := netip.AddrFromSlice(neighbour.IP); ok && len(neighbour.HardwareAddr) > 0 {
 			byAddress[address.Unmap()] = neighbour.HardwareAddr.String()
 		}
 	}

@@ -106,14 +106,14 @@ func TestAddressesAreReused(t *testing.T) {
 
 // Where a hardware address follows from the address, so that it tells nobody apart, only the last two minutes are told.
 func TestOfTheUnsureLessIsTold(t *testing.T) {
-	for hardware, wanted := range map[string]string{first: "old.test:1 new.test:1", follows: "new.test:1"} {
+	for hardware, want := range map[string]string{first: "old.test:1 new.test:1", follows: "new.test:1"} {
 		s := newScene()
 		s.hardware[someone] = hardware
 		s.refuse(someone, "old.test")
 		s.at = then.Add(rememberedUnsure)
 		s.refuse(someone, "new.test")
 		s.at = s.at.Add(time.Second)
-		if got := s.Told(someone, hardware); names(got) != wanted {
+		if got := s.Told(someone, hardware); names(got) != want {
 			t.Errorf("%s: %+v", hardware, got)
 		}
 		s.at = s.at.Add(remembered)
@@ -160,7 +160,7 @@ func TestBounds(t *testing.T) {
 
 // Lines of each kind are read, and what is no refusal is left out.
 func TestLinesOfEachKind(t *testing.T) {
-	for text, wanted := range map[string]string{
+	for text, want := range map[string]string{
 		`{"details":null,"flags":"-","name":"b.test","port":443,"protocol":"tls","reason":"no-rule","source":"10.213.0.7:1","time":"2026-11-29T12:00:00.000Z","upstream":null}`: "tls b.test 443 no-rule",
 		`{"method":"GET","name":"b.test","path":"/x","port":"80","protocol":"http","reason":"unreachable","time":"2026-11-29T12:00:00.000Z"}`:                                   "http b.test 80 unreachable GET /x",
 		`{"address":"10.213.1.64","name":null,"port":22,"protocol":"tcp","reason":"wrong-port","time":"2026-11-29T12:00:00.000Z"}`:                                              "tcp  22 wrong-port",
@@ -174,7 +174,7 @@ func TestLinesOfEachKind(t *testing.T) {
 		for _, refusal := range s.Told(someone, first).Refusals {
 			names = strings.TrimSpace(fmt.Sprintf("%s %s %d %s %s %s", refusal.Protocol, refusal.Name, refusal.Port, refusal.Reason, refusal.Method, refusal.Path))
 		}
-		if names != wanted {
+		if names != want {
 			t.Errorf("%s: %q", text, names)
 		}
 	}

@@ -144,7 +144,7 @@ func setup(controller *caddy.Controller) error {
 		return statussocket.Plugin{Build: "CoreDNS-" + coremain.CoreVersion, Status: loaded}
 	})
 	config := resolver.ConfigOf(controller)
-	handler := Handler{source, NewRecorder(os.Stdout), time.Now, config.Told}
+	handler := Handler{source, NewRecorder(os.Stdout), time.Now, config.Report}
 	config.AddPlugin(func(plugin.Handler) plugin.Handler { return handler })
 	config.UDPDecorateWriterFunc = handler.watchUDP
 	config.WatchTCP = handler.watchTCP

@@ -225,9 +225,9 @@ func TestServeDNSRecordsRefusals(t *testing.T) {
 			t.Fatalf("%s: got %q, %v", what, line, err)
 		}
 		name := strings.TrimSuffix(test.name, ".")
-		wanted := record{got.Time, test.from.String(), "dns", 53, name, dns.TypeToString[test.kind], test.reason}
-		if got != wanted || len(got.Time) != len("2026-01-02T03:04:05.678Z") {
-			t.Errorf("%s: got %+v, expected %+v", what, got, wanted)
+		want := record{got.Time, test.from.String(), "dns", 53, name, dns.TypeToString[test.kind], test.reason}
+		if got != want || len(got.Time) != len("2026-01-02T03:04:05.678Z") {
+			t.Errorf("%s: got %+v, expected %+v", what, got, want)
 		}
 	}
 }
@@ -239,10 +239,10 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 		code, answers int
 	}
 	for what, test := range map[string]struct {
-		from   net.Addr
-		name   string
-		kind   uint16
-		wanted *outcome
+		from net.Addr
+		name string
+		kind uint16
+		want *outcome
 	}{
 		"the address":      {stranger, "a.test.", dns.TypeA, &outcome{"", dns.RcodeSuccess, 1}},
 		"no data":          {stranger, "a.test.", dns.TypeAAAA, &outcome{"", dns.RcodeSuccess, 0}},
@@ -262,8 +262,8 @@ func TestServeDNSTellsTheOutcome(t *testing.T) {
 
 		must.Get[int](t)(asked.ServeDNS(context.Background(), &writer{from: test.from}, query))
 
-		if !reflect.DeepEqual(got, test.wanted) {
-			t.Errorf("%s: got %+v, expected %+v", what, got, test.wanted)
+		if !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: got %+v, expected %+v", what, got, test.want)
 		}
 	}
 }

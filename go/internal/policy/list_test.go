@@ -36,7 +36,7 @@ var then = time.Unix(1_800_000_000, 0)
 func TestDecide(t *testing.T) {
 	const envoy, other, refused = "10.213.8.10", "10.213.8.11", ""
 	list := parse(t, example)
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"a.test":                envoy,
 		"x.a.test":              refused,
 		"test":                  refused,
@@ -81,8 +81,8 @@ func TestDecide(t *testing.T) {
 		if decision.Reason == "" {
 			text = decision.Address.String()
 		}
-		if text != wanted || (decision.Reason == "") != decision.Address.IsValid() {
-			t.Errorf("%q: got %v, expected %q", name, decision, wanted)
+		if text != want || (decision.Reason == "") != decision.Address.IsValid() {
+			t.Errorf("%q: got %v, expected %q", name, decision, want)
 		}
 	}
 }
@@ -120,11 +120,11 @@ func TestDecideNumbers(t *testing.T) {
 "first.test":{"at":"virtual"},
 "third.test":{"at":"virtual","at_number":2},
 "far.test":{"at":"virtual","at_number":959}}}`)
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"first.test": "10.213.8.64", "third.test": "10.213.8.66", "far.test": "10.213.11.255",
 	} {
-		if decision := list.Decide(name, then); decision.Address.String() != wanted {
-			t.Errorf("%s: got %v, expected %s", name, decision, wanted)
+		if decision := list.Decide(name, then); decision.Address.String() != want {
+			t.Errorf("%s: got %v, expected %s", name, decision, want)
 		}
 	}
 }
@@ -142,7 +142,7 @@ func long(length int) string {
 
 // Content that clawker-fw would not write is an error with the reason, and never a partial list.
 func TestParseErrors(t *testing.T) {
-	for content, wanted := range map[string]string{
+	for content, want := range map[string]string{
 		``:                                "EOF",
 		`{`:                               "unexpected EOF",
 		`[]`:                              "cannot unmarshal array",
@@ -173,8 +173,8 @@ func TestParseErrors(t *testing.T) {
 		`{"addresses":{"e":"::1"},"names":{"a":{"at":"e"}}}`:                          `addresses has no IPv4 address "e"`,
 		`{"addresses":{"e":"::ffff:1.2.3.4"},"names":{"a":{"at":"e"}}}`:               `addresses has no IPv4 address "e"`,
 	} {
-		if list, err := Parse([]byte(content)); err == nil || list != nil || !strings.Contains(err.Error(), wanted) {
-			t.Errorf("%s: got %v, %v, expected %q", content, list, err, wanted)
+		if list, err := Parse([]byte(content)); err == nil || list != nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, %v, expected %q", content, list, err, want)
 		}
 	}
 }
@@ -184,7 +184,7 @@ func TestObserving(t *testing.T) {
 	observed := strings.Replace(example, `{"ttl":1,`, `{"ttl":1,"observe_until":1800000060,`, 1)
 	observed = strings.Replace(observed, `"names":{`, `"names":{"local":{"below":"no-rule"},"exact.test":{"at":"no-rule"},`, 1)
 	list := parse(t, observed)
-	for name, wanted := range map[string]Decision{
+	for name, want := range map[string]Decision{
 		"b.test":        {Address: list.observed.address, Observed: true},
 		"x.a.test.":     {Address: list.observed.address, Observed: true},
 		"y.exact.test":  {Address: list.observed.address, Observed: true},
@@ -198,8 +198,8 @@ func TestObserving(t *testing.T) {
 		"x.t":           {Reason: reason.NoRule},
 		"x y.test":      {Reason: reason.BadName},
 	} {
-		if got := list.Decide(name, then); got != wanted {
-			t.Errorf("%s: %+v and not %+v", name, got, wanted)
+		if got := list.Decide(name, then); got != want {
+			t.Errorf("%s: %+v and not %+v", name, got, want)
 		}
 		if got := list.Decide(name, time.Unix(1_800_000_060, 0)); got.Observed {
 			t.Errorf("%s after the end: %+v", name, got)

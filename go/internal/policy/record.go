@@ -131,7 +131,7 @@ type datagram struct {
 // Write writes an answer, and has it on record if the policy was not asked.
 func (d datagram) Write(answer []byte) (int, error) {
 	size, err := d.Writer.Write(answer)
-	if client, is := d.Writer.(interface{ RemoteAddr() net.Addr }); err == nil && is {
+	if client, ok := d.Writer.(interface{ RemoteAddr() net.Addr }); err == nil && ok {
 		d.refusals.watch(client.RemoteAddr(), answer)
 	}
 	return size, err

@@ -40,8 +40,8 @@ func TestSetup(t *testing.T) {
 	}
 	must.Put(t, path, "{}")
 	reason := path + ": names is missing; write {} for an empty list"
-	wanted := statussocket.Plugin{Build: first.Build, Status: hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
-	if must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &second)); second != wanted {
+	want := statussocket.Plugin{Build: first.Build, Status: hotfile.Status{Digest: first.Digest, Refused: 1, Reason: reason}}
+	if must.Succeed(t, statussocket.Ask(socket, 10*time.Second, nil, &second)); second != want {
 		t.Errorf("got %+v", second)
 	}
 }
@@ -50,7 +50,7 @@ func TestSetup(t *testing.T) {
 func TestSetupErrors(t *testing.T) {
 	path, socket := filepath.Join(t.TempDir(), "names.json"), must.SocketPath(t)
 	must.Put(t, path, listOf("a.test"))
-	for corefile, wanted := range map[string]string{
+	for corefile, want := range map[string]string{
 		"policy":         "Wrong argument count",
 		"policy " + path: "Wrong argument count",
 		"policy " + path + " " + socket + " more":        "Wrong argument count",
@@ -59,8 +59,8 @@ func TestSetupErrors(t *testing.T) {
 		"policy " + path + " " + socket + "/absent/s":    "no such file",
 	} {
 		err := setup(caddy.NewTestController(resolver.ServerType, corefile))
-		if err == nil || !strings.Contains(err.Error(), wanted) || !strings.HasPrefix(err.Error(), "plugin/policy: ") {
-			t.Errorf("%s: got %v, expected %q in it", corefile, err, wanted)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), "plugin/policy: ") {
+			t.Errorf("%s: got %v, expected %q in it", corefile, err, want)
 		}
 	}
 }

@@ -95,11 +95,11 @@ func TestMessagesOverTCP(t *testing.T) {
 		var names []string
 		for _, line := range got {
 			names = append(names, line.Name)
-			wanted := reason.BadRequest
+			want := reason.BadRequest
 			if line.Name == "b.test" {
-				wanted = reason.NoRule
+				want = reason.NoRule
 			}
-			if line.Source != source || line.Reason != wanted || line.Protocol != "dns" {
+			if line.Source != source || line.Reason != want || line.Protocol != "dns" {
 				t.Errorf("%s: got %+v, from %s", what, line, source)
 			}
 		}

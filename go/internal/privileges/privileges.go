@@ -16,16 +16,16 @@ var version = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 type sets [2]unix.CapUserData
 
 // Keep gives up all capabilities except those wanted, on every thread, and for good: no executed program gets any back.
-func Keep(wanted ...uint) error { return KeepAndHandDown(nil, wanted...) }
+func Keep(capabilities ...uint) error { return KeepAndHandDown(nil, capabilities...) }
 
 // KeepAndHandDown keeps capabilities, and hands some down to programs that are executed as root, except by threads that
 // HandDownNothing.
-func KeepAndHandDown(handed []uint, wanted ...uint) error {
+func KeepAndHandDown(handed []uint, capabilities ...uint) error {
 	var now, kept sets
 	if err := unix.Capget(&version, &now[0]); err != nil {
 		return fmt.Errorf("reading the capabilities: %w", err)
 	}
-	for _, capability := range wanted {
+	for _, capability := range capabilities {
 		bit := now[capability/32].Permitted & (1 << (capability % 32))
 		kept[capability/32].Permitted |= bit
 		kept[capability/32].Effective |= bit

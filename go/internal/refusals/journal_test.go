@@ -181,7 +181,7 @@ func TestAReaderThatStalls(t *testing.T) {
 
 // What a program writes is charged to the agent that it is about, whatever that agent has chosen, and passed on unchanged.
 func TestLinesOfTheProgram(t *testing.T) {
-	for text, wanted := range map[string]struct {
+	for text, want := range map[string]struct {
 		agent    netip.Addr
 		refusals int
 	}{
@@ -192,7 +192,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 		`{"source":"nowhere"}`:                                                 {netip.Addr{}, 1},
 		`[INFO] plugin/policy: source is 10.213.0.7`:                           {netip.Addr{}, 1},
 	} {
-		if agent, refusals := readLine([]byte(text)); agent != wanted.agent || refusals != wanted.refusals {
+		if agent, refusals := readLine([]byte(text)); agent != want.agent || refusals != want.refusals {
 			t.Errorf("%s: %s, %d", text, agent, refusals)
 		}
 	}
@@ -200,7 +200,7 @@ func TestLinesOfTheProgram(t *testing.T) {
 	journal := newJournal(&out)
 	program := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + strings.Repeat("x", 3*longestLine) + "\n" + string(lineOf(nettest.Agent, 20))
 	must.Succeed(t, errors.Join(journal.follow(strings.NewReader(program)), journal.flush()))
-	if wanted := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != wanted {
+	if want := "[INFO] started\n" + string(lineOf(nettest.Agent, 10)) + string(lineOf(nettest.Agent, 20)); unnumbered(out.String()) != want {
 		t.Errorf("got %q", out.String())
 	}
 	if lost := suppressedOf(journal, netip.Addr{}); lost != 1 {
@@ -220,7 +220,7 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	journal := newJournal(&out)
 	program := `{"ended":"RemoteReset","flags":"-","source":"10.213.0.7:1024"}` + "\n" + strings.Join(kept, "\n") + "\n"
 	must.Succeed(t, errors.Join(journal.follow(strings.NewReader(program)), journal.flush()))
-	if wanted := strings.Join(kept, "\n") + "\n"; unnumbered(out.String()) != wanted {
+	if want := strings.Join(kept, "\n") + "\n"; unnumbered(out.String()) != want {
 		t.Errorf("got %q", out.String())
 	}
 }
@@ -312,8 +312,8 @@ func TestRecordsAreNumbered(t *testing.T) {
 	journal.add(nettest.Agent, []byte("[INFO] started\n"), 1)
 	journal.add(nettest.Agent, []byte(`{"name":"\",\"line\":9}"}`+"\n"), 1)
 	must.Succeed(t, journal.flush())
-	wanted := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
-	if status := journal.status().(Written); out.String() != wanted || status.Lines != 2 || status.Counted != nil {
+	want := `{"name":"a.test","line":1}` + "\n[INFO] started\n" + `{"name":"\",\"line\":9}","line":2}` + "\n"
+	if status := journal.status().(Written); out.String() != want || status.Lines != 2 || status.Counted != nil {
 		t.Errorf("got %s, %v", out.String(), status)
 	}
 }
@@ -336,7 +336,7 @@ func TestWhatIsHiddenInNoise(t *testing.T) {
 	journal.add(nettest.Agent, refusalOf(nettest.Agent, 2, "hidden.test", "/1", "path"), 1)
 	journal.add(nettest.Agent, refusalOf(nettest.Agent, 3, "hidden.test", "/2", "path"), 2)
 	last := now
-	wanted := []tellingLine{
+	want := []tellingLine{
 		{Name: "noise.test", Path: "/200", Reason: "no-rule", Times: 1000 - linesAtOnce},
 		{Name: "noise.test", Path: "/1", Reason: "denied", Times: 1},
 		{Name: "hidden.test", Path: "/1", Reason: "path", Times: 1},
@@ -344,14 +344,14 @@ func TestWhatIsHiddenInNoise(t *testing.T) {
 	}
 	compare := func(lines []tellingLine) {
 		t.Helper()
-		if len(lines) != len(wanted) {
+		if len(lines) != len(want) {
 			t.Fatalf("got %+v", lines)
 		}
 		for at, line := range lines {
 			if difference := last.Sub(line.Last); difference < 0 || difference >= time.Millisecond {
 				t.Errorf("it was refused %s before", difference)
 			}
-			if line.Source, line.Last = "", (time.Time{}); line != wanted[at] {
+			if line.Source, line.Last = "", (time.Time{}); line != want[at] {
 				t.Errorf("got %+v", line)
 			}
 		}

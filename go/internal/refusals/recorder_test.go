@@ -87,7 +87,7 @@ func TestRefusalsAreRecorded(t *testing.T) {
 	recorder := newRecording(t, limits)
 	listenAt(t, netip.AddrPortFrom(virtualOpen, 22))
 	listenAt(t, netip.AddrPortFrom(nettest.OnAgents, 443))
-	for _, wanted := range []struct {
+	for _, want := range []struct {
 		protocol string
 		place    netip.AddrPort
 		name     string
@@ -104,23 +104,23 @@ func TestRefusalsAreRecorded(t *testing.T) {
 		var source string
 		recorder.asAgent(func() {
 			began := time.Now()
-			source = refusedAt(t, wanted.protocol, wanted.place)
+			source = refusedAt(t, want.protocol, want.place)
 			if took := time.Since(began); took > 500*time.Millisecond {
-				t.Errorf("%s: refused after %s", wanted.place, took)
+				t.Errorf("%s: refused after %s", want.place, took)
 			}
 		})
 		got := recorder.lines(t)
 		if len(got) != 1 {
-			t.Fatalf("%s %s: %v", wanted.protocol, wanted.place, got)
+			t.Fatalf("%s %s: %v", want.protocol, want.place, got)
 		}
 		entry := got[0]
 		name := ""
 		if entry.Name != nil {
 			name = *entry.Name
 		}
-		if entry.Address != wanted.place.Addr() || entry.Port != wanted.place.Port() || entry.Protocol != wanted.protocol ||
-			entry.Source != source || entry.Reason != wanted.reason || name != wanted.name {
-			t.Errorf("%v: got %+v of %q", wanted, entry, name)
+		if entry.Address != want.place.Addr() || entry.Port != want.place.Port() || entry.Protocol != want.protocol ||
+			entry.Source != source || entry.Reason != want.reason || name != want.name {
+			t.Errorf("%v: got %+v of %q", want, entry, name)
 		}
 		if _, err := time.Parse(time.RFC3339, entry.Time); err != nil {
 			t.Error(err)
@@ -252,7 +252,7 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 	for name, test := range map[string]struct {
 		limits  boot.Limits
 		listens string
-		wanted  string
+		want    string
 	}{
 		"a public place":                 {boot.Limits{}, "", reason.Limit},
 		"a private address":              {boot.Limits{Private: []netip.Addr{place.Addr()}}, "", reason.NoRule},
@@ -266,7 +266,7 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 		recorder.listening.folder = listeningFolder(t, test.listens)
 		refused := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
 		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{refused}), recorder.journal.flush()))
-		if text := written.String(); (text != "") != (test.wanted != "") || !strings.Contains(text, test.wanted) {
+		if text := written.String(); (text != "") != (test.want != "") || !strings.Contains(text, test.want) {
 			t.Errorf("%s: %q", name, text)
 		}
 	}
@@ -295,8 +295,8 @@ func TestVirtualNames(t *testing.T) {
 				os.Rename(filepath.Join(root, "fresh"), path),
 			))
 		}
-		got, wanted := names.at(virtualOpen), map[int]string{1: "open.test", 3: "other.test"}[index]
-		if (got == nil) != (wanted == "") || got != nil && *got != wanted {
+		got, want := names.at(virtualOpen), map[int]string{1: "open.test", 3: "other.test"}[index]
+		if (got == nil) != (want == "") || got != nil && *got != want {
 			t.Errorf("%q: %v", content, got)
 		}
 		if got := names.at(nettest.OnAgents); got != nil {

@@ -35,7 +35,7 @@ func Register(name string, setup caddy.SetupFunc) {
 type Config struct {
 	dnsserver.Config
 	WatchTCP func(net.Listener) net.Listener // nil if nobody watches
-	Told     func(Outcome)                   // nil if nobody is told
+	Report   func(Outcome)                   // nil if nobody is told
 }
 
 // Outcome is what the policy did with one query of somebody else than this container.
@@ -108,8 +108,8 @@ func (v vital) Accept() (net.Conn, error) {
 // endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
 // and nobody would be answered over this transport any more.
 func endWith(place net.Addr, err error) {
-	failure, is := errors.AsType[net.Error](err)
-	if err == nil || errors.Is(err, net.ErrClosed) || is && failure.Temporary() { // such as too many files
+	failure, ok := errors.AsType[net.Error](err)
+	if err == nil || errors.Is(err, net.ErrClosed) || ok && failure.Temporary() { // such as too many files
 		return
 	}
 	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)

@@ -60,10 +60,10 @@ func TestServes(t *testing.T) {
 	instance, err := caddy.Start(corefile("test:" + strconv.Itoa(port) + " {\n policy\n}\n"))
 	must.Succeed(t, err)
 	for _, transport := range []string{"udp", "tcp"} {
-		for name, wanted := range map[string]int{"a.test.": dns.RcodeSuccess, "a.other.": dns.RcodeRefused} {
+		for name, want := range map[string]int{"a.test.": dns.RcodeSuccess, "a.other.": dns.RcodeRefused} {
 			query := new(dns.Msg).SetQuestion(name, dns.TypeA)
 			reply, _, err := (&dns.Client{Net: transport}).Exchange(query, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-			if err != nil || reply.Rcode != wanted {
+			if err != nil || reply.Rcode != want {
 				t.Errorf("%s over %s: got %v, %v", name, transport, reply, err)
 			}
 		}
@@ -77,15 +77,15 @@ func TestServes(t *testing.T) {
 
 // A Corefile has exactly one zone, on one port.
 func TestCorefileErrors(t *testing.T) {
-	for text, wanted := range map[string]string{
+	for text, want := range map[string]string{
 		"":                             "Corefile: expected exactly one zone",
 		". {\n policy\n}\nx {\n}\n":    "Corefile: expected exactly one zone",
 		"x y {\n policy\n}\n":          "Corefile: expected exactly one zone",
 		"x: {\n policy\n}\n":           "expecting data after last colon",
 		". {\n forward . 192.0.2.1\n}": "Unknown directive 'forward'",
 	} {
-		if _, err := caddy.Start(corefile(text)); err == nil || !strings.Contains(err.Error(), wanted) {
-			t.Errorf("%q: got %v, expected %q in it", text, err, wanted)
+		if _, err := caddy.Start(corefile(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, expected %q in it", text, err, want)
 		}
 	}
 }

@@ -97,8 +97,8 @@ func TestCorednsWithTelemetry(t *testing.T) {
 		t.Errorf("reason %q", reason)
 	}
 	telemetry, err := program.Telemetry()
-	wanted := statussocket.Telemetry{Sent: 7, Lost: 3, Collector: &statussocket.Certificate{Subject: "CN=c", Names: []string{"c"}, Begins: 1, Ends: 2, Digest: "c0ffee"}}
-	if err != nil || !reflect.DeepEqual(telemetry, wanted) {
+	want := statussocket.Telemetry{Sent: 7, Lost: 3, Collector: &statussocket.Certificate{Subject: "CN=c", Names: []string{"c"}, Begins: 1, Ends: 2, Digest: "c0ffee"}}
+	if err != nil || !reflect.DeepEqual(telemetry, want) {
 		t.Errorf("telemetry %v, %v", telemetry, err)
 	}
 }
@@ -106,7 +106,7 @@ func TestCorednsWithTelemetry(t *testing.T) {
 // Without a status in time and as one JSON object, every request is an error, and never an empty result.
 func TestCorednsWithoutStatus(t *testing.T) {
 	resolver := nettest.ServeDNS(t, "udp", nettest.Refusing)
-	for name, test := range map[string]struct{ socket, wanted string }{
+	for name, test := range map[string]struct{ socket, want string }{
 		"absent":     {socketPath(t), "no such file"},
 		"silent":     {silentSocket(t), "i/o timeout"},
 		"nothing":    {tells(t, ""), "EOF"},
@@ -123,14 +123,14 @@ func TestCorednsWithoutStatus(t *testing.T) {
 			_, notBuilt := program.Build()
 
 			for _, err := range []error{notLive, notCounted, notBuilt} {
-				if err == nil || !strings.Contains(err.Error(), test.wanted) {
-					t.Errorf("got %v, expected %q in it", err, test.wanted)
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Errorf("got %v, expected %q in it", err, test.want)
 				}
 			}
 			if live != nil || counts != nil {
 				t.Errorf("got %v and %v beside the error", live, counts)
 			}
-			if reason := program.Reason(); !strings.Contains(reason, test.wanted) {
+			if reason := program.Reason(); !strings.Contains(reason, test.want) {
 				t.Errorf("the reason is %q", reason)
 			}
 		})
@@ -172,7 +172,7 @@ func TestRefusesNothingElse(t *testing.T) {
 	for name, test := range map[string]struct {
 		reply    dns.HandlerFunc
 		networks string
-		wanted   string
+		want     string
 	}{
 		"an answer":            {nettest.Answering(dns.RcodeSuccess), "udp tcp", "NOERROR"},
 		"a failure":            {nettest.Answering(dns.RcodeServerFailure), "udp tcp", "SERVFAIL"},
@@ -190,9 +190,9 @@ func TestRefusesNothingElse(t *testing.T) {
 
 				err := Refuses(server, network)
 
-				if err == nil || !strings.Contains(err.Error(), test.wanted) ||
+				if err == nil || !strings.Contains(err.Error(), test.want) ||
 					!strings.HasPrefix(err.Error(), "querying "+server+" over "+network+": ") {
-					t.Errorf("got %v, expected %q in it", err, test.wanted)
+					t.Errorf("got %v, expected %q in it", err, test.want)
 				}
 			})
 		}

@@ -472,7 +472,7 @@ func (e envoy) secretVersions() (map[string]string, error) {
 	}
 	versions := map[string]string{}
 	for _, config := range dump.Configs {
-		if id, is := strings.CutPrefix(config.Name, signing.SecretPrefix); is {
+		if id, ok := strings.CutPrefix(config.Name, signing.SecretPrefix); ok {
 			versions[id] = config.Version
 		}
 	}

@@ -197,13 +197,13 @@ func TestEnvoyLive(t *testing.T) {
 
 	live, err := program.Live(envoyResources)
 
-	wanted := map[string]string{
+	want := map[string]string{
 		"routes":    hash(`[{"@type":"t","name":"routes","virtual_hosts":[]}]`),
 		"listeners": hash(`[{"@type":"t","name":"port-443"},{"@type":"t","n":1.50,"name":"port-80"}]`),
 		"clusters":  hash(`[]`),
 	}
-	if err != nil || !maps.Equal(live, wanted) {
-		t.Errorf("got %v, %v, expected %v", live, err, wanted)
+	if err != nil || !maps.Equal(live, want) {
+		t.Errorf("got %v, %v, expected %v", live, err, want)
 	}
 }
 
@@ -288,7 +288,7 @@ func TestEnvoyLiveOfAnotherForm(t *testing.T) {
 // The digest of a layer of the runtime is that of the text of its key, which is empty if Envoy has not loaded it.
 func TestEnvoyLiveRuntime(t *testing.T) {
 	layer := []boot.Resource{{Name: "sampling", Path: "rtds/sampling.json", Envoy: &boot.EnvoyProof{Statistics: "runtime", Runtime: "its.share"}}}
-	for shown, wanted := range map[string]string{
+	for shown, want := range map[string]string{
 		`{"layers": ["ours", "sampling"], "entries": {
  "its.share": {"layer_values": ["", "250000"], "final_value": "250000"},
  "other": {"layer_values": ["1", ""], "final_value": "1"}}}`: "250000",
@@ -299,7 +299,7 @@ func TestEnvoyLiveRuntime(t *testing.T) {
 
 		live, err := program.Live(layer)
 
-		if err != nil || !maps.Equal(live, map[string]string{"sampling": hash(wanted)}) {
+		if err != nil || !maps.Equal(live, map[string]string{"sampling": hash(want)}) {
 			t.Errorf("%s: got %v, %v", shown, live, err)
 		}
 	}
@@ -358,12 +358,12 @@ func TestEnvoyBuild(t *testing.T) {
 
 // The reason of a rejection is Envoy's message about each rejected listener, without duplicates. If it has none, its log has.
 func TestEnvoyReason(t *testing.T) {
-	for shown, wanted := range map[string]string{
+	for shown, want := range map[string]string{
 		refusedListener: "port-443: error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''",
 		"{}\n":          "Envoy could not read the file; its log says why",
 	} {
 		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": dumps(map[string]string{"dynamic_listeners": shown})})
-		if reason := program.Reason(); reason != wanted {
+		if reason := program.Reason(); reason != want {
 			t.Errorf("got %q", reason)
 		}
 	}
@@ -457,8 +457,8 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 		return "cluster.looking_up.update_attempt: " + begun + "\ncluster.looking_up.update_failure: 1\ncluster.looking_up.update_success: " + done + "\n"
 	}
 	for name, test := range map[string]struct {
-		shown  []string // one after the other, the last one again and again
-		wanted string
+		shown []string // one after the other, the last one again and again
+		want  string
 	}{
 		"all have ended":    {[]string{statistics("3", "3")}, ""},
 		"one is under way":  {[]string{statistics("3", "2"), statistics("3", "2"), statistics("3", "3")}, ""},
@@ -477,7 +477,7 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 				reports(test.shown[now])(w, request)
 			}})
 			err := program.Serves()
-			if test.wanted == "" && err != nil || test.wanted != "" && (err == nil || !strings.Contains(err.Error(), test.wanted)) {
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("got %v", err)
 			}
 		})

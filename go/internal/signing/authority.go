@@ -84,9 +84,9 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	if err != nil {
 		return nil, errors.New("its key can't be read") // without what the error may say of it
 	}
-	signer, is := parsed.(*ecdsa.PrivateKey)
+	signer, ok := parsed.(*ecdsa.PrivateKey)
 	switch {
-	case !is || !signer.PublicKey.Equal(certificate.PublicKey):
+	case !ok || !signer.PublicKey.Equal(certificate.PublicKey):
 		return nil, errors.New("its key is another one than its certificate's")
 	case !certificate.IsCA || !certificate.MaxPathLenZero:
 		return nil, errors.New("it is no authority for certificates of servers alone")
@@ -187,8 +187,8 @@ type certificates struct {
 var errUncovered = errors.New("no intermediate may sign for it")
 
 func (c certificates) issuer(asked string) (signer *intermediate, name, rule string, err error) {
-	name, is := certified(asked)
-	if is {
+	name, ok := certified(asked)
+	if ok {
 		rule = c.names.Value().rule(name)
 	}
 	if rule == "" {
@@ -261,9 +261,9 @@ func setOf(names []string) (map[string]struct{}, error) {
 // certified returns the name for which a certificate is asked for, in lower case, or false if none can be for it: what
 // Envoy asks for is whatever the client has said.
 func certified(asked string) (string, bool) {
-	name, is := hostname.Lower(asked)
+	name, ok := hostname.Lower(asked)
 	if _, err := netip.ParseAddr(name); err == nil {
 		return "", false
 	}
-	return name, is
+	return name, ok
 }

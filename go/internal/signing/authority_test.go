@@ -107,8 +107,8 @@ func TestMint(t *testing.T) {
 			t.Error("its key is another one")
 		}
 	}
-	if wanted := testTime.Add(leafLife * 2 / 3); !made.due.Equal(wanted) {
-		t.Errorf("it is due at %s instead of %s", made.due, wanted)
+	if want := testTime.Add(leafLife * 2 / 3); !made.due.Equal(want) {
+		t.Errorf("it is due at %s instead of %s", made.due, want)
 	}
 }
 
@@ -140,9 +140,9 @@ func TestCovering(t *testing.T) {
 		t, root.intermediate(t, []string{"w.test", "one.test"}, later(10)), root.intermediate(t, []string{"sub.w.test"}, later(20)),
 		root.intermediate(t, []string{"one.test"}, later(30)),
 	)))
-	for name, wanted := range map[string]int{"w.test": 10, "a.w.test": 10, "sub.w.test": 20, "a.b.sub.w.test": 20, "one.test": 30, "xw.test": 0, "test": 0} {
+	for name, want := range map[string]int{"w.test": 10, "a.w.test": 10, "sub.w.test": 20, "a.b.sub.w.test": 20, "one.test": 30, "xw.test": 0, "test": 0} {
 		got := authority.covering(name)
-		if (got == nil) != (wanted == 0) || got != nil && !got.certificate.NotAfter.Equal(testTime.AddDate(0, 0, wanted)) {
+		if (got == nil) != (want == 0) || got != nil && !got.certificate.NotAfter.Equal(testTime.AddDate(0, 0, want)) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -36,7 +36,7 @@ func FuzzStream(f *testing.F) {
 				break
 			}
 			s.take(parsed)
-			wanted := len(s.awaiting)
+			want := len(s.awaiting)
 			answered := map[string]bool{}
 			for message := s.next(testTime); message != nil; message = s.next(testTime) {
 				answered[parseAnswer(t, message).name] = true
@@ -46,8 +46,8 @@ func FuzzStream(f *testing.F) {
 					t.Errorf("%q was not answered", name)
 				}
 			}
-			if len(answered) < wanted || s.certificates > s.most || len(s.subscription.held) != s.order.Len() || len(s.awaiting) > 0 {
-				t.Errorf("%d of %d answered, %d held, %d in order", len(answered), wanted, len(s.subscription.held), s.order.Len())
+			if len(answered) < want || s.certificates > s.most || len(s.subscription.held) != s.order.Len() || len(s.awaiting) > 0 {
+				t.Errorf("%d of %d answered, %d held, %d in order", len(answered), want, len(s.subscription.held), s.order.Len())
 			}
 		}
 	})
@@ -71,8 +71,8 @@ func FuzzName(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, asked string) {
 		got, err := sources{source, newSecrets(Kept{}, time.Now)}.of(asked).issue(asked, testTime)
-		lower, is := hostname.Lower(asked)
-		covered := is && (lower == "one.test" || lower == "w.test" || strings.HasSuffix(lower, ".w.test"))
+		lower, ok := hostname.Lower(asked)
+		covered := ok && (lower == "one.test" || lower == "w.test" || strings.HasSuffix(lower, ".w.test"))
 		if isSecret := strings.HasPrefix(asked, SecretPrefix) && err == nil; isSecret && !strings.Contains(asked, ".") {
 			return
 		}

@@ -145,8 +145,8 @@ func leave(file *os.File, all map[string]secret) error {
 }
 
 func (s *secrets) of(asked string) (secret, bool) {
-	id, is := strings.CutPrefix(asked, SecretPrefix)
-	if !is || !secretID.MatchString(id) {
+	id, ok := strings.CutPrefix(asked, SecretPrefix)
+	if !ok || !secretID.MatchString(id) {
 		return secret{}, false
 	}
 	s.mutex.Lock()
@@ -155,16 +155,16 @@ func (s *secrets) of(asked string) (secret, bool) {
 }
 
 func (s *secrets) issue(asked string, _ time.Time) (issued, error) {
-	current, is := s.of(asked)
-	if !is {
+	current, ok := s.of(asked)
+	if !ok {
 		return issued{}, errRefused
 	}
 	return issued{genericSecret(asked, current.Value), current.version(), stamp{issuer: current.version()}}, nil
 }
 
 func (s *secrets) isCurrent(asked string, before stamp, _ time.Time) bool {
-	current, is := s.of(asked)
-	return is && current.version() == before.issuer
+	current, ok := s.of(asked)
+	return ok && current.version() == before.issuer
 }
 
 func (s *secrets) count() int {
@@ -215,14 +215,14 @@ func isNoHeader(character rune) bool { return character < ' ' || character > '~'
 
 // replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
 // next signer is in force all the same.
-func (s *secrets) replace(wanted Giving) error {
+func (s *secrets) replace(giving Giving) error {
 	fresh := map[string]secret{}
-	for _, id := range wanted.Keep {
+	for _, id := range giving.Keep {
 		if before, ok := s.all[id]; ok {
 			fresh[id] = before
 		}
 	}
-	for id, value := range wanted.Give {
+	for id, value := range giving.Give {
 		fresh[id] = secret{Value: value, Given: s.now().UTC()}
 		if before, ok := s.all[id]; ok && before.Value == value {
 			fresh[id] = before
@@ -230,7 +230,7 @@ func (s *secrets) replace(wanted Giving) error {
 	}
 	resting := map[string]secret{}
 	for id, entry := range fresh {
-		entry.Rests = slices.Contains(wanted.Rest, id)
+		entry.Rests = slices.Contains(giving.Rest, id)
 		if fresh[id] = entry; entry.Rests {
 			resting[id] = entry
 		}

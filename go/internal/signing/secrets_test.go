@@ -224,14 +224,14 @@ func TestSecretsOnTheStream(t *testing.T) {
 	if got := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, got) != "" || parseAnswer(t, got).isRemoval() {
 		t.Error("what nobody has given is not empty")
 	}
-	for _, wanted := range []string{"Bearer a", "Bearer b", ""} {
+	for _, want := range []string{"Bearer a", "Bearer b", ""} {
 		all := map[string]string{}
-		if wanted != "" {
-			all["github"] = wanted
+		if want != "" {
+			all["github"] = want
 		}
 		s.secrets.give(t, all)
-		if got := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, got) != wanted {
-			t.Errorf("%q instead of %q", valueOf(t, got), wanted)
+		if got := must.Get[[]byte](t)(readFrame(stream.response.Body)); valueOf(t, got) != want {
+			t.Errorf("%q instead of %q", valueOf(t, got), want)
 		}
 	}
 }

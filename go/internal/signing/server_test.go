@@ -234,7 +234,7 @@ func TestStreamsEnd(t *testing.T) {
 	s := newSigner(t)
 	for what, test := range map[string]struct {
 		path, kind, text string
-		wanted           int
+		want             int
 	}{
 		"another method":   {"/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets", "application/grpc", "", unimplemented},
 		"no gRPC":          {method, "text/plain", "", unimplemented},
@@ -249,10 +249,10 @@ func TestStreamsEnd(t *testing.T) {
 			_, _ = stream.body.Write([]byte(test.text))
 			stream.body.Close()
 		}()
-		if status := stream.status(); status != fmt.Sprint(test.wanted) {
+		if status := stream.status(); status != fmt.Sprint(test.want) {
 			t.Errorf("%s: it ended with %q", what, status)
 		}
-		if failure := s.status().Failure; test.wanted != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", test.wanted)) {
+		if failure := s.status().Failure; test.want != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", test.want)) {
 			t.Errorf("%s: told is %q", what, failure)
 		}
 	}
@@ -266,14 +266,14 @@ func TestListen(t *testing.T) {
 	disk := Resting(filepath.Dir(folder))
 	for range 2 { // the second replaces the first
 		sockets := must.Get[[]*os.File](t)(Listen(folder, disk))
-		for path, wanted := range map[string]struct {
+		for path, want := range map[string]struct {
 			mode  os.FileMode
 			group uint32
 			user  uint32
 		}{folder: {os.ModeDir | 0o710, users.Readers, 0}, folder + "/ads": {os.ModeSocket | 0o660, users.Readers, 0}, folder + "/status": {os.ModeSocket | 0o600, 0, 0}, folder + "/secrets": {os.ModeSocket | 0o600, 0, 0}, disk: {0o600, users.Signers, users.Signers}} {
 			info := must.Get[os.FileInfo](t)(os.Stat(path))
 			owner := info.Sys().(*syscall.Stat_t)
-			if info.Mode() != wanted.mode || owner.Uid != wanted.user || owner.Gid != wanted.group {
+			if info.Mode() != want.mode || owner.Uid != want.user || owner.Gid != want.group {
 				t.Errorf("%s: %s %d:%d", path, info.Mode(), owner.Uid, owner.Gid)
 			}
 		}

@@ -129,7 +129,7 @@ func (s *subscription) next(now time.Time) []byte {
 		s.nonce++
 		nonce := strconv.FormatUint(s.nonce, 10)
 		if !nothing {
-			if resource, is := s.issue(name, now); is {
+			if resource, ok := s.issue(name, now); ok {
 				s.hold(name, resource.stamp, nonce)
 				return given(name, resource.version, nonce, resource.secret)
 			}

@@ -59,10 +59,10 @@ func (s *scene) answers() string {
 	return strings.Join(answers, " ")
 }
 
-func (s *scene) expect(when, wanted string, held ...string) {
+func (s *scene) expect(when, want string, held ...string) {
 	s.t.Helper()
-	if got := s.answers(); got != wanted {
-		s.t.Errorf("%s: the answers are %q instead of %q", when, got, wanted)
+	if got := s.answers(); got != want {
+		s.t.Errorf("%s: the answers are %q instead of %q", when, got, want)
 	}
 	var names []string
 	for element := s.order.Front(); element != nil; element = element.Next() {

@@ -70,7 +70,7 @@ func unknownProcesses(proc, program string, companions []companion) ([]string, e
 		awaitExecution(proc, process.id)
 		executable, err := executableOf(proc, process.id)
 		if hasEnded(err) || err == nil && os.SameFile(executable, helper) ||
-			slices.ContainsFunc(companions, func(wanted companion) bool { return wanted.is(proc, process.id) }) {
+			slices.ContainsFunc(companions, func(other companion) bool { return other.is(proc, process.id) }) {
 			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
 		}
 		command, err := CommandOf(proc, process.id)

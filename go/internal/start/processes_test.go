@@ -32,8 +32,8 @@ func TestUnknownProcesses(t *testing.T) {
 	}()
 
 	unknown := must.Get[[]string](t)(unknownProcesses(users.Processes, "1", nil))
-	if wanted := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(unknown, wanted) {
-		t.Errorf("%q is not among %q", wanted, unknown)
+	if want := strconv.Itoa(other.Process.Pid) + ": /bin/sleep 60"; !slices.Contains(unknown, want) {
+		t.Errorf("%q is not among %q", want, unknown)
 	}
 	own := strconv.Itoa(os.Getpid()) + ":"
 	if slices.ContainsFunc(unknown, func(text string) bool { return strings.HasPrefix(text, own) }) {
@@ -104,10 +104,10 @@ func TestRecorderIsKnown(t *testing.T) {
 	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
 	must.WriteUsers(t, proc)
 	limited, command := boot.Sibling{Limits: &boot.Limits{}}, "/fw/bin/fwctl\x00record\x00"
-	expect := func(when string, sibling boot.Sibling, wanted ...string) {
+	expect := func(when string, sibling boot.Sibling, want ...string) {
 		t.Helper()
 		got, err := ProcessDifferences(proc, mounted, sibling, Status{Program: 1})
-		if err != nil || !slices.Equal(got, wanted) {
+		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, %v", when, got, err)
 		}
 	}
@@ -132,10 +132,10 @@ func TestHelpersThatEnd(t *testing.T) {
 	sibling, status := boot.Sibling{Limits: &boot.Limits{}}, Status{Program: 1}
 	must.Write(t, proc, must.Tree{"self/exe": "helper", "1/stat": stat("1", outside, 0)})
 	must.WriteUsers(t, proc)
-	expect := func(when string, wanted ...string) {
+	expect := func(when string, want ...string) {
 		t.Helper()
 		got, err := ProcessDifferences(proc, volume, sibling, status)
-		if err != nil || !slices.Equal(got, wanted) {
+		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, %v", when, got, err)
 		}
 	}

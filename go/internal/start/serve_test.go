@@ -175,11 +175,11 @@ var provenFiles = map[string]string{"rds/routes.json": `{"resources":["routes"]}
 
 // makeVolume creates a volume in which set 1 was started before, and whose files may have been changed since.
 func makeVolume(root string, owner int, changed bool) error {
-	wanted := hot.Commit{Version: hot.Unversioned}
+	want := hot.Commit{Version: hot.Unversioned}
 	for path, content := range provenFiles {
-		wanted.Files = append(wanted.Files, hot.HotFile{Path: path, Digest: hot.DigestOf([]byte(content))})
+		want.Files = append(want.Files, hot.HotFile{Path: path, Digest: hot.DigestOf([]byte(content))})
 	}
-	text, err := json.Marshal(wanted)
+	text, err := json.Marshal(want)
 	if err != nil {
 		return err
 	}
@@ -275,13 +275,13 @@ func TestServe(t *testing.T) {
 	if again, _ := served(t, "as a sibling"); again["Uid"] == status["Uid"] || status["RecorderUid"] == status["Uid"] {
 		t.Errorf("%s, %s again, recorder %s", status["Uid"], again["Uid"], status["RecorderUid"])
 	}
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"SupervisorUid": "0 0 0 0", "SupervisorGroups": "", "SupervisorCapInh": "0000000000000000",
 		"SupervisorCapPrm": "00000000000000c1", "SupervisorCapEff": "00000000000000c1", "SupervisorCapBnd": "0000000000000000",
 		"SupervisorCapAmb": "0000000000000000", "SupervisorNoNewPrivs": "1", "Asked": "600 0", "Tmp": "1777", "Files": "4096 4096",
 	} {
-		if got := status[name]; got != wanted {
-			t.Errorf("%s is %q, expected %q", name, got, wanted)
+		if got := status[name]; got != want {
+			t.Errorf("%s is %q, expected %q", name, got, want)
 		}
 	}
 	for _, address := range []string{nettest.Guarded.String(), nettest.Exempt.String(), nettest.Service.String()} {
@@ -297,7 +297,7 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 	if id, err := strconv.Atoi(user); err != nil || id < users.FewestUsers {
 		t.Errorf("%s is %s, %v", who, user, err)
 	}
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"Uid":        strings.Join([]string{user, user, user, user}, " "),
 		"Gid":        strings.Join([]string{group, group, group, group}, " "),
 		"Groups":     "",
@@ -308,8 +308,8 @@ func expectUnprivileged(t *testing.T, status map[string]string, who, group strin
 		"CapAmb":     "0000000000000000",
 		"NoNewPrivs": "1",
 	} {
-		if got, ok := status[who+name]; !ok || got != wanted {
-			t.Errorf("%s is %q (%t), expected %q", who+name, got, ok, wanted)
+		if got, ok := status[who+name]; !ok || got != want {
+			t.Errorf("%s is %q (%t), expected %q", who+name, got, ok, want)
 		}
 	}
 }
@@ -343,12 +343,12 @@ func TestServeStartsTheRecorder(t *testing.T) {
 func TestServeStartsTheSigner(t *testing.T) {
 	status, _ := served(t, "with a signer")
 	expectUnprivileged(t, status, "Signer", "65531")
-	for name, wanted := range map[string]string{
+	for name, want := range map[string]string{
 		"SignerVerb": "sign /tmp/signer /tmp/volume/hot/inspected/names.json /tmp/volume/hot/signing/intermediates.json",
 		"SignerMore": "", "SignerKept": "/memfd:secrets (deleted)", "SignerRests": "/tmp/volume/state/secrets.json", "SignerFolder": "drwx--x--- 0:65532",
 	} {
-		if got := status[name]; got != wanted {
-			t.Errorf("%s is %q, expected %q", name, got, wanted)
+		if got := status[name]; got != want {
+			t.Errorf("%s is %q, expected %q", name, got, want)
 		}
 	}
 	if ads, tells := status["SignerSocket"], status["SignerStatus"]; !strings.HasPrefix(ads, "socket:") || !strings.HasPrefix(tells, "socket:") || ads == tells {
@@ -381,7 +381,7 @@ func TestServeStopsTheProgram(t *testing.T) {
 
 // If any step of serve fails, the program does not start.
 func TestServeFailsClosed(t *testing.T) {
-	for scene, wanted := range map[string]string{
+	for scene, want := range map[string]string{
 		"as nobody":              "operation not permitted",
 		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":    "no interface has an address in 10.215.0.0/24",
@@ -393,7 +393,7 @@ func TestServeFailsClosed(t *testing.T) {
 		t.Run(scene, func(t *testing.T) {
 			stdout, stderr, err := start(t, scene)
 
-			if err == nil || stdout != "" || !strings.Contains(stderr, wanted) {
+			if err == nil || stdout != "" || !strings.Contains(stderr, want) {
 				t.Errorf("got %v, %q, %q", err, stdout, stderr)
 			}
 		})

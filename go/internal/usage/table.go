@@ -95,10 +95,10 @@ func (t *Table) moment() int64 { return max(t.now().Unix(), t.since) }
 // Take takes a line of Envoy's that begins with Mark. A connection that leads nowhere is no use, and neither is what we have
 // tried ourselves; one of these that is kept open is used by others as well, so it is.
 func (t *Table) Take(line []byte) {
-	use, is := read(line)
+	use, ok := read(line)
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
-	if !is {
+	if !ok {
 		t.lose()
 		return
 	}
@@ -108,8 +108,8 @@ func (t *Table) Take(line []byte) {
 	now := t.moment()
 	element := t.uses[string(use.key)]
 	if element == nil {
-		fresh, is := parse(use.key)
-		if !is {
+		fresh, ok := parse(use.key)
+		if !ok {
 			t.lose()
 			return
 		}
@@ -179,8 +179,8 @@ func (t *Table) Restore(left History) {
 	defer t.mutex.Unlock()
 	t.id, t.since, t.lost = left.ID, left.Since, left.Lost
 	uses := slices.DeleteFunc(slices.Clone(left.Uses), func(use Use) bool {
-		_, is := parse([]byte(use.key()))
-		return !is
+		_, ok := parse([]byte(use.key()))
+		return !ok
 	})
 	for at := range uses {
 		uses[at].Last = max(uses[at].Last, t.since)

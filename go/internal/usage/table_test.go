@@ -53,12 +53,12 @@ func TestUsesAreCounted(t *testing.T) {
 	take(table, ending("https a.test 443", "tls a.test guarded", 1, 2), ending("http a.test 80", "http 80 a.test", 3, 4), ending("https a.test 8443", "tls", 5, 6))
 	known := table.History()
 	later := began.Add(time.Hour).Unix()
-	wanted := []Use{
+	want := []Use{
 		{"http", "a.test", 80, later, later, 1, 3, 4},
 		{"https", "a.test", 443, began.Unix(), later, 2, 11, 202},
 		{"https", "a.test", 8443, later, later, 1, 5, 6},
 	}
-	if !slices.Equal(known.Uses, wanted) {
+	if !slices.Equal(known.Uses, want) {
 		t.Errorf("%+v", known.Uses)
 	}
 	if known.Since != began.Unix() || known.Now != later || known.Lost != 0 {
@@ -125,8 +125,8 @@ func TestNamesBelowASubtreeAreOneUse(t *testing.T) {
 		}
 	}
 	known := table.History()
-	wanted := []string{".api.test", ".cdn.test", ".cdn.test", "x0.cdn.test", "x1.cdn.test", "x2.cdn.test"}
-	if !slices.Equal(names(known), wanted) {
+	want := []string{".api.test", ".cdn.test", ".cdn.test", "x0.cdn.test", "x1.cdn.test", "x2.cdn.test"}
+	if !slices.Equal(names(known), want) {
 		t.Error(names(known))
 	}
 	if used := known.Uses[1]; used.Protocol != "http" || used.Connections != 3 || used.Sent != 6 {
@@ -185,7 +185,7 @@ func FuzzTake(f *testing.F) {
 			t.Errorf("%+v", known)
 		}
 		for _, use := range known.Uses {
-			if _, is := parse([]byte(use.key())); !is {
+			if _, ok := parse([]byte(use.key())); !ok {
 				t.Errorf("%+v", use)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 // A user id is chosen among all that the container has and that nobody uses: with remapped ids, from the upper half.
 func TestUsersHere(t *testing.T) {
-	for mapped, wanted := range map[string]users{
+	for mapped, want := range map[string]users{
 		"0 0 4294967295":                          {FewestUsers, noUser - 1},
 		"0 100000 65536":                          {32768, knownUsers - 1},
 		"0 1000 1\n1 100000 65536":                {32769, knownUsers - 1},
@@ -21,7 +21,7 @@ func TestUsersHere(t *testing.T) {
 	} {
 		proc := t.TempDir()
 		must.Write(t, proc, must.Tree{"self/uid_map": mapped + "\n"})
-		if got, err := Here(proc); err != nil || got != wanted {
+		if got, err := Here(proc); err != nil || got != want {
 			t.Errorf("%q: %v, %v", mapped, got, err)
 		}
 	}
@@ -54,7 +54,7 @@ func TestUsersOfGroupsDiffer(t *testing.T) {
 // A program that shares its user id with images, or whose ids differ, is told.
 func TestSharedUser(t *testing.T) {
 	proc := t.TempDir()
-	for ids, wanted := range map[string][]string{
+	for ids, want := range map[string][]string{
 		"4000000000\t4000000000\t4000000000\t4000000000": nil,
 		"65532\t65532\t65532\t65532":                     {"65532"},
 		"4000000000\t0\t0\t4000000000":                   {"0"},
@@ -62,7 +62,7 @@ func TestSharedUser(t *testing.T) {
 		must.WriteUsers(t, proc)
 		must.Write(t, proc, must.Tree{"1/status": "Name:\tUid: 0\nUid:\t" + ids + "\nGid:\t0\t0\t0\t0\n"})
 		got, err := Shared(proc, "1")
-		if err != nil || len(got) != len(wanted) || len(wanted) > 0 && !strings.Contains(got[0], wanted[0]) {
+		if err != nil || len(got) != len(want) || len(want) > 0 && !strings.Contains(got[0], want[0]) {
 			t.Errorf("%s: %q, %v", ids, got, err)
 		}
 	}
