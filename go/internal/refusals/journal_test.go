@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"clawker-fw/internal/boot"
 	"clawker-fw/internal/must"
 	"clawker-fw/internal/nettest"
 	"clawker-fw/internal/statussocket"
@@ -225,6 +226,12 @@ func TestARequestThatIsGivenUp(t *testing.T) {
 	}
 }
 
+func withLimits(limits boot.Limits) boot.Sibling {
+	sibling := nettest.NewSibling()
+	sibling.Limits = &limits
+	return sibling
+}
+
 // The recorder ends when it can't write any more, and not before.
 func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	lines, program, err := os.Pipe()
@@ -240,7 +247,7 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	must.Succeed(t, err)
 	defer socket.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, socket}, out) }()
+	go func() { ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out) }()
 	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
@@ -498,7 +505,7 @@ func TestARecorderAfterAnother(t *testing.T) {
 		log := filepath.Join(t.TempDir(), "log")
 		out := must.Get[*os.File](t)(os.Create(log))
 		ended := make(chan error, 1)
-		go func() { ended <- Record(t.TempDir(), nettest.NewSibling(), []*os.File{silent, lines, socket}, out) }()
+		go func() { ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out) }()
 		must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if content, _ := os.ReadFile(log); len(content) > 0 {

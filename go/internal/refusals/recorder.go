@@ -125,14 +125,9 @@ type recorder struct {
 }
 
 func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
-	var private []netip.Addr
-	var shut uint16
-	if sibling.Limits != nil {
-		private, shut = sibling.Limits.Private, sibling.Limits.PrivatePort
-	}
 	return &recorder{
-		journal: journal, private: private,
-		listening: listening{folder: kernel.SocketLists, except: shut},
+		journal: journal, private: sibling.Limits.Private,
+		listening: listening{folder: kernel.SocketLists, except: sibling.Limits.PrivatePort},
 		names:     virtualNames{hotfile.New(filepath.Join(root, "hot", "numbers", "numbers.json"), parseNumbers), sibling.Blocks},
 	}
 }

@@ -44,7 +44,7 @@ func newRecording(t *testing.T, limits boot.Limits) *recordingSibling {
 	sibling := &recordingSibling{asAgent: nettest.LimitedSibling(t, limits, kernel.Shape)}
 	root := t.TempDir()
 	must.Write(t, root, must.Tree{"hot/numbers/numbers.json": numbersFile})
-	sibling.recorder = newRecorder(root, nettest.NewSibling(), newJournal(&sibling.written))
+	sibling.recorder = newRecorder(root, withLimits(limits), newJournal(&sibling.written))
 	socket := must.Open[*os.File](t)(kernel.ListenForRefusals())
 	sibling.socket = socket
 	return sibling
@@ -259,10 +259,8 @@ func TestRefusalsAtPrivatePlaces(t *testing.T) {
 		"a private port, at the start":   {boot.Limits{PrivatePort: place.Port()}, "", ""},
 		"a private port, with a program": {boot.Limits{PrivatePort: place.Port()}, program, reason.NoRule},
 	} {
-		sibling := nettest.NewSibling()
-		sibling.Limits = &test.limits
 		var written bytes.Buffer
-		recorder := newRecorder(t.TempDir(), sibling, newJournal(&written))
+		recorder := newRecorder(t.TempDir(), withLimits(test.limits), newJournal(&written))
 		recorder.listening.folder = listeningFolder(t, test.listens)
 		refused := kernel.Refusal{Protocol: unix.IPPROTO_TCP, Source: netip.AddrPortFrom(nettest.Agent, 1024), Place: place}
 		must.Succeed(t, errors.Join(recorder.record([]kernel.Refusal{refused}), recorder.journal.flush()))

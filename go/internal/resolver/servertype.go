@@ -34,8 +34,8 @@ func Register(name string, setup caddy.SetupFunc) {
 
 type Config struct {
 	dnsserver.Config
-	WatchTCP func(net.Listener) net.Listener // nil if nobody watches
-	Report   func(Outcome)                   // nil if nobody is told
+	WatchTCP func(net.Listener) net.Listener
+	Report   func(Outcome) // nil if nobody is told
 }
 
 // Outcome is what the policy did with one query of somebody else than this container.
@@ -84,11 +84,7 @@ type server struct {
 }
 
 func (s server) Serve(listener net.Listener) error {
-	listener = vital{listener}
-	if s.watchTCP != nil {
-		listener = s.watchTCP(listener)
-	}
-	return s.Server.Serve(listener)
+	return s.Server.Serve(s.watchTCP(vital{listener}))
 }
 
 func (s server) ServePacket(socket net.PacketConn) error {

@@ -120,8 +120,8 @@ const outside = "0"
 const forkedOnly = 0x40
 
 type process struct {
-	id, state, parent string
-	forkedOnly        bool
+	id, parent string
+	forkedOnly bool
 }
 
 func allProcesses(proc string) ([]process, error) {
@@ -160,7 +160,7 @@ func readProcess(proc, id string) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("%s/%s/stat: %w", proc, id, err)
 	}
-	return process{id, fields[0], fields[1], flags&forkedOnly != 0}, nil
+	return process{id, fields[1], flags&forkedOnly != 0}, nil
 }
 
 // A helper that has ended once is a fact to be told. One that ended restartsTolerated times within restartsWithin does

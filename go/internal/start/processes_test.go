@@ -53,7 +53,7 @@ func TestReadProcess(t *testing.T) {
 	proc := t.TempDir()
 	must.Write(t, proc, must.Tree{"7/stat": "7 (odd) S 1 1 1 0 -1 64 name) T 12 7 7 0 -1 4194368 1 0", "8/stat": "8 (cut) S 1"})
 
-	if got, err := readProcess(proc, "7"); err != nil || got != (process{"7", "T", "12", true}) {
+	if got, err := readProcess(proc, "7"); err != nil || got != (process{"7", "12", true}) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	if got, err := readProcess(proc, "8"); err == nil {
