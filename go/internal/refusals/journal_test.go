@@ -247,7 +247,9 @@ func TestTheRecorderEndsWithItsLog(t *testing.T) {
 	must.Succeed(t, err)
 	defer socket.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out) }()
+	go func() {
+		ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out)
+	}()
 	must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if content, _ := os.ReadFile(log); unnumbered(string(content)) == string(lineOf(nettest.Agent, 0)) {
@@ -505,7 +507,9 @@ func TestARecorderAfterAnother(t *testing.T) {
 		log := filepath.Join(t.TempDir(), "log")
 		out := must.Get[*os.File](t)(os.Create(log))
 		ended := make(chan error, 1)
-		go func() { ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out) }()
+		go func() {
+			ended <- Record(t.TempDir(), withLimits(boot.Limits{}), []*os.File{silent, lines, socket}, out)
+		}()
 		must.Get[int](t)(program.Write(lineOf(nettest.Agent, 0)))
 		for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if content, _ := os.ReadFile(log); len(content) > 0 {
