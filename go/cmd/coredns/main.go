@@ -1,7 +1,7 @@
-// Command coredns is the resolver sibling: CoreDNS with only the plugins that the Corefile template uses.
+// Command coredns is the resolver: CoreDNS with only the plugins of the Corefile template.
 //
-// The binary has no forward, proxy, hosts or rewrite plugin on purpose. So no configuration, even a tampered one, can
-// forward an agent's query, and DNS can't become a tunnel.
+// The binary deliberately has no forward, proxy, hosts or rewrite plugin. So no configuration, even a tampered
+// one, can forward an agent's query, and DNS can't become a tunnel.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	// With its own flag, CoreDNS would start its own type of server.
+	// CoreDNS's own flag would start its own server type.
 	flags := flag.NewFlagSet("coredns", flag.PanicOnError)
 	corefile := flags.String("conf", "Corefile", "")
 	flag.Lookup("conf").Value = flags.Lookup("conf").Value

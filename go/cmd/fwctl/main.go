@@ -1,9 +1,9 @@
-// Command fwctl runs inside a sibling container and does what can't be done from outside: it configures the
-// network before the real program starts, puts files into place while it runs, reports what is live, and claims or
-// releases the service address.
+// Command fwctl runs inside a firewall container and does the work that needs to be inside: it configures the
+// network before the program starts, applies files while it runs, reports its state, and takes over or releases
+// the service address.
 //
-// It makes no policy decisions. Its instructions are a file that clawker-fw renders, boot/sibling.json, and what it is sent.
-// Every verb prints one JSON object a line and exits 0, or one line on stderr and exits 1.
+// It makes no policy decisions. Its instructions are boot/sibling.json, which clawker-fw renders, and its standard
+// input. Each verb prints JSON objects, one per line, and exits with 0, or one line on stderr and exits with 1.
 package main
 
 import (
@@ -35,11 +35,11 @@ import (
 	"clawker-fw/internal/usage"
 )
 
-// root is the sibling's volume. fwctl reads and writes files only below it.
+// root is the container's volume. fwctl reads and writes files only below it.
 const root = "/fw"
 
-// verb is what fwctl can be told to do: how many arguments it needs at least, what privileges, and what does it. What that
-// returns is printed as JSON, unless it is nothing. docs/how-it-works.md explains each.
+// verb is a command of fwctl, with its fewest arguments and its capabilities. The result of run is printed as
+// JSON, unless it is nil. docs/how-it-works.md explains the verbs.
 type verb struct {
 	name, arguments string
 	least           int
@@ -47,9 +47,9 @@ type verb struct {
 	run             func(arguments []string) (any, error)
 }
 
-// What verbs need. Whatever asks the packet filter has to have CAP_NET_ADMIN, even to read it (nfnetlink_rcv() in
-// net/netfilter/nfnetlink.c). Who looks at another process's executable needs all that the other has (cap_ptrace_access_check()
-// in security/commoncap.c): a probe needs what other verbs keep. It gives that up before it asks the program.
+// Capabilities of verbs. Reading the packet filter needs CAP_NET_ADMIN (nfnetlink_rcv() in
+// net/netfilter/nfnetlink.c). Reading another process's executable needs all its capabilities
+// (cap_ptrace_access_check() in security/commoncap.c), so a probe has those of the other verbs at first.
 var (
 	none    = []uint{}
 	network = []uint{unix.CAP_NET_ADMIN}
@@ -61,7 +61,7 @@ var (
 
 const relayed = "ADDRESS/BITS ADDRESS/BITS GATEWAY AGENT PORT..."
 
-// verbNames is filled before a verb runs: the table can't name itself.
+// verbNames is filled before a verb runs, because the table can't refer to itself.
 var verbNames []string
 
 var verbs = []verb{
@@ -112,7 +112,7 @@ func run(arguments []string) error {
 	if len(words) < verbs[at].least {
 		return fmt.Errorf("%s needs %s", name, verbs[at].arguments)
 	}
-	// `attempts` does with an agent's privileges what agents do; `serve` and `relay` give up theirs before they execute a program.
+	// `attempts` needs an agent's privileges; `serve` and `relay` drop theirs before they execute a program.
 	if needed := verbs[at].capabilities; needed != nil {
 		if err := privileges.Keep(needed...); err != nil {
 			return err
@@ -162,7 +162,7 @@ func serve(sibling boot.Sibling, words []string) (any, error) {
 	return nil, start.Serve(root, sibling, words[1:])
 }
 
-// report reports what is live.
+// report runs a probe.
 func report(sibling boot.Sibling, words []string) (any, error) {
 	known, err := readEvidence(words)
 	if err != nil {
@@ -213,7 +213,7 @@ func claim(sibling boot.Sibling, announce time.Duration) (any, error) {
 	return nil, arp.Claim(root, sibling, announce)
 }
 
-// drain reads no file of the sibling's, which another release may have made.
+// drain doesn't read boot/sibling.json, which another release may have written.
 func drain(words []string) (any, error) {
 	limit, err := seconds(words[0])
 	if err != nil {
@@ -223,7 +223,7 @@ func drain(words []string) (any, error) {
 	return nil, serving.Drain(envoy, limit, func(now serving.Draining) error { return tell(now) })
 }
 
-// usedNow is what agents have used, and how many connections are open, which count when they end.
+// usedNow is the use of rules, plus the open connections, which count only when they end.
 type usedNow struct {
 	usage.History
 	Open map[string]int `json:"open"` // connections, by port
@@ -238,11 +238,10 @@ func used(boot.Sibling, []string) (any, error) {
 	return usedNow{known, open}, err
 }
 
-// untold counts the refusals since the program's start of which no line tells: by source the queries and datagrams that the
-// limits have dropped. (Of connections, the limits also count those that a line tells of.) It has as well how many lines were
-// written about others.
+// untold counts refusals since the program's start that have no log line: the queries and datagrams that the
+// limits dropped, by source. (The limits' counts of connections include logged ones.)
 type untold struct {
-	Refusals uint64 `json:"refusals"` // 0: programs of earlier releases counted some
+	Refusals uint64 `json:"refusals"` // always 0, for clients of earlier releases
 	refusals.Written
 	Dropped map[string]uint64 `json:"dropped"`
 }
@@ -250,7 +249,7 @@ type untold struct {
 func countUntold(boot.Sibling, []string) (any, error) {
 	answer := untold{Dropped: map[string]uint64{}}
 	written, err := refusals.AskWritten(refusals.Socket)
-	if err == nil { // or the recorder is about to be started again
+	if err == nil { // otherwise the recorder is restarting
 		answer.Written = written
 	}
 	limited, err := kernel.RefusedSources()
@@ -266,7 +265,7 @@ func record(sibling boot.Sibling, _ []string) (any, error) {
 	return nil, refusals.Record(root, sibling, start.GivenSockets(), os.Stdout)
 }
 
-// giveSecrets passes on what is sent on the standard input. It is in no argument, where others could see it.
+// giveSecrets passes standard input on. Secrets are never arguments, which other processes could read.
 func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	if sibling.Signer == nil {
 		return nil, errors.New("this sibling has no signer")
@@ -300,8 +299,8 @@ func readEvidence(arguments []string) (serving.Evidence, error) {
 	return known, nil
 }
 
-// tellTaken returns what says that the program has taken the files, and lets it rest before it is asked for proof. Whether
-// anybody hears it decides nothing about the commit.
+// tellTaken returns a function that reports the program's acceptance of the files, then lets the program rest
+// before it is asked for proof. A lost report doesn't affect the commit.
 func tellTaken() func() {
 	began := time.Now()
 	return func() {
@@ -311,8 +310,8 @@ func tellTaken() func() {
 	}
 }
 
-// longestRest bounds for how long a program is left alone, half as long as it was busy. While Envoy loads thousands of rules it
-// looks up no new name, and neither does it while it prints them: in between, it does what had to wait.
+// longestRest limits that rest, which is half the time that the program was busy. Envoy resolves no new name while
+// it loads or dumps thousands of rules, so it catches up in between.
 const longestRest = 500 * time.Millisecond
 
 func seconds(word string) (time.Duration, error) {

@@ -1,4 +1,4 @@
-// Package arp takes, announces and gives up addresses that the engine does not know, and finds others who have ours.
+// Package arp takes over, announces and releases addresses that Docker doesn't manage, and detects other holders.
 package arp
 
 import (
@@ -23,8 +23,8 @@ import (
 
 const announceEvery = 100 * time.Millisecond
 
-// ClaimRecord returns the path of a file that exists while this container holds the service address. After a
-// restart the network namespace is new and the engine does not know that address, so serve takes it again.
+// ClaimRecord returns the path of a file that exists while this container holds the service address. A restarted
+// container has a new network namespace and the engine doesn't know the address, so serve takes it again.
 func ClaimRecord(root string) string { return filepath.Join(root, "state", "claimed") }
 
 func Claimed(root string) bool {
@@ -32,10 +32,10 @@ func Claimed(root string) bool {
 	return err == nil
 }
 
-// Claim takes the service address and announces it. It repeats this for the duration `announce`, because a neighbour
-// entry that has just changed is locked against change for a second.
+// Claim takes over the service address and announces it for some time, because a neighbour entry that has just
+// changed is locked for a second.
 //
-// A claim without an interface for the address leaves no record, because serve could never start again with one.
+// Without an interface for the address it leaves no record, which would keep serve from ever starting again.
 func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	link, err := serviceLink(sibling)
 	if err != nil {
@@ -61,7 +61,7 @@ func Claim(root string, sibling boot.Sibling, announce time.Duration) error {
 	}
 }
 
-// TakeClaimed takes the service address again if it was claimed.
+// TakeClaimed takes the service address again after a restart.
 func TakeClaimed(root string, sibling boot.Sibling) error {
 	if !Claimed(root) {
 		return nil
@@ -73,25 +73,24 @@ func TakeClaimed(root string, sibling boot.Sibling) error {
 	return kernel.AddAddress(link, sibling.Service.Address, netlink.SCOPE_UNIVERSE)
 }
 
-// Announcer is a socket that announces addresses. Only opening it takes CAP_NET_RAW.
+// Announcer is a socket for announcements. Only opening it needs CAP_NET_RAW.
 type Announcer int
 
 func NewAnnouncer() (Announcer, error) {
-	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // it only sends
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0) // send only
 	if err != nil {
 		err = fmt.Errorf("opening a socket for announcements: %w", err)
 	}
 	return Announcer(socket), err
 }
 
-// AnnounceOwn announces every address of ours, and the service address if it is claimed. Since release 28
-// the engine gives a container a new hardware address at each start, but announces only the addresses that it assigned
-// itself, and only with gratuitous requests, which a neighbour may ignore. Neighbours would use the hardware address of a
-// former container for half a minute.
+// AnnounceOwn announces all addresses of this container. Docker 28 and later give a container a new MAC address at
+// each start, but announce only the addresses that Docker assigned, and only with gratuitous requests, which a
+// neighbour may ignore. Neighbours would use the former container's MAC address for half a minute.
 func (a Announcer) AnnounceOwn(root string, sibling boot.Sibling) error {
 	own := slices.Clone(sibling.Addresses)
 	for _, iface := range sibling.Interfaces {
-		if _, err := kernel.LinkHolding(iface.Address); err == nil { // whether it is there is compared elsewhere
+		if _, err := kernel.LinkHolding(iface.Address); err == nil { // a missing address is reported elsewhere
 			own = append(own, boot.Address{Address: iface.Address, Subnet: iface.Subnet})
 		}
 	}
@@ -118,8 +117,8 @@ func serviceLink(sibling boot.Sibling) (netlink.Link, error) {
 }
 
 // Release moves the service address to the loopback interface with host scope. The container still answers queries
-// that agents send to its hardware address, so none is lost. With arp_ignore=3 it no longer answers ARP requests for
-// the address, so no agent resolves the address to this container again.
+// sent to its MAC address, so none is lost. With arp_ignore=3 it no longer answers ARP requests for the address,
+// so no agent resolves the address to this container again.
 func Release(root string, sibling boot.Sibling) error {
 	if sibling.Service == nil {
 		return fmt.Errorf("the %s sibling has no service address", sibling.Name)
@@ -129,7 +128,7 @@ func Release(root string, sibling boot.Sibling) error {
 	}
 	link, err := kernel.LinkHolding(sibling.Service.Address)
 	if errors.Is(err, kernel.ErrNoInterface) {
-		return nil // not held: nothing to release
+		return nil // not held
 	}
 	if err != nil {
 		return err
@@ -144,10 +143,10 @@ func Release(root string, sibling boot.Sibling) error {
 	return netlink.AddrDel(link, &netlink.Addr{IPNet: kernel.IPNet(netip.PrefixFrom(sibling.Service.Address, 32))})
 }
 
-// announce broadcasts two ARP requests with the address as their sender. The first is gratuitous: the address is
-// its target as well (RFC 5944, section 4.6), and a neighbour takes it at once. A host with `drop_gratuitous_arp`, whose
-// containers inherit that, ignores it, and can't ignore the second, which asks for another address: whoever uses the
-// sender's address reads there where it is, and whoever has the address that is asked for learns it (RFC 826).
+// announce broadcasts two ARP requests from the address. The first is gratuitous: the address is also its target
+// (RFC 5944, section 4.6), and neighbours update their entries. A host with `drop_gratuitous_arp`, which
+// containers inherit, ignores it, but not the second, which asks for another address: users of the sender's
+// address update their entry, and the target learns it (RFC 826).
 func (a Announcer) announce(link netlink.Link, address boot.Address, asked netip.Addr) error {
 	for _, target := range []netip.Addr{address.Address, asked} {
 		frame := arpRequest(link.Attrs().HardwareAddr, address.Address, target)
@@ -158,8 +157,8 @@ func (a Announcer) announce(link netlink.Link, address boot.Address, asked netip
 	return nil
 }
 
-// askedBeside returns the address that is asked for where one of ours is announced: the gateway, because the host has to
-// know our sources on the way out, or else another of the subnet, where nobody in particular has to.
+// askedBeside returns the target of the second announcement: the gateway, because the host must know our source
+// addresses on the way out, or any other address of the subnet.
 func askedBeside(sibling boot.Sibling, address boot.Address) netip.Addr {
 	for _, iface := range sibling.Interfaces {
 		if iface.Subnet == address.Subnet && iface.Gateway != nil {
@@ -186,7 +185,7 @@ func broadcast(socket, link int, frame []byte) error {
 func arpRequest(hardware []byte, sender, target netip.Addr) []byte {
 	return slices.Concat(
 		bytes.Repeat([]byte{0xff}, 6), hardware, []byte{0x08, 0x06}, // EtherType: ARP
-		[]byte{0, 1, 0x08, 0, 6, 4}, // hardware type Ethernet, protocol type IPv4, and the lengths of both kinds of addresses
+		[]byte{0, 1, 0x08, 0, 6, 4}, // hardware type Ethernet, protocol type IPv4, and the lengths of both address types
 		[]byte{0, 1},                // operation: request
 		hardware, sender.AsSlice(),
 		make([]byte, 6), target.AsSlice(),
@@ -195,29 +194,29 @@ func arpRequest(hardware []byte, sender, target netip.Addr) []byte {
 
 func networkOrder(value uint16) uint16 { return value<<8 | value>>8 }
 
-// answerWithin is how long to wait for ARP replies. On a bridge within one host they take microseconds.
+// answerWithin is the wait for ARP replies. On a bridge within one host they take microseconds.
 const answerWithin = 15 * time.Millisecond
 
 const (
 	arpLength    = 42 // Ethernet header and an ARP packet for IPv4
 	arpReply     = 2
 	arpOperation = 20
-	arpSender    = 22 // the sender's hardware address, followed by its IPv4 address
+	arpSender    = 22 // the sender's MAC address, followed by its IPv4 address
 )
 
-// Others collects ARP replies of other hosts for our addresses.
+// Others collects the ARP replies of other hosts for this container's addresses.
 type Others struct {
 	socket  int
 	own     map[netip.Addr]net.HardwareAddr
 	answers chan []string
 }
 
-// AskForOthers sends an ARP probe for each of our addresses, as a host does before it takes an address (RFC 5227,
-// section 2.1.1). Nobody should answer: a host does not answer its own probes. The replies are collected in the
-// background.
+// AskForOthers sends an ARP probe for each address of this container, as a host does before it takes an address
+// (RFC 5227, section 2.1.1), and collects the replies in the background. A host doesn't answer its own probes, so
+// there should be none.
 //
-// One socket serves all interfaces, and it gets its protocol when it is bound: while it has one, each change of the
-// socket, and closing it, takes the kernel about 10 ms.
+// One socket serves all interfaces. It gets its protocol when it is bound, because changing or closing a socket
+// with a protocol takes the kernel about 10 ms.
 func AskForOthers() (*Others, error) {
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -262,14 +261,14 @@ func (o *Others) ask() error {
 	return nil
 }
 
-// Answers waits for the replies. It returns the other holders of our addresses as `address hardware-address`, sorted.
+// Answers waits for the replies, and returns the other holders as `ADDRESS MAC-ADDRESS`, sorted.
 func (o *Others) Answers() []string { return <-o.answers }
 
 func (o *Others) collect() []string {
 	others := []string{}
 	frame := make([]byte, 128)
 	for sent := time.Now(); time.Since(sent) < 10*answerWithin; {
-		over := time.Since(sent) > answerWithin // seen before reading: this program may not have run for a while
+		over := time.Since(sent) > answerWithin // before reading: this process may have been paused
 		size, err := unix.Read(o.socket, frame)
 		if errors.Is(err, unix.EAGAIN) {
 			if over {

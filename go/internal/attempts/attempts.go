@@ -1,4 +1,4 @@
-// Package attempts does what agents do, and Envoy where it looks names up, and says what comes of it.
+// Package attempts does what agents do, and Envoy's name lookups, and reports the outcomes.
 package attempts
 
 import (
@@ -32,23 +32,23 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// Attempts of an agent, for `clawker-fw conformance`: the same container, network and privileges as any agent. What is
-// to hold is decided by clawker-fw; here is only what happens.
+// Attempts of an agent, for `clawker-fw conformance`, with the container, network and privileges of any agent.
+// clawker-fw knows the expected outcomes.
 
-// attemptWithin is for one attempt. Nothing that is refused takes longer on a machine that works.
+// attemptWithin limits one attempt. A refusal on a working machine is faster.
 const attemptWithin = 5 * time.Second
 
-// Attempt is one thing to try. Which fields it needs depends on its kind.
+// Attempt is one attempt. Its kind decides which fields it needs.
 type Attempt struct {
 	ID      string `json:"id"`
 	Kind    string `json:"kind"`    // ask, connect, tls, certificate, request, send, datagram, socket, gateway
 	Network string `json:"network"` // udp or tcp
 	Address string `json:"address"` // with a port
-	Name    string `json:"name"`    // to ask for, or the server name in TLS; none if empty
-	Type    uint16 `json:"type"`    // of the question
+	Name    string `json:"name"`    // of the query, or the server name in TLS; none if empty
+	Type    uint16 `json:"type"`    // of the query
 	Class   uint16 `json:"class"`
-	Text    string `json:"text"`  // what is sent
-	Roots   string `json:"roots"` // as PEM, under which the stack looks into TLS
+	Text    string `json:"text"`  // to send
+	Roots   string `json:"roots"` // the stack's inspection roots, as PEM
 }
 
 type Outcome struct {
@@ -62,8 +62,8 @@ var kinds = map[string]func(Attempt) string{
 	"datagram": connecting(attemptDatagram), "socket": attemptSocket, "gateway": attemptGateway,
 }
 
-// said is what comes of an attempt on a connection: whether there is a way to a host, or to an answer of Envoy's; the status of an
-// HTTP response, or 0; and that in words.
+// result is the outcome of an attempt: whether a host or Envoy is reachable, the HTTP status or 0, and a
+// description.
 type result struct {
 	ok     bool
 	status int
@@ -74,7 +74,7 @@ const hostAnswered = "a host answered"
 
 func failed(err error) result { return result{words: ended(err)} }
 
-// Do does everything in boot/attempts.json at the same time, and writes one outcome a line.
+// Do makes all attempts of boot/attempts.json in parallel, and writes one outcome per line.
 func Do(root string, output io.Writer) error {
 	var attempts []Attempt
 	if err := volume.ReadJSON(filepath.Join(root, "boot", "attempts.json"), &attempts); err != nil {
@@ -115,7 +115,7 @@ func attemptAsk(attempt Attempt, connection net.Conn) result {
 	return outcome
 }
 
-// ask returns the first answer as well, if there is one.
+// ask also returns the first answer record, if any.
 func ask(connection net.Conn, question dns.Question) (dns.RR, result) {
 	query := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{question}}
 	client := dns.Client{Timeout: serving.AnswerLimit}
@@ -137,7 +137,7 @@ func ask(connection net.Conn, question dns.Question) (dns.RR, result) {
 
 func attemptConnect(Attempt, net.Conn) result { return result{words: "connected"} }
 
-// attemptTLS begins TLS with the server name, and sends nothing afterwards.
+// attemptTLS performs a TLS handshake with the server name, and sends nothing afterwards.
 func attemptTLS(attempt Attempt, connection net.Conn) result {
 	if _, answered, err := shakeHands(connection, unverified(attempt.Name)); !answered {
 		return failed(err)
@@ -158,8 +158,8 @@ func attemptCertificate(attempt Attempt, connection net.Conn) result {
 	return failed(err)
 }
 
-// attemptRequest sends a text in TLS, and returns the status of the answer, and whose it is: a host may refuse something
-// as well. Whatever Envoy answers by itself begins with our name.
+// attemptRequest sends a request over TLS, and returns the status and who answered: Envoy's answers start with our
+// name.
 func attemptRequest(attempt Attempt, connection net.Conn) result {
 	agent, _, err := shakeHands(connection, unverified(attempt.Name))
 	if err != nil {
@@ -190,8 +190,8 @@ func attemptSend(attempt Attempt, connection net.Conn) result {
 	return failed(err)
 }
 
-// attemptDatagram sends a text. Nobody answers for a host, so an answer is from it, and few answer one without content. An error
-// is the kernel's of Envoy's container: no rule's listener is there.
+// attemptDatagram sends a text. Nothing answers for a host, so an answer comes from the host, and few hosts answer
+// an empty datagram. An error comes from the kernel of Envoy's container, where no rule listens on this port.
 func attemptDatagram(attempt Attempt, connection net.Conn) result {
 	_, err := io.WriteString(connection, attempt.Text)
 	if err == nil {
@@ -203,7 +203,7 @@ func attemptDatagram(attempt Attempt, connection net.Conn) result {
 	return result{ok: true, words: hostAnswered}
 }
 
-// attemptSocket opens a socket with which packets can be forged: of Ethernet, or of IP.
+// attemptSocket opens a raw Ethernet or IP socket, which could forge packets.
 func attemptSocket(attempt Attempt) string {
 	family, protocol := syscall.AF_INET, syscall.IPPROTO_ICMP
 	if attempt.Network == "packet" {
@@ -217,8 +217,8 @@ func attemptSocket(attempt Attempt) string {
 	return "a socket"
 }
 
-// attemptGateway says whether there is a gateway of the agent's routes. Without a neighbour that answers ARP for it, no
-// packet leaves the network, whatever its destination is.
+// attemptGateway reports whether a gateway of the agent's routes answers ARP. Without one, no packet leaves the
+// network.
 func attemptGateway(Attempt) string {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
@@ -232,7 +232,7 @@ func attemptGateway(Attempt) string {
 	return "no gateway answers"
 }
 
-// arpWithin is longer than the kernel takes to ask three times for a neighbour.
+// arpWithin exceeds the kernel's three ARP requests for a neighbour.
 const arpWithin = 4 * time.Second
 
 func dial(network, address string, connecting, all time.Duration) (net.Conn, error) {
@@ -254,13 +254,13 @@ func (h *heard) Read(buffer []byte) (int, error) {
 	return size, err
 }
 
-// unverified returns the settings of TLS in which any certificate will do: nothing secret is sent.
+// unverified returns TLS settings that accept any certificate: nothing secret is sent.
 func unverified(name string) *tls.Config {
 	return &tls.Config{ServerName: name, InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}
 }
 
-// shakeHands begins TLS, and reports whether a host has answered. Envoy says nothing of its own in TLS but that it denies
-// access, so anything else that comes back is from a host.
+// shakeHands performs a TLS handshake, and reports whether a host has answered. Envoy itself only sends the alert
+// `access_denied`, so any other reply is a host's.
 func shakeHands(connection net.Conn, config *tls.Config) (agent *tls.Conn, answered bool, err error) {
 	hearing := &heard{Conn: connection}
 	agent = tls.Client(hearing, config)
@@ -282,10 +282,10 @@ func begins(response *http.Response, words string) bool {
 	return err == nil && string(text) == words
 }
 
-// accessDenied is the alert with which Envoy ends TLS that no rule allows (RFC 8446, section 6.2).
+// accessDenied is Envoy's alert for TLS that no rule allows (RFC 8446, section 6.2).
 const accessDenied = tls.AlertError(49)
 
-// deniedAccess reports whether a handshake failed because of the alert. Go has no name for what an alert is wrapped in.
+// deniedAccess reports whether the alert ended a handshake. Go doesn't export its wrapper's type.
 func deniedAccess(err error) bool {
 	remote, ok := errors.AsType[*net.OpError](err)
 	return ok && remote.Op == "remote error" && remote.Err.Error() == accessDenied.Error()
@@ -304,7 +304,7 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// ended describes the end of a connection without an answer. A reset and an ordinary end are the same.
+// ended describes how a connection ended without an answer. A reset and an orderly close are the same.
 func ended(err error) string {
 	switch {
 	case deniedAccess(err):
@@ -315,21 +315,19 @@ func ended(err error) string {
 	return reason(err)
 }
 
-// An attempt: what happens to an agent that wants to use a name. CoreDNS's container is on the agent network, so it
-// can do the same steps as an agent.
+// An attempt to use a name as an agent would. CoreDNS's container is on the agent network, so it can do the same.
 
-// speakWithin is enough for Envoy to look up a name and to give up on a host that does not answer, and waitWithin how long a
-// connection must stay open on which nobody speaks.
+// speakWithin lets Envoy resolve a name and give up on a silent host. waitWithin is for a silent, open connection.
 const speakWithin, waitWithin = 20 * time.Second, 3 * time.Second
 
-// Trial is the output of try: the steps until one fails.
+// Trial is the output of try: the steps up to the first failure.
 type Trial struct {
 	Steps []Step `json:"steps"`
 }
 
-// Step is one step of an attempt. Source is our own address and port, by which the siblings' records can be found.
+// Step is one step of an attempt. Source is our own address and port, which the logs of Envoy and CoreDNS name.
 type Step struct {
-	Name    string  `json:"step"` // resolve, connect, and handshake, request, wait or datagram
+	Name    string  `json:"step"` // resolve, connect, then handshake, request, wait or datagram
 	Source  string  `json:"source"`
 	Seconds float64 `json:"seconds"`
 	OK      bool    `json:"ok"`
@@ -337,8 +335,8 @@ type Step struct {
 	Outcome string  `json:"outcome"` // in words
 }
 
-// Try resolves a name at the service address, connects to the answer, and waits for anything that the host says. With a
-// method and a path, it makes this request in TLS.
+// Try resolves a name at the service address, connects to the answer, and waits for the host to respond. With a
+// method and a path, it sends that request over TLS.
 func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	if len(arguments) < 3 || speakers[arguments[1]] == nil {
 		return Trial{}, fmt.Errorf("try needs a name, `https`, `http`, `tcp` or `udp`, and a port")
@@ -361,8 +359,7 @@ func Try(sibling boot.Sibling, arguments []string) (Trial, error) {
 	return tryAt(netip.AddrPortFrom(sibling.Service.Address, 53), name, protocol, uint16(port), speak, request), nil
 }
 
-// speaker is what an agent does on a connection, in a step with a name: within this time, in which a host must have answered that
-// answers at all.
+// speaker is an agent's action on a connection: a step with a name, and the time within which any host answers.
 type speaker struct {
 	step    string
 	perform func(Attempt, net.Conn) result
@@ -420,7 +417,7 @@ func tryAt(resolver netip.AddrPort, name, protocol string, port uint16, speak *s
 	return made
 }
 
-// add performs a step on a connection, if there is one, and reports whether it has succeeded.
+// add performs a step on a connection, if there is one, and reports whether it succeeded.
 func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error, perform func() result) bool {
 	step := Step{Name: name}
 	if err != nil {
@@ -434,14 +431,14 @@ func (t *Trial) add(name string, begun time.Time, connection net.Conn, err error
 	return step.OK
 }
 
-// isRequestLine reports whether a method and a path can stand in a request without becoming anything else.
+// isRequestLine reports whether a method and a path fit into a request line without changing the request.
 func isRequestLine(words []string) bool {
 	return !slices.ContainsFunc(words, func(word string) bool {
 		return word == "" || strings.ContainsFunc(word, func(character rune) bool { return character <= ' ' || character >= 0x7f })
 	})
 }
 
-// attemptWait sends nothing: many hosts speak first, and others are silent. Envoy ends a connection that leads nowhere.
+// attemptWait sends nothing: many hosts speak first, others are silent. Envoy closes a connection without a host.
 func attemptWait(_ Attempt, connection net.Conn) result {
 	size, err := connection.Read(make([]byte, 1))
 	switch {
@@ -453,23 +450,22 @@ func attemptWait(_ Attempt, connection net.Conn) result {
 	return failed(err)
 }
 
-// lookupLimit is how long Envoy waits for the addresses of a name as well.
+// lookupLimit is Envoy's limit for a lookup too.
 const lookupLimit = 5 * time.Second
 
-// Lookup is the output of lookup: the IPv4 addresses of a name as this container's resolver answers now.
+// Lookup is the output of lookup: the IPv4 addresses of a name, from this container's resolver.
 type Lookup struct {
 	Addresses []Looked `json:"addresses"`
-	Error     string   `json:"error"` // why there is none, or ""
+	Error     string   `json:"error"` // why there are none, or ""
 }
 
-// Looked is an address, and the sources that have no route to it, by the names of their tables.
+// Looked is an address, and the tables' names of the sources that have no route to it.
 type Looked struct {
 	Address netip.Addr `json:"address"`
 	Closed  []string   `json:"closed"`
 }
 
-// Resolve resolves a name like Envoy, which uses IPv4 alone and no search domains, and asks the kernel from which of the
-// sources each address can be reached.
+// Resolve resolves a name like Envoy, over IPv4 only, and asks the kernel which sources can reach each address.
 func Resolve(tables []boot.Table, resolver *net.Resolver, name string) (Lookup, error) {
 	lookup := Lookup{Addresses: []Looked{}}
 	limited, cancel := context.WithTimeout(context.Background(), lookupLimit)
@@ -497,7 +493,7 @@ func addressesOf(limited context.Context, resolver *net.Resolver, name string) (
 	return resolver.LookupNetIP(limited, "ip4", name+".")
 }
 
-// whyUnknown returns the reason without the resolver's address, which says nothing to anybody outside.
+// whyUnknown returns the reason without the resolver's address, which means nothing outside.
 func whyUnknown(err error) string {
 	failure, ok := errors.AsType[*net.DNSError](err)
 	if !ok || failure.IsTimeout {
@@ -509,10 +505,10 @@ func whyUnknown(err error) string {
 	return failure.Err
 }
 
-// closedTo returns the names of the sources without a route to an address. The kernel decides in the same way when a
-// connection from the source begins. A local route, which 0.0.0.0 always has, leads no further than this container.
+// closedTo returns the names of the sources without a route to an address. The kernel decides in the same way when
+// a connection from the source begins. A local route, which 0.0.0.0 always has, ends in this container.
 func closedTo(tables []boot.Table, address netip.Addr) ([]string, error) {
-	closed, user := []string{}, uint32(users.Readers) // any but root's
+	closed, user := []string{}, uint32(users.Readers) // any user except root
 	for _, table := range tables {
 		routes, err := netlink.RouteGetWithOptions(address.AsSlice(), &netlink.RouteGetOptions{SrcAddr: table.From.AsSlice(), UID: &user})
 		if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) {

@@ -15,7 +15,7 @@ import (
 	"clawker-fw/internal/boot"
 )
 
-// ProxyQuestion is what `proxy` reads: the upstream proxy, and requests for it, which may have a secret in them.
+// ProxyQuestion is the input of proxy: the upstream proxy, and requests for it, which may contain a secret.
 type ProxyQuestion struct {
 	Proxy    string   `json:"proxy"` // host and port
 	TLS      bool     `json:"tls"`
@@ -23,7 +23,7 @@ type ProxyQuestion struct {
 	Requests []string `json:"requests"`
 }
 
-// ProxyAnswers has an answer to each request, in their order.
+// ProxyAnswers has the answers in the order of the requests.
 type ProxyAnswers struct {
 	Answers []ProxyAnswer `json:"answers"`
 }
@@ -36,7 +36,7 @@ type ProxyAnswer struct {
 	Challenges string  `json:"challenges"` // the schemes of credentials that it demands
 }
 
-// TryProxy sends all requests at the same time, from the source address whose routing table leads to the proxy.
+// TryProxy sends all requests in parallel, from the source address whose routing table leads to the proxy.
 func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, error) {
 	var question ProxyQuestion
 	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&question); err != nil {

@@ -25,10 +25,10 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// What agents see: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It requests
-// a name that no rule can allow, and expects the refusal that an agent would get.
+// The agents' view: CoreDNS's container is on the agent network, so it sees CoreDNS and Envoy as agents do. It
+// requests a name that no rule can allow, and expects an agent's refusal.
 
-// refusedHost is refusedName without the final dot. Neither sibling logs these requests.
+// refusedHost is serving.refusedName without the final dot. Neither CoreDNS nor Envoy logs these requests.
 const refusedHost = "refused.clawker-fw.invalid"
 
 const refusalWords = "clawker-fw: no rule allows this host"
@@ -37,12 +37,12 @@ const (
 	answerTimeout = time.Second // for an answer from the same host, on a busy machine
 	patience      = time.Second
 	viewsAtOnce   = 64
-	discard       = 9 // a port at which nobody listens (RFC 863)
-	// portsEachCheck limits the ports that one health check tries. With more ports, each check tries a random choice.
+	discard       = 9 // no program listens on this port (RFC 863)
+	// portsEachCheck limits the ports of one health check. With more ports, each check tries a random selection.
 	portsEachCheck = 32
 )
 
-// Entrance is hot/eye/envoy.json: the address and ports at which agents reach Envoy.
+// Entrance is hot/eye/envoy.json: Envoy's address and ports for agents.
 type Entrance struct {
 	Address netip.Addr `json:"address"`
 	Ports   []int      `json:"ports"`
@@ -53,8 +53,8 @@ func readEntrance(root string) (entrance Entrance, err error) {
 	return entrance, err
 }
 
-// AgentsSee describes, for each sibling, what agents see that they should not, and leaves Envoy out unless it is asked
-// for. Only CoreDNS's container can tell. It also returns the siblings on whose way packets are dropped.
+// AgentsSee returns the problems that agents see, by firewall container, with Envoy's only on request. Only
+// CoreDNS's container can tell. It also returns the containers on the way to which packets are dropped.
 func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]string, []string) {
 	if sibling.Service == nil {
 		return map[string][]string{}, nil
@@ -79,12 +79,12 @@ func AgentsSee(root string, sibling boot.Sibling, envoy bool) (map[string][]stri
 	return seen, nil
 }
 
-// Seen is the output of see: what agents would see of an Envoy that is not theirs yet, and should not.
+// Seen is the output of see: the problems that agents would have with an Envoy that doesn't serve them yet.
 type Seen struct {
 	AgentsSee []string `json:"agents_see"`
 }
 
-// See looks at an Envoy before agents are led to it, once.
+// See checks an Envoy once, before agents are sent to it.
 func See(text string) (Seen, error) {
 	var entrance Entrance
 	if err := json.Unmarshal([]byte(text), &entrance); err != nil {
@@ -95,13 +95,13 @@ func See(text string) (Seen, error) {
 	return Seen{problems}, nil
 }
 
-// filteredFrames is there where the kernel may hand frames between containers to the packet filter of the engine's machine.
+// filteredFrames exists where the kernel may filter frames between containers with the Docker host's packet
+// filter.
 const filteredFrames = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// onTheWay reports whether packets are dropped on the way to Envoy, and says so in each of the problems. They are if no
-// port takes a connection, while Envoy's host says where it is: ARP gets there, and IP does not. Envoy's own packet filter
-// is compared elsewhere, so that of the engine's machine is left. It looks again in between, because the first look may
-// have used an outdated hardware address, as after a replacement.
+// onTheWay reports whether packets to Envoy are dropped, and adds that to each problem. They are if Envoy's host
+// answers ARP, but no port accepts a connection. Envoy's own packet filter is compared elsewhere, so the Docker
+// host's drops them. It checks twice, because the first check may have used an outdated MAC address.
 func onTheWay(entrance Entrance, problems []string, reasons []error) ([]string, bool) {
 	if !unreached(reasons) || !isThere(entrance.Address, patience) {
 		return problems, false
@@ -120,7 +120,7 @@ func onTheWay(entrance Entrance, problems []string, reasons []error) ([]string, 
 	return explained, true
 }
 
-// unreached reports whether all that failed are connections that nobody has answered, and at least one.
+// unreached reports whether all failures are connections without an answer, and there is at least one.
 func unreached(reasons []error) bool {
 	return len(reasons) > 0 && !slices.ContainsFunc(reasons, func(err error) bool {
 		failure, ok := errors.AsType[*net.OpError](err)
@@ -128,7 +128,7 @@ func unreached(reasons []error) bool {
 	})
 }
 
-// isThere reports whether a host of our networks says now, or within a time, at which hardware address it is.
+// isThere reports whether a host on our networks answers ARP, now or within a time.
 func isThere(address netip.Addr, within time.Duration) bool {
 	known := func() (netlink.Neigh, bool) {
 		entries, _ := netlink.NeighList(0, unix.AF_INET)
@@ -139,7 +139,7 @@ func isThere(address netip.Addr, within time.Duration) bool {
 		return entries[at], entries[at].State&(unix.NUD_REACHABLE|unix.NUD_PERMANENT) != 0
 	}
 	if entry, reachable := known(); reachable || entry.IP != nil {
-		_ = netlink.NeighDel(&entry) // what is known may be outdated
+		_ = netlink.NeighDel(&entry) // the entry may be outdated
 	}
 	connection, err := net.Dial("udp", netip.AddrPortFrom(address, discard).String())
 	if err != nil {
@@ -157,7 +157,7 @@ func isThere(address netip.Addr, within time.Duration) bool {
 	return false
 }
 
-// AgentsAreServed is the part of a health check that tries Envoy, on a random choice of its ports if there are many.
+// AgentsAreServed is the part of a health check that tries Envoy.
 func AgentsAreServed(root string, sibling boot.Sibling) error {
 	if sibling.Service == nil {
 		return nil
@@ -184,9 +184,8 @@ func seenOfResolver(server netip.AddrPort) []string {
 	return problems
 }
 
-// seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or has just been given
-// another port, needs a moment. Without a way to its network there is nothing to wait for. It also reports whether packets
-// are dropped on the way.
+// seenForAWhile returns the problems with Envoy that persist: an Envoy that has just started, or got another port,
+// needs a moment. Without a route there is no point in waiting. It also reports whether packets are dropped.
 func seenForAWhile(entrance Entrance) ([]string, bool) {
 	for end := time.Now().Add(patience); ; time.Sleep(serving.PollEvery) {
 		problems, reasons := seenOfEnvoy(entrance)
@@ -196,8 +195,7 @@ func seenForAWhile(entrance Entrance) ([]string, bool) {
 	}
 }
 
-// seenOfEnvoy connects to all ports in parallel, as an HTTP client and as a TLS client. It describes what fails, and
-// returns the reasons.
+// seenOfEnvoy connects to all ports in parallel, over HTTP and over TLS. It returns the problems and their errors.
 func seenOfEnvoy(entrance Entrance) ([]string, []error) {
 	var group sync.WaitGroup
 	var lock sync.Mutex
@@ -240,7 +238,7 @@ func refusedOverHTTP(connection net.Conn) error {
 	return nil
 }
 
-// refusedOverTLS fails unless the handshake is refused, once the server name is known. (A reset may overtake the alert.)
+// refusedOverTLS fails unless the handshake is refused because of its server name. A reset may overtake the alert.
 func refusedOverTLS(connection net.Conn) error {
 	_, _, err := shakeHands(connection, unverified(refusedHost))
 	if deniedAccess(err) || errors.Is(err, syscall.ECONNRESET) {

@@ -1,4 +1,4 @@
-// Package boot reads what clawker-fw says of a sibling when it makes its container: boot/sibling.json.
+// Package boot reads boot/sibling.json, clawker-fw's description of a firewall container.
 package boot
 
 import (
@@ -9,28 +9,28 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// Sibling is boot/sibling.json: which sibling this container is, and the network it needs.
+// Sibling is boot/sibling.json: this container's role (`envoy` or `coredns`), network and helpers.
 type Sibling struct {
 	Name       string             `json:"sibling"`
 	Interfaces []Interface        `json:"interfaces"`
 	Addresses  []Address          `json:"addresses"`
-	Blocks     []netip.Prefix     `json:"blocks"` // further addresses of ours on the interface in whose subnet they are
+	Blocks     []netip.Prefix     `json:"blocks"` // further own addresses, on the interface of their subnet
 	Tables     []Table            `json:"tables"`
 	Service    *Address           `json:"service"`
-	Resolver   *netip.Addr        `json:"resolver"`    // the engine's embedded resolver, the target of its NAT rules
-	ResolvConf []string           `json:"resolv_conf"` // expected lines of the engine's /etc/resolv.conf
-	Sysctls    map[string]string  `json:"sysctls"`     // of the whole namespace; set by the engine
-	Resources  []Resource         `json:"resources"`   // the hot files, in the order in which a commit places them
+	Resolver   *netip.Addr        `json:"resolver"`    // Docker's embedded resolver, the target of its NAT rules
+	ResolvConf []string           `json:"resolv_conf"` // expected lines of /etc/resolv.conf
+	Sysctls    map[string]string  `json:"sysctls"`     // of the whole namespace; set by Docker
+	Resources  []Resource         `json:"resources"`   // the dynamic files, in the order of a commit
 	Settings   map[string]int     `json:"settings"`    // of each interface (net.ipv4.conf.*); set by serve
 	Limits     *Limits            `json:"limits"`      // of agents; set by serve
-	Apart      *Apart             `json:"-"`           // of a relay, which has no such file
+	Apart      *Apart             `json:"-"`           // of a relay, which has no sibling.json
 	Forwarder  *ForwarderSettings `json:"forwarder"`   // of lookups; started by serve
 	Signer     *SignerSettings    `json:"signer"`      // of certificates; started by serve
 	Page       *PageSettings      `json:"page"`        // about refusals; served by the recorder
-	Usage      *UsageSettings     `json:"usage"`       // of what agents use; kept by the recorder
+	Usage      *UsageSettings     `json:"usage"`       // of rules by agents; recorded by the recorder
 }
 
-// Around returns the subnet of the interface on which a block of addresses is, or the block itself if there is none.
+// Around returns the subnet of a block's interface, or the block itself if there is none.
 func (s Sibling) Around(block netip.Prefix) netip.Prefix {
 	for _, iface := range s.Interfaces {
 		if iface.Subnet.Contains(block.Addr()) {
@@ -40,46 +40,47 @@ func (s Sibling) Around(block netip.Prefix) netip.Prefix {
 	return block
 }
 
-// Limits is what one agent, a source address in Subnet, can take of this sibling. Addresses in Except
-// are not limited, and only they may connect to addresses in Private, and to PrivatePort over TCP if there is one: for others these are closed. QueriesPerSecond is 0 if the sibling answers no queries, DatagramsPerSecond if it forwards none.
+// Limits bounds the use of this container by one agent, a source address in Subnet. Addresses in Except have no
+// limits, and only they may connect to addresses in Private, and to PrivatePort over TCP if it is set: for others
+// these are closed. QueriesPerSecond is 0 without queries, DatagramsPerSecond without forwarded datagrams.
 type Limits struct {
 	Subnet               netip.Prefix `json:"subnet"`
 	Except               []netip.Addr `json:"except"`
 	Private              []netip.Addr `json:"private"`
 	PrivatePort          uint16       `json:"private_port"`
 	Connections          int          `json:"connections"`     // at once
-	AllConnections       int          `json:"all_connections"` // at once, of all agents together
+	AllConnections       int          `json:"all_connections"` // at once, of all agents
 	ConnectionsPerSecond int          `json:"connections_per_second"`
 	QueriesPerSecond     int          `json:"queries_per_second"`
 	DatagramsPerSecond   int          `json:"datagrams_per_second"`
 }
 
-// Apart is what a relay has to do with: its agent, and the engine's machine on the network for published ports.
+// Apart has a relay's only peers: its agent, and the Docker host on the network for published ports.
 type Apart struct{ Agent, Engine Pair }
 
-// Pair is a network, and the only address in it that packets come from and go to.
+// Pair is a network, and the only address in it that may exchange packets with the relay.
 type Pair struct {
 	Subnet netip.Prefix
 	Only   netip.Addr
 }
 
-// Interface is a network interface provided by the engine: its address, its subnet, and its gateway if it has one.
+// Interface is a network interface from Docker, with its gateway if it has one.
 type Interface struct {
 	Address netip.Addr   `json:"address"`
 	Subnet  netip.Prefix `json:"subnet"`
 	Gateway *netip.Addr  `json:"gateway"`
 }
 
-// Address is an additional address that the engine does not assign, for the interface in Subnet.
+// Address is an additional address, on the interface in Subnet, that Docker doesn't assign.
 type Address struct {
 	Address netip.Addr   `json:"address"`
 	Subnet  netip.Prefix `json:"subnet"`
 }
 
-// Table is the routing table for packets with the source address From. It has a default route via Gateway,
-// unreachable routes for the Unreachable ranges, and a route to Subnet itself only if Connected.
+// Table is the routing table for the source address From: a default route via Gateway, unreachable routes for the
+// Unreachable ranges, and a route to Subnet itself only if Connected.
 type Table struct {
-	Name        string         `json:"name"` // guarded or exempt
+	Name        string         `json:"name"` // guarded, exempt, telemetry or proxied
 	From        netip.Addr     `json:"from"`
 	ID          int            `json:"table"`
 	Gateway     netip.Addr     `json:"gateway"`
@@ -100,24 +101,25 @@ func Read(root string) (Sibling, error) {
 	return sibling, nil
 }
 
-// Resource is a hot file, and the way to prove that the program has loaded it, as declared in boot/sibling.json.
+// Resource is a dynamic file, and how to verify that the program has loaded it, as declared in boot/sibling.json.
 //
-// If Hashed, the program reports the SHA-256 of the bytes that it has read; if Signer, the signer does. If Envoy is set, the
-// digest is taken over the configuration that Envoy has loaded, in canonical form. A resource with none of these is read only
-// by fwctl itself and needs no proof.
+// If Hashed, the program reports the SHA-256 of the loaded bytes; if Signer, the signer does. With Envoy, the
+// digest is of Envoy's loaded configuration in canonical form. Without any of these, only fwctl reads the file,
+// and it needs no proof.
 type Resource struct {
 	Name   string      `json:"name"`
 	Path   string      `json:"path"` // below hot/
 	Hashed bool        `json:"hashed,omitempty"`
 	Signer bool        `json:"signer,omitempty"`
 	Envoy  *EnvoyProof `json:"envoy,omitempty"`
-	// Watched is the folder in which a rename has the program read the file again, if it waits for one.
+	// Watched is the folder in which a rename makes the program reload the file, or "".
 	Watched string `json:"watched,omitempty"`
 }
 
-// EnvoyProof locates a resource in Envoy's admin interface: in `/config_dump?resource=Dump`, at the path At of each
-// entry, of those that are called Named if it is set; and in the statistics below the name Statistics, which have the
-// version of the last accepted file. A layer of the runtime is in no dump: the text of its only key, Runtime, counts.
+// EnvoyProof locates a resource in Envoy's admin interface: the path At in each entry of
+// `/config_dump?resource=Dump`, only in the entry Named if set, and the statistics with the prefix Statistics,
+// with the version of the last accepted file. Dumps omit layers of the runtime, for which the text of the key
+// Runtime counts.
 type EnvoyProof struct {
 	Dump       string   `json:"dump"`
 	At         []string `json:"at"`
@@ -126,7 +128,7 @@ type EnvoyProof struct {
 	Named      string   `json:"named,omitempty"`
 }
 
-// ForwarderSettings is where the forwarder listens, whom it asks, and which networks it is on.
+// ForwarderSettings has the forwarder's own address, its upstream, and the networks of agents and of the way out.
 type ForwarderSettings struct {
 	Listen   netip.AddrPort `json:"listen"`
 	Upstream netip.AddrPort `json:"upstream"`
@@ -134,26 +136,25 @@ type ForwarderSettings struct {
 	Egress   netip.Prefix   `json:"egress"`
 }
 
-// UsageSettings says which addresses on the agent network are ours: what comes from there is no agent's use.
+// UsageSettings has our own addresses on the agent network, whose connections are no use by agents.
 type UsageSettings struct {
 	Except []netip.Addr `json:"except"`
 }
 
-// SignerSettings is the folder in which the signer has its sockets, which is made at start, and the file of the image with
-// the authorities by which hosts prove their names to Envoy. Further ones in the volume, if there are any, are joined with
-// these at start.
+// SignerSettings has the folder of the signer's sockets, created at start, and the image's file of CAs that Envoy
+// trusts. Further CAs in the volume, if any, are appended to a copy at start.
 type SignerSettings struct {
 	Folder  string `json:"folder"`
 	Trusted string `json:"trusted"`
-	Further string `json:"further,omitempty"` // below the volume
+	Further string `json:"further,omitempty"` // relative to the volume
 	Joined  string `json:"joined,omitempty"`
 
-	// Secrets are the ids of those that the table names with which Envoy starts. It asks for no other one later.
+	// Secrets are the ids in Envoy's table at its start. Envoy requests no other later.
 	Secrets []string `json:"secrets,omitempty"`
 }
 
-// PageSettings is how the page about refusals is served: at Socket, which is made at start, by who asks Other from its address
-// Own. In the other sibling's container Socket is "", and Askers are answered at Listen.
+// PageSettings describes the page about refusals. In Envoy's container it is served at Socket, created at start;
+// the server asks CoreDNS's container at Other, from its address Own. There, Askers are answered at Listen.
 type PageSettings struct {
 	Socket string         `json:"socket,omitempty"`
 	Own    netip.Addr     `json:"own,omitzero"`

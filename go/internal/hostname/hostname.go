@@ -1,4 +1,4 @@
-// Package hostname says which names are host names.
+// Package hostname validates and splits host names.
 package hostname
 
 import (
@@ -14,8 +14,7 @@ const (
 
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// Is reports whether a name in lower case is a host name that a rule can have. Programs interpret other names
-// differently.
+// Is reports whether a name in lower case is a valid host name for rules. Programs disagree about other names.
 func Is(name string) bool {
 	if len(name) > longestName {
 		return false
@@ -28,15 +27,15 @@ func Is(name string) bool {
 	return true
 }
 
-// MayBePublic reports whether a host name in lower case has a dot, and a last label that is no number: all public ones do.
+// MayBePublic reports whether a host name in lower case has a dot and a last label that isn't a number.
 func MayBePublic(name string) bool {
 	dot := strings.LastIndexByte(name, '.')
 	top := name[dot+1:]
 	return dot > 0 && len(top) > 1 && 'a' <= top[0] && top[0] <= 'z'
 }
 
-// Lower returns a host name in lower case, or false if it is none. Letters of other alphabets are never taken for ASCII:
-// to Unicode, the sign for kelvin is a large k.
+// Lower returns a host name in lower case, or false if the name isn't a host name. It never folds other alphabets
+// into ASCII: Unicode considers the kelvin sign a capital k.
 func Lower(name string) (string, bool) {
 	if strings.ContainsFunc(name, func(letter rune) bool { return letter > unicode.MaxASCII }) {
 		return "", false
@@ -45,7 +44,7 @@ func Lower(name string) (string, bool) {
 	return lower, Is(lower)
 }
 
-// Around yields a name and all names above it, the longest first.
+// Around yields a name and all names above it, longest first.
 func Around(name string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for rest, more := name, true; more; _, rest, more = strings.Cut(rest, ".") {

@@ -1,5 +1,4 @@
-// Package hot puts the files that a sibling's program reads while it runs in place, proves them live, and restores the
-// last good set.
+// Package hot applies a program's dynamic files while it runs, verifies that it has loaded them, and rolls back.
 package hot
 
 import (
@@ -24,29 +23,28 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// Result is the output of commit. When Committed is false, the last good set has already been restored.
+// Result is the output of commit. If Committed is false, the last verified set has been restored.
 type Result struct {
 	Committed bool             `json:"committed"`
 	Rejected  []string         `json:"rejected"` // resources that the program rejected
-	Missing   []string         `json:"missing"`  // resources that did not become live in time
+	Missing   []string         `json:"missing"`  // resources that were not loaded in time
 	Reason    string           `json:"reason"`
 	Hung      bool             `json:"hung"`               // the program no longer answers and must be restarted
-	Evidence  serving.Evidence `json:"evidence,omitempty"` // by which it was proven
+	Evidence  serving.Evidence `json:"evidence,omitempty"` // proof of the live content
 }
 
-// Taken is what commit says before its result, as soon as the program has accepted every file that has a version. That
-// it serves as they say, and with nothing else, is proven afterwards.
+// Taken is the output of commit once the program has accepted all versioned files. Their content is verified next.
 type Taken struct {
 	Taken bool `json:"taken"`
 }
 
-// hungAfter is the share of the proof's time after which a silent program counts as hung. A program that is loading
-// a large set does not answer for a while either.
+// hungAfter is the part of the time for verification after which a silent program counts as hung. A program that
+// loads a large set is also silent for a while.
 const hungAfter = 0.6
 
 const backWithin = time.Second
 
-// Volume is where files are committed, and the program that reads them.
+// Volume is a container's volume, and the program that reads its dynamic files.
 type Volume struct {
 	Root      string
 	Resources []boot.Resource
@@ -54,9 +52,9 @@ type Volume struct {
 	Now       func() time.Time
 }
 
-// Commit puts files in place that are sent, as a tar of so many octets, and waits until the program proves them live. If it
-// does not, the set before is restored, because a half-applied update must not stay. It calls `taken` before the proof, once the
-// program has accepted every file that has a version.
+// Commit applies files from a tar of this size, and verifies that the program loads them. Otherwise it restores
+// the previous set, because a half-applied update must not stay. It calls `taken` once the program has accepted
+// all versioned files, before their content is verified.
 func (v Volume) Commit(size int64, from io.Reader, taken func()) (Result, error) {
 	sent, err := readSent(size, from)
 	if err != nil {
@@ -125,8 +123,7 @@ func (v Volume) giveBack(result Result) (Result, error) {
 	return result, finish(v.Root)
 }
 
-// prove polls until every resource is live, from the files of a commit, an update is rejected beyond those before, the program is
-// silent for too long, or the time is up.
+// prove polls until every resource is live, the program rejects a further update or is silent, or the time is up.
 func (v Volume) prove(next Commit, before map[string]int, within time.Duration, taken func()) Result {
 	result := Result{Rejected: []string{}, Missing: slices.Sorted(maps.Keys(next.Live))}
 	answered := v.Now()
@@ -171,8 +168,7 @@ func (v Volume) prove(next Commit, before map[string]int, within time.Duration, 
 	}
 }
 
-// Check fails unless the program serves what the last commit says. It compares the version of versioned files, and the
-// digest of hashed ones.
+// Check fails unless the program serves the last commit, by the versions of files and the digests of hashed ones.
 func Check(root string, resources []boot.Resource, program serving.Program) error {
 	committed, err := ReadRecord(RecordPath(root))
 	if err != nil {
@@ -201,13 +197,13 @@ func Check(root string, resources []boot.Resource, program serving.Program) erro
 	return nil
 }
 
-// Envoy reads a file again when something is renamed into a folder that it watches, and its watch stays with the folder
-// when that is moved. So it watches a folder of its own for each file, outside both trees, in which a commit renames an
-// empty file: its bell. They are in the container's memory, and so take no room on the disk.
+// Envoy reads a file again after a rename into a folder that it watches, and a watch stays with a folder that is
+// moved. So each file has a watched folder outside both trees, in which a commit renames an empty file, its bell.
+// These folders are in memory, so bells take no room on the disk.
 
 var bell = [...]string{"0", "1"}
 
-// MakeBells makes the folders that the program watches, before it starts.
+// MakeBells creates the watched folders, before the program starts.
 func MakeBells(resources []boot.Resource) error {
 	for _, resource := range resources {
 		if resource.Watched == "" {
@@ -221,8 +217,7 @@ func MakeBells(resources []boot.Resource) error {
 	return nil
 }
 
-// ring has the program read its files again, in the order of its resources, so that a file comes before those that refer
-// to it.
+// ring makes the program read its files again, in the order of its resources: first those that others refer to.
 func ring(resources []boot.Resource) error {
 	for _, resource := range resources {
 		if resource.Watched == "" {
@@ -240,21 +235,21 @@ func ring(resources []boot.Resource) error {
 	return nil
 }
 
-// Rules end at their times although nobody runs anything: hot/ends/ends.json says what the hot files become then.
-// clawker-fw has rendered these files, so what is live afterwards is what it wants at that time. The supervisor knows the
-// next time, and starts `fwctl end`, which commits them like any others. `serve` does so before it starts the program,
-// so that no restart brings back a rule that has ended.
+// Rules expire without anybody's help: hot/ends/ends.json has the changes of the dynamic files at the next expiry
+// times. clawker-fw rendered them, so the result is the desired state at that time. The supervisor starts
+// `fwctl end` in time, which commits them like any update. `serve` applies them before it starts the program, so
+// that no restart brings an expired rule back.
 
 const endsPath = "ends/ends.json"
 
-// endsRead is how often the supervisor looks whether the ends are others, and EndAgain how long it waits after a failure.
+// endsRead is the interval at which the supervisor reads the expiry times, and EndAgain its wait after a failure.
 const (
 	endsRead = time.Second
 	EndAgain = 2 * time.Second
 )
 
-// End is a time at which rules end, in seconds since 1970, and what becomes of the files that change then: those of
-// before it, or of the end before it. Live and Rules are those of the record afterwards.
+// End is an expiry time, in seconds since 1970, and the changes of the files then, relative to the end before it.
+// Live and Rules replace those of the record.
 type End struct {
 	At    int64                `json:"at"`
 	Files map[string]EndedFile `json:"files"` // by path below hot/
@@ -262,13 +257,13 @@ type End struct {
 	Rules json.RawMessage      `json:"rules"`
 }
 
-// EndedFile is a file's new content: the old one with some parts replaced, in order. Its version is left out of both.
+// EndedFile is a file's new content: the old one with some parts replaced, in order, both without their version.
 type EndedFile struct {
 	Digest string `json:"sha256"`
 	Parts  []Part `json:"parts"`
 }
 
-// Part replaces the octets of a file from one position to another.
+// Part replaces the bytes of a file from one position to another.
 type Part struct {
 	From int    `json:"from"`
 	To   int    `json:"to"`
@@ -292,7 +287,7 @@ func (f EndedFile) of(content []byte) ([]byte, error) {
 	return after, nil
 }
 
-// endsFile is hot/ends/ends.json. Those that are left are written again just as they were.
+// endsFile is hot/ends/ends.json. Its remaining ends are written back unchanged.
 type endsFile struct {
 	Ends []json.RawMessage `json:"ends"`
 }
@@ -319,8 +314,7 @@ func parseEnds(text []byte) (ends endsFile, err error) {
 	return ends, err
 }
 
-// endedSet returns what the hot files are to be by now, if rules have ended since they were committed. It reports whether
-// that is so.
+// endedSet returns the dynamic files at this time, and whether rules have expired since the last commit.
 func endedSet(root string, now time.Time) (set, bool, error) {
 	hot := hotFolder(root)
 	text, err := volume.ReadFile(filepath.Join(hot, endsPath))
@@ -378,8 +372,7 @@ func (s *set) rewrite(path string, change func([]byte) ([]byte, error)) error {
 	return nil
 }
 
-// EndRules commits what the hot files are to be by now, if rules have ended. A program that rejects it keeps the old ones. It
-// also undoes a commit that has died.
+// EndRules removes expired rules like a commit, or rolls back. It also rolls back a commit that was killed.
 func (v Volume) EndRules() error {
 	unlock, err := lock(v.Root, unix.LOCK_EX)
 	if err != nil {
@@ -400,7 +393,7 @@ func (v Volume) EndRules() error {
 	return err
 }
 
-// EndAtStart does so before the program has started, which then reads these files.
+// EndAtStart removes expired rules before the program starts.
 func EndAtStart(root string, now time.Time) error {
 	ended, due, err := endedSet(root, now)
 	if err != nil || !due {
@@ -430,7 +423,7 @@ func lock(root string, how int) (func(), error) {
 	return func() { folder.Close() }, nil
 }
 
-// Deadline knows when the next rules end. While that can't be read, it is as it was.
+// Deadline is when the next rules expire. While that is unreadable, the last known time counts.
 type Deadline struct {
 	root string
 	next *hotfile.File[time.Time] // the zero time if no rule ends
@@ -450,7 +443,7 @@ func NewDeadline(root string) Deadline {
 	})}
 }
 
-// Due reports whether rules have ended by now, or a commit has died, and for how long to wait before the next look.
+// Due reports whether rules have expired or a commit was killed, and how long to wait before the next check.
 func (d Deadline) Due(now time.Time) (bool, time.Duration) {
 	if hasDied(d.root) {
 		return true, EndAgain

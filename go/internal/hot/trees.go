@@ -21,14 +21,13 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// There are two complete trees of hot files: hot/, which the programs read, and good/hot/, usually its copy. A commit writes
-// its files over those in good/hot/, whose blocks the disk has already, and has the two trees change places in one step
-// (renameat2(2), RENAME_EXCHANGE). If the program rejects the files, the trees change places again. So neither a commit nor
-// its end takes room on the disk, apart from files that have grown, and wherever it dies one of the trees is the set that
-// was proven last: the one that state/committed.json describes.
+// There are two complete trees of dynamic files: hot/, which the programs read, and good/hot/, usually its copy. A
+// commit overwrites the files in good/hot/, whose blocks are already allocated, and exchanges the two trees in one
+// step (renameat2(2), RENAME_EXCHANGE). If the program rejects the files, the trees are exchanged again. So
+// neither step needs room on the disk, except for files that have grown, and after a crash one of the trees is the
+// last verified set, which state/committed.json describes.
 //
-// The record of a set that is about to be proven is good/next.json; while no commit is under way, its room is kept in
-// good/spare.json.
+// good/next.json is the record of a set before it is verified; otherwise good/spare.json reserves its room.
 
 func hotFolder(root string) string { return filepath.Join(root, "hot") }
 
@@ -42,13 +41,12 @@ func spareRecord(root string) string { return filepath.Join(goodFolder(root), "s
 
 var errUnproven = errors.New("the hot files are not what was committed")
 
-// StartGood makes sure that hot/ is the set that was proven last. It fails if neither tree is, since a program must never
-// start on unproven files.
+// StartGood makes hot/ the last verified set, or fails: a program must never start on unverified files.
 func StartGood(root string) error {
 	if _, err := settle(root); err != nil {
 		return err
 	}
-	// The engine has put these files there, and does not wait until they are on the disk.
+	// Docker wrote these files without syncing them to the disk.
 	if err := errors.Join(flushTree(hotFolder(root)), flushTree(filepath.Dir(RecordPath(root)))); err != nil {
 		return err
 	}
@@ -57,8 +55,8 @@ func StartGood(root string) error {
 	return finish(root)
 }
 
-// settle has the trees change places if hot/ is not the set that was proven last and good/hot/ is, and reports whether it has
-// done so. A commit has died then, or somebody has changed the files.
+// settle exchanges the trees if only good/hot/ is the last verified set, and reports whether it did. Then a commit
+// was killed, or the files were changed manually.
 func settle(root string) (bool, error) {
 	if err := completeMove(root); err != nil {
 		return false, err
@@ -77,7 +75,7 @@ func settle(root string) (bool, error) {
 	return true, turn(root)
 }
 
-// turn has the two trees change places. Both folders are on the disk afterwards.
+// turn exchanges the two trees, and syncs both folders.
 func turn(root string) error {
 	if err := os.Mkdir(hotFolder(root), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -88,8 +86,8 @@ func turn(root string) error {
 	return errors.Join(flush(root), flush(goodFolder(root)))
 }
 
-// exchange has two files or folders change places in one step. On file systems that can't, it takes three: completeMove does
-// what is left of them.
+// exchange exchanges two files or folders in one step, or else in three, which completeMove finishes after a
+// crash.
 func exchange(one, other string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
@@ -103,7 +101,7 @@ func exchange(one, other string) error {
 
 const moving = ".moving"
 
-// completeMove has both trees in a place again after an exchange in three steps that has died.
+// completeMove finishes an exchange in three steps that was killed.
 func completeMove(root string) error {
 	half := goodTree(root) + moving
 	if _, err := os.Lstat(half); errors.Is(err, fs.ErrNotExist) {
@@ -116,8 +114,7 @@ func completeMove(root string) error {
 	return os.Rename(half, place)
 }
 
-// prepare makes good/hot/ a set that is to be proven, completely and on the disk. Before it changes anything, it makes sure
-// that there is room for its copy as well.
+// prepare makes good/hot/ a set to be verified, completely and synced, after it has reserved room for its copy.
 func (s set) prepare(root string) error {
 	for path, file := range s.files {
 		if err := makeRoom(filepath.Join(hotFolder(root), path), len(file.content)); noRoom(err) {
@@ -142,7 +139,7 @@ func accept(root string) error {
 		return err
 	}
 	err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, committed, unix.RENAME_EXCHANGE)
-	if err != nil { // there was none, or the file system can't
+	if err != nil { // no earlier record, or no support by the file system
 		err = os.Rename(next, committed)
 	}
 	if err != nil {
@@ -151,8 +148,8 @@ func accept(root string) error {
 	return errors.Join(flushTree(filepath.Dir(committed)), flush(goodFolder(root)))
 }
 
-// finish makes good/hot/ a copy of hot/ again, and says that no commit is under way. Where files have grown and the disk is
-// full, there is no copy until the next commit or start.
+// finish makes good/hot/ a copy of hot/ again, and removes the mark of a running commit. If files have grown and
+// the disk is full, the copy waits for the next commit or start.
 func finish(root string) error {
 	err := keepCopy(root)
 	if noRoom(err) {
@@ -163,7 +160,7 @@ func finish(root string) error {
 	}
 	if _, missing := os.Lstat(spareRecord(root)); missing != nil {
 		if content, unreadable := os.ReadFile(RecordPath(root)); unreadable == nil {
-			_ = overwrite(spareRecord(root), file{content: content, mode: 0o644}) // without it, a commit takes room later
+			_ = overwrite(spareRecord(root), file{content: content, mode: 0o644}) // without it, a commit needs room later
 		}
 	}
 	return errors.Join(err, flush(goodFolder(root)))
@@ -187,7 +184,7 @@ func keepCopy(root string) error {
 	return flushTree(goodFolder(root))
 }
 
-// fill writes a set over the files of good/hot/. It begins when all of them have room.
+// fill writes a set over the files of good/hot/, once all of them have room.
 func (s set) fill(root string) error {
 	tree, paths := goodTree(root), s.record.Paths()
 	if info, err := os.Lstat(tree); err == nil && !info.IsDir() {
@@ -214,8 +211,8 @@ func (s set) fill(root string) error {
 	return nil
 }
 
-// removeOthers removes everything in a tree that is neither one of these files nor a folder above one. A link to a folder, or
-// a folder in the place of a file, goes as well.
+// removeOthers removes everything in a tree except these files and the folders above them, including a link to a
+// folder, or a folder in place of a file.
 func removeOthers(tree string, paths []string) error {
 	present, err := volume.FilesBelow(tree)
 	if err != nil {
@@ -244,7 +241,7 @@ func makeFile(path string, size int) error {
 	return errors.Join(reserve(file, size), file.Close())
 }
 
-// makeRoom has the disk keep blocks for a file that is there, and belongs to root, as that of a secret does not.
+// makeRoom reserves blocks for an existing file, if it belongs to root; a secret doesn't.
 func makeRoom(path string, size int) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -253,7 +250,7 @@ func makeRoom(path string, size int) error {
 	return errors.Join(reserve(file, size), file.Close())
 }
 
-// reserve has the disk keep blocks for a file that is to become larger. Of a file system that can't, its writing tells.
+// reserve reserves blocks for a file that will grow, if the file system can. Otherwise writing may fail later.
 func reserve(file *os.File, size int) error {
 	info, err := file.Stat()
 	if err != nil || info.Size() >= int64(size) {
@@ -291,7 +288,7 @@ func overwrite(path string, new file) error {
 	if _, err := file.WriteAt(new.content, 0); err != nil {
 		return err
 	}
-	if info, err := file.Stat(); err != nil || info.Size() > int64(len(new.content)) { // else it would lose its reserve
+	if info, err := file.Stat(); err != nil || info.Size() > int64(len(new.content)) { // otherwise it would lose its reserve
 		if err := file.Truncate(int64(len(new.content))); err != nil {
 			return err
 		}
@@ -300,7 +297,7 @@ func overwrite(path string, new file) error {
 	return errors.Join(file.Chmod(new.mode), file.Chown(new.user, new.group))
 }
 
-// openOwn opens a file for writing that may be somebody else's, or makes it: it belongs to root alone afterwards.
+// openOwn opens or creates a file for writing. The file belongs to root only afterwards.
 func openOwn(path string) (*os.File, error) {
 	err := os.Lchown(path, os.Geteuid(), os.Getegid())
 	if err == nil {
@@ -323,8 +320,8 @@ func writeRecord(path string, written Commit) error {
 	return overwrite(path, file{content: text, mode: 0o644})
 }
 
-// fits fails unless a folder holds exactly the files of a record, with its digests and its version. A program with another
-// version would be unhealthy.
+// fits fails unless a folder holds exactly the files of a record, with its digests and its version. A program with
+// another version would be unhealthy.
 func fits(folder string, committed Commit) error {
 	present, err := volume.FilesBelow(folder)
 	if err != nil {
@@ -441,8 +438,8 @@ func (s set) verify() error {
 	return nil
 }
 
-// What a commit says is still so after a loss of power: the files are on the disk before the record that speaks of
-// them, and the record is before anybody is told. A file system may otherwise keep the record and lose the files.
+// A commit's report holds even after a power loss: files are synced before their record, and the record before the
+// report. Otherwise a file system may keep the record and lose the files.
 
 var flush = func(path string) error {
 	opened, err := volume.Open(path)
@@ -453,7 +450,7 @@ var flush = func(path string) error {
 	return opened.Sync()
 }
 
-// flushTree has everything in a folder written to the disk, and the folder's own name as well. A link has no content.
+// flushTree syncs everything in a folder, and the folder's own name. A link has no content.
 func flushTree(folder string) error {
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() && !entry.Type().IsRegular() {
@@ -467,13 +464,12 @@ func flushTree(folder string) error {
 	return flush(filepath.Dir(folder))
 }
 
-// fileVersion matches the end of a DiscoveryResponse as clawker-fw writes it. The version identifies one commit and
-// is not part of the file's meaning.
+// fileVersion matches the end of a DiscoveryResponse from clawker-fw. The version isn't part of the content.
 var fileVersion = regexp.MustCompile(`,"version_info":"([0-9a-f]+)"\}$`)
 
 const fileVersionLength = 64
 
-// Unversioned is the version of a file in no commit.
+// Unversioned is the version of a file outside any commit.
 const Unversioned = "0"
 
 func VersionOf(content []byte) string {
@@ -499,7 +495,7 @@ func NewVersion() string {
 	return fmt.Sprintf("%x", random)
 }
 
-// DigestOf returns the SHA-256 of a file in hexadecimal, with its version replaced by a constant.
+// DigestOf returns the SHA-256 of a file without its version, in hexadecimal.
 func DigestOf(content []byte) string {
 	return fmt.Sprintf("%x", sha256.Sum256(WithVersion(content, Unversioned)))
 }
@@ -514,23 +510,23 @@ func Differing(expected, live map[string]string) []string {
 	return names
 }
 
-// Commit describes a complete set of hot files, and the live digest of each proven resource. It is sent as
-// stage/commit.json, and stored as state/committed.json once the set is live.
+// Commit describes a complete set of dynamic files, and the live digest of each verified resource. It arrives as
+// stage/commit.json, and becomes state/committed.json once the set is verified.
 type Commit struct {
 	Version string            `json:"version"` // the files' version, never used before
 	Live    map[string]string `json:"live"`
-	Files   []HotFile         `json:"files"` // in the order in which they are placed; every other file is removed
+	Files   []HotFile         `json:"files"` // in the order of placement; all other files are removed
 	Seconds float64           `json:"seconds"`
 	Rules   json.RawMessage   `json:"rules,omitempty"` // count and digest of the rules, kept for clawker-fw
 }
 
-// HotFile is a path below hot/ and the file's SHA-256 in hexadecimal, taken without its version.
+// HotFile is a path relative to hot/ and the file's SHA-256 without its version, in hexadecimal.
 type HotFile struct {
 	Path   string `json:"path"`
 	Digest string `json:"sha256"`
 }
 
-// Read returns the content of the file in a folder of hot files. It fails if that has another digest.
+// Read returns the file's content from a folder of dynamic files, and fails if its digest differs.
 func (f HotFile) Read(folder string) ([]byte, error) {
 	if !filepath.IsLocal(f.Path) {
 		return nil, fmt.Errorf("path %q leaves the folder", f.Path)
@@ -552,7 +548,7 @@ func (c Commit) Paths() []string {
 
 func RecordPath(root string) string { return filepath.Join(root, "state", "committed.json") }
 
-// ReadRecord reads the record of a set, which has at least one file.
+// ReadRecord reads the record of a set, which must have a file.
 func ReadRecord(path string) (Commit, error) {
 	var record Commit
 	err := volume.ReadJSON(path, &record)

@@ -1,4 +1,4 @@
-// Package hotfile follows files that may change at any time. It reads one again when it has changed, and only then.
+// Package hotfile loads files again when they have changed.
 package hotfile
 
 import (
@@ -15,19 +15,18 @@ import (
 	"time"
 )
 
-// lookEvery is the interval at which a file is checked for a change although nobody asks. Whoever commits a file asks for
-// its status, and has it checked at once; that nobody does is rare, and looking often keeps an idle machine busy.
+// lookEvery is the interval of checks without a request. A commit requests the status, which checks the file at
+// once. Frequent checks would keep an idle machine busy.
 const lookEvery = 500 * time.Millisecond
 
-// File holds what was loaded from a file last. If the file can't be used, the loaded value stays in force, and the
-// status reports the reason.
+// File holds a file's last usable content. An unusable newer file only changes the status, which has the reason.
 type File[T any] struct {
 	path  string
 	parse func(content []byte) (T, error)
 	state atomic.Pointer[state[T]]
 
 	refreshing   sync.Mutex
-	seen, unread Identity // what was loaded or rejected last, and what could not be read
+	seen, unread Identity // last loaded or rejected, and last unreadable
 }
 
 type state[T any] struct {
@@ -35,14 +34,14 @@ type state[T any] struct {
 	Status
 }
 
-// Status says what is loaded, and the outcome of reading later files.
+// Status is the loaded content, and the outcome of reading later files.
 type Status struct {
-	Digest  string `json:"digest"`  // SHA-256 of the loaded content, in hexadecimal, or "" if nothing was loaded yet
-	Refused int    `json:"refused"` // number of rejected files since the start
+	Digest  string `json:"digest"`  // SHA-256 of the loaded content, in hexadecimal, or "" before the first
+	Refused int    `json:"refused"` // rejected files since the start
 	Reason  string `json:"reason"`  // why the newest file was rejected, or ""
 }
 
-// New returns a file with the zero value, of which nothing has been loaded yet.
+// New returns a file that has loaded nothing yet, with the zero value.
 func New[T any](path string, parse func(content []byte) (T, error)) *File[T] {
 	file := &File[T]{path: path, parse: parse}
 	file.state.Store(&state[T]{})
@@ -53,15 +52,14 @@ func (f *File[T]) Value() T { return f.state.Load().value }
 
 func (f *File[T]) Status() Status { return f.state.Load().Status }
 
-// Fresh loads the file if it has changed, and returns what is loaded then, together with its status.
+// Fresh loads the file if it has changed, and returns the current value and status.
 func (f *File[T]) Fresh() (T, Status) {
 	f.Refresh()
 	now := f.state.Load()
 	return now.value, now.Status
 }
 
-// Refresh loads the file if it is another one than the last time, or could not be read then. If it can't be used, nothing but the
-// status changes.
+// Refresh loads the file if it has changed, or was unreadable last time. An unusable file only changes the status.
 func (f *File[T]) Refresh() {
 	f.refreshing.Lock()
 	defer f.refreshing.Unlock()
@@ -85,7 +83,7 @@ func (f *File[T]) Refresh() {
 		f.state.Store(&loaded)
 	}
 	if Identify(f.path) != now {
-		return // it has changed while it was read
+		return // it changed during the read
 	}
 	if unread {
 		f.unread = now
@@ -94,7 +92,7 @@ func (f *File[T]) Refresh() {
 	}
 }
 
-// Unmarshal reads the only JSON value of a file, which has no unknown fields.
+// Unmarshal reads a file's only JSON value, without unknown fields.
 func Unmarshal(content []byte, value any) error {
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	decoder.DisallowUnknownFields()
@@ -107,15 +105,14 @@ func Unmarshal(content []byte, value any) error {
 	return nil
 }
 
-// Follow loads every change of the file, within half a second, for ever.
+// Follow loads every change of the file within half a second, forever.
 func (f *File[T]) Follow() {
 	for range time.Tick(lookEvery) {
 		f.Refresh()
 	}
 }
 
-// Identity distinguishes contents of a file without reading it. The time of a change (st_ctim, stat(2)) can't be set by any
-// program.
+// Identity distinguishes contents of a file without reading it. No program can set the time of a change (stat(2)).
 type Identity struct {
 	device, inode uint64
 	size          int64
@@ -123,7 +120,7 @@ type Identity struct {
 	problem       string
 }
 
-// Identify returns the identity of what a file is now. Those of two files that are not there for the same reason are equal.
+// Identify returns a file's current identity. Files that are missing for the same reason have the same one.
 func Identify(path string) Identity {
 	var status syscall.Stat_t
 	if err := syscall.Stat(path, &status); err != nil {

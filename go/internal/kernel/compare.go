@@ -22,9 +22,8 @@ type namespace struct {
 	addresses []netlink.Addr
 }
 
-// Differences describes how this network namespace differs from the desired one, one sentence a difference.
-// Everything that decides about a packet is read completely. Each item found is either expected or a difference, and
-// so is a part that can't be read.
+// Differences returns the differences of this network namespace from the desired one, a sentence each. It reads
+// everything that affects packets. Each item is either expected or a difference, and so is an unreadable part.
 func Differences(sibling boot.Sibling) []string {
 	differences := []string{}
 	seen, err := readNamespace()
@@ -166,11 +165,10 @@ func problems(link netlink.Link) []string {
 	return differences
 }
 
-// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Virtual interfaces have none
-// by default.
+// queueDifferences finds queueing disciplines, which can delay, drop or divert packets. Docker adds none.
 func queueDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	queues, err := netlink.QdiscList(nil)
-	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED has none
+	if errors.Is(err, unix.EOPNOTSUPP) { // a kernel without CONFIG_NET_SCHED
 		return nil, nil
 	}
 	if err != nil {
@@ -196,7 +194,7 @@ func addressDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 	for _, address := range sibling.Addresses {
 		expected.Add(fmt.Sprintf("address %s/32 on %s", address.Address, seen.nameIn(address.Subnet)))
 	}
-	if sibling.Service != nil { // the report has Claimed for it; after a release it stays on lo
+	if sibling.Service != nil { // the report has `claimed` for it; a released one stays on lo
 		service := sibling.Service
 		expected.Allow(
 			fmt.Sprintf("address %s/32 on %s", service.Address, seen.nameIn(service.Subnet)),
@@ -257,7 +255,7 @@ func routeDifferences(sibling boot.Sibling, seen *namespace) ([]string, error) {
 	return append(expected.Differences(texts), six...), err
 }
 
-// sixRoutes finds routes of IPv6. The kernel itself makes those for its own loopback address.
+// sixRoutes finds IPv6 routes other than the kernel's for its loopback address.
 func (n *namespace) sixRoutes() ([]string, error) {
 	routes, err := netlink.RouteListFiltered(
 		unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
@@ -269,15 +267,15 @@ func (n *namespace) sixRoutes() ([]string, error) {
 		link := n.link(route.LinkIndex)
 		own := link != nil && link.Attrs().Flags&net.FlagLoopback != 0 &&
 			(route.Dst != nil && route.Dst.String() == "::1/128" || isDefault(route) && route.Type == unix.RTN_UNREACHABLE)
-		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel answers with its other routes
+		if route.Family == unix.AF_INET6 && !own { // without IPv6, the kernel returns its IPv4 routes
 			differences = append(differences, inSix+n.describeRoute(route)+" is not ours")
 		}
 	}
 	return differences, nil
 }
 
-// expectLocal adds the kernel's entries in the local table for an address. Older kernels also have a broadcast route
-// for a subnet's first address. The addresses themselves are compared by addressDifferences.
+// expectLocal adds the kernel's entries in the local table for an address, which addressDifferences has compared.
+// Older kernels also have a broadcast route for a subnet's first address.
 func expectLocal(expected Expectation, seen *namespace, address netlink.Addr) {
 	ip, ok := netip.AddrFromSlice(address.IP.To4())
 	if !ok {
@@ -343,7 +341,7 @@ func (n *namespace) describeRoute(route netlink.Route) string {
 	plain := netlink.Route{
 		Type: route.Type, Dst: route.Dst, Gw: route.Gw, LinkIndex: route.LinkIndex, Src: route.Src, Tos: route.Tos,
 		Priority: route.Priority, Table: route.Table,
-		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // irrelevant to the decision
+		Family: route.Family, Protocol: route.Protocol, Scope: route.Scope, Flags: route.Flags, // these don't affect the decision
 	}
 	if !reflect.DeepEqual(route, plain) {
 		text += " with further attributes" // multipath, encapsulation, MTU, ...
@@ -375,7 +373,7 @@ func ruleDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	}
 	if hasSix() {
 		rules, err = netlink.RuleList(unix.AF_INET6)
-		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without rules for IPv6 (CONFIG_IPV6_MULTIPLE_TABLES)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // a kernel without IPv6 rules (CONFIG_IPV6_MULTIPLE_TABLES)
 			return nil, err
 		}
 		for _, rule := range rules {
@@ -406,15 +404,15 @@ func describeRule(rule netlink.Rule) string {
 	text += fmt.Sprintf(" lookup %d", rule.Table)
 	plain := netlink.NewRule()
 	plain.Priority, plain.Src, plain.Dst, plain.UIDRange, plain.Table = rule.Priority, rule.Src, rule.Dst, rule.UIDRange, rule.Table
-	plain.Family, plain.Protocol = rule.Family, rule.Protocol // Protocol is who added the rule, which is irrelevant
+	plain.Family, plain.Protocol = rule.Family, rule.Protocol // Protocol, the rule's creator, is irrelevant
 	if !reflect.DeepEqual(rule, *plain) {
 		text += " on a further condition" // `not`, a mark, an interface, a destination, a port, another action, ...
 	}
 	return text
 }
 
-// neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never refreshed,
-// so it can divert packets for a gateway or an agent.
+// neighbourDifferences finds permanent neighbour entries and proxy ARP entries. A permanent entry is never
+// refreshed, so it can divert packets for a gateway or an agent.
 func neighbourDifferences(_ boot.Sibling, seen *namespace) ([]string, error) {
 	var differences []string
 	for _, link := range seen.links {
@@ -452,10 +450,10 @@ func policyDifferences(boot.Sibling, *namespace) ([]string, error) {
 	return differences, err
 }
 
-// Expectation has the texts that may be there, and says which of them must be.
+// Expectation maps each expected text to whether it is required.
 type Expectation map[string]bool
 
-// Expect returns an expectation of texts that must be there.
+// Expect returns an expectation of required texts.
 func Expect(texts ...string) Expectation {
 	expected := Expectation{}
 	expected.Add(texts...)
@@ -468,14 +466,14 @@ func (e Expectation) Add(texts ...string) {
 	}
 }
 
-// Allow adds texts that may be there.
+// Allow adds optional texts.
 func (e Expectation) Allow(texts ...string) {
 	for _, text := range texts {
 		e[text] = e[text]
 	}
 }
 
-// Differences returns a sentence for each text that was found and not expected, and for each that is missing.
+// Differences returns a sentence for each unexpected text and for each missing one.
 func (e Expectation) Differences(texts []string) []string {
 	var differences []string
 	for _, text := range texts {

@@ -8,19 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connection is an open TCP connection to a host, as the kernel knows it.
+// Connection is an open TCP connection to a host, from the kernel's tables.
 type Connection struct {
-	Sent, Received uint64 // octets
-	// Rest is for how long nothing has been sent or received, if the host had the last word and all is acknowledged.
-	// Otherwise it is 0: somebody waits for an answer.
+	Sent, Received uint64 // bytes
+	// Rest is how long the connection has been idle, if the host sent last and everything is acknowledged.
+	// Otherwise it is 0: one end awaits an answer.
 	Rest          time.Duration
 	local, remote net.TCPAddr
 }
 
-// Cookie identifies a connection as long as the kernel runs.
+// Cookie identifies a connection until the kernel restarts.
 type Cookie [2]uint32
 
-// Sources returns the addresses that have routing tables of their own: a sibling connects to hosts from these alone.
+// Sources returns the addresses with their own routing tables: the only sources of connections to hosts.
 func Sources() (map[string]bool, error) {
 	sources := map[string]bool{}
 	rules, err := netlink.RuleList(unix.AF_INET)
@@ -32,7 +32,7 @@ func Sources() (map[string]bool, error) {
 	return sources, err
 }
 
-// Connections returns the established connections from some sources.
+// Connections returns the established connections from these sources.
 func Connections(sources map[string]bool) (map[Cookie]Connection, error) {
 	sockets, err := netlink.SocketDiagTCPInfo(unix.AF_INET)
 	connections := map[Cookie]Connection{}
@@ -49,8 +49,8 @@ func Connections(sources map[string]bool) (map[Cookie]Connection, error) {
 	return connections, err
 }
 
-// rest compares times that the kernel counts in ticks of up to 10 ms. An acknowledgement after data that came in the same tick
-// as data that went says that the latter was later.
+// rest compares times that the kernel counts in ticks of up to 10 ms. If the host's data and ours have the same
+// tick, a later acknowledgement shows that ours was later.
 func rest(socket *netlink.Socket, info *netlink.TCPInfo) time.Duration {
 	answered := info.Last_data_recv < info.Last_data_sent ||
 		info.Last_data_recv == info.Last_data_sent && info.Last_ack_recv >= info.Last_data_recv
@@ -60,5 +60,5 @@ func rest(socket *netlink.Socket, info *netlink.TCPInfo) time.Duration {
 	return time.Duration(info.Last_data_recv) * time.Millisecond
 }
 
-// Close ends a connection as if the host had reset it. Its program closes the other one, to an agent, in an orderly way.
+// Close ends a connection as if the host had reset it. The program then closes the agent's connection orderly.
 func (c Connection) Close() error { return netlink.SocketDestroy(&c.local, &c.remote) }

@@ -22,20 +22,20 @@ import (
 	"clawker-fw/internal/boot"
 )
 
-// The packet filter consists of our tables (limits.go) and of rules with which the engine leads what is sent to its embedded
-// resolver to the two random ports at which it listens in this namespace. Depending on its firewall backend, these are
-// in nftables or in the older iptables.
+// The packet filter consists of our tables (limits.go) and of the engine's rules that redirect queries for its
+// embedded resolver to two random ports in this namespace. Depending on the engine's firewall backend, these are
+// in nftables or in iptables.
 //
-// When `fwctl serve` has installed our tables, only the engine has changed the filter before. So it is read then, and compared
-// with that later. The kernel keeps the digests of all parts in a set of our table: they end with the namespace, and
-// only a process that can change the filter can change them.
+// When `fwctl serve` has installed our tables, only the engine has changed the filter before. Later reads are
+// compared with the filter at that time. The kernel keeps the digests of all parts in a set of our table: they end
+// with the namespace, and changing them takes the privilege to change the filter.
 
-// installedSet is the set with the digests. The name of each part is its comment.
+// installedSet is the set with the digests. Each element's comment is the part's name.
 const installedSet = "installed"
 
 const digestSize = 16
 
-// longestComment is how much of a part's name is kept. The names of our own tables and of the engine's are shorter.
+// longestComment limits a part's name. The names of our tables and of the engine's are shorter.
 const longestComment = 120
 
 type filterPart struct {
@@ -48,8 +48,8 @@ func (p filterPart) digest() [digestSize]byte {
 	return [digestSize]byte(sum[:])
 }
 
-// readFilter returns all parts of the packet filter, without the ports of the engine's resolver: an engine that is restarted
-// beneath its containers listens at others.
+// readFilter returns all parts of the packet filter, without the ports of the engine's resolver, which change when
+// the engine restarts with live containers.
 func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 	parts, err := nftParts()
 	if err != nil {
@@ -74,7 +74,7 @@ func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 	return parts, nil
 }
 
-// leaveOut replaces a port, in both of the orders of octets in which rules have one.
+// leaveOut replaces a port, in both byte orders that rules have.
 func leaveOut(parts []filterPart, port uint16) {
 	for at := range parts {
 		for _, octets := range [][]byte{binary.BigEndian.AppendUint16(nil, port), binary.NativeEndian.AppendUint16(nil, port)} {
@@ -125,8 +125,7 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	return names, nil
 }
 
-// filterDifferences compares the packet filter with what it was when our tables were installed. Where none are, it must be
-// empty.
+// filterDifferences compares the packet filter with the one at the installation of our tables, or with none.
 func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	parts, err := readFilter(sibling.Resolver)
 	if err != nil {
@@ -159,7 +158,7 @@ func filterDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 // The kernel shows nftables as objects with netlink attributes (linux/netfilter/nf_tables.h).
 const nftSubsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 
-// nftKind is a kind of object: its messages, the attributes that name one, and those that decide about packets.
+// nftKind is a kind of object: its messages, the attributes of its name, and those that affect packets.
 type nftKind struct {
 	name             string
 	question, answer int
@@ -197,8 +196,8 @@ type nftObject struct {
 	attributes attributes
 }
 
-// nftParts lists the objects of all kinds and families. The place of a rule in its chain is part of its name, because the
-// order of rules decides. What rules have counted is left out.
+// nftParts lists the objects of all kinds and families, without the rules' counters. A rule's position is part of
+// its name, because the order of rules matters.
 func nftParts() ([]filterPart, error) {
 	var parts []filterPart
 	for _, kind := range nftKinds {
@@ -246,8 +245,8 @@ func withoutCounters(expressions []byte) (remaining []byte, err error) {
 	return remaining, err
 }
 
-// elementDifferences finds elements of our sets with another limit than the rule that adds them: a source address keeps its
-// limit for as long as it sends.
+// elementDifferences finds elements of our sets with another limit than the rule that adds them. Elements stay in
+// use.
 func elementDifferences() (differences []string, err error) {
 	rules, err := askNftables(unix.NFPROTO_IPV4, unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE)
 	for _, rule := range rules {
@@ -317,8 +316,7 @@ func keyOf(element attributes) ([]byte, error) {
 	return key.value(unix.NFTA_DATA_VALUE), err
 }
 
-// askNftables lists objects of one family or, with NFPROTO_UNSPEC, of all: those with the given attributes. A kernel without
-// nftables has none.
+// askNftables lists objects of one family, or of all with NFPROTO_UNSPEC. A kernel without nftables has none.
 func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects []nftObject, err error) {
 	request := nl.NewNetlinkRequest(nftSubsystem|question, unix.NLM_F_DUMP)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: unix.NFNETLINK_V0})
@@ -339,7 +337,7 @@ func askNftables(family byte, question, answer int, of ...*nl.RtAttr) (objects [
 	return objects, err
 }
 
-// attributes are netlink attributes, which can be nested. What can't be read is an error, and never missing.
+// attributes are netlink attributes, possibly nested. Unreadable ones are errors, never missing.
 type attributes []syscall.NetlinkRouteAttr
 
 func readAttributes(data []byte) (attributes, error) {
@@ -370,20 +368,20 @@ func (a attributes) in(number int) (attributes, error) { return readAttributes(a
 
 func (a attributes) text(number int) string { return unix.ByteSliceToString(a.value(number)) }
 
-// kernelTables is the folder in which the kernel lists the tables of the older packet filters in this namespace.
-// Reading a table that is not listed would create it.
+// kernelTables is the folder with the kernel's lists of iptables tables. Reading an unlisted table would create
+// it.
 const kernelTables = "/proc/net"
 
-// legacyFilter describes how to read the tables of a packet filter from before nftables (linux/netfilter_ipv4/
-// ip_tables.h and its siblings). An entry consists of a head with conditions, counters, matches and a target.
+// legacyFilter describes how to read the tables of a packet filter that predates nftables
+// (linux/netfilter_ipv4/ip_tables.h). An entry has a head with conditions and counters, then matches and a target.
 type legacyFilter struct {
 	family  string
 	domain  int
 	level   int
 	command int // getsockopt's option for the table's information; the next number is for its entries
-	hooks   int // how many chains the kernel calls
+	hooks   int // the number of chains that the kernel calls
 	offsets int // offset of the entry's lengths
-	size    int // length of an entry without matches and target; its last octets are the counters
+	size    int // length of an entry without matches and target; it ends with the counters
 }
 
 var legacyFilters = []legacyFilter{
@@ -395,10 +393,10 @@ var legacyFilters = []legacyFilter{
 const (
 	tableNameLength = 32
 	entriesOffset   = 40 // of the first entry in an answer
-	counters        = 16 // of packets and octets
+	counters        = 16 // of packets and bytes
 )
 
-// legacyParts lists the tables of the older packet filters. What their rules have counted is left out.
+// legacyParts lists the iptables tables, without their counters.
 func legacyParts() ([]filterPart, error) {
 	var parts []filterPart
 	for _, filter := range legacyFilters {
@@ -431,7 +429,7 @@ func (f legacyFilter) read(table string) ([]byte, error) {
 		return nil, err
 	}
 	size := int(binary.NativeEndian.Uint32(information[len(information)-4:]))
-	entries, err := f.ask(socket, f.command+1, table, size, entriesOffset+size) // EAGAIN if it was changed in between
+	entries, err := f.ask(socket, f.command+1, table, size, entriesOffset+size) // EAGAIN if it changed in between
 	if err != nil {
 		return nil, err
 	}
@@ -440,7 +438,7 @@ func (f legacyFilter) read(table string) ([]byte, error) {
 	return append(information[tableNameLength:], entries...), err
 }
 
-// ask calls getsockopt with a table's name and, for entries, their size in the buffer (ip_tables.h: ipt_getinfo,
+// ask calls getsockopt with a table's name and, for entries, their size (ip_tables.h: ipt_getinfo,
 // ipt_get_entries).
 func (f legacyFilter) ask(socket, command int, table string, size, length int) ([]byte, error) {
 	buffer := make([]byte, length)

@@ -23,42 +23,45 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// What one agent can take of a sibling is limited by the kernel, in a table of our own, before the program spends
-// anything on it. Each limit is a set of source addresses that the kernel fills itself. Only what a set has room for
-// passes: if a set is full, or the kernel has no memory for it, the packet is refused.
+// The kernel limits an agent's use of a firewall container, in our own table, before the program spends anything
+// on it. Each limit is a set of source addresses that the kernel fills. If a set is full, or the kernel lacks
+// memory for it, packets are refused.
 
 const (
 	limitTable = "clawker-fw"
 
 	refusedConnections, refusedQueries, refusedDatagrams = "refused-connections", "refused-queries", "refused-datagrams"
 
-	// connectionBurst is how many seconds' worth of connections an agent may begin at once.
+	// connectionBurst is the number of seconds whose connections an agent may open at once.
 	connectionBurst = 2
-	// An agent begins a calmPart of its connections a second whatever others do. Beyond that, all agents share the rate of one,
-	// and leavingShare times that rate for hosts, of which the Docker host remembers each for two minutes.
+	// An agent may always open a calmPart of its connections per second. For the rest, all agents share the rate
+	// of one agent, and leavingShare times that rate for connections to hosts, for the sake of the Docker host's
+	// table.
 	calmPart, leavingShare = 10, 2
-	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small buffer of the program's socket
-	// (208 KiB by default), from which one agent's must not crowd out those of others.
+	// queriesInBurst in queriesPerSecond may be sent at once. Queries wait in one small socket buffer (208 KiB by
+	// default), where one agent's must not crowd out others.
 	queriesInBurst, queriesPerSecond = 2, 5
 	// datagramBurst is the part of a second's datagrams that may be sent at once, for the same reason.
 	datagramBurst = 10
 
-	// octetsPerQuery is a query over TCP with its headers. The kernel sees segments, not queries, so it counts octets.
+	// octetsPerQuery is the size of a TCP query with headers. The kernel sees segments, not queries, so it counts
+	// bytes.
 	octetsPerQuery = 128
-	// leastOctets is the largest segment that the kernel may hand over at once. A smaller burst would never let it pass.
+	// leastOctets is the largest segment that the kernel may deliver at once. A smaller burst would never let it
+	// pass.
 	leastOctets = 1 << 16
 
-	// One part in reservedShare of all connections is reserved for agents that have few: one part in fewShare of all, or less.
+	// One part in reservedShare of all connections is reserved for agents that have at most one part in fewShare.
 	reservedShare, fewShare = 4, 64
 
-	// answersTold to an agent's datagrams are copied to the recorder each second, and so many at once. It may write down
-	// fewer (recorder.go), and a flood must not keep copies for other agents from it.
+	// answersTold answers to an agent's datagrams are copied to the recorder per second, and at once. The recorder
+	// may log fewer (recorder.go), and a flood must not displace copies for other agents.
 	answersTold = 200
 
 	// tellFor is how long a source address is remembered after its last refusal.
 	tellFor = time.Hour
 
-	// forgetAfter is how long a source address is remembered after its last packet. By then its burst is full again.
+	// forgetAfter is how long a source address is remembered after its last packet, when its burst is full again.
 	forgetAfter = 10 * time.Second
 )
 
@@ -67,11 +70,11 @@ const (
 	registerOne = 1
 
 	synAlone, resetAndAck = 0x02, 0x14 // of the flags in connectionFlags
-	// connectionFlags are FIN, SYN, RST and ACK: of these, only SYN is set in the first segment of a connection, and RST
-	// and ACK in one that refuses it.
+	// connectionFlags are FIN, SYN, RST and ACK. A first segment has only SYN of these, and its refusal RST and
+	// ACK.
 	connectionFlags = 0x17
 
-	confirmed = 1 << 3 // the status of a connection in the kernel's table (IPS_CONFIRMED)
+	confirmed = 1 << 3 // a connection's status in the kernel's table (IPS_CONFIRMED)
 
 	portUnreachableType, portUnreachableCode, redirectType = 3, 3, 5 // RFC 792
 )
@@ -88,40 +91,40 @@ func newFilter() limitFilter {
 	return limitFilter{table: table, sets: []*nftables.Set{{Table: table, Name: installedSet, KeyType: nftables.TypeIP6Addr}}}
 }
 
-// newLimitFilter describes the table. Agents are told by addresses in their subnet, not by an interface, so that it holds
-// for one that comes later, too. What has another address, or comes by another interface, is dropped by rp_filter.
+// newLimitFilter describes the table. It identifies agents by the addresses of their subnet, not by an interface,
+// so that a later interface is covered too. rp_filter drops agents' packets with other addresses, or from other
+// interfaces.
 //
-// Connections are checked when they begin, in the chain "receiving": first how many the agent has begun lately, then
-// how many it has, then how many there are of all agents. Who begins them too fast gets no answer: its next attempt a
-// second later may be in time, and a flood slows itself down. Who has too many gets a reset, so that it sees an error
-// at once. Connections that exist are never touched. When there are many of all agents, only those that have few get
-// another one, so that it is the newest of the heaviest that is refused. Queries over UDP are checked in "arriving",
-// before the kernel tracks them as connections, and dropped.
+// The chain "receiving" checks new connections: first the agent's rate, then its open connections, then those of
+// all agents. Above its rate an agent gets no answer: its retry a second later may succeed, and a flood slows
+// itself down. With too many open connections it gets a reset, and sees the error at once. Existing connections
+// are never touched. When all agents together have many, only agents with few get another one, so the heaviest
+// agent is refused. "arriving" drops excessive UDP queries, before the kernel tracks them.
 //
-// New connections to hosts, and sessions of UDP, are limited in "connecting" for all agents together: agents must not fill the
-// Docker host's table. The kernel sends the first segment of a dropped one again a second later.
+// "connecting" limits new connections and UDP sessions to hosts for all agents together, because agents must not
+// fill the Docker host's table. The kernel repeats a dropped first segment a second later.
 //
-// Redirects are dropped: a neighbour must not change our routes. The kernel's setting against them can't be relied on,
-// because another one switches it on (inet_forward_change).
+// Redirects are dropped: a neighbour must not change our routes. The sysctl against them is unreliable, because
+// another one turns it on (inet_forward_change).
 //
-// What is refused is counted for each source address, in rules of their own: a rule that can't count ends there, and must
-// not keep the next one from refusing.
+// Separate rules count refusals per source address: a rule that can't count ends there, and must not keep the next
+// one from refusing.
 //
-// A connection or datagram of anybody else to an address or a port that only those without limits may use ends as at a closed one. It
-// has counted as one that was begun by then.
+// Others' connections and datagrams to private addresses and ports are answered as if these were closed, after
+// they have counted as new.
 //
-// The subnet's addresses are for agents alone: what arrives for one of them from another source is dropped. Without that,
-// a neighbour on the way out could route packets here, because the kernel accepts those for any of its addresses.
+// Packets for an address of the subnet from a source outside it are dropped. Otherwise a neighbour on the way out
+// could route packets here, because the kernel accepts those for any of its addresses.
 //
-// A session of UDP counts as a connection: the first datagram between two ports is checked like the first segment of one,
-// and dropped if it is refused. How many datagrams an agent sends is limited before that.
+// A UDP session counts as a connection: its first datagram is checked like a connection's first segment. The rate
+// of an agent's datagrams is limited before.
 //
-// Nothing else of agents is tracked, and UDP only where its sessions are limited: an agent could fill the kernel's table
-// of connections, which is for all.
+// Other packets of agents are untracked, and so is UDP without limited sessions: an agent could fill the kernel's
+// table of connections, which all share.
 //
-// What the kernel answers when it refuses something is copied in "telling", for the recorder (recorder.go): resets of
-// connections that have not begun, and messages that nobody listens on a port. It answers each datagram (icmp_ratemask),
-// and beyond a rate for each agent, answers are counted instead of copied.
+// "telling" copies the kernel's refusals for the recorder (recorder.go): resets of new connections, and port
+// unreachable messages. The kernel answers every datagram (icmp_ratemask). Answers beyond an agent's rate are
+// counted instead of copied.
 func newLimitFilter(limits boot.Limits) limitFilter {
 	f := newFilter()
 	size := uint32(1) << min(32-limits.Subnet.Bits(), 16)
@@ -214,8 +217,8 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 	return f
 }
 
-// newSixFilter describes our table for IPv6, which nobody uses here: whoever gives a sibling an address or a route of it opens
-// no way.
+// newSixFilter describes our table for IPv6, which is unused: an IPv6 address or route in this namespace opens no
+// way.
 func newSixFilter() limitFilter {
 	f := limitFilter{table: &nftables.Table{Name: limitTable, Family: nftables.TableFamilyIPv6}}
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
@@ -225,13 +228,12 @@ func newSixFilter() limitFilter {
 	return f
 }
 
-// newApartFilter describes the table of a relay: on each of its networks there is one address that it has to do with. What
-// comes from others, or would go to them, is dropped before the kernel tracks it: agents and other relays neither reach it nor
-// fill its table of connections, and it reaches none of them. Its agent begins no connection with it, and sends nothing but
-// segments of TCP.
+// newApartFilter describes the table of a relay, which has one peer on each of its networks. Packets from and to
+// others are dropped before the kernel tracks them: agents and other relays can't reach it, or fill its table of
+// connections, and it can't reach them. Its agent may not connect to it, and may send only TCP segments.
 //
-// The engine could keep relays apart as well (enable_icc=false). But for that it switches br_netfilter on, for all bridges of
-// the machine: the kernel would track whatever agents send to anybody, and one of them could fill the machine's own table.
+// The engine could separate relays too (enable_icc=false). But for that it turns br_netfilter on, for all bridges
+// of the host: the kernel would track all packets of agents, and one agent could fill the host's own table.
 func newApartFilter(apart boot.Apart) limitFilter {
 	f := newFilter()
 	arriving := f.addHook("arriving", nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
@@ -297,7 +299,7 @@ var markOfFew = binary.NativeEndian.AppendUint32(nil, 1)
 // Conditions and actions of rules.
 var (
 	isNewConnection = hasFlags(synAlone)
-	// A reset of what has not begun has the sequence number 0 (RFC 9293, section 3.5.2), others have a random one.
+	// The reset of a new connection has the sequence number 0 (RFC 9293, section 3.5.2), others have a random one.
 	isRefusedConnection = append(hasFlags(resetAndAck),
 		&expr.Payload{DestRegister: registerOne, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 4},
 		equal(0, 0, 0, 0))
@@ -310,8 +312,8 @@ var (
 		equal(redirectType),
 	}
 	isQuery = isToPort(53)
-	// isNewSession is true for the first packet that the kernel tracks: it has no entry in the table yet. (Its state
-	// would be new until there is an answer.)
+	// isNewSession matches the first packet that the kernel tracks: it has no entry in the table yet. (Its state
+	// would be new until an answer arrives.)
 	isNewSession = []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: registerOne},
 		&expr.Bitwise{
@@ -435,8 +437,7 @@ func octetsPerSecond(queries int) *expr.Limit {
 	}
 }
 
-// installFilter installs the tables of a sibling or a relay, remembers the packet filter, and sets the timeouts of connections
-// that count.
+// installFilter installs a container's tables, remembers the packet filter, and sets the timeouts of connections.
 func installFilter(sibling boot.Sibling) error {
 	switch {
 	case sibling.Limits != nil:
@@ -477,14 +478,14 @@ func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 	return nil
 }
 
-// install installs the table with some of its rules, in place of one from an earlier start, in one transaction.
+// install installs the table with some of its rules in one transaction, in place of an earlier one.
 func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOption) error {
 	connection, err := openFilter(options)
 	if err != nil {
 		return err
 	}
 	connection.AddTable(f.table)
-	connection.DelTable(f.table) // which must exist
+	connection.DelTable(f.table) // deletes an earlier one; it must exist
 	connection.AddTable(f.table)
 	for _, set := range f.sets {
 		if err := connection.AddSet(set, nil); err != nil {
@@ -502,7 +503,7 @@ func (f limitFilter) install(rules []*nftables.Rule, options []nftables.ConnOpti
 
 const inSix = "IPv6 "
 
-// Refused is what the limits have refused of one source address.
+// Refused counts the limits' refusals of one source address.
 type Refused struct {
 	Source      netip.Addr `json:"source"`
 	Connections uint64     `json:"connections"`
@@ -510,7 +511,7 @@ type Refused struct {
 	Datagrams   uint64     `json:"datagrams"`
 }
 
-// RefusedSources returns what the limits have refused, sorted by source address.
+// RefusedSources returns the limits' refusals, sorted by source address.
 func RefusedSources() ([]Refused, error) {
 	bySource := map[netip.Addr]Refused{}
 	for _, set := range []string{refusedConnections, refusedQueries, refusedDatagrams} {
@@ -550,25 +551,24 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 	return bySource, err
 }
 
-// What a sibling needs of the kernel of the engine's machine, beyond what the engine says of it. `fwctl requirements` asks
-// for all of it in a container of its own, which is removed afterwards.
+// Requirements on the Docker host's kernel. `fwctl requirements` tests them in a temporary container.
 
 const (
-	// highAddress is one of those at which Envoy's allocator places memory (tcmalloc: three bits from bit 42 on are a tag).
+	// highAddress is a typical address of Envoy's allocator (tcmalloc tags three bits from bit 42).
 	highAddress = 7 << 42
-	// watched is how many inotify instances, and watches, Envoy may need: it was measured with 5 to 11.
+	// watched is the number of inotify instances and watches that Envoy may need. Measurements showed 5 to 11.
 	watched = 20
-	// filterPatience bounds how long the kernel may be silent about the packet filter. Without nf_tables, it answers the
-	// first message of a transaction and never those that follow. It is silent as well while it loads modules.
+	// filterPatience limits the wait for the packet filter. Without nf_tables, the kernel answers only a
+	// transaction's first message. It is also silent while it loads modules.
 	filterPatience = 20 * time.Second
 )
 
-// Requirements is the output of requirements: what is missing, a sentence each.
+// Requirements is the output of requirements: a sentence for each missing one.
 type Requirements struct {
 	Lacking []string `json:"lacking"`
 }
 
-// CheckRequirements asks for all that either sibling needs, in a network that nobody uses.
+// CheckRequirements tests all requirements of Envoy and CoreDNS, in an unused network.
 func CheckRequirements() Requirements {
 	all := netip.PrefixFrom(netip.IPv4Unspecified(), 24)
 	limits := boot.Limits{
@@ -594,8 +594,7 @@ func CheckRequirements() Requirements {
 	return requirements
 }
 
-// askForAddresses fails in an address space that is smaller than Envoy's allocator assumes: 39 bits on many kernels for
-// single-board computers.
+// askForAddresses fails in an address space that is smaller than Envoy's allocator assumes, such as 39 bits.
 func askForAddresses() error {
 	const why = "Envoy needs addresses of 48 bits, and this kernel gives programs fewer (often 39, on single-board computers: " +
 		"CONFIG_ARM64_VA_BITS_48)"
@@ -611,14 +610,14 @@ func askForAddresses() error {
 	if _, _, failure := unix.Syscall(unix.SYS_MUNMAP, address, size, 0); failure != 0 {
 		return failure
 	}
-	if address != highAddress { // a kernel older than 4.17 takes it for a wish
+	if address != highAddress { // a kernel older than 4.17 takes it for a hint
 		return errors.New(why)
 	}
 	return nil
 }
 
-// askForWatches fails where a user may have fewer inotify instances or watches than Envoy needs for the files that it reads
-// again. The kernel counts them for each user: so a thread becomes one that nobody else is, and ends with its goroutine.
+// askForWatches fails where a user may have fewer inotify instances or watches than Envoy needs. The kernel counts
+// per user, so a thread takes an unused user id, and ends with its goroutine.
 func askForWatches() error {
 	user, err := users.New(users.Readers)
 	if err != nil {
@@ -649,8 +648,7 @@ func watchAs(user uintptr) error {
 	return nil
 }
 
-// openFilter returns a connection to the kernel's packet filter, or one with options of a test. Each transaction of the
-// kernel's is bounded.
+// openFilter returns a connection to the kernel's packet filter, or to a test's. Each transaction is limited.
 func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 	if len(options) > 0 {
 		return nftables.New(options...)
@@ -661,7 +659,7 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 	return nftables.New(nftables.WithSockOptions(bounded))
 }
 
-// requireFilter fails if the kernel has no nf_tables at all. One message outside of a transaction is always answered.
+// requireFilter fails if the kernel has no nf_tables at all. It always answers a message outside a transaction.
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
 		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
@@ -670,7 +668,7 @@ func requireFilter(connection *nftables.Conn) error {
 	return nil
 }
 
-// first returns the first of several errors: a kernel refuses each message of a transaction, in the same words.
+// first returns the first of joined errors: a kernel refuses each message of a transaction with the same words.
 func first(err error) error {
 	for joined := (interface{ Unwrap() []error })(nil); errors.As(err, &joined); {
 		err = joined.Unwrap()[0]
@@ -678,12 +676,12 @@ func first(err error) error {
 	return err
 }
 
-// loadModules has the kernel load the modules of the rules, in small transactions. It begins a transaction anew after each
-// module that it has loaded, and runs modprobe again for those before: 50 times for all of them in one.
+// loadModules makes the kernel load the rules' modules, in small transactions. The kernel restarts a transaction
+// after each module that it loads, and runs modprobe again for the earlier ones: 50 times with all rules in one.
 func (f limitFilter) loadModules() {
 	if connection, err := openFilter(nil); err == nil && requireFilter(connection) == nil {
 		for _, rule := range f.rules {
-			_ = f.install([]*nftables.Rule{rule}, nil) // whether it takes them all is asked for afterwards
+			_ = f.install([]*nftables.Rule{rule}, nil) // whether all are supported is checked later
 		}
 	}
 }

@@ -1,5 +1,4 @@
-// Package kernel shapes a sibling's network and its packet filter, compares both with what they ought to be, and reads
-// what the kernel refuses.
+// Package kernel configures and compares a container's network and packet filter, and reads the kernel's refusals.
 package kernel
 
 import (
@@ -24,20 +23,20 @@ import (
 )
 
 const (
-	answerRulePriority = 90 // and up, before the rules of our tables
+	answerRulePriority = 90 // and up, before the rules for our tables
 	firstRulePriority  = 100
-	localRulePriority  = 200 // the kernel's own local rule has priority 0, before any rule that we could add
+	localRulePriority  = 200 // the kernel's own local rule has priority 0, before any rule that we can add
 
 	// Priorities of the kernel's rules for the main and default tables.
 	mainRulePriority    = 32766
 	defaultRulePriority = 32767
 )
 
-// Shape applies the interface settings, limits agents, adds our addresses, blocks of addresses and the routing
-// tables of guarded and exempt sources, and deletes default routes that nobody asked for.
+// Shape applies the interface settings, limits agents, adds our addresses, blocks of addresses and the sources'
+// routing tables, and deletes unwanted default routes.
 //
-// The kernel's local table normally comes first. It would let a guarded source reach loopback and our own addresses
-// whatever its own table says, so the local rule is moved behind our rules (policy routing: ip-rule(8)).
+// The kernel's local table normally comes first, so a guarded source could reach loopback and our own addresses
+// whatever its own table says. So the local rule is moved behind our rules (policy routing: ip-rule(8)).
 func Shape(sibling boot.Sibling) error {
 	if err := setInterfaces(sibling.Settings); err != nil {
 		return err
@@ -93,8 +92,8 @@ func Shape(sibling boot.Sibling) error {
 	return nil
 }
 
-// blockRoute makes all addresses of a block local (AnyIP): a program can listen on each of them, and the kernel answers
-// ARP requests for them, although no interface has them.
+// blockRoute makes all addresses of a block local (AnyIP): programs can listen on them and the kernel answers ARP
+// requests for them, although no interface has them.
 func blockRoute(block netip.Prefix, link netlink.Link) netlink.Route {
 	return netlink.Route{
 		Table: unix.RT_TABLE_LOCAL, Dst: IPNet(block), LinkIndex: indexOf(link), Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL,
@@ -110,8 +109,8 @@ func replaceRoutes(routes ...netlink.Route) error {
 	return nil
 }
 
-// closeOtherWays deletes default routes through networks without a desired gateway. Some engines add one even on an
-// internal network.
+// closeOtherWays deletes default routes without a desired gateway. Some engines add one even on an internal
+// network.
 func closeOtherWays(interfaces []boot.Interface) error {
 	routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
@@ -163,10 +162,10 @@ func localRule(priority int) *netlink.Rule {
 	return rule
 }
 
-// rulesFor returns the rule that leads to the table, and the one that lets the kernel answer the gateway from a source that
-// has no route to its own network. The gateway asks by ARP where the source is, and the kernel drops what it could not
-// answer (rp_filter). It decides that as user 0 of the container, whom the program can't become: nothing that the program
-// sends follows this rule, whatever the gateway's machine listens on.
+// rulesFor returns the rule for the table and, for a source without a route to its own network, one that lets the
+// kernel answer the gateway: the gateway asks for the source by ARP, and the kernel drops requests that it
+// couldn't answer (rp_filter). The kernel decides that as user 0 of the container, which the program can't become,
+// so none of the program's packets follow this rule.
 func rulesFor(t boot.Table, index int) []*netlink.Rule {
 	rule := netlink.NewRule()
 	rule.Family = unix.AF_INET
@@ -210,7 +209,7 @@ func LinkIn(subnet netip.Prefix) (netlink.Link, error) {
 	return linkWhere(subnet.Contains, fmt.Sprintf("an address in %s", subnet))
 }
 
-// LinkHolding returns the interface that holds exactly this address, not counting addresses of host scope.
+// LinkHolding returns the interface with exactly this address, ignoring addresses of host scope.
 func LinkHolding(address netip.Addr) (netlink.Link, error) {
 	return linkWhere(func(other netip.Addr) bool { return other == address }, address.String())
 }
@@ -226,7 +225,7 @@ func linkWhere(matches func(netip.Addr) bool, what string) (netlink.Link, error)
 	return nil, fmt.Errorf("%w has %s", ErrNoInterface, what)
 }
 
-// AddAddress gives an interface an address, if it does not have it.
+// AddAddress adds an address to an interface, unless it has it.
 func AddAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) error {
 	err := netlink.AddrAdd(link, &netlink.Addr{IPNet: IPNet(prefixOf(address)), Scope: int(scope)})
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -235,7 +234,7 @@ func AddAddress(link netlink.Link, address netip.Addr, scope netlink.Scope) erro
 	return nil
 }
 
-// IPNet returns a prefix in the form of netlink.
+// IPNet returns a prefix in netlink's form.
 func IPNet(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
 }
@@ -270,8 +269,8 @@ var settingNumbers = map[string]int{
 }
 
 // setInterfaces applies the settings to each interface that is up. It uses netlink, because /proc/sys is read-only
-// in a container. The engine can't set them: it adds interfaces after the container's sysctls have been applied, and
-// new interfaces have the host's defaults.
+// in a container. The engine can't set them: it adds interfaces after applying the container's sysctls, and new
+// interfaces have the host's defaults.
 func setInterfaces(settings map[string]int) error {
 	if len(settings) == 0 {
 		return nil
@@ -338,18 +337,18 @@ func settingDifferences(sibling boot.Sibling, seen *namespace) ([]string, error)
 func readSetting(name string) (string, error) {
 	swap := strings.NewReplacer(".", "/", "/", ".")
 	text, err := os.ReadFile(filepath.Join(SystemSettings, swap.Replace(name)))
-	return strings.Join(strings.Fields(string(text)), " "), err // the kernel puts tabs between several values
+	return strings.Join(strings.Fields(string(text)), " "), err // the kernel separates several values by tabs
 }
 
-// The kernel's table of connections forgets one that an end has half closed after 60 s without a packet, and with it that
-// it counts (limits.go), though the program may still have it. While nothing is to be sent, keepalive sends packets. While
-// an agent does not read what is to be sent, the kernel asks for room instead, at intervals that grow to TCP_RTO_MAX (120 s).
-// So the table has to remember for longer than that. fwctl sets it by netlink, because /proc/sys is read-only in a container;
-// the engine can't: some kernels have no such sysctl in a user namespace.
+// The kernel's table of connections forgets a half-closed one after 60 s without a packet. The limits (limits.go)
+// no longer count it then, though the program may still hold it. Keepalive sends packets while nothing else is to
+// be sent. While an agent doesn't read, the kernel probes its window instead, at intervals up to TCP_RTO_MAX (120
+// s). So the table must remember connections longer. fwctl sets that by netlink, because /proc/sys is read-only in
+// a container, and the engine can't: some kernels lack the sysctl in a user namespace.
 
-// What has ended is not counted any more (nf_conncount_list), but is in the table for a while: by default for 120 s, so that
-// two agents that begin 450 connections a second fill that of a small machine. The program's kernel remembers by itself what it
-// has ended, and answers whatever comes late, so the table need not.
+// Ended connections no longer count (nf_conncount_list), but stay in the table, by default for 120 s: two agents
+// that open 450 connections a second would fill that of a small host. The kernel of the program's sockets
+// remembers its own ended connections and answers late packets, so the table need not.
 
 // Netlink messages and attributes of timeouts (linux/netfilter/nfnetlink_cttimeout.h).
 const (
@@ -360,21 +359,21 @@ const (
 	timeoutNetwork, timeoutTransport, timeoutData = 2, 3, 4
 )
 
-// remembered is for how long the table remembers connections in some states: their numbers are those of timeoutData, of TCP.
+// remembered is how long the table remembers TCP connections in some states, by their numbers in timeoutData.
 var remembered = []struct {
 	state  int
 	what   string
 	within time.Duration
 }{
 	{1, "connections without an answer are kept for %d s, not %.0f", 15 * time.Second}, // Envoy gives up after 10 s
-	// Longer than TCP_RTO_MAX and the eighth of it by which timers of the kernel may be late.
+	// Longer than TCP_RTO_MAX plus an eighth of it, by which the kernel's timers may be late.
 	{5, "half closed connections are counted for %d s without a packet, not %.0f", 150 * time.Second},
 	{7, "ended connections are kept for %d s, not %.0f", 2 * time.Second},
 	{8, "connections that were reset are kept for %d s, not %.0f", 2 * time.Second},
 }
 
-// setTimeouts has the table of this network remember connections for so long. A kernel that can't be told so (without
-// CONFIG_NF_CT_NETLINK_TIMEOUT) remembers as long as it does by default.
+// setTimeouts sets these times in this network's table. A kernel that can't set them (without
+// CONFIG_NF_CT_NETLINK_TIMEOUT) keeps its defaults.
 func setTimeouts() error {
 	data := nl.NewRtAttr(timeoutData|unix.NLA_F_NESTED, nil)
 	for _, timeout := range remembered {
@@ -409,8 +408,8 @@ func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	return differences, nil
 }
 
-// askTimeouts asks about the table's timeouts for TCP. A kernel without them answers nothing. Others mark an answer as one of
-// several and send no end of them, so the end is an acknowledgement.
+// askTimeouts queries or sets the table's timeouts for TCP. A kernel without them answers nothing. Others mark an
+// answer as one of several and never send the end, so an acknowledgement is the end.
 func askTimeouts(question int, about ...nl.NetlinkRequestData) (attributes, error) {
 	request := nl.NewNetlinkRequest(question, unix.NLM_F_ACK)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: unix.NFNETLINK_V0})

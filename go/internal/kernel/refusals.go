@@ -20,18 +20,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel refuses to an agent reaches no program: a connection to a port on which nobody listens, or one more
-// than an agent may have. The kernel answers with a reset, or with an ICMP message to a datagram. Our table (limits.go)
-// copies these answers to a netlink socket. Whoever holds the socket needs no privilege to read from it, and can do
-// nothing else with it.
+// The kernel refuses connections to ports without a listener and above an agent's limit; no program sees these. It
+// answers with a reset, or with an ICMP message to a datagram. Our table (limits.go) copies these answers to a
+// netlink socket. The socket's holder needs no privilege to read from it, and can do nothing else with it.
 
 const (
-	// refusalGroup is the group in which the kernel sends copies. Each network namespace has its own groups.
+	// refusalGroup is the group of the copies. Each network namespace has its own groups.
 	refusalGroup = 1
-	// refusalOctets are copied of an answer: its headers, and those of the datagram that it is about. With all options that
-	// fit, a header of IP has 60 octets, and an answer has those of the datagram.
+	// refusalOctets of an answer are copied: its headers, and those of the datagram that it refuses. An IP header
+	// has at most 60 bytes with options, and an answer has the datagram's options.
 	refusalOctets = 2*60 + 2*8
-	// refusalsAtOnce may be in one message. Fewer wait for refusalDelay.
+	// refusalsAtOnce fit into one message. Fewer wait for refusalDelay.
 	refusalsAtOnce = 32
 	refusalDelay   = 10 // hundredths of a second
 )
@@ -48,7 +47,7 @@ const (
 	logBind, logCopyPacket, logNumbered = 1, 2, 1
 )
 
-// ListenForRefusals opens the socket on which the kernel sends copies of its refusals. It needs CAP_NET_ADMIN.
+// ListenForRefusals opens the socket for copies of the kernel's refusals. It needs CAP_NET_ADMIN.
 func ListenForRefusals() (*os.File, error) {
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -63,7 +62,7 @@ func ListenForRefusals() (*os.File, error) {
 }
 
 func bindToRefusals(socket *nl.NetlinkSocket) error {
-	// When the buffer is full, copies are lost. Their numbers tell how many.
+	// When the buffer is full, copies are lost. Gaps in their numbers show how many.
 	if err := unix.SetsockoptInt(socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_NO_ENOBUFS, 1); err != nil {
 		return err
 	}
@@ -82,15 +81,15 @@ func bindToRefusals(socket *nl.NetlinkSocket) error {
 	return err
 }
 
-// Refusal is what an agent wanted, and the kernel has refused.
+// Refusal is a connection or datagram of an agent that the kernel has refused.
 type Refusal struct {
 	Protocol byte // TCP or UDP
 	Source   netip.AddrPort
 	Place    netip.AddrPort
-	Number   uint32 // of the copy: the kernel numbers them one after the other
+	Number   uint32 // of the copy: the kernel numbers them in order
 }
 
-// ReadRefusals returns the refusals in what was read from the socket.
+// ReadRefusals parses the refusals in a message from the socket.
 func ReadRefusals(content []byte) ([]Refusal, error) {
 	messages, err := syscall.ParseNetlinkMessage(content)
 	if err != nil {
@@ -115,7 +114,7 @@ func ReadRefusals(content []byte) ([]Refusal, error) {
 	return refusals, nil
 }
 
-// ReadRefusal reads one answer of the kernel: a reset, or an ICMP message with the beginning of the datagram (RFC 792).
+// ReadRefusal parses one answer of the kernel: a reset, or an ICMP message with the datagram's start (RFC 792).
 func ReadRefusal(packet []byte) (Refusal, bool) {
 	const icmpHeader = 8
 	protocol, from, to, ports := readPacket(packet)
@@ -131,7 +130,7 @@ func ReadRefusal(packet []byte) (Refusal, bool) {
 	return Refusal{}, false
 }
 
-// readPacket returns the protocol and the addresses of an IPv4 packet, and what comes after its header (RFC 791).
+// readPacket returns the protocol and the addresses of an IPv4 packet, and its payload (RFC 791).
 func readPacket(packet []byte) (protocol byte, from, to netip.Addr, rest []byte) {
 	const leastHeader = 20
 	if len(packet) < leastHeader {
@@ -151,11 +150,11 @@ func portAt(address netip.Addr, port []byte) netip.AddrPort {
 // SocketLists is the folder with the kernel's lists of the sockets in this process's network (proc(5), net/tcp and net/udp).
 const SocketLists = "/proc/thread-self/net"
 
-// The states of sockets that wait for anybody (linux/tcp_states.h). One for datagrams has no connection.
+// The states of listening sockets (linux/tcp_states.h). One for datagrams has no connection.
 var waitingStates = map[string]string{"tcp": "0A", "udp": "07"}
 
-// Listening returns the places at which sockets of a transport, `tcp` or `udp`, wait for connections or datagrams. A socket
-// for every interface is at 0.0.0.0, of both families. Other addresses of IPv6 are left out.
+// Listening returns the addresses of listening sockets of a transport, `tcp` or `udp`. A socket for all
+// interfaces, of either family, is at 0.0.0.0. Other IPv6 addresses are left out.
 func Listening(folder, transport string) ([]netip.AddrPort, error) {
 	var listening []netip.AddrPort
 	for _, family := range []string{"", "6"} {
@@ -176,7 +175,7 @@ func Listening(folder, transport string) ([]netip.AddrPort, error) {
 	return listening, nil
 }
 
-// readSockets returns the places of sockets in a state. Those of TCP that listen come before all others.
+// readSockets returns the addresses of sockets in a state. Listening TCP sockets come first in the list.
 func readSockets(list io.Reader, inState string) ([]netip.AddrPort, error) {
 	const place, state = 1, 3
 	var places []netip.AddrPort

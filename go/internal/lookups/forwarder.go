@@ -1,10 +1,10 @@
-// Package lookups is the forwarder, the name server that Envoy asks. It asks the engine's resolver, with room for only so
-// many lookups at once, so that names whose servers are slow or silent are in nobody else's way, and it knows when to give
-// up. Envoy can do neither. It is a process of its own beside Envoy, without privileges: `fwctl forward`.
+// Package lookups is `fwctl forward`, an unprivileged process beside Envoy: Envoy's name server. It asks the
+// engine's resolver and, unlike Envoy, limits concurrent lookups and gives up in time, so that slow or silent
+// servers delay only their own names.
 //
-// Envoy asks for a name with one label more, which says whose share the lookup is: the last number of the agent's address
-// (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one rule wait for each other, and for nobody else's. Each
-// share gets only so many new names, because Envoy's main thread goes through all names that it has for each new one.
+// Envoy adds a label to each name, with the share that the lookup belongs to: the last number of the agent's
+// address (clawker_fw/stack/envoy/lookups.py). Lookups of one share below one rule wait only for each other. New
+// names per share are limited, because Envoy's main thread iterates over all its names for each new one.
 package lookups
 
 import (
@@ -33,60 +33,59 @@ import (
 )
 
 const (
-	// resolverQueries is what the engine's resolver takes on at once for a container (its maxConcurrent).
+	// resolverQueries is the engine's limit of concurrent queries per container (its maxConcurrent).
 	resolverQueries = 1024
 
-	// A name is asked for again as long as there is no answer: packets get lost on the way. The engine's resolver waits
-	// for 4 s (its extIOTimeout), so all queries for a name that is silent take room in it at the same time.
+	// Unanswered queries are repeated, because packets get lost. The engine's resolver waits for 4 s (its
+	// extIOTimeout), so all queries for a silent name occupy it at the same time.
 	queriesOfALookup = 3
 	resolverPatience = 4 * time.Second
 
-	// Lookups at once: of a share, and of them those below one rule, or of exact names of one domain. A share never takes more
-	// than it leaves to others, and together they fit into the engine's resolver.
+	// Concurrent lookups: of a share, and of its lookups below one rule, or of exact names in one domain. A share
+	// never takes more than it leaves to others, and together they fit into the engine's resolver.
 	lookupsOfAShare = 40
 	lookupsOfARule  = 12
 	mostLookups     = resolverQueries / queriesOfALookup
 
-	// mostWaiting is how many more lookups of a share wait, for up to waitTime: as many as an agent has connections by default.
-	// The next ones fail at once.
+	// mostWaiting further lookups of a share wait, for up to waitTime, as many as an agent's default connections.
 	mostWaiting = 1024
 	waitTime    = 4 * time.Second
 
-	// New names of a share. A name that Envoy knows is not new: it asks again when the name's TTL ends.
+	// New names of a share. Names that Envoy knows don't count: Envoy asks again when a name's TTL ends.
 	newNamesAtOnce = 200
 	newNameEvery   = 40 * time.Millisecond
 
-	// Envoy needs about 0.4 us of its main thread for each name of the same kind that it has when one comes, and when that
-	// goes (measured). New names of all shares together take about a quarter of it. An agent that has had less of it is served before
-	// one that has had more.
+	// Adding and removing a name each take Envoy's main thread about 0.4 us per name of the same kind (measured).
+	// New names of all shares together may take about a quarter of that thread, first those of agents that have
+	// used less.
 	timeOfAName = 3 * time.Microsecond
 	timeOfNew   = 500 * time.Microsecond
 	mostUnused  = 10 * time.Millisecond
 
-	// lookupTime is how long a lookup takes at most, its wait for room included. Envoy waits as long (dns_query_timeout).
+	// lookupTime limits a lookup, including its wait. Envoy waits as long (dns_query_timeout).
 	lookupTime = 5 * time.Second
 
-	// A failure is remembered for its name and share (RFC 9520, section 3.2): the resolver's own, that there was no room, and
-	// that there was no answer. c-ares asks again at once, and also goes on when Envoy has given up, for at most 10 s more.
+	// Failures are remembered by name and share (RFC 9520, section 3.2): the resolver's own, a full queue, and a
+	// missing answer. c-ares asks again at once, and up to 10 s after Envoy has given up.
 	rememberFailure = time.Second
 	rememberSilence = 10 * time.Second
 	mostRemembered  = 1 << 16
 
-	// How long an answer is good at most, so that a name that has moved is soon found. After manyNames, those of a share are
-	// forgotten earlier: exact ones, which Envoy keeps for 20 s after their last use, just after that.
+	// The longest TTL of an answer, so that a name that has moved is soon resolved again. From manyNames on, a
+	// share's answers expire earlier: exact names just after Envoy has forgotten them, 20 s after their last use.
 	longestTTL = time.Minute
 	manyNames  = 50
-	// forgottenAfter is how much later than its TTL Envoy has forgotten a name, if it does not ask again.
+	// forgottenAfter is when Envoy has forgotten a name after its TTL, unless it asks again.
 	forgottenAfter = 2 * time.Second
 
-	// The engine's own answers are good for ten minutes, also if the container has gone by then.
+	// The engine's answers for containers are good for ten minutes, even if the container is gone by then.
 	longestTTLOfContainers = 5 * time.Second
 
-	// mostAskers is how many queries wait for the same lookup. c-ares repeats its own.
+	// mostAskers queries wait for the same lookup. c-ares repeats its own.
 	mostAskers = 16
 )
 
-// What holds for names by whether they are exact: how many Envoy keeps of a share, and how long answers of many are good.
+// Limits for exact and for other names: names that Envoy keeps per share, and the longest TTL with many.
 var (
 	mostNames        = map[bool]int{true: 500, false: 250}
 	longestTTLOfMany = map[bool]time.Duration{true: 25 * time.Second, false: 2 * time.Second}
@@ -94,15 +93,15 @@ var (
 
 var queryWaits = [queriesOfALookup]time.Duration{1200 * time.Millisecond, 1800 * time.Millisecond, lookupTime}
 
-// shareMark begins the last label of a name that Envoy asks for in an agent's share. No name can have it: neither those in
-// rules nor those that agents name. It also ends the label of a name that a rule names exactly.
+// shareMark begins the last label of a name that Envoy looks up for an agent. No rule or agent can name it. It
+// also ends the label of a rule's exact name.
 const shareMark = "*"
 
-// inquiry identifies a lookup: whose share it is, and the question.
+// inquiry identifies a lookup by its share and question.
 type inquiry struct {
 	share    string // its label, or "" for a name of UDP, which Envoy looks up itself
 	stream   bool
-	question dns.Question // its name in lower case, without the share
+	question dns.Question // the name in lower case, without the share's label
 }
 
 type asker struct {
@@ -112,22 +111,22 @@ type asker struct {
 
 type pendingLookup struct {
 	inquiry
-	asked  *dns.Msg // as Envoy has asked it first
-	rule   string   // the subtree rule that decides the name, or the domain of an exact name, or of one without a rule
+	asked  *dns.Msg // Envoy's first query
+	rule   string   // the subtree rule, or the domain of an exact name or of one without a rule
 	askers []asker
 	since  time.Time
-	until  time.Time // for so long it waits for room
+	until  time.Time // the end of its wait
 }
 
-// share is whose lookups are counted together: an agent's below subtree rules, or its exact names.
+// share is the unit of limits: an agent's names below subtree rules, or its exact names.
 type share struct {
 	agent   string
 	exact   bool
 	running int
-	below   map[string]int // of them, by rule
+	below   map[string]int // running ones by rule
 	waiting []*pendingLookup
-	names   map[string]time.Time // that Envoy has, and until when
-	next    time.Time            // when it gets the next new name; further back than now, as many more at once
+	names   map[string]time.Time // Envoy's names, and when it forgets them
+	next    time.Time            // when its next new name may start; as far back as it may start several at once
 }
 
 type forwarder struct {
@@ -136,20 +135,20 @@ type forwarder struct {
 	now      func() time.Time
 	sleep    func(time.Duration)
 
-	// The engine's resolver knows the names of containers on these networks, and answers them itself.
+	// The engine's resolver answers for containers on these networks itself.
 	agents, egress netip.Prefix
 
 	lock    sync.Mutex
 	running int
 	pending map[inquiry]*pendingLookup
-	shares  map[string]*share     // one for each label, of which Envoy knows 512, and one for names without
+	shares  map[string]*share     // by label, of which Envoy has 512, and one for names without
 	failed  map[inquiry]time.Time // until when it is remembered
 
 	next time.Time                // when Envoy's main thread has time for the next new name
 	wake *time.Timer              // for then
-	used map[string]time.Duration // of its time, by agent
+	used map[string]time.Duration // of that time, by agent
 	cost func(names int) time.Duration
-	turn time.Duration // what the agent had used whose name was the last: others have not lost what they left
+	turn time.Duration // the used time of the last new name's agent: others have not lost what they left
 }
 
 func newForwarder(exchange func(*pendingLookup) (*dns.Msg, error), rule func(string) string) *forwarder {
@@ -185,7 +184,7 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	f.lock.Lock()
 	defer f.lock.Unlock()
 	lookup.since = f.now()
-	lookup.until = lookup.since.Add(waitTime - rand.N(waitTime/4)) // many that come at once don't fail at once
+	lookup.until = lookup.since.Add(waitTime - rand.N(waitTime/4)) // spread, so that many don't fail at once
 	if until, failed := f.failed[lookup.inquiry]; failed && lookup.since.Before(until) {
 		f.refuse(lookup)
 		return
@@ -207,11 +206,11 @@ func (f *forwarder) take(query []byte, stream bool, reply func([]byte)) {
 	f.startNew()
 }
 
-// lookedUpAgain is the name that Envoy looks up again and again, to show that it can (envoy.Serves). Nobody outside is
-// asked for it. No rule can allow it, because .invalid is reserved (RFC 6761).
+// lookedUpAgain is the name that Envoy resolves repeatedly to show that it can (envoy.Serves). It is never
+// forwarded, and no rule can allow it, because .invalid is reserved (RFC 6761).
 const lookedUpAgain = "lookup.clawker-fw.invalid."
 
-// known answers a question for that name with a loopback address, to which nothing connects.
+// known answers a query for that name with an unused loopback address.
 func known(asked *dns.Msg) *dns.Msg {
 	reply := response(asked, dns.RcodeSuccess)
 	if question := asked.Question[0]; question.Qtype == dns.TypeA {
@@ -227,8 +226,8 @@ func response(asked *dns.Msg, code int) *dns.Msg {
 	return reply
 }
 
-// answerTooLong answers that a name does not exist whose query can't be read: with the label of a share, one of over 250
-// characters is longer than names can be (RFC 1035, section 2.3.4). Envoy sends it all the same, and would wait.
+// answerTooLong answers an unreadable query as a name that does not exist: with a share's label, a name of over
+// 250 characters is too long (RFC 1035, section 2.3.4). Envoy sends it anyway, and would wait.
 func answerTooLong(query []byte, reply func([]byte)) {
 	const longestName, response, operation = 255, 1 << 7, 15 << 3
 	if len(query) <= longestName || query[2]&(response|operation) != 0 {
@@ -240,7 +239,7 @@ func answerTooLong(query []byte, reply func([]byte)) {
 	reply(answer)
 }
 
-// shareOf returns a name without the label that says whose share its lookup is, and that label, or "".
+// shareOf splits a name into the name itself and its share's label, or "".
 func shareOf(name string) (string, string) {
 	rest := strings.TrimSuffix(name, ".")
 	if end := strings.LastIndex(rest, "."); end > 0 && strings.HasPrefix(rest[end+1:], shareMark) {
@@ -267,7 +266,7 @@ func (f *forwarder) share(name string) *share {
 	return shared
 }
 
-// start starts what a share has room for, but for new names, and gives up what has waited for too long.
+// start starts the lookups that a share has room for, except new names, and fails those that have waited too long.
 func (f *forwarder) start(shared *share) {
 	now := f.now()
 	shared.waiting = slices.DeleteFunc(shared.waiting, func(l *pendingLookup) bool {
@@ -294,13 +293,13 @@ func (f *forwarder) begin(shared *share, l *pendingLookup) {
 	go f.run(l, shared)
 }
 
-// isNew reports whether a name may be new to Envoy. It leaves the names of UDP alone: agents can't choose them.
+// isNew reports whether a name may be new to Envoy. Names of UDP never count: agents can't choose them.
 func (s *share) isNew(l *pendingLookup) bool {
 	_, known := s.names[l.question.Name]
 	return !known && l.share != ""
 }
 
-// startNew starts new names while there is time for them, of the agent first whose names have taken the least of it.
+// startNew starts new names while there is time for them, first those of the agent that has used the least of it.
 func (f *forwarder) startNew() {
 	for now := f.now(); ; {
 		next, at, least := (*share)(nil), 0, time.Duration(0)
@@ -336,7 +335,7 @@ func (f *forwarder) startNew() {
 	}
 }
 
-// firstNew returns the place of the first new name of a share that may start now, or a negative number.
+// firstNew returns the index of the first new name of a share that may start now, or a negative number.
 func (f *forwarder) firstNew(shared *share, now time.Time) int {
 	return slices.IndexFunc(shared.waiting, func(l *pendingLookup) bool {
 		return !now.Before(shared.next) && len(shared.names) < mostNames[shared.exact] && f.hasRoom(shared, l) && shared.isNew(l)
@@ -356,8 +355,8 @@ func (f *forwarder) run(l *pendingLookup, shared *share) {
 	case silent:
 		f.fail(l, rememberSilence)
 	case err != nil || reply.Rcode == dns.RcodeServerFailure || has(reply, f.agents):
-		// A container on the agents' network that is called like a host has its name while it is there. Nothing is
-		// ever reached through Envoy there, so this is no answer, and must not outlive the container.
+		// A container on the agent network answers to its name while it exists. Envoy never reaches that network,
+		// so this is no answer, and must not outlive the container.
 		f.fail(l, rememberFailure)
 	default:
 		delete(f.pending, l.inquiry)
@@ -394,7 +393,7 @@ func (s *share) longestTTL() time.Duration {
 	return longestTTLOfMany[s.exact]
 }
 
-// giveUp starts and gives up what waits. It also forgets the names that Envoy has forgotten.
+// giveUp starts or fails waiting lookups, and forgets the names that Envoy has forgotten.
 func (f *forwarder) giveUp() {
 	f.lock.Lock()
 	defer f.lock.Unlock()
@@ -415,7 +414,7 @@ func (f *forwarder) fail(l *pendingLookup, during time.Duration) {
 	f.refuse(l)
 }
 
-// refuse answers with a failure. Envoy keeps a name that it knows all the same, and asks again within 10 s.
+// refuse answers with a failure. Envoy still keeps a name that it knows, and asks again within 10 s.
 func (f *forwarder) refuse(l *pendingLookup) {
 	shared := f.share(l.share)
 	if _, known := shared.names[l.question.Name]; known {
@@ -424,7 +423,7 @@ func (f *forwarder) refuse(l *pendingLookup) {
 	l.answer(l.failure())
 }
 
-// query returns what the engine's resolver is asked: the question, and nothing of what Envoy has added to it.
+// query returns the query for the engine's resolver, without Envoy's additions.
 func (l *pendingLookup) query() *dns.Msg {
 	asked := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true}, Question: []dns.Question{l.question}}
 	if size := l.asked.IsEdns0(); size != nil { // RFC 6891
@@ -433,8 +432,8 @@ func (l *pendingLookup) query() *dns.Msg {
 	return asked
 }
 
-// told returns what Envoy is told of the resolver's reply: the records of the type that it has asked for, under the name
-// that it has asked for. It need not know of aliases. It may keep them for so long.
+// answerFrom returns the answer for Envoy: the reply's records of the requested type under the requested name,
+// without aliases, with at most this TTL.
 func (l *pendingLookup) answerFrom(reply *dns.Msg, ttl time.Duration) *dns.Msg {
 	answer := &dns.Msg{MsgHdr: reply.MsgHdr, Question: l.asked.Question}
 	for _, record := range reply.Answer {
@@ -481,8 +480,8 @@ func has(reply *dns.Msg, network netip.Prefix) bool {
 
 var errOther = errors.New("the engine's resolver has answered something else")
 
-// exchangeWith returns a function that asks a name server, over the protocol over which Envoy has asked. Over UDP, it asks
-// again until there is an answer.
+// exchangeWith returns a function that queries a name server over the protocol of Envoy's query. Over UDP, it
+// repeats the query until an answer arrives.
 func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) {
 	return func(l *pendingLookup) (*dns.Msg, error) {
 		end, waits := l.since.Add(lookupTime), queryWaits[:]
@@ -514,16 +513,16 @@ func exchangeWith(server netip.AddrPort) func(*pendingLookup) (*dns.Msg, error) 
 }
 
 const (
-	// longestDatagram is what a query can ask for at most (RFC 6891, section 6.2.5).
+	// longestDatagram is the largest size that a query can announce (RFC 6891, section 6.2.5).
 	longestDatagram = 4096
-	longestQuery    = 512 // a name of 255 octets, and options
+	longestQuery    = 512 // a name of 255 bytes, and options
 
 	mostReceived = 4096
 
-	// mostStreams is how many connections it has at once: Envoy needs one for an answer that is too long for a datagram.
+	// mostStreams limits TCP connections. Envoy needs one for an answer that doesn't fit into a datagram.
 	mostStreams = 64
-	// mostUnread bounds the octets of answers that wait until a connection takes them, of which each counts leastReply at least. It
-	// has writeTime for each, and is ended otherwise: answers are handed over with the forwarder locked, so none may wait there.
+	// mostUnread limits the bytes of unsent answers on a connection, where each counts as at least leastReply. A
+	// connection that takes longer than writeTime for one is closed: the forwarder is locked and must not wait.
 	mostUnread = 1 << 18
 	leastReply = 1 << 10
 	writeTime  = time.Second
@@ -531,9 +530,9 @@ const (
 	giveUpEvery = 100 * time.Millisecond
 )
 
-// Forward answers queries until a socket fails. Its arguments are where it listens, whom it asks, the file with the
-// subtrees that rules name, and the networks of agents and of the way out. The supervisor hands it the sockets, which outlive
-// it: what is asked while it is started again waits in them. Envoy would remember for seconds that it was refused.
+// Forward answers queries until a socket fails. Its arguments are its address, its upstream, the file with the
+// rules' subtrees, and the networks of agents and of the way out. The supervisor hands it the sockets, which
+// outlive it: queries wait in them during a restart. Envoy would remember a refusal for seconds.
 func Forward(arguments []string, given []*os.File) error {
 	listen, invalidListen := netip.ParseAddrPort(arguments[0])
 	upstream, invalidUpstream := netip.ParseAddrPort(arguments[1])
@@ -599,14 +598,14 @@ func forwardDatagrams(forwarder *forwarder, socket net.PacketConn) error {
 		message := make([]byte, longestQuery)
 		size, from, err := socket.ReadFrom(message)
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			continue // who asked before has gone
+			continue // the sender is gone
 		}
 		if err != nil {
 			return err
 		}
 		received <- func() {
 			forwarder.take(message[:size], false, func(reply []byte) {
-				_, _ = socket.WriteTo(reply, from) // an answer that is lost is asked for again
+				_, _ = socket.WriteTo(reply, from) // a lost answer is requested again
 			})
 		}
 	}
@@ -651,7 +650,7 @@ func parseSubtrees(content []byte) (map[string]struct{}, error) {
 	return names, err
 }
 
-// subtreesIn returns what finds the nearest subtree rule in a file that a name is below or at, or "" if there is none.
+// subtreesIn returns a function that finds the nearest subtree rule at or above a name in a file, or "".
 func subtreesIn(path string) func(name string) string {
 	file := hotfile.New(path, parseSubtrees)
 	return func(name string) string {

@@ -1,4 +1,4 @@
-// Package must ends a test in which something has failed that it builds on, such as the files that it writes.
+// Package must ends a test when its setup fails.
 package must
 
 import (
@@ -18,7 +18,7 @@ func Succeed(t testing.TB, err error) {
 	}
 }
 
-// Get returns the result of a call, and ends a test if it has failed.
+// Get returns the result of a call, and ends the test if it fails.
 func Get[T any](t testing.TB) func(T, error) T {
 	return func(result T, err error) T {
 		t.Helper()
@@ -27,7 +27,7 @@ func Get[T any](t testing.TB) func(T, error) T {
 	}
 }
 
-// Open returns what a call has opened, which is closed when the test ends.
+// Open returns the opened result of a call, and closes it when the test ends.
 func Open[T io.Closer](t testing.TB) func(T, error) T {
 	return func(opened T, err error) T {
 		t.Helper()
@@ -37,7 +37,7 @@ func Open[T io.Closer](t testing.TB) func(T, error) T {
 	}
 }
 
-// BeRoot ends a test that needs root, and says for what.
+// BeRoot ends a test without root, with the reason for it.
 func BeRoot(t testing.TB, why string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -68,7 +68,7 @@ func Write(t *testing.T, folder string, files Tree) {
 	}
 }
 
-// WriteUsers writes what the kernel says of a container with all user ids, and of a process 1 that has one of its own.
+// WriteUsers writes the kernel's files about a container with all user ids, whose process 1 has its own.
 func WriteUsers(t *testing.T, proc string) {
 	t.Helper()
 	Write(t, proc, Tree{
@@ -76,7 +76,7 @@ func WriteUsers(t *testing.T, proc string) {
 	})
 }
 
-// SocketPath returns a path for a socket. The path of t.TempDir would be too long for its address.
+// SocketPath returns a path for a socket. That of t.TempDir would be too long.
 func SocketPath(t testing.TB) string {
 	t.Helper()
 	folder := Get[string](t)(os.MkdirTemp("", "socket"))

@@ -1,4 +1,4 @@
-// Package nettest makes the networks of a sibling for tests, in network namespaces of their own.
+// Package nettest creates a firewall container's networks for tests, in separate network namespaces.
 package nettest
 
 import (
@@ -21,7 +21,7 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// The networks of a stack as an Envoy sees them: its own addresses, the gateway to the world, agents, and the service address.
+// A stack's networks as Envoy sees them: its own addresses, the gateway, agents, and the service address.
 var (
 	AgentNet   = netip.MustParsePrefix("10.213.0.0/20")
 	EgressNet  = netip.MustParsePrefix("10.214.0.0/24")
@@ -38,7 +38,7 @@ var (
 	Loopback   = netip.MustParseAddr("127.0.0.1")
 )
 
-// NewSibling returns an Envoy with a guarded and an exempt source, as clawker-fw describes one.
+// NewSibling returns an Envoy with a guarded and an exempt source.
 func NewSibling() boot.Sibling {
 	special := Prefixes("0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4 10.213.0.0/20")
 	return boot.Sibling{
@@ -63,7 +63,7 @@ func NewSibling() boot.Sibling {
 	}
 }
 
-// Prefixes returns the prefixes in a text, which are separated by spaces.
+// Prefixes returns the prefixes in a text, separated by spaces.
 func Prefixes(text string) []netip.Prefix {
 	var parsed []netip.Prefix
 	for _, prefix := range strings.Fields(text) {
@@ -72,7 +72,7 @@ func Prefixes(text string) []netip.Prefix {
 	return parsed
 }
 
-// InNetwork moves the test into a network namespace of its own, with the two interfaces of an Envoy.
+// InNetwork moves the test into a new network namespace with the two interfaces of an Envoy.
 func InNetwork(t *testing.T) {
 	t.Helper()
 	must.BeRoot(t, "to make a network namespace with interfaces and routes")
@@ -89,7 +89,7 @@ func InNetwork(t *testing.T) {
 	must.Succeed(t, MakeInterfaces())
 }
 
-// MakeInterfaces creates interfaces like an engine: each has one address and a peer at its other end.
+// MakeInterfaces creates interfaces like Docker: each has one address and a peer at its other end.
 func MakeInterfaces() error {
 	own, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -121,7 +121,7 @@ func Link(t *testing.T, name string) netlink.Link {
 	return must.Get[netlink.Link](t)(netlink.LinkByName(name))
 }
 
-// Settle waits until the interfaces have their carriers, which takes a moment.
+// Settle waits for the interfaces' carriers.
 func Settle(t *testing.T) {
 	t.Helper()
 	must.Happen(t, "carriers", func() bool {
@@ -131,7 +131,7 @@ func Settle(t *testing.T) {
 	})
 }
 
-// SmallLimits are limits that a test can reach quickly.
+// SmallLimits are quickly reached.
 func SmallLimits() boot.Limits {
 	return boot.Limits{
 		Subnet: AgentNet, Except: []netip.Addr{netip.MustParseAddr("10.213.8.20")},
@@ -139,8 +139,8 @@ func SmallLimits() boot.Limits {
 	}
 }
 
-// LimitedSibling configures a sibling's network with `shape`, and moves the agents' end of it into a namespace of its own, in
-// which two agents and an address that is not limited are. The returned function runs another one in that namespace.
+// LimitedSibling configures a network with `shape`, and moves the agents' end of it into another namespace, with
+// two agents and an address without limits. The returned function runs its argument there.
 func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) error) (asAgent func(func())) {
 	t.Helper()
 	InNetwork(t)
@@ -153,8 +153,8 @@ func LimitedSibling(t *testing.T, limits boot.Limits, shape func(boot.Sibling) e
 	return asAgent
 }
 
-// Moved moves the end of a network into a namespace of its own, with these addresses. The returned function runs another
-// one in that namespace.
+// Moved moves the end of a network into another namespace, with these addresses, and returns a function that
+// enters it.
 func Moved(t *testing.T, name string, subnet netip.Prefix, addresses ...netip.Addr) (inside func(func())) {
 	t.Helper()
 	here := thisNetwork(t)
@@ -185,7 +185,7 @@ func thisNetwork(t *testing.T) *os.File {
 	return must.Open[*os.File](t)(os.Open("/proc/thread-self/ns/net"))
 }
 
-// ServeAt has a function handle each connection to a place until the test ends, and closes it then.
+// ServeAt handles each connection to an address with a function, until the test ends.
 func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Addr {
 	t.Helper()
 	listener := must.Open[net.Listener](t)(net.Listen(network, address))
@@ -193,7 +193,7 @@ func ServeAt(t *testing.T, network, address string, serve func(net.Conn)) net.Ad
 	return listener.Addr()
 }
 
-// NewResolver returns a CoreDNS, as clawker-fw describes one.
+// NewResolver returns a CoreDNS.
 func NewResolver() boot.Sibling {
 	return boot.Sibling{Name: "coredns", Interfaces: NewSibling().Interfaces, Service: &boot.Address{Address: Service, Subnet: AgentNet}}
 }
@@ -202,7 +202,7 @@ func netOf(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
 }
 
-// ServeDNS answers every query on a port of its own, over UDP or TCP, until the test ends.
+// ServeDNS answers every query on a new port, over UDP or TCP, until the test ends.
 func ServeDNS(t *testing.T, network string, reply dns.HandlerFunc) string {
 	t.Helper()
 	server := &dns.Server{Handler: reply}
@@ -224,5 +224,5 @@ func Answering(code int) dns.HandlerFunc {
 	}
 }
 
-// Refusing answers every query with the code of a name that does not exist.
+// Refusing answers every query with NXDOMAIN.
 var Refusing = Answering(dns.RcodeNameError)

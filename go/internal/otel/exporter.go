@@ -32,15 +32,14 @@ const (
 	longestBatch = 512  // records
 	batchEvery   = time.Second
 	callLimit    = 5 * time.Second
-	connectAgain = time.Hour              // or the collector's certificate would be that of years ago
-	closeLimit   = 500 * time.Millisecond // for what is under way when the process ends, and for what still waits
+	connectAgain = time.Hour              // otherwise the collector's certificate could be years old
+	closeLimit   = 500 * time.Millisecond // for the current call when the process ends, and for the waiting records
 	sayEvery     = 10 * time.Second
 )
 
 const exportMethod = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 
-// Exporter sends records in batches, one call at a time, so that what waits is bounded by its queue. A call that fails
-// is not repeated: its records are lost.
+// Exporter sends records in batches, one call at a time. A failed call is not repeated: its records are lost.
 type Exporter struct {
 	settings func() *Settings
 	records  chan resolver.Outcome
@@ -54,17 +53,17 @@ type Exporter struct {
 	stop     chan struct{}
 	ended    chan struct{}
 
-	// Of Run alone:
-	current    *Settings // those of the connection
+	// Used only by Run:
+	current    *Settings // of the connection
 	connection *grpc.ClientConn
-	since      time.Time // when it was made
+	since      time.Time // the time of the connection
 	failing    bool      // whether the last call failed
-	trouble    string    // what was said last
+	trouble    string    // the last message
 	saidAt     time.Time
 	lostBefore uint64
 }
 
-// NewExporter returns an exporter to wherever the settings say at the time.
+// NewExporter returns an exporter to the endpoint of the current settings.
 func NewExporter(settings func() *Settings) *Exporter {
 	calls, cancel := context.WithCancel(context.Background())
 	return &Exporter{
@@ -79,7 +78,7 @@ func NewExporter(settings func() *Settings) *Exporter {
 	}
 }
 
-// Add lets a record wait for its batch. If there is no room, it is lost.
+// Add queues a record. Without room, it is lost.
 func (x *Exporter) Add(outcome resolver.Outcome) {
 	select {
 	case x.records <- outcome:
@@ -88,7 +87,7 @@ func (x *Exporter) Add(outcome resolver.Outcome) {
 	}
 }
 
-// Run sends what waits until Close is called.
+// Run sends records until Close is called.
 func (x *Exporter) Run() {
 	defer close(x.ended)
 	ticks := time.NewTicker(batchEvery)
@@ -116,7 +115,8 @@ func (x *Exporter) Run() {
 	}
 }
 
-// Close ends Run, after what waits has been sent if the collector takes it at once. It must not delay the end of a process.
+// Close sends the waiting records if the collector accepts them at once, and ends Run without delaying the
+// process.
 func (x *Exporter) Close() {
 	close(x.stop)
 	select {
@@ -144,8 +144,8 @@ func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (co
 	return batch, true
 }
 
-// connect replaces the connection, even if there is nothing to send: the warning about an old certificate ends only when
-// the collector has shown a new one.
+// connect replaces the connection, even without records, to check whether the collector's certificate is a new
+// one.
 func (x *Exporter) connect(settings *Settings) {
 	fresh, err := settings.dial(x.shown.Store)
 	if err != nil {
@@ -159,7 +159,7 @@ func (x *Exporter) connect(settings *Settings) {
 
 func (x *Exporter) disconnect() {
 	if x.connection != nil {
-		_ = x.connection.Close() // it fails only if it is closed already
+		_ = x.connection.Close() // fails only if it is closed
 	}
 	x.current, x.connection = nil, nil
 }
@@ -223,33 +223,32 @@ type noting struct {
 	note func(*statussocket.Certificate)
 }
 
-// ClientHandshake notes the certificate at the end. Before, anybody could show it: only then is the key proven.
+// ClientHandshake notes the collector's certificate after the handshake, when its key is verified.
 func (n noting) ClientHandshake(ctx context.Context, authority string, connection net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, connection)
 	if tlsInfo, ok := info.(credentials.TLSInfo); err == nil && ok {
-		n.note(describe(tlsInfo.State.PeerCertificates[0])) // there is one: it has been verified
+		n.note(describe(tlsInfo.State.PeerCertificates[0])) // a verified handshake has one
 	}
 	return secured, info, err
 }
 
-// Clone returns a copy, which notes as well.
+// Clone returns a copy that also notes certificates.
 func (n noting) Clone() credentials.TransportCredentials {
 	return noting{n.TransportCredentials.Clone(), n.note}
 }
 
-// reconnect is when a lost connection is tried again. By default, gRPC would wait for up to two minutes.
+// reconnect limits the wait before reconnecting. By default, gRPC would wait for up to two minutes.
 var reconnect = grpc.ConnectParams{
 	Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 	MinConnectTimeout: 2 * time.Second,
 }
 
-// alive is how a connection on which nothing comes back is noticed. Its time is the shortest that gRPC allows.
+// alive detects a dead connection. Its time is the shortest that gRPC allows.
 var alive = keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second}
 
-// dial returns a connection that connects when it is told to, or used. A call waits for it as long as it may take. What the
-// collector shows of itself is noted.
+// dial returns a connection that connects on demand, for which calls wait. It notes the collector's certificate.
 func (s *Settings) dial(note func(*statussocket.Certificate)) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+s.endpoint, // it is an address: nothing to resolve
+	return grpc.NewClient("passthrough:///"+s.endpoint, // an address: nothing to resolve
 		grpc.WithTransportCredentials(noting{credentials.NewTLS(s.tls), note}),
 		grpc.WithAuthority(s.tls.ServerName),
 		grpc.WithConnectParams(reconnect),
@@ -262,7 +261,7 @@ func (s *Settings) dial(note func(*statussocket.Certificate)) (*grpc.ClientConn,
 	)
 }
 
-// longestName bounds what a waiting record takes: escaped octets make a name up to four times as long.
+// longestName limits a waiting record: escaped bytes make a name up to four times as long.
 const longestName = 255
 
 // shortened returns the name without its final dot, cut if it is long. It shares no memory with a long one.
@@ -276,7 +275,7 @@ const (
 	eventName = "dns.query"
 )
 
-// encode returns the records of one resource. What is exported (ExportLogsServiceRequest) has the form of LogsData.
+// encode returns the records of one resource. An ExportLogsServiceRequest has the form of LogsData.
 func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData {
 	now := time.Now()
 	ours := &logs.ScopeLogs{Scope: &common.InstrumentationScope{Name: scope}}
@@ -286,7 +285,7 @@ func encode(about *resource.Resource, records []resolver.Outcome) *logs.LogsData
 	return &logs.LogsData{ResourceLogs: []*logs.ResourceLogs{{Resource: about, ScopeLogs: []*logs.ScopeLogs{ours}}}}
 }
 
-// encodeRecord returns a query and what became of it as a LogRecord. Its attributes are listed in docs/telemetry.md.
+// encodeRecord returns a query and its outcome as a LogRecord. docs/telemetry.md lists the attributes.
 func encodeRecord(r resolver.Outcome, now time.Time) *logs.LogRecord {
 	took := &common.AnyValue_DoubleValue{DoubleValue: r.Took.Seconds() * 1000}
 	record := &logs.LogRecord{
@@ -315,11 +314,11 @@ func attribute(key, value string) *common.KeyValue {
 	return &common.KeyValue{Key: key, Value: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: value}}}
 }
 
-// rejected returns how many records a collector has not taken. Its answer (ExportLogsServiceResponse) has the form of a BytesValue,
-// and the ExportLogsPartialSuccess in that begins like an Int64Value. Their generated code is not used: it brings a gateway from
-// HTTP to gRPC.
+// rejected returns the number of records that the collector rejected. An ExportLogsServiceResponse has the form of
+// a BytesValue, and its ExportLogsPartialSuccess starts like an Int64Value. Their generated code would add a
+// gateway from HTTP to gRPC.
 func rejected(answer *wrapperspb.BytesValue) uint64 {
 	var partial wrapperspb.Int64Value
-	_ = proto.Unmarshal(answer.Value, &partial) // what can't be read has rejected nothing
+	_ = proto.Unmarshal(answer.Value, &partial) // an unreadable answer rejects nothing
 	return uint64(partial.Value)
 }

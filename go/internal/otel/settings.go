@@ -1,7 +1,7 @@
-// Package otel is the CoreDNS plugin that sends a log record for each query to an OpenTelemetry Collector: OTLP over
-// gRPC, with mutual TLS.
+// Package otel is the CoreDNS plugin that sends a log record for each query to an OpenTelemetry Collector: OTLP
+// over gRPC, with mutual TLS.
 //
-// It never slows an answer. A record goes into a queue of fixed size, or is lost and counted.
+// It never delays an answer. A record waits in a queue of fixed size, or is lost and counted.
 package otel
 
 import (
@@ -32,11 +32,11 @@ type file struct {
 	CA          string            `json:"ca"`          // PEM, like the next two
 	Certificate string            `json:"certificate"`
 	Key         string            `json:"key"`
-	Sample      float64           `json:"sample"` // share of the allowed queries that have a record; 1 if missing
+	Sample      float64           `json:"sample"` // share of the allowed queries with a record; 1 if missing
 	Resource    map[string]string `json:"resource"`
 }
 
-// Settings say where records go, and which.
+// Settings are the collector and the sampling of records.
 type Settings struct {
 	endpoint string
 	tls      *tls.Config
@@ -44,7 +44,7 @@ type Settings struct {
 	resource *resource.Resource
 }
 
-// Parse returns the settings in a file, or nil if it turns telemetry off. No error repeats what may be secret.
+// Parse returns the settings in a file, or nil if it turns telemetry off. Errors never repeat secrets.
 func Parse(content []byte) (*Settings, error) {
 	read := file{Sample: 1}
 	if err := hotfile.Unmarshal(content, &read); err != nil {
@@ -68,7 +68,7 @@ func Parse(content []byte) (*Settings, error) {
 	return &Settings{read.Endpoint.String(), config, read.Sample, encodeResource(read.Resource)}, nil
 }
 
-// syntaxOnly returns the error if it says where the syntax is wrong, and else one without the value that is.
+// syntaxOnly returns an error about syntax, or one without the wrong value.
 func syntaxOnly(err error) error {
 	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("%s has a value of another type", kind.Field)
@@ -103,8 +103,8 @@ func encodeResource(attributes map[string]string) *resource.Resource {
 
 func init() { resolver.Register("otel", setup) }
 
-// setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket on which the plugin reports its status.
-// The resolver starts without a usable file: telemetry must not keep it from answering.
+// setup reads `otel FILE SOCKET` from the Corefile: the settings, and the socket for the plugin's status. The
+// resolver starts without a usable file: telemetry must not keep it from answering.
 func setup(controller *caddy.Controller) error {
 	controller.Next()
 	arguments := controller.RemainingArgs()

@@ -33,16 +33,16 @@ import (
 )
 
 const (
-	// agentHeader is the header in which Envoy says whose request it is. It replaces whatever a client sends
+	// agentHeader is the header with the agent's address, which Envoy sets in place of the client's
 	// (clawker_fw/stack/envoy/http.py).
 	agentHeader = "X-Clawker-Fw-Agent"
 
-	// An agent gets so many pages in a second, pagesAtOnce after it was quiet.
+	// Pages per agent and second, and the burst after a pause.
 	pagesPerSecond, pagesAtOnce = 5, 20
-	// mostReaders bounds the agents whose pages are counted.
+	// mostReaders limits the counted agents.
 	mostReaders = 4096
 
-	// requestTime is how long a request may take to arrive, and how long its answer may take to be read.
+	// requestTime limits reading a request and writing its answer.
 	requestTime = 5 * time.Second
 )
 
@@ -51,7 +51,7 @@ type server struct {
 	store *Store
 	other func(netip.Addr, string) (agentHistory, error)
 	now   func() time.Time
-	until *hotfile.File[int64] // of observing, in seconds since 1970
+	until *hotfile.File[int64] // the end of observing, in seconds since 1970
 
 	mutex   sync.Mutex
 	readers map[netip.Addr]*rate.Limiter
@@ -62,7 +62,7 @@ func newServer(root string, store *Store, other func(netip.Addr, string) (agentH
 	return &server{root: root, store: store, other: other, now: time.Now, until: until, readers: map[netip.Addr]*rate.Limiter{}}
 }
 
-// parseUntil reads until when names without a rule pass, in the file that also has the names of the subtree rules.
+// parseUntil reads the end of observing from the file with the rules' subtrees.
 func parseUntil(content []byte) (int64, error) {
 	var file struct {
 		Until int64 `json:"observe_until"`
@@ -71,7 +71,7 @@ func parseUntil(content []byte) (int64, error) {
 	return file.Until, err
 }
 
-// Serve serves the page, or answers the one that does, on the socket that a recorder was given for it.
+// Serve serves the page, or answers its server's questions, on the recorder's socket.
 func (s *Store) Serve(root string, socket *os.File, settings boot.PageSettings) error {
 	listener, err := net.FileListener(socket)
 	if err != nil {
@@ -86,8 +86,8 @@ func (s *Store) Serve(root string, socket *os.File, settings boot.PageSettings) 
 	return overHTTP(newServer(root, s, other)).Serve(listener)
 }
 
-// overHTTP returns what serves pages over HTTP. Each connection is for one request and ends with its answer: the server of Go
-// would wait for the rest of a request's body before it answers, and no page has to do with one.
+// overHTTP returns the page's HTTP server. Each connection ends after one request: Go's server would read the rest
+// of a request's body before it answers, and no page needs one.
 func overHTTP(pages http.Handler) *http.Server {
 	httpServer := &http.Server{
 		Handler: pages, ReadTimeout: requestTime, WriteTimeout: requestTime, ErrorLog: log.New(os.Stderr, "fwctl: ", 0),
@@ -96,12 +96,12 @@ func overHTTP(pages http.Handler) *http.Server {
 	return httpServer
 }
 
-// Listen opens the socket for the page. It outlives the recorder, so that requests wait in it while that is started again.
+// Listen opens the page's socket. It outlives the recorder, so requests wait in it during a restart.
 func Listen(settings boot.PageSettings) (*os.File, error) {
 	if settings.Socket == "" {
 		return statussocket.Handed(net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(settings.Listen)))
 	}
-	return statussocket.Prepare(settings.Socket, 0o666) // Envoy is whoever it is; agents see no file of the container
+	return statussocket.Prepare(settings.Socket, 0o666) // Envoy has a random user id; agents see no files of the container
 }
 
 // ServeHTTP answers one request: GET or HEAD of the page, as text or as JSON.
@@ -110,7 +110,7 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 	headers.Set("Cache-Control", "no-store")
 	headers.Set("Content-Type", "text/plain; charset=utf-8")
 	headers.Set("X-Content-Type-Options", "nosniff")
-	source, err := netip.ParseAddr(strings.Join(asked.Header.Values(agentHeader), " ")) // several are no address
+	source, err := netip.ParseAddr(strings.Join(asked.Header.Values(agentHeader), " ")) // several addresses don't parse
 	if err != nil {
 		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
 		return
@@ -135,7 +135,7 @@ func refuse(writer http.ResponseWriter, status int, sentence string) {
 	fmt.Fprintf(writer, "clawker-fw: %s\n", sentence)
 }
 
-// reader returns how many more pages an agent gets. All are forgotten when there are too many to remember.
+// reader returns an agent's rate limiter. When there are too many, all are forgotten.
 func (s *server) reader(source netip.Addr) *rate.Limiter {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -169,29 +169,29 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 		return
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
-	_, _ = writer.Write(content) // nothing of it is sent to who asks for the headers alone
+	_, _ = writer.Write(content) // HEAD requests get no body
 }
 
-// The page's server asks the other sibling's recorder over TCP, at a port that the packet filter opens for Envoy alone: one
-// line with the agent's address and its hardware address, answered with what is known about it, as JSON.
+// The page's server asks the other container's recorder over TCP, at a port that the packet filter opens only for
+// Envoy. The question is a line with the agent's address and MAC address, the answer the agent's history as JSON.
 
 const (
-	// patience is how long a question may take, on both sides.
+	// patience limits a question, on both sides.
 	patience = time.Second
-	// mostAnswered is how many questions are answered at once. Further ones wait.
+	// mostAnswered limits concurrent questions. More wait.
 	mostAnswered = 16
 
 	longestQuestion = 64
-	// longestTold bounds what an answer may have: more than mostRefusals with the longest texts.
+	// longestTold limits an answer: more than mostRefusals with the longest texts.
 	longestTold = 1 << 18
 )
 
-// Tell answers questions about agents from those addresses that may ask, for ever.
+// Tell answers the questions of these addresses, forever.
 func (s *Store) Tell(listener net.Listener, askers []netip.Addr) error {
 	statussocket.Serve(listener, mostAnswered, func(connection net.Conn) {
 		from, err := netip.ParseAddrPort(connection.RemoteAddr().String())
 		if err == nil && slices.Contains(askers, from.Addr().Unmap()) {
-			_ = s.answer(connection) // who has asked sees that there is no answer
+			_ = s.answer(connection) // the asker sees that there is no answer
 		}
 	})
 	return net.ErrClosed
@@ -245,14 +245,13 @@ func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (agen
 	return answer, nil
 }
 
-// askCommand is how a person is asked. Nothing on the page asks by itself.
+// askCommand is the command for a person. The page itself asks nobody.
 const askCommand = "clawker-fw denials --ask"
 
-// longestDocument is how many octets the refusals of a page may take: less than Envoy buffers, so that no agent that reads
-// slowly keeps a connection to this process.
+// longestDocument is smaller than Envoy's buffers, so that a slow agent keeps no connection to this process.
 const longestDocument = 24 << 10
 
-// The siblings, which refuse apart from each other.
+// The containers that refuse.
 const (
 	byResolver = "coredns"
 	byProxy    = "envoy"
@@ -268,15 +267,15 @@ type shown struct {
 	By string `json:"by"`
 	refused
 	Sentence string `json:"sentence"`
-	Command  string `json:"command,omitempty"` // what a person can do about it
+	Command  string `json:"command,omitempty"` // for a person
 }
 
 type document struct {
 	Agent      string               `json:"agent"`
-	Observing  string               `json:"observing_until,omitempty"` // until then, names without a rule pass
+	Observing  string               `json:"observing_until,omitempty"` // names without a rule pass until then
 	Refusals   []shown              `json:"refusals"`                  // the latest first
-	More       int                  `json:"more"`                      // further ones that are not on the page
-	Since      map[string]time.Time `json:"since"`                     // by sibling: what was before is not known
+	More       int                  `json:"more"`                      // further refusals
+	Since      map[string]time.Time `json:"since"`                     // by container: earlier refusals are unknown
 	Unreadable []string             `json:"unreadable"`
 	Ask        string               `json:"ask"`
 }
@@ -300,7 +299,7 @@ func newDocument(source netip.Addr, halves ...half) document {
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
 	octets := 0
 	for number, refusal := range all {
-		octets += len(encode(refusal)) // its lines of text are shorter
+		octets += len(encode(refusal)) // its text lines are shorter
 		if number >= mostRefusals || octets > longestDocument {
 			made.More += len(all) - number
 			break
@@ -321,14 +320,14 @@ func show(by string, known refused) shown {
 			if plain.MatchString(of) {
 				made.Command += known.Path + " --method " + known.Method
 			} else {
-				made.Command = "" // what an agent writes into a path may mean something to a shell
+				made.Command = "" // an agent's path may be shell syntax
 			}
 		}
 	}
 	for _, text := range []*string{&known.Protocol, &known.Name, &known.Address, &known.Method, &known.Path, &known.Reason} {
 		*text = printable(*text)
 	}
-	if by == byProxy && known.Reason == reason.NoRule { // Envoy knows of no rules for other ports, so it says no more than this
+	if by == byProxy && known.Reason == reason.NoRule { // Envoy doesn't know the rules of other ports
 		protocol := known.Protocol
 		if protocol == "tls" {
 			protocol = "https"
@@ -339,7 +338,7 @@ func show(by string, known refused) shown {
 	return made
 }
 
-// urlOf returns the host that was refused, and its URL, or "" if it has none. A question to the resolver does not say what for.
+// urlOf returns the refused host and its URL, or "" without one. A DNS query doesn't tell the protocol.
 func urlOf(known refused) (host, url string) {
 	host = strings.ToLower(strings.TrimSuffix(known.Name, "."))
 	scheme, usual := map[string]string{"dns": "https", "tls": "https"}[known.Protocol], 443
@@ -349,7 +348,7 @@ func urlOf(known refused) (host, url string) {
 	case "http":
 		scheme, usual = known.Protocol, 80
 		if at := strings.LastIndex(host, ":"); at >= 0 {
-			host = host[:at] // its port is not the one that counts
+			host = host[:at] // agents choose this port freely
 		}
 	case "https", "tcp", "udp":
 		scheme = known.Protocol
@@ -365,11 +364,11 @@ func urlOf(known refused) (host, url string) {
 }
 
 func encode(value any) []byte {
-	encoded, _ := json.Marshal(value) // no value of ours can't be encoded
+	encoded, _ := json.Marshal(value) // all our values can be encoded
 	return encoded
 }
 
-// Destination returns the host or address that was refused, with the port unless it is the usual one.
+// Destination returns the refused host or address, with an unusual port.
 func (s shown) Destination() string {
 	name := cmp.Or(s.Name, s.Address)
 	if s.Protocol == "dns" || s.Protocol == "http" && (s.Port == 80 || strings.Contains(s.Name, ":")) {
@@ -378,8 +377,7 @@ func (s shown) Destination() string {
 	return name + ":" + strconv.Itoa(s.Port)
 }
 
-// printable returns a text that an agent has chosen without anything that a terminal could obey, or that looks like a line of
-// ours. Text of this kind is the same in JSON.
+// printable quotes an agent's text if it could control a terminal or look like one of our lines, also in JSON.
 func printable(text string) string {
 	if strings.ContainsFunc(text, func(character rune) bool { return character <= ' ' || character >= 0x7f || character == '"' }) {
 		return strconv.QuoteToASCII(text)
@@ -387,7 +385,7 @@ func printable(text string) string {
 	return text
 }
 
-// textPage is the page's template in the volume, as the client wrote it there (templates/agents-page.txt.j2).
+// textPage is the page's template in the volume (templates/agents-page.txt.j2).
 const textPage = "agents-page.txt"
 
 func (d document) text(root string) ([]byte, error) {

@@ -1,9 +1,9 @@
-// Package page is the page on which an agent reads what was refused to it lately, and why: http://clawker.internal/.
+// Package page serves http://clawker.internal/, where an agent reads its recent refusals and their reasons.
 //
-// Each sibling's recorder remembers what its own program and kernel have refused to each agent (Store). The one in Envoy's
-// container serves the page, on a Unix socket to which Envoy alone leads, and asks the one in CoreDNS's container for the
-// other half. An agent is known by its address, and by the hardware address that this has: who gets the address of an agent
-// that is gone learns nothing about it.
+// Each firewall container's recorder remembers the refusals of its program and kernel, by agent (Store). The one
+// in Envoy's container serves the page, on a Unix socket that only Envoy uses, and asks the one in CoreDNS's
+// container for its part. An agent is identified by its address and its MAC address, so a later container with the
+// address learns nothing.
 package page
 
 import (
@@ -24,28 +24,28 @@ import (
 )
 
 const (
-	// remembered is for how long a refusal is on the page.
+	// remembered is how long a refusal stays on the page.
 	remembered = time.Hour
-	// rememberedUnsure is the same for an agent whose hardware address follows from its address, so that the next one with
-	// the address has the same (engines before release 28).
+	// rememberedUnsure is the same for an agent whose MAC address derives from its address, so that the next
+	// container with the address has it too (Docker before 28).
 	rememberedUnsure = 2 * time.Minute
 
-	// mostRefusals is how many different ones are remembered of an agent, and mostOctets what those of all agents take. An
-	// agent that has more loses its own oldest.
+	// mostRefusals limits an agent's refusals, and mostOctets the bytes of all agents'. The largest loses its
+	// oldest.
 	mostRefusals = 50
 	mostOctets   = 4 << 20
-	// octetsBeside is what a refusal takes besides its texts, and longestText how much of each is kept.
+	// octetsBeside is the size of a refusal without its texts, and longestText the limit of each text.
 	octetsBeside = 256
 	longestText  = 255
 
-	// justBefore is how much earlier than what is known of an agent a refusal of it may have begun: the kernel tells of its
-	// hardware address, and the program of the refusal, in any order.
+	// justBefore is the tolerance for refusals before an agent's known start: the kernel reports the MAC address
+	// and the program reports the refusal in any order.
 	justBefore = 50 * time.Millisecond
 )
 
 type refused struct {
 	Protocol string    `json:"protocol"`
-	Name     string    `json:"name,omitempty"` // as the agent has named it
+	Name     string    `json:"name,omitempty"` // the agent's text
 	Address  string    `json:"address,omitempty"`
 	Port     int       `json:"port"`
 	Method   string    `json:"method,omitempty"`
@@ -55,7 +55,7 @@ type refused struct {
 	First    time.Time `json:"first"`
 	Last     time.Time `json:"last"`
 
-	seen time.Time // when it was remembered, by the clock that nobody sets
+	seen time.Time // by the monotonic clock
 }
 
 func (r refused) isLike(other refused) bool {
@@ -67,7 +67,7 @@ func (r refused) octets() int {
 	return octetsBeside + len(r.Name) + len(r.Address) + len(r.Method) + len(r.Path)
 }
 
-// told is what one sibling knows about an agent, the latest last. More counts what it has forgotten for want of room.
+// agentHistory is one container's knowledge of an agent, the latest refusal last. More counts forgotten ones.
 type agentHistory struct {
 	Since    time.Time `json:"since"`
 	Refusals []refused `json:"refusals"`
@@ -82,10 +82,10 @@ type agent struct {
 	more     int
 }
 
-// Store remembers what was refused to each agent.
+// Store remembers the refusals of each agent.
 type Store struct {
-	now     func() time.Time // a clock that nobody sets
-	wall    func() time.Time // that of the lines
+	now     func() time.Time // monotonic
+	wall    func() time.Time // the clock of log lines
 	holders *Holders
 	began   time.Time
 
@@ -98,7 +98,7 @@ func NewStore(holders *Holders) *Store {
 	return &Store{now: time.Now, wall: time.Now, holders: holders, began: time.Now(), agents: map[netip.Addr]*agent{}}
 }
 
-// readLine reads a line about a refusal, whoever has written it. All texts may be an agent's choice.
+// readLine parses a line about a refusal, from any writer. Agents may have chosen its texts.
 func readLine(text []byte) (refused, bool) {
 	var read struct {
 		refused
@@ -120,8 +120,8 @@ func readLine(text []byte) (refused, bool) {
 
 func cut(text string) string { return strings.ToValidUTF8(text[:min(len(text), longestText)], "") }
 
-// Add remembers what a line tells about an agent. A line that was begun before the agent had its address is about another
-// one, and of an agent whose hardware address the kernel does not know, nothing is remembered.
+// Add remembers a line about an agent. A line from before the agent had its address is about another one. Without
+// a MAC address from the kernel, nothing is remembered.
 func (s *Store) Add(source netip.Addr, text []byte) {
 	refusal, ok := readLine(text)
 	if !ok {
@@ -130,7 +130,7 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	holder, ok := s.holders.of(source)
 	refusal.seen = s.now()
 	age := s.wall().Sub(refusal.First)
-	// A line from the future was begun before the clock was set back, nobody knows when.
+	// The clock was set back after the start of a line from the future.
 	if !ok || age < -justBefore || refusal.seen.Add(-age).Before(latest(s.began, holder.since).Add(-justBefore)) {
 		return
 	}
@@ -164,8 +164,7 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	}
 }
 
-// Told returns what is known about the agent that has both addresses. About another one that had the address, nothing is
-// said, and it is forgotten.
+// Told returns the history of the agent with both addresses.
 func (s *Store) Told(source netip.Addr, hardware string) agentHistory {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
@@ -205,31 +204,30 @@ func (s *Store) largest() *agent {
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// followsFrom reports whether a hardware address is the one that engines before release 28 give to an address.
+// followsFrom reports whether a MAC address is the one that Docker before 28 derives from an address.
 func followsFrom(source netip.Addr, hardware string) bool {
 	return source.Is4() && hardware == net.HardwareAddr(append([]byte{0x02, 0x42}, source.AsSlice()...)).String()
 }
 
-// holder is who has an address: a hardware address, and since when that is known. It is the zero time for one that had it when
-// the address was first seen: there is nobody before it of whom anything is remembered.
+// holder is the MAC address of an address, and since when it is known: the zero time for the first holder, because
+// no refusals of an earlier one are remembered.
 type holder struct {
 	hardware string
 	since    time.Time
 }
 
-// Holders knows which hardware address each address of agents has, from the kernel's table of neighbours. An agent can't
-// change its own without a privilege.
+// Holders maps agents' addresses to MAC addresses, which agents can't change without a privilege.
 type Holders struct {
 	subnet netip.Prefix
 	now    func() time.Time
-	list   func() (map[netip.Addr]string, error) // what the kernel knows just now
+	list   func() (map[netip.Addr]string, error) // the kernel's current neighbours
 
 	mutex sync.Mutex
 	known map[netip.Addr]holder
-	fresh time.Time // until when the kernel need not be asked again
+	fresh time.Time // until then, the kernel isn't asked again
 }
 
-// NewHolders returns what is known about the addresses in a subnet: nothing.
+// NewHolders returns the holders in a subnet, none yet.
 func NewHolders(subnet netip.Prefix) *Holders {
 	return &Holders{subnet: subnet, now: time.Now, list: neighbours, known: map[netip.Addr]holder{}}
 }

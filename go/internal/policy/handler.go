@@ -1,7 +1,6 @@
-// Package policy is the CoreDNS plugin that answers all queries from one list of names, read from a file.
+// Package policy is the CoreDNS plugin that answers all queries from a file with names.
 //
-// An allowed name has an address, and every other name does not exist. The list is complete, so no query is ever
-// forwarded.
+// An allowed name has an address, and no other name exists. The list is complete, so no query is ever forwarded.
 package policy
 
 import (
@@ -28,10 +27,10 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// ownPage is the name of the page on which agents read their refusals, which is always in the list: no traffic of theirs.
+// ownPage is the name of the page about refusals, which is always in the list. Its queries are no agent's traffic.
 const ownPage = "clawker.internal."
 
-// payload is the UDP size that we announce (RFC 6891, DNS flag day 2020). All our answers are much shorter.
+// payload is the announced UDP size (RFC 6891, DNS flag day 2020). All our answers are much shorter.
 const payload = 1232
 
 // Handler answers every query from the current list. No plugin comes after it.
@@ -39,11 +38,11 @@ type Handler struct {
 	source   *hotfile.File[*List]
 	refusals *Recorder
 	now      func() time.Time
-	report   func(resolver.Outcome) // nil if nobody wants to know
+	report   func(resolver.Outcome) // nil without telemetry
 }
 
-// explanation returns the sentence for a reason, and the command if there is one. It has only host names, in which nothing
-// means anything to a shell.
+// explanation returns the sentence for a reason, and the command for a person, if any. It contains only host
+// names, which can't be shell syntax.
 func explanation(because, name string) string {
 	sentence, host := reason.Sentences[because], strings.ToLower(strings.TrimSuffix(name, "."))
 	if command := reason.Command(because, host, "https://"+host); command != "" {
@@ -102,7 +101,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 				Reason: because, Code: reply.Rcode, Answers: len(reply.Answer),
 			})
 		}
-		if because != "" { // on record even if the client has not waited for the answer
+		if because != "" { // even if the client did not wait
 			h.refusals.Record(writer.RemoteAddr(), reply, because)
 		}
 	}
@@ -112,7 +111,7 @@ func (h Handler) ServeDNS(_ context.Context, writer dns.ResponseWriter, query *d
 	return dns.RcodeSuccess, nil // with some other codes, the server would write a second answer
 }
 
-// authority returns an SOA record of the root zone, which lets resolvers cache a negative answer for the TTL.
+// authority returns an SOA record of the root zone, with which resolvers cache a negative answer for the TTL.
 func authority(ttl uint32) []dns.RR {
 	return []dns.RR{&dns.SOA{
 		Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: ttl},
@@ -123,7 +122,7 @@ func authority(ttl uint32) []dns.RR {
 
 func init() { resolver.Register("policy", setup) }
 
-// setup reads `policy FILE SOCKET` from the Corefile: the list, and the socket on which the process reports its status.
+// setup reads `policy FILE SOCKET` from the Corefile: the list, and the socket for the process's status.
 func setup(controller *caddy.Controller) error {
 	controller.Next()
 	arguments := controller.RemainingArgs()
@@ -151,17 +150,17 @@ func setup(controller *caddy.Controller) error {
 	return nil
 }
 
-// What a name has instead of an address: a rule denies it, or observing does not concern it, and no rule is for it.
+// Decisions without an address: a rule denies the name, or the name has no rule and observing excludes it.
 const (
 	deny   = "deny"
 	noRule = "no-rule"
 	envoy  = "envoy"
 )
 
-// file is the format of the list. `at` decides for the name itself, `below` for every name below it. Each is a key of
-// `addresses`, `deny` or `no-rule`; if it is missing, the nearest name above decides. An address with a time, in seconds
-// since 1970, is refused from then on. With a number, it is so many addresses after the one that is named. Until
-// `observe_until`, what nothing decides has Envoy's address if it can be the name of a public host.
+// file is the format of the list. `at` decides for the name itself, `below` for all names below it. Each is a key
+// of `addresses`, `deny` or `no-rule`; without it, the nearest name above decides. An address with a time, in
+// seconds since 1970, is refused from then on. A number is added to the address. Until `observe_until`, undecided
+// names have Envoy's address if they can be public.
 type file struct {
 	TTL          uint32                `json:"ttl"`
 	Addresses    map[string]netip.Addr `json:"addresses"`
@@ -179,11 +178,10 @@ type answer struct {
 	decided bool
 	address netip.Addr
 	until   int64
-	unnamed bool // no rule is for it
+	unnamed bool // no rule
 }
 
-// Decision is what happens to a name: it has an address, or is refused for a reason. One that is observed has an address
-// without a rule.
+// Decision is a name's address, or the reason for its refusal. An observed name has an address without a rule.
 type Decision struct {
 	Address  netip.Addr
 	Reason   string
@@ -196,7 +194,7 @@ type entry struct{ at, below answer }
 type List struct {
 	ttl      uint32
 	names    map[string]entry
-	observed answer // what is not in the list
+	observed answer // for names that are not in the list
 }
 
 func Parse(content []byte) (*List, error) {
@@ -252,8 +250,8 @@ func (f file) answer(text string, until int64, number uint32) (answer, error) {
 	return answer{decided: true, address: netip.AddrFrom4(first), until: until}, nil
 }
 
-// Decide returns what happens to a name at a time. The name's own `at` decides first, then the nearest `below`, starting
-// with the name itself.
+// Decide returns the decision for a name at a time. The name's own `at` comes first, then the nearest `below`,
+// starting with the name itself.
 func (l *List) Decide(name string, now time.Time) Decision {
 	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if !hostname.Is(name) {

@@ -19,10 +19,10 @@ import (
 	"clawker-fw/internal/reason"
 )
 
-// mostWaiting is how many lines may wait for whoever reads them. Queries never wait for that: further lines are only counted.
+// mostWaiting limits the lines that wait for their reader. Queries never wait: further lines are only counted.
 const mostWaiting = 4096
 
-// record is one refusal, a line of JSON. Names are in presentation format, in which every odd octet is escaped.
+// record is one refusal, a line of JSON. Names are in presentation format, which escapes unusual bytes.
 type record struct {
 	Time     string `json:"time"`
 	Source   string `json:"source"`
@@ -33,10 +33,10 @@ type record struct {
 	Reason   string `json:"reason"`
 }
 
-// askedByOurselves is the name that the container asks itself for, to see that agents are refused.
+// askedByOurselves is the name that this container queries to check that agents are refused.
 const askedByOurselves = "refused.clawker-fw.invalid."
 
-// Recorder writes refusals down. How many lines a client may cause is for the one to decide who reads them: `fwctl record`.
+// Recorder writes refusals. Its reader, `fwctl record`, limits the lines per client.
 type Recorder struct {
 	out     io.Writer
 	now     func() time.Time
@@ -51,13 +51,13 @@ func NewRecorder(out io.Writer) *Recorder {
 	return recorder
 }
 
-// Record has written down which client was refused what, and why. It never waits.
+// Record queues the record of a refusal. It never waits.
 func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) {
 	question := dns.Question{Name: "."}
 	if len(reply.Question) > 0 {
 		question = reply.Question[0]
 	}
-	line, _ := json.Marshal(record{ // nothing in it can't be encoded
+	line, _ := json.Marshal(record{ // always possible
 		Time:     r.time(),
 		Source:   source.String(),
 		Protocol: "dns",
@@ -77,7 +77,7 @@ func (r *Recorder) Record(source net.Addr, reply *dns.Msg, reason string) {
 
 func (r *Recorder) time() string { return r.now().UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// write writes what is waiting. Lines are lost only while others wait, so what was lost is always told after these.
+// write writes queued lines. Lines are lost only while others wait, so a count of lost lines always follows.
 func (r *Recorder) write() {
 	for line := range r.lines {
 		if _, err := r.out.Write(line); err != nil {
@@ -92,18 +92,18 @@ func (r *Recorder) write() {
 	}
 }
 
-// longestText is how many octets of a name are written down. Escaped octets make a name up to four times as long.
+// longestText limits the recorded bytes of a name. Escaped bytes make a name up to four times as long.
 const longestText = 255
 
 func cut(text string) string { return text[:min(len(text), longestText)] }
 
-// AddressOf returns the IP address of a client, or the zero address when there is none.
+// AddressOf returns the IP address of a client, or the zero address.
 func AddressOf(source net.Addr) netip.Addr {
 	from, _ := netip.ParseAddrPort(source.String())
 	return from.Addr().Unmap()
 }
 
-// isOwnCheck reports whether this container has asked itself. An address that can't be checked is not its own.
+// isOwnCheck reports whether this container sent the query. An unreadable address isn't its own.
 func isOwnCheck(source net.Addr, name string) bool {
 	if name != askedByOurselves {
 		return false
@@ -116,8 +116,8 @@ func isOwnCheck(source net.Addr, name string) bool {
 	})
 }
 
-// CoreDNS answers some messages before any plugin sees them: what is no query, other classes, other versions of EDNS. So its
-// answers are watched.
+// CoreDNS answers some messages before any plugin: other messages than queries, other classes, other EDNS
+// versions. So its answers are watched.
 
 func (h Handler) watchUDP(*dnsserver.Server) dns.DecorateWriter {
 	return func(client dns.Writer) dns.Writer { return datagram{client, h.refusals} }
@@ -128,7 +128,7 @@ type datagram struct {
 	refusals *Recorder
 }
 
-// Write writes an answer, and has it on record if the policy was not asked.
+// Write writes an answer, and records it if the policy was not asked.
 func (d datagram) Write(answer []byte) (int, error) {
 	size, err := d.Writer.Write(answer)
 	if client, ok := d.Writer.(interface{ RemoteAddr() net.Addr }); err == nil && ok {
@@ -143,7 +143,7 @@ func (r *Recorder) watch(client net.Addr, answer []byte) {
 	}
 	reply := new(dns.Msg)
 	if reply.Unpack(answer) != nil {
-		reply = new(dns.Msg) // without a question, as some of these messages
+		reply = new(dns.Msg) // some of these messages have no question
 	}
 	r.Record(client, reply, reason.BadRequest)
 }
@@ -151,8 +151,8 @@ func (r *Recorder) watch(client net.Addr, answer []byte) {
 // headerOctets is the size of a message's header (RFC 1035, section 4.1.1).
 const headerOctets = 12
 
-// undecided reports whether an answer was written before the policy was asked (RFC 1035, section 4.1.1). The policy answers
-// what it allows with a record or an authority, refuses transfers of our class, and does not implement notifications.
+// undecided reports whether an answer was written without the policy (RFC 1035, section 4.1.1). The policy answers
+// allowed queries with a record or an authority, and refuses only transfers of class IN.
 func undecided(answer []byte) bool {
 	const records = 6
 	if len(answer) < headerOctets {
@@ -160,7 +160,7 @@ func undecided(answer []byte) bool {
 	}
 	operation, code := int(answer[2]>>3&15), int(answer[3]&15)
 	switch code {
-	case dns.RcodeSuccess: // of another version: the rest of its code is in the OPT record (RFC 6891, section 6.1.3)
+	case dns.RcodeSuccess: // another version: the OPT record has the rest of its code (RFC 6891, section 6.1.3)
 		truncated := answer[2]&2 != 0
 		return binary.BigEndian.Uint32(answer[records:]) == 0 && !truncated
 	case dns.RcodeFormatError, dns.RcodeServerFailure:
@@ -175,7 +175,7 @@ func undecided(answer []byte) bool {
 	return false
 }
 
-// lengthOctets is the size of the length before each message over TCP (RFC 1035, section 4.2.2).
+// lengthOctets is the size of the length before each TCP message (RFC 1035, section 4.2.2).
 const lengthOctets = 2
 
 func (h Handler) watchTCP(listener net.Listener) net.Listener { return streams{listener, h.refusals} }
@@ -193,21 +193,21 @@ func (s streams) Accept() (net.Conn, error) {
 	return &stream{Conn: connection, refusals: s.refusals}, nil
 }
 
-// stream is a client over TCP. CoreDNS reads from it, and writes to it, in one goroutine, each answer with its length at once.
+// stream is a TCP client. CoreDNS reads and writes it in one goroutine, each answer with its length at once.
 type stream struct {
 	net.Conn
 	refusals *Recorder
 
-	// The message that is being read.
-	read   int // octets, with those of the length
+	// The current message.
+	read   int // bytes, including its length
 	length int
-	answer bool // it says that it is one
+	answer bool // the message is marked as an answer
 
-	ignored bool // the last one, by CoreDNS
+	ignored bool // CoreDNS ignored the last message
 }
 
-// Read reads what the client sends. A message that CoreDNS ignores is on record, and is the last one: others would cost the
-// client less than the record costs us.
+// Read reads from the client. A message that CoreDNS ignores is recorded and ends the connection: more of them
+// would cost the client less than their records cost us.
 func (s *stream) Read(into []byte) (int, error) {
 	if s.ignored {
 		return 0, io.EOF
@@ -240,13 +240,13 @@ func (s *stream) take(octet byte) bool {
 	return true
 }
 
-// Write writes an answer, and has it on record if the policy was not asked. The client need not wait for it.
+// Write writes an answer, and records it if the policy was not asked, even if the client doesn't wait.
 func (s *stream) Write(answer []byte) (int, error) {
 	s.refusals.watch(s.RemoteAddr(), answer[lengthOctets:])
 	return s.Conn.Write(answer)
 }
 
-// Close ends the connection, and has it on record if the last message has no end.
+// Close closes the connection, and records an incomplete last message.
 func (s *stream) Close() error {
 	if s.read > 0 {
 		s.refusals.Record(s.RemoteAddr(), new(dns.Msg), reason.BadRequest)

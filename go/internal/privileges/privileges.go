@@ -1,4 +1,4 @@
-// Package privileges gives up capabilities (capabilities(7)).
+// Package privileges drops capabilities (capabilities(7)).
 package privileges
 
 import (
@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const lastCapability = 63 // that the sets have room for
+const lastCapability = 63 // the capacity of the sets
 
 var version = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 
 type sets [2]unix.CapUserData
 
-// Keep gives up all capabilities except those wanted, on every thread, and for good: no executed program gets any back.
+// Keep drops all other capabilities, on every thread, and for good: no executed program regains any.
 func Keep(capabilities ...uint) error { return KeepAndHandDown(nil, capabilities...) }
 
-// KeepAndHandDown keeps capabilities, and hands some down to programs that are executed as root, except by threads that
-// HandDownNothing.
+// KeepAndHandDown keeps capabilities, and hands some down to programs executed as root, by other threads than
+// those of HandDownNothing.
 func KeepAndHandDown(handed []uint, capabilities ...uint) error {
 	var now, kept sets
 	if err := unix.Capget(&version, &now[0]); err != nil {
@@ -34,11 +34,11 @@ func KeepAndHandDown(handed []uint, capabilities ...uint) error {
 		now[capability/32].Inheritable |= 1 << (capability % 32)
 		kept[capability/32].Inheritable |= 1 << (capability % 32)
 	}
-	if err := now.set(); err != nil { // without the bounding set, nothing could be added
+	if err := now.set(); err != nil { // before the bounding set shrinks, which limits what can be added
 		return err
 	}
 	for capability := range uintptr(lastCapability + 1) {
-		// It fails without CAP_SETPCAP, and past the kernel's last one. Whatever stays bounds nothing: there are no new privileges.
+		// It fails without CAP_SETPCAP, and beyond the last one. The rest is harmless without new privileges.
 		if bound, _ := unix.PrctlRetInt(unix.PR_CAPBSET_READ, capability, 0, 0, 0); bound > 0 {
 			_, _, _ = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, capability, 0)
 		}
@@ -46,7 +46,7 @@ func KeepAndHandDown(handed []uint, capabilities ...uint) error {
 	if _, _, failure := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); failure != 0 {
 		return fmt.Errorf("refusing new privileges: %w", failure)
 	}
-	return kept.set() // without what is handed down, there is no ambient set either
+	return kept.set() // dropping inheritable capabilities drops ambient ones too
 }
 
 func (s *sets) set() error {
@@ -57,7 +57,7 @@ func (s *sets) set() error {
 	return nil
 }
 
-// HandDownNothing has the calling thread, which must be locked, execute programs without capabilities.
+// HandDownNothing makes the calling thread, which must be locked, execute programs without capabilities.
 func HandDownNothing() error {
 	var now sets
 	if err := unix.Capget(&version, &now[0]); err != nil {

@@ -1,4 +1,4 @@
-// Package probe reports everything that can only be seen inside a sibling's container, and checks its health.
+// Package probe reports a firewall container's state from inside, and checks its health.
 package probe
 
 import (
@@ -23,58 +23,57 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// Protocol is the version of what fwctl and its client say to each other (protocol.json). It changes where an earlier client
-// would misunderstand a helper.
+// Protocol is the version of the protocol between fwctl and its client (protocol.json). It changes only where an
+// earlier client would misunderstand a helper.
 const Protocol = 1
 
 type Report struct {
 	Protocol  int                    `json:"protocol"`
 	Sibling   string                 `json:"sibling"`
 	Build     string                 `json:"build"`
-	Live      map[string]string      `json:"live"` // resource -> digest of the loaded content
+	Live      map[string]string      `json:"live"` // by resource: digest of the loaded content
 	Evidence  serving.Evidence       `json:"evidence,omitempty"`
 	Telemetry statussocket.Telemetry `json:"telemetry"`
-	Failed    int                    `json:"failed_checks"` // of its own code, since the program's start
+	Failed    int                    `json:"failed_checks"` // of the program's own code, since its start
 	Addresses []string               `json:"addresses"`
 	Claimed   bool                   `json:"claimed"`
-	Refused   []kernel.Refused       `json:"refused"`      // what the limits have refused
+	Refused   []kernel.Refused       `json:"refused"`      // by the limits
 	Others    []string               `json:"others"`       // other hosts that answer ARP for our addresses
 	Network   []string               `json:"network"`      // differences from the desired network
 	AgentsSee map[string][]string    `json:"agents_see"`   // problems that agents see, by sibling
-	Dropped   []string               `json:"dropped"`      // siblings to whom agents' packets don't get
-	Files     []string               `json:"engine_files"` // differences in the files that the engine provides
-	Program   []string               `json:"program"`      // its command line
-	Processes []string               `json:"processes"`    // processes that don't belong here, or are missing
-	Restarts  []start.Restart        `json:"restarts"`     // helpers that have ended since the container started
-	Signer    string                 `json:"signer"`       // why the signer beside the program does not answer, or ""
-	Secrets   int                    `json:"secrets"`      // how many secrets for requests the signer has
+	Dropped   []string               `json:"dropped"`      // containers that no packet of agents reaches
+	Files     []string               `json:"engine_files"` // differences in the files that Docker provides
+	Program   []string               `json:"program"`      // the program's command line
+	Processes []string               `json:"processes"`    // unexpected or missing processes
+	Restarts  []start.Restart        `json:"restarts"`     // of helpers, since the container's start
+	Signer    string                 `json:"signer"`       // why the signer does not answer, or ""
+	Secrets   int                    `json:"secrets"`      // number of request secrets in the signer
 	Unhealthy string                 `json:"unhealthy"`    // why a health check would fail now, or ""
 	Error     string                 `json:"error"`        // why the program did not answer, or ""
-	Verbs     []string               `json:"verbs"`        // what fwctl can be told to do
+	Verbs     []string               `json:"verbs"`        // fwctl's commands
 }
 
-// Thoroughness says whether a probe reports what agents see of Envoy. It waits first for a program that is starting.
+// Thoroughness is whether a probe includes the agents' view of Envoy, and waits first for a starting program.
 type Thoroughness struct{ Envoy, Starting bool }
 
-// A program that is starting is looked at every startingEvery, for startingLongest at most: a look costs less than another probe.
+// A starting program is checked every startingEvery, up to startingLongest, because another probe would cost more.
 const (
 	startingEvery   = 20 * time.Millisecond
 	startingLongest = 3 * time.Second
 )
 
-// await waits until what is starting is ready.
+// await waits until a starting program is ready.
 func (t Thoroughness) await(ready func() error) {
 	for end := time.Now().Add(startingLongest); t.Starting && ready() != nil && time.Now().Before(end); {
 		time.Sleep(startingEvery)
 	}
 }
 
-// Run collects the whole report. A part that can't be read is reported as unreadable in its own field, or in
-// Error. It is never left out. Unless the engine says that Envoy does not run, `envoy` is true: nobody answers then,
-// and waiting for it takes as long as everything else together.
+// Run collects the whole report. An unreadable part is reported in its own field or in Error, never left out.
+// `how.Envoy` is true unless Docker says that Envoy isn't running: waiting for a missing Envoy takes as long as
+// everything else.
 //
-// What only the kernel and the supervisor tell comes first. Then `restrict` gives up the privileges which that takes, before
-// anybody else is asked.
+// Parts that need privileges come first. Then `restrict` drops these, before any other process is asked.
 func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroughness, restrict func() error) Report {
 	how.await(start.Supervised)
 	report := Report{Protocol: Protocol, Sibling: sibling.Name, Claimed: arp.Claimed(root), Live: map[string]string{}}
@@ -83,7 +82,7 @@ func Run(root string, sibling boot.Sibling, program serving.Program, how Thoroug
 	report.Network = kernel.Differences(sibling)
 	refused, refusedError := kernel.RefusedSources()
 	report.Refused = refused
-	hostname, _ := os.Hostname() // without one, each line with it is a difference
+	hostname, _ := os.Hostname() // without it, each line with the name is a difference
 	report.Files = orUnreadable(engineFileDifferences(engineFolder, hostname, sibling))
 	if status, err := start.AskSupervisor(); err != nil {
 		report.Program, report.Processes = orUnreadable(nil, err), orUnreadable(nil, err)
@@ -139,8 +138,8 @@ func orUnreadable(lines []string, err error) []string {
 
 const healthAgain = 500 * time.Millisecond
 
-// Health is the container's HEALTHCHECK. What fails is tried twice: for the engine, each check is a process to start in the
-// container, which costs more than what it checks, so one that fails has to be enough.
+// Health is the container's HEALTHCHECK. A failed check is repeated, so that one result is enough: Docker starts a
+// process for each, which costs more than the check itself.
 func Health(root string, sibling boot.Sibling, program serving.Program, supervised func() error) error {
 	if healthy(root, sibling, program, supervised) == nil {
 		return nil
@@ -149,7 +148,7 @@ func Health(root string, sibling boot.Sibling, program serving.Program, supervis
 	return healthy(root, sibling, program, supervised)
 }
 
-// healthy is one check. In CoreDNS's container it also checks that agents can reach Envoy.
+// healthy is one check. In CoreDNS's container it includes the agents' view of Envoy.
 func healthy(root string, sibling boot.Sibling, program serving.Program, supervised func() error) error {
 	if err := hot.Check(root, sibling.Resources, program); err != nil {
 		return err
@@ -162,7 +161,7 @@ func healthy(root string, sibling boot.Sibling, program serving.Program, supervi
 
 const engineFolder = "/etc"
 
-// commonHosts are lines that may be in /etc/hosts of every container, depending on the engine's version.
+// commonHosts are optional lines of /etc/hosts, depending on Docker's version.
 var commonHosts = []string{
 	"::1 localhost ip6-localhost ip6-loopback",
 	"fe00::0 ip6-localnet", "fe00:: ip6-localnet",
@@ -170,12 +169,12 @@ var commonHosts = []string{
 	"ff02::1 ip6-allnodes", "ff02::2 ip6-allrouters",
 }
 
-// decisive are the words of /etc/resolv.conf that decide which server is asked, and for which name (resolv.conf(5)).
-// Engines from 25 on keep all other lines of the host's file, such as `sortlist` or `lookup`.
+// decisive are the keywords of /etc/resolv.conf that affect lookups (resolv.conf(5)). Docker 25 and later keep all
+// other lines of the host's file, such as `sortlist` or `lookup`.
 var decisive = []string{"domain", "nameserver", "options", "search"}
 
-// engineFileDifferences compares the engine's files with those that any supported engine provides for this container. It
-// ignores comments, spacing and what decides nothing. These files matter because the program resolves names with them.
+// engineFileDifferences compares Docker's files with those of any supported version. It ignores comments, spacing
+// and irrelevant lines. These files matter because the program resolves names with them.
 func engineFileDifferences(folder, hostname string, sibling boot.Sibling) ([]string, error) {
 	expected := kernel.Expect("/etc/hostname: "+hostname, "/etc/hosts: 127.0.0.1 localhost")
 	for _, line := range sibling.ResolvConf {

@@ -1,5 +1,4 @@
-// Package reason has the words for why something is refused: the whole product uses the same (clawker_fw/rules/reasons.py,
-// docs/enforcement.md).
+// Package reason has the reasons for refusals, as in clawker_fw/rules/reasons.py and docs/enforcement.md.
 package reason
 
 import (
@@ -8,7 +7,7 @@ import (
 	"clawker-fw/internal/hostname"
 )
 
-// The reasons that are decided here. Envoy's configuration knows the others.
+// The reasons in this program's decisions. Envoy's configuration has the others.
 const (
 	NoRule     = "no-rule"
 	Observed   = "observed"
@@ -20,7 +19,7 @@ const (
 	Limit      = "limit"
 )
 
-// Sentences are what agents are told of each reason.
+// Sentences explain each reason to agents.
 var Sentences = map[string]string{
 	NoRule:             "no rule allows this host",
 	Observed:           "no rule allows this host, and it passes because this stack is observing",
@@ -49,13 +48,13 @@ var Sentences = map[string]string{
 	"proxy-no-address":  "a rule allows this host, but the upstream proxy has no address",
 }
 
-// byRules are the reasons of which rules are the cause.
+// byRules are the reasons that rules cause.
 var byRules = map[string]bool{
 	NoRule: true, Observed: true, WrongPort: true, Denied: true, "path": true, "no-websocket": true, Expired: true, "private-address": true,
 }
 
-// Command returns what a person can do about a refusal of a host name in lower case, or "". The URL is for that name, and
-// nothing in it means anything to a shell. Only `explain` knows the rules, so that it can say which command would allow just this.
+// Command returns a person's command for a refused host name in lower case, or "". The URL has that name and no
+// shell syntax. Only `explain` knows the rules, and suggests the command that allows just this.
 func Command(because, name, url string) string {
 	if byRules[because] && hostname.Is(name) && strings.Contains(name, ".") {
 		return "clawker-fw explain " + url

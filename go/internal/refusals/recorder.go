@@ -1,5 +1,4 @@
-// Package refusals writes down what is refused to agents, by the kernel and by the program, with a share of the log for
-// each.
+// Package refusals logs the refusals by the kernel and by the program, with a share of the log for each agent.
 package refusals
 
 import (
@@ -31,26 +30,23 @@ import (
 	"clawker-fw/internal/usage"
 )
 
-// The recorder writes down what the kernel refuses to agents, as Envoy and CoreDNS do with what they refuse, and passes on
-// what they write. It remembers some of it for the page on which agents read why (package page). It is a process
-// of its own beside the program, without privileges and with nothing but its sockets and what the program writes: `fwctl
-// record`.
+// `fwctl record`, an unprivileged process beside the program, logs the kernel's refusals in the form of Envoy's
+// and CoreDNS's, and passes their lines on. It remembers some for the page about refusals (package page).
 
 const recorderBuffer = 1 << 17
 
-// Socket is where the recorder tells fwctl how many lines it has written. Only root may open it.
+// Socket is the recorder's socket for its line count. Only root may open it.
 const Socket = "/tmp/lines.sock"
 
-// AskWritten asks the recorder at a socket how many lines it has written.
+// AskWritten asks the recorder at a socket for its line count.
 func AskWritten(socket string) (Written, error) {
 	var answer Written
 	err := statussocket.Ask(socket, 2*time.Second, nil, &answer)
 	return answer, err
 }
 
-// Record writes a line for each refusal that it reads from the first file that it is given, and those of the program, which are in
-// the second one, until that fails. At the third one it tells how many there are. If this sibling has a page, it serves that at a
-// further one, and if it has to remember what is used, it does so in the rest.
+// Record logs refusals from the first given file, and the program's lines from the second, until that fails. The
+// third is the socket for its line count, then the page's if there is one. The rest is for the use of rules.
 func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) error {
 	sockets := 3
 	if sibling.Page != nil {
@@ -72,7 +68,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 		return fmt.Errorf("telling how many lines are written: %w", err)
 	}
 	defer telling.Close()
-	if err := os.Mkdir(telling.Addr().String()+".began", 0o700); err != nil { // only a container's first recorder can do that
+	if err := os.Mkdir(telling.Addr().String()+".began", 0o700); err != nil { // only a container's first recorder can create it
 		journal.written = time.Now().UnixMicro()
 	}
 	go statussocket.Tell(telling, journal.status)
@@ -120,8 +116,8 @@ type recorder struct {
 	journal   *journal
 	listening listening
 	names     virtualNames
-	private   []netip.Addr // at which nothing is for agents, whatever listens
-	next      *uint32      // the number of the next copy, once there was one
+	private   []netip.Addr // closed to agents, whoever listens there
+	next      *uint32      // the number of the next copy, after the first
 }
 
 func newRecorder(root string, sibling boot.Sibling, journal *journal) *recorder {
@@ -142,7 +138,7 @@ type line struct {
 	Time     string     `json:"time"`
 }
 
-// record writes refusals down. While nothing listens at all, nothing is refused: the program is starting, or ending.
+// record logs refusals. Nothing is refused while nothing listens: the program is starting, or ending.
 func (r *recorder) record(refusals []kernel.Refusal) error {
 	if len(refusals) == 0 {
 		return nil
@@ -167,11 +163,11 @@ func (r *recorder) record(refusals []kernel.Refusal) error {
 	return nil
 }
 
-// lost returns how many copies are missing before and between some that were read: the kernel had no room for them, or they
-// could not be read. Nobody knows whose they were.
+// lost returns the number of missing copies, before and between the read ones: the kernel had no room for them, or
+// they were unreadable. Their agents are unknown.
 func (r *recorder) lost(read []kernel.Refusal) (lost int) {
 	for _, refusal := range read {
-		if r.next != nil && refusal.Number > *r.next { // the number may begin anew after 2^32
+		if r.next != nil && refusal.Number > *r.next { // after 2^32, the number may start again
 			lost += int(refusal.Number - *r.next)
 		}
 		r.next = new(refusal.Number + 1)
@@ -179,8 +175,8 @@ func (r *recorder) lost(read []kernel.Refusal) (lost int) {
 	return lost
 }
 
-// reason returns why something was refused. At a virtual address on which something listens, its name has a rule, but
-// for another port or protocol. Elsewhere no name is known, and no rule is for this port.
+// reason returns the reason for a refusal. A virtual address with a listener belongs to a name with a rule, but
+// for another port or protocol. Elsewhere no name is known, and no rule has this port.
 func (r *recorder) reason(refused kernel.Refusal, name *string) string {
 	switch {
 	case slices.Contains(r.private, refused.Place.Addr()):
@@ -193,7 +189,7 @@ func (r *recorder) reason(refused kernel.Refusal, name *string) string {
 	return reason.NoRule
 }
 
-// virtualNames knows which name each virtual address stands for, or has stood for: hot/numbers/numbers.json.
+// virtualNames maps current and former virtual addresses to names: hot/numbers/numbers.json.
 type virtualNames struct {
 	file   *hotfile.File[map[uint32]string]
 	blocks []netip.Prefix
@@ -211,8 +207,7 @@ func parseNumbers(content []byte) (map[uint32]string, error) {
 	return names, err
 }
 
-// at returns the name of an address, or nil if it has none. Addresses are numbered from the first one of the first block.
-// Without a file that can be read, no name is known.
+// at returns the name of an address, or nil without one. Addresses are numbered from the start of the first block.
 func (v *virtualNames) at(address netip.Addr) *string {
 	if len(v.blocks) == 0 {
 		return nil
@@ -226,17 +221,17 @@ func (v *virtualNames) at(address netip.Addr) *string {
 
 func number(address netip.Addr) uint32 { return binary.BigEndian.Uint32(address.AsSlice()) }
 
-// readingShare is the part of the time that may be spent on reading what listens, as one in so many.
+// readingShare limits the time for reading the listeners to one part in so many.
 const readingShare = 100
 
-// listening knows at which places programs in this network namespace listen for TCP connections, and at which addresses
-// they take datagrams as well. It is read again when it is asked, but not so often that many ports cost much.
+// listening has the addresses and ports on which programs in this network namespace listen, and the addresses at
+// which they receive datagrams. It is refreshed on request, but rarely enough that many ports cost little.
 type listening struct {
 	folder string // with the kernel's lists of sockets
-	except uint16 // a port that is not for agents, or 0
+	except uint16 // a port that is closed to agents, or 0
 	places map[netip.AddrPort]bool
 	hosts  map[netip.Addr]bool
-	fresh  time.Time // until when it need not be read again
+	fresh  time.Time // until then, it isn't read again
 }
 
 func (l *listening) refresh() error {
@@ -273,12 +268,11 @@ func (l *listening) at(place netip.AddrPort) bool {
 
 func (l *listening) on(address netip.Addr) bool { return l.hosts[address] }
 
-// The journal is the only one that writes lines about agents into the container's log: what the kernel refuses, and what
-// the program writes to its standard output. So lines never mix, an agent has its share of the log whoever refuses it what,
-// and a reader that stalls delays nobody.
+// Only the journal writes to the container's log: the kernel's refusals, and the program's standard output. So
+// lines never mix, each agent has its share of the log, and a stalled reader delays nothing.
 
-// An agent may cause linesOctetsInSecond octets of lines for as long as the log has room for them (below), and linesOctetsAtOnce
-// after it was quiet. A line costs leastOfLine at least: that is what most have. Its other refusals are only counted.
+// An agent may cause linesOctetsInSecond bytes of lines while the log has room (below), and linesOctetsAtOnce
+// after a pause. A line counts as at least leastOfLine, which most have. Further refusals are only counted.
 const (
 	leastOfLine         = 256
 	linesPerSecond      = 50
@@ -286,42 +280,42 @@ const (
 	linesOctetsInSecond = linesPerSecond * leastOfLine
 	linesOctetsAtOnce   = linesAtOnce * leastOfLine
 
-	// The engine removes its oldest file of the log when it begins another: two of three are whole (LOG in
+	// Docker removes the oldest log file when it starts another: two of three are complete (LOG in
 	// clawker_fw/stack/container.py).
 	logKeeps = 2 * 6_000_000
-	// logShare is what an agent that was quiet may fill of it. What is filled within keptFor, beside that, all agents share
-	// whose share is not whole: what is written about one that is quiet stays there for about as long.
+	// logShare is a quiet agent's share of the log. All agents with incomplete shares divide the room that becomes
+	// free within keptFor, so a quiet agent's lines stay for about that time.
 	logShare = logKeeps / 64
 	keptFor  = 24 * time.Hour
-	// besideLine is what the engine and the number add to a line.
+	// besideLine is what Docker and the number add to a line.
 	besideLine = 100
 
-	// mostCounted bounds the octets of the lines that stand for what is counted of an agent: some dozens.
+	// mostCounted limits the bytes of an agent's waiting counts: some dozens.
 	mostCounted = 64 * leastOfLine
 
-	// mostAgents bounds the agents that are remembered: a bridge has no more ports.
+	// mostAgents limits the remembered agents: a bridge has no more ports.
 	mostAgents = 1024
 
-	// mostUnread bounds the octets of lines that wait for the reader of the log. Further lines are only counted.
+	// mostUnread limits the bytes of lines that wait for the log's reader. Further lines are only counted.
 	mostUnread = 1 << 20
-	// longestLine is how long a line of the program may be: more than any has.
+	// longestLine limits a program's line: more than any has.
 	longestLine = 1 << 14
 )
 
 type journal struct {
 	out  io.Writer
 	now  func() time.Time
-	own  func(agent netip.Addr, line []byte) // remembers a line within its share for the page, or nil
-	used *usage.Table                        // nil without one
+	own  func(agent netip.Addr, line []byte) // remembers a line within the share for the page, or nil
+	used *usage.Table                        // or nil
 
 	mutex   sync.Mutex
 	agents  map[netip.Addr]*share
-	unknown *share    // of nobody knows whom: one of them, which is never forgotten
-	filled  time.Time // until when agents have got more room in the log
+	unknown *share    // for lines without an agent; never forgotten
+	filled  time.Time // when agents last got more room in the log
 	waiting [][]byte
-	octets  int           // of all that is waiting
-	written int64         // lines with a number
-	arrived chan struct{} // tells the writer that something is waiting
+	octets  int           // of all waiting lines
+	written int64         // numbered lines
+	arrived chan struct{} // wakes the writer
 }
 
 func newJournal(out io.Writer) *journal {
@@ -338,8 +332,7 @@ func (j *journal) add(agent netip.Addr, line []byte, refusals int) {
 	}
 }
 
-// share has a line written or counted, and reports whether it was within the agent's share: a log that nobody reads is not the
-// agent's fault.
+// share queues or counts a line, and reports whether the agent's share had room: an unread log is not its fault.
 func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
@@ -351,9 +344,9 @@ func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	return within
 }
 
-// fill has a line written if there is room for it in the agent's share of the log, and among those that wait.
+// fill queues a line if there is room in the agent's share of the log and in the queue.
 func (j *journal) fill(from *share, line []byte) bool {
-	kept, _ := json.Marshal(string(line)) // as the engine keeps it
+	kept, _ := json.Marshal(string(line)) // in Docker's form
 	octets := float64(len(kept) + besideLine)
 	if octets > from.room || j.octets+len(line) > mostUnread {
 		return false
@@ -386,7 +379,7 @@ func (j *journal) count() {
 	}
 }
 
-// tell writes what was counted, the oldest first, until there is no room.
+// tell queues the counts, oldest first, while there is room.
 func (j *journal) tell(from *share) {
 	for len(from.counted) > 0 && j.fill(from, from.counted[0].line()) {
 		from.octetsCounted -= len(from.counted[0].begun)
@@ -405,7 +398,7 @@ func (j *journal) write() error {
 	return nil
 }
 
-// flush writes all that is waiting. A line counts as waiting until it has been written.
+// flush writes all queued lines. A line leaves the queue's size after it has been written.
 func (j *journal) flush() error {
 	for {
 		j.mutex.Lock()
@@ -431,8 +424,7 @@ func (j *journal) flush() error {
 
 var endOfRecord = []byte("}\n")
 
-// numbered returns a line with its number, if it is a record. An engine whose disk is full loses lines without a trace:
-// a number that is missing is one.
+// numbered adds a number to a record. Docker with a full disk loses lines silently: missing numbers reveal that.
 func numbered(line []byte, number int64) []byte {
 	record, ok := bytes.CutSuffix(line, endOfRecord)
 	if !ok {
@@ -441,8 +433,7 @@ func numbered(line []byte, number int64) []byte {
 	return fmt.Appendf(bytes.Clone(record), `,"line":%d}%s`, number, "\n")
 }
 
-// Written is the number of the last line that was written, and what has been counted and is not written yet: lines as they
-// would be.
+// Written has the number of the last written line, and the waiting counts as lines.
 type Written struct {
 	Lines   int64             `json:"lines,omitempty"`
 	Counted []json.RawMessage `json:"counted,omitempty"`
@@ -460,8 +451,7 @@ func (j *journal) status() any {
 	return status
 }
 
-// agent returns the share of an agent. Agents whose shares are full are forgotten first, and what was only counted of one that
-// is forgotten is told before.
+// agent returns an agent's share. Agents with full shares are forgotten first, after their counts are queued.
 func (j *journal) agent(source netip.Addr) *share {
 	known := j.agents[source]
 	if known == nil {
@@ -490,15 +480,15 @@ func (j *journal) forget() {
 type share struct {
 	source        netip.Addr
 	octets        *rate.Limiter
-	room          float64    // octets of the log
-	counted       []*counted // the oldest first
+	room          float64    // bytes of the log
+	counted       []*counted // oldest first
 	octetsCounted int
 }
 
-// counted stands for refusals of an agent that are alike, or for all others: those for whose line there was no room.
+// counted stands for similar refusals of an agent, or for all those without room for a line.
 type counted struct {
 	alike
-	begun []byte // the first one's line, until its number
+	begun []byte // the first line, up to its number
 	times int
 	last  time.Time
 }
@@ -513,7 +503,7 @@ func alikeIn(line []byte) alike {
 	if !bytes.HasSuffix(line, endOfRecord) || json.Unmarshal(line, &fields) != nil || fields.Reason == "" {
 		return alike{}
 	}
-	if fields.Reason != "path" && fields.Reason != "no-websocket" { // no other reason depends on it
+	if fields.Reason != "path" && fields.Reason != "no-websocket" { // no other reason depends on the path
 		fields.Path = ""
 	}
 	return fields
@@ -530,7 +520,7 @@ func (s *share) count(line []byte, refusals int, now time.Time) {
 	if at < 0 {
 		begun := fmt.Appendf(nil, `%s,"times":`, bytes.TrimSuffix(line, endOfRecord))
 		if kind == (alike{}) {
-			source, _ := s.source.MarshalText() // nothing of nobody knows whom
+			source, _ := s.source.MarshalText() // empty without an agent
 			begun = fmt.Appendf(nil, `{"source":"%s","suppressed":`, source)
 		}
 		at = len(s.counted)
@@ -545,12 +535,12 @@ func (c *counted) line() []byte {
 	return fmt.Appendf(nil, `%s%d,"last":"%s"%s`, c.begun, c.times, written(c.last), endOfRecord)
 }
 
-// follow adds the lines that the program writes, until it ends. What is no line about an agent has a share of its own.
+// follow adds the program's lines until it ends. Lines that aren't about an agent have a separate share.
 func (j *journal) follow(program io.Reader) error {
 	lines := bufio.NewReaderSize(program, longestLine)
 	for {
 		line, err := lines.ReadSlice('\n')
-		for errors.Is(err, bufio.ErrBufferFull) { // no program of ours writes such a line
+		for errors.Is(err, bufio.ErrBufferFull) { // no program here writes such a line
 			line = nil
 			_, err = lines.ReadSlice('\n')
 		}
@@ -586,15 +576,15 @@ var (
 	suppressedKey = []byte(`,"suppressed":`)
 )
 
-// Both are in Envoy's line of a request that the agent has given up before there was an answer: it was not refused. Envoy
-// writes down which end it was, but no filter of its lines can tell (clawker_fw/stack/envoy/refusals.py).
+// Envoy's line has both if the agent gave up before an answer, which is no refusal. No filter of Envoy's lines can
+// tell which end gave up (clawker_fw/stack/envoy/refusals.py).
 var (
 	givenUp   = []byte(`"ended":"RemoteReset"`)
 	notFailed = []byte(`"flags":"-"`)
 )
 
-// readLine returns whom a line of the program is about, and of how many refusals it tells. Within the text of a JSON
-// document every quotation mark is escaped, so neither key can be in what an agent has chosen.
+// readLine returns the agent of a program's line, and the number of refusals. JSON escapes quotation marks in
+// texts, so no text of an agent contains these keys.
 func readLine(line []byte) (agent netip.Addr, refusals int) {
 	_, rest, ok := bytes.Cut(line, sourceKey)
 	if !ok {
@@ -607,7 +597,7 @@ func readLine(line []byte) (agent netip.Addr, refusals int) {
 	refusals = 1
 	if _, rest, ok := bytes.Cut(line, suppressedKey); ok {
 		digits := len(rest) - len(bytes.TrimLeft(rest, "0123456789"))
-		if number, err := strconv.ParseUint(string(rest[:digits]), 10, 31); err == nil { // more than these nobody counts
+		if number, err := strconv.ParseUint(string(rest[:digits]), 10, 31); err == nil { // larger numbers are not counted
 			refusals += int(number)
 		}
 	}

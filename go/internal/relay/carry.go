@@ -1,9 +1,9 @@
-// Package relay passes connections to the published ports of one agent on, and nothing else: from the network on which the
-// engine publishes them to the agent's address, never the other way.
+// Package relay forwards connections to one agent's published ports, from the network on which Docker publishes
+// them to the agent's address, never the other way.
 //
-// What it must not do is not left to this program. Its sockets are bound to the interface of the publishing network, so that
-// the kernel refuses agents; the namespace forwards nothing and has no route to anywhere but its two networks, unless who
-// publishes asked to be reached from outside; and the program has no privileges.
+// The kernel confines it, not this program. Its sockets are bound to the interface of the publishing network, so
+// agents can't connect; the namespace forwards nothing and has no route beyond its two networks, unless the ports
+// are reachable from outside; and the program has no privileges.
 package relay
 
 import (
@@ -29,23 +29,22 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// Socketed is the environment variable that names the sockets which a relay's program is given, one for each port.
+// Socketed is the environment variable with the program's sockets, one for each port.
 const Socketed = "RELAY_SOCKETS"
 
-// bounds are what one relay takes on. An agent can't open a connection through it, so these are for its clients, and for an
-// agent that ends none.
+// bounds limit a relay's clients, and an agent that never closes. Agents can't connect to the relay.
 type bounds struct {
-	connections int           // at once, of all ports together; a further one is reset
-	dial        time.Duration // for the agent to take a connection
-	half        time.Duration // for the other end to end what it sends, once one has
+	connections int           // of all ports; a further one is reset
+	dial        time.Duration // the limit for connecting to the agent
+	half        time.Duration // the limit for the other end to close, once one has
 }
 
-// aliveAt is the address at which the program of a relay answers, of a kind that only its own network has (unix(7), abstract).
+// aliveAt is the program's address for checks, which only its network namespace has (unix(7), abstract).
 const aliveAt = "@relay"
 
 var usual = bounds{connections: 256, dial: 10 * time.Second, half: time.Hour}
 
-// Carry accepts connections at the sockets that this process was given, and passes each on to the same port of the agent.
+// Carry accepts connections at the given sockets, and forwards each to the same port of the agent.
 func Carry(words []string) error {
 	settings, err := Parse(words)
 	if err != nil {
@@ -68,7 +67,7 @@ func Carry(words []string) error {
 	for number, port := range settings.Ports {
 		go func() { ended <- serve(sockets[number], netip.AddrPortFrom(settings.Agent, port), room, usual) }()
 	}
-	return <-ended // the engine starts it again
+	return <-ended // Docker restarts it
 }
 
 func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limits bounds) error {
@@ -94,8 +93,8 @@ func serve(listener net.Listener, agent netip.AddrPort, room chan struct{}, limi
 	}
 }
 
-// pass connects a client with the agent until both have ended what they send, or either fails. An end that is gone fails by
-// itself (SO_KEEPALIVE). What one end does to its connection (the end of what it sends, a reset) the other one sees.
+// pass forwards between a client and the agent until both have closed, or either fails. Keepalive detects a lost
+// end. Each end sees the other's close or reset.
 func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	within, cancel := context.WithTimeout(context.Background(), limits.dial)
 	defer cancel()
@@ -109,7 +108,7 @@ func pass(client *net.TCPConn, agent netip.AddrPort, limits bounds) {
 	var failed atomic.Bool
 	for _, way := range [][2]*net.TCPConn{{client, server}, {server, client}} {
 		both.Go(func() {
-			// Without the methods of a connection it takes no pipe: there are few file descriptors.
+			// Hiding the connection's methods avoids a pipe, because file descriptors are few.
 			_, err := io.Copy(struct{ io.Writer }{way[1]}, struct{ io.Reader }{way[0]})
 			if err == nil && errors.Join(way[1].CloseWrite(), way[1].SetReadDeadline(time.Now().Add(limits.half))) == nil {
 				return
@@ -133,8 +132,8 @@ func reset(connection *net.TCPConn) {
 
 const backlog = 128
 
-// Listen opens a listening socket for each port. They are bound to the interface of the publishing network, so nobody else
-// can connect: also not to the same address through the other interface. The process that is executed next has them, too.
+// Listen opens a listening socket for each port, bound to the interface of the publishing network: nobody can
+// connect to the same address through the other interface. The next executed process inherits them.
 func (s Settings) Listen() ([]int, error) {
 	link, err := kernel.LinkHolding(s.OnPublishing.Addr())
 	if err != nil {
@@ -180,20 +179,19 @@ func listeners(numbers []string) ([]net.Listener, error) {
 		if err != nil {
 			return nil, fmt.Errorf("socket %d: %w", number, err)
 		}
-		_ = socket.Close() // the listener has one of its own
+		_ = socket.Close() // the listener has its own
 		opened = append(opened, listener)
 	}
 	return opened, nil
 }
 
-// Report is what can only be seen inside of a relay's container: what differs in its network, a program that does not answer,
-// and its ports on which nobody listens.
+// Report is a relay's state from inside: network differences or a silent program, and ports without a listener.
 type Report struct {
 	Network []string `json:"network"`
 	Closed  []uint16 `json:"closed"`
 }
 
-// Inspect reports on the relay in whose container it is called.
+// Inspect reports on the relay of this container.
 func (s Settings) Inspect() (Report, error) {
 	open, err := kernel.Listening(kernel.SocketLists, "tcp")
 	report := Report{Network: kernel.Differences(s.Network()), Closed: []uint16{}}
@@ -209,21 +207,21 @@ func (s Settings) Inspect() (Report, error) {
 }
 
 func askWhetherAlive(within time.Duration) error {
-	var answer string // one that has been stopped, or hangs, gives none
+	var answer string // a stopped or hung program gives none
 	return statussocket.Ask(aliveAt, within, nil, &answer)
 }
 
-// Settings are the words with which a relay is started. They are part of its container's command, so that anybody sees them.
+// Settings are a relay's arguments. They are visible in its container's command.
 type Settings struct {
-	OnAgents     netip.Prefix // its address on the agents' network, and the size of that
-	OnPublishing netip.Prefix // its address on the publishing network, and the size of that
+	OnAgents     netip.Prefix // its address on the agent network, and that network's size
+	OnPublishing netip.Prefix // its address on the publishing network, and that network's size
 	Gateway      *netip.Addr  // of the publishing network, if answers may leave it
 	Agent        netip.Addr   // whose ports are published
 	Ports        []uint16
 }
 
-// Parse reads the words: ADDRESS/BITS on the agents' network, ADDRESS/BITS on the publishing network, GATEWAY or -, the AGENT's
-// address, and each PORT.
+// Parse reads the arguments: ADDRESS/BITS on the agent network, ADDRESS/BITS on the publishing network, GATEWAY or
+// -, the AGENT's address, and each PORT.
 func Parse(words []string) (Settings, error) {
 	var read Settings
 	if len(words) < 5 {
@@ -253,17 +251,17 @@ func Parse(words []string) (Settings, error) {
 	return read, nil
 }
 
-// interfaceSettings are those of both interfaces (net.ipv4.conf): nothing is forwarded, and no packet is taken whose answer
-// would leave through the other interface. Each interface answers for its own address alone.
+// interfaceSettings are the settings of both interfaces (net.ipv4.conf): nothing is forwarded, a packet is dropped
+// if its answer would leave through the other interface, and each interface answers only for its own address.
 var interfaceSettings = map[string]int{
 	"accept_local": 0, "accept_source_route": 0, "arp_accept": 0, "arp_announce": 2, "arp_filter": 0, "arp_ignore": 1,
 	"drop_gratuitous_arp": 0, "forwarding": 0, "proxy_arp": 0, "proxy_arp_pvlan": 0, "route_localnet": 0, "rp_filter": 1,
 }
 
-// resolver is the engine's own, to which its packet filter in the container leads. A relay asks for no name.
+// resolver is Docker's, the target of its packet filter. A relay resolves no names.
 var resolver = netip.MustParseAddr("127.0.0.11")
 
-// Network returns the network that a relay needs, in the form of a sibling's.
+// Network returns a relay's network, in the form of a firewall container's.
 func (s Settings) Network() boot.Sibling {
 	return boot.Sibling{
 		Name: "relay",
@@ -275,7 +273,7 @@ func (s Settings) Network() boot.Sibling {
 		Resolver: &resolver,
 		Apart: &boot.Apart{
 			Agent: boot.Pair{Subnet: s.OnAgents.Masked(), Only: s.Agent},
-			// The engine's machine has the first address of the network, whether or not answers may leave it.
+			// The Docker host has the network's first address, whether or not answers may leave it.
 			Engine: boot.Pair{Subnet: s.OnPublishing.Masked(), Only: s.OnPublishing.Masked().Addr().Next()},
 		},
 	}

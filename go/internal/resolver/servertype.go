@@ -1,5 +1,5 @@
-// Package resolver has CoreDNS's server started by Caddy such that its connections over TCP can be watched. CoreDNS's own type of
-// server has a place for that over UDP alone.
+// Package resolver is a Caddy server type that runs CoreDNS's server with watched TCP connections. CoreDNS's own
+// server type can only watch UDP.
 package resolver
 
 import (
@@ -17,12 +17,12 @@ import (
 	"github.com/coredns/coredns/plugin/pkg/transport"
 )
 
-// ServerType is what Caddy knows this type of server by.
+// ServerType is this server type's name in Caddy.
 const ServerType = "resolver"
 
 func init() {
 	caddy.RegisterServerType(ServerType, caddy.ServerType{
-		// The plugins, in the order in which they are set up: the second one tells the first what it did.
+		// The plugins, in the order of their setup: the second reports to the first.
 		Directives: func() []string { return []string{"otel", "policy"} },
 		NewContext: func(*caddy.Instance) caddy.Context { return new(zone) },
 	})
@@ -35,22 +35,22 @@ func Register(name string, setup caddy.SetupFunc) {
 type Config struct {
 	dnsserver.Config
 	WatchTCP func(net.Listener) net.Listener
-	Report   func(Outcome) // nil if nobody is told
+	Report   func(Outcome) // nil without telemetry
 }
 
-// Outcome is what the policy did with one query of somebody else than this container.
+// Outcome is the policy's decision on a query that this container did not send itself.
 type Outcome struct {
 	Client  netip.Addr
 	Name    string
 	Type    uint16
 	Began   time.Time
 	Took    time.Duration
-	Reason  string // why it was refused, or "" if it was allowed
-	Code    int    // the response code
+	Reason  string // of a refusal, or "" if allowed
+	Code    int    // the DNS response code
 	Answers int    // the number of answer records
 }
 
-// ConfigOf returns the settings that a plugin may change while it is set up.
+// ConfigOf returns the configuration that plugins may change during their setup.
 func ConfigOf(controller *caddy.Controller) *Config { return &controller.Context().(*zone).config }
 
 type zone struct{ config Config }
@@ -101,8 +101,8 @@ func (v vital) Accept() (net.Conn, error) {
 	return connection, err
 }
 
-// endWith ends the process with a failure that lasts, so that the engine starts it again: CoreDNS would write a line and go on,
-// and nobody would be answered over this transport any more.
+// endWith ends the process after a lasting failure, so that Docker restarts it. CoreDNS would log a line and
+// continue, without answers over this transport.
 func endWith(place net.Addr, err error) {
 	failure, ok := errors.AsType[net.Error](err)
 	if err == nil || errors.Is(err, net.ErrClosed) || ok && failure.Temporary() { // such as too many files

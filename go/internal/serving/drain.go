@@ -8,7 +8,7 @@ import (
 	"clawker-fw/internal/kernel"
 )
 
-// Draining is a line of the output of drain: how many connections are open.
+// Draining is a line of drain's output: the number of open connections.
 type Draining struct {
 	Connections int `json:"connections"`
 }
@@ -17,14 +17,14 @@ const (
 	tellEvery    = 100 * time.Millisecond
 	lookEvery    = 10 * time.Millisecond
 	ordinaryRest = time.Second
-	httpCloses   = 5 * time.Second // Envoy's drain time: until then, HTTP connections close by themselves
+	httpCloses   = 5 * time.Second // Envoy's drain time: until then, HTTP connections close on their own
 	lateAfter    = 50 * time.Millisecond
-	restsLeft    = 50 // a connection between requests has to be met in one of so many pauses
+	restsLeft    = 50 // a connection with a pause between requests must be caught in one of so many
 )
 
-// Drain asks Envoy to drain the listeners to which agents connect gracefully: open connections continue, and HTTP
-// connections close after their next response. The internal listener, which their requests go through, is not drained.
-// Others are closed in a pause. It tells the number of open connections until it is 0 or the limit has passed.
+// Drain makes Envoy drain the agents' listeners gracefully: open connections continue, and HTTP connections close
+// after their next response. The internal listener of their requests isn't drained. Other connections are closed
+// in a pause. It reports the number of open connections until it is 0 or the limit has passed.
 func Drain(program envoy, limit time.Duration, tell func(Draining) error) error {
 	if _, err := program.do(http.MethodPost, "/drain_listeners?graceful&inboundonly"); err != nil {
 		return err
@@ -46,7 +46,7 @@ func Drain(program envoy, limit time.Duration, tell func(Draining) error) error 
 		for next := time.Now().Add(tellEvery); time.Now().Before(next); {
 			began := time.Now()
 			connections, _ := kernel.Connections(sources)
-			if time.Since(began) < lateAfter { // or a request may have come meanwhile
+			if time.Since(began) < lateAfter { // otherwise a request may have arrived meanwhile
 				known.look(connections, time.Until(end), time.Now().After(closing))
 			}
 			time.Sleep(max(lookEvery, time.Since(began)))
@@ -54,18 +54,19 @@ func Drain(program envoy, limit time.Duration, tell func(Draining) error) error 
 	}
 }
 
-// pauses is what a drain has seen of each connection to a host.
+// pauses is a drain's history of each connection to a host.
 type pauses map[kernel.Cookie]*pause
 
-// pause is what was seen of a connection: how much was sent and received, whether a request waits for its answer, for how long
-// nothing has happened, how long that lasts before a request, and how long at most within an answer.
+// pause is a connection's history: the bytes so far, whether a request awaits its answer, the current rest, the
+// average rest before a request, and the longest within an answer.
 type pause struct {
 	sent, received             uint64
 	waits                      bool
 	rest, requested, continued time.Duration
 }
 
-// look learns of connections, and closes those in the right pause if it may. Where the kernel can't, they wait for the end.
+// look updates the history of connections, and closes those in the right pause when closing. Where the kernel
+// can't close them, they wait for the end.
 func (p pauses) look(connections map[kernel.Cookie]kernel.Connection, left time.Duration, closing bool) {
 	for cookie, connection := range connections {
 		if p[cookie] == nil {
@@ -77,10 +78,10 @@ func (p pauses) look(connections map[kernel.Cookie]kernel.Connection, left time.
 	}
 }
 
-// ends reports whether a connection should end now, with so much of the drain left.
+// ends reports whether to end a connection now, with this much of the drain left.
 //
-// One that is idle has rested for as long as the drain may still last, and longer than ever before. One that is used again and
-// again has just begun to rest, compared with its other pauses between requests, and longer than its answers ever paused.
+// An idle one has rested for longer than the rest of the drain, and longer than before. A repeatedly used one has
+// just begun to rest, compared with its pauses between requests, and for longer than within its answers.
 func (p *pause) ends(now kernel.Connection, left time.Duration) bool {
 	switch {
 	case now.Sent != p.sent:

@@ -24,17 +24,17 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// AdminSocket is the socket of Envoy's admin interface, as set in the bootstrap, in a folder that only Envoy and root can enter
-// (serve): who reaches it can end Envoy.
+// AdminSocket is Envoy's admin socket, as set in the bootstrap, in a folder that only Envoy and root can enter
+// (serve): its clients can end Envoy.
 const AdminSocket = "/tmp/envoy/admin.sock"
 
 type envoy struct {
 	client   http.Client
 	evidence Evidence
-	signer   string // the folder of the sockets of the signer beside it, or "" without one
+	signer   string // the folder of the signer's sockets, or "" without a signer
 }
 
-// NewEnvoy returns the Envoy behind a socket. What is known of it is not read again, and what is read becomes known.
+// NewEnvoy returns the Envoy with this admin socket. It updates a copy of the evidence.
 func NewEnvoy(socket string, known Evidence) envoy {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
@@ -44,8 +44,8 @@ func NewEnvoy(socket string, known Evidence) envoy {
 	return envoy{http.Client{Transport: &http.Transport{DialContext: dial}}, evidence, ""}
 }
 
-// signs returns what the signer says of its files, by resource. One that says nothing has loaded nothing, but Envoy serves
-// on with what it was given: so that is no failure of Envoy's.
+// signs returns the signer's status of its files, by resource. A silent signer has loaded nothing, but that is no
+// failure of Envoy, which keeps its certificates.
 func (e envoy) signs(resources []boot.Resource) map[string]hotfile.Status {
 	statuses := map[string]hotfile.Status{}
 	signers := slices.DeleteFunc(slices.Clone(resources), func(resource boot.Resource) bool { return !resource.Signer })
@@ -60,13 +60,13 @@ func (e envoy) signs(resources []boot.Resource) map[string]hotfile.Status {
 	return statuses
 }
 
-// Time limits of requests. While Envoy loads a large set it does not answer, and dumping one takes a while as well.
+// Time limits of requests. While Envoy loads a large set it does not answer, and a dump of one takes a while too.
 const (
 	statsWithin = time.Second
 	dumpWithin  = 5 * time.Second
 )
 
-// mostRead bounds the octets of an answer. The dump of 10,000 rules has 30 MB (measured), and there are at most 100,000.
+// mostRead limits the bytes of an answer. A dump of 10,000 rules has 30 MB (measured), and 100,000 are allowed.
 var mostRead int64 = 512 << 20
 
 func (e envoy) do(method, path string) ([]byte, error) {
@@ -98,7 +98,7 @@ func (e envoy) do(method, path string) ([]byte, error) {
 	return body, nil
 }
 
-// read reads an answer in JSON. Numbers without a type of ours stay as they are written.
+// read reads a JSON answer. Numbers without one of our types keep their text.
 func (e envoy) read(path string, value any) error {
 	body, err := e.do(http.MethodGet, path)
 	if err != nil {
@@ -120,7 +120,7 @@ func (e envoy) Build() (string, error) {
 	return info.Version, err
 }
 
-// The kinds of statistics. Envoy has thousands, and finds some in a quarter of the time if it knows their kind.
+// The kinds of statistics. Envoy has thousands, and is four times as fast with a kind.
 const (
 	counters = "Counters"
 	gauges   = "Gauges"
@@ -152,8 +152,8 @@ func (e envoy) numbers(kind, pattern string) (map[string]int, error) {
 	return values, err
 }
 
-// Live returns the digests of the configuration that Envoy has loaded, without warming or draining listeners, and of what
-// the signer has loaded.
+// Live returns the digests of Envoy's loaded configuration, without warming or draining listeners, and of the
+// signer's.
 func (e envoy) Live(resources []boot.Resource) (map[string]string, error) {
 	live := map[string]string{}
 	for _, resource := range resources {
@@ -177,7 +177,7 @@ func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 		text, err := e.runtime(proof.Runtime)
 		return digestOf([]byte(text)), err
 	}
-	state, err := e.state(proof) // before the dump: what is loaded in between makes it another one
+	state, err := e.state(proof) // before the dump: a change in between makes it outdated
 	if err != nil {
 		return "", err
 	}
@@ -195,8 +195,8 @@ func (e envoy) digest(name string, proof boot.EnvoyProof) (string, error) {
 	return digest, err
 }
 
-// state identifies what Envoy has loaded, by when it has loaded each part and of which version: it says the time
-// itself, in milliseconds, and nobody can set it back. It is "" if Envoy tells no time of what it has.
+// state identifies Envoy's loaded configuration, by the time in milliseconds and the version of each part. Nobody
+// can set these times back. It is "" if Envoy reports no times.
 func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	within := append(slices.Clone(proof.At[:len(proof.At)-1]), "")
 	fields := strings.Join(within, ".")
@@ -211,15 +211,14 @@ func (e envoy) state(proof boot.EnvoyProof) (string, error) {
 	return digestOf(body), nil
 }
 
-// lookups counts the lookups, begun and done, of the cluster whose name Envoy looks up again and again to show that it can, as
-// set in the bootstrap.
+// lookups counts the started and the successful lookups of the bootstrap's name that shows that Envoy can resolve.
 func (e envoy) lookups() (begun, done int, err error) {
 	values, err := e.numbers(counters, `^cluster\.looking_up\.update_(attempt|success)$`)
 	return values["cluster.looking_up.update_attempt"], values["cluster.looking_up.update_success"], err
 }
 
-// Serves fails if Envoy's lookups don't end. One may be under way, and earlier ones may have failed: then another one has
-// to succeed.
+// Serves fails unless a lookup of Envoy succeeds. After a failure, or during a lookup, it waits for another
+// success.
 func (e envoy) Serves() error {
 	begun, before, err := e.lookups()
 	if err != nil || begun > 0 && begun == before {
@@ -237,8 +236,7 @@ func (e envoy) Serves() error {
 func (e envoy) Evidence() Evidence { return e.evidence }
 
 // canonical returns the digest of Envoy's resources in canonical form: ordered by name, as JSON without spaces and
-// with sorted keys. clawker-fw writes its files in this form, so the digests of loaded and desired configuration can
-// be compared.
+// with sorted keys. clawker-fw writes files in this form, so the digests are comparable.
 func canonical(resources []map[string]any) (string, error) {
 	name := func(resource map[string]any) string {
 		name, _ := resource["name"].(string)
@@ -318,7 +316,7 @@ func (e envoy) Rejections(resources []boot.Resource) (map[string]int, error) {
 			continue
 		}
 		for _, kind := range []string{".update_rejected", ".update_failure"} {
-			if count, known := values[resource.Envoy.Statistics+kind]; known { // or there is no subscription yet
+			if count, known := values[resource.Envoy.Statistics+kind]; known { // otherwise there is no subscription yet
 				rejections[resource.Name] += count
 			}
 		}
@@ -351,7 +349,7 @@ func (e envoy) Reason() string {
 	}
 	var reasons []string
 	for _, listener := range dump.Configs {
-		// A new listener is reported twice: with its name, and without one.
+		// A new listener is reported twice, with its name and without.
 		reason := cmp.Or(listener.Name, listener.Error.Failed.Name) + ": " + listener.Error.Details
 		if listener.Error.Details != "" && !slices.Contains(reasons, reason) {
 			reasons = append(reasons, reason)
@@ -363,7 +361,7 @@ func (e envoy) Reason() string {
 	return strings.Join(reasons, "; ")
 }
 
-// Connections returns the sum of the open connections of the listeners to which agents connect.
+// Connections returns the number of open connections from agents.
 func (e envoy) Connections() (int, error) {
 	open, err := e.open()
 	sum := 0
@@ -373,14 +371,13 @@ func (e envoy) Connections() (int, error) {
 	return sum, err
 }
 
-// OpenConnections returns how many connections from agents the Envoy with this admin socket has open, by port. Those to
-// addresses that stand for one name are together, as `tcp`.
+// OpenConnections returns the open connections from agents, by port. Those to virtual addresses count as `tcp`.
 func OpenConnections(socket string) (map[string]int, error) { return NewEnvoy(socket, nil).open() }
 
 var agentsListener = regexp.MustCompile(`^listener\.port-(.*)\.downstream_(pre_)?cx_active$`)
 
-// open returns the open connections by port. The per-worker statistics, which repeat these numbers, the admin interface and
-// the internal listener are left out.
+// open returns the open connections by port, without the admin interface, the internal listener and the per-worker
+// statistics, which repeat these numbers.
 func (e envoy) open() (map[string]int, error) {
 	values, err := e.numbers(gauges, agentsListener.String())
 	if err != nil {
@@ -395,7 +392,7 @@ func (e envoy) open() (map[string]int, error) {
 	return open, nil
 }
 
-// Telemetry returns the sums over the loggers of all listeners.
+// Telemetry returns the sums of all listeners' loggers.
 func (e envoy) Telemetry() (statussocket.Telemetry, error) {
 	var sum statussocket.Telemetry
 	values, err := e.numbers(counters, `^access_logs\.open_telemetry_access_log\..*logs_(written|dropped)$`)
@@ -409,7 +406,7 @@ func (e envoy) Telemetry() (statussocket.Telemetry, error) {
 	return sum, err
 }
 
-// failedChecks counts conditions that Envoy's authors took for impossible (ENVOY_BUG). Envoy logs them and goes on.
+// failedChecks counts conditions that Envoy considers impossible (ENVOY_BUG). Envoy logs them and continues.
 const failedChecks = "server.envoy_bug_failures"
 
 func (e envoy) FailedChecks() (int, error) {
@@ -417,27 +414,26 @@ func (e envoy) FailedChecks() (int, error) {
 	return values[failedChecks], err
 }
 
-// The signer says which secrets for requests it has. Whether Envoy uses these is another question: it goes on using what it was
-// given before if its stream is broken, and a secret that was taken away. Envoy shows the version of each that it has loaded,
-// and never its value.
+// The signer reports its request secrets, but Envoy may use others: it keeps using an earlier one if its stream is
+// broken, and a removed one. Envoy shows the version of each loaded secret, and never its value.
 
-// usesWithin is how long Envoy may take to load what the signer has: it is told within 50 ms.
+// usesWithin limits Envoy's time to load the signer's secrets. The signer sends them within 50 ms.
 const (
 	usesWithin    = 4 * time.Second
 	askUsageAgain = 50 * time.Millisecond
 )
 
-// Used is what the signer has, and the ids of those of which Envoy uses another version, or none.
+// Used has the signer's secrets, and the ids of those that Envoy uses in another version or not at all.
 type Used struct {
 	signing.Held
 	Unloaded []string `json:"unloaded"`
 }
 
-// UsedSecrets has the signer say what it has, until Envoy uses just that or the time is over. Envoy subscribes to some ids alone.
+// UsedSecrets asks the signer for its secrets until Envoy uses exactly these or the time is over. Envoy subscribes
+// to these ids only.
 //
-// The signer is asked before Envoy is, each time: where both name the same version of all, Envoy has loaded what the signer
-// answers for, also while somebody gives others. Only what differs to the end is reported. An Envoy that does not answer has
-// loaded nothing.
+// The signer is asked before Envoy, each time: if both name the same versions, Envoy has loaded the reported
+// secrets, even while others are sent. Only lasting differences are reported. A silent Envoy has loaded nothing.
 func UsedSecrets(socket string, subscribed []string, ask func() (signing.Held, error)) (Used, error) {
 	return usedSecrets(NewEnvoy(socket, nil).secretVersions, subscribed, ask, usesWithin)
 }
@@ -460,7 +456,7 @@ func usedSecrets(versions func() (map[string]string, error), subscribed []string
 }
 
 func (e envoy) secretVersions() (map[string]string, error) {
-	pattern := url.QueryEscape(signing.SecretPrefix + ".*") // of the whole name: there are as many others as server names
+	pattern := url.QueryEscape(signing.SecretPrefix + ".*") // matches the whole name: there are as many others as server names
 	var dump struct {
 		Configs []struct {
 			Name    string `json:"name"`

@@ -1,4 +1,4 @@
-// Package serving asks the program that serves in a sibling, Envoy or CoreDNS, what it has loaded and how it is.
+// Package serving asks a container's program, Envoy or CoreDNS, for its loaded configuration and its state.
 package serving
 
 import (
@@ -16,38 +16,38 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// Program is the interface to the serving process.
+// Program is the program of a firewall container.
 type Program interface {
 	Build() (string, error)
 	// Live maps each loaded resource to the digest of its loaded content.
 	Live(resources []boot.Resource) (map[string]string, error)
-	// Evidence returns how Live has found what it returned, so that it need not be found again.
+	// Evidence returns the states and digests of the last Live, which save reading them again.
 	Evidence() Evidence
-	// Versions maps each resource with a versioned file to the version that the program accepted last.
+	// Versions maps each resource with a versioned file to the last version that the program accepted.
 	Versions(resources []boot.Resource) (map[string]string, error)
 	// Rejections counts the rejected updates since the program's start, by resource.
 	Rejections(resources []boot.Resource) (map[string]int, error)
 	// Reason returns the program's explanation of its last rejection.
 	Reason() string
-	// Serves fails unless the program does what agents need: CoreDNS answers over each transport, Envoy looks names up.
+	// Serves fails unless CoreDNS answers over both transports, or Envoy resolves names.
 	Serves() error
-	// Telemetry counts what became of the records of what the program has decided.
+	// Telemetry counts the program's sent and lost records.
 	Telemetry() (statussocket.Telemetry, error)
-	// FailedChecks counts the checks of its own code that have failed since the program's start.
+	// FailedChecks counts the program's failed internal checks since its start.
 	FailedChecks() (int, error)
 }
 
-// Evidence is what is loaded in which state of the program, by resource. While the program is still in that state, the
-// digest needs no reading: with thousands of rules, that takes Envoy half a second.
+// Evidence maps resources to states of the program and digests. A digest is valid while the program stays in its
+// state. Reading it takes Envoy half a second with thousands of rules.
 type Evidence map[string]Loaded
 
-// Loaded is a state of the program, and the digest of what is loaded in it.
+// Loaded is a state of the program, and the digest of its configuration then.
 type Loaded struct {
 	State  string `json:"state"`
 	Digest string `json:"digest"`
 }
 
-// Of returns the program of a sibling, of which this much is known.
+// Of returns the program of a container, with known evidence.
 func Of(sibling boot.Sibling, known Evidence) Program {
 	if sibling.Name == "envoy" {
 		program := NewEnvoy(AdminSocket, known)
@@ -61,7 +61,7 @@ func Of(sibling boot.Sibling, known Evidence) Program {
 
 const PollEvery = 10 * time.Millisecond
 
-// servesWithin is how long a program may take to show that it serves: much longer than on a busy machine.
+// servesWithin limits the time to show that the program serves, generously for a busy machine.
 const servesWithin = 2 * time.Second
 
 func patiently(try func() error) error {
@@ -72,8 +72,7 @@ func patiently(try func() error) error {
 	}
 }
 
-// NotTaken lists the resources that were loaded from files of another version. That their content is live is not enough
-// for a proof: the same content may have been live before.
+// NotTaken lists the resources from files of another version. The same content may have been live before.
 func NotTaken(program Program, resources []boot.Resource, version string) ([]string, error) {
 	taken, err := program.Versions(resources)
 	if err != nil {
@@ -83,11 +82,10 @@ func NotTaken(program Program, resources []boot.Resource, version string) ([]str
 	return slices.Sorted(maps.Keys(taken)), nil
 }
 
-// statusFolder has the sockets on which CoreDNS's plugins report what is live, one for each hashed resource, as set in the
-// Corefile. No agent can reach it.
+// statusFolder has the status sockets of CoreDNS's plugins, one for each hashed resource, as set in the Corefile.
 const statusFolder = "/tmp"
 
-// The resources that say more than what is live.
+// Resources with further status.
 const (
 	policyResource    = "policy"
 	telemetryResource = "telemetry"
@@ -95,10 +93,10 @@ const (
 
 const AnswerLimit = time.Second
 
-// refusedName can't be allowed by any rule, because .invalid is reserved (RFC 6761).
+// refusedName can't be allowed, because .invalid is reserved (RFC 6761).
 const refusedName = "refused.clawker-fw.invalid."
 
-// coredns asks the process over its sockets what it has loaded, and checks over DNS, like an agent, that it answers.
+// coredns reads the plugins' status from their sockets, and queries the program like an agent.
 type coredns struct {
 	folder    string
 	server    string
@@ -146,12 +144,12 @@ func (c coredns) Live(resources []boot.Resource) (map[string]string, error) {
 	return live, nil
 }
 
-// Serves asks over both transports. While many ask, one may fail.
+// Serves tries both transports. On a busy resolver, one may fail.
 func (c coredns) Serves() error {
 	return patiently(func() error { return errors.Join(Refuses(c.server, "udp"), Refuses(c.server, "tcp")) })
 }
 
-// Evidence is empty: the plugins tell digests at no cost.
+// Evidence is empty: the plugins report digests at no cost.
 func (c coredns) Evidence() Evidence { return nil }
 
 func (c coredns) Versions([]boot.Resource) (map[string]string, error) {
@@ -192,10 +190,10 @@ func (c coredns) Telemetry() (statussocket.Telemetry, error) {
 	return status.Telemetry, err
 }
 
-// FailedChecks is 0: a program in Go that finds itself at fault ends.
+// FailedChecks is 0: a Go program ends after a failed check.
 func (c coredns) FailedChecks() (int, error) { return 0, nil }
 
-// Refuses queries a resolver over `udp` or `tcp` for the refused name, and fails unless the answer is NXDOMAIN.
+// Refuses queries a resolver for the refused name over `udp` or `tcp`, and fails unless the answer is NXDOMAIN.
 func Refuses(server, network string) error {
 	client := dns.Client{Net: network, Timeout: AnswerLimit}
 	reply, _, err := client.Exchange(new(dns.Msg).SetQuestion(refusedName, dns.TypeA), server)

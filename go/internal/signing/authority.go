@@ -20,32 +20,32 @@ import (
 )
 
 const (
-	// leafLife is how long a certificate is valid, unless its intermediate ends before.
+	// leafLife is the validity of a certificate, unless its intermediate ends earlier.
 	leafLife = 7 * 24 * time.Hour
 
-	// skew is how far the clock of an agent may be behind.
+	// skew is the tolerance for an agent's slow clock.
 	skew = time.Hour
 
-	// renewedAfter is the part of its life, in thirds, after which a certificate is replaced.
+	// renewedAfter is the renewal time of a certificate, in thirds of its life.
 	renewedAfter = 2
 )
 
 type intermediate struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
-	chain       []byte // its certificate, and perhaps more, as PEM: what follows a leaf
+	chain       []byte // PEM to append to a leaf: its certificate, and perhaps more
 	id          string // of its certificate
 }
 
-// authority has the intermediate for each name, and for all names below it.
+// authority maps names to the intermediates for them and for all names below.
 type authority map[string]*intermediate
 
-// parseAuthority parses hot/signing/intermediates.json. All of it must be usable: one that is not constrained to names
-// would be another kind of authority than the one that agents were told of.
+// parseAuthority parses hot/signing/intermediates.json. All of it must be usable: an intermediate without name
+// constraints is more powerful than agents were told.
 func parseAuthority(content []byte) (authority, error) {
 	var file struct {
 		Intermediates []struct {
-			Certificate string `json:"certificate"` // PEM, perhaps followed by those between it and its root
+			Certificate string `json:"certificate"` // PEM, perhaps followed by the CAs up to its root
 			Key         string `json:"key"`         // PEM, PKCS #8
 		} `json:"intermediates"`
 	}
@@ -82,7 +82,7 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(private.Bytes)
 	if err != nil {
-		return nil, errors.New("its key can't be read") // without what the error may say of it
+		return nil, errors.New("its key can't be read") // without the parser's words about the key
 	}
 	signer, ok := parsed.(*ecdsa.PrivateKey)
 	switch {
@@ -105,7 +105,7 @@ func (a authority) covering(name string) *intermediate {
 	return nil
 }
 
-// mint returns a certificate for a name, which must be one that it is constrained to, under the name that was asked for.
+// mint returns a certificate for a name within its constraints, under the requested resource name.
 func (i *intermediate) mint(asked, name string, now time.Time) (issued, error) {
 	issuer := i.certificate
 	if now.Before(issuer.NotBefore) || !now.Before(issuer.NotAfter) {
@@ -144,30 +144,30 @@ func (i *intermediate) mint(asked, name string, now time.Time) (issued, error) {
 }
 
 type source interface {
-	// issue returns what Envoy shall use under a name, or why there is nothing: errRefused if there must not be.
+	// issue returns the resource for a name, or an error: errRefused if there must be none.
 	issue(asked string, now time.Time) (issued, error)
-	// isCurrent reports whether what was issued under a name is still what Envoy shall use.
+	// isCurrent reports whether Envoy should keep using an issued resource.
 	isCurrent(asked string, before stamp, now time.Time) bool
 }
 
-// issued is a resource: the Secret as Envoy reads it, and what is remembered of it. Keys are not.
+// issued is a resource: a Secret in Envoy's form, and the remembered facts. Keys are not remembered.
 type issued struct {
 	secret  []byte
 	version string
 	stamp
 }
 
-// stamp says of a resource who has issued it, and for what time it is good. due is when it should be replaced: the zero time if
-// time does not change it, or if only another intermediate could.
+// stamp is the origin of a resource and its times. due is its renewal time: the zero time if it never changes, or
+// only another intermediate could renew it.
 type stamp struct {
 	issuer      string
 	begins, due time.Time
-	rule        string // whose name it is for, of a certificate
+	rule        string // of a certificate's name
 }
 
 var errRefused = errors.New("no rule inspects it")
 
-// reserved separates the kind of a resource from its name, in names that are not those of certificates. No host name has it.
+// reserved separates the kind from the name in the resource names of secrets. Host names can't contain it.
 const reserved = ":"
 
 type sources struct{ certificates, secrets source }
@@ -210,14 +210,14 @@ func (c certificates) issue(asked string, now time.Time) (issued, error) {
 	return made, err
 }
 
-// isCurrent reports whether the certificate is from the intermediate that signs now, and not due. If somebody has set the
-// clock back, one that is not valid yet is replaced as well.
+// isCurrent reports whether the certificate is valid, not due, and from the current intermediate. After a clock
+// was set back, one that isn't valid yet is replaced too.
 func (c certificates) isCurrent(asked string, before stamp, now time.Time) bool {
 	issuer, _, _, err := c.issuer(asked)
 	return err == nil && issuer.id == before.issuer && !now.Before(before.begins) && (before.due.IsZero() || now.Before(before.due))
 }
 
-// inspected are the names whose connections Envoy inspects. A subtree has its own name, too.
+// inspected has the inspected names and subtrees. A subtree includes its own name.
 type inspected struct{ names, subtrees map[string]struct{} }
 
 func parseNames(content []byte) (parsed inspected, err error) {
@@ -258,8 +258,8 @@ func setOf(names []string) (map[string]struct{}, error) {
 	return set, nil
 }
 
-// certified returns the name for which a certificate is asked for, in lower case, or false if none can be for it: what
-// Envoy asks for is whatever the client has said.
+// certified returns a requested name in lower case, or false if it can't have a certificate. Clients choose these
+// names.
 func certified(asked string) (string, bool) {
 	name, ok := hostname.Lower(asked)
 	if _, err := netip.ParseAddr(name); err == nil {

@@ -24,52 +24,51 @@ import (
 	"clawker-fw/internal/statussocket"
 )
 
-// The secrets that Envoy puts into requests are on its one stream, too, as resources of their own (`secret:ID`). The client
-// gives them, all at once, over a socket that only root can open. They are in the memory of the signer, and in a file of the
-// supervisor's that is in memory as well (memfd_create(2)): they outlive the signer, and end with the container. Those that the
-// user wants to outlive it are also in a file on the disk, which the supervisor hands down.
+// The secrets for requests are resources on Envoy's one stream too (`secret:ID`). The client sends all of them at
+// once, over a socket that only root can open. They are in the signer's memory, and in a file in memory that the
+// supervisor holds (memfd_create(2)), so they outlive the signer and end with the container. Secrets at rest are
+// also in a file on the disk, which the supervisor hands down.
 //
-// Envoy goes on using a secret that it is told is removed. So one that nobody has given, or that is taken away, is empty:
-// then Envoy refuses the request.
+// Envoy keeps using a removed secret. So a missing or removed one is empty, and Envoy refuses its requests.
 
-// SecretPrefix begins the names of resources with secrets.
+// SecretPrefix starts the resource names of secrets.
 const SecretPrefix = "secret" + reserved
 
-// secretID is what may follow. A server name that a rule inspects has a dot, so no agent can ask for one of these.
+// secretID matches the rest of the name. Inspected server names have a dot, so agents can't request secrets.
 var secretID = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}(#[a-z]{1,16})?$`)
 
 const (
 	mostSecrets   = 1000
 	longestSecret = 8 << 10
-	mostGiven     = mostSecrets * (longestSecret + 256) // octets
+	mostGiven     = mostSecrets * (longestSecret + 256) // bytes
 	givingTime    = 5 * time.Second
 )
 
-// Giving is what the client says: a key for this one conversation, and, unless it only asks, all secrets by id.
+// Giving is a client's message: a key for this conversation, and all secrets by id, unless it is only a query.
 type Giving struct {
 	Key  []byte            `json:"key"`
-	Give map[string]string `json:"give"` // null to ask only
-	Keep []string          `json:"keep"` // ids of further ones that stay as they are
-	Rest []string          `json:"rest"` // ids of those, of both, that are also kept on the disk
+	Give map[string]string `json:"give"` // null for a query
+	Keep []string          `json:"keep"` // ids of further secrets to keep
+	Rest []string          `json:"rest"` // ids of secrets at rest, of both
 }
 
-// Held is what there is then: of each secret, the HMAC-SHA-256 of its id and value under the key, in hexadecimal, and when it
-// was given. Neither shows a secret to whoever has not got it.
+// Held is the signer's answer. A secret's digest is the HMAC-SHA-256 of its id and value under the key, in
+// hexadecimal. Nothing in it reveals a secret.
 type Held struct {
 	Secrets map[string]HeldSecret `json:"secrets"`
-	Error   string                `json:"error,omitempty"` // why nothing was changed, between fwctl and the signer
+	Error   string                `json:"error,omitempty"` // why nothing changed, between fwctl and the signer
 }
 
-// NoVersion is the version of a secret that nobody has given, or that was taken away.
+// NoVersion is the version of a missing or removed secret.
 const NoVersion = "none"
 
-// Version returns the version under which Envoy has a secret, by id, or that of one that is not there.
+// Version returns Envoy's version of a secret, by id, or NoVersion without it.
 func (h Held) Version(id string) string { return secret{Given: h.Secrets[id].Given}.version() }
 
 type HeldSecret struct {
 	Digest string    `json:"digest"`
 	Given  time.Time `json:"given"`
-	Rests  bool      `json:"rests"` // whether it is on the disk as well
+	Rests  bool      `json:"rests"` // also on disk
 }
 
 type secret struct {
@@ -78,7 +77,7 @@ type secret struct {
 	Rests bool      `json:"rests,omitempty"`
 }
 
-// version is shown by Envoy, so it says nothing of the value.
+// version is visible in Envoy, so it reveals nothing about the value.
 func (s secret) version() string {
 	if s.Given.IsZero() {
 		return NoVersion
@@ -91,20 +90,19 @@ type secrets struct {
 	kept  Kept
 	mutex sync.Mutex
 	all   map[string]secret
-	turn  atomic.Uint64 // how often they have changed
+	turn  atomic.Uint64 // counts changes
 }
 
-// Kept are the files in which secrets outlive the signer, each as JSON. Either may be nil.
+// Kept are the JSON files in which secrets outlive the signer. Either may be nil.
 type Kept struct {
-	Memory *os.File // all of them, until the container ends
-	Disk   *os.File // those that outlive the container
+	Memory *os.File // all secrets, until the container ends
+	Disk   *os.File // secrets at rest
 }
 
-// Resting is the file in the volume with the secrets that outlive the container.
+// Resting is the file with the secrets at rest.
 func Resting(root string) string { return filepath.Join(root, "state", "secrets.json") }
 
-// newSecrets returns those that a former signer has left. In a container that has just started it has left nothing in
-// memory: then those on the disk are all.
+// newSecrets restores the former signer's secrets. In a new container, only those at rest remain.
 func newSecrets(kept Kept, now func() time.Time) *secrets {
 	restored := &secrets{now: now, kept: kept, all: map[string]secret{}}
 	left := leftIn(kept.Memory)
@@ -112,18 +110,18 @@ func newSecrets(kept Kept, now func() time.Time) *secrets {
 		left = leftIn(kept.Disk)
 	}
 	var all map[string]secret
-	if json.Unmarshal(left, &all) == nil && all != nil { // half of one is none
+	if json.Unmarshal(left, &all) == nil && all != nil { // an incomplete file counts as empty
 		restored.all = all
 	}
 	return restored
 }
 
 func leftIn(file *os.File) []byte {
-	content, _ := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2)) // there is nothing in no file
+	content, _ := io.ReadAll(io.NewSectionReader(file, 0, mostGiven*2)) // a missing file is empty
 	return content
 }
 
-// leave replaces the content of a file. What was there before is overwritten, and needs no room that it had not.
+// leave overwrites the content of a file. It needs no more room than both contents.
 func leave(file *os.File, all map[string]secret) error {
 	if file == nil {
 		return nil
@@ -139,7 +137,7 @@ func leave(file *os.File, all map[string]secret) error {
 	content = append(content, '\n')
 	blanks := bytes.Repeat([]byte{' '}, max(0, int(before.Size())-len(content)))
 	if _, err := file.WriteAt(append(content, blanks...), 0); err != nil {
-		return errors.Join(err, file.Truncate(0)) // rather none than some of each
+		return errors.Join(err, file.Truncate(0)) // rather empty than a mixture
 	}
 	return cmp.Or(file.Sync(), file.Truncate(int64(len(content))))
 }
@@ -213,8 +211,8 @@ func verifyGiven(all map[string]string) error {
 
 func isNoHeader(character rune) bool { return character < ' ' || character > '~' }
 
-// replace puts secrets in place of those there are. One that stays as it is keeps its version. What can't be kept for the
-// next signer is in force all the same.
+// replace replaces the secrets. An unchanged one keeps its version. If they can't be stored, they are in force
+// anyway.
 func (s *secrets) replace(giving Giving) error {
 	fresh := map[string]secret{}
 	for _, id := range giving.Keep {
@@ -240,7 +238,7 @@ func (s *secrets) replace(giving Giving) error {
 	}
 	s.all = fresh
 	s.turn.Add(1)
-	// Both are written, whatever becomes of the other: neither may go on having what was taken away.
+	// Both are written, even if one fails: neither may keep a removed secret.
 	var failed []error
 	if err := leave(s.kept.Disk, resting); err != nil {
 		failed = append(failed, fmt.Errorf("the secrets are in force, and will be gone when the container ends: %w", err))
@@ -261,10 +259,10 @@ func (s *secrets) converse(connection net.Conn) {
 	if err != nil {
 		answer.Error = err.Error()
 	}
-	_ = json.NewEncoder(connection).Encode(answer) // a client that has gone needs no answer
+	_ = json.NewEncoder(connection).Encode(answer) // the client may be gone
 }
 
-// ReadGiving reads what the client sends, of so many octets. What it is is in no error.
+// ReadGiving reads a client's message of this size. Errors never repeat its content.
 func ReadGiving(size int64, from io.Reader) (Giving, error) {
 	var giving Giving
 	if size <= 0 || size > mostGiven {
@@ -276,7 +274,7 @@ func ReadGiving(size int64, from io.Reader) (Giving, error) {
 	return giving, nil
 }
 
-// GiveSecrets passes on what the client has sent to the signer with this folder, and returns its answer.
+// GiveSecrets sends a client's message to the signer in this folder, and returns the answer.
 func GiveSecrets(folder string, giving Giving) (Held, error) {
 	var answer Held
 	if err := statussocket.Ask(filepath.Join(folder, secretsSocket), 2*givingTime, giving, &answer); err != nil {

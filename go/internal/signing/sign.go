@@ -1,9 +1,8 @@
-// Package signing is the signer, from which Envoy gets a certificate for each name whose connections it inspects, when one
-// first asks for it. It is a process of its own beside Envoy, with the keys of intermediates that Envoy can't read, and
-// without privileges: `fwctl sign`.
+// Package signing is `fwctl sign`, an unprivileged process beside Envoy: the signer. It issues a certificate when
+// Envoy first requests an inspected name, and holds the intermediates' keys, which Envoy can't read.
 //
-// Envoy subscribes to a secret that is called like the server name that a client has sent, whatever that is (delta
-// discovery over ADS). It keeps what it has been given until it is told that there is no such secret any more.
+// Envoy subscribes to a secret with the server name of a client, whatever that is (delta discovery over ADS). It
+// keeps a secret until it is removed.
 package signing
 
 import (
@@ -29,29 +28,28 @@ import (
 	"clawker-fw/internal/volume"
 )
 
-// The sockets in the signer's folder: Envoy asks on the first, on the second it tells fwctl its status, and on the third it
-// is given secrets.
+// The sockets in the signer's folder: for Envoy, for the status, and for new secrets.
 const (
 	adsSocket     = "ads"
 	statusSocket  = "status"
 	secretsSocket = "secrets"
 )
 
-// Status is what the signer has loaded and done since its start.
+// Status is the signer's configuration and activity since its start.
 type Status struct {
-	Names         hotfile.Status `json:"names"`         // of the file with the names that are inspected
-	Intermediates hotfile.Status `json:"intermediates"` // of the file with those that sign
-	Secrets       int            `json:"secrets"`       // how many secrets it was given
-	Held          int64          `json:"held"`          // certificates and secrets that Envoy has
-	Rejected      int64          `json:"rejected"`      // certificates that Envoy has not accepted
-	Failure       string         `json:"failure"`       // the last thing that should not have happened
+	Names         hotfile.Status `json:"names"`         // of the file with the inspected names
+	Intermediates hotfile.Status `json:"intermediates"` // of the file with the intermediates
+	Secrets       int            `json:"secrets"`       // number of secrets
+	Held          int64          `json:"held"`          // certificates and secrets in Envoy
+	Rejected      int64          `json:"rejected"`      // certificates that Envoy rejected
+	Failure       string         `json:"failure"`       // the last unexpected failure
 }
 
 func (s Status) Loaded(resource string) hotfile.Status {
 	return map[string]hotfile.Status{"names": s.Names, "intermediates": s.Intermediates}[resource]
 }
 
-// answersWithin is how long the signer may take to tell its status. One that has just ended is back by then.
+// answersWithin limits the wait for the signer's status. A restarted signer is back by then.
 const answersWithin = time.Second
 
 func Ask(folder string) (Status, error) {
@@ -60,9 +58,9 @@ func Ask(folder string) (Status, error) {
 	return status, err
 }
 
-// Sign gives Envoy certificates until its socket fails. Its arguments are the folder of its sockets, the file with the names
-// that are inspected, and that with the intermediates. The supervisor hands it the sockets and the files with the secrets, which
-// outlive it: what Envoy asks while it is started again waits in them.
+// Sign serves Envoy until a socket fails. Its arguments are the folder of its sockets, the file with the inspected
+// names, and the file with the intermediates. The supervisor hands it the sockets and the files with secrets,
+// which outlive it: Envoy's requests wait in them during a restart.
 func Sign(arguments []string, given []*os.File) error {
 	if len(given) != 5 {
 		return fmt.Errorf("the signer was given %d files, and not five", len(given))
@@ -94,9 +92,9 @@ func (s *server) status() Status {
 	return status
 }
 
-// Listen makes the signer's folder anew and opens its sockets, and the files for secrets in memory and at a path of the disk, to
-// be handed down. Whoever may connect to the first gets certificates with their keys, and secrets: that is the program alone,
-// by its group. The others are for root.
+// Listen creates the signer's folder anew, with its sockets, and opens the files for secrets in memory and at a
+// path on the disk, to be handed down. The first socket, for certificates with their keys, and secrets, is open
+// only to the program's group. The others are for root.
 func Listen(folder, disk string) ([]*os.File, error) {
 	if err := errors.Join(os.RemoveAll(folder), os.Mkdir(folder, 0o700)); err != nil {
 		return nil, err
@@ -124,7 +122,7 @@ func Listen(folder, disk string) ([]*os.File, error) {
 	)
 }
 
-// openResting opens the file with the secrets on the disk, which nobody else can open: its owner is a user that nobody is.
+// openResting opens the file of secrets at rest, which belongs to an unused user, so nobody else can open it.
 func openResting(path string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -133,7 +131,7 @@ func openResting(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return opened, opened.Chown(users.Signers, users.Signers) // its mode stays: it takes a capability to change another's
+	return opened, opened.Chown(users.Signers, users.Signers) // its mode stays: changing another user's needs a capability
 }
 
 func admit(path string, mode os.FileMode) error {
@@ -141,22 +139,21 @@ func admit(path string, mode os.FileMode) error {
 }
 
 const (
-	// method is the only one of gRPC that there is.
+	// method is the only gRPC method.
 	method = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
-	// mostStreams is how many streams a connection may have at once. Envoy has one.
+	// mostStreams limits the streams of a connection. Envoy has one.
 	mostStreams = 4
 
-	// lookEvery is the interval at which a stream looks whether there is something else to give, reviewEvery that at which it
-	// looks for certificates that are due.
+	// lookEvery is the interval of checks for changed files, and reviewEvery of those for certificates to renew.
 	lookEvery   = 50 * time.Millisecond
 	reviewEvery = time.Second
 
-	// headerTime is how long a client may take to say what it wants.
+	// headerTime limits a request's headers.
 	headerTime = 5 * time.Second
 )
 
-// The codes of gRPC with which a stream ends (google/rpc/code.proto).
+// gRPC status codes (google/rpc/code.proto).
 const (
 	ok                = 0
 	invalidArgument   = 3
@@ -180,7 +177,7 @@ func newServer(names, intermediates string, kept Kept) *server {
 }
 
 func (s *server) follow() {
-	s.names.Refresh() // the status says why one can't be used
+	s.names.Refresh() // the status has the reason for an unusable one
 	s.intermediates.Refresh()
 	go s.names.Follow()
 	go s.intermediates.Follow()
@@ -212,7 +209,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	writer.Header().Set("Content-Type", "application/grpc")
 	flusher := http.NewResponseController(writer)
 	if err := flusher.Flush(); err != nil {
-		return ok, "" // it has gone
+		return ok, "" // the client is gone
 	}
 	has := newSubscription(sources{s.certificates, s.secrets}, &s.counts)
 	defer has.end()
@@ -221,14 +218,14 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 	defer looks.Stop()
 	known, reviewed := s.loaded(), s.now()
 	for {
-		// All answers first: so what waits here is never more than what one request has asked for.
+		// All answers first: then no more than one request's answers wait here.
 		for message := has.next(s.now()); message != nil; message = has.next(s.now()) {
 			_, err := writer.Write(framed(message))
 			if errors.Join(err, flusher.Flush()) != nil {
 				return ok, ""
 			}
 		}
-		var looking <-chan time.Time // for what Envoy has: without any of it, nothing keeps an idle machine busy
+		var looking <-chan time.Time // nil until Envoy has a resource, so that an idle machine stays idle
 		if len(has.held) > 0 {
 			looking = looks.C
 		}
@@ -284,12 +281,12 @@ func endOf(err error) (int, string) {
 	case errors.Is(err, errMalformed):
 		return invalidArgument, err.Error()
 	}
-	return ok, "" // Envoy has ended it, or is gone
+	return ok, "" // Envoy has closed it, or is gone
 }
 
-// The messages of Envoy's incremental discovery service that are needed, by the numbers of their fields
-// (envoy/service/discovery/v3/discovery.proto, envoy/extensions/transport_sockets/tls/v3/{secret,common}.proto), in the
-// frames of gRPC (PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
+// Envoy's incremental discovery messages, by the numbers of the needed fields
+// (envoy/service/discovery/v3/discovery.proto, envoy/extensions/transport_sockets/tls/v3/{secret,common}.proto),
+// in gRPC frames (PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
 
 const secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
@@ -302,7 +299,7 @@ const (
 	requestError       = 7
 )
 
-// Fields of a DeltaDiscoveryResponse, and of a Resource in it.
+// Fields of a DeltaDiscoveryResponse, and of its Resource.
 const (
 	responseVersion   = 1
 	responseResources = 2
@@ -318,19 +315,19 @@ const (
 const (
 	frameHead = 5
 
-	// longestRequest is the largest message that is read. After a while without an answer Envoy repeats all names that
-	// it waits for, each of 255 octets at most.
+	// longestRequest limits a message. After a silence Envoy repeats all names that it waits for, of up to 255
+	// bytes.
 	longestRequest = 16 << 20
 )
 
-// request is what Envoy says: which names it wants from now on and which no more, and, with a nonce, whether it has
-// accepted an answer.
+// request is Envoy's message: names to subscribe to and unsubscribe from, and whether it accepted the nonce's
+// answer.
 type request struct {
 	kind                   string
 	subscribe, unsubscribe []string
 	nonce                  string
 	rejected               bool
-	reason                 string // why it has rejected the answer with this nonce
+	reason                 string // of the rejection
 }
 
 var (
@@ -423,8 +420,8 @@ func genericSecret(name, value string) []byte {
 // inline returns a DataSource with its inline_bytes.
 func inline(content []byte) []byte { return field(nil, 2, content) }
 
-// given returns the response that gives Envoy one resource. In a larger one, a resource that Envoy rejects would take all
-// others with it.
+// given returns the response with one resource. In a larger one, a rejected resource would take the others with
+// it.
 func given(name, version, nonce string, secret []byte) []byte {
 	content := field(field(nil, 1, []byte(secretType)), 2, secret) // google.protobuf.Any
 	resource := field(field(field(nil, resourceVersion, []byte(version)), resourceContent, content), resourceName, []byte(name))

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// mostHeld is how many certificates Envoy has at once. It keeps each until it is told otherwise, and every spelling of a name
-// is another one to it. So the rule that has the most gives up the oldest of its own: an agent that makes up names below one
-// rule, or spellings, takes no certificate from others' rules. (Envoy does not say which agent asks.) Secrets are not counted:
-// there are as many as rules name, and Envoy would go on using one that it was told is removed.
+// mostHeld limits Envoy's certificates. Envoy keeps each until it is removed, and each spelling of a name is
+// another one. Beyond the limit, the rule with the most certificates loses its oldest: an agent that invents names
+// or spellings below one rule takes no certificate from other rules. (Envoy does not report the agent.) Secrets
+// don't count: there are as many as rules name, and Envoy would keep using a removed one.
 const mostHeld = 1000
 
 type counters struct {
@@ -24,18 +24,18 @@ type counters struct {
 
 func (c *counters) fail(what string) { c.lastFailure.Store(&what) }
 
-// subscription is what Envoy has on one stream, and what it waits for. It only acts on what is: whatever has changed, the
-// answer follows from the state at the moment at which it is sent. One goroutine has it.
+// subscription is the state of one stream: Envoy's resources and open requests. Each answer follows from the state
+// when it is sent, whatever has changed. It belongs to one goroutine.
 type subscription struct {
 	sources      sources
 	counts       *counters
 	most         int
 	held         map[string]*holding
-	order        *list.List      // of the names that are held, the oldest first
-	certificates int             // how many of these are no secrets
-	ofRules      map[string]int  // how many certificates each rule has
+	order        *list.List      // names of held resources, oldest first
+	certificates int             // number of held certificates
+	ofRules      map[string]int  // number of certificates by rule
 	pending      []string        // names to answer, in order
-	awaiting     map[string]bool // those of them that are still to be answered; true if there is nothing for them
+	awaiting     map[string]bool // unanswered ones; true for a removal
 	nonce        uint64
 }
 
@@ -52,7 +52,7 @@ func newSubscription(from sources, counts *counters) *subscription {
 	}
 }
 
-// take takes note of a request. Whatever is subscribed to gets an answer, also if it was answered before.
+// take processes a request. Every subscription gets an answer, even a repeated one.
 func (s *subscription) take(message request) {
 	if message.rejected {
 		s.reject(message)
@@ -66,8 +66,8 @@ func (s *subscription) take(message request) {
 	}
 }
 
-// reject forgets a certificate that Envoy has not accepted. Envoy would wait for a better one and never ask again, so it is
-// told that there is none. A secret was judged before it was given.
+// reject forgets a certificate that Envoy rejected. Envoy would wait for another one and never ask again, so it is
+// removed. Secrets were verified before they were sent.
 func (s *subscription) reject(message request) {
 	s.counts.rejected.Add(1)
 	s.counts.fail("Envoy has rejected a certificate or a secret: " + message.reason)
@@ -149,7 +149,7 @@ func (s *subscription) issue(name string, now time.Time) (issued, bool) {
 	return resource, err == nil
 }
 
-// hold remembers what Envoy has been given. What is too much is taken back; Envoy asks again for what is still used.
+// hold remembers a sent resource. One too many is removed; Envoy requests it again if it is still used.
 func (s *subscription) hold(name string, given stamp, nonce string) {
 	s.count(name, given.rule, 1)
 	if before := s.held[name]; before != nil {

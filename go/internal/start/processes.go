@@ -27,8 +27,8 @@ func CommandOf(proc, process string) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
 }
 
-// ProcessDifferences lists unknown processes, and the helpers that keep ending. A helper that is missing is started again: the
-// supervisor never gives up, and counts each end.
+// ProcessDifferences lists unknown processes, and helpers that keep ending. A missing helper is no difference: the
+// supervisor restarts it, and counts each end.
 func ProcessDifferences(proc, root string, sibling boot.Sibling, status Status) ([]string, error) {
 	program := strconv.Itoa(status.Program)
 	differences, err := unknownProcesses(proc, program, helpersOf(root, sibling))
@@ -45,13 +45,13 @@ func ProcessDifferences(proc, root string, sibling boot.Sibling, status Status) 
 	return differences, err
 }
 
-// unknownProcesses lists the processes in this container other than the supervisor, the program, its companions and this
-// helper, by id and command line. A process whose executable can't be read is unknown, because the helper can always read its own.
+// unknownProcesses lists the processes in this container other than the supervisor, the program, its companions
+// and this helper, by id and command line. A process with an unreadable executable is unknown, because the helper
+// can always read its own.
 //
-// A process that somebody is about to execute a program with is neither, however long it takes: the engine's, for a
-// health check or for this helper, and the supervisor's, for a companion. The kernel knows both: such a process was forked by
-// one that we trust, and has executed nothing yet. (The supervisor also gets what the program forks and leaves behind, which
-// has the program's group.)
+// A process that is about to execute a program is skipped: Docker's, for a health check or for this helper, and
+// the supervisor's, for a companion. The kernel shows that it was forked by one of these and has executed nothing
+// yet. (The supervisor also inherits the program's orphans, which have the program's group.)
 func unknownProcesses(proc, program string, companions []companion) ([]string, error) {
 	running, err := allProcesses(proc)
 	if err != nil {
@@ -71,7 +71,7 @@ func unknownProcesses(proc, program string, companions []companion) ([]string, e
 		executable, err := executableOf(proc, process.id)
 		if hasEnded(err) || err == nil && os.SameFile(executable, helper) ||
 			slices.ContainsFunc(companions, func(other companion) bool { return other.is(proc, process.id) }) {
-			continue // ended since it was listed, or another fwctl: a health check, a commit, a companion
+			continue // ended, or another fwctl: a health check, a commit, a companion
 		}
 		command, err := CommandOf(proc, process.id)
 		if hasEnded(err) {
@@ -86,17 +86,17 @@ func unknownProcesses(proc, program string, companions []companion) ([]string, e
 	return unknown, nil
 }
 
-// awaitExecution returns when a process does not execute a program just now. In the middle of that, it has its new
-// program, but not yet the privileges with which this helper may see it. The kernel lets nobody open its environment
-// meanwhile (mm_access() waits for execve(2)); whether it can be opened then does not matter.
+// awaitExecution waits until a process has finished execve(2). In the middle, it has its new program, but not yet
+// the privileges with which this helper may see it. Until then, the kernel blocks opening its environment
+// (mm_access()); the outcome does not matter.
 func awaitExecution(proc, process string) {
 	if file, err := os.Open(filepath.Join(proc, process, "environ")); err == nil {
 		file.Close()
 	}
 }
 
-// executableOf returns the file that a process executes. The kernel shows it only to who has all the privileges of the process.
-// Another helper has more than this one, until it has given up those that it does not need.
+// executableOf returns the file that a process executes. The kernel shows it only to processes with all its
+// privileges. Another helper has more than this one, until it has dropped its unneeded ones.
 func executableOf(proc, process string) (os.FileInfo, error) {
 	for end := time.Now().Add(privilegedAtMost); ; time.Sleep(serving.PollEvery) {
 		executable, err := os.Stat(filepath.Join(proc, process, "exe"))
@@ -106,16 +106,16 @@ func executableOf(proc, process string) (os.FileInfo, error) {
 	}
 }
 
-// privilegedAtMost is how long a helper may take to give up privileges, on a busy machine.
+// privilegedAtMost limits how long a helper takes to drop privileges, on a busy machine.
 const privilegedAtMost = 500 * time.Millisecond
 
 func hasEnded(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// outside is the parent of a process that was put into this container from outside (proc(5), field 4 of stat). Nobody
-// inside can make such a process: those who lose their parent are given to process 1.
+// outside is the parent of a process from outside this container (proc(5), field 4 of stat). No process inside can
+// create one: orphans belong to process 1.
 const outside = "0"
 
-// forkedOnly is the kernel's flag of a process that has executed no program since it was forked (PF_FORKNOEXEC,
+// forkedOnly is the kernel's flag of a process that has executed no program since its fork (PF_FORKNOEXEC,
 // linux/sched.h; proc(5), field 9 of stat).
 const forkedOnly = 0x40
 
@@ -151,7 +151,7 @@ func readProcess(proc, id string) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	// The name is in parentheses and may contain anything, even those.
+	// The name is in parentheses and may contain anything, even parentheses.
 	fields := strings.Fields(string(text[strings.LastIndex(string(text), ")")+1:]))
 	if len(fields) < 7 {
 		return process{}, fmt.Errorf("%s/%s/stat has %d fields after the name", proc, id, len(fields))
@@ -163,33 +163,31 @@ func readProcess(proc, id string) (process, error) {
 	return process{id, fields[1], flags&forkedOnly != 0}, nil
 }
 
-// A helper that has ended once is a fact to be told. One that ended restartsTolerated times within restartsWithin does
-// not work: that is a difference.
+// A helper that ended restartsTolerated times within restartsWithin is a difference. Fewer ends are only reported.
 const (
 	restartsTolerated = 5
 	restartsWithin    = 10 * time.Minute
 )
 
-// Restart is what became of a helper since its container has started.
+// Restart has the ends of a helper since its container started.
 type Restart struct {
 	Helper string          `json:"helper"`
 	Count  int             `json:"count"`
-	Last   time.Time       `json:"last"` // when it ended last, for people: to the second
+	Last   time.Time       `json:"last"` // its last end, to the second
 	Reason string          `json:"reason"`
-	Recent []time.Duration `json:"recent"` // its last ends since the machine has started, at most restartsTolerated
+	Recent []time.Duration `json:"recent"` // its last ends since the host's start, at most restartsTolerated
 }
 
-// sinceStart returns for how long the machine has been up: what is counted with it does not change when somebody sets the
-// clock. All processes of a container have the same.
+// sinceStart returns the host's uptime, the same for all processes. Setting the clock doesn't affect it.
 func sinceStart() time.Duration {
 	var up unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
-		return 0 // no kernel that we need lacks it (2.6.39)
+		return 0 // the needed kernels have it (2.6.39)
 	}
 	return time.Duration(up.Nano())
 }
 
-// count counts the end of a helper.
+// count counts a helper's end.
 func (s *Status) count(helper, reason string, now time.Time, up time.Duration) {
 	at := slices.IndexFunc(s.Restarts, func(restart Restart) bool { return restart.Helper == helper })
 	if at < 0 {

@@ -1,5 +1,4 @@
-// Package start starts a sibling's program and its helpers, keeps these running, and finds processes that don't belong
-// there.
+// Package start starts a container's program and helpers, restarts helpers, and detects unknown processes.
 package start
 
 import (
@@ -24,14 +23,13 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have a new
-// hardware address since the last start of this container, or of another one in its slot, and neighbours have
-// cached the old one.
+// announcementsAtStart is the number of ARP announcements before the program starts. The addresses may have
+// another MAC address than before, in this container or in another one of its slot, and neighbours have cached it.
 const announcementsAtStart = 3
 
-// Serve makes sure that the hot files are the last proven ones, without rules that have ended since, configures the network,
-// drops privileges, and starts the program's helpers and the program. If any step fails, the program does not start: it never
-// serves with an unguarded network, with unproven files or without a record.
+// Serve restores the last verified dynamic files without expired rules, configures the network, drops privileges,
+// and starts the helpers and the program. If any step fails, the program does not start: it never serves with an
+// unguarded network, unverified files or no record of refusals.
 func Serve(root string, sibling boot.Sibling, program []string) error {
 	user, err := users.New(users.Readers)
 	if err != nil {
@@ -69,7 +67,7 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 	return supervise(root, sibling, announcer, user, program)
 }
 
-// announce takes the service address if it is claimed, and announces our addresses.
+// announce takes the service address again if this container held it, and announces our addresses.
 func announce(root string, sibling boot.Sibling) (arp.Announcer, error) {
 	if err := arp.TakeClaimed(root, sibling); err != nil {
 		return 0, err
@@ -84,8 +82,8 @@ func announce(root string, sibling boot.Sibling) (arp.Announcer, error) {
 	return announcer, err
 }
 
-// openAdminFolder makes the folder of Envoy's admin socket. It is Envoy's user's and of root's group, which a socket in it
-// inherits: the helpers can't reach it, though they are in the same container, and root has no privilege that would open it.
+// openAdminFolder creates the folder of Envoy's admin socket. It belongs to Envoy's user and root's group, which
+// the socket inherits: the helpers can't reach it, and root needs no privilege to open it.
 func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
 	if sibling.Name != "envoy" {
 		return nil
@@ -99,8 +97,7 @@ func openAdminFolder(folder string, sibling boot.Sibling, user uint32) error {
 	return errors.Join(os.Chmod(folder, 0o770|os.ModeSetgid), os.Chown(folder, int(user), 0))
 }
 
-// joinTrusted puts further authorities behind those of the image, in a file of their own: Envoy reads only one. Whoever it is
-// may read it.
+// joinTrusted appends further CAs to a copy of the image's, because Envoy reads only one file.
 func joinTrusted(root string, sibling boot.Sibling) error {
 	if sibling.Signer == nil || sibling.Signer.Further == "" {
 		return nil
@@ -117,7 +114,7 @@ func joinTrusted(root string, sibling boot.Sibling) error {
 	return errors.Join(os.WriteFile(sibling.Signer.Joined, joined, 0o644), os.Chmod(sibling.Signer.Joined, 0o644))
 }
 
-// openAllFiles raises the soft limit of open files to the hard limit: every port and connection needs some.
+// openAllFiles raises the soft limit of open files to the hard limit, because each port and connection needs some.
 func openAllFiles() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -127,7 +124,7 @@ func openAllFiles() error {
 	return unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 }
 
-// become gives up all privileges, for good, and the user.
+// become drops all privileges and root's user, for good.
 func become(user uint32) error {
 	if err := privileges.Keep(unix.CAP_SETGID, unix.CAP_SETUID); err != nil {
 		return err
@@ -144,11 +141,11 @@ func become(user uint32) error {
 	return privileges.Keep()
 }
 
-// CarryVerb is the verb with which fwctl is executed as a relay's program.
+// CarryVerb is the verb of a relay's program.
 const CarryVerb = "carry"
 
-// Relay configures the network of a relay, opens its sockets, drops all privileges and executes its program. If any step
-// fails, the program does not start.
+// Relay configures a relay's network, opens its sockets, drops all privileges and executes its program. If any
+// step fails, the program does not start.
 func Relay(root string, words []string) error {
 	settings, err := relay.Parse(words)
 	if err != nil {

@@ -34,23 +34,22 @@ import (
 	"clawker-fw/internal/users"
 )
 
-// The supervisor is process 1 of a sibling's container, `fwctl serve` once it has configured the network. It starts the
-// program's helpers, starts one again that has ended, starts the program, and ends with it. It knows when rules end, and starts
-// `fwctl end` then. It reads nothing from any agent or from the program, and has only the capabilities that it takes to start a
-// process of another user, and that `fwctl end` needs.
+// The supervisor is process 1 of a firewall container: `fwctl serve` once the network is configured. It starts the
+// program's helpers and restarts them, starts the program, and ends with it. When rules expire, it starts
+// `fwctl end`. It reads nothing from agents or from the program, and has only the capabilities to start a process
+// of another user, and those of `fwctl end`.
 
-// supervisorSocket is where the supervisor tells root in its container its Status.
+// supervisorSocket is the socket for the supervisor's Status, open to root only.
 const supervisorSocket = "/tmp/supervisor.sock"
 
-// Status is what the supervisor knows: the program's process, why our addresses could not be announced, or "", and which helpers
-// have ended.
+// Status has the program's process id, the failure to announce our addresses, or "", and the ends of helpers.
 type Status struct {
 	Program     int       `json:"program"`
 	Unannounced string    `json:"unannounced"`
 	Restarts    []Restart `json:"restarts"`
 }
 
-// AskSupervisor returns the supervisor's status. One that does not answer supervises nothing.
+// AskSupervisor returns the supervisor's status.
 func AskSupervisor() (status Status, err error) {
 	if err = statussocket.Ask(supervisorSocket, serving.AnswerLimit, nil, &status); err != nil {
 		err = fmt.Errorf("the supervisor does not answer: %w", err)
@@ -67,8 +66,7 @@ func Supervised() error {
 	return err
 }
 
-// A helper is started again at once, and each time after twice as long if it ends again. One that has run for
-// restartForgotten begins anew.
+// A helper is restarted at once, and after twice the wait if it ends again, unless it ran for restartForgotten.
 const (
 	restartSoonest   = 100 * time.Millisecond
 	restartLatest    = 10 * time.Second
@@ -87,9 +85,9 @@ type ending struct {
 	reason string
 }
 
-// supervise starts the helpers and then the program, as this user, and does not return once the program has started.
+// supervise starts the helpers and then the program, as this user. It returns only if that fails.
 func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user uint32, words []string) error {
-	runtime.GOMAXPROCS(1) // it waits most of the time, and each thread counts against the limit of the container
+	runtime.GOMAXPROCS(1) // it mostly waits, and threads count against the container's limit
 	stopped := make(chan os.Signal, 1)
 	signal.Notify(stopped, unix.SIGTERM)
 	program := exec.Command(words[0], words[1:]...)
@@ -103,7 +101,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 		}
 		read, write, err := os.Pipe()
 		if err == nil {
-			err = write.Chmod(0o622) // Envoy opens its standard output again, as whoever it is
+			err = write.Chmod(0o622) // Envoy, with its random user id, opens its standard output again
 		}
 		if err != nil {
 			return fmt.Errorf("giving the program what it writes to: %w", err)
@@ -113,7 +111,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	if err := syscall.Setgroups(nil); err != nil {
 		return fmt.Errorf("dropping groups: %w", err)
 	}
-	// `fwctl end` copies files with their owners, and reads those of the program. Helpers get nothing: only this thread starts them.
+	// `fwctl end` copies files with their owners, and reads the program's. Only this thread starts helpers.
 	err := privileges.KeepAndHandDown([]uint{unix.CAP_CHOWN, unix.CAP_SETUID}, unix.CAP_CHOWN, unix.CAP_SETGID, unix.CAP_SETUID)
 	if err != nil {
 		return err
@@ -122,7 +120,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	if err := privileges.HandDownNothing(); err != nil {
 		return err
 	}
-	// From here on, nothing waits for the reader of the log: neither the supervisor nor a helper, which inherits this.
+	// From here on, the supervisor and its helpers, which inherit this, never wait for the log's reader.
 	log := os.Stderr
 	defer func() { os.Stderr = log }() // for the error
 	if os.Stderr, err = neverWaits(log); err != nil {
@@ -146,7 +144,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	if err := program.Start(); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // that it took to configure the network: the supervisor needs little
+	debug.FreeOSMemory() // the memory for configuring the network: the supervisor needs little
 	go stopAt(stopped, program.Process.Pid, user)
 	go endWith(program)
 	go endRulesInTime(root)
@@ -159,7 +157,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	}
 	go statussocket.Tell(listener, func() (answer any) {
 		change(func() {
-			text, _ := json.Marshal(status) // of values that JSON has
+			text, _ := json.Marshal(status) // always possible
 			answer = json.RawMessage(text)
 		})
 		return answer
@@ -179,7 +177,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 	}
 }
 
-// announceOwn announces our own addresses again and again, for neighbours with a stale ARP entry, and tells what fails, or "".
+// announceOwn announces our addresses repeatedly, for neighbours with stale entries, and reports a failure, or "".
 func announceOwn(announcer arp.Announcer, root string, sibling boot.Sibling, tell func(string)) {
 	for {
 		wait, failure := announceEvery, ""
@@ -193,7 +191,7 @@ func announceOwn(announcer arp.Announcer, root string, sibling boot.Sibling, tel
 
 const announceEvery, announceAgain = 5 * time.Second, 500 * time.Millisecond
 
-// endRulesInTime starts `fwctl end` when rules end.
+// endRulesInTime starts `fwctl end` when rules expire.
 func endRulesInTime(root string) {
 	clock := hot.NewDeadline(root)
 	for {
@@ -212,9 +210,9 @@ func endRulesInTime(root string) {
 	}
 }
 
-// endWith ends the supervisor, and so the container, with the program.
+// endWith ends the supervisor with the program, and so the container.
 func endWith(program *exec.Cmd) {
-	_ = program.Wait() // its state says how it has ended
+	_ = program.Wait() // the state has the result
 	status := program.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		os.Exit(128 + int(status.Signal())) // as shells do
@@ -222,11 +220,11 @@ func endWith(program *exec.Cmd) {
 	os.Exit(status.ExitStatus())
 }
 
-// stopAt sends SIGTERM to the program for each signal. It takes the program's user first, on a thread of its own: the supervisor
-// has no CAP_KILL, so it may not send signals to another user's process.
+// stopAt passes each signal on to the program as SIGTERM. Without CAP_KILL, the supervisor may not signal another
+// user's process, so a thread becomes the program's user first.
 func stopAt(stopped <-chan os.Signal, program int, user uint32) {
 	for range stopped {
-		runtime.LockOSThread() // and never unlock it: the thread ends with this function
+		runtime.LockOSThread() // never unlocked: the thread ends with this function
 		unchanged := ^uintptr(0)
 		_, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(user), unchanged) // for this thread only
 		if failure == 0 {
@@ -238,7 +236,8 @@ func stopAt(stopped <-chan os.Signal, program int, user uint32) {
 	}
 }
 
-// socketsFor returns the sockets of a helper. The recorder gets what the kernel and the program tell it, `recorded`, first.
+// socketsFor returns a helper's sockets. The recorder's start with `recorded`, for the kernel's refusals and
+// output.
 func socketsFor(verb, root string, sibling boot.Sibling, recorded []*os.File) ([]*os.File, error) {
 	switch verb {
 	case ForwardVerb:
@@ -285,8 +284,8 @@ func (h *helper) pause(now time.Time) time.Duration {
 	return h.delay
 }
 
-// A reader of the container's log that stalls must not delay the supervisor or a helper: what they say about themselves waits
-// for it in the supervisor's memory. There are mostChunks of at most chunkOctets, and what is more is left out.
+// A stalled reader of the container's log must not delay the supervisor or a helper: their messages wait in the
+// supervisor's memory, in at most mostChunks of chunkOctets. More are dropped.
 const (
 	mostChunks  = 64
 	chunkOctets = 1 << 12
@@ -300,7 +299,7 @@ func neverWaits(log *os.File) (*os.File, error) {
 	waiting := make(chan []byte, mostChunks)
 	go func() {
 		for text := range waiting {
-			_, _ = log.Write(text) // nobody could be told
+			_, _ = log.Write(text) // nowhere to report a failure
 		}
 	}()
 	go func() {
@@ -319,21 +318,20 @@ func neverWaits(log *os.File) (*os.File, error) {
 	return write, nil
 }
 
-// companion is a process of this helper beside the program. Its user id is its own, chosen when it starts, unless it
-// belongs to root, as its group does then.
+// companion is a process of fwctl beside the program. Its user id is random, unless its group is root's.
 type companion struct {
 	group uint32
 	words []string
 }
 
-// companionSocket is the number of the first socket that a companion may be given, and socketsVariable the environment
-// variable that says how many there are (sd_listen_fds(3)).
+// companionSocket is the number of a companion's first socket, and socketsVariable has their number
+// (sd_listen_fds(3)).
 const (
 	companionSocket = 3
 	socketsVariable = "LISTEN_FDS"
 )
 
-// The verbs with which fwctl is started as a companion, and to end rules.
+// The verbs of companions, and the one that ends rules.
 const (
 	RecordVerb  = "record"
 	ForwardVerb = "forward"
@@ -341,8 +339,7 @@ const (
 	EndVerb     = "end"
 )
 
-// The group ids of the recorder and the forwarder. No image defines them, and no other process has them, so nobody but
-// root can be taken for either.
+// The group ids of the recorder and the forwarder, which no image and no other process uses.
 const (
 	recording  = 65533
 	forwarding = 65530
@@ -353,13 +350,13 @@ var companionNames = map[string]string{
 	SignVerb: "signer of certificates",
 }
 
-// GivenSockets returns the sockets that this process was given when it was started as a companion. Reading from one blocks
-// nothing else: on a companion's only processor, what it has read would wait until Go's scheduler sees that it blocks.
+// GivenSockets returns the sockets that this companion was given. They don't block: on a companion's only
+// processor, Go's scheduler would notice a blocked thread late.
 func GivenSockets() []*os.File {
 	count, _ := strconv.Atoi(os.Getenv(socketsVariable))
 	var sockets []*os.File
 	for number := range count {
-		_ = unix.SetNonblock(companionSocket+number, true) // if that fails, it only takes longer
+		_ = unix.SetNonblock(companionSocket+number, true) // without it, reading only takes longer
 		sockets = append(sockets, os.NewFile(uintptr(companionSocket+number), fmt.Sprintf("socket %d", number)))
 	}
 	return sockets
@@ -410,13 +407,13 @@ func (c companion) start(sockets ...*os.File) (*exec.Cmd, error) {
 	return process, process.Start()
 }
 
-// is reports whether a process is this one. Within the container, only the supervisor can start one of its group.
+// is reports whether a process is this companion. Only the supervisor can start one of its group here.
 func (c companion) is(proc, process string) bool {
 	command, err := CommandOf(proc, process)
 	return err == nil && c.owns(proc, process) && slices.Equal(command, c.words)
 }
 
-// owns reports whether a process has this one's group, and is root's if this one is.
+// owns reports whether a process has this companion's group, and is root's if the companion is.
 func (c companion) owns(proc, process string) bool {
 	state, err := os.Stat(filepath.Join(proc, process))
 	if err != nil {

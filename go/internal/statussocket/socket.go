@@ -1,4 +1,4 @@
-// Package statussocket is how fwctl and the processes beside it talk: over sockets in their container, in JSON.
+// Package statussocket exchanges JSON between fwctl and its helpers, over sockets in their container.
 package statussocket
 
 import (
@@ -14,8 +14,8 @@ import (
 
 const acceptAgain = 50 * time.Millisecond
 
-// Listen creates the socket, replacing one left by an ended process. Its mode says who may open it: root without
-// capabilities needs it as anybody does. Only processes in this container can see it.
+// Listen creates the socket, replacing one left by an ended process. Its mode decides who may open it: root
+// without capabilities needs it too. Only processes in this container can see it.
 func Listen(path string, mode os.FileMode) (net.Listener, error) {
 	file, err := Prepare(path, mode)
 	if err != nil {
@@ -25,8 +25,7 @@ func Listen(path string, mode os.FileMode) (net.Listener, error) {
 	return net.FileListener(file)
 }
 
-// Prepare creates the socket as Listen does, for a process that may not: the file is handed down, and outlives it. Its mode
-// says who may open the socket.
+// Prepare creates the socket like Listen, for another process: the file is handed down, and outlives the process.
 func Prepare(path string, mode os.FileMode) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -40,7 +39,7 @@ func Prepare(path string, mode os.FileMode) (*os.File, error) {
 	return Handed(listener, os.Chmod(path, mode))
 }
 
-// Handed returns the file with which a socket is handed down, and closes the socket here.
+// Handed returns a socket's file to be handed down, and closes the socket here.
 func Handed[Socket interface {
 	File() (*os.File, error)
 	Close() error
@@ -52,7 +51,7 @@ func Handed[Socket interface {
 	return socket.File()
 }
 
-// Ask connects to a socket, says something unless it is nil, and reads the answer: one JSON object each way, within a time.
+// Ask connects to a socket, sends a question unless it is nil, and reads the answer: one JSON object each way.
 func Ask(path string, within time.Duration, question, answer any) error {
 	connection, err := net.DialTimeout("unix", path, within)
 	if err != nil {
@@ -73,15 +72,15 @@ func Ask(path string, within time.Duration, question, answer any) error {
 	return nil
 }
 
-// Tell answers each connection with the status, as one JSON object, until the listener is closed.
+// Tell answers each connection with the status, as a JSON object, until the listener is closed.
 func Tell(listener net.Listener, status func() any) {
 	Serve(listener, 1, func(connection net.Conn) {
-		_ = json.NewEncoder(connection).Encode(status()) // a client that has gone needs no answer
+		_ = json.NewEncoder(connection).Encode(status()) // the client may be gone
 	})
 }
 
-// Serve has each connection answered, so many at once, and closes it, until the listener is closed. Further ones wait. A failed
-// accept, for want of a file descriptor for example, is retried: without its status the process would count as dead.
+// Serve answers connections, at most so many in parallel, and closes them, until the listener is closed. A failed
+// accept, as without file descriptors, is retried: without its status, a process would count as dead.
 func Serve(listener net.Listener, most int, answer func(net.Conn)) {
 	room := make(chan struct{}, most)
 	for {
@@ -102,21 +101,21 @@ func Serve(listener net.Listener, most int, answer func(net.Conn)) {
 	}
 }
 
-// Plugin is what a plugin of CoreDNS reports of itself on its socket.
+// Plugin is the status of a CoreDNS plugin.
 type Plugin struct {
-	Build string `json:"build,omitempty"` // from the policy plugin alone
+	Build string `json:"build,omitempty"` // only of the policy plugin
 	hotfile.Status
 	Telemetry
 }
 
-// Telemetry counts the records since the program's start: those that a collector has taken, and those that it has not.
+// Telemetry counts the records since the program's start: accepted by a collector, and lost.
 type Telemetry struct {
 	Sent      uint64       `json:"sent"`
 	Lost      uint64       `json:"lost"`
-	Collector *Certificate `json:"collector,omitempty"` // from CoreDNS alone
+	Collector *Certificate `json:"collector,omitempty"` // only of CoreDNS
 }
 
-// Certificate is what a collector has shown of itself at the last handshake. Times are in seconds since 1970.
+// Certificate is a collector's certificate at the last handshake. Times are in seconds since 1970.
 type Certificate struct {
 	Subject string   `json:"subject"`
 	Names   []string `json:"names"` // DNS names and addresses

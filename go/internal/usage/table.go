@@ -1,6 +1,6 @@
-// Package usage knows what agents have used of what the rules allow: for each name, protocol and port when first and last, and
-// how much. Below a subtree rule, agents choose names, so such names are not told apart: the subtree stands for all of them. Which
-// other rule it was is decided by the client, by the rules of the time when it asks.
+// Package usage records the agents' use of rules: for each name, protocol and port, the first and last time and
+// the bytes. Agents choose the names below a subtree rule, so the subtree stands for all of them. The client
+// decides which other rules were used, by its current rules.
 package usage
 
 import (
@@ -30,31 +30,31 @@ import (
 )
 
 const (
-	// mostUses is how much room there is. When it is full, what was not used for the longest time is forgotten, and nothing before
-	// that is known any more.
+	// mostUses limits the table. When it is full, the least recently used entry is dropped, and the record starts
+	// later.
 	mostUses = 20_000
-	// keptFor is how long what is not used any more is remembered.
+	// keptFor limits how long an unused entry is kept.
 	keptFor = 366 * 24 * time.Hour
 )
 
-// Use is what is known of one name, protocol and port. Times are in seconds since 1970.
+// Use is the use of one name, protocol and port. Times are in seconds since 1970.
 type Use struct {
 	Protocol    string `json:"protocol"`
-	Name        string `json:"name"` // a host, or, with a dot before it, what a subtree rule is for
+	Name        string `json:"name"` // a host, or a rule's subtree, with a leading dot
 	Port        uint16 `json:"port"`
 	First       int64  `json:"first"`
 	Last        int64  `json:"last"`
-	Connections uint64 `json:"connections"` // that have ended
-	Received    uint64 `json:"received"`    // octets from agents in these
-	Sent        uint64 `json:"sent"`        // octets to agents in these
+	Connections uint64 `json:"connections"` // ended ones
+	Received    uint64 `json:"received"`    // bytes from agents in these
+	Sent        uint64 `json:"sent"`        // bytes to agents in these
 }
 
-// History is all that is known. Nothing that was used since then is missing, but what was lost.
+// History is the whole record. Since its start, only Lost lines are missing.
 type History struct {
-	ID    string `json:"id"` // no two siblings have the same
+	ID    string `json:"id"` // unique
 	Since int64  `json:"since"`
 	Now   int64  `json:"now"`
-	Lost  uint64 `json:"lost"` // lines that could not be read
+	Lost  uint64 `json:"lost"` // unreadable lines
 	Uses  []Use  `json:"uses"`
 }
 
@@ -78,22 +78,22 @@ type Table struct {
 	lost    uint64
 	changes uint64
 	uses    map[string]*list.Element
-	latest  *list.List // of *Use: first the one that was used last, whatever the clock says
+	latest  *list.List // of *Use, most recently used first, whatever the clock says
 }
 
-// New returns a table that knows nothing before now. What comes from one of our own addresses is no use.
+// New returns an empty table. Connections from our own addresses don't count.
 func New(own []netip.Addr, now func() time.Time) *Table {
 	table := &Table{now: now, own: own, most: mostUses, id: rand.Text(), since: now().Unix()}
 	table.fill(nil)
 	return table
 }
 
-// moment returns the time of something that happens now. A clock that was set back does not make it earlier than what is
-// known: it would count as forgotten.
+// moment returns the current time, or the start of the record if the clock was set back: earlier times are
+// forgotten.
 func (t *Table) moment() int64 { return max(t.now().Unix(), t.since) }
 
-// Take takes a line of Envoy's that begins with Mark. A connection that leads nowhere is no use, and neither is what we have
-// tried ourselves; one of these that is kept open is used by others as well, so it is.
+// Take reads an Envoy line that begins with Mark. A connection without a host doesn't count, and neither do our
+// own attempts. But one of ours that is kept open serves others as well, so it counts.
 func (t *Table) Take(line []byte) {
 	use, ok := read(line)
 	t.mutex.Lock()
@@ -118,7 +118,7 @@ func (t *Table) Take(line []byte) {
 	}
 	t.changes++
 	known := element.Value.(*Use)
-	known.Last = max(known.Last, now) // the clock may be set back
+	known.Last = max(known.Last, now) // the clock may have been set back
 	if use.over {
 		known.and(Use{First: known.First, Connections: 1, Received: use.received, Sent: use.sent})
 	}
@@ -149,14 +149,14 @@ func (t *Table) fill(uses []Use) {
 	}
 }
 
-// History returns all that is known, in the order of what it is about.
+// History returns the whole record, ordered by name, protocol and port.
 func (t *Table) History() History {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
 	return t.history(t.moment() - int64(keptFor/time.Second))
 }
 
-// history returns what was used since a time. What is older stays in the table: the clock may be set back.
+// history returns the use since a time. Older entries stay in the table: the clock may be set back.
 func (t *Table) history(since int64) History {
 	history := History{
 		ID: t.id, Since: max(since, t.since), Now: t.moment(), Lost: t.lost,
@@ -173,7 +173,7 @@ func (t *Table) history(since int64) History {
 	return history
 }
 
-// Restore begins with what was left on the disk. A line of it that nothing of ours has written is ignored.
+// Restore starts with the record from the disk, without its invalid entries.
 func (t *Table) Restore(left History) {
 	t.mutex.Lock()
 	defer t.mutex.Unlock()
@@ -189,29 +189,29 @@ func (t *Table) Restore(left History) {
 	t.fill(uses)
 }
 
-// Mark begins each line of Envoy's about a connection that it has made to a host (clawker_fw/stack/envoy/usage.py). No other
-// line begins so: all others are JSON.
+// Mark begins each Envoy line about a connection to a host (clawker_fw/stack/envoy/usage.py). Other lines are
+// JSON.
 var Mark = []byte("used ")
 
 var (
-	periodic = []byte("Periodic") // the end of what Envoy calls a line about a connection that is open
-	unplaced = []byte("-")        // in place of an address: Envoy has connected to nobody
-	// withoutRule is in the names of the chains for names that no rule is for, and that pass for a time: these are no use of a rule.
+	periodic = []byte("Periodic") // the end of the moment of an open connection
+	unplaced = []byte("-")        // in place of an address: Envoy has connected to no host
+	// withoutRule is in the names of the chains for observed names, whose connections use no rule.
 	withoutRule = []byte("*")
 	protocols   = map[string]bool{"https": true, "http": true, "tcp": true, "udp": true}
 )
 
-// observed is what a line says: `used PROTOCOL NAME PORT SOURCE RECEIVED SENT MOMENT FROM CHAIN`.
+// observed is a line `used PROTOCOL NAME PORT SOURCE RECEIVED SENT MOMENT FROM CHAIN`.
 type observed struct {
-	key      []byte // the words of its protocol, its name or its rule's subtree, and its port
+	key      []byte // protocol, name or subtree, and port
 	source   netip.Addr
-	received uint64 // octets from the agent
-	sent     uint64 // octets to the agent
-	over     bool   // whether the connection has ended
-	led      bool   // whether it led anywhere
+	received uint64 // bytes from the agent
+	sent     uint64 // bytes to the agent
+	over     bool   // the connection has ended
+	led      bool   // it had a host
 }
 
-// read reads a line that begins with Mark. No word but the last has a space: a name is one that a rule has allowed.
+// read parses a line that begins with Mark. Only its last word may have spaces: a rule has allowed the name.
 func read(line []byte) (observed, bool) {
 	const words = 9
 	rest := bytes.TrimSuffix(line[len(Mark):], []byte("\n"))
@@ -236,7 +236,7 @@ func read(line []byte) (observed, bool) {
 	return use, failed[0] == nil && failed[1] == nil
 }
 
-// subtreeOf returns what the rule of a filter chain is for, with the dot before it, if that is a subtree: `tls .NAME …`,
+// subtreeOf returns the subtree of a filter chain's rule, with a leading dot, or nil: `tls .NAME …`,
 // `http PORT .NAME …` or `https PORT .NAME …` (clawker_fw/stack/envoy/chains.py).
 func subtreeOf(chain []byte) []byte {
 	const before = 2
@@ -249,7 +249,7 @@ func subtreeOf(chain []byte) []byte {
 	return nil
 }
 
-// parse reads a key. A line with another one is of no connection that a rule can have allowed.
+// parse parses a key. No rule can have allowed a connection with an invalid one.
 func parse(key []byte) (Use, bool) {
 	words := bytes.Split(key, []byte(" "))
 	if len(words) != 3 || !protocols[string(words[0])] || !hostname.Is(strings.TrimPrefix(string(words[1]), ".")) {
@@ -259,25 +259,24 @@ func parse(key []byte) (Use, bool) {
 	return Use{Protocol: string(words[0]), Name: string(words[1]), Port: uint16(port)}, err == nil && port > 0
 }
 
-// What is known outlives the container in two files of its volume, which are written in turn: a further file in the volume,
-// even for a moment, would be a difference, and one that is cut off while it is written leaves the other. The checksum of gzip
-// (RFC 1952) tells.
+// The record outlives the container in two files of its volume, which are written in turn, because a temporary
+// file would be a difference. An incomplete file leaves the other, and gzip's checksum reveals it (RFC 1952).
 const (
 	slots = 2
-	// writeEvery is how long what is known may be in memory alone: nothing can be written when the container stops, because
-	// the kernel ends the recorder together with Envoy.
+	// writeEvery limits the loss of records: nothing can be written when the container stops, because the kernel
+	// ends the recorder together with Envoy.
 	writeEvery = 5 * time.Second
-	// mostWritten is how much of a file is read: far more than mostUses take.
+	// mostWritten limits reading a file: far more than mostUses take.
 	mostWritten = 16 << 20
 )
 
 type kept struct {
 	files   []*os.File
-	turn    uint64 // counts what was written
-	written uint64 // the changes that the table had then
+	turn    uint64 // counts writes
+	written uint64 // the table's changes then
 }
 
-// slot is what one file has. The turn tells which of two was written last, whatever the clock said.
+// slot is the content of one file. The turn tells which was written last, whatever the clock said.
 type slot struct {
 	History
 	Turn uint64 `json:"turn"`
@@ -302,7 +301,7 @@ func readFrom(file io.Reader) (slot, error) {
 	if err != nil {
 		return parsed, err
 	}
-	unzipped.Multistream(false) // what follows is of a longer one before
+	unzipped.Multistream(false) // the rest is from an earlier, longer content
 	content, err := io.ReadAll(io.LimitReader(unzipped, mostWritten))
 	if err != nil {
 		return parsed, err
@@ -335,7 +334,7 @@ func (k *kept) write(table *Table) error {
 	}
 	file := k.files[k.turn%slots]
 	if _, err := file.WriteAt(content.Bytes(), 0); err != nil {
-		return err // the other file has what was known before
+		return err // the other file has the previous record
 	}
 	k.turn++
 	k.written = changes
@@ -352,12 +351,12 @@ func (t *Table) changed(written uint64) (*History, uint64) {
 	return &history, t.changes
 }
 
-// Socket is where fwctl asks the recorder what it knows. Only root may open it.
+// Socket is the recorder's socket for the use of rules. Only root may open it.
 const Socket = "/tmp/usage.sock"
 
 const answersWithin = 5 * time.Second
 
-// Prepare opens what a recorder is given that keeps a history, to be handed down. It outlives the recorder.
+// Prepare opens the socket and the files of the record, to be handed down. They outlive the recorder.
 func Prepare(root, socket string) ([]*os.File, error) {
 	file, err := statussocket.Prepare(socket, 0o600)
 	if err != nil {
@@ -383,7 +382,7 @@ type Keeper struct {
 	kept kept
 }
 
-// Keep goes on with what an earlier recorder has left in the files that it is given.
+// Keep continues an earlier recorder's record, with the given socket and files.
 func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if len(given) != 1+slots {
 		return nil, fmt.Errorf("a recorder of what is used needs a socket and %d files, and got %d", slots, len(given))

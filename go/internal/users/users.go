@@ -10,36 +10,34 @@ import (
 	"strings"
 )
 
-// The kernel counts much for a user id on the whole machine, whatever the container: processes, pending signals, epoll
-// watches, inotify instances. An agent may become any user, so with a user id that it knows it could take all of that. The
-// program and each helper therefore get one at random, at every start. Nobody in another container can see it. (Whoever
-// tries can find out: a process can't be started as a user that has more of them than the limit. With 2^32 ids that takes
-// days.)
+// The kernel limits some resources per user id on the whole host, across containers: processes, pending signals,
+// epoll watches, inotify instances. An agent may become any user, so it could exhaust those of a known user id.
+// The program and each helper therefore get a random one at every start. (An agent can find it out: a process
+// can't be started as a user with more processes than the limit. With 2^32 ids that takes days.)
 
-// Readers is the group id of the program, which alone may read the secrets in the volume. Nothing is counted for groups.
+// Readers is the group id of the program, which may read the secrets in the volume. Groups have no limits.
 const Readers = 65532
 
-// Signers is the group id of the signer, which alone may read the keys of the intermediates.
+// Signers is the group id of the signer, which may read the intermediates' keys.
 const Signers = 65531
 
-// FewestUsers is the first user id that is given, where there are as many as usual. Those below belong to images, to
-// people, and to services of machines.
+// FewestUsers is the lowest user id to choose, if there are enough. Images, people and services have lower ones.
 const FewestUsers = 1 << 20
 
-// Ids that are never given: what images, systems and earlier releases use (systemd's UIDS-GIDS), and what means "none".
+// User ids that are never chosen: those of images, systems and earlier releases (systemd's UIDS-GIDS), and "none".
 const (
 	knownUsers, knownUsersEnd = 61184, 65536
 	noUser                    = 1<<32 - 1
 )
 
-// groups is how many groups the processes of a container have, which are consecutive numbers. The user ids of each have a
-// remainder of their own, so that no two processes get the same one.
+// groups is the number of groups of a container's processes, which are consecutive. The user ids of each group
+// have the same remainder, so no two processes get the same one.
 const groups = 4
 
 type users struct{ first, last uint64 }
 
-// Here returns what may be given in a container. An engine that maps user ids (userns-remap) often has only 65,536
-// of them: then the upper half is used.
+// Here returns the user ids to choose from in a container: the upper half with userns-remap, with often only
+// 65,536.
 func Here(proc string) (users, error) {
 	mapped, err := os.ReadFile(filepath.Join(proc, "self", "uid_map"))
 	if err != nil {
@@ -74,13 +72,13 @@ func (u users) size() uint64 { return u.last - u.first + 1 }
 
 func (u users) has(user uint32) bool { return u.first <= uint64(user) && uint64(user) <= u.last }
 
-// another returns one of a group's at random. The generator is the operating system's, seeded anew in each process.
+// another returns a random user id for a group, from the operating system's generator.
 func (u users) another(group uint32) uint32 {
 	first := u.first + (uint64(group)+groups-u.first%groups)%groups
 	return uint32(first + groups*rand.Uint64N((u.last-first)/groups+1))
 }
 
-// New returns a user id for a process of a group, which no process of another group has.
+// New returns a user id for a process of a group, which no other group's process has.
 func New(group uint32) (uint32, error) {
 	here, err := Here(Processes)
 	if err != nil {
@@ -89,7 +87,7 @@ func New(group uint32) (uint32, error) {
 	return here.another(group), nil
 }
 
-// Shared describes a program whose user id is none that serve has chosen, or says nothing.
+// Shared describes a program with a user id that serve can't have chosen, or returns nothing.
 func Shared(proc, program string) ([]string, error) {
 	here, err := Here(proc)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package volume reads and writes the files of a sibling's volume.
+// Package volume reads and writes the files of a container's volume.
 package volume
 
 import (
@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files in the volume keep the mode and the owner that clawker-fw gave them, in every copy. Root has no capability here
-// to read another user's private file, so the program's secrets are read as that user.
+// Every copy of a file keeps its mode and owner from clawker-fw. Here, root lacks the capability to read other
+// users' private files, so the program's secrets are read as their owner.
 
-// ReadFile reads a file, as its owner if nobody else may read it.
+// ReadFile reads a file, as its owner if nobody else may.
 func ReadFile(path string) ([]byte, error) {
 	opened, err := Open(path)
 	if err != nil {
@@ -28,10 +28,10 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(opened)
 }
 
-// Open opens a file or a folder for reading, as its owner if nobody else may read it.
+// Open opens a file or a folder for reading, as its owner if nobody else may.
 func Open(path string) (*os.File, error) { return OpenFor(path, os.O_RDONLY) }
 
-// OpenFor opens a file with the flags of open(2), as its owner if nobody else may. One that is made is root's alone.
+// OpenFor opens a file with the flags of open(2), as its owner if nobody else may. A new one is only root's.
 func OpenFor(path string, flags int) (*os.File, error) {
 	opened, err := os.OpenFile(path, flags, 0o600)
 	if !errors.Is(err, fs.ErrPermission) {
@@ -67,7 +67,7 @@ func ReadJSON(path string, value any) error {
 	return nil
 }
 
-// WriteFile replaces the file in one step, so that a reader sees the old content or the new. It has a reserve.
+// WriteFile replaces the file in one step: a reader sees the old content or the new. It reserves room for growth.
 func WriteFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -97,10 +97,10 @@ func FilesBelow(folder string) ([]string, error) {
 	return paths, err
 }
 
-// Slack is how many octets more a file may have than the one before it, without a new block of the disk: a block.
+// Slack is the room for a file's growth without a new block on the disk: a block.
 const Slack = 4096
 
-// Reserve has the disk keep some room for a file beyond its end, if it can.
+// Reserve reserves room for a file's growth, if the file system can.
 func Reserve(file *os.File, size int64) {
 	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size+Slack)
 }
