@@ -64,7 +64,7 @@ def test_an_envoy_that_looks_up_no_name_is_replaced(hand: Hand, agent: Peer) -> 
     until(lambda: hand.inspect("envoy")["State"]["Health"]["Status"] == "unhealthy", 60)
     found = hand.firewall.drift().expect(1)
     assert found.findings == {("envoy", "state", "health", "tamper", "replace")}
-    assert "looks up no name" in found.out
+    assert "resolves no names" in found.out
     hand.firewall.draining("1").run()
     hand.firewall.drift().expect()
     until(lambda: agent.get(f"https://{NAMES[1]}/").ok)

@@ -69,12 +69,12 @@ var verbs = []verb{
 	{"record", "", 0, none, inSibling(record)},
 	{"forward", "LISTEN UPSTREAM SUBTREES AGENTS EGRESS", 5, none, forward},
 	{"sign", "FOLDER NAMES INTERMEDIATES", 3, none, sign},
-	{"secrets", "SIZE", 1, none, with(octets, giveSecrets)},
+	{"secrets", "SIZE", 1, none, with(parseSize, giveSecrets)},
 	{"probe", "[starting] [without-envoy] [known=EVIDENCE]", 0, probing, inSibling(report)},
 	{"suppressed", "", 0, network, inSibling(countUntold)},
 	{"usage", "", 0, none, inSibling(used)},
 	{"lookup", "NAME", 1, none, inSibling(lookup)},
-	{"proxy", "SIZE", 1, none, with(octets, func(s boot.Sibling, size int64) (any, error) { return attempts.TryProxy(s.Tables, size, os.Stdin) })},
+	{"proxy", "SIZE", 1, none, with(parseSize, func(s boot.Sibling, size int64) (any, error) { return attempts.TryProxy(s.Tables, size, os.Stdin) })},
 	{"try", "NAME PROTOCOL PORT [METHOD PATH]", 3, none, inSibling(try)},
 	{"attempts", "", 0, nil, func([]string) (any, error) { return nil, attempts.Do(root, os.Stdout) }},
 	{"see", "EYE", 1, network, inSibling(func(_ boot.Sibling, words []string) (any, error) { return attempts.See(words[0]) })},
@@ -83,7 +83,7 @@ var verbs = []verb{
 	{"relayed", relayed, 5, network, inspectRelay},
 	{"requirements", "", 0, kernels, func([]string) (any, error) { return kernel.CheckRequirements(), nil }},
 	{"health", "", 0, none, inSibling(health)},
-	{"commit-in-place", "SIZE", 1, files, with(octets, commit)},
+	{"commit-in-place", "SIZE", 1, files, with(parseSize, commit)},
 	{"end", "", 0, files, inSibling(end)},
 	{"claim", "SECONDS", 1, claims, with(seconds, claim)},
 	{"release", "", 0, network, inSibling(func(sibling boot.Sibling, _ []string) (any, error) { return nil, arp.Release(root, sibling) })},
@@ -268,7 +268,7 @@ func record(sibling boot.Sibling, _ []string) (any, error) {
 // giveSecrets passes standard input on. Secrets are never arguments, which other processes could read.
 func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	if sibling.Signer == nil {
-		return nil, errors.New("this sibling has no signer")
+		return nil, errors.New("this container has no signer")
 	}
 	giving, err := signing.ReadGiving(size, os.Stdin)
 	if err != nil {
@@ -283,7 +283,7 @@ func giveSecrets(sibling boot.Sibling, size int64) (any, error) {
 	})
 }
 
-func octets(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }
+func parseSize(word string) (int64, error) { return strconv.ParseInt(word, 10, 64) }
 
 const evidencePrefix = "known="
 

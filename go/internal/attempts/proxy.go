@@ -40,7 +40,7 @@ type ProxyAnswer struct {
 func TryProxy(tables []boot.Table, size int64, from io.Reader) (ProxyAnswers, error) {
 	var question ProxyQuestion
 	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&question); err != nil {
-		return ProxyAnswers{}, errors.New("what was sent is no question about a proxy") // it has a secret
+		return ProxyAnswers{}, errors.New("invalid question about a proxy") // it has a secret
 	}
 	index := slices.IndexFunc(tables, func(table boot.Table) bool { return table.Name == "proxied" })
 	if index < 0 {

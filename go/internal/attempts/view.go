@@ -169,7 +169,7 @@ func AgentsAreServed(root string, sibling boot.Sibling) error {
 	rand.Shuffle(len(entrance.Ports), func(i, j int) { entrance.Ports[i], entrance.Ports[j] = entrance.Ports[j], entrance.Ports[i] })
 	entrance.Ports = entrance.Ports[:min(len(entrance.Ports), portsEachCheck)]
 	if problems, _ := seenForAWhile(entrance); len(problems) > 0 {
-		return fmt.Errorf("agents can't use envoy: %s", strings.Join(problems, "; "))
+		return fmt.Errorf("agents can't use Envoy: %s", strings.Join(problems, "; "))
 	}
 	return nil
 }

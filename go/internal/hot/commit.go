@@ -275,14 +275,14 @@ func (f EndedFile) of(content []byte) ([]byte, error) {
 	position := 0
 	for _, part := range f.Parts {
 		if part.From < position || part.To < part.From || part.To > len(content) {
-			return nil, fmt.Errorf("there is no part from %d to %d", part.From, part.To)
+			return nil, fmt.Errorf("no part from %d to %d", part.From, part.To)
 		}
 		after = append(append(after, content[position:part.From]...), part.Text...)
 		position = part.To
 	}
 	after = append(after, content[position:]...)
 	if DigestOf(after) != f.Digest {
-		return nil, errors.New("it would have another digest")
+		return nil, errors.New("wrong digest after the change")
 	}
 	return after, nil
 }
@@ -388,7 +388,7 @@ func (v Volume) EndRules() error {
 	}
 	result, err := v.commit(ended, func() {})
 	if err == nil && !result.Committed {
-		err = fmt.Errorf("what has ended is still in force: %s", result.Reason)
+		err = fmt.Errorf("expired rules are still in force: %s", result.Reason)
 	}
 	return err
 }

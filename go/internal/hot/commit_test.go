@@ -472,10 +472,10 @@ func TestCommitVerifiesFirst(t *testing.T) {
 	}
 	root, files := NewVolume(t)
 	send(t, root, Commit{}, files)
-	expectUntouched(t, root, "nothing is to be committed")
+	expectUntouched(t, root, "the commit has no files")
 	for _, sent := range []string{"", "a tar"} {
 		must.Put(t, sentTo(root), sent)
-		expectUntouched(t, root, map[string]string{"": "0 octets are no commit", "a tar": "unexpected EOF"}[sent])
+		expectUntouched(t, root, map[string]string{"": "invalid size of a commit: 0 bytes", "a tar": "unexpected EOF"}[sent])
 	}
 }
 

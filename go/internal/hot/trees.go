@@ -70,7 +70,7 @@ func settle(root string) (bool, error) {
 		return false, nil
 	}
 	if err := fits(goodTree(root), proven); err != nil {
-		return false, fmt.Errorf("%w (%w), and neither is their copy (%w)", errUnproven, changed, err)
+		return false, fmt.Errorf("%w (%w), and neither is the copy (%w)", errUnproven, changed, err)
 	}
 	return true, turn(root)
 }
@@ -394,7 +394,7 @@ const mostSent = 256 << 20
 func readSent(size int64, from io.Reader) (set, error) {
 	sent := set{files: map[string]file{}}
 	if size <= 0 || size > mostSent {
-		return set{}, fmt.Errorf("%d octets are no commit", size)
+		return set{}, fmt.Errorf("invalid size of a commit: %d bytes", size)
 	}
 	archive := tar.NewReader(io.LimitReader(from, size))
 	for {
@@ -425,7 +425,7 @@ func readSent(size int64, from io.Reader) (set, error) {
 
 func (s set) verify() error {
 	if len(s.record.Files) == 0 {
-		return errors.New("nothing is to be committed")
+		return errors.New("the commit has no files")
 	}
 	for _, recorded := range s.record.Files {
 		if !filepath.IsLocal(recorded.Path) {

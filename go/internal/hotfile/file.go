@@ -100,7 +100,7 @@ func Unmarshal(content []byte, value any) error {
 		return err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is data after the value")
+		return errors.New("data after the JSON value")
 	}
 	return nil
 }

@@ -77,8 +77,8 @@ func readFilter(resolver *netip.Addr) ([]filterPart, error) {
 // leaveOut replaces a port, in both byte orders that rules have.
 func leaveOut(parts []filterPart, port uint16) {
 	for at := range parts {
-		for _, octets := range [][]byte{binary.BigEndian.AppendUint16(nil, port), binary.NativeEndian.AppendUint16(nil, port)} {
-			parts[at].content = bytes.ReplaceAll(parts[at].content, octets, []byte("PORT"))
+		for _, ordered := range [][]byte{binary.BigEndian.AppendUint16(nil, port), binary.NativeEndian.AppendUint16(nil, port)} {
+			parts[at].content = bytes.ReplaceAll(parts[at].content, ordered, []byte("PORT"))
 		}
 	}
 }
@@ -117,7 +117,7 @@ func rememberedFilter() (map[[digestSize]byte]string, error) {
 	for _, element := range elements {
 		key, err := keyOf(element)
 		if err != nil || len(key) != digestSize {
-			return nil, errors.Join(errors.New("a digest can't be read"), err)
+			return nil, errors.Join(errors.New("an unreadable digest"), err)
 		}
 		digest := [digestSize]byte(key)
 		names[digest], _ = userdata.GetString(element.value(unix.NFTA_SET_ELEM_USERDATA), userdata.NFTNL_UDATA_SET_ELEM_COMMENT)
@@ -343,7 +343,7 @@ type attributes []syscall.NetlinkRouteAttr
 func readAttributes(data []byte) (attributes, error) {
 	parsed, err := nl.ParseRouteAttr(data)
 	if err != nil {
-		return nil, fmt.Errorf("the kernel's attributes can't be read: %w", err)
+		return nil, fmt.Errorf("unreadable attributes from the kernel: %w", err)
 	}
 	return parsed, nil
 }

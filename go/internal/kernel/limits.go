@@ -44,12 +44,12 @@ const (
 	// datagramBurst is the part of a second's datagrams that may be sent at once, for the same reason.
 	datagramBurst = 10
 
-	// octetsPerQuery is the size of a TCP query with headers. The kernel sees segments, not queries, so it counts
+	// bytesPerQuery is the size of a TCP query with headers. The kernel sees segments, not queries, so it counts
 	// bytes.
-	octetsPerQuery = 128
-	// leastOctets is the largest segment that the kernel may deliver at once. A smaller burst would never let it
+	bytesPerQuery = 128
+	// leastBurst is the largest segment that the kernel may deliver at once. A smaller burst would never let it
 	// pass.
-	leastOctets = 1 << 16
+	leastBurst = 1 << 16
 
 	// One part in reservedShare of all connections is reserved for agents that have at most one part in fewShare.
 	reservedShare, fewShare = 4, 64
@@ -180,13 +180,13 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 
 	if limits.QueriesPerSecond > 0 {
 		queries := f.addSet("queries", size, forgetAfter)
-		octets := f.addSet("octets", size, forgetAfter)
+		sentBytes := f.addSet("octets", size, forgetAfter)
 		refused := f.addSet(refusedQueries, size, tellFor)
 		asking, sending := f.addChain("asking"), f.addChain("sending")
 		f.addRule(arriving, from, isProtocol(unix.IPPROTO_UDP), isQuery, jumpTo(asking))
 		f.limitRate(asking, queries, refused, perSecond(limits.QueriesPerSecond, queriesAtOnce(limits.QueriesPerSecond)))
 		f.addRule(receiving, from, isProtocol(unix.IPPROTO_TCP), isQuery, goTo(sending))
-		f.addRule(sending, within(octets, unix.NFT_DYNSET_OP_UPDATE, octetsPerSecond(limits.QueriesPerSecond)),
+		f.addRule(sending, within(sentBytes, unix.NFT_DYNSET_OP_UPDATE, bytesPerSecond(limits.QueriesPerSecond)),
 			verdict(expr.VerdictAccept))
 		f.addRule(sending, verdict(expr.VerdictDrop))
 	}
@@ -195,7 +195,7 @@ func newLimitFilter(limits boot.Limits) limitFilter {
 		f.addRule(telling, isTo(address), verdict(expr.VerdictReturn))
 	}
 	f.addRule(telling, []expr.Any{&expr.Log{
-		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalOctets,
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_SNAPLEN, Group: refusalGroup, Snaplen: refusalSize,
 	}})
 	f.addRule(leaving, to, isProtocol(unix.IPPROTO_TCP), isRefusedConnection, jumpTo(telling))
 	answering := f.addChain("answering")
@@ -429,11 +429,11 @@ func burstsOf(connections int) *expr.Limit {
 
 func queriesAtOnce(rate int) int { return max(1, rate*queriesInBurst/queriesPerSecond) }
 
-func octetsPerSecond(queries int) *expr.Limit {
-	rate := queries * octetsPerQuery
+func bytesPerSecond(queries int) *expr.Limit {
+	rate := queries * bytesPerQuery
 	return &expr.Limit{
 		Type: expr.LimitTypePktBytes, Rate: uint64(rate), Unit: expr.LimitTimeSecond,
-		Burst: uint32(max(rate, leastOctets)),
+		Burst: uint32(max(rate, leastBurst)),
 	}
 }
 
@@ -466,7 +466,7 @@ func (f limitFilter) installWithSix(options ...nftables.ConnOption) error {
 		return err
 	}
 	if err := f.install(f.rules, options); err != nil {
-		return fmt.Errorf("limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ct, limit, "+
+		return fmt.Errorf("limiting agents needs more of nf_tables in the kernel (4.18 or later, with connlimit, ct, limit, "+
 			"log, reject and notrack; or its modules, nft_*, can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
 	}
 	if six := newSixFilter(); hasSix() {
@@ -544,7 +544,7 @@ func counts(set string) (map[netip.Addr]uint64, error) {
 		address, ok := netip.AddrFromSlice(key)
 		packets := counter.value(unix.NFTA_COUNTER_PACKETS)
 		if !ok || len(packets) != 8 {
-			return nil, errors.Join(fmt.Errorf("an element of %s can't be read", set), malformed, unreadable, broken)
+			return nil, errors.Join(fmt.Errorf("an unreadable element of %s", set), malformed, unreadable, broken)
 		}
 		bySource[address] = binary.BigEndian.Uint64(packets)
 	}
@@ -633,7 +633,7 @@ func askForWatches() error {
 
 func watchAs(user uintptr) error {
 	if _, _, failure := unix.RawSyscall(unix.SYS_SETRESUID, user, user, user); failure != 0 {
-		return fmt.Errorf("asking for inotify as another user: %w", failure)
+		return fmt.Errorf("testing inotify as another user: %w", failure)
 	}
 	for range watched {
 		instance, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -662,7 +662,7 @@ func openFilter(options []nftables.ConnOption) (*nftables.Conn, error) {
 // requireFilter fails if the kernel has no nf_tables at all. It always answers a message outside a transaction.
 func requireFilter(connection *nftables.Conn) error {
 	if _, err := connection.ListTablesOfFamily(nftables.TableFamilyIPv4); err != nil {
-		return fmt.Errorf("limiting what agents can take needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
+		return fmt.Errorf("limiting agents needs nf_tables in the kernel (CONFIG_NF_TABLES; "+
 			"or its module can't be loaded, as with kernel.modules_disabled=1): %w", first(err))
 	}
 	return nil

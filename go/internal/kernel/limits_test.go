@@ -633,7 +633,7 @@ func TestQueriesOverTCPAreLimited(t *testing.T) {
 			}
 		}()
 		_ = flood.SetReadDeadline(time.Now().Add(time.Second))
-		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastOctets {
+		if came, _ := io.Copy(io.Discard, flood); came == 0 || came > 2*leastBurst {
 			t.Errorf("%d octets passed", came)
 		}
 		other := must.Get[net.Conn](t)(dialFrom(nettest.OtherAgent, port))

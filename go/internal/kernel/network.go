@@ -399,7 +399,7 @@ func timeoutDifferences(sibling boot.Sibling, _ *namespace) ([]string, error) {
 	for _, timeout := range remembered {
 		value := timeouts.value(timeout.state)
 		if len(value) != 4 {
-			return nil, fmt.Errorf("the timeout %d of connections can't be read", timeout.state)
+			return nil, fmt.Errorf("unreadable timeout %d of connections", timeout.state)
 		}
 		if seconds := binary.BigEndian.Uint32(value); seconds != uint32(timeout.within.Seconds()) {
 			differences = append(differences, fmt.Sprintf(timeout.what, seconds, timeout.within.Seconds()))

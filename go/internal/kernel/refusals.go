@@ -27,9 +27,9 @@ import (
 const (
 	// refusalGroup is the group of the copies. Each network namespace has its own groups.
 	refusalGroup = 1
-	// refusalOctets of an answer are copied: its headers, and those of the datagram that it refuses. An IP header
+	// refusalSize of an answer are copied: its headers, and those of the datagram that it refuses. An IP header
 	// has at most 60 bytes with options, and an answer has the datagram's options.
-	refusalOctets = 2*60 + 2*8
+	refusalSize = 2*60 + 2*8
 	// refusalsAtOnce fit into one message. Fewer wait for refusalDelay.
 	refusalsAtOnce = 32
 	refusalDelay   = 10 // hundredths of a second
@@ -55,7 +55,7 @@ func ListenForRefusals() (*os.File, error) {
 	}
 	defer socket.Close()
 	if err := bindToRefusals(socket); err != nil {
-		return nil, fmt.Errorf("reading what the kernel refuses needs its nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG): %w", err)
+		return nil, fmt.Errorf("reading the kernel's refusals needs its nfnetlink_log (CONFIG_NETFILTER_NETLINK_LOG): %w", err)
 	}
 	own, err := unix.FcntlInt(uintptr(socket.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
 	return os.NewFile(uintptr(own), "refusals"), err
@@ -70,7 +70,7 @@ func bindToRefusals(socket *nl.NetlinkSocket) error {
 	request.AddData(&nl.Nfgenmsg{
 		NfgenFamily: unix.AF_INET, Version: unix.NFNETLINK_V0, ResId: nl.Swap16(refusalGroup),
 	})
-	mode := append(binary.BigEndian.AppendUint32(nil, refusalOctets), logCopyPacket, 0)
+	mode := append(binary.BigEndian.AppendUint32(nil, refusalSize), logCopyPacket, 0)
 	request.AddData(nl.NewRtAttr(logCommand, []byte{logBind}))
 	request.AddData(nl.NewRtAttr(logMode, mode))
 	request.AddData(nl.NewRtAttr(logFlags, binary.BigEndian.AppendUint16(nil, logNumbered)))
@@ -199,14 +199,14 @@ func readSockets(list io.Reader, inState string) ([]netip.AddrPort, error) {
 func readPlace(text string) (netip.AddrPort, bool) {
 	address, port, _ := strings.Cut(text, ":")
 	number, err := strconv.ParseUint(port, 16, 16)
-	octets, malformed := hex.DecodeString(address)
-	if err != nil || malformed != nil || len(octets) < 4 {
+	ip, malformed := hex.DecodeString(address)
+	if err != nil || malformed != nil || len(ip) < 4 {
 		return netip.AddrPort{}, false
 	}
-	if len(octets) > 4 && slices.ContainsFunc(octets, func(octet byte) bool { return octet != 0 }) {
+	if len(ip) > 4 && slices.ContainsFunc(ip, func(part byte) bool { return part != 0 }) {
 		return netip.AddrPort{}, false
 	}
 	var host [4]byte
-	binary.NativeEndian.PutUint32(host[:], binary.BigEndian.Uint32(octets))
+	binary.NativeEndian.PutUint32(host[:], binary.BigEndian.Uint32(ip))
 	return netip.AddrPortFrom(netip.AddrFrom4(host), uint16(number)), true
 }

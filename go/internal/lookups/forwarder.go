@@ -478,7 +478,7 @@ func has(reply *dns.Msg, network netip.Prefix) bool {
 	})
 }
 
-var errOther = errors.New("the engine's resolver has answered something else")
+var errOther = errors.New("the engine's resolver answered another query")
 
 // exchangeWith returns a function that queries a name server over the protocol of Envoy's query. Over UDP, it
 // repeats the query until an answer arrives.
@@ -550,7 +550,7 @@ func Forward(arguments []string, given []*os.File) error {
 		}
 	}
 	if len(given) != 2 {
-		return fmt.Errorf("the forwarder was given %d sockets, and not two", len(given))
+		return fmt.Errorf("the forwarder got %d sockets instead of two", len(given))
 	}
 	datagrams, err := net.FilePacketConn(given[0])
 	if err != nil {
@@ -620,8 +620,8 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 			return
 		}
 		forwarder.take(message[:size], true, func(reply []byte) {
-			octets := int64(max(len(reply), leastReply))
-			if unread.Add(octets) > mostUnread {
+			counted := int64(max(len(reply), leastReply))
+			if unread.Add(counted) > mostUnread {
 				connection.Close() // Envoy asks again
 				return
 			}
@@ -630,7 +630,7 @@ func forwardStream(forwarder *forwarder, connection net.Conn) {
 				if err == nil {
 					_, err = client.Write(reply)
 				}
-				if unread.Add(-octets); err != nil {
+				if unread.Add(-counted); err != nil {
 					connection.Close()
 				}
 			}()

@@ -149,7 +149,7 @@ func (x *Exporter) collect(batch []resolver.Outcome, ticks <-chan time.Time) (co
 func (x *Exporter) connect(settings *Settings) {
 	fresh, err := settings.dial(x.shown.Store)
 	if err != nil {
-		x.say("the collector can't be dialled: " + err.Error())
+		x.say("can't connect to the collector: " + err.Error())
 		return
 	}
 	fresh.Connect()
@@ -187,7 +187,7 @@ func (x *Exporter) report(err error) {
 	case err != nil:
 		trouble = status.Code(err).String() + ": " + status.Convert(err).Message()
 	case lost > x.lostBefore:
-		trouble = "the collector takes fewer records than there are"
+		trouble = "the collector accepts fewer records than there are"
 	}
 	x.lostBefore = lost
 	x.say(trouble)
@@ -201,7 +201,7 @@ func (x *Exporter) say(trouble string) {
 	}
 	x.trouble, x.saidAt = trouble, time.Now()
 	if trouble == "" {
-		log.Infof("records are sent again; %d have been lost since the start", x.lost.Load())
+		log.Infof("records are sent again; %d were lost since the start", x.lost.Load())
 		return
 	}
 	log.Warningf("records are being lost: %s", trouble)

@@ -48,7 +48,7 @@ type Settings struct {
 func Parse(content []byte) (*Settings, error) {
 	read := file{Sample: 1}
 	if err := hotfile.Unmarshal(content, &read); err != nil {
-		return nil, fmt.Errorf("these are no settings: %w", syntaxOnly(err))
+		return nil, fmt.Errorf("invalid settings: %w", syntaxOnly(err))
 	}
 	if strings.Join(strings.Fields(string(content)), "") == "{}" {
 		return nil, nil

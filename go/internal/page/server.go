@@ -112,19 +112,19 @@ func (s *server) ServeHTTP(writer http.ResponseWriter, asked *http.Request) {
 	headers.Set("X-Content-Type-Options", "nosniff")
 	source, err := netip.ParseAddr(strings.Join(asked.Header.Values(agentHeader), " ")) // several addresses don't parse
 	if err != nil {
-		refuse(writer, http.StatusInternalServerError, "it is not known whose request this is")
+		refuse(writer, http.StatusInternalServerError, "Envoy did not name the agent of this request")
 		return
 	}
 	asJSON := asked.URL.RawQuery == "format=json"
 	switch {
 	case asked.URL.Path != "/" || !asJSON && asked.URL.RawQuery != "":
-		refuse(writer, http.StatusNotFound, "there is only one page: /, and /?format=json")
+		refuse(writer, http.StatusNotFound, "the only page is /, or /?format=json")
 	case asked.Method != http.MethodGet && asked.Method != http.MethodHead:
 		headers.Set("Allow", "GET, HEAD")
-		refuse(writer, http.StatusMethodNotAllowed, "this page can only be read")
+		refuse(writer, http.StatusMethodNotAllowed, "this page is read-only")
 	case !s.reader(source).AllowN(s.now(), 1):
 		headers.Set("Retry-After", "1")
-		refuse(writer, http.StatusTooManyRequests, "this page is asked for too often")
+		refuse(writer, http.StatusTooManyRequests, "too many requests for this page")
 	default:
 		s.answer(writer, source, asJSON)
 	}
@@ -165,7 +165,7 @@ func (s *server) answer(writer http.ResponseWriter, source netip.Addr, asJSON bo
 	if asJSON {
 		writer.Header().Set("Content-Type", "application/json")
 	} else if content, err = made.text(s.root); err != nil {
-		refuse(writer, http.StatusInternalServerError, "the text of this page can't be read")
+		refuse(writer, http.StatusInternalServerError, "the text of this page is unreadable")
 		return
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(len(content)))
@@ -240,7 +240,7 @@ func askAt(settings boot.PageSettings, source netip.Addr, hardware string) (agen
 		return agentHistory{}, err
 	}
 	if answer.Since.IsZero() {
-		return agentHistory{}, errors.New("the answer does not say since when")
+		return agentHistory{}, errors.New("the answer lacks its start")
 	}
 	return answer, nil
 }
@@ -297,10 +297,10 @@ func newDocument(source netip.Addr, halves ...half) document {
 		}
 	}
 	slices.SortStableFunc(all, func(one, other shown) int { return other.Last.Compare(one.Last) })
-	octets := 0
+	size := 0
 	for number, refusal := range all {
-		octets += len(encode(refusal)) // its text lines are shorter
-		if number >= mostRefusals || octets > longestDocument {
+		size += len(encode(refusal)) // its text lines are shorter
+		if number >= mostRefusals || size > longestDocument {
 			made.More += len(all) - number
 			break
 		}

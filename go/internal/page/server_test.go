@@ -238,9 +238,9 @@ func TestHostileNames(t *testing.T) {
 func checkHarmless(t *testing.T, s *scene) {
 	t.Helper()
 	text, asJSON := asks(s, nothing, "GET", "/").Body.String(), asks(s, nothing, "GET", "/?format=json").Body.Bytes()
-	for at, octet := range []byte(text + string(asJSON)) {
-		if octet >= 0x7f || octet < ' ' && octet != '\n' {
-			t.Fatalf("octet %#x at %d of %q", octet, at, text)
+	for at, character := range []byte(text + string(asJSON)) {
+		if character >= 0x7f || character < ' ' && character != '\n' {
+			t.Fatalf("octet %#x at %d of %q", character, at, text)
 		}
 	}
 	var read document

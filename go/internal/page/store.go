@@ -30,13 +30,13 @@ const (
 	// container with the address has it too (Docker before 28).
 	rememberedUnsure = 2 * time.Minute
 
-	// mostRefusals limits an agent's refusals, and mostOctets the bytes of all agents'. The largest loses its
+	// mostRefusals limits an agent's refusals, and mostBytes the bytes of all agents'. The largest loses its
 	// oldest.
 	mostRefusals = 50
-	mostOctets   = 4 << 20
-	// octetsBeside is the size of a refusal without its texts, and longestText the limit of each text.
-	octetsBeside = 256
-	longestText  = 255
+	mostBytes    = 4 << 20
+	// bytesBeside is the size of a refusal without its texts, and longestText the limit of each text.
+	bytesBeside = 256
+	longestText = 255
 
 	// justBefore is the tolerance for refusals before an agent's known start: the kernel reports the MAC address
 	// and the program reports the refusal in any order.
@@ -63,8 +63,8 @@ func (r refused) isLike(other refused) bool {
 		r.Method == other.Method && r.Reason == other.Reason
 }
 
-func (r refused) octets() int {
-	return octetsBeside + len(r.Name) + len(r.Address) + len(r.Method) + len(r.Path)
+func (r refused) size() int {
+	return bytesBeside + len(r.Name) + len(r.Address) + len(r.Method) + len(r.Path)
 }
 
 // agentHistory is one container's knowledge of an agent, the latest refusal last. More counts forgotten ones.
@@ -78,7 +78,7 @@ type agent struct {
 	hardware string
 	since    time.Time
 	refusals []refused // the latest last
-	octets   int
+	size     int
 	more     int
 }
 
@@ -91,7 +91,7 @@ type Store struct {
 
 	mutex  sync.Mutex
 	agents map[netip.Addr]*agent
-	octets int
+	size   int
 }
 
 func NewStore(holders *Holders) *Store {
@@ -139,7 +139,7 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 	known := s.agents[source]
 	if known == nil || known.hardware != holder.hardware {
 		if known != nil {
-			s.octets -= known.octets
+			s.size -= known.size
 		}
 		known = &agent{hardware: holder.hardware, since: latest(s.began, holder.since)}
 		s.agents[source] = known
@@ -151,13 +151,13 @@ func (s *Store) Add(source netip.Addr, text []byte) {
 		s.remove(known, at)
 	}
 	known.refusals = append(known.refusals, refusal)
-	known.octets += refusal.octets()
-	s.octets += refusal.octets()
+	known.size += refusal.size()
+	s.size += refusal.size()
 	if len(known.refusals) > mostRefusals {
 		s.remove(known, 0)
 		known.more++
 	}
-	for s.octets > mostOctets {
+	for s.size > mostBytes {
 		most := s.largest()
 		s.remove(most, 0)
 		most.more++
@@ -192,14 +192,14 @@ func (s *Store) expire(source netip.Addr, known *agent) {
 }
 
 func (s *Store) remove(known *agent, at int) {
-	octets := known.refusals[at].octets()
-	known.octets -= octets
-	s.octets -= octets
+	size := known.refusals[at].size()
+	known.size -= size
+	s.size -= size
 	known.refusals = slices.Delete(known.refusals, at, at+1)
 }
 
 func (s *Store) largest() *agent {
-	return slices.MaxFunc(slices.Collect(maps.Values(s.agents)), func(one, other *agent) int { return cmp.Compare(one.octets, other.octets) })
+	return slices.MaxFunc(slices.Collect(maps.Values(s.agents)), func(one, other *agent) int { return cmp.Compare(one.size, other.size) })
 }
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }

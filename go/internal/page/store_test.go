@@ -141,17 +141,17 @@ func TestBounds(t *testing.T) {
 			s.refuse(address, fmt.Sprintf("%d.%s.test", number, strings.Repeat("b", 300)))
 		}
 	}
-	if s.octets > mostOctets || s.octets < mostOctets/2 {
-		t.Errorf("%d octets", s.octets)
+	if s.size > mostBytes || s.size < mostBytes/2 {
+		t.Errorf("%d octets", s.size)
 	}
 	counted := 0
 	for _, agent := range s.agents {
 		for _, refusal := range agent.refusals {
-			counted += refusal.octets()
+			counted += refusal.size()
 		}
 	}
-	if counted != s.octets {
-		t.Errorf("%d octets are counted as %d", counted, s.octets)
+	if counted != s.size {
+		t.Errorf("%d octets are counted as %d", counted, s.size)
 	}
 	if names(s.Told(another, second)) == "" {
 		t.Error("the quiet one lost its refusal")

@@ -148,14 +148,14 @@ func (r *Recorder) watch(client net.Addr, answer []byte) {
 	r.Record(client, reply, reason.BadRequest)
 }
 
-// headerOctets is the size of a message's header (RFC 1035, section 4.1.1).
-const headerOctets = 12
+// headerSize is the size of a message's header (RFC 1035, section 4.1.1).
+const headerSize = 12
 
 // undecided reports whether an answer was written without the policy (RFC 1035, section 4.1.1). The policy answers
 // allowed queries with a record or an authority, and refuses only transfers of class IN.
 func undecided(answer []byte) bool {
 	const records = 6
-	if len(answer) < headerOctets {
+	if len(answer) < headerSize {
 		return false
 	}
 	operation, code := int(answer[2]>>3&15), int(answer[3]&15)
@@ -168,15 +168,15 @@ func undecided(answer []byte) bool {
 	case dns.RcodeNotImplemented:
 		return operation != dns.OpcodeNotify
 	case dns.RcodeRefused:
-		_, end, err := dns.UnpackDomainName(answer, headerOctets)
+		_, end, err := dns.UnpackDomainName(answer, headerSize)
 		const class = 2
 		return err == nil && len(answer) >= end+2*class && binary.BigEndian.Uint16(answer[end+class:]) != dns.ClassINET
 	}
 	return false
 }
 
-// lengthOctets is the size of the length before each TCP message (RFC 1035, section 4.2.2).
-const lengthOctets = 2
+// lengthSize is the size of the length before each TCP message (RFC 1035, section 4.2.2).
+const lengthSize = 2
 
 func (h Handler) watchTCP(listener net.Listener) net.Listener { return streams{listener, h.refusals} }
 
@@ -213,8 +213,8 @@ func (s *stream) Read(into []byte) (int, error) {
 		return 0, io.EOF
 	}
 	size, err := s.Conn.Read(into)
-	for _, octet := range into[:size] {
-		if s.take(octet) && (s.length < headerOctets || s.answer) {
+	for _, part := range into[:size] {
+		if s.take(part) && (s.length < headerSize || s.answer) {
 			s.ignored = true
 			s.refusals.Record(s.RemoteAddr(), new(dns.Msg), reason.BadRequest)
 		}
@@ -222,18 +222,18 @@ func (s *stream) Read(into []byte) (int, error) {
 	return size, err
 }
 
-func (s *stream) take(octet byte) bool {
-	const flags = lengthOctets + 2
+func (s *stream) take(part byte) bool {
+	const flags = lengthSize + 2
 	switch s.read {
 	case 0:
-		s.length, s.answer = int(octet)<<8, false
+		s.length, s.answer = int(part)<<8, false
 	case 1:
-		s.length |= int(octet)
+		s.length |= int(part)
 	case flags:
-		s.answer = octet&0x80 != 0
+		s.answer = part&0x80 != 0
 	}
 	s.read++
-	if s.read < lengthOctets+s.length || s.read < lengthOctets {
+	if s.read < lengthSize+s.length || s.read < lengthSize {
 		return false
 	}
 	s.read = 0
@@ -242,7 +242,7 @@ func (s *stream) take(octet byte) bool {
 
 // Write writes an answer, and records it if the policy was not asked, even if the client doesn't wait.
 func (s *stream) Write(answer []byte) (int, error) {
-	s.refusals.watch(s.RemoteAddr(), answer[lengthOctets:])
+	s.refusals.watch(s.RemoteAddr(), answer[lengthSize:])
 	return s.Conn.Write(answer)
 }
 

@@ -21,15 +21,15 @@ import (
 
 // framed returns messages as they are sent over TCP, one after the other (RFC 1035, section 4.2.2).
 func framed(messages ...[]byte) []byte {
-	var octets []byte
+	var content []byte
 	for _, message := range messages {
-		octets = append(binary.BigEndian.AppendUint16(octets, uint16(len(message))), message...)
+		content = append(binary.BigEndian.AppendUint16(content, uint16(len(message))), message...)
 	}
-	return octets
+	return content
 }
 
 // overTCP returns the records of a connection to CoreDNS over which these octets were sent, and from where that was.
-func overTCP(t *testing.T, octets []byte) ([]record, string) {
+func overTCP(t *testing.T, content []byte) ([]record, string) {
 	t.Helper()
 	asked, refusals := handler(t)
 	config := &dnsserver.Config{Zone: ".", Plugin: []plugin.Plugin{func(plugin.Handler) plugin.Handler { return asked }}}
@@ -42,7 +42,7 @@ func overTCP(t *testing.T, octets []byte) ([]record, string) {
 	connection, err := net.Dial("tcp", listener.Addr().String())
 	must.Succeed(t, err)
 	source := connection.LocalAddr().String()
-	must.Get[int](t)(connection.Write(octets))
+	must.Get[int](t)(connection.Write(content))
 	// Until CoreDNS has closed it, which is a reset if it has not read all.
 	_ = connection.(*net.TCPConn).CloseWrite()
 	if _, err = io.Copy(io.Discard, connection); err != nil && !errors.Is(err, unix.ECONNRESET) {
@@ -68,8 +68,8 @@ func TestMessagesOverTCP(t *testing.T) {
 	answer := query(func(m *dns.Msg) { m.Response = true })
 	chaos := query(func(m *dns.Msg) { m.Question[0].Qclass = dns.ClassCHAOS })
 	for what, test := range map[string]struct {
-		octets []byte
-		names  []string // of the lines
+		content []byte
+		names   []string // of the lines
 	}{
 		"a query":              {framed(allowed, allowed), nil},
 		"nothing":              {nil, nil},
@@ -91,7 +91,7 @@ func TestMessagesOverTCP(t *testing.T) {
 		"what is ignored":      {framed(nil, nil, chaos), []string{""}},
 		"a long, whole answer": {framed(append(slices.Clone(answer), make([]byte, 60000)...), chaos), []string{""}},
 	} {
-		got, source := overTCP(t, test.octets)
+		got, source := overTCP(t, test.content)
 		var names []string
 		for _, line := range got {
 			names = append(names, line.Name)

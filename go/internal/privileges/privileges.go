@@ -44,7 +44,7 @@ func KeepAndHandDown(handed []uint, capabilities ...uint) error {
 		}
 	}
 	if _, _, failure := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); failure != 0 {
-		return fmt.Errorf("refusing new privileges: %w", failure)
+		return fmt.Errorf("disabling new privileges: %w", failure)
 	}
 	return kept.set() // dropping inheritable capabilities drops ambient ones too
 }

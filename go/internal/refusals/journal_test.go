@@ -50,8 +50,8 @@ func journalAt(t *testing.T, now *time.Time) (*journal, func() []tellingLine) {
 }
 
 // lineOf returns a line about an agent with so many octets more.
-func lineOf(agent netip.Addr, octets int) []byte {
-	return fmt.Appendf(nil, `{"path":"%s","source":"%s:1024"}`+"\n", strings.Repeat("x", octets), agent)
+func lineOf(agent netip.Addr, size int) []byte {
+	return fmt.Appendf(nil, `{"path":"%s","source":"%s:1024"}`+"\n", strings.Repeat("x", size), agent)
 }
 
 // suppressed returns how many refusals of an agent lines tell of that were only counted.
@@ -108,7 +108,7 @@ func TestFloodOfRefusals(t *testing.T) {
 func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	now := time.Now()
 	journal, lines := journalAt(t, &now)
-	journal.octets = mostUnread // there is no room to tell
+	journal.size = mostUnread // there is no room to tell
 	refused, source := 0, nettest.AgentNet.Addr()
 	for range linesAtOnce {
 		journal.add(netip.Addr{}, lineOf(netip.Addr{}, 0), 1)
@@ -125,7 +125,7 @@ func TestTheUnknownAgentIsNotForgotten(t *testing.T) {
 	journal.lose(10)
 	refused += 10
 	suppressed := 0
-	journal.octets = 0
+	journal.size = 0
 	journal.count()
 	for _, line := range lines() {
 		suppressed += line.Suppressed
@@ -151,8 +151,8 @@ func TestAReaderThatStalls(t *testing.T) {
 		}
 	}
 	journal.mutex.Lock()
-	if journal.octets > mostUnread {
-		t.Errorf("%d octets are waiting", journal.octets)
+	if journal.size > mostUnread {
+		t.Errorf("%d octets are waiting", journal.size)
 	}
 	journal.mutex.Unlock()
 	stop := time.Now().Add(10 * time.Second)
@@ -281,7 +281,7 @@ func TestLinesAreRemembered(t *testing.T) {
 	now := time.Now()
 	journal.now = func() time.Time { return now }
 	own := map[netip.Addr]int{}
-	journal.own, journal.octets = func(agent netip.Addr, _ []byte) { own[agent]++ }, mostUnread
+	journal.own, journal.size = func(agent netip.Addr, _ []byte) { own[agent]++ }, mostUnread
 	for range 2 * linesAtOnce {
 		journal.add(nettest.Agent, lineOf(nettest.Agent, 0), 3)
 	}
@@ -389,8 +389,8 @@ func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
 	for number := range refused {
 		journal.add(nettest.Agent, refusalOf(nettest.Agent, number, fmt.Sprint(number, ".test"), "/", "no-rule"), 1)
 	}
-	if octets := journal.agents[nettest.Agent].octetsCounted; octets > mostCounted+leastOfLine {
-		t.Errorf("%d octets stand for what is counted", octets)
+	if size := journal.agents[nettest.Agent].countedSize; size > mostCounted+leastOfLine {
+		t.Errorf("%d octets stand for what is counted", size)
 	}
 	written := len(lines())
 	journal.count()
@@ -404,11 +404,11 @@ func TestSoManyNamesThatTheyAreOnlyCounted(t *testing.T) {
 }
 
 // engineLog counts the octets that the engine keeps of what is written to it.
-type engineLog struct{ octets int }
+type engineLog struct{ size int }
 
 func (e *engineLog) Write(line []byte) (int, error) {
 	kept, err := json.Marshal(map[string]string{"log": string(line), "stream": "stdout", "time": "2026-12-02T19:41:46.123456789Z"})
-	e.octets += len(kept) + len("\n")
+	e.size += len(kept) + len("\n")
 	return len(line), err
 }
 
@@ -458,12 +458,12 @@ func TestForHowLongTheLogKeepsRefusals(t *testing.T) {
 			if journal.written != before+40 {
 				t.Fatalf("%d of 40 lines of the quiet agent are written", journal.written-before)
 			}
-			before = int64(log.octets)
+			before = int64(log.size)
 			if test.before == 0 {
 				burst()
 			}
 			noise(test.kept, 10*time.Minute, test.lines)
-			written := int64(log.octets) - before
+			written := int64(log.size) - before
 			if t.Logf("%d octets in %s", written, test.kept); written > logKeeps || written < logKeeps/2 {
 				t.Errorf("%d octets are written until then, and the log keeps %d", written, logKeeps)
 			}

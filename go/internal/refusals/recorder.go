@@ -65,7 +65,7 @@ func Record(root string, sibling boot.Sibling, given []*os.File, out io.Writer) 
 	}
 	telling, err := net.FileListener(given[2])
 	if err != nil {
-		return fmt.Errorf("telling how many lines are written: %w", err)
+		return fmt.Errorf("the socket for the line count: %w", err)
 	}
 	defer telling.Close()
 	if err := os.Mkdir(telling.Addr().String()+".began", 0o700); err != nil { // only a container's first recorder can create it
@@ -271,14 +271,14 @@ func (l *listening) on(address netip.Addr) bool { return l.hosts[address] }
 // Only the journal writes to the container's log: the kernel's refusals, and the program's standard output. So
 // lines never mix, each agent has its share of the log, and a stalled reader delays nothing.
 
-// An agent may cause linesOctetsInSecond bytes of lines while the log has room (below), and linesOctetsAtOnce
+// An agent may cause lineBytesPerSecond bytes of lines while the log has room (below), and lineBytesAtOnce
 // after a pause. A line counts as at least leastOfLine, which most have. Further refusals are only counted.
 const (
-	leastOfLine         = 256
-	linesPerSecond      = 50
-	linesAtOnce         = 200
-	linesOctetsInSecond = linesPerSecond * leastOfLine
-	linesOctetsAtOnce   = linesAtOnce * leastOfLine
+	leastOfLine        = 256
+	linesPerSecond     = 50
+	linesAtOnce        = 200
+	lineBytesPerSecond = linesPerSecond * leastOfLine
+	lineBytesAtOnce    = linesAtOnce * leastOfLine
 
 	// Docker removes the oldest log file when it starts another: two of three are complete (LOG in
 	// clawker_fw/stack/container.py).
@@ -313,7 +313,7 @@ type journal struct {
 	unknown *share    // for lines without an agent; never forgotten
 	filled  time.Time // when agents last got more room in the log
 	waiting [][]byte
-	octets  int           // of all waiting lines
+	size    int           // of all waiting lines
 	written int64         // numbered lines
 	arrived chan struct{} // wakes the writer
 }
@@ -337,7 +337,7 @@ func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 	j.mutex.Lock()
 	defer j.mutex.Unlock()
 	from := j.agent(agent)
-	within := from.octets.AllowN(j.now(), max(len(line), leastOfLine))
+	within := from.limiter.AllowN(j.now(), max(len(line), leastOfLine))
 	if !within || len(from.counted) > 0 || !j.fill(from, line) {
 		from.count(line, refusals, j.now())
 	}
@@ -347,13 +347,13 @@ func (j *journal) share(agent netip.Addr, line []byte, refusals int) bool {
 // fill queues a line if there is room in the agent's share of the log and in the queue.
 func (j *journal) fill(from *share, line []byte) bool {
 	kept, _ := json.Marshal(string(line)) // in Docker's form
-	octets := float64(len(kept) + besideLine)
-	if octets > from.room || j.octets+len(line) > mostUnread {
+	size := float64(len(kept) + besideLine)
+	if size > from.room || j.size+len(line) > mostUnread {
 		return false
 	}
-	from.room -= octets
+	from.room -= size
 	j.waiting = append(j.waiting, bytes.Clone(line))
-	j.octets += len(line)
+	j.size += len(line)
 	select {
 	case j.arrived <- struct{}{}:
 	default:
@@ -371,10 +371,10 @@ func (j *journal) count() {
 		}
 	}
 	now := j.now()
-	octets := logKeeps * now.Sub(j.filled).Seconds() / keptFor.Seconds()
+	freed := logKeeps * now.Sub(j.filled).Seconds() / keptFor.Seconds()
 	j.filled = now
 	for _, agentShare := range j.agents {
-		agentShare.room = min(agentShare.room+octets/float64(max(filling, 1)), logShare)
+		agentShare.room = min(agentShare.room+freed/float64(max(filling, 1)), logShare)
 		j.tell(agentShare)
 	}
 }
@@ -382,7 +382,7 @@ func (j *journal) count() {
 // tell queues the counts, oldest first, while there is room.
 func (j *journal) tell(from *share) {
 	for len(from.counted) > 0 && j.fill(from, from.counted[0].line()) {
-		from.octetsCounted -= len(from.counted[0].begun)
+		from.countedSize -= len(from.counted[0].begun)
 		from.counted = slices.Delete(from.counted, 0, 1)
 	}
 }
@@ -417,7 +417,7 @@ func (j *journal) flush() error {
 			return err
 		}
 		j.mutex.Lock()
-		j.octets -= len(line)
+		j.size -= len(line)
 		j.mutex.Unlock()
 	}
 }
@@ -458,8 +458,8 @@ func (j *journal) agent(source netip.Addr) *share {
 		if len(j.agents) >= mostAgents {
 			j.forget()
 		}
-		octets := rate.NewLimiter(linesOctetsInSecond, linesOctetsAtOnce)
-		known = &share{source: source, octets: octets, room: logShare}
+		limiter := rate.NewLimiter(lineBytesPerSecond, lineBytesAtOnce)
+		known = &share{source: source, limiter: limiter, room: logShare}
 		j.agents[source] = known
 	}
 	return known
@@ -478,11 +478,11 @@ func (j *journal) forget() {
 }
 
 type share struct {
-	source        netip.Addr
-	octets        *rate.Limiter
-	room          float64    // bytes of the log
-	counted       []*counted // oldest first
-	octetsCounted int
+	source      netip.Addr
+	limiter     *rate.Limiter
+	room        float64    // bytes of the log
+	counted     []*counted // oldest first
+	countedSize int
 }
 
 // counted stands for similar refusals of an agent, or for all those without room for a line.
@@ -513,7 +513,7 @@ func (s *share) count(line []byte, refusals int, now time.Time) {
 	kind := alikeIn(line)
 	isLike := func(group *counted) bool { return group.alike == kind }
 	at := slices.IndexFunc(s.counted, isLike)
-	if at < 0 && s.octetsCounted+len(line) > mostCounted {
+	if at < 0 && s.countedSize+len(line) > mostCounted {
 		kind = alike{}
 		at = slices.IndexFunc(s.counted, isLike)
 	}
@@ -525,7 +525,7 @@ func (s *share) count(line []byte, refusals int, now time.Time) {
 		}
 		at = len(s.counted)
 		s.counted = append(s.counted, &counted{alike: kind, begun: begun})
-		s.octetsCounted += len(begun)
+		s.countedSize += len(begun)
 	}
 	s.counted[at].times += refusals
 	s.counted[at].last = now

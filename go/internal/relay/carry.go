@@ -225,7 +225,7 @@ type Settings struct {
 func Parse(words []string) (Settings, error) {
 	var read Settings
 	if len(words) < 5 {
-		return read, errors.New("a relay needs its address on two networks, a gateway or -, an agent, and ports")
+		return read, errors.New("a relay needs its addresses on two networks, a gateway or -, an agent, and ports")
 	}
 	var problems [4]error
 	read.OnAgents, problems[0] = netip.ParsePrefix(words[0])
@@ -239,7 +239,7 @@ func Parse(words []string) (Settings, error) {
 		return read, err
 	}
 	if !read.OnAgents.Contains(read.Agent) {
-		return read, fmt.Errorf("%s is not on the agents' network %s", read.Agent, read.OnAgents.Masked())
+		return read, fmt.Errorf("%s is not on the agent network %s", read.Agent, read.OnAgents.Masked())
 	}
 	for _, word := range words[4:] {
 		port, err := strconv.ParseUint(word, 10, 16)

@@ -108,6 +108,6 @@ func endWith(place net.Addr, err error) {
 	if err == nil || errors.Is(err, net.ErrClosed) || ok && failure.Temporary() { // such as too many files
 		return
 	}
-	fmt.Fprintf(os.Stderr, "coredns: it does not listen at %s (%s) any more: %v\n", place, place.Network(), err)
+	fmt.Fprintf(os.Stderr, "coredns: no longer listening at %s (%s): %v\n", place, place.Network(), err)
 	os.Exit(1)
 }

@@ -227,7 +227,7 @@ func (e envoy) Serves() error {
 	return patiently(func() error {
 		begun, done, err := e.lookups()
 		if err == nil && done <= before {
-			err = fmt.Errorf("it looks up no name: of %d lookups, %d have ended well", begun, done)
+			err = fmt.Errorf("it resolves no names: %d lookups, %d succeeded", begun, done)
 		}
 		return err
 	})
@@ -356,7 +356,7 @@ func (e envoy) Reason() string {
 		}
 	}
 	if len(reasons) == 0 {
-		return "Envoy could not read the file; its log says why"
+		return "Envoy could not read the file; its log has the reason"
 	}
 	return strings.Join(reasons, "; ")
 }

@@ -360,7 +360,7 @@ func TestEnvoyBuild(t *testing.T) {
 func TestEnvoyReason(t *testing.T) {
 	for shown, want := range map[string]string{
 		refusedListener: "port-443: error adding listener '0.0.0.0:443': filter chain '' has the same matching rules defined as ''",
-		"{}\n":          "Envoy could not read the file; its log says why",
+		"{}\n":          "Envoy could not read the file; its log has the reason",
 	} {
 		program := serveAdmin(t, map[string]http.HandlerFunc{"GET /config_dump": dumps(map[string]string{"dynamic_listeners": shown})})
 		if reason := program.Reason(); reason != want {
@@ -463,10 +463,10 @@ func TestEnvoyLooksNamesUp(t *testing.T) {
 		"all have ended":    {[]string{statistics("3", "3")}, ""},
 		"one is under way":  {[]string{statistics("3", "2"), statistics("3", "2"), statistics("3", "3")}, ""},
 		"one had failed":    {[]string{statistics("4", "2"), statistics("5", "3")}, ""},
-		"none ends":         {[]string{statistics("3", "2")}, "it looks up no name: of 3 lookups, 2 have ended well"},
-		"they fail":         {[]string{statistics("3", "2"), statistics("9", "2")}, "it looks up no name: of 9 lookups, 2 have ended well"},
-		"none has begun":    {[]string{statistics("0", "0")}, "it looks up no name: of 0 lookups, 0 have ended well"},
-		"it tells of none":  {[]string{"server.live: 1\n"}, "it looks up no name: of 0 lookups, 0 have ended well"},
+		"none ends":         {[]string{statistics("3", "2")}, "it resolves no names: 3 lookups, 2 succeeded"},
+		"they fail":         {[]string{statistics("3", "2"), statistics("9", "2")}, "it resolves no names: 9 lookups, 2 succeeded"},
+		"none has begun":    {[]string{statistics("0", "0")}, "it resolves no names: 0 lookups, 0 succeeded"},
+		"it tells of none":  {[]string{"server.live: 1\n"}, "it resolves no names: 0 lookups, 0 succeeded"},
 		"it tells nonsense": {[]string{statistics("3", "x")}, "invalid syntax"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -60,7 +60,7 @@ func parseAuthority(content []byte) (authority, error) {
 		}
 		for _, name := range one.certificate.PermittedDNSDomains {
 			if !hostname.Is(name) {
-				return nil, fmt.Errorf("intermediate %d is for %q, which is no host name in lower case", number, name)
+				return nil, fmt.Errorf("intermediate %d is for %q, which is not a host name in lower case", number, name)
 			}
 			if other := intermediates[name]; other == nil || one.certificate.NotAfter.After(other.certificate.NotAfter) {
 				intermediates[name] = one
@@ -74,7 +74,7 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	first, _ := pem.Decode(chain)
 	private, _ := pem.Decode(key)
 	if first == nil || private == nil {
-		return nil, errors.New("its certificate or its key is no PEM")
+		return nil, errors.New("its certificate or key is not PEM")
 	}
 	certificate, err := x509.ParseCertificate(first.Bytes)
 	if err != nil {
@@ -82,12 +82,12 @@ func newIntermediate(chain, key []byte) (*intermediate, error) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(private.Bytes)
 	if err != nil {
-		return nil, errors.New("its key can't be read") // without the parser's words about the key
+		return nil, errors.New("its key is unreadable") // without the parser's words about the key
 	}
 	signer, ok := parsed.(*ecdsa.PrivateKey)
 	switch {
 	case !ok || !signer.PublicKey.Equal(certificate.PublicKey):
-		return nil, errors.New("its key is another one than its certificate's")
+		return nil, errors.New("its key does not match its certificate")
 	case !certificate.IsCA || !certificate.MaxPathLenZero:
 		return nil, errors.New("it is no authority for certificates of servers alone")
 	case !certificate.PermittedDNSDomainsCritical || len(certificate.PermittedDNSDomains) == 0:

@@ -196,11 +196,11 @@ func (s *secrets) take(given Giving) (Held, error) {
 
 func verifyGiven(all map[string]string) error {
 	if len(all) > mostSecrets {
-		return fmt.Errorf("%d secrets are more than %d", len(all), mostSecrets)
+		return fmt.Errorf("%d secrets exceed the limit of %d", len(all), mostSecrets)
 	}
 	for id, value := range all {
 		if !secretID.MatchString(id) {
-			return fmt.Errorf("%q is no id of a secret", id)
+			return fmt.Errorf("%q is not a secret's id", id)
 		}
 		if value == "" || len(value) > longestSecret || value != strings.TrimSpace(value) || strings.ContainsFunc(value, isNoHeader) {
 			return fmt.Errorf("the secret %s can be in no header", id)
@@ -241,10 +241,10 @@ func (s *secrets) replace(giving Giving) error {
 	// Both are written, even if one fails: neither may keep a removed secret.
 	var failed []error
 	if err := leave(s.kept.Disk, resting); err != nil {
-		failed = append(failed, fmt.Errorf("the secrets are in force, and will be gone when the container ends: %w", err))
+		failed = append(failed, fmt.Errorf("the secrets are in force, but will be lost when the container ends: %w", err))
 	}
 	if err := leave(s.kept.Memory, fresh); err != nil {
-		failed = append(failed, fmt.Errorf("the secrets are in force, and will be gone when the signer ends: %w", err))
+		failed = append(failed, fmt.Errorf("the secrets are in force, but will be lost when the signer ends: %w", err))
 	}
 	return errors.Join(failed...)
 }
@@ -266,10 +266,10 @@ func (s *secrets) converse(connection net.Conn) {
 func ReadGiving(size int64, from io.Reader) (Giving, error) {
 	var giving Giving
 	if size <= 0 || size > mostGiven {
-		return giving, fmt.Errorf("%d octets are no secrets", size)
+		return giving, fmt.Errorf("invalid size of secrets: %d bytes", size)
 	}
 	if err := json.NewDecoder(io.LimitReader(from, size)).Decode(&giving); err != nil {
-		return Giving{}, errors.New("what was sent is not what gives secrets")
+		return Giving{}, errors.New("invalid message with secrets")
 	}
 	return giving, nil
 }

@@ -252,7 +252,7 @@ func TestStreamsEnd(t *testing.T) {
 		if status := stream.status(); status != fmt.Sprint(test.want) {
 			t.Errorf("%s: it ended with %q", what, status)
 		}
-		if failure := s.status().Failure; test.want != ok && !strings.Contains(failure, fmt.Sprintf("a stream has ended with %d", test.want)) {
+		if failure := s.status().Failure; test.want != ok && !strings.Contains(failure, fmt.Sprintf("a stream ended with %d", test.want)) {
 			t.Errorf("%s: told is %q", what, failure)
 		}
 	}

@@ -63,7 +63,7 @@ func Ask(folder string) (Status, error) {
 // which outlive it: Envoy's requests wait in them during a restart.
 func Sign(arguments []string, given []*os.File) error {
 	if len(given) != 5 {
-		return fmt.Errorf("the signer was given %d files, and not five", len(given))
+		return fmt.Errorf("the signer got %d files instead of five", len(given))
 	}
 	var listeners [3]net.Listener
 	for number := range listeners {
@@ -193,12 +193,12 @@ func (s *server) overHTTP() *http.Server {
 }
 
 func (s *server) ServeHTTP(writer http.ResponseWriter, called *http.Request) {
-	code, reason := unimplemented, "there is no such method"
+	code, reason := unimplemented, "no such method"
 	if called.Method == http.MethodPost && called.URL.Path == method && strings.HasPrefix(called.Header.Get("Content-Type"), "application/grpc") {
 		code, reason = s.serve(writer, called)
 	}
 	if code != ok {
-		s.counts.fail(fmt.Sprintf("a stream has ended with %d: %s", code, reason))
+		s.counts.fail(fmt.Sprintf("a stream ended with %d: %s", code, reason))
 	}
 	writer.Header().Set("Content-Type", "application/grpc")
 	writer.Header().Set(http.TrailerPrefix+"Grpc-Status", fmt.Sprint(code))
@@ -232,7 +232,7 @@ func (s *server) serve(writer http.ResponseWriter, called *http.Request) (int, s
 		select {
 		case request := <-requests:
 			if request.kind != secretType {
-				return invalidArgument, "there are no resources of this type"
+				return invalidArgument, "no resources of this type"
 			}
 			has.take(request)
 		case err := <-ended:
@@ -331,8 +331,8 @@ type request struct {
 }
 
 var (
-	errTooLong   = fmt.Errorf("a request has more than %d octets", longestRequest)
-	errMalformed = errors.New("a request can't be read")
+	errTooLong   = fmt.Errorf("a request has more than %d bytes", longestRequest)
+	errMalformed = errors.New("an unreadable request")
 )
 
 func readFrame(body io.Reader) ([]byte, error) {

@@ -70,7 +70,7 @@ func (s *subscription) take(message request) {
 // removed. Secrets were verified before they were sent.
 func (s *subscription) reject(message request) {
 	s.counts.rejected.Add(1)
-	s.counts.fail("Envoy has rejected a certificate or a secret: " + message.reason)
+	s.counts.fail("Envoy rejected a certificate or secret: " + message.reason)
 	for name, holding := range s.held {
 		if holding.nonce == message.nonce && !isSecret(name) {
 			s.forget(name)

@@ -55,7 +55,7 @@ func Serve(root string, sibling boot.Sibling, program []string) error {
 		return fmt.Errorf("the folder of Envoy's admin socket: %w", err)
 	}
 	if err := joinTrusted(root, sibling); err != nil {
-		return fmt.Errorf("joining the authorities of hosts: %w", err)
+		return fmt.Errorf("joining the CAs of hosts: %w", err)
 	}
 	announcer, err := announce(root, sibling)
 	if err != nil {

@@ -385,7 +385,7 @@ func TestServeFailsClosed(t *testing.T) {
 		"as nobody":              "operation not permitted",
 		"on nothing proven":      "the hot files are not what was committed", // before its network, which can't be shaped
 		"without its network":    "no interface has an address in 10.215.0.0/24",
-		"with impossible limits": "limiting what agents can take needs more of nf_tables in the kernel (4.18 or later, with connlimit, ",
+		"with impossible limits": "limiting agents needs more of nf_tables in the kernel (4.18 or later, with connlimit, ",
 		"without helpers":        "starting the recorder of refusals",
 		"claiming in vain":       "no interface has an address in 10.215.0.0/24",
 		"with a missing program": "exec /nowhere/program: no such file or directory",

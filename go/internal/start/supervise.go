@@ -104,7 +104,7 @@ func supervise(root string, sibling boot.Sibling, announcer arp.Announcer, user 
 			err = write.Chmod(0o622) // Envoy, with its random user id, opens its standard output again
 		}
 		if err != nil {
-			return fmt.Errorf("giving the program what it writes to: %w", err)
+			return fmt.Errorf("opening the program's output: %w", err)
 		}
 		recorded, program.Stdout = []*os.File{refusals, read}, write
 	}
@@ -285,10 +285,10 @@ func (h *helper) pause(now time.Time) time.Duration {
 }
 
 // A stalled reader of the container's log must not delay the supervisor or a helper: their messages wait in the
-// supervisor's memory, in at most mostChunks of chunkOctets. More are dropped.
+// supervisor's memory, in at most mostChunks of chunkSize. More are dropped.
 const (
-	mostChunks  = 64
-	chunkOctets = 1 << 12
+	mostChunks = 64
+	chunkSize  = 1 << 12
 )
 
 func neverWaits(log *os.File) (*os.File, error) {
@@ -304,7 +304,7 @@ func neverWaits(log *os.File) (*os.File, error) {
 	}()
 	go func() {
 		defer close(waiting)
-		for buffer := make([]byte, chunkOctets); ; {
+		for buffer := make([]byte, chunkSize); ; {
 			size, err := read.Read(buffer)
 			if err != nil {
 				return

@@ -63,11 +63,11 @@ func Ask(path string, within time.Duration, question, answer any) error {
 	}
 	if question != nil {
 		if err := json.NewEncoder(connection).Encode(question); err != nil {
-			return fmt.Errorf("asking at %s: %w", path, err)
+			return fmt.Errorf("asking %s: %w", path, err)
 		}
 	}
 	if err := json.NewDecoder(connection).Decode(answer); err != nil {
-		return fmt.Errorf("the answer at %s: %w", path, err)
+		return fmt.Errorf("the answer of %s: %w", path, err)
 	}
 	return nil
 }

@@ -314,7 +314,7 @@ func readFrom(file io.Reader) (slot, error) {
 
 func (h History) verify() error {
 	if h.ID == "" || h.Since <= 0 || h.Now < h.Since {
-		return errors.New("this is no history of what was used")
+		return errors.New("invalid record of use")
 	}
 	return nil
 }
@@ -370,7 +370,7 @@ func Prepare(root, socket string) ([]*os.File, error) {
 		path := filepath.Join(folder, fmt.Sprintf("usage-%d.json.gz", at))
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
 		if err != nil {
-			return nil, fmt.Errorf("the files with what was used: %w", err)
+			return nil, fmt.Errorf("the files of the record of use: %w", err)
 		}
 		given = append(given, file)
 	}
@@ -385,7 +385,7 @@ type Keeper struct {
 // Keep continues an earlier recorder's record, with the given socket and files.
 func Keep(given []*os.File, own []netip.Addr) (*Keeper, error) {
 	if len(given) != 1+slots {
-		return nil, fmt.Errorf("a recorder of what is used needs a socket and %d files, and got %d", slots, len(given))
+		return nil, fmt.Errorf("a record of use needs a socket and %d files, got %d", slots, len(given))
 	}
 	listener, err := net.FileListener(given[0])
 	if err != nil {

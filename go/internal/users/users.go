@@ -106,7 +106,7 @@ func Shared(proc, program string) ([]string, error) {
 		for _, id := range slices.Compact(strings.Fields(ids)) {
 			var user uint32
 			if _, err := fmt.Sscan(id, &user); err != nil || !here.has(user) {
-				differences = append(differences, fmt.Sprintf("%s: its user id %s is not one of its own", program, id))
+				differences = append(differences, fmt.Sprintf("%s: its user id %s is not its own", program, id))
 			}
 		}
 	}
